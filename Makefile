@@ -1,0 +1,43 @@
+# Everything from a fresh clone with Python (3.11 or newer) and make. Each target makes .venv and installs what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SEED ?= 0
+export HF_HUB_DISABLE_TELEMETRY = 1
+
+.PHONY: practice test lint tiny clean setup
+
+practice: $(VENV)/model
+	$(BIN)/etude practice quickstart --seed $(SEED) --run runs/quickstart-$$(date +%Y%m%d-%H%M%S)
+
+test: $(VENV)/test $(VENV)/model
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+tiny: $(VENV)/base
+	@for recipe in tiny; do $(BIN)/etude practice $$recipe --run $$(mktemp -d)/run || exit 1; done
+	@for study in $(notdir $(basename $(filter-out studies/__init__.py studies/cells.py, $(wildcard studies/*.py)))); do \
+		$(BIN)/python -m studies.$$study --tiny || exit 1; done
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+
+$(VENV)/pip:
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/base: $(VENV)/pip pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(VENV)/test: $(VENV)/base
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,lint]'
+	touch $@
+
+$(VENV)/model: $(VENV)/base
+	$(BIN)/etude models fetch smollm2-135m
+	touch $@

@@ -1,0 +1,31 @@
+"""etude: language models get better by practising, and run cheaply once they have.
+
+The names below are the public API. They load on first use, so that `etude --help` and the verifiers' child processes never wait for torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from etude.errors import UserError
+    from etude.recipes.evaluate import evaluate
+    from etude.recipes.generate import generate
+    from etude.recipes.practice import practice
+    from etude.tasks.task import Task
+
+__version__ = "0.1.0"
+__all__ = ["Task", "UserError", "evaluate", "generate", "practice"]
+
+_HOMES = {
+    "Task": "etude.tasks.task",
+    "UserError": "etude.errors",
+    "evaluate": "etude.recipes.evaluate",
+    "generate": "etude.recipes.generate",
+    "practice": "etude.recipes.practice",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'etude' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

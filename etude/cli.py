@@ -1,0 +1,247 @@
+"""The `etude` command: parsing and printing, nothing else."""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from etude.errors import UserError, unknown
+
+USAGE = """etude: language models get better by practising
+
+  etude practice NAME_OR_YAML [--key value ...]   improve on tasks by own attempts
+  etude evaluate MODEL [--key value ...]          measure a model on suites
+  etude generate MODEL [--key value ...]          answer prompts
+  etude report RUN [RUN ...] [--out FILE]         the page of a run, or of several side by side
+  etude models [list | fetch NAME | convert MODEL FOLDER]
+
+  etude COMMAND --help                            every setting of a command
+"""
+
+COMMON = """common options
+  --run DIR      the run folder (default runs/NAME)
+  --data DIR     the folder of data sets (default: the variable ETUDE_DATA)
+  --json FILE    write the result there too
+  --resume       go on with an unfinished run
+  --dry-run      print the resolved configuration and the tasks, and stop
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0, 2 for wrong input, 130 when interrupted."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE)
+        return 0
+    if arguments[0] == "--version":
+        from etude import __version__
+
+        print(f"etude {__version__}")
+        return 0
+    _quiet_libraries()
+    try:
+        command = COMMANDS.get(arguments[0])
+        if command is None:
+            raise unknown("command", arguments[0], COMMANDS)
+        command(arguments[1:])
+        return 0
+    except UserError as error:
+        print(f"etude: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("etude: interrupted; go on with --resume where a run folder was being written", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+
+
+def _practice(arguments: list[str]) -> None:
+    from etude.configuration import find_configuration, parse, resolved, shipped
+    from etude.recipes.settings import PracticeSettings
+
+    names = ", ".join(shipped("practice"))
+    if _wants_help(arguments):
+        return _help(f"etude practice NAME_OR_YAML [--key value ...]\n\nconfigurations that ship: {names}\n\n{COMMON}", PracticeSettings)
+    common, rest = _common(arguments)
+    if not rest or rest[0].startswith("--"):
+        raise UserError(f"practice needs a configuration: a YAML file or one of {names}")
+    path = find_configuration("practice", rest[0])
+    settings = parse(PracticeSettings, path, rest[1:])
+    if common["dry_run"]:
+        return _dry_run(settings, resolved(settings), path.stem, common["data"])
+    from etude.recipes.practice import practice_named
+    from etude.watching import Console
+
+    run = common["run"] or Path("runs") / path.stem
+    result = practice_named(settings, path.stem, run=run, data=common["data"], resume=common["resume"], watcher=Console())
+    _write_json(common["json"], result)
+
+
+def _evaluate(arguments: list[str]) -> None:
+    from etude.configuration import parse
+    from etude.recipes.evaluate import EvaluateSettings, evaluate
+
+    if _wants_help(arguments):
+        return _help(f"etude evaluate MODEL [--key value ...]\n\n{COMMON}", EvaluateSettings)
+    common, rest = _common(arguments)
+    if not rest or rest[0].startswith("--"):
+        raise UserError("evaluate needs a model: a bundled name, a folder, a .gguf file or a hub id")
+    settings = parse(EvaluateSettings, None, _lists(rest[1:]))
+    from etude.watching import Console
+
+    result = evaluate(rest[0], settings, data=common["data"], watcher=Console())
+    _write_json(common["json"], result)
+
+
+def _generate(arguments: list[str]) -> None:
+    from etude.configuration import parse
+    from etude.recipes.generate import GenerateSettings, generate, prompts_from
+
+    if _wants_help(arguments):
+        return _help("etude generate MODEL --prompt TEXT | --file FILE [--key value ...]\n", GenerateSettings)
+    common, rest = _common(arguments)
+    if not rest or rest[0].startswith("--"):
+        raise UserError("generate needs a model: a bundled name, a folder, a .gguf file or a hub id")
+    settings = parse(GenerateSettings, None, rest[1:])
+    rows = generate(rest[0], prompts_from(settings, sys.stdin), settings)
+    for row in rows:
+        for text in row["completions"]:
+            print(text if len(rows) == 1 else json.dumps({"prompt": row["prompt"], "completion": text}, ensure_ascii=False))
+    _write_json(common["json"], rows)
+
+
+def _report(arguments: list[str]) -> None:
+    from etude.evaluation.report import write_report
+
+    if _wants_help(arguments) or not arguments:
+        print("etude report RUN [RUN ...] [--out FILE]\n\nOne self-contained page; default: report.html in the first run folder.")
+        return
+    out, runs = _take(arguments, "--out")
+    page = write_report([Path(run) for run in runs], Path(out) if out else Path(runs[0]) / "report.html")
+    print(page)
+
+
+def _models(arguments: list[str]) -> None:
+    from etude import models
+
+    match arguments:
+        case [] | ["list"]:
+            for name, note, state in models.available():
+                print(f"{name}\t{note}\t{state}")
+        case ["fetch", name]:
+            print(models.fetch(name))
+        case ["convert", source, folder]:
+            print(models.convert(source, Path(folder)))
+        case _:
+            raise UserError("models takes: list, fetch NAME, or convert MODEL FOLDER")
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "practice": _practice,
+    "evaluate": _evaluate,
+    "generate": _generate,
+    "report": _report,
+    "models": _models,
+}
+
+
+def _common(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """The options that every command shares, and what is left."""
+    rest = list(arguments)
+    run, rest = _take(rest, "--run")
+    data, rest = _take(rest, "--data")
+    out, rest = _take(rest, "--json")
+    data = data or os.environ.get("ETUDE_DATA")
+    if data and not Path(data).is_dir():
+        raise UserError(f"--data {data}: no such folder")
+    flags = {flag.strip("-").replace("-", "_"): flag in rest for flag in ("--resume", "--dry-run")}
+    rest = [argument for argument in rest if argument not in ("--resume", "--dry-run")]
+    paths = {"run": run, "data": data, "json": out}
+    return {name: Path(value) if value else None for name, value in paths.items()} | flags, _lists(rest)
+
+
+def _take(arguments: list[str], option: str) -> tuple[str | None, list[str]]:
+    """The value of `--option VALUE` or `--option=VALUE`, and the other arguments."""
+    rest: list[str] = []
+    value = None
+    queue = list(arguments)
+    while queue:
+        argument = queue.pop(0)
+        if argument == option:
+            if not queue:
+                raise UserError(f"{option} needs a value")
+            value = queue.pop(0)
+        elif argument.startswith(option + "="):
+            value = argument.split("=", 1)[1]
+        else:
+            rest.append(argument)
+    return value, rest
+
+
+def _lists(arguments: Sequence[str]) -> list[str]:
+    """`--x.path A B` as one value, since these settings are lists: `--x.path=["A", "B"]`."""
+    rest: list[str] = []
+    queue = list(arguments)
+    while queue:
+        argument = queue.pop(0)
+        option, equals, first = argument.partition("=")
+        if option.startswith("--") and option.endswith(".path"):
+            values = [first] if equals else []
+            while not equals and queue and not queue[0].startswith("--"):
+                values.append(queue.pop(0))
+            if not values:
+                raise UserError(f"{option} needs one or more files")
+            if len(values) == 1 and values[0].startswith("["):
+                rest.append(f"{option}={values[0]}")
+            else:
+                rest.append(f"{option}={json.dumps(values)}")
+        else:
+            rest.append(argument)
+    return rest
+
+
+def _dry_run(settings: Any, values: dict[str, Any], name: str, data: Path | None) -> None:
+    import yaml
+
+    from etude.recipes.materials import gather
+
+    print(yaml.safe_dump(values, sort_keys=False), end="")
+    facts = gather(settings, name, data).facts
+    print("# tasks: " + ", ".join(f"{key} {value:.4g}" for key, value in facts.items()))
+    attempts = settings.steps * settings.explore.tasks_per_step * settings.explore.num_samples
+    print(f"# {settings.steps} steps, {attempts} attempts of at most {settings.explore.max_new_tokens} tokens")
+
+
+def _wants_help(arguments: Sequence[str]) -> bool:
+    return "-h" in arguments or "--help" in arguments
+
+
+def _help(head: str, kind: type[Any]) -> None:
+    from etude.configuration import parser_for
+
+    text = parser_for(kind).format_help()
+    print(head + "\n" + text[text.find("options:") :])
+
+
+def _write_json(path: Path | None, value: Any) -> None:
+    if path is not None:
+        from etude.runs import write_atomically
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def _quiet_libraries() -> None:
+    """transformers and the hub print progress bars and advice that are not ours to show."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    logging.basicConfig(format="etude: %(message)s", level=logging.WARNING)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Engines that draw completions of a prompt, and what they hand out."""

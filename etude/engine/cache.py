@@ -1,0 +1,71 @@
+"""Keys and values for decoding, written in place instead of concatenated at every step.
+
+`preallocated_cache` is transformers' own cache for a model with its plain full-attention layers replaced by `PreallocatedLayer`; other
+kinds of layer (sliding windows, linear attention) stay transformers' own, so that every architecture keeps working.
+"""
+
+import copy
+
+import torch
+from transformers import DynamicCache, PreTrainedConfig
+from transformers.cache_utils import Cache, DynamicLayer
+
+_GROWTH_TOKENS = 64
+
+
+class PreallocatedLayer(DynamicLayer):
+    """A full-attention cache layer with room to spare; keys and values are views of the filled part, shape [B, H, T, D]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.room_tokens = 0
+        """Capacity to allocate beyond the first prefill."""
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs) -> tuple[torch.Tensor, torch.Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self.key_store, self.value_store = key_states, value_states
+            self.filled = 0
+        end = self.filled + key_states.shape[-2]
+        if end > self.key_store.shape[-2]:
+            self._reserve(max(end + _GROWTH_TOKENS, self.filled + self.room_tokens))
+        if self.key_store is not key_states:
+            self.key_store[:, :, self.filled : end] = key_states
+            self.value_store[:, :, self.filled : end] = value_states
+        self.filled = end
+        self.keys, self.values = self.key_store[:, :, :end], self.value_store[:, :, :end]
+        return self.keys, self.values
+
+    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+        """Keep the rows `beam_idx` (repeats allowed), with room for `room_tokens` more positions."""
+        self._reserve(self.filled + self.room_tokens, beam_idx)
+
+    def _reserve(self, capacity: int, rows: torch.Tensor | None = None) -> None:
+        old_keys, old_values = self.key_store[:, :, : self.filled], self.value_store[:, :, : self.filled]
+        batch, heads, _, width = old_keys.shape
+        count = batch if rows is None else len(rows)
+        self.key_store = old_keys.new_empty(count, heads, capacity, width)
+        self.value_store = old_values.new_empty(count, heads, capacity, old_values.shape[-1])
+        self.key_store[:, :, : self.filled] = old_keys if rows is None else old_keys[rows]
+        self.value_store[:, :, : self.filled] = old_values if rows is None else old_values[rows]
+        self.keys, self.values = self.key_store[:, :, : self.filled], self.value_store[:, :, : self.filled]
+
+
+def preallocated_cache(config: PreTrainedConfig) -> Cache:
+    """An empty cache for a model of this configuration."""
+    cache = DynamicCache(config=config)
+    cache.layers = [PreallocatedLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    if cache.layer_class_to_replicate is DynamicLayer:
+        cache.layer_class_to_replicate = PreallocatedLayer
+    return cache
+
+
+def select_rows(cache: Cache, rows: torch.Tensor, room_tokens: int) -> Cache:
+    """A new cache with the given rows (repeats allowed) and room for `room_tokens` more positions; the source is left as it is."""
+    chosen = copy.copy(cache)
+    chosen.layers = [copy.copy(layer) for layer in cache.layers]
+    for layer in chosen.layers:
+        if isinstance(layer, PreallocatedLayer):
+            layer.room_tokens = room_tokens
+        layer.reorder_cache(rows)
+    return chosen

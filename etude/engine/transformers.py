@@ -1,0 +1,287 @@
+"""The default engine: any decoder-only transformers model, on a CPU or a GPU.
+
+A prompt is computed once however many samples it gets: `open` prefills distinct prompts in left-padded batches of like length, `extend`
+copies their cache rows and decodes all samples as one batch, from which finished rows leave. Random numbers are keyed per attempt and
+position (`etude.randomness`), so an attempt does not depend on what is sampled beside it; in float32 exactly up to rounding of the matrix
+products, in bfloat16 another batch shape can flip a token.
+
+A second engine offers the same `open`, `extend`, `release`, `generate` and `refresh`.
+"""
+
+import copy
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from etude.adapters import merged_weights
+from etude.engine.cache import preallocated_cache, select_rows
+from etude.engine.completion import Completion, Finish, Prefix, Stop
+from etude.engine.sampling import Sampling, sample
+from etude.randomness import seed_for, uniforms
+
+log = logging.getLogger(__name__)
+
+_COMPACT_BELOW = 0.75
+"""Finished rows leave the batch when fewer than this share of the rows are still going."""
+
+
+@dataclass
+class _OpenBatch:
+    """The cache of some prompts that were prefilled together."""
+
+    cache: object
+    mask_BT: torch.Tensor
+    logits_BV: torch.Tensor
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One prompt's place in an open batch."""
+
+    batch: _OpenBatch | None
+    """None for a prefix with own tokens: its keys and values are computed anew when it is extended."""
+    row: int
+
+
+class TransformersEngine:
+    """Prefixes → tokens with behaviour log-probs, on top of a transformers model."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        dtype: torch.dtype = torch.float32,
+        batch_tokens: int = 16384,
+    ) -> None:
+        """`dtype` is the precision of the working copy (float32 without adapters samples from `model` itself, without a copy);
+        `batch_tokens` bounds the cache positions (rows x length) that are decoded together.
+        """
+        self.tokenizer = tokenizer
+        self.batch_tokens = batch_tokens
+        self.policy_version = 0
+        self._master = model
+        self._shares_master = dtype == torch.float32 and not hasattr(model, "get_base_model")
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self._model: PreTrainedModel = base if self._shares_master else _working_copy(model, dtype)
+        self._device = next(base.parameters()).device
+        ends = self._model.generation_config.eos_token_id
+        ends = [ends] if isinstance(ends, int) else ends or []
+        own_end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
+        self.end_tokens = frozenset([*ends, *own_end])
+        self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(self.end_tokens), 0)
+
+    def refresh(self, policy_version: int) -> None:
+        """Take over the master's weights after an update; prefixes of earlier versions die."""
+        self.policy_version = policy_version
+        if not self._shares_master:
+            _copy_weights(merged_weights(self._master), self._model)
+
+    # ------------------------------------------------------------------ the three verbs
+
+    @torch.inference_mode()
+    def open(self, prompts: Sequence[Sequence[int]]) -> list[Prefix]:
+        """Prefill the prompts as one batch; returns one prefix for each, in order."""
+        if any(len(prompt) == 0 for prompt in prompts):
+            raise ValueError("a prompt needs at least one token")
+        tokens_BT = self._pad_left(prompts)
+        lengths = torch.tensor([len(p) for p in prompts], device=self._device)
+        mask_BT = torch.arange(tokens_BT.shape[1], device=self._device) >= (tokens_BT.shape[1] - lengths)[:, None]
+        cache = preallocated_cache(self._model.config)
+        logits_BV = self._forward(tokens_BT, mask_BT.long(), cache)
+        batch = _OpenBatch(cache, mask_BT.long(), logits_BV)
+        return [
+            Prefix(tokens=tuple(prompt), policy_version=self.policy_version, cached=_Row(batch, row)) for row, prompt in enumerate(prompts)
+        ]
+
+    @torch.inference_mode()
+    def extend(self, prefixes: Sequence[Prefix], n: int, *, until: Stop, sampling: Sampling, keys: Sequence[int]) -> list[Prefix]:
+        """Sample up to `n` more own tokens for each prefix (the same one may be named many times), one key each.
+
+        The random number of an own token is drawn from the prefix's key and the token's place among the own tokens. Raises
+        `ValueError` for a finished, released or stale prefix.
+        """
+        for prefix in prefixes:
+            self._check_alive(prefix)
+        batches = {id(prefix.cached.batch) for prefix in prefixes}
+        if len(batches) > 1 or any(prefix.cached.batch is None for prefix in prefixes):
+            prefixes = self._reopen(prefixes)
+        rows = torch.tensor([prefix.cached.row for prefix in prefixes], device=self._device)
+        source: _OpenBatch = prefixes[0].cached.batch
+        decoding = _Decoding(self, prefixes, until, sampling, np.array(keys, dtype=np.uint64))
+        decoding.run(select_rows(source.cache, rows, n), source.mask_BT[rows], source.logits_BV[rows], n)
+        return decoding.results()
+
+    def release(self, prefixes: Sequence[Prefix]) -> None:
+        """Give the prefixes' memory back; the last prefix of a batch frees it."""
+        for prefix in prefixes:
+            prefix.cached = None
+
+    # ------------------------------------------------------------------ built on them
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        num_samples: int = 1,
+        max_new_tokens: int,
+        sampling: Sampling,
+        seed: int = 0,
+        keys: Sequence[Sequence[int]] | None = None,
+        stop_strings: Sequence[str] = (),
+        view: None = None,
+    ) -> list[list[Completion]]:
+        """`num_samples` completions of every prompt, token ids in and out.
+
+        `keys` (one for each prompt and sample) fix the random numbers; without them they are hashed from `seed`, the prompt's place
+        and the sample's number. `view` is the place where cache policies attach; None is the full context.
+        """
+        assert view is None, "views attach with the long-context policies"
+        if keys is None:
+            keys = [[seed_for(seed, i, j) for j in range(num_samples)] for i in range(len(prompts))]
+        until = Stop(self.end_tokens, tuple(stop_strings))
+        found: list[list[Completion]] = [[] for _ in prompts]
+        for chunk in self._chunks(prompts, num_samples, max_new_tokens):
+            opened = self.open([prompts[i] for i in chunk])
+            wanted = [(i, prefix, key) for i, prefix in zip(chunk, opened, strict=True) for key in keys[i]]
+            extended = self.extend(
+                [prefix for _, prefix, _ in wanted], max_new_tokens, until=until, sampling=sampling, keys=[key for _, _, key in wanted]
+            )
+            self.release(opened)
+            for (i, _, key), prefix in zip(wanted, extended, strict=True):
+                found[i].append(self._completion(prefix, key, stop_strings))
+        return found
+
+    def _chunks(self, prompts: Sequence[Sequence[int]], num_samples: int, max_new_tokens: int) -> Iterator[list[int]]:
+        """Places of prompts of like length whose samples fit into `batch_tokens` positions together."""
+        order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+        while order:
+            positions = num_samples * (len(prompts[order[0]]) + max_new_tokens)
+            count = max(1, self.batch_tokens // positions)
+            yield order[:count]
+            order = order[count:]
+
+    def _completion(self, prefix: Prefix, key: int, stop_strings: Sequence[str]) -> Completion:
+        text = self.tokenizer.decode(prefix.own_tokens, skip_special_tokens=True)
+        places = [text.find(string) for string in stop_strings if string in text]
+        return Completion(
+            tokens=prefix.own_tokens,
+            logprobs=prefix.own_logprobs,
+            text=text[: min(places)] if places else text,
+            finish=prefix.finish or "length",
+            key=key,
+            policy_version=prefix.policy_version,
+        )
+
+    def _forward(self, tokens_BT: torch.Tensor, mask_BT: torch.Tensor, cache: object) -> torch.Tensor:
+        """Next-token logits [B, V] after the last position; `mask_BT` covers the cached positions too."""
+        positions_BT = (mask_BT.cumsum(-1) - 1).clamp(min=0)[:, -tokens_BT.shape[1] :]
+        return self._model(
+            input_ids=tokens_BT,
+            attention_mask=mask_BT,
+            position_ids=positions_BT,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+
+    def _pad_left(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+        tensors = [torch.tensor(row, dtype=torch.long) for row in rows]
+        return pad_sequence(tensors, batch_first=True, padding_value=self._pad, padding_side="left").to(self._device)
+
+    def _reopen(self, prefixes: Sequence[Prefix]) -> list[Prefix]:
+        """Prefixes of several batches, or with own tokens, are prefilled anew as one batch (each distinct token row once)."""
+        distinct = list(dict.fromkeys(prefix.tokens for prefix in prefixes))
+        opened = dict(zip(distinct, self.open(distinct), strict=True))
+        return [
+            Prefix(prefix.tokens, prefix.policy_version, prefix.own_logprobs, cached=opened[prefix.tokens].cached) for prefix in prefixes
+        ]
+
+    def _check_alive(self, prefix: Prefix) -> None:
+        if prefix.finish is not None:
+            raise ValueError(f"a finished prefix ({prefix.finish}) can't be extended")
+        if prefix.cached is None:
+            raise ValueError("a released prefix can't be extended")
+        if prefix.policy_version != self.policy_version:
+            raise ValueError(f"the prefix belongs to policy version {prefix.policy_version}, the engine is at {self.policy_version}")
+
+
+class _Decoding:
+    """One batch being decoded: what each row has so far, and which rows are still going."""
+
+    def __init__(self, engine: TransformersEngine, prefixes: Sequence[Prefix], until: Stop, sampling: Sampling, keys_B: np.ndarray) -> None:
+        self.engine, self.prefixes, self.until, self.sampling, self.keys_B = engine, prefixes, until, sampling, keys_B
+        self.tokens: list[list[int]] = [[] for _ in prefixes]
+        self.logprobs: list[list[float]] = [[] for _ in prefixes]
+        self.finish: list[Finish | None] = [None] * len(prefixes)
+        self.own_before_B = np.array([len(prefix.own_logprobs) for prefix in prefixes])
+
+    def run(self, cache: object, mask_BT: torch.Tensor, logits_BV: torch.Tensor, n: int) -> None:
+        rows = np.arange(len(self.prefixes))  # which result each row of the batch belongs to
+        for step in range(n):
+            uniform_B = torch.from_numpy(uniforms(self.keys_B[rows], self.own_before_B[rows] + step)).to(logits_BV.device)
+            tokens_B, logprobs_B = sample(logits_BV, self.sampling, uniform_B)
+            self._record(rows, tokens_B.tolist(), logprobs_B.tolist())
+            going = np.array([self.finish[row] is None for row in rows])
+            if step == n - 1 or not going.any():
+                return
+            if going.mean() < _COMPACT_BELOW:
+                kept = torch.from_numpy(np.flatnonzero(going)).to(tokens_B.device)
+                cache = select_rows(cache, kept, n - step)  # type: ignore[arg-type]
+                mask_BT, tokens_B, rows = mask_BT[kept], tokens_B[kept], rows[going]
+            mask_BT = torch.nn.functional.pad(mask_BT, (0, 1), value=1)
+            logits_BV = self.engine._forward(tokens_B[:, None], mask_BT, cache)
+
+    def results(self) -> list[Prefix]:
+        return [
+            Prefix(
+                tokens=(*prefix.tokens, *tokens),
+                policy_version=prefix.policy_version,
+                own_logprobs=(*prefix.own_logprobs, *logprobs),
+                finish=finish,
+                cached=None if finish else _Row(None, 0),
+            )
+            for prefix, tokens, logprobs, finish in zip(self.prefixes, self.tokens, self.logprobs, self.finish, strict=True)
+        ]
+
+    def _record(self, rows: np.ndarray, tokens: list[int], logprobs: list[float]) -> None:
+        for row, token, logprob in zip(rows.tolist(), tokens, logprobs, strict=True):
+            if self.finish[row] is not None:
+                continue
+            self.tokens[row].append(token)
+            self.logprobs[row].append(logprob)
+            if token in self.until.tokens or self._ends_with_string(row):
+                self.finish[row] = "stop"
+
+    def _ends_with_string(self, row: int) -> bool:
+        if not self.until.strings:
+            return False
+        longest = max(len(string.encode()) for string in self.until.strings)  # a token may be a single byte
+        before = self.prefixes[row].own_tokens  # a stop string may have begun there
+        own_tokens = [*before[max(0, len(before) - longest + 1) :], *self.tokens[row]]
+        tail = self.engine.tokenizer.decode(own_tokens[-(longest + 4) :], skip_special_tokens=True)
+        return any(string in tail for string in self.until.strings)
+
+
+def _working_copy(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """A model of the base architecture in `dtype` with the master's (merged) weights, for inference only."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    config = copy.deepcopy(base.config)
+    device = next(base.parameters()).device
+    working = type(base)._from_config(config, dtype=dtype).to(device).eval().requires_grad_(False)
+    working.generation_config = base.generation_config
+    _copy_weights(merged_weights(model), working)
+    return working
+
+
+@torch.no_grad()
+def _copy_weights(weights: Mapping[str, torch.Tensor], target: PreTrainedModel) -> None:
+    state = target.state_dict()
+    missing = state.keys() - weights.keys()
+    assert not missing, f"weights missing for {sorted(missing)[:3]}"
+    torch._foreach_copy_(list(state.values()), [weights[name] for name in state])

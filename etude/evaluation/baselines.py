@@ -1,0 +1,100 @@
+"""Trivial baselines: what an accuracy would be without understanding anything. They stand beside every accuracy of a report.
+
+| name | answer |
+|---|---|
+| `most_frequent` | the most frequent answer of training |
+| `first_number`, `last_number`, `largest_number`, `smallest_number` | that number of the question |
+| `sum`, `difference`, `product` | of the question's numbers, where it has two or more (difference: largest minus smallest) |
+| `list_as_given`, `list_reversed` | the question's list, as it stands or backwards, in the gold answer's format |
+| `first_choice` | A |
+
+A rule that does not apply to a task leaves it out, and counts as wrong there.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from math import prod
+
+from etude.feedback.verdict import Verdict
+from etude.tasks.answers import parse_list
+from etude.tasks.numbers import find_numbers, write_number
+from etude.tasks.task import Task
+
+_MOST_NUMBERS = 50
+_BRACKETED = re.compile(r"\[[^\[\]\n]{1,5000}\]")
+_AFTER_COLON = re.compile(r": ?([^:,\n]{1,80}(?:, ?[^:,\n]{1,80}){1,500})(?:\n|$)")
+_COMMAS = re.compile(r"[^\s,]{1,80}(?:, ?[^\s,]{1,80}){2,500}")
+
+
+def trivial_answers(train_answers: Sequence[str], task: Task) -> dict[str, str]:
+    """The answer that each rule gives to a task; rules that do not apply are left out.
+
+    >>> trivial_answers([], Task("Tom has 3 pens and buys 4. How many?", "7"))["sum"]
+    '7'
+    """
+    answers = _number_rules(task.question) | _list_rules(task)
+    if train_answers:
+        answers["most_frequent"] = Counter(train_answers).most_common(1)[0][0]
+    if task.metadata.get("choices"):
+        answers["first_choice"] = "A"
+    return answers
+
+
+def baseline_accuracies(
+    train_answers: Sequence[str], tasks: Sequence[Task], judge: Callable[[Sequence[tuple[str, Task]]], list[Verdict]]
+) -> dict[str, float]:
+    """The share of all tasks that each rule answers rightly, best first; `judge` scores (text, task) pairs, as feedback does.
+
+    A rule that applies to no task is left out; an answer that could not be scored is not right.
+    """
+    most_frequent = [Counter(train_answers).most_common(1)[0][0]] if train_answers else []
+    attempts = [(rule, answer, task) for task in tasks for rule, answer in trivial_answers(most_frequent, task).items()]
+    verdicts = judge([(answer, task) for _, answer, task in attempts])
+    right = dict.fromkeys((rule for rule, _, _ in attempts), 0)
+    for (rule, _, _), verdict in zip(attempts, verdicts, strict=True):
+        right[rule] += verdict.score == 1.0
+    return {rule: count / len(tasks) for rule, count in sorted(right.items(), key=lambda item: -item[1])}
+
+
+def _number_rules(question: str) -> dict[str, str]:
+    values = [number.value for number in find_numbers(question)]
+    if not values:
+        return {}
+    found = {"first_number": values[0], "last_number": values[-1], "largest_number": max(values), "smallest_number": min(values)}
+    zero = Fraction(0)
+    if 2 <= len(values) <= _MOST_NUMBERS:
+        found |= {"sum": sum(values, zero), "difference": max(values) - min(values), "product": prod(values, start=zero + 1)}
+    return {rule: write_number(value) for rule, value in found.items()}
+
+
+def _list_rules(task: Task) -> dict[str, str]:
+    """The question's list as it stands and reversed, where the gold answer is a list."""
+    gold = None if task.answer is None else parse_list(task.answer.strip())
+    if gold is None and (task.answer is None or "," not in task.answer):
+        return {}
+    items = _first_list(task.question)
+    if not items:
+        return {}
+    return {"list_as_given": _written(items, task.answer or "", gold), "list_reversed": _written(items[::-1], task.answer or "", gold)}
+
+
+def _first_list(question: str) -> list[str]:
+    """The items of the question's first list in brackets or after a colon, or else of its first run with two commas or more."""
+    found = [match for pattern in (_BRACKETED, _AFTER_COLON) if (match := pattern.search(question))]
+    match = min(found, key=lambda match: match.start()) if found else _COMMAS.search(question)
+    if match is None:
+        return []
+    inside = match[0].strip(":[] \n")
+    return [item.strip().strip("'\"").rstrip(".") for item in inside.split(",") if item.strip()]
+
+
+def _written(items: Sequence[str], answer: str, gold: list[object] | None) -> str:
+    """Items in the format of the gold answer: a list of texts or of numbers, in Python's or JSON's quotes, or joined by commas."""
+    if gold is None:
+        return (", " if ", " in answer else ",").join(items)
+    if not all(isinstance(item, str) for item in gold):
+        return f"[{', '.join(items)}]"
+    return str(list(items)) if "'" in answer else json.dumps(list(items), ensure_ascii=False)

@@ -1,0 +1,92 @@
+"""How good is a model on a suite of tasks: greedy accuracy, sampled accuracy, pass@k, and whether its answers have the right form.
+
+Accuracy is greedy with a Wilson interval; unscored answers are counted and are not right. pass@k is the unbiased estimate of Chen et al.
+2021 (arXiv 2107.03374, eq. 1) on the suite's first `pass_n` tasks.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from etude.engine.sampling import GREEDY, Sampling
+from etude.engine.transformers import TransformersEngine
+from etude.evaluation.statistics import mean_interval, paired_test, pass_at_k, wilson_interval
+from etude.feedback.verdict import Verdict
+from etude.randomness import seed_for
+from etude.tasks.task import Task
+
+Judge = Callable[[Sequence[tuple[str, Task]]], list[Verdict]]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Tasks that a model is measured on, under a name."""
+
+    name: str
+    tasks: Sequence[Task]
+    prompts: Sequence[tuple[int, ...]]
+    baselines: dict[str, float]
+    """Accuracy of the trivial baselines on these tasks."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """How a suite is measured."""
+
+    max_new_tokens: int
+    pass_n: int
+    num_samples: int
+    sampling: Sampling
+    seed: int
+
+
+def measure(engine: TransformersEngine, suite: Suite, how: Measurement, judge: Judge) -> dict[str, Any]:
+    """`{"suite", "row", "items"}`: the numbers of the suite, and every greedy answer with its score."""
+    greedy = [found[0] for found in engine.generate(suite.prompts, max_new_tokens=how.max_new_tokens, sampling=GREEDY)]
+    verdicts = judge([(completion.text, task) for completion, task in zip(greedy, suite.tasks, strict=True)])
+    n, right = len(verdicts), sum(verdict.score == 1.0 for verdict in verdicts)
+    low, high = wilson_interval(right, n)
+    row = {
+        "suite": suite.name,
+        "n": n,
+        "accuracy": right / n,
+        "accuracy_low": low,
+        "accuracy_high": high,
+        **_sampled(engine, suite, how, judge),
+        "parsable": sum(verdict.parts.get("parsable", 0.0) for verdict in verdicts) / n,
+        "mean_tokens": sum(len(completion.tokens) for completion in greedy) / n,
+        "truncated": sum(completion.finish == "length" for completion in greedy) / n,
+        "unscored": sum(verdict.score is None for verdict in verdicts),
+        "baseline_constant": suite.baselines.get("most_frequent", 0.0),
+        "baselines": suite.baselines,
+    }
+    items = [
+        {"task": task.key, "question": task.question, "answer": task.answer, "text": completion.text, "score": verdict.score}
+        for task, completion, verdict in zip(suite.tasks, greedy, verdicts, strict=True)
+    ]
+    return {"suite": suite.name, "row": row, "items": items}
+
+
+def _sampled(engine: TransformersEngine, suite: Suite, how: Measurement, judge: Judge) -> dict[str, Any]:
+    tasks, prompts = suite.tasks[: how.pass_n], suite.prompts[: how.pass_n]
+    if not tasks or how.num_samples == 0:
+        return {"pass_n": 0}
+    keys = [[seed_for(how.seed, "evaluation", task.key, sample) for sample in range(how.num_samples)] for task in tasks]
+    found = engine.generate(prompts, num_samples=how.num_samples, max_new_tokens=how.max_new_tokens, sampling=how.sampling, keys=keys)
+    verdicts = judge([(completion.text, task) for task, group in zip(tasks, found, strict=True) for completion in group])
+    counts = [sum(verdict.score == 1.0 for verdict in verdicts[i : i + how.num_samples]) for i in range(0, len(verdicts), how.num_samples)]
+    passed = [pass_at_k(how.num_samples, count, how.num_samples) for count in counts]
+    low, high = mean_interval(passed)
+    return {
+        "sampled_accuracy": sum(counts) / len(verdicts),
+        f"pass_at_{how.num_samples}": sum(passed) / len(passed),
+        f"pass_at_{how.num_samples}_low": low,
+        f"pass_at_{how.num_samples}_high": high,
+        "pass_n": len(tasks),
+    }
+
+
+def compare(first: str, second: str, before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """The paired test of two measurements of one suite: who answered what rightly that the other did not."""
+    right = [[item["score"] == 1.0 for item in page["items"]] for page in (before, after)]
+    return {"suite": before["suite"], "first": first, "second": second, **vars(paired_test(*right))}

@@ -1,0 +1,59 @@
+"""The attempts that the page's script browses, as JSON that is safe inside `<script>`; long texts lose their middle."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from etude.evaluation.report.numbers import is_number, number_or_none
+from etude.evaluation.report.run_folder import Run
+
+MAX_TEXT = 4000
+"""Characters of one text."""
+_MAX_ALL_TEXT = 3_000_000
+"""Characters of all attempts together: beyond that the limit of each is lowered."""
+
+
+def attempts_json(runs: Sequence[Run]) -> Markup:
+    """The attempts for the page's script; every question is stored once. Safe inside `<script>`: no `<`, `>` or `&` is left."""
+    texts = [str(attempt.get("text") or "") for run in runs for attempt in run.attempts]
+    fits = sum(min(len(text), MAX_TEXT) for text in texts) <= _MAX_ALL_TEXT
+    limit = MAX_TEXT if fits else _MAX_ALL_TEXT // len(texts)
+    text = json.dumps([_run_json(run, limit) for run in runs], ensure_ascii=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+def _run_json(run: Run, limit: int) -> dict[str, Any]:
+    questions: dict[tuple[str, str, str], int] = {}
+    attempts = []
+    for attempt in run.attempts:
+        question = (str(attempt.get("task")), clip(attempt.get("question"), limit), clip(attempt.get("answer"), limit))
+        attempts.append(
+            {
+                "question": questions.setdefault(question, len(questions)),
+                "text": clip(attempt.get("text"), limit),
+                "message": clip(attempt.get("message"), limit),
+                "outcome": outcome_of(attempt.get("score")),
+                **{name: number_or_none(attempt.get(name)) for name in ("step", "index", "score", "tokens", "credit", "parsable")},
+                "finish": str(attempt.get("finish") or ""),
+            }
+        )
+    return {"name": run.name, "total": run.num_attempts, "questions": list(questions), "attempts": attempts}
+
+
+def outcome_of(score: Any) -> str:
+    """Right is a full score of 1; a partial score counts as wrong; None is unscored, never wrong."""
+    if not is_number(score):
+        return "unscored"
+    return "right" if score >= 1 else "wrong"
+
+
+def clip(text: Any, limit: int) -> str:
+    """The text, with its middle left out where it is longer than the limit (the answer is usually at the end)."""
+    text = "" if text is None else str(text)
+    if len(text) <= limit:
+        return text
+    return f"{text[: limit // 2]}\n[\u2026 {len(text) - limit:,} characters left out \u2026]\n{text[-(limit - limit // 2) :]}"

@@ -1,0 +1,66 @@
+"""Charts: geometry in Python, drawn as SVG by the template, so that it is escaped and styled there."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from etude.evaluation.report.axes import BOTTOM, LEFT, RIGHT, TOP, path_data, scale, tick_label, ticks_of
+from etude.evaluation.report.curves import Points, points_of, running_mean, thin
+from etude.evaluation.report.panels import PANELS, Panel
+from etude.evaluation.report.run_folder import Run
+
+
+def charts_of(runs: Sequence[Run], phase: str) -> list[dict[str, Any]]:
+    """The panels of a phase that have anything to draw."""
+    return [chart for panel in PANELS if (chart := _chart(panel, runs, phase))]
+
+
+def _chart(panel: Panel, runs: Sequence[Run], phase: str) -> dict[str, Any] | None:
+    lines = [(i, j, points_of(run, phase, key)) for i, run in enumerate(runs) for j, key in enumerate(panel.measures)]
+    drawn = [line for line in lines if any(value is not None for _, value in line[2])]
+    values = [value for *_, points in drawn for _, value in points if value is not None]
+    if not values:
+        return None
+    all_steps = [step for *_, points in drawn for step, _ in points]
+    x_low, x_high = min(all_steps), max(all_steps)
+    y_ticks = _value_ticks(panel, min(values), max(values))
+    across = scale(x_low, x_high, LEFT, RIGHT)
+    up = scale(y_ticks[0], y_ticks[-1], BOTTOM, TOP)
+    window = max(len(points) for *_, points in drawn) // 15
+    steps = [tick for tick in ticks_of(x_low, x_high, whole=True) if x_low <= tick <= x_high]
+    return {
+        "title": panel.title,
+        "unit": panel.unit,
+        "legend": list(panel.measures.values()) if len(panel.measures) > 1 else [],
+        "window": window if window > 1 else None,
+        "x_ticks": [(across(tick), f"{tick:,.0f}") for tick in steps],
+        "y_ticks": [(up(tick), tick_label(tick, y_ticks[1] - y_ticks[0], panel.is_share)) for tick in y_ticks],
+        "label": _chart_label(panel, runs, drawn),
+        "lines": [
+            {
+                "colour": run_index if len(runs) > 1 else key_index,
+                "dashed": key_index > 0,
+                "each": path_data(thin(points), across, up),
+                "mean": path_data(thin(running_mean(points, window)), across, up) if window > 1 else "",
+            }
+            for run_index, key_index, points in drawn
+        ],
+    }
+
+
+def _value_ticks(panel: Panel, low: float, high: float) -> list[float]:
+    """Shares from 0 to 100 %, or to the largest where the panel is zoomed; anything else as far as it reaches."""
+    if not (panel.is_share and 0 <= low <= high <= 1):
+        return ticks_of(low, high)
+    return ticks_of(0.0, high) if panel.is_zoomed and high > 0 else [0, 0.25, 0.5, 0.75, 1]
+
+
+def _chart_label(panel: Panel, runs: Sequence[Run], drawn: Sequence[tuple[int, int, Points]]) -> str:
+    """What the chart shows, for those who do not see it."""
+    names = list(panel.measures.values())
+    told = []
+    for run_index, key_index, points in drawn:
+        (first, start), *_, (last, end) = [point for point in points if point[1] is not None] * 2
+        who = f"{runs[run_index].name}, " if len(runs) > 1 else ""
+        told.append(f"{who}{names[key_index]}: {start:.3g} at step {first}, {end:.3g} at step {last}")
+    unit = f" ({panel.unit})" if panel.unit else ""
+    return f"{panel.title}{unit} by step. {'; '.join(told)}."

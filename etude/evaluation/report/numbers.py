@@ -1,0 +1,59 @@
+"""Numbers as a reader wants them: shares in percent, differences in points, and a dash for what is missing."""
+
+import json
+from math import isfinite
+from typing import Any, TypeGuard
+
+MISSING = "\u2013"
+MINUS = "\u2212"
+THIN_SPACE = "\u202f"
+FIXED_SPACE = "\u00a0"
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Finite, and neither text nor a bool: files of a run may hold anything."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+
+
+def number_or_none(value: Any) -> float | None:
+    """The number, or None for what is none."""
+    return value if is_number(value) else None
+
+
+def percent(value: Any) -> str:
+    """0.4321 -> 43.2 %."""
+    return f"{100 * value:.1f}{THIN_SPACE}%" if is_number(value) else MISSING
+
+
+def interval(low: Any, high: Any) -> str:
+    """(0.401, 0.463) -> [40.1, 46.3], in percent."""
+    return f"[{100 * low:.1f}, {100 * high:.1f}]" if is_number(low) and is_number(high) else ""
+
+
+def points(value: Any) -> str:
+    """A difference of shares in percentage points, with its sign: 0.063 -> +6.3."""
+    return f"{100 * value:+.1f}".replace("-", MINUS) if is_number(value) else MISSING
+
+
+def points_interval(low: Any, high: Any) -> str:
+    """(0.01, 0.116) -> [+1.0, +11.6], in points."""
+    return f"[{points(low)},{FIXED_SPACE}{points(high)}]" if is_number(low) and is_number(high) else ""
+
+
+def p_value(value: Any, relation: bool = False) -> str:
+    """0.0123 -> 0.012; anything below 0.001 is told as that."""
+    if not is_number(value):
+        return f"={FIXED_SPACE}{MISSING}" if relation else MISSING
+    text = f"{value:.3f}" if value >= 0.001 else f"<{FIXED_SPACE}0.001"
+    return text if value < 0.001 or not relation else f"={FIXED_SPACE}{text}"
+
+
+def plain(value: Any) -> str:
+    """A value of a configuration or a measure in as few characters as are honest."""
+    if isinstance(value, float):
+        return f"{value:.4g}" if isfinite(value) else MISSING
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False)
+    return MISSING if value is None else str(value)

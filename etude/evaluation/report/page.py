@@ -1,0 +1,91 @@
+"""Write the page: run folders in, one HTML file out."""
+
+import base64
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from etude.errors import UserError
+from etude.evaluation.report.attempts import attempts_json
+from etude.evaluation.report.before_and_after import MAX_ITEMS, before_and_after
+from etude.evaluation.report.charts import charts_of
+from etude.evaluation.report.numbers import interval, is_number, p_value, percent, plain, points, points_interval
+from etude.evaluation.report.run_folder import MODELS, Run, read_run
+from etude.evaluation.report.tables import suites_of
+from etude.evaluation.report.words import remarks_on, spaced, summary
+
+PHASES = {"warm_start": "Warm start", "practice": "Practice"}
+MAX_RUNS = 8
+"""As many as there are colours that can be told apart."""
+MAX_ATTEMPTS = 2000
+"""Attempts on a page, all runs together."""
+
+
+def write_report(runs: Sequence[Path], page: Path) -> Path:
+    """Write the page of one run, or of up to eight side by side, and return its path.
+
+    A run that is unfinished, or lacks files, is shown as far as it got.
+    """
+    if not 1 <= len(runs) <= MAX_RUNS:
+        raise UserError(f"a report shows 1 to {MAX_RUNS} runs, got {len(runs)}: name fewer run folders")
+    folders = [Path(run) for run in runs]
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"run folder {str(folder)!r} does not exist: name the folder of a run, such as runs/quickstart")
+    read = [read_run(folder, name, MAX_ATTEMPTS // len(folders)) for folder, name in zip(folders, _names(folders), strict=True)]
+    text = _environment().get_template("report.html.j2").render(_contents(read))
+    page = Path(page)
+    page.parent.mkdir(parents=True, exist_ok=True)
+    part = page.with_name(page.name + ".part")
+    part.write_bytes(text.encode("utf-8", errors="replace"))  # a lone surrogate in a completion becomes "?"
+    os.replace(part, page)
+    return page
+
+
+def _contents(runs: Sequence[Run]) -> dict[str, Any]:
+    """Everything that the template names."""
+    return {
+        "runs": runs,
+        "summaries": [summary(run) for run in runs],
+        "remarks": [remarks_on(run) for run in runs],
+        "suites": suites_of(runs),
+        "has_paired": any(run.result.get("paired") for run in runs),
+        "charts": {title: charts_of(runs, phase) for phase, title in PHASES.items()},
+        "before_and_after": [before_and_after(run) for run in runs],
+        "attempts": attempts_json(runs),
+        "models": MODELS,
+    }
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The folders' names, with the parent's where two would be equal."""
+    names = [folder.resolve().name for folder in folders]
+    return [
+        f"{folder.resolve().parent.name}/{name}" if names.count(name) > 1 else name for folder, name in zip(folders, names, strict=True)
+    ]
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "percent": percent,
+        "points": points,
+        "p_value": p_value,
+        "plain": plain,
+        "words": spaced,
+        "is_number": is_number,
+        "content_hash": _content_hash,
+    }
+    environment.globals |= {"interval": interval, "points_interval": points_interval, "max_items": MAX_ITEMS}
+    return environment
+
+
+def _content_hash(script: str) -> str:
+    """The source expression of the Content-Security-Policy that allows exactly this inline script."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -1,0 +1,34 @@
+"""Which charts there are, and what each draws."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One chart: what it draws and in which unit ("" where there is none)."""
+
+    title: str
+    unit: str
+    measures: Mapping[str, str]
+    """Key in `metrics.jsonl` or `timings.jsonl`, or of `curves.with_derived` -> its name in the legend; the second is dashed."""
+    is_zoomed: bool = False
+    """Whether the axis of a share ends a little above its largest value: for shares that are small where all is well."""
+
+    @property
+    def is_share(self) -> bool:
+        return self.unit.startswith("share")
+
+
+PANELS = (
+    Panel("Score", "share", {"score": "mean score of sampled attempts", "pass_at_group": "groups with a right attempt"}),
+    Panel("Entropy", "nats per token", {"entropy": "entropy"}),
+    Panel("Completion length", "tokens", {"completion_tokens": "tokens"}),
+    Panel("Groups without signal", "share of groups", {"groups_without_signal_share": "groups in which every attempt scored the same"}),
+    Panel("Parsable", "share of sampled attempts", {"parsable": "an answer of the expected form was found"}),
+    Panel("Truncated", "share of sampled attempts", {"truncated": "cut off at the length limit"}),
+    Panel("Clipped", "share of completion tokens", {"clip_share": "tokens whose ratio is clipped"}, is_zoomed=True),
+    Panel("Loss", "", {"loss": "loss"}),
+    Panel("Gradient norm", "", {"gradient_norm": "norm before clipping"}),
+    Panel("Speed", "tokens per second", {"tokens_per_second": "tokens per second"}),
+)

@@ -1,0 +1,39 @@
+"""The table of every suite: models, then trivial baselines, with one cell a run."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from etude.evaluation.report.numbers import is_number
+from etude.evaluation.report.run_folder import MODELS, Run
+
+
+def suites_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """For every suite the rows of its table (models, then baselines), each with one cell a run; the best baseline of a run is marked."""
+    tables = []
+    for suite in dict.fromkeys(row.get("suite") for run in runs for row in run.rows):
+        of_runs = [{row.get("model"): row for row in run.rows if row.get("suite") == suite} for run in runs]
+        baselines = [{name: value for row in rows.values() for name, value in baselines_of(row).items()} for rows in of_runs]
+        models = [model for model in MODELS if any(model in rows for rows in of_runs)]
+        tables.append(
+            {
+                "suite": suite,
+                "models": [{"name": MODELS[model], "cells": [rows.get(model) for rows in of_runs]} for model in models],
+                "baselines": [
+                    {
+                        "name": name,
+                        "cells": [found.get(name) for found in baselines],
+                        "best": [bool(found) and found.get(name) == max(found.values()) for found in baselines],
+                    }
+                    for name in dict.fromkeys(name for found in baselines for name in found)
+                ],
+                "best_baseline": [max(found.values(), default=None) for found in baselines],
+            }
+        )
+    return tables
+
+
+def baselines_of(row: Mapping[str, Any]) -> dict[str, float]:
+    """The trivial baselines of an evaluation row that have a value, by name."""
+    named = {"most frequent answer": row.get("baseline_constant")}
+    named |= {name.replace("_", " "): value for name, value in (row.get("baselines") or {}).items()}
+    return {name: value for name, value in named.items() if is_number(value)}

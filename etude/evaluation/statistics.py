@@ -1,0 +1,189 @@
+"""Intervals and tests for accuracies: how sure a number is, and whether two models differ on the same items.
+
+| question | function | source |
+|---|---|---|
+| how sure is an accuracy? | `wilson_interval` | Wilson, JASA 22 (1927) |
+| how often does one of k samples succeed? | `pass_at_k` | Chen et al., arXiv 2107.03374, eq. 1 |
+| how sure is the mean of any numbers? | `mean_interval` | Efron and Tibshirani, An Introduction to the Bootstrap (1993), section 13.3 |
+| are two models different on the same items? | `paired_test` | McNemar (1947), exact; Newcombe, Stat. Med. 17 (1998) 2635, method 10 |
+
+Pure functions of counts and numbers. Items that could not be scored (None) are the caller's: leave them out and report how many.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import comb, isfinite, sqrt
+from statistics import NormalDist
+
+import numpy as np
+
+from etude.errors import UserError
+from etude.randomness import seed_for
+
+_DRAWS_AT_ONCE = 1_000_000
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """Two models on the same items."""
+
+    n: int
+    """Items that both models answered."""
+    only_first: int
+    """Items that only the first model got right."""
+    only_second: int
+    """Items that only the second model got right."""
+    difference: float
+    """Accuracy of the second minus accuracy of the first, in [-1, 1]."""
+    difference_low: float
+    """Lower end of Newcombe's interval for the difference."""
+    difference_high: float
+    """Upper end of Newcombe's interval for the difference."""
+    p_value: float
+    """Two-sided exact McNemar: how likely so uneven a split is when either model is as likely to be the one that is right."""
+
+
+def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The interval of a proportion by Wilson's score method.
+
+    With p = successes / n and z the normal quantile at (1 + confidence) / 2:
+
+        (p + z^2 / 2n  -/+  z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
+
+    It stays inside [0, 1] and keeps a width at 0 of n and at n of n, where the textbook interval has none. No items (n = 0) say nothing:
+    (0, 1).
+
+    >>> [round(end, 3) for end in wilson_interval(8, 10)]
+    [0.49, 0.943]
+    """
+    _check_counts(successes, n)
+    z = _quantile(confidence)
+    if n == 0:
+        return 0.0, 1.0
+    share = successes / n
+    centre = share + z * z / (2 * n)
+    spread = z * sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    low = 0.0 if successes == 0 else (centre - spread) / scale
+    high = 1.0 if successes == n else (centre + spread) / scale
+    return low, high
+
+
+def pass_at_k(n: int, correct: int, k: int) -> float:
+    """The chance that at least one of k attempts is right, estimated without bias from n attempts of which `correct` are right.
+
+        1 - C(n - correct, k) / C(n, k)        (Chen et al. 2021, eq. 1)
+
+    At k = 1 it is the plain share `correct / n`. Integers are exact, so large n neither overflow nor cancel.
+
+    >>> pass_at_k(n=4, correct=2, k=2)  # of the 6 pairs of attempts, 1 has no right one
+    0.8333333333333334
+    """
+    _check_counts(correct, n)
+    if not 1 <= k <= n:
+        raise UserError(f"k must be in [1, n] with n = {n} attempts, got {k}: sample more attempts or ask for a smaller k")
+    total = comb(n, k)
+    return (total - comb(n - correct, k)) / total
+
+
+def mean_interval(values: Sequence[float], confidence: float = 0.95, *, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """The interval of a mean by the percentile bootstrap: the middle `confidence` of the means of samples drawn with replacement.
+
+    It needs no form of distribution, only values that are independent (average the attempts at one task first); it is somewhat narrow below
+    about 20 values. The same values and seed give the same interval. Time O(resamples x values), memory bounded.
+
+    >>> mean_interval([0.5, 0.5, 0.5])
+    (0.5, 0.5)
+    """
+    sample = np.asarray(values, dtype=np.float64)
+    if sample.ndim != 1 or sample.size == 0 or not np.isfinite(sample).all():
+        raise UserError(f"values must be one or more finite numbers, got {len(sample)} values: leave out what was not scored")
+    _quantile(confidence)
+    generator = np.random.default_rng(seed_for(seed, "mean_interval"))
+    at_once = max(1, _DRAWS_AT_ONCE // sample.size)
+    means = [
+        sample[generator.integers(0, sample.size, (min(at_once, resamples - done), sample.size))].mean(axis=1)
+        for done in range(0, resamples, at_once)
+    ]
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def paired_test(first: Sequence[bool], second: Sequence[bool], confidence: float = 0.95) -> PairedTest:
+    """Compare two models on the same items, in the same order: `first[i]` and `second[i]` say whether item i was answered right.
+
+    The p-value is McNemar's exact test, the interval is Newcombe's: their edges may disagree by a hair where p is close to 1 - confidence.
+
+    >>> test = paired_test([True, False, False, False, False, False], [True, True, True, True, True, True])
+    >>> test.only_first, test.only_second, test.p_value
+    (0, 5, 0.0625)
+    """
+    if len(first) != len(second):
+        raise UserError(f"both models must answer the same items, got {len(first)} and {len(second)}: pair the items by key first")
+    if not first:
+        raise UserError("a paired test needs at least one item, got none")
+    both = sum(bool(a and b) for a, b in zip(first, second, strict=True))
+    only_first, only_second = sum(map(bool, first)) - both, sum(map(bool, second)) - both
+    low, high = _newcombe_interval(both, only_first, only_second, len(first), confidence)
+    return PairedTest(
+        n=len(first),
+        only_first=only_first,
+        only_second=only_second,
+        difference=(only_second - only_first) / len(first),
+        difference_low=low,
+        difference_high=high,
+        p_value=_mcnemar_p_value(only_first, only_second),
+    )
+
+
+def _mcnemar_p_value(only_first: int, only_second: int) -> float:
+    """min(1, 2 P(X <= min(only_first, only_second))), X ~ Binomial(discordant pairs, 1/2); exact integers up to the last division."""
+    discordant = only_first + only_second
+    term = tail = 1
+    for i in range(min(only_first, only_second)):
+        term = term * (discordant - i) // (i + 1)  # C(discordant, i + 1) from C(discordant, i)
+        tail += term
+    return min(1.0, 2 * tail / 2**discordant)
+
+
+def _newcombe_interval(both: int, only_first: int, only_second: int, n: int, confidence: float) -> tuple[float, float]:
+    """Newcombe's method 10: the Wilson intervals of both accuracies, squared and added with the correlation phi of the pairs.
+
+    With d = p2 - p1 and (l1, u1), (l2, u2) the Wilson intervals:
+
+        low  = d - sqrt((p2 - l2)^2 - 2 phi (p2 - l2)(u1 - p1) + (u1 - p1)^2)
+        high = d + sqrt((u2 - p2)^2 - 2 phi (u2 - p2)(p1 - l1) + (p1 - l1)^2)
+    """
+    first, second = both + only_first, both + only_second
+    low_1, high_1 = wilson_interval(first, n, confidence)
+    low_2, high_2 = wilson_interval(second, n, confidence)
+    down_1, up_1 = first / n - low_1, high_1 - first / n
+    down_2, up_2 = second / n - low_2, high_2 - second / n
+    phi = _corrected_phi(both, only_first, only_second, n)
+    difference = (only_second - only_first) / n
+    below = sqrt(max(0.0, down_2**2 - 2 * phi * down_2 * up_1 + up_1**2))
+    above = sqrt(max(0.0, up_2**2 - 2 * phi * up_2 * down_1 + down_1**2))
+    return max(-1.0, difference - below), min(1.0, difference + above)
+
+
+def _corrected_phi(both: int, only_first: int, only_second: int, n: int) -> float:
+    """The phi coefficient of the 2 x 2 table, 0 where a margin is empty; method 10 shrinks a positive one towards 0."""
+    neither = n - both - only_first - only_second
+    margins = (both + only_first) * (only_second + neither) * (both + only_second) * (only_first + neither)
+    if margins == 0:
+        return 0.0
+    covariance = both * neither - only_first * only_second
+    return (covariance if covariance < 0 else max(0.0, covariance - n / 2)) / sqrt(margins)
+
+
+def _quantile(confidence: float) -> float:
+    """The standard normal quantile that leaves (1 - confidence) / 2 above it."""
+    if not (isfinite(confidence) and 0.0 < confidence < 1.0):
+        raise UserError(f"confidence must be in (0, 1), got {confidence}: 0.95 is usual")
+    return NormalDist().inv_cdf((1 + confidence) / 2)
+
+
+def _check_counts(successes: int, n: int) -> None:
+    if not 0 <= successes <= n:
+        raise UserError(f"successes must be in [0, n], got {successes} of {n}")

@@ -1,0 +1,73 @@
+"""Attempts and groups: what exploration hands to feedback and to the learner."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+from etude.engine.completion import Completion, Finish
+from etude.tasks.task import Task
+
+
+class Source(IntEnum):
+    """Who wrote a token; only own tokens earn credit."""
+
+    GIVEN = 0
+    OWN = 1
+    FEEDBACK = 2
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try at a task."""
+
+    tokens: tuple[int, ...]
+    sources: tuple[Source, ...]
+    """One for each token."""
+    logprobs: tuple[float, ...]
+    """Behaviour log-probs of the own tokens, in order."""
+    text: str
+    """What the model wrote, as the verifier reads it."""
+    finish: Finish
+    key: int
+    policy_version: int
+    view: str = "full"
+    turns: int = 1
+    parent: int | None = None
+    """Place in the group of the attempt that this one revises."""
+
+    def __post_init__(self) -> None:
+        if len(self.sources) != len(self.tokens):
+            raise ValueError(f"{len(self.sources)} sources for {len(self.tokens)} tokens")
+        if self.sources.count(Source.OWN) != len(self.logprobs):
+            raise ValueError(f"{len(self.logprobs)} log-probs for {self.sources.count(Source.OWN)} own tokens")
+
+    @staticmethod
+    def of(prompt: Sequence[int], completion: Completion) -> "Attempt":
+        """A single turn: the prompt's tokens given, the completion's own."""
+        return Attempt(
+            tokens=(*prompt, *completion.tokens),
+            sources=(Source.GIVEN,) * len(prompt) + (Source.OWN,) * len(completion.tokens),
+            logprobs=completion.logprobs,
+            text=completion.text,
+            finish=completion.finish,
+            key=completion.key,
+            policy_version=completion.policy_version,
+            view=completion.view,
+        )
+
+    @property
+    def prompt(self) -> tuple[int, ...]:
+        """The tokens before the first own one."""
+        return self.tokens[: self.sources.index(Source.OWN)]
+
+    @property
+    def num_own_tokens(self) -> int:
+        return len(self.logprobs)
+
+
+@dataclass(frozen=True)
+class Group:
+    """The attempts at one task that are compared with each other."""
+
+    task: Task
+    attempts: tuple[Attempt, ...]

@@ -1,0 +1,24 @@
+"""Which tasks a step practises: every task once an epoch, in an order of its own for each epoch, as a pure function of the step."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from etude.randomness import seed_for
+
+Item = TypeVar("Item")
+
+
+def batch_at(step: int, items: Sequence[Item], size: int, *names: object) -> list[Item]:
+    """The `size` items of step `step` (counted from 0); `names` fix the order. A batch may run over the end of an epoch.
+
+    >>> [batch_at(step, "abcd", 2, "seed") for step in range(2)] == [batch_at(step, "abcd", 2, "seed") for step in range(2)]
+    True
+    """
+    places = range(step * size, (step + 1) * size)
+    return [items[_permutation(len(items), place // len(items), names)[place % len(items)]] for place in places]
+
+
+def _permutation(n: int, epoch: int, names: Sequence[object]) -> np.ndarray:
+    return np.random.default_rng(seed_for("order", *names, epoch)).permutation(n)

@@ -1,0 +1,37 @@
+"""The one place where a task becomes token ids.
+
+A tokenizer with a chat template renders the messages and opens the assistant's turn; without one the prompt is the plain text and a line
+break, so that base models practise too. A demonstration ends with the end-of-sequence token.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from etude.errors import UserError
+from etude.tasks.task import Task
+
+
+def render_prompt(tokenizer: Any, task: Task) -> tuple[int, ...]:
+    """Token ids of the prompt, up to where the answer begins."""
+    messages = [{"role": "user", "content": task.prompt}] if isinstance(task.prompt, str) else [dict(m) for m in task.prompt]
+    if tokenizer.chat_template:
+        return tuple(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
+    text = "\n".join(message["content"] for message in messages) + "\n"
+    return tuple(tokenizer(text)["input_ids"])
+
+
+def render_prompts(tokenizer: Any, tasks: Sequence[Task], max_tokens: int) -> list[tuple[int, ...]]:
+    """The prompts of many tasks; a prompt longer than `max_tokens` is a user's mistake, named by its origin."""
+    prompts = [render_prompt(tokenizer, task) for task in tasks]
+    for task, prompt in zip(tasks, prompts, strict=True):
+        if len(prompt) > max_tokens:
+            raise UserError(f"{task.origin or 'a task'} has a prompt of {len(prompt)} tokens; the model has room for {max_tokens}")
+    return prompts
+
+
+def render_demonstration(tokenizer: Any, task: Task) -> tuple[int, ...]:
+    """Token ids of the worked answer (the bare answer where there is none), closed by the end of sequence."""
+    text = task.worked if task.worked is not None else task.answer
+    if text is None:
+        raise UserError(f"{task.origin or 'a task'} has neither a worked answer nor an answer to imitate")
+    return (*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id)

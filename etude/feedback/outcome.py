@@ -1,0 +1,106 @@
+"""Outcome feedback: was the final answer right? Verifiers run in a child process, since none of them can be trusted to return.
+
+    with OutcomeFeedback(timeout_seconds=5) as feedback:
+        verdicts = feedback.judge([("The answer is 4.", Task("What is 2 + 2?", "4", "numeric"))])
+
+What the containment covers: a verifier that hangs, raises, exits, crashes its process, allocates without end, prints or reads costs its
+item's score (None, never 0) and nothing else; the child and what it started die with a time-out, with `close`, and with this process.
+What it does not cover: files and the network are open to a verifier, its processes may escape by a session of their own, and the memory
+limit holds for each process. A verifier is code that you chose; the text that it reads is what nobody chose.
+"""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from types import TracebackType
+from typing import Any
+
+from etude.errors import UserError
+from etude.feedback.process import START_SECONDS, VerifierProcess
+from etude.feedback.verdict import Verdict
+from etude.tasks.task import Task
+
+
+class OutcomeFeedback:
+    """A child process that scores texts; a context manager. One thread at a time, and the thread that first judges must outlive it."""
+
+    def __init__(self, timeout_seconds: float = 5.0, *, memory_bytes: int = 4 * 2**30) -> None:
+        """`timeout_seconds` is the time of one item, loading its verifier aside; `memory_bytes` bounds the child's memory, unless 0."""
+        if not timeout_seconds > 0:
+            raise UserError(f"timeout_seconds must be above 0, got {timeout_seconds}")
+        self.timeout_seconds = timeout_seconds
+        self.memory_bytes = memory_bytes
+        self.counts: Counter[str] = Counter(judged=0, timed_out=0, crashed=0)
+        """Items judged, and those among them that timed out or crashed."""
+        self._child: VerifierProcess | None = None
+
+    def __enter__(self) -> "OutcomeFeedback":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Kill the child; a later `judge` starts another."""
+        if self._child is not None:
+            self._child.kill()
+            self._child = None
+
+    def judge(self, pairs: Sequence[tuple[str, Task]]) -> list[Verdict]:
+        """One verdict for each (text, task), in order. Raises UserError for a task whose metadata is not JSON."""
+        requests = [_request(index, text, task) for index, (text, task) in enumerate(pairs)]
+        verdicts: list[Verdict] = []
+        try:
+            while len(verdicts) < len(requests):
+                self._judge_until_trouble(requests, verdicts)
+        except BaseException:
+            self.close()  # replies to this batch must not meet the next
+            raise
+        self.counts["judged"] += len(verdicts)
+        return verdicts
+
+    def _judge_until_trouble(self, requests: Sequence[bytes], verdicts: list[Verdict]) -> None:
+        """Append verdicts until all are there, or until one item took the child with it."""
+        child = self._running_child()
+        child.send(requests[len(verdicts) :])
+        deadline = time.monotonic() + self.timeout_seconds
+        while len(verdicts) < len(requests):
+            reply = child.receive(deadline)
+            if reply is None:
+                self.counts["timed_out"] += 1
+                verdicts.append(Verdict(None, message=f"timed out after {float(self.timeout_seconds)} s"))
+                return self.close()
+            if "loading" in reply:
+                deadline = time.monotonic() + START_SECONDS
+                continue
+            deadline = time.monotonic() + self.timeout_seconds
+            if "loaded" in reply:
+                continue
+            if reply.get("id") != len(verdicts):  # the child is gone, or something else wrote into its pipe
+                self.counts["crashed"] += 1
+                verdicts.append(Verdict(None, message=f"the verifier's process ended: {child.ending()}"))
+                return self.close()
+            verdicts.append(self._verdict(reply))
+
+    def _verdict(self, reply: dict[str, Any]) -> Verdict:
+        if "error" in reply:
+            self.counts["crashed"] += 1
+            return Verdict(None, message=f"the verifier raised {reply['error']}")
+        verdict = reply["verdict"]
+        return Verdict(verdict["score"], verdict["parts"], tuple(verdict["steps"]), verdict["message"])
+
+    def _running_child(self) -> VerifierProcess:
+        if self._child is not None and not self._child.is_alive():
+            self.close()
+        if self._child is None:
+            self._child = VerifierProcess(self.memory_bytes)
+        return self._child
+
+
+def _request(index: int, text: str, task: Task) -> bytes:
+    try:
+        return json.dumps({"id": index, "text": text, "task": asdict(task)}).encode() + b"\n"
+    except (TypeError, ValueError) as error:
+        raise UserError(f"metadata of task {task.origin or task.key} must hold JSON values only: {error}") from error

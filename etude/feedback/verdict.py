@@ -1,0 +1,29 @@
+"""What feedback says of an attempt.
+
+A score of None means that the attempt could not be scored (the verifier crashed, timed out or does not apply); it is never the same as 0.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A score with its parts."""
+
+    score: float | None
+    """In [0, 1], or None where the attempt could not be scored."""
+    parts: Mapping[str, float] = field(default_factory=dict)
+    """Named components; `parsable` is 1.0 where an answer of the expected form was found."""
+    steps: tuple[float, ...] = ()
+    """Scores of the steps, where feedback values them."""
+    message: str = ""
+    """What went wrong, in words; refinement feeds on it."""
+
+    def __post_init__(self) -> None:
+        if self.score is not None and not 0.0 <= self.score <= 1.0:
+            raise ValueError(f"score must be in [0, 1] or None, got {self.score}")
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)

@@ -1,0 +1,1 @@
+"""Learning: from judged attempts, by credit or imitation, to an updated model."""

@@ -1,0 +1,42 @@
+"""What the learner takes in: token sequences with a weight for every completion token in each of three streams.
+
+policy   the credit of a sampled token: policy gradient
+imitate  how much a token's log-likelihood counts: demonstrations, own best attempts, replayed text
+anchor   how much a token's divergence from the reference model counts
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+Weights = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One completion of a prompt; prompt tokens never carry weight."""
+
+    prompt: tuple[int, ...]
+    completion: tuple[int, ...]
+    policy: Weights | None = None
+    """Credit for every completion token (any real numbers); None: not in this stream."""
+    imitate: Weights | None = None
+    anchor: Weights | None = None
+    behaviour_logprobs: Weights | None = None
+    """Log-probs under which the tokens were sampled; the policy stream needs them."""
+    reference_logprobs: Weights | None = None
+    """Log-probs under the reference model; the anchor stream needs them."""
+
+    def __post_init__(self) -> None:
+        for name in ("policy", "imitate", "anchor", "behaviour_logprobs", "reference_logprobs"):
+            values = getattr(self, name)
+            if values is not None and len(values) != len(self.completion):
+                raise ValueError(f"{name} has {len(values)} numbers for {len(self.completion)} completion tokens")
+        if self.policy is not None and self.behaviour_logprobs is None:
+            raise ValueError("an example of the policy stream needs behaviour_logprobs")
+        if not self.prompt or not self.completion:
+            raise ValueError("an example needs at least one prompt token and one completion token")
+
+
+def demonstration(prompt: Sequence[int], completion: Sequence[int]) -> Example:
+    """An example to imitate, every token with weight 1."""
+    return Example(tuple(prompt), tuple(completion), imitate=(1.0,) * len(completion))

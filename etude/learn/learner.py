@@ -1,0 +1,232 @@
+"""The one training loop: examples in three streams → an updated model.
+
+The learner knows no algorithm by name. A stream is a loss function, the weights it reads from an example, a coefficient and a way to
+average; warm start is the imitate stream alone, practice the policy stream, retention adds anchor and replayed imitate.
+The gradient of a batch does not depend on how it is cut into micro-batches: every token's share in the mean is fixed beforehand.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from etude.adapters import adapters_off
+from etude.errors import UserError
+from etude.learn.batches import MicroBatch, can_share_prompts, pack
+from etude.learn.example import Example
+from etude.learn.logprobs import Outputs, token_logprobs
+from etude.learn.losses.tokens import Aggregation, Tokens, shares
+
+Loss = Callable[[Outputs, Tokens], tuple[torch.Tensor, dict[str, torch.Tensor]]]
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """AdamW with a linear warm-up and a constant or linearly falling rate."""
+
+    learning_rate: float = 1e-5
+    warmup_steps: int = 0
+    """Steps in which the rate rises from 0."""
+    decay_steps: int = 0
+    """Steps after which the rate has fallen linearly to 0; 0 keeps it constant."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.0
+    max_gradient_norm: float = 1.0
+    """Gradients of a larger norm are scaled down to it."""
+
+    def __post_init__(self) -> None:
+        if self.learning_rate <= 0:
+            raise UserError(f"learning_rate must be positive, got {self.learning_rate}")
+        if self.max_gradient_norm <= 0:
+            raise UserError(f"max_gradient_norm must be positive, got {self.max_gradient_norm}")
+
+    def rate(self, step: int) -> float:
+        """The learning rate of update `step` (counted from 0)."""
+        rising = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        falling = max(0.0, 1 - step / self.decay_steps) if self.decay_steps else 1.0
+        return self.learning_rate * rising * falling
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One term of the loss."""
+
+    name: str
+    """`policy`, `imitate` or `anchor`: the field of an example that holds the weights."""
+    loss: Loss
+    coefficient: float = 1.0
+    aggregation: Aggregation = "token"
+    constant_tokens: int = 1
+    """Length that `constant` aggregation divides by."""
+
+
+@dataclass(frozen=True)
+class BatchSize:
+    """The batch as it was sampled, before groups without signal were dropped."""
+
+    sequences: int
+    tokens: int
+
+    @staticmethod
+    def of(examples: Sequence[Example]) -> "BatchSize":
+        return BatchSize(len(examples), sum(len(example.completion) for example in examples))
+
+
+@dataclass
+class Learner:
+    """A trainable model with its optimizer."""
+
+    model: Any
+    optimiser: Optimiser
+    streams: Sequence[Stream]
+    dtype: torch.dtype = torch.float32
+    """Precision of the matrix products; weights and optimizer are float32."""
+    batch_tokens: int = 2048
+    """Positions in a micro-batch: what bounds memory."""
+    shares_prompts: bool | None = None
+    """Whether a group's prompt is computed once; None decides by the architecture."""
+    reference: Any = None
+    """A frozen model to anchor to; None: with adapters, the model with its adapters off."""
+    updates: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        if self.shares_prompts is None:
+            self.shares_prompts = can_share_prompts(self.model.config)
+        self.device = self.parameters[0].device
+        self._adam = torch.optim.AdamW(
+            self.parameters,
+            lr=self.optimiser.learning_rate,
+            betas=self.optimiser.betas,
+            weight_decay=self.optimiser.weight_decay,
+            fused=self.device.type in ("cpu", "cuda"),
+        )
+
+    def update(self, examples: Sequence[Example], size: BatchSize | None = None) -> dict[str, float]:
+        """One optimizer step on a batch; returns metrics (token means). An empty batch changes nothing."""
+        if not examples:
+            return {}
+        size = size or BatchSize.of(examples)
+        self.model.train()
+        metrics = _Means()
+        for batch in pack(examples, batch_tokens=self.batch_tokens, shares_prompts=bool(self.shares_prompts)):
+            batch = batch.to(self.device)
+            outputs = token_logprobs(self.model, batch, self.dtype)
+            metrics.add({"entropy": outputs.entropy_N.mean()}, len(batch.targets_N))
+            self._backward(outputs, batch, examples, size, metrics)
+        self.model.eval()
+        return metrics.result() | self._step()
+
+    @torch.no_grad()
+    def logprobs(self, examples: Sequence[Example], *, reference: bool = False) -> list[tuple[float, ...]]:
+        """Log-probs of the examples' completion tokens under the model, or under the reference."""
+        found: list[list[float]] = [[] for _ in examples]
+        model = self.reference if reference and self.reference is not None else self.model
+        with adapters_off(model) if reference else nullcontext():
+            for batch in pack(examples, batch_tokens=self.batch_tokens, shares_prompts=bool(self.shares_prompts)):
+                outputs = token_logprobs(model, batch.to(self.device), self.dtype)
+                for example, value in zip(batch.example_N.tolist(), outputs.logprobs_N.tolist(), strict=True):
+                    found[example].append(value)
+        return [tuple(values) for values in found]
+
+    def with_reference(self, examples: Sequence[Example]) -> list[Example]:
+        """The examples with the reference's log-probs, which the anchor stream needs."""
+        found = self.logprobs(examples, reference=True)
+        return [replace(example, reference_logprobs=values) for example, values in zip(examples, found, strict=True)]
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """The optimizer's tensors and the number of updates, for a checkpoint."""
+        tensors = {"updates": torch.tensor(self.updates)}
+        for index, parameter in enumerate(self.parameters):
+            for name, value in self._adam.state.get(parameter, {}).items():
+                tensors[f"{index}.{name}"] = value
+        return tensors
+
+    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Take over what `state` gave."""
+        self.updates = int(tensors["updates"])
+        for key, value in tensors.items():
+            if key != "updates":
+                index, name = key.split(".", 1)
+                self._adam.state[self.parameters[int(index)]][name] = value.clone()
+
+    def _backward(self, outputs: Outputs, batch: MicroBatch, examples: Sequence[Example], size: BatchSize, metrics: "_Means") -> None:
+        losses = []
+        for stream in self.streams:
+            tokens, chosen = _stream_tokens(stream, batch, examples, size)
+            if len(chosen) == 0:
+                continue
+            part = Outputs(outputs.logprobs_N[chosen], outputs.entropy_N[chosen])
+            loss, extra = stream.loss(part, tokens)
+            losses.append(stream.coefficient * loss)
+            metrics.add(extra, len(chosen))
+            metrics.sum(f"{stream.name}_loss", loss)
+            if stream.name == "policy":
+                metrics.add({"kl_behaviour": (tokens.behaviour_N - part.logprobs_N.detach()).mean()}, len(chosen))
+        if losses:
+            total = torch.stack(losses).sum()
+            total.backward()
+
+    def _step(self) -> dict[str, float]:
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.optimiser.max_gradient_norm))
+        rate = self.optimiser.rate(self.updates)
+        if not math.isfinite(norm):
+            self._adam.zero_grad(set_to_none=True)
+            raise UserError(
+                f"the gradient is not finite at update {self.updates + 1} (learning rate {rate:g}): lower the learning rate, then resume"
+            )
+        for group in self._adam.param_groups:
+            group["lr"] = rate
+        self._adam.step()
+        self._adam.zero_grad(set_to_none=True)
+        self.updates += 1
+        return {"gradient_norm": norm, "learning_rate": rate}
+
+
+def _stream_tokens(stream: Stream, batch: MicroBatch, examples: Sequence[Example], size: BatchSize) -> tuple[Tokens, torch.Tensor]:
+    """The stream's data for a micro-batch, and which of its N tokens it covers."""
+    present = list(dict.fromkeys(batch.example_N.tolist()))
+    members = [i for i in present if getattr(examples[i], stream.name) is not None]
+    if stream.name == "anchor" and any(examples[i].reference_logprobs is None for i in members):
+        raise ValueError("an example of the anchor stream needs reference_logprobs: see Learner.with_reference")
+    lengths = [len(examples[i].completion) for i in members]
+    per_sequence = shares(lengths, stream.aggregation, constant_tokens=stream.constant_tokens, sequences=size.sequences, tokens=size.tokens)
+    device = batch.targets_N.device
+    chosen = torch.isin(batch.example_N, torch.tensor(members, device=device, dtype=torch.long)).nonzero().flatten()
+
+    def flat(name: str) -> torch.Tensor:
+        values = [getattr(examples[i], name) or (0.0,) * len(examples[i].completion) for i in members]
+        return torch.tensor([value for row in values for value in row], device=device)
+
+    tokens = Tokens(
+        weights_N=flat(stream.name),
+        shares_N=torch.tensor([share for share, n in zip(per_sequence, lengths, strict=True) for _ in range(n)], device=device),
+        sequence_N=torch.tensor([k for k, n in enumerate(lengths) for _ in range(n)], device=device),
+        behaviour_N=flat("behaviour_logprobs"),
+        reference_N=flat("reference_logprobs"),
+    )
+    return tokens, chosen
+
+
+class _Means:
+    """Metrics of a batch, gathered over micro-batches: token means and plain sums."""
+
+    def __init__(self) -> None:
+        self.totals: dict[str, float] = defaultdict(float)
+        self.weights: dict[str, int] = defaultdict(int)
+
+    def add(self, values: Mapping[str, torch.Tensor], weight: int) -> None:
+        for name, value in values.items():
+            self.totals[name] += float(value) * weight
+            self.weights[name] += weight
+
+    def sum(self, name: str, value: torch.Tensor) -> None:
+        self.totals[name] += float(value.detach())
+        self.weights[name] = 1
+
+    def result(self) -> dict[str, float]:
+        return {name: total / self.weights[name] for name, total in self.totals.items()}

@@ -1,0 +1,9 @@
+"""Loss functions: (outputs, tokens) → scalar and metrics. Pure; a new one is a new function and a line in a table."""
+
+from etude.learn.losses.anchor import kl
+from etude.learn.losses.imitate import negative_log_likelihood
+from etude.learn.losses.policy import capped, clipped, sequence
+
+POLICY_LOSSES = {"clipped": clipped, "sequence": sequence, "capped": capped}
+
+__all__ = ["POLICY_LOSSES", "kl", "negative_log_likelihood"]

@@ -1,0 +1,11 @@
+"""Imitation: weighted negative log-likelihood, -w log pi. With weight 1 and token shares it is ordinary supervised fine-tuning."""
+
+import torch
+
+from etude.learn.logprobs import Outputs
+from etude.learn.losses.tokens import Tokens
+
+
+def negative_log_likelihood(outputs: Outputs, tokens: Tokens) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Σ shares · weights · (-log pi)."""
+    return -(outputs.logprobs_N * tokens.weights_N * tokens.shares_N).sum(), {}

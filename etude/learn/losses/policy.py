@@ -1,0 +1,56 @@
+"""Policy-gradient losses: what a sampled token's credit does to its probability.
+
+With ratio r = pi / behaviour of a token and credit A:
+
+clipped   -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A)          PPO, arXiv 1707.06347 eq. 7; DAPO's clip-higher where the two differ
+sequence  the same with s = (pi(y) / behaviour(y))^(1 / |y|) for r   GSPO, arXiv 2507.18071 eq. 5-7
+capped    -stop_gradient(min(r, 1 + clip_high)) A log pi             CISPO, arXiv 2506.13585 eq. 4 (no lower cap)
+
+Each takes (outputs, tokens) and gives (scalar, metrics). Behaviour log-probs are those recorded while sampling, never recomputed.
+Identity: where pi is the behaviour policy (r = 1) all three have the gradient of REINFORCE, -A grad log pi.
+"""
+
+import torch
+
+from etude.learn.logprobs import Outputs
+from etude.learn.losses.tokens import Tokens
+
+Metrics = dict[str, torch.Tensor]
+
+
+def clipped(outputs: Outputs, tokens: Tokens, *, clip_low: float, clip_high: float) -> tuple[torch.Tensor, Metrics]:
+    """PPO's clipped surrogate on token ratios."""
+    ratio_N = (outputs.logprobs_N - tokens.behaviour_N).exp()
+    return _clipped_surrogate(ratio_N, tokens, clip_low, clip_high)
+
+
+def sequence(outputs: Outputs, tokens: Tokens, *, clip_low: float, clip_high: float) -> tuple[torch.Tensor, Metrics]:
+    """The clipped surrogate on the length-normalised sequence ratio, the same for every token of a sequence.
+
+    As in GSPO-token with equal credit, the sequence ratio's gradient reaches each token through its own log-prob.
+    """
+    log_ratio_N = outputs.logprobs_N - tokens.behaviour_N
+    mean_S = _sequence_mean(log_ratio_N, tokens.sequence_N)
+    ratio_N = mean_S[tokens.sequence_N].exp()
+    return _clipped_surrogate(ratio_N, tokens, clip_low, clip_high)
+
+
+def capped(outputs: Outputs, tokens: Tokens, *, clip_low: float, clip_high: float) -> tuple[torch.Tensor, Metrics]:
+    """REINFORCE with a capped, gradient-free importance weight: no token loses its gradient. `clip_low` has no part in it."""
+    ratio_N = (outputs.logprobs_N - tokens.behaviour_N).detach().exp()
+    weight_N = ratio_N.clamp(max=1 + clip_high)
+    loss = -(weight_N * tokens.weights_N * outputs.logprobs_N * tokens.shares_N).sum()
+    return loss, {"clip_share": (ratio_N > 1 + clip_high).float().mean()}
+
+
+def _clipped_surrogate(ratio_N: torch.Tensor, tokens: Tokens, clip_low: float, clip_high: float) -> tuple[torch.Tensor, Metrics]:
+    plain_N = ratio_N * tokens.weights_N
+    clipped_N = ratio_N.clamp(1 - clip_low, 1 + clip_high) * tokens.weights_N
+    loss = -(torch.minimum(plain_N, clipped_N) * tokens.shares_N).sum()
+    return loss, {"clip_share": (clipped_N < plain_N).float().mean()}
+
+
+def _sequence_mean(values_N: torch.Tensor, sequence_N: torch.Tensor) -> torch.Tensor:
+    sums_S = values_N.new_zeros(int(sequence_N.max()) + 1).index_add(0, sequence_N, values_N)
+    counts_S = torch.bincount(sequence_N, minlength=len(sums_S)).clamp(min=1)
+    return sums_S / counts_S

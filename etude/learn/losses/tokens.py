@@ -1,0 +1,42 @@
+"""The flat tokens that a loss function sees, and the share each has in the mean.
+
+Shapes: N completion tokens of a micro-batch, flat; S sequences.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+Aggregation = Literal["token", "sequence", "constant"]
+
+
+@dataclass
+class Tokens:
+    """One stream's data for the N tokens of a micro-batch."""
+
+    weights_N: torch.Tensor
+    """Credit (policy) or weight (imitate, anchor)."""
+    shares_N: torch.Tensor
+    """What each token's loss is multiplied by before the sum; shares come from the whole batch, so accumulation changes nothing."""
+    sequence_N: torch.Tensor
+    """Number of the sequence each token belongs to; a sequence is never split over micro-batches."""
+    behaviour_N: torch.Tensor
+    """Behaviour log-probs; 0 where a stream has none."""
+    reference_N: torch.Tensor
+    """Reference log-probs; 0 where a stream has none."""
+
+
+def shares(lengths_S: Sequence[int], aggregation: Aggregation, *, constant_tokens: int, sequences: int, tokens: int) -> list[float]:
+    """One share for each sequence's tokens.
+
+    token: 1 / tokens (DAPO, arXiv 2503.14476 eq. 8); sequence: 1 / (sequences · length) (GRPO, arXiv 2402.03300 eq. 3);
+    constant: 1 / (sequences · constant_tokens) (Dr. GRPO, arXiv 2503.20783). `sequences` and `tokens` count the batch as it was sampled,
+    groups dropped for lack of signal included, so that dropping them does not change the update.
+    """
+    if aggregation == "token":
+        return [1.0 / tokens for _ in lengths_S]
+    if aggregation == "sequence":
+        return [1.0 / (sequences * length) for length in lengths_S]
+    return [1.0 / (sequences * constant_tokens) for _ in lengths_S]

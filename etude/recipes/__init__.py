@@ -1,0 +1,1 @@
+"""Recipes: where the parts meet, each procedure readable from top to bottom."""

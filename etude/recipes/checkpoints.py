@@ -1,0 +1,65 @@
+"""A checkpoint: a plain Hugging Face folder, and beside the weights what it takes to go on training.
+
+learner.safetensors   optimizer tensors (`o.`), and the adapters where the model has them (`a.`); no pickle
+progress.json         written last: a folder without it is not a checkpoint
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from etude.errors import UserError
+from etude.learn.learner import Learner
+from etude.models import save_model
+from etude.runs import RunFolder
+
+
+def save_checkpoint(
+    folder: RunFolder, name: str, model: Any, tokenizer: Any, learner: Learner | None, progress: Mapping[str, Any], *, keep: int = 1
+) -> None:
+    """Write the checkpoint beside its place and move it there by one rename."""
+    partial = folder.path / "checkpoints" / f"{name}.writing"
+    save_model(model, tokenizer, partial)
+    tensors = {f"o.{key}": value for key, value in (learner.state() if learner else {}).items()}
+    tensors |= {f"a.{key}": value.detach() for key, value in _adapters(model).items()}
+    save_file({key: value.contiguous() for key, value in tensors.items()}, partial / "learner.safetensors")
+    folder.commit_checkpoint(partial, name, progress, keep=keep)
+
+
+def load_checkpoint(path: Path, model: Any, learner: Learner | None = None) -> dict[str, Any]:
+    """Bring a checkpoint's weights, adapters and optimizer back; returns its progress."""
+    try:
+        tensors = load_file(path / "learner.safetensors")
+        adapters = {key[2:]: value for key, value in tensors.items() if key.startswith("a.")}
+        if adapters:
+            _load(model, adapters)
+        else:
+            _load(model, load_file(path / "model.safetensors"))
+    except (SafetensorError, FileNotFoundError, RuntimeError) as error:
+        raise UserError(
+            f"checkpoint {path} is damaged ({str(error).splitlines()[0]}): remove it, then resume from an earlier one"
+        ) from error
+    if learner is not None:
+        learner.load({key[2:]: value for key, value in tensors.items() if key.startswith("o.")})
+    return json.loads((path / "progress.json").read_text())
+
+
+def _adapters(model: Any) -> dict[str, torch.Tensor]:
+    if not hasattr(model, "get_base_model"):
+        return {}
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+@torch.no_grad()
+def _load(model: Any, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Copy tensors into the model in place (the optimizer and the engine hold on to its parameters)."""
+    own = model.state_dict()
+    for name, value in tensors.items():
+        if name not in own:
+            raise UserError(f"the checkpoint has a weight {name!r} that the model lacks: resume with the model that it was made from")
+        own[name].copy_(value)

@@ -1,0 +1,89 @@
+"""Generate: answers to prompts from the command line, a file or standard input."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+
+from etude.engine.sampling import Sampling
+from etude.engine.transformers import TransformersEngine
+from etude.errors import UserError
+from etude.explore.prompts import render_prompts
+from etude.models import best_device, half_precision_pays, load_model
+from etude.recipes.settings import Machine
+from etude.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class GenerateSettings:
+    """What to answer, and how."""
+
+    prompt: str | None = None
+    """One question; without it or a file, standard input is read, a prompt a line."""
+    file: str | None = None
+    """A text file with a prompt a line, or JSONL with `prompt` or `question`."""
+    system: str | None = None
+    """System message put before every prompt."""
+    num_samples: int = 1
+    max_new_tokens: int = 128
+    sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.0))
+    stop: list[str] = field(default_factory=list)
+    """Texts that end an answer."""
+    seed: int = 0
+    machine: Machine = field(default_factory=Machine)
+
+
+def generate(model: str, prompts: Sequence[str], settings: GenerateSettings | None = None) -> list[dict[str, Any]]:
+    """For each prompt `{"prompt", "completions", "finish"}`."""
+    from etude.recipes.materials import with_system
+
+    settings = settings or GenerateSettings()
+    if not prompts:
+        raise UserError("there is no prompt: give --prompt, --file or lines on standard input")
+    device = best_device() if settings.machine.device == "auto" else settings.machine.device
+    loaded, tokenizer = load_model(model, device=device)
+    precision = settings.machine.precision
+    is_half = half_precision_pays(device) if precision == "auto" else precision == "bfloat16"
+    engine = TransformersEngine(loaded, tokenizer, dtype=torch.bfloat16 if is_half else torch.float32)
+    room = loaded.config.get_text_config().max_position_embeddings - settings.max_new_tokens
+    tasks = with_system([Task(prompt, origin=f"prompt {i + 1}") for i, prompt in enumerate(prompts)], settings.system)
+    found = engine.generate(
+        render_prompts(tokenizer, tasks, room),
+        num_samples=settings.num_samples,
+        max_new_tokens=settings.max_new_tokens,
+        sampling=settings.sampling,
+        seed=settings.seed,
+        stop_strings=settings.stop,
+    )
+    return [
+        {"prompt": prompt, "completions": [c.text for c in completions], "finish": [c.finish for c in completions]}
+        for prompt, completions in zip(prompts, found, strict=True)
+    ]
+
+
+def prompts_from(settings: GenerateSettings, standard_input: TextIO) -> list[str]:
+    """The prompts that the settings name, or the lines of standard input."""
+    if settings.prompt is not None and settings.file is not None:
+        raise UserError("--prompt and --file exclude each other: give one")
+    if settings.prompt is not None:
+        return [settings.prompt]
+    if settings.file is None:
+        return [line.strip() for line in standard_input if line.strip()]
+    path = Path(settings.file)
+    if not path.is_file():
+        raise UserError(f"--file {path}: no such file")
+    lines = [(number, line) for number, line in enumerate(path.read_text(encoding="utf8").splitlines(), 1) if line.strip()]
+    return [_prompt(path, number, line) for number, line in lines]
+
+
+def _prompt(path: Path, number: int, line: str) -> str:
+    if path.suffix not in (".jsonl", ".json"):
+        return line.strip()
+    try:
+        row = json.loads(line)
+        return row["prompt"] if "prompt" in row else row["question"]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        raise UserError(f"{path}:{number}: expected a JSON object with `prompt` or `question`") from None

@@ -1,0 +1,126 @@
+"""What a practice run works with: training tasks, demonstrations and suites, disjoint by canonical key and rendered as token ids."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from etude.errors import UserError
+from etude.evaluation.baselines import baseline_accuracies
+from etude.evaluation.measure import Judge, Suite
+from etude.explore.prompts import render_demonstration, render_prompts
+from etude.learn.example import Example, demonstration
+from etude.recipes.settings import Evaluation, PracticeSettings
+from etude.tasks.overlap import family_space, overlap
+from etude.tasks.sources import TaskSource, load_tasks
+from etude.tasks.task import Task
+
+_SPACE_DRAWS = 4000
+_GENERATED_EVALUATION = 1000
+
+
+@dataclass(frozen=True)
+class Materials:
+    """Tasks in their roles."""
+
+    train: list[Task]
+    demonstrations: list[Task]
+    suites: dict[str, list[Task]]
+    facts: dict[str, Any]
+    """Numbers for the report: sizes, overlap, how many items a family has at least."""
+
+
+def gather(settings: PracticeSettings, name: str, data: Path | None) -> Materials:
+    """Load everything; training items that stand in a suite are left out and counted."""
+    suites = load_suites(settings.evaluation, settings.tasks, name, settings.seed, data, settings.system)
+    train = load_tasks(settings.tasks, split="train", n=_train_size(settings), seed=settings.seed, data=data)
+    demonstrations = _demonstrations(settings, train, data)
+    measured = [task for tasks in suites.values() for task in tasks]
+    train, shared_train = _without(with_system(train, settings.system), measured)
+    demonstrations, shared_demonstrations = _without(with_system(demonstrations, settings.system), measured)
+    if not train:
+        raise UserError("every training item stands in the evaluation too: name another evaluation set")
+    facts = {
+        "train": len(train),
+        "demonstrations": len(demonstrations),
+        "evaluation": len(measured),
+        "overlap_removed": shared_train + shared_demonstrations,
+    }
+    if settings.tasks.family:
+        space = family_space(settings.tasks, _SPACE_DRAWS, settings.seed)
+        drawn = len({task.key for task in [*train, *demonstrations, *measured]})
+        facts |= {"space_draws": space.draws, "space_distinct": space.distinct, "space_at_least": space.items_low}
+        facts |= {"drawn_share": drawn / space.items_low}
+    return Materials(train, demonstrations, suites, facts)
+
+
+def load_suites(
+    evaluation: Evaluation, tasks: TaskSource | None, name: str, seed: int, data: Path | None, system: str | None
+) -> dict[str, list[Task]]:
+    """Suites by name: the source's own evaluation split where it has splits, and one for each file."""
+    suites: dict[str, list[Task]] = {}
+    if tasks is not None and not tasks.path and evaluation.own:
+        n = evaluation.n or (None if tasks.dataset else _GENERATED_EVALUATION)
+        suites[name] = load_tasks(tasks, split=evaluation.split, n=n, seed=seed, data=data)
+    for path in evaluation.path:
+        of_files = tasks if tasks is not None and tasks.path else None
+        source = TaskSource(path=[path], columns=of_files.columns if of_files else {}, verifier=of_files.verifier if of_files else None)
+        suites[Path(path).stem] = load_tasks(source, split=evaluation.split, n=evaluation.n, seed=seed, data=data)
+    if not suites:
+        raise UserError("there is nothing to measure: set evaluation.path to one or more files")
+    return {suite: with_system(loaded, system) for suite, loaded in suites.items()}
+
+
+def render_suites(suites: dict[str, list[Task]], tokenizer: Any, room_tokens: int, train: Sequence[Task], judge: Judge) -> list[Suite]:
+    """The suites with their prompts and trivial baselines."""
+    answers = [task.answer for task in train if task.answer is not None]
+    return [
+        Suite(name, tasks, render_prompts(tokenizer, tasks, room_tokens), baseline_accuracies(answers, tasks, judge))
+        for name, tasks in suites.items()
+    ]
+
+
+def render_demonstrations(tokenizer: Any, tasks: Sequence[Task], room_tokens: int) -> list[Example]:
+    prompts = render_prompts(tokenizer, tasks, room_tokens)
+    return [demonstration(prompt, render_demonstration(tokenizer, task)) for prompt, task in zip(prompts, tasks, strict=True)]
+
+
+def with_system(tasks: Sequence[Task], system: str | None) -> list[Task]:
+    """The tasks with a system message before their own messages, unless they bring one."""
+    if system is None:
+        return list(tasks)
+    return [replace(task, prompt=_system_prompt(task, system)) for task in tasks]
+
+
+def _system_prompt(task: Task, system: str) -> tuple[Any, ...]:
+    messages = ({"role": "user", "content": task.prompt},) if isinstance(task.prompt, str) else task.prompt
+    return messages if messages[0]["role"] == "system" else ({"role": "system", "content": system}, *messages)
+
+
+def _train_size(settings: PracticeSettings) -> int | None:
+    if settings.n is not None or not (settings.tasks.family or settings.tasks.function):
+        return settings.n
+    return max(1, settings.steps) * settings.explore.tasks_per_step
+
+
+def _demonstrations(settings: PracticeSettings, train: Sequence[Task], data: Path | None) -> list[Task]:
+    warm = settings.warm_start
+    if not warm.steps:
+        return []
+    if warm.path:
+        return load_tasks(replace(settings.tasks, path=warm.path), split="demonstrations", n=warm.n or None, seed=settings.seed, data=data)
+    if settings.tasks.family or settings.tasks.function:
+        return load_tasks(settings.tasks, split="demonstrations", n=warm.n, seed=settings.seed, data=data)
+    worked = [task for task in train if task.worked is not None][: warm.n]
+    if len(worked) < warm.n:
+        raise UserError(
+            f"warm_start.n is {warm.n}, but only {len(worked)} training items have worked steps: "
+            "lower it, or name demonstrations with warm_start.path"
+        )
+    return worked
+
+
+def _without(tasks: Sequence[Task], measured: Sequence[Task]) -> tuple[list[Task], int]:
+    shared = {found.key for _, found in overlap(tasks, measured)}
+    kept = [task for task in tasks if task.key not in shared]
+    return kept, len(tasks) - len(kept)

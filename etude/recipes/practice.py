@@ -1,0 +1,340 @@
+"""Practice: a model gets better at tasks by its own attempts.
+
+    measure the model as it came → warm start → measure → practise (explore, judge, learn, again) → measure → report
+
+Every stage leaves a file or a checkpoint; a resumed run skips the stages whose product is there.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from etude.adapters import add_lora
+from etude.configuration import find_configuration, parse, resolved
+from etude.engine.transformers import TransformersEngine
+from etude.evaluation.measure import Judge, Measurement, Suite, compare, measure
+from etude.evaluation.report import write_report
+from etude.explore.attempts import Group
+from etude.explore.order import batch_at
+from etude.explore.prompts import render_prompts
+from etude.explore.samples import sample_groups
+from etude.feedback.outcome import OutcomeFeedback
+from etude.feedback.random_score import RandomFeedback
+from etude.feedback.verdict import Verdict
+from etude.learn.credit import has_signal
+from etude.learn.learner import BatchSize, Learner, Stream
+from etude.learn.lessons import by_credit, by_imitation
+from etude.learn.losses import POLICY_LOSSES, kl, negative_log_likelihood
+from etude.models import best_device, describe, half_precision_pays, load_model, save_model
+from etude.randomness import seed_for
+from etude.recipes.checkpoints import load_checkpoint, save_checkpoint
+from etude.recipes.materials import gather, render_demonstrations, render_suites
+from etude.recipes.settings import Learning, PracticeSettings
+from etude.runs import RunFolder
+from etude.tasks.task import Task
+from etude.watching import Quiet, Watcher
+
+
+def practice(
+    settings: PracticeSettings | str | Path,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    run: Path | str | None = None,
+    data: Path | str | None = None,
+    resume: bool = False,
+    watcher: Watcher | None = None,
+) -> dict[str, Any]:
+    """Run practice and return what `result.json` holds.
+
+    `settings` is the name of a configuration that ships, a YAML file or `PracticeSettings`; `overrides` are dotted settings,
+    `{"explore.num_samples": 4}`. `run` is the run folder (default `runs/NAME`), `data` the folder of data sets.
+
+    >>> practice("quickstart", {"steps": 100}, run="runs/first")  # doctest: +SKIP
+    """
+    name = "practice"
+    if not isinstance(settings, PracticeSettings):
+        path = find_configuration("practice", str(settings))
+        name = path.stem
+        settings = parse(PracticeSettings, path, [f"--{key}={value}" for key, value in (overrides or {}).items()])
+    return practice_named(settings, name, run=run or Path("runs") / name, data=data, resume=resume, watcher=watcher)
+
+
+def practice_named(
+    settings: PracticeSettings, name: str, *, run: Path | str, data: Path | str | None, resume: bool, watcher: Watcher | None
+) -> dict[str, Any]:
+    """`practice` with settings that are resolved already; `name` is the recipe's name in the results."""
+    folder = RunFolder.start(Path(run), resolved(settings), resume=resume)
+    with OutcomeFeedback(settings.timeout_seconds) as outcome:
+        return _Practice(settings, name, folder, Path(data) if data else None, outcome, watcher or Quiet()).run()
+
+
+@dataclass
+class _Practice:
+    """One run in progress."""
+
+    settings: PracticeSettings
+    name: str
+    folder: RunFolder
+    data: Path | None
+    outcome: OutcomeFeedback
+    watcher: Watcher
+
+    def run(self) -> dict[str, Any]:
+        self.prepare()
+        base = self.measured("base")
+        self.warm_start()
+        warm = self.measured("warm_start") if self.settings.warm_start.steps else base
+        self.practise()
+        pages = {"base": base, "warm_start": warm, "practice": self.measured("practice")}
+        save_model(self.model, self.tokenizer, self.folder.path / "model")
+        return self.conclude(pages)
+
+    def prepare(self) -> None:
+        """Load tasks and model; a finished stage's checkpoint brings its weights."""
+        settings = self.settings
+        self.materials = gather(settings, self.name, self.data)
+        device = best_device() if settings.machine.device == "auto" else settings.machine.device
+        self.model, self.tokenizer = load_model(settings.model, device=device)
+        dtype = self._decide_precision(device)
+        self.model = add_lora(self.model, settings.learn.lora, seed_for(settings.seed, "lora"))
+        self.engine = TransformersEngine(self.model, self.tokenizer, dtype=dtype, batch_tokens=settings.machine.decode_batch_tokens)
+        self.learner_options = {"dtype": dtype, "batch_tokens": settings.machine.update_batch_tokens}
+        room = self.model.config.get_text_config().max_position_embeddings - settings.explore.max_new_tokens
+        self.room_tokens = room
+        self.suites = render_suites(self.materials.suites, self.tokenizer, room, self.materials.train, self.outcome.judge)
+        self.watcher.baselines({suite.name: suite.baselines for suite in self.suites}, self.materials.facts)
+
+    def _decide_precision(self, device: str) -> torch.dtype:
+        """The precision of matrix products; what the probe said is kept, so that a resumed run goes on in the same one."""
+        kept = self.folder.read_json("environment.json") or {}
+        choice = kept.get("precision") or self.settings.machine.precision
+        if choice == "auto":
+            choice = "bfloat16" if half_precision_pays(device) else "float32"
+        if not kept:
+            self.folder.write_environment(precision=choice, device=device, weights=describe(self.settings.model))
+        return torch.bfloat16 if choice == "bfloat16" else torch.float32
+
+    # ------------------------------------------------------------------ stages
+
+    def measured(self, model: str) -> list[dict[str, Any]]:
+        """The model as it is now, measured on every suite; read from the folder where that was done before."""
+        page = self.folder.read_json(f"evaluation/{model}.json")
+        if page is None:
+            how = self._measurement()
+            page = {"model": model, "suites": [self._measure(model, suite, how) for suite in self.suites]}
+            self.folder.write_json(f"evaluation/{model}.json", page)
+        self.watcher.measured(model, [suite["row"] for suite in page["suites"]])
+        return page["suites"]
+
+    def _measure(self, model: str, suite: Suite, how: Measurement) -> dict[str, Any]:
+        self.watcher.measuring(model, suite.name, len(suite.tasks))
+        return measure(self.engine, suite, how, self.outcome.judge)
+
+    def _measurement(self) -> Measurement:
+        evaluation, explore = self.settings.evaluation, self.settings.explore
+        longest = evaluation.max_new_tokens or explore.max_new_tokens
+        return Measurement(longest, evaluation.pass_n, evaluation.num_samples, explore.sampling, self.settings.seed)
+
+    def warm_start(self) -> None:
+        """Imitate the demonstrations."""
+        warm = self.settings.warm_start
+        if not warm.steps:
+            return
+        if self.folder.checkpoint("warm_start").exists():
+            load_checkpoint(self.folder.checkpoint("warm_start"), self.model)
+            return self.engine.refresh(0)
+        examples = render_demonstrations(self.tokenizer, self.materials.demonstrations, self.room_tokens)
+        learner = Learner(self.model, warm.optimiser, [Stream("imitate", negative_log_likelihood)], **self.learner_options)
+        self.folder.cut_after("warm_start", 0)
+        for step in self.watcher.steps("warm start", range(warm.steps)):
+            start = time.perf_counter()
+            metrics = learner.update(batch_at(step, examples, warm.examples_per_step, self.settings.seed, "warm_start"))
+            self._log("warm_start", step + 1, metrics, {"learn_seconds": time.perf_counter() - start})
+        self.engine.refresh(0)
+        save_checkpoint(self.folder, "warm_start", self.model, self.tokenizer, None, {"order": 0})
+
+    def practise(self) -> None:
+        """Explore, judge, learn, for as many steps as were asked for."""
+        settings = self.settings
+        if not settings.steps:
+            return
+        prompts = render_prompts(self.tokenizer, self.materials.train, self.room_tokens)
+        items = list(zip(self.materials.train, prompts, strict=True))
+        learner = self._learner()
+        done = self._resume(learner)
+        judge = self._judge()
+        for step in self.watcher.steps("practice", range(done, settings.steps), total=settings.steps):
+            batch = batch_at(step, items, settings.explore.tasks_per_step, settings.seed, "practice")
+            self._step(step + 1, batch, learner, judge)
+            every = settings.checkpoint_every
+            if every and (step + 1) % every == 0 and step + 1 < settings.steps:
+                progress = {"order": step + 1, "step": step + 1}
+                save_checkpoint(
+                    self.folder, f"step-{step + 1:05d}", self.model, self.tokenizer, learner, progress, keep=settings.keep_checkpoints
+                )
+
+    def _step(self, step: int, batch: Sequence[tuple[Task, tuple[int, ...]]], learner: Learner, judge: Judge) -> None:
+        explore, learn = self.settings.explore, self.settings.learn
+        clock = [time.perf_counter()]
+        groups = sample_groups(
+            self.engine,
+            [task for task, _ in batch],
+            [prompt for _, prompt in batch],
+            num_samples=explore.num_samples,
+            max_new_tokens=explore.max_new_tokens,
+            sampling=explore.sampling,
+            names=(self.settings.seed, step),
+        )
+        clock.append(time.perf_counter())
+        verdicts = _judge_groups(groups, judge)
+        clock.append(time.perf_counter())
+        metrics = _learn(learner, groups, verdicts, learn)
+        self.engine.refresh(step)
+        clock.append(time.perf_counter())
+        observed = _observed(groups, verdicts)
+        self.folder.write_attempts(step, _attempt_rows(step, groups, verdicts))
+        tokens = sum(attempt.num_own_tokens for group in groups for attempt in group.attempts)
+        seconds = dict(zip(("explore_seconds", "feedback_seconds", "learn_seconds"), map(_difference, clock, clock[1:]), strict=False))
+        self._log("practice", step, observed | metrics, seconds | {"tokens_per_second": tokens / (clock[1] - clock[0])})
+
+    # ------------------------------------------------------------------ parts
+
+    def _learner(self) -> Learner:
+        learn = self.settings.learn
+        policy = partial(POLICY_LOSSES[learn.loss], clip_low=learn.clip_low, clip_high=learn.clip_high)
+        shape = {"aggregation": learn.aggregation, "constant_tokens": self.settings.explore.max_new_tokens}
+        streams = [Stream("policy", policy, **shape), Stream("imitate", negative_log_likelihood, **shape)]
+        reference = None
+        if learn.anchor:
+            streams.append(Stream("anchor", kl, learn.anchor, **shape))
+            reference = None if learn.lora.rank else _frozen_copy(self.model)
+        return Learner(self.model, learn.optimiser, streams, reference=reference, **self.learner_options)
+
+    def _judge(self) -> Judge:
+        """Feedback; the random control accepts as often as the verifier did at the warm start's samples (or the base model's)."""
+        if self.settings.feedback != "random":
+            return self.outcome.judge
+        page = self.folder.read_json("evaluation/warm_start.json") or self.folder.read_json("evaluation/base.json")
+        rate = page["suites"][0]["row"].get("sampled_accuracy", 0.5)
+        return RandomFeedback(self.settings.seed, min(max(rate, 0.05), 0.95)).judge
+
+    def _resume(self, learner: Learner) -> int:
+        """Take the last checkpoint of practice, if there is one; returns the steps done."""
+        found = [path for path in self.folder.checkpoints() if path.name.startswith("step-")]
+        done = 0
+        if found:
+            done = load_checkpoint(found[-1], self.model, learner)["step"]
+            self.engine.refresh(done)
+        self.folder.cut_after("practice", done)
+        if done:
+            self.watcher.say(f"going on from step {done} of {self.settings.steps} ({found[-1]})")
+        return done
+
+    def _log(self, phase: str, step: int, metrics: Mapping[str, Any], timings: Mapping[str, float]) -> None:
+        self.folder.append("metrics.jsonl", {"phase": phase, "step": step, **metrics})
+        self.folder.append("timings.jsonl", {"phase": phase, "step": step, **{k: round(v, 3) for k, v in timings.items()}})
+        self.watcher.step(phase, step, metrics, timings)
+
+    def conclude(self, pages: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
+        """Write `result.json` and the report."""
+        shown = pages if self.settings.warm_start.steps else {name: page for name, page in pages.items() if name != "warm_start"}
+        start = "warm_start" if self.settings.warm_start.steps else "base"
+        pairs = [(start, "practice"), ("base", "practice")] if start != "base" else [("base", "practice")]
+        result = {
+            "recipe": self.name,
+            "status": "finished",
+            "seed": self.settings.seed,
+            "weights": describe(self.settings.model),
+            "evaluation": [{"model": model, **page["row"]} for model, suites in shown.items() for page in suites],
+            "paired": [
+                compare(first, second, before, after)
+                for first, second in pairs
+                for before, after in zip(pages[first], pages[second], strict=True)
+            ],
+            "tasks": self.materials.facts,
+            "feedback_counts": dict(self.outcome.counts),
+        }
+        self.folder.write_json("result.json", result)
+        write_report([self.folder.path], self.folder.path / "report.html")
+        self.watcher.concluded(result, self.folder.path)
+        return result
+
+
+def _judge_groups(groups: Sequence[Group], judge: Judge) -> list[list[Verdict]]:
+    flat = iter(judge([(attempt.text, group.task) for group in groups for attempt in group.attempts]))
+    return [[next(flat) for _ in group.attempts] for group in groups]
+
+
+def _learn(learner: Learner, groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]], learn: Learning) -> dict[str, float]:
+    """All updates of a step; metrics are those of the last update, which has seen the most drift from the behaviour policy."""
+    if learn.method == "imitation":
+        examples = by_imitation(groups, verdicts)
+    else:
+        examples = by_credit(groups, verdicts, learn.credit, with_anchor=learn.anchor > 0)
+    if learn.anchor > 0:
+        examples = learner.with_reference(examples)
+    attempts = [attempt for group in groups for attempt in group.attempts]
+    size = BatchSize(len(attempts), sum(attempt.num_own_tokens for attempt in attempts))
+    metrics: dict[str, float] = {}
+    prompts = list(dict.fromkeys(example.prompt for example in examples))
+    for _ in range(learn.epochs):
+        for part in range(learn.updates_per_epoch):
+            chosen = set(prompts[part :: learn.updates_per_epoch])
+            share = BatchSize(max(1, size.sequences // learn.updates_per_epoch), max(1, size.tokens // learn.updates_per_epoch))
+            metrics = learner.update([example for example in examples if example.prompt in chosen], share) or metrics
+    return metrics
+
+
+def _observed(groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]]) -> dict[str, Any]:
+    """What exploration and feedback showed, before any update."""
+    attempts = [attempt for group in groups for attempt in group.attempts]
+    scores = [[verdict.score for verdict in row] for row in verdicts]
+    known = [score for row in scores for score in row if score is not None]
+    parsable = [verdict.parts["parsable"] for row in verdicts for verdict in row if "parsable" in verdict.parts]
+    return {
+        "score": sum(known) / len(known) if known else None,
+        "pass_at_group": sum(any(score == 1.0 for score in row) for row in scores) / len(scores),
+        "parsable": sum(parsable) / len(parsable) if parsable else None,
+        "truncated": sum(attempt.finish == "length" for attempt in attempts) / len(attempts),
+        "unscored": len(attempts) - len(known),
+        "groups": len(groups),
+        "groups_without_signal": sum(not has_signal(row) for row in scores),
+        "completion_tokens": sum(attempt.num_own_tokens for attempt in attempts) / len(attempts),
+    }
+
+
+def _attempt_rows(step: int, groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "step": step,
+            "task": group.task.key,
+            "question": group.task.question,
+            "answer": group.task.answer,
+            "index": index,
+            "text": attempt.text,
+            "score": verdict.score,
+            "parsable": verdict.parts.get("parsable"),
+            "message": verdict.message,
+            "finish": attempt.finish,
+            "tokens": attempt.num_own_tokens,
+            "mean_logprob": sum(attempt.logprobs) / attempt.num_own_tokens,
+            "key": attempt.key,
+        }
+        for group, row in zip(groups, verdicts, strict=True)
+        for index, (attempt, verdict) in enumerate(zip(group.attempts, row, strict=True))
+    ]
+
+
+def _difference(first: float, second: float) -> float:
+    return second - first
+
+
+def _frozen_copy(model: Any) -> Any:
+    import copy
+
+    return copy.deepcopy(model).eval().requires_grad_(False)

@@ -1,0 +1,162 @@
+"""What a practice run can be told. Every field is a `--key` of the command line and a line of YAML."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from etude.adapters import LoRA
+from etude.engine.sampling import Sampling
+from etude.errors import UserError, unknown
+from etude.learn.credit import CREDIT
+from etude.learn.learner import Optimiser
+from etude.learn.lessons import LESSONS
+from etude.learn.losses import POLICY_LOSSES
+from etude.tasks.sources import TaskSource
+
+FEEDBACK = ("outcome", "random")
+
+
+def _known(kind: str, name: str, table: object) -> None:
+    if name not in table:  # type: ignore[operator]
+        raise unknown(kind, name, table)  # type: ignore[arg-type]
+
+
+def _at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise UserError(f"{name} must be at least {least}, got {value}")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how numbers are computed."""
+
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of matrix products; weights and optimizer stay float32. `auto` asks a quick probe whether bfloat16 is faster here."""
+    decode_batch_tokens: int = 16384
+    """Cache positions decoded together."""
+    update_batch_tokens: int = 2048
+    """Positions in a micro-batch of an update."""
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """Imitation of demonstrations before practice, so that practice is about skill and not about the form of an answer."""
+
+    n: int = 0
+    """Demonstrations: of a file, the first training items with worked steps; of a family, items of a split of their own."""
+    path: list[str] = field(default_factory=list)
+    """Files of demonstrations, instead of training items."""
+    steps: int = 0
+    """Updates; 0 skips the warm start."""
+    examples_per_step: int = 16
+    optimiser: Optimiser = field(default_factory=lambda: Optimiser(learning_rate=5e-5, warmup_steps=3))
+
+    def __post_init__(self) -> None:
+        if self.steps and not self.n and not self.path:
+            raise UserError(f"warm_start.steps is {self.steps} but there are no demonstrations: set warm_start.n or warm_start.path")
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """The attempts of a step."""
+
+    tasks_per_step: int = 16
+    num_samples: int = 8
+    """Attempts at each task: the group."""
+    max_new_tokens: int = 64
+    sampling: Sampling = field(default_factory=Sampling)
+
+    def __post_init__(self) -> None:
+        _at_least("explore.tasks_per_step", self.tasks_per_step, 1)
+        _at_least("explore.num_samples", self.num_samples, 2)
+        _at_least("explore.max_new_tokens", self.max_new_tokens, 1)
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What is made of judged attempts."""
+
+    method: str = "credit"
+    """`credit` (policy gradient) or `imitation` (of own right attempts)."""
+    credit: str = "centred"
+    """`centred` (Dr. GRPO), `standardised` (GRPO), `leave_one_out` (RLOO), `batch`."""
+    loss: str = "clipped"
+    """`clipped` (PPO, DAPO), `sequence` (GSPO), `capped` (CISPO)."""
+    clip_low: float = 0.2
+    clip_high: float = 0.28
+    aggregation: Literal["token", "sequence", "constant"] = "constant"
+    """How tokens are averaged; `constant` divides by explore.max_new_tokens (Dr. GRPO)."""
+    epochs: int = 1
+    """Passes over a step's attempts; ratios are taken to the behaviour log-probs recorded while sampling."""
+    updates_per_epoch: int = 1
+    """Parts that an epoch is cut into, by groups; one optimizer step each."""
+    anchor: float = 0.0
+    """Coefficient of the divergence from the model that practice began with; 0 is off."""
+    lora: LoRA = field(default_factory=LoRA)
+    optimiser: Optimiser = field(default_factory=lambda: Optimiser(learning_rate=1e-5, warmup_steps=3))
+
+    def __post_init__(self) -> None:
+        _known("learn.method", self.method, LESSONS)
+        _known("learn.credit", self.credit, CREDIT)
+        _known("learn.loss", self.loss, POLICY_LOSSES)
+        _at_least("learn.epochs", self.epochs, 1)
+        _at_least("learn.updates_per_epoch", self.updates_per_epoch, 1)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model is measured on."""
+
+    path: list[str] = field(default_factory=list)
+    """Files, one suite each, named by the stem."""
+    own: bool = True
+    """Whether a source that has splits (a family, a function, a data set) is measured on its own evaluation split, too."""
+    split: str = "test"
+    """Name of that split."""
+    n: int | None = None
+    """Tasks of each suite; all tasks of a file or data set unless given, 1,000 of a family or function."""
+    pass_n: int = 200
+    """Tasks that are sampled for pass@k."""
+    num_samples: int = 8
+    """Samples for each of these: the k."""
+    max_new_tokens: int | None = None
+    """Longest answer; explore.max_new_tokens unless given."""
+
+    def __post_init__(self) -> None:
+        _at_least("evaluation.pass_n", self.pass_n, 0)
+        _at_least("evaluation.num_samples", self.num_samples, 0)
+
+
+@dataclass(frozen=True)
+class PracticeSettings:
+    """A practice run: a model, tasks, a warm start, exploration, feedback, learning and evaluation."""
+
+    tasks: TaskSource
+    model: str = "smollm2-135m"
+    """A bundled name, a folder, a .gguf file or a hub id."""
+    system: str | None = None
+    """System message put before every prompt; none leaves it to the chat template, "" is an empty one."""
+    n: int | None = None
+    """Tasks to practise on: all of a file unless given, of a family as many as the steps need."""
+    steps: int = 50
+    """Steps of practice: each explores, scores and updates; 0 measures the warm start only."""
+    seed: int = 0
+    warm_start: WarmStart = field(default_factory=WarmStart)
+    explore: Exploration = field(default_factory=Exploration)
+    feedback: str = "outcome"
+    """`outcome` (the tasks' verifiers) or `random` (the control)."""
+    timeout_seconds: float = 5.0
+    """Time a verifier has for one answer."""
+    learn: Learning = field(default_factory=Learning)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    checkpoint_every: int = 25
+    """Steps between checkpoints; 0 keeps only the warm start's and the final model."""
+    keep_checkpoints: int = 1
+    machine: Machine = field(default_factory=Machine)
+
+    def __post_init__(self) -> None:
+        _known("feedback", self.feedback, FEEDBACK)
+        _at_least("steps", self.steps, 0)
+        _at_least("checkpoint_every", self.checkpoint_every, 0)
+        _at_least("keep_checkpoints", self.keep_checkpoints, 1)

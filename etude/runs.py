@@ -1,0 +1,190 @@
+"""The folder of a run: everything that it read, did and found, written so that it can be shown and gone on with.
+
+configuration.yaml   the resolved configuration
+environment.json     versions, hardware, commit, command, fallbacks: what differs from machine to machine
+metrics.jsonl        one line a step, only what is deterministic for a seed
+timings.jsonl        one line a step, clock times and throughput
+attempts/00012.jsonl.gz   every attempt of a step with its verdict and credit
+evaluation/NAME.json what a model answered, and its numbers
+checkpoints/NAME/    a Hugging Face folder with `learner.safetensors` (optimizer) and `progress.json` beside the weights
+model/               the model that came out, a plain Hugging Face folder
+result.json          the headline numbers
+report.html          the page
+
+A folder that holds a run is never overwritten. `--resume` goes on from the last checkpoint: files of later steps are cut off first.
+"""
+
+import gzip
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from etude.errors import UserError
+
+_PACKAGES = ("etude", "torch", "transformers", "accelerate", "peft", "reasoning-gym", "math-verify", "numpy")
+
+
+class RunFolder:
+    """One run's files."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def start(cls, path: Path, configuration: Mapping[str, Any], *, resume: bool) -> "RunFolder":
+        """Open a new run, or with `resume` an unfinished one of the same configuration."""
+        run = cls(path)
+        kept = path / "configuration.yaml"
+        if resume:
+            if not kept.exists():
+                raise UserError(f"--resume: {path} holds no run; start one without --resume")
+            _check_same(yaml.safe_load(kept.read_text()), configuration, path)
+            if (run.read_json("result.json") or {}).get("status") == "finished":
+                raise UserError(f"--resume: the run in {path} is finished; see {path / 'report.html'}")
+            return run
+        if path.exists() and any(path.iterdir()):
+            raise UserError(f"{path} exists already and is never overwritten: go on with --resume, or name another folder with --run")
+        path.mkdir(parents=True, exist_ok=True)
+        write_atomically(kept, yaml.safe_dump(dict(configuration), sort_keys=False, allow_unicode=True))
+        return run
+
+    def write_environment(self, **facts: Any) -> None:
+        self.write_json("environment.json", environment() | facts)
+
+    def write_json(self, name: str, value: Any) -> None:
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def read_json(self, name: str) -> Any:
+        """The value of a JSON file, or None where there is none."""
+        path = self.path / name
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def append(self, name: str, row: Mapping[str, Any]) -> None:
+        """Add a line to a JSONL file."""
+        with (self.path / name).open("a", encoding="utf8") as file:
+            file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def write_attempts(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
+        path = self.path / "attempts" / f"{step:05d}.jsonl.gz"
+        path.parent.mkdir(exist_ok=True)
+        text = "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows)
+        write_atomically(path, gzip.compress(text.encode(), mtime=0))
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def checkpoints(self) -> list[Path]:
+        """Folders of complete checkpoints, oldest first."""
+        found = [path.parent for path in (self.path / "checkpoints").glob("*/progress.json")]
+        return sorted(found, key=lambda folder: json.loads((folder / "progress.json").read_text())["order"])
+
+    def checkpoint(self, name: str) -> Path:
+        return self.path / "checkpoints" / name
+
+    def commit_checkpoint(self, partial: Path, name: str, progress: Mapping[str, Any], *, keep: int) -> None:
+        """Make a written folder the checkpoint `name` by one rename, then remove all but the `keep` last and the warm start."""
+        write_atomically(partial / "progress.json", json.dumps(progress))
+        folder = self.checkpoint(name)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+        prunable = [path for path in self.checkpoints() if path.name.startswith("step-")]
+        for old in prunable[:-keep]:
+            shutil.rmtree(old)
+
+    def cut_after(self, phase: str, step: int) -> None:
+        """Forget what was written after `step` of `phase`, the last one that a checkpoint holds."""
+        for name in ("metrics.jsonl", "timings.jsonl"):
+            path = self.path / name
+            rows = read_jsonl(path)
+            kept = [row for row in rows if row["phase"] != phase or row["step"] <= step]
+            if len(kept) != len(rows):
+                write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+        for path in (self.path / "attempts").glob("*.jsonl.gz") if phase == "practice" else ():
+            if int(path.name.split(".")[0]) > step:
+                path.unlink()
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSONL file; a torn last line, which a kill leaves, is dropped."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write beside the file and rename, so that a reader sees the old file or the new one, never half of it."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(content if isinstance(content, bytes) else content.encode())
+    os.replace(partial, path)
+
+
+def environment() -> dict[str, Any]:
+    """What differs from machine to machine: versions, processor, commit, command."""
+    import torch
+
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "versions": versions,
+        "commit": _commit(),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """The commit of the source tree that etude runs from, None for an installed package."""
+    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or None
+
+
+def _check_same(kept: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
+    differing = sorted(name for name in {*_flat(kept), *_flat(wanted)} if _flat(kept).get(name) != _flat(wanted).get(name))
+    if differing:
+        name = differing[0]
+        raise UserError(
+            f"--resume: the run in {path} was started with {name} = {_flat(kept).get(name)!r}, now it is {_flat(wanted).get(name)!r}; "
+            "resume with the same configuration, or start another run"
+        )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+    return flat

@@ -1,0 +1,125 @@
+"""Where a text says its answer, and what form that answer has.
+
+The text is a model's and therefore hostile: only its last `MAX_CHARACTERS` are read, every search is linear, and nothing is evaluated.
+"""
+
+import ast
+import json
+import re
+import warnings
+from typing import Any
+
+from etude.tasks.numbers import find_numbers
+
+MAX_CHARACTERS = 20_000
+"""How much of a text is read: its end, since that is where the answer stands."""
+
+_MARKER = re.compile(r"####|\banswer(?: ?:| {1,3}is\b ?:?)", re.IGNORECASE)
+_WORD = re.compile(r"[\w'\u2019-]+")
+_SURROUNDINGS = " \t\r\n,;:!?\"'`*_"
+
+
+def bounded(text: str) -> str:
+    """The part of a text that is read."""
+    return text[-MAX_CHARACTERS:].strip()
+
+
+def marked_answer(text: str) -> str | None:
+    """The text behind the last answer marker that has something behind it, or None without one.
+
+    Markers are `#### X`, `answer: X` and `answer is X` (the answer is, the final answer is), in any case.
+
+    >>> marked_answer("3 + 4 = 7. The answer is 7.")
+    '7.'
+    """
+    markers = list(_MARKER.finditer(text))
+    for marker in reversed(markers):
+        behind = text[marker.end() :].lstrip(" \t\r\n*`")
+        if behind:
+            return behind
+        text = text[: marker.start()]
+    return None
+
+
+def final_answer(text: str, gold: str | None = None) -> str:
+    """The part of a text that is compared with the gold answer: what stands behind the last answer marker, or else the whole text.
+
+    Behind a marker, only the first line counts unless the gold answer has several, and a full stop or emphasis that the gold answer
+    does not have is dropped.
+
+    >>> final_answer("So we add. The answer is **12**.", "12")
+    '12'
+    """
+    text = bounded(text)
+    answer = marked_answer(text)
+    if answer is None:
+        return text
+    if gold is None:
+        return answer.strip()
+    if "\n" not in gold.strip():
+        answer = answer.splitlines()[0]
+    extra = "".join(character for character in "*`." if not gold.endswith(character))
+    return answer.strip().rstrip(extra).strip()
+
+
+def normalised(text: str) -> str:
+    """A text without case, repeated spaces and surrounding punctuation; a leading sign, dot or bracket stays.
+
+    >>> normalised('  "New   York." ')
+    'new york'
+    """
+    words = " ".join(text.casefold().split())
+    return words.lstrip(_SURROUNDINGS).rstrip(_SURROUNDINGS + ".") or words
+
+
+def parse_list(text: str) -> list[Any] | None:
+    """A JSON or Python list written as text, read without evaluating it; None where it is not one.
+
+    >>> parse_list("['1', '2']")
+    ['1', '2']
+    """
+    value = _parse(text) if text.startswith("[") and text.endswith("]") else None
+    return value if isinstance(value, list) else None
+
+
+def answer_form(text: str) -> str:
+    """The form of an answer: `nothing`, `number`, `list`, `object` (a JSON or Python dictionary), `word` or `text`.
+
+    >>> [answer_form(text) for text in ("-1,000.5", "['a', 'b']", "Paris", "New York", "")]
+    ['number', 'list', 'word', 'text', 'nothing']
+    """
+    text = bounded(text)
+    if not text:
+        return "nothing"
+    numbers = find_numbers(text) if len(text) <= 400 else []
+    if len(numbers) == 1 and (numbers[0].start, numbers[0].end) == (0, len(text)):
+        return "number"
+    if parse_list(text) is not None:
+        return "list"
+    if text.startswith("{") and text.endswith("}") and isinstance(_parse(text), dict):
+        return "object"
+    return "word" if _WORD.fullmatch(text.rstrip(".,;:!?")) else "text"
+
+
+def has_form_of(answer: str, gold: str) -> bool:
+    """Whether an answer has the form of the gold answer; one word is a text as well.
+
+    >>> has_form_of("[1, 2", "[1, 2]"), has_form_of("left", "left, then right")
+    (False, True)
+    """
+    form, expected = answer_form(answer), answer_form(gold)
+    return form == expected or (form, expected) == ("word", "text")
+
+
+def _parse(text: str) -> Any:
+    """A JSON or Python literal, or None."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ast.literal_eval(text)
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+        return None

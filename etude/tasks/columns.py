@@ -1,0 +1,162 @@
+"""From a row of data, as its publisher wrote it, to a task.
+
+| columns | known from | becomes |
+|---|---|---|
+| `question` or `prompt` or `messages`, `answer`, and optional `worked`, `choices`, `verifier` | this project | as they are |
+| `question`, `answer`, `steps` | word problems with steps | worked = the steps, a line each, then "The answer is X." |
+| `Body`, `Question`, `Answer` | SVAMP (Patel et al. 2021) | question = body and question; 51.0 becomes 51 |
+| `question`, `answer` with `####` | GSM8K (Cobbe et al. 2021) | answer = the number behind it; worked = the text without calculator marks |
+| choices as {"text": [...], "label": [...]} | ARC (Clark et al. 2018) | lettered choices in the prompt, a letter as the answer |
+
+Other columns go into the task's metadata. `columns` maps our names to a publisher's.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from string import ascii_uppercase
+from typing import Any
+
+from etude.errors import UserError, unknown
+from etude.tasks.answers import parse_list
+from etude.tasks.choices import read_choice, show_choices
+from etude.tasks.questions import fill
+from etude.tasks.task import Task
+
+NAMES = ("question", "answer", "worked", "choices", "messages", "verifier")
+"""Our names, which `columns` may map to others."""
+
+_OURS = frozenset({*NAMES, "prompt", "steps", "Body", "Question", "Answer", "metadata"})
+_CALCULATOR = re.compile(r"<<[^<>\n]*+>>")
+
+
+def task_from_row(
+    row: Mapping[str, Any],
+    *,
+    origin: str,
+    columns: Mapping[str, str],
+    question: str | None = None,
+    worked_format: str | None = None,
+) -> Task:
+    """One task from a row; its verifier is the row's own, or "" where the row names none.
+
+    `origin` says where the row is from and begins every message; `question` and `worked_format` are format strings over the row's columns.
+    Raises UserError where the columns are unknown or a value is not what its column needs.
+    """
+    named = _renamed(row, columns, origin)
+    choices, labels = _choices(named.get("choices"), origin)
+    answer, worked = _answer_and_worked(named)
+    if choices and answer is not None:
+        answer = _letter(answer, choices, labels, origin)
+    text = fill("question", question, row) if question is not None else None
+    if worked_format is not None:
+        worked = fill("worked_format", worked_format, {**named, "answer": answer, "worked": worked or ""})
+    used = _OURS | set(columns.values())
+    extra = {name: value for name, value in row.items() if name not in used}
+    return Task(
+        prompt=_prompt(named, text, choices, row, origin),
+        answer=answer,
+        verifier=str(named.get("verifier") or ""),
+        worked=worked,
+        metadata=extra | dict(named.get("metadata") or {}) | ({"choices": choices} if choices else {}),
+        origin=origin,
+    )
+
+
+def _renamed(row: Mapping[str, Any], columns: Mapping[str, str], origin: str) -> dict[str, Any]:
+    named = dict(row)
+    for ours, theirs in columns.items():
+        if ours not in NAMES:
+            raise unknown("name in columns", ours, NAMES)
+        if theirs not in row:
+            raise unknown(f"column (columns.{ours}) in {origin}", theirs, map(str, row))
+        named[ours] = row[theirs]
+    if "Body" in named and "Question" in named and "question" not in named:
+        body = str(named["Body"]).strip()
+        named["question"] = f"{body}{'' if body.endswith(('.', '!', '?', ',')) else '.'} {str(named['Question']).strip()}"
+        named.setdefault("answer", named.get("Answer"))
+    return named
+
+
+def _prompt(
+    named: Mapping[str, Any], text: str | None, choices: list[str], row: Mapping[str, Any], origin: str
+) -> str | tuple[Mapping[str, str], ...]:
+    """The prompt: chat messages or text, in the user's own wording if there is one, with the choices at its end."""
+    messages = named.get("messages")
+    if messages and text is None:
+        return _messages(messages, choices, origin)
+    text = text if text is not None else named.get("question") or named.get("prompt")
+    if isinstance(text, list):
+        return _messages(text, choices, origin)
+    if not isinstance(text, str) or not text.strip():
+        raise UserError(
+            f"{origin}: no question. The columns are {', '.join(map(str, row))}; "
+            "say which is which, for example columns: {question: THEIR_NAME, answer: THEIR_NAME}"
+        )
+    return show_choices(text, choices) if choices else text
+
+
+def _messages(messages: Any, choices: list[str], origin: str) -> tuple[Mapping[str, str], ...]:
+    good = isinstance(messages, list) and all(
+        isinstance(message, Mapping) and isinstance(message.get("role"), str) and isinstance(message.get("content"), str)
+        for message in messages
+    )
+    if not good or messages[-1]["role"] != "user":
+        raise UserError(f"{origin}: messages must be a list of {{role, content}} that ends with the user's, got {str(messages)[:80]}")
+    turns = [{"role": message["role"], "content": message["content"]} for message in messages]
+    if choices:
+        turns[-1]["content"] = show_choices(turns[-1]["content"], choices)
+    return tuple(turns)
+
+
+def _answer_and_worked(named: Mapping[str, Any]) -> tuple[Any, str | None]:
+    answer, worked, steps = named.get("answer"), named.get("worked"), named.get("steps")
+    if isinstance(answer, str) and "####" in answer and not worked:
+        text, _, answer = answer.rpartition("####")
+        answer = answer.strip().replace(",", "")
+        worked = f"{_CALCULATOR.sub('', text).strip()}\nThe answer is {answer}."
+    if not isinstance(answer, int) or isinstance(answer, bool):
+        answer = _text(answer)
+    if isinstance(steps, list) and not worked and answer is not None:
+        worked = "\n".join([*map(str, steps), f"The answer is {answer}."])
+    if not named.get("choices"):
+        answer = _text(answer)
+    return answer, None if not worked else str(worked)
+
+
+def _text(value: Any) -> str | None:
+    """A value as an answer's text: a float without a fraction loses its point, a list or object is JSON."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return json.dumps(value) if isinstance(value, (list, dict)) else str(value)
+
+
+def _choices(value: Any, origin: str) -> tuple[list[str], list[str]]:
+    """The texts of the choices and their labels (letters, unless the source has its own)."""
+    if not value:
+        return [], []
+    labels: Any = None
+    if isinstance(value, Mapping) and "text" in value:
+        value, labels = value["text"], value.get("label")
+    if isinstance(value, str):
+        value = parse_list(value.strip())
+    if not isinstance(value, (list, tuple)) or not 2 <= len(value) <= len(ascii_uppercase):
+        raise UserError(f"{origin}: choices must be a list of 2 to 26 texts, got {str(value)[:80]}")
+    return [str(choice) for choice in value], [str(label) for label in labels or ascii_uppercase[: len(value)]]
+
+
+def _letter(answer: Any, choices: list[str], labels: list[str], origin: str) -> str:
+    """The letter of the right choice, from an index that begins at 0, a label, a letter or the choice's text."""
+    if isinstance(answer, int) and 0 <= answer < len(choices):
+        return ascii_uppercase[answer]
+    if str(answer).strip() in labels[: len(choices)]:
+        return ascii_uppercase[labels.index(str(answer).strip())]
+    letter = read_choice(str(answer), choices)
+    if letter is None:
+        last = ascii_uppercase[len(choices) - 1]
+        raise UserError(
+            f"{origin}: answer {answer!r} is no choice: give a letter A-{last}, an index 0-{len(choices) - 1} or the text of a choice"
+        )
+    return letter

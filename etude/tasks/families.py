@@ -1,0 +1,145 @@
+"""Tasks made by reasoning-gym, a library of about a hundred families of generated problems (Stojanovski et al. 2025, arXiv 2505.24760).
+
+Item i of a family is drawn from Random(seed + i), so the items of neighbouring seeds are the same but one. Each (split, seed) therefore
+owns a seed space: 2^32 seeds that begin at hash(split, seed) mod 2^20 times 2^32. Items are told apart by canonical key, and drawing goes
+on until n distinct ones are had, so the first items of a larger draw are the smaller draw.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, fields
+from enum import Enum
+from itertools import count
+from typing import Any
+
+from etude.errors import UserError, unknown
+from etude.randomness import seed_for
+from etude.tasks.family_scores import encode
+from etude.tasks.questions import fill
+from etude.tasks.task import Task
+
+_CHUNK = 256
+_NOT_A_FAMILY = "composite"
+
+
+def family_names() -> list[str]:
+    """Every family that can be drawn, in order."""
+    from reasoning_gym.factory import DATASETS
+
+    return sorted(set(DATASETS) - {_NOT_A_FAMILY})
+
+
+def draw_entries(family: str, parameters: Mapping[str, Any], *, split: str, seed: int) -> Iterator[dict[str, Any]]:
+    """The endless entries (`question`, `answer`, `metadata`) of a family, repetitions included.
+
+    `parameters` are fields of the family's own configuration. Raises UserError for an unknown family or parameter, and for a value that
+    the family refuses.
+    """
+    check_parameters(family, parameters)
+    first = seed_space(split, seed)
+    for chunk in count():
+        try:
+            yield from _chunk(family, parameters, first + chunk * _CHUNK)
+        except UserError:
+            raise
+        except ValueError as error:
+            # a few families hand their seed to NumPy, which takes 32 bits: their spaces are smaller, and fewer
+            if chunk > 0 or first < 2**32 or "Seed must be between" not in str(error):
+                raise UserError(f"family {family!r} cannot make an item: {error}") from error
+            yield from _small_seeds(family, parameters, split, seed)
+            return
+
+
+def seed_space(split: str, seed: int, *, num_spaces: int = 2**20, size: int = 2**32) -> int:
+    """The first of the seeds that belong to a split and a seed alone."""
+    return (seed_for("reasoning_gym", split, seed) % num_spaces) * size
+
+
+def load_family(
+    family: str,
+    parameters: Mapping[str, Any],
+    *,
+    split: str,
+    n: int,
+    seed: int,
+    question: str | None = None,
+    worked_format: str | None = None,
+) -> list[Task]:
+    """n distinct tasks of a family, each scored by the source; the demonstration is the answer unless `worked_format` says otherwise.
+
+    `question` replaces the source's wording by a format string over the entry's metadata. Raises UserError where the family has fewer
+    than n distinct items, after as many draws without a new one as there are items asked for (256 at least).
+    """
+    tasks: dict[str, Task] = {}
+    patience = max(_CHUNK, n)
+    last_new = 0
+    for index, entry in enumerate(draw_entries(family, parameters, split=split, seed=seed)):
+        if len(tasks) == n:
+            break
+        task = _task(family, entry, f"{family}[{index}]", question, worked_format)
+        if task.key not in tasks:
+            tasks[task.key] = task
+            last_new = index
+        elif index - last_new >= patience:
+            raise UserError(
+                f"family {family!r} has too few distinct items: {len(tasks)} in {index + 1} draws, asked for n={n}. "
+                "Ask for fewer, or widen its parameters"
+            )
+    return list(tasks.values())
+
+
+def check_parameters(family: str, parameters: Mapping[str, Any]) -> None:
+    """Raise UserError where the family does not exist or has no such parameter."""
+    from reasoning_gym.factory import DATASETS
+
+    if family not in DATASETS or family == _NOT_A_FAMILY:
+        raise unknown("family", family, family_names())
+    known = {field.name for field in fields(DATASETS[family][1])} - {"seed", "size"}
+    for name in parameters:
+        if name not in known:
+            raise unknown(f"parameter of {family}", name, known)
+
+
+def _chunk(family: str, parameters: Mapping[str, Any], seed: int) -> Iterator[dict[str, Any]]:
+    from reasoning_gym import create_dataset
+
+    try:
+        dataset = create_dataset(family, **_with_choices(family, parameters), seed=seed, size=_CHUNK)
+    except (AssertionError, TypeError) as error:
+        raise UserError(f"parameters of family {family!r} are refused: {error or parameters}") from error
+    for index in range(_CHUNK):
+        yield dataset[index]
+
+
+def _small_seeds(family: str, parameters: Mapping[str, Any], split: str, seed: int) -> Iterator[dict[str, Any]]:
+    first = seed_space(split, seed, num_spaces=2**12, size=2**20)
+    for chunk in range(2**20 // _CHUNK):
+        yield from _chunk(family, parameters, first + chunk * _CHUNK)
+
+
+def _with_choices(family: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters with the text of an enumeration's value replaced by the value."""
+    from reasoning_gym.factory import DATASETS
+
+    defaults = {field.name: field.default for field in fields(DATASETS[family][1]) if field.default is not MISSING}
+    values = dict(parameters)
+    for name, value in parameters.items():
+        default = defaults.get(name)
+        if isinstance(default, Enum) and not isinstance(value, Enum):
+            choices = {str(member.value): member for member in type(default)}
+            if str(value) not in choices:
+                raise unknown(f"{name} of {family}", str(value), choices)
+            values[name] = choices[str(value)]
+    return values
+
+
+def _task(family: str, entry: Mapping[str, Any], origin: str, question: str | None, worked_format: str | None) -> Task:
+    answer = None if entry["answer"] is None else str(entry["answer"])
+    names = {**entry["metadata"], "question": entry["question"]}
+    return Task(
+        prompt=entry["question"] if question is None else fill("question", question, names),
+        answer=answer,
+        verifier="reasoning_gym",
+        worked=answer if worked_format is None else fill("worked_format", worked_format, {**names, "answer": answer}),
+        metadata={"family": family, "entry": encode(dict(entry))},
+        origin=origin,
+    )

@@ -1,0 +1,107 @@
+"""The `reasoning_gym` verifier: the source's own scorer, made strict.
+
+Many of the families have more than one right answer, so only the source can tell. Its scorers are made for shaping, though: most give a
+partial score to any text that contains the gold answer, so "10" earns half for "1". Here only a full score counts. Beyond that:
+
+- `number_sorting` accepts every number within 1 of the right one, and `puzzle24` any four numbers: the numbers must be the question's too.
+- Four families evaluate the answer as Python and five as sympy code, which is Python as well. Only an answer that cannot call anything,
+  or arithmetic over known function names, reaches them; anything else is wrong.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+from etude.feedback.verdict import Verdict
+from etude.tasks.answers import answer_form, final_answer, has_form_of, parse_list
+from etude.tasks.task import Task
+
+_EVALUATED = frozenset({"binary_matrix", "n_queens", "spiral_matrix", "string_insertion"})
+_SYMPY = frozenset({"countdown", "intermediate_integration", "polynomial_multiplication", "puzzle24", "simple_integration"})
+_FUNCTIONS = frozenset(
+    ["sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "exp", "log", "ln", "sqrt", "pi", "erf", "Abs", "Integral"]
+)
+_ARITHMETIC = re.compile(r"(?:[^\W_]|[\s+*/^(),-]|\.(?![^\W\d]))*+")
+_NAME = re.compile(r"[^\W\d]\w*")
+_INTEGER = re.compile(r"\d{1,18}")
+
+
+def reasoning_gym(text: str, task: Task) -> Verdict:
+    """1.0 where the scorer of `metadata["family"]` gives the answer exactly 1.0 for `metadata["entry"]`, else 0.0.
+
+    The scorer's own value is kept in `parts["source_score"]`. An answer whose form is not the gold answer's scores 0.0 without being
+    asked about; an exception of the scorer on an answer of the right form is raised, and the caller counts it as unscored.
+    """
+    answer = final_answer(text, task.answer)
+    if not answer or (task.answer is not None and not has_form_of(answer, task.answer)):
+        expected = "an answer" if task.answer is None else f"a {answer_form(task.answer)}"
+        return Verdict(0.0, {"parsable": 0.0}, message=f"expected {expected}, got {answer_form(answer)}")
+    family = task.metadata["family"]
+    if not _is_harmless(family, answer):
+        return Verdict(0.0, {"parsable": 0.0}, message="the answer is not plain arithmetic or data")
+    entry = decode(task.metadata["entry"])
+    source_score = float(_scorer(family)(answer=answer, entry=entry))
+    if source_score == 1.0:
+        problem = _other_numbers(family, answer, entry)
+    else:
+        expected = "what the question asks for" if task.answer is None else repr(task.answer[:60])
+        problem = f"got {answer[:60]!r}, expected {expected}"
+    return Verdict(float(not problem), {"parsable": 1.0, "source_score": source_score}, message=problem)
+
+
+def encode(value: Any) -> Any:
+    """An entry as JSON values that `decode` turns back exactly: tuples and dictionaries with other keys than text are marked.
+
+    >>> encode({"size": (1, 2)})
+    {'size': {'__tuple__': [1, 2]}}
+    """
+    if isinstance(value, tuple):
+        return {"__tuple__": [encode(item) for item in value]}
+    if isinstance(value, list):
+        return [encode(item) for item in value]
+    if isinstance(value, Mapping):
+        if all(isinstance(key, str) for key in value):
+            return {str(key): encode(item) for key, item in value.items()}
+        return {"__items__": [[encode(key), encode(item)] for key, item in value.items()]}
+    return value
+
+
+def decode(value: Any) -> Any:
+    """The entry that `encode` was given."""
+    if isinstance(value, list):
+        return [decode(item) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    if value.keys() == {"__tuple__"}:
+        return tuple(decode(item) for item in value["__tuple__"])
+    if value.keys() == {"__items__"}:
+        return {decode(key): decode(item) for key, item in value["__items__"]}
+    return {key: decode(item) for key, item in value.items()}
+
+
+@cache
+def _scorer(family: str) -> Callable[..., float]:
+    from reasoning_gym import get_score_answer_fn
+
+    return get_score_answer_fn(family)
+
+
+def _is_harmless(family: str, answer: str) -> bool:
+    """Whether an answer may be shown to a scorer that evaluates it."""
+    if family in _EVALUATED:
+        return "(" not in answer
+    if family not in _SYMPY:
+        return True
+    return _ARITHMETIC.fullmatch(answer) is not None and all(len(name) == 1 or name in _FUNCTIONS for name in _NAME.findall(answer))
+
+
+def _other_numbers(family: str, answer: str, entry: Mapping[str, Any]) -> str:
+    """What is wrong with an answer that the source accepts although its numbers are not the question's; "" where nothing is."""
+    if family == "number_sorting":
+        found, given = [float(n) for n in parse_list(answer) or ()], [float(n) for n in entry["metadata"]["original_numbers"]]
+    elif family == "puzzle24":
+        found, given = [float(n) for n in _INTEGER.findall(answer)], [float(n) for n in entry["metadata"]["numbers"]]
+    else:
+        return ""
+    return "" if sorted(found) == sorted(given) else "the numbers are not those of the question"

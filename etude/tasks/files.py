@@ -1,0 +1,94 @@
+"""Rows of a file: JSONL, a JSON array, CSV or TSV, each with where it stands (`train.jsonl:12`)."""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from etude.errors import UserError
+
+ENDINGS = (".jsonl", ".json", ".csv", ".tsv")
+
+
+def find_file(path: str, data: Path | None) -> Path:
+    """The file that a path names: as it is, or else inside the folder of data sets.
+
+    Raises UserError with the nearest name where there is none.
+    """
+    places = [Path(path)] if data is None or Path(path).is_absolute() else [Path(path), data / path]
+    for place in places:
+        if place.is_file():
+            return place
+    folders = [place.parent for place in places if place.parent.is_dir()]
+    names = sorted({other.name for folder in folders for other in folder.iterdir() if other.suffix in ENDINGS})
+    near = get_close_matches(Path(path).name, names, n=1, cutoff=0.4)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    listed = f" The folder has: {', '.join(names[:10])}." if names else ""
+    raise UserError(f"path {path!r} is not a file in the current folder{' or the data folder' if data else ''}.{hint}{listed}")
+
+
+def file_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every row of a file, with where it stands.
+
+    Raises UserError, naming the file and the line, for a broken line, a row that is no object, an empty file or another ending.
+    """
+    readers = {".jsonl": _jsonl_rows, ".json": _json_rows, ".csv": _csv_rows, ".tsv": _csv_rows}
+    if path.suffix not in readers:
+        raise UserError(f"{path.name} must end in one of {', '.join(readers)}")
+    empty = True
+    try:
+        for origin, row in readers[path.suffix](path):
+            if not isinstance(row, Mapping):
+                raise UserError(f"{origin}: a row must be an object with named columns, got {type(row).__name__}")
+            empty = False
+            yield origin, row
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path.name} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    if empty:
+        raise UserError(f"{path.name} has no rows")
+
+
+def _jsonl_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    with path.open(encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield f"{path.name}:{number}", _parsed(line, f"{path.name}:{number}")
+
+
+def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    text = path.read_text(encoding="utf-8-sig")
+    if text.lstrip().startswith("{"):
+        yield from _jsonl_rows(path)
+        return
+    rows = _parsed(text, path.name) if text.strip() else []
+    if not isinstance(rows, list):
+        raise UserError(f"{path.name} must be a JSON array of objects, got {type(rows).__name__}")
+    for index, row in enumerate(rows):
+        yield f"{path.name}[{index}]", row
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        reader = csv.DictReader(lines, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
+        try:
+            for row in reader:
+                origin = f"{path.name}:{reader.line_num}"
+                if None in row or None in row.values():
+                    columns = len(reader.fieldnames or ())
+                    got = columns + len(row[None]) if None in row else sum(value is not None for value in row.values())
+                    raise UserError(f"{origin}: {got} values for {columns} columns ({', '.join(reader.fieldnames or ())})")
+                yield origin, row
+        except csv.Error as error:
+            raise UserError(f"{path.name}:{reader.line_num}: {error}") from error
+
+
+def _parsed(text: str, origin: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        line = f" in line {error.lineno}" if "\n" in text.strip() else ""
+        raise UserError(f"{origin}: not JSON{line}: {error.msg} at column {error.colno}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{origin}: not JSON that can be read: {error}") from error

@@ -1,0 +1,97 @@
+"""A user's own Python: a verifier or a generator of tasks, named `file.py:function` or `package.module:function`."""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from etude.errors import UserError, unknown
+from etude.feedback.verdict import Verdict
+from etude.randomness import seed_for
+from etude.tasks.task import Task
+
+
+def load_function(name: str) -> Callable[..., Any]:
+    """The function that `file.py:function` or `package.module:function` names; the file is run.
+
+    A relative file is looked up in the current folder. Raises UserError where the file or module is missing or does not run, where it has
+    no such name, and where the name is not a function.
+    """
+    place, separator, function_name = name.rpartition(":")
+    if not separator or not place or not function_name:
+        raise UserError(f"a function is named file.py:function or package.module:function, got {name!r}")
+    module = _run_file(Path(place)) if place.endswith(".py") else _import_module(place)
+    found = getattr(module, function_name, None)
+    if found is None:
+        public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise unknown(f"function in {place}", function_name, public)
+    if not callable(found):
+        raise UserError(f"{name} must be a function, got {type(found).__name__}")
+    return found
+
+
+def as_verdict(result: Any) -> Verdict:
+    """What a user's verifier returned, as a verdict: a Verdict as it is, a number in [0, 1] or a bool as the score, None as unscored.
+
+    Raises TypeError for anything else and ValueError for a score outside [0, 1].
+
+    >>> as_verdict(True).score
+    1.0
+    """
+    if isinstance(result, Verdict):
+        return result
+    if result is None:
+        return Verdict(None, message="the verifier returned None")
+    if isinstance(result, str) or not hasattr(result, "__float__"):
+        raise TypeError(f"a verifier returns a Verdict, a number in [0, 1], a bool or None, got {type(result).__name__}")
+    return Verdict(float(result))
+
+
+def generated_rows(name: str, *, split: str, n: int | None, seed: int) -> Iterator[tuple[str, Task | Mapping[str, Any]]]:
+    """What a user's generator yields when called with `split`, `n` and `seed`: tasks, or dictionaries with a file's columns; at most n.
+
+    Each comes with where it is from, for messages. Raises UserError where the generator raises or yields something else.
+    """
+    function = load_function(name)
+    try:
+        for index, row in enumerate(function(split=split, n=n, seed=seed)):
+            if n is not None and index >= n:
+                return
+            if not isinstance(row, (Task, Mapping)):
+                raise UserError(f"{name} must yield Task or dict, got {type(row).__name__}")
+            yield f"{name}[{index}]", row
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{name}(split={split!r}, n={n}, seed={seed}) raised {type(error).__name__}: {error}") from error
+
+
+def _run_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        near = get_close_matches(path.name, [other.name for other in path.parent.glob("*.py")], n=1)
+        hint = f": did you mean {near[0]!r}?" if near else f": no such file in {path.parent.resolve()}"
+        raise UserError(f"function file {str(path)!r} is missing{hint}")
+    module_name = f"etude_user_{seed_for(path.resolve()):x}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec is not None and spec.loader is not None, path
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module  # dataclasses and pickles of the user look their module up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[module_name]
+        raise UserError(f"{path} does not run: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _import_module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(
+            f"module {name!r} cannot be imported: {error}. A file is named with its ending: {name.split('.')[-1]}.py"
+        ) from error

@@ -1,0 +1,26 @@
+"""Rows of a data set on the Hugging Face hub, or of one that `datasets` can load from a local folder."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from etude.errors import UserError
+
+
+def hub_rows(dataset: str, *, name: str | None, split: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every row of one split of a data set, with where it stands.
+
+    `name` is the configuration where a data set has several. Raises UserError where the data set cannot be loaded: offline and not
+    in the cache, misspelt, private, or without that configuration or split.
+    """
+    from datasets import load_dataset
+
+    try:
+        rows = load_dataset(dataset, name, split=split)
+    except Exception as error:  # the hub, the network and the readers raise dozens of unrelated types
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"dataset {dataset!r} (dataset_name {name!r}, split {split!r}) cannot be loaded: {reason}. "
+            "Without a network, load it once where there is one, or give a file with path"
+        ) from error
+    for index, row in enumerate(rows):
+        yield f"{dataset}/{split}[{index}]", row

@@ -1,0 +1,152 @@
+"""Where tasks come from: one source, one list of tasks.
+
+    load_tasks(TaskSource(family="chain_sum"), split="train", n=100, seed=0)
+    load_tasks(TaskSource(path=["gsm8k/{split}.jsonl"]), split="test", n=None, seed=0, data=Path("sets"))
+
+A family is generated, each split from seeds of its own. Files and data sets are what they are: whether train and evaluation share items
+is for `etude.tasks.overlap` to say.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from etude.errors import UserError
+from etude.randomness import seed_for
+from etude.tasks.answers import answer_form
+from etude.tasks.columns import task_from_row
+from etude.tasks.families import check_parameters, load_family
+from etude.tasks.files import file_rows, find_file
+from etude.tasks.functions import generated_rows
+from etude.tasks.hub import hub_rows
+from etude.tasks.task import Task
+from etude.tasks.verifiers import CHEAP, check_gold, verifier_named
+
+
+@dataclass(frozen=True)
+class TaskSource:
+    """A source of tasks: exactly one of `path`, `family`, `dataset` and `function`."""
+
+    path: list[str] = field(default_factory=list)
+    """JSONL, JSON or CSV files, in the current folder or the data folder; `{split}` in a path stands for the split."""
+    family: str | None = None
+    """A family of problems that reasoning-gym generates, such as chain_sum."""
+    parameters: dict[str, Any] = field(default_factory=dict)
+    """Fields of the family's configuration, such as {min_terms: 2, max_terms: 3}."""
+    question: str | None = None
+    """A format string over the columns, or the family's metadata, that replaces the source's question: "Sort: {original_numbers}"."""
+    dataset: str | None = None
+    """A data set on the Hugging Face hub."""
+    dataset_name: str | None = None
+    """The configuration of the data set, where it has several."""
+    dataset_split: str | None = None
+    """The data set's split, where it is not called as ours."""
+    function: str | None = None
+    """A generator of your own, `file.py:function`, called with split, n and seed; yields Task or dictionaries with a file's columns."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Our names (question, answer, worked, choices, messages, verifier) to the source's columns."""
+    verifier: str | None = None
+    """Who says what is right. Default: the family's scorer; numeric where every answer is a number; choice with choices; else exact."""
+    worked_format: str | None = None
+    """A format string for the demonstration, over the columns, `answer` and `worked`: "{worked}\\nThe answer is {answer}."."""
+
+    def __post_init__(self) -> None:
+        named = [name for name in ("path", "family", "dataset", "function") if getattr(self, name)]
+        if len(named) != 1:
+            raise UserError(f"a task source needs exactly one of path, family, dataset and function, got {' and '.join(named) or 'none'}")
+        for setting, owner in _BELONGS_TO.items():
+            if getattr(self, setting) and owner != named[0]:
+                raise UserError(f"{setting} belongs to {owner} and has no effect on {named[0]}: leave it out")
+        if self.columns and self.family:
+            raise UserError("columns has no effect on family: leave it out")
+
+
+_BELONGS_TO = {"parameters": "family", "dataset_name": "dataset", "dataset_split": "dataset"}
+
+
+def load_tasks(source: TaskSource, *, split: str, n: int | None, seed: int, data: Path | None = None) -> list[Task]:
+    """The tasks of a source.
+
+    A family gives n distinct tasks, others in each split and for each seed. A file or data set gives all its rows, or n of them that `seed`
+    picks, in their order. Every gold answer has been read by its verifier, where that is cheap. `data` is the folder of data sets.
+    Raises UserError, in one sentence that names the file and line, for whatever is wrong.
+    """
+    if n is not None and n < 1:
+        raise UserError(f"n must be at least 1, or left out for all tasks of a file, got {n}")
+    if source.family is not None:
+        return _family_tasks(source, split, n, seed)
+    tasks = [_task(row, origin, source) for origin, row in _rows(source, split, n, seed, data)]
+    if not tasks:
+        raise UserError(f"{source.dataset or source.function} gave no tasks for split {split!r}")
+    tasks = _with_verifiers(tasks, source.verifier)
+    _check_golds(tasks)
+    return _pick(tasks, n, seed)
+
+
+def _family_tasks(source: TaskSource, split: str, n: int | None, seed: int) -> list[Task]:
+    assert source.family is not None
+    check_parameters(source.family, source.parameters)
+    if n is None:
+        raise UserError(f"family {source.family!r} has no end: say how many tasks with n")
+    tasks = load_family(
+        source.family, source.parameters, split=split, n=n, seed=seed, question=source.question, worked_format=source.worked_format
+    )
+    if source.verifier is None:
+        return tasks
+    tasks = _with_verifiers(tasks, source.verifier)
+    _check_golds(tasks)
+    return tasks
+
+
+def _rows(source: TaskSource, split: str, n: int | None, seed: int, data: Path | None) -> Iterable[tuple[str, Task | Mapping[str, Any]]]:
+    if source.function is not None:
+        return generated_rows(source.function, split=split, n=n, seed=seed)
+    if source.dataset is not None:
+        return hub_rows(source.dataset, name=source.dataset_name, split=source.dataset_split or split)
+    files = [find_file(path.replace("{split}", split), data) for path in source.path]
+    return (row for file in files for row in file_rows(file))
+
+
+def _task(row: Task | Mapping[str, Any], origin: str, source: TaskSource) -> Task:
+    if isinstance(row, Task):
+        return row if row.origin else replace(row, origin=origin)
+    task = task_from_row(row, origin=origin, columns=source.columns, question=source.question, worked_format=source.worked_format)
+    try:
+        task.key  # noqa: B018
+    except UnicodeEncodeError as error:
+        raise UserError(f"{origin}: the question is not valid Unicode: {error.reason} at character {error.start}") from error
+    return task
+
+
+def _with_verifiers(tasks: list[Task], verifier: str | None) -> list[Task]:
+    """The tasks with the source's verifier, or else their own, or else the one that fits every answer."""
+    unnamed = [task for task in tasks if not task.verifier]
+    if verifier is None and unnamed:
+        if all(task.answer is not None and answer_form(task.answer) == "number" for task in unnamed):
+            default = "numeric"
+        else:
+            default = "choice" if all("choices" in task.metadata for task in unnamed) else "exact"
+        tasks = [task if task.verifier else replace(task, verifier=default) for task in tasks]
+    elif verifier is not None:
+        tasks = [replace(task, verifier=verifier) for task in tasks]
+    for name in {task.verifier for task in tasks}:
+        verifier_named(name)
+    return tasks
+
+
+def _check_golds(tasks: list[Task]) -> None:
+    for task in tasks:
+        problem = check_gold(task) if task.verifier in CHEAP else None
+        if problem is not None:
+            raise UserError(f"{task.origin}: the {task.verifier} verifier cannot read the answer: {problem}")
+
+
+def _pick(tasks: list[Task], n: int | None, seed: int) -> list[Task]:
+    """n of the tasks, by seed, in their order."""
+    if n is None or n == len(tasks):
+        return tasks
+    if n > len(tasks):
+        raise UserError(f"n={n} tasks were asked for, the source has {len(tasks)}: leave n out to take all")
+    ranks = sorted(range(len(tasks)), key=lambda index: seed_for("pick", seed, index))
+    return [tasks[index] for index in sorted(ranks[:n])]

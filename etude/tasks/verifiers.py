@@ -1,0 +1,154 @@
+"""Verifiers: was a text right? Each is a pure function (text, task) -> Verdict, and the table at the end names them.
+
+| name | right is | form of the answer |
+|---|---|---|
+| `exact` | the same text but for case, spaces and surrounding punctuation | the gold answer's: number, list, object, word, text |
+| `numeric` | the same number (`etude.tasks.numbers`) | one number |
+| `choice` | the same choice, by letter or text | one choice |
+| `math` | the same expression (math-verify, `etude.tasks.expressions`) | an expression |
+| `reasoning_gym` | a full score from the source's own scorer (`etude.tasks.family_scores`) | the gold answer's |
+
+`parts["parsable"]` is 1.0 where an answer of the expected form was found: it tells a model that does not know from one that does not
+say. `exact`, `numeric` and `choice` need microseconds, read at most 20,000 characters in linear time and never raise. `math` and
+`reasoning_gym` run other people's code, which may hang or raise: `etude.feedback.outcome` runs verifiers in a process that it can kill.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from etude.errors import unknown
+from etude.feedback.verdict import Verdict
+from etude.tasks.answers import answer_form, bounded, final_answer, has_form_of, marked_answer, normalised, parse_list
+from etude.tasks.choices import read_choice
+from etude.tasks.expressions import math
+from etude.tasks.family_scores import reasoning_gym
+from etude.tasks.functions import load_function
+from etude.tasks.numbers import Number, find_numbers, is_range, same_number
+from etude.tasks.task import Task
+
+CHEAP = frozenset({"exact", "numeric", "choice"})
+"""Verifiers that may run in any process: no foreign code, linear time."""
+
+
+def exact(text: str, task: Task) -> Verdict:
+    """1.0 where the answer is the gold answer but for case, spaces and surrounding punctuation; lists are compared by their items.
+
+    >>> exact("The answer is paris.", Task("Capital of France?", "Paris")).score
+    1.0
+    """
+    if task.answer is None:
+        return _no_gold()
+    answer = final_answer(text, task.answer)
+    items, gold_items = parse_list(answer), parse_list(bounded(task.answer))
+    same = items == gold_items if items is not None and gold_items is not None else normalised(answer) == normalised(task.answer)
+    if same or has_form_of(answer, task.answer):
+        return _verdict(same, f"got {_short(answer)}, expected {_short(task.answer)}")
+    return _unparsable(f"expected a {answer_form(task.answer)}, got {answer_form(answer)}: {_short(answer)}")
+
+
+def numeric(text: str, task: Task) -> Verdict:
+    """1.0 where the text's number is the gold number: the first number behind an answer marker, or else the last number of the text.
+
+    Behind a marker, what follows the last `=` of the line counts; two numbers joined by `or`, `to`, `and` or a dash are none.
+
+    >>> numeric("3 + 7 = 10", Task("What is 3 + 7?", "10")).score, numeric("10", Task("What is 3 - 2?", "1")).score
+    (1.0, 0.0)
+    """
+    if task.answer is None:
+        return _no_gold()
+    gold, _ = read_number(task.answer)
+    if gold is None:
+        return Verdict(None, message=f"no number in the gold answer {_short(task.answer)}")
+    found, problem = read_number(text)
+    if found is None:
+        return _unparsable(problem)
+    return _verdict(same_number(found, gold), f"got {found}, expected {gold}")
+
+
+def read_number(text: str) -> tuple[Number | None, str]:
+    """The number that a text gives as its answer, or None and what is wrong.
+
+    >>> read_number("It is 5 or 6")
+    (None, '5 or 6 is not one number')
+    """
+    text = bounded(text)
+    marked = marked_answer(text)
+    if marked is not None:
+        text = marked.splitlines()[0].rpartition("=")[2]
+    numbers = find_numbers(text)
+    if not numbers:
+        return None, "no number in the answer"
+    pair = numbers[:2] if marked is not None else numbers[-2:]
+    if len(pair) == 2 and is_range(text, pair):
+        return None, f"{text[pair[0].start : pair[1].end]} is not one number"
+    return (numbers[0] if marked is not None else numbers[-1]), ""
+
+
+def choice(text: str, task: Task) -> Verdict:
+    """1.0 where the text names the gold choice, by its letter or by its text; `metadata["choices"]` may list the texts.
+
+    >>> choice("(B)", Task("Which is a fruit?", "B", metadata={"choices": ["a stone", "a pear"]})).score
+    1.0
+    """
+    if task.answer is None:
+        return _no_gold()
+    choices = [str(text) for text in task.metadata.get("choices", ())]
+    gold = read_choice(task.answer, choices)
+    if gold is None:
+        return Verdict(None, message=f"the gold answer {_short(task.answer)} names none of the choices")
+    found = read_choice(text, choices)
+    if found is None:
+        return _unparsable(f"no single choice in the answer {_short(bounded(text))}")
+    return _verdict(found == gold, f"got {found}, expected {gold}")
+
+
+VERIFIERS: dict[str, Callable[[str, Task], Verdict]] = {
+    "exact": exact,
+    "numeric": numeric,
+    "choice": choice,
+    "math": math,
+    "reasoning_gym": reasoning_gym,
+}
+
+
+def verifier_named(name: str) -> Callable[[str, Task], Any]:
+    """A verifier by its name in the table, or a user's own by `file.py:function`; a user's may return what `as_verdict` takes.
+
+    Raises UserError for a name that is neither.
+    """
+    if ":" in name:
+        return load_function(name)
+    if name not in VERIFIERS:
+        raise unknown("verifier", name, VERIFIERS)
+    return VERIFIERS[name]
+
+
+def check_gold(task: Task) -> str | None:
+    """Why a task's own gold answer is not accepted by its verifier, in words; None where it is, or where there is no gold answer.
+
+    >>> check_gold(Task("What is 1 + 1?", "two", "numeric"))
+    "no number in the gold answer 'two'"
+    """
+    if task.answer is None:
+        return None
+    if not task.answer.strip():
+        return "the gold answer is empty"
+    verdict = VERIFIERS[task.verifier](task.answer, task)
+    return None if verdict.score == 1.0 else verdict.message
+
+
+def _verdict(right: bool, message: str) -> Verdict:
+    return Verdict(float(right), {"parsable": 1.0}, message="" if right else message)
+
+
+def _unparsable(message: str) -> Verdict:
+    return Verdict(0.0, {"parsable": 0.0}, message=message)
+
+
+def _no_gold() -> Verdict:
+    return Verdict(None, message="the task has no gold answer")
+
+
+def _short(text: str) -> str:
+    text = bounded(text)
+    return repr(text if len(text) <= 60 else text[:57] + "...")

@@ -1,0 +1,132 @@
+"""What a person sees while something runs: nothing (`Quiet`), or lines, a progress bar and tables (`Console`)."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+
+class Watcher(Protocol):
+    """What a recipe tells of itself."""
+
+    def say(self, text: str) -> None: ...
+    def baselines(self, suites: Mapping[str, Mapping[str, float]], facts: Mapping[str, Any]) -> None: ...
+    def measuring(self, model: str, suite: str, n: int) -> None: ...
+    def measured(self, model: str, rows: Sequence[Mapping[str, Any]]) -> None: ...
+    def steps(self, name: str, steps: range, total: int | None = None) -> Iterable[int]: ...
+    def step(self, phase: str, step: int, metrics: Mapping[str, Any], timings: Mapping[str, float]) -> None: ...
+    def concluded(self, result: Mapping[str, Any], folder: Path) -> None: ...
+
+
+class Quiet:
+    """Says nothing."""
+
+    def say(self, text: str) -> None: ...
+    def baselines(self, suites: Mapping[str, Mapping[str, float]], facts: Mapping[str, Any]) -> None: ...
+    def measuring(self, model: str, suite: str, n: int) -> None: ...
+    def measured(self, model: str, rows: Sequence[Mapping[str, Any]]) -> None: ...
+    def steps(self, name: str, steps: range, total: int | None = None) -> Iterable[int]:
+        return steps
+
+    def step(self, phase: str, step: int, metrics: Mapping[str, Any], timings: Mapping[str, float]) -> None: ...
+    def concluded(self, result: Mapping[str, Any], folder: Path) -> None: ...
+
+
+class Console:
+    """Tells a person at a terminal; in a pipe the same lines without a moving bar."""
+
+    def __init__(self, console: RichConsole | None = None) -> None:
+        self.console = console or RichConsole(highlight=False, soft_wrap=True)
+        self._progress: Progress | None = None
+        self._task: Any = None
+
+    def say(self, text: str) -> None:
+        self.console.print(text, markup=False)
+
+    def baselines(self, suites: Mapping[str, Mapping[str, float]], facts: Mapping[str, Any]) -> None:
+        self.say(
+            f"tasks: {facts['train']} to practise on, {facts['demonstrations']} demonstrations, {facts['evaluation']} to measure on; "
+            f"{facts['overlap_removed']} shared with the evaluation were left out"
+        )
+        if "space_at_least" in facts:
+            self.say(
+                f"the family has at least {facts['space_at_least']:,.0f} different items ({facts['space_draws']} drawn, "
+                f"{facts['space_distinct']} distinct); this run draws {facts['drawn_share']:.2%} of them at most"
+            )
+        for suite, found in suites.items():
+            listed = ", ".join(f"{rule} {accuracy:.1%}" for rule, accuracy in list(found.items())[:6])
+            self.say(f"trivial baselines on {suite}: {listed or 'none applies'}")
+
+    def measuring(self, model: str, suite: str, n: int) -> None:
+        self.say(f"measuring {_words(model)} on {suite} ({n} tasks) ...")
+
+    def measured(self, model: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        for row in rows:
+            self.say(
+                f"  {_words(model)} on {row['suite']}: {_accuracy(row)} greedy, {_share(row, 'sampled_accuracy')} sampled, "
+                f"{_pass(row)}, {row['parsable']:.1%} parsable"
+            )
+
+    def steps(self, name: str, steps: range, total: int | None = None) -> Iterator[int]:
+        columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()]
+        with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as self._progress:
+            self._task = self._progress.add_task(name, total=total or len(steps), completed=steps.start)
+            for step in steps:
+                yield step
+                self._progress.advance(self._task)
+        self._progress = None
+
+    def step(self, phase: str, step: int, metrics: Mapping[str, Any], timings: Mapping[str, float]) -> None:
+        shown = _live(phase, step, metrics, timings)
+        if self._progress is not None and self.console.is_terminal:
+            self._progress.update(self._task, description=shown)
+        elif step == 1 or step % 10 == 0:
+            self.say(shown)
+
+    def concluded(self, result: Mapping[str, Any], folder: Path) -> None:
+        table = Table(title=f"{result['recipe']} (seed {result['seed']}), weights: {result['weights']}")
+        for name in ("suite", "model", "n", "accuracy (95 %)", "sampled", "pass@k", "parsable"):
+            table.add_column(name, justify="left" if name in ("suite", "model") else "right")
+        for row in result["evaluation"]:
+            cells = (row["suite"], _words(row["model"]), str(row["n"]), _accuracy(row))
+            table.add_row(*cells, _share(row, "sampled_accuracy"), _pass(row), f"{row['parsable']:.1%}")
+        for suite, baselines in {row["suite"]: row["baselines"] for row in result["evaluation"]}.items():
+            for rule, accuracy in list(baselines.items())[:3]:
+                table.add_row(suite, f"rule: {rule}", "", f"{accuracy:.1%}", "", "", "")
+        self.console.print(table)
+        for pair in result["paired"]:
+            self.say(
+                f"{pair['suite']}: {_words(pair['second'])} against {_words(pair['first'])} {100 * pair['difference']:+.1f} points "
+                f"[{100 * pair['difference_low']:+.1f}, {100 * pair['difference_high']:+.1f}], paired p = {pair['p_value']:.2g} "
+                f"(n = {pair['n']})"
+            )
+        self.say(f"model: {folder / 'model'}   report: {folder / 'report.html'}")
+
+
+def _live(phase: str, step: int, metrics: Mapping[str, Any], timings: Mapping[str, float]) -> str:
+    if phase == "warm_start":
+        return f"warm start {step}: loss {metrics['imitate_loss']:.3f}"
+    score = "-" if metrics["score"] is None else f"{metrics['score']:.3f}"
+    seconds = sum(value for name, value in timings.items() if name.endswith("_seconds"))
+    signal = metrics["groups"] - metrics["groups_without_signal"]
+    return f"practice {step}: score {score}, {signal}/{metrics['groups']} groups with signal, {seconds:.1f} s"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _accuracy(row: Mapping[str, Any]) -> str:
+    return f"{row['accuracy']:.1%} [{row['accuracy_low']:.1%}, {row['accuracy_high']:.1%}]"
+
+
+def _share(row: Mapping[str, Any], name: str) -> str:
+    return f"{row[name]:.1%}" if name in row else "-"
+
+
+def _pass(row: Mapping[str, Any]) -> str:
+    found = [name for name in row if name.startswith("pass_at_") and name[8:].isdigit()]
+    return f"{row[found[0]]:.1%} pass@{found[0][8:]}" if found else "-"

@@ -1,0 +1,135 @@
+import numpy as np
+import pytest
+import torch
+
+from etude.engine.sampling import GREEDY, Sampling, inverse_cdf, restrict, sample
+from etude.errors import UserError
+
+LOGITS = torch.tensor([[0.5, 0.2, 0.15, 0.1, 0.05]]).log()
+
+
+def kept(sampling, logits=LOGITS):
+    return torch.isfinite(restrict(logits, sampling))[0].nonzero().flatten().tolist()
+
+
+@pytest.mark.parametrize("vocabulary", [3, 256, 700])
+def test_draws_follow_the_exact_distribution(vocabulary):
+    logits_1V = torch.randn(1, vocabulary, generator=torch.Generator().manual_seed(0)) * 1.5
+    draws = 50_000
+    uniform = (torch.arange(draws, dtype=torch.float64) + torch.rand(draws, generator=torch.Generator().manual_seed(1)).double()) / draws
+    tokens = torch.cat([sample(logits_1V.expand(5000, -1), Sampling(), part)[0] for part in uniform.split(5000)])
+    expected = logits_1V[0].double().softmax(-1).numpy() * draws
+    observed = np.bincount(tokens.numpy(), minlength=vocabulary)
+    assert observed.sum() == draws
+    assert np.abs(observed - expected).max() < 2  # one draw in each small slice: counts are exact up to the slices at the two ends
+
+
+def test_random_draws_pass_a_chi_square_test():
+    logits_1V = torch.randn(1, 600, generator=torch.Generator().manual_seed(0))
+    draws = 60_000
+    uniform = torch.rand(draws, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    tokens = torch.cat([sample(logits_1V.expand(5000, -1), Sampling(temperature=0.8), part)[0] for part in uniform.split(5000)])
+    expected = (logits_1V[0].double() / 0.8).softmax(-1).numpy() * draws
+    chi_square = ((np.bincount(tokens.numpy(), minlength=600) - expected) ** 2 / expected).sum()
+    assert chi_square < 599 + 4 * (2 * 599) ** 0.5
+
+
+def test_the_two_level_search_equals_a_plain_cumulated_sum():
+    probs_BV = torch.rand(200, 900, generator=torch.Generator().manual_seed(0), dtype=torch.float64).pow(8)
+    probs_BV /= probs_BV.sum(-1, keepdim=True)
+    uniform_B = torch.rand(200, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    plain_B = (probs_BV.cumsum(-1) <= uniform_B[:, None]).sum(-1)
+    assert inverse_cdf(probs_BV, uniform_B).tolist() == plain_B.tolist()
+
+
+def test_block_borders_belong_to_the_block_behind_them():
+    probs_BV = torch.zeros(4, 520, dtype=torch.float64)
+    probs_BV[:, 255], probs_BV[:, 256], probs_BV[:, 519] = 0.25, 0.25, 0.5
+    assert inverse_cdf(probs_BV, torch.tensor([0.0, 0.25, 0.4999, 0.5], dtype=torch.float64)).tolist() == [255, 256, 256, 519]
+
+
+@pytest.mark.parametrize("vocabulary", [300, 512, 1000])
+@pytest.mark.parametrize("scale", [1.0, 5.0, 40.0])
+def test_an_impossible_token_is_never_drawn_even_at_the_borders_of_blocks(vocabulary, scale):
+    generator = torch.Generator().manual_seed(0)
+    logits_BV = torch.randn(2000, vocabulary, generator=generator) * scale
+    logits_BV[:, [0, 256, 257, -2, -1]] = -torch.inf
+    probs_BV = logits_BV.softmax(-1)
+    padded_BNK = torch.nn.functional.pad(probs_BV, (0, -vocabulary % 256)).view(2000, -1, 256)
+    cumulated_BN = padded_BNK.sum(-1, dtype=torch.float64).cumsum(-1)
+    border_B = cumulated_BN[:, 0] / cumulated_BN[:, -1]
+    below_one, two = torch.tensor([1 - 2.0**-53, 2.0], dtype=torch.float64)
+    for uniform_B in (0 * border_B, below_one.expand(2000), border_B, border_B.nextafter(two), border_B.nextafter(-two)):
+        tokens_B = inverse_cdf(probs_BV, uniform_B.clamp(torch.zeros_like(two), below_one))
+        assert (probs_BV.gather(-1, tokens_B[:, None]) > 0).all()
+
+
+def test_top_k_keeps_the_likeliest():
+    assert kept(Sampling(top_k=2)) == [0, 1]
+    assert kept(Sampling(top_k=1)) == [0]
+    assert kept(Sampling(top_k=99)) == kept(Sampling(top_k=0)) == [0, 1, 2, 3, 4]
+
+
+def test_top_p_keeps_the_smallest_set_with_the_mass():
+    assert kept(Sampling(top_p=0.49)) == [0]
+    assert kept(Sampling(top_p=0.51)) == [0, 1]
+    assert kept(Sampling(top_p=0.69)) == [0, 1]
+    assert kept(Sampling(top_p=0.71)) == [0, 1, 2]
+    assert kept(Sampling(top_p=1e-9)) == [0]
+    assert kept(Sampling(top_p=1.0)) == [0, 1, 2, 3, 4]
+
+
+def test_top_p_does_not_care_for_the_order_of_the_vocabulary():
+    shuffled = LOGITS[:, [3, 0, 4, 2, 1]]
+    assert kept(Sampling(top_p=0.71), shuffled) == [1, 3, 4]
+
+
+def test_min_p_keeps_tokens_near_the_best():
+    assert kept(Sampling(min_p=0.39)) == [0, 1]
+    assert kept(Sampling(min_p=0.29)) == [0, 1, 2]
+    assert kept(Sampling(min_p=0.01)) == [0, 1, 2, 3, 4]
+
+
+def test_restrictions_apply_one_after_another():
+    assert kept(Sampling(top_k=3, top_p=0.6)) == [0, 1]  # 0.5 / 0.85 of the three is below 0.6
+    assert kept(Sampling(top_k=3, top_p=0.55)) == [0]
+    assert kept(Sampling(top_k=4, top_p=0.95, min_p=0.25)) == [0, 1, 2]
+
+
+def test_log_probs_are_those_of_the_renormalised_distribution():
+    logits_BV = LOGITS.expand(3, -1)
+    tokens_B, logprobs_B = sample(logits_BV, Sampling(top_k=3), torch.tensor([0.1, 0.7, 0.99]))
+    assert tokens_B.tolist() == [0, 1, 2]
+    assert logprobs_B.exp().tolist() == pytest.approx([0.5 / 0.85, 0.2 / 0.85, 0.15 / 0.85])
+    sharp = torch.tensor([0.5, 0.2, 0.15, 0.1, 0.05]).square()
+    _, logprobs_B = sample(logits_BV, Sampling(temperature=0.5), torch.tensor([0.1, 0.8, 0.999999]))
+    assert logprobs_B.exp().tolist() == pytest.approx((sharp / sharp.sum())[[0, 1, 4]].tolist())
+
+
+def test_temperature_zero_takes_the_best_with_the_models_own_log_prob():
+    logits_BV = torch.randn(8, 300, generator=torch.Generator().manual_seed(0))
+    tokens_B, logprobs_B = sample(logits_BV, GREEDY, torch.rand(8))
+    assert tokens_B.tolist() == logits_BV.argmax(-1).tolist()
+    assert torch.allclose(logprobs_B, logits_BV.log_softmax(-1).max(-1).values)
+
+
+def test_the_defaults_are_the_models_distribution():
+    logits_BV = torch.randn(8, 300, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(restrict(logits_BV, Sampling()), logits_BV)
+    tokens_B, logprobs_B = sample(logits_BV, Sampling(), torch.rand(8, generator=torch.Generator().manual_seed(1)))
+    assert torch.allclose(logprobs_B, logits_BV.log_softmax(-1).gather(-1, tokens_B[:, None])[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": -1}, r"temperature must be 0 \(greedy\) or more, got -1"),
+        ({"top_p": 0}, r"top_p must be in \(0, 1\], got 0"),
+        ({"top_p": 1.5}, r"top_p must be in \(0, 1\], got 1.5"),
+        ({"top_k": -1}, r"top_k must be 0 \(off\) or more, got -1"),
+        ({"min_p": 1.0}, r"min_p must be in \[0, 1\), got 1.0"),
+    ],
+)
+def test_options_outside_their_range_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        Sampling(**options)

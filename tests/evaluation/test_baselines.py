@@ -1,0 +1,56 @@
+from etude.evaluation.baselines import baseline_accuracies, trivial_answers
+from etude.tasks.task import Task
+from etude.tasks.verifiers import VERIFIERS
+
+
+def judge(pairs):
+    return [VERIFIERS[task.verifier](text, task) for text, task in pairs]
+
+
+def test_number_rules_read_the_question():
+    answers = trivial_answers(["4", "9", "4"], Task("Tom has 3 pens, buys 4.5 and loses 1,000.", "7"))
+    assert answers == {
+        "first_number": "3",
+        "last_number": "1000",
+        "largest_number": "1000",
+        "smallest_number": "3",
+        "sum": "1007.5",
+        "difference": "997",
+        "product": "13500",
+        "most_frequent": "4",
+    }
+
+
+def test_rules_that_do_not_apply_are_left_out():
+    assert trivial_answers([], Task("Which colour?", "red")) == {}
+    assert set(trivial_answers([], Task("Give 5.", "5"))) == {"first_number", "last_number", "largest_number", "smallest_number"}
+    assert trivial_answers([], Task("Which?", "B", metadata={"choices": ["a", "b"]})) == {"first_choice": "A"}
+
+
+def test_lists_are_written_as_the_gold_answer_is():
+    question = "Sort these numbers in ascending order: 3, -1.5, 2\nWrite ['1', '2'] and not 1, 2."
+    assert trivial_answers([], Task(question, "['-1.5', '2', '3']"))["list_as_given"] == "['3', '-1.5', '2']"
+    assert trivial_answers([], Task(question, '["-1.5", "2", "3"]'))["list_reversed"] == '["2", "-1.5", "3"]'
+    assert trivial_answers([], Task(question, "[-1.5, 2, 3]"))["list_as_given"] == "[3, -1.5, 2]"
+    assert trivial_answers([], Task(question, "-1.5, 2, 3"))["list_as_given"] == "3, -1.5, 2"
+    assert trivial_answers([], Task("Reverse the list [b, a].", "a, b"))["list_reversed"] == "a, b"
+    assert trivial_answers([], Task("Order pear, apple, fig please.", "apple, fig, pear"))["list_reversed"] == "fig, apple, pear"
+
+
+def test_accuracies_are_shares_of_all_tasks():
+    tasks = [Task("What is 3 + 4?", "7", "numeric"), Task("What is 2 + 2?", "4", "numeric"), Task("No numbers here", "7", "numeric")]
+    accuracies = baseline_accuracies(["7", "7", "1"], tasks, judge)
+    assert accuracies["sum"] == 2 / 3
+    assert accuracies["most_frequent"] == 2 / 3
+    assert accuracies["product"] == 1 / 3
+    assert accuracies["difference"] == 0.0
+    assert list(accuracies.values()) == sorted(accuracies.values(), reverse=True)
+
+
+def test_hostile_questions_are_bounded():
+    for question in ("1 " * 5_000, "a, " * 20_000, "[" * 50_000, ": a" * 20_000):
+        trivial_answers(["1"], Task(question, "a, b"))
+
+
+def test_no_tasks_have_no_baselines():
+    assert baseline_accuracies(["7"], [], judge) == {}

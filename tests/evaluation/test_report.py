@@ -1,0 +1,321 @@
+"""The page of a run: what it says, what it survives, and that nothing a model wrote can act on it."""
+
+import base64
+import gzip
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etude.errors import UserError
+from etude.evaluation.report import MAX_ATTEMPTS, MAX_RUNS, write_report
+
+HOSTILE = "<script>alert(1)</script></script><!-- <img src=x onerror=alert(2)> & \u2028 'quoted' \"too\""
+BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+MakeRun = Callable[..., Path]
+
+
+def row(model: str, accuracy: float) -> dict[str, Any]:
+    return {
+        "model": model, "suite": "chain_sum", "n": 100,
+        "accuracy": accuracy, "accuracy_low": accuracy - 0.1, "accuracy_high": accuracy + 0.1,
+        "sampled_accuracy": accuracy - 0.02, "pass_at_8": 0.9, "pass_n": 50, "parsable": 0.98, "mean_tokens": 31.6, "truncated": 0.01,
+        "unscored": 0, "baseline_constant": 0.05, "baselines": {"first_number": 0.17, "hostile_<b>": 0.01},
+    }  # fmt: skip
+
+
+def attempt(step: int, index: int) -> dict[str, Any]:
+    """Every third attempt is right, every third wrong, every third unscored."""
+    return {
+        "step": step, "task": f"task{index // 3}", "question": f"What is {index // 3} + 1?", "answer": str(index // 3 + 1),
+        "index": index % 3,
+        "text": HOSTILE if index == 0 else f"I say {index}", "score": (1.0, 0.0, None)[index % 3], "parsable": 1, "message": "",
+        "finish": "stop", "tokens": 4, "credit": 0.5,
+    }  # fmt: skip
+
+
+def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with gzip.open(path, "wt") if path.suffix == ".gz" else path.open("w") as lines:
+        lines.writelines(json.dumps(each) + "\n" for each in rows)
+
+
+def item(index: int, score: int | None) -> dict[str, Any]:
+    return {
+        "task": f"item{index}",
+        "question": f"Item {index}?",
+        "answer": str(index),
+        "text": HOSTILE if index == 1 else f"It is {index}",
+        "score": score,
+    }
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> MakeRun:
+    """A small run folder: three steps of twelve attempts, two suites' worth of evaluation, hostile text wherever text can be."""
+
+    def make(name: str = "run", *, after: float = 0.6, steps: int = 3, per_step: int = 12) -> Path:
+        folder = tmp_path / name
+        (folder / "evaluation").mkdir(parents=True)
+        (folder / "configuration.yaml").write_text(f"name: {HOSTILE}\n")
+        (folder / "environment.json").write_text(json.dumps({"commit": HOSTILE, "versions": {"numpy": "2.0"}}))
+        metrics = [{"phase": "warm_start", "step": step, "loss": 2.0 - step / 10} for step in range(3)]
+        metrics += [
+            {"phase": "practice", "step": step, "score": 0.3 + step / 10, "entropy": None, "groups": 4, "groups_without_signal": step % 4}
+            for step in range(steps)
+        ]
+        write_lines(folder / "metrics.jsonl", metrics)
+        write_lines(folder / "timings.jsonl", [{"phase": "practice", "step": step, "tokens_per_second": 900.0} for step in range(steps)])
+        for step in range(steps):
+            write_lines(folder / "attempts" / f"{step:05d}.jsonl.gz", [attempt(step, index) for index in range(per_step)])
+        for model in ("base", "warm_start", "practice"):
+            suite = {"suite": "chain_sum", "row": {}, "items": [item(i, 1 if model == "practice" else 0) for i in range(40)]}
+            (folder / "evaluation" / f"{model}.json").write_text(json.dumps({"model": model, "suites": [suite]}))
+        paired = {
+            "suite": "chain_sum", "first": "warm_start", "second": "practice", "n": 100, "only_first": 5, "only_second": 25,
+            "difference": 0.2, "difference_low": 0.09, "difference_high": 0.3, "p_value": 0.0003,
+        }  # fmt: skip
+        result = {
+            "recipe": "practice", "seed": 1, "status": "finished", "tasks": {"train": 500, "overlap": 0},
+            "weights": "as released", "paired": [paired],
+            "evaluation": [row("base", 0.1), row("warm_start", 0.4), row("practice", after)],
+        }  # fmt: skip
+        (folder / "result.json").write_text(json.dumps(result))
+        return folder
+
+    return make
+
+
+class Page(HTMLParser):
+    """The text that a reader sees, the scripts, and every tag with its attributes."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+        self.scripts: list[tuple[dict[str, str | None], str]] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: str | None = None
+        self.feed(path.read_text("utf-8"))
+        self.text = re.sub(r"[\s\u202f]+", " ", " ".join(self.seen))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.open = tag if tag in ("script", "style") else None
+        if tag == "script":
+            self.scripts.append((dict(attrs), ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        self.open = None
+
+    def handle_data(self, data: str) -> None:
+        if self.open == "script":
+            attributes, text = self.scripts[-1]
+            self.scripts[-1] = (attributes, text + data)
+        elif self.open is None:
+            self.seen.append(data)
+
+    @property
+    def attempts(self) -> list[dict[str, Any]]:
+        return json.loads(next(text for attributes, text in self.scripts if attributes.get("id") == "attempts-data"))
+
+
+def test_page_tells_the_result_in_a_sentence_and_a_table(make_run: MakeRun, tmp_path: Path) -> None:
+    page = Page(write_report([make_run()], tmp_path / "report.html"))
+    assert "Practice raised greedy accuracy on chain_sum: from 40.0 % (warm start) to 60.0 %, +20.0 points" in page.text
+    assert "95 % interval [+9.0, +30.0], n = 100, p < 0.001." in page.text
+    assert "60.0 % [50.0, 70.0]" in page.text and "first number best 17.0 %" in page.text
+    assert "not finished" not in page.text and "missing" not in page.text
+    assert "The first 30 of 40 evaluation items" in page.text
+
+
+@pytest.mark.parametrize(("p_value", "difference", "verb"), [(0.2, 0.02, "did not measurably change"), (0.01, -0.2, "lowered")])
+def test_sentence_claims_no_more_than_the_test(make_run: MakeRun, tmp_path: Path, p_value: float, difference: float, verb: str) -> None:
+    run = make_run()
+    result = json.loads((run / "result.json").read_text())
+    result["paired"][0] |= {"p_value": p_value, "difference": difference}
+    (run / "result.json").write_text(json.dumps(result))
+    assert f"Practice {verb} greedy accuracy" in Page(write_report([run], tmp_path / "report.html")).text
+
+
+def test_a_baseline_that_is_as_good_as_practice_is_told(make_run: MakeRun, tmp_path: Path) -> None:
+    page = Page(write_report([make_run(after=0.15)], tmp_path / "report.html"))
+    assert "a trivial baseline (17.0 %) does at least as well as practice (15.0 %)" in page.text
+
+
+def test_hostile_text_is_text_and_nothing_else(make_run: MakeRun, tmp_path: Path) -> None:
+    path = write_report([make_run()], tmp_path / "report.html")
+    raw, page = path.read_text("utf-8"), Page(path)
+    assert "<script>alert" not in raw and "onerror=alert(2)>" not in raw and "<b>" not in raw
+    assert [attributes.get("type") for attributes, _ in page.scripts] == ["application/json", None]
+    assert not any(tag == "img" or name.startswith("on") for tag, attributes in page.tags for name in attributes)
+    island = page.scripts[0][1]
+    assert not set("<>&\u2028\u2029") & set(island)
+    assert page.attempts[0]["attempts"][0]["text"] == HOSTILE
+    assert page.text.count("<script>alert(1)</script>") >= 5  # configuration, environment and three models' answers
+
+
+def test_page_allows_its_own_script_alone_and_asks_for_nothing(make_run: MakeRun, tmp_path: Path) -> None:
+    page = Page(write_report([make_run()], tmp_path / "report.html"))
+    policy = next(a["content"] for tag, a in page.tags if tag == "meta" and a.get("http-equiv") == "Content-Security-Policy")
+    digest = base64.b64encode(hashlib.sha256(page.scripts[1][1].encode()).digest()).decode()
+    assert policy is not None and "default-src 'none'" in policy and f"script-src 'sha256-{digest}'" in policy
+    links = [value or "" for _, attributes in page.tags for name, value in attributes.items() if name in ("src", "href", "action")]
+    assert all(link.startswith(("#", "data:")) for link in links)
+    assert not re.search(r"innerHTML|insertAdjacentHTML|document\.write|eval\(", page.scripts[1][1])
+
+
+def test_same_folders_give_the_same_bytes(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run()
+    first, second = (write_report([run], tmp_path / name).read_bytes() for name in ("a.html", "b.html"))
+    assert first == second
+
+
+def test_unfinished_run_is_shown_as_far_as_it_got(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run()
+    for name in ("result.json", "evaluation/practice.json", "timings.jsonl", "environment.json"):
+        (run / name).unlink()
+    with (run / "metrics.jsonl").open("a") as metrics:
+        metrics.write('{"phase": "practice", "st')
+    whole = (run / "attempts" / "00002.jsonl.gz").read_bytes()
+    (run / "attempts" / "00002.jsonl.gz").write_bytes(whole[: len(whole) // 2])
+    page = Page(write_report([run], tmp_path / "report.html"))
+    assert "not finished (status: unknown)" in page.text and "has reached step 2" in page.text
+    assert "result.json is missing" in page.text and "evaluation/practice.json is missing" in page.text
+    assert "metrics.jsonl has 1 unreadable line" in page.text and "attempts/00002.jsonl.gz breaks off" in page.text
+    assert len(page.attempts[0]["attempts"]) >= 24
+
+
+def test_empty_folder_still_gives_a_page(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    page = Page(write_report([tmp_path / "run"], tmp_path / "new" / "report.html"))
+    assert "configuration.yaml is missing" in page.text and "No evaluation has been written yet" in page.text
+
+
+def test_odd_values_do_not_break_the_page(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run()
+    odd = attempt(0, 1) | {"text": "\ud800 lone", "score": float("nan"), "answer": None, "credit": None, "message": None}
+    write_lines(run / "attempts" / "00003.jsonl.gz", [odd])
+    write_lines(
+        run / "metrics.jsonl", [{"phase": "practice", "step": 0, "score": float("inf"), "loss": 5.0}, {"phase": "practice", "score": 1}]
+    )
+    result = json.loads((run / "result.json").read_text())
+    result["evaluation"][2] |= {"accuracy_low": None, "sampled_accuracy": None, "mean_tokens": None, "baselines": None}
+    (run / "result.json").write_text(json.dumps(result))
+    page = Page(write_report([run], tmp_path / "report.html"))
+    assert page.attempts[0]["attempts"][-1]["outcome"] == "unscored"
+    assert "NaN" not in page.scripts[0][1]
+
+
+def test_several_runs_stand_side_by_side(make_run: MakeRun, tmp_path: Path) -> None:
+    path = write_report([make_run("a/run"), make_run("b/run", after=0.8)], tmp_path / "report.html")
+    page = Page(path)
+    assert "a/run: Practice raised" in page.text and "b/run: Practice raised" in page.text
+    assert "60.0 % [50.0, 70.0]" in page.text and "80.0 % [70.0, 90.0]" in page.text
+    assert [run["name"] for run in page.attempts] == ["a/run", "b/run"]
+    assert any(attributes.get("id") == "attempts-run" for _, attributes in page.tags)
+    labels = [attributes.get("aria-label") or "" for tag, attributes in page.tags if tag == "svg"]
+    assert any(label.startswith("Score") and "a/run" in label and "b/run" in label for label in labels)
+
+
+def test_page_of_ten_thousand_long_attempts_stays_small(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run(steps=20, per_step=0)
+    for step in range(20):
+        rows = [attempt(step, index) | {"text": f"{index} " + "word " * 1000 + "end"} for index in range(500)]
+        write_lines(run / "attempts" / f"{step:05d}.jsonl.gz", rows)
+    path = write_report([run], tmp_path / "report.html")
+    (shown,) = Page(path).attempts
+    steps = sorted({each["step"] for each in shown["attempts"]})
+    assert path.stat().st_size < 5_000_000
+    assert shown["total"] == 10_000 and len(shown["attempts"]) == MAX_ATTEMPTS
+    assert steps[0] == 0 and steps[-1] == 19 and any(5 < step < 15 for step in steps)
+    assert "characters left out" in shown["attempts"][0]["text"] and shown["attempts"][0]["text"].endswith("end")
+
+
+def test_curves_have_gaps_where_values_are_missing(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run()
+    values = [1.0, 2.0, None, 4.0, None, 6.0, 7.0]
+    write_lines(run / "metrics.jsonl", [{"phase": "practice", "step": step, "loss": value} for step, value in enumerate(values)])
+    page = Page(write_report([run], tmp_path / "report.html"))
+    (path,) = [attributes["d"] for tag, attributes in page.tags if tag == "path" and (attributes["d"] or "").count("M") > 1]
+    assert path is not None and (path.count("M"), path.count("L"), path.count("h0")) == (3, 2, 1)
+
+
+def chart_labels(page: Page) -> list[str]:
+    return [attributes["aria-label"] or "" for tag, attributes in page.tags if tag == "svg" and "aria-label" in attributes]
+
+
+def test_panels_are_there_where_their_metrics_are(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run()
+    shares = {"parsable": 0.5, "truncated": 0.25, "clip_share": 0.0}
+    steps = [{"phase": "practice", "step": step, "policy_loss": -0.5} | shares for step in range(2)]
+    write_lines(run / "metrics.jsonl", [{"phase": "warm_start", "step": 0, "imitate_loss": 2.0}, *steps])
+    (run / "timings.jsonl").unlink()
+    labels = chart_labels(Page(write_report([run], tmp_path / "report.html")))
+    assert [label.split(" by step.")[0] for label in labels] == [
+        "Loss",
+        "Parsable (share of sampled attempts)",
+        "Truncated (share of sampled attempts)",
+        "Clipped (share of completion tokens)",
+        "Loss",
+    ]
+    assert "loss: 2 at step 0" in labels[0] and "loss: -0.5 at step 0" in labels[-1]
+
+
+@pytest.mark.parametrize(("largest", "top"), [(0.0, "100 %"), (0.004, "0.4 %"), (1.0, "100 %")])
+def test_small_shares_are_drawn_large(make_run: MakeRun, tmp_path: Path, largest: float, top: str) -> None:
+    run = make_run()
+    write_lines(run / "metrics.jsonl", [{"phase": "practice", "step": step, "clip_share": step * largest} for step in range(2)])
+    (run / "timings.jsonl").unlink()
+    page = Page(write_report([run], tmp_path / "report.html"))
+    curves = page.text[page.text.index("Clipped share") : page.text.index("The first 30")]
+    assert "0 %" in curves and top in curves and ("100 %" in curves) == (top == "100 %")
+
+
+def test_long_curves_are_thinned(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run()
+    write_lines(run / "metrics.jsonl", [{"phase": "practice", "step": step, "loss": 1.0 / (1 + step)} for step in range(10_000)])
+    page = Page(write_report([run], tmp_path / "report.html"))
+    assert all((attributes["d"] or "").count("L") <= 300 for tag, attributes in page.tags if tag == "path")
+
+
+def test_wrong_arguments_are_told(make_run: MakeRun, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        write_report([tmp_path / "nowhere"], tmp_path / "report.html")
+    with pytest.raises(UserError, match=f"1 to {MAX_RUNS} runs, got 0"):
+        write_report([], tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
+
+
+def dom(page: Path, fragment: str, profile: Path) -> str:
+    """The page's document after its script ran, in a headless browser."""
+    command = [
+        str(BROWSER),
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={profile}",
+        "--dump-dom",
+        f"{page.as_uri()}#{fragment}",
+    ]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome on PATH")
+def test_browser_filters_attempts_and_shows_hostile_text_as_text(make_run: MakeRun, tmp_path: Path) -> None:
+    page = write_report([make_run("a"), make_run("b", per_step=6)], tmp_path / "report.html")
+    everything = dom(page, "", tmp_path / "profile")
+    assert "36 of 36 attempts match; the first 20 are drawn. These are all attempts of the run." in everything
+    assert everything.count('<article class="attempt">') == 20
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in everything and "<script>alert" not in everything
+    assert '<option value="right">right (12)</option>' in everything
+    wrong = dom(page, "outcome=wrong&step=1", tmp_path / "profile")
+    assert "4 of 36 attempts match" in wrong and wrong.count('class="mark wrong">✗ wrong') == 4
+    assert "1 of 18 attempts match" in dom(page, "run=1&step=2&text=i+SAY+5", tmp_path / "profile")

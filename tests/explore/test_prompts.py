@@ -1,0 +1,43 @@
+import pytest
+
+from etude.errors import UserError
+from etude.explore.prompts import render_demonstration, render_prompt, render_prompts
+from etude.tasks.task import Task
+
+CHAT = ({"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes?"}, {"role": "user", "content": "2 + 2"})
+
+
+def test_a_chat_template_renders_the_messages_and_opens_the_answer(chat_tokenizer):
+    assert chat_tokenizer.decode(render_prompt(chat_tokenizer, Task("2 + 2"))) == "<user>2 + 2<assistant>"
+    assert chat_tokenizer.decode(render_prompt(chat_tokenizer, Task(CHAT))) == "<user>hi<assistant>yes?<user>2 + 2<assistant>"
+
+
+def test_without_a_template_the_prompt_is_the_text_and_a_line_break(tokenizer):
+    assert tokenizer.decode(render_prompt(tokenizer, Task("2 + 2"))) == "2 + 2\n"
+    assert tokenizer.decode(render_prompt(tokenizer, Task(CHAT))) == "hi\nyes?\n2 + 2\n"
+
+
+def test_prompts_are_tuples_of_token_ids(tokenizer, chat_tokenizer):
+    for kind in (tokenizer, chat_tokenizer):
+        prompts = render_prompts(kind, [Task("a"), Task("bc")], max_tokens=10)
+        assert all(isinstance(prompt, tuple) and all(isinstance(token, int) for token in prompt) for prompt in prompts)
+        assert len(prompts[1]) == len(prompts[0]) + 1
+
+
+def test_a_prompt_that_is_too_long_is_named(tokenizer):
+    tasks = [Task("short"), Task("a longer one", origin="train.jsonl:2")]
+    with pytest.raises(UserError, match=r"train.jsonl:2 has a prompt of 13 tokens; the model has room for 12"):
+        render_prompts(tokenizer, tasks, max_tokens=12)
+    assert len(render_prompts(tokenizer, tasks, max_tokens=13)) == 2
+
+
+def test_a_demonstration_is_the_worked_answer_closed_by_the_end_token(tokenizer):
+    for task, text in ((Task("2 + 2", "4", worked="2 + 2 = 4"), "2 + 2 = 4"), (Task("2 + 2", "4"), "4")):
+        tokens = render_demonstration(tokenizer, task)
+        assert tokenizer.decode(tokens[:-1]) == text
+        assert tokens[-1] == tokenizer.eos_token_id
+
+
+def test_a_task_without_an_answer_can_not_be_demonstrated(tokenizer):
+    with pytest.raises(UserError, match=r"train.jsonl:3 has neither a worked answer nor an answer"):
+        render_demonstration(tokenizer, Task("why?", origin="train.jsonl:3"))

@@ -1,0 +1,144 @@
+import pytest
+import torch
+from transformers import LlamaConfig, MambaConfig, Qwen3Config
+
+from etude.learn.batches import can_share_prompts, pack
+from etude.learn.example import Example, demonstration
+from etude.learn.logprobs import token_logprobs
+
+GROUPS = [(7, [3, 1, 8]), (2, [5]), (12, [2, 2, 2, 2, 9]), (1, [4, 6])]
+"""Prompt length, completion lengths."""
+
+
+def random_examples(groups=GROUPS, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+
+    def tokens(n):
+        return torch.randint(4, 260, (n,), generator=generator).tolist()
+
+    return [demonstration(prompt, tokens(length)) for prompt, lengths in [(tokens(p), c) for p, c in groups] for length in lengths]
+
+
+def in_order(batches, values):
+    """Flat values of many micro-batches, by example."""
+    found = {}
+    for batch, values_N in zip(batches, values, strict=True):
+        for index in batch.example_N.unique().tolist():
+            found[index] = values_N[batch.example_N == index]
+    return torch.cat([found[index] for index in sorted(found)])
+
+
+def logprobs_and_gradients(model, examples, **options):
+    """Log-probs of all completion tokens by example, and the gradient of a random combination of them for every parameter."""
+    batches = list(pack(examples, **{"batch_tokens": 10_000, "shares_prompts": True} | options))
+    logprobs = in_order(batches, [token_logprobs(model, batch).logprobs_N for batch in batches])
+    weights = torch.randn(len(logprobs), generator=torch.Generator().manual_seed(1))
+    model.zero_grad()
+    (weights * logprobs).sum().backward()
+    return logprobs.detach(), {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+def assert_same(found, expected):
+    assert torch.allclose(found[0], expected[0], atol=1e-5)
+    for name, gradient in expected[1].items():
+        assert torch.allclose(found[1][name], gradient, atol=1e-5 * max(1.0, gradient.abs().max().item())), name
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gpt2"])
+def test_packed_rows_equal_plain_rows_in_value_and_gradient(model_of, family):
+    model, examples = model_of(family), random_examples()
+    plain = logprobs_and_gradients(model, examples, shares_prompts=False)
+    assert_same(logprobs_and_gradients(model, examples), plain)
+    assert_same(logprobs_and_gradients(model, examples, batch_tokens=20), plain)
+    assert_same(logprobs_and_gradients(model, examples, batch_tokens=1), plain)
+
+
+def test_eager_attention_gets_plain_rows(model_of):
+    model, examples = model_of("llama", attn_implementation="eager"), random_examples()
+    assert not can_share_prompts(model.config)
+    found = logprobs_and_gradients(model, examples, shares_prompts=False)
+    assert_same(found, logprobs_and_gradients(model_of("llama"), examples, shares_prompts=False))
+
+
+@pytest.mark.parametrize("family", ["mistral-window", "gemma3"])
+def test_plain_rows_equal_one_row_at_a_time_where_windows_slide(model_of, family):
+    model, examples = model_of(family), random_examples()
+    together = logprobs_and_gradients(model, examples, shares_prompts=False)
+    assert_same(logprobs_and_gradients(model, examples, shares_prompts=False, batch_tokens=1), together)
+
+
+@pytest.mark.parametrize("shares_prompts", [True, False])
+def test_padding_has_no_effect(llama, shares_prompts):
+    examples = random_examples()
+    zeros = logprobs_and_gradients(llama, examples, shares_prompts=shares_prompts, pad=0)
+    assert_same(logprobs_and_gradients(llama, examples, shares_prompts=shares_prompts, pad=77), zeros)
+
+
+def test_log_probs_and_entropy_are_those_of_the_full_logits(llama):
+    examples = random_examples()
+    (batch,) = pack(examples, batch_tokens=10_000, shares_prompts=True)
+    outputs = token_logprobs(llama, batch)
+    for index, example in enumerate(examples):
+        logits_TV = llama(input_ids=torch.tensor([[*example.prompt, *example.completion]])).logits[0, len(example.prompt) - 1 : -1]
+        expected_T = logits_TV.log_softmax(-1).gather(-1, torch.tensor(example.completion)[:, None])[:, 0]
+        mine = batch.example_N == index
+        assert torch.allclose(outputs.logprobs_N[mine], expected_T, atol=1e-5)
+        entropy_T = torch.distributions.Categorical(logits=logits_TV).entropy()
+        assert torch.allclose(outputs.entropy_N[mine], entropy_T, atol=1e-4)
+    assert outputs.logprobs_N.requires_grad and not outputs.entropy_N.requires_grad
+
+
+def test_a_packed_row_by_hand():
+    examples = [demonstration([10, 11], [20, 21]), demonstration([10, 11], [30]), demonstration([12], [40])]
+    (batch,) = pack(examples, batch_tokens=100, shares_prompts=True, pad=9)
+    assert batch.tokens_BT.tolist() == [[10, 11, 20, 21, 30], [12, 40, 9, 9, 9]]
+    assert batch.positions_BT.tolist() == [[0, 1, 2, 3, 2], [0, 1, 0, 0, 0]]
+    assert batch.segments_BT.tolist() == [[0, 0, 1, 1, 2], [0, 1, -1, -1, -1]]
+    assert (batch.sources_N.tolist(), batch.targets_N.tolist()) == ([1, 2, 1, 5], [20, 21, 30, 40])
+    assert batch.example_N.tolist() == [0, 0, 1, 2]
+    allowed = batch.attention_mask()[0, 0].int().tolist()
+    assert allowed == [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 0, 0, 1]]
+
+
+def test_a_plain_row_by_hand():
+    examples = [demonstration([10, 11], [20, 21]), demonstration([10, 11], [30])]
+    (batch,) = pack(examples, batch_tokens=100, shares_prompts=False, pad=9)
+    assert batch.tokens_BT.tolist() == [[10, 11, 20, 21], [10, 11, 30, 9]]
+    assert batch.attention_mask().tolist() == [[1, 1, 1, 1], [1, 1, 1, 0]]
+    assert batch.sources_N.tolist() == [1, 2, 5]
+
+
+@pytest.mark.parametrize("shares_prompts", [True, False])
+@pytest.mark.parametrize("batch_tokens", [1, 15, 40, 1000])
+def test_micro_batches_stay_within_their_tokens_and_lose_nothing(shares_prompts, batch_tokens):
+    examples = random_examples()
+    batches = list(pack(examples, batch_tokens=batch_tokens, shares_prompts=shares_prompts))
+    assert all(batch.tokens_BT.numel() <= batch_tokens or len(batch.tokens_BT) == 1 for batch in batches)
+    assert sorted(i for batch in batches for i in batch.example_N.unique().tolist()) == list(range(len(examples)))
+    targets = in_order(batches, [batch.targets_N for batch in batches])
+    assert targets.tolist() == [token for example in examples for token in example.completion]
+
+
+def test_sharing_prompts_saves_tokens():
+    examples = random_examples([(50, [10] * 8)])
+    counts = [sum(b.tokens_BT.numel() for b in pack(examples, batch_tokens=10_000, shares_prompts=s)) for s in (True, False)]
+    assert counts == [50 + 8 * 10, 8 * (50 + 10)]
+
+
+def test_prompts_are_shared_only_where_every_layer_sees_everything(model_of):
+    assert can_share_prompts(model_of("llama").config) and can_share_prompts(model_of("qwen3").config)
+    assert can_share_prompts(LlamaConfig()) and can_share_prompts(Qwen3Config())
+    assert not can_share_prompts(model_of("mistral-window").config)
+    assert not can_share_prompts(model_of("gemma3").config)
+    assert not can_share_prompts(Qwen3Config(use_sliding_window=True, sliding_window=8, max_window_layers=1, num_hidden_layers=2))
+    assert not can_share_prompts(MambaConfig())
+
+
+def test_an_example_checks_its_lengths():
+    with pytest.raises(ValueError, match="imitate has 1 numbers for 2 completion tokens"):
+        Example((1,), (2, 3), imitate=(1.0,))
+    with pytest.raises(ValueError, match="policy stream needs behaviour_logprobs"):
+        Example((1,), (2, 3), policy=(1.0, 1.0))
+    for prompt, completion in (((), (2,)), ((1,), ())):
+        with pytest.raises(ValueError, match="at least one prompt token and one completion token"):
+            Example(prompt, completion)

@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+
+from etude.learn.credit import CREDIT, batch_standardised, centred, has_signal, leave_one_out, standardised
+
+SCORES = [1.0, 0.0, 0.0]
+RANDOM = np.random.default_rng(0).random((4, 5)).tolist()
+
+
+def test_centred_by_hand():
+    assert centred([SCORES]) == [pytest.approx([2 / 3, -1 / 3, -1 / 3])]
+
+
+def test_standardised_by_hand():
+    deviation = (((2 / 3) ** 2 + 2 * (1 / 3) ** 2) / 2) ** 0.5  # with n - 1
+    assert standardised([SCORES]) == [pytest.approx([x / (deviation + 1e-4) for x in (2 / 3, -1 / 3, -1 / 3)])]
+
+
+def test_leave_one_out_by_hand():
+    assert leave_one_out([SCORES]) == [pytest.approx([1.0, -0.5, -0.5])]
+
+
+def test_batch_standardised_by_hand():
+    deviation = (((1 - 0.6) ** 2 * 3 + 0.6**2 * 2) / 4) ** 0.5  # of 1, 0, 0, 1, 1
+    expected = [[x / (deviation + 1e-4) for x in (2 / 3, -1 / 3, -1 / 3)], [0, 0]]
+    assert batch_standardised([SCORES, [1.0, 1.0]]) == [pytest.approx(row) for row in expected]
+
+
+@pytest.mark.parametrize("rule", CREDIT.values(), ids=CREDIT)
+def test_attempts_without_a_score_get_nothing_and_change_nothing(rule):
+    (with_gaps,), (without,) = rule([[1.0, None, 0.0, 0.0, None]]), rule([SCORES])
+    assert with_gaps == [without[0], 0.0, without[1], without[2], 0.0]
+
+
+@pytest.mark.parametrize("rule", CREDIT.values(), ids=CREDIT)
+@pytest.mark.parametrize("scores", [[], [None], [0.7], [None, 0.7], [0.0, 0.0], [1.0, 1.0, None], [0.1] * 7])
+def test_a_group_without_signal_gets_no_credit(rule, scores):
+    assert rule([scores]) == [[0.0] * len(scores)]
+    assert rule([scores, SCORES])[0] == [0.0] * len(scores)
+    assert not has_signal(scores)
+
+
+@pytest.mark.parametrize("rule", CREDIT.values(), ids=CREDIT)
+def test_every_rule_keeps_the_shape_prefers_the_better_and_sums_to_zero(rule):
+    groups = [*RANDOM, SCORES, [0.2, None, 0.9], []]
+    credit = rule(groups)
+    assert [len(row) for row in credit] == [len(row) for row in groups]
+    for scores, row in zip(groups, credit, strict=True):
+        assert sum(row) == pytest.approx(0, abs=1e-9)
+        known = [(score, value) for score, value in zip(scores, row, strict=True) if score is not None]
+        assert sorted(known) == sorted(known, key=lambda pair: pair[1]) or len({score for score, _ in known}) < len(known)
+        assert all((value > 0) == (score > np.mean([s for s, _ in known])) for score, value in known)
+
+
+@pytest.mark.parametrize("rule", CREDIT.values(), ids=CREDIT)
+def test_credit_follows_its_attempt_when_attempts_and_groups_are_permuted(rule):
+    order, attempts = [2, 0, 3, 1], [4, 1, 0, 3, 2]
+    shuffled = rule([[RANDOM[g][a] for a in attempts] for g in order])
+    credit = rule(RANDOM)
+    assert shuffled == [pytest.approx([credit[g][a] for a in attempts]) for g in order]
+
+
+@pytest.mark.parametrize("rule", CREDIT.values(), ids=CREDIT)
+def test_adding_a_constant_to_all_scores_changes_nothing(rule):
+    assert rule([[score + 3 for score in row] for row in RANDOM]) == [pytest.approx(row) for row in rule(RANDOM)]
+
+
+def test_leave_one_out_is_centred_times_a_constant():
+    for scores in (*RANDOM, SCORES):
+        factor = len(scores) / (len(scores) - 1)
+        assert leave_one_out([scores])[0] == pytest.approx([factor * x for x in centred([scores])[0]])
+
+
+def test_other_groups_matter_to_the_batch_rule_alone():
+    for name, rule in CREDIT.items():
+        assert (rule([SCORES, [0.0, 1.0]])[0] == pytest.approx(rule([SCORES])[0])) == (name != "batch")

@@ -1,0 +1,278 @@
+import math
+from copy import deepcopy
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+
+from etude.adapters import LoRA, add_lora
+from etude.errors import UserError
+from etude.learn.example import Example, demonstration
+from etude.learn.learner import BatchSize, Learner, Optimiser, Stream
+from etude.learn.losses import POLICY_LOSSES, kl, negative_log_likelihood
+
+PLAIN = Optimiser(learning_rate=1e-2, max_gradient_norm=1e9)
+IMITATE = Stream("imitate", negative_log_likelihood)
+ANCHOR = Stream("anchor", kl, coefficient=0.3)
+GROUPS = [(7, [3, 1, 8]), (2, [5, 5]), (12, [2, 2, 9])]
+
+
+def policy_stream(loss="clipped", **options):
+    return Stream("policy", partial(POLICY_LOSSES[loss], clip_low=0.2, clip_high=0.28), **options)
+
+
+def random_examples(model, groups=GROUPS, seed=0, zero_credit_groups=()):
+    """Examples in all three streams, with behaviour and reference log-probs near the model's."""
+    generator = torch.Generator().manual_seed(seed)
+    examples = []
+    for number, (prompt_length, lengths) in enumerate(groups):
+        prompt = torch.randint(4, 260, (prompt_length,), generator=generator).tolist()
+        for n in lengths:
+            credit = float(torch.randn(1, generator=generator)) * (number not in zero_credit_groups)
+            completion = torch.randint(4, 260, (n,), generator=generator).tolist()
+            weights = tuple(torch.rand(n, generator=generator).tolist())
+            examples.append(
+                Example(tuple(prompt), tuple(completion), policy=(credit,) * n, imitate=weights, anchor=weights, behaviour_logprobs=weights)
+            )
+    logprobs = Learner(model, PLAIN, []).logprobs(examples)
+
+    def near(values):
+        return tuple(value + 0.2 * float(torch.randn(1, generator=generator)) for value in values)
+
+    return [replace(e, behaviour_logprobs=near(p), reference_logprobs=near(p)) for e, p in zip(examples, logprobs, strict=True)]
+
+
+def gradients(model, examples, streams, size=None, **options):
+    """The gradient of every parameter that `update` would use, and its metrics; the weights stay as they are."""
+    learner = Learner(model, PLAIN, streams, **options)
+    learner._step = dict
+    model.zero_grad()
+    metrics = learner.update(examples, size)
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}, metrics
+
+
+def weights_of(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def assert_close(found, expected, tolerance=1e-5):
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.allclose(found[name], value, atol=tolerance * max(1.0, value.abs().max().item())), name
+
+
+@pytest.mark.parametrize("aggregation", ["token", "sequence", "constant"])
+@pytest.mark.parametrize("loss", POLICY_LOSSES)
+def test_cutting_into_micro_batches_changes_nothing(llama, loss, aggregation):
+    examples = random_examples(llama)
+    streams = [policy_stream(loss, aggregation=aggregation, constant_tokens=10), IMITATE, ANCHOR]
+    whole, metrics = gradients(llama, examples, streams, batch_tokens=10_000)
+    for batch_tokens in (1, 25, 60):
+        cut, cut_metrics = gradients(llama, examples, streams, batch_tokens=batch_tokens)
+        assert_close(cut, whole)
+        assert cut_metrics == pytest.approx(metrics, rel=1e-4, abs=1e-6)
+    assert_close(gradients(llama, examples, streams, batch_tokens=10_000, shares_prompts=False)[0], whole)
+
+
+def test_updated_weights_do_not_depend_on_micro_batches(model_of):
+    results = []
+    for options in ({"batch_tokens": 10_000}, {"batch_tokens": 1}, {"batch_tokens": 40, "shares_prompts": False}):
+        model = model_of("llama")
+        learner = Learner(model, Optimiser(learning_rate=1e-3), [policy_stream(), ANCHOR], **options)
+        examples = random_examples(model)
+        for _ in range(3):
+            learner.update(examples)
+        results.append(weights_of(model))
+    assert_close(results[1], results[0], 1e-4)
+    assert_close(results[2], results[0], 1e-4)
+
+
+def test_the_order_of_examples_changes_nothing(llama):
+    examples, streams = random_examples(llama), [policy_stream("sequence"), IMITATE]
+    assert_close(gradients(llama, examples[::-1], streams)[0], gradients(llama, examples, streams)[0])
+
+
+@pytest.mark.parametrize("aggregation", ["token", "sequence", "constant"])
+@pytest.mark.parametrize("loss", POLICY_LOSSES)
+def test_dropping_groups_without_credit_changes_nothing(llama, loss, aggregation):
+    examples = random_examples(llama, zero_credit_groups=[1])
+    kept = [example for example in examples if any(example.policy)]
+    assert len(kept) == len(examples) - 2
+    streams = [policy_stream(loss, aggregation=aggregation, constant_tokens=10)]
+    whole, _ = gradients(llama, examples, streams)
+    assert_close(gradients(llama, kept, streams, size=BatchSize.of(examples))[0], whole)
+
+
+def test_three_streams_at_once_are_the_sum_of_single_ones(llama):
+    examples = random_examples(llama)
+    streams = [policy_stream(coefficient=0.7), replace(IMITATE, coefficient=0.2, aggregation="sequence"), ANCHOR]
+    together, metrics = gradients(llama, examples, streams)
+    singles = [gradients(llama, examples, [stream]) for stream in streams]
+    assert_close(together, {name: sum(single[name] for single, _ in singles) for name in together})
+    for stream, (_, single) in zip(streams, singles, strict=True):
+        assert metrics[f"{stream.name}_loss"] == pytest.approx(single[f"{stream.name}_loss"], rel=1e-5)
+
+
+def test_examples_enter_only_the_streams_that_they_have_weights_for(llama):
+    examples = random_examples(llama)
+    mixed = [replace(e, policy=None) if i % 2 else replace(e, imitate=None, anchor=None) for i, e in enumerate(examples)]
+    size, streams = BatchSize.of(examples), [policy_stream(), IMITATE, ANCHOR]
+    together, _ = gradients(llama, mixed, streams)
+    evens, _ = gradients(llama, mixed[::2], [policy_stream()], size=size)
+    odds, _ = gradients(llama, mixed[1::2], [IMITATE, ANCHOR], size=size)
+    assert_close(together, {name: evens[name] + odds[name] for name in together})
+
+
+def test_an_anchor_of_coefficient_zero_changes_nothing(llama):
+    examples = random_examples(llama)
+    without, _ = gradients(llama, examples, [policy_stream()])
+    assert_close(gradients(llama, examples, [policy_stream(), replace(ANCHOR, coefficient=0.0)])[0], without, 1e-9)
+
+
+def test_an_anchor_at_the_reference_has_no_gradient(llama):
+    learner = Learner(llama, PLAIN, [ANCHOR])
+    examples = random_examples(llama)
+    examples = [replace(e, reference_logprobs=values) for e, values in zip(examples, learner.logprobs(examples), strict=True)]
+    found, metrics = gradients(llama, examples, [ANCHOR])
+    assert max(value.abs().max().item() for value in found.values()) < 1e-5
+    assert metrics["anchor_loss"] == pytest.approx(0, abs=1e-6)
+
+
+def test_an_anchor_without_a_reference_is_refused(llama):
+    examples = [replace(example, reference_logprobs=None) for example in random_examples(llama)]
+    with pytest.raises(ValueError, match="anchor stream needs reference_logprobs"):
+        gradients(llama, examples, [ANCHOR])
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral-window"])
+def test_imitation_is_transformers_own_loss(model_of, family):
+    model = model_of(family)
+    examples = [demonstration(e.prompt, e.completion) for e in random_examples(model)]
+    found, metrics = gradients(model, examples, [IMITATE])
+    width = max(len(e.prompt) + len(e.completion) for e in examples)
+    tokens_BT, labels_BT = torch.zeros(2, len(examples), width, dtype=torch.long).unbind(0)
+    mask_BT, labels_BT = torch.zeros_like(tokens_BT), labels_BT - 100
+    for row, example in enumerate(examples):
+        line = torch.tensor([*example.prompt, *example.completion])
+        tokens_BT[row, : len(line)], mask_BT[row, : len(line)] = line, 1
+        labels_BT[row, len(example.prompt) : len(line)] = line[len(example.prompt) :]
+    model.zero_grad()
+    loss = model(input_ids=tokens_BT, attention_mask=mask_BT, labels=labels_BT).loss
+    loss.backward()
+    assert metrics["imitate_loss"] == pytest.approx(loss.item(), rel=1e-5)
+    assert_close(found, {name: p.grad for name, p in model.named_parameters()})
+
+
+def test_an_empty_update_changes_nothing(llama):
+    learner, before = Learner(llama, PLAIN, [IMITATE]), weights_of(llama)
+    assert learner.update([]) == {}
+    assert learner.updates == 0 and not llama.training
+    assert all(torch.equal(value, before[name]) for name, value in llama.state_dict().items())
+
+
+@pytest.mark.parametrize("lora", [LoRA(), LoRA(rank=2)], ids=["all weights", "adapters"])
+def test_a_saved_learner_goes_on_to_the_same_weights(model_of, lora):
+    def fresh():
+        model = add_lora(model_of("llama"), lora, seed=3)
+        return model, Learner(model, Optimiser(learning_rate=1e-2, warmup_steps=4, decay_steps=9), [IMITATE, ANCHOR])
+
+    model, learner = fresh()
+    examples = random_examples(model)
+    for _ in range(2):
+        learner.update(examples)
+    saved_weights, saved_state = weights_of(model), {name: value.clone() for name, value in learner.state().items()}
+    for _ in range(3):
+        learner.update(examples)
+
+    other, resumed = fresh()
+    other.load_state_dict(saved_weights)
+    resumed.load(saved_state)
+    for _ in range(3):
+        resumed.update(examples)
+    assert resumed.updates == learner.updates == 5
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in other.state_dict().items())
+
+
+def test_the_reference_of_a_model_with_adapters_is_its_base(model_of):
+    base, model = model_of("llama"), add_lora(model_of("llama"), LoRA(rank=2), seed=0)
+    examples = random_examples(base)
+    learner = Learner(model, PLAIN, [IMITATE])
+    expected = Learner(base, PLAIN, []).logprobs(examples)
+    learner.update(examples)
+    moved, reference = learner.logprobs(examples), learner.logprobs(examples, reference=True)
+    for a, b, c in zip(expected, reference, moved, strict=True):
+        assert b == pytest.approx(a, abs=1e-5) and c != pytest.approx(a, abs=1e-3)
+    assert [e.reference_logprobs for e in learner.with_reference(examples)] == reference
+
+
+def test_the_reference_may_be_a_frozen_model_of_its_own(model_of):
+    model, frozen = model_of("llama"), model_of("llama", seed=1)
+    learner = Learner(model, PLAIN, [IMITATE], reference=frozen)
+    examples = random_examples(model)
+    expected = Learner(frozen, PLAIN, []).logprobs(examples)
+    learner.update(examples)
+    assert learner.logprobs(examples, reference=True) == expected != learner.logprobs(examples)
+
+
+def test_adapters_alone_are_trained(model_of):
+    model = add_lora(model_of("llama"), LoRA(rank=2), seed=0)
+    before = weights_of(model)
+    Learner(model, PLAIN, [IMITATE]).update(random_examples(model))
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed and all(".lora_" in name for name in changed)
+
+
+def test_the_learning_rate_follows_its_schedule():
+    optimiser = Optimiser(learning_rate=0.4, warmup_steps=4, decay_steps=8)
+    expected = [0.25, 0.5 * 7 / 8, 0.75 * 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8, 0, 0]
+    assert [optimiser.rate(step) for step in range(10)] == pytest.approx([0.4 * x for x in expected])
+    assert [Optimiser(learning_rate=0.4).rate(step) for step in (0, 5, 500)] == [0.4] * 3
+    assert [Optimiser(learning_rate=0.4, warmup_steps=2).rate(step) for step in (0, 1, 2)] == [0.2, 0.4, 0.4]
+
+
+def test_an_update_uses_the_rate_of_its_step_and_one_step_of_adam(llama):
+    optimiser = Optimiser(learning_rate=1e-3, warmup_steps=4)
+    learner, before = Learner(llama, optimiser, [IMITATE]), weights_of(llama)
+    metrics = learner.update(random_examples(llama))
+    assert metrics["learning_rate"] == 1e-3 / 4
+    moved = max((value - before[name]).abs().max().item() for name, value in llama.state_dict().items())
+    assert moved == pytest.approx(1e-3 / 4, rel=1e-2)  # Adam's first step is the rate times the gradient's sign
+
+
+def test_a_large_gradient_is_scaled_down(llama):
+    seen, learner = [], Learner(llama, Optimiser(max_gradient_norm=0.01), [IMITATE])
+    learner._adam.register_step_pre_hook(lambda *_: seen.append(math.sqrt(sum((p.grad**2).sum().item() for p in llama.parameters()))))
+    metrics = learner.update(random_examples(llama))
+    assert metrics["gradient_norm"] > 0.1 and seen == [pytest.approx(0.01, rel=1e-3)]
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_and_leaves_the_weights(llama):
+    learner = Learner(llama, PLAIN, [IMITATE])
+    examples = random_examples(llama)
+    learner.update(examples)
+    before, state = weights_of(llama), deepcopy(learner.state())
+    broken = [replace(examples[0], imitate=(math.inf,) * len(examples[0].completion)), *examples[1:]]
+    with pytest.raises(UserError, match=r"not finite at update 2 \(learning rate 0.01\)"):
+        learner.update(broken)
+    assert all(torch.equal(value, before[name]) for name, value in llama.state_dict().items())
+    assert all(torch.equal(value, state[name]) for name, value in learner.state().items())
+    assert not llama.training and all(p.grad is None for p in llama.parameters())
+
+
+def test_half_precision_stays_near_and_keeps_float32_weights(llama):
+    examples, streams = random_examples(llama), [policy_stream(), IMITATE]
+    full, _ = gradients(llama, examples, streams)
+    half, _ = gradients(llama, examples, streams, dtype=torch.bfloat16)
+    assert {value.dtype for value in half.values()} == {torch.float32}
+    flat = [torch.cat([value.flatten() for value in found.values()]) for found in (full, half)]
+    assert torch.cosine_similarity(*flat, dim=0) > 0.99
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"learning_rate": 0}, "learning_rate must be positive, got 0"), ({"max_gradient_norm": -1}, "max_gradient_norm must be positive")],
+)
+def test_optimiser_options_outside_their_range_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        Optimiser(**options)

@@ -1,0 +1,133 @@
+from functools import partial
+from math import exp, log
+
+import pytest
+import torch
+
+from etude.learn.logprobs import Outputs
+from etude.learn.losses import POLICY_LOSSES, kl, negative_log_likelihood
+from etude.learn.losses.policy import capped, clipped, sequence
+from etude.learn.losses.tokens import Tokens, shares
+
+CLIP = {"clip_low": 0.2, "clip_high": 0.3}
+
+
+def evaluate(loss, logprobs, weights, behaviour=None, reference=None, share=1.0, sequences=None):
+    """Value, gradient for the log-probs, and metrics."""
+    logprobs_N = torch.tensor(logprobs, dtype=torch.float64, requires_grad=True)
+    n = len(logprobs)
+    tokens = Tokens(
+        weights_N=torch.tensor(weights, dtype=torch.float64),
+        shares_N=torch.full((n,), share, dtype=torch.float64),
+        sequence_N=torch.tensor(sequences or [0] * n),
+        behaviour_N=torch.tensor(behaviour or [0.0] * n, dtype=torch.float64),
+        reference_N=torch.tensor(reference or [0.0] * n, dtype=torch.float64),
+    )
+    value, metrics = loss(Outputs(logprobs_N, torch.zeros(n)), tokens)
+    value.backward()
+    return value.item(), logprobs_N.grad.tolist(), metrics
+
+
+def with_ratios(*ratios):
+    """Log-probs and behaviour log-probs that have these ratios."""
+    behaviour = [-1.0, -0.5, -2.0][: len(ratios)]
+    return [b + log(r) for b, r in zip(behaviour, ratios, strict=True)], behaviour
+
+
+def test_clipped_by_hand():
+    logprobs, behaviour = with_ratios(1.1, 1.5, 0.5)
+    value, gradient, metrics = evaluate(partial(clipped, **CLIP), logprobs, [2.0, 1.0, -1.0], behaviour, share=0.5)
+    assert value == pytest.approx(-0.5 * (1.1 * 2 + 1.3 * 1 + 0.8 * -1))
+    assert gradient == pytest.approx([-0.5 * 1.1 * 2, 0, 0])
+    assert metrics["clip_share"].item() == pytest.approx(2 / 3)
+
+
+def test_clipped_never_holds_back_a_correction():
+    logprobs, behaviour = with_ratios(0.5, 1.5)
+    value, gradient, metrics = evaluate(partial(clipped, **CLIP), logprobs, [1.0, -1.0], behaviour)
+    assert value == pytest.approx(-(0.5 - 1.5))
+    assert gradient == pytest.approx([-0.5, 1.5])
+    assert metrics["clip_share"].item() == 0
+
+
+def test_the_clip_is_asymmetric():
+    for ratio, weight, passes in ((1.29, 1.0, True), (1.31, 1.0, False), (0.81, -1.0, True), (0.79, -1.0, False)):
+        logprobs, behaviour = with_ratios(ratio)
+        _, (gradient,), _ = evaluate(partial(clipped, **CLIP), logprobs, [weight], behaviour)
+        assert gradient == pytest.approx(-ratio * weight if passes else 0)
+
+
+def test_sequence_by_hand():
+    logprobs, behaviour = with_ratios(1.2, 0.9, 2.0)
+    mean = (1.2 * 0.9) ** 0.5
+    value, gradient, metrics = evaluate(partial(sequence, **CLIP), logprobs, [1.0, 1.0, -1.0], behaviour, sequences=[0, 0, 1])
+    assert value == pytest.approx(-(mean + mean - 2.0))
+    assert gradient == pytest.approx([-mean, -mean, 2.0])
+    assert metrics["clip_share"].item() == 0
+
+
+def test_sequence_clips_a_sequence_as_a_whole():
+    logprobs, behaviour = with_ratios(3.0, 0.9, 0.5)
+    value, gradient, metrics = evaluate(partial(sequence, **CLIP), logprobs, [1.0, 1.0, 1.0], behaviour, sequences=[0, 0, 1])
+    assert value == pytest.approx(-(1.3 + 1.3 + 0.5))
+    assert gradient == pytest.approx([0, 0, -0.5])
+    assert metrics["clip_share"].item() == pytest.approx(2 / 3)
+
+
+def test_capped_by_hand():
+    logprobs, behaviour = with_ratios(1.1, 5.0, 0.01)
+    value, gradient, metrics = evaluate(partial(capped, **CLIP), logprobs, [2.0, 1.0, -1.0], behaviour)
+    weights = [1.1 * 2, 1.3, -0.01]
+    assert value == pytest.approx(-sum(w * p for w, p in zip(weights, logprobs, strict=True)))
+    assert gradient == pytest.approx([-w for w in weights])
+    assert metrics["clip_share"].item() == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("loss", POLICY_LOSSES.values(), ids=POLICY_LOSSES)
+def test_on_the_behaviour_policy_every_policy_loss_has_reinforces_gradient(loss):
+    logprobs, weights = [-0.3, -1.2, -2.5, -0.1], [1.0, 1.0, -0.5, -0.5]
+    _, gradient, metrics = evaluate(partial(loss, **CLIP), logprobs, weights, logprobs, share=0.25, sequences=[0, 0, 1, 1])
+    assert gradient == pytest.approx([-0.25 * w for w in weights])
+    assert metrics["clip_share"].item() == 0
+
+
+@pytest.mark.parametrize("loss", POLICY_LOSSES.values(), ids=POLICY_LOSSES)
+def test_no_credit_means_no_gradient(loss):
+    value, gradient, _ = evaluate(partial(loss, **CLIP), [-0.3, -1.2], [0.0, 0.0], [-0.1, -1.5])
+    assert value == 0 and gradient == pytest.approx([0, 0])
+
+
+def test_imitation_by_hand():
+    value, gradient, _ = evaluate(negative_log_likelihood, [-1.0, -2.0, -0.5], [1.0, 1.0, 0.0], share=0.5)
+    assert value == pytest.approx(1.5)
+    assert gradient == pytest.approx([-0.5, -0.5, 0])
+
+
+def test_kl_by_hand():
+    value, gradient, metrics = evaluate(kl, [-1.0, -2.0, -0.5], [1.0, 2.0, 0.0], reference=[-1.5, -1.0, -3.0], share=0.5)
+    terms = [exp(d) - d - 1 for d in (-0.5, 1.0, -2.5)]
+    assert value == pytest.approx(0.5 * (terms[0] + 2 * terms[1]))
+    assert gradient == pytest.approx([0.5 * (1 - exp(-0.5)), 0.5 * 2 * (1 - exp(1.0)), 0])
+    assert metrics["kl_reference"].item() == pytest.approx(sum(terms) / 3)
+
+
+def test_kl_is_never_negative_and_vanishes_at_the_reference():
+    logprobs = torch.randn(100, generator=torch.Generator().manual_seed(0), dtype=torch.float64).tolist()
+    for shift in (-3.0, -0.01, 0.0, 0.01, 3.0):
+        value, gradient, _ = evaluate(kl, logprobs, [1.0] * 100, reference=[p + shift for p in logprobs])
+        assert value >= 0
+        if shift == 0:
+            assert value == 0 and gradient == [0.0] * 100
+
+
+def test_kl_is_unbiased_on_the_policys_own_tokens():
+    policy_V, reference_V = torch.randn(2, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64).log_softmax(-1)
+    exact = (policy_V.exp() * (policy_V - reference_V)).sum().item()
+    value, _, _ = evaluate(kl, policy_V.tolist(), policy_V.exp().tolist(), reference=reference_V.tolist())
+    assert value == pytest.approx(exact)
+
+
+def test_shares_by_hand():
+    assert shares([2, 8], "token", constant_tokens=1, sequences=4, tokens=20) == [1 / 20, 1 / 20]
+    assert shares([2, 8], "sequence", constant_tokens=1, sequences=4, tokens=20) == [1 / 8, 1 / 32]
+    assert shares([2, 8], "constant", constant_tokens=16, sequences=4, tokens=20) == [1 / 64, 1 / 64]

@@ -1,0 +1,82 @@
+import pytest
+
+from etude.errors import UserError
+from etude.feedback.verdict import Verdict
+from etude.tasks.functions import as_verdict, load_function
+from etude.tasks.sources import TaskSource, load_tasks
+
+GENERATOR = """
+from etude.tasks.task import Task
+def rows(split, n, seed):
+    for i in range(1000):
+        yield {"question": f"{split} {seed} {i}", "answer": i}
+def tasks(split, n, seed):
+    return [Task("a", "b", origin="mine")]
+def wrong(split, n, seed):
+    return [1]
+def broken(split, n, seed):
+    raise KeyError("oh")
+def nothing(split, n, seed):
+    return []
+constant = 3
+"""
+
+
+@pytest.fixture
+def user_file(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(GENERATOR)
+    return path
+
+
+def test_a_function_is_loaded_from_a_file_or_a_module(user_file):
+    assert len(list(load_function(f"{user_file}:tasks")("train", 1, 0))) == 1
+    assert load_function("json:loads")("[1]") == [1]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("{folder}/mine.py:row", "unknown function in .*mine.py 'row': did you mean 'rows'"),
+        ("{folder}/mine.py:constant", "mine.py:constant must be a function, got int"),
+        ("{folder}/mnie.py:rows", r"mnie.py' is missing: did you mean 'mine.py'"),
+        ("{folder}/nowhere/other.py:rows", "is missing: no such file"),
+        ("mine.py", "a function is named file.py:function"),
+        ("no_such_module:rows", "module 'no_such_module' cannot be imported"),
+    ],
+)
+def test_a_function_that_is_not_there_is_told_of(user_file, name, message):
+    with pytest.raises(UserError, match=message):
+        load_function(name.format(folder=user_file.parent))
+
+
+def test_a_file_that_does_not_run_is_told_of(tmp_path):
+    (tmp_path / "bad.py").write_text("def f(:")
+    with pytest.raises(UserError, match=r"bad\.py does not run: SyntaxError"):
+        load_function(f"{tmp_path / 'bad.py'}:f")
+
+
+def test_a_generator_gives_dictionaries_or_tasks(user_file):
+    tasks = load_tasks(TaskSource(function=f"{user_file}:rows"), split="test", n=5, seed=7)
+    assert [task.prompt for task in tasks] == [f"test 7 {i}" for i in range(5)]
+    assert tasks[0].verifier == "numeric" and tasks[0].origin.endswith("mine.py:rows[0]")
+    assert load_tasks(TaskSource(function=f"{user_file}:tasks"), split="test", n=None, seed=7)[0].origin == "mine"
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [("wrong", "must yield Task or dict, got int"), ("broken", "raised KeyError: 'oh'"), ("nothing", "gave no tasks for split 'test'")],
+)
+def test_a_generator_that_fails_is_told_of(user_file, function, message):
+    with pytest.raises(UserError, match=message):
+        load_tasks(TaskSource(function=f"{user_file}:{function}"), split="test", n=None, seed=0)
+
+
+def test_a_verifier_may_return_a_verdict_a_number_a_bool_or_none():
+    assert as_verdict(Verdict(0.5)).score == 0.5
+    assert [as_verdict(result).score for result in (0.25, 1, True, False, None)] == [0.25, 1.0, 1.0, 0.0, None]
+    with pytest.raises(TypeError, match="got str"):
+        as_verdict("1.0")
+    for wrong in (2.0, float("nan")):
+        with pytest.raises(ValueError, match="score must be in"):
+            as_verdict(wrong)

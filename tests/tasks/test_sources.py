@@ -1,0 +1,209 @@
+import builtins
+import csv
+import json
+
+import pytest
+
+from etude.errors import UserError
+from etude.tasks import TaskSource, load_tasks
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def load(path, n=None, seed=0, data=None, **settings):
+    return load_tasks(TaskSource(path=[path], **settings), split="train", n=n, seed=seed, data=data)
+
+
+def test_word_problems_are_worked_by_their_steps(tmp_path):
+    path = write(tmp_path / "a.jsonl", [{"question": "How many?", "answer": "12", "steps": ["3 * 4 = 12"]}])
+    (task,) = load(path)
+    assert (task.answer, task.verifier, task.worked) == ("12", "numeric", "3 * 4 = 12\nThe answer is 12.")
+    assert task.origin == "a.jsonl:1"
+
+
+def test_svamp_joins_body_and_question(tmp_path):
+    rows = [
+        {"Body": "Dan had 3 pens", "Question": "How many?", "Answer": 51.0},
+        {"Body": "He left.", "Question": "How many?", "Answer": 2.5},
+    ]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    tasks = load(str(tmp_path / "a.json"))
+    assert [task.prompt for task in tasks] == ["Dan had 3 pens. How many?", "He left. How many?"]
+    assert [task.answer for task in tasks] == ["51", "2.5"]
+
+
+def test_gsm8k_loses_its_marks(tmp_path):
+    path = write(tmp_path / "a.jsonl", [{"question": "How many?", "answer": "She has 5*400=<<5*400=2000>>2000.\n#### 2,000"}])
+    (task,) = load(path)
+    assert (task.answer, task.worked) == ("2000", "She has 5*400=2000.\nThe answer is 2000.")
+
+
+@pytest.mark.parametrize(("answer", "letter"), [(1, "B"), ("B", "B"), ("a pear", "B"), (0, "A")])
+def test_a_multiple_choice_task_shows_lettered_choices(tmp_path, answer, letter):
+    path = write(tmp_path / "a.jsonl", [{"q": "Which is a fruit?", "options": ["a stone", "a pear"], "a": answer}])
+    (task,) = load(path, columns={"question": "q", "choices": "options", "answer": "a"})
+    assert task.prompt == "Which is a fruit?\nA. a stone\nB. a pear"
+    assert (task.answer, task.verifier, task.metadata) == (letter, "choice", {"choices": ["a stone", "a pear"]})
+
+
+def test_choices_may_have_labels_of_their_own(tmp_path):
+    choices = {"text": ["a stone", "a pear"], "label": ["1", "2"]}
+    path = write(tmp_path / "a.jsonl", [{"question": "Which is a fruit?", "choices": choices, "answerKey": "2"}])
+    assert load(path, columns={"answer": "answerKey"})[0].answer == "B"
+
+
+def test_messages_and_own_verifiers_and_other_columns_are_kept(tmp_path):
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Capital of France?"}]
+    path = write(
+        tmp_path / "a.jsonl", [{"messages": messages, "answer": "Paris", "level": 3}, {"prompt": "2?", "answer": 2, "verifier": "math"}]
+    )
+    chat, plain = load(path)
+    assert chat.prompt == tuple(messages) and chat.question == "Capital of France?"
+    assert (chat.verifier, chat.metadata) == ("exact", {"level": 3})
+    assert (plain.verifier, plain.answer) == ("math", "2")
+
+
+def test_csv_is_read_with_mapped_columns_and_another_wording(tmp_path):
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["text", "gold", "unit"], ["How far,\nin all?", "3", "km"]])
+    (task,) = load(
+        str(tmp_path / "a.csv"), columns={"answer": "gold"}, question="{text} (in {unit})", worked_format="The answer is {answer}."
+    )
+    assert (task.prompt, task.answer, task.worked) == ("How far,\nin all? (in km)", "3", "The answer is 3.")
+
+
+def test_a_relative_path_is_looked_up_here_and_then_in_the_data_folder(tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "here").mkdir()
+    write(tmp_path / "data" / "train.jsonl", [{"question": "data", "answer": "1"}])
+    monkeypatch.chdir(tmp_path / "here")
+    assert load("{split}.jsonl", data=tmp_path / "data")[0].prompt == "data"
+    write(tmp_path / "here" / "train.jsonl", [{"question": "here", "answer": "1"}])
+    assert load("{split}.jsonl", data=tmp_path / "data")[0].prompt == "here"
+
+
+def test_n_tasks_are_picked_by_seed_in_their_order(tmp_path):
+    path = write(tmp_path / "a.jsonl", [{"question": str(i), "answer": str(i)} for i in range(50)])
+    first, again, other = (load(path, n=10, seed=seed) for seed in (0, 0, 1))
+    assert first == again and first != other
+    numbers = [int(task.prompt) for task in first]
+    assert numbers == sorted(numbers) and len(set(numbers)) == 10
+    with pytest.raises(UserError, match="n=51 tasks were asked for, the source has 50"):
+        load(path, n=51)
+    with pytest.raises(UserError, match="n must be at least 1"):
+        load(path, n=0)
+
+
+BROKEN = [
+    ("a.jsonl", '{"question": "a", "answer": "1"}\n{"question": ', r"a\.jsonl:2: not JSON"),
+    ("a.jsonl", "[1, 2]\n", r"a\.jsonl:1: a row must be an object"),
+    ("a.jsonl", "\n", r"a\.jsonl has no rows"),
+    ("a.json", "[{]", r"a\.json: not JSON"),
+    ("a.json", "3", r"a\.json must be a JSON array"),
+    ("a.csv", "question,answer\na,1,2\n", r"a\.csv:2: 3 values for 2 columns \(question, answer\)"),
+    ("a.csv", "question,answer\na\n", r"a\.csv:2: 1 values for 2 columns"),
+    ("a.txt", "question", r"a\.txt must end in one of \.jsonl"),
+    ("a.jsonl", '{"ask": "a", "gold": "1"}', r"a\.jsonl:1: no question\. The columns are ask, gold; say which is which"),
+    (
+        "a.jsonl",
+        '{"question": "a", "answer": "x", "verifier": "numeric"}',
+        r"a\.jsonl:1: the numeric verifier cannot read the answer: no number",
+    ),
+    ("a.jsonl", '{"question": "a", "answer": "C", "choices": ["x", "y"]}', r"a\.jsonl:1: answer 'C' is no choice: give a letter A-B"),
+    ("a.jsonl", '{"question": "a", "answer": "A", "choices": ["x"]}', r"a\.jsonl:1: choices must be a list of 2 to 26 texts"),
+    ("a.jsonl", '{"messages": [{"role": "assistant", "content": "a"}]}', r"a\.jsonl:1: messages must be a list"),
+    ("a.jsonl", '{"question": "a", "answer": "1", "verifier": "numerc"}', "unknown verifier 'numerc': did you mean 'numeric'"),
+    ("a.jsonl", '{"question": "\\ud800", "answer": "1"}', r"a\.jsonl:1: the question is not valid Unicode"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "message"), BROKEN)
+def test_a_broken_file_is_told_of_in_one_sentence(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=message):
+        load(str(tmp_path / name))
+
+
+def test_bytes_that_are_no_text_are_told_of(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b'{"question": "\xff"}')
+    with pytest.raises(UserError, match=r"a\.jsonl is not UTF-8 text"):
+        load(str(tmp_path / "a.jsonl"))
+
+
+def test_a_missing_file_is_told_of_with_the_nearest_name(tmp_path):
+    write(tmp_path / "train.jsonl", [{"question": "a", "answer": "1"}])
+    with pytest.raises(UserError, match=r"path '.*trian\.jsonl' is not a file .* Did you mean 'train\.jsonl'"):
+        load(str(tmp_path / "trian.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "exactly one of path, family, dataset and function, got none"),
+        ({"family": "gcd", "dataset": "x"}, "got family and dataset"),
+        ({"dataset": "x", "parameters": {"a": 1}}, "parameters belongs to family and has no effect on dataset"),
+        ({"family": "gcd", "dataset_split": "test"}, "dataset_split belongs to dataset"),
+        ({"family": "gcd", "columns": {"question": "a"}}, "columns has no effect on family"),
+    ],
+)
+def test_a_setting_without_effect_is_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        TaskSource(**settings)
+
+
+def test_unknown_names_in_columns_are_refused(tmp_path):
+    path = write(tmp_path / "a.jsonl", [{"question": "a", "answer": "1"}])
+    with pytest.raises(UserError, match="unknown name in columns 'qestion': did you mean 'question'"):
+        load(path, columns={"qestion": "question"})
+    with pytest.raises(UserError, match=r"unknown column \(columns.answer\) in a.jsonl:1 'anwser': did you mean 'answer'"):
+        load(path, columns={"answer": "anwser"})
+    with pytest.raises(UserError, match="is not a format string"):
+        load(path, question="{question} {")
+
+
+def test_a_family_without_n_is_refused():
+    with pytest.raises(UserError, match="family 'gcd' has no end: say how many tasks with n"):
+        load_tasks(TaskSource(family="gcd"), split="train", n=None, seed=0)
+
+
+def test_a_hub_data_set_is_read_by_the_datasets_library(monkeypatch):
+    import datasets
+
+    asked = []
+
+    def load_dataset(*arguments, **options):
+        asked.append((arguments, options))
+        return [{"question": "a", "answer": "1"}]
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    source = TaskSource(dataset="some/set", dataset_name="main", dataset_split="validation")
+    (task,) = load_tasks(source, split="test", n=None, seed=0)
+    assert asked == [(("some/set", "main"), {"split": "validation"})]
+    assert task.origin == "some/set/validation[0]"
+
+
+def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch):
+    import datasets
+
+    def load_dataset(*arguments, **options):
+        raise ConnectionError("no route\nand a page more")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    with pytest.raises(UserError, match=r"dataset 'some/set' .* cannot be loaded: no route\. Without a network") as caught:
+        load_tasks(TaskSource(dataset="some/set"), split="test", n=None, seed=0)
+    assert "\n" not in str(caught.value)
+
+
+def test_loading_a_file_imports_neither_hub_nor_families(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.jsonl", [{"question": "a", "answer": "1"}])
+    real = builtins.__import__
+
+    def refuse(name, *arguments, **options):
+        assert name.split(".")[0] not in ("datasets", "reasoning_gym", "torch"), name
+        return real(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    assert len(load(path)) == 1

