@@ -37,7 +37,8 @@ def add_lora(model: Any, lora: LoRA, seed: int) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed % 2**63)
         alpha = lora.alpha if lora.alpha is not None else 2 * lora.rank
-        return get_peft_model(model, LoraConfig(r=lora.rank, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM"))
+        config = LoraConfig(r=lora.rank, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM")  # type: ignore[arg-type]
+        return get_peft_model(model, config)  # peft's annotation says int; its scaling divides any number
 
 
 def adapters_off(model: Any) -> AbstractContextManager[Any]:
@@ -45,10 +46,19 @@ def adapters_off(model: Any) -> AbstractContextManager[Any]:
     return model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()
 
 
+def base_of(model: Any) -> Any:
+    """The plain model inside one with adapters, or the model itself."""
+    return model.get_base_model() if has_adapters(model) else model
+
+
+def has_adapters(model: Any) -> bool:
+    return hasattr(model, "get_base_model")
+
+
 @torch.no_grad()
 def merged_weights(model: Any) -> dict[str, torch.Tensor]:
     """The state dict of the plain model that `model` stands for; weights with adapters are new tensors, the rest are the model's own."""
-    if not hasattr(model, "get_base_model"):
+    if not has_adapters(model):
         return model.state_dict()
     base = model.get_base_model()
     weights = {name.replace(".base_layer.", "."): value for name, value in base.state_dict().items() if ".lora_" not in name}

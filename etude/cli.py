@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,13 @@ USAGE = """etude: language models get better by practising
   etude COMMAND --help                            every setting of a command
 """
 
-COMMON = """common options
-  --run DIR      the run folder (default runs/NAME)
-  --data DIR     the folder of data sets (default: the variable ETUDE_DATA)
-  --json FILE    write the result there too
-  --resume       go on with an unfinished run
-  --dry-run      print the resolved configuration and the tasks, and stop
-"""
+COMMON = {
+    "run": "--run DIR      the run folder (default runs/NAME)",
+    "data": "--data DIR     the folder of data sets (default: the variable ETUDE_DATA)",
+    "json": "--json FILE    write the result there too",
+    "resume": "--resume       go on with an unfinished run",
+    "dry_run": "--dry-run      print the resolved configuration and the tasks, and stop",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,41 +60,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _practice(arguments: list[str]) -> None:
-    from etude.configuration import find_configuration, parse, resolved, shipped
-    from etude.recipes.settings import PracticeSettings
+    from etude.configuration import find_configuration, resolved, shipped
+    from etude.recipes.settings import PracticeSettings, parse_practice
 
     names = ", ".join(shipped("practice"))
     if _wants_help(arguments):
-        return _help(f"etude practice NAME_OR_YAML [--key value ...]\n\nconfigurations that ship: {names}\n\n{COMMON}", PracticeSettings)
-    common, rest = _common(arguments)
-    if not rest or rest[0].startswith("--"):
-        raise UserError(f"practice needs a configuration: a YAML file or one of {names}")
-    path = find_configuration("practice", rest[0])
-    settings = parse(PracticeSettings, path, rest[1:])
-    if common["dry_run"]:
-        return _dry_run(settings, resolved(settings), path.stem, common["data"])
+        head = f"etude practice NAME_OR_YAML [--key value ...]\n\nconfigurations that ship: {names}"
+        return _help(f"{head}\n\n{_common_help()}", PracticeSettings)
+    common, rest = _common(arguments, *COMMON)
+    path = find_configuration("practice", _first(rest, f"practice needs a configuration: a YAML file or one of {names}"))
+    settings = parse_practice(path, rest[1:])
+    if common.dry_run:
+        return _dry_run(settings, resolved(settings), path.stem, common.data)
     from etude.recipes.practice import practice_named
     from etude.watching import Console
 
-    run = common["run"] or Path("runs") / path.stem
-    result = practice_named(settings, path.stem, run=run, data=common["data"], resume=common["resume"], watcher=Console())
-    _write_json(common["json"], result)
+    run = common.run or Path("runs") / path.stem
+    result = practice_named(settings, path.stem, run=run, data=common.data, resume=common.resume, watcher=Console())
+    _write_json(common.json, result)
 
 
 def _evaluate(arguments: list[str]) -> None:
     from etude.configuration import parse
     from etude.recipes.evaluate import EvaluateSettings, evaluate
 
+    options = ("data", "json")
     if _wants_help(arguments):
-        return _help(f"etude evaluate MODEL [--key value ...]\n\n{COMMON}", EvaluateSettings)
-    common, rest = _common(arguments)
-    if not rest or rest[0].startswith("--"):
-        raise UserError("evaluate needs a model: a bundled name, a folder, a .gguf file or a hub id")
-    settings = parse(EvaluateSettings, None, _lists(rest[1:]))
+        return _help(f"etude evaluate MODEL [--key value ...]\n\n{_common_help(*options)}", EvaluateSettings)
+    common, rest = _common(arguments, *options)
+    model = _first(rest, "evaluate needs a model: a bundled name, a folder, a .gguf file or a hub id")
+    settings = parse(EvaluateSettings, None, rest[1:])
     from etude.watching import Console
 
-    result = evaluate(rest[0], settings, data=common["data"], watcher=Console())
-    _write_json(common["json"], result)
+    result = evaluate(model, settings, data=common.data, watcher=Console())
+    _write_json(common.json, result)
 
 
 def _generate(arguments: list[str]) -> None:
@@ -101,16 +101,16 @@ def _generate(arguments: list[str]) -> None:
     from etude.recipes.generate import GenerateSettings, generate, prompts_from
 
     if _wants_help(arguments):
-        return _help("etude generate MODEL --prompt TEXT | --file FILE [--key value ...]\n", GenerateSettings)
-    common, rest = _common(arguments)
-    if not rest or rest[0].startswith("--"):
-        raise UserError("generate needs a model: a bundled name, a folder, a .gguf file or a hub id")
+        head = "etude generate MODEL --prompt TEXT | --file FILE [--key value ...]"
+        return _help(f"{head}\n\n{_common_help('json')}", GenerateSettings)
+    common, rest = _common(arguments, "json")
+    model = _first(rest, "generate needs a model: a bundled name, a folder, a .gguf file or a hub id")
     settings = parse(GenerateSettings, None, rest[1:])
-    rows = generate(rest[0], prompts_from(settings, sys.stdin), settings)
+    rows = generate(model, prompts_from(settings, sys.stdin), settings)
     for row in rows:
         for text in row["completions"]:
             print(text if len(rows) == 1 else json.dumps({"prompt": row["prompt"], "completion": text}, ensure_ascii=False))
-    _write_json(common["json"], rows)
+    _write_json(common.json, rows)
 
 
 def _report(arguments: list[str]) -> None:
@@ -148,19 +148,44 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 }
 
 
-def _common(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """The options that every command shares, and what is left."""
-    rest = list(arguments)
-    run, rest = _take(rest, "--run")
-    data, rest = _take(rest, "--data")
-    out, rest = _take(rest, "--json")
-    data = data or os.environ.get("ETUDE_DATA")
-    if data and not Path(data).is_dir():
-        raise UserError(f"--data {data}: no such folder")
-    flags = {flag.strip("-").replace("-", "_"): flag in rest for flag in ("--resume", "--dry-run")}
-    rest = [argument for argument in rest if argument not in ("--resume", "--dry-run")]
-    paths = {"run": run, "data": data, "json": out}
-    return {name: Path(value) if value else None for name, value in paths.items()} | flags, _lists(rest)
+@dataclass
+class _Common:
+    """The values of the common options."""
+
+    run: Path | None = None
+    data: Path | None = None
+    json: Path | None = None
+    resume: bool = False
+    dry_run: bool = False
+
+
+def _common(arguments: list[str], *names: str) -> tuple[_Common, list[str]]:
+    """The common options that a command takes, and what is left."""
+    common, rest = _Common(), list(arguments)
+    for name in names:
+        option = "--" + name.replace("_", "-")
+        if isinstance(getattr(common, name), bool):
+            setattr(common, name, option in rest)
+            rest = [argument for argument in rest if argument != option]
+            continue
+        value, rest = _take(rest, option)
+        setattr(common, name, Path(value) if value else None)
+    if "data" in names and common.data is None and os.environ.get("ETUDE_DATA"):
+        common.data = Path(os.environ["ETUDE_DATA"])
+    if common.data and not common.data.is_dir():
+        raise UserError(f"--data {common.data}: no such folder")
+    return common, rest
+
+
+def _common_help(*names: str) -> str:
+    return "common options\n" + "".join(f"  {text}\n" for name, text in COMMON.items() if not names or name in names)
+
+
+def _first(rest: Sequence[str], message: str) -> str:
+    """The word that a command begins with: a configuration or a model."""
+    if not rest or rest[0].startswith("--"):
+        raise UserError(message)
+    return rest[0]
 
 
 def _take(arguments: list[str], option: str) -> tuple[str | None, list[str]]:
@@ -181,28 +206,6 @@ def _take(arguments: list[str], option: str) -> tuple[str | None, list[str]]:
     return value, rest
 
 
-def _lists(arguments: Sequence[str]) -> list[str]:
-    """`--x.path A B` as one value, since these settings are lists: `--x.path=["A", "B"]`."""
-    rest: list[str] = []
-    queue = list(arguments)
-    while queue:
-        argument = queue.pop(0)
-        option, equals, first = argument.partition("=")
-        if option.startswith("--") and option.endswith(".path"):
-            values = [first] if equals else []
-            while not equals and queue and not queue[0].startswith("--"):
-                values.append(queue.pop(0))
-            if not values:
-                raise UserError(f"{option} needs one or more files")
-            if len(values) == 1 and values[0].startswith("["):
-                rest.append(f"{option}={values[0]}")
-            else:
-                rest.append(f"{option}={json.dumps(values)}")
-        else:
-            rest.append(argument)
-    return rest
-
-
 def _dry_run(settings: Any, values: dict[str, Any], name: str, data: Path | None) -> None:
     import yaml
 
@@ -220,10 +223,9 @@ def _wants_help(arguments: Sequence[str]) -> bool:
 
 
 def _help(head: str, kind: type[Any]) -> None:
-    from etude.configuration import parser_for
+    from etude.configuration import help_of
 
-    text = parser_for(kind).format_help()
-    print(head + "\n" + text[text.find("options:") :])
+    print(head + "\n" + help_of(kind))
 
 
 def _write_json(path: Path | None, value: Any) -> None:
@@ -235,7 +237,8 @@ def _write_json(path: Path | None, value: Any) -> None:
 
 
 def _quiet_libraries() -> None:
-    """transformers and the hub print progress bars and advice that are not ours to show."""
+    """Set what libraries read on import: no progress bars and advice of theirs, and huge pages for torch's memory."""
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch asks for huge pages: fresh tensors cost a third as much on Linux
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

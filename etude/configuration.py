@@ -5,12 +5,13 @@ The dataclasses beside the code are the only list of settings: jsonargparse make
 
 import contextlib
 import io
+import json
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, fields
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
@@ -42,26 +43,56 @@ def find_configuration(command: str, name: str) -> Path:
     return known[name]
 
 
-def parse(kind: type[Configuration], path: Path | None, overrides: Sequence[str]) -> Configuration:
-    """A `kind` from a YAML file and `--key value` overrides; raises UserError for anything unknown or of the wrong type."""
+Adjust = Callable[[Mapping[str, Any], Mapping[str, str]], dict[str, Any]]
+
+
+def parse(kind: type[Configuration], path: Path | None, overrides: Sequence[str], *, adjust: Adjust | None = None) -> Configuration:
+    """A `kind` from a YAML file and `--key value` overrides; raises UserError for anything unknown or of the wrong type.
+
+    A setting that is a list takes several values, `--evaluation.path A B`. `adjust` gets the file's values and the overrides, both by
+    dotted name, and gives the values to go on with.
+    """
     parser = parser_for(kind)
-    arguments = list(overrides)
+    given = _given(overrides, lists_of(kind))
     try:
         if path is not None:
-            parser.set_defaults(_defaults(parser, path))
-        with contextlib.redirect_stderr(io.StringIO()):
-            values = parser.parse_args(arguments)
-            made = parser.instantiate_classes(values)
+            values = _file_values(parser, path, lists_of(kind))
+            parser.set_defaults(adjust(values, given) if adjust else values)
+        made = parser.instantiate_classes(_parsed(parser, given))
     except (ArgumentError, TypeError, ValueError) as error:
-        raise _sentence(error, parser, path) from None
+        raise _sentence(error, parser, "--") from None
     return kind(**{field.name: made[field.name] for field in fields(kind)})  # type: ignore[arg-type]
 
 
 def parser_for(kind: type[Any]) -> ArgumentParser:
     """The options of a configuration class."""
-    parser = ArgumentParser(exit_on_error=False, default_env=False)
+    parser = ArgumentParser(exit_on_error=False, default_env=False, allow_abbrev=False)
     parser.add_class_arguments(kind)
     return parser
+
+
+def help_of(kind: type[Any]) -> str:
+    """Every setting of a configuration class with what its docstring says."""
+    text = parser_for(kind).format_help()
+    text = re.sub(r"  --\S+ CONFIG\s+Path to a configuration file\.\n", "", text[text.find("options:") :])
+    text = re.sub(r"--(\S+) \[ITEM,\.\.\.\], --\1\+ \[ITEM,\.\.\.\]", r"--\1 ITEM [ITEM ...]", text)
+    return text.replace("[ITEM,...]", "[ITEM, ITEM]")
+
+
+def arguments_from(overrides: Mapping[str, Any]) -> list[str]:
+    """Python values as the command line would give them: `{"explore.num_samples": 4}` becomes `--explore.num_samples=4`."""
+    return [f"--{name}={_argument(value)}" for name, value in overrides.items()]
+
+
+def lists_of(kind: type[Any], prefix: str = "") -> set[str]:
+    """Dotted names of the settings that are lists."""
+    found = set()
+    for name, hint in get_type_hints(kind).items():
+        if is_dataclass(hint):
+            found |= lists_of(hint, f"{prefix}{name}.")  # type: ignore[arg-type]
+        elif get_origin(hint) is list:
+            found.add(prefix + name)
+    return found
 
 
 def resolved(configuration: Any) -> dict[str, Any]:
@@ -69,70 +100,125 @@ def resolved(configuration: Any) -> dict[str, Any]:
     return _plain(asdict(configuration))
 
 
-def names_of(kind: type[Any]) -> list[str]:
-    """Every dotted setting of a configuration class."""
-    return sorted(action.dest for action in parser_for(kind)._actions if action.dest not in ("help",))
+def _given(overrides: Sequence[str], lists: Collection[str]) -> dict[str, str]:
+    """`--key value`, `--key=value` and, for lists, `--key value value` by dotted name."""
+    given: dict[str, str] = {}
+    queue = list(overrides)
+    while queue:
+        word = queue.pop(0)
+        option, equals, value = word.partition("=")
+        if not option.startswith("--"):
+            raise UserError(f"{word!r} stands where a --key was expected: settings are given as --key value")
+        name = option.removeprefix("--")
+        values = [value] if equals else []
+        while not equals and queue and not queue[0].startswith("--") and (not values or name in lists):
+            values.append(queue.pop(0))
+        if not values:
+            raise UserError(f"{option} needs a value")
+        is_written_out = name not in lists or (len(values) == 1 and values[0].startswith("["))
+        given[name] = values[0] if is_written_out else json.dumps(values)
+    return given
 
 
-def _defaults(parser: ArgumentParser, path: Path) -> dict[str, Any]:
+def _parsed(parser: ArgumentParser, given: Mapping[str, str]) -> Any:
+    known = _settings(parser)
+    for name in given:
+        if name not in known:
+            raise _unknown_setting(name, known, "--")
+        if inner := _section(name, known):
+            raise UserError(f"--{name} is a section: set --{inner[0]} and the like")
+    with contextlib.redirect_stderr(io.StringIO()):
+        return parser.parse_args([f"--{name}={value}" for name, value in given.items()])
+
+
+def _file_values(parser: ArgumentParser, path: Path, lists: Collection[str]) -> dict[str, Any]:
+    """A YAML file's values by dotted name, each of its type; mistakes name the file."""
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.safe_load(path.read_text(encoding="utf8"))
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
-        line = f", line {where.line + 1}" if where else ""
+        line = f":{where.line + 1}" if where else ""
         raise UserError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: can't be read as text: {error}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected settings as `key: value` lines, got {type(values).__name__}")
     values.pop("command", None)
-    known = [action.dest for action in parser._actions]
+    known = _settings(parser)
     flat: dict[str, Any] = {}
     for name, value in _leaves(values, known):
         if name not in known:
             raise _unknown_setting(name, known, f"{path}: ")
-        flat[name] = value
+        if _section(name, known):
+            raise UserError(f"{path}: {name}: expected settings as `key: value` lines, got {value!r}")
+        flat[name] = [value] if name in lists and isinstance(value, str) else value
+    try:
+        _parsed(parser, {name: _argument(value) for name, value in flat.items()})
+    except (ArgumentError, TypeError, ValueError) as error:
+        if not _MISSING.search(str(error)):  # the command line may give it
+            raise _sentence(error, parser, f"{path}: ") from None
     return flat
 
 
+def _section(name: str, known: Sequence[str]) -> list[str]:
+    """The settings below a name; none where it is a setting itself."""
+    return [setting for setting in known if setting.startswith(f"{name}.")]
+
+
+def _argument(value: Any) -> str:
+    return value if isinstance(value, str) else str(value) if isinstance(value, Path) else json.dumps(value, default=str)
+
+
+def _settings(parser: ArgumentParser) -> list[str]:
+    return [action.dest for action in parser._actions if action.dest != "help"]
+
+
 def _leaves(values: dict[str, Any], known: Sequence[str], prefix: str = "") -> list[tuple[str, Any]]:
-    """Dotted names and values; a mapping is walked into only where settings live below it."""
+    """Dotted names and values; a mapping is walked into only where settings live below it, and an empty section says nothing."""
     found = []
     for name, value in values.items():
         dotted = f"{prefix}{name}"
-        if isinstance(value, dict) and any(setting.startswith(dotted + ".") for setting in known):
+        is_section = bool(_section(dotted, known))
+        if is_section and isinstance(value, dict):
             found += _leaves(value, known, dotted + ".")
-        else:
+        elif not (is_section and value is None):
             found.append((dotted, value))
     return found
 
 
-def _sentence(error: Exception, parser: ArgumentParser, path: Path | None) -> UserError:
-    """jsonargparse's many lines as one sentence."""
-    if isinstance(error, UserError):
-        return error
-    known = [action.dest for action in parser._actions]
+_MISSING = re.compile(r"arguments are required: (.*)")
+_TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "list": "a list", "dict": "a mapping", "str": "text"}
+
+
+def _sentence(error: Exception, parser: ArgumentParser, where: str) -> UserError:
+    """jsonargparse's many lines as one sentence; `where` is `--`, or the file."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, UserError):
-            return cause
+            return cause if where == "--" else UserError(f"{where}{cause}")
         cause = cause.__cause__ or cause.__context__
     text = str(error)
-    if found := re.search(r"[Uu]nrecognized arguments: --([\w.\-]+)", text):
-        return _unknown_setting(found[1], known, "")
+    if found := _MISSING.search(text):
+        return UserError(f"{found[1]} must be set: it has no default")
     if found := re.search(r'[Kk]ey "([\w.]+)"', text):
-        setting = found[1]
-        values = re.search(r"Given value(?: type)?: (.*)", text)
-        expected = re.search(r"(?:Expected[^:]*: ?|Expected a )(.*)", text)
-        detail = "; ".join(part[0].strip().rstrip(".") for part in (expected, values) if part)
-        return UserError(f"--{setting}: {detail or _one_line(text)}")
-    return UserError(_one_line(text))
+        got = re.search(r"Got value: (.*)", text)
+        plain = re.search(r"Expected a <class '(\w+)'>", text)
+        choices = re.search(r"Expected a typing.Literal\[(.*?)\]", text)
+        expected = _TYPES.get(plain[1], plain[1]) if plain else f"one of {choices[1]}" if choices else ""
+        if expected and got:
+            return UserError(f"{where}{found[1]}: expected {expected}, got {got[1].strip()}")
+        return UserError(f"{where}{found[1]}: {_one_line(text)}")
+    return UserError(_one_line(text) if where == "--" else f"{where}{_one_line(text)}")
 
 
 def _unknown_setting(name: str, known: Sequence[str], where: str) -> UserError:
-    near = get_close_matches(name, known, n=1, cutoff=0.5)
-    tail = [setting for setting in known if setting.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]]
-    guess = tail[0] if tail else near[0] if near else None
-    hint = f"did you mean --{guess}?" if guess else "see --help for all settings"
-    return UserError(f"{where}unknown setting --{name}: {hint}")
+    same = name.replace("-", "_")
+    near = get_close_matches(same, known, n=1, cutoff=0.5)
+    tail = [setting for setting in known if setting.rsplit(".", 1)[-1] == same.rsplit(".", 1)[-1]]
+    guess = same if same in known else tail[0] if tail else near[0] if near else None
+    dashes = "--" if where == "--" else ""
+    hint = f"did you mean {dashes}{guess}?" if guess else "see --help for all settings"
+    return UserError(f"{where.removeprefix('--')}unknown setting {dashes}{name}: {hint}")
 
 
 def _one_line(text: str) -> str:

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from etude.adapters import merged_weights
+from etude.adapters import base_of, merged_weights
 from etude.errors import UserError, unknown
 from etude.tiny import tiny_model, tiny_tokenizer
 
@@ -66,7 +66,7 @@ def load_model(
     `name` is a bundled name, a folder, a `.gguf` file or a hub id. Raises `UserError` for anything that can't be loaded.
     """
     if name == TINY:
-        return tiny_model().to(device), tiny_tokenizer()
+        return _placed(tiny_model(), device), tiny_tokenizer()
     folder, options = _resolve(name)
     try:
         if "gguf_file" in options:
@@ -74,16 +74,17 @@ def load_model(
         else:
             options |= {"trust_remote_code": trust_remote_code}
             tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-            model, found = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
             )
+            model, found = loaded
             if found["missing_keys"]:  # transformers would make random ones
                 raise ValueError(f"its files lack {', '.join(sorted(found['missing_keys'])[:3])}")
     except Exception as error:  # whatever the file formats raise, the user needs one sentence
         raise UserError(f"model {name!r} can't be loaded: {_first_line(error)}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return model.to(device).eval(), tokenizer
+    return _placed(model, device), tokenizer
 
 
 def describe(name: str) -> str:
@@ -99,8 +100,7 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
     """Write a Hugging Face folder that `AutoModelForCausalLM` loads; LoRA adapters are merged into the copy that is saved."""
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
-    plain.save_pretrained(partial, state_dict=merged_weights(model))
+    base_of(model).save_pretrained(partial, state_dict=merged_weights(model))
     tokenizer.save_pretrained(partial)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
@@ -166,6 +166,11 @@ def best_device() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _placed(model: Any, device: str | torch.device) -> PreTrainedModel:
+    """The model on `device`, in evaluation mode."""
+    return model.to(device).eval()
 
 
 def _resolve(name: str) -> tuple[str, dict[str, Any]]:

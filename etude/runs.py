@@ -41,7 +41,7 @@ class RunFolder:
 
     @classmethod
     def start(cls, path: Path, configuration: Mapping[str, Any], *, resume: bool) -> "RunFolder":
-        """Open a new run, or with `resume` an unfinished one of the same configuration."""
+        """Open a new run, or with `resume` an unfinished one of the same configuration. A new run writes nothing before `begin`."""
         run = cls(path)
         kept = path / "configuration.yaml"
         if resume:
@@ -51,14 +51,21 @@ class RunFolder:
             if (run.read_json("result.json") or {}).get("status") == "finished":
                 raise UserError(f"--resume: the run in {path} is finished; see {path / 'report.html'}")
             return run
-        if path.exists() and any(path.iterdir()):
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UserError(f"{path} exists already and is never overwritten: go on with --resume, or name another folder with --run")
-        path.mkdir(parents=True, exist_ok=True)
-        write_atomically(kept, yaml.safe_dump(dict(configuration), sort_keys=False, allow_unicode=True))
         return run
 
-    def write_environment(self, **facts: Any) -> None:
-        self.write_json("environment.json", environment() | facts)
+    def begin(self, configuration: Mapping[str, Any], **facts: Any) -> None:
+        """Make the folder with its configuration and environment, where that was not done before.
+
+        It is called once all input has been read, so that a mistake in it leaves no folder behind.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not (self.path / "configuration.yaml").exists():
+            text = yaml.safe_dump(dict(configuration), sort_keys=False, allow_unicode=True)
+            write_atomically(self.path / "configuration.yaml", text)
+        if not (self.path / "environment.json").exists():
+            self.write_json("environment.json", environment() | facts)
 
     def write_json(self, name: str, value: Any) -> None:
         path = self.path / name
@@ -85,8 +92,8 @@ class RunFolder:
 
     def checkpoints(self) -> list[Path]:
         """Folders of complete checkpoints, oldest first."""
-        found = [path.parent for path in (self.path / "checkpoints").glob("*/progress.json")]
-        return sorted(found, key=lambda folder: json.loads((folder / "progress.json").read_text())["order"])
+        found = [path.parent for path in (self.path / "checkpoints").glob("*/progress.json") if path.parent.suffix != ".writing"]
+        return sorted(found, key=lambda folder: read_progress(folder)["order"])
 
     def checkpoint(self, name: str) -> Path:
         return self.path / "checkpoints" / name
@@ -105,13 +112,28 @@ class RunFolder:
         """Forget what was written after `step` of `phase`, the last one that a checkpoint holds."""
         for name in ("metrics.jsonl", "timings.jsonl"):
             path = self.path / name
-            rows = read_jsonl(path)
-            kept = [row for row in rows if row["phase"] != phase or row["step"] <= step]
-            if len(kept) != len(rows):
+            if path.exists():  # written anew even where no row goes, since a kill leaves a torn last line
+                kept = [row for row in read_jsonl(path) if row["phase"] != phase or row["step"] <= step]
                 write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
         for path in (self.path / "attempts").glob("*.jsonl.gz") if phase == "practice" else ():
             if int(path.name.split(".")[0]) > step:
                 path.unlink()
+
+
+def read_progress(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself: its place in the order, and the steps done."""
+    try:
+        progress = json.loads((checkpoint / "progress.json").read_text())
+        return {"order": int(progress["order"]), **progress}
+    except (ValueError, KeyError, TypeError) as error:
+        raise damaged(checkpoint, error) from error
+
+
+def damaged(checkpoint: Path, error: Exception) -> UserError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return UserError(
+        f"checkpoint {checkpoint} is damaged ({reason}): remove this folder and resume again, which goes on from the checkpoint before it"
+    )
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -138,7 +160,7 @@ def environment() -> dict[str, Any]:
     """What differs from machine to machine: versions, processor, commit, command."""
     import torch
 
-    versions = {}
+    versions: dict[str, str | None] = {}
     for package in _PACKAGES:
         try:
             versions[package] = metadata.version(package)

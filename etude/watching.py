@@ -4,9 +4,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+
+_WIDTH = 200
+"""Columns that a table may take: it takes what it needs, about 90, in a pipe or a narrow terminal too."""
 
 
 class Watcher(Protocol):
@@ -87,16 +91,8 @@ class Console:
             self.say(shown)
 
     def concluded(self, result: Mapping[str, Any], folder: Path) -> None:
-        table = Table(title=f"{result['recipe']} (seed {result['seed']}), weights: {result['weights']}")
-        for name in ("suite", "model", "n", "accuracy (95 %)", "sampled", "pass@k", "parsable"):
-            table.add_column(name, justify="left" if name in ("suite", "model") else "right")
-        for row in result["evaluation"]:
-            cells = (row["suite"], _words(row["model"]), str(row["n"]), _accuracy(row))
-            table.add_row(*cells, _share(row, "sampled_accuracy"), _pass(row), f"{row['parsable']:.1%}")
-        for suite, baselines in {row["suite"]: row["baselines"] for row in result["evaluation"]}.items():
-            for rule, accuracy in list(baselines.items())[:3]:
-                table.add_row(suite, f"rule: {rule}", "", f"{accuracy:.1%}", "", "", "")
-        self.console.print(table)
+        self.say(f"{result['recipe']} (seed {result['seed']}), weights: {result['weights']}")
+        RichConsole(file=self.console.file, width=_WIDTH, highlight=False).print(_table(result["evaluation"]))
         for pair in result["paired"]:
             self.say(
                 f"{pair['suite']}: {_words(pair['second'])} against {_words(pair['first'])} {100 * pair['difference']:+.1f} points "
@@ -104,6 +100,21 @@ class Console:
                 f"(n = {pair['n']})"
             )
         self.say(f"model: {folder / 'model'}   report: {folder / 'report.html'}")
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The results of every suite, and its trivial rules below them."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    passes = next((name for name in map(_pass_name, rows) if name), None)
+    for name in ("suite", "model", "n", "accuracy (95 %)", "sampled", _at(passes) if passes else "pass@k", "parsable"):
+        table.add_column(name, justify="left" if name in ("suite", "model") else "right", no_wrap=True)
+    for row in rows:
+        cells = (row["suite"], _words(row["model"]), str(row["n"]), _accuracy(row))
+        table.add_row(*cells, _share(row, "sampled_accuracy"), _share(row, passes or ""), f"{row['parsable']:.1%}")
+    for suite, baselines in {row["suite"]: row["baselines"] for row in rows}.items():
+        for rule, accuracy in list(baselines.items())[:3]:
+            table.add_row(suite, f"rule: {_words(rule)}", "", f"{accuracy:.1%}", "", "", "")
+    return table
 
 
 def _live(phase: str, step: int, metrics: Mapping[str, Any], timings: Mapping[str, float]) -> str:
@@ -128,5 +139,13 @@ def _share(row: Mapping[str, Any], name: str) -> str:
 
 
 def _pass(row: Mapping[str, Any]) -> str:
-    found = [name for name in row if name.startswith("pass_at_") and name[8:].isdigit()]
-    return f"{row[found[0]]:.1%} pass@{found[0][8:]}" if found else "-"
+    name = _pass_name(row)
+    return f"{row[name]:.1%} {_at(name)}" if name else "-"
+
+
+def _pass_name(row: Mapping[str, Any]) -> str | None:
+    return next((name for name in row if name.startswith("pass_at_") and name[8:].isdigit()), None)
+
+
+def _at(name: str) -> str:
+    return name.replace("pass_at_", "pass@")

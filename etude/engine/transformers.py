@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.cache_utils import Cache
 
-from etude.adapters import merged_weights
+from etude.adapters import base_of, has_adapters, merged_weights
 from etude.engine.cache import preallocated_cache, select_rows
 from etude.engine.completion import Completion, Finish, Prefix, Stop
 from etude.engine.sampling import Sampling, sample
@@ -34,7 +35,7 @@ _COMPACT_BELOW = 0.75
 class _OpenBatch:
     """The cache of some prompts that were prefilled together."""
 
-    cache: object
+    cache: Cache
     mask_BT: torch.Tensor
     logits_BV: torch.Tensor
 
@@ -66,8 +67,8 @@ class TransformersEngine:
         self.batch_tokens = batch_tokens
         self.policy_version = 0
         self._master = model
-        self._shares_master = dtype == torch.float32 and not hasattr(model, "get_base_model")
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self._shares_master = dtype == torch.float32 and not has_adapters(model)
+        base = base_of(model)
         self._model: PreTrainedModel = base if self._shares_master else _working_copy(model, dtype)
         self._device = next(base.parameters()).device
         ends = self._model.generation_config.eos_token_id
@@ -149,25 +150,30 @@ class TransformersEngine:
         for chunk in self._chunks(prompts, num_samples, max_new_tokens):
             opened = self.open([prompts[i] for i in chunk])
             wanted = [(i, prefix, key) for i, prefix in zip(chunk, opened, strict=True) for key in keys[i]]
-            extended = self.extend(
-                [prefix for _, prefix, _ in wanted], max_new_tokens, until=until, sampling=sampling, keys=[key for _, _, key in wanted]
-            )
+            rows = self._rows_at_once(len(prompts[chunk[0]]) + max_new_tokens)
+            for part in (wanted[start : start + rows] for start in range(0, len(wanted), rows)):
+                prefixes, part_keys = [prefix for _, prefix, _ in part], [key for _, _, key in part]
+                extended = self.extend(prefixes, max_new_tokens, until=until, sampling=sampling, keys=part_keys)
+                for (i, _, key), prefix in zip(part, extended, strict=True):
+                    found[i].append(self._completion(prefix, key, stop_strings))
             self.release(opened)
-            for (i, _, key), prefix in zip(wanted, extended, strict=True):
-                found[i].append(self._completion(prefix, key, stop_strings))
         return found
 
     def _chunks(self, prompts: Sequence[Sequence[int]], num_samples: int, max_new_tokens: int) -> Iterator[list[int]]:
-        """Places of prompts of like length whose samples fit into `batch_tokens` positions together."""
+        """Places of prompts of like length, longest first, whose samples fit into `batch_tokens` positions together; of one prompt at
+        least, whose samples are then decoded in parts.
+        """
         order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
         while order:
-            positions = num_samples * (len(prompts[order[0]]) + max_new_tokens)
-            count = max(1, self.batch_tokens // positions)
+            count = max(1, self._rows_at_once(len(prompts[order[0]]) + max_new_tokens) // max(1, num_samples))
             yield order[:count]
             order = order[count:]
 
+    def _rows_at_once(self, row_tokens: int) -> int:
+        return max(1, self.batch_tokens // row_tokens)
+
     def _completion(self, prefix: Prefix, key: int, stop_strings: Sequence[str]) -> Completion:
-        text = self.tokenizer.decode(prefix.own_tokens, skip_special_tokens=True)
+        text = self._decode(prefix.own_tokens)
         places = [text.find(string) for string in stop_strings if string in text]
         return Completion(
             tokens=prefix.own_tokens,
@@ -178,7 +184,12 @@ class TransformersEngine:
             policy_version=prefix.policy_version,
         )
 
-    def _forward(self, tokens_BT: torch.Tensor, mask_BT: torch.Tensor, cache: object) -> torch.Tensor:
+    def _decode(self, tokens: Sequence[int]) -> str:
+        text = self.tokenizer.decode(list(tokens), skip_special_tokens=True)
+        assert isinstance(text, str)
+        return text
+
+    def _forward(self, tokens_BT: torch.Tensor, mask_BT: torch.Tensor, cache: Cache) -> torch.Tensor:
         """Next-token logits [B, V] after the last position; `mask_BT` covers the cached positions too."""
         positions_BT = (mask_BT.cumsum(-1) - 1).clamp(min=0)[:, -tokens_BT.shape[1] :]
         return self._model(
@@ -221,7 +232,7 @@ class _Decoding:
         self.finish: list[Finish | None] = [None] * len(prefixes)
         self.own_before_B = np.array([len(prefix.own_logprobs) for prefix in prefixes])
 
-    def run(self, cache: object, mask_BT: torch.Tensor, logits_BV: torch.Tensor, n: int) -> None:
+    def run(self, cache: Cache, mask_BT: torch.Tensor, logits_BV: torch.Tensor, n: int) -> None:
         rows = np.arange(len(self.prefixes))  # which result each row of the batch belongs to
         for step in range(n):
             uniform_B = torch.from_numpy(uniforms(self.keys_B[rows], self.own_before_B[rows] + step)).to(logits_BV.device)
@@ -232,7 +243,7 @@ class _Decoding:
                 return
             if going.mean() < _COMPACT_BELOW:
                 kept = torch.from_numpy(np.flatnonzero(going)).to(tokens_B.device)
-                cache = select_rows(cache, kept, n - step)  # type: ignore[arg-type]
+                cache = select_rows(cache, kept, n - step)
                 mask_BT, tokens_B, rows = mask_BT[kept], tokens_B[kept], rows[going]
             mask_BT = torch.nn.functional.pad(mask_BT, (0, 1), value=1)
             logits_BV = self.engine._forward(tokens_B[:, None], mask_BT, cache)
@@ -264,13 +275,13 @@ class _Decoding:
         longest = max(len(string.encode()) for string in self.until.strings)  # a token may be a single byte
         before = self.prefixes[row].own_tokens  # a stop string may have begun there
         own_tokens = [*before[max(0, len(before) - longest + 1) :], *self.tokens[row]]
-        tail = self.engine.tokenizer.decode(own_tokens[-(longest + 4) :], skip_special_tokens=True)
+        tail = self.engine._decode(own_tokens[-(longest + 4) :])
         return any(string in tail for string in self.until.strings)
 
 
 def _working_copy(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     """A model of the base architecture in `dtype` with the master's (merged) weights, for inference only."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_of(model)
     config = copy.deepcopy(base.config)
     device = next(base.parameters()).device
     working = type(base)._from_config(config, dtype=dtype).to(device).eval().requires_grad_(False)

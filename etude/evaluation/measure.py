@@ -88,5 +88,5 @@ def _sampled(engine: TransformersEngine, suite: Suite, how: Measurement, judge: 
 
 def compare(first: str, second: str, before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     """The paired test of two measurements of one suite: who answered what rightly that the other did not."""
-    right = [[item["score"] == 1.0 for item in page["items"]] for page in (before, after)]
-    return {"suite": before["suite"], "first": first, "second": second, **vars(paired_test(*right))}
+    right_before, right_after = ([item["score"] == 1.0 for item in page["items"]] for page in (before, after))
+    return {"suite": before["suite"], "first": first, "second": second, **vars(paired_test(right_before, right_after))}

@@ -45,8 +45,15 @@ class MicroBatch:
         return allowed_BTT[:, None]
 
     def to(self, device: torch.device) -> "MicroBatch":
-        moved = {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in vars(self).items()}
-        return MicroBatch(**moved)
+        return MicroBatch(
+            tokens_BT=self.tokens_BT.to(device),
+            positions_BT=self.positions_BT.to(device),
+            segments_BT=self.segments_BT.to(device),
+            is_packed=self.is_packed,
+            sources_N=self.sources_N.to(device),
+            targets_N=self.targets_N.to(device),
+            example_N=self.example_N.to(device),
+        )
 
 
 def can_share_prompts(config: PreTrainedConfig) -> bool:
@@ -87,8 +94,12 @@ class _Row:
 
 def _micro_batch(rows: Sequence[_Row], is_packed: bool, pad: int) -> MicroBatch:
     width = max(row.length for row in rows)
-    tokens, positions, segments = [], [], []
-    sources, targets, owners = [], [], []
+    tokens: list[list[int]] = []
+    positions: list[list[int]] = []
+    segments: list[list[int]] = []
+    sources: list[int] = []
+    targets: list[int] = []
+    owners: list[int] = []
     for number, row in enumerate(rows):
         start = number * width
         line, places, marks = list(row.prompt), list(range(len(row.prompt))), [0] * len(row.prompt)
@@ -105,7 +116,9 @@ def _micro_batch(rows: Sequence[_Row], is_packed: bool, pad: int) -> MicroBatch:
         positions.append(places + [0] * missing)
         segments.append(marks + [_PADDING_SEGMENT] * missing)
     return MicroBatch(
-        *map(torch.tensor, (tokens, positions, segments)),
+        tokens_BT=torch.tensor(tokens),
+        positions_BT=torch.tensor(positions),
+        segments_BT=torch.tensor(segments),
         is_packed=is_packed,
         sources_N=torch.tensor(sources),
         targets_N=torch.tensor(targets),

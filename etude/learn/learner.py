@@ -3,6 +3,9 @@
 The learner knows no algorithm by name. A stream is a loss function, the weights it reads from an example, a coefficient and a way to
 average; warm start is the imitate stream alone, practice the policy stream, retention adds anchor and replayed imitate.
 The gradient of a batch does not depend on how it is cut into micro-batches: every token's share in the mean is fixed beforehand.
+All streams divide by the whole batch's count, so a stream that holds a quarter of a batch's examples weighs a quarter.
+The model stays in evaluation mode: the denominator of a ratio is the behaviour policy, which sampled without dropout, and with dropout
+in the numerator an unchanged model would not have ratio 1.
 """
 
 import math
@@ -111,14 +114,13 @@ class Learner:
         if not examples:
             return {}
         size = size or BatchSize.of(examples)
-        self.model.train()
+        self.model.eval()
         metrics = _Means()
         for batch in pack(examples, batch_tokens=self.batch_tokens, shares_prompts=bool(self.shares_prompts)):
             batch = batch.to(self.device)
             outputs = token_logprobs(self.model, batch, self.dtype)
             metrics.add({"entropy": outputs.entropy_N.mean()}, len(batch.targets_N))
             self._backward(outputs, batch, examples, size, metrics)
-        self.model.eval()
         return metrics.result() | self._step()
 
     @torch.no_grad()
@@ -126,7 +128,8 @@ class Learner:
         """Log-probs of the examples' completion tokens under the model, or under the reference."""
         found: list[list[float]] = [[] for _ in examples]
         model = self.reference if reference and self.reference is not None else self.model
-        with adapters_off(model) if reference else nullcontext():
+        model.eval()
+        with adapters_off(model) if reference and self.reference is None else nullcontext():
             for batch in pack(examples, batch_tokens=self.batch_tokens, shares_prompts=bool(self.shares_prompts)):
                 outputs = token_logprobs(model, batch.to(self.device), self.dtype)
                 for example, value in zip(batch.example_N.tolist(), outputs.logprobs_N.tolist(), strict=True):

@@ -1,4 +1,7 @@
-"""Log-probs and entropy of completion tokens under a model, with the LM head run on completion positions only."""
+"""Log-probs and entropy of completion tokens under a model, with the LM head run on completion positions only.
+
+Shapes: N completion tokens, V vocabulary.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +11,9 @@ from typing import Any
 import torch
 
 from etude.learn.batches import MicroBatch
+
+_ROWS = 128
+"""Rows of logits that are turned into float32 together: the only float32 copy there is."""
 
 
 @dataclass
@@ -33,10 +39,8 @@ def token_logprobs(model: Any, batch: MicroBatch, dtype: torch.dtype = torch.flo
             position_ids=batch.positions_BT,
             use_cache=False,
         ).logits
-    logprobs_NV = logits_NV.float().log_softmax(-1)
-    with torch.no_grad():
-        entropy_N = -(logprobs_NV.exp() * logprobs_NV).sum(-1)
-    return Outputs(logprobs_NV.gather(-1, batch.targets_N[:, None]).squeeze(-1), entropy_N)
+    logprobs_N, entropy_N = _ChosenLogProbs.apply(logits_NV, batch.targets_N)
+    return Outputs(logprobs_N, entropy_N)
 
 
 @contextmanager
@@ -54,3 +58,40 @@ def head_on(model: Any, positions_N: torch.Tensor) -> Iterator[None]:
         yield
     finally:
         hook.remove()
+
+
+class _ChosenLogProbs(torch.autograd.Function):
+    """logits [N, V], targets [N] → log softmax at the targets and entropy, both float32.
+
+    The same numbers as `logits.float().log_softmax(-1).gather(...)`, whose float32 copies of a large vocabulary (three of N·V) cost more
+    than the head itself on a CPU; here a copy has 128 rows, forward and backward.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits_NV: torch.Tensor, targets_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        parts = [_logprobs_and_entropy(logits, targets) for logits, targets in _slices(logits_NV, targets_N)]
+        logprobs_N, entropy_N, normaliser_N = (torch.cat(part) for part in zip(*parts, strict=True))
+        ctx.save_for_backward(logits_NV, targets_N, normaliser_N)
+        ctx.mark_non_differentiable(entropy_N)
+        return logprobs_N, entropy_N
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        logits_NV, targets_N, normaliser_N = ctx.saved_tensors
+        result_NV = torch.empty_like(logits_NV)
+        for result, logits, target, normaliser, gradient in _slices(result_NV, logits_NV, targets_N, normaliser_N, gradients[0]):
+            slope = logits.to(normaliser.dtype, copy=True).sub_(normaliser[:, None]).exp_().mul_(-gradient[:, None])
+            result.copy_(slope.scatter_add_(1, target[:, None], gradient[:, None]))
+        return result_NV, None
+
+
+def _logprobs_and_entropy(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    logits = logits.double() if logits.dtype == torch.float64 else logits.float()
+    normaliser = logits.logsumexp(-1)
+    chosen = logits.gather(-1, targets[:, None]).squeeze(-1) - normaliser
+    probs = (logits - normaliser[:, None]).exp_()
+    return chosen, normaliser - probs.mul_(logits).sum(-1), normaliser
+
+
+def _slices(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
+    return zip(*(tensor.split(_ROWS) for tensor in tensors), strict=True)

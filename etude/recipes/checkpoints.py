@@ -4,7 +4,6 @@ learner.safetensors   optimizer tensors (`o.`), and the adapters where the model
 progress.json         written last: a folder without it is not a checkpoint
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from etude.adapters import has_adapters
 from etude.errors import UserError
 from etude.learn.learner import Learner
 from etude.models import save_model
-from etude.runs import RunFolder
+from etude.runs import RunFolder, damaged, read_progress
 
 
 def save_checkpoint(
@@ -39,18 +39,17 @@ def load_checkpoint(path: Path, model: Any, learner: Learner | None = None) -> d
         if adapters:
             _load(model, adapters)
         else:
-            _load(model, load_file(path / "model.safetensors"))
-    except (SafetensorError, FileNotFoundError, RuntimeError) as error:
-        raise UserError(
-            f"checkpoint {path} is damaged ({str(error).splitlines()[0]}): remove it, then resume from an earlier one"
-        ) from error
-    if learner is not None:
-        learner.load({key[2:]: value for key, value in tensors.items() if key.startswith("o.")})
-    return json.loads((path / "progress.json").read_text())
+            weights = sorted(path.glob("model*.safetensors")) or [path / "model.safetensors"]
+            _load(model, {name: value for file in weights for name, value in load_file(file).items()})
+        if learner is not None:
+            learner.load({key[2:]: value for key, value in tensors.items() if key.startswith("o.")})
+    except (SafetensorError, FileNotFoundError, RuntimeError, KeyError) as error:
+        raise damaged(path, error) from error
+    return read_progress(path)
 
 
 def _adapters(model: Any) -> dict[str, torch.Tensor]:
-    if not hasattr(model, "get_base_model"):
+    if not has_adapters(model):
         return {}
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 

@@ -4,17 +4,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from etude.configuration import find_configuration, parse
+from etude.configuration import find_configuration
 from etude.engine.sampling import Sampling
-from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.evaluation.measure import Measurement, measure
 from etude.feedback.outcome import OutcomeFeedback
-from etude.models import best_device, describe, half_precision_pays, load_model
+from etude.models import describe, load_model
+from etude.recipes.machine import decide, engine_at, room_tokens
 from etude.recipes.materials import load_suites, render_suites
-from etude.recipes.settings import Evaluation, Machine, PracticeSettings
+from etude.recipes.settings import Evaluation, Machine, PracticeSettings, parse_practice
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.watching import Quiet, Watcher
 
@@ -47,16 +45,12 @@ def evaluate(
     folder = Path(data) if data else None
     recipe = _recipe(settings.recipe)
     suites, train = _suites(settings, recipe, folder)
-    device = best_device() if settings.machine.device == "auto" else settings.machine.device
-    loaded, tokenizer = load_model(model, device=device)
-    precision = settings.machine.precision
-    is_half = half_precision_pays(device) if precision == "auto" else precision == "bfloat16"
-    engine = TransformersEngine(
-        loaded, tokenizer, dtype=torch.bfloat16 if is_half else torch.float32, batch_tokens=settings.machine.decode_batch_tokens
-    )
+    place = decide(settings.machine)
+    loaded, tokenizer = load_model(model, device=place.device)
+    engine = engine_at(place, loaded, tokenizer, settings.machine)
     longest = settings.evaluation.max_new_tokens or (recipe.explore.max_new_tokens if recipe else settings.max_new_tokens)
     how = Measurement(longest, settings.evaluation.pass_n, settings.evaluation.num_samples, settings.sampling, settings.seed)
-    room = loaded.config.get_text_config().max_position_embeddings - longest
+    room = room_tokens(loaded, longest)
     pages = []
     with OutcomeFeedback(settings.timeout_seconds) as outcome:
         for suite in render_suites(suites, tokenizer, room, train, outcome.judge):
@@ -73,7 +67,7 @@ def evaluate(
 
 
 def _recipe(name: str | None) -> PracticeSettings | None:
-    return parse(PracticeSettings, find_configuration("practice", name), []) if name else None
+    return parse_practice(find_configuration("practice", name), []) if name else None
 
 
 def _suites(settings: EvaluateSettings, recipe: PracticeSettings | None, data: Path | None) -> tuple[dict[str, Any], list[Any]]:

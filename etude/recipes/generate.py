@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-import torch
-
 from etude.engine.sampling import Sampling
-from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.explore.prompts import render_prompts
-from etude.models import best_device, half_precision_pays, load_model
+from etude.models import load_model
+from etude.recipes.machine import decide, engine_at, room_tokens
+from etude.recipes.materials import with_system
 from etude.recipes.settings import Machine
 from etude.tasks.task import Task
 
@@ -35,20 +34,22 @@ class GenerateSettings:
     seed: int = 0
     machine: Machine = field(default_factory=Machine)
 
+    def __post_init__(self) -> None:
+        if self.num_samples < 1:
+            raise UserError(f"num_samples must be at least 1, got {self.num_samples}")
+        if self.num_samples > 1 and self.sampling.is_greedy:
+            raise UserError(f"num_samples is {self.num_samples}, but at temperature 0 all answers are equal: set sampling.temperature")
+
 
 def generate(model: str, prompts: Sequence[str], settings: GenerateSettings | None = None) -> list[dict[str, Any]]:
     """For each prompt `{"prompt", "completions", "finish"}`."""
-    from etude.recipes.materials import with_system
-
     settings = settings or GenerateSettings()
     if not prompts:
         raise UserError("there is no prompt: give --prompt, --file or lines on standard input")
-    device = best_device() if settings.machine.device == "auto" else settings.machine.device
-    loaded, tokenizer = load_model(model, device=device)
-    precision = settings.machine.precision
-    is_half = half_precision_pays(device) if precision == "auto" else precision == "bfloat16"
-    engine = TransformersEngine(loaded, tokenizer, dtype=torch.bfloat16 if is_half else torch.float32)
-    room = loaded.config.get_text_config().max_position_embeddings - settings.max_new_tokens
+    place = decide(settings.machine)
+    loaded, tokenizer = load_model(model, device=place.device)
+    engine = engine_at(place, loaded, tokenizer, settings.machine)
+    room = room_tokens(loaded, settings.max_new_tokens)
     tasks = with_system([Task(prompt, origin=f"prompt {i + 1}") for i, prompt in enumerate(prompts)], settings.system)
     found = engine.generate(
         render_prompts(tokenizer, tasks, room),

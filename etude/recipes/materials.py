@@ -26,7 +26,7 @@ class Materials:
     train: list[Task]
     demonstrations: list[Task]
     suites: dict[str, list[Task]]
-    facts: dict[str, Any]
+    facts: dict[str, float]
     """Numbers for the report: sizes, overlap, how many items a family has at least."""
 
 
@@ -40,7 +40,7 @@ def gather(settings: PracticeSettings, name: str, data: Path | None) -> Material
     demonstrations, shared_demonstrations = _without(with_system(demonstrations, settings.system), measured)
     if not train:
         raise UserError("every training item stands in the evaluation too: name another evaluation set")
-    facts = {
+    facts: dict[str, float] = {
         "train": len(train),
         "demonstrations": len(demonstrations),
         "evaluation": len(measured),
@@ -65,10 +65,19 @@ def load_suites(
     for path in evaluation.path:
         of_files = tasks if tasks is not None and tasks.path else None
         source = TaskSource(path=[path], columns=of_files.columns if of_files else {}, verifier=of_files.verifier if of_files else None)
-        suites[Path(path).stem] = load_tasks(source, split=evaluation.split, n=evaluation.n, seed=seed, data=data)
+        suites[_suite_name(path, [*suites])] = load_tasks(source, split=evaluation.split, n=evaluation.n, seed=seed, data=data)
     if not suites:
         raise UserError("there is nothing to measure: set evaluation.path to one or more files")
     return {suite: with_system(loaded, system) for suite, loaded in suites.items()}
+
+
+def _suite_name(path: str, taken: Sequence[str]) -> str:
+    """The file's stem, with the folder's name before it where another suite has that name."""
+    stem = Path(path).stem
+    name = f"{Path(path).resolve().parent.name}/{stem}" if stem in taken else stem
+    if name in taken:
+        raise UserError(f"evaluation.path: two suites would be called {name!r}: rename one of the files")
+    return name
 
 
 def render_suites(suites: dict[str, list[Task]], tokenizer: Any, room_tokens: int, train: Sequence[Task], judge: Judge) -> list[Suite]:
@@ -108,16 +117,23 @@ def _demonstrations(settings: PracticeSettings, train: Sequence[Task], data: Pat
     if not warm.steps:
         return []
     if warm.path:
-        return load_tasks(replace(settings.tasks, path=warm.path), split="demonstrations", n=warm.n or None, seed=settings.seed, data=data)
+        return load_tasks(_files_like(settings.tasks, warm.path), split="demonstrations", n=warm.n or None, seed=settings.seed, data=data)
     if settings.tasks.family or settings.tasks.function:
         return load_tasks(settings.tasks, split="demonstrations", n=warm.n, seed=settings.seed, data=data)
-    worked = [task for task in train if task.worked is not None][: warm.n]
-    if len(worked) < warm.n:
+    worked = [task for task in train if task.worked is not None]
+    kind = "worked steps" if worked else "an answer"
+    worked = worked or [task for task in train if task.answer is not None]
+    if not worked or len(worked) < warm.n:
         raise UserError(
-            f"warm_start.n is {warm.n}, but only {len(worked)} training items have worked steps: "
-            "lower it, or name demonstrations with warm_start.path"
+            f"warm_start.n is {warm.n or 'all'}, but only {len(worked)} training items have {kind}: "
+            "lower it, name demonstrations with warm_start.path, or leave the warm start out with warm_start.steps 0"
         )
-    return worked
+    return worked[: warm.n or None]
+
+
+def _files_like(tasks: TaskSource, path: list[str]) -> TaskSource:
+    """Files whose rows are read as the source's own, where that is files too."""
+    return replace(tasks, path=path) if tasks.path else TaskSource(path=path)
 
 
 def _without(tasks: Sequence[Task], measured: Sequence[Task]) -> tuple[list[Task], int]:

@@ -5,18 +5,18 @@
 Every stage leaves a file or a checkpoint; a resumed run skips the stages whose product is there.
 """
 
+import copy
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from etude.adapters import add_lora
-from etude.configuration import find_configuration, parse, resolved
-from etude.engine.transformers import TransformersEngine
+from etude.configuration import arguments_from, find_configuration, resolved
+from etude.errors import UserError
 from etude.evaluation.measure import Judge, Measurement, Suite, compare, measure
 from etude.evaluation.report import write_report
 from etude.explore.attempts import Group
@@ -27,17 +27,21 @@ from etude.feedback.outcome import OutcomeFeedback
 from etude.feedback.random_score import RandomFeedback
 from etude.feedback.verdict import Verdict
 from etude.learn.credit import has_signal
-from etude.learn.learner import BatchSize, Learner, Stream
+from etude.learn.learner import BatchSize, Learner, Optimiser, Stream
 from etude.learn.lessons import by_credit, by_imitation
 from etude.learn.losses import POLICY_LOSSES, kl, negative_log_likelihood
-from etude.models import best_device, describe, half_precision_pays, load_model, save_model
+from etude.models import describe, load_model, save_model
 from etude.randomness import seed_for
 from etude.recipes.checkpoints import load_checkpoint, save_checkpoint
+from etude.recipes.machine import decide, engine_at, room_tokens
 from etude.recipes.materials import gather, render_demonstrations, render_suites
-from etude.recipes.settings import Learning, PracticeSettings
-from etude.runs import RunFolder
+from etude.recipes.settings import Learning, PracticeSettings, parse_practice
+from etude.runs import RunFolder, read_jsonl
 from etude.tasks.task import Task
 from etude.watching import Quiet, Watcher
+
+COUNTS = ("judged", "timed_out", "crashed")
+"""What happened in feedback, counted for each stage and step."""
 
 
 def practice(
@@ -51,8 +55,9 @@ def practice(
 ) -> dict[str, Any]:
     """Run practice and return what `result.json` holds.
 
-    `settings` is the name of a configuration that ships, a YAML file or `PracticeSettings`; `overrides` are dotted settings,
-    `{"explore.num_samples": 4}`. `run` is the run folder (default `runs/NAME`), `data` the folder of data sets.
+    `settings` is the name of a configuration that ships, a YAML file or `PracticeSettings`; `overrides` of the first two are dotted
+    settings with plain values, `{"explore.num_samples": 4, "tasks.path": ["mine.jsonl"]}`. `run` is the run folder (default `runs/NAME`),
+    `data` the folder of data sets.
 
     >>> practice("quickstart", {"steps": 100}, run="runs/first")  # doctest: +SKIP
     """
@@ -60,7 +65,9 @@ def practice(
     if not isinstance(settings, PracticeSettings):
         path = find_configuration("practice", str(settings))
         name = path.stem
-        settings = parse(PracticeSettings, path, [f"--{key}={value}" for key, value in (overrides or {}).items()])
+        settings = parse_practice(path, arguments_from(overrides or {}))
+    elif overrides:
+        raise UserError("overrides change a configuration that is given by name or file: change PracticeSettings with dataclasses.replace")
     return practice_named(settings, name, run=run or Path("runs") / name, data=data, resume=resume, watcher=watcher)
 
 
@@ -98,26 +105,17 @@ class _Practice:
         """Load tasks and model; a finished stage's checkpoint brings its weights."""
         settings = self.settings
         self.materials = gather(settings, self.name, self.data)
-        device = best_device() if settings.machine.device == "auto" else settings.machine.device
-        self.model, self.tokenizer = load_model(settings.model, device=device)
-        dtype = self._decide_precision(device)
-        self.model = add_lora(self.model, settings.learn.lora, seed_for(settings.seed, "lora"))
-        self.engine = TransformersEngine(self.model, self.tokenizer, dtype=dtype, batch_tokens=settings.machine.decode_batch_tokens)
-        self.learner_options = {"dtype": dtype, "batch_tokens": settings.machine.update_batch_tokens}
-        room = self.model.config.get_text_config().max_position_embeddings - settings.explore.max_new_tokens
-        self.room_tokens = room
-        self.suites = render_suites(self.materials.suites, self.tokenizer, room, self.materials.train, self.outcome.judge)
+        self.place = decide(settings.machine, precision=(self.folder.read_json("environment.json") or {}).get("precision"))
+        model, self.tokenizer = load_model(settings.model, device=self.place.device)
+        self.room_tokens = room_tokens(model, max(settings.explore.max_new_tokens, settings.evaluation.max_new_tokens or 0))
+        self.prompts = render_prompts(self.tokenizer, self.materials.train, self.room_tokens)
+        self.demonstrations = render_demonstrations(self.tokenizer, self.materials.demonstrations, self.room_tokens)
+        self.suites = render_suites(self.materials.suites, self.tokenizer, self.room_tokens, self.materials.train, self.outcome.judge)
         self.watcher.baselines({suite.name: suite.baselines for suite in self.suites}, self.materials.facts)
-
-    def _decide_precision(self, device: str) -> torch.dtype:
-        """The precision of matrix products; what the probe said is kept, so that a resumed run goes on in the same one."""
-        kept = self.folder.read_json("environment.json") or {}
-        choice = kept.get("precision") or self.settings.machine.precision
-        if choice == "auto":
-            choice = "bfloat16" if half_precision_pays(device) else "float32"
-        if not kept:
-            self.folder.write_environment(precision=choice, device=device, weights=describe(self.settings.model))
-        return torch.bfloat16 if choice == "bfloat16" else torch.float32
+        self.folder.begin(resolved(settings), precision=self.place.precision, device=self.place.device, weights=describe(settings.model))
+        self.outcome.counts.clear()
+        self.model = add_lora(model, settings.learn.lora, seed_for(settings.seed, "lora"))
+        self.engine = engine_at(self.place, self.model, self.tokenizer, settings.machine)
 
     # ------------------------------------------------------------------ stages
 
@@ -126,7 +124,9 @@ class _Practice:
         page = self.folder.read_json(f"evaluation/{model}.json")
         if page is None:
             how = self._measurement()
-            page = {"model": model, "suites": [self._measure(model, suite, how) for suite in self.suites]}
+            counts = Counter(self.outcome.counts)
+            suites = [self._measure(model, suite, how) for suite in self.suites]
+            page = {"model": model, "suites": suites, "feedback_counts": _counted(self.outcome.counts, counts)}
             self.folder.write_json(f"evaluation/{model}.json", page)
         self.watcher.measured(model, [suite["row"] for suite in page["suites"]])
         return page["suites"]
@@ -148,12 +148,11 @@ class _Practice:
         if self.folder.checkpoint("warm_start").exists():
             load_checkpoint(self.folder.checkpoint("warm_start"), self.model)
             return self.engine.refresh(0)
-        examples = render_demonstrations(self.tokenizer, self.materials.demonstrations, self.room_tokens)
-        learner = Learner(self.model, warm.optimiser, [Stream("imitate", negative_log_likelihood)], **self.learner_options)
+        learner = self._learner(warm.optimiser, [Stream("imitate", negative_log_likelihood)])
         self.folder.cut_after("warm_start", 0)
         for step in self.watcher.steps("warm start", range(warm.steps)):
             start = time.perf_counter()
-            metrics = learner.update(batch_at(step, examples, warm.examples_per_step, self.settings.seed, "warm_start"))
+            metrics = learner.update(batch_at(step, self.demonstrations, warm.examples_per_step, self.settings.seed, "warm_start"))
             self._log("warm_start", step + 1, metrics, {"learn_seconds": time.perf_counter() - start})
         self.engine.refresh(0)
         save_checkpoint(self.folder, "warm_start", self.model, self.tokenizer, None, {"order": 0})
@@ -163,9 +162,8 @@ class _Practice:
         settings = self.settings
         if not settings.steps:
             return
-        prompts = render_prompts(self.tokenizer, self.materials.train, self.room_tokens)
-        items = list(zip(self.materials.train, prompts, strict=True))
-        learner = self._learner()
+        items = list(zip(self.materials.train, self.prompts, strict=True))
+        learner = self._practice_learner()
         done = self._resume(learner)
         judge = self._judge()
         for step in self.watcher.steps("practice", range(done, settings.steps), total=settings.steps):
@@ -180,7 +178,7 @@ class _Practice:
 
     def _step(self, step: int, batch: Sequence[tuple[Task, tuple[int, ...]]], learner: Learner, judge: Judge) -> None:
         explore, learn = self.settings.explore, self.settings.learn
-        clock = [time.perf_counter()]
+        clock, counts = [time.perf_counter()], Counter(self.outcome.counts)
         groups = sample_groups(
             self.engine,
             [task for task, _ in batch],
@@ -196,7 +194,7 @@ class _Practice:
         metrics = _learn(learner, groups, verdicts, learn)
         self.engine.refresh(step)
         clock.append(time.perf_counter())
-        observed = _observed(groups, verdicts)
+        observed = _observed(groups, verdicts) | _counted(self.outcome.counts, counts)
         self.folder.write_attempts(step, _attempt_rows(step, groups, verdicts))
         tokens = sum(attempt.num_own_tokens for group in groups for attempt in group.attempts)
         seconds = dict(zip(("explore_seconds", "feedback_seconds", "learn_seconds"), map(_difference, clock, clock[1:]), strict=False))
@@ -204,16 +202,21 @@ class _Practice:
 
     # ------------------------------------------------------------------ parts
 
-    def _learner(self) -> Learner:
+    def _learner(self, optimiser: Optimiser, streams: Sequence[Stream], reference: Any = None) -> Learner:
+        batch_tokens = self.settings.machine.update_batch_tokens
+        return Learner(self.model, optimiser, streams, dtype=self.place.dtype, batch_tokens=batch_tokens, reference=reference)
+
+    def _practice_learner(self) -> Learner:
+        """The learner of practice, anchored to the model as it is now."""
         learn = self.settings.learn
         policy = partial(POLICY_LOSSES[learn.loss], clip_low=learn.clip_low, clip_high=learn.clip_high)
-        shape = {"aggregation": learn.aggregation, "constant_tokens": self.settings.explore.max_new_tokens}
-        streams = [Stream("policy", policy, **shape), Stream("imitate", negative_log_likelihood, **shape)]
-        reference = None
-        if learn.anchor:
-            streams.append(Stream("anchor", kl, learn.anchor, **shape))
-            reference = None if learn.lora.rank else _frozen_copy(self.model)
-        return Learner(self.model, learn.optimiser, streams, reference=reference, **self.learner_options)
+        stream = partial(Stream, aggregation=learn.aggregation, constant_tokens=self.settings.explore.max_new_tokens)
+        streams = [stream("policy", policy), stream("imitate", negative_log_likelihood)]
+        if not learn.anchor:
+            return self._learner(learn.optimiser, streams)
+        streams.append(stream("anchor", kl, learn.anchor))
+        is_base = learn.lora.rank > 0 and not self.settings.warm_start.steps  # then the model without its adapters is the reference
+        return self._learner(learn.optimiser, streams, reference=None if is_base else _frozen_copy(self.model))
 
     def _judge(self) -> Judge:
         """Feedback; the random control accepts as often as the verifier did at the warm start's samples (or the base model's)."""
@@ -240,6 +243,12 @@ class _Practice:
         self.folder.append("timings.jsonl", {"phase": phase, "step": step, **{k: round(v, 3) for k, v in timings.items()}})
         self.watcher.step(phase, step, metrics, timings)
 
+    def _feedback_counts(self) -> dict[str, int]:
+        """What happened in feedback over the whole run, resumed or not: read from what the stages wrote."""
+        pages = [self.folder.read_json(f"evaluation/{path.name}") for path in sorted((self.folder.path / "evaluation").glob("*.json"))]
+        rows = [*(page.get("feedback_counts", {}) for page in pages), *read_jsonl(self.folder.path / "metrics.jsonl")]
+        return {name: sum(row.get(name, 0) for row in rows) for name in COUNTS}
+
     def conclude(self, pages: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
         """Write `result.json` and the report."""
         shown = pages if self.settings.warm_start.steps else {name: page for name, page in pages.items() if name != "warm_start"}
@@ -257,12 +266,16 @@ class _Practice:
                 for before, after in zip(pages[first], pages[second], strict=True)
             ],
             "tasks": self.materials.facts,
-            "feedback_counts": dict(self.outcome.counts),
+            "feedback_counts": self._feedback_counts(),
         }
         self.folder.write_json("result.json", result)
         write_report([self.folder.path], self.folder.path / "report.html")
         self.watcher.concluded(result, self.folder.path)
         return result
+
+
+def _counted(after: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
+    return {name: after.get(name, 0) - before.get(name, 0) for name in COUNTS}
 
 
 def _judge_groups(groups: Sequence[Group], judge: Judge) -> list[list[Verdict]]:
@@ -335,6 +348,4 @@ def _difference(first: float, second: float) -> float:
 
 
 def _frozen_copy(model: Any) -> Any:
-    import copy
-
     return copy.deepcopy(model).eval().requires_grad_(False)

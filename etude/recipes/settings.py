@@ -1,23 +1,26 @@
 """What a practice run can be told. Every field is a `--key` of the command line and a line of YAML."""
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from etude.adapters import LoRA
+from etude.configuration import parse
 from etude.engine.sampling import Sampling
 from etude.errors import UserError, unknown
 from etude.learn.credit import CREDIT
 from etude.learn.learner import Optimiser
 from etude.learn.lessons import LESSONS
 from etude.learn.losses import POLICY_LOSSES
-from etude.tasks.sources import TaskSource
+from etude.tasks.sources import SOURCES, TaskSource
 
 FEEDBACK = ("outcome", "random")
 
 
-def _known(kind: str, name: str, table: object) -> None:
-    if name not in table:  # type: ignore[operator]
-        raise unknown(kind, name, table)  # type: ignore[arg-type]
+def _known(kind: str, name: str, table: Iterable[str]) -> None:
+    if name not in table:
+        raise unknown(kind, name, table)
 
 
 def _at_least(name: str, value: int, least: int) -> None:
@@ -44,7 +47,8 @@ class WarmStart:
     """Imitation of demonstrations before practice, so that practice is about skill and not about the form of an answer."""
 
     n: int = 0
-    """Demonstrations: of a file, the first training items with worked steps; of a family, items of a split of their own."""
+    """Demonstrations. Of a file or data set: the first training items with worked steps (with their bare answers, where no item has steps),
+    all of them unless given; of a family or function: items of a split of their own, given always."""
     path: list[str] = field(default_factory=list)
     """Files of demonstrations, instead of training items."""
     steps: int = 0
@@ -53,8 +57,9 @@ class WarmStart:
     optimiser: Optimiser = field(default_factory=lambda: Optimiser(learning_rate=5e-5, warmup_steps=3))
 
     def __post_init__(self) -> None:
-        if self.steps and not self.n and not self.path:
-            raise UserError(f"warm_start.steps is {self.steps} but there are no demonstrations: set warm_start.n or warm_start.path")
+        _at_least("warm_start.n", self.n, 0)
+        _at_least("warm_start.steps", self.steps, 0)
+        _at_least("warm_start.examples_per_step", self.examples_per_step, 1)
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,9 @@ class Exploration:
         _at_least("explore.tasks_per_step", self.tasks_per_step, 1)
         _at_least("explore.num_samples", self.num_samples, 2)
         _at_least("explore.max_new_tokens", self.max_new_tokens, 1)
+        for name, value, least in (("temperature", self.sampling.temperature, 0.0), ("top_k", self.sampling.top_k, 1)):
+            if value == least:
+                raise UserError(f"explore.sampling.{name} {value} makes all attempts at a task equal, so that there is nothing to learn")
 
 
 @dataclass(frozen=True)
@@ -92,7 +100,7 @@ class Learning:
     updates_per_epoch: int = 1
     """Parts that an epoch is cut into, by groups; one optimizer step each."""
     anchor: float = 0.0
-    """Coefficient of the divergence from the model that practice began with; 0 is off."""
+    """Coefficient of the divergence from the model that practice began with; 0 is off. `credit` only."""
     lora: LoRA = field(default_factory=LoRA)
     optimiser: Optimiser = field(default_factory=lambda: Optimiser(learning_rate=1e-5, warmup_steps=3))
 
@@ -102,6 +110,10 @@ class Learning:
         _known("learn.loss", self.loss, POLICY_LOSSES)
         _at_least("learn.epochs", self.epochs, 1)
         _at_least("learn.updates_per_epoch", self.updates_per_epoch, 1)
+        if self.anchor < 0:
+            raise UserError(f"learn.anchor must be 0 (off) or more, got {self.anchor}")
+        if self.anchor and self.method == "imitation":
+            raise UserError(f"learn.anchor is {self.anchor}, but has no effect on learn.method imitation: set it to 0, or method to credit")
 
 
 @dataclass(frozen=True)
@@ -160,3 +172,27 @@ class PracticeSettings:
         _at_least("steps", self.steps, 0)
         _at_least("checkpoint_every", self.checkpoint_every, 0)
         _at_least("keep_checkpoints", self.keep_checkpoints, 1)
+        if self.learn.updates_per_epoch > self.explore.tasks_per_step:
+            raise UserError(
+                f"learn.updates_per_epoch is {self.learn.updates_per_epoch}, but a step has only explore.tasks_per_step = "
+                f"{self.explore.tasks_per_step} groups to share out among the updates"
+            )
+        warm = self.warm_start
+        if warm.steps and not (warm.n or warm.path or self.tasks.path or self.tasks.dataset):
+            raise UserError(f"warm_start.steps is {warm.steps} but there are no demonstrations: set warm_start.n or warm_start.path")
+
+
+def parse_practice(path: Path, overrides: Sequence[str]) -> PracticeSettings:
+    """Settings from a YAML file and `--key value` overrides, among which another source of tasks replaces the file's."""
+    return parse(PracticeSettings, path, overrides, adjust=_replace_source)
+
+
+def _replace_source(values: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
+    """The file's values without those that belong to tasks which an override replaces: the source's settings, and sizes that fit it."""
+    named = [source for source in SOURCES if f"tasks.{source}" in given]
+    before = next((source for source in SOURCES if values.get(f"tasks.{source}")), None)
+    is_replaced = bool(named) and (named[0] != before or (named[0] == "family" and given["tasks.family"] != values["tasks.family"]))
+    if not is_replaced:
+        return dict(values)
+    sizes = ("n", "evaluation.n", "warm_start.path") + (("warm_start.n",) if named[0] in ("path", "dataset") else ())
+    return {name: value for name, value in values.items() if not name.startswith("tasks.") and name not in sizes}

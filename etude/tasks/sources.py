@@ -23,6 +23,9 @@ from etude.tasks.hub import hub_rows
 from etude.tasks.task import Task
 from etude.tasks.verifiers import CHEAP, check_gold, verifier_named
 
+SOURCES = ("path", "family", "dataset", "function")
+"""The kinds of source: the settings of a `TaskSource` of which exactly one is given."""
+
 
 @dataclass(frozen=True)
 class TaskSource:
@@ -52,7 +55,7 @@ class TaskSource:
     """A format string for the demonstration, over the columns, `answer` and `worked`: "{worked}\\nThe answer is {answer}."."""
 
     def __post_init__(self) -> None:
-        named = [name for name in ("path", "family", "dataset", "function") if getattr(self, name)]
+        named = [name for name in SOURCES if getattr(self, name)]
         if len(named) != 1:
             raise UserError(f"a task source needs exactly one of path, family, dataset and function, got {' and '.join(named) or 'none'}")
         for setting, owner in _BELONGS_TO.items():

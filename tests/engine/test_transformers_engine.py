@@ -283,3 +283,20 @@ def test_a_copy_with_merged_adapters_equals_the_adapted_model(model_of, tokenize
     adapted = engine.generate(PROMPTS, max_new_tokens=10, sampling=GREEDY)
     assert [list(row[0].tokens) for row in adapted] == [reference_greedy(model, prompt, 10) for prompt in PROMPTS]
     assert tokens_of(adapted) != plain
+
+
+def test_batch_tokens_bound_the_samples_of_one_prompt_too(llama, tokenizer, monkeypatch):
+    widths = []
+    extend = TransformersEngine.extend
+    monkeypatch.setattr(
+        TransformersEngine,
+        "extend",
+        lambda self, prefixes, *args, **kw: widths.append(len(prefixes)) or extend(self, prefixes, *args, **kw),
+    )
+    whole = sampled(TransformersEngine(llama, tokenizer), num_samples=7)
+    assert widths == [7 * len(PROMPTS)]
+    parts = sampled(TransformersEngine(llama, tokenizer, batch_tokens=60), num_samples=7)
+    assert tokens_of(parts) == tokens_of(whole)
+    assert max(widths[1:]) * (1 + 12) <= 60 and widths[1] * (14 + 12) <= 60
+    alone = sampled(TransformersEngine(llama, tokenizer, batch_tokens=1), num_samples=2)  # a row longer than that stands alone
+    assert tokens_of(alone) == [row[:2] for row in tokens_of(whole)] and widths[-1] == 1

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 
 from etude.errors import UserError
@@ -41,3 +43,10 @@ def test_a_demonstration_is_the_worked_answer_closed_by_the_end_token(tokenizer)
 def test_a_task_without_an_answer_can_not_be_demonstrated(tokenizer):
     with pytest.raises(UserError, match=r"train.jsonl:3 has neither a worked answer nor an answer"):
         render_demonstration(tokenizer, Task("why?", origin="train.jsonl:3"))
+
+
+def test_a_demonstration_needs_an_end_token(tokenizer):
+    endless = copy.deepcopy(tokenizer)
+    endless.eos_token = None
+    with pytest.raises(UserError, match="no end-of-sequence token"):
+        render_demonstration(endless, Task("2 + 2", "4"))

@@ -276,3 +276,22 @@ def test_half_precision_stays_near_and_keeps_float32_weights(llama):
 def test_optimiser_options_outside_their_range_are_refused(options, message):
     with pytest.raises(UserError, match=message):
         Optimiser(**options)
+
+
+def test_dropout_plays_no_part_in_updates(model_of):
+    model = model_of("gpt2", resid_pdrop=0.5, embd_pdrop=0.5, attn_pdrop=0.5).train()
+    found = [gradients(model, random_examples(model), [policy_stream(), IMITATE])[0] for _ in range(2)]
+    assert_close(found[0], found[1], 1e-9)
+    assert not model.training
+
+
+def test_a_reference_with_adapters_is_taken_with_them(llama):
+    adapted = add_lora(llama, LoRA(rank=2), seed=0)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.fill_(0.1)
+    examples = random_examples(adapted)
+    own = Learner(adapted, PLAIN, [ANCHOR], reference=deepcopy(adapted))
+    assert own.logprobs(examples, reference=True) == own.logprobs(examples)
+    assert Learner(adapted, PLAIN, [ANCHOR]).logprobs(examples, reference=True) != own.logprobs(examples)

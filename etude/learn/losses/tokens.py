@@ -33,7 +33,8 @@ def shares(lengths_S: Sequence[int], aggregation: Aggregation, *, constant_token
 
     token: 1 / tokens (DAPO, arXiv 2503.14476 eq. 8); sequence: 1 / (sequences · length) (GRPO, arXiv 2402.03300 eq. 3);
     constant: 1 / (sequences · constant_tokens) (Dr. GRPO, arXiv 2503.20783). `sequences` and `tokens` count the batch as it was sampled,
-    groups dropped for lack of signal included, so that dropping them does not change the update.
+    groups dropped for lack of signal included, so that dropping them does not change the update. They count the whole batch for every
+    stream, also for one that only some of the examples enter: streams add up as their examples do.
     """
     if aggregation == "token":
         return [1.0 / tokens for _ in lengths_S]

@@ -1,0 +1,49 @@
+"""Where numbers are computed: the device, the precision of matrix products, and an engine there."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from etude.engine.transformers import TransformersEngine
+from etude.errors import UserError
+from etude.models import best_device, half_precision_pays
+from etude.recipes.settings import Machine
+
+
+@dataclass(frozen=True)
+class Place:
+    """A device and a precision, decided."""
+
+    device: str
+    precision: str
+    """`float32` or `bfloat16`."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
+
+
+def decide(machine: Machine, precision: str | None = None) -> Place:
+    """What `auto` means here; `precision` is what an earlier probe decided, which a resumed run goes on with."""
+    device = best_device() if machine.device == "auto" else machine.device
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"machine.device {device!r} can't be used here: {str(error).splitlines()[0]}") from error
+    precision = precision or machine.precision
+    if precision == "auto":
+        precision = "bfloat16" if half_precision_pays(device) else "float32"
+    return Place(device, precision)
+
+
+def engine_at(place: Place, model: Any, tokenizer: Any, machine: Machine) -> TransformersEngine:
+    return TransformersEngine(model, tokenizer, dtype=place.dtype, batch_tokens=machine.decode_batch_tokens)
+
+
+def room_tokens(model: Any, max_new_tokens: int) -> int:
+    """How long a prompt may be, so that `max_new_tokens` more fit into the model's positions."""
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
+    if max_new_tokens >= positions:
+        raise UserError(f"max_new_tokens {max_new_tokens} leaves no room for a prompt: the model has {positions} positions")
+    return positions - max_new_tokens

@@ -1,0 +1,61 @@
+"""Small practice runs: letters to repeat, a random model, seconds."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etude.recipes.practice import practice
+from etude.tiny import letters
+
+SMALL = {
+    "n": 60,
+    "warm_start.steps": 20,
+    "steps": 4,
+    "explore.tasks_per_step": 6,
+    "explore.num_samples": 4,
+    "evaluation.n": 20,
+    "evaluation.pass_n": 5,
+    "evaluation.num_samples": 2,
+    "checkpoint_every": 2,
+    "machine.precision": "float32",
+}
+"""Overrides of `tiny` for a run of a second that still has groups with signal."""
+
+
+@pytest.fixture(scope="session")
+def small() -> Callable[..., dict[str, Any]]:
+    """`small(folder, **options, {overrides})` runs `tiny` with the small settings and returns the result."""
+
+    def run(folder: Path, overrides: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
+        return practice("tiny", SMALL | (overrides or {}), run=folder, **options)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def small_arguments() -> list[str]:
+    """The same settings on the command line."""
+    return ["practice", "tiny", *(word for name, value in SMALL.items() for word in (f"--{name}", str(value)))]
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, small: Callable[..., dict[str, Any]]) -> Path:
+    """The folder of a finished small run."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    small(folder)
+    return folder
+
+
+@pytest.fixture
+def letter_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder with `train.jsonl` (60 items, the first 40 with worked steps), `shown.jsonl` and `test.jsonl`."""
+    monkeypatch.chdir(tmp_path)
+    for name, n, worked in (("train", 60, 40), ("shown", 30, 30), ("test", 25, 0)):
+        rows = list(letters(name, n, seed=0))
+        for row in rows[worked:]:
+            del row["worked"]
+        Path(f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path

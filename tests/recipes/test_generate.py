@@ -1,0 +1,93 @@
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from etude.cli import main
+from etude.errors import UserError
+from etude.recipes.generate import GenerateSettings, generate, prompts_from
+from etude.recipes.settings import Machine
+
+QUESTION = "repeat c after 1234: c"
+
+
+@pytest.fixture
+def model(finished):
+    return str(finished / "model")
+
+
+def test_a_prompt_is_answered_on_standard_output(model, capsys):
+    assert main(["generate", model, "--prompt", QUESTION, "--max_new_tokens", "2"]) == 0
+    text = capsys.readouterr().out
+    assert text.count("\n") == 1
+    assert text.rstrip("\n") == generate(model, [QUESTION], GenerateSettings(max_new_tokens=2))[0]["completions"][0]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("ask.txt", f"{QUESTION}\n\nmore\n"), ("ask.jsonl", f'{{"question": "{QUESTION}"}}\n{{"prompt": "more"}}\n')]
+)
+def test_a_file_gives_a_line_of_json_for_each_prompt(model, tmp_path, capsys, name, content):
+    (tmp_path / name).write_text(content)
+    assert main(["generate", model, "--file", str(tmp_path / name), "--max_new_tokens", "2", "--json", str(tmp_path / "out.json")]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["prompt"] for row in rows] == [QUESTION, "more"]
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert [row["completions"][0] for row in written] == [row["completion"] for row in rows]
+
+
+def test_standard_input_is_read_where_nothing_else_is_named(model, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{QUESTION}\nmore\n"))
+    assert main(["generate", model, "--max_new_tokens", "2"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_a_stop_string_ends_an_answer(model):
+    settings = GenerateSettings(max_new_tokens=6, machine=Machine(precision="float32"))
+    whole = generate("tiny-random", [QUESTION], settings)[0]
+    assert whole["finish"] == ["length"]
+    stop = whole["completions"][0][3]
+    before = whole["completions"][0].index(stop)
+    cut = generate("tiny-random", [QUESTION], GenerateSettings(max_new_tokens=6, stop=[stop], machine=Machine(precision="float32")))[0]
+    assert cut["completions"] == [whole["completions"][0][:before]] and cut["finish"] == ["stop"]
+
+
+def test_several_stop_strings_on_the_command_line(model, capsys):
+    assert main(["generate", model, "--prompt", QUESTION, "--stop", "a", "b", "c", "d", "--max_new_tokens", "3"]) == 0
+    assert not set("abcd") & set(capsys.readouterr().out)
+
+
+def test_samples_differ_by_seed_and_repeat_with_it(model):
+    def sampled(seed):
+        return generate(model, [QUESTION], GenerateSettings(num_samples=8, seed=seed, max_new_tokens=4, sampling=HOT))[0]["completions"]
+
+    from etude.engine.sampling import Sampling
+
+    HOT = Sampling(temperature=2.0)
+    assert sampled(0) == sampled(0) != sampled(1)
+    assert len(set(sampled(0))) > 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_samples": 3}, "at temperature 0 all answers are equal"),
+        ({"num_samples": 0}, "num_samples must be at least 1"),
+    ],
+)
+def test_settings_without_sense_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        GenerateSettings(**settings)
+
+
+def test_prompts_that_can_not_be_read(tmp_path: Path, model):
+    (tmp_path / "ask.jsonl").write_text('{"prompt": "a"}\n{"text": "b"}\n')
+    for settings, message in (
+        (GenerateSettings(prompt="a", file="b"), "exclude each other"),
+        (GenerateSettings(file=str(tmp_path / "no.txt")), "no such file"),
+        (GenerateSettings(file=str(tmp_path / "ask.jsonl")), r"ask\.jsonl:2: expected a JSON object with `prompt` or `question`"),
+    ):
+        with pytest.raises(UserError, match=message):
+            prompts_from(settings, io.StringIO())
+    with pytest.raises(UserError, match="there is no prompt"):
+        generate(model, prompts_from(GenerateSettings(), io.StringIO("\n")))

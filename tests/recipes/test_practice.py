@@ -1,0 +1,338 @@
+"""Practice runs as a whole: they learn, they are the same twice, and a run that was killed ends like one that was not."""
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from etude.cli import main
+from etude.errors import UserError
+from etude.recipes.practice import practice
+from etude.recipes.settings import PracticeSettings
+from etude.runs import read_jsonl
+from etude.tasks.sources import TaskSource
+from etude.watching import Quiet
+
+DETERMINISTIC = ("metrics.jsonl", "result.json", "model/model.safetensors", "evaluation/practice.json")
+
+
+class Killed(BaseException):
+    """Not an Exception, so that nothing catches it."""
+
+
+class Kill(Quiet):
+    """Stops the run at a step, or when a model is about to be measured."""
+
+    def __init__(self, phase: str, step: int) -> None:
+        self.where = (phase, step)
+
+    def step(self, phase, step, metrics, timings):
+        if (phase, step) == self.where:
+            raise Killed
+
+    def measuring(self, model, suite, n):
+        if (model, 0) == self.where:
+            raise Killed
+
+
+def rows_of(result: dict) -> dict[str, dict]:
+    return {row["model"]: row for row in result["evaluation"]}
+
+
+def assert_same(first: Path, second: Path, names=DETERMINISTIC) -> None:
+    for name in names:
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
+
+
+def attempts_of(folder: Path) -> list[dict]:
+    files = sorted((folder / "attempts").glob("*.jsonl.gz"))
+    return [json.loads(line) for file in files for line in gzip.decompress(file.read_bytes()).decode().splitlines()]
+
+
+# ---------------------------------------------------------------------- learning
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> Path:
+    """`etude practice tiny`, as a user would type it."""
+    folder = tmp_path_factory.mktemp("tiny") / "run"
+    assert main(["practice", "tiny", "--run", str(folder), "--machine.precision", "float32", "--evaluation.pass_n", "50"]) == 0
+    return folder
+
+
+def test_practice_raises_the_accuracy(tiny):
+    result = json.loads((tiny / "result.json").read_text())
+    rows = rows_of(result)
+    assert rows["base"]["accuracy"] < 0.1
+    assert rows["practice"]["sampled_accuracy"] > rows["warm_start"]["sampled_accuracy"] + 0.2
+    gain = next(pair for pair in result["paired"] if pair["first"] == "warm_start")
+    assert gain["difference_low"] > 0 and gain["p_value"] < 0.01
+    scores = [row["score"] for row in read_jsonl(tiny / "metrics.jsonl") if row["phase"] == "practice"]
+    assert sum(scores[-10:]) > sum(scores[:10]) + 2
+
+
+def test_random_feedback_adds_nothing(tiny, tmp_path):
+    overrides = {"feedback": "random", "machine.precision": "float32"}
+    random = rows_of(practice("tiny", overrides, run=tmp_path / "random"))
+    real = rows_of(json.loads((tiny / "result.json").read_text()))
+    assert random["warm_start"] == real["warm_start"]
+    assert random["practice"]["sampled_accuracy"] < real["practice"]["sampled_accuracy"] - 0.1
+    assert random["practice"]["sampled_accuracy"] < random["warm_start"]["sampled_accuracy"] + 0.1
+
+
+def test_more_updates_on_the_same_attempts(small, tmp_path, finished):
+    small(tmp_path / "more", {"learn.epochs": 2, "learn.updates_per_epoch": 2, "steps": 1})
+    first, second = (
+        next(row for row in read_jsonl(folder / "metrics.jsonl") if row["phase"] == "practice") for folder in (tmp_path / "more", finished)
+    )
+    assert first["score"] == second["score"]
+    assert abs(first["kl_behaviour"]) > abs(second["kl_behaviour"])  # the last of four updates has left the behaviour policy
+    assert abs(second["kl_behaviour"]) < 1e-5
+
+
+def test_an_anchor_holds_the_model_back(small, tmp_path, finished):
+    moved = {}
+    for name, overrides in {"strong": {"learn.anchor": 100.0}, "weak": {"learn.anchor": 1e-6}}.items():
+        small(tmp_path / name, overrides)
+        rows = [row for row in read_jsonl(tmp_path / name / "metrics.jsonl") if row["phase"] == "practice"]
+        moved[name] = rows[-1]["kl_reference"]
+        assert rows[0]["kl_reference"] == pytest.approx(0, abs=1e-6)
+    assert 0 <= moved["strong"] < moved["weak"]
+
+
+def test_an_anchor_of_adapters_is_the_model_that_practice_began_with(small, finished, tmp_path):
+    adapted = {"model": str(finished / "model"), "learn.lora.rank": 4, "warm_start.steps": 5, "warm_start.optimiser.learning_rate": 1e-2}
+    small(tmp_path / "run", adapted | {"learn.anchor": 0.1, "steps": 1})
+    rows = [row for row in read_jsonl(tmp_path / "run" / "metrics.jsonl") if row["phase"] == "practice"]
+    assert rows[0]["kl_reference"] == pytest.approx(0, abs=1e-5)
+
+
+def test_imitation_learns_from_right_attempts(small, tmp_path):
+    small(tmp_path / "run", {"learn.method": "imitation"})
+    rows = [row for row in read_jsonl(tmp_path / "run" / "metrics.jsonl") if row["phase"] == "practice"]
+    assert any(row.get("imitate_loss", 0) > 0 for row in rows)
+    assert not any("policy_loss" in row for row in rows)
+
+
+# ---------------------------------------------------------------------- the same twice
+
+
+def test_a_run_folder_holds_what_its_description_says(finished):
+    names = {str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file()}
+    expected = {"configuration.yaml", "environment.json", "metrics.jsonl", "timings.jsonl", "result.json", "report.html"}
+    expected |= {f"attempts/{step:05d}.jsonl.gz" for step in (1, 2, 3, 4)}
+    expected |= {f"evaluation/{model}.json" for model in ("base", "warm_start", "practice")}
+    expected |= {f"checkpoints/{name}/{file}" for name in ("warm_start", "step-00002") for file in ("progress.json", "learner.safetensors")}
+    expected |= {f"{folder}/model.safetensors" for folder in ("model", "checkpoints/warm_start", "checkpoints/step-00002")}
+    assert expected <= names
+    assert not [name for name in names if "partial" in name or "writing" in name]
+    assert AutoModelForCausalLM.from_pretrained(finished / "model").config.hidden_size == 64
+
+
+def test_attempts_are_written_with_their_scores(finished):
+    rows = attempts_of(finished)
+    assert len(rows) == 4 * 6 * 4
+    assert {row["score"] for row in rows} == {0.0, 1.0}
+    assert all((row["text"].strip() == row["answer"]) == (row["score"] == 1.0) for row in rows if "\n" not in row["text"])
+    metrics = [row for row in read_jsonl(finished / "metrics.jsonl") if row["phase"] == "practice"]
+    assert metrics[0]["score"] == pytest.approx(sum(row["score"] for row in rows[:24]) / 24)
+
+
+def test_clock_times_stay_out_of_what_is_deterministic(finished):
+    text = (finished / "metrics.jsonl").read_text() + (finished / "result.json").read_text()
+    assert "seconds" not in text and str(finished) not in text
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(small, finished, tmp_path):
+    small(tmp_path / "again")
+    assert_same(finished, tmp_path / "again")
+    small(tmp_path / "other", {"seed": 1})
+    for name in ("metrics.jsonl", "result.json", "model/model.safetensors"):
+        assert (finished / name).read_bytes() != (tmp_path / "other" / name).read_bytes()
+
+
+# ---------------------------------------------------------------------- killed and resumed
+
+
+@pytest.mark.parametrize(
+    "kill", [("base", 0), ("warm_start", 3), ("practice", 1), ("practice", 3), ("practice", 0)], ids=lambda kill: "-".join(map(str, kill))
+)
+def test_a_killed_run_resumes_to_the_same_bytes(small, small_arguments, finished, tmp_path, kill):
+    folder = tmp_path / "run"
+    with pytest.raises(Killed):
+        small(folder, watcher=Kill(*kill))
+    assert not (folder / "result.json").exists()
+    if kill[1]:
+        with (folder / "metrics.jsonl").open("a") as file:
+            file.write('{"phase": "prac')  # torn by the kill
+    assert main([*small_arguments, "--run", str(folder), "--resume"]) == 0
+    assert_same(finished, folder)
+    assert attempts_of(folder) == attempts_of(finished)
+
+
+def test_a_killed_lora_run_resumes_to_the_same_bytes(small, finished, tmp_path):
+    lora = {"model": str(finished / "model"), "learn.lora.rank": 4, "warm_start.steps": 2}
+    small(tmp_path / "whole", lora)
+    with pytest.raises(Killed):
+        small(tmp_path / "killed", lora, watcher=Kill("practice", 3))
+    small(tmp_path / "killed", lora, resume=True)
+    assert_same(tmp_path / "whole", tmp_path / "killed")
+    warm, after = (load_file(tmp_path / "whole" / name / "model.safetensors") for name in ("checkpoints/warm_start", "model"))
+    assert any(not torch.equal(warm[name], after[name]) for name in warm)
+    assert not [name for name in after if "lora" in name]
+
+
+def test_only_the_last_checkpoints_are_kept(small, tmp_path):
+    small(tmp_path / "run", {"checkpoint_every": 1, "keep_checkpoints": 2})
+    assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} == {"warm_start", "step-00002", "step-00003"}
+
+
+@pytest.fixture
+def killed(small, tmp_path) -> Path:
+    with pytest.raises(Killed):
+        small(tmp_path / "killed", watcher=Kill("practice", 3))
+    return tmp_path / "killed"
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "learner.safetensors", "progress.json"])
+def test_a_damaged_checkpoint_is_named_and_can_be_removed(small, killed, finished, file):
+    checkpoint = killed / "checkpoints" / "step-00002"
+    (checkpoint / file).write_bytes((checkpoint / file).read_bytes()[: 5 if file == "progress.json" else 1000])
+    with pytest.raises(UserError, match=r"checkpoint .*step-00002 is damaged .*remove this folder and resume again"):
+        small(killed, resume=True)
+    for path in checkpoint.iterdir():
+        path.unlink()
+    checkpoint.rmdir()
+    small(killed, resume=True)
+    assert_same(finished, killed)
+
+
+def test_another_configuration_is_not_resumed(small, killed):
+    with pytest.raises(UserError, match=r"started with learn\.epochs = 1, now it is 2"):
+        small(killed, {"learn.epochs": 2}, resume=True)
+
+
+def test_a_finished_run_and_an_empty_folder_are_not_resumed(small, finished, tmp_path):
+    with pytest.raises(UserError, match="is finished"):
+        small(finished, resume=True)
+    with pytest.raises(UserError, match="holds no run"):
+        small(tmp_path / "empty", resume=True)
+
+
+def test_a_run_is_never_overwritten(small, finished, killed):
+    for folder in (finished, killed):
+        before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+        with pytest.raises(UserError, match="never overwritten"):
+            small(folder)
+        assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_a_mistake_in_the_input_leaves_no_folder(small, tmp_path):
+    with pytest.raises(UserError):
+        small(tmp_path / "run", {"explore.max_new_tokens": 400})
+    assert not (tmp_path / "run").exists()
+
+
+# ---------------------------------------------------------------------- one's own tasks and verifiers
+
+
+def test_files_replace_the_tasks_of_a_configuration(letter_files, small_arguments):
+    keep = small_arguments[: small_arguments.index("--n")] + small_arguments[small_arguments.index("--n") + 2 :]
+    files = ["--tasks.path", "train.jsonl", "--evaluation.path", "test.jsonl"]
+    assert main([*keep, *files, "--run", "run"]) == 0
+    result = json.loads(Path("run/result.json").read_text())
+    assert {row["suite"] for row in result["evaluation"]} == {"test"}
+    assert result["tasks"] == {"train": 60, "demonstrations": 40, "evaluation": 20, "overlap_removed": 0}
+
+
+@pytest.mark.parametrize(("warm", "demonstrations"), [({"warm_start.n": 10}, 10), ({"warm_start.path": ["shown.jsonl"]}, 30)])
+def test_demonstrations_come_from_worked_items_or_from_files(small, letter_files, warm, demonstrations):
+    overrides = {"tasks.path": ["train.jsonl"], "evaluation.path": ["test.jsonl"], "warm_start.steps": 2, "steps": 1}
+    result = small(letter_files / "run", overrides | warm)
+    assert result["tasks"]["demonstrations"] == demonstrations
+
+
+def test_more_demonstrations_than_there_are_worked_items_are_refused(small, letter_files):
+    overrides = {"tasks.path": ["train.jsonl"], "evaluation.path": ["test.jsonl"], "warm_start.n": 50}
+    with pytest.raises(UserError, match=r"warm_start\.n is 50, but only 40 training items have worked steps: .*warm_start\.path"):
+        small(letter_files / "run", overrides)
+
+
+def test_bare_answers_are_demonstrations_where_no_item_has_steps(small, letter_files):
+    overrides = {"tasks.path": ["test.jsonl"], "evaluation.path": ["shown.jsonl"], "n": None, "warm_start.steps": 1, "steps": 1}
+    assert small(letter_files / "run", overrides)["tasks"]["demonstrations"] == 25
+
+
+def test_training_items_of_the_evaluation_are_left_out(small, letter_files):
+    Path("train.jsonl").write_text(Path("train.jsonl").read_text() + Path("test.jsonl").read_text())
+    overrides = {"tasks.path": ["train.jsonl"], "evaluation.path": ["test.jsonl"], "n": None, "evaluation.n": None, "warm_start.steps": 0}
+    result = small(letter_files / "run", overrides | {"steps": 1})
+    assert result["tasks"]["overlap_removed"] == 25 and result["tasks"]["train"] == 60
+
+
+def test_files_of_the_same_name_are_suites_of_their_own(small, letter_files):
+    for folder in ("one", "two"):
+        Path(folder).mkdir()
+        Path(folder, "test.jsonl").write_text(Path("test.jsonl").read_text())
+    overrides = {"tasks.path": ["train.jsonl"], "evaluation.path": ["one/test.jsonl", "two/test.jsonl"], "steps": 0, "warm_start.steps": 0}
+    result = small(letter_files / "run", overrides)
+    assert {row["suite"] for row in result["evaluation"]} == {"test", "two/test"}
+
+
+MINE = """
+def tasks(split, n, seed):
+    for i in range(n):
+        yield {"question": f"{split} {seed} {i}: write a", "answer": "a", "verifier": "mine.py:starts_with"}
+
+
+def starts_with(text, task):
+    if text.startswith(("b", "c", "d")):
+        raise RuntimeError("no good")
+    return text.startswith(task.answer)
+"""
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict]:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(MINE)
+    return lambda: {"tasks.function": "mine.py:tasks"}
+
+
+def test_a_users_tasks_and_verifier(small, mine, tmp_path):
+    result = small(tmp_path / "run", mine() | {"warm_start.n": 40})
+    assert {row["suite"] for row in result["evaluation"]} == {"tiny"}
+    rows = attempts_of(tmp_path / "run")
+    assert rows and all(row["score"] == float(row["text"].startswith("a")) for row in rows if row["text"][:1] not in tuple("bcd"))
+
+
+def test_a_verifier_that_raises_leaves_its_attempts_unscored_and_the_run_finishes(small, mine, tmp_path):
+    result = small(tmp_path / "run", mine() | {"warm_start.steps": 0, "steps": 2})
+    rows = attempts_of(tmp_path / "run")
+    broken = [row for row in rows if row["score"] is None]
+    assert broken and all("RuntimeError" in row["message"] for row in broken)
+    metrics = read_jsonl(tmp_path / "run" / "metrics.jsonl")
+    assert sum(row["unscored"] for row in metrics) == len(broken) == sum(row["crashed"] for row in metrics)
+    assert result["status"] == "finished" and result["feedback_counts"]["crashed"] >= len(broken)
+
+
+# ---------------------------------------------------------------------- from Python
+
+
+def test_overrides_in_python_may_be_lists_and_mappings(small, tmp_path):
+    parameters = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}
+    overrides = {"tasks.family": "chain_sum", "tasks.parameters": parameters, "evaluation.n": 5, "n": 20, "warm_start.n": 20}
+    small(tmp_path / "run", overrides | {"steps": 1, "explore.max_new_tokens": 3})
+    kept = (tmp_path / "run" / "configuration.yaml").read_text()
+    assert "family: chain_sum" in kept and "max_digits: 1" in kept and "function: null" in kept
+
+
+def test_settings_objects_take_no_overrides(tmp_path):
+    settings = PracticeSettings(tasks=TaskSource(function="etude.tiny:letters"), model="tiny-random")
+    with pytest.raises(UserError, match=r"dataclasses\.replace"):
+        practice(settings, {"steps": 1}, run=tmp_path / "run")

@@ -1,0 +1,197 @@
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from etude.configuration import arguments_from, find_configuration, lists_of, parse, resolved, shipped
+from etude.errors import UserError
+from etude.recipes.settings import PracticeSettings, parse_practice
+
+
+@dataclass(frozen=True)
+class Inner:
+    """A part."""
+
+    rate: float = 0.5
+    """How fast."""
+    kind: Literal["round", "flat"] = "round"
+    names: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.rate < 0:
+            raise UserError(f"inner.rate must be 0 or more, got {self.rate}")
+
+
+@dataclass(frozen=True)
+class Outer:
+    """A whole."""
+
+    needed: int
+    text: str | None = None
+    options: dict[str, int] = field(default_factory=dict)
+    inner: Inner = field(default_factory=Inner)
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_file_and_overrides_become_dataclasses(tmp_path):
+    path = written(tmp_path, "command: practice\nneeded: 1\ninner: {rate: 0.25, names: [a]}\noptions: {x: 1}\n")
+    found = parse(Outer, path, ["--inner.kind", "flat", "--needed=2", "--inner.names", "b", "c", "--text", ""])
+    assert found == Outer(2, "", {"x": 1}, Inner(0.25, "flat", ["b", "c"]))
+    assert parse(Outer, None, ["--needed", "3", '--options={"y": 2}', '--inner.names=["d"]']) == Outer(
+        3, None, {"y": 2}, Inner(names=["d"])
+    )
+
+
+def test_a_section_of_a_file_may_be_empty_and_a_list_a_single_word(tmp_path):
+    assert parse(Outer, written(tmp_path, "needed: 1\ninner:\n"), []) == Outer(1)
+    assert parse(Outer, written(tmp_path, "needed: 1\ninner: {names: a.jsonl}\n"), []).inner.names == ["a.jsonl"]
+
+
+def test_the_command_line_may_give_what_a_file_leaves_out(tmp_path):
+    assert parse(Outer, written(tmp_path, "text: a\n"), ["--needed", "2"]) == Outer(2, "a")
+
+
+def test_lists_are_found_in_nested_settings():
+    assert lists_of(Outer) == {"inner.names"}
+    assert {"tasks.path", "evaluation.path", "warm_start.path"} <= lists_of(PracticeSettings)
+
+
+def test_python_values_become_arguments(tmp_path):
+    values = {"needed": 4, "text": None, "options": {"z": 3}, "inner.names": ["a b", '"'], "inner.rate": 1e-05}
+    assert parse(Outer, None, arguments_from(values)) == Outer(4, None, {"z": 3}, Inner(1e-5, names=["a b", '"']))
+    assert parse(Outer, None, arguments_from({"needed": 1, "inner.names": tmp_path / "x"})).inner.names == [str(tmp_path / "x")]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["--neded", "1"], r"^unknown setting --neded: did you mean --needed\?$"),
+        (["--need", "1"], r"^unknown setting --need: did you mean --needed\?$"),
+        (["--inner.rat", "1"], r"did you mean --inner\.rate\?$"),
+        (["--rate", "1"], r"did you mean --inner\.rate\?$"),
+        (["--zzzz", "1"], r"^unknown setting --zzzz: see --help for all settings$"),
+        (["--needed", "many"], r"^--needed: expected a whole number, got many$"),
+        (["--needed", "1.5"], r"^--needed: expected a whole number, got 1\.5$"),
+        (["--needed", "1", "--inner.rate", "fast"], r"^--inner\.rate: expected a number, got fast$"),
+        (["--needed", "1", "--inner.kind", "square"], r"^--inner\.kind: expected one of 'round', 'flat', got square$"),
+        (["--needed", "1", "--options", "[1]"], r"^--options: expected a mapping, got \[1\]$"),
+        (["--needed", "1", "--inner.rate", "-1"], r"^inner\.rate must be 0 or more, got -1\.0$"),
+        (["--needed"], r"^--needed needs a value$"),
+        (["--inner", "{rate: 1}"], r"^--inner is a section: set --inner\.rate and the like$"),
+        (["1"], r"^'1' stands where a --key was expected"),
+        (["--text", "a"], r"^needed must be set: it has no default$"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_sentence(overrides, message):
+    with pytest.raises(UserError, match=message) as caught:
+        parse(Outer, None, overrides)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("neded: 1\n", r"mine\.yaml: unknown setting neded: did you mean needed\?$"),
+        ("needed: 1\ninner: {rat: 1}\n", r"mine\.yaml: unknown setting inner\.rat: did you mean inner\.rate\?$"),
+        ("needed: many\n", r"mine\.yaml: needed: expected a whole number, got many$"),
+        ("needed: 1\ninner: {kind: square}\n", r"mine\.yaml: inner\.kind: expected one of 'round', 'flat', got square$"),
+        ("needed: 1\ninner: 3\n", r"mine\.yaml: inner: expected settings as `key: value` lines, got 3$"),
+        ("needed: 1\noptions: [1]\n", r"mine\.yaml: options: expected a mapping, got \[1\]$"),
+        ("needed: 1\ninner: [a: }\n", r"mine\.yaml:2: not valid YAML"),
+        ("- needed\n", r"mine\.yaml: expected settings as `key: value` lines, got list$"),
+        ("", r"mine\.yaml: expected settings as `key: value` lines, got NoneType$"),
+        ("text: a\n", r"^needed must be set: it has no default$"),
+    ],
+)
+def test_a_mistake_in_a_file_names_the_file(tmp_path, text, message):
+    with pytest.raises(UserError, match=message) as caught:
+        parse(Outer, written(tmp_path, text), [])
+    assert "\n" not in str(caught.value)
+
+
+def test_hyphens_are_told_from_underscores():
+    with pytest.raises(UserError, match=r"unknown setting --warm-start\.n: did you mean --warm_start\.n\?"):
+        parse_practice(find_configuration("practice", "tiny"), ["--warm-start.n", "3"])
+
+
+def test_every_configuration_that_ships_can_be_read():
+    assert {"tiny", "quickstart"} <= shipped("practice").keys()
+    for name, path in shipped("practice").items():
+        settings = parse_practice(find_configuration("practice", name), [])
+        assert path.stem == name and settings.steps > 0
+        assert resolved(settings)["model"] == settings.model
+
+
+def test_configurations_are_found_by_name_and_by_path(tmp_path):
+    path = written(tmp_path, "needed: 1")
+    assert find_configuration("practice", str(path)) == path
+    with pytest.raises(UserError, match=r"unknown practice configuration 'tinny': did you mean 'tiny'\?"):
+        find_configuration("practice", "tinny")
+    with pytest.raises(UserError, match="no such file"):
+        find_configuration("practice", str(tmp_path / "other.yaml"))
+
+
+FAMILY = """
+system: ""
+tasks: {family: number_filtering, parameters: {min_numbers: 3}, question: "{numbers}"}
+n: 400
+warm_start: {n: 320, steps: 20}
+evaluation: {n: 200, path: [held_out.jsonl]}
+"""
+
+
+def test_a_source_on_the_command_line_replaces_the_files(tmp_path):
+    path = written(tmp_path, FAMILY)
+    found = parse_practice(path, ["--tasks.path", "a.jsonl", "b.jsonl"])
+    assert found.tasks.path == ["a.jsonl", "b.jsonl"]
+    assert found.tasks.family is None and found.tasks.parameters == {} and found.tasks.question is None
+    assert (found.n, found.evaluation.n, found.warm_start.n) == (None, None, 0)  # sizes that fitted the family
+    assert (found.system, found.warm_start.steps, found.evaluation.path) == ("", 20, ["held_out.jsonl"])
+    assert parse_practice(path, ["--tasks.path", "a.jsonl", "--n", "5", "--warm_start.n", "3"]).n == 5
+
+
+def test_another_family_takes_none_of_the_files_parameters(tmp_path):
+    path = written(tmp_path, FAMILY)
+    found = parse_practice(path, ["--tasks.family", "chain_sum", '--tasks.parameters={"min_terms": 2}'])
+    assert (found.tasks.family, found.tasks.parameters, found.tasks.question) == ("chain_sum", {"min_terms": 2}, None)
+    assert found.warm_start.n == 320
+    assert parse_practice(path, ["--tasks.family", "number_filtering"]).tasks.parameters == {"min_numbers": 3}
+    assert parse_practice(path, ["--tasks.question", "?"]).tasks.parameters == {"min_numbers": 3}
+
+
+def test_other_files_keep_how_the_files_are_read(tmp_path):
+    path = written(tmp_path, "tasks: {path: [a.jsonl], columns: {question: Q}, verifier: numeric}\n")
+    found = parse_practice(path, ["--tasks.path", "b.jsonl"]).tasks
+    assert (found.path, found.columns, found.verifier) == (["b.jsonl"], {"question": "Q"}, "numeric")
+
+
+def test_two_sources_on_the_command_line_are_refused(tmp_path):
+    with pytest.raises(UserError, match="exactly one of path, family, dataset and function, got path and family"):
+        parse_practice(written(tmp_path, FAMILY), ["--tasks.path", "a.jsonl", "--tasks.family", "chain_sum"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["--learn.method", "imitation", "--learn.anchor", "0.1"], r"learn\.anchor is 0\.1, but has no effect on learn\.method imitation"),
+        (["--learn.anchor", "-1"], r"learn\.anchor must be 0 \(off\) or more"),
+        (["--explore.sampling.temperature", "0"], "makes all attempts at a task equal"),
+        (["--explore.sampling.top_k", "1"], "makes all attempts at a task equal"),
+        (["--explore.num_samples", "1"], r"explore\.num_samples must be at least 2, got 1"),
+        (["--learn.updates_per_epoch", "17"], r"updates_per_epoch is 17, but a step has only explore\.tasks_per_step = 16 groups"),
+        (["--learn.lora.alpha", "3"], r"lora\.alpha is 3\.0 but lora\.rank is 0"),
+        (["--learn.credit", "centered"], r"unknown learn\.credit 'centered': did you mean 'centred'\?"),
+        (["--learn.loss", "clip"], r"unknown learn\.loss 'clip': did you mean 'clipped'\?"),
+        (["--feedback", "outcomes"], r"unknown feedback 'outcomes': did you mean 'outcome'\?"),
+        (["--warm_start.n", "0"], "there are no demonstrations"),
+    ],
+)
+def test_settings_without_effect_or_sense_are_refused(overrides, message):
+    with pytest.raises(UserError, match=message):
+        parse_practice(find_configuration("practice", "tiny"), overrides)

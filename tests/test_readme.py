@@ -1,0 +1,60 @@
+"""README.md does what it says: its ```console commands and ```python blocks run, in order, in one folder.
+
+Commands in ```sh fences (make, pip, what needs a network or minutes) are for people and are not run here.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SECONDS = 300
+
+
+def commands_of(block: str) -> list[str]:
+    """The lines behind `$ `, joined where one ends with a backslash."""
+    return [found.replace("\\\n", " ") for found in re.findall(r"^\$ ((?:.*\\\n)*.*)$", block, re.MULTILINE)]
+
+
+def steps_of(text: str) -> list[tuple[str, str]]:
+    """(kind, code) of everything that is run, in the order of the page."""
+    steps = []
+    for kind, block in FENCE.findall(text):
+        if kind == "console":
+            steps += [("console", command) for command in commands_of(block)]
+        elif kind == "python":
+            steps.append(("python", block))
+    return steps
+
+
+STEPS = steps_of((ROOT / "README.md").read_text(encoding="utf8"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("readme")
+
+
+def test_fences_are_read_as_described():
+    text = "```console\n$ etude a \\\n    --b\nprinted\n$ etude c\n```\n```sh\nmake practice\n```\n```python\nprint(1)\n```\n"
+    assert steps_of(text) == [("console", "etude a      --b"), ("console", "etude c"), ("python", "print(1)\n")]
+
+
+def test_the_readme_shows_the_commands():
+    shown = {code.split()[1] for kind, code in STEPS if kind == "console" and code.startswith("etude ")}
+    assert {"practice", "evaluate", "generate", "report"} <= shown
+    assert any(kind == "python" for kind, _ in STEPS)
+
+
+@pytest.mark.parametrize(("kind", "code"), STEPS, ids=[f"{i}-{code.splitlines()[0][:50]}" for i, (_, code) in enumerate(STEPS)])
+def test_what_the_readme_says_runs(folder, kind, code):
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    command = ["bash", "-euo", "pipefail", "-c", code] if kind == "console" else [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, f"{code}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"

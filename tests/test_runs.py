@@ -1,0 +1,126 @@
+import json
+import os
+
+import pytest
+import yaml
+
+from etude.errors import UserError
+from etude.runs import RunFolder, read_jsonl, write_atomically
+
+CONFIGURATION = {"steps": 3, "learn": {"epochs": 1, "names": ["a"]}}
+
+
+@pytest.fixture
+def run(tmp_path) -> RunFolder:
+    run = RunFolder.start(tmp_path / "run", CONFIGURATION, resume=False)
+    run.begin(CONFIGURATION, precision="float32")
+    return run
+
+
+def test_a_new_run_writes_nothing_before_it_begins(tmp_path):
+    run = RunFolder.start(tmp_path / "run", CONFIGURATION, resume=False)
+    assert not run.path.exists()
+    run.begin(CONFIGURATION, precision="float32")
+    assert yaml.safe_load((run.path / "configuration.yaml").read_text()) == CONFIGURATION
+    facts = run.read_json("environment.json")
+    assert facts["precision"] == "float32" and facts["versions"]["torch"]
+
+
+def test_beginning_again_changes_nothing(run):
+    before = (run.path / "environment.json").read_bytes()
+    run.begin({"steps": 4}, precision="bfloat16")
+    assert (run.path / "environment.json").read_bytes() == before
+    assert yaml.safe_load((run.path / "configuration.yaml").read_text()) == CONFIGURATION
+
+
+def test_an_existing_folder_or_file_is_never_overwritten(run, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for path in (run.path, tmp_path / "file"):
+        with pytest.raises(UserError, match="exists already and is never overwritten: go on with --resume"):
+            RunFolder.start(path, CONFIGURATION, resume=False)
+    (tmp_path / "empty").mkdir()
+    RunFolder.start(tmp_path / "empty", CONFIGURATION, resume=False)
+
+
+def test_a_run_is_resumed_with_the_same_configuration_only(run, tmp_path):
+    assert RunFolder.start(run.path, CONFIGURATION, resume=True).path == run.path
+    changed = {"steps": 3, "learn": {"epochs": 2, "names": ["a"]}}
+    with pytest.raises(UserError, match=r"was started with learn\.epochs = 1, now it is 2"):
+        RunFolder.start(run.path, changed, resume=True)
+    with pytest.raises(UserError, match="holds no run"):
+        RunFolder.start(tmp_path / "other", CONFIGURATION, resume=True)
+    run.write_json("result.json", {"status": "finished"})
+    with pytest.raises(UserError, match="is finished"):
+        RunFolder.start(run.path, CONFIGURATION, resume=True)
+
+
+def test_what_follows_a_checkpoint_is_cut_off(run):
+    for phase, step in (("warm_start", 1), ("warm_start", 2), ("practice", 1), ("practice", 2), ("practice", 3)):
+        run.append("metrics.jsonl", {"phase": phase, "step": step})
+    for step in (1, 2, 3):
+        run.write_attempts(step, [{"text": "a"}])
+    run.cut_after("practice", 1)
+    rows = read_jsonl(run.path / "metrics.jsonl")
+    assert [(row["phase"], row["step"]) for row in rows] == [("warm_start", 1), ("warm_start", 2), ("practice", 1)]
+    assert [path.name for path in (run.path / "attempts").iterdir()] == ["00001.jsonl.gz"]
+    run.cut_after("warm_start", 0)
+    assert len(list((run.path / "attempts").iterdir())) == 1
+
+
+def test_a_torn_last_line_is_dropped_before_more_is_written(run):
+    run.append("metrics.jsonl", {"phase": "practice", "step": 1})
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write('{"phase": "pra')
+    run.cut_after("practice", 1)
+    run.append("metrics.jsonl", {"phase": "practice", "step": 2})
+    assert [row["step"] for row in read_jsonl(run.path / "metrics.jsonl")] == [1, 2]
+
+
+def commit(run: RunFolder, name: str, order: int, keep: int = 1) -> None:
+    partial = run.path / "checkpoints" / f"{name}.writing"
+    partial.mkdir(parents=True)
+    run.commit_checkpoint(partial, name, {"order": order}, keep=keep)
+
+
+def test_checkpoints_are_committed_and_pruned(run):
+    commit(run, "warm_start", 0)
+    for step in (1, 2, 3):
+        commit(run, f"step-{step:05d}", step, keep=2)
+    assert [path.name for path in run.checkpoints()] == ["warm_start", "step-00002", "step-00003"]
+
+
+def test_a_checkpoint_that_was_not_renamed_is_none(run):
+    partial = run.path / "checkpoints" / "step-00001.writing"
+    partial.mkdir(parents=True)
+    (partial / "progress.json").write_text('{"order": 1}')
+    (run.path / "checkpoints" / "step-00002").mkdir()
+    assert run.checkpoints() == []
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}"])
+def test_a_checkpoint_whose_progress_is_broken_is_named(run, text):
+    commit(run, "step-00001", 1)
+    (run.checkpoint("step-00001") / "progress.json").write_text(text)
+    with pytest.raises(UserError, match=r"checkpoint .*step-00001 is damaged"):
+        run.checkpoints()
+
+
+def test_numbers_that_are_no_json_are_not_written(run):
+    with pytest.raises(ValueError):
+        run.append("metrics.jsonl", {"loss": float("nan")})
+    with pytest.raises(ValueError):
+        run.write_json("result.json", {"loss": float("inf")})
+    assert not (run.path / "result.json").exists()
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "file.json"
+    write_atomically(path, json.dumps([1]))
+
+    def fails(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, "replace", fails)
+    with pytest.raises(OSError):
+        write_atomically(path, json.dumps([2]))
+    assert json.loads(path.read_text()) == [1]

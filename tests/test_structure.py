@@ -1,0 +1,81 @@
+"""Promises about the shape of the code that a document would let drift."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from etude.learn.credit import CREDIT
+from etude.learn.lessons import LESSONS
+from etude.learn.losses import POLICY_LOSSES
+from etude.tasks.verifiers import VERIFIERS
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("tasks", "engine", "explore", "feedback", "learn", "evaluation")
+TOP = ("etude.recipes", "etude.cli")
+
+
+def imports_of(path: Path) -> set[str]:
+    """Modules that a file imports, wherever in the file."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            found |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def begins_with(module: str, package: str) -> bool:
+    return module == package or module.startswith(package + ".")
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_know_neither_recipes_nor_the_command(room):
+    for path in (ROOT / "etude" / room).rglob("*.py"):
+        wrong = [module for module in imports_of(path) if any(begins_with(module, top) for top in TOP)]
+        assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"
+
+
+@pytest.mark.parametrize(
+    ("room", "later"),
+    [("tasks", ("engine", "explore", "learn")), ("feedback", ("engine", "explore", "learn")), ("engine", ("explore", "learn"))],
+)
+def test_earlier_stages_do_not_know_later_ones(room, later):
+    for path in (ROOT / "etude" / room).rglob("*.py"):
+        wrong = [module for module in imports_of(path) if any(begins_with(module, f"etude.{other}") for other in later)]
+        assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"
+
+
+@pytest.mark.parametrize("room", ["tasks", "feedback"])
+def test_tasks_and_feedback_need_no_torch(room):
+    modules = [f"etude.{room}.{path.stem}" for path in sorted((ROOT / "etude" / room).glob("*.py")) if path.stem != "__init__"]
+    code = f"import sys, importlib; [importlib.import_module(m) for m in {modules}]; sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr or "torch was imported"
+
+
+@pytest.mark.parametrize("table", [VERIFIERS, CREDIT, POLICY_LOSSES, LESSONS], ids=["verifiers", "credit", "losses", "lessons"])
+def test_every_name_in_a_table_is_in_the_readme(table):
+    text = (ROOT / "README.md").read_text(encoding="utf8")
+    missing = [name for name in table if f"`{name}`" not in text]
+    assert not missing
+
+
+def test_no_file_holds_a_path_of_one_machine():
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    done = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip("not a git checkout")
+    forbidden = re.compile("|".join((r"(?<![\w.~-])/" + "work/", r"\.\./" + "shared", r"/home/" + r"\w", "/" + "root/")))
+    wrong = []
+    for name in filter(None, done.stdout.split("\0")):
+        path = ROOT / name
+        if path.is_file() and b"\0" not in (content := path.read_bytes())[:8000]:
+            lines = content.decode("utf8", errors="replace").splitlines()
+            wrong += [f"{name}:{number}" for number, line in enumerate(lines, 1) if forbidden.search(line)]
+    assert not wrong
