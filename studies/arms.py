@@ -15,10 +15,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from etude.configuration import find_configuration, parse, resolved
+from etude.configuration import find_configuration, resolved
 from etude.evaluation.statistics import paired_test, wilson_interval
 from etude.recipes.practice import practice_named
-from etude.recipes.settings import PracticeSettings
+from etude.recipes.settings import parse_practice
 from etude.runs import RunFolder, read_jsonl
 from etude.watching import Console
 from studies.cells import Cell, Options
@@ -38,7 +38,7 @@ def run_arm(recipe: str, arm: str, seed: int, chosen: Options, *, longer_steps: 
     changes = [*overrides, f"--seed={seed}", *_CHANGES[arm]]
     if arm == "longer_warm_start":
         changes.append(f"--warm_start.steps={longer_steps}")
-    settings = parse(PracticeSettings, find_configuration("practice", recipe), changes)
+    settings = parse_practice(find_configuration("practice", recipe), changes)
     folder = chosen.out / "runs" / f"{arm}-{seed}"
     if not folder.exists() and _share(chosen.out / "runs", folder, seed, shares_warm_start=arm != "longer_warm_start"):
         RunFolder(folder).begin(resolved(settings))

@@ -8,6 +8,7 @@ A study stops between cells when its hours are over and goes on another day.
 
 import argparse
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,8 @@ from typing import Any
 
 from etude.errors import UserError
 from etude.runs import environment, write_atomically
+
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as the command line does: huge pages for torch's memory
 
 Cell = dict[str, Any]
 

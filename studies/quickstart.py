@@ -9,7 +9,9 @@ random scores add nothing. Wall-clock of each arm's training stands in its row (
 from studies.arms import ARMS, reduce_arms, run_arm
 from studies.cells import Options, compute, options, write_result
 
-CLAIM = "practice adds >= 10 points of greedy accuracy over the warm start on each of three seeds and >= 15 on average; random scores do not"
+CLAIM = (
+    "practice adds >= 10 points of greedy accuracy over the warm start on each of three seeds and >= 15 on average; random scores do not"
+)
 LONGER_STEPS = 120
 
 

@@ -23,6 +23,7 @@ from etude.adapters import base_of, has_adapters, merged_weights
 from etude.engine.cache import preallocated_cache, select_rows
 from etude.engine.completion import Completion, Finish, Prefix, Stop
 from etude.engine.sampling import Sampling, sample
+from etude.heads import head_on
 from etude.randomness import seed_for, uniforms
 
 log = logging.getLogger(__name__)
@@ -191,15 +192,13 @@ class TransformersEngine:
 
     def _forward(self, tokens_BT: torch.Tensor, mask_BT: torch.Tensor, cache: Cache) -> torch.Tensor:
         """Next-token logits [B, V] after the last position; `mask_BT` covers the cached positions too."""
-        positions_BT = (mask_BT.cumsum(-1) - 1).clamp(min=0)[:, -tokens_BT.shape[1] :]
-        return self._model(
-            input_ids=tokens_BT,
-            attention_mask=mask_BT,
-            position_ids=positions_BT,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
+        rows, width = tokens_BT.shape
+        positions_BT = (mask_BT.cumsum(-1) - 1).clamp(min=0)[:, -width:]
+        last_B = torch.arange(1, rows + 1, device=self._device) * width - 1
+        with head_on(self._model, last_B):  # `logits_to_keep=1` leaves a strided view, for which torch copies the head once a row
+            return self._model(
+                input_ids=tokens_BT, attention_mask=mask_BT, position_ids=positions_BT, past_key_values=cache, use_cache=True
+            ).logits
 
     def _pad_left(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
         tensors = [torch.tensor(row, dtype=torch.long) for row in rows]

@@ -4,12 +4,12 @@ Shapes: N completion tokens, V vocabulary.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from etude.heads import head_on
 from etude.learn.batches import MicroBatch
 
 _ROWS = 128
@@ -41,23 +41,6 @@ def token_logprobs(model: Any, batch: MicroBatch, dtype: torch.dtype = torch.flo
         ).logits
     logprobs_N, entropy_N = _ChosenLogProbs.apply(logits_NV, batch.targets_N)
     return Outputs(logprobs_N, entropy_N)
-
-
-@contextmanager
-def head_on(model: Any, positions_N: torch.Tensor) -> Iterator[None]:
-    """Within the context the model's LM head sees only the flat (row·T + position) hidden states `positions_N`: logits are [N, V].
-
-    A hook on the head rather than a call of the decoder, so that what an architecture does after its head (soft caps, scales) still holds.
-    """
-
-    def choose(_: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        return (args[0].flatten(0, -2)[positions_N], *args[1:])
-
-    hook = model.get_output_embeddings().register_forward_pre_hook(choose)
-    try:
-        yield
-    finally:
-        hook.remove()
 
 
 class _ChosenLogProbs(torch.autograd.Function):

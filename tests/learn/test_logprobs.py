@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from etude.adapters import LoRA, add_lora
-from etude.learn.logprobs import head_on
+from etude.heads import head_on
 
 TOKENS = torch.randint(4, 260, (3, 8), generator=torch.Generator().manual_seed(0))
 POSITIONS = torch.tensor([0, 5, 5, 23, 9])
