@@ -3,6 +3,7 @@
 | name | answer |
 |---|---|
 | `most_frequent` | the most frequent answer of training |
+| `nearest_question` | the answer of the most similar training question (`etude.evaluation.nearest`) |
 | `first_number`, `last_number`, `largest_number`, `smallest_number` | that number of the question |
 | `sum`, `difference`, `product` | of the question's numbers, where it has two or more (difference: largest minus smallest) |
 | `list_as_given`, `list_reversed` | the question's list, as it stands or backwards, in the gold answer's format |
@@ -18,6 +19,7 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from math import prod
 
+from etude.evaluation.nearest import nearest_answers
 from etude.feedback.verdict import Verdict
 from etude.tasks.answers import parse_list
 from etude.tasks.numbers import find_numbers, write_number
@@ -44,14 +46,19 @@ def trivial_answers(train_answers: Sequence[str], task: Task) -> dict[str, str]:
 
 
 def baseline_accuracies(
-    train_answers: Sequence[str], tasks: Sequence[Task], judge: Callable[[Sequence[tuple[str, Task]]], list[Verdict]]
+    train: Sequence[Task], tasks: Sequence[Task], judge: Callable[[Sequence[tuple[str, Task]]], list[Verdict]]
 ) -> dict[str, float]:
     """The share of all tasks that each rule answers rightly, best first; `judge` scores (text, task) pairs, as feedback does.
 
-    A rule that applies to no task is left out; an answer that could not be scored is not right.
+    `train` are the tasks whose answers a rule may know. A rule that applies to no task is left out; an answer that could not be scored is
+    not right.
     """
-    most_frequent = [Counter(train_answers).most_common(1)[0][0]] if train_answers else []
+    known = [task.answer for task in train if task.answer is not None]
+    most_frequent = [Counter(known).most_common(1)[0][0]] if known else []
     attempts = [(rule, answer, task) for task in tasks for rule, answer in trivial_answers(most_frequent, task).items()]
+    attempts += [
+        ("nearest_question", answer, task) for task, answer in zip(tasks, nearest_answers(train, tasks), strict=True) if answer is not None
+    ]
     verdicts = judge([(answer, task) for _, answer, task in attempts])
     right = dict.fromkeys((rule for rule, _, _ in attempts), 0)
     for (rule, _, _), verdict in zip(attempts, verdicts, strict=True):

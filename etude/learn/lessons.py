@@ -16,7 +16,7 @@ from etude.learn.example import Example
 Verdicts = Sequence[Sequence[Verdict]]
 
 
-def by_credit(groups: Sequence[Group], verdicts: Verdicts, credit: str, *, with_anchor: bool = False) -> list[Example]:
+def by_credit(groups: Sequence[Group], verdicts: Verdicts, *, credit: str, with_anchor: bool = False) -> list[Example]:
     """Policy examples of the groups with signal; `with_anchor` puts their tokens into the anchor stream too."""
     scores = [[verdict.score for verdict in row] for row in verdicts]
     examples = []
@@ -27,8 +27,11 @@ def by_credit(groups: Sequence[Group], verdicts: Verdicts, credit: str, *, with_
     return examples
 
 
-def by_imitation(groups: Sequence[Group], verdicts: Verdicts) -> list[Example]:
-    """Imitate examples: the right attempts of the groups with signal, weights of a group adding up to its number of attempts."""
+def by_imitation(groups: Sequence[Group], verdicts: Verdicts, *, credit: str = "", with_anchor: bool = False) -> list[Example]:
+    """Imitate examples: the right attempts of the groups with signal, weights of a group adding up to its number of attempts.
+
+    Credit and anchor have no part in it.
+    """
     examples = []
     for group, row in zip(groups, verdicts, strict=True):
         right = [attempt for attempt, verdict in zip(group.attempts, row, strict=True) if verdict.score == 1.0]

@@ -82,9 +82,8 @@ def _suite_name(path: str, taken: Sequence[str]) -> str:
 
 def render_suites(suites: dict[str, list[Task]], tokenizer: Any, room_tokens: int, train: Sequence[Task], judge: Judge) -> list[Suite]:
     """The suites with their prompts and trivial baselines."""
-    answers = [task.answer for task in train if task.answer is not None]
     return [
-        Suite(name, tasks, render_prompts(tokenizer, tasks, room_tokens), baseline_accuracies(answers, tasks, judge))
+        Suite(name, tasks, render_prompts(tokenizer, tasks, room_tokens), baseline_accuracies(train, tasks, judge))
         for name, tasks in suites.items()
     ]
 

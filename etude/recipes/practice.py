@@ -19,23 +19,20 @@ from etude.configuration import arguments_from, find_configuration, resolved
 from etude.errors import UserError
 from etude.evaluation.measure import Judge, Measurement, Suite, compare, measure
 from etude.evaluation.report import write_report
-from etude.explore.attempts import Group
 from etude.explore.order import batch_at
 from etude.explore.prompts import render_prompts
 from etude.explore.samples import sample_groups
 from etude.feedback.outcome import OutcomeFeedback
 from etude.feedback.random_score import RandomFeedback
-from etude.feedback.verdict import Verdict
-from etude.learn.credit import has_signal
-from etude.learn.learner import BatchSize, Learner, Optimiser, Stream
-from etude.learn.lessons import by_credit, by_imitation
+from etude.learn.learner import Learner, Optimiser, Stream
 from etude.learn.losses import POLICY_LOSSES, kl, negative_log_likelihood
 from etude.models import describe, load_model, save_model
 from etude.randomness import seed_for
 from etude.recipes.checkpoints import load_checkpoint, save_checkpoint
 from etude.recipes.machine import decide, engine_at, room_tokens
 from etude.recipes.materials import gather, render_demonstrations, render_suites
-from etude.recipes.settings import Learning, PracticeSettings, parse_practice
+from etude.recipes.settings import PracticeSettings, parse_practice
+from etude.recipes.step import attempt_rows, judge_groups, learn_from, observed
 from etude.runs import RunFolder, read_jsonl
 from etude.tasks.task import Task
 from etude.watching import Quiet, Watcher
@@ -110,7 +107,8 @@ class _Practice:
         self.room_tokens = room_tokens(model, max(settings.explore.max_new_tokens, settings.evaluation.max_new_tokens or 0))
         self.prompts = render_prompts(self.tokenizer, self.materials.train, self.room_tokens)
         self.demonstrations = render_demonstrations(self.tokenizer, self.materials.demonstrations, self.room_tokens)
-        self.suites = render_suites(self.materials.suites, self.tokenizer, self.room_tokens, self.materials.train, self.outcome.judge)
+        known = [*self.materials.train, *self.materials.demonstrations]
+        self.suites = render_suites(self.materials.suites, self.tokenizer, self.room_tokens, known, self.outcome.judge)
         self.watcher.baselines({suite.name: suite.baselines for suite in self.suites}, self.materials.facts)
         self.folder.begin(resolved(settings), precision=self.place.precision, device=self.place.device, weights=describe(settings.model))
         self.outcome.counts.clear()
@@ -189,16 +187,16 @@ class _Practice:
             names=(self.settings.seed, step),
         )
         clock.append(time.perf_counter())
-        verdicts = _judge_groups(groups, judge)
+        verdicts = judge_groups(groups, judge)
         clock.append(time.perf_counter())
-        metrics = _learn(learner, groups, verdicts, learn)
+        metrics = learn_from(learner, groups, verdicts, learn)
         self.engine.refresh(step)
         clock.append(time.perf_counter())
-        observed = _observed(groups, verdicts) | _counted(self.outcome.counts, counts)
-        self.folder.write_attempts(step, _attempt_rows(step, groups, verdicts))
+        seen = observed(groups, verdicts) | _counted(self.outcome.counts, counts)
+        self.folder.write_attempts(step, attempt_rows(step, groups, verdicts))
         tokens = sum(attempt.num_own_tokens for group in groups for attempt in group.attempts)
         seconds = dict(zip(("explore_seconds", "feedback_seconds", "learn_seconds"), map(_difference, clock, clock[1:]), strict=False))
-        self._log("practice", step, observed | metrics, seconds | {"tokens_per_second": tokens / (clock[1] - clock[0])})
+        self._log("practice", step, seen | metrics, seconds | {"tokens_per_second": tokens / (clock[1] - clock[0])})
 
     # ------------------------------------------------------------------ parts
 
@@ -276,71 +274,6 @@ class _Practice:
 
 def _counted(after: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
     return {name: after.get(name, 0) - before.get(name, 0) for name in COUNTS}
-
-
-def _judge_groups(groups: Sequence[Group], judge: Judge) -> list[list[Verdict]]:
-    flat = iter(judge([(attempt.text, group.task) for group in groups for attempt in group.attempts]))
-    return [[next(flat) for _ in group.attempts] for group in groups]
-
-
-def _learn(learner: Learner, groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]], learn: Learning) -> dict[str, float]:
-    """All updates of a step; metrics are those of the last update, which has seen the most drift from the behaviour policy."""
-    if learn.method == "imitation":
-        examples = by_imitation(groups, verdicts)
-    else:
-        examples = by_credit(groups, verdicts, learn.credit, with_anchor=learn.anchor > 0)
-    if learn.anchor > 0:
-        examples = learner.with_reference(examples)
-    attempts = [attempt for group in groups for attempt in group.attempts]
-    size = BatchSize(len(attempts), sum(attempt.num_own_tokens for attempt in attempts))
-    metrics: dict[str, float] = {}
-    prompts = list(dict.fromkeys(example.prompt for example in examples))
-    for _ in range(learn.epochs):
-        for part in range(learn.updates_per_epoch):
-            chosen = set(prompts[part :: learn.updates_per_epoch])
-            share = BatchSize(max(1, size.sequences // learn.updates_per_epoch), max(1, size.tokens // learn.updates_per_epoch))
-            metrics = learner.update([example for example in examples if example.prompt in chosen], share) or metrics
-    return metrics
-
-
-def _observed(groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]]) -> dict[str, Any]:
-    """What exploration and feedback showed, before any update."""
-    attempts = [attempt for group in groups for attempt in group.attempts]
-    scores = [[verdict.score for verdict in row] for row in verdicts]
-    known = [score for row in scores for score in row if score is not None]
-    parsable = [verdict.parts["parsable"] for row in verdicts for verdict in row if "parsable" in verdict.parts]
-    return {
-        "score": sum(known) / len(known) if known else None,
-        "pass_at_group": sum(any(score == 1.0 for score in row) for row in scores) / len(scores),
-        "parsable": sum(parsable) / len(parsable) if parsable else None,
-        "truncated": sum(attempt.finish == "length" for attempt in attempts) / len(attempts),
-        "unscored": len(attempts) - len(known),
-        "groups": len(groups),
-        "groups_without_signal": sum(not has_signal(row) for row in scores),
-        "completion_tokens": sum(attempt.num_own_tokens for attempt in attempts) / len(attempts),
-    }
-
-
-def _attempt_rows(step: int, groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]]) -> list[dict[str, Any]]:
-    return [
-        {
-            "step": step,
-            "task": group.task.key,
-            "question": group.task.question,
-            "answer": group.task.answer,
-            "index": index,
-            "text": attempt.text,
-            "score": verdict.score,
-            "parsable": verdict.parts.get("parsable"),
-            "message": verdict.message,
-            "finish": attempt.finish,
-            "tokens": attempt.num_own_tokens,
-            "mean_logprob": sum(attempt.logprobs) / attempt.num_own_tokens,
-            "key": attempt.key,
-        }
-        for group, row in zip(groups, verdicts, strict=True)
-        for index, (attempt, verdict) in enumerate(zip(group.attempts, row, strict=True))
-    ]
 
 
 def _difference(first: float, second: float) -> float:

@@ -39,7 +39,7 @@ def test_lists_are_written_as_the_gold_answer_is():
 
 def test_accuracies_are_shares_of_all_tasks():
     tasks = [Task("What is 3 + 4?", "7", "numeric"), Task("What is 2 + 2?", "4", "numeric"), Task("No numbers here", "7", "numeric")]
-    accuracies = baseline_accuracies(["7", "7", "1"], tasks, judge)
+    accuracies = baseline_accuracies([Task(f"q{i}", answer) for i, answer in enumerate("771")], tasks, judge)
     assert accuracies["sum"] == 2 / 3
     assert accuracies["most_frequent"] == 2 / 3
     assert accuracies["product"] == 1 / 3
@@ -53,4 +53,11 @@ def test_hostile_questions_are_bounded():
 
 
 def test_no_tasks_have_no_baselines():
-    assert baseline_accuracies(["7"], [], judge) == {}
+    assert baseline_accuracies([Task("q", "7")], [], judge) == {}
+
+
+def test_the_nearest_question_is_the_one_with_most_words_in_common():
+    train = [Task("Ann is married to Bob. What is Ann to Bob?", "wife"), Task("Ann has a child, Tim. What is Tim to Ann?", "son")]
+    tasks = [Task("Eve is married to Jim. What is Eve to Jim?", "wife"), Task("Eve has a child, Joe. What is Joe to Eve?", "son")]
+    assert baseline_accuracies(train, tasks, judge)["nearest_question"] == 1.0
+    assert "nearest_question" not in baseline_accuracies([], tasks, judge)

@@ -34,6 +34,5 @@ def suites_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 def baselines_of(row: Mapping[str, Any]) -> dict[str, float]:
     """The trivial baselines of an evaluation row that have a value, by name."""
-    named = {"most frequent answer": row.get("baseline_constant")}
-    named |= {name.replace("_", " "): value for name, value in (row.get("baselines") or {}).items()}
-    return {name: value for name, value in named.items() if is_number(value)}
+    named = {"most_frequent": row.get("baseline_constant"), **(row.get("baselines") or {})}
+    return {name.replace("_", " "): value for name, value in named.items() if is_number(value)}

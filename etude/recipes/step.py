@@ -1,0 +1,76 @@
+"""The parts of one step of practice: judge the groups, learn from them, and what to keep of it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from etude.evaluation.measure import Judge
+from etude.explore.attempts import Group
+from etude.feedback.verdict import Verdict
+from etude.learn.credit import has_signal
+from etude.learn.learner import BatchSize, Learner
+from etude.learn.lessons import LESSONS
+from etude.recipes.settings import Learning
+
+
+def judge_groups(groups: Sequence[Group], judge: Judge) -> list[list[Verdict]]:
+    """One verdict for every attempt, by group."""
+    flat = iter(judge([(attempt.text, group.task) for group in groups for attempt in group.attempts]))
+    return [[next(flat) for _ in group.attempts] for group in groups]
+
+
+def learn_from(learner: Learner, groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]], learn: Learning) -> dict[str, float]:
+    """All updates of a step; metrics are those of the last update, which has seen the most drift from the behaviour policy."""
+    examples = LESSONS[learn.method](groups, verdicts, credit=learn.credit, with_anchor=learn.anchor > 0)
+    if learn.anchor > 0:
+        examples = learner.with_reference(examples)
+    attempts = [attempt for group in groups for attempt in group.attempts]
+    size = BatchSize(len(attempts), sum(attempt.num_own_tokens for attempt in attempts))
+    metrics: dict[str, float] = {}
+    prompts = list(dict.fromkeys(example.prompt for example in examples))
+    for _ in range(learn.epochs):
+        for part in range(learn.updates_per_epoch):
+            chosen = set(prompts[part :: learn.updates_per_epoch])
+            share = BatchSize(max(1, size.sequences // learn.updates_per_epoch), max(1, size.tokens // learn.updates_per_epoch))
+            metrics = learner.update([example for example in examples if example.prompt in chosen], share) or metrics
+    return metrics
+
+
+def observed(groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]]) -> dict[str, Any]:
+    """What exploration and feedback showed, before any update."""
+    attempts = [attempt for group in groups for attempt in group.attempts]
+    scores = [[verdict.score for verdict in row] for row in verdicts]
+    known = [score for row in scores for score in row if score is not None]
+    parsable = [verdict.parts["parsable"] for row in verdicts for verdict in row if "parsable" in verdict.parts]
+    return {
+        "score": sum(known) / len(known) if known else None,
+        "pass_at_group": sum(any(score == 1.0 for score in row) for row in scores) / len(scores),
+        "parsable": sum(parsable) / len(parsable) if parsable else None,
+        "truncated": sum(attempt.finish == "length" for attempt in attempts) / len(attempts),
+        "unscored": len(attempts) - len(known),
+        "groups": len(groups),
+        "groups_without_signal": sum(not has_signal(row) for row in scores),
+        "completion_tokens": sum(attempt.num_own_tokens for attempt in attempts) / len(attempts),
+    }
+
+
+def attempt_rows(step: int, groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]]) -> list[dict[str, Any]]:
+    """Every attempt with its verdict, as it is kept in the run folder."""
+    return [
+        {
+            "step": step,
+            "task": group.task.key,
+            "question": group.task.question,
+            "answer": group.task.answer,
+            "index": index,
+            "text": attempt.text,
+            "score": verdict.score,
+            "parsable": verdict.parts.get("parsable"),
+            "message": verdict.message,
+            "finish": attempt.finish,
+            "tokens": attempt.num_own_tokens,
+            "mean_logprob": sum(attempt.logprobs) / attempt.num_own_tokens,
+            "key": attempt.key,
+        }
+        for group, row in zip(groups, verdicts, strict=True)
+        for index, (attempt, verdict) in enumerate(zip(group.attempts, row, strict=True))
+    ]
