@@ -162,10 +162,8 @@ def half_precision_pays(device: str | torch.device = "cpu", seconds: float = 0.0
 
 
 def best_device() -> str:
-    """`cuda`, `mps` or `cpu`, whichever is there first."""
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    """`cuda` where there is one, else `cpu`; `mps` lacks the float64 that sampling needs."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _placed(model: Any, device: str | torch.device) -> PreTrainedModel:

@@ -3,7 +3,7 @@
 practice           policy gradient on the verifier's scores
 random_reward      the same with random scores of the same rate: what updates alone do
 imitation          imitation of own right attempts, the same tasks and attempts a step
-longer_warm_start  as long again on the same demonstrations, instead of practice
+longer_warm_start  more passes over the same demonstrations instead of practice, as many as the study says
 
 Arms of one seed share the measurements of the base model and of the warm start, which are the same by construction.
 """
@@ -61,7 +61,7 @@ def _share(runs: Path, folder: Path, seed: int, *, shares_warm_start: bool) -> b
         return False
     names = ["environment.json", "evaluation/base.json"]
     if shares_warm_start:
-        names += ["evaluation/warm_start.json", "checkpoints/warm_start"]
+        names += ["evaluation/warm_start.json", "checkpoints/warm_start", "metrics.jsonl", "timings.jsonl"]
     for name in names:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -124,6 +124,10 @@ def _row(arm: str, suite: str, model: str, own: Sequence[Cell], practice: Mappin
         row |= {"gain": test.difference, "gain_low": test.difference_low, "gain_high": test.difference_high, "p_value": test.p_value}
         each = [_share_of(c["right"]["practice"][suite]) - _share_of(practice[c["seed"]]["right"]["warm_start"][suite]) for c in paired]
         row["gain_each_seed"] = [round(value, 4) for value in each]
+        if arm != "practice":
+            best = "".join(practice[cell["seed"]]["right"]["practice"][suite] for cell in paired)
+            ahead = paired_test([c == "1" for c in after], [c == "1" for c in best])
+            row |= {"practice_ahead": ahead.difference, "practice_ahead_low": ahead.difference_low, "practice_ahead_p": ahead.p_value}
         phases = [cell["training_seconds"] for cell in own]
         row["training_seconds"] = round(sum(sum(p.values()) for p in phases) / len(phases), 1)
     return row

@@ -20,6 +20,7 @@ from etude.errors import UserError
 from etude.runs import environment, write_atomically
 
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as the command line does: huge pages for torch's memory
+os.environ.setdefault("TQDM_DISABLE", "1")
 
 Cell = dict[str, Any]
 

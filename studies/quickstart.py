@@ -3,7 +3,8 @@
     python -m studies.quickstart [--hours H] [--only ID ...] [--tiny]
 
 Claim: practice adds at least 10 points of greedy accuracy to the warm start on every seed, 15 on average, paired p < 0.001 pooled, and
-random scores add nothing. Wall-clock of each arm's training stands in its row (`training_seconds`, warm start included).
+random scores add less than 2 points and stay behind practice. Seeds 10 to 12, since 0 and 1 were looked at while choosing settings.
+Wall-clock of each arm's training stands in its row (`training_seconds`, warm start included).
 """
 
 from studies.arms import ARMS, reduce_arms, run_arm
@@ -36,9 +37,10 @@ def judge(rows: list[dict], seeds: int) -> tuple[str, str]:
         f"practice {100 * mean:+.1f} points (least seed {100 * least:+.1f}, p = {practice['p_value']:.1g}), "
         f"random scores {100 * random['gain']:+.1f} (p = {random['p_value']:.2g})"
     )
-    holds = least >= 0.10 and mean >= 0.15 and practice["p_value"] < 0.001 and (random["gain"] <= 0 or random["p_value"] > 0.05)
+    is_better = least >= 0.10 and mean >= 0.15 and practice["p_value"] < 0.001
+    holds = is_better and random["gain"] < 0.02 and random["practice_ahead_low"] > 0
     return ("holds" if holds else "does not hold"), said
 
 
 if __name__ == "__main__":
-    main(options("quickstart", ARMS, seeds=(0, 1, 2)))
+    main(options("quickstart", ARMS, seeds=(10, 11, 12)))

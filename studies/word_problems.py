@@ -3,7 +3,7 @@
     python -m studies.word_problems --data DIR [--hours H] [--only ID ...] [--tiny]
 
 Claim: after a warm start from 200 worked problems, practice on the gold answers of the training problems raises greedy accuracy on the test
-problems and on SVAMP together, paired p < 0.01 pooled over seeds; the aim is 1.25 times the warm start's accuracy.
+problems and on SVAMP, each with paired p < 0.01 pooled over seeds; the aim is 1.25 times the warm start's accuracy.
 """
 
 from etude.errors import UserError
@@ -35,9 +35,9 @@ def judge(rows: list[dict], seeds: int) -> tuple[str, str]:
         f"{row['set']}: {row['accuracy']:.3f} against {warm[row['set']]['accuracy']:.3f} (p = {row['p_value']:.2g}, n = {row['n']})"
         for row in practice
     ]
-    holds = all(row["gain"] > 0 for row in practice) and min(row["p_value"] for row in practice) < 0.01
+    holds = all(row["gain"] > 0 for row in practice) and max(row["p_value"] for row in practice) < 0.01
     return ("holds" if holds else "does not hold"), "; ".join(parts)
 
 
 if __name__ == "__main__":
-    main(options("word_problems", ARMS, seeds=(0, 1, 2)))
+    main(options("word_problems", ARMS, seeds=(10, 11, 12)))

@@ -25,7 +25,7 @@ def test_a_study_runs_in_its_tiny_form_and_skips_cells_that_are_there(name, tmp_
 
 
 def row(name: str, gain: float, least: float, p_value: float, seeds: int = 3) -> dict:
-    return {"id": name, "seeds": seeds, "gain": gain, "gain_each_seed": [least, gain, gain], "p_value": p_value}
+    return {"id": name, "seeds": seeds, "gain": gain, "gain_each_seed": [least, gain, gain], "p_value": p_value, "practice_ahead_low": 0.1}
 
 
 def test_the_quickstart_claim_holds_only_where_every_part_of_it_does():
@@ -35,4 +35,5 @@ def test_the_quickstart_claim_holds_only_where_every_part_of_it_does():
     assert quickstart.judge([row("practice", 0.14, 0.11, 1e-9), nothing], 3)[0] == "does not hold"
     assert quickstart.judge([row("practice", 0.16, 0.11, 1e-2), nothing], 3)[0] == "does not hold"
     assert quickstart.judge([row("practice", 0.16, 0.11, 1e-9), row("random_reward", 0.05, 0.04, 1e-3)], 3)[0] == "does not hold"
+    assert quickstart.judge([row("practice", 0.16, 0.11, 1e-9), {**nothing, "practice_ahead_low": -0.01}], 3)[0] == "does not hold"
     assert quickstart.judge([row("practice", 0.16, 0.11, 1e-9, seeds=2), nothing], 3)[0] == "undecided"

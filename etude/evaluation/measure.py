@@ -10,6 +10,7 @@ from typing import Any
 
 from etude.engine.sampling import GREEDY, Sampling
 from etude.engine.transformers import TransformersEngine
+from etude.errors import UserError
 from etude.evaluation.statistics import mean_interval, paired_test, pass_at_k, wilson_interval
 from etude.feedback.verdict import Verdict
 from etude.randomness import seed_for
@@ -44,6 +45,8 @@ def measure(engine: TransformersEngine, suite: Suite, how: Measurement, judge: J
     """`{"suite", "row", "items"}`: the numbers of the suite, and every greedy answer with its score."""
     greedy = [found[0] for found in engine.generate(suite.prompts, max_new_tokens=how.max_new_tokens, sampling=GREEDY)]
     verdicts = judge([(completion.text, task) for completion, task in zip(greedy, suite.tasks, strict=True)])
+    if all(verdict.score is None for verdict in verdicts):
+        raise UserError(f"no answer to {suite.name} could be scored ({verdicts[0].message}): put the verifier right first")
     n, right = len(verdicts), sum(verdict.score == 1.0 for verdict in verdicts)
     low, high = wilson_interval(right, n)
     row = {

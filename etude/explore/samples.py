@@ -19,8 +19,8 @@ def sample_groups(
     sampling: Sampling,
     names: Sequence[object],
 ) -> list[Group]:
-    """`num_samples` attempts at every task; random numbers are keyed by `names` (seed, step), the task and the attempt's number."""
-    keys = [[seed_for(*names, task.key, attempt) for attempt in range(num_samples)] for task in tasks]
+    """`num_samples` attempts at every task; keys are hashed from `names` (seed, step), the task, its place and the attempt."""
+    keys = [[seed_for(*names, place, task.key, attempt) for attempt in range(num_samples)] for place, task in enumerate(tasks)]
     found = engine.generate(prompts, num_samples=num_samples, max_new_tokens=max_new_tokens, sampling=sampling, keys=keys)
     return [
         Group(task, tuple(Attempt.of(prompt, completion) for completion in completions))

@@ -92,6 +92,8 @@ class Learner:
     """Positions in a micro-batch: what bounds memory."""
     shares_prompts: bool | None = None
     """Whether a group's prompt is computed once; None decides by the architecture."""
+    temperature: float = 1.0
+    """Temperature that own tokens were sampled at; 1 for demonstrations."""
     reference: Any = None
     """A frozen model to anchor to; None: with adapters, the model with its adapters off."""
     updates: int = field(default=0, init=False)
@@ -118,7 +120,7 @@ class Learner:
         metrics = _Means()
         for batch in pack(examples, batch_tokens=self.batch_tokens, shares_prompts=bool(self.shares_prompts)):
             batch = batch.to(self.device)
-            outputs = token_logprobs(self.model, batch, self.dtype)
+            outputs = token_logprobs(self.model, batch, self.dtype, self.temperature)
             metrics.add({"entropy": outputs.entropy_N.mean()}, len(batch.targets_N))
             self._backward(outputs, batch, examples, size, metrics)
         return metrics.result() | self._step()
@@ -131,7 +133,7 @@ class Learner:
         model.eval()
         with adapters_off(model) if reference and self.reference is None else nullcontext():
             for batch in pack(examples, batch_tokens=self.batch_tokens, shares_prompts=bool(self.shares_prompts)):
-                outputs = token_logprobs(model, batch.to(self.device), self.dtype)
+                outputs = token_logprobs(model, batch.to(self.device), self.dtype, self.temperature)
                 for example, value in zip(batch.example_N.tolist(), outputs.logprobs_N.tolist(), strict=True):
                     found[example].append(value)
         return [tuple(values) for values in found]
@@ -155,7 +157,9 @@ class Learner:
         for key, value in tensors.items():
             if key != "updates":
                 index, name = key.split(".", 1)
-                self._adam.state[self.parameters[int(index)]][name] = value.clone()
+                self._adam.state[self.parameters[int(index)]][name] = (
+                    value.to(self.parameters[int(index)].device, copy=True) if value.ndim else value.clone()
+                )
 
     def _backward(self, outputs: Outputs, batch: MicroBatch, examples: Sequence[Example], size: BatchSize, metrics: "_Means") -> None:
         losses = []
@@ -180,7 +184,7 @@ class Learner:
         if not math.isfinite(norm):
             self._adam.zero_grad(set_to_none=True)
             raise UserError(
-                f"the gradient is not finite at update {self.updates + 1} (learning rate {rate:g}): lower the learning rate, then resume"
+                f"the gradient is not finite at update {self.updates + 1} (learning rate {rate:g}): start a run with a lower one"
             )
         for group in self._adam.param_groups:
             group["lr"] = rate

@@ -17,13 +17,14 @@ Verdicts = Sequence[Sequence[Verdict]]
 
 
 def by_credit(groups: Sequence[Group], verdicts: Verdicts, *, credit: str, with_anchor: bool = False) -> list[Example]:
-    """Policy examples of the groups with signal; `with_anchor` puts their tokens into the anchor stream too."""
+    """Policy examples of the groups with signal; `with_anchor` puts the tokens of all groups into the anchor stream."""
     scores = [[verdict.score for verdict in row] for row in verdicts]
     examples = []
     for group, row, weights in zip(groups, scores, CREDIT[credit](scores), strict=True):
-        if has_signal(row):
+        signal, anchor = has_signal(row), 1.0 if with_anchor else None
+        if signal or with_anchor:
             for attempt, weight in zip(group.attempts, weights, strict=True):
-                examples.append(_example(attempt, policy=weight, anchor=1.0 if with_anchor else None))
+                examples.append(_example(attempt, policy=weight if signal else None, anchor=anchor))
     return examples
 
 

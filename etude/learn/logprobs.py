@@ -21,13 +21,16 @@ class Outputs:
     """What the model says of N completion tokens."""
 
     logprobs_N: torch.Tensor
-    """Natural log-probs at temperature 1, with gradient."""
+    """Natural log-probs at the sampling temperature, with gradient."""
     entropy_N: torch.Tensor
     """Entropy in nats of the distribution each token was chosen from, without gradient."""
 
 
-def token_logprobs(model: Any, batch: MicroBatch, dtype: torch.dtype = torch.float32) -> Outputs:
-    """One forward pass; `dtype` bfloat16 computes the matrix products under autocast, float32 masters untouched."""
+def token_logprobs(model: Any, batch: MicroBatch, dtype: torch.dtype = torch.float32, temperature: float = 1.0) -> Outputs:
+    """One forward pass; `dtype` bfloat16 computes the matrix products under autocast, float32 masters untouched.
+
+    `temperature` is the one that the tokens were sampled at, so that log-probs are of the distribution that behaved.
+    """
     device = batch.tokens_BT.device
     with (
         head_on(model, batch.sources_N),
@@ -39,6 +42,8 @@ def token_logprobs(model: Any, batch: MicroBatch, dtype: torch.dtype = torch.flo
             position_ids=batch.positions_BT,
             use_cache=False,
         ).logits
+    if temperature != 1.0:
+        logits_NV = logits_NV / temperature
     logprobs_N, entropy_N = _ChosenLogProbs.apply(logits_NV, batch.targets_N)
     return Outputs(logprobs_N, entropy_N)
 

@@ -163,12 +163,14 @@ class _Practice:
         items = list(zip(self.materials.train, self.prompts, strict=True))
         learner = self._practice_learner()
         done = self._resume(learner)
+        if done < settings.steps:  # numbers of a model that is about to be made anew
+            (self.folder.path / "evaluation" / "practice.json").unlink(missing_ok=True)
         judge = self._judge()
         for step in self.watcher.steps("practice", range(done, settings.steps), total=settings.steps):
             batch = batch_at(step, items, settings.explore.tasks_per_step, settings.seed, "practice")
             self._step(step + 1, batch, learner, judge)
             every = settings.checkpoint_every
-            if every and (step + 1) % every == 0 and step + 1 < settings.steps:
+            if step + 1 == settings.steps or (every and (step + 1) % every == 0):
                 progress = {"order": step + 1, "step": step + 1}
                 save_checkpoint(
                     self.folder, f"step-{step + 1:05d}", self.model, self.tokenizer, learner, progress, keep=settings.keep_checkpoints
@@ -193,16 +195,16 @@ class _Practice:
         self.engine.refresh(step)
         clock.append(time.perf_counter())
         seen = observed(groups, verdicts) | _counted(self.outcome.counts, counts)
-        self.folder.write_attempts(step, attempt_rows(step, groups, verdicts))
+        self.folder.write_attempts(step, attempt_rows(step, groups, verdicts, learn))
         tokens = sum(attempt.num_own_tokens for group in groups for attempt in group.attempts)
         seconds = dict(zip(("explore_seconds", "feedback_seconds", "learn_seconds"), map(_difference, clock, clock[1:]), strict=False))
         self._log("practice", step, seen | metrics, seconds | {"tokens_per_second": tokens / (clock[1] - clock[0])})
 
     # ------------------------------------------------------------------ parts
 
-    def _learner(self, optimiser: Optimiser, streams: Sequence[Stream], reference: Any = None) -> Learner:
+    def _learner(self, optimiser: Optimiser, streams: Sequence[Stream], **options: Any) -> Learner:
         batch_tokens = self.settings.machine.update_batch_tokens
-        return Learner(self.model, optimiser, streams, dtype=self.place.dtype, batch_tokens=batch_tokens, reference=reference)
+        return Learner(self.model, optimiser, streams, dtype=self.place.dtype, batch_tokens=batch_tokens, **options)
 
     def _practice_learner(self) -> Learner:
         """The learner of practice, anchored to the model as it is now."""
@@ -210,11 +212,12 @@ class _Practice:
         policy = partial(POLICY_LOSSES[learn.loss], clip_low=learn.clip_low, clip_high=learn.clip_high)
         stream = partial(Stream, aggregation=learn.aggregation, constant_tokens=self.settings.explore.max_new_tokens)
         streams = [stream("policy", policy), stream("imitate", negative_log_likelihood)]
+        temperature = self.settings.explore.sampling.temperature
         if not learn.anchor:
-            return self._learner(learn.optimiser, streams)
+            return self._learner(learn.optimiser, streams, temperature=temperature)
         streams.append(stream("anchor", kl, learn.anchor))
         is_base = learn.lora.rank > 0 and not self.settings.warm_start.steps  # then the model without its adapters is the reference
-        return self._learner(learn.optimiser, streams, reference=None if is_base else _frozen_copy(self.model))
+        return self._learner(learn.optimiser, streams, temperature=temperature, reference=None if is_base else _frozen_copy(self.model))
 
     def _judge(self) -> Judge:
         """Feedback; the random control accepts as often as the verifier did at the warm start's samples (or the base model's)."""

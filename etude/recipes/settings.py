@@ -79,6 +79,10 @@ class Exploration:
         for name, value, least in (("temperature", self.sampling.temperature, 0.0), ("top_k", self.sampling.top_k, 1)):
             if value == least:
                 raise UserError(f"explore.sampling.{name} {value} makes all attempts at a task equal, so that there is nothing to learn")
+        if (self.sampling.top_p, self.sampling.top_k, self.sampling.min_p) != (1.0, 0, 0.0):
+            raise UserError(
+                "explore.sampling.top_p, top_k and min_p cut tokens off, which biases ratios: leave them out, vary the temperature"
+            )
 
 
 @dataclass(frozen=True)
@@ -194,5 +198,7 @@ def _replace_source(values: Mapping[str, Any], given: Mapping[str, str]) -> dict
     is_replaced = bool(named) and (named[0] != before or (named[0] == "family" and given["tasks.family"] != values["tasks.family"]))
     if not is_replaced:
         return dict(values)
-    sizes = ("n", "evaluation.n", "warm_start.path") + (("warm_start.n",) if named[0] in ("path", "dataset") else ())
+    sizes = ("n", "evaluation.n", "warm_start.path", "explore.max_new_tokens") + (
+        ("warm_start.n",) if named[0] in ("path", "dataset") else ()
+    )
     return {name: value for name, value in values.items() if not name.startswith("tasks.") and name not in sizes}

@@ -6,7 +6,7 @@ from typing import Any
 from etude.evaluation.measure import Judge
 from etude.explore.attempts import Group
 from etude.feedback.verdict import Verdict
-from etude.learn.credit import has_signal
+from etude.learn.credit import CREDIT, has_signal
 from etude.learn.learner import BatchSize, Learner
 from etude.learn.lessons import LESSONS
 from etude.recipes.settings import Learning
@@ -53,8 +53,10 @@ def observed(groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]]) -> 
     }
 
 
-def attempt_rows(step: int, groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]]) -> list[dict[str, Any]]:
-    """Every attempt with its verdict, as it is kept in the run folder."""
+def attempt_rows(step: int, groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]], learn: Learning) -> list[dict[str, Any]]:
+    """Every attempt with its verdict and credit, as it is kept in the run folder."""
+    scores = [[verdict.score for verdict in row] for row in verdicts]
+    credit = CREDIT[learn.credit](scores)
     return [
         {
             "step": step,
@@ -66,11 +68,12 @@ def attempt_rows(step: int, groups: Sequence[Group], verdicts: Sequence[Sequence
             "score": verdict.score,
             "parsable": verdict.parts.get("parsable"),
             "message": verdict.message,
+            "credit": credit[place][index] if learn.method == "credit" else None,
             "finish": attempt.finish,
             "tokens": attempt.num_own_tokens,
             "mean_logprob": sum(attempt.logprobs) / attempt.num_own_tokens,
             "key": attempt.key,
         }
-        for group, row in zip(groups, verdicts, strict=True)
+        for place, (group, row) in enumerate(zip(groups, verdicts, strict=True))
         for index, (attempt, verdict) in enumerate(zip(group.attempts, row, strict=True))
     ]

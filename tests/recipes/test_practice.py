@@ -97,12 +97,12 @@ def test_more_updates_on_the_same_attempts(small, tmp_path, finished):
 
 def test_an_anchor_holds_the_model_back(small, tmp_path, finished):
     moved = {}
-    for name, overrides in {"strong": {"learn.anchor": 100.0}, "weak": {"learn.anchor": 1e-6}}.items():
-        small(tmp_path / name, overrides)
+    for name, overrides in {"strong": {"learn.anchor": 3.0}, "weak": {"learn.anchor": 1e-6}}.items():
+        small(tmp_path / name, overrides | {"steps": 20})
         rows = [row for row in read_jsonl(tmp_path / name / "metrics.jsonl") if row["phase"] == "practice"]
-        moved[name] = rows[-1]["kl_reference"]
+        moved[name] = sum(row["kl_reference"] for row in rows) / len(rows)
         assert rows[0]["kl_reference"] == pytest.approx(0, abs=1e-6)
-    assert 0 <= moved["strong"] < moved["weak"]
+    assert 0 <= moved["strong"] < moved["weak"] / 2
 
 
 def test_an_anchor_of_adapters_is_the_model_that_practice_began_with(small, finished, tmp_path):
@@ -127,8 +127,8 @@ def test_a_run_folder_holds_what_its_description_says(finished):
     expected = {"configuration.yaml", "environment.json", "metrics.jsonl", "timings.jsonl", "result.json", "report.html"}
     expected |= {f"attempts/{step:05d}.jsonl.gz" for step in (1, 2, 3, 4)}
     expected |= {f"evaluation/{model}.json" for model in ("base", "warm_start", "practice")}
-    expected |= {f"checkpoints/{name}/{file}" for name in ("warm_start", "step-00002") for file in ("progress.json", "learner.safetensors")}
-    expected |= {f"{folder}/model.safetensors" for folder in ("model", "checkpoints/warm_start", "checkpoints/step-00002")}
+    expected |= {f"checkpoints/{name}/{file}" for name in ("warm_start", "step-00004") for file in ("progress.json", "learner.safetensors")}
+    expected |= {f"{folder}/model.safetensors" for folder in ("model", "checkpoints/warm_start", "checkpoints/step-00004")}
     assert expected <= names
     assert not [name for name in names if "partial" in name or "writing" in name]
     assert AutoModelForCausalLM.from_pretrained(finished / "model").config.hidden_size == 64
@@ -189,7 +189,7 @@ def test_a_killed_lora_run_resumes_to_the_same_bytes(small, finished, tmp_path):
 
 def test_only_the_last_checkpoints_are_kept(small, tmp_path):
     small(tmp_path / "run", {"checkpoint_every": 1, "keep_checkpoints": 2})
-    assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} == {"warm_start", "step-00002", "step-00003"}
+    assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} == {"warm_start", "step-00003", "step-00004"}
 
 
 @pytest.fixture
@@ -312,7 +312,7 @@ def test_a_users_tasks_and_verifier(small, mine, tmp_path):
 
 
 def test_a_verifier_that_raises_leaves_its_attempts_unscored_and_the_run_finishes(small, mine, tmp_path):
-    result = small(tmp_path / "run", mine() | {"warm_start.steps": 0, "steps": 2})
+    result = small(tmp_path / "run", mine() | {"warm_start.steps": 0, "steps": 6, "explore.num_samples": 8})
     rows = attempts_of(tmp_path / "run")
     broken = [row for row in rows if row["score"] is None]
     assert broken and all("RuntimeError" in row["message"] for row in broken)

@@ -1,0 +1,61 @@
+import torch
+
+from etude.engine.completion import Completion
+from etude.engine.sampling import Sampling
+from etude.engine.transformers import TransformersEngine
+from etude.explore.attempts import Attempt, Group
+from etude.explore.samples import sample_groups
+from etude.feedback.verdict import Verdict
+from etude.learn.batches import pack
+from etude.learn.lessons import by_credit, by_imitation
+from etude.learn.logprobs import token_logprobs
+from etude.tasks.task import Task
+
+
+def group(*scores: float | None) -> tuple[Group, list[Verdict]]:
+    attempts = tuple(Attempt.of((1, 2), Completion((3, 4), (-0.5, -0.7), "x", "stop", i, 0)) for i in range(len(scores)))
+    return Group(Task("q", "a"), attempts), [Verdict(score) for score in scores]
+
+
+def test_a_group_without_signal_teaches_nothing():
+    mixed, equal = group(1.0, 0.0), group(1.0, 1.0)
+    examples = by_credit([mixed[0], equal[0]], [mixed[1], equal[1]], credit="centred")
+    assert [example.policy for example in examples] == [(0.5, 0.5), (-0.5, -0.5)]
+    assert by_imitation([equal[0]], [equal[1]]) == []
+
+
+def test_a_group_without_signal_is_still_anchored():
+    equal = group(0.0, 0.0)
+    examples = by_credit([equal[0]], [equal[1]], credit="centred", with_anchor=True)
+    assert [(example.policy, example.anchor) for example in examples] == [(None, (1.0, 1.0))] * 2
+
+
+def test_imitation_weighs_every_group_alike():
+    mixed = group(1.0, 0.0, None, 1.0)
+    assert [example.imitate for example in by_imitation([mixed[0]], [mixed[1]])] == [(2.0, 2.0), (2.0, 2.0)]
+
+
+def test_equal_tasks_in_a_batch_get_attempts_of_their_own(llama, tokenizer):
+    task, prompt = Task("q", "a"), (5, 6, 7)
+    found = sample_groups(
+        TransformersEngine(llama, tokenizer),
+        [task, task],
+        [prompt, prompt],
+        num_samples=4,
+        max_new_tokens=6,
+        sampling=Sampling(),
+        names=(0, 1),
+    )
+    assert [a.tokens for a in found[0].attempts] != [a.tokens for a in found[1].attempts]
+
+
+def test_log_probs_are_those_of_the_temperature_that_sampled(llama, tokenizer):
+    (found,) = TransformersEngine(llama, tokenizer).generate(
+        [(5, 6, 7)], num_samples=4, max_new_tokens=6, sampling=Sampling(temperature=0.6), seed=3
+    )
+    groups = [Group(Task("q", "a"), tuple(Attempt.of((5, 6, 7), completion) for completion in found))]
+    examples = by_credit(groups, [[Verdict(float(i == 0)) for i in range(4)]], credit="centred")
+    (batch,) = pack(examples, batch_tokens=512, shares_prompts=True)
+    outputs = token_logprobs(llama, batch, temperature=0.6)
+    behaviour = torch.tensor([value for example in examples for value in example.behaviour_logprobs])
+    torch.testing.assert_close(outputs.logprobs_N.detach(), behaviour, atol=1e-4, rtol=0)
