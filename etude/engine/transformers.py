@@ -9,7 +9,6 @@ A second engine offers the same `open`, `extend`, `release`, `generate` and `ref
 """
 
 import copy
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -25,8 +24,6 @@ from etude.engine.completion import Completion, Finish, Prefix, Stop
 from etude.engine.sampling import Sampling, sample
 from etude.heads import head_on
 from etude.randomness import seed_for, uniforms
-
-log = logging.getLogger(__name__)
 
 _COMPACT_BELOW = 0.75
 """Finished rows leave the batch when fewer than this share of the rows are still going."""

@@ -2,7 +2,8 @@
 
     measure the model as it came → warm start → measure → practise (explore, judge, learn, again) → measure → report
 
-Every stage leaves a file or a checkpoint; a resumed run skips the stages whose product is there.
+Every stage leaves a file or a checkpoint. A resumed run skips measurements and a warm start that are there, and practises on from the last
+checkpoint.
 """
 
 import copy
