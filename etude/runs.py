@@ -192,10 +192,14 @@ def _commit() -> str | None:
     return found.stdout.strip() or None
 
 
+def differing(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Dotted names of the settings in which two configurations differ."""
+    before, after = _flat(kept), _flat(wanted)
+    return sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
+
+
 def _check_same(kept: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
-    differing = sorted(name for name in {*_flat(kept), *_flat(wanted)} if _flat(kept).get(name) != _flat(wanted).get(name))
-    if differing:
-        name = differing[0]
+    for name in differing(kept, wanted)[:1]:
         raise UserError(
             f"--resume: the run in {path} was started with {name} = {_flat(kept).get(name)!r}, now it is {_flat(wanted).get(name)!r}; "
             "resume with the same configuration, or start another run"

@@ -1,9 +1,9 @@
 """The table of a study: cells that are computed once, kept as files, and reduced to a result.
 
-    studies/NAME/cells/ARM-SEED.json   what a cell found
+    studies/NAME/cells/ARM-SEED.json   what a cell found, with the settings and the commit that it was computed from
     studies/NAME/result.json           claim, commit, hardware, rows, verdict, because
 
-A study stops between cells when its hours are over and goes on another day.
+A study stops between cells when its hours are over and goes on another day. Cells of other settings than today's are refused.
 """
 
 import argparse
@@ -11,13 +11,13 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from etude.errors import UserError
-from etude.runs import environment, write_atomically
+from etude.runs import differing, environment, write_atomically
 
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as the command line does: huge pages for torch's memory
 os.environ.setdefault("TQDM_DISABLE", "1")
@@ -37,47 +37,74 @@ class Options:
     is_tiny: bool
 
 
+class Table(Protocol):
+    """What the cells of a study are computed by."""
+
+    def settings(self, arm: str, seed: int) -> dict[str, Any]:
+        """Everything that decides what the cell finds."""
+
+    def run(self, arm: str, seed: int, chosen: Options) -> Cell: ...
+
+
 def options(name: str, arms: Sequence[str], seeds: Sequence[int]) -> Options:
-    """Parse a study's command line; `--tiny` writes into a temporary folder unless told otherwise."""
+    """Parse a study's command line; `--tiny` writes into a temporary folder unless told otherwise, and computes the first seed."""
     parser = argparse.ArgumentParser(prog=f"python -m studies.{name}")
     parser.add_argument("--data", type=Path, help="the folder of data sets")
     parser.add_argument("--hours", type=float, default=1e9, help="start no new cell after this time")
     parser.add_argument("--only", nargs="+", default=[], choices=arms, metavar="ID", help=f"arms to compute: {', '.join(arms)}")
-    parser.add_argument("--seeds", nargs="+", type=int, default=list(seeds))
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(seeds), choices=seeds, metavar="SEED", help="seeds to compute")
     parser.add_argument("--tiny", action="store_true", help="the same path in seconds, with a random model")
     parser.add_argument("--out", type=Path, help=f"default studies/{name}")
     chosen = parser.parse_args()
     out = chosen.out or (Path(tempfile.mkdtemp()) if chosen.tiny else Path(__file__).parent / name)
-    return Options(out, chosen.data, chosen.hours, chosen.only, chosen.seeds, chosen.tiny)
+    return Options(out, chosen.data, chosen.hours, chosen.only, chosen.seeds[:1] if chosen.tiny else chosen.seeds, chosen.tiny)
 
 
-def compute(todo: Sequence[tuple[str, int]], run: Callable[[str, int], Cell], chosen: Options) -> list[Cell]:
+def compute(todo: Sequence[tuple[str, int]], table: Table, chosen: Options) -> list[Cell]:
     """Run the cells that are missing, in order, while there is time; returns all cells that there are."""
     start = time.monotonic()
     folder = chosen.out / "cells"
     folder.mkdir(parents=True, exist_ok=True)
+    cells = {path: _read(path, table) for path in sorted(folder.glob("*.json"))}
     for arm, seed in todo:
         path = folder / f"{arm}-{seed}.json"
-        if path.exists() or (chosen.only and arm not in chosen.only):
+        if path in cells or seed not in chosen.seeds or (chosen.only and arm not in chosen.only):
             continue
         if time.monotonic() - start > chosen.hours * 3600:
             print(f"{chosen.hours} hours are over: call again to go on")
             break
         print(f"cell {arm}, seed {seed}", flush=True)
-        cell = {"id": arm, "seed": seed, "hardware": environment()["processor"], **run(arm, seed)}
-        write_atomically(path, json.dumps(cell, indent=1) + "\n")
-    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+        facts = environment()
+        about = {"id": arm, "seed": seed, "commit": facts["commit"], "hardware": _hardware(facts), "settings": table.settings(arm, seed)}
+        cells[path] = about | table.run(arm, seed, chosen)
+        write_atomically(path, json.dumps(cells[path], indent=1) + "\n")
+    return [cells[path] for path in sorted(cells)]
 
 
-def write_result(chosen: Options, claim: str, rows: Sequence[Mapping[str, Any]], verdict: str, because: str) -> Path:
-    """Write `result.json` and print its rows."""
+def _read(path: Path, table: Table) -> Cell:
+    cell = json.loads(path.read_text())
+    settings = table.settings(cell["id"], cell["seed"])
+    names = differing(cell["settings"], settings)
+    if names:
+        raise SystemExit(
+            f"{path} was computed with another {names[0]} than the study has now (and {len(names) - 1} more): "
+            "remove the cell to compute it again, or check out the commit that it names"
+        )
+    return cell
+
+
+def _hardware(facts: Mapping[str, Any]) -> str:
+    return f"{facts['processor']}, {facts['threads']} threads"
+
+
+def write_result(chosen: Options, claim: str, cells: Sequence[Cell], rows: Sequence[Mapping[str, Any]], verdict: str, because: str) -> Path:
+    """Write `result.json` and print its rows; `commit` and `hardware` are those of the cells."""
     if verdict not in ("holds", "does not hold", "undecided"):
         raise UserError(f"verdict must be holds, does not hold or undecided, got {verdict!r}")
-    facts = environment()
     result = {
         "claim": claim,
-        "commit": facts["commit"],
-        "hardware": f"{facts['processor']}, {facts['threads']} threads",
+        "commit": "; ".join(sorted({str(cell["commit"]) for cell in cells})),
+        "hardware": "; ".join(sorted({cell["hardware"] for cell in cells})),
         "rows": list(rows),
         "verdict": verdict,
         "because": because,

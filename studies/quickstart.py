@@ -7,23 +7,24 @@ random scores add less than 2 points and stay behind practice. Seeds 10 to 12, s
 Wall-clock of each arm's training stands in its row (`training_seconds`, warm start included).
 """
 
-from studies.arms import ARMS, reduce_arms, run_arm
+from studies.arms import ARMS, Arms, reduce_arms
 from studies.cells import Options, compute, options, write_result
 
 CLAIM = (
     "practice adds >= 10 points of greedy accuracy over the warm start on each of three seeds and >= 15 on average; random scores do not"
 )
+SEEDS = (10, 11, 12)
 LONGER_STEPS = 120
 
 
 def main(chosen: Options) -> None:
     recipe, longer, overrides = ("tiny", 60, ["--steps=20"]) if chosen.is_tiny else ("quickstart", LONGER_STEPS, [])
-    seeds = chosen.seeds[:1] if chosen.is_tiny else chosen.seeds
+    seeds = SEEDS[:1] if chosen.is_tiny else SEEDS
     todo = [(arm, seed) for seed in seeds for arm in ARMS]
-    cells = compute(todo, lambda arm, seed: run_arm(recipe, arm, seed, chosen, longer_steps=longer, overrides=overrides), chosen)
+    cells = compute(todo, Arms(recipe, longer, overrides), chosen)
     rows = reduce_arms(cells)
     verdict, because = judge(rows, len(seeds))
-    write_result(chosen, CLAIM, rows, verdict, because)
+    write_result(chosen, CLAIM, cells, rows, verdict, because)
 
 
 def judge(rows: list[dict], seeds: int) -> tuple[str, str]:
@@ -34,13 +35,13 @@ def judge(rows: list[dict], seeds: int) -> tuple[str, str]:
         return "undecided", "not all cells are there"
     least, mean = min(practice["gain_each_seed"]), practice["gain"]
     said = (
-        f"practice {100 * mean:+.1f} points (least seed {100 * least:+.1f}, p = {practice['p_value']:.1g}), "
-        f"random scores {100 * random['gain']:+.1f} (p = {random['p_value']:.2g})"
+        f"practice {100 * mean:+.1f} points (least seed {100 * least:+.1f}, p = {practice['gain_p']:.1g}), "
+        f"random scores {100 * random['gain']:+.1f} (p = {random['gain_p']:.2g})"
     )
-    is_better = least >= 0.10 and mean >= 0.15 and practice["p_value"] < 0.001
+    is_better = least >= 0.10 and mean >= 0.15 and practice["gain_p"] < 0.001
     holds = is_better and random["gain"] < 0.02 and random["practice_ahead_low"] > 0
     return ("holds" if holds else "does not hold"), said
 
 
 if __name__ == "__main__":
-    main(options("quickstart", ARMS, seeds=(10, 11, 12)))
+    main(options("quickstart", ARMS, SEEDS))

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from etude.evaluation.statistics import mean_interval, sign_flip_test
 from studies import quickstart
+from studies.arms import reduce_arms
 
 STUDIES = sorted(path.stem for path in Path(quickstart.__file__).parent.glob("*.py") if path.stem not in ("__init__", "cells", "arms"))
 
@@ -22,10 +24,16 @@ def test_a_study_runs_in_its_tiny_form_and_skips_cells_that_are_there(name, tmp_
     assert all(row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"] for row in result["rows"])
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "cell practice" in first.stdout and "cell" not in again.stdout
+    cell_path = next((tmp_path / "cells").glob("practice-*.json"))
+    cell = json.loads(cell_path.read_text())
+    assert cell["settings"]["steps"] == 20 and cell["commit"]
+    cell_path.write_text(json.dumps({**cell, "settings": {**cell["settings"], "steps": 21}}))
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert refused.returncode != 0 and "another steps than the study has now" in refused.stderr and "Traceback" not in refused.stderr
 
 
 def row(name: str, gain: float, least: float, p_value: float, seeds: int = 3) -> dict:
-    return {"id": name, "seeds": seeds, "gain": gain, "gain_each_seed": [least, gain, gain], "p_value": p_value, "practice_ahead_low": 0.1}
+    return {"id": name, "seeds": seeds, "gain": gain, "gain_each_seed": [least, gain, gain], "gain_p": p_value, "practice_ahead_low": 0.1}
 
 
 def test_the_quickstart_claim_holds_only_where_every_part_of_it_does():
@@ -37,3 +45,32 @@ def test_the_quickstart_claim_holds_only_where_every_part_of_it_does():
     assert quickstart.judge([row("practice", 0.16, 0.11, 1e-9), row("random_reward", 0.05, 0.04, 1e-3)], 3)[0] == "does not hold"
     assert quickstart.judge([row("practice", 0.16, 0.11, 1e-9), {**nothing, "practice_ahead_low": -0.01}], 3)[0] == "does not hold"
     assert quickstart.judge([row("practice", 0.16, 0.11, 1e-9, seeds=2), nothing], 3)[0] == "undecided"
+
+
+def cell(arm: str, seed: int, items: str, before: str, after: str) -> dict:
+    models = {"base": "0" * len(before), "warm_start": before, "practice": after}
+    rows = [{"suite": "s", "model": model, "pass_at_8": 0.5, "parsable": 1.0, "baselines": {}} for model in models]
+    right = {model: {"s": bits} for model, bits in models.items()}
+    return {"id": arm, "seed": seed, "items": {"s": items}, "right": right, "evaluation": rows, "training_seconds": {"practice": 1.0}}
+
+
+def test_answers_of_several_seeds_to_one_item_count_as_one_item():
+    rows = reduce_arms([cell("practice", 1, "a b c", "000", "110"), cell("practice", 2, "a b c", "001", "101")])
+    found = next(row for row in rows if row["id"] == "practice")
+    assert (found["n"], found["seeds"], found["accuracy"]) == (3, 2, pytest.approx(4 / 6))
+    assert found["gain"] == pytest.approx((1 + 0.5 + 0) / 3)
+    assert (found["gain_low"], found["gain_high"]) == mean_interval([1.0, 0.5, 0.0])
+    assert found["gain_p"] == sign_flip_test([2, 1, 0]) == 0.5
+    assert found["gain_each_seed"] == [pytest.approx(2 / 3, abs=1e-4), pytest.approx(1 / 3, abs=1e-4)]
+
+
+def test_seeds_with_items_of_their_own_add_up_to_more_items():
+    rows = reduce_arms([cell("practice", 1, "a b", "00", "11"), cell("practice", 2, "c d", "00", "11")])
+    found = next(row for row in rows if row["id"] == "practice")
+    assert (found["n"], found["accuracy"], found["gain_p"]) == (4, 1.0, sign_flip_test([1] * 4))
+
+
+def test_a_control_is_compared_with_practice_on_the_same_items():
+    rows = reduce_arms([cell("practice", 1, "a b", "00", "11"), cell("random_reward", 1, "a b", "00", "10")])
+    control = next(row for row in rows if row["id"] == "random_reward")
+    assert (control["gain"], control["practice_ahead"]) == (0.5, 0.5)

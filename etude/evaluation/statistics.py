@@ -6,6 +6,7 @@
 | how often does one of k samples succeed? | `pass_at_k` | Chen et al., arXiv 2107.03374, eq. 1 |
 | how sure is the mean of any numbers? | `mean_interval` | Efron and Tibshirani, An Introduction to the Bootstrap (1993), section 13.3 |
 | are two models different on the same items? | `paired_test` | McNemar (1947), exact; Newcombe, Stat. Med. 17 (1998) 2635, method 10 |
+| and where each item was answered in several runs? | `sign_flip_test` | Fisher, The Design of Experiments (1935), section 21, exact |
 
 Pure functions of counts and numbers. Items that could not be scored (None) are the caller's: leave them out and report how many.
 """
@@ -135,6 +136,26 @@ def paired_test(first: Sequence[bool], second: Sequence[bool], confidence: float
         difference_high=high,
         p_value=_mcnemar_p_value(only_first, only_second),
     )
+
+
+def sign_flip_test(differences: Sequence[int]) -> float:
+    """The two-sided p-value of a sum of paired differences: how often random signs give a sum at least as far from 0.
+
+    `differences[i]` counts, for item i, the runs that are right with the second model less those with the first. Where either model is as
+    likely to be ahead on an item, the sign of its difference is a fair coin; items are independent, runs on one item need not be. Exact, by
+    adding one item at a time to the distribution of the sum; with differences of -1, 0 and 1 it is McNemar's test.
+
+    >>> sign_flip_test([1, 1, 1, 1, 1, 0])
+    0.0625
+    """
+    steps = [abs(difference) for difference in differences if difference]
+    chances = np.zeros(2 * sum(steps) + 1)
+    middle = sum(steps)
+    chances[middle] = 1.0
+    for step in steps:
+        chances = 0.5 * (np.roll(chances, step) + np.roll(chances, -step))  # the sum stays inside, so nothing wraps around
+    far = abs(sum(differences))
+    return min(1.0, float(chances[: middle - far + 1].sum() + chances[middle + far :].sum()))
 
 
 def _mcnemar_p_value(only_first: int, only_second: int) -> float:

@@ -95,7 +95,7 @@ class _Practice:
         self.warm_start()
         warm = self.measured("warm_start") if self.settings.warm_start.steps else base
         self.practise()
-        pages = {"base": base, "warm_start": warm, "practice": self.measured("practice")}
+        pages = {"base": base, "warm_start": warm, "practice": self.measured("practice", unchanged=None if self.settings.steps else warm)}
         save_model(self.model, self.tokenizer, self.folder.path / "model")
         return self.conclude(pages)
 
@@ -118,13 +118,16 @@ class _Practice:
 
     # ------------------------------------------------------------------ stages
 
-    def measured(self, model: str) -> list[dict[str, Any]]:
-        """The model as it is now, measured on every suite; read from the folder where that was done before."""
+    def measured(self, model: str, *, unchanged: list[dict[str, Any]] | None = None) -> list[dict[str, Any]]:
+        """The model as it is now, measured on every suite; read from the folder where that was done before.
+
+        `unchanged` is what was found of the same model before, where nothing was done to it since.
+        """
         page = self.folder.read_json(f"evaluation/{model}.json")
         if page is None:
             how = self._measurement()
             counts = Counter(self.outcome.counts)
-            suites = [self._measure(model, suite, how) for suite in self.suites]
+            suites = unchanged or [self._measure(model, suite, how) for suite in self.suites]
             page = {"model": model, "suites": suites, "feedback_counts": _counted(self.outcome.counts, counts)}
             self.folder.write_json(f"evaluation/{model}.json", page)
         self.watcher.measured(model, [suite["row"] for suite in page["suites"]])

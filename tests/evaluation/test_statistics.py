@@ -6,7 +6,7 @@ from math import comb, isclose
 import pytest
 
 from etude.errors import UserError
-from etude.evaluation.statistics import PairedTest, mean_interval, paired_test, pass_at_k, wilson_interval
+from etude.evaluation.statistics import PairedTest, mean_interval, paired_test, pass_at_k, sign_flip_test, wilson_interval
 
 
 def answers(both: int, only_first: int, only_second: int, neither: int) -> tuple[list[bool], list[bool]]:
@@ -161,3 +161,17 @@ def test_paired_test_refuses_what_is_not_paired() -> None:
         paired_test([True], [True, False])
     with pytest.raises(UserError, match="at least one item"):
         paired_test([], [])
+
+
+@pytest.mark.parametrize("differences", [[1], [3, -1, 2], [1, 1, 0, -1, 2], [2, -2, 0], [0, 0], [3, 3, 3, 3]])
+def test_the_sign_flip_test_equals_enumeration_of_all_signs(differences: list[int]) -> None:
+    sums = [sum(sign * d for sign, d in zip(signs, differences, strict=True)) for signs in product((-1, 1), repeat=len(differences))]
+    expected = sum(abs(total) >= abs(sum(differences)) for total in sums) / len(sums)
+    assert sign_flip_test(differences) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(("only_first", "only_second"), [(0, 5), (12, 30), (200, 400), (7, 7)])
+def test_the_sign_flip_test_of_single_answers_is_mcnemars(only_first: int, only_second: int) -> None:
+    first, second = answers(20, only_first, only_second, 20)
+    differences = [int(b) - int(a) for a, b in zip(first, second, strict=True)]
+    assert sign_flip_test(differences) == pytest.approx(paired_test(first, second).p_value, rel=1e-9)
