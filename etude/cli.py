@@ -81,15 +81,14 @@ def _practice(arguments: list[str]) -> None:
 
 
 def _evaluate(arguments: list[str]) -> None:
-    from etude.configuration import parse
-    from etude.recipes.evaluate import EvaluateSettings, evaluate
+    from etude.recipes.evaluate import EvaluateSettings, evaluate, parse_evaluate
 
     options = ("data", "json")
     if _wants_help(arguments):
         return _help(f"etude evaluate MODEL [--key value ...]\n\n{_common_help(*options)}", EvaluateSettings)
     common, rest = _common(arguments, *options)
     model = _first(rest, "evaluate needs a model: a bundled name, a folder, a .gguf file or a hub id")
-    settings = parse(EvaluateSettings, None, rest[1:])
+    settings = parse_evaluate(model, rest[1:])
     from etude.watching import Console
 
     result = evaluate(model, settings, data=common.data, watcher=Console())
@@ -97,15 +96,14 @@ def _evaluate(arguments: list[str]) -> None:
 
 
 def _generate(arguments: list[str]) -> None:
-    from etude.configuration import parse
-    from etude.recipes.generate import GenerateSettings, generate, prompts_from
+    from etude.recipes.generate import GenerateSettings, generate, parse_generate, prompts_from
 
     if _wants_help(arguments):
         head = "etude generate MODEL --prompt TEXT | --file FILE [--key value ...]"
         return _help(f"{head}\n\n{_common_help('json')}", GenerateSettings)
     common, rest = _common(arguments, "json")
     model = _first(rest, "generate needs a model: a bundled name, a folder, a .gguf file or a hub id")
-    settings = parse(GenerateSettings, None, rest[1:])
+    settings = parse_generate(model, rest[1:])
     rows = generate(model, prompts_from(settings, sys.stdin), settings)
     for row in rows:
         for text in row["completions"]:

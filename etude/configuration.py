@@ -55,9 +55,8 @@ def parse(kind: type[Configuration], path: Path | None, overrides: Sequence[str]
     parser = parser_for(kind)
     given = _given(overrides, lists_of(kind))
     try:
-        if path is not None:
-            values = _file_values(parser, path, lists_of(kind))
-            parser.set_defaults(adjust(values, given) if adjust else values)
+        values = _file_values(parser, path, lists_of(kind)) if path is not None else {}
+        parser.set_defaults(adjust(values, given) if adjust else values)
         made = parser.instantiate_classes(_parsed(parser, given))
     except (ArgumentError, TypeError, ValueError) as error:
         raise _sentence(error, parser, "--") from None
@@ -98,6 +97,14 @@ def lists_of(kind: type[Any], prefix: str = "") -> set[str]:
 def resolved(configuration: Any) -> dict[str, Any]:
     """Plain nested values, ready for YAML and for comparison."""
     return _plain(asdict(configuration))
+
+
+def dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by dotted name: `{"inner": {"x": 1}}` becomes `{"inner.x": 1}`."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= dotted(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
 
 
 def _given(overrides: Sequence[str], lists: Collection[str]) -> dict[str, str]:

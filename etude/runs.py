@@ -21,13 +21,14 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from etude.configuration import dotted
 from etude.errors import UserError
 
 _PACKAGES = ("etude", "torch", "transformers", "accelerate", "peft", "reasoning-gym", "math-verify", "numpy")
@@ -194,23 +195,13 @@ def _commit() -> str | None:
 
 def differing(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """Dotted names of the settings in which two configurations differ."""
-    before, after = _flat(kept), _flat(wanted)
+    before, after = dotted(kept), dotted(wanted)
     return sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
 
 
 def _check_same(kept: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
     for name in differing(kept, wanted)[:1]:
         raise UserError(
-            f"--resume: the run in {path} was started with {name} = {_flat(kept).get(name)!r}, now it is {_flat(wanted).get(name)!r}; "
+            f"--resume: the run in {path} was started with {name} = {dotted(kept).get(name)!r}, now it is {dotted(wanted).get(name)!r}; "
             "resume with the same configuration, or start another run"
         )
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
-    return flat

@@ -71,7 +71,7 @@ class Console:
         for row in rows:
             self.say(
                 f"  {_words(model)} on {row['suite']}: {_accuracy(row)} greedy, {_share(row, 'sampled_accuracy')} sampled, "
-                f"{_pass(row)}, {row['parsable']:.1%} parsable"
+                f"{_pass(row)}, {row['parsable']:.1%} parsable{_exceptions(row)}"
             )
 
     def steps(self, name: str, steps: range, total: int | None = None) -> Iterator[int]:
@@ -100,6 +100,12 @@ class Console:
                 f"(n = {pair['n']})"
             )
         self.say(f"model: {folder / 'model'}   report: {folder / 'report.html'}")
+
+
+def _exceptions(row: Mapping[str, Any]) -> str:
+    """What should be rare, where it is there: answers without an end, and answers that could not be scored."""
+    cut = f", {row['truncated']:.1%} cut off" if row["truncated"] else ""
+    return cut + (f", {row['unscored']} unscored" if row["unscored"] else "")
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Table:

@@ -8,7 +8,6 @@ A study stops between cells when its hours are over and goes on another day. Cel
 
 import argparse
 import json
-import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -18,9 +17,6 @@ from typing import Any, Protocol
 
 from etude.errors import UserError
 from etude.runs import differing, environment, write_atomically
-
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as the command line does: huge pages for torch's memory
-os.environ.setdefault("TQDM_DISABLE", "1")
 
 Cell = dict[str, Any]
 

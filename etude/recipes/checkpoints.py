@@ -16,15 +16,25 @@ from etude.adapters import has_adapters
 from etude.errors import UserError
 from etude.learn.learner import Learner
 from etude.models import save_model
+from etude.recipes.asking import remember
+from etude.recipes.settings import PracticeSettings
 from etude.runs import RunFolder, damaged, read_progress
 
 
 def save_checkpoint(
-    folder: RunFolder, name: str, model: Any, tokenizer: Any, learner: Learner | None, progress: Mapping[str, Any], *, keep: int = 1
+    folder: RunFolder,
+    name: str,
+    model: Any,
+    tokenizer: Any,
+    learner: Learner | None,
+    progress: Mapping[str, Any],
+    *,
+    settings: PracticeSettings,
+    keep: int = 1,
 ) -> None:
     """Write the checkpoint beside its place and move it there by one rename."""
     partial = folder.path / "checkpoints" / f"{name}.writing"
-    save_model(model, tokenizer, partial)
+    remember(save_model(model, tokenizer, partial), settings)
     tensors = {f"o.{key}": value for key, value in (learner.state() if learner else {}).items()}
     tensors |= {f"a.{key}": value.detach() for key, value in _adapters(model).items()}
     save_file({key: value.contiguous() for key, value in tensors.items()}, partial / "learner.safetensors")

@@ -1,28 +1,33 @@
 """Evaluate: any saved model on suites, judged as a practice run judges its own."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from etude.configuration import find_configuration
+from etude.configuration import arguments_from, dotted, find_configuration, parse, resolved
 from etude.engine.sampling import Sampling
 from etude.errors import UserError
 from etude.evaluation.measure import Measurement, measure
 from etude.feedback.outcome import OutcomeFeedback
 from etude.models import describe, load_model
+from etude.recipes.asking import as_asked, only_asking, remembered
 from etude.recipes.machine import decide, engine_at, room_tokens
 from etude.recipes.materials import load_suites, render_suites
-from etude.recipes.settings import Evaluation, Machine, PracticeSettings, parse_practice
+from etude.recipes.settings import Evaluation, Machine, parse_practice
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.watching import Quiet, Watcher
 
 
 @dataclass(frozen=True)
 class EvaluateSettings:
-    """What to measure a model on, and how."""
+    """What to measure a model on, and how.
+
+    What is not said is taken from the recipe, if one is named, and then from what the model's folder remembers of how it was asked.
+    """
 
     recipe: str | None = None
-    """A practice configuration (name or YAML) whose tasks, system message and evaluation are taken over."""
+    """A practice configuration (name or YAML) whose tasks, evaluation and way of asking are taken over."""
     evaluation: Evaluation = field(default_factory=Evaluation)
     verifier: str | None = None
     """Who says what is right, where the files do not: exact, numeric, choice, math or file.py:function."""
@@ -37,18 +42,41 @@ class EvaluateSettings:
     machine: Machine = field(default_factory=Machine)
 
 
+def parse_evaluate(model: str, overrides: Sequence[str]) -> EvaluateSettings:
+    """Settings from overrides, before the recipe's that they name, before those that the model's folder remembers."""
+    return parse(EvaluateSettings, remembered(model), overrides, adjust=_with_recipe)
+
+
+def _with_recipe(values: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
+    asked = only_asking(values)
+    if "recipe" not in given:
+        return asked
+    recipe = parse_practice(find_configuration("practice", given["recipe"]), [])
+    taken = as_asked(recipe) | {"evaluation": resolved(recipe.evaluation), "timeout_seconds": recipe.timeout_seconds}
+    return {**asked, **dotted(taken), "verifier": recipe.tasks.verifier, "columns": recipe.tasks.columns}
+
+
 def evaluate(
-    model: str, settings: EvaluateSettings | None = None, *, data: Path | str | None = None, watcher: Watcher | None = None
+    model: str,
+    settings: EvaluateSettings | Mapping[str, Any] | None = None,
+    *,
+    data: Path | str | None = None,
+    watcher: Watcher | None = None,
 ) -> dict[str, Any]:
-    """`{"model", "weights", "seed", "evaluation": rows, "items": greedy answers by suite}`."""
-    settings, watcher = settings or EvaluateSettings(), watcher or Quiet()
-    folder = Path(data) if data else None
-    recipe = _recipe(settings.recipe)
-    suites, train = _suites(settings, recipe, folder)
+    """`{"model", "weights", "seed", "evaluation": rows, "items": greedy answers by suite}`.
+
+    `settings` are dotted ones with plain values, as the command takes them, or `EvaluateSettings`, which are used as they stand.
+
+    >>> evaluate("runs/first/model", {"evaluation.path": ["test.jsonl"]})  # doctest: +SKIP
+    """
+    if not isinstance(settings, EvaluateSettings):
+        settings = parse_evaluate(model, arguments_from(settings or {}))
+    watcher = watcher or Quiet()
+    suites, train = _suites(settings, Path(data) if data else None)
     place = decide(settings.machine)
     loaded, tokenizer = load_model(model, device=place.device)
     engine = engine_at(place, loaded, tokenizer, settings.machine)
-    longest = settings.evaluation.max_new_tokens or (recipe.explore.max_new_tokens if recipe else settings.max_new_tokens)
+    longest = settings.evaluation.max_new_tokens or settings.max_new_tokens
     how = Measurement(longest, settings.evaluation.pass_n, settings.evaluation.num_samples, settings.sampling, settings.seed)
     room = room_tokens(loaded, longest)
     pages = []
@@ -66,18 +94,15 @@ def evaluate(
     }
 
 
-def _recipe(name: str | None) -> PracticeSettings | None:
-    return parse_practice(find_configuration("practice", name), []) if name else None
-
-
-def _suites(settings: EvaluateSettings, recipe: PracticeSettings | None, data: Path | None) -> tuple[dict[str, Any], list[Any]]:
+def _suites(settings: EvaluateSettings, data: Path | None) -> tuple[dict[str, Any], list[Any]]:
     """Suites by name, and the training tasks whose answers the constant baseline counts."""
-    if recipe is None:
+    if settings.recipe is None:
         if not settings.evaluation.path:
             raise UserError("there is nothing to measure: set --evaluation.path to one or more files, or --recipe to a configuration")
         source = TaskSource(path=settings.evaluation.path, columns=settings.columns, verifier=settings.verifier)
         return load_suites(settings.evaluation, source, "", settings.seed, data, settings.system), []
-    evaluation = settings.evaluation if settings.evaluation.path or settings.evaluation.n else recipe.evaluation
-    suites = load_suites(evaluation, recipe.tasks, Path(settings.recipe or "").stem, settings.seed, data, recipe.system)
-    train = load_tasks(recipe.tasks, split="train", n=500 if recipe.tasks.family else None, seed=settings.seed, data=data)
+    tasks = parse_practice(find_configuration("practice", settings.recipe), []).tasks
+    tasks = replace(tasks, columns=settings.columns, verifier=settings.verifier)
+    suites = load_suites(settings.evaluation, tasks, Path(settings.recipe).stem, settings.seed, data, settings.system)
+    train = load_tasks(tasks, split="train", n=500 if tasks.family or tasks.function else None, seed=settings.seed, data=data)
     return suites, train

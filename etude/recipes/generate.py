@@ -1,15 +1,17 @@
 """Generate: answers to prompts from the command line, a file or standard input."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from etude.configuration import parse
 from etude.engine.sampling import Sampling
 from etude.errors import UserError
 from etude.explore.prompts import render_prompts
 from etude.models import load_model
+from etude.recipes.asking import only_asking, remembered
 from etude.recipes.machine import decide, engine_at, room_tokens
 from etude.recipes.materials import with_system
 from etude.recipes.settings import Machine
@@ -41,9 +43,18 @@ class GenerateSettings:
             raise UserError(f"num_samples is {self.num_samples}, but at temperature 0 all answers are equal: set sampling.temperature")
 
 
+def parse_generate(model: str, overrides: Sequence[str]) -> GenerateSettings:
+    """Settings from overrides, before the system message and length that the model's folder remembers; greedy unless told otherwise."""
+    return parse(GenerateSettings, remembered(model), overrides, adjust=_but_greedy)
+
+
+def _but_greedy(values: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
+    return {name: value for name, value in only_asking(values).items() if not name.startswith("sampling.")}
+
+
 def generate(model: str, prompts: Sequence[str], settings: GenerateSettings | None = None) -> list[dict[str, Any]]:
     """For each prompt `{"prompt", "completions", "finish"}`."""
-    settings = settings or GenerateSettings()
+    settings = settings or parse_generate(model, [])
     if not prompts:
         raise UserError("there is no prompt: give --prompt, --file or lines on standard input")
     place = decide(settings.machine)

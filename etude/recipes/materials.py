@@ -88,9 +88,17 @@ def render_suites(suites: dict[str, list[Task]], tokenizer: Any, room_tokens: in
     ]
 
 
-def render_demonstrations(tokenizer: Any, tasks: Sequence[Task], room_tokens: int) -> list[Example]:
-    prompts = render_prompts(tokenizer, tasks, room_tokens)
-    return [demonstration(prompt, render_demonstration(tokenizer, task)) for prompt, task in zip(prompts, tasks, strict=True)]
+def render_demonstrations(tokenizer: Any, tasks: Sequence[Task], max_tokens: int) -> list[Example]:
+    """The demonstrations as examples to imitate; one longer than `max_tokens` with its prompt is a user's mistake, named by its origin."""
+    prompts = render_prompts(tokenizer, tasks, max_tokens)
+    shown = [demonstration(prompt, render_demonstration(tokenizer, task)) for prompt, task in zip(prompts, tasks, strict=True)]
+    for task, example in zip(tasks, shown, strict=True):
+        length = len(example.prompt) + len(example.completion)
+        if length > max_tokens:
+            raise UserError(
+                f"{task.origin or 'a demonstration'} has {length} tokens, prompt and answer; the model has room for {max_tokens}"
+            )
+    return shown
 
 
 def with_system(tasks: Sequence[Task], system: str | None) -> list[Task]:

@@ -29,6 +29,7 @@ from etude.learn.learner import Learner, Optimiser, Stream
 from etude.learn.losses import POLICY_LOSSES, kl, negative_log_likelihood
 from etude.models import describe, load_model, save_model
 from etude.randomness import seed_for
+from etude.recipes.asking import remember
 from etude.recipes.checkpoints import load_checkpoint, save_checkpoint
 from etude.recipes.machine import decide, engine_at, room_tokens
 from etude.recipes.materials import gather, render_demonstrations, render_suites
@@ -96,7 +97,7 @@ class _Practice:
         warm = self.measured("warm_start") if self.settings.warm_start.steps else base
         self.practise()
         pages = {"base": base, "warm_start": warm, "practice": self.measured("practice", unchanged=None if self.settings.steps else warm)}
-        save_model(self.model, self.tokenizer, self.folder.path / "model")
+        remember(save_model(self.model, self.tokenizer, self.folder.path / "model"), self.settings)
         return self.conclude(pages)
 
     def prepare(self) -> None:
@@ -107,7 +108,8 @@ class _Practice:
         model, self.tokenizer = load_model(settings.model, device=self.place.device)
         self.room_tokens = room_tokens(model, max(settings.explore.max_new_tokens, settings.evaluation.max_new_tokens or 0))
         self.prompts = render_prompts(self.tokenizer, self.materials.train, self.room_tokens)
-        self.demonstrations = render_demonstrations(self.tokenizer, self.materials.demonstrations, self.room_tokens)
+        self.demonstrations = render_demonstrations(self.tokenizer, self.materials.demonstrations, room_tokens(model, 0))
+        self._say_what_is_long()
         known = [*self.materials.train, *self.materials.demonstrations]
         self.suites = render_suites(self.materials.suites, self.tokenizer, self.room_tokens, known, self.outcome.judge)
         self.watcher.baselines({suite.name: suite.baselines for suite in self.suites}, self.materials.facts)
@@ -115,6 +117,16 @@ class _Practice:
         self.outcome.counts.clear()
         self.model = add_lora(model, settings.learn.lora, seed_for(settings.seed, "lora"))
         self.engine = engine_at(self.place, self.model, self.tokenizer, settings.machine)
+
+    def _say_what_is_long(self) -> None:
+        """A model learns to write as long as its demonstrations are; what it has no room for in practice it can't get right."""
+        longest, room = max((len(shown.completion) for shown in self.demonstrations), default=0), self.settings.explore.max_new_tokens
+        number = sum(len(shown.completion) > room for shown in self.demonstrations)
+        if number:
+            self.watcher.say(
+                f"{number} of {len(self.demonstrations)} demonstrations are longer than explore.max_new_tokens {room} (the longest has "
+                f"{longest} tokens): answers like them will be cut off"
+            )
 
     # ------------------------------------------------------------------ stages
 
@@ -157,7 +169,7 @@ class _Practice:
             metrics = learner.update(batch_at(step, self.demonstrations, warm.examples_per_step, self.settings.seed, "warm_start"))
             self._log("warm_start", step + 1, metrics, {"learn_seconds": time.perf_counter() - start})
         self.engine.refresh(0)
-        save_checkpoint(self.folder, "warm_start", self.model, self.tokenizer, None, {"order": 0})
+        self._save_checkpoint("warm_start", None, {"order": 0})
 
     def practise(self) -> None:
         """Explore, judge, learn, for as many steps as were asked for."""
@@ -175,10 +187,7 @@ class _Practice:
             self._step(step + 1, batch, learner, judge)
             every = settings.checkpoint_every
             if step + 1 == settings.steps or (every and (step + 1) % every == 0):
-                progress = {"order": step + 1, "step": step + 1}
-                save_checkpoint(
-                    self.folder, f"step-{step + 1:05d}", self.model, self.tokenizer, learner, progress, keep=settings.keep_checkpoints
-                )
+                self._save_checkpoint(f"step-{step + 1:05d}", learner, {"order": step + 1, "step": step + 1})
 
     def _step(self, step: int, batch: Sequence[tuple[Task, tuple[int, ...]]], learner: Learner, judge: Judge) -> None:
         explore, learn = self.settings.explore, self.settings.learn
@@ -230,6 +239,10 @@ class _Practice:
         page = self.folder.read_json("evaluation/warm_start.json") or self.folder.read_json("evaluation/base.json")
         rate = page["suites"][0]["row"].get("sampled_accuracy", 0.5)
         return RandomFeedback(self.settings.seed, min(max(rate, 0.05), 0.95)).judge
+
+    def _save_checkpoint(self, name: str, learner: Learner | None, progress: Mapping[str, int]) -> None:
+        keep = self.settings.keep_checkpoints
+        save_checkpoint(self.folder, name, self.model, self.tokenizer, learner, progress, settings=self.settings, keep=keep)
 
     def _resume(self, learner: Learner) -> int:
         """Take the last checkpoint of practice, if there is one; returns the steps done."""

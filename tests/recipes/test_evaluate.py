@@ -5,17 +5,19 @@ import pytest
 
 from etude.cli import main
 from etude.errors import UserError
-from etude.recipes.evaluate import EvaluateSettings, evaluate
-from etude.recipes.settings import Evaluation, Machine
+from etude.recipes.asking import FILE
+from etude.recipes.evaluate import evaluate, parse_evaluate
+from etude.recipes.generate import parse_generate
 
-FLOAT32 = Machine(precision="float32")
+FLOAT32 = {"machine.precision": "float32"}
+SAMPLED = {"evaluation.pass_n": 5, "evaluation.num_samples": 2}
 
 
 def test_a_saved_model_measures_as_its_run_said(small, letter_files):
     files = {"tasks.path": ["train.jsonl"], "evaluation.path": ["test.jsonl"], "evaluation.n": None, "n": None}
-    result = small(letter_files / "run", files)
-    suite = Evaluation(path=["test.jsonl"], pass_n=5, num_samples=2)
-    found = evaluate(str(letter_files / "run" / "model"), EvaluateSettings(evaluation=suite, max_new_tokens=4, machine=FLOAT32))
+    asked = {"system": "Repeat.", "explore.max_new_tokens": 3, "explore.sampling.temperature": 0.8}
+    result = small(letter_files / "run", files | asked)
+    found = evaluate(str(letter_files / "run" / "model"), {"evaluation.path": ["test.jsonl"]} | SAMPLED | FLOAT32)
     row = next(row for row in result["evaluation"] if row["model"] == "practice")
     same = set(row) - {"model", "baselines", "baseline_constant"}  # there is no training set here to count answers of
     assert {name: found["evaluation"][0][name] for name in same} == {name: row[name] for name in same}
@@ -23,11 +25,43 @@ def test_a_saved_model_measures_as_its_run_said(small, letter_files):
     assert found["items"]["test"] == page["suites"][0]["items"]
 
 
+def test_a_saved_model_remembers_how_it_was_asked_and_options_come_first(small, tmp_path):
+    small(tmp_path / "run", {"system": "Repeat.", "explore.max_new_tokens": 3, "explore.sampling.temperature": 0.5, "steps": 2})
+    for folder in ("model", "checkpoints/step-00002", "checkpoints/warm_start"):
+        model = str(tmp_path / "run" / folder)
+        settings = parse_evaluate(model, ["--sampling.temperature", "0.7"])
+        assert (settings.system, settings.max_new_tokens, settings.sampling.temperature) == ("Repeat.", 3, 0.7)
+        generating = parse_generate(model, ["--max_new_tokens", "9"])
+        assert (generating.system, generating.max_new_tokens, generating.sampling.is_greedy) == ("Repeat.", 9, True)
+
+
+def test_what_a_model_remembers_can_name_no_code(finished, tmp_path, capsys):
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / FILE).write_text("system: x\ntasks: {function: evil.py:run}\n")
+    assert main(["evaluate", str(model), "--evaluation.path", "test.jsonl"]) == 2
+    assert f"{model / FILE}: unknown setting tasks:" in capsys.readouterr().err
+    (model / FILE).write_text("verifier: evil.py:run\n")
+    assert main(["evaluate", str(model), "--evaluation.path", "test.jsonl"]) == 2
+    assert "sets verifier; it may set only system, max_new_tokens and sampling" in capsys.readouterr().err
+
+
 def test_the_tasks_of_a_recipe_can_be_measured(finished):
-    settings = EvaluateSettings(recipe="tiny", evaluation=Evaluation(n=20, pass_n=5, num_samples=2), machine=FLOAT32)
-    row = evaluate(str(finished / "model"), settings)["evaluation"][0]
+    row = evaluate(str(finished / "model"), {"recipe": "tiny", "evaluation.n": 20} | SAMPLED | FLOAT32)["evaluation"][0]
     expected = next(row for row in json.loads((finished / "result.json").read_text())["evaluation"] if row["model"] == "practice")
     assert row["suite"] == "tiny" and row["accuracy"] == expected["accuracy"] and row["pass_at_2"] == expected["pass_at_2"]
+
+
+def test_options_change_a_recipe_and_keep_the_rest_of_it(finished, tmp_path):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(
+        "tasks: {path: [train.jsonl], columns: {question: q}}\nsystem: S\n"
+        "explore: {max_new_tokens: 5, sampling: {temperature: 0.6}}\nevaluation: {path: [a.jsonl, b.jsonl], pass_n: 7}\n"
+    )
+    settings = parse_evaluate(str(finished / "model"), ["--recipe", str(recipe), "--evaluation.n", "3", "--verifier", "exact"])
+    assert (settings.evaluation.path, settings.evaluation.n, settings.evaluation.pass_n) == (["a.jsonl", "b.jsonl"], 3, 7)
+    assert (settings.system, settings.max_new_tokens, settings.sampling.temperature) == ("S", 5, 0.6)
+    assert (settings.columns, settings.verifier) == ({"question": "q"}, "exact")
 
 
 def test_the_command_writes_its_result(finished, letter_files, capsys):
@@ -40,7 +74,7 @@ def test_the_command_writes_its_result(finished, letter_files, capsys):
 
 def test_there_must_be_something_to_measure(finished):
     with pytest.raises(UserError, match=r"set --evaluation\.path to one or more files, or --recipe"):
-        evaluate(str(finished / "model"))
+        evaluate(str(finished / "model"), {})
 
 
 def test_a_truncated_model_is_one_sentence(finished, letter_files, capsys):

@@ -336,3 +336,48 @@ def test_settings_objects_take_no_overrides(tmp_path):
     settings = PracticeSettings(tasks=TaskSource(function="etude.tiny:letters"), model="tiny-random")
     with pytest.raises(UserError, match=r"dataclasses\.replace"):
         practice(settings, {"steps": 1}, run=tmp_path / "run")
+
+
+def test_the_word_problems_recipe_runs_on_files_of_its_form(tmp_path):
+    def problem(i: int) -> dict:
+        return {
+            "question": f"Ann has {i} nuts and finds {i + 1} more. How many?",
+            "answer": f"{2 * i + 1}",
+            "steps": [f"{i} + {i + 1} = {2 * i + 1}"],
+        }
+
+    def swamp(i: int) -> dict:
+        return {"ID": f"chal-{i}", "Body": f"Bo had {i} cups.", "Question": "How many cups?", "Answer": float(i), "Type": "Sum"}
+
+    for folder in ("word_problems", "svamp"):
+        (tmp_path / folder).mkdir()
+    for name, first in (("train", 0), ("test", 300)):
+        rows = [problem(i) for i in range(first, first + 210)]
+        (tmp_path / "word_problems" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "svamp" / "SVAMP_dev.json").write_text(json.dumps([swamp(i) for i in range(20)]))
+    small = {"model": "tiny-random", "evaluation.n": 10, "evaluation.pass_n": 2, "warm_start.steps": 2, "steps": 1}
+    result = practice("word_problems", small | {"explore.tasks_per_step": 2}, run=tmp_path / "run", data=tmp_path)
+    assert [row["suite"] for row in result["evaluation"]] == ["test", "SVAMP_dev"] * 3
+    assert (result["tasks"]["train"], result["tasks"]["demonstrations"]) == (210, 200)
+    assert {"pass_at_8", "sampled_accuracy", "parsable", "baseline_constant"} <= result["evaluation"][0].keys()
+
+
+def test_demonstrations_that_practice_has_no_room_for_are_said(small, tmp_path):
+    said = []
+
+    class Listening(Quiet):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    small(tmp_path / "run", {"explore.max_new_tokens": 1, "steps": 1}, watcher=Listening())
+    assert len(said) == 1 and "demonstrations are longer than explore.max_new_tokens 1" in said[0]
+
+
+def test_a_demonstration_longer_than_the_model_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [{"question": f"q{i}", "answer": "a", "worked": "a " * (300 if i == 1 else 1)} for i in range(3)]
+    Path("train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path("other.jsonl").write_text('{"question": "q", "answer": "a"}\n')
+    overrides = {"tasks.path": ["train.jsonl"], "evaluation.path": ["other.jsonl"], "warm_start.path": ["train.jsonl"]}
+    with pytest.raises(UserError, match=r"train\.jsonl:2 has \d+ tokens, prompt and answer; the model has room for \d+"):
+        practice("tiny", overrides, run=tmp_path / "run")

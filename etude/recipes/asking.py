@@ -1,0 +1,44 @@
+"""How a model is asked: a saved model remembers the system message, the length and the sampling that it practised with.
+
+A folder that practice wrote holds them in `etude.yaml`, as settings that `etude evaluate` and `etude generate` share, so that both ask the
+model as its run did unless they are told otherwise. Nothing in that file names code or other files.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from etude.configuration import resolved
+from etude.errors import UserError
+from etude.recipes.settings import PracticeSettings
+from etude.runs import write_atomically
+
+FILE = "etude.yaml"
+_HEAD = "# How this model was asked while it practised; evaluate and generate ask it so unless they are told otherwise.\n"
+
+
+def as_asked(settings: PracticeSettings) -> dict[str, Any]:
+    """System message, longest answer and sampling of a practice run, under the names that evaluate and generate have for them."""
+    longest = settings.evaluation.max_new_tokens or settings.explore.max_new_tokens
+    return {"system": settings.system, "max_new_tokens": longest, "sampling": resolved(settings.explore.sampling)}
+
+
+def remember(folder: Path, settings: PracticeSettings) -> None:
+    """Write how the model of this folder is asked."""
+    write_atomically(folder / FILE, _HEAD + yaml.safe_dump(as_asked(settings), sort_keys=False, allow_unicode=True))
+
+
+def remembered(model: str) -> Path | None:
+    """The file that says how a saved model is asked, if it has one."""
+    path = Path(model) / FILE
+    return path if path.is_file() else None
+
+
+def only_asking(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that a model's folder may set, all of them; raises UserError where there is another, as in a folder from a stranger."""
+    for name in values:
+        if name not in ("system", "max_new_tokens") and not name.startswith("sampling."):
+            raise UserError(f"the model's {FILE} sets {name}; it may set only system, max_new_tokens and sampling: remove that line")
+    return dict(values)
