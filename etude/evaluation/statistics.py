@@ -8,7 +8,7 @@
 | are two models different on the same items? | `paired_test` | McNemar (1947), exact; Newcombe, Stat. Med. 17 (1998) 2635, method 10 |
 | and where each item was answered in several runs? | `sign_flip_test` | Fisher, The Design of Experiments (1935), section 21, exact |
 
-Pure functions of counts and numbers. Items that could not be scored (None) are the caller's: leave them out and report how many.
+Pure functions of counts and numbers. Whether an item that could not be scored counts as wrong or is left out is the caller's to say.
 """
 
 from collections.abc import Sequence

@@ -44,7 +44,7 @@ class TaskSource:
     dataset_name: str | None = None
     """The configuration of the data set, where it has several."""
     dataset_split: str | None = None
-    """The data set's split, where it is not called as ours."""
+    """The split to practise on, where it is not called train; `evaluation.split` names the one to measure on."""
     function: str | None = None
     """A generator of your own, `file.py:function`, called with split, n and seed; yields Task or dictionaries with a file's columns."""
     columns: dict[str, str] = field(default_factory=dict)
@@ -106,7 +106,8 @@ def _rows(source: TaskSource, split: str, n: int | None, seed: int, data: Path |
     if source.function is not None:
         return generated_rows(source.function, split=split, n=n, seed=seed)
     if source.dataset is not None:
-        return hub_rows(source.dataset, name=source.dataset_name, split=source.dataset_split or split)
+        renamed = source.dataset_split if split == "train" and source.dataset_split else split
+        return hub_rows(source.dataset, name=source.dataset_name, split=renamed)
     files = [find_file(path.replace("{split}", split), data) for path in source.path]
     return (row for file in files for row in file_rows(file))
 

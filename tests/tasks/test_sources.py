@@ -180,8 +180,9 @@ def test_a_hub_data_set_is_read_by_the_datasets_library(monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     source = TaskSource(dataset="some/set", dataset_name="main", dataset_split="validation")
-    (task,) = load_tasks(source, split="test", n=None, seed=0)
-    assert asked == [(("some/set", "main"), {"split": "validation"})]
+    (task,) = load_tasks(source, split="train", n=None, seed=0)
+    load_tasks(source, split="test", n=None, seed=0)  # what is measured on is named by evaluation.split
+    assert asked == [(("some/set", "main"), {"split": "validation"}), (("some/set", "main"), {"split": "test"})]
     assert task.origin == "some/set/validation[0]"
 
 
