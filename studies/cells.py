@@ -2,6 +2,7 @@
 
     studies/NAME/cells/ARM-SEED.json   what a cell found, with the settings and the commit that it was computed from
     studies/NAME/result.json           claim, commit, hardware, rows, verdict, because
+    studies/NAME/figure.svg            the rows as a picture
 
 A study stops between cells when its hours are over and goes on another day. Cells of other settings than today's are refused.
 """
@@ -17,6 +18,7 @@ from typing import Any, Protocol
 
 from etude.errors import UserError
 from etude.runs import differing, environment, write_atomically
+from studies.figure import draw
 
 Cell = dict[str, Any]
 
@@ -94,7 +96,7 @@ def _hardware(facts: Mapping[str, Any]) -> str:
 
 
 def write_result(chosen: Options, claim: str, cells: Sequence[Cell], rows: Sequence[Mapping[str, Any]], verdict: str, because: str) -> Path:
-    """Write `result.json` and print its rows; `commit` and `hardware` are those of the cells."""
+    """Write `result.json` and its figure, and print the rows; `commit` and `hardware` are those of the cells."""
     if verdict not in ("holds", "does not hold", "undecided"):
         raise UserError(f"verdict must be holds, does not hold or undecided, got {verdict!r}")
     result = {
@@ -107,6 +109,7 @@ def write_result(chosen: Options, claim: str, cells: Sequence[Cell], rows: Seque
     }
     path = chosen.out / "result.json"
     write_atomically(path, json.dumps(result, indent=1) + "\n")
+    draw(rows, chosen.out / "figure.svg")
     for row in rows:
         print("  ".join(f"{key} {value:.3f}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()))
     print(f"{verdict}: {because}\n{path}")

@@ -11,7 +11,9 @@ from etude.evaluation.statistics import mean_interval, sign_flip_test
 from studies import quickstart
 from studies.arms import reduce_arms
 
-STUDIES = sorted(path.stem for path in Path(quickstart.__file__).parent.glob("*.py") if path.stem not in ("__init__", "cells", "arms"))
+STUDIES = sorted(
+    path.stem for path in Path(quickstart.__file__).parent.glob("*.py") if path.stem not in ("__init__", "cells", "arms", "figure")
+)
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -22,6 +24,8 @@ def test_a_study_runs_in_its_tiny_form_and_skips_cells_that_are_there(name, tmp_
     assert {"claim", "commit", "hardware", "rows", "verdict", "because"} <= result.keys()
     assert {"practice", "random_reward", "imitation", "longer_warm_start"} <= {row["id"] for row in result["rows"]}
     assert all(row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"] for row in result["rows"])
+    figure = (tmp_path / "figure.svg").read_text()
+    assert all(row["id"].replace("_", " ") in figure for row in result["rows"])
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "cell practice" in first.stdout and "cell" not in again.stdout
     cell_path = next((tmp_path / "cells").glob("practice-*.json"))
