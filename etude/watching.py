@@ -71,7 +71,7 @@ class Console:
         for row in rows:
             self.say(
                 f"  {_words(model)} on {row['suite']}: {_accuracy(row)} greedy, {_share(row, 'sampled_accuracy')} sampled, "
-                f"{_pass(row)}, {row['parsable']:.1%} parsable{_exceptions(row)}"
+                f"{_of_samples(row)}, {row['parsable']:.1%} parsable{_exceptions(row)}"
             )
 
     def steps(self, name: str, steps: range, total: int | None = None) -> Iterator[int]:
@@ -104,22 +104,23 @@ class Console:
 
 def _exceptions(row: Mapping[str, Any]) -> str:
     """What should be rare, where it is there: answers without an end, and answers that could not be scored."""
-    cut = f", {row['truncated']:.1%} cut off" if row["truncated"] else ""
-    return cut + (f", {row['unscored']} unscored" if row["unscored"] else "")
+    cut = f", {row['truncated']:.1%} cut off" if row.get("truncated") else ""
+    return cut + (f", {row['unscored']} unscored" if row.get("unscored") else "")
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """The results of every suite, and its trivial rules below them."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    passes = next((name for name in map(_pass_name, rows) if name), None)
-    for name in ("suite", "model", "n", "accuracy (95 %)", "sampled", _at(passes) if passes else "pass@k", "parsable"):
+    k = next(filter(None, map(_num_samples, rows)), None) or "k"
+    for name in ("suite", "model", "n", "accuracy (95 %)", "sampled", f"maj@{k}", f"pass@{k}", "parsable"):
         table.add_column(name, justify="left" if name in ("suite", "model") else "right", no_wrap=True)
     for row in rows:
         cells = (row["suite"], _words(row["model"]), str(row["n"]), _accuracy(row))
-        table.add_row(*cells, _share(row, "sampled_accuracy"), _share(row, passes or ""), f"{row['parsable']:.1%}")
+        shares = [_share(row, name) for name in ("sampled_accuracy", f"majority_at_{k}", f"pass_at_{k}", "parsable")]
+        table.add_row(*cells, *shares)
     for suite, baselines in {row["suite"]: row["baselines"] for row in rows}.items():
         for rule, accuracy in list(baselines.items())[:3]:
-            table.add_row(suite, f"rule: {_words(rule)}", "", f"{accuracy:.1%}", "", "", "")
+            table.add_row(suite, f"rule: {_words(rule)}", "", f"{accuracy:.1%}")
     return table
 
 
@@ -144,14 +145,11 @@ def _share(row: Mapping[str, Any], name: str) -> str:
     return f"{row[name]:.1%}" if name in row else "-"
 
 
-def _pass(row: Mapping[str, Any]) -> str:
-    name = _pass_name(row)
-    return f"{row[name]:.1%} {_at(name)}" if name else "-"
+def _of_samples(row: Mapping[str, Any]) -> str:
+    """The accuracies that several samples of a task have: a right one among them, and the answer of most of them."""
+    k = _num_samples(row)
+    return f"{_share(row, f'majority_at_{k}')} majority@{k}, {_share(row, f'pass_at_{k}')} pass@{k}" if k else "-"
 
 
-def _pass_name(row: Mapping[str, Any]) -> str | None:
-    return next((name for name in row if name.startswith("pass_at_") and name[8:].isdigit()), None)
-
-
-def _at(name: str) -> str:
-    return name.replace("pass_at_", "pass@")
+def _num_samples(row: Mapping[str, Any]) -> int | None:
+    return next((int(name[8:]) for name in row if name.startswith("pass_at_") and name[8:].isdigit()), None)

@@ -1,9 +1,11 @@
 """How good is a model on a suite of tasks: greedy accuracy, sampled accuracy, pass@k, and whether its answers have the right form.
 
 Accuracy is greedy with a Wilson interval; unscored answers are counted and are not right. pass@k is the unbiased estimate of Chen et al.
-2021 (arXiv 2107.03374, eq. 1) on the suite's first `pass_n` tasks.
+2021 (arXiv 2107.03374, eq. 1) on the suite's first `pass_n` tasks. majority@k says how often the answer that most of the same k samples
+give is right (self-consistency, Wang et al. 2022, arXiv 2203.11171): what a model that only grew surer of its own answers could reach.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +16,7 @@ from etude.errors import UserError
 from etude.evaluation.statistics import mean_interval, paired_test, pass_at_k, wilson_interval
 from etude.feedback.verdict import Verdict
 from etude.randomness import seed_for
+from etude.tasks.answers import final_answer, normalised
 from etude.tasks.task import Task
 
 Judge = Callable[[Sequence[tuple[str, Task]]], list[Verdict]]
@@ -77,16 +80,29 @@ def _sampled(engine: TransformersEngine, suite: Suite, how: Measurement, judge: 
     keys = [[seed_for(how.seed, "evaluation", task.key, sample) for sample in range(how.num_samples)] for task in tasks]
     found = engine.generate(prompts, num_samples=how.num_samples, max_new_tokens=how.max_new_tokens, sampling=how.sampling, keys=keys)
     verdicts = judge([(completion.text, task) for task, group in zip(tasks, found, strict=True) for completion in group])
-    counts = [sum(verdict.score == 1.0 for verdict in verdicts[i : i + how.num_samples]) for i in range(0, len(verdicts), how.num_samples)]
-    passed = [pass_at_k(how.num_samples, count, how.num_samples) for count in counts]
+    k = how.num_samples
+    right = [[verdict.score == 1.0 for verdict in verdicts[start : start + k]] for start in range(0, len(verdicts), k)]
+    passed = [pass_at_k(k, sum(row), k) for row in right]
+    voted = [row[majority([completion.text for completion in group])] for row, group in zip(right, found, strict=True)]
     low, high = mean_interval(passed)
     return {
-        "sampled_accuracy": sum(counts) / len(verdicts),
-        f"pass_at_{how.num_samples}": sum(passed) / len(passed),
-        f"pass_at_{how.num_samples}_low": low,
-        f"pass_at_{how.num_samples}_high": high,
+        "sampled_accuracy": sum(map(sum, right)) / len(verdicts),
+        f"pass_at_{k}": sum(passed) / len(passed),
+        f"pass_at_{k}_low": low,
+        f"pass_at_{k}_high": high,
+        f"majority_at_{k}": sum(voted) / len(voted),
         "pass_n": len(tasks),
     }
+
+
+def majority(texts: Sequence[str]) -> int:
+    """The place of the first text whose answer is the most frequent one; answers are compared without case, spaces and punctuation.
+
+    >>> majority(["The answer is 7.", "8", "7"])
+    0
+    """
+    answers = [normalised(final_answer(text)) for text in texts]
+    return answers.index(Counter(answers).most_common(1)[0][0])
 
 
 def compare(first: str, second: str, before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,8 @@ def row(model: str, accuracy: float) -> dict[str, Any]:
     return {
         "model": model, "suite": "chain_sum", "n": 100,
         "accuracy": accuracy, "accuracy_low": accuracy - 0.1, "accuracy_high": accuracy + 0.1,
-        "sampled_accuracy": accuracy - 0.02, "pass_at_8": 0.9, "pass_n": 50, "parsable": 0.98, "mean_tokens": 31.6, "truncated": 0.01,
+        "sampled_accuracy": accuracy - 0.02, "pass_at_8": 0.9, "majority_at_8": 0.55,
+        "pass_n": 50, "parsable": 0.98, "mean_tokens": 31.6, "truncated": 0.01,
         "unscored": 0, "baseline_constant": 0.05, "baselines": {"first_number": 0.17, "hostile_<b>": 0.01},
     }  # fmt: skip
 

@@ -17,6 +17,7 @@ def suites_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
         tables.append(
             {
                 "suite": suite,
+                "num_samples": next((k for rows in of_runs for row in rows.values() if (k := num_samples(row))), "k"),
                 "models": [{"name": MODELS[model], "cells": [rows.get(model) for rows in of_runs]} for model in models],
                 "baselines": [
                     {
@@ -30,6 +31,11 @@ def suites_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
             }
         )
     return tables
+
+
+def num_samples(row: Mapping[str, Any]) -> int | None:
+    """The k of a row's pass@k."""
+    return next((int(name[8:]) for name in row if name.startswith("pass_at_") and name[8:].isdigit()), None)
 
 
 def baselines_of(row: Mapping[str, Any]) -> dict[str, float]:

@@ -1,0 +1,51 @@
+"""A suite's numbers, worked out by hand on answers that are known."""
+
+import pytest
+
+from etude.engine.completion import Completion
+from etude.engine.sampling import Sampling
+from etude.errors import UserError
+from etude.evaluation.measure import Measurement, Suite, majority, measure
+from etude.feedback.verdict import Verdict
+from etude.tasks.task import Task
+from etude.tasks.verifiers import numeric
+
+GREEDY_TEXTS = ["7", "no idea"]
+SAMPLED_TEXTS = [["8", "The answer is 7.", "7"], ["1", "2", "2"]]
+
+
+class Parrot:
+    """An engine that says what it was told to."""
+
+    def generate(self, prompts, *, num_samples=1, max_new_tokens, sampling, keys=None):
+        texts = [[text] for text in GREEDY_TEXTS] if sampling.is_greedy else SAMPLED_TEXTS
+        assert len(texts) == len(prompts) and all(len(group) == num_samples for group in texts)
+        return [[Completion((5, 6), (-0.1, -0.1), text, "stop" if text[0] != "n" else "length", 0, 0) for text in group] for group in texts]
+
+
+SUITE = Suite("sums", [Task("3 + 4?", "7", "numeric"), Task("0 + 1?", "1", "numeric")], [(1,), (2,)], {"most_frequent": 0.5})
+HOW = Measurement(max_new_tokens=8, pass_n=2, num_samples=3, sampling=Sampling(), seed=0)
+
+
+def judge(pairs):
+    return [numeric(text, task) for text, task in pairs]
+
+
+def test_the_numbers_of_a_suite_are_those_worked_out_by_hand():
+    row = measure(Parrot(), SUITE, HOW, judge)["row"]
+    assert (row["n"], row["accuracy"], row["parsable"], row["truncated"], row["unscored"]) == (2, 0.5, 0.5, 0.5, 0)
+    assert row["sampled_accuracy"] == pytest.approx((2 + 1) / 6)
+    assert row["pass_at_3"] == 1.0  # each task has a right sample
+    assert row["majority_at_3"] == 0.5  # most say 7, rightly; most say 2, wrongly
+
+
+def test_a_suite_without_any_score_is_the_verifiers_fault():
+    with pytest.raises(UserError, match=r"no answer to sums could be scored \(it crashed\)"):
+        measure(Parrot(), SUITE, HOW, lambda pairs: [Verdict(None, message="it crashed") for _ in pairs])
+
+
+@pytest.mark.parametrize(
+    ("texts", "place"), [(["a", "b", "B ."], 1), (["a", "b"], 0), (["3 + 4 = 7\nThe answer is 7.", "8", "7"], 0), (["x"], 0)]
+)
+def test_the_majority_is_the_first_text_with_the_most_frequent_answer(texts, place):
+    assert majority(texts) == place
