@@ -57,6 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 0
+    except OSError as error:
+        print(f"etude: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
+        return 2
 
 
 def _practice(arguments: list[str]) -> None:
@@ -170,6 +173,8 @@ def _common(arguments: list[str], *names: str) -> tuple[_Common, list[str]]:
         setattr(common, name, Path(value) if value else None)
     if "data" in names and common.data is None and os.environ.get("ETUDE_DATA"):
         common.data = Path(os.environ["ETUDE_DATA"])
+    if common.json and common.json.is_dir():
+        raise UserError(f"--json {common.json}: is a folder: name a file in it")
     if common.data and not common.data.is_dir():
         raise UserError(f"--data {common.data}: no such folder")
     return common, rest

@@ -122,9 +122,19 @@ def _given(overrides: Sequence[str], lists: Collection[str]) -> dict[str, str]:
             values.append(queue.pop(0))
         if not values:
             raise UserError(f"{option} needs a value")
-        is_written_out = name not in lists or (len(values) == 1 and values[0].startswith("["))
-        given[name] = values[0] if is_written_out else json.dumps(values)
+        if name not in lists and name in given:
+            raise UserError(f"{option.partition('=')[0]} is given twice: {given[name]} and {values[0]}; give it once")
+        before = json.loads(given.get(name, "[]")) if name in lists else []
+        given[name] = json.dumps([*before, *_listed(values)]) if name in lists else values[0]
     return given
+
+
+def _listed(values: list[str]) -> list[Any]:
+    """The items of a list setting: as they stand, or the one JSON list that they are written as."""
+    if len(values) == 1 and values[0].startswith("["):
+        with contextlib.suppress(json.JSONDecodeError):
+            return json.loads(values[0])
+    return values
 
 
 def _parsed(parser: ArgumentParser, given: Mapping[str, str]) -> Any:
@@ -208,7 +218,7 @@ def _sentence(error: Exception, parser: ArgumentParser, where: str) -> UserError
     if found := _MISSING.search(text):
         return UserError(f"{found[1]} must be set: it has no default")
     if found := re.search(r'[Kk]ey "([\w.]+)"', text):
-        got = re.search(r"Got value: (.*)", text)
+        got = re.search(r"Got value: (.*)", text) or re.search(r"Given value: (.*)", text)
         plain = re.search(r"Expected a <class '(\w+)'>", text)
         choices = re.search(r"Expected a typing.Literal\[(.*?)\]", text)
         expected = _TYPES.get(plain[1], plain[1]) if plain else f"one of {choices[1]}" if choices else ""
@@ -220,10 +230,16 @@ def _sentence(error: Exception, parser: ArgumentParser, where: str) -> UserError
 
 def _unknown_setting(name: str, known: Sequence[str], where: str) -> UserError:
     same = name.replace("-", "_")
+    dashes = "--" if where == "--" else ""
     near = get_close_matches(same, known, n=1, cutoff=0.5)
+    owner = next((setting for setting in known if same.startswith(f"{setting}.") and not _section(setting, known)), None)
+    if owner is not None:
+        inner = same.removeprefix(f"{owner}.")
+        return UserError(
+            f"{where.removeprefix('--')}unknown setting {dashes}{name}: {owner} is one value, {dashes}{owner} '{{\"{inner}\": ...}}'"
+        )
     tail = [setting for setting in known if setting.rsplit(".", 1)[-1] == same.rsplit(".", 1)[-1]]
     guess = same if same in known else tail[0] if tail else near[0] if near else None
-    dashes = "--" if where == "--" else ""
     hint = f"did you mean {dashes}{guess}?" if guess else "see --help for all settings"
     return UserError(f"{where.removeprefix('--')}unknown setting {dashes}{name}: {hint}")
 

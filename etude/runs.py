@@ -188,9 +188,24 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """The commit of the source tree that etude runs from, None for an installed package."""
-    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or None
+    """The commit of the source tree that etude runs from, with "-dirty" behind it where files differ; None for an installed package.
+
+    A package that is installed inside somebody's repository is none of it: git must know this very file.
+    """
+    here = Path(__file__)
+    if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
+        return None
+    changed = _git(here.parent, "status", "--porcelain", "--untracked-files=no", "--", here.parent.parent.as_posix())
+    return f"{_git(here.parent, 'rev-parse', 'HEAD')}{'-dirty' if changed else ''}"
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What a git command prints, or None where it fails or there is no git."""
+    try:
+        found = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
 
 
 def differing(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

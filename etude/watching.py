@@ -71,7 +71,7 @@ class Console:
         for row in rows:
             self.say(
                 f"  {_words(model)} on {row['suite']}: {_accuracy(row)} greedy, {_share(row, 'sampled_accuracy')} sampled, "
-                f"{_of_samples(row)}, {row['parsable']:.1%} parsable{_exceptions(row)}"
+                f"{_of_samples(row)}, {_share(row, 'parsable')} parsable{_exceptions(row)}"
             )
 
     def steps(self, name: str, steps: range, total: int | None = None) -> Iterator[int]:
@@ -142,7 +142,7 @@ def _accuracy(row: Mapping[str, Any]) -> str:
 
 
 def _share(row: Mapping[str, Any], name: str) -> str:
-    return f"{row[name]:.1%}" if name in row else "-"
+    return f"{row[name]:.1%}" if row.get(name) is not None else "-"
 
 
 def _of_samples(row: Mapping[str, Any]) -> str:

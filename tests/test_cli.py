@@ -159,3 +159,15 @@ def test_the_installed_command_tells_mistakes_without_a_traceback(here):
     done = subprocess.run([sys.executable, "-m", "etude.cli", "practice", "tinny"], capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("etude: unknown practice configuration 'tinny'") and done.stderr.count("\n") == 1
+
+
+def test_a_folder_where_a_file_is_to_be_written_is_refused_before_the_work(tmp_path, capsys):
+    assert main(["evaluate", "tiny-random", "--evaluation.path", "absent.jsonl", "--json", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"etude: --json {tmp_path}: is a folder: name a file in it\n"
+
+
+def test_what_the_system_refuses_is_one_sentence(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["practice", "tiny", "--run", str(tmp_path / "file" / "run")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("etude: ") and error.count("\n") == 1 and "Not a directory" in error

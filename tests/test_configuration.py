@@ -57,6 +57,17 @@ def test_the_command_line_may_give_what_a_file_leaves_out(tmp_path):
     assert parse(Outer, written(tmp_path, "text: a\n"), ["--needed", "2"]) == Outer(2, "a")
 
 
+def test_a_list_may_be_given_in_parts_and_may_hold_brackets():
+    found = parse(Outer, None, ["--needed=1", "--inner.names", "a", "b", "--inner.names=c"])
+    assert found.inner.names == ["a", "b", "c"]
+    assert parse(Outer, None, ["--needed=1", "--inner.names", "[END]"]).inner.names == ["[END]"]
+
+
+def test_a_setting_that_may_be_left_out_says_what_it_takes():
+    with pytest.raises(UserError, match=r"^--n: expected a whole number, got many$"):
+        parse(PracticeSettings, None, ["--tasks.family", "gcd", "--n", "many"])
+
+
 def test_lists_are_found_in_nested_settings():
     assert lists_of(Outer) == {"inner.names"}
     assert {"tasks.path", "evaluation.path", "warm_start.path"} <= lists_of(PracticeSettings)
@@ -83,6 +94,8 @@ def test_python_values_become_arguments(tmp_path):
         (["--needed", "1", "--options", "[1]"], r"^--options: expected a mapping, got \[1\]$"),
         (["--needed", "1", "--inner.rate", "-1"], r"^inner\.rate must be 0 or more, got -1\.0$"),
         (["--needed"], r"^--needed needs a value$"),
+        (["--needed", "1", "--needed=2"], r"^--needed is given twice: 1 and 2; give it once$"),
+        (["--needed", "1", "--options.z", "3"], r"^unknown setting --options\.z: options is one value, --options '\{\"z\": \.\.\.\}'$"),
         (["--inner", "{rate: 1}"], r"^--inner is a section: set --inner\.rate and the like$"),
         (["1"], r"^'1' stands where a --key was expected"),
         (["--text", "a"], r"^needed must be set: it has no default$"),

@@ -1,11 +1,16 @@
 import json
 import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import yaml
 
+import etude
 from etude.errors import UserError
-from etude.runs import RunFolder, read_jsonl, write_atomically
+from etude.runs import RunFolder, environment, read_jsonl, write_atomically
 
 CONFIGURATION = {"steps": 3, "learn": {"epochs": 1, "names": ["a"]}}
 
@@ -124,3 +129,18 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(OSError):
         write_atomically(path, json.dumps([2]))
     assert json.loads(path.read_text()) == [1]
+
+
+def test_without_git_or_outside_its_own_repository_there_is_no_commit(monkeypatch, tmp_path):
+    assert environment()["commit"] is None or len(environment()["commit"].removesuffix("-dirty")) == 40
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert environment()["commit"] is None
+
+
+def test_a_package_inside_somebody_elses_repository_has_not_its_commit(tmp_path):
+    for command in (["init", "-q"], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "theirs"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    shutil.copytree(Path(etude.__file__).parent, tmp_path / "site-packages" / "etude")
+    code = "from etude.runs import environment; print(environment()['commit'])"
+    found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "site-packages", capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "None"

@@ -36,19 +36,29 @@ def test_a_study_runs_in_its_tiny_form_and_skips_cells_that_are_there(name, tmp_
     assert refused.returncode != 0 and "another steps than the study has now" in refused.stderr and "Traceback" not in refused.stderr
 
 
-def row(name: str, gain: float, least: float, p_value: float, seeds: int = 3) -> dict:
-    return {"id": name, "seeds": seeds, "gain": gain, "gain_each_seed": [least, gain, gain], "gain_p": p_value, "practice_ahead_low": 0.1}
+def arm(name: str, gain: float, least: float, p_value: float, seeds: int = 3) -> dict:
+    ends = {"gain_low": gain - 0.01, "gain_high": gain + 0.01, "practice_ahead_low": 0.1}
+    return {"id": name, "seeds": seeds, "gain": gain, "gain_each_seed": [least, gain, gain], "gain_p": p_value, **ends}
 
 
 def test_the_quickstart_claim_holds_only_where_every_part_of_it_does():
-    nothing = row("random_reward", 0.0, -0.01, 0.9)
-    assert quickstart.judge([row("practice", 0.16, 0.11, 1e-9), nothing], 3)[0] == "holds"
-    assert quickstart.judge([row("practice", 0.16, 0.09, 1e-9), nothing], 3)[0] == "does not hold"
-    assert quickstart.judge([row("practice", 0.14, 0.11, 1e-9), nothing], 3)[0] == "does not hold"
-    assert quickstart.judge([row("practice", 0.16, 0.11, 1e-2), nothing], 3)[0] == "does not hold"
-    assert quickstart.judge([row("practice", 0.16, 0.11, 1e-9), row("random_reward", 0.05, 0.04, 1e-3)], 3)[0] == "does not hold"
-    assert quickstart.judge([row("practice", 0.16, 0.11, 1e-9), {**nothing, "practice_ahead_low": -0.01}], 3)[0] == "does not hold"
-    assert quickstart.judge([row("practice", 0.16, 0.11, 1e-9, seeds=2), nothing], 3)[0] == "undecided"
+    controls = [arm("random_reward", 0.0, -0.01, 0.9), arm("imitation", 0.2, 0.2, 1e-9), arm("longer_warm_start", 0.05, 0.04, 0.1)]
+
+    def verdict(practice: dict, *others: dict) -> str:
+        changed = {row["id"]: row for row in [*controls, *others]}
+        return quickstart.judge([practice, *changed.values()], 3)[0]
+
+    good = arm("practice", 0.16, 0.11, 1e-9)
+    assert verdict(good) == "holds"
+    assert verdict(arm("practice", 0.16, 0.09, 1e-9)) == "does not hold"
+    assert verdict(arm("practice", 0.14, 0.11, 1e-9)) == "does not hold"
+    assert verdict(arm("practice", 0.16, 0.11, 1e-2)) == "does not hold"
+    assert verdict(good, arm("random_reward", 0.015, 0.01, 1e-3)) == "does not hold"  # the upper end counts
+    for name in ("random_reward", "longer_warm_start"):
+        assert verdict(good, {**arm(name, 0.0, 0.0, 0.9), "practice_ahead_low": -0.01}) == "does not hold"
+    assert verdict(good, {**arm("imitation", 0.3, 0.3, 1e-9), "practice_ahead_low": -0.2}) == "holds"
+    assert verdict(arm("practice", 0.16, 0.11, 1e-9, seeds=2)) == "undecided"
+    assert quickstart.judge([good, *controls[:2]], 3)[0] == "undecided"
 
 
 def cell(arm: str, seed: int, items: str, before: str, after: str) -> dict:

@@ -4,6 +4,7 @@
 |---|---|
 | `most_frequent` | the most frequent answer of training |
 | `nearest_question` | the answer of the most similar training question (`etude.evaluation.nearest`) |
+| `same_wording` | the most frequent answer of training questions that differ in names and numbers only (`etude.evaluation.wording`) |
 | `first_number`, `last_number`, `largest_number`, `smallest_number` | that number of the question |
 | `sum`, `difference`, `product` | of the question's numbers, where it has two or more (difference: largest minus smallest) |
 | `list_as_given`, `list_reversed` | the question's list, as it stands or backwards, in the gold answer's format |
@@ -20,6 +21,7 @@ from fractions import Fraction
 from math import prod
 
 from etude.evaluation.nearest import nearest_answers
+from etude.evaluation.wording import same_wording_answers
 from etude.feedback.verdict import Verdict
 from etude.tasks.answers import parse_list
 from etude.tasks.numbers import find_numbers, write_number
@@ -56,9 +58,8 @@ def baseline_accuracies(
     known = [task.answer for task in train if task.answer is not None]
     most_frequent = [Counter(known).most_common(1)[0][0]] if known else []
     attempts = [(rule, answer, task) for task in tasks for rule, answer in trivial_answers(most_frequent, task).items()]
-    attempts += [
-        ("nearest_question", answer, task) for task, answer in zip(tasks, nearest_answers(train, tasks), strict=True) if answer is not None
-    ]
+    for rule, answers in (("nearest_question", nearest_answers(train, tasks)), ("same_wording", same_wording_answers(train, tasks))):
+        attempts += [(rule, answer, task) for task, answer in zip(tasks, answers, strict=True) if answer is not None]
     verdicts = judge([(answer, task) for _, answer, task in attempts])
     right = dict.fromkeys((rule for rule, _, _ in attempts), 0)
     for (rule, _, _), verdict in zip(attempts, verdicts, strict=True):

@@ -13,7 +13,7 @@ from typing import Any
 from etude.engine.sampling import GREEDY, Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
-from etude.evaluation.statistics import mean_interval, paired_test, pass_at_k, wilson_interval
+from etude.evaluation.statistics import paired_test, pass_at_k, wilson_interval
 from etude.feedback.verdict import Verdict
 from etude.randomness import seed_for
 from etude.tasks.answers import final_answer, normalised
@@ -59,11 +59,11 @@ def measure(engine: TransformersEngine, suite: Suite, how: Measurement, judge: J
         "accuracy_low": low,
         "accuracy_high": high,
         **_sampled(engine, suite, how, judge),
-        "parsable": sum(verdict.parts.get("parsable", 0.0) for verdict in verdicts) / n,
+        "parsable": _mean([verdict.parts["parsable"] for verdict in verdicts if "parsable" in verdict.parts]),
         "mean_tokens": sum(len(completion.tokens) for completion in greedy) / n,
         "truncated": sum(completion.finish == "length" for completion in greedy) / n,
         "unscored": sum(verdict.score is None for verdict in verdicts),
-        "baseline_constant": suite.baselines.get("most_frequent", 0.0),
+        "baseline_constant": suite.baselines.get("most_frequent"),
         "baselines": suite.baselines,
     }
     items = [
@@ -84,7 +84,7 @@ def _sampled(engine: TransformersEngine, suite: Suite, how: Measurement, judge: 
     right = [[verdict.score == 1.0 for verdict in verdicts[start : start + k]] for start in range(0, len(verdicts), k)]
     passed = [pass_at_k(k, sum(row), k) for row in right]
     voted = [row[majority([completion.text for completion in group])] for row, group in zip(right, found, strict=True)]
-    low, high = mean_interval(passed)
+    low, high = wilson_interval(round(sum(passed)), len(passed))  # k of k samples: every value is 0 or 1
     return {
         "sampled_accuracy": sum(map(sum, right)) / len(verdicts),
         f"pass_at_{k}": sum(passed) / len(passed),
@@ -93,6 +93,11 @@ def _sampled(engine: TransformersEngine, suite: Suite, how: Measurement, judge: 
         f"majority_at_{k}": sum(voted) / len(voted),
         "pass_n": len(tasks),
     }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    """None where nothing is known, which is not 0."""
+    return sum(values) / len(values) if values else None
 
 
 def majority(texts: Sequence[str]) -> int:

@@ -13,7 +13,7 @@ from etude.feedback.outcome import OutcomeFeedback
 from etude.models import describe, load_model
 from etude.recipes.asking import as_asked, only_asking, remembered
 from etude.recipes.machine import decide, engine_at, room_tokens
-from etude.recipes.materials import load_suites, render_suites
+from etude.recipes.materials import check_golds, load_suites, render_suites
 from etude.recipes.settings import Evaluation, Machine, parse_practice
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.watching import Quiet, Watcher
@@ -23,7 +23,7 @@ from etude.watching import Quiet, Watcher
 class EvaluateSettings:
     """What to measure a model on, and how.
 
-    What is not said is taken from the recipe, if one is named, and then from what the model's folder remembers of how it was asked.
+    What is not said is the recipe's, if one is named, its defaults included; without a recipe the model is asked as its folder remembers.
     """
 
     recipe: str | None = None
@@ -43,7 +43,7 @@ class EvaluateSettings:
 
 
 def parse_evaluate(model: str, overrides: Sequence[str]) -> EvaluateSettings:
-    """Settings from overrides, before the recipe's that they name, before those that the model's folder remembers."""
+    """Settings from overrides, before those of the recipe that they name, or else those that the model's folder remembers."""
     return parse(EvaluateSettings, remembered(model), overrides, adjust=_with_recipe)
 
 
@@ -52,7 +52,7 @@ def _with_recipe(values: Mapping[str, Any], given: Mapping[str, str]) -> dict[st
     if "recipe" not in given:
         return asked
     recipe = parse_practice(find_configuration("practice", given["recipe"]), [])
-    taken = as_asked(recipe) | {"evaluation": resolved(recipe.evaluation), "timeout_seconds": recipe.timeout_seconds}
+    taken = as_asked(recipe) | {"evaluation": resolved(recipe.evaluation), "timeout_seconds": recipe.timeout_seconds, "seed": recipe.seed}
     return {**asked, **dotted(taken), "verifier": recipe.tasks.verifier, "columns": recipe.tasks.columns}
 
 
@@ -81,6 +81,7 @@ def evaluate(
     room = room_tokens(loaded, longest)
     pages = []
     with OutcomeFeedback(settings.timeout_seconds) as outcome:
+        check_golds([task for tasks in suites.values() for task in tasks], outcome.judge)
         for suite in render_suites(suites, tokenizer, room, train, outcome.judge):
             watcher.measuring(Path(model).name, suite.name, len(suite.tasks))
             pages.append(measure(engine, suite, how, outcome.judge))

@@ -87,7 +87,11 @@ def prompts_from(settings: GenerateSettings, standard_input: TextIO) -> list[str
     path = Path(settings.file)
     if not path.is_file():
         raise UserError(f"--file {path}: no such file")
-    lines = [(number, line) for number, line in enumerate(path.read_text(encoding="utf8").splitlines(), 1) if line.strip()]
+    try:
+        text = path.read_text(encoding="utf8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"--file {path}: not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8") from error
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     return [_prompt(path, number, line) for number, line in lines]
 
 
@@ -96,6 +100,9 @@ def _prompt(path: Path, number: int, line: str) -> str:
         return line.strip()
     try:
         row = json.loads(line)
-        return row["prompt"] if "prompt" in row else row["question"]
+        prompt = row["prompt"] if "prompt" in row else row["question"]
     except (json.JSONDecodeError, KeyError, TypeError):
-        raise UserError(f"{path}:{number}: expected a JSON object with `prompt` or `question`") from None
+        prompt = None
+    if not isinstance(prompt, str):
+        raise UserError(f"{path}:{number}: expected a JSON object with `prompt` or `question`, a text")
+    return prompt

@@ -40,6 +40,8 @@ def gather(settings: PracticeSettings, name: str, data: Path | None) -> Material
     demonstrations, shared_demonstrations = _without(with_system(demonstrations, settings.system), measured)
     if not train:
         raise UserError("every training item stands in the evaluation too: name another evaluation set")
+    if settings.warm_start.steps and not demonstrations:
+        raise UserError("every demonstration stands in the evaluation too: name others with warm_start.path, or another evaluation set")
     facts: dict[str, float] = {
         "train": len(train),
         "demonstrations": len(demonstrations),
@@ -63,8 +65,7 @@ def load_suites(
         n = evaluation.n or (None if tasks.dataset else _GENERATED_EVALUATION)
         suites[name] = load_tasks(tasks, split=evaluation.split, n=n, seed=seed, data=data)
     for path in evaluation.path:
-        of_files = tasks if tasks is not None and tasks.path else None
-        source = TaskSource(path=[path], columns=of_files.columns if of_files else {}, verifier=of_files.verifier if of_files else None)
+        source = _files_like(tasks, [path])
         suites[_suite_name(path, [*suites])] = load_tasks(source, split=evaluation.split, n=evaluation.n, seed=seed, data=data)
     if not suites:
         raise UserError("there is nothing to measure: set evaluation.path to one or more files")
@@ -86,6 +87,14 @@ def render_suites(suites: dict[str, list[Task]], tokenizer: Any, room_tokens: in
         Suite(name, tasks, render_prompts(tokenizer, tasks, room_tokens), baseline_accuracies(train, tasks, judge))
         for name, tasks in suites.items()
     ]
+
+
+def check_golds(tasks: Sequence[Task], judge: Judge) -> None:
+    """Ask the math verifier whether it reads the gold answers, in the process that may be killed; the others were asked on loading."""
+    asked = [(task.answer, task) for task in tasks if task.verifier == "math" and task.answer is not None]
+    for (_, task), verdict in zip(asked, judge(asked), strict=True):
+        if verdict.score != 1.0:
+            raise UserError(f"{task.origin}: the math verifier cannot read the answer: {verdict.message or 'it refuses it'}")
 
 
 def render_demonstrations(tokenizer: Any, tasks: Sequence[Task], max_tokens: int) -> list[Example]:
@@ -138,9 +147,9 @@ def _demonstrations(settings: PracticeSettings, train: Sequence[Task], data: Pat
     return worked[: warm.n or None]
 
 
-def _files_like(tasks: TaskSource, path: list[str]) -> TaskSource:
+def _files_like(tasks: TaskSource | None, path: list[str]) -> TaskSource:
     """Files whose rows are read as the source's own, where that is files too."""
-    return replace(tasks, path=path) if tasks.path else TaskSource(path=path)
+    return replace(tasks, path=path) if tasks is not None and tasks.path else TaskSource(path=path)
 
 
 def _without(tasks: Sequence[Task], measured: Sequence[Task]) -> tuple[list[Task], int]:

@@ -32,7 +32,7 @@ from etude.randomness import seed_for
 from etude.recipes.asking import remember
 from etude.recipes.checkpoints import load_checkpoint, save_checkpoint
 from etude.recipes.machine import decide, engine_at, room_tokens
-from etude.recipes.materials import gather, render_demonstrations, render_suites
+from etude.recipes.materials import check_golds, gather, render_demonstrations, render_suites
 from etude.recipes.settings import PracticeSettings, parse_practice
 from etude.recipes.step import attempt_rows, judge_groups, learn_from, observed
 from etude.runs import RunFolder, read_jsonl
@@ -104,6 +104,8 @@ class _Practice:
         """Load tasks and model; a finished stage's checkpoint brings its weights."""
         settings = self.settings
         self.materials = gather(settings, self.name, self.data)
+        measured = [task for tasks in self.materials.suites.values() for task in tasks]
+        check_golds([*self.materials.train, *measured], self.outcome.judge)
         self.place = decide(settings.machine, precision=(self.folder.read_json("environment.json") or {}).get("precision"))
         model, self.tokenizer = load_model(settings.model, device=self.place.device)
         self.room_tokens = room_tokens(model, max(settings.explore.max_new_tokens, settings.evaluation.max_new_tokens or 0))

@@ -140,6 +140,8 @@ class Evaluation:
     """Longest answer; explore.max_new_tokens unless given."""
 
     def __post_init__(self) -> None:
+        if self.n is not None:
+            _at_least("evaluation.n", self.n, 1)
         _at_least("evaluation.pass_n", self.pass_n, 0)
         _at_least("evaluation.num_samples", self.num_samples, 0)
 

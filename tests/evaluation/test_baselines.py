@@ -1,4 +1,6 @@
 from etude.evaluation.baselines import baseline_accuracies, trivial_answers
+from etude.evaluation.wording import same_wording_answers
+from etude.tasks.sources import TaskSource, load_tasks
 from etude.tasks.task import Task
 from etude.tasks.verifiers import VERIFIERS
 
@@ -61,3 +63,28 @@ def test_the_nearest_question_is_the_one_with_most_words_in_common():
     tasks = [Task("Eve is married to Jim. What is Eve to Jim?", "wife"), Task("Eve has a child, Joe. What is Joe to Eve?", "son")]
     assert baseline_accuracies(train, tasks, judge)["nearest_question"] == 1.0
     assert "nearest_question" not in baseline_accuracies([], tasks, judge)
+
+
+def test_questions_that_differ_in_names_and_numbers_only_have_one_wording():
+    train = [
+        Task("Ann is Bob's wife. Tim is their son. What is Tim to Ann?", "son"),
+        Task("Zoe is Max's wife. Lee is their son. What is Zoe to Max?", "wife"),
+        Task("Which comes first, 7 or 12? Ask Kim.", "7"),
+        Task("Which comes first, 9 or 15? Ask Pat.", "9"),
+        Task("Which comes first, 9 or 15? Ask Sue.", "Sue"),
+    ]
+    tasks = [
+        Task("Eve is Jim's wife. Joe is their son. What is Joe to Eve?", "son"),
+        Task("Eve is Jim's wife. Joe is their son. What is Eve to Jim?", "wife"),
+        Task("Which comes first, 3 or 4? Ask Ian.", "3"),
+        Task("Another wording?", "x"),
+    ]
+    assert same_wording_answers(train, tasks) == ["son", "wife", "3", None]
+    assert baseline_accuracies(train, tasks, judge)["same_wording"] == 0.75
+
+
+def test_the_wording_baseline_finds_a_family_that_can_be_memorised():
+    family = TaskSource(family="family_relationships")
+    train, tasks = (load_tasks(family, split=split, n=n, seed=0) for split, n in (("train", 1024), ("test", 200)))
+    right = sum(answer == task.answer for answer, task in zip(same_wording_answers(train, tasks), tasks, strict=True))
+    assert right / len(tasks) > 0.8  # 2.7 million items, and a few hundred forms

@@ -91,3 +91,14 @@ def test_prompts_that_can_not_be_read(tmp_path: Path, model):
             prompts_from(settings, io.StringIO())
     with pytest.raises(UserError, match="there is no prompt"):
         generate(model, prompts_from(GenerateSettings(), io.StringIO("\n")))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [("a.txt", b"caf\xe9\n", "not UTF-8 text"), ("a.jsonl", b'{"prompt": 5}\n', "a.jsonl:1: expected a JSON object with `prompt`")],
+)
+def test_a_file_that_is_no_text_is_one_sentence(model, tmp_path, capsys, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    assert main(["generate", model, "--file", str(tmp_path / name)]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1

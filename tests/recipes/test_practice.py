@@ -381,3 +381,28 @@ def test_a_demonstration_longer_than_the_model_is_named(tmp_path, monkeypatch):
     overrides = {"tasks.path": ["train.jsonl"], "evaluation.path": ["other.jsonl"], "warm_start.path": ["train.jsonl"]}
     with pytest.raises(UserError, match=r"train\.jsonl:2 has \d+ tokens, prompt and answer; the model has room for \d+"):
         practice("tiny", overrides, run=tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("train", "overrides", "message"),
+    [
+        ([{"question": "a", "answer": "the cat", "verifier": "math"}], {}, r"train\.jsonl:1: the math verifier cannot read the answer"),
+        ([{"question": "a", "answer": "1"}], {"warm_start.path": ["test.jsonl"]}, r"every demonstration stands in the evaluation too"),
+        ([{"question": "a", "answer": "1"}], {"evaluation.n": 0}, r"evaluation\.n must be at least 1, got 0"),
+    ],
+)
+def test_tasks_that_cannot_be_used_are_one_sentence(tmp_path, monkeypatch, train, overrides, message):
+    monkeypatch.chdir(tmp_path)
+    Path("train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in train))
+    Path("test.jsonl").write_text('{"question": "b", "answer": "2", "worked": "2"}\n')
+    files = {"tasks.path": ["train.jsonl"], "evaluation.path": ["test.jsonl"], "warm_start.n": 0, "warm_start.steps": 1}
+    with pytest.raises(UserError, match=message):
+        practice("tiny", files | overrides, run=tmp_path / "run")
+
+
+def test_a_wording_of_ones_own_reaches_the_evaluation_files_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("same.jsonl").write_text('{"question": "b", "answer": "2"}\n')
+    files = {"tasks.path": ["same.jsonl"], "evaluation.path": ["same.jsonl"], "tasks.question": "Q: {question} A:"}
+    with pytest.raises(UserError, match="every training item stands in the evaluation too"):
+        practice("tiny", files | {"warm_start.steps": 0}, run=tmp_path / "run")
