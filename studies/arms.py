@@ -16,11 +16,11 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from etude.configuration import find_configuration, resolved
+from etude.configuration import arguments_from, find_configuration, resolved
 from etude.evaluation.statistics import mean_interval, sign_flip_test, wilson_interval
 from etude.recipes.practice import practice_named
 from etude.recipes.settings import PracticeSettings, parse_practice
@@ -30,11 +30,11 @@ from studies.cells import Cell, Options
 
 ARMS = ("practice", "random_reward", "imitation", "longer_warm_start")
 
-_CHANGES: dict[str, list[str]] = {
-    "practice": [],
-    "random_reward": ["--feedback=random"],
-    "imitation": ["--learn.method=imitation"],
-    "longer_warm_start": ["--steps=0"],
+_CHANGES: dict[str, dict[str, Any]] = {
+    "practice": {},
+    "random_reward": {"feedback": "random"},
+    "imitation": {"learn.method": "imitation"},
+    "longer_warm_start": {"steps": 0},
 }
 
 
@@ -45,16 +45,16 @@ class Arms:
     recipe: str
     longer_steps: int
     """Updates of the longer warm start."""
-    overrides: Sequence[str] = ()
+    overrides: Mapping[str, Any] = field(default_factory=dict)
 
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
         return resolved(self._settings(arm, seed))
 
     def _settings(self, arm: str, seed: int) -> PracticeSettings:
-        changes = [*self.overrides, f"--seed={seed}", *_CHANGES[arm]]
+        changes = {**self.overrides, "seed": seed, **_CHANGES[arm]}
         if arm == "longer_warm_start":
-            changes.append(f"--warm_start.steps={self.longer_steps}")
-        return parse_practice(find_configuration("practice", self.recipe), changes)
+            changes["warm_start.steps"] = self.longer_steps
+        return parse_practice(find_configuration("practice", self.recipe), arguments_from(changes))
 
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
         """One cell: a practice run under `out/runs`."""

@@ -21,7 +21,7 @@ LONGER_STEPS = 120
 
 
 def main(chosen: Options) -> None:
-    recipe, longer, overrides = ("tiny", 60, ["--steps=20"]) if chosen.is_tiny else ("quickstart", LONGER_STEPS, [])
+    recipe, longer, overrides = ("tiny", 60, {"steps": 20}) if chosen.is_tiny else ("quickstart", LONGER_STEPS, {})
     seeds = SEEDS[:1] if chosen.is_tiny else SEEDS
     todo = [(arm, seed) for seed in seeds for arm in ARMS]
     cells = compute(todo, Arms(recipe, longer, overrides), chosen)

@@ -18,7 +18,7 @@ LONGER_STEPS = 180
 def main(chosen: Options) -> None:
     if chosen.data is None and not chosen.is_tiny:
         raise SystemExit(str(UserError("--data DIR is needed: the folder that holds word_problems and svamp")))
-    recipe, longer, overrides = ("tiny", 60, ["--steps=20"]) if chosen.is_tiny else ("word_problems", LONGER_STEPS, [])
+    recipe, longer, overrides = ("tiny", 60, {"steps": 20}) if chosen.is_tiny else ("word_problems", LONGER_STEPS, {})
     seeds = SEEDS[:1] if chosen.is_tiny else SEEDS
     todo = [(arm, seed) for arm in ARMS for seed in seeds]
     cells = compute(todo, Arms(recipe, longer, overrides), chosen)
