@@ -5,6 +5,7 @@ kinds of layer (sliding windows, linear attention) stay transformers' own, so th
 """
 
 import copy
+from typing import Any
 
 import torch
 from transformers import DynamicCache, PreTrainedConfig
@@ -60,10 +61,19 @@ def preallocated_cache(config: PreTrainedConfig) -> Cache:
     return cache
 
 
+def _copy_of(layer: Any) -> Any:
+    """The layer with dictionaries of its own: linear-attention layers keep their states in some, and reordering writes into them."""
+    copied = copy.copy(layer)
+    for name, value in vars(copied).items():
+        if isinstance(value, dict):
+            setattr(copied, name, dict(value))
+    return copied
+
+
 def select_rows(cache: Cache, rows: torch.Tensor, room_tokens: int) -> Cache:
     """A new cache with the given rows (repeats allowed) and room for `room_tokens` more positions; the source is left as it is."""
     chosen = copy.copy(cache)
-    chosen.layers = [copy.copy(layer) for layer in cache.layers]
+    chosen.layers = [_copy_of(layer) for layer in cache.layers]
     for layer in chosen.layers:
         if isinstance(layer, PreallocatedLayer):
             layer.room_tokens = room_tokens

@@ -1,4 +1,4 @@
-"""The default engine: any decoder-only transformers model, on a CPU or a GPU.
+"""The default engine: any decoder-only transformers model that takes a cache, on a CPU or a GPU.
 
 A prompt is computed once however many samples it gets: `open` prefills distinct prompts in left-padded batches of like length, `extend`
 copies their cache rows and decodes all samples as one batch, from which finished rows leave. Random numbers are keyed per attempt and
@@ -9,6 +9,7 @@ A second engine offers the same `open`, `extend`, `release`, `generate` and `ref
 """
 
 import copy
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ from etude.adapters import base_of, has_adapters, merged_weights
 from etude.engine.cache import preallocated_cache, select_rows
 from etude.engine.completion import Completion, Finish, Prefix, Stop
 from etude.engine.sampling import Sampling, sample
+from etude.errors import UserError
 from etude.heads import head_on
 from etude.randomness import seed_for, uniforms
 
@@ -67,6 +69,11 @@ class TransformersEngine:
         self._master = model
         self._shares_master = dtype == torch.float32 and not has_adapters(model)
         base = base_of(model)
+        if "past_key_values" not in inspect.signature(base.forward).parameters:
+            raise UserError(
+                f"{type(base).__name__} takes no cache (past_key_values), so it can't be sampled from here: "
+                "take an attention or hybrid model"
+            )
         self._model: PreTrainedModel = base if self._shares_master else _working_copy(model, dtype)
         self._device = next(base.parameters()).device
         ends = self._model.generation_config.eos_token_id

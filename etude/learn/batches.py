@@ -63,7 +63,8 @@ def can_share_prompts(config: PreTrainedConfig) -> bool:
     windows = getattr(text, "sliding_window", None) if getattr(text, "use_sliding_window", True) else None
     is_recurrent = any(hasattr(text, name) for name in ("ssm_cfg", "state_size", "mamba_d_state", "conv_kernel", "linear_conv_kernel_dim"))
     takes_mask = config._attn_implementation in (None, "sdpa")  # eager attention would add a boolean mask to its scores
-    return kinds == {"full_attention"} and windows is None and not is_recurrent and takes_mask
+    biased = getattr(text, "alibi", False)  # by distance in the row, which packing changes
+    return kinds == {"full_attention"} and windows is None and not is_recurrent and not biased and takes_mask
 
 
 def pack(examples: Sequence[Example], *, batch_tokens: int, shares_prompts: bool, pad: int = 0) -> Iterator[MicroBatch]:

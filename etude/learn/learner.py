@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from etude.adapters import adapters_off
+from etude.adapters import adapters_off, has_adapters
 from etude.errors import UserError
 from etude.learn.batches import MicroBatch, can_share_prompts, pack
 from etude.learn.example import Example
@@ -33,9 +33,10 @@ class Optimiser:
 
     learning_rate: float = 1e-5
     warmup_steps: int = 0
-    """Steps in which the rate rises from 0."""
+    """Updates in which the rate rises from 0. A step of practice makes learn.epochs x learn.updates_per_epoch of them, and none where no
+    group has signal."""
     decay_steps: int = 0
-    """Steps after which the rate has fallen linearly to 0; 0 keeps it constant."""
+    """Updates after which the rate has fallen linearly to 0; 0 keeps it constant."""
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.0
     max_gradient_norm: float = 1.0
@@ -44,6 +45,9 @@ class Optimiser:
     def __post_init__(self) -> None:
         if self.learning_rate <= 0:
             raise UserError(f"learning_rate must be positive, got {self.learning_rate}")
+        for name in ("warmup_steps", "decay_steps", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} must be 0 (off) or more, got {getattr(self, name)}")
         if self.max_gradient_norm <= 0:
             raise UserError(f"max_gradient_norm must be positive, got {self.max_gradient_norm}")
 
@@ -140,6 +144,8 @@ class Learner:
 
     def with_reference(self, examples: Sequence[Example]) -> list[Example]:
         """The examples with the reference's log-probs, which the anchor stream needs."""
+        if self.reference is None and not has_adapters(self.model):
+            raise ValueError("a model without adapters needs a reference to be anchored to")
         found = self.logprobs(examples, reference=True)
         return [replace(example, reference_logprobs=values) for example, values in zip(examples, found, strict=True)]
 
@@ -157,9 +163,8 @@ class Learner:
         for key, value in tensors.items():
             if key != "updates":
                 index, name = key.split(".", 1)
-                self._adam.state[self.parameters[int(index)]][name] = (
-                    value.to(self.parameters[int(index)].device, copy=True) if value.ndim else value.clone()
-                )
+                parameter = self.parameters[int(index)]
+                self._adam.state[parameter][name] = value.to(parameter.device, copy=True)  # the step count too: fused AdamW reads it there
 
     def _backward(self, outputs: Outputs, batch: MicroBatch, examples: Sequence[Example], size: BatchSize, metrics: "_Means") -> None:
         losses = []

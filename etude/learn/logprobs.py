@@ -42,39 +42,41 @@ def token_logprobs(model: Any, batch: MicroBatch, dtype: torch.dtype = torch.flo
             position_ids=batch.positions_BT,
             use_cache=False,
         ).logits
-    if temperature != 1.0:
-        logits_NV = logits_NV / temperature
-    logprobs_N, entropy_N = _ChosenLogProbs.apply(logits_NV, batch.targets_N)
+    logprobs_N, entropy_N = _ChosenLogProbs.apply(logits_NV, batch.targets_N, temperature)
     return Outputs(logprobs_N, entropy_N)
 
 
 class _ChosenLogProbs(torch.autograd.Function):
-    """logits [N, V], targets [N] → log softmax at the targets and entropy, both float32.
+    """logits [N, V], targets [N] → log softmax of logits / temperature at the targets and its entropy, both float32.
 
     The same numbers as `logits.float().log_softmax(-1).gather(...)`, whose float32 copies of a large vocabulary (three of N·V) cost more
     than the head itself on a CPU; here a copy has 128 rows, forward and backward.
     """
 
     @staticmethod
-    def forward(ctx: Any, logits_NV: torch.Tensor, targets_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        parts = [_logprobs_and_entropy(logits, targets) for logits, targets in _slices(logits_NV, targets_N)]
+    def forward(ctx: Any, logits_NV: torch.Tensor, targets_N: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+        parts = [_logprobs_and_entropy(logits, targets, temperature) for logits, targets in _slices(logits_NV, targets_N)]
         logprobs_N, entropy_N, normaliser_N = (torch.cat(part) for part in zip(*parts, strict=True))
         ctx.save_for_backward(logits_NV, targets_N, normaliser_N)
+        ctx.temperature = temperature
         ctx.mark_non_differentiable(entropy_N)
         return logprobs_N, entropy_N
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         logits_NV, targets_N, normaliser_N = ctx.saved_tensors
         result_NV = torch.empty_like(logits_NV)
         for result, logits, target, normaliser, gradient in _slices(result_NV, logits_NV, targets_N, normaliser_N, gradients[0]):
-            slope = logits.to(normaliser.dtype, copy=True).sub_(normaliser[:, None]).exp_().mul_(-gradient[:, None])
+            gradient = gradient / ctx.temperature
+            slope = logits.to(normaliser.dtype, copy=True).div_(ctx.temperature).sub_(normaliser[:, None]).exp_().mul_(-gradient[:, None])
             result.copy_(slope.scatter_add_(1, target[:, None], gradient[:, None]))
-        return result_NV, None
+        return result_NV, None, None
 
 
-def _logprobs_and_entropy(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    logits = logits.double() if logits.dtype == torch.float64 else logits.float()
+def _logprobs_and_entropy(
+    logits: torch.Tensor, targets: torch.Tensor, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    logits = (logits if logits.dtype == torch.float64 else logits.float()) / temperature
     normaliser = logits.logsumexp(-1)
     chosen = logits.gather(-1, targets[:, None]).squeeze(-1) - normaliser
     probs = (logits - normaliser[:, None]).exp_()

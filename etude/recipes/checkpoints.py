@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from etude.adapters import has_adapters
+from etude.adapters import base_of, has_adapters
 from etude.errors import UserError
 from etude.learn.learner import Learner
 from etude.models import save_model
@@ -50,7 +50,8 @@ def load_checkpoint(path: Path, model: Any, learner: Learner | None = None) -> d
             _load(model, adapters)
         else:
             weights = sorted(path.glob("model*.safetensors")) or [path / "model.safetensors"]
-            _load(model, {name: value for file in weights for name, value in load_file(file).items()})
+            tensors = {name: value for file in weights for name, value in load_file(file).items()}
+            _load(model, tensors if tensors.keys() <= model.state_dict().keys() else _renamed(path, model))
         if learner is not None:
             learner.load({key[2:]: value for key, value in tensors.items() if key.startswith("o.")})
     except (SafetensorError, FileNotFoundError, RuntimeError, KeyError) as error:
@@ -62,6 +63,11 @@ def _adapters(model: Any) -> dict[str, torch.Tensor]:
     if not has_adapters(model):
         return {}
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def _renamed(path: Path, model: Any) -> Mapping[str, torch.Tensor]:
+    """The weights under the names that they have in memory: transformers saves the fused experts of a mixture one by one."""
+    return base_of(model).from_pretrained(path, dtype=torch.float32).state_dict()
 
 
 @torch.no_grad()

@@ -235,11 +235,13 @@ class _Practice:
         return self._learner(learn.optimiser, streams, temperature=temperature, reference=None if is_base else _frozen_copy(self.model))
 
     def _judge(self) -> Judge:
-        """Feedback; the random control accepts as often as the verifier did at the warm start's samples (or the base model's)."""
+        """Feedback; the random control accepts as often as the verifier did at the warm start's samples (or the base model's), but no
+        more seldom than 0.05 and no more often than 0.95, where groups would have no signal.
+        """
         if self.settings.feedback != "random":
             return self.outcome.judge
         page = self.folder.read_json("evaluation/warm_start.json") or self.folder.read_json("evaluation/base.json")
-        rate = page["suites"][0]["row"].get("sampled_accuracy", 0.5)
+        rate = page["suites"][0]["row"]["sampled_accuracy"]
         return RandomFeedback(self.settings.seed, min(max(rate, 0.05), 0.95)).judge
 
     def _save_checkpoint(self, name: str, learner: Learner | None, progress: Mapping[str, int]) -> None:

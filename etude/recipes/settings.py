@@ -114,6 +114,8 @@ class Learning:
         _known("learn.loss", self.loss, POLICY_LOSSES)
         _at_least("learn.epochs", self.epochs, 1)
         _at_least("learn.updates_per_epoch", self.updates_per_epoch, 1)
+        if not 0 <= self.clip_low <= 1 or self.clip_high < 0:
+            raise UserError(f"learn.clip_low must be in [0, 1] and learn.clip_high 0 or more, got {self.clip_low} and {self.clip_high}")
         if self.anchor < 0:
             raise UserError(f"learn.anchor must be 0 (off) or more, got {self.anchor}")
         if self.anchor and self.method == "imitation":
@@ -142,6 +144,8 @@ class Evaluation:
     def __post_init__(self) -> None:
         if self.n is not None:
             _at_least("evaluation.n", self.n, 1)
+        if self.max_new_tokens is not None:
+            _at_least("evaluation.max_new_tokens", self.max_new_tokens, 1)
         _at_least("evaluation.pass_n", self.pass_n, 0)
         _at_least("evaluation.num_samples", self.num_samples, 0)
 
@@ -178,6 +182,10 @@ class PracticeSettings:
         _at_least("steps", self.steps, 0)
         _at_least("checkpoint_every", self.checkpoint_every, 0)
         _at_least("keep_checkpoints", self.keep_checkpoints, 1)
+        if self.feedback == "random" and not (self.evaluation.pass_n and self.evaluation.num_samples):
+            raise UserError(
+                "feedback random needs the rate of right samples: set evaluation.pass_n and evaluation.num_samples to 1 or more"
+            )
         if self.learn.updates_per_epoch > self.explore.tasks_per_step:
             raise UserError(
                 f"learn.updates_per_epoch is {self.learn.updates_per_epoch}, but a step has only explore.tasks_per_step = "

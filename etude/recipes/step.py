@@ -26,7 +26,7 @@ def learn_from(learner: Learner, groups: Sequence[Group], verdicts: Sequence[Seq
     attempts = [attempt for group in groups for attempt in group.attempts]
     size = BatchSize(len(attempts), sum(attempt.num_own_tokens for attempt in attempts))
     metrics: dict[str, float] = {}
-    prompts = list(dict.fromkeys(example.prompt for example in examples))
+    prompts = list(dict.fromkeys(attempt.prompt for attempt in attempts))  # of all groups, so that dropping some moves none to another part
     for _ in range(learn.epochs):
         for part in range(learn.updates_per_epoch):
             chosen = set(prompts[part :: learn.updates_per_epoch])

@@ -4,10 +4,14 @@ import re
 from collections.abc import Sequence
 from string import ascii_uppercase
 
-from etude.tasks.answers import final_answer, normalised
+from etude.tasks.answers import bounded, final_answer, marked_answer, normalised
 
 _LETTER = re.compile(r"\W{0,3}(?:(?:option|choice) )?\(?([A-Za-z])(?:\)|[.:]|$)(.*)", re.IGNORECASE | re.DOTALL)
 _ANOTHER_LETTER = re.compile(r"(?<!\w)(?:\([A-Za-z]\)|[B-HJ-Z])(?!\w)")
+_CAPITAL = re.compile(r"\W{0,3}(?:(?i:option|choice) )?\(?([A-Z])(?![A-Za-z0-9_'\u2019-])(\W{0,3}[\s,;])(.*)", re.DOTALL)
+_ANY_LETTER = re.compile(r"(?<!\w)(?:\([a-z]\)|[A-HJ-Z])(?!\w)")
+_ALTERNATIVE = re.compile(r"(?:or|and|nor)\b", re.IGNORECASE)
+_NO_NOUN = re.compile(r"(?:because|since|as|which)\b", re.IGNORECASE)
 
 
 def show_choices(question: str, choices: Sequence[str]) -> str:
@@ -24,7 +28,8 @@ def read_choice(text: str, choices: Sequence[str] = ()) -> str | None:
     """The capital letter of the one choice that a text names, or None where it names none or several.
 
     A choice is named by its letter (`B`, `(B)`, `B.`, `option B`, `B. the text`) or by its text. What stands behind the last answer marker
-    counts, or else the whole text. Without `choices`, any letter from A to Z is one.
+    counts, or else the whole text; behind a marker, prose may follow a capital (`the answer is B because pears are fruit`). Without
+    `choices`, any letter from A to Z is one.
 
     >>> read_choice("The answer is (B)."), read_choice("A or B"), read_choice("a pear", ["a stone", "a pear"])
     ('B', None, 'B')
@@ -35,12 +40,37 @@ def read_choice(text: str, choices: Sequence[str] = ()) -> str | None:
     if whole in texts and len(whole) > 1:
         return ascii_uppercase[texts.index(whole)] if texts.index(whole) < 26 else None
     match = _LETTER.fullmatch(answer)
-    if match is None:
-        return ascii_uppercase[texts.index(whole)] if whole in texts[:26] else None
-    letter, rest = match[1].upper(), match[2].strip()
+    if match is None and whole in texts[:26]:
+        return ascii_uppercase[texts.index(whole)]
+    letter = _bare_letter(match[1].upper(), match[2].strip(), texts) if match is not None else None
+    if letter is None and marked_answer(bounded(text)) is not None:
+        return _letter_before_prose(answer, texts)
+    return letter
+
+
+def _bare_letter(letter: str, rest: str, texts: Sequence[str]) -> str | None:
+    """The letter, if what follows it is nothing or that choice's text; without texts, anything but another letter."""
     if not texts:
         return None if _ANOTHER_LETTER.search(rest) else letter
     position = ascii_uppercase.index(letter)
     if position >= len(texts) or (rest and normalised(rest) not in ("", ".", ")", texts[position])):
         return None
     return letter
+
+
+def _letter_before_prose(answer: str, texts: Sequence[str]) -> str | None:
+    """The capital that begins an answer and that prose follows, which names no other choice.
+
+    `A` and `I` are words as well: before a space they are letters only where no noun or verb can follow (`A because`).
+    """
+    match = _CAPITAL.fullmatch(answer)
+    if match is None:
+        return None
+    letter, between, rest = match[1], match[2].strip(), match[3].strip()
+    position = ascii_uppercase.index(letter)
+    is_a_word = letter in "AI" and not between and not _NO_NOUN.match(rest)
+    begins_a_text = any(normalised(answer).startswith(text) for text in texts if len(text) > 1)
+    names_another = normalised(rest) in (text for index, text in enumerate(texts) if index != position)
+    if is_a_word or begins_a_text or names_another or _ANY_LETTER.search(rest) or _ALTERNATIVE.match(rest):
+        return None
+    return letter if not texts or position < len(texts) else None

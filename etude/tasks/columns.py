@@ -58,7 +58,7 @@ def task_from_row(
         answer=answer,
         verifier=str(named.get("verifier") or ""),
         worked=worked,
-        metadata=extra | dict(named.get("metadata") or {}) | ({"choices": choices} if choices else {}),
+        metadata=extra | _metadata(named.get("metadata")) | ({"choices": choices} if choices else {}),
         origin=origin,
     )
 
@@ -96,12 +96,19 @@ def _prompt(
     return show_choices(text, choices) if choices else text
 
 
+def _metadata(value: Any) -> dict[str, Any]:
+    """The `metadata` column: its entries where it is an object, else one entry, or none where it is empty."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    return {} if value is None or value == "" else {"metadata": value}
+
+
 def _messages(messages: Any, choices: list[str], origin: str) -> tuple[Mapping[str, str], ...]:
     good = isinstance(messages, list) and all(
         isinstance(message, Mapping) and isinstance(message.get("role"), str) and isinstance(message.get("content"), str)
         for message in messages
     )
-    if not good or messages[-1]["role"] != "user":
+    if not good or not messages or messages[-1]["role"] != "user":
         raise UserError(f"{origin}: messages must be a list of {{role, content}} that ends with the user's, got {str(messages)[:80]}")
     turns = [{"role": message["role"], "content": message["content"]} for message in messages]
     if choices:
@@ -134,7 +141,7 @@ def _text(value: Any) -> str | None:
 
 
 def _choices(value: Any, origin: str) -> tuple[list[str], list[str]]:
-    """The texts of the choices and their labels (letters, unless the source has its own)."""
+    """The texts of the choices, and the labels that the source gives them, if it does."""
     if not value:
         return [], []
     labels: Any = None
@@ -144,16 +151,22 @@ def _choices(value: Any, origin: str) -> tuple[list[str], list[str]]:
         value = parse_list(value.strip())
     if not isinstance(value, (list, tuple)) or not 2 <= len(value) <= len(ascii_uppercase):
         raise UserError(f"{origin}: choices must be a list of 2 to 26 texts, got {str(value)[:80]}")
-    return [str(choice) for choice in value], [str(label) for label in labels or ascii_uppercase[: len(value)]]
+    return [str(choice) for choice in value], [str(label) for label in labels or ()][: len(value)]
 
 
 def _letter(answer: Any, choices: list[str], labels: list[str], origin: str) -> str:
-    """The letter of the right choice, from an index that begins at 0, a label, a letter or the choice's text."""
+    """The letter of the right choice, from the source's own label, an index that begins at 0, a letter or the choice's text.
+
+    An index written as text, as in a CSV file, is one where it can be nothing else: no labels, and no choice has that text.
+    """
+    written = str(answer).strip()
+    if written in labels:
+        return ascii_uppercase[labels.index(written)]
     if isinstance(answer, int) and 0 <= answer < len(choices):
         return ascii_uppercase[answer]
-    if str(answer).strip() in labels[: len(choices)]:
-        return ascii_uppercase[labels.index(str(answer).strip())]
-    letter = read_choice(str(answer), choices)
+    letter = read_choice(written, choices)
+    if letter is None and not labels and written in map(str, range(len(choices))):
+        letter = ascii_uppercase[int(written)]
     if letter is None:
         last = ascii_uppercase[len(choices) - 1]
         raise UserError(

@@ -15,6 +15,18 @@ _MAX_CHARACTERS = 4_000
 _LONGEST_BARE = 200
 _PROSE = re.compile(r"(?<!\\)\b[A-Za-z]{3,}")
 
+# LaTeX reads sin(x) as s*i*n*(x) and \sin(x) as the sine. Names count as whole words before their argument: "30 sec" is prose.
+_KNOWN = "a(?:rc)?sin|a(?:rc)?cos|a(?:rc)?tan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp"
+_FUNCTION = re.compile(rf"(?<![\\A-Za-z])(?P<name>{_KNOWN})(?=\s?[(^]|\s\d)")
+_PI = re.compile(r"(?<![\\A-Za-z])pi(?![A-Za-z])")
+_BRACKETS = re.compile(r"((?<![\\A-Za-z])\\?sqrt\s?\(|(?<![\\A-Za-z])abs\s?\(|[()])")
+_OPENINGS = {"s": (r"\sqrt{", "}"), "a": (r"\left|", r"\right|"), "(": ("(", ")")}
+
+# A call that could not be made LaTeX: math-verify would find one of its numbers, 3 in 3*gamma(5), and take that for the expression.
+_CALL = re.compile(
+    rf"(?:^\s?|[-+*/^(]\s?|\d)[A-Za-z]{{2,}}\d{{0,2}}\(|(?<![\\A-Za-z])(?:{_KNOWN}|sqrt|abs)\d{{0,2}}\s?[\d({{^]|(?<![A-Za-z])sqrt\d"
+)
+
 
 def math(text: str, task: Task) -> Verdict:
     """1.0 where the text's expression equals the gold expression, whichever way each is written.
@@ -40,6 +52,36 @@ def _expression(text: str) -> list[Any]:
     from math_verify import parse
 
     answer = final_answer(text)
-    is_bare = len(answer) <= _LONGEST_BARE and "$" not in answer and "\\boxed" not in answer and not _PROSE.search(answer)
-    bare = parse(f"${answer.rstrip('.')}$", parsing_timeout=None) if is_bare and answer else []
-    return bare or parse(answer, parsing_timeout=None)
+    latex = as_latex(answer)
+    if "$" in answer or "\\boxed" in answer:
+        return parse(latex, parsing_timeout=None)
+    is_closed = sum(map(answer.count, "([{")) == sum(map(answer.count, ")]}"))
+    is_bare = len(answer) <= _LONGEST_BARE and is_closed and not _PROSE.search(latex)
+    bare = parse(f"${latex.rstrip('.')}$", parsing_timeout=None) if is_bare and answer else []
+    if bare or _CALL.search(answer.rpartition("=")[2]):
+        return bare
+    return parse(answer, parsing_timeout=None)
+
+
+def as_latex(text: str) -> str:
+    """A text whose plain names of functions and of pi are LaTeX; where a root's or an absolute value's bracket never closes, none are.
+
+    >>> as_latex("2*pi + sqrt(sin(x)) + abs(y)")
+    '2*\\\\pi + \\\\sqrt{\\\\sin(x)} + \\\\left|y\\\\right|'
+    """
+    closings: list[str] = []
+    written: list[str] = []
+    for index, piece in enumerate(_BRACKETS.split(_FUNCTION.sub(_command, _PI.sub(r"\\pi", text)))):
+        is_bracket = index % 2 == 1
+        if is_bracket and piece != ")":
+            piece, closing = _OPENINGS[piece.lstrip("\\")[0]]
+            closings.append(closing)
+        elif is_bracket and closings:
+            piece = closings.pop()
+        written.append(piece)
+    return text if any(closing != ")" for closing in closings) else "".join(written)
+
+
+def _command(match: re.Match[str]) -> str:
+    name = match["name"]
+    return "\\arc" + name[1:] if name in ("asin", "acos", "atan") else "\\" + name

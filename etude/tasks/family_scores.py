@@ -6,6 +6,7 @@ partial score to any text that contains the gold answer, so "10" earns half for 
 - `number_sorting` accepts every number within 1 of the right one, and `puzzle24` any four numbers: the numbers must be the question's too.
 - Four families evaluate the answer as Python and five as sympy code, which is Python as well. Only an answer that cannot call anything,
   or arithmetic over known function names, reaches them; anything else is wrong.
+- Five families evaluate a text of the entry, which a row of somebody's data file may hold: it must be as harmless, or nothing is scored.
 """
 
 import re
@@ -25,6 +26,7 @@ _FUNCTIONS = frozenset(
 _ARITHMETIC = re.compile(r"(?:[^\W_]|[\s+*/^(),-]|\.(?![^\W\d]))*+")
 _NAME = re.compile(r"[^\W\d]\w*")
 _INTEGER = re.compile(r"\d{1,18}")
+_BITWISE = re.compile(r"(?:0x[\da-fA-F]+|[\d\s()+*/%&|^~<>-])*+")
 
 
 def reasoning_gym(text: str, task: Task) -> Verdict:
@@ -41,6 +43,8 @@ def reasoning_gym(text: str, task: Task) -> Verdict:
     if not _is_harmless(family, answer):
         return Verdict(0.0, {"parsable": 0.0}, message="the answer is not plain arithmetic or data")
     entry = decode(task.metadata["entry"])
+    if not _has_harmless_entry(family, entry):
+        return Verdict(None, message=f"the entry of family {family!r} is not plain arithmetic or data")
     source_score = float(_scorer(family)(answer=answer, entry=entry))
     if source_score == 1.0:
         problem = _other_numbers(family, answer, entry)
@@ -94,6 +98,19 @@ def _is_harmless(family: str, answer: str) -> bool:
     if family not in _SYMPY:
         return True
     return _ARITHMETIC.fullmatch(answer) is not None and all(len(name) == 1 or name in _FUNCTIONS for name in _NAME.findall(answer))
+
+
+def _has_harmless_entry(family: str, entry: Mapping[str, Any]) -> bool:
+    """Whether what the scorer evaluates of an entry is what the family makes: a list of numbers, or arithmetic."""
+    if family == "number_sorting":
+        return parse_list(entry["answer"]) is not None
+    if family == "bitwise_arithmetic":
+        return _BITWISE.fullmatch(entry["metadata"]["problem"]) is not None
+    if family == "polynomial_multiplication":
+        return _is_harmless(family, entry["answer"])
+    if family in ("simple_integration", "intermediate_integration"):
+        return _is_harmless(family, entry["metadata"]["integrand"])
+    return True
 
 
 def _other_numbers(family: str, answer: str, entry: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ before a number and percent or a unit behind it belong to no value ("$18", "18%"
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
 from fractions import Fraction
 
 _NUMBER = re.compile(
@@ -27,6 +28,7 @@ _NUMBER = re.compile(
 _LONGEST = 400
 _BETWEEN = re.compile(r"\s?(?:or|to|and|[-\u2013\u2014~])\s?", re.IGNORECASE)
 _TOLERANCE = Fraction(1, 1_000_000)
+_SEVENTEEN_FIGURES = Context(prec=17, Emax=MAX_EMAX, Emin=MIN_EMIN)
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,15 @@ def same_number(found: Number, gold: Number) -> bool:
 def write_number(value: Fraction) -> str:
     """A rational as people write it: an integer, a finite decimal, or a fraction.
 
-    >>> write_number(Fraction(51)), write_number(Fraction(-5, 2)), write_number(Fraction(1, 3))
-    ('51', '-2.5', '1/3')
+    Where that needs an integer of more than 400 digits, which `find_numbers` would not read and Python may refuse to write, it is
+    e-notation instead, rounded to 17 figures.
+
+    >>> write_number(Fraction(51)), write_number(Fraction(-5, 2)), write_number(Fraction(1, 3)), write_number(Fraction(10) ** 5000)
+    ('51', '-2.5', '1/3', '1e5000')
     """
+    if max(abs(value.numerator), value.denominator) >= 10**_LONGEST:
+        rounded = _SEVENTEEN_FIGURES.divide(Decimal(value.numerator), Decimal(value.denominator))
+        return f"{rounded.normalize(_SEVENTEEN_FIGURES):e}".replace("e+", "e")
     if value.denominator == 1:
         return str(value.numerator)
     places = _decimal_places(value.denominator)

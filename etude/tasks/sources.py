@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from etude.errors import UserError
+from etude.errors import UserError, unknown
 from etude.randomness import seed_for
 from etude.tasks.answers import answer_form
 from etude.tasks.columns import task_from_row
@@ -21,7 +21,7 @@ from etude.tasks.files import file_rows, find_file
 from etude.tasks.functions import generated_rows
 from etude.tasks.hub import hub_rows
 from etude.tasks.task import Task
-from etude.tasks.verifiers import CHEAP, check_gold, verifier_named
+from etude.tasks.verifiers import CHEAP, VERIFIERS, check_gold, verifier_named
 
 SOURCES = ("path", "family", "dataset", "function")
 """The kinds of source: the settings of a `TaskSource` of which exactly one is given."""
@@ -50,7 +50,8 @@ class TaskSource:
     columns: dict[str, str] = field(default_factory=dict)
     """Our names (question, answer, worked, choices, messages, verifier) to the source's columns."""
     verifier: str | None = None
-    """Who says what is right. Default: the family's scorer; numeric where every answer is a number; choice with choices; else exact."""
+    """Who says what is right, instead of the rows' own; may be `file.py:function`, which a row of a file or data set may not name.
+    Default: the family's scorer; numeric where every answer is a number; choice with choices; else exact."""
     worked_format: str | None = None
     """A format string for the demonstration, over the columns, `answer` and `worked`: "{worked}\\nThe answer is {answer}."."""
 
@@ -81,9 +82,14 @@ def load_tasks(source: TaskSource, *, split: str, n: int | None, seed: int, data
         return _family_tasks(source, split, n, seed)
     tasks = [_task(row, origin, source) for origin, row in _rows(source, split, n, seed, data)]
     if not tasks:
-        raise UserError(f"{source.dataset or source.function} gave no tasks for split {split!r}")
+        raise UserError(f"{_named(source)} gave no tasks for split {_own_split(source, split)!r}")
     tasks = _with_verifiers(tasks, source.verifier)
     _check_golds(tasks)
+    if n is not None and n > len(tasks):
+        raise UserError(
+            f"{_named(source)} gave {len(tasks)} tasks for split {_own_split(source, split)!r}, n = {n} were asked for: "
+            f"ask for at most {len(tasks)}"
+        )
     return _pick(tasks, n, seed)
 
 
@@ -106,21 +112,48 @@ def _rows(source: TaskSource, split: str, n: int | None, seed: int, data: Path |
     if source.function is not None:
         return generated_rows(source.function, split=split, n=n, seed=seed)
     if source.dataset is not None:
-        renamed = source.dataset_split if split == "train" and source.dataset_split else split
-        return hub_rows(source.dataset, name=source.dataset_name, split=renamed)
+        return hub_rows(source.dataset, name=source.dataset_name, split=_own_split(source, split))
     files = [find_file(path.replace("{split}", split), data) for path in source.path]
     return (row for file in files for row in file_rows(file))
 
 
+def _own_split(source: TaskSource, split: str) -> str:
+    """What the source calls a split."""
+    return source.dataset_split if split == "train" and source.dataset_split else split
+
+
+def _named(source: TaskSource) -> str:
+    """What the source is, as the user named it."""
+    return source.function or source.dataset or ", ".join(source.path)
+
+
 def _task(row: Task | Mapping[str, Any], origin: str, source: TaskSource) -> Task:
     if isinstance(row, Task):
-        return row if row.origin else replace(row, origin=origin)
-    task = task_from_row(row, origin=origin, columns=source.columns, question=source.question, worked_format=source.worked_format)
-    try:
-        task.key  # noqa: B018
-    except UnicodeEncodeError as error:
-        raise UserError(f"{origin}: the question is not valid Unicode: {error.reason} at character {error.start}") from error
+        task = row if row.origin else replace(row, origin=origin)
+    else:
+        task = task_from_row(row, origin=origin, columns=source.columns, question=source.question, worked_format=source.worked_format)
+    if source.verifier is None and source.function is None:
+        _check_verifier(task)
+    _check_unicode(task)
     return task
+
+
+def _check_verifier(task: Task) -> None:
+    """Refuse a verifier that is not in the table: data may not name code to run, only the user's own function and settings may."""
+    if task.verifier and task.verifier not in VERIFIERS:
+        problem = unknown("verifier", task.verifier, VERIFIERS)
+        raise UserError(f"{task.origin}: {problem}. A row of data may name no other: set tasks.verifier to use a function of your own")
+
+
+def _check_unicode(task: Task) -> None:
+    """Refuse a text with a lone surrogate, which no file and no tokenizer takes."""
+    questions = [task.prompt] if isinstance(task.prompt, str) else [message["content"] for message in task.prompt]
+    for name, text in (*(("question", text) for text in questions), ("answer", task.answer), ("worked", task.worked)):
+        try:
+            (text or "").encode()
+        except UnicodeEncodeError as error:
+            problem = f"{error.reason} at character {error.start}"
+            raise UserError(f"{task.origin}: the {name} is not valid Unicode: {problem}") from error
 
 
 def _with_verifiers(tasks: list[Task], verifier: str | None) -> list[Task]:
@@ -147,10 +180,8 @@ def _check_golds(tasks: list[Task]) -> None:
 
 
 def _pick(tasks: list[Task], n: int | None, seed: int) -> list[Task]:
-    """n of the tasks, by seed, in their order."""
+    """n of the tasks, by seed, in their order; all of them where n is None."""
     if n is None or n == len(tasks):
         return tasks
-    if n > len(tasks):
-        raise UserError(f"n={n} tasks were asked for, the source has {len(tasks)}: leave n out to take all")
     ranks = sorted(range(len(tasks)), key=lambda index: seed_for("pick", seed, index))
     return [tasks[index] for index in sorted(ranks[:n])]

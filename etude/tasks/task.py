@@ -6,16 +6,21 @@ A task is plain data that any process can read: it holds text, not token ids, si
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+_WORD = re.compile(r"\d+(?:\.\d+)?|\w+|[^\w\s]")
+_ASCII = str.maketrans({**dict.fromkeys("\u2018\u2019\u201a\u201b", "'"), **dict.fromkeys("\u201c\u201d\u201e\u201f", '"'), "\u2212": "-"})
+_RAISED = re.compile("([\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u209c\u2150-\u215f]+)")
 
 
 @dataclass(frozen=True)
 class Task:
     """One problem.
 
-    >>> Task("What is 2 + 2?", "4").key == Task("what is  2 + 2 ?", "4").key
+    >>> Task("What is 2 + 2?", "4").key == Task("what is  2+2 ?", "4").key
     True
     """
 
@@ -39,7 +44,21 @@ class Task:
 
     @property
     def key(self) -> str:
-        """Canonical key: equal for prompts that differ only in case, spacing or punctuation between words."""
-        text = self.prompt if isinstance(self.prompt, str) else "\n".join(m["content"] for m in self.prompt)
-        words = re.findall(r"[-+]?\d+(?:\.\d+)?|\w+|[^\w\s]", text.casefold())
+        """Canonical key: equal for prompts that differ only in case, spacing, system message and Unicode form.
+
+        The Unicode form is NFKC, with curly quotation marks and the minus sign as ASCII has them. Punctuation counts: it carries the
+        meaning of grids and brackets. Raises UnicodeEncodeError for a lone surrogate.
+        """
+        turns = [self.prompt] if isinstance(self.prompt, str) else [m["content"] for m in self.prompt if m["role"] != "system"]
+        words = _WORD.findall(_plain("\n".join(turns)))
         return hashlib.blake2b(" ".join(words).encode(), digest_size=8).hexdigest()
+
+
+def _plain(text: str) -> str:
+    """A text in one case and one Unicode form; raised digits and fractions stay, since NFKC makes 52 of 5\u00b2."""
+    pieces = _RAISED.split(text.translate(_ASCII))
+    return "".join(piece if _RAISED.match(piece) else _folded(piece) for piece in pieces)
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())

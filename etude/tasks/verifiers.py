@@ -13,7 +13,9 @@ say. `exact`, `numeric` and `choice` need microseconds, read at most 20,000 char
 `reasoning_gym` run other people's code, which may hang or raise: `etude.feedback.outcome` runs verifiers in a process that it can kill.
 """
 
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from etude.errors import unknown
@@ -29,6 +31,11 @@ from etude.tasks.task import Task
 CHEAP = frozenset({"exact", "numeric", "choice"})
 """Verifiers that may run in any process: no foreign code, linear time."""
 
+_CLAUSE_END = re.compile(r"[.,;](?=\s)")
+_OPERATOR = re.compile(r"[ ]?(?:[-+*/^\u2212\u00d7\u00f7\u00b7]|times\b|plus\b|minus\b)", re.IGNORECASE)
+_NOT = re.compile(r"\bnot\s{1,3}\Z", re.IGNORECASE)
+_SIGN_APART = re.compile(r"(?:\A|=|\bis)[ \t]*(?P<sign>[-\u2212])[ \t]+\Z")
+
 
 def exact(text: str, task: Task) -> Verdict:
     """1.0 where the answer is the gold answer but for case, spaces and surrounding punctuation; lists are compared by their items.
@@ -38,18 +45,20 @@ def exact(text: str, task: Task) -> Verdict:
     """
     if task.answer is None:
         return _no_gold()
-    answer = final_answer(text, task.answer)
-    items, gold_items = parse_list(answer), parse_list(bounded(task.answer))
-    same = items == gold_items if items is not None and gold_items is not None else normalised(answer) == normalised(task.answer)
-    if same or has_form_of(answer, task.answer):
-        return _verdict(same, f"got {_short(answer)}, expected {_short(task.answer)}")
-    return _unparsable(f"expected a {answer_form(task.answer)}, got {answer_form(answer)}: {_short(answer)}")
+    gold = final_answer(task.answer, task.answer)  # a gold answer may have a marker of its own
+    answer = final_answer(text, gold)
+    items, gold_items = parse_list(answer), parse_list(gold)
+    same = items == gold_items if items is not None and gold_items is not None else normalised(answer) == normalised(gold)
+    if same or has_form_of(answer, gold):
+        return _verdict(same, f"got {_short(answer)}, expected {_short(gold)}")
+    return _unparsable(f"expected a {answer_form(gold)}, got {answer_form(answer)}: {_short(answer)}")
 
 
 def numeric(text: str, task: Task) -> Verdict:
     """1.0 where the text's number is the gold number: the first number behind an answer marker, or else the last number of the text.
 
-    Behind a marker, what follows the last `=` of the line counts; two numbers joined by `or`, `to`, `and` or a dash are none.
+    Behind a marker, the last side of the line's `=` that holds one number counts. Two numbers joined by `or`, `to`, `and` or a dash are
+    none, nor is a number behind `not`; a sign may stand apart from its digits where it cannot be a minus (`x = - 5`).
 
     >>> numeric("3 + 7 = 10", Task("What is 3 + 7?", "10")).score, numeric("10", Task("What is 3 - 2?", "1")).score
     (1.0, 0.0)
@@ -74,14 +83,56 @@ def read_number(text: str) -> tuple[Number | None, str]:
     text = bounded(text)
     marked = marked_answer(text)
     if marked is not None:
-        text = marked.splitlines()[0].rpartition("=")[2]
-    numbers = find_numbers(text)
+        text = _side(marked.splitlines()[0])
+    numbers = [_signed(text, number) for number in _stated(text, find_numbers(text))]
     if not numbers:
         return None, "no number in the answer"
     pair = numbers[:2] if marked is not None else numbers[-2:]
     if len(pair) == 2 and is_range(text, pair):
         return None, f"{text[pair[0].start : pair[1].end]} is not one number"
     return (numbers[0] if marked is not None else numbers[-1]), ""
+
+
+def _side(line: str) -> str:
+    """The side of a line's equations that gives the result: the last one that holds one number, or else the last one with any.
+
+    Of the last side, what begins another clause may hold other numbers: `3 + 7 = 10. I checked it 3 times`.
+
+    >>> _side("3 + 7 = 10"), _side("12 = 3 * 4")
+    (' 10', '12 ')
+    """
+    *before, last = line.split("=")
+    if not before:
+        return last
+    sides = [*before, _CLAUSE_END.split(last, maxsplit=1)[0]]
+    single = next((side for side in reversed(sides) if len(find_numbers(side)) == 1), None)
+    if single is not None:
+        return single
+    first = next(iter(find_numbers(last)), None)
+    if first is not None and not _OPERATOR.match(last, first.end):
+        return last
+    return "=".join(before)
+
+
+def _stated(text: str, numbers: list[Number]) -> list[Number]:
+    """The numbers of a text but those that it denies: `not 5 but 7`, `not 5 or 6`."""
+    stated: list[Number] = []
+    denied: Number | None = None
+    for number in numbers:
+        if _NOT.search(text, max(0, number.start - 8), number.start) or (denied is not None and is_range(text, (denied, number))):
+            denied = number
+        else:
+            denied = None
+            stated.append(number)
+    return stated
+
+
+def _signed(text: str, number: Number) -> Number:
+    """A number with the minus that stands apart before it, at the text's beginning or behind `=` or `is`: nothing is taken away there."""
+    sign = _SIGN_APART.search(text, max(0, number.start - 12), number.start)
+    if sign is None or not (text[number.start].isdigit() or text[number.start] == "."):
+        return number
+    return replace(number, value=-number.value, start=sign.start("sign"))
 
 
 def choice(text: str, task: Task) -> Verdict:

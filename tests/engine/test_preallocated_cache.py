@@ -56,6 +56,17 @@ def test_selecting_rows_leaves_the_source_as_it_is(model_of, family):
     assert chosen.get_seq_length() == 17
 
 
+def test_selecting_rows_of_a_hybrid_model_leaves_its_states_as_they_are(model_of):
+    model = model_of("lfm2")
+    source = preallocated_cache(model.config)
+    tokens_BT = torch.randint(4, 260, (2, 9), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        model(input_ids=tokens_BT, past_key_values=source)
+        first, second = (select_rows(source, torch.tensor([1, 0, 1]), 4) for _ in range(2))
+        logits = [model(input_ids=tokens_BT[[1, 0, 1], :1], past_key_values=cache).logits for cache in (first, second)]
+    assert torch.equal(*logits)
+
+
 @pytest.mark.parametrize("family", ["llama", "qwen3", "mistral-window", "gemma3"])
 def test_a_model_computes_the_same_with_it_as_with_transformers_cache(model_of, family):
     model = model_of(family)

@@ -1,12 +1,14 @@
 import numpy as np
 import pytest
 import torch
+from transformers import MambaConfig, MambaForCausalLM
 
 from etude.adapters import LoRA, add_lora
 from etude.engine import transformers as engine_module
 from etude.engine.completion import Stop
 from etude.engine.sampling import GREEDY, Sampling, restrict
 from etude.engine.transformers import TransformersEngine
+from etude.errors import UserError
 
 FAMILIES = ["llama", "qwen3", "gpt2", "mistral-window", "gemma3"]
 SAMPLED = Sampling(temperature=0.8, top_k=60)
@@ -301,3 +303,19 @@ def test_batch_tokens_bound_the_samples_of_one_prompt_too(llama, tokenizer, monk
     assert max(widths[1:]) * (1 + 12) <= 60 and widths[1] * (14 + 12) <= 60
     alone = sampled(TransformersEngine(llama, tokenizer, batch_tokens=1), num_samples=2)  # a row longer than that stands alone
     assert tokens_of(alone) == [row[:2] for row in tokens_of(whole)] and widths[-1] == 1
+
+
+def test_a_hybrid_model_samples_the_same_in_parts_as_in_one_batch(model_of, tokenizer):
+    model = model_of("lfm2")
+    options = {"num_samples": 6, "max_new_tokens": 8, "sampling": Sampling(), "seed": 1}
+    whole, parts = (
+        TransformersEngine(model, tokenizer, batch_tokens=batch_tokens).generate([(5, 6, 7, 8)], **options)[0]
+        for batch_tokens in (4096, 24)
+    )
+    assert [completion.tokens for completion in parts] == [completion.tokens for completion in whole]
+
+
+def test_a_model_that_takes_no_cache_is_refused(tokenizer):
+    model = MambaForCausalLM(MambaConfig(vocab_size=260, hidden_size=16, num_hidden_layers=1, state_size=4))
+    with pytest.raises(UserError, match="MambaForCausalLM takes no cache"):
+        TransformersEngine(model, tokenizer)

@@ -1,7 +1,8 @@
 import pytest
 import torch
-from transformers import LlamaConfig, MambaConfig, Qwen3Config
+from transformers import FalconConfig, LlamaConfig, MambaConfig, Qwen3Config
 
+from etude.heads import head_on
 from etude.learn.batches import can_share_prompts, pack
 from etude.learn.example import Example, demonstration
 from etude.learn.logprobs import token_logprobs
@@ -51,6 +52,22 @@ def test_packed_rows_equal_plain_rows_in_value_and_gradient(model_of, family):
     assert_same(logprobs_and_gradients(model, examples), plain)
     assert_same(logprobs_and_gradients(model, examples, batch_tokens=20), plain)
     assert_same(logprobs_and_gradients(model, examples, batch_tokens=1), plain)
+
+
+def test_a_temperature_is_that_of_the_full_logits_in_value_and_gradient(model_of):
+    model = model_of("llama").double()
+    (batch,) = pack(random_examples(), batch_tokens=10_000, shares_prompts=True)
+    outputs = token_logprobs(model, batch, torch.float64, temperature=0.6)
+    with head_on(model, batch.sources_N):
+        logits_NV = model(
+            input_ids=batch.tokens_BT, attention_mask=batch.attention_mask(), position_ids=batch.positions_BT, use_cache=False
+        ).logits
+    expected_N = (logits_NV / 0.6).log_softmax(-1).gather(-1, batch.targets_N[:, None])[:, 0]
+    torch.testing.assert_close(outputs.logprobs_N, expected_N)
+    weights = torch.linspace(-1, 1, len(expected_N), dtype=torch.float64)
+    found, wanted = (torch.autograd.grad((weights * values).sum(), list(model.parameters())) for values in (outputs.logprobs_N, expected_N))
+    for mine, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(mine, theirs)
 
 
 def test_eager_attention_gets_plain_rows(model_of):
@@ -132,6 +149,7 @@ def test_prompts_are_shared_only_where_every_layer_sees_everything(model_of):
     assert not can_share_prompts(model_of("gemma3").config)
     assert not can_share_prompts(Qwen3Config(use_sliding_window=True, sliding_window=8, max_window_layers=1, num_hidden_layers=2))
     assert not can_share_prompts(MambaConfig())
+    assert not can_share_prompts(FalconConfig(alibi=True))
 
 
 def test_an_example_checks_its_lengths():

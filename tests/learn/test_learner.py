@@ -140,6 +140,8 @@ def test_an_anchor_at_the_reference_has_no_gradient(llama):
 
 
 def test_an_anchor_without_a_reference_is_refused(llama):
+    with pytest.raises(ValueError, match="needs a reference"):
+        Learner(llama, PLAIN, [ANCHOR]).with_reference(random_examples(llama))
     examples = [replace(example, reference_logprobs=None) for example in random_examples(llama)]
     with pytest.raises(ValueError, match="anchor stream needs reference_logprobs"):
         gradients(llama, examples, [ANCHOR])
@@ -271,7 +273,13 @@ def test_half_precision_stays_near_and_keeps_float32_weights(llama):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"learning_rate": 0}, "learning_rate must be positive, got 0"), ({"max_gradient_norm": -1}, "max_gradient_norm must be positive")],
+    [
+        ({"learning_rate": 0}, "learning_rate must be positive, got 0"),
+        ({"max_gradient_norm": -1}, "max_gradient_norm must be positive"),
+        ({"warmup_steps": -1}, r"warmup_steps must be 0 \(off\) or more, got -1"),
+        ({"decay_steps": -5}, r"decay_steps must be 0 \(off\) or more, got -5"),
+        ({"weight_decay": -0.1}, r"weight_decay must be 0 \(off\) or more"),
+    ],
 )
 def test_optimiser_options_outside_their_range_are_refused(options, message):
     with pytest.raises(UserError, match=message):

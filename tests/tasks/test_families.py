@@ -67,6 +67,28 @@ def test_code_in_an_answer_is_never_run(family, attack, tmp_path):
     assert not path.exists()
 
 
+EVALUATED = {
+    "number_sorting": ("answer",),
+    "polynomial_multiplication": ("answer",),
+    "bitwise_arithmetic": ("metadata", "problem"),
+    "simple_integration": ("metadata", "integrand"),
+    "intermediate_integration": ("metadata", "integrand"),
+}
+
+
+@pytest.mark.parametrize("family", EVALUATED)
+def test_code_in_an_entry_is_never_run(family, tmp_path):
+    path = tmp_path / "written"
+    for task in draw(family, n=20):
+        assert reasoning_gym(task.answer, task).score == 1.0
+    entry = task.metadata["entry"]
+    *outer, name = EVALUATED[family]
+    (entry[outer[0]] if outer else entry)[name] = f"[str(open('{path}', 'w'))]"
+    verdict = reasoning_gym(task.answer, task)
+    assert verdict.score is None and "is not plain arithmetic or data" in verdict.message
+    assert not path.exists()
+
+
 def test_items_are_distinct_and_a_larger_draw_begins_with_the_smaller():
     small, large = draw("gcd", n=50), draw("gcd", n=400)
     assert [task.key for task in large[:50]] == [task.key for task in small]

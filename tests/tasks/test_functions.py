@@ -18,6 +18,8 @@ def broken(split, n, seed):
     raise KeyError("oh")
 def nothing(split, n, seed):
     return []
+def surrogate(split, n, seed):
+    return [Task("a", "\\ud800", "exact")]
 constant = 3
 """
 
@@ -63,9 +65,20 @@ def test_a_generator_gives_dictionaries_or_tasks(user_file):
     assert load_tasks(TaskSource(function=f"{user_file}:tasks"), split="test", n=None, seed=7)[0].origin == "mine"
 
 
+def test_a_generator_that_gives_too_few_is_told_of_by_its_name(user_file):
+    message = r"mine\.py:tasks gave 1 tasks for split 'test', n = 1000 were asked for: ask for at most 1$"
+    with pytest.raises(UserError, match=message):
+        load_tasks(TaskSource(function=f"{user_file}:tasks"), split="test", n=1000, seed=0)
+
+
 @pytest.mark.parametrize(
     ("function", "message"),
-    [("wrong", "must yield Task or dict, got int"), ("broken", "raised KeyError: 'oh'"), ("nothing", "gave no tasks for split 'test'")],
+    [
+        ("wrong", "must yield Task or dict, got int"),
+        ("broken", "raised KeyError: 'oh'"),
+        ("nothing", "gave no tasks for split 'test'"),
+        ("surrogate", r"surrogate\[0\]: the answer is not valid Unicode"),
+    ],
 )
 def test_a_generator_that_fails_is_told_of(user_file, function, message):
     with pytest.raises(UserError, match=message):

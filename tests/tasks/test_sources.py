@@ -55,6 +55,24 @@ def test_choices_may_have_labels_of_their_own(tmp_path):
     assert load(path, columns={"answer": "answerKey"})[0].answer == "B"
 
 
+@pytest.mark.parametrize(
+    ("labels", "answer", "letter"), [(["1", "2", "3"], 2, "B"), ([1, 2, 3], 1, "A"), (["A", "B", "C"], 2, "C"), (["A", "B", "C"], "B", "B")]
+)
+def test_a_label_of_the_source_wins_over_an_index(tmp_path, labels, answer, letter):
+    choices = {"text": ["a stone", "a pear", "a chair"], "label": labels}
+    path = write(tmp_path / "a.jsonl", [{"question": "Which is a fruit?", "choices": choices, "answer": answer}])
+    assert load(path)[0].answer == letter
+
+
+def test_an_index_may_be_text_where_it_can_be_nothing_else(tmp_path):
+    (tmp_path / "a.csv").write_text('question,choices,answer\nWhich?,"[""a stone"", ""a pear""]",1\nWhich?,"[""1"", ""2""]",1\n')
+    assert [task.answer for task in load(str(tmp_path / "a.csv"))] == ["B", "A"]
+    choices = {"text": ["a stone", "a pear"], "label": ["X", "Y"]}
+    path = write(tmp_path / "a.jsonl", [{"question": "Which?", "choices": choices, "answer": "1"}])
+    with pytest.raises(UserError, match="answer '1' is no choice"):
+        load(path)
+
+
 def test_messages_and_own_verifiers_and_other_columns_are_kept(tmp_path):
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Capital of France?"}]
     path = write(
@@ -64,6 +82,43 @@ def test_messages_and_own_verifiers_and_other_columns_are_kept(tmp_path):
     assert chat.prompt == tuple(messages) and chat.question == "Capital of France?"
     assert (chat.verifier, chat.metadata) == ("exact", {"level": 3})
     assert (plain.verifier, plain.answer) == ("math", "2")
+
+
+@pytest.mark.parametrize(("value", "kept"), [("hard", {"metadata": "hard"}), ([1], {"metadata": [1]}), ({"a": 1}, {"a": 1}), (None, {})])
+def test_metadata_that_is_no_object_is_kept_under_its_name(tmp_path, value, kept):
+    path = write(tmp_path / "a.jsonl", [{"question": "a", "answer": "1", "metadata": value}])
+    assert load(path)[0].metadata == kept
+
+
+@pytest.fixture
+def trap(tmp_path, monkeypatch):
+    """The name of a function in a file that leaves a mark when it is run."""
+    (tmp_path / "trap.py").write_text("from pathlib import Path\nPath('sprung').touch()\ndef verify(text, task): return 1.0\n")
+    monkeypatch.chdir(tmp_path)
+    return "trap.py:verify"
+
+
+def test_a_row_of_data_cannot_name_code_to_run(tmp_path, trap, monkeypatch):
+    import datasets
+
+    row = {"question": "a", "answer": "1", "verifier": trap}
+    message = r"unknown verifier 'trap.py:verify': Choices: choice, exact, .*: set tasks\.verifier to use a function of your own"
+    with pytest.raises(UserError, match=r"^a\.jsonl:1: " + message):
+        load(write(tmp_path / "a.jsonl", [row]))
+    with pytest.raises(UserError, match=r"^a\.jsonl:1: "):
+        load(write(tmp_path / "a.jsonl", [{**row, "verifier": "", "code": trap}]), columns={"verifier": "code"})
+    monkeypatch.setattr(datasets, "load_dataset", lambda *arguments, **options: [row])
+    with pytest.raises(UserError, match=r"^some/set/test\[0\]: " + message):
+        load_tasks(TaskSource(dataset="some/set"), split="test", n=None, seed=0)
+    assert load(str(tmp_path / "a.jsonl"), verifier="numeric")[0].verifier == "numeric"
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_the_user_may_name_a_verifier_of_their_own(tmp_path, trap):
+    path = write(tmp_path / "a.jsonl", [{"question": "a", "answer": "1"}])
+    assert load(path, verifier=trap)[0].verifier == trap
+    (tmp_path / "mine.py").write_text(f"def rows(split, n, seed):\n    yield {{'question': 'a', 'answer': '1', 'verifier': '{trap}'}}\n")
+    assert load_tasks(TaskSource(function="mine.py:rows"), split="test", n=None, seed=0)[0].verifier == trap
 
 
 def test_csv_is_read_with_mapped_columns_and_another_wording(tmp_path):
@@ -91,7 +146,7 @@ def test_n_tasks_are_picked_by_seed_in_their_order(tmp_path):
     assert first == again and first != other
     numbers = [int(task.prompt) for task in first]
     assert numbers == sorted(numbers) and len(set(numbers)) == 10
-    with pytest.raises(UserError, match="n=51 tasks were asked for, the source has 50"):
+    with pytest.raises(UserError, match=r"a\.jsonl gave 50 tasks for split 'train', n = 51 were asked for: ask for at most 50"):
         load(path, n=51)
     with pytest.raises(UserError, match="n must be at least 1"):
         load(path, n=0)
@@ -117,6 +172,15 @@ BROKEN = [
     ("a.jsonl", '{"messages": [{"role": "assistant", "content": "a"}]}', r"a\.jsonl:1: messages must be a list"),
     ("a.jsonl", '{"question": "a", "answer": "1", "verifier": "numerc"}', "unknown verifier 'numerc': did you mean 'numeric'"),
     ("a.jsonl", '{"question": "\\ud800", "answer": "1"}', r"a\.jsonl:1: the question is not valid Unicode"),
+    ("a.jsonl", '{"question": "a", "answer": "b\\ud800"}', r"a\.jsonl:1: the answer is not valid Unicode: .* at character 1$"),
+    ("a.jsonl", '{"question": "a", "answer": "1", "worked": "\\ud800"}', r"a\.jsonl:1: the worked is not valid Unicode"),
+    (
+        "a.jsonl",
+        '{"messages": [{"role": "system", "content": "\\ud800"}, {"role": "user", "content": "a"}], "answer": "1"}',
+        r"a\.jsonl:1: the question is not valid Unicode",
+    ),
+    ("a.jsonl", '{"prompt": [], "answer": "1"}', r"a\.jsonl:1: messages must be a list of .* got \[\]"),
+    ("a.jsonl", '{"question": [], "answer": "1"}', r"a\.jsonl:1: no question"),
 ]
 
 

@@ -1,12 +1,14 @@
 import random
 import time
+from fractions import Fraction
 
 import pytest
 
 from etude.errors import UserError
 from etude.tasks.answers import answer_form, final_answer, parse_list
+from etude.tasks.expressions import as_latex
 from etude.tasks.family_scores import decode, encode
-from etude.tasks.numbers import find_numbers
+from etude.tasks.numbers import find_numbers, write_number
 from etude.tasks.task import Task
 from etude.tasks.verifiers import CHEAP, VERIFIERS, check_gold, verifier_named
 
@@ -46,6 +48,23 @@ NUMERIC = [
     ("31", "0x1F", 0.0),
     ("2", "x2", 0.0),
     ("1", "1e9999999999", 0.0),
+    ("12", "The answer is 12 = 3 * 4", 1.0),
+    ("3", "The answer is 12 = 3 * 4", 0.0),
+    ("12", "The answer is 12 = 3 * 4 = 2 * 6", 1.0),
+    ("12", "The answer is 12 =", 1.0),
+    ("10", "answer: 3 + 7 = 10. I checked it 3 times.", 1.0),
+    ("10", "answer: 3 + 7 = 10 pens in 2 boxes", 1.0),
+    ("5", "The answer is not 5 but 7", 0.0),
+    ("7", "The answer is not 5 but 7", 1.0),
+    ("7", "The answer is not 5 or 6 but 7", 1.0),
+    ("5", "The answer is not 5.", 0.0),
+    ("-5", "x = - 5", 1.0),
+    ("-5", "The answer is x = \u2212 5.", 1.0),
+    ("-5", "The answer is - 5", 1.0),
+    ("- 5", "5", 0.0),
+    ("-5", "3 - 5", 0.0),
+    ("-5", "The answer is 3 - 5", 0.0),
+    ("5", "x - 5", 1.0),
 ]
 
 
@@ -83,6 +102,10 @@ EXACT = [
     ("[1, 2]", "1, 2", 0.0, 0.0),
     ("Paris", "", 0.0, 0.0),
     ("0 1\n1 0", "#### 0 1\n1 0", 1.0, 1.0),
+    ("Answer: yes", "Answer: yes", 1.0, 1.0),
+    ("Answer: yes", "yes", 1.0, 1.0),
+    ("Answer: yes", "Answer: no", 0.0, 1.0),
+    ("Answer: 0 1\n1 0", "Answer: 0 1\n1 0", 1.0, 1.0),
 ]
 
 
@@ -110,6 +133,27 @@ CHOICE = [
     ("D", 0.0, 0.0),
     ("", 0.0, 0.0),
     ("Because of the weather", 0.0, 0.0),
+    ("The answer is B because pears are fruit", 1.0, 1.0),
+    ("The answer is B, a pear.", 1.0, 1.0),
+    ("The answer is **B**; pears are fruit.", 1.0, 1.0),
+    ("The answer is (B) since pears are fruit.", 1.0, 1.0),
+    ("The answer is B. Pears are fruit.", 1.0, 1.0),
+    ("The answer is A because stones are hard", 0.0, 1.0),
+    ("The answer is A, a stone", 0.0, 1.0),
+    ("I think the answer is a stone", 0.0, 1.0),
+    ("The answer is A pear", 1.0, 1.0),
+    ("The answer is A banana", 0.0, 0.0),
+    ("The answer is a, banana", 0.0, 0.0),
+    ("The answer is B, a stone.", 0.0, 0.0),
+    ("The answer is B. a stone", 0.0, 0.0),
+    ("The answer is B or A", 0.0, 0.0),
+    ("The answer is A or B", 0.0, 0.0),
+    ("The answer is A and B", 0.0, 0.0),
+    ("The answer is A, B", 0.0, 0.0),
+    ("The answer is B or something", 0.0, 0.0),
+    ("The answer is B, not A", 0.0, 0.0),
+    ("The answer is D because it is", 0.0, 0.0),
+    ("B because pears are fruit", 0.0, 0.0),
 ]
 
 
@@ -137,6 +181,45 @@ def test_choice_works_without_the_texts_of_the_choices():
 )
 def test_math_compares_expressions(gold, text, score):
     assert verdict("math", gold, text).score == score
+
+
+MATH_GOLDS = [
+    ("sqrt(2)", r"$\sqrt{2}$", "sqrt(3)"),
+    ("sqrt(2*(x+1))", r"\boxed{\sqrt{2x+2}}", "sqrt(2*x+1)"),
+    ("sin(x)", r"$\sin(x)$", "cos(x)"),
+    ("2sin(x)^2", r"$2\sin^2(x)$", "sin(x)^2"),
+    ("log(8)", r"The answer is log(8).", "8"),
+    ("ln(8)", r"$\ln 8$", "log(8)"),
+    ("x+abs(y)", r"$|y|+x$", "x+y"),
+    ("abs(x+abs(y))", r"$|x+|y||$", "abs(x+y)"),
+    ("3*exp(2)", r"$3e^2$", "3"),
+    ("asin(x)", r"$\arcsin(x)$", "acos(x)"),
+    ("2*pi*r", r"$2\pi r$", "2*r"),
+    ("30 sec", "30", "3"),
+]
+
+
+@pytest.mark.parametrize(("gold", "right", "wrong"), MATH_GOLDS)
+def test_math_reads_plain_names_of_functions(gold, right, wrong):
+    assert check_math(gold, gold) == check_math(gold, right) == 1.0
+    assert check_math(gold, wrong) == 0.0
+    assert check_math(wrong, gold) == 0.0
+
+
+def check_math(gold, text):
+    return verdict("math", gold, text).score
+
+
+@pytest.mark.parametrize("gold", ["3*gamma(5)", "log2(8)", "sqrt2", "3*exp(2", "sqrt(2"])
+def test_math_takes_no_number_out_of_a_call_that_it_cannot_read(gold):
+    assert verdict("math", gold, "3").score is None
+    assert verdict("math", "3", gold).score == verdict("math", "2", gold).score == verdict("math", "5", gold).score == 0.0
+
+
+def test_only_whole_plain_names_become_latex():
+    assert as_latex("asin(x) + sqrt(abs(y))*pi") == r"\arcsin(x) + \sqrt{\left|y\right|}*\pi"
+    for text in (r"\sin(x)", "using(x)", "pixel", "log2(8)", "30 sec", "sqrt(2"):
+        assert as_latex(text) == text
 
 
 def test_math_is_not_parsable_without_an_expression():
@@ -248,6 +331,26 @@ def test_the_answer_behind_the_last_marker_is_the_final_one():
 def test_numbers_know_where_they_stand():
     text = "from 1,000 to 2 3/4"
     assert [text[number.start : number.end] for number in find_numbers(text)] == ["1,000", "2 3/4"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (Fraction(10) ** 4995, "1e4995"),
+        (-(Fraction(10) ** 100_000) * 3 / 2, "-1.5e100000"),
+        (1 / Fraction(10) ** 999, "1e-999"),
+        (Fraction(10) ** 5000 / 3, "3.3333333333333333e4999"),
+        (Fraction(10) ** 399, "1" + "0" * 399),
+    ],
+)
+def test_numbers_too_long_to_read_are_written_in_e_notation(value, text):
+    assert write_number(value) == text
+
+
+def test_a_written_number_is_read_back():
+    for text in ("1e999", "12.5", "-1e-300", "7/3", "1.25e450"):
+        (number,) = find_numbers(text)
+        assert find_numbers(str(number))[0].value == number.value
 
 
 def test_check_gold_says_why_an_answer_cannot_be_read():

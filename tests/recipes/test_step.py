@@ -1,0 +1,80 @@
+"""One step of practice: what reaches the learner is what the settings say."""
+
+from dataclasses import replace
+
+import pytest
+
+from etude.engine.completion import Completion
+from etude.explore.attempts import Attempt, Group
+from etude.feedback.verdict import Verdict
+from etude.learn.learner import Learner
+from etude.learn.losses import POLICY_LOSSES
+from etude.recipes.settings import Learning
+from etude.recipes.step import learn_from
+from etude.tasks.task import Task
+
+
+class Recorder:
+    """A learner that keeps what it is given."""
+
+    def __init__(self):
+        self.updates = []
+
+    def update(self, examples, size):
+        self.updates.append((examples, size))
+        return {"updates": float(len(self.updates))}
+
+    def with_reference(self, examples):
+        return [replace(example, reference_logprobs=(0.0,) * len(example.completion)) for example in examples]
+
+
+def attempt(task: int, token: int) -> Attempt:
+    return Attempt.of((1, task), Completion((token, 0), (-0.5, -0.5), "", "stop", key=0, policy_version=0))
+
+
+GROUPS = [Group(Task(str(task)), (attempt(task, 5), attempt(task, 6))) for task in range(10, 14)]
+VERDICTS = [[Verdict(1.0), Verdict(0.0)], [Verdict(0.0)] * 2, [Verdict(1.0), Verdict(0.0)], [Verdict(1.0)] * 2]
+"""Groups 10 and 12 have signal."""
+
+
+def prompts(examples) -> set[int]:
+    return {example.prompt[-1] for example in examples}
+
+
+@pytest.mark.parametrize("anchor", [0.0, 1e-12])
+def test_dropping_groups_without_signal_moves_none_to_another_part(anchor):
+    learner = Recorder()
+    learn_from(learner, GROUPS, VERDICTS, Learning(updates_per_epoch=2, epochs=2, anchor=anchor))
+    with_signal = [{p for p in prompts(examples) if p in (10, 12)} for examples, _ in learner.updates]
+    assert with_signal == [{10, 12}, set()] * 2
+    assert [(size.sequences, size.tokens) for _, size in learner.updates] == [(4, 8)] * 4  # as sampled: half of 8 attempts, of 16 tokens
+
+
+def test_metrics_are_those_of_the_last_update():
+    assert learn_from(Recorder(), GROUPS, VERDICTS, Learning(epochs=3))["updates"] == 3.0
+
+
+def test_settings_reach_the_learner(small, tmp_path, monkeypatch):
+    seen = []
+    real = Learner.update
+
+    def spy(self, examples, size=None):
+        seen.append((self, examples))
+        return real(self, examples, size)
+
+    monkeypatch.setattr(Learner, "update", spy)
+    learn = {"loss": "sequence", "credit": "standardised", "aggregation": "sequence", "clip_low": 0.11, "clip_high": 0.31, "anchor": 0.07}
+    overrides = {f"learn.{name}": value for name, value in learn.items()}
+    small(tmp_path / "run", overrides | {"explore.sampling.temperature": 0.7, "steps": 2, "learn.optimiser.decay_steps": 9})
+    learner, examples = next((learner, examples) for learner, examples in reversed(seen) if any(e.policy for e in examples))
+    policy, imitate, anchor = learner.streams
+    assert policy.loss.func is POLICY_LOSSES["sequence"]
+    assert policy.loss.keywords == {"clip_low": 0.11, "clip_high": 0.31}
+    assert (policy.aggregation, policy.constant_tokens, imitate.name, anchor.coefficient) == ("sequence", 4, "imitate", 0.07)
+    assert (learner.temperature, learner.optimiser.decay_steps) == (0.7, 9)
+    prompt = next(example.prompt for example in examples if example.policy)
+    of_one_prompt = [example.policy[0] for example in examples if example.policy and example.prompt == prompt]
+    assert sum(of_one_prompt) == pytest.approx(0, abs=1e-6)
+    assert sum(weight**2 for weight in of_one_prompt) / (len(of_one_prompt) - 1) == pytest.approx(1, rel=1e-3)  # divided by the deviation
+    warm = seen[0][0]
+    assert (warm.temperature, [stream.name for stream in warm.streams]) == (1.0, ["imitate"])
