@@ -49,9 +49,9 @@ def load_checkpoint(path: Path, model: Any, learner: Learner | None = None) -> d
         if adapters:
             _load(model, adapters)
         else:
-            weights = sorted(path.glob("model*.safetensors")) or [path / "model.safetensors"]
-            tensors = {name: value for file in weights for name, value in load_file(file).items()}
-            _load(model, tensors if tensors.keys() <= model.state_dict().keys() else _renamed(path, model))
+            files = sorted(path.glob("model*.safetensors")) or [path / "model.safetensors"]
+            weights = {name: value for file in files for name, value in load_file(file).items()}
+            _load(model, weights if weights.keys() <= model.state_dict().keys() else _renamed(path, model))
         if learner is not None:
             learner.load({key[2:]: value for key, value in tensors.items() if key.startswith("o.")})
     except (SafetensorError, FileNotFoundError, RuntimeError, KeyError) as error:
