@@ -9,6 +9,8 @@ from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from etude.evaluation.report.tables import num_samples
+
 _WIDTH = 200
 """Columns that a table may take: it takes what it needs, about 90, in a pipe or a narrow terminal too."""
 
@@ -111,7 +113,7 @@ def _exceptions(row: Mapping[str, Any]) -> str:
 def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """The results of every suite, and its trivial rules below them."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    k = next(filter(None, map(_num_samples, rows)), None) or "k"
+    k = next(filter(None, map(num_samples, rows)), None) or "k"
     for name in ("suite", "model", "n", "accuracy (95 %)", "sampled", f"maj@{k}", f"pass@{k}", "parsable"):
         table.add_column(name, justify="left" if name in ("suite", "model") else "right", no_wrap=True)
     for row in rows:
@@ -147,9 +149,5 @@ def _share(row: Mapping[str, Any], name: str) -> str:
 
 def _of_samples(row: Mapping[str, Any]) -> str:
     """The accuracies that several samples of a task have: a right one among them, and the answer of most of them."""
-    k = _num_samples(row)
+    k = num_samples(row)
     return f"{_share(row, f'majority_at_{k}')} majority@{k}, {_share(row, f'pass_at_{k}')} pass@{k}" if k else "-"
-
-
-def _num_samples(row: Mapping[str, Any]) -> int | None:
-    return next((int(name[8:]) for name in row if name.startswith("pass_at_") and name[8:].isdigit()), None)
