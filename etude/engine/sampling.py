@@ -6,7 +6,7 @@ best one (Nguyen et al. 2024, arXiv 2407.01082), then renormalised. The log-prob
 log-prob. Temperature 0 is greedy: the log-prob is then the model's own at temperature 1, since a point mass says nothing.
 Identity: temperature 1, top_p 1, top_k 0, min_p 0 is the model's distribution.
 
-Shapes: B rows, V vocabulary.
+Shapes: B rows of logits, N draws, V vocabulary, K blocks of W tokens.
 """
 
 from dataclasses import dataclass
@@ -50,16 +50,20 @@ class Sampling:
 GREEDY = Sampling(temperature=0.0)
 
 
-def sample(logits_BV: torch.Tensor, sampling: Sampling, uniform_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens and behaviour log-probs for each row; `uniform_B` in [0, 1) decides the draw (unused when greedy)."""
+def sample(
+    logits_BV: torch.Tensor, sampling: Sampling, uniform_N: torch.Tensor, row_N: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens and behaviour log-probs of N draws; `uniform_N` in [0, 1) decides a draw (unused when greedy), `row_N` names its row of
+    logits: any number of draws from each, one from each in order unless given.
+    """
     logits_BV = logits_BV.float()
+    row_N = torch.arange(len(logits_BV), device=logits_BV.device) if row_N is None else row_N
     if sampling.is_greedy:
-        tokens_B = logits_BV.argmax(-1)
+        tokens_N = logits_BV.argmax(-1)[row_N]
     else:
         logits_BV = restrict(logits_BV / sampling.temperature, sampling)
-        tokens_B = inverse_cdf(logits_BV.softmax(-1), uniform_B)
-    chosen_B = logits_BV.gather(-1, tokens_B[:, None]).squeeze(-1)
-    return tokens_B, chosen_B - logits_BV.logsumexp(-1)
+        tokens_N = inverse_cdf(logits_BV.softmax(-1), uniform_N, row_N)
+    return tokens_N, logits_BV[row_N, tokens_N] - logits_BV.logsumexp(-1)[row_N]
 
 
 def restrict(logits_BV: torch.Tensor, sampling: Sampling) -> torch.Tensor:
@@ -78,16 +82,17 @@ def restrict(logits_BV: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     return logits_BV
 
 
-def inverse_cdf(probs_BV: torch.Tensor, uniform_B: torch.Tensor) -> torch.Tensor:
-    """The token at which the cumulated probability passes `uniform_B`: first its block, then its place in the block."""
+def inverse_cdf(probs_BV: torch.Tensor, uniform_N: torch.Tensor, row_N: torch.Tensor) -> torch.Tensor:
+    """The token of row `row_N` at which the cumulated probability passes `uniform_N`: first its block, then its place in the block."""
     rows, vocabulary = probs_BV.shape
     padding = -vocabulary % _BLOCK
-    blocks_BNK = torch.nn.functional.pad(probs_BV, (0, padding)).view(rows, -1, _BLOCK)
-    cumulated_BN = blocks_BNK.sum(-1, dtype=torch.float64).cumsum(-1)
-    target_B1 = uniform_B.to(cumulated_BN)[:, None] * cumulated_BN[:, -1:]
-    block_B1 = torch.searchsorted(cumulated_BN, target_B1, right=True).clamp(max=cumulated_BN.shape[-1] - 1)
-    before_B1 = cumulated_BN.gather(-1, block_B1) - blocks_BNK.sum(-1, dtype=torch.float64).gather(-1, block_B1)
-    inside_BK = blocks_BNK[torch.arange(rows), block_B1.squeeze(-1)].double()
-    place_B1 = torch.searchsorted(inside_BK.cumsum(-1), (target_B1 - before_B1).clamp(min=0), right=True)
-    last_B1 = _BLOCK - 1 - (inside_BK > 0).flip(-1).int().argmax(-1, keepdim=True)  # rounding never picks an impossible token
-    return (block_B1 * _BLOCK + torch.minimum(place_B1, last_B1)).squeeze(-1)
+    blocks_BKW = torch.nn.functional.pad(probs_BV, (0, padding)).view(rows, -1, _BLOCK)
+    mass_BK = blocks_BKW.sum(-1, dtype=torch.float64)
+    cumulated_NK = mass_BK.cumsum(-1)[row_N]
+    target_N1 = uniform_N.to(cumulated_NK)[:, None] * cumulated_NK[:, -1:]
+    block_N1 = torch.searchsorted(cumulated_NK, target_N1, right=True).clamp(max=cumulated_NK.shape[-1] - 1)
+    before_N1 = cumulated_NK.gather(-1, block_N1) - mass_BK[row_N].gather(-1, block_N1)
+    inside_NW = blocks_BKW[row_N, block_N1.squeeze(-1)].double()
+    place_N1 = torch.searchsorted(inside_NW.cumsum(-1), (target_N1 - before_N1).clamp(min=0), right=True)
+    last_N1 = _BLOCK - 1 - (inside_NW > 0).flip(-1).int().argmax(-1, keepdim=True)  # rounding never picks an impossible token
+    return (block_N1 * _BLOCK + torch.minimum(place_N1, last_N1)).squeeze(-1)

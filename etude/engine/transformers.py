@@ -1,7 +1,8 @@
 """The default engine: any decoder-only transformers model that takes a cache, on a CPU or a GPU.
 
 A prompt is computed once however many samples it gets: `open` prefills distinct prompts in left-padded batches of like length, `extend`
-copies their cache rows and decodes all samples as one batch, from which finished rows leave. Random numbers are keyed per attempt and
+decodes all samples as one batch. Samples that have drawn the same tokens so far share a row, which forks where they part; finished rows
+leave. Random numbers are keyed per attempt and
 position (`etude.randomness`), so an attempt does not depend on what is sampled beside it; in float32 exactly up to rounding of the matrix
 products, in bfloat16 another batch shape can flip a token.
 
@@ -28,7 +29,7 @@ from etude.heads import head_on
 from etude.randomness import seed_for, uniforms
 
 _COMPACT_BELOW = 0.75
-"""Finished rows leave the batch when fewer than this share of the rows are still going."""
+"""Finished rows leave the batch when fewer than this share of the rows are still going (and whenever a row forks)."""
 
 
 @dataclass
@@ -117,10 +118,11 @@ class TransformersEngine:
         batches = {id(prefix.cached.batch) for prefix in prefixes}
         if len(batches) > 1 or any(prefix.cached.batch is None for prefix in prefixes):
             prefixes = self._reopen(prefixes)
-        rows = torch.tensor([prefix.cached.row for prefix in prefixes], device=self._device)
+        distinct, row_N = np.unique([prefix.cached.row for prefix in prefixes], return_inverse=True)
+        rows = torch.from_numpy(distinct).to(self._device)
         source: _OpenBatch = prefixes[0].cached.batch
         decoding = _Decoding(self, prefixes, until, sampling, np.array(keys, dtype=np.uint64))
-        decoding.run(select_rows(source.cache, rows, n), source.mask_BT[rows], source.logits_BV[rows], n)
+        decoding.run(select_rows(source.cache, rows, n), source.mask_BT[rows], source.logits_BV[rows], row_N, n)
         return decoding.results()
 
     def release(self, prefixes: Sequence[Prefix]) -> None:
@@ -235,21 +237,29 @@ class _Decoding:
         self.finish: list[Finish | None] = [None] * len(prefixes)
         self.own_before_B = np.array([len(prefix.own_logprobs) for prefix in prefixes])
 
-    def run(self, cache: Cache, mask_BT: torch.Tensor, logits_BV: torch.Tensor, n: int) -> None:
-        rows = np.arange(len(self.prefixes))  # which result each row of the batch belongs to
+    def run(self, cache: Cache, mask_BT: torch.Tensor, logits_BV: torch.Tensor, row_N: np.ndarray, n: int) -> None:
+        """`row_N`: the row of the batch that each of the N completions continues; completions with the same tokens so far share one."""
+        going_N = np.arange(len(self.prefixes))  # which completions are still going
         for step in range(n):
-            uniform_B = torch.from_numpy(uniforms(self.keys_B[rows], self.own_before_B[rows] + step)).to(logits_BV.device)
-            tokens_B, logprobs_B = sample(logits_BV, self.sampling, uniform_B)
-            self._record(rows, tokens_B.tolist(), logprobs_B.tolist())
-            going = np.array([self.finish[row] is None for row in rows])
-            if step == n - 1 or not going.any():
+            device = logits_BV.device
+            uniform_N = torch.from_numpy(uniforms(self.keys_B[going_N], self.own_before_B[going_N] + step)).to(device)
+            tokens_N, logprobs_N = sample(logits_BV, self.sampling, uniform_N, torch.from_numpy(row_N).to(device))
+            drawn_N = tokens_N.cpu().numpy()
+            self._record(going_N, drawn_N.tolist(), logprobs_N.tolist())
+            is_going_N = np.array([self.finish[completion] is None for completion in going_N])
+            if step == n - 1 or not is_going_N.any():
                 return
-            if going.mean() < _COMPACT_BELOW:
-                kept = torch.from_numpy(np.flatnonzero(going)).to(tokens_B.device)
-                cache = select_rows(cache, kept, n - step)
-                mask_BT, tokens_B, rows = mask_BT[kept], tokens_B[kept], rows[going]
+            going_N, row_N, drawn_N = going_N[is_going_N], row_N[is_going_N], drawn_N[is_going_N]
+            branches, branch_N = np.unique(np.stack([row_N, drawn_N], axis=1), axis=0, return_inverse=True)
+            parents, next_tokens = branches[:, 0], branches[:, 1]
+            if len(np.unique(parents)) < len(parents) or len(parents) < _COMPACT_BELOW * len(mask_BT):
+                kept = torch.from_numpy(parents).to(device)
+                cache, mask_BT, row_N = select_rows(cache, kept, n - step), mask_BT[kept], branch_N
+            else:  # every row goes on as at most one; those that are over take any token along
+                next_tokens = np.zeros(len(mask_BT), dtype=drawn_N.dtype)
+                next_tokens[row_N] = drawn_N
             mask_BT = torch.nn.functional.pad(mask_BT, (0, 1), value=1)
-            logits_BV = self.engine._forward(tokens_B[:, None], mask_BT, cache)
+            logits_BV = self.engine._forward(torch.from_numpy(next_tokens).to(device)[:, None], mask_BT, cache)
 
     def results(self) -> list[Prefix]:
         return [

@@ -1,62 +1,59 @@
-"""Examples → rows for the model: the prompt of a group once, its completions behind it.
+"""Examples → rows for the model, what they have in common computed once.
 
-A packed row is [prompt, completion 1, completion 2, ...]. Every completion attends to the prompt and to itself, and its positions go on
-from the prompt's, so its log-probs are those of the plain row [prompt, completion]; a group of G completions costs P + G·C instead of
-G·(P + C) tokens. Models whose layers need a plain causal row (sliding windows, state-space layers) get plain rows: same numbers, more
-tokens.
+A packed row holds the tree of its examples: sorted sequences (prompt, then completion), each adding only the tokens that follow what it
+shares with the one before. A token attends to its ancestors and has the position that it has in its plain row, so its log-probs are those
+of the plain row [prompt, completion]. A group's prompt is computed once, and so is the beginning that several of its attempts share, and a
+whole attempt that was drawn twice; gradients add up where paths meet. Models whose layers need a plain causal row (sliding windows,
+state-space layers) get plain rows: same numbers, more tokens.
 
-Shapes: B rows, T row length, N completion tokens of a micro-batch, flat.
+Shapes: B rows, T row length, M distinct pairs of a predicting position and a completion token, N completion tokens of a micro-batch, flat.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from transformers import PreTrainedConfig
 
 from etude.learn.example import Example
 
-_PADDING_SEGMENT = -1
+_ROW_TOKENS = 768
+"""Length that packed rows are filled to: longer ones share more, and pay for attention over what they mask out."""
 
 
 @dataclass
 class MicroBatch:
-    """Rows, and where their completion tokens are."""
+    """Rows, and where their completion tokens are predicted."""
 
     tokens_BT: torch.Tensor
     positions_BT: torch.Tensor
-    segments_BT: torch.Tensor
-    """0 for prompt tokens, 1, 2, ... for the completions of a row, -1 for padding."""
+    ends_BT: torch.Tensor
+    """Where the positions that may attend to a token end: it is seen from itself up to there (a tree in preorder). 0 for padding."""
     is_packed: bool
-    sources_N: torch.Tensor
-    """Flat index (row·T + position) of the position that predicts each completion token."""
-    targets_N: torch.Tensor
-    """Ids of the completion tokens."""
+    sources_M: torch.Tensor
+    """Flat index (row·T + position) of a position that predicts."""
+    targets_M: torch.Tensor
+    """Id of the completion token that it predicts."""
+    pair_N: torch.Tensor
+    """Which of the M pairs each completion token is."""
     example_N: torch.Tensor
-    """Which example (place in the list that was packed) each completion token belongs to."""
+    """Which example (place in the list that was packed) each completion token belongs to; an example's tokens stand together, in order."""
 
     def attention_mask(self) -> torch.Tensor:
         """Boolean [B, 1, T, T] (True: may attend) for packed rows, [B, T] of 0/1 for plain ones."""
         if not self.is_packed:
-            return (self.segments_BT >= 0).long()
-        query_BT1, key_B1T = self.segments_BT[:, :, None], self.segments_BT[:, None, :]
-        is_earlier_TT = torch.ones(self.tokens_BT.shape[1], self.tokens_BT.shape[1], dtype=torch.bool, device=query_BT1.device).tril()
-        allowed_BTT = is_earlier_TT & ((key_B1T == 0) | (key_B1T == query_BT1))
-        return allowed_BTT[:, None]
+            return (self.ends_BT > 0).long()
+        place_T = torch.arange(self.tokens_BT.shape[1], device=self.tokens_BT.device)
+        query_T1, key_1T = place_T[:, None], place_T[None, :]
+        is_seen_BTT = (key_1T < query_T1) & (query_T1 < self.ends_BT[:, None, :])
+        return (is_seen_BTT | (key_1T == query_T1))[:, None]
 
     def to(self, device: torch.device) -> "MicroBatch":
-        return MicroBatch(
-            tokens_BT=self.tokens_BT.to(device),
-            positions_BT=self.positions_BT.to(device),
-            segments_BT=self.segments_BT.to(device),
-            is_packed=self.is_packed,
-            sources_N=self.sources_N.to(device),
-            targets_N=self.targets_N.to(device),
-            example_N=self.example_N.to(device),
-        )
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return MicroBatch(**{name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in values.items()})
 
 
-def can_share_prompts(config: PreTrainedConfig) -> bool:
+def can_share_prefixes(config: PreTrainedConfig) -> bool:
     """Whether every layer is full attention that honours a mask, so that packed rows give the plain rows' numbers."""
     text = config.get_text_config()
     kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
@@ -67,61 +64,109 @@ def can_share_prompts(config: PreTrainedConfig) -> bool:
     return kinds == {"full_attention"} and windows is None and not is_recurrent and not biased and takes_mask
 
 
-def pack(examples: Sequence[Example], *, batch_tokens: int, shares_prompts: bool, pad: int = 0) -> Iterator[MicroBatch]:
+def pack(examples: Sequence[Example], *, batch_tokens: int, shares_prefixes: bool, pad: int = 0) -> Iterator[MicroBatch]:
     """Micro-batches of at most `batch_tokens` positions (padding counted; a single longer row stands alone), longest rows first."""
-    rows: list[_Row] = []
-    by_prompt: dict[tuple[int, ...], _Row] = {}
-    for index, example in enumerate(examples):
-        row = by_prompt.get(example.prompt) if shares_prompts else None
-        if row is None or row.length + len(example.completion) > batch_tokens:
-            row = _Row(example.prompt)
-            by_prompt[example.prompt] = row
-            rows.append(row)
-        row.members.append((index, example.completion))
-        row.length += len(example.completion)
-    rows.sort(key=lambda row: -row.length)
+    rows = _plain_rows(examples) if not shares_prefixes else _packed_rows(examples, batch_tokens)
+    rows.sort(key=lambda row: -len(row.tokens))
     while rows:
-        count = max(1, batch_tokens // rows[0].length)
-        yield _micro_batch(rows[:count], shares_prompts, pad)
+        count = max(1, batch_tokens // len(rows[0].tokens))
+        yield _micro_batch(rows[:count], shares_prefixes, pad)
         rows = rows[count:]
 
 
+def _plain_rows(examples: Sequence[Example]) -> list["_Row"]:
+    return [_Row().add(index, example) for index, example in enumerate(examples)]
+
+
+def _packed_rows(examples: Sequence[Example], batch_tokens: int) -> list["_Row"]:
+    """As few rows as `_ROW_TOKENS` allows (or four times the longest example), and as even as they can be, so that little is padded."""
+    order = sorted(range(len(examples)), key=lambda i: (*examples[i].prompt, *examples[i].completion))
+    longest = max((len(e.prompt) + len(e.completion) for e in examples), default=0)
+    width = min(batch_tokens, max(_ROW_TOKENS, 4 * longest))
+    rows = _fill(examples, order, width)
+    low = 0
+    while low < width - 1:
+        middle = (low + width) // 2
+        narrower = _fill(examples, order, middle)
+        if len(narrower) > len(rows):
+            low = middle
+        else:
+            rows, width = narrower, middle
+    return rows
+
+
+def _fill(examples: Sequence[Example], order: Sequence[int], width: int) -> list["_Row"]:
+    rows: list[_Row] = []
+    for index in order:
+        if not rows or rows[-1].length_with(examples[index]) > width:
+            rows.append(_Row())
+        rows[-1].add(index, examples[index])
+    return rows
+
+
 class _Row:
-    def __init__(self, prompt: tuple[int, ...]) -> None:
-        self.prompt = prompt
-        self.members: list[tuple[int, tuple[int, ...]]] = []
-        self.length = len(prompt)
+    """A tree of sequences in preorder. A sequence's last token predicts nothing, so it has no place in the row."""
+
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+        self.positions: list[int] = []
+        self.ends: list[int] = []
+        self.path: list[int] = []
+        """Places of the tokens of the sequence that was added last."""
+        self.pairs: dict[tuple[int, int], int] = {}
+        """Each distinct (predicting place, target) and its number."""
+        self.pair_N: list[int] = []
+        self.example_N: list[int] = []
+
+    def length_with(self, example: Example) -> int:
+        """How long the row would be with another example, which must not sort before the last one."""
+        inputs = _inputs(example)
+        return len(self.tokens) + len(inputs) - self._num_shared(inputs)
+
+    def add(self, index: int, example: Example) -> "_Row":
+        inputs = _inputs(example)
+        shared = self._num_shared(inputs)
+        del self.path[shared:]
+        for position in range(shared, len(inputs)):
+            self.path.append(len(self.tokens))
+            self.tokens.append(inputs[position])
+            self.positions.append(position)
+            self.ends.append(0)
+        for place in self.path:
+            self.ends[place] = len(self.tokens)
+        for source, target in zip(self.path[len(example.prompt) - 1 :], example.completion, strict=True):
+            self.pair_N.append(self.pairs.setdefault((source, target), len(self.pairs)))
+            self.example_N.append(index)
+        return self
+
+    def _num_shared(self, inputs: Sequence[int]) -> int:
+        own = (self.tokens[place] for place in self.path)
+        return next((i for i, (mine, other) in enumerate(zip(own, inputs, strict=False)) if mine != other), min(len(self.path), len(inputs)))
+
+
+def _inputs(example: Example) -> tuple[int, ...]:
+    return (*example.prompt, *example.completion[:-1])
 
 
 def _micro_batch(rows: Sequence[_Row], is_packed: bool, pad: int) -> MicroBatch:
-    width = max(row.length for row in rows)
-    tokens: list[list[int]] = []
-    positions: list[list[int]] = []
-    segments: list[list[int]] = []
-    sources: list[int] = []
-    targets: list[int] = []
-    owners: list[int] = []
-    for number, row in enumerate(rows):
-        start = number * width
-        line, places, marks = list(row.prompt), list(range(len(row.prompt))), [0] * len(row.prompt)
-        for segment, (index, completion) in enumerate(row.members, start=1):
-            first = start + len(line)
-            sources += [start + len(row.prompt) - 1, *range(first, first + len(completion) - 1)]
-            targets += completion
-            owners += [index] * len(completion)
-            line += completion
-            places += range(len(row.prompt), len(row.prompt) + len(completion))
-            marks += [segment] * len(completion)
-        missing = width - len(line)
-        tokens.append(line + [pad] * missing)
-        positions.append(places + [0] * missing)
-        segments.append(marks + [_PADDING_SEGMENT] * missing)
+    width = max(len(row.tokens) for row in rows)
+
+    def padded(name: str, filler: int) -> torch.Tensor:
+        return torch.tensor([getattr(row, name) + [filler] * (width - len(row.tokens)) for row in rows])
+
+    pairs = [(number * width + place, target) for number, row in enumerate(rows) for place, target in row.pairs]
+    pair_N: list[int] = []
+    first = 0
+    for row in rows:
+        pair_N += [first + pair for pair in row.pair_N]
+        first += len(row.pairs)
     return MicroBatch(
-        tokens_BT=torch.tensor(tokens),
-        positions_BT=torch.tensor(positions),
-        segments_BT=torch.tensor(segments),
+        tokens_BT=padded("tokens", pad),
+        positions_BT=padded("positions", 0),
+        ends_BT=padded("ends", 0),
         is_packed=is_packed,
-        sources_N=torch.tensor(sources),
-        targets_N=torch.tensor(targets),
-        example_N=torch.tensor(owners),
+        sources_M=torch.tensor([source for source, _ in pairs]),
+        targets_M=torch.tensor([target for _, target in pairs]),
+        pair_N=torch.tensor(pair_N),
+        example_N=torch.tensor([index for row in rows for index in row.example_N]),
     )

@@ -19,7 +19,7 @@ import torch
 
 from etude.adapters import adapters_off, has_adapters
 from etude.errors import UserError
-from etude.learn.batches import MicroBatch, can_share_prompts, pack
+from etude.learn.batches import MicroBatch, can_share_prefixes, pack
 from etude.learn.example import Example
 from etude.learn.logprobs import Outputs, token_logprobs
 from etude.learn.losses.tokens import Aggregation, Tokens, shares
@@ -94,8 +94,8 @@ class Learner:
     """Precision of the matrix products; weights and optimizer are float32."""
     batch_tokens: int = 2048
     """Positions in a micro-batch: what bounds memory."""
-    shares_prompts: bool | None = None
-    """Whether a group's prompt is computed once; None decides by the architecture."""
+    shares_prefixes: bool | None = None
+    """Whether what examples begin with in common is computed once; None decides by the architecture."""
     temperature: float = 1.0
     """Temperature that own tokens were sampled at; 1 for demonstrations."""
     reference: Any = None
@@ -104,8 +104,8 @@ class Learner:
 
     def __post_init__(self) -> None:
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        if self.shares_prompts is None:
-            self.shares_prompts = can_share_prompts(self.model.config)
+        if self.shares_prefixes is None:
+            self.shares_prefixes = can_share_prefixes(self.model.config)
         self.device = self.parameters[0].device
         self._adam = torch.optim.AdamW(
             self.parameters,
@@ -122,10 +122,10 @@ class Learner:
         size = size or BatchSize.of(examples)
         self.model.eval()
         metrics = _Means()
-        for batch in pack(examples, batch_tokens=self.batch_tokens, shares_prompts=bool(self.shares_prompts)):
+        for batch in pack(examples, batch_tokens=self.batch_tokens, shares_prefixes=bool(self.shares_prefixes)):
             batch = batch.to(self.device)
             outputs = token_logprobs(self.model, batch, self.dtype, self.temperature)
-            metrics.add({"entropy": outputs.entropy_N.mean()}, len(batch.targets_N))
+            metrics.add({"entropy": outputs.entropy_N.mean()}, len(batch.example_N))
             self._backward(outputs, batch, examples, size, metrics)
         return metrics.result() | self._step()
 
@@ -136,7 +136,7 @@ class Learner:
         model = self.reference if reference and self.reference is not None else self.model
         model.eval()
         with adapters_off(model) if reference and self.reference is None else nullcontext():
-            for batch in pack(examples, batch_tokens=self.batch_tokens, shares_prompts=bool(self.shares_prompts)):
+            for batch in pack(examples, batch_tokens=self.batch_tokens, shares_prefixes=bool(self.shares_prefixes)):
                 outputs = token_logprobs(model, batch.to(self.device), self.dtype, self.temperature)
                 for example, value in zip(batch.example_N.tolist(), outputs.logprobs_N.tolist(), strict=True):
                     found[example].append(value)
@@ -207,7 +207,7 @@ def _stream_tokens(stream: Stream, batch: MicroBatch, examples: Sequence[Example
         raise ValueError("an example of the anchor stream needs reference_logprobs: see Learner.with_reference")
     lengths = [len(examples[i].completion) for i in members]
     per_sequence = shares(lengths, stream.aggregation, constant_tokens=stream.constant_tokens, sequences=size.sequences, tokens=size.tokens)
-    device = batch.targets_N.device
+    device = batch.example_N.device
     chosen = torch.isin(batch.example_N, torch.tensor(members, device=device, dtype=torch.long)).nonzero().flatten()
 
     def flat(name: str) -> torch.Tensor:

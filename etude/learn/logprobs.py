@@ -1,6 +1,6 @@
-"""Log-probs and entropy of completion tokens under a model, with the LM head run on completion positions only.
+"""Log-probs and entropy of completion tokens under a model, with the LM head run on predicting positions only.
 
-Shapes: N completion tokens, V vocabulary.
+Shapes: N completion tokens, M distinct pairs of a predicting position and a token, V vocabulary.
 """
 
 from collections.abc import Iterator
@@ -33,17 +33,17 @@ def token_logprobs(model: Any, batch: MicroBatch, dtype: torch.dtype = torch.flo
     """
     device = batch.tokens_BT.device
     with (
-        head_on(model, batch.sources_N),
+        head_on(model, batch.sources_M),
         torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16),
     ):
-        logits_NV = model(
+        logits_MV = model(
             input_ids=batch.tokens_BT,
             attention_mask=batch.attention_mask(),
             position_ids=batch.positions_BT,
             use_cache=False,
         ).logits
-    logprobs_N, entropy_N = _ChosenLogProbs.apply(logits_NV, batch.targets_N, temperature)
-    return Outputs(logprobs_N, entropy_N)
+    logprobs_M, entropy_M = _ChosenLogProbs.apply(logits_MV, batch.targets_M, temperature)
+    return Outputs(logprobs_M[batch.pair_N], entropy_M[batch.pair_N])
 
 
 class _ChosenLogProbs(torch.autograd.Function):

@@ -39,13 +39,23 @@ def test_the_two_level_search_equals_a_plain_cumulated_sum():
     probs_BV /= probs_BV.sum(-1, keepdim=True)
     uniform_B = torch.rand(200, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     plain_B = (probs_BV.cumsum(-1) <= uniform_B[:, None]).sum(-1)
-    assert inverse_cdf(probs_BV, uniform_B).tolist() == plain_B.tolist()
+    assert inverse_cdf(probs_BV, uniform_B, torch.arange(200)).tolist() == plain_B.tolist()
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(), Sampling(temperature=0.7, top_p=0.9, top_k=20)])
+def test_many_draws_from_a_row_equal_draws_from_copies_of_it(sampling):
+    logits_BV = torch.randn(5, 600, generator=torch.Generator().manual_seed(0)) * 3
+    row_N = torch.tensor([4, 0, 0, 2, 2, 2, 4])
+    uniform_N = torch.rand(7, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    found, expected = sample(logits_BV, sampling, uniform_N, row_N), sample(logits_BV[row_N], sampling, uniform_N)
+    assert found[0].tolist() == expected[0].tolist()
+    torch.testing.assert_close(found[1], expected[1])
 
 
 def test_block_borders_belong_to_the_block_behind_them():
     probs_BV = torch.zeros(4, 520, dtype=torch.float64)
     probs_BV[:, 255], probs_BV[:, 256], probs_BV[:, 519] = 0.25, 0.25, 0.5
-    assert inverse_cdf(probs_BV, torch.tensor([0.0, 0.25, 0.4999, 0.5], dtype=torch.float64)).tolist() == [255, 256, 256, 519]
+    assert inverse_cdf(probs_BV, torch.tensor([0.0, 0.25, 0.4999, 0.5], dtype=torch.float64), torch.arange(4)).tolist() == [255, 256, 256, 519]
 
 
 @pytest.mark.parametrize("vocabulary", [300, 512, 1000])
@@ -60,7 +70,7 @@ def test_an_impossible_token_is_never_drawn_even_at_the_borders_of_blocks(vocabu
     border_B = cumulated_BN[:, 0] / cumulated_BN[:, -1]
     below_one, two = torch.tensor([1 - 2.0**-53, 2.0], dtype=torch.float64)
     for uniform_B in (0 * border_B, below_one.expand(2000), border_B, border_B.nextafter(two), border_B.nextafter(-two)):
-        tokens_B = inverse_cdf(probs_BV, uniform_B.clamp(torch.zeros_like(two), below_one))
+        tokens_B = inverse_cdf(probs_BV, uniform_B.clamp(torch.zeros_like(two), below_one), torch.arange(2000))
         assert (probs_BV.gather(-1, tokens_B[:, None]) > 0).all()
 
 

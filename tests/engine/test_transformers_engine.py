@@ -82,6 +82,23 @@ def test_an_attempt_does_not_depend_on_what_is_sampled_beside_it(model_of, token
             assert single.logprobs == pytest.approx(together[i][j].logprobs, abs=1e-4)
 
 
+@pytest.mark.parametrize("family", [*FAMILIES, "lfm2"])
+def test_samples_share_a_row_until_they_part(model_of, tokenizer, family, monkeypatch):
+    rows = []
+    forward = TransformersEngine._forward
+    monkeypatch.setattr(
+        TransformersEngine, "_forward", lambda self, tokens_BT, *rest: rows.append(len(tokens_BT)) or forward(self, tokens_BT, *rest)
+    )
+    engine = TransformersEngine(model_of(family), tokenizer)
+    options = {"num_samples": 6, "max_new_tokens": 8, "sampling": Sampling(temperature=0.05), "keys": [list(range(6)), list(range(6, 12))]}
+    found = sampled(engine, PROMPTS[:2], **options)
+    needed = [len({(i, c.tokens[:n]) for i, row in enumerate(found) for c in row if len(c.tokens) > n}) for n in range(1, 8)]
+    assert rows[0] == 2 and rows[1] < 12
+    assert all(least <= count <= least / 0.75 for count, least in zip(rows[1:], needed, strict=False))
+    same = sampled(engine, PROMPTS[:1], **options | {"num_samples": 4, "keys": [[3] * 4]})
+    assert len({completion.tokens for completion in same[0]}) == 1 and rows[-7:] == [1] * 7
+
+
 def test_batch_tokens_bounds_the_positions_decoded_together(llama, tokenizer, monkeypatch):
     engine = TransformersEngine(llama, tokenizer, batch_tokens=120)
     widths, opened = [], engine.open

@@ -3,12 +3,27 @@ import torch
 from transformers import FalconConfig, LlamaConfig, MambaConfig, Qwen3Config
 
 from etude.heads import head_on
-from etude.learn.batches import can_share_prompts, pack
+from etude.learn.batches import can_share_prefixes, pack
 from etude.learn.example import Example, demonstration
 from etude.learn.logprobs import token_logprobs
 
 GROUPS = [(7, [3, 1, 8]), (2, [5]), (12, [2, 2, 2, 2, 9]), (1, [4, 6])]
 """Prompt length, completion lengths."""
+RELATED = [
+    demonstration(prompt, completion)
+    for prompt, completion in [
+        ([9, 8, 7], [5, 4, 30]),
+        ([9, 8, 7], [5, 4, 31]),
+        ([9, 8, 7], [5, 4]),
+        ([9, 8, 7], [5]),
+        ([9, 8, 7], [5, 4, 30]),
+        ([9, 8], [7, 5, 6]),
+        ([9, 8, 6], [5, 4, 30]),
+        ([4], [9, 8, 7]),
+        ([9, 8, 7], [6, 6, 6, 6]),
+    ]
+]
+"""Examples that part late, end early, come twice, continue another's prompt."""
 
 
 def random_examples(groups=GROUPS, seed=0):
@@ -31,7 +46,7 @@ def in_order(batches, values):
 
 def logprobs_and_gradients(model, examples, **options):
     """Log-probs of all completion tokens by example, and the gradient of a random combination of them for every parameter."""
-    batches = list(pack(examples, **{"batch_tokens": 10_000, "shares_prompts": True} | options))
+    batches = list(pack(examples, **{"batch_tokens": 10_000, "shares_prefixes": True} | options))
     logprobs = in_order(batches, [token_logprobs(model, batch).logprobs_N for batch in batches])
     weights = torch.randn(len(logprobs), generator=torch.Generator().manual_seed(1))
     model.zero_grad()
@@ -48,7 +63,7 @@ def assert_same(found, expected):
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gpt2"])
 def test_packed_rows_equal_plain_rows_in_value_and_gradient(model_of, family):
     model, examples = model_of(family), random_examples()
-    plain = logprobs_and_gradients(model, examples, shares_prompts=False)
+    plain = logprobs_and_gradients(model, examples, shares_prefixes=False)
     assert_same(logprobs_and_gradients(model, examples), plain)
     assert_same(logprobs_and_gradients(model, examples, batch_tokens=20), plain)
     assert_same(logprobs_and_gradients(model, examples, batch_tokens=1), plain)
@@ -56,13 +71,13 @@ def test_packed_rows_equal_plain_rows_in_value_and_gradient(model_of, family):
 
 def test_a_temperature_is_that_of_the_full_logits_in_value_and_gradient(model_of):
     model = model_of("llama").double()
-    (batch,) = pack(random_examples(), batch_tokens=10_000, shares_prompts=True)
+    (batch,) = pack(random_examples(), batch_tokens=10_000, shares_prefixes=True)
     outputs = token_logprobs(model, batch, torch.float64, temperature=0.6)
-    with head_on(model, batch.sources_N):
-        logits_NV = model(
+    with head_on(model, batch.sources_M):
+        logits_MV = model(
             input_ids=batch.tokens_BT, attention_mask=batch.attention_mask(), position_ids=batch.positions_BT, use_cache=False
         ).logits
-    expected_N = (logits_NV / 0.6).log_softmax(-1).gather(-1, batch.targets_N[:, None])[:, 0]
+    expected_N = (logits_MV / 0.6).log_softmax(-1).gather(-1, batch.targets_M[:, None])[:, 0][batch.pair_N]
     torch.testing.assert_close(outputs.logprobs_N, expected_N)
     weights = torch.linspace(-1, 1, len(expected_N), dtype=torch.float64)
     found, wanted = (torch.autograd.grad((weights * values).sum(), list(model.parameters())) for values in (outputs.logprobs_N, expected_N))
@@ -72,28 +87,28 @@ def test_a_temperature_is_that_of_the_full_logits_in_value_and_gradient(model_of
 
 def test_eager_attention_gets_plain_rows(model_of):
     model, examples = model_of("llama", attn_implementation="eager"), random_examples()
-    assert not can_share_prompts(model.config)
-    found = logprobs_and_gradients(model, examples, shares_prompts=False)
-    assert_same(found, logprobs_and_gradients(model_of("llama"), examples, shares_prompts=False))
+    assert not can_share_prefixes(model.config)
+    found = logprobs_and_gradients(model, examples, shares_prefixes=False)
+    assert_same(found, logprobs_and_gradients(model_of("llama"), examples, shares_prefixes=False))
 
 
 @pytest.mark.parametrize("family", ["mistral-window", "gemma3"])
 def test_plain_rows_equal_one_row_at_a_time_where_windows_slide(model_of, family):
     model, examples = model_of(family), random_examples()
-    together = logprobs_and_gradients(model, examples, shares_prompts=False)
-    assert_same(logprobs_and_gradients(model, examples, shares_prompts=False, batch_tokens=1), together)
+    together = logprobs_and_gradients(model, examples, shares_prefixes=False)
+    assert_same(logprobs_and_gradients(model, examples, shares_prefixes=False, batch_tokens=1), together)
 
 
-@pytest.mark.parametrize("shares_prompts", [True, False])
-def test_padding_has_no_effect(llama, shares_prompts):
+@pytest.mark.parametrize("shares_prefixes", [True, False])
+def test_padding_has_no_effect(llama, shares_prefixes):
     examples = random_examples()
-    zeros = logprobs_and_gradients(llama, examples, shares_prompts=shares_prompts, pad=0)
-    assert_same(logprobs_and_gradients(llama, examples, shares_prompts=shares_prompts, pad=77), zeros)
+    zeros = logprobs_and_gradients(llama, examples, shares_prefixes=shares_prefixes, pad=0)
+    assert_same(logprobs_and_gradients(llama, examples, shares_prefixes=shares_prefixes, pad=77), zeros)
 
 
 def test_log_probs_and_entropy_are_those_of_the_full_logits(llama):
     examples = random_examples()
-    (batch,) = pack(examples, batch_tokens=10_000, shares_prompts=True)
+    (batch,) = pack(examples, batch_tokens=10_000, shares_prefixes=True)
     outputs = token_logprobs(llama, batch)
     for index, example in enumerate(examples):
         logits_TV = llama(input_ids=torch.tensor([[*example.prompt, *example.completion]])).logits[0, len(example.prompt) - 1 : -1]
@@ -106,50 +121,74 @@ def test_log_probs_and_entropy_are_those_of_the_full_logits(llama):
 
 
 def test_a_packed_row_by_hand():
-    examples = [demonstration([10, 11], [20, 21]), demonstration([10, 11], [30]), demonstration([12], [40])]
-    (batch,) = pack(examples, batch_tokens=100, shares_prompts=True, pad=9)
-    assert batch.tokens_BT.tolist() == [[10, 11, 20, 21, 30], [12, 40, 9, 9, 9]]
-    assert batch.positions_BT.tolist() == [[0, 1, 2, 3, 2], [0, 1, 0, 0, 0]]
-    assert batch.segments_BT.tolist() == [[0, 0, 1, 1, 2], [0, 1, -1, -1, -1]]
-    assert (batch.sources_N.tolist(), batch.targets_N.tolist()) == ([1, 2, 1, 5], [20, 21, 30, 40])
-    assert batch.example_N.tolist() == [0, 0, 1, 2]
-    allowed = batch.attention_mask()[0, 0].int().tolist()
-    assert allowed == [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 0, 0, 1]]
+    examples = [demonstration([10, 11], [20, 21, 22]), demonstration([10, 11], [20, 30]), demonstration([10, 12], [40, 41])]
+    examples.append(examples[1])
+    (batch,) = pack(examples, batch_tokens=100, shares_prefixes=True)
+    assert batch.tokens_BT.tolist() == [[10, 11, 20, 21, 12, 40]]
+    assert batch.positions_BT.tolist() == [[0, 1, 2, 3, 1, 2]]
+    assert batch.ends_BT.tolist() == [[6, 4, 4, 4, 6, 6]]
+    assert (batch.sources_M.tolist(), batch.targets_M.tolist()) == ([1, 2, 3, 2, 4, 5], [20, 21, 22, 30, 40, 41])
+    assert batch.pair_N.tolist() == [0, 1, 2, 0, 3, 0, 3, 4, 5]
+    assert batch.example_N.tolist() == [0, 0, 0, 1, 1, 3, 3, 2, 2]
+    allowed = ["".join(map(str, row)) for row in batch.attention_mask()[0, 0].int().tolist()]
+    assert allowed == ["100000", "110000", "111000", "111100", "100010", "100011"]
+
+
+def test_packed_rows_are_even_and_their_padding_sees_itself_alone():
+    (batch,) = pack([demonstration([first] * 200, [4]) for first in range(10, 17)], batch_tokens=2048, shares_prefixes=True)
+    assert batch.tokens_BT.shape == (2, 800)  # 4 and 3 of the 7, where rows as full as they may be would also be two
+    mask = batch.attention_mask()[1, 0]
+    assert torch.equal(mask[600:], torch.eye(800, dtype=torch.bool)[600:]) and not mask[:600, 600:].any()
+    even = list(pack([demonstration([first] * 100, [4]) for first in range(10, 18)], batch_tokens=2048, shares_prefixes=True))
+    assert [batch.tokens_BT.shape for batch in even] == [(2, 400)]  # not 700 and 100
+
+
+@pytest.mark.parametrize("batch_tokens", [10_000, 12, 1])
+def test_a_tree_equals_plain_rows_in_value_and_gradient(model_of, batch_tokens):
+    model = model_of("llama").double()
+    plain = logprobs_and_gradients(model, RELATED, shares_prefixes=False)
+    assert_same(logprobs_and_gradients(model, RELATED, batch_tokens=batch_tokens), plain)
+
+
+def test_an_attempt_drawn_twice_costs_nothing_more():
+    examples = [demonstration([1, 2, 3], [4, 5, 6])] * 8
+    (batch,) = pack(examples, batch_tokens=100, shares_prefixes=True)
+    assert (batch.tokens_BT.shape, len(batch.sources_M), len(batch.example_N)) == ((1, 5), 3, 24)
 
 
 def test_a_plain_row_by_hand():
     examples = [demonstration([10, 11], [20, 21]), demonstration([10, 11], [30])]
-    (batch,) = pack(examples, batch_tokens=100, shares_prompts=False, pad=9)
-    assert batch.tokens_BT.tolist() == [[10, 11, 20, 21], [10, 11, 30, 9]]
-    assert batch.attention_mask().tolist() == [[1, 1, 1, 1], [1, 1, 1, 0]]
-    assert batch.sources_N.tolist() == [1, 2, 5]
+    (batch,) = pack(examples, batch_tokens=100, shares_prefixes=False, pad=9)
+    assert batch.tokens_BT.tolist() == [[10, 11, 20], [10, 11, 9]]
+    assert batch.attention_mask().tolist() == [[1, 1, 1], [1, 1, 0]]
+    assert batch.sources_M.tolist() == [1, 2, 4]
 
 
-@pytest.mark.parametrize("shares_prompts", [True, False])
+@pytest.mark.parametrize("shares_prefixes", [True, False])
 @pytest.mark.parametrize("batch_tokens", [1, 15, 40, 1000])
-def test_micro_batches_stay_within_their_tokens_and_lose_nothing(shares_prompts, batch_tokens):
+def test_micro_batches_stay_within_their_tokens_and_lose_nothing(shares_prefixes, batch_tokens):
     examples = random_examples()
-    batches = list(pack(examples, batch_tokens=batch_tokens, shares_prompts=shares_prompts))
+    batches = list(pack(examples, batch_tokens=batch_tokens, shares_prefixes=shares_prefixes))
     assert all(batch.tokens_BT.numel() <= batch_tokens or len(batch.tokens_BT) == 1 for batch in batches)
     assert sorted(i for batch in batches for i in batch.example_N.unique().tolist()) == list(range(len(examples)))
-    targets = in_order(batches, [batch.targets_N for batch in batches])
+    targets = in_order(batches, [batch.targets_M[batch.pair_N] for batch in batches])
     assert targets.tolist() == [token for example in examples for token in example.completion]
 
 
 def test_sharing_prompts_saves_tokens():
     examples = random_examples([(50, [10] * 8)])
-    counts = [sum(b.tokens_BT.numel() for b in pack(examples, batch_tokens=10_000, shares_prompts=s)) for s in (True, False)]
-    assert counts == [50 + 8 * 10, 8 * (50 + 10)]
+    counts = [sum(b.tokens_BT.numel() for b in pack(examples, batch_tokens=10_000, shares_prefixes=s)) for s in (True, False)]
+    assert counts == [50 + 8 * 9, 8 * (50 + 9)]
 
 
-def test_prompts_are_shared_only_where_every_layer_sees_everything(model_of):
-    assert can_share_prompts(model_of("llama").config) and can_share_prompts(model_of("qwen3").config)
-    assert can_share_prompts(LlamaConfig()) and can_share_prompts(Qwen3Config())
-    assert not can_share_prompts(model_of("mistral-window").config)
-    assert not can_share_prompts(model_of("gemma3").config)
-    assert not can_share_prompts(Qwen3Config(use_sliding_window=True, sliding_window=8, max_window_layers=1, num_hidden_layers=2))
-    assert not can_share_prompts(MambaConfig())
-    assert not can_share_prompts(FalconConfig(alibi=True))
+def test_prefixes_are_shared_only_where_every_layer_sees_everything(model_of):
+    assert can_share_prefixes(model_of("llama").config) and can_share_prefixes(model_of("qwen3").config)
+    assert can_share_prefixes(LlamaConfig()) and can_share_prefixes(Qwen3Config())
+    assert not can_share_prefixes(model_of("mistral-window").config)
+    assert not can_share_prefixes(model_of("gemma3").config)
+    assert not can_share_prefixes(Qwen3Config(use_sliding_window=True, sliding_window=8, max_window_layers=1, num_hidden_layers=2))
+    assert not can_share_prefixes(MambaConfig())
+    assert not can_share_prefixes(FalconConfig(alibi=True))
 
 
 def test_an_example_checks_its_lengths():

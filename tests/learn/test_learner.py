@@ -72,12 +72,12 @@ def test_cutting_into_micro_batches_changes_nothing(llama, loss, aggregation):
         cut, cut_metrics = gradients(llama, examples, streams, batch_tokens=batch_tokens)
         assert_close(cut, whole)
         assert cut_metrics == pytest.approx(metrics, rel=1e-4, abs=1e-6)
-    assert_close(gradients(llama, examples, streams, batch_tokens=10_000, shares_prompts=False)[0], whole)
+    assert_close(gradients(llama, examples, streams, batch_tokens=10_000, shares_prefixes=False)[0], whole)
 
 
 def test_updated_weights_do_not_depend_on_micro_batches(model_of):
     results = []
-    for options in ({"batch_tokens": 10_000}, {"batch_tokens": 1}, {"batch_tokens": 40, "shares_prompts": False}):
+    for options in ({"batch_tokens": 10_000}, {"batch_tokens": 1}, {"batch_tokens": 40, "shares_prefixes": False}):
         model = model_of("llama")
         learner = Learner(model, Optimiser(learning_rate=1e-3), [policy_stream(), ANCHOR], **options)
         examples = random_examples(model)
