@@ -10,10 +10,10 @@ import pytest
 from etude.evaluation.statistics import mean_interval, sign_flip_test
 from studies import quickstart
 from studies.arms import reduce_arms
+from studies.table import filled, markdown
 
-STUDIES = sorted(
-    path.stem for path in Path(quickstart.__file__).parent.glob("*.py") if path.stem not in ("__init__", "cells", "arms", "figure")
-)
+PARTS = ("__init__", "cells", "arms", "figure", "table")
+STUDIES = sorted(path.stem for path in Path(quickstart.__file__).parent.glob("*.py") if path.stem not in PARTS)
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -88,3 +88,17 @@ def test_a_control_is_compared_with_practice_on_the_same_items():
     rows = reduce_arms([cell("practice", 1, "a b", "00", "11"), cell("random_reward", 1, "a b", "00", "10")])
     control = next(row for row in rows if row["id"] == "random_reward")
     assert (control["gain"], control["practice_ahead"]) == (0.5, 0.5)
+
+
+def test_the_readme_shows_the_tables_as_the_studies_found_them():
+    text = (Path(quickstart.__file__).parents[1] / "README.md").read_text(encoding="utf8")
+    assert filled(text) == text, "run python -m studies.table"
+
+
+def test_a_table_has_a_line_for_each_row_and_leaves_open_what_a_row_lacks():
+    base = {"id": "base", "set": "a", "accuracy": 0.25, "accuracy_low": 0.2, "accuracy_high": 0.3}
+    row = {**base, "id": "random_reward", "gain": -0.01, "gain_low": -0.02, "gain_high": 0.0, "gain_p": 0.04, "training_seconds": 61.2}
+    lines = markdown([base, row]).splitlines()
+    assert lines[2] == "| base | 25.0 % [20.0 %, 30.0 %] |  |  |  |  |  |  |"
+    assert lines[3] == "| random reward | 25.0 % [20.0 %, 30.0 %] | -1.0 [-2.0, +0.0], p = 0.04 |  |  |  |  | 61 s |"
+    assert markdown([base, {**base, "set": "b"}]).splitlines()[3].startswith("| b | base | ")

@@ -10,7 +10,7 @@ Shapes: B rows, T row length, M distinct pairs of a predicting position and a co
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from transformers import PreTrainedConfig
@@ -50,7 +50,7 @@ class MicroBatch:
 
     def to(self, device: torch.device) -> "MicroBatch":
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return MicroBatch(**{name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in values.items()})
+        return replace(self, **{name: value.to(device) for name, value in values.items() if isinstance(value, torch.Tensor)})
 
 
 def can_share_prefixes(config: PreTrainedConfig) -> bool:
@@ -140,8 +140,9 @@ class _Row:
         return self
 
     def _num_shared(self, inputs: Sequence[int]) -> int:
-        own = (self.tokens[place] for place in self.path)
-        return next((i for i, (mine, other) in enumerate(zip(own, inputs, strict=False)) if mine != other), min(len(self.path), len(inputs)))
+        own = [self.tokens[place] for place in self.path]
+        pairs = zip(own, inputs, strict=False)
+        return next((i for i, (mine, other) in enumerate(pairs) if mine != other), min(len(own), len(inputs)))
 
 
 def _inputs(example: Example) -> tuple[int, ...]:

@@ -55,7 +55,8 @@ def test_many_draws_from_a_row_equal_draws_from_copies_of_it(sampling):
 def test_block_borders_belong_to_the_block_behind_them():
     probs_BV = torch.zeros(4, 520, dtype=torch.float64)
     probs_BV[:, 255], probs_BV[:, 256], probs_BV[:, 519] = 0.25, 0.25, 0.5
-    assert inverse_cdf(probs_BV, torch.tensor([0.0, 0.25, 0.4999, 0.5], dtype=torch.float64), torch.arange(4)).tolist() == [255, 256, 256, 519]
+    uniform_N = torch.tensor([0.0, 0.25, 0.4999, 0.5], dtype=torch.float64)
+    assert inverse_cdf(probs_BV, uniform_N, torch.arange(4)).tolist() == [255, 256, 256, 519]
 
 
 @pytest.mark.parametrize("vocabulary", [300, 512, 1000])

@@ -1,0 +1,61 @@
+"""The rows of a study as a Markdown table, and the README's copies of such tables.
+
+    python -m studies.table        put every study's table into README.md
+
+The README marks the place with `<!-- table: NAME -->` and `<!-- end -->` on lines of their own.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+_PLACE = re.compile(r"(?<=<!-- table: )(\w+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
+
+
+def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One line an arm and set: greedy accuracy with its interval, gain over the warm start, samples, what practice is ahead by, time."""
+    head = ["arm", "greedy", "gain over the warm start", "sampled", "majority@8", "pass@8", "practice ahead by", "training"]
+    if len({row["set"] for row in rows}) > 1:
+        head.insert(0, "set")
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for row in rows:
+        values = {"set": row["set"], "arm": row["id"].replace("_", " "), "greedy": _interval(row, "accuracy", _percent)}
+        if "gain" in row:
+            values["gain over the warm start"] = f"{_interval(row, 'gain', _points)}, p = {row['gain_p']:.1g}"
+        if "practice_ahead" in row:
+            values["practice ahead by"] = _interval(row, "practice_ahead", _points)
+        if "training_seconds" in row:
+            values["training"] = f"{row['training_seconds']:.0f} s"
+        values |= {"sampled": _percent(row.get("sampled_accuracy")), "majority@8": _percent(row.get("majority_at_8"))}
+        values["pass@8"] = _percent(row.get("pass_at_8"))
+        lines.append("| " + " | ".join(values.get(name, "") for name in head) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def filled(text: str) -> str:
+    """`text` with the table of every study that it has a place for."""
+    return _PLACE.sub(lambda found: found[1] + found[2] + _table_of(found[1]), text)
+
+
+def _table_of(study: str) -> str:
+    return markdown(json.loads((ROOT / "studies" / study / "result.json").read_text(encoding="utf8"))["rows"])
+
+
+def _interval(row: Mapping[str, Any], name: str, write: Any) -> str:
+    return f"{write(row[name])} [{write(row[name + '_low'])}, {write(row[name + '_high'])}]"
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f} %"
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:+.1f}"
+
+
+if __name__ == "__main__":
+    page = ROOT / "README.md"
+    page.write_text(filled(page.read_text(encoding="utf8")), encoding="utf8")
