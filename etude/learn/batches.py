@@ -10,7 +10,8 @@ Shapes: B rows, T row length, M distinct pairs of a predicting position and a co
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from transformers import PreTrainedConfig
@@ -49,8 +50,8 @@ class MicroBatch:
         return (is_seen_BTT | (key_1T == query_T1))[:, None]
 
     def to(self, device: torch.device) -> "MicroBatch":
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: value.to(device) for name, value in values.items() if isinstance(value, torch.Tensor)})
+        tensors: dict[str, Any] = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        return replace(self, **tensors)
 
 
 def can_share_prefixes(config: PreTrainedConfig) -> bool:
