@@ -8,23 +8,25 @@ longer_warm_start  more passes over the same demonstrations instead of practice,
 Arms of one seed share the measurements of the base model and of the warm start, which are the same by construction.
 
 Seeds may have items of their own (a family draws other ones) or answer the same ones (a file). Accuracy is the mean over items of the
-share of seeds that were right; intervals and tests are over items, so that three answers to one item do not count as three items.
+share of seeds that were right; intervals and tests are over items, so that three answers to one item do not count as three items. They say
+how sure these runs' numbers are; how much a run differs from another stands in `gain_each_seed`.
 """
 
 import json
 import shutil
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from etude.configuration import arguments_from, find_configuration, resolved
 from etude.evaluation.statistics import mean_interval, sign_flip_test, wilson_interval
 from etude.recipes.practice import practice_named
 from etude.recipes.settings import PracticeSettings, parse_practice
-from etude.runs import RunFolder, read_jsonl
+from etude.runs import RunFolder, differing, read_jsonl
 from etude.watching import Console
 from studies.cells import Cell, Options
 
@@ -57,21 +59,31 @@ class Arms:
         return parse_practice(find_configuration("practice", self.recipe), arguments_from(changes))
 
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
-        """One cell: a practice run under `out/runs`."""
+        """One cell: a practice run under `out/runs`, gone on with or only read where it is there already."""
         settings = self._settings(arm, seed)
         folder = chosen.out / "runs" / f"{arm}-{seed}"
+        for path, wanted in ((chosen.out / "runs" / f"practice-{seed}", self._settings("practice", seed)), (folder, settings)):
+            _check_run(path, resolved(wanted))
         if not folder.exists():
             _share(chosen.out / "runs" / f"practice-{seed}", folder, settings, shares_warm_start=arm != "longer_warm_start")
-        start = time.perf_counter()
         result = RunFolder(folder).read_json("result.json")
         if result is None:
             result = practice_named(settings, self.recipe, run=folder, data=chosen.data, resume=folder.exists(), watcher=Console())
-        seconds = time.perf_counter() - start
-        cell = _cell(folder, result, seconds)
+        cell = _cell(folder, result)
         for heavy in ("model", "checkpoints"):
             if arm != "practice" or heavy == "model":
                 shutil.rmtree(folder / heavy, ignore_errors=True)
         return cell
+
+
+def _check_run(folder: Path, settings: Mapping[str, Any]) -> None:
+    """A run of other settings is no cell of this table."""
+    kept = folder / "configuration.yaml"
+    names = differing(yaml.safe_load(kept.read_text()), settings) if kept.exists() else []
+    if names:
+        raise SystemExit(
+            f"{folder} was run with another {names[0]} than the study has now (and {len(names) - 1} more): remove it to run it again"
+        )
 
 
 def _share(source: Path, folder: Path, settings: PracticeSettings, *, shares_warm_start: bool) -> None:
@@ -92,8 +104,11 @@ def _share(source: Path, folder: Path, settings: PracticeSettings, *, shares_war
     partial.rename(folder)
 
 
-def _cell(folder: Path, result: Mapping[str, Any], seconds: float) -> Cell:
-    """What a run found: for each suite the items' keys, and for each model which of them it answered rightly, as 0s and 1s."""
+def _cell(folder: Path, result: Mapping[str, Any]) -> Cell:
+    """What a run found: for each suite the items' keys, and for each model which of them it answered rightly, as 0s and 1s.
+
+    Commit and hardware are those that the run began with.
+    """
     items, right = {}, {}
     for path in sorted((folder / "evaluation").glob("*.json")):
         suites = json.loads(path.read_text())["suites"]
@@ -102,8 +117,11 @@ def _cell(folder: Path, result: Mapping[str, Any], seconds: float) -> Cell:
     spent: Counter[str] = Counter()
     for row in read_jsonl(folder / "timings.jsonl"):
         spent[row["phase"]] += sum(value for name, value in row.items() if name.endswith("_seconds"))
+    facts = RunFolder(folder).read_json("environment.json")
+    where = [facts["processor"], f"{facts['threads']} threads", facts["gpu"] if facts["device"] != "cpu" else None, facts["precision"]]
     return {
-        "run_seconds": round(seconds, 1),
+        "commit": facts["commit"],
+        "hardware": ", ".join(filter(None, where)),
         "training_seconds": {phase: round(value, 1) for phase, value in spent.items()},
         "evaluation": result["evaluation"],
         "tasks": result["tasks"],
@@ -113,6 +131,11 @@ def _cell(folder: Path, result: Mapping[str, Any], seconds: float) -> Cell:
 
 
 # ---------------------------------------------------------------------- from cells to rows
+
+
+def all_there(rows: Sequence[Mapping[str, Any]], seeds: int) -> bool:
+    """Whether every arm has all its seeds."""
+    return all(max((row["seeds"] for row in rows if row["id"] == arm), default=0) >= seeds for arm in ARMS)
 
 
 def reduce_arms(cells: Sequence[Cell]) -> list[dict[str, Any]]:
@@ -128,14 +151,12 @@ def reduce_arms(cells: Sequence[Cell]) -> list[dict[str, Any]]:
 def _row(arm: str, suite: str, own: Sequence[Cell], practice: Mapping[int, Cell]) -> dict[str, Any]:
     model = "practice" if arm in ARMS else arm
     right = _right(own, model, suite)
-    n, answers = len(right), sum(len(bits) for bits in right.values())
+    n = len(right)
     row: dict[str, Any] = {"id": arm, "set": suite, "n": n, "seeds": len(own), "accuracy": sum(map(_share_of, right.values())) / n}
-    row["accuracy_low"], row["accuracy_high"] = (
-        wilson_interval(sum(map(sum, right.values())), n) if answers == n else mean_interval([_share_of(bits) for bits in right.values()])
-    )
+    row["accuracy_low"], row["accuracy_high"] = _interval(right)
     row["accuracy_each_seed"] = [round(_accuracy(cell, model, suite), 4) for cell in own]
     found = [row for cell in own for row in cell["evaluation"] if row["suite"] == suite and row["model"] == model]
-    for name in ("sampled_accuracy", "majority_at_8", "pass_at_8", "parsable", "baseline_constant"):
+    for name in ("sampled_accuracy", "majority_at_8", "pass_at_8", "pass_n", "parsable", "baseline_constant"):
         values = [r[name] for r in found if r.get(name) is not None]
         if values:
             row[name] = sum(values) / len(values)
@@ -150,6 +171,14 @@ def _row(arm: str, suite: str, own: Sequence[Cell], practice: Mapping[int, Cell]
             row |= _difference("practice_ahead", _right(paired, "practice", suite), _right(start, "practice", suite))
         row["training_seconds"] = round(sum(sum(cell["training_seconds"].values()) for cell in own) / len(own), 1)
     return row
+
+
+def _interval(right: Mapping[str, Sequence[int]]) -> tuple[float, float]:
+    """Of the accuracy, over items; where no item or every one was right, as if each had been answered once."""
+    shares = [_share_of(bits) for bits in right.values()]
+    if set(shares) <= {0.0, 1.0}:
+        return wilson_interval(round(sum(shares)), len(shares))
+    return mean_interval(shares)
 
 
 def _right(cells: Sequence[Cell], model: str, suite: str) -> dict[str, list[int]]:

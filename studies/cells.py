@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from etude.errors import UserError
-from etude.runs import differing, environment, write_atomically
+from etude.runs import differing, write_atomically
 from studies.figure import draw
 
 Cell = dict[str, Any]
@@ -41,7 +41,8 @@ class Table(Protocol):
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
         """Everything that decides what the cell finds."""
 
-    def run(self, arm: str, seed: int, chosen: Options) -> Cell: ...
+    def run(self, arm: str, seed: int, chosen: Options) -> Cell:
+        """What the cell finds, with the `commit` and `hardware` that it was found on."""
 
 
 def options(name: str, arms: Sequence[str], seeds: Sequence[int]) -> Options:
@@ -72,9 +73,7 @@ def compute(todo: Sequence[tuple[str, int]], table: Table, chosen: Options) -> l
             print(f"{chosen.hours} hours are over: call again to go on")
             break
         print(f"cell {arm}, seed {seed}", flush=True)
-        facts = environment()
-        about = {"id": arm, "seed": seed, "commit": facts["commit"], "hardware": _hardware(facts), "settings": table.settings(arm, seed)}
-        cells[path] = about | table.run(arm, seed, chosen)
+        cells[path] = {"id": arm, "seed": seed, "settings": table.settings(arm, seed)} | table.run(arm, seed, chosen)
         write_atomically(path, json.dumps(cells[path], indent=1) + "\n")
     return [cells[path] for path in sorted(cells)]
 
@@ -86,17 +85,15 @@ def _read(path: Path, table: Table) -> Cell:
     if names:
         raise SystemExit(
             f"{path} was computed with another {names[0]} than the study has now (and {len(names) - 1} more): "
-            "remove the cell to compute it again, or check out the commit that it names"
+            "remove the cell (and its run) to compute it again, or check out the commit that it names"
         )
     return cell
 
 
-def _hardware(facts: Mapping[str, Any]) -> str:
-    return f"{facts['processor']}, {facts['threads']} threads"
-
-
 def write_result(chosen: Options, claim: str, cells: Sequence[Cell], rows: Sequence[Mapping[str, Any]], verdict: str, because: str) -> Path:
     """Write `result.json` and its figure, and print the rows; `commit` and `hardware` are those of the cells."""
+    if not rows:
+        raise SystemExit("no cell is there yet, so there is no result to write")
     if verdict not in ("holds", "does not hold", "undecided"):
         raise UserError(f"verdict must be holds, does not hold or undecided, got {verdict!r}")
     result = {

@@ -9,7 +9,7 @@ Imitation of own right attempts is practice of another kind: its row stands besi
 Wall-clock of each arm's training stands in its row (`training_seconds`, warm start included).
 """
 
-from studies.arms import ARMS, Arms, reduce_arms
+from studies.arms import ARMS, Arms, all_there, reduce_arms
 from studies.cells import Options, compute, options, write_result
 
 CLAIM = (
@@ -22,7 +22,7 @@ LONGER_STEPS = 120
 
 def main(chosen: Options) -> None:
     recipe, longer, overrides = ("tiny", 60, {"steps": 20}) if chosen.is_tiny else ("quickstart", LONGER_STEPS, {})
-    seeds = SEEDS[:1] if chosen.is_tiny else SEEDS
+    seeds = chosen.seeds if chosen.is_tiny else SEEDS
     todo = [(arm, seed) for seed in seeds for arm in ARMS]
     cells = compute(todo, Arms(recipe, longer, overrides), chosen)
     rows = reduce_arms(cells)
@@ -33,7 +33,7 @@ def main(chosen: Options) -> None:
 def judge(rows: list[dict], seeds: int) -> tuple[str, str]:
     """The verdict on the claim, from the rows alone."""
     found = {row["id"]: row for row in rows}
-    if any(arm not in found or found[arm]["seeds"] < seeds for arm in ARMS):
+    if not all_there(rows, seeds):
         return "undecided", "not all cells are there"
     practice, random, longer = (found[arm] for arm in ("practice", "random_reward", "longer_warm_start"))
     said = [f"{arm} {100 * found[arm]['gain']:+.1f} points (p = {found[arm]['gain_p']:.1g})" for arm in ARMS]

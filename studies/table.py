@@ -16,8 +16,11 @@ _PLACE = re.compile(r"(?<=<!-- table: )(\w+)( -->\n).*?(?=<!-- end -->)", re.DOT
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One line an arm and set: greedy accuracy with its interval, gain over the warm start, samples, what practice is ahead by, time."""
-    head = ["arm", "greedy", "gain over the warm start", "sampled", "majority@8", "pass@8", "practice ahead by", "training"]
+    """One line an arm and set: greedy accuracy with its interval, gain over the warm start, samples, what practice is ahead by, time.
+
+    Below them what the numbers are counted on.
+    """
+    head = ["arm", "greedy", "gain over the warm start", "each seed", "sampled", "majority@8", "pass@8", "practice ahead by", "training"]
     if len({row["set"] for row in rows}) > 1:
         head.insert(0, "set")
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
@@ -25,6 +28,7 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         values = {"set": row["set"], "arm": row["id"].replace("_", " "), "greedy": _interval(row, "accuracy", _percent)}
         if "gain" in row:
             values["gain over the warm start"] = f"{_interval(row, 'gain', _points)}, p = {row['gain_p']:.1g}"
+            values["each seed"] = ", ".join(map(_points, row["gain_each_seed"]))
         if "practice_ahead" in row:
             values["practice ahead by"] = _interval(row, "practice_ahead", _points)
         if "training_seconds" in row:
@@ -32,7 +36,17 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         values |= {"sampled": _percent(row.get("sampled_accuracy")), "majority@8": _percent(row.get("majority_at_8"))}
         values["pass@8"] = _percent(row.get("pass_at_8"))
         lines.append("| " + " | ".join(values.get(name, "") for name in head) + " |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", _counted_on(rows), ""])
+
+
+def _counted_on(rows: Sequence[Mapping[str, Any]]) -> str:
+    items = ", ".join(f"{row['n']:,} items of {row['set']}" for row in rows if row["id"] == rows[0]["id"])
+    sampled = next((row["pass_n"] for row in rows if "pass_n" in row), 0)
+    seeds = max(row["seeds"] for row in rows)
+    return (
+        f"Greedy: {items}, {seeds} seeds; sampled, majority@8 and pass@8: the first {sampled:.0f} of each seed. "
+        "Intervals (95 %) and p are over items, of these runs; how runs differ stands under each seed."
+    )
 
 
 def filled(text: str) -> str:

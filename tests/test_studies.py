@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from etude.evaluation.statistics import mean_interval, sign_flip_test
-from studies import quickstart
+from studies import quickstart, word_problems
 from studies.arms import reduce_arms
 from studies.table import filled, markdown
 
@@ -26,6 +26,7 @@ def test_a_study_runs_in_its_tiny_form_and_skips_cells_that_are_there(name, tmp_
     assert all(row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"] for row in result["rows"])
     figure = (tmp_path / "figure.svg").read_text()
     assert all(row["id"].replace("_", " ") in figure for row in result["rows"])
+    assert "bfloat16" in result["hardware"] or "float32" in result["hardware"]
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "cell practice" in first.stdout and "cell" not in again.stdout
     cell_path = next((tmp_path / "cells").glob("practice-*.json"))
@@ -34,6 +35,11 @@ def test_a_study_runs_in_its_tiny_form_and_skips_cells_that_are_there(name, tmp_
     cell_path.write_text(json.dumps({**cell, "settings": {**cell["settings"], "steps": 21}}))
     refused = subprocess.run(command, capture_output=True, text=True, check=False)
     assert refused.returncode != 0 and "another steps than the study has now" in refused.stderr and "Traceback" not in refused.stderr
+    cell_path.unlink()
+    kept = tmp_path / "runs" / cell_path.stem / "configuration.yaml"
+    kept.write_text(kept.read_text().replace("steps: 20", "steps: 21"))
+    stale = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert stale.returncode != 0 and "was run with another" in stale.stderr and "Traceback" not in stale.stderr and not cell_path.exists()
 
 
 def arm(name: str, gain: float, least: float, p_value: float, seeds: int = 3) -> dict:
@@ -59,6 +65,26 @@ def test_the_quickstart_claim_holds_only_where_every_part_of_it_does():
     assert verdict(good, {**arm("imitation", 0.3, 0.3, 1e-9), "practice_ahead_low": -0.2}) == "holds"
     assert verdict(arm("practice", 0.16, 0.11, 1e-9, seeds=2)) == "undecided"
     assert quickstart.judge([good, *controls[:2]], 3)[0] == "undecided"
+
+
+def test_the_word_problems_claim_needs_both_sets_and_all_controls():
+    def rows(practice: dict, **control: float) -> list[dict]:
+        controls = [{**arm(name, 0.0, 0.0, 0.9), **control} for name in ("random_reward", "imitation", "longer_warm_start")]
+        found = [{"id": "warm_start", "seeds": 3, "accuracy": 0.2}, {**practice, "accuracy": 0.2 + practice["gain"], "n": 100}, *controls]
+        return [{**row, "set": name} for row in found for name in ("test", "harder")]
+
+    good, weak = arm("practice", 0.06, 0.05, 1e-4), arm("practice", 0.06, 0.05, 0.02)
+    verdict, because = word_problems.judge(rows(good), 3)
+    assert verdict == "holds" and because.count("1.25 times reached") == 2
+    assert word_problems.judge(rows(arm("practice", 0.04, 0.03, 1e-4)), 3)[1].count("1.25 times missed") == 2
+    assert word_problems.judge(rows(weak), 3)[0] == "does not hold"
+    assert word_problems.judge([row for row in rows(good) if row["set"] == "test"] + [r for r in rows(weak) if r["set"] == "harder"], 3)[
+        0
+    ] == ("does not hold")
+    assert word_problems.judge(rows(arm("practice", -0.06, -0.07, 1e-4)), 3)[0] == "does not hold"
+    assert word_problems.judge(rows(good, practice_ahead_low=-0.01), 3)[0] == "does not hold"
+    assert word_problems.judge([row for row in rows(good) if row["id"] != "imitation"], 3)[0] == "undecided"
+    assert word_problems.judge(rows(good), 4)[0] == "undecided"
 
 
 def cell(arm: str, seed: int, items: str, before: str, after: str) -> dict:
@@ -91,14 +117,29 @@ def test_a_control_is_compared_with_practice_on_the_same_items():
 
 
 def test_the_readme_shows_the_tables_as_the_studies_found_them():
-    text = (Path(quickstart.__file__).parents[1] / "README.md").read_text(encoding="utf8")
+    root = Path(quickstart.__file__).parents[1]
+    text = (root / "README.md").read_text(encoding="utf8")
     assert filled(text) == text, "run python -m studies.table"
+    for path in (root / "studies").glob("*/result.json"):
+        assert f"<!-- table: {path.parent.name} -->" in text
+
+
+def test_a_table_is_put_where_its_place_is_marked_and_nowhere_else(tmp_path, monkeypatch):
+    row = {"id": "base", "set": "a", "accuracy": 0.25, "accuracy_low": 0.2, "accuracy_high": 0.3, "n": 5, "seeds": 1}
+    (tmp_path / "studies" / "mine").mkdir(parents=True)
+    (tmp_path / "studies" / "mine" / "result.json").write_text(json.dumps({"rows": [row]}))
+    monkeypatch.setattr("studies.table.ROOT", tmp_path)
+    page = "before\n<!-- table: mine -->\n| old |\n<!-- end -->\nafter\n"
+    assert filled(page) == f"before\n<!-- table: mine -->\n{markdown([row])}<!-- end -->\nafter\n"
+    assert filled(filled(page)) == filled(page)
 
 
 def test_a_table_has_a_line_for_each_row_and_leaves_open_what_a_row_lacks():
-    base = {"id": "base", "set": "a", "accuracy": 0.25, "accuracy_low": 0.2, "accuracy_high": 0.3}
-    row = {**base, "id": "random_reward", "gain": -0.01, "gain_low": -0.02, "gain_high": 0.0, "gain_p": 0.04, "training_seconds": 61.2}
+    base = {"id": "base", "set": "a", "accuracy": 0.25, "accuracy_low": 0.2, "accuracy_high": 0.3, "n": 1000, "seeds": 1, "pass_n": 200}
+    gain = {"gain": -0.01, "gain_low": -0.02, "gain_high": 0.0, "gain_p": 0.04, "gain_each_seed": [-0.01]}
+    row = {**base, "id": "random_reward", "training_seconds": 61.2, **gain}
     lines = markdown([base, row]).splitlines()
-    assert lines[2] == "| base | 25.0 % [20.0 %, 30.0 %] |  |  |  |  |  |  |"
-    assert lines[3] == "| random reward | 25.0 % [20.0 %, 30.0 %] | -1.0 [-2.0, +0.0], p = 0.04 |  |  |  |  | 61 s |"
+    assert lines[2] == "| base | 25.0 % [20.0 %, 30.0 %] |  |  |  |  |  |  |  |"
+    assert lines[3] == "| random reward | 25.0 % [20.0 %, 30.0 %] | -1.0 [-2.0, +0.0], p = 0.04 | -1.0 |  |  |  |  | 61 s |"
+    assert lines[5].startswith("Greedy: 1,000 items of a, 1 seeds; sampled, majority@8 and pass@8: the first 200 of each seed.")
     assert markdown([base, {**base, "set": "b"}]).splitlines()[3].startswith("| b | base | ")
