@@ -1,4 +1,4 @@
-"""etude: language models get better by practising, and run cheaply once they have.
+"""etude: language models get better by practising.
 
 The names below are the public API. They load on first use, so that `etude --help` and the verifiers' child processes never wait for torch.
 """

@@ -128,6 +128,9 @@ def _report(arguments: list[str]) -> None:
 def _models(arguments: list[str]) -> None:
     from etude import models
 
+    if _wants_help(arguments):
+        print("etude models [list | fetch NAME | convert MODEL FOLDER]\n\nfetch says what it installs, convert writes a folder.")
+        return
     match arguments:
         case [] | ["list"]:
             for name, note, state in models.available():

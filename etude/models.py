@@ -247,8 +247,11 @@ def _is_intact(folder: Path) -> bool:
     manifest = folder / "manifest.json"
     if not manifest.exists():
         return False
-    checksums = json.loads(manifest.read_text())["sha256"]
-    intact = all((folder / name).exists() and _sha256(folder / name) == value for name, value in checksums.items())
+    try:
+        checksums = json.loads(manifest.read_text())["sha256"]
+        intact = all((folder / name).exists() and _sha256(folder / name) == value for name, value in checksums.items())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        intact = False
     if not intact:
         log.warning("%s is damaged (checksum differs): converting again", folder)
     return intact

@@ -48,7 +48,7 @@ class RunFolder:
         if resume:
             if not kept.exists():
                 raise UserError(f"--resume: {path} holds no run; start one without --resume")
-            _check_same(yaml.safe_load(kept.read_text()), configuration, path)
+            _check_same(_read_configuration(kept), configuration, path)
             if (run.read_json("result.json") or {}).get("status") == "finished":
                 raise UserError(f"--resume: the run in {path} is finished; see {path / 'report.html'}")
             return run
@@ -76,7 +76,10 @@ class RunFolder:
     def read_json(self, name: str) -> Any:
         """The value of a JSON file, or None where there is none."""
         path = self.path / name
-        return json.loads(path.read_text()) if path.exists() else None
+        try:
+            return json.loads(path.read_text(encoding="utf8")) if path.exists() else None
+        except ValueError as error:
+            raise UserError(f"{path} is damaged ({error}): remove it and resume, which makes it anew, or start another run") from error
 
     def append(self, name: str, row: Mapping[str, Any]) -> None:
         """Add a line to a JSONL file."""
@@ -212,6 +215,16 @@ def differing(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """Dotted names of the settings in which two configurations differ."""
     before, after = dotted(kept), dotted(wanted)
     return sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
+
+
+def _read_configuration(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf8"))
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({str(error).splitlines()[0]}): start another run") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} is damaged (it holds no settings): start another run")
+    return values
 
 
 def _check_same(kept: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:

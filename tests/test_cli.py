@@ -22,6 +22,8 @@ def here(tmp_path, monkeypatch) -> Path:
     Path("test.jsonl").write_text(json.dumps({"question": "What is 1 + 2?", "answer": "3"}) + "\n")
     Path("broken.jsonl").write_text(json.dumps(ROW) + '\n{"question": \n')
     Path("unread.jsonl").write_text(json.dumps(ROW) + '\n{"question": "What is 2 + 3?", "answer": "five"}\n')
+    Path("faulty.py").write_text("def rows(:")
+    monkeypatch.syspath_prepend(tmp_path)
     for name, text in {
         "unknown.yaml": "tasks: {path: good.jsonl}\nexplore: {num_sample: 4}\n",
         "type.yaml": "tasks: {path: good.jsonl}\nsteps: many\n",
@@ -66,6 +68,12 @@ MISTAKES = {
     "practice tiny --tasks.path unread.jsonl --tasks.verifier numeric --evaluation.path test.jsonl": "unread.jsonl:2: the numeric",
     "practice tiny --tasks.path good.jsonl --evaluation.path good.jsonl": "every training item stands in the evaluation too",
     f"{TINY} --explore.max_new_tokens 300": "max_new_tokens 300 leaves no room for a prompt: the model has 256 positions",
+    f"{TINY} --learn.optimiser.decay_steps 5": "learn.optimiser.decay_steps is 5, but the run may make ",
+    f"{TINY} --learn.optimiser.betas [1.0,0.95]": "betas must lie in [0, 1), got [1.0, 0.95]",
+    f"{TINY} --machine.device mps": "machine.device 'mps' can't be used: random numbers are drawn in float64",
+    "practice tiny --tasks.function faulty:rows": "module 'faulty' cannot be imported: SyntaxError: ",
+    "practice tiny --tasks.question {answer:{width}}": "question '{answer:{width}}' cannot be filled in: KeyError: 'width'",
+    "evaluate tiny-random --evaluation.path good.jsonl --max_new_tokens 0": "max_new_tokens must be at least 1, got 0",
     "evaluate": "evaluate needs a model",
     "evaluate tiny-random": "there is nothing to measure",
     "evaluate tiny-random --evaluation.path none.jsonl": "path 'none.jsonl' is not a file",

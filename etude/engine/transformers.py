@@ -191,8 +191,8 @@ class TransformersEngine:
             policy_version=prefix.policy_version,
         )
 
-    def _decode(self, tokens: Sequence[int]) -> str:
-        text = self.tokenizer.decode(list(tokens), skip_special_tokens=True)
+    def _decode(self, tokens: Sequence[int], *, shows_special: bool = False) -> str:
+        text = self.tokenizer.decode(list(tokens), skip_special_tokens=not shows_special)
         assert isinstance(text, str)
         return text
 
@@ -288,8 +288,8 @@ class _Decoding:
         longest = max(len(string.encode()) for string in self.until.strings)  # a token may be a single byte
         before = self.prefixes[row].own_tokens  # a stop string may have begun there
         own_tokens = [*before[max(0, len(before) - longest + 1) :], *self.tokens[row]]
-        tail = self.engine._decode(own_tokens[-(longest + 4) :])
-        return any(string in tail for string in self.until.strings)
+        tails = [self.engine._decode(own_tokens[-(longest + 4) :], shows_special=shows) for shows in (False, True)]
+        return any(string in tail for string in self.until.strings for tail in tails)
 
 
 def _working_copy(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:

@@ -48,6 +48,8 @@ class Optimiser:
         for name in ("warmup_steps", "decay_steps", "weight_decay"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} must be 0 (off) or more, got {getattr(self, name)}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise UserError(f"betas must lie in [0, 1), got {list(self.betas)}")
         if self.max_gradient_norm <= 0:
             raise UserError(f"max_gradient_norm must be positive, got {self.max_gradient_norm}")
 

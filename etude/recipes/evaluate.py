@@ -13,7 +13,7 @@ from etude.feedback.outcome import OutcomeFeedback
 from etude.models import describe, load_model
 from etude.recipes.asking import as_asked, only_asking, remembered
 from etude.recipes.machine import decide, engine_at, room_tokens
-from etude.recipes.materials import check_golds, load_suites, render_suites
+from etude.recipes.materials import check_golds, load_suites, render_suites, train_size
 from etude.recipes.settings import Evaluation, Machine, parse_practice
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.watching import Quiet, Watcher
@@ -30,7 +30,7 @@ class EvaluateSettings:
     """A practice configuration (name or YAML) whose tasks, evaluation and way of asking are taken over."""
     evaluation: Evaluation = field(default_factory=Evaluation)
     verifier: str | None = None
-    """Who says what is right, where the files do not: exact, numeric, choice, math or file.py:function."""
+    """Who says what is right, whatever the items say: exact, numeric, choice, math or file.py:function."""
     columns: dict[str, str] = field(default_factory=dict)
     """Our names (question, answer, ...) to the files' columns."""
     system: str | None = None
@@ -40,6 +40,10 @@ class EvaluateSettings:
     seed: int = 0
     timeout_seconds: float = 5.0
     machine: Machine = field(default_factory=Machine)
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise UserError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
 
 
 def parse_evaluate(model: str, overrides: Sequence[str]) -> EvaluateSettings:
@@ -102,8 +106,10 @@ def _suites(settings: EvaluateSettings, data: Path | None) -> tuple[dict[str, An
             raise UserError("there is nothing to measure: set --evaluation.path to one or more files, or --recipe to a configuration")
         source = TaskSource(path=settings.evaluation.path, columns=settings.columns, verifier=settings.verifier)
         return load_suites(settings.evaluation, source, "", settings.seed, data, settings.system), []
-    tasks = parse_practice(find_configuration("practice", settings.recipe), []).tasks
-    tasks = replace(tasks, columns=settings.columns, verifier=settings.verifier)
+    recipe = parse_practice(find_configuration("practice", settings.recipe), [])
+    tasks = replace(recipe.tasks, columns=settings.columns, verifier=settings.verifier)
     suites = load_suites(settings.evaluation, tasks, Path(settings.recipe).stem, settings.seed, data, settings.system)
-    train = load_tasks(tasks, split="train", n=500 if tasks.family or tasks.function else None, seed=settings.seed, data=data)
+    size = train_size(recipe)
+    n = min(size, 500) if size and (tasks.family or tasks.function) else size
+    train = load_tasks(tasks, split="train", n=n, seed=settings.seed, data=data)
     return suites, train

@@ -37,8 +37,9 @@ class GenerateSettings:
     machine: Machine = field(default_factory=Machine)
 
     def __post_init__(self) -> None:
-        if self.num_samples < 1:
-            raise UserError(f"num_samples must be at least 1, got {self.num_samples}")
+        for name in ("num_samples", "max_new_tokens"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.num_samples > 1 and self.sampling.is_greedy:
             raise UserError(f"num_samples is {self.num_samples}, but at temperature 0 all answers are equal: set sampling.temperature")
 
@@ -82,16 +83,15 @@ def prompts_from(settings: GenerateSettings, standard_input: TextIO) -> list[str
         raise UserError("--prompt and --file exclude each other: give one")
     if settings.prompt is not None:
         return [settings.prompt]
-    if settings.file is None:
-        return [line.strip() for line in standard_input if line.strip()]
-    path = Path(settings.file)
-    if not path.is_file():
+    path = Path(settings.file or "")
+    if settings.file is not None and not path.is_file():
         raise UserError(f"--file {path}: no such file")
     try:
-        text = path.read_text(encoding="utf8")
+        text = standard_input.read() if settings.file is None else path.read_text(encoding="utf8")
     except UnicodeDecodeError as error:
-        raise UserError(f"--file {path}: not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8") from error
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+        named = "standard input" if settings.file is None else f"--file {path}"
+        raise UserError(f"{named}: not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8") from error
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]  # JSON may hold other line breaks
     return [_prompt(path, number, line) for number, line in lines]
 
 

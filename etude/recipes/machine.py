@@ -1,5 +1,6 @@
 """Where numbers are computed: the device, the precision of matrix products, and an engine there."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,14 +25,17 @@ class Place:
         return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
 
 
-def decide(machine: Machine, precision: str | None = None) -> Place:
-    """What `auto` means here; `precision` is what an earlier probe decided, which a resumed run goes on with."""
-    device = best_device() if machine.device == "auto" else machine.device
+def decide(machine: Machine, before: Mapping[str, Any] | None = None) -> Place:
+    """What `auto` means here; `before` holds the `device` and `precision` decided earlier, which a resumed run goes on with."""
+    before = before or {}
+    device = before.get("device") or best_device() if machine.device == "auto" else machine.device
+    if device.startswith("mps"):
+        raise UserError(f"machine.device {device!r} can't be used: random numbers are drawn in float64, which MPS lacks; use cpu or cuda")
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"machine.device {device!r} can't be used here: {str(error).splitlines()[0]}") from error
-    precision = precision or machine.precision
+    precision = before.get("precision") or machine.precision
     if precision == "auto":
         precision = "bfloat16" if half_precision_pays(device) else "float32"
     return Place(device, precision)

@@ -33,7 +33,7 @@ class Materials:
 def gather(settings: PracticeSettings, name: str, data: Path | None) -> Materials:
     """Load everything; training items that stand in a suite are left out and counted."""
     suites = load_suites(settings.evaluation, settings.tasks, name, settings.seed, data, settings.system)
-    train = load_tasks(settings.tasks, split="train", n=_train_size(settings), seed=settings.seed, data=data)
+    train = load_tasks(settings.tasks, split="train", n=train_size(settings), seed=settings.seed, data=data)
     demonstrations = _demonstrations(settings, train, data)
     measured = [task for tasks in suites.values() for task in tasks]
     train, shared_train = _without(with_system(train, settings.system), measured)
@@ -122,7 +122,8 @@ def _system_prompt(task: Task, system: str) -> tuple[Any, ...]:
     return messages if messages[0]["role"] == "system" else ({"role": "system", "content": system}, *messages)
 
 
-def _train_size(settings: PracticeSettings) -> int | None:
+def train_size(settings: PracticeSettings) -> int | None:
+    """How many tasks are practised on; None: all that there are."""
     if settings.n is not None or not (settings.tasks.family or settings.tasks.function):
         return settings.n
     return max(1, settings.steps) * settings.explore.tasks_per_step
@@ -148,8 +149,10 @@ def _demonstrations(settings: PracticeSettings, train: Sequence[Task], data: Pat
 
 
 def _files_like(tasks: TaskSource | None, path: list[str]) -> TaskSource:
-    """Files whose rows are read as the source's own, where that is files too."""
-    return replace(tasks, path=path) if tasks is not None and tasks.path else TaskSource(path=path)
+    """Files whose rows are read as the source's own, where that is files too, and judged as they are anyway."""
+    if tasks is None or tasks.path:
+        return TaskSource(path=path) if tasks is None else replace(tasks, path=path)
+    return TaskSource(path=path, verifier=tasks.verifier)
 
 
 def _without(tasks: Sequence[Task], measured: Sequence[Task]) -> tuple[list[Task], int]:

@@ -7,6 +7,7 @@ checkpoint.
 """
 
 import copy
+import itertools
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -58,7 +59,7 @@ def practice(
     settings with plain values, `{"explore.num_samples": 4, "tasks.path": ["mine.jsonl"]}`. `run` is the run folder (default `runs/NAME`),
     `data` the folder of data sets.
 
-    >>> practice("quickstart", {"steps": 100}, run="runs/first")  # doctest: +SKIP
+    >>> practice("quickstart", {"steps": 40}, run="runs/first")  # doctest: +SKIP
     """
     name = "practice"
     if not isinstance(settings, PracticeSettings):
@@ -106,7 +107,7 @@ class _Practice:
         self.materials = gather(settings, self.name, self.data)
         measured = [task for tasks in self.materials.suites.values() for task in tasks]
         check_golds([*self.materials.train, *measured], self.outcome.judge)
-        self.place = decide(settings.machine, precision=(self.folder.read_json("environment.json") or {}).get("precision"))
+        self.place = decide(settings.machine, self.folder.read_json("environment.json") or {})
         model, self.tokenizer = load_model(settings.model, device=self.place.device)
         self.room_tokens = room_tokens(model, max(settings.explore.max_new_tokens, settings.evaluation.max_new_tokens or 0))
         self.prompts = render_prompts(self.tokenizer, self.materials.train, self.room_tokens)
@@ -144,8 +145,18 @@ class _Practice:
             suites = unchanged or [self._measure(model, suite, how) for suite in self.suites]
             page = {"model": model, "suites": suites, "feedback_counts": _counted(self.outcome.counts, counts)}
             self.folder.write_json(f"evaluation/{model}.json", page)
+        self._check_items(f"evaluation/{model}.json", page)
         self.watcher.measured(model, [suite["row"] for suite in page["suites"]])
         return page["suites"]
+
+    def _check_items(self, name: str, page: Mapping[str, Any]) -> None:
+        """A page that was read back is of the items that are measured now, or paired tests would compare different questions."""
+        for suite, found in itertools.zip_longest(self.suites, page["suites"]):
+            if suite is None or found is None or [task.key for task in suite.tasks] != [item["task"] for item in found["items"]]:
+                raise UserError(
+                    f"--resume: {self.folder.path / name} is of other evaluation items than there are now: "
+                    "resume with the data that the run began with, or start another run"
+                )
 
     def _measure(self, model: str, suite: Suite, how: Measurement) -> dict[str, Any]:
         self.watcher.measuring(model, suite.name, len(suite.tasks))
@@ -213,7 +224,7 @@ class _Practice:
         self.folder.write_attempts(step, attempt_rows(step, groups, verdicts, learn))
         tokens = sum(attempt.num_own_tokens for group in groups for attempt in group.attempts)
         seconds = dict(zip(("explore_seconds", "feedback_seconds", "learn_seconds"), map(_difference, clock, clock[1:]), strict=False))
-        self._log("practice", step, seen | metrics, seconds | {"tokens_per_second": tokens / (clock[1] - clock[0])})
+        self._log("practice", step, metrics | seen, seconds | {"tokens_per_second": tokens / (clock[1] - clock[0])})
 
     # ------------------------------------------------------------------ parts
 

@@ -33,7 +33,7 @@ class Machine:
     """Where and how numbers are computed."""
 
     device: str = "auto"
-    """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
+    """`auto`, `cpu`, `cuda`, `cuda:1`."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of matrix products; weights and optimizer stay float32. `auto` asks a quick probe whether bfloat16 is faster here."""
     decode_batch_tokens: int = 16384
@@ -191,9 +191,20 @@ class PracticeSettings:
                 f"learn.updates_per_epoch is {self.learn.updates_per_epoch}, but a step has only explore.tasks_per_step = "
                 f"{self.explore.tasks_per_step} groups to share out among the updates"
             )
+        updates = self.steps * self.learn.epochs * self.learn.updates_per_epoch
+        _learns_to_the_end("learn.optimiser", self.learn.optimiser, updates, "steps x learn.epochs x learn.updates_per_epoch")
+        _learns_to_the_end("warm_start.optimiser", self.warm_start.optimiser, self.warm_start.steps, "warm_start.steps")
         warm = self.warm_start
         if warm.steps and not (warm.n or warm.path or self.tasks.path or self.tasks.dataset):
             raise UserError(f"warm_start.steps is {warm.steps} but there are no demonstrations: set warm_start.n or warm_start.path")
+
+
+def _learns_to_the_end(name: str, optimiser: Optimiser, updates: int, named: str) -> None:
+    if 0 < optimiser.decay_steps < updates:
+        raise UserError(
+            f"{name}.decay_steps is {optimiser.decay_steps}, but the run may make {updates} updates ({named}), the last ones at rate 0: "
+            f"set it to 0 (a constant rate) or to {updates} or more"
+        )
 
 
 def parse_practice(path: Path, overrides: Sequence[str]) -> PracticeSettings:

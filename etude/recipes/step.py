@@ -24,21 +24,25 @@ def learn_from(learner: Learner, groups: Sequence[Group], verdicts: Sequence[Seq
     if learn.anchor > 0:
         examples = learner.with_reference(examples)
     attempts = [attempt for group in groups for attempt in group.attempts]
-    size = BatchSize(len(attempts), sum(attempt.num_own_tokens for attempt in attempts))
     metrics: dict[str, float] = {}
     prompts = list(dict.fromkeys(attempt.prompt for attempt in attempts))  # of all groups, so that dropping some moves none to another part
     for _ in range(learn.epochs):
         for part in range(learn.updates_per_epoch):
             chosen = set(prompts[part :: learn.updates_per_epoch])
-            share = BatchSize(max(1, size.sequences // learn.updates_per_epoch), max(1, size.tokens // learn.updates_per_epoch))
-            metrics = learner.update([example for example in examples if example.prompt in chosen], share) or metrics
+            own_tokens = [attempt.num_own_tokens for attempt in attempts if attempt.prompt in chosen]
+            size = BatchSize(len(own_tokens), sum(own_tokens))
+            metrics = learner.update([example for example in examples if example.prompt in chosen], size) or metrics
     return metrics
 
 
 def observed(groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]]) -> dict[str, Any]:
-    """What exploration and feedback showed, before any update."""
+    """What exploration and feedback showed, before any update.
+
+    `entropy` is minus the mean log-prob of what was sampled, in nats a token, over all attempts: an unbiased estimate of the policy's.
+    """
     attempts = [attempt for group in groups for attempt in group.attempts]
     scores = [[verdict.score for verdict in row] for row in verdicts]
+    own_tokens = sum(attempt.num_own_tokens for attempt in attempts)
     known = [score for row in scores for score in row if score is not None]
     parsable = [verdict.parts["parsable"] for row in verdicts for verdict in row if "parsable" in verdict.parts]
     return {
@@ -49,7 +53,8 @@ def observed(groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]]) -> 
         "unscored": len(attempts) - len(known),
         "groups": len(groups),
         "groups_without_signal": sum(not has_signal(row) for row in scores),
-        "completion_tokens": sum(attempt.num_own_tokens for attempt in attempts) / len(attempts),
+        "completion_tokens": own_tokens / len(attempts),
+        "entropy": -sum(sum(attempt.logprobs) for attempt in attempts) / own_tokens,
     }
 
 

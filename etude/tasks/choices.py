@@ -28,8 +28,8 @@ def read_choice(text: str, choices: Sequence[str] = ()) -> str | None:
     """The capital letter of the one choice that a text names, or None where it names none or several.
 
     A choice is named by its letter (`B`, `(B)`, `B.`, `option B`, `B. the text`) or by its text. What stands behind the last answer marker
-    counts, or else the whole text; behind a marker, prose may follow a capital (`the answer is B because pears are fruit`). Without
-    `choices`, any letter from A to Z is one.
+    counts, or else the whole text; behind a marker, prose may follow a capital (`the answer is B because pears are fruit`). Case and
+    punctuation matter only where choices differ in nothing else (`TT`, `Tt`). Without `choices`, any letter from A to Z is one.
 
     >>> read_choice("The answer is (B)."), read_choice("A or B"), read_choice("a pear", ["a stone", "a pear"])
     ('B', None, 'B')
@@ -37,15 +37,21 @@ def read_choice(text: str, choices: Sequence[str] = ()) -> str | None:
     answer = final_answer(text, gold="B").strip("*`'\" ")
     texts = [normalised(choice) for choice in choices]
     whole = normalised(answer)
-    if whole in texts and len(whole) > 1:
-        return ascii_uppercase[texts.index(whole)] if texts.index(whole) < 26 else None
     match = _LETTER.fullmatch(answer)
-    if match is None and whole in texts[:26]:
-        return ascii_uppercase[texts.index(whole)]
+    if whole in texts and (len(whole) > 1 or match is None):
+        return _letter_of_text(answer, whole, choices, texts)
     letter = _bare_letter(match[1].upper(), match[2].strip(), texts) if match is not None else None
     if letter is None and marked_answer(bounded(text)) is not None:
         return _letter_before_prose(answer, texts)
     return letter
+
+
+def _letter_of_text(answer: str, whole: str, choices: Sequence[str], texts: Sequence[str]) -> str | None:
+    """The letter of the choice with just this text, or else of the only one that is the same when normalised."""
+    exactly = [place for place, choice in enumerate(choices) if choice.strip() == answer]
+    places = exactly or [place for place, text in enumerate(texts) if text == whole]
+    is_one = bool(exactly) or len(places) == 1 or len({choices[place] for place in places}) == 1
+    return ascii_uppercase[places[0]] if is_one and places[0] < 26 else None
 
 
 def _bare_letter(letter: str, rest: str, texts: Sequence[str]) -> str | None:

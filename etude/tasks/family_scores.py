@@ -3,9 +3,10 @@
 Many of the families have more than one right answer, so only the source can tell. Its scorers are made for shaping, though: most give a
 partial score to any text that contains the gold answer, so "10" earns half for "1". Here only a full score counts. Beyond that:
 
-- `number_sorting` accepts every number within 1 of the right one, and `puzzle24` any four numbers: the numbers must be the question's too.
-- Four families evaluate the answer as Python and five as sympy code, which is Python as well. Only an answer that cannot call anything,
-  or arithmetic over known function names, reaches them; anything else is wrong.
+- `number_sorting` accepts every number within 1 of the right one, and `puzzle24` any four numbers and every value from 24 up to 25: the
+  numbers must be the question's, and the value 24.
+- Four families evaluate the answer as Python and five as sympy code, which is Python as well. Only words and literal lists, or arithmetic
+  over known function names, reach them; anything else is wrong.
 - Five families evaluate a text of the entry, which a row of somebody's data file may hold: it must be as harmless, or nothing is scored.
 """
 
@@ -23,6 +24,7 @@ _SYMPY = frozenset({"countdown", "intermediate_integration", "polynomial_multipl
 _FUNCTIONS = frozenset(
     ["sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "exp", "log", "ln", "sqrt", "pi", "erf", "Abs", "Integral"]
 )
+_WORDS = re.compile(r"[\w\s]*+")
 _ARITHMETIC = re.compile(r"(?:[^\W_]|[\s+*/^(),-]|\.(?![^\W\d]))*+")
 _NAME = re.compile(r"[^\W\d]\w*")
 _INTEGER = re.compile(r"\d{1,18}")
@@ -47,7 +49,7 @@ def reasoning_gym(text: str, task: Task) -> Verdict:
         return Verdict(None, message=f"the entry of family {family!r} is not plain arithmetic or data")
     source_score = float(_scorer(family)(answer=answer, entry=entry))
     if source_score == 1.0:
-        problem = _other_numbers(family, answer, entry)
+        problem = _too_loose(family, answer, entry)
     else:
         expected = "what the question asks for" if task.answer is None else repr(task.answer[:60])
         problem = f"got {answer[:60]!r}, expected {expected}"
@@ -94,7 +96,7 @@ def _scorer(family: str) -> Callable[..., float]:
 def _is_harmless(family: str, answer: str) -> bool:
     """Whether an answer may be shown to a scorer that evaluates it."""
     if family in _EVALUATED:
-        return "(" not in answer
+        return _WORDS.fullmatch(answer) is not None or parse_list(answer) is not None
     if family not in _SYMPY:
         return True
     return _ARITHMETIC.fullmatch(answer) is not None and all(len(name) == 1 or name in _FUNCTIONS for name in _NAME.findall(answer))
@@ -113,11 +115,15 @@ def _has_harmless_entry(family: str, entry: Mapping[str, Any]) -> bool:
     return True
 
 
-def _other_numbers(family: str, answer: str, entry: Mapping[str, Any]) -> str:
-    """What is wrong with an answer that the source accepts although its numbers are not the question's; "" where nothing is."""
+def _too_loose(family: str, answer: str, entry: Mapping[str, Any]) -> str:
+    """What is wrong with an answer that the source accepts; "" where nothing is. `puzzle24` answers are known to be harmless here."""
     if family == "number_sorting":
         found, given = [float(n) for n in parse_list(answer) or ()], [float(n) for n in entry["metadata"]["original_numbers"]]
     elif family == "puzzle24":
+        from sympy.parsing.sympy_parser import parse_expr
+
+        if parse_expr(answer) != 24:
+            return "the value is not 24"
         found, given = [float(n) for n in _INTEGER.findall(answer)], [float(n) for n in entry["metadata"]["numbers"]]
     else:
         return ""

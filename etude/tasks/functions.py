@@ -91,7 +91,6 @@ def _run_file(path: Path) -> ModuleType:
 def _import_module(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except ImportError as error:
-        raise UserError(
-            f"module {name!r} cannot be imported: {error}. A file is named with its ending: {name.split('.')[-1]}.py"
-        ) from error
+    except Exception as error:  # whatever the user's module raises
+        problem, file = f"{type(error).__name__}: {error}", f"{name.split('.')[-1]}.py"
+        raise UserError(f"module {name!r} cannot be imported: {problem}. A file is named with its ending: {file}") from error

@@ -24,8 +24,8 @@ def fill(argument: str, template: str, names: Mapping[str, Any]) -> str:
             raise unknown(f"field in {argument}", field, map(str, names))
     try:
         return template.format_map({name: _shown(value) for name, value in names.items()})
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{argument} {template!r} cannot be filled in: {error}") from error
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise UserError(f"{argument} {template!r} cannot be filled in: {type(error).__name__}: {error}") from error
 
 
 def _shown(value: Any) -> Any:

@@ -16,6 +16,7 @@ say. `exact`, `numeric` and `choice` need microseconds, read at most 20,000 char
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from etude.errors import unknown
@@ -33,6 +34,9 @@ CHEAP = frozenset({"exact", "numeric", "choice"})
 
 _CLAUSE_END = re.compile(r"[.,;](?=\s)")
 _OPERATOR = re.compile(r"[ ]?(?:[-+*/^\u2212\u00d7\u00f7\u00b7]|times\b|plus\b|minus\b)", re.IGNORECASE)
+_BETWEEN_OPERANDS = re.compile(rf"{_OPERATOR.pattern}[ ]?", re.IGNORECASE)
+_COMMA = re.compile(r",[ ]?")
+_AT_ONCE = re.compile(r"[^\w\n]{0,8}\d")
 _NOT = re.compile(r"\bnot\s{1,3}\Z", re.IGNORECASE)
 _SIGN_APART = re.compile(r"(?:\A|=|\bis)[ \t]*(?P<sign>[-\u2212])[ \t]+\Z")
 
@@ -57,8 +61,9 @@ def exact(text: str, task: Task) -> Verdict:
 def numeric(text: str, task: Task) -> Verdict:
     """1.0 where the text's number is the gold number: the first number behind an answer marker, or else the last number of the text.
 
-    Behind a marker, the last side of the line's `=` that holds one number counts. Two numbers joined by `or`, `to`, `and` or a dash are
-    none, nor is a number behind `not`; a sign may stand apart from its digits where it cannot be a minus (`x = - 5`).
+    Behind a marker, what the line states at once counts (`5. To check: 5 + 3 = 8`), or else the last side of its `=` that holds one number.
+    Numbers joined by `or`, `to`, `and`, a dash or an operator are none, nor is a number behind `not`; a sign may stand apart from its
+    digits where it cannot be a minus (`x = - 5`).
 
     >>> numeric("3 + 7 = 10", Task("What is 3 + 7?", "10")).score, numeric("10", Task("What is 3 - 2?", "1")).score
     (1.0, 0.0)
@@ -87,16 +92,26 @@ def read_number(text: str) -> tuple[Number | None, str]:
     numbers = [_signed(text, number) for number in _stated(text, find_numbers(text))]
     if not numbers:
         return None, "no number in the answer"
-    pair = numbers[:2] if marked is not None else numbers[-2:]
-    if len(pair) == 2 and is_range(text, pair):
-        return None, f"{text[pair[0].start : pair[1].end]} is not one number"
+    joined = _joined(text, numbers) if marked is not None else _joined(text, numbers[-2:])
+    if joined:
+        return None, f"{joined} is not one number"
     return (numbers[0] if marked is not None else numbers[-1]), ""
+
+
+def _joined(text: str, numbers: list[Number]) -> str:
+    """The alternatives or the calculation that the first of some numbers belongs to: `5 or 6`, `7, 8 or 9`, `3 + 4`; "" for none."""
+    for first, second in pairwise(numbers):
+        if is_range(text, (first, second)) or _BETWEEN_OPERANDS.fullmatch(text, first.end, second.start):
+            return text[numbers[0].start : second.end]
+        if not _COMMA.fullmatch(text, first.end, second.start):
+            break
+    return ""
 
 
 def _side(line: str) -> str:
     """The side of a line's equations that gives the result: the last one that holds one number, or else the last one with any.
 
-    Of the last side, what begins another clause may hold other numbers: `3 + 7 = 10. I checked it 3 times`.
+    What begins another clause may hold other numbers: `3 + 7 = 10. I checked it 3 times`, `5. To check: 5 + 3 = 8`.
 
     >>> _side("3 + 7 = 10"), _side("12 = 3 * 4")
     (' 10', '12 ')
@@ -104,6 +119,9 @@ def _side(line: str) -> str:
     *before, last = line.split("=")
     if not before:
         return last
+    clause = _CLAUSE_END.split(line, maxsplit=1)[0]
+    if "=" not in clause and _AT_ONCE.match(clause) and len(find_numbers(clause)) == 1:
+        return clause
     sides = [*before, _CLAUSE_END.split(last, maxsplit=1)[0]]
     single = next((side for side in reversed(sides) if len(find_numbers(side)) == 1), None)
     if single is not None:
@@ -143,7 +161,8 @@ def choice(text: str, task: Task) -> Verdict:
     """
     if task.answer is None:
         return _no_gold()
-    choices = [str(text) for text in task.metadata.get("choices", ())]
+    listed = task.metadata.get("choices")
+    choices = [str(text) for text in listed] if isinstance(listed, (list, tuple)) else []
     gold = read_choice(task.answer, choices)
     if gold is None:
         return Verdict(None, message=f"the gold answer {_short(task.answer)} names none of the choices")

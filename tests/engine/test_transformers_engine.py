@@ -172,6 +172,14 @@ def test_a_stop_string_is_found_across_tokens_and_cut_off(llama, tokenizer):
         assert found.finish == ("stop" if length < 12 else "length")
 
 
+def test_a_special_token_can_be_a_stop_string(llama, tokenizer):
+    special = tokenizer.convert_ids_to_tokens(tokenizer.all_special_ids[-1])
+    tokens = speaking(llama, tokenizer, f"abc{special}d")
+    assert len(tokens) == 5
+    (found,) = TransformersEngine(llama, tokenizer).generate([tokens[:1]], max_new_tokens=12, sampling=GREEDY, stop_strings=[special])[0]
+    assert (found.text, found.finish, found.tokens[-1]) == ("bc", "stop", tokens[3])
+
+
 def test_a_stop_string_of_many_bytes_is_found(llama, tokenizer):
     tokens = speaking(llama, tokenizer, "aé本🙂")  # 1 + 2 + 3 + 4 bytes, all different
     found = TransformersEngine(llama, tokenizer).generate([tokens[:1]], max_new_tokens=30, sampling=GREEDY, stop_strings=["é本🙂a"])

@@ -101,7 +101,8 @@ def test_plain_rows_equal_one_row_at_a_time_where_windows_slide(model_of, family
 
 @pytest.mark.parametrize("shares_prefixes", [True, False])
 def test_padding_has_no_effect(llama, shares_prefixes):
-    examples = random_examples()
+    examples = random_examples([(200, [1, 3])] * 7)  # rows of different lengths, packed or not
+    assert any((batch.ends_BT == 0).any() for batch in pack(examples, batch_tokens=10_000, shares_prefixes=shares_prefixes))
     zeros = logprobs_and_gradients(llama, examples, shares_prefixes=shares_prefixes, pad=0)
     assert_same(logprobs_and_gradients(llama, examples, shares_prefixes=shares_prefixes, pad=77), zeros)
 

@@ -287,8 +287,9 @@ def test_optimiser_options_outside_their_range_are_refused(options, message):
 
 
 def test_dropout_plays_no_part_in_updates(model_of):
-    model = model_of("gpt2", resid_pdrop=0.5, embd_pdrop=0.5, attn_pdrop=0.5).train()
-    found = [gradients(model, random_examples(model), [policy_stream(), IMITATE])[0] for _ in range(2)]
+    model = model_of("gpt2", resid_pdrop=0.5, embd_pdrop=0.5, attn_pdrop=0.5)
+    examples = random_examples(model)
+    found = [gradients(model.train(), examples, [policy_stream(), IMITATE])[0] for _ in range(2)]
     assert_close(found[0], found[1], 1e-9)
     assert not model.training
 

@@ -73,6 +73,7 @@ def test_samples_differ_by_seed_and_repeat_with_it(model):
     [
         ({"num_samples": 3}, "at temperature 0 all answers are equal"),
         ({"num_samples": 0}, "num_samples must be at least 1"),
+        ({"max_new_tokens": -5}, "max_new_tokens must be at least 1, got -5"),
     ],
 )
 def test_settings_without_sense_are_refused(settings, message):
@@ -89,8 +90,16 @@ def test_prompts_that_can_not_be_read(tmp_path: Path, model):
     ):
         with pytest.raises(UserError, match=message):
             prompts_from(settings, io.StringIO())
+    raw = io.TextIOWrapper(io.BytesIO(b"caf\xe9\n"), encoding="utf8")
+    with pytest.raises(UserError, match="standard input: not UTF-8 text"):
+        prompts_from(GenerateSettings(), raw)
     with pytest.raises(UserError, match="there is no prompt"):
         generate(model, prompts_from(GenerateSettings(), io.StringIO("\n")))
+
+
+def test_a_line_separator_inside_a_prompt_does_not_end_its_line(tmp_path):
+    (tmp_path / "ask.jsonl").write_text('{"prompt": "a\u2028b"}\n{"prompt": "c"}\r\n', encoding="utf8")
+    assert prompts_from(GenerateSettings(file=str(tmp_path / "ask.jsonl")), io.StringIO()) == ["a\u2028b", "c"]
 
 
 @pytest.mark.parametrize(

@@ -217,6 +217,24 @@ def test_another_configuration_is_not_resumed(small, killed):
         small(killed, {"learn.epochs": 2}, resume=True)
 
 
+def test_a_run_is_not_resumed_on_other_evaluation_items(small, letter_files, tmp_path):
+    test = letter_files / "test.jsonl"
+    files = {"tasks.path": ["train.jsonl"], "evaluation.path": ["test.jsonl"]}
+    with pytest.raises(Killed):
+        small(tmp_path / "run", files, watcher=Kill("practice", 3))
+    lines = test.read_text().splitlines()
+    test.write_text("\n".join([*lines[1:], lines[0]]) + "\n")
+    with pytest.raises(UserError, match=r"base\.json is of other evaluation items than there are now"):
+        small(tmp_path / "run", files, resume=True)
+
+
+@pytest.mark.parametrize("name", ["configuration.yaml", "environment.json", "evaluation/base.json"])
+def test_a_damaged_file_of_a_run_is_named(small, killed, name):
+    (killed / name).write_text("")
+    with pytest.raises(UserError, match=rf"{name} is damaged"):
+        small(killed, resume=True)
+
+
 def test_a_finished_run_and_an_empty_folder_are_not_resumed(small, finished, tmp_path):
     with pytest.raises(UserError, match="is finished"):
         small(finished, resume=True)

@@ -10,7 +10,7 @@ from etude.feedback.verdict import Verdict
 from etude.learn.learner import Learner
 from etude.learn.losses import POLICY_LOSSES
 from etude.recipes.settings import Learning
-from etude.recipes.step import learn_from
+from etude.recipes.step import learn_from, observed
 from etude.tasks.task import Task
 
 
@@ -48,6 +48,19 @@ def test_dropping_groups_without_signal_moves_none_to_another_part(anchor):
     with_signal = [{p for p in prompts(examples) if p in (10, 12)} for examples, _ in learner.updates]
     assert with_signal == [{10, 12}, set()] * 2
     assert [(size.sequences, size.tokens) for _, size in learner.updates] == [(4, 8)] * 4  # as sampled: half of 8 attempts, of 16 tokens
+
+
+def test_every_part_is_averaged_over_its_own_attempts():
+    groups = [GROUPS[0], GROUPS[0], GROUPS[2]]  # two prompts, one of them twice
+    learner = Recorder()
+    learn_from(learner, groups, [VERDICTS[0]] * 3, Learning(updates_per_epoch=2))
+    assert [(len(examples), size.sequences, size.tokens) for examples, size in learner.updates] == [(4, 4, 8), (2, 2, 4)]
+
+
+def test_entropy_is_estimated_over_all_attempts():
+    sure = Attempt.of((1, 2), Completion((3,), (-0.1,), "", "stop", key=0, policy_version=0))
+    found = observed([GROUPS[0], Group(Task("2"), (sure, sure))], [VERDICTS[0], VERDICTS[1]])
+    assert found["entropy"] == pytest.approx((4 * 0.5 + 2 * 0.1) / 6)
 
 
 def test_metrics_are_those_of_the_last_update():

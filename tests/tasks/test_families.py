@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from itertools import islice
 
 import pytest
@@ -52,11 +53,36 @@ def test_sorted_numbers_must_be_the_questions_own():
     assert reasoning_gym(", ".join(map(str, numbers)), task).parts["parsable"] == 0.0
 
 
+def test_a_value_above_24_does_not_solve_the_24_puzzle():
+    task = draw("puzzle24")[0]
+    task.metadata["entry"]["metadata"]["numbers"] = [1, 2, 7, 7]
+    assert reasoning_gym("7*7/2*1", task).parts["source_score"] == 1.0  # the source cuts 24.5 down
+    assert reasoning_gym("7*7/2*1", task).score == 0.0
+
+
 def test_four_other_numbers_do_not_solve_the_24_puzzle():
     task = draw("puzzle24")[0]
     numbers = sorted(task.metadata["entry"]["metadata"]["numbers"])
     wrong = "6*4*1*1" if numbers != [1, 1, 4, 6] else "8*3*1*1"
     assert reasoning_gym(wrong, task).score == 0.0
+
+
+@pytest.mark.parametrize("family", ["binary_matrix", "n_queens", "spiral_matrix", "string_insertion"])
+def test_a_call_without_a_bracket_is_never_run_either(family, tmp_path):
+    path, task = tmp_path / "written", draw(family)[0]
+    name = {"n_queens": "NQueensConfig", "string_insertion": "StringInsertionConfig"}.get(family) or (
+        "BinaryMatrixConfig" if family == "binary_matrix" else "SpiralMatrixConfig"
+    )
+    call = rf'[{name}["open\x28\x27{path}\x27, \x27w\x27\x29"] for {name}.__class_getitem__ in [eval]]'
+    for gold in (task.answer, call):  # as a model's answer, and as a row's own
+        assert reasoning_gym(call, replace(task, answer=gold)).score == 0.0
+        assert not path.exists()
+
+
+@pytest.mark.parametrize("family", ["binary_matrix", "n_queens", "spiral_matrix", "string_insertion"])
+def test_the_gold_answers_of_families_that_evaluate_are_let_through(family):
+    for task in draw(family, n=10):
+        assert reasoning_gym(task.answer, task).score == 1.0
 
 
 @pytest.mark.parametrize("family", ["countdown", "string_insertion", "spiral_matrix", "polynomial_multiplication", "simple_integration"])

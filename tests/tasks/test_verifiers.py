@@ -6,6 +6,7 @@ import pytest
 
 from etude.errors import UserError
 from etude.tasks.answers import answer_form, final_answer, parse_list
+from etude.tasks.choices import read_choice
 from etude.tasks.expressions import as_latex
 from etude.tasks.family_scores import decode, encode
 from etude.tasks.numbers import find_numbers, write_number
@@ -18,6 +19,11 @@ def verdict(verifier, gold, text, **metadata):
 
 
 NUMERIC = [
+    ("5", "The answer is 5. To check: 5 + 3 = 8.", 1.0),
+    ("8", "The answer is 5. To check: 5 + 3 = 8.", 0.0),
+    ("20", "The answer is $20, since 4 * 5 = 20", 1.0),
+    ("7", "The answer is: in step 1, 3 + 4 = 7", 1.0),
+    ("12", "The answer is 12, 3 more than before", 1.0),
     ("1", "1.0", 1.0),
     ("1", "10", 0.0),
     ("10", "1", 0.0),
@@ -73,7 +79,12 @@ def test_numeric_compares_numbers_and_not_their_writing(gold, text, score):
     assert verdict("numeric", gold, text).score == score
 
 
-@pytest.mark.parametrize("text", ["", "no idea", "5 or 6", "5-10", "between 5 and 10", "The answer is 5 or 6", "1/0", "-$-5", "1" * 1000])
+JOINED = ["The answer is 3 + 4", "The answer is 7, 8 or 9", "The answer is 10^2", "The answer is 5 times 2", "so it is 3 + 4"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "no idea", "5 or 6", "5-10", "between 5 and 10", "The answer is 5 or 6", "1/0", "-$-5", "1" * 1000, *JOINED]
+)
 def test_numeric_finds_no_single_number_in_words_ranges_and_nonsense(text):
     result = verdict("numeric", "5", text)
     assert (result.score, result.parts["parsable"]) == (0.0, 0.0)
@@ -161,6 +172,15 @@ CHOICE = [
 def test_choice_takes_one_letter_or_one_text(text, score, parsable):
     result = verdict("choice", "B", text, choices=["a stone", "a pear", "a chair"])
     assert (result.score, result.parts["parsable"]) == (score, parsable)
+
+
+@pytest.mark.parametrize(("text", "letter"), [("TT", "A"), ("The answer is Tt.", "B"), ("tt", "C"), ("tT", None), ("C", "C")])
+def test_choices_that_differ_in_case_only_are_told_apart(text, letter):
+    assert read_choice(text, ["TT", "Tt", "tt"]) == letter
+
+
+def test_choices_that_are_no_list_are_none():
+    assert verdict("choice", "B", "B", choices=None).score == 1.0
 
 
 def test_choice_works_without_the_texts_of_the_choices():

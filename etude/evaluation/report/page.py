@@ -39,6 +39,8 @@ def write_report(runs: Sequence[Path], page: Path) -> Path:
     read = [read_run(folder, name, MAX_ATTEMPTS // len(folders)) for folder, name in zip(folders, _names(folders), strict=True)]
     text = _environment().get_template("report.html.j2").render(_contents(read))
     page = Path(page)
+    if page.is_dir():
+        raise UserError(f"--out {page}: is a folder: name a file in it")
     page.parent.mkdir(parents=True, exist_ok=True)
     part = page.with_name(page.name + ".part")
     part.write_bytes(text.encode("utf-8", errors="replace"))  # a lone surrogate in a completion becomes "?"
