@@ -9,7 +9,8 @@ Arms of one seed share the measurements of the base model and of the warm start,
 
 Seeds may have items of their own (a family draws other ones) or answer the same ones (a file). Accuracy is the mean over items of the
 share of seeds that were right; intervals and tests are over items, so that three answers to one item do not count as three items. They say
-how sure these runs' numbers are; how much a run differs from another stands in `gain_each_seed`.
+how sure these runs' numbers are; how much a run differs from another stands in `gain_each_seed`. `training_seconds` is the median of the seeds,
+since something else may have run beside one of them.
 """
 
 import json
@@ -18,6 +19,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import yaml
@@ -169,7 +171,7 @@ def _row(arm: str, suite: str, own: Sequence[Cell], practice: Mapping[int, Cell]
         row["gain_each_seed"] = [round(value, 4) for value in each]
         if arm != "practice":
             row |= _difference("practice_ahead", _right(paired, "practice", suite), _right(start, "practice", suite))
-        row["training_seconds"] = round(sum(sum(cell["training_seconds"].values()) for cell in own) / len(own), 1)
+        row["training_seconds"] = round(median(sum(cell["training_seconds"].values()) for cell in own), 1)
     return row
 
 
