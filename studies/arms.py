@@ -9,8 +9,8 @@ Arms of one seed share the measurements of the base model and of the warm start,
 
 Seeds may have items of their own (a family draws other ones) or answer the same ones (a file). Accuracy is the mean over items of the
 share of seeds that were right; intervals and tests are over items, so that three answers to one item do not count as three items. They say
-how sure these runs' numbers are; how much a run differs from another stands in `gain_each_seed`. `training_seconds` is the median of the seeds,
-since something else may have run beside one of them.
+how sure these runs' numbers are; how much a run differs from another stands in `gain_each_seed`. `training_seconds` is the median of the
+seeds, since something else may have run beside one of them.
 """
 
 import json
