@@ -36,11 +36,16 @@ def judge(rows: list[dict], seeds: int) -> tuple[str, str]:
     if not all_there(rows, seeds):
         return "undecided", "not all cells are there"
     practice, random, longer = (found[arm] for arm in ("practice", "random_reward", "longer_warm_start"))
+    parts = {
+        "practice adds >= 10 points on each seed": min(practice["gain_each_seed"]) >= 0.10,
+        "practice adds >= 15 points on average, p < 0.001": practice["gain"] >= 0.15 and practice["gain_p"] < 0.001,
+        "random scores add < 2 points": random["gain_high"] < 0.02,
+        "practice is ahead of random scores": random["practice_ahead_low"] > 0,
+        "practice is ahead of a longer warm start": longer["practice_ahead_low"] > 0,
+    }
     said = [f"{arm} {100 * found[arm]['gain']:+.1f} points (p = {found[arm]['gain_p']:.1g})" for arm in ARMS]
-    is_better = min(practice["gain_each_seed"]) >= 0.10 and practice["gain"] >= 0.15 and practice["gain_p"] < 0.001
-    is_due_to_scores = random["gain_high"] < 0.02 and random["practice_ahead_low"] > 0
-    holds = is_better and is_due_to_scores and longer["practice_ahead_low"] > 0
-    return ("holds" if holds else "does not hold"), f"least seed {100 * min(practice['gain_each_seed']):+.1f}; " + ", ".join(said)
+    said += [f"{'holds' if is_so else 'does not hold'}: {part}" for part, is_so in parts.items()]
+    return ("holds" if all(parts.values()) else "does not hold"), "; ".join(said)
 
 
 if __name__ == "__main__":
