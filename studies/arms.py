@@ -28,9 +28,9 @@ from etude.configuration import arguments_from, find_configuration, resolved
 from etude.evaluation.statistics import mean_interval, sign_flip_test, wilson_interval
 from etude.recipes.practice import practice_named
 from etude.recipes.settings import PracticeSettings, parse_practice
-from etude.runs import RunFolder, differing, read_jsonl
+from etude.runs import RunFolder, read_jsonl
 from etude.watching import Console
-from studies.cells import Cell, Options
+from studies.cells import Cell, Options, refuse_others
 
 ARMS = ("practice", "random_reward", "imitation", "longer_warm_start")
 
@@ -81,11 +81,8 @@ class Arms:
 def _check_run(folder: Path, settings: Mapping[str, Any]) -> None:
     """A run of other settings is no cell of this table."""
     kept = folder / "configuration.yaml"
-    names = differing(yaml.safe_load(kept.read_text()), settings) if kept.exists() else []
-    if names:
-        raise SystemExit(
-            f"{folder} was run with another {names[0]} than the study has now (and {len(names) - 1} more): remove it to run it again"
-        )
+    if kept.exists():
+        refuse_others(f"{folder} was run", yaml.safe_load(kept.read_text()), settings, "remove it to run it again")
 
 
 def _share(source: Path, folder: Path, settings: PracticeSettings, *, shares_warm_start: bool) -> None:

@@ -80,14 +80,16 @@ def compute(todo: Sequence[tuple[str, int]], table: Table, chosen: Options) -> l
 
 def _read(path: Path, table: Table) -> Cell:
     cell = json.loads(path.read_text())
-    settings = table.settings(cell["id"], cell["seed"])
-    names = differing(cell["settings"], settings)
-    if names:
-        raise SystemExit(
-            f"{path} was computed with another {names[0]} than the study has now (and {len(names) - 1} more): "
-            "remove the cell (and its run) to compute it again, or check out the commit that it names"
-        )
+    again = "remove the cell (and its run) to compute it again, or check out the commit that it names"
+    refuse_others(f"{path} was computed", cell["settings"], table.settings(cell["id"], cell["seed"]), again)
     return cell
+
+
+def refuse_others(made: str, kept: Mapping[str, Any], settings: Mapping[str, Any], again: str) -> None:
+    """End where what is kept was made with other settings than the study has now."""
+    names = differing(kept, settings)
+    if names:
+        raise SystemExit(f"{made} with another {names[0]} than the study has now (and {len(names) - 1} more): {again}")
 
 
 def write_result(chosen: Options, claim: str, cells: Sequence[Cell], rows: Sequence[Mapping[str, Any]], verdict: str, because: str) -> Path:

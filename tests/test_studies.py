@@ -78,9 +78,8 @@ def test_the_word_problems_claim_needs_both_sets_and_all_controls():
     assert verdict == "holds" and because.count("1.25 times reached") == 2
     assert word_problems.judge(rows(arm("practice", 0.04, 0.03, 1e-4)), 3)[1].count("1.25 times missed") == 2
     assert word_problems.judge(rows(weak), 3)[0] == "does not hold"
-    assert word_problems.judge([row for row in rows(good) if row["set"] == "test"] + [r for r in rows(weak) if r["set"] == "harder"], 3)[
-        0
-    ] == ("does not hold")
+    on_one = [row for row in rows(good) if row["set"] == "test"] + [row for row in rows(weak) if row["set"] == "harder"]
+    assert word_problems.judge(on_one, 3)[0] == "does not hold"
     assert word_problems.judge(rows(arm("practice", -0.06, -0.07, 1e-4)), 3)[0] == "does not hold"
     assert word_problems.judge(rows(good, practice_ahead_low=-0.01), 3)[0] == "does not hold"
     assert word_problems.judge([row for row in rows(good) if row["id"] != "imitation"], 3)[0] == "undecided"

@@ -2,9 +2,8 @@
 
 A prompt is computed once however many samples it gets: `open` prefills distinct prompts in left-padded batches of like length, `extend`
 decodes all samples as one batch. Samples that have drawn the same tokens so far share a row, which forks where they part; finished rows
-leave. Random numbers are keyed per attempt and
-position (`etude.randomness`), so an attempt does not depend on what is sampled beside it; in float32 exactly up to rounding of the matrix
-products, in bfloat16 another batch shape can flip a token.
+leave. Random numbers are keyed per attempt and position (`etude.randomness`), so an attempt does not depend on what is sampled beside it;
+in float32 exactly up to rounding of the matrix products, in bfloat16 another batch shape can flip a token.
 
 A second engine offers the same `open`, `extend`, `release`, `generate` and `refresh`.
 """

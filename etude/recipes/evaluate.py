@@ -14,7 +14,7 @@ from etude.models import describe, load_model
 from etude.recipes.asking import as_asked, only_asking, remembered
 from etude.recipes.machine import decide, engine_at, room_tokens
 from etude.recipes.materials import check_golds, load_suites, render_suites, train_size
-from etude.recipes.settings import Evaluation, Machine, parse_practice
+from etude.recipes.settings import Evaluation, Machine, at_least, parse_practice
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.watching import Quiet, Watcher
 
@@ -42,8 +42,7 @@ class EvaluateSettings:
     machine: Machine = field(default_factory=Machine)
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise UserError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
+        at_least("max_new_tokens", self.max_new_tokens, 1)
 
 
 def parse_evaluate(model: str, overrides: Sequence[str]) -> EvaluateSettings:
@@ -100,7 +99,7 @@ def evaluate(
 
 
 def _suites(settings: EvaluateSettings, data: Path | None) -> tuple[dict[str, Any], list[Any]]:
-    """Suites by name, and the training tasks whose answers the constant baseline counts."""
+    """Suites by name, and the training tasks that the trivial baselines learn from: of a family or function no more than 500."""
     if settings.recipe is None:
         if not settings.evaluation.path:
             raise UserError("there is nothing to measure: set --evaluation.path to one or more files, or --recipe to a configuration")

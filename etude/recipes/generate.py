@@ -14,7 +14,7 @@ from etude.models import load_model
 from etude.recipes.asking import only_asking, remembered
 from etude.recipes.machine import decide, engine_at, room_tokens
 from etude.recipes.materials import with_system
-from etude.recipes.settings import Machine
+from etude.recipes.settings import Machine, at_least
 from etude.tasks.task import Task
 
 
@@ -38,8 +38,7 @@ class GenerateSettings:
 
     def __post_init__(self) -> None:
         for name in ("num_samples", "max_new_tokens"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
+            at_least(name, getattr(self, name), 1)
         if self.num_samples > 1 and self.sampling.is_greedy:
             raise UserError(f"num_samples is {self.num_samples}, but at temperature 0 all answers are equal: set sampling.temperature")
 

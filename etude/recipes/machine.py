@@ -28,7 +28,7 @@ class Place:
 def decide(machine: Machine, before: Mapping[str, Any] | None = None) -> Place:
     """What `auto` means here; `before` holds the `device` and `precision` decided earlier, which a resumed run goes on with."""
     before = before or {}
-    device = before.get("device") or best_device() if machine.device == "auto" else machine.device
+    device = (before.get("device") or best_device()) if machine.device == "auto" else machine.device
     if device.startswith("mps"):
         raise UserError(f"machine.device {device!r} can't be used: random numbers are drawn in float64, which MPS lacks; use cpu or cuda")
     try:

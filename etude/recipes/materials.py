@@ -150,9 +150,9 @@ def _demonstrations(settings: PracticeSettings, train: Sequence[Task], data: Pat
 
 def _files_like(tasks: TaskSource | None, path: list[str]) -> TaskSource:
     """Files whose rows are read as the source's own, where that is files too, and judged as they are anyway."""
-    if tasks is None or tasks.path:
-        return TaskSource(path=path) if tasks is None else replace(tasks, path=path)
-    return TaskSource(path=path, verifier=tasks.verifier)
+    if tasks is None:
+        return TaskSource(path=path)
+    return replace(tasks, path=path) if tasks.path else TaskSource(path=path, verifier=tasks.verifier)
 
 
 def _without(tasks: Sequence[Task], measured: Sequence[Task]) -> tuple[list[Task], int]:

@@ -23,7 +23,7 @@ def _known(kind: str, name: str, table: Iterable[str]) -> None:
         raise unknown(kind, name, table)
 
 
-def _at_least(name: str, value: int, least: int) -> None:
+def at_least(name: str, value: int, least: int) -> None:
     if value < least:
         raise UserError(f"{name} must be at least {least}, got {value}")
 
@@ -57,9 +57,9 @@ class WarmStart:
     optimiser: Optimiser = field(default_factory=lambda: Optimiser(learning_rate=5e-5, warmup_steps=3))
 
     def __post_init__(self) -> None:
-        _at_least("warm_start.n", self.n, 0)
-        _at_least("warm_start.steps", self.steps, 0)
-        _at_least("warm_start.examples_per_step", self.examples_per_step, 1)
+        at_least("warm_start.n", self.n, 0)
+        at_least("warm_start.steps", self.steps, 0)
+        at_least("warm_start.examples_per_step", self.examples_per_step, 1)
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,9 @@ class Exploration:
     sampling: Sampling = field(default_factory=Sampling)
 
     def __post_init__(self) -> None:
-        _at_least("explore.tasks_per_step", self.tasks_per_step, 1)
-        _at_least("explore.num_samples", self.num_samples, 2)
-        _at_least("explore.max_new_tokens", self.max_new_tokens, 1)
+        at_least("explore.tasks_per_step", self.tasks_per_step, 1)
+        at_least("explore.num_samples", self.num_samples, 2)
+        at_least("explore.max_new_tokens", self.max_new_tokens, 1)
         for name, value, least in (("temperature", self.sampling.temperature, 0.0), ("top_k", self.sampling.top_k, 1)):
             if value == least:
                 raise UserError(f"explore.sampling.{name} {value} makes all attempts at a task equal, so that there is nothing to learn")
@@ -112,8 +112,8 @@ class Learning:
         _known("learn.method", self.method, LESSONS)
         _known("learn.credit", self.credit, CREDIT)
         _known("learn.loss", self.loss, POLICY_LOSSES)
-        _at_least("learn.epochs", self.epochs, 1)
-        _at_least("learn.updates_per_epoch", self.updates_per_epoch, 1)
+        at_least("learn.epochs", self.epochs, 1)
+        at_least("learn.updates_per_epoch", self.updates_per_epoch, 1)
         if not 0 <= self.clip_low <= 1 or self.clip_high < 0:
             raise UserError(f"learn.clip_low must be in [0, 1] and learn.clip_high 0 or more, got {self.clip_low} and {self.clip_high}")
         if self.anchor < 0:
@@ -143,11 +143,11 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         if self.n is not None:
-            _at_least("evaluation.n", self.n, 1)
+            at_least("evaluation.n", self.n, 1)
         if self.max_new_tokens is not None:
-            _at_least("evaluation.max_new_tokens", self.max_new_tokens, 1)
-        _at_least("evaluation.pass_n", self.pass_n, 0)
-        _at_least("evaluation.num_samples", self.num_samples, 0)
+            at_least("evaluation.max_new_tokens", self.max_new_tokens, 1)
+        at_least("evaluation.pass_n", self.pass_n, 0)
+        at_least("evaluation.num_samples", self.num_samples, 0)
 
 
 @dataclass(frozen=True)
@@ -179,9 +179,9 @@ class PracticeSettings:
 
     def __post_init__(self) -> None:
         _known("feedback", self.feedback, FEEDBACK)
-        _at_least("steps", self.steps, 0)
-        _at_least("checkpoint_every", self.checkpoint_every, 0)
-        _at_least("keep_checkpoints", self.keep_checkpoints, 1)
+        at_least("steps", self.steps, 0)
+        at_least("checkpoint_every", self.checkpoint_every, 0)
+        at_least("keep_checkpoints", self.keep_checkpoints, 1)
         if self.feedback == "random" and not (self.evaluation.pass_n and self.evaluation.num_samples):
             raise UserError(
                 "feedback random needs the rate of right samples: set evaluation.pass_n and evaluation.num_samples to 1 or more"

@@ -50,7 +50,7 @@ def _letter_of_text(answer: str, whole: str, choices: Sequence[str], texts: Sequ
     """The letter of the choice with just this text, or else of the only one that is the same when normalised."""
     exactly = [place for place, choice in enumerate(choices) if choice.strip() == answer]
     places = exactly or [place for place, text in enumerate(texts) if text == whole]
-    is_one = bool(exactly) or len(places) == 1 or len({choices[place] for place in places}) == 1
+    is_one = len({choices[place].strip() for place in places}) == 1
     return ascii_uppercase[places[0]] if is_one and places[0] < 26 else None
 
 

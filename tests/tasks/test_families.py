@@ -70,9 +70,7 @@ def test_four_other_numbers_do_not_solve_the_24_puzzle():
 @pytest.mark.parametrize("family", ["binary_matrix", "n_queens", "spiral_matrix", "string_insertion"])
 def test_a_call_without_a_bracket_is_never_run_either(family, tmp_path):
     path, task = tmp_path / "written", draw(family)[0]
-    name = {"n_queens": "NQueensConfig", "string_insertion": "StringInsertionConfig"}.get(family) or (
-        "BinaryMatrixConfig" if family == "binary_matrix" else "SpiralMatrixConfig"
-    )
+    name = family.title().replace("_", "") + "Config"
     call = rf'[{name}["open\x28\x27{path}\x27, \x27w\x27\x29"] for {name}.__class_getitem__ in [eval]]'
     for gold in (task.answer, call):  # as a model's answer, and as a row's own
         assert reasoning_gym(call, replace(task, answer=gold)).score == 0.0
