@@ -1,7 +1,7 @@
 """What practice is compared with, from the same warm start: the arms of the practice studies.
 
 practice           policy gradient on the verifier's scores
-random_reward      the same with random scores of the same rate: what updates alone do
+random_reward      the same with random scores of the same rate, as many steps as the study says: what updates alone do
 imitation          imitation of own right attempts, the same tasks and attempts a step
 longer_warm_start  more passes over the same demonstrations instead of practice, as many as the study says
 
@@ -47,8 +47,9 @@ class Arms:
     """The table of a practice study: arms of one recipe."""
 
     recipe: str
-    longer_steps: int
-    """Updates of the longer warm start."""
+    steps: Mapping[str, int]
+    """How many steps an arm makes where it takes practice's time with another number of them: updates of the longer warm start; steps of
+    random scores, where that is to be so, since they leave no group without signal to drop."""
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
@@ -56,8 +57,8 @@ class Arms:
 
     def _settings(self, arm: str, seed: int) -> PracticeSettings:
         changes = {**self.overrides, "seed": seed, **_CHANGES[arm]}
-        if arm == "longer_warm_start":
-            changes["warm_start.steps"] = self.longer_steps
+        if arm in self.steps:
+            changes["warm_start.steps" if arm == "longer_warm_start" else "steps"] = self.steps[arm]
         return parse_practice(find_configuration("practice", self.recipe), arguments_from(changes))
 
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:

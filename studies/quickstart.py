@@ -17,14 +17,14 @@ CLAIM = (
     "random scores add nothing, a longer warm start less"
 )
 SEEDS = (10, 11, 12)
-LONGER_STEPS = 120
+STEPS = {"longer_warm_start": 120}
 
 
 def main(chosen: Options) -> None:
-    recipe, longer, overrides = ("tiny", 60, {"steps": 20}) if chosen.is_tiny else ("quickstart", LONGER_STEPS, {})
+    recipe, steps, overrides = ("tiny", {"longer_warm_start": 60}, {"steps": 20}) if chosen.is_tiny else ("quickstart", STEPS, {})
     seeds = chosen.seeds if chosen.is_tiny else SEEDS
     todo = [(arm, seed) for seed in seeds for arm in ARMS]
-    cells = compute(todo, Arms(recipe, longer, overrides), chosen)
+    cells = compute(todo, Arms(recipe, steps, overrides), chosen)
     rows = reduce_arms(cells)
     verdict, because = judge(rows, len(seeds))
     write_result(chosen, CLAIM, cells, rows, verdict, because)
