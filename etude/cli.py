@@ -27,7 +27,7 @@ COMMON = {
     "data": "--data DIR     the folder of data sets (default: the variable ETUDE_DATA)",
     "json": "--json FILE    write the result there too",
     "resume": "--resume       go on with an unfinished run",
-    "dry_run": "--dry-run      print the resolved configuration and the tasks, and stop",
+    "dry_run": "--dry-run      print the resolved configuration and the tasks, try one step for time, memory and disk, and stop",
 }
 
 
@@ -215,13 +215,15 @@ def _take(arguments: list[str], option: str) -> tuple[str | None, list[str]]:
 def _dry_run(settings: Any, values: dict[str, Any], name: str, data: Path | None) -> None:
     import yaml
 
+    from etude.recipes.estimate import estimate
     from etude.recipes.materials import gather
 
     print(yaml.safe_dump(values, sort_keys=False), end="")
     facts = gather(settings, name, data).facts
     print("# tasks: " + ", ".join(f"{key} {value:.4g}" for key, value in facts.items()))
     attempts = settings.steps * settings.explore.tasks_per_step * settings.explore.num_samples
-    print(f"# {settings.steps} steps, {attempts} attempts of at most {settings.explore.max_new_tokens} tokens")
+    print(f"# {settings.steps} steps, {attempts} attempts of at most {settings.explore.max_new_tokens} tokens", flush=True)
+    print(f"# {estimate(settings, name, data)}")
 
 
 def _wants_help(arguments: Sequence[str]) -> bool:

@@ -5,7 +5,8 @@ random_reward      the same with random scores of the same rate, as many steps a
 imitation          imitation of own right attempts, the same tasks and attempts a step
 longer_warm_start  more passes over the same demonstrations instead of practice, as many as the study says
 
-Arms of one seed share the measurements of the base model and of the warm start, which are the same by construction.
+Arms of one seed share the measurements of the base model and of the warm start, which are the same by construction, as long as their run
+folders are there. An arm that runs elsewhere later makes them again; another processor rounds otherwise, so its warm start may differ.
 
 Seeds may have items of their own (a family draws other ones) or answer the same ones (a file). Accuracy is the mean over items of the
 share of seeds that were right; intervals and tests are over items, so that three answers to one item do not count as three items. They say
@@ -64,18 +65,20 @@ class Arms:
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
         """One cell: a practice run under `out/runs`, gone on with or only read where it is there already."""
         settings = self._settings(arm, seed)
-        folder = chosen.out / "runs" / f"{arm}-{seed}"
-        for path, wanted in ((chosen.out / "runs" / f"practice-{seed}", self._settings("practice", seed)), (folder, settings)):
-            _check_run(path, resolved(wanted))
+        runs = {other: chosen.out / "runs" / f"{other}-{seed}" for other in ARMS}
+        for other, path in runs.items():
+            _check_run(path, self.settings(other, seed))
+        folder = runs[arm]
         if not folder.exists():
-            _share(chosen.out / "runs" / f"practice-{seed}", folder, settings, shares_warm_start=arm != "longer_warm_start")
+            share(runs, arm, resolved(settings))
         result = RunFolder(folder).read_json("result.json")
         if result is None:
             result = practice_named(settings, self.recipe, run=folder, data=chosen.data, resume=folder.exists(), watcher=Console())
         cell = _cell(folder, result)
-        for heavy in ("model", "checkpoints"):
-            if arm != "practice" or heavy == "model":
-                shutil.rmtree(folder / heavy, ignore_errors=True)
+        shutil.rmtree(folder / "model", ignore_errors=True)
+        for checkpoint in (folder / "checkpoints").glob("*"):
+            if checkpoint.name != "warm_start":
+                shutil.rmtree(checkpoint)
         return cell
 
 
@@ -86,16 +89,19 @@ def _check_run(folder: Path, settings: Mapping[str, Any]) -> None:
         refuse_others(f"{folder} was run", yaml.safe_load(kept.read_text()), settings, "remove it to run it again")
 
 
-def _share(source: Path, folder: Path, settings: PracticeSettings, *, shares_warm_start: bool) -> None:
-    """Begin a run with the stages that it has in common with the practice run of its seed, if that is there; by one rename."""
-    if source == folder or not (source / "result.json").exists():
+def share(runs: Mapping[str, Path], arm: str, settings: Mapping[str, Any]) -> None:
+    """Begin the run of `arm` with the stages that it has in common with a finished run of its seed, if there is one; by one rename."""
+    usable = [path for other, path in runs.items() if other != "longer_warm_start"]
+    source = next((path for path in usable if (path / "result.json").exists()), None)
+    if source is None:
         return
+    folder = runs[arm]
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     facts = RunFolder(source).read_json("environment.json")
-    RunFolder(partial).begin(resolved(settings), **{name: facts[name] for name in ("precision", "device", "weights")})
+    RunFolder(partial).begin(settings, **{name: facts[name] for name in ("precision", "device", "weights")})
     names = ["evaluation/base.json"]
-    if shares_warm_start:
+    if arm != "longer_warm_start":
         names += ["evaluation/warm_start.json", "checkpoints/warm_start", "metrics.jsonl", "timings.jsonl"]
     for name in names:
         (partial / name).parent.mkdir(parents=True, exist_ok=True)
@@ -139,7 +145,10 @@ def all_there(rows: Sequence[Mapping[str, Any]], seeds: int) -> bool:
 
 
 def reduce_arms(cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """One row for each arm and suite, pooled over seeds: accuracy with interval, and the paired difference to the warm start."""
+    """One row for each arm and suite, pooled over seeds: accuracy with interval, and the paired difference to the warm start.
+
+    That is the one which the arm went on from; of the longer warm start, practice's.
+    """
     practice = {cell["seed"]: cell for cell in cells if cell["id"] == "practice"}
     rows = []
     for arm in ("base", "warm_start", *ARMS):
@@ -163,12 +172,13 @@ def _row(arm: str, suite: str, own: Sequence[Cell], practice: Mapping[int, Cell]
     row["best_baseline"] = max((value for r in found for value in r["baselines"].values()), default=0.0)
     paired = [cell for cell in own if cell["seed"] in practice]
     if arm in ARMS and paired:
-        start = [practice[cell["seed"]] for cell in paired]
+        start = [practice[cell["seed"]] if arm == "longer_warm_start" else cell for cell in paired]
         row |= _difference("gain", _right(start, "warm_start", suite), _right(paired, "practice", suite))
         each = [_accuracy(c, "practice", suite) - _accuracy(s, "warm_start", suite) for c, s in zip(paired, start, strict=True)]
         row["gain_each_seed"] = [round(value, 4) for value in each]
         if arm != "practice":
-            row |= _difference("practice_ahead", _right(paired, "practice", suite), _right(start, "practice", suite))
+            same_seeds = [practice[cell["seed"]] for cell in paired]
+            row |= _difference("practice_ahead", _right(paired, "practice", suite), _right(same_seeds, "practice", suite))
         row["training_seconds"] = round(median(sum(cell["training_seconds"].values()) for cell in own), 1)
     return row
 

@@ -1,15 +1,21 @@
 """README.md does what it says: its ```console commands and ```python blocks run, in order, in one folder.
 
-Commands in ```sh fences (make, pip, what needs a network or minutes) are for people and are not run here.
+Commands in ```sh fences (make, pip, what needs a network or minutes) are for people; the `etude` lines among them are run up to where the
+minutes begin: practice as a dry run without its trial step, evaluate up to its settings.
 """
 
+import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from etude.cli import main
+from etude.tiny import letters
 
 ROOT = Path(__file__).parents[1]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -58,3 +64,36 @@ def test_what_the_readme_says_runs(folder, kind, code):
     command = ["bash", "-euo", "pipefail", "-c", code] if kind == "console" else [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, f"{code}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+
+
+LONG = [
+    line.split("#")[0].replace("...", "").strip()
+    for kind, block in FENCE.findall((ROOT / "README.md").read_text(encoding="utf8"))
+    for line in block.splitlines()
+    if kind == "sh" and line.startswith(("etude practice", "etude evaluate"))
+]
+
+
+class Begun(Exception):
+    """What would take minutes begins here."""
+
+
+@pytest.mark.parametrize("line", LONG)
+def test_what_the_readme_leaves_to_people_is_understood(line, tmp_path, monkeypatch):
+    def begin(*_: object, **__: object) -> None:
+        raise Begun
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("etude.recipes.estimate.estimate", begin)
+    monkeypatch.setattr("etude.recipes.evaluate.load_model", begin)
+    rows = [{key: row[key] for key in ("question", "answer", "worked")} for row in letters("train", 300, seed=0)]
+    parts = {"my_train": rows[:200], "my_test": rows[200:250], "a": rows[250:], "DIR/word_problems/train": rows[:200]}
+    for name, part in (parts | {"DIR/word_problems/test": rows[200:250]}).items():
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    Path("DIR/svamp").mkdir()
+    Path("DIR/svamp/SVAMP_dev.json").write_text(json.dumps(rows[250:]))
+    Path("b.csv").write_text("question,answer\n" + "".join(f"{row['question']},{row['answer']}\n" for row in rows[250:]))
+    arguments = shlex.split(line)[1:]
+    with pytest.raises(Begun):
+        main([*arguments, "--dry-run"] if arguments[0] == "practice" else arguments)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from etude.evaluation.statistics import mean_interval, sign_flip_test
+from etude.runs import RunFolder
 from studies import quickstart, word_problems
-from studies.arms import reduce_arms
+from studies.arms import ARMS, Arms, reduce_arms, share
 from studies.table import filled, markdown
 
 PARTS = ("__init__", "cells", "arms", "figure", "table")
@@ -113,6 +114,33 @@ def test_a_control_is_compared_with_practice_on_the_same_items():
     rows = reduce_arms([cell("practice", 1, "a b", "00", "11"), cell("random_reward", 1, "a b", "00", "10")])
     control = next(row for row in rows if row["id"] == "random_reward")
     assert (control["gain"], control["practice_ahead"]) == (0.5, 0.5)
+
+
+def test_what_an_arm_gains_is_counted_from_its_own_warm_start_and_a_longer_one_from_that_of_practice():
+    others = [cell(name, 1, "a b c d", "0001", "0011") for name in ("imitation", "longer_warm_start")]
+    rows = reduce_arms([cell("practice", 1, "a b c d", "0000", "1111"), *others])
+    assert {row["id"]: row["gain"] for row in rows if "gain" in row} == {"practice": 1.0, "imitation": 0.25, "longer_warm_start": 0.5}
+
+
+@pytest.mark.parametrize("arm, shared", [("imitation", {"base.json", "warm_start.json"}), ("longer_warm_start", {"base.json"})])
+def test_an_arm_begins_with_what_a_finished_arm_of_its_seed_measured(arm, shared, tmp_path):
+    table = Arms("tiny", {"longer_warm_start": 60})
+    runs = {name: tmp_path / f"{name}-1" for name in ARMS}
+    for name in ("practice", "random_reward"):  # practice was interrupted
+        folder = RunFolder(runs[name])
+        folder.begin(table.settings(name, 1), precision="float32", device="cpu", weights="random")
+        for stage in ("base", "warm_start"):
+            folder.write_json(f"evaluation/{stage}.json", {"from": name})
+        for log in ("metrics.jsonl", "timings.jsonl"):
+            (folder.path / log).write_text("")
+        (folder.path / "checkpoints" / "warm_start").mkdir(parents=True)
+    RunFolder(runs["random_reward"]).write_json("result.json", {})
+    share(runs, arm, table.settings(arm, 1))
+    begun = RunFolder(runs[arm])
+    assert {path.name for path in (begun.path / "evaluation").iterdir()} == shared
+    assert begun.read_json("evaluation/base.json") == {"from": "random_reward"}
+    assert (begun.path / "checkpoints" / "warm_start").is_dir() == ("warm_start.json" in shared)
+    assert begun.read_json("environment.json")["precision"] == "float32"
 
 
 def test_the_readme_shows_the_tables_as_the_studies_found_them():

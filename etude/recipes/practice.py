@@ -26,6 +26,7 @@ from etude.explore.prompts import render_prompts
 from etude.explore.samples import sample_groups
 from etude.feedback.outcome import OutcomeFeedback
 from etude.feedback.random_score import RandomFeedback
+from etude.learn.example import Example
 from etude.learn.learner import Learner, Optimiser, Stream
 from etude.learn.losses import POLICY_LOSSES, kl, negative_log_likelihood
 from etude.models import describe, load_model, save_model
@@ -77,12 +78,12 @@ def practice_named(
     """`practice` with settings that are resolved already; `name` is the recipe's name in the results."""
     folder = RunFolder.start(Path(run), resolved(settings), resume=resume)
     with OutcomeFeedback(settings.timeout_seconds) as outcome:
-        return _Practice(settings, name, folder, Path(data) if data else None, outcome, watcher or Quiet()).run()
+        return Practice(settings, name, folder, Path(data) if data else None, outcome, watcher or Quiet()).run()
 
 
 @dataclass
-class _Practice:
-    """One run in progress."""
+class Practice:
+    """One run in progress: its stages, which `run` puts in order."""
 
     settings: PracticeSettings
     name: str
@@ -140,7 +141,7 @@ class _Practice:
         """
         page = self.folder.read_json(f"evaluation/{model}.json")
         if page is None:
-            how = self._measurement()
+            how = self.measurement()
             counts = Counter(self.outcome.counts)
             suites = unchanged or [self._measure(model, suite, how) for suite in self.suites]
             page = {"model": model, "suites": suites, "feedback_counts": _counted(self.outcome.counts, counts)}
@@ -162,7 +163,8 @@ class _Practice:
         self.watcher.measuring(model, suite.name, len(suite.tasks))
         return measure(self.engine, suite, how, self.outcome.judge)
 
-    def _measurement(self) -> Measurement:
+    def measurement(self) -> Measurement:
+        """How suites are measured."""
         evaluation, explore = self.settings.evaluation, self.settings.explore
         longest = evaluation.max_new_tokens or explore.max_new_tokens
         return Measurement(longest, evaluation.pass_n, evaluation.num_samples, explore.sampling, self.settings.seed)
@@ -175,11 +177,11 @@ class _Practice:
         if self.folder.checkpoint("warm_start").exists():
             load_checkpoint(self.folder.checkpoint("warm_start"), self.model)
             return self.engine.refresh(0)
-        learner = self._learner(warm.optimiser, [Stream("imitate", negative_log_likelihood)])
+        learner = self.warm_start_learner()
         self.folder.cut_after("warm_start", 0)
         for step in self.watcher.steps("warm start", range(warm.steps)):
             start = time.perf_counter()
-            metrics = learner.update(batch_at(step, self.demonstrations, warm.examples_per_step, self.settings.seed, "warm_start"))
+            metrics = learner.update(self.demonstrations_of(step))
             self._log("warm_start", step + 1, metrics, {"learn_seconds": time.perf_counter() - start})
         self.engine.refresh(0)
         self._save_checkpoint("warm_start", None, {"order": 0})
@@ -189,20 +191,27 @@ class _Practice:
         settings = self.settings
         if not settings.steps:
             return
-        items = list(zip(self.materials.train, self.prompts, strict=True))
-        learner = self._practice_learner()
+        learner = self.practice_learner()
         done = self._resume(learner)
         if done < settings.steps:  # numbers of a model that is about to be made anew
             (self.folder.path / "evaluation" / "practice.json").unlink(missing_ok=True)
         judge = self._judge()
         for step in self.watcher.steps("practice", range(done, settings.steps), total=settings.steps):
-            batch = batch_at(step, items, settings.explore.tasks_per_step, settings.seed, "practice")
-            self._step(step + 1, batch, learner, judge)
+            self.step(step + 1, self.tasks_of(step), learner, judge)
             every = settings.checkpoint_every
             if step + 1 == settings.steps or (every and (step + 1) % every == 0):
                 self._save_checkpoint(f"step-{step + 1:05d}", learner, {"order": step + 1, "step": step + 1})
 
-    def _step(self, step: int, batch: Sequence[tuple[Task, tuple[int, ...]]], learner: Learner, judge: Judge) -> None:
+    def demonstrations_of(self, step: int) -> list[Example]:
+        """What warm-start step `step`, counted from 0, imitates."""
+        return batch_at(step, self.demonstrations, self.settings.warm_start.examples_per_step, self.settings.seed, "warm_start")
+
+    def tasks_of(self, step: int) -> list[tuple[Task, tuple[int, ...]]]:
+        """The tasks of practice step `step`, counted from 0, with their prompts as token ids."""
+        items = list(zip(self.materials.train, self.prompts, strict=True))
+        return batch_at(step, items, self.settings.explore.tasks_per_step, self.settings.seed, "practice")
+
+    def step(self, step: int, batch: Sequence[tuple[Task, tuple[int, ...]]], learner: Learner, judge: Judge) -> None:
         explore, learn = self.settings.explore, self.settings.learn
         clock, counts = [time.perf_counter()], Counter(self.outcome.counts)
         groups = sample_groups(
@@ -232,7 +241,11 @@ class _Practice:
         batch_tokens = self.settings.machine.update_batch_tokens
         return Learner(self.model, optimiser, streams, dtype=self.place.dtype, batch_tokens=batch_tokens, **options)
 
-    def _practice_learner(self) -> Learner:
+    def warm_start_learner(self) -> Learner:
+        """The learner of the warm start."""
+        return self._learner(self.settings.warm_start.optimiser, [Stream("imitate", negative_log_likelihood)])
+
+    def practice_learner(self) -> Learner:
         """The learner of practice, anchored to the model as it is now."""
         learn = self.settings.learn
         policy = partial(POLICY_LOSSES[learn.loss], clip_low=learn.clip_low, clip_high=learn.clip_high)

@@ -1,0 +1,117 @@
+"""What a practice run will take here: one step of each kind is made, in a folder that is thrown away, and multiplied.
+
+The numbers are upper ones, since the model as it came often answers as long as it may, and the trial gives every group something to learn
+from; a run's own steps are shorter on both counts.
+"""
+
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from etude.engine.sampling import GREEDY
+from etude.feedback.outcome import OutcomeFeedback
+from etude.feedback.verdict import Verdict
+from etude.recipes.practice import Practice
+from etude.recipes.settings import PracticeSettings
+from etude.runs import RunFolder, read_jsonl
+from etude.tasks.task import Task
+from etude.watching import Quiet
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Of a whole run: time by stage, the most memory at once, what the run folder grows to."""
+
+    warm_start_seconds: float
+    practice_seconds: float
+    evaluation_seconds: float
+    memory_bytes: int
+    """Of the process; on a GPU, of the GPU."""
+    disk_bytes: int
+
+    @property
+    def seconds(self) -> float:
+        return self.warm_start_seconds + self.practice_seconds + self.evaluation_seconds
+
+    def __str__(self) -> str:
+        stages = [f"{name} {_minutes(getattr(self, f'{name}_seconds'))}" for name in ("warm_start", "practice", "evaluation")]
+        return (
+            f"at most about {_minutes(self.seconds)} here ({', '.join(stages)}), {self.memory_bytes / 1e9:.1f} GB of memory, "
+            f"{self.disk_bytes / 1e9:.2g} GB of disk"
+        )
+
+
+def estimate(settings: PracticeSettings, name: str, data: Path | None) -> Estimate:
+    """Try one update of the warm start, one step of practice and a few greedy answers of the run that `settings` describe."""
+    with tempfile.TemporaryDirectory() as scratch, OutcomeFeedback(settings.timeout_seconds) as outcome:
+        run = Practice(settings, name, RunFolder(Path(scratch) / "run"), data, outcome, Quiet())
+        run.prepare()
+        warm_start_seconds = settings.warm_start.steps * _seconds_of_warm_start(run) if settings.warm_start.steps else 0.0
+        step_seconds = _seconds(partial(run.step, 1, run.tasks_of(0), run.practice_learner(), _half_are_right))
+        spent = read_jsonl(run.folder.path / "timings.jsonl")[0]
+        attempts_bytes = sum(path.stat().st_size for path in (run.folder.path / "attempts").glob("*"))
+        return Estimate(
+            warm_start_seconds,
+            settings.steps * step_seconds,
+            _stages(settings) * _seconds_of_measuring(run, spent["explore_seconds"]),
+            _peak_memory_bytes(run.place.device),
+            settings.steps * attempts_bytes + _checkpoints_bytes(run),
+        )
+
+
+def _half_are_right(pairs: Sequence[tuple[str, Task]]) -> list[Verdict]:
+    return [Verdict(float(index % 2)) for index in range(len(pairs))]
+
+
+def _seconds(action: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def _seconds_of_warm_start(run: Practice) -> float:
+    seconds = _seconds(partial(run.warm_start_learner().update, run.demonstrations_of(0)))
+    run.engine.refresh(0)
+    return seconds
+
+
+def _seconds_of_measuring(run: Practice, explore_seconds: float) -> float:
+    """Of all suites once: some greedy answers are timed, samples take what those of the step took."""
+    how, explore = run.measurement(), run.settings.explore
+    prompts = run.suites[0].prompts[: explore.tasks_per_step]
+    greedy = _seconds(partial(run.engine.generate, prompts, max_new_tokens=how.max_new_tokens, sampling=GREEDY)) / len(prompts)
+    sampled = explore_seconds / (explore.tasks_per_step * explore.num_samples) * how.max_new_tokens / explore.max_new_tokens
+    sizes = [len(suite.prompts) for suite in run.suites]
+    return sum(greedy * n + sampled * min(n, how.pass_n) * how.num_samples for n in sizes)
+
+
+def _stages(settings: PracticeSettings) -> int:
+    """How many models are measured: as it came, after the warm start, after practice."""
+    return 1 + (settings.warm_start.steps > 0) + (settings.steps > 0)
+
+
+def _checkpoints_bytes(run: Practice) -> int:
+    """Weights of the final model, of the warm start and of the checkpoints kept, one more while it is written; optimizers of the latter."""
+    settings = run.settings
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in run.model.parameters())
+    trained = sum(parameter.numel() * parameter.element_size() for parameter in run.model.parameters() if parameter.requires_grad)
+    kept = settings.keep_checkpoints + 1 if settings.steps else 0
+    return weights * (1 + (settings.warm_start.steps > 0) + kept) + 2 * trained * kept
+
+
+def _peak_memory_bytes(device: str) -> int:
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
