@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.errors import UserError, unknown
+from etude.interruption import Interrupted
 
 USAGE = """etude: language models get better by practising
 
@@ -32,7 +33,7 @@ COMMON = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0, 2 for wrong input, 130 when interrupted."""
+    """Run a command; returns the exit status: 0, 2 for wrong input, 130 or 143 when stopped by Ctrl-C or SIGTERM."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE)
@@ -52,6 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"etude: {error}", file=sys.stderr)
         return 2
+    except Interrupted as stop:
+        print(f"etude: stopped by {stop.name} {stop.note or 'before the first step'}; go on with --resume", file=sys.stderr)
+        return stop.exit_status
     except KeyboardInterrupt:
         print("etude: interrupted; go on with --resume where a run folder was being written", file=sys.stderr)
         return 130

@@ -11,9 +11,14 @@ model/               the model that came out, a plain Hugging Face folder
 result.json          the headline numbers
 report.html          the page
 
-A folder that holds a run is never overwritten. `--resume` goes on from the last checkpoint: files of later steps are cut off first.
+ledger/              the attempts and verdicts of steps that no checkpoint holds yet (etude.ledger)
+lock                 held while a process writes the run
+
+A folder that holds a run is never overwritten. `--resume` goes on from the last checkpoint: what later steps wrote is cut off first, their
+attempts stay in the ledger.
 """
 
+import fcntl
 import gzip
 import json
 import os
@@ -21,6 +26,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -39,10 +45,15 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock: weakref.finalize | None = None
+        self._is_new = False
 
     @classmethod
     def start(cls, path: Path, configuration: Mapping[str, Any], *, resume: bool) -> "RunFolder":
-        """Open a new run, or with `resume` an unfinished one of the same configuration. A new run writes nothing before `begin`."""
+        """Open a new run, or with `resume` an unfinished one of the same configuration. A new run writes nothing before `begin`.
+
+        Whoever writes to the run holds its lock, until `release` or the end of the process, however that comes.
+        """
         run = cls(path)
         kept = path / "configuration.yaml"
         if resume:
@@ -51,9 +62,11 @@ class RunFolder:
             _check_same(_read_configuration(kept), configuration, path)
             if (run.read_json("result.json") or {}).get("status") == "finished":
                 raise UserError(f"--resume: the run in {path} is finished; see {path / 'report.html'}")
+            run.lock()
             return run
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise UserError(f"{path} exists already and is never overwritten: go on with --resume, or name another folder with --run")
+            raise _exists(path)
+        run._is_new = True
         return run
 
     def begin(self, configuration: Mapping[str, Any], **facts: Any) -> None:
@@ -62,11 +75,36 @@ class RunFolder:
         It is called once all input has been read, so that a mistake in it leaves no folder behind.
         """
         self.path.mkdir(parents=True, exist_ok=True)
+        self.lock()
+        if self._is_new and (self.path / "configuration.yaml").exists():  # another process was faster
+            raise _exists(self.path)
+        self._is_new = False
         if not (self.path / "configuration.yaml").exists():
             text = yaml.safe_dump(dict(configuration), sort_keys=False, allow_unicode=True)
             write_atomically(self.path / "configuration.yaml", text)
         if not (self.path / "environment.json").exists():
             self.write_json("environment.json", environment() | facts)
+
+    def lock(self) -> None:
+        """Make this process the only one that writes to the run."""
+        if self._lock is not None:
+            return
+        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(descriptor, 200).decode(errors="replace") or "another process"
+            os.close(descriptor)
+            raise UserError(f"{self.path} is being written by {holder}: wait for its end, or name another folder with --run") from None
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"process {os.getpid()} on {platform.node()}".encode())
+        self._lock = weakref.finalize(self, os.close, descriptor)
+
+    def release(self) -> None:
+        """Let others write to the run."""
+        if self._lock is not None:
+            self._lock()
+            self._lock = None
 
     def write_json(self, name: str, value: Any) -> None:
         path = self.path / name
@@ -94,22 +132,21 @@ class RunFolder:
 
     # ------------------------------------------------------------------ checkpoints
 
-    def checkpoints(self) -> list[Path]:
-        """Folders of complete checkpoints, oldest first."""
-        found = [path.parent for path in (self.path / "checkpoints").glob("*/progress.json") if path.parent.suffix != ".writing"]
+    def checkpoints(self, kind: str = "") -> list[Path]:
+        """Folders of complete checkpoints whose names begin with `kind`, oldest first."""
+        found = [path.parent for path in (self.path / "checkpoints").glob(f"{kind}*/progress.json") if path.parent.suffix != ".writing"]
         return sorted(found, key=lambda folder: read_progress(folder)["order"])
 
     def checkpoint(self, name: str) -> Path:
         return self.path / "checkpoints" / name
 
     def commit_checkpoint(self, partial: Path, name: str, progress: Mapping[str, Any], *, keep: int) -> None:
-        """Make a written folder the checkpoint `name` by one rename, then remove all but the `keep` last and the warm start."""
+        """Make a written folder the checkpoint `name` by one rename, then remove all but the `keep` last of its kind (`step-`)."""
         write_atomically(partial / "progress.json", json.dumps(progress))
         folder = self.checkpoint(name)
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
-        prunable = [path for path in self.checkpoints() if path.name.startswith("step-")]
-        for old in prunable[:-keep]:
+        for old in self.checkpoints(name.split("-")[0] + "-")[:-keep]:
             shutil.rmtree(old)
 
     def cut_after(self, phase: str, step: int) -> None:
@@ -122,6 +159,10 @@ class RunFolder:
         for path in (self.path / "attempts").glob("*.jsonl.gz") if phase == "practice" else ():
             if int(path.name.split(".")[0]) > step:
                 path.unlink()
+
+
+def _exists(path: Path) -> UserError:
+    return UserError(f"{path} exists already and is never overwritten: go on with --resume, or name another folder with --run")
 
 
 def read_progress(checkpoint: Path) -> dict[str, Any]:

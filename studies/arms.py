@@ -99,7 +99,9 @@ def share(runs: Mapping[str, Path], arm: str, settings: Mapping[str, Any]) -> No
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     facts = RunFolder(source).read_json("environment.json")
-    RunFolder(partial).begin(settings, **{name: facts[name] for name in ("precision", "device", "weights")})
+    begun = RunFolder(partial)
+    begun.begin(settings, **{name: facts[name] for name in ("precision", "device", "weights")})
+    begun.release()
     names = ["evaluation/base.json"]
     if arm != "longer_warm_start":
         names += ["evaluation/warm_start.json", "checkpoints/warm_start", "metrics.jsonl", "timings.jsonl"]

@@ -48,7 +48,10 @@ def test_an_existing_folder_or_file_is_never_overwritten(run, tmp_path):
 
 
 def test_a_run_is_resumed_with_the_same_configuration_only(run, tmp_path):
-    assert RunFolder.start(run.path, CONFIGURATION, resume=True).path == run.path
+    run.release()
+    resumed = RunFolder.start(run.path, CONFIGURATION, resume=True)
+    assert resumed.path == run.path
+    resumed.release()
     changed = {"steps": 3, "learn": {"epochs": 2, "names": ["a"]}}
     with pytest.raises(UserError, match=r"was started with learn\.epochs = 1, now it is 2"):
         RunFolder.start(run.path, changed, resume=True)
@@ -57,6 +60,33 @@ def test_a_run_is_resumed_with_the_same_configuration_only(run, tmp_path):
     run.write_json("result.json", {"status": "finished"})
     with pytest.raises(UserError, match="is finished"):
         RunFolder.start(run.path, CONFIGURATION, resume=True)
+
+
+def test_two_processes_never_write_to_one_run(run):
+    code = f"""
+from pathlib import Path
+from etude.runs import RunFolder
+run = RunFolder.start(Path({str(run.path)!r}), {CONFIGURATION!r}, resume=True)
+print("mine now")
+"""
+
+    def another() -> subprocess.CompletedProcess:
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert f"is being written by process {os.getpid()} on" in another().stderr
+    run.release()
+    assert another().stdout == "mine now\n"
+    RunFolder.start(run.path, CONFIGURATION, resume=True)  # its lock died with it
+
+
+def test_the_slower_of_two_new_runs_in_one_folder_is_refused(tmp_path):
+    slower, faster = (RunFolder.start(tmp_path / "run", CONFIGURATION, resume=False) for _ in range(2))
+    faster.begin(CONFIGURATION)
+    with pytest.raises(UserError, match="is being written by process"):
+        slower.begin(CONFIGURATION)
+    faster.release()
+    with pytest.raises(UserError, match="exists already and is never overwritten"):
+        slower.begin(CONFIGURATION)
 
 
 def test_what_follows_a_checkpoint_is_cut_off(run):

@@ -21,7 +21,7 @@ from etude.feedback.outcome import OutcomeFeedback
 from etude.feedback.verdict import Verdict
 from etude.recipes.practice import Practice
 from etude.recipes.settings import PracticeSettings
-from etude.runs import RunFolder, read_jsonl
+from etude.runs import RunFolder
 from etude.tasks.task import Task
 from etude.watching import Quiet
 
@@ -55,13 +55,15 @@ def estimate(settings: PracticeSettings, name: str, data: Path | None) -> Estima
         run = Practice(settings, name, RunFolder(Path(scratch) / "run"), data, outcome, Quiet())
         run.prepare()
         warm_start_seconds = settings.warm_start.steps * _seconds_of_warm_start(run) if settings.warm_start.steps else 0.0
-        step_seconds = _seconds(partial(run.step, 1, run.tasks_of(0), run.practice_learner(), _half_are_right))
-        spent = read_jsonl(run.folder.path / "timings.jsonl")[0]
+        learner = run.practice_learner()
+        attempts, spent = run.attempts_of(0, _half_are_right)
+        explore_seconds = spent["explore_seconds"]
+        step_seconds = explore_seconds + _seconds(partial(run.learn, 1, (attempts, spent), learner))
         attempts_bytes = sum(path.stat().st_size for path in (run.folder.path / "attempts").glob("*"))
         return Estimate(
             warm_start_seconds,
             settings.steps * step_seconds,
-            _stages(settings) * _seconds_of_measuring(run, spent["explore_seconds"]),
+            _stages(settings) * _seconds_of_measuring(run, explore_seconds),
             _peak_memory_bytes(run.place.device),
             settings.steps * attempts_bytes + _checkpoints_bytes(run),
         )

@@ -8,10 +8,11 @@ checkpoint.
 
 import copy
 import itertools
+import shutil
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,11 @@ from etude.explore.prompts import render_prompts
 from etude.explore.samples import sample_groups
 from etude.feedback.outcome import OutcomeFeedback
 from etude.feedback.random_score import RandomFeedback
+from etude.interruption import Interrupted, Interruption
 from etude.learn.example import Example
 from etude.learn.learner import Learner, Optimiser, Stream
 from etude.learn.losses import POLICY_LOSSES, kl, negative_log_likelihood
+from etude.ledger import Judged, Ledger
 from etude.models import describe, load_model, save_model
 from etude.randomness import seed_for
 from etude.recipes.asking import remember
@@ -37,7 +40,7 @@ from etude.recipes.machine import decide, engine_at, room_tokens
 from etude.recipes.materials import check_golds, gather, render_demonstrations, render_suites
 from etude.recipes.settings import PracticeSettings, parse_practice
 from etude.recipes.step import attempt_rows, judge_groups, learn_from, observed
-from etude.runs import RunFolder, read_jsonl
+from etude.runs import RunFolder, read_jsonl, read_progress
 from etude.tasks.task import Task
 from etude.watching import Quiet, Watcher
 
@@ -77,8 +80,12 @@ def practice_named(
 ) -> dict[str, Any]:
     """`practice` with settings that are resolved already; `name` is the recipe's name in the results."""
     folder = RunFolder.start(Path(run), resolved(settings), resume=resume)
-    with OutcomeFeedback(settings.timeout_seconds) as outcome:
-        return Practice(settings, name, folder, Path(data) if data else None, outcome, watcher or Quiet()).run()
+    try:
+        with Interruption() as interruption, OutcomeFeedback(settings.timeout_seconds) as outcome:
+            data = Path(data) if data else None
+            return Practice(settings, name, folder, data, outcome, watcher or Quiet(), interruption).run()
+    finally:
+        folder.release()
 
 
 @dataclass
@@ -91,6 +98,11 @@ class Practice:
     data: Path | None
     outcome: OutcomeFeedback
     watcher: Watcher
+    interruption: Interruption = field(default_factory=Interruption)
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(self.folder.path / "ledger")
 
     def run(self) -> dict[str, Any]:
         self.prepare()
@@ -99,8 +111,9 @@ class Practice:
         warm = self.measured("warm_start") if self.settings.warm_start.steps else base
         self.practise()
         pages = {"base": base, "warm_start": warm, "practice": self.measured("practice", unchanged=None if self.settings.steps else warm)}
-        remember(save_model(self.model, self.tokenizer, self.folder.path / "model"), self.settings)
-        return self.conclude(pages)
+        with self.interruption.whole():
+            remember(save_model(self.model, self.tokenizer, self.folder.path / "model"), self.settings)
+            return self.conclude(pages)
 
     def prepare(self) -> None:
         """Load tasks and model; a finished stage's checkpoint brings its weights."""
@@ -176,31 +189,55 @@ class Practice:
             return
         if self.folder.checkpoint("warm_start").exists():
             load_checkpoint(self.folder.checkpoint("warm_start"), self.model)
-            return self.engine.refresh(0)
-        learner = self.warm_start_learner()
-        self.folder.cut_after("warm_start", 0)
-        for step in self.watcher.steps("warm start", range(warm.steps)):
-            start = time.perf_counter()
-            metrics = learner.update(self.demonstrations_of(step))
-            self._log("warm_start", step + 1, metrics, {"learn_seconds": time.perf_counter() - start})
+        else:
+            self._train("warm_start", warm.steps, self.warm_start_learner(), self.demonstrations_of, self._imitate)
+            self._save_checkpoint("warm_start", None, {"order": 0})
         self.engine.refresh(0)
-        self._save_checkpoint("warm_start", None, {"order": 0})
+        for unfinished in self.folder.checkpoints("warm-"):
+            shutil.rmtree(unfinished)
 
     def practise(self) -> None:
         """Explore, judge, learn, for as many steps as were asked for."""
-        settings = self.settings
-        if not settings.steps:
+        steps = self.settings.steps
+        if not steps:
             return
-        learner = self.practice_learner()
-        done = self._resume(learner)
-        if done < settings.steps:  # numbers of a model that is about to be made anew
-            (self.folder.path / "evaluation" / "practice.json").unlink(missing_ok=True)
         judge = self._judge()
-        for step in self.watcher.steps("practice", range(done, settings.steps), total=settings.steps):
-            self.step(step + 1, self.tasks_of(step), learner, judge)
-            every = settings.checkpoint_every
-            if step + 1 == settings.steps or (every and (step + 1) % every == 0):
-                self._save_checkpoint(f"step-{step + 1:05d}", learner, {"order": step + 1, "step": step + 1})
+        self._train("practice", steps, self.practice_learner(), lambda step: self.attempts_of(step, judge), self.learn)
+
+    def _train(
+        self,
+        phase: str,
+        total: int,
+        learner: Learner,
+        prepare: Callable[[int], Any],
+        update: Callable[[int, Any, Learner], None],
+    ) -> None:
+        """Make the steps that are left, with checkpoints on the way, and one where a signal ends it.
+
+        What `prepare` makes of a step, counted from 0, `update` learns from, as step counted from 1.
+        """
+        done = saved = self._resume(phase, total, learner)
+        every = self.settings.checkpoint_every
+        try:
+            for step in self.watcher.steps(phase.replace("_", " "), range(done, total), total=total):
+                prepared = prepare(step)
+                with self.interruption.whole():
+                    update(step + 1, prepared, learner)
+                    done = step + 1
+                    if (done == total and phase == "practice") or (every and done % every == 0):
+                        self._save_progress(phase, done, total, learner)
+                        saved = done
+        except Interrupted as stop:
+            with self.interruption.whole():
+                if saved < done:
+                    self._save_progress(phase, done, total, learner)
+            stop.note = f"after {phase.replace('_', ' ')} step {done} of {total}"
+            raise
+
+    def _imitate(self, step: int, demonstrations: Sequence[Example], learner: Learner) -> None:
+        start = time.perf_counter()
+        metrics = learner.update(demonstrations)
+        self._log("warm_start", step, metrics, {"learn_seconds": time.perf_counter() - start})
 
     def demonstrations_of(self, step: int) -> list[Example]:
         """What warm-start step `step`, counted from 0, imitates."""
@@ -211,29 +248,40 @@ class Practice:
         items = list(zip(self.materials.train, self.prompts, strict=True))
         return batch_at(step, items, self.settings.explore.tasks_per_step, self.settings.seed, "practice")
 
-    def step(self, step: int, batch: Sequence[tuple[Task, tuple[int, ...]]], learner: Learner, judge: Judge) -> None:
-        explore, learn = self.settings.explore, self.settings.learn
+    def attempts_of(self, step: int, judge: Judge) -> tuple[Judged, dict[str, float]]:
+        """The judged attempts of step `step`, counted from 0, with what they took: from the ledger where they were made before."""
+        tasks, prompts = zip(*self.tasks_of(step), strict=True)
+        kept = self.ledger.read(step + 1, tasks)
+        if kept:
+            return kept, {}
+        explore = self.settings.explore
         clock, counts = [time.perf_counter()], Counter(self.outcome.counts)
         groups = sample_groups(
             self.engine,
-            [task for task, _ in batch],
-            [prompt for _, prompt in batch],
+            tasks,
+            prompts,
             num_samples=explore.num_samples,
             max_new_tokens=explore.max_new_tokens,
             sampling=explore.sampling,
-            names=(self.settings.seed, step),
+            names=(self.settings.seed, step + 1),
         )
         clock.append(time.perf_counter())
-        verdicts = judge_groups(groups, judge)
+        judged = Judged(groups, judge_groups(groups, judge), _counted(self.outcome.counts, counts))
         clock.append(time.perf_counter())
-        metrics = learn_from(learner, groups, verdicts, learn)
-        self.engine.refresh(step)
-        clock.append(time.perf_counter())
-        seen = observed(groups, verdicts) | _counted(self.outcome.counts, counts)
-        self.folder.write_attempts(step, attempt_rows(step, groups, verdicts, learn))
+        self.ledger.write(step + 1, judged)
         tokens = sum(attempt.num_own_tokens for group in groups for attempt in group.attempts)
-        seconds = dict(zip(("explore_seconds", "feedback_seconds", "learn_seconds"), map(_difference, clock, clock[1:]), strict=False))
-        self._log("practice", step, metrics | seen, seconds | {"tokens_per_second": tokens / (clock[1] - clock[0])})
+        seconds = {"explore_seconds": clock[1] - clock[0], "feedback_seconds": clock[2] - clock[1]}
+        return judged, seconds | {"tokens_per_second": tokens / seconds["explore_seconds"]}
+
+    def learn(self, step: int, attempts: tuple[Judged, dict[str, float]], learner: Learner) -> None:
+        """Learn from judged attempts, and keep what was seen."""
+        judged, timings = attempts
+        start = time.perf_counter()
+        metrics = learn_from(learner, judged.groups, judged.verdicts, self.settings.learn)
+        self.engine.refresh(step)
+        timings = {**timings, "learn_seconds": time.perf_counter() - start}
+        self.folder.write_attempts(step, attempt_rows(step, judged.groups, judged.verdicts, self.settings.learn))
+        self._log("practice", step, metrics | observed(judged.groups, judged.verdicts) | dict(judged.counts), timings)
 
     # ------------------------------------------------------------------ parts
 
@@ -272,16 +320,28 @@ class Practice:
         keep = self.settings.keep_checkpoints
         save_checkpoint(self.folder, name, self.model, self.tokenizer, learner, progress, settings=self.settings, keep=keep)
 
-    def _resume(self, learner: Learner) -> int:
-        """Take the last checkpoint of practice, if there is one; returns the steps done."""
-        found = [path for path in self.folder.checkpoints() if path.name.startswith("step-")]
+    def _save_progress(self, phase: str, done: int, total: int, learner: Learner) -> None:
+        """The checkpoint of a training stage after step `done`; the ledger keeps what later steps have."""
+        if phase == "warm_start":
+            return self._save_checkpoint(f"warm-{done:05d}", learner, {"order": done - total, "step": done})
+        self._save_checkpoint(f"step-{done:05d}", learner, {"order": done, "step": done})
+        self.ledger.forget(read_progress(self.folder.checkpoints("step-")[0])["step"])
+
+    def _resume(self, phase: str, total: int, learner: Learner) -> int:
+        """Take the last checkpoint of a training stage, if there is one; returns the steps done."""
+        found = self.folder.checkpoints("warm-" if phase == "warm_start" else "step-")
         done = 0
         if found:
             done = load_checkpoint(found[-1], self.model, learner)["step"]
-            self.engine.refresh(done)
-        self.folder.cut_after("practice", done)
-        if done:
-            self.watcher.say(f"going on from step {done} of {self.settings.steps} ({found[-1]})")
+            self.engine.refresh(done if phase == "practice" else 0)
+        self.folder.cut_after(phase, done)
+        if phase == "practice" and done < total:  # numbers of a model that is about to be made anew
+            (self.folder.path / "evaluation" / "practice.json").unlink(missing_ok=True)
+        kept = [step for step in self.ledger.steps() if step > done] if phase == "practice" else []
+        if done or kept:
+            again = f"; the attempts of steps {kept[0]} to {kept[-1]} are kept" if kept else ""
+            place = found[-1] if found else "no checkpoint yet"
+            self.watcher.say(f"{phase.replace('_', ' ')}: going on from step {done} of {total} ({place}){again}")
         return done
 
     def _log(self, phase: str, step: int, metrics: Mapping[str, Any], timings: Mapping[str, float]) -> None:
@@ -322,10 +382,6 @@ class Practice:
 
 def _counted(after: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
     return {name: after.get(name, 0) - before.get(name, 0) for name in COUNTS}
-
-
-def _difference(first: float, second: float) -> float:
-    return second - first
 
 
 def _frozen_copy(model: Any) -> Any:

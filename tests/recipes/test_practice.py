@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,11 +14,12 @@ from transformers import AutoModelForCausalLM
 
 from etude.cli import main
 from etude.errors import UserError
-from etude.recipes.practice import practice
+from etude.explore.samples import sample_groups
+from etude.recipes.practice import Practice, practice
 from etude.recipes.settings import PracticeSettings
 from etude.runs import read_jsonl
 from etude.tasks.sources import TaskSource
-from etude.watching import Quiet
+from etude.watching import Console, Quiet
 
 DETERMINISTIC = ("metrics.jsonl", "result.json", "model/model.safetensors", "evaluation/practice.json")
 
@@ -173,6 +176,72 @@ def test_a_killed_run_resumes_to_the_same_bytes(small, small_arguments, finished
     assert main([*small_arguments, "--run", str(folder), "--resume"]) == 0
     assert_same(finished, folder)
     assert attempts_of(folder) == attempts_of(finished)
+
+
+@pytest.mark.parametrize("part", ["attempts_of", "learn"])
+def test_attempts_that_were_judged_are_neither_sampled_nor_judged_again(small, finished, tmp_path, monkeypatch, part):
+    real, folder, sampled, said = getattr(Practice, part), tmp_path / "run", [], []
+
+    def killed_after_step_3(self, step, *rest):
+        if step == 3:  # counted from 0 in attempts_of, from 1 in learn: step 3 is judged, in both cases
+            raise Killed
+        return real(self, step, *rest)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Practice, part, killed_after_step_3)
+        small(folder)
+
+    def counted(engine, tasks, *rest, names, **options):
+        sampled.append(names[1])
+        return sample_groups(engine, tasks, *rest, names=names, **options)
+
+    class Listening(Quiet):
+        def say(self, text):
+            said.append(text)
+
+    monkeypatch.setattr("etude.recipes.practice.sample_groups", counted)
+    small(folder, resume=True, watcher=Listening())
+    assert sampled == [4]
+    assert any("practice: going on from step 2 of 4" in line and "the attempts of steps 3 to 3 are kept" in line for line in said)
+    assert_same(finished, folder)
+    assert attempts_of(folder) == attempts_of(finished)
+    assert not list((folder / "ledger").iterdir())
+
+
+@pytest.mark.parametrize("phase", ["warm_start", "practice"])
+def test_a_run_that_was_asked_to_end_is_checkpointed_where_it_stands_and_resumes_to_the_same_bytes(
+    small, small_arguments, finished, tmp_path, capsys, monkeypatch, phase
+):
+    class Asked(Console):
+        def step(self, phase_now, step, metrics, timings):
+            if (phase_now, step) == (phase, 3):
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    folder = tmp_path / "run"
+    monkeypatch.setattr("etude.watching.Console", Asked)
+    assert main([*small_arguments, "--run", str(folder)]) == 143
+    total = 20 if phase == "warm_start" else 4
+    line = f"etude: stopped by SIGTERM after {phase.replace('_', ' ')} step 3 of {total}; go on with --resume\n"
+    assert capsys.readouterr().err.endswith(line)
+    assert (folder / "checkpoints" / f"{'warm' if phase == 'warm_start' else 'step'}-00003" / "progress.json").exists()
+    monkeypatch.undo()
+    small(folder, resume=True)
+    assert_same(finished, folder)
+    assert attempts_of(folder) == attempts_of(finished)
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"warm_start", "step-00004"}
+
+
+def test_a_run_that_is_asked_to_end_while_it_measures_ends_at_once(small_arguments, finished, small, tmp_path, capsys, monkeypatch):
+    class Asked(Console):
+        def measuring(self, model, suite, n):
+            os.kill(os.getpid(), signal.SIGINT)
+            raise AssertionError("went on")
+
+    monkeypatch.setattr("etude.watching.Console", Asked)
+    assert main([*small_arguments, "--run", str(tmp_path / "run")]) == 130
+    assert "stopped by SIGINT before the first step; go on with --resume" in capsys.readouterr().err
+    small(tmp_path / "run", resume=True)
+    assert_same(finished, tmp_path / "run")
 
 
 def test_a_killed_lora_run_resumes_to_the_same_bytes(small, finished, tmp_path):

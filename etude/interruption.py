@@ -1,0 +1,68 @@
+"""Ctrl-C and SIGTERM end a run where nothing is half done.
+
+    with Interruption() as interruption:
+        sample()                          # a signal here raises Interrupted at once
+        with interruption.whole():
+            update()                      # here at the end of the block
+
+A second signal does not wait. Signals can be caught in a process's main thread only; elsewhere they stay as they are.
+"""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(KeyboardInterrupt):
+    """A person or the machine asked the run to end; `note` says what is kept."""
+
+    def __init__(self, number: int) -> None:
+        self.name = signal.Signals(number).name
+        self.exit_status = 128 + number
+        self.note = ""
+        super().__init__(self.name)
+
+
+class Interruption:
+    """Catches the signals from `with` to its end."""
+
+    def __init__(self) -> None:
+        self._asked: int | None = None
+        self._is_raised = False
+        self._whole = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Interruption":
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """What is begun here is ended before a first signal is heeded."""
+        self._whole += 1
+        try:
+            yield
+        finally:
+            self._whole -= 1
+        if self._asked is not None and not self._whole and not self._is_raised:
+            self._is_raised = True
+            raise Interrupted(self._asked)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        is_second = self._asked is not None
+        self._asked = number
+        if is_second:
+            raise KeyboardInterrupt
+        if not self._whole:
+            self._is_raised = True
+            raise Interrupted(number)

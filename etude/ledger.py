@@ -1,0 +1,87 @@
+"""What the dice and the outside world decided in a step, written before anything is learned from it.
+
+ledger/00012.jsonl.gz   of step 12: what feedback counted, then one line an attempt with its tokens, log-probs and verdict
+
+A step that is made again after a kill takes its attempts and verdicts from here: nothing is sampled or judged twice, and an answer that
+timed out once is not right the second time. Floats are written so that they read back to the same bits.
+"""
+
+import gzip
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from etude.errors import UserError
+from etude.explore.attempts import Attempt, Group, Source
+from etude.feedback.verdict import Verdict
+from etude.runs import write_atomically
+from etude.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The attempts of a step with their verdicts."""
+
+    groups: list[Group]
+    verdicts: list[list[Verdict]]
+    """One for each attempt, by group."""
+    counts: Mapping[str, int]
+    """What happened in feedback: judged, timed out, crashed."""
+
+
+class Ledger:
+    """The judged steps in `folder` that no checkpoint holds yet."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def write(self, step: int, judged: Judged) -> None:
+        """Keep a step, by one rename."""
+        self.folder.mkdir(exist_ok=True)
+        lines = [json.dumps(dict(judged.counts))]
+        for group, verdicts in zip(judged.groups, judged.verdicts, strict=True):
+            for attempt, verdict in zip(group.attempts, verdicts, strict=True):
+                lines.append(json.dumps({"task": group.task.key, "attempt": asdict(attempt), "verdict": verdict.to_json()}))
+        write_atomically(self._path(step), gzip.compress("\n".join(lines).encode(), compresslevel=1, mtime=0))
+
+    def read(self, step: int, tasks: Sequence[Task]) -> Judged | None:
+        """What was kept of a step at these tasks, or None. Raises UserError where it is of other tasks, or damaged."""
+        path = self._path(step)
+        if not path.exists():
+            return None
+        try:
+            counts, *rows = map(json.loads, gzip.decompress(path.read_bytes()).decode().splitlines())
+            size = len(rows) // len(tasks)
+            parts = [rows[start : start + size] for start in range(0, len(rows), size)]
+            groups = [Group(task, tuple(_attempt(row["attempt"]) for row in part)) for task, part in zip(tasks, parts, strict=True)]
+            verdicts = [[_verdict(row["verdict"]) for row in part] for part in parts]
+        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path} is damaged ({error}): remove it and resume, which samples that step again") from error
+        if [row["task"] for row in rows] != [task.key for task, part in zip(tasks, parts, strict=True) for _ in part]:
+            raise UserError(f"--resume: {path} holds attempts at other tasks: resume with the data that the run began with")
+        return Judged(groups, verdicts, counts)
+
+    def steps(self) -> list[int]:
+        """The steps that are kept, in order."""
+        return sorted(int(path.name.split(".")[0]) for path in self.folder.glob("*.jsonl.gz"))
+
+    def forget(self, up_to: int) -> None:
+        """Remove the steps that a checkpoint holds, `up_to` included."""
+        for step in self.steps():
+            if step <= up_to:
+                self._path(step).unlink()
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"{step:05d}.jsonl.gz"
+
+
+def _attempt(row: Mapping[str, Any]) -> Attempt:
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
+    values["sources"] = tuple(map(Source, values["sources"]))
+    return Attempt(**values)
+
+
+def _verdict(row: Mapping[str, Any]) -> Verdict:
+    return Verdict(**{**row, "steps": tuple(row["steps"])})

@@ -1,0 +1,138 @@
+"""Kill a small practice run with SIGKILL, resume it, and compare it with one that nobody disturbed, byte for byte.
+
+    python tests/recipes/kills.py [KILLS] [SEED]
+
+Half of the kills come before a random write (file, line, rename or removal; a file or a line may be half written), the others at a random
+time. Exit code 1 where a resumed run differs or samples again what was judged before the kill.
+"""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+RUN = ["practice", "tiny", "--n", "60", "--warm_start.steps", "12", "--steps", "6", "--explore.tasks_per_step", "6"]
+RUN += ["--explore.num_samples", "4", "--evaluation.n", "20", "--evaluation.pass_n", "5", "--evaluation.num_samples", "2"]
+RUN += ["--checkpoint_every", "2", "--machine.precision", "float32"]
+SAME = ("metrics.jsonl", "result.json", "model/model.safetensors", "attempts", "evaluation", "checkpoints")
+
+CHILD = """
+import os, pathlib, shutil, signal, sys
+import etude.recipes.checkpoints as checkpoints
+from etude.cli import main
+from etude.runs import RunFolder
+
+at, run, count = int(sys.argv[1]), sys.argv[2], 0
+
+def counted(owner, name, place, half=None):
+    real = getattr(owner, name)
+    def write(*arguments, **options):
+        global count
+        if run in str(arguments[place]):
+            count += 1
+            if count == at:
+                if half:
+                    half(*arguments)
+                print(f"killed before write {count}, {name} {os.path.relpath(str(arguments[place]), run)}", flush=True)
+                os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments, **options)
+    setattr(owner, name, write)
+
+real_bytes = pathlib.Path.write_bytes
+
+def half_line(folder, name, row):
+    with (folder.path / name).open("a") as file:
+        file.write('{"phase": "pract')
+
+counted(pathlib.Path, "write_bytes", 0, lambda path, content: real_bytes(path, content[: len(content) // 2]))
+counted(pathlib.Path, "rename", 0)
+counted(pathlib.Path, "unlink", 0)
+counted(os, "replace", 0)
+counted(shutil, "rmtree", 0)
+counted(checkpoints, "save_file", 1)
+RunFolder.__str__ = lambda folder: str(folder.path)
+counted(RunFolder, "append", 0, half_line)
+status = main(sys.argv[3:])
+print(f"writes {count}", flush=True)
+sys.exit(status)
+"""
+
+
+def start(folder: Path, at: int = 0, *more: str) -> subprocess.Popen:
+    command = [sys.executable, "-c", CHILD, str(at), str(folder), *RUN, "--run", str(folder), *more]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Everything of a run that must not depend on when it was killed."""
+    paths = [path for name in SAME for path in ([folder / name] if (folder / name).is_file() else (folder / name).rglob("*"))]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths if path.is_file()}
+
+
+def judged(folder: Path) -> int:
+    """The last step whose attempts are on disk."""
+    kept = [*(folder / "ledger").glob("*.gz"), *(folder / "attempts").glob("*.gz")]
+    return max((int(path.name[:5]) for path in kept), default=0)
+
+
+def sampled_again(folder: Path, done: int, before: int) -> list[int]:
+    """Steps after checkpoint `done` that were judged before the kill and yet explored again: what the ledger gives takes no such time."""
+    rows = [json.loads(line) for line in (folder / "timings.jsonl").read_text().splitlines()]
+    return [row["step"] for row in rows if row["phase"] == "practice" and done < row["step"] <= before and "explore_seconds" in row]
+
+
+def kill_once(folder: Path, at: int, seconds: float) -> str:
+    """Start a run and kill it before write `at`, or, where that is 0, `seconds` after its folder appeared; returns where that was."""
+    process = start(folder, at)
+    if not at:
+        while not folder.exists() and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(seconds)
+        os.killpg(process.pid, signal.SIGKILL)
+    output = process.communicate()[0]
+    found = re.findall("killed before .*", output)
+    return found[-1] if found else f"killed after {seconds:.2f} s" if process.returncode < 0 else "ended before the kill"
+
+
+def main(kills: int, seed: int) -> int:
+    chance = random.Random(seed)
+    with tempfile.TemporaryDirectory() as scratch:
+        whole = Path(scratch) / "whole"
+        process = start(whole)
+        while not whole.exists():
+            time.sleep(0.005)
+        began = time.perf_counter()
+        output = process.communicate()[0]
+        took, writes = time.perf_counter() - began, int(re.findall(r"writes (\d+)", output)[-1])
+        expected, wrong = contents(whole), 0
+        print(f"undisturbed: {took:.1f} s, {writes} writes, {len(expected)} files to compare", flush=True)
+        for number in range(kills):
+            folder = Path(scratch) / f"killed-{number}"
+            at = chance.randint(1, writes) if number % 2 == 0 else 0
+            where = kill_once(folder, at, chance.uniform(0, took))
+            is_finished = (folder / "result.json").exists()  # then it is not resumed
+            before = 0 if is_finished else judged(folder)
+            more = ["--resume"] if (folder / "configuration.yaml").exists() else []
+            said = start(folder, 0, *more).communicate()[0]
+            lines = [line for line in said.replace(scratch + "/", "").splitlines() if "going on" in line]
+            done = int((re.findall(r"practice: going on from step (\d+)", said) or ["0"])[-1])
+            found = contents(folder)
+            differing = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+            again = sampled_again(folder, done, before)
+            verdict = f"differs in {differing}, samples steps {again} again" if differing or again else "equal"
+            went_on = " | ".join(lines) or ("it had finished" if is_finished else "no step was done")
+            print(f"{number + 1}: {where}; {went_on}; {verdict}", flush=True)
+            wrong += bool(differing or again)
+        print(f"{kills - wrong} of {kills} resumed runs equal the undisturbed one")
+    return min(wrong, 1)
+
+
+if __name__ == "__main__":
+    arguments = [int(argument) for argument in sys.argv[1:]]
+    sys.exit(main(*(arguments + [20, 0][len(arguments) :])))

@@ -1,0 +1,58 @@
+"""The ledger gives back what was put into it, to the bit, and says where it can't."""
+
+import gzip
+import math
+
+import pytest
+
+from etude.engine.completion import Completion
+from etude.errors import UserError
+from etude.explore.attempts import Attempt, Group
+from etude.feedback.verdict import Verdict
+from etude.ledger import Judged, Ledger
+from etude.tasks.task import Task
+
+TASKS = [Task("What is 2 + 2?", "4", metadata={"n": 1}), Task("What is 3 + 3?", "6")]
+
+
+def judged() -> Judged:
+    groups, verdicts = [], []
+    for task in TASKS:
+        found = [Completion((5 + i, 2), (-1 / 3 - i, -math.pi), f"\u2028é\n{i}", "stop", key=2**63 + i, policy_version=3) for i in range(3)]
+        groups.append(Group(task, tuple(Attempt.of((7, 8, 9), completion) for completion in found)))
+        verdicts.append([Verdict(1.0, {"parsable": 1.0}, (0.1, 0.2)), Verdict(0.0, message="no"), Verdict(None, message="timed out")])
+    return Judged(groups, verdicts, {"judged": 6, "timed_out": 2, "crashed": 0})
+
+
+@pytest.fixture
+def ledger(tmp_path) -> Ledger:
+    ledger = Ledger(tmp_path / "ledger")
+    ledger.write(12, judged())
+    return ledger
+
+
+def test_what_was_written_reads_back_the_same(ledger):
+    assert ledger.read(12, TASKS) == judged()
+    assert ledger.read(13, TASKS) is None
+
+
+def test_steps_that_a_checkpoint_holds_are_forgotten(ledger):
+    for step in (9, 100_000):
+        ledger.write(step, judged())
+    assert ledger.steps() == [9, 12, 100_000]
+    ledger.forget(12)
+    assert ledger.steps() == [100_000]
+    assert Ledger(ledger.folder.parent / "none").steps() == []
+
+
+def test_attempts_at_other_tasks_are_not_taken(ledger):
+    with pytest.raises(UserError, match="holds attempts at other tasks: resume with the data that the run began with"):
+        ledger.read(12, TASKS[::-1])
+
+
+@pytest.mark.parametrize("content", [b"", b"not gzip", gzip.compress(b""), gzip.compress(b"{}\n{}"), gzip.compress(b"{}\nnull\nnull")])
+def test_a_damaged_file_is_named_with_the_way_out(ledger, content):
+    path = next(ledger.folder.iterdir())
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"00012\.jsonl\.gz is damaged .*remove it and resume"):
+        ledger.read(12, TASKS)
