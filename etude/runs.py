@@ -39,6 +39,9 @@ from etude.errors import UserError
 
 _PACKAGES = ("etude", "torch", "transformers", "accelerate", "peft", "reasoning-gym", "math-verify", "numpy")
 
+CHANGEABLE = ("machine.device", "machine.decode_batch_tokens", "machine.update_batch_tokens")
+"""Settings that may change on resume: a smaller machine, the same numbers but for rounding."""
+
 
 class RunFolder:
     """One run's files."""
@@ -47,10 +50,13 @@ class RunFolder:
         self.path = path
         self._lock: weakref.finalize | None = None
         self._is_new = False
+        self._changed: dict[str, Any] = {}
 
     @classmethod
     def start(cls, path: Path, configuration: Mapping[str, Any], *, resume: bool) -> "RunFolder":
         """Open a new run, or with `resume` an unfinished one of the same configuration. A new run writes nothing before `begin`.
+
+        `CHANGEABLE` settings may be others than before; the environment says so.
 
         Whoever writes to the run holds its lock, until `release` or the end of the process, however that comes.
         """
@@ -59,7 +65,7 @@ class RunFolder:
         if resume:
             if not kept.exists():
                 raise UserError(f"--resume: {path} holds no run; start one without --resume")
-            _check_same(_read_configuration(kept), configuration, path)
+            run._changed = _check_same(_read_configuration(kept), configuration, path)
             if (run.read_json("result.json") or {}).get("status") == "finished":
                 raise UserError(f"--resume: the run in {path} is finished; see {path / 'report.html'}")
             run.lock()
@@ -84,6 +90,9 @@ class RunFolder:
             write_atomically(self.path / "configuration.yaml", text)
         if not (self.path / "environment.json").exists():
             self.write_json("environment.json", environment() | facts)
+        if self._changed:
+            found = self.read_json("environment.json")
+            self.write_json("environment.json", found | {"changed_on_resume": found.get("changed_on_resume", {}) | self._changed})
 
     def lock(self) -> None:
         """Make this process the only one that writes to the run."""
@@ -268,9 +277,14 @@ def _read_configuration(path: Path) -> dict[str, Any]:
     return values
 
 
-def _check_same(kept: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
-    for name in differing(kept, wanted)[:1]:
-        raise UserError(
-            f"--resume: the run in {path} was started with {name} = {dotted(kept).get(name)!r}, now it is {dotted(wanted).get(name)!r}; "
-            "resume with the same configuration, or start another run"
-        )
+def _check_same(kept: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """What the machine is told otherwise than before. Raises UserError for any other difference."""
+    before, after = dotted(kept), dotted(wanted)
+    names = differing(kept, wanted)
+    for name in names:
+        if name not in CHANGEABLE:
+            raise UserError(
+                f"--resume: the run in {path} was started with {name} = {before.get(name)!r}, now it is {after.get(name)!r}; "
+                "resume with the same configuration, or start another run"
+            )
+    return {name: after.get(name) for name in names}

@@ -36,6 +36,7 @@ from etude.models import describe, load_model, save_model
 from etude.randomness import seed_for
 from etude.recipes.asking import remember
 from etude.recipes.checkpoints import load_checkpoint, save_checkpoint
+from etude.recipes.limits import within_limits
 from etude.recipes.machine import decide, engine_at, room_tokens
 from etude.recipes.materials import check_golds, gather, render_demonstrations, render_suites
 from etude.recipes.settings import PracticeSettings, parse_practice
@@ -80,8 +81,9 @@ def practice_named(
 ) -> dict[str, Any]:
     """`practice` with settings that are resolved already; `name` is the recipe's name in the results."""
     folder = RunFolder.start(Path(run), resolved(settings), resume=resume)
+    limits = within_limits(settings.machine, "go on with --resume, the last checkpoint is whole")
     try:
-        with Interruption() as interruption, OutcomeFeedback(settings.timeout_seconds) as outcome:
+        with limits, Interruption() as interruption, OutcomeFeedback(settings.timeout_seconds) as outcome:
             data = Path(data) if data else None
             return Practice(settings, name, folder, data, outcome, watcher or Quiet(), interruption).run()
     finally:

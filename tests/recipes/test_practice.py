@@ -3,8 +3,11 @@
 import gzip
 import json
 import os
+import re
+import shutil
 import signal
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -284,6 +287,60 @@ def test_a_damaged_checkpoint_is_named_and_can_be_removed(small, killed, finishe
 def test_another_configuration_is_not_resumed(small, killed):
     with pytest.raises(UserError, match=r"started with learn\.epochs = 1, now it is 2"):
         small(killed, {"learn.epochs": 2}, resume=True)
+
+
+def test_a_run_goes_on_with_smaller_batches_and_says_so_but_not_with_another_precision(small, killed):
+    with pytest.raises(UserError, match=r"started with machine\.precision = 'float32', now it is 'bfloat16'"):
+        small(killed, {"machine.precision": "bfloat16"}, resume=True)
+    small(killed, {"machine.update_batch_tokens": 256}, resume=True)
+    assert json.loads((killed / "environment.json").read_text())["changed_on_resume"] == {"machine.update_batch_tokens": 256}
+
+
+# ---------------------------------------------------------------------- what the machine can't give
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried"), r"out of memory: lower machine\.decode_batch_tokens \(now 16384\) or"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "out of memory: lower"),
+        (OSError(28, "No space left on device", "x"), r"the disk is full .*: make room; go on with --resume, the last checkpoint is whole"),
+    ],
+)
+def test_a_full_machine_is_one_sentence_and_the_run_goes_on_later(small, finished, tmp_path, monkeypatch, error, message):
+    real = Practice.learn
+
+    def learn(self, step, *rest):
+        if step == 3:
+            raise error
+        return real(self, step, *rest)
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=message):
+        patch.setattr(Practice, "learn", learn)
+        small(tmp_path / "run")
+    small(tmp_path / "run", resume=True)
+    assert_same(finished, tmp_path / "run")
+
+
+@pytest.fixture
+def little_disk(tmp_path) -> Iterator[Path]:
+    """A folder on a file system of 2.5 MB: room for the warm start's checkpoint, not for all that follows."""
+    folder = tmp_path / "little"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2500k", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root may mount a small disk")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_ends_with_one_sentence_and_a_whole_checkpoint(small, finished, little_disk, tmp_path, capsys, small_arguments):
+    assert main([*small_arguments, "--run", str(little_disk / "run")]) == 2
+    assert re.fullmatch(r"etude: the disk is full \(.*\): make room; .*--resume.*\n", capsys.readouterr().err.splitlines(True)[-1])
+    assert (little_disk / "run" / "checkpoints" / "warm_start" / "progress.json").exists()
+    shutil.copytree(little_disk / "run", tmp_path / "run")
+    small(tmp_path / "run", resume=True)
+    assert_same(finished, tmp_path / "run")
 
 
 def test_a_run_is_not_resumed_on_other_evaluation_items(small, letter_files, tmp_path):

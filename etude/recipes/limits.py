@@ -1,0 +1,31 @@
+"""What the machine can't give, in one sentence: memory and disk."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from safetensors import SafetensorError
+
+from etude.errors import UserError
+from etude.recipes.settings import Machine
+
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
+_NO_SPACE = ("no space left on device", f"os error {errno.ENOSPC}", f"os error {errno.EDQUOT}", "disk quota exceeded")
+
+
+@contextmanager
+def within_limits(machine: Machine, what_is_kept: str) -> Iterator[None]:
+    """Turn an error that says the memory or the disk is full into a `UserError` with the way out; `what_is_kept` says how to go on."""
+    try:
+        yield
+    except (MemoryError, RuntimeError, OSError, SafetensorError) as error:
+        said = str(error).lower()
+        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(words in said for words in _NO_MEMORY):
+            raise UserError(
+                f"out of memory: lower machine.decode_batch_tokens (now {machine.decode_batch_tokens}) or machine.update_batch_tokens "
+                f"(now {machine.update_batch_tokens}), which changes no result but for rounding; {what_is_kept}"
+            ) from error
+        if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or any(words in said for words in _NO_SPACE):
+            raise UserError(f"the disk is full ({str(error).splitlines()[0]}): make room; {what_is_kept}") from error
+        raise
