@@ -101,6 +101,8 @@ class Console:
                 f"[{100 * pair['difference_low']:+.1f}, {100 * pair['difference_high']:+.1f}], paired p = {pair['p_value']:.2g} "
                 f"(n = {pair['n']})"
             )
+        for row in result.get("retention", ()):
+            self.say(f"what it knew before, {_words(row['model'])}: {_retention(row)}")
         self.say(f"model: {folder / 'model'}   report: {folder / 'report.html'}")
 
 
@@ -133,6 +135,13 @@ def _live(phase: str, step: int, metrics: Mapping[str, Any], timings: Mapping[st
     seconds = sum(value for name, value in timings.items() if name.endswith("_seconds"))
     signal = metrics["groups"] - metrics["groups_without_signal"]
     return f"practice {step}: score {score}, {signal}/{metrics['groups']} groups with signal, {seconds:.1f} s"
+
+
+def _retention(row: Mapping[str, Any]) -> str:
+    text = f"perplexity {row['perplexity']:.2f}" if "perplexity" in row else ""
+    low, high = row.get("choice_accuracy_low", 0.0), row.get("choice_accuracy_high", 0.0)
+    choices = f"{row['choice_accuracy']:.1%} [{low:.1%}, {high:.1%}] of {row['choices_n']} questions" if "choices_n" in row else ""
+    return ", ".join(filter(None, (text, choices)))
 
 
 def _words(name: str) -> str:

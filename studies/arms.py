@@ -25,11 +25,12 @@ from typing import Any
 
 import yaml
 
-from etude.configuration import arguments_from, find_configuration, resolved
+from etude.configuration import arguments_from, dotted, find_configuration, resolved
 from etude.evaluation.statistics import mean_interval, sign_flip_test, wilson_interval
 from etude.recipes.practice import practice_named
 from etude.recipes.settings import PracticeSettings, parse_practice
 from etude.runs import RunFolder, read_jsonl
+from etude.tasks.sources import TaskSource
 from etude.watching import Console
 from studies.cells import Cell, Options, refuse_others
 
@@ -56,6 +57,16 @@ class Arms:
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
         return resolved(self._settings(arm, seed))
 
+    def defaults(self) -> dict[str, Any]:
+        return dotted(resolved(PracticeSettings(TaskSource(family="any"))))
+
+    def _check_run(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        """A run of other settings is no cell of this table."""
+        kept = folder / "configuration.yaml"
+        if kept.exists():
+            before = self.defaults() | dotted(yaml.safe_load(kept.read_text()))
+            refuse_others(f"{folder} was run", before, settings, "remove it to run it again")
+
     def _settings(self, arm: str, seed: int) -> PracticeSettings:
         changes = {**self.overrides, "seed": seed, **_CHANGES[arm]}
         if arm in self.steps:
@@ -67,7 +78,7 @@ class Arms:
         settings = self._settings(arm, seed)
         runs = {other: chosen.out / "runs" / f"{other}-{seed}" for other in ARMS}
         for other, path in runs.items():
-            _check_run(path, self.settings(other, seed))
+            self._check_run(path, self.settings(other, seed))
         folder = runs[arm]
         if not folder.exists():
             share(runs, arm, resolved(settings))
@@ -80,13 +91,6 @@ class Arms:
             if checkpoint.name != "warm_start":
                 shutil.rmtree(checkpoint)
         return cell
-
-
-def _check_run(folder: Path, settings: Mapping[str, Any]) -> None:
-    """A run of other settings is no cell of this table."""
-    kept = folder / "configuration.yaml"
-    if kept.exists():
-        refuse_others(f"{folder} was run", yaml.safe_load(kept.read_text()), settings, "remove it to run it again")
 
 
 def share(runs: Mapping[str, Path], arm: str, settings: Mapping[str, Any]) -> None:

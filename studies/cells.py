@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from etude.configuration import dotted
 from etude.errors import UserError
 from etude.runs import differing, write_atomically
 from studies.figure import draw
@@ -40,6 +41,9 @@ class Table(Protocol):
 
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
         """Everything that decides what the cell finds."""
+
+    def defaults(self) -> dict[str, Any]:
+        """What settings are where nobody says otherwise: a cell that is older than a setting was computed with its default."""
 
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
         """What the cell finds, with the `commit` and `hardware` that it was found on."""
@@ -81,7 +85,7 @@ def compute(todo: Sequence[tuple[str, int]], table: Table, chosen: Options) -> l
 def _read(path: Path, table: Table) -> Cell:
     cell = json.loads(path.read_text())
     again = "remove the cell (and its run) to compute it again, or check out the commit that it names"
-    refuse_others(f"{path} was computed", cell["settings"], table.settings(cell["id"], cell["seed"]), again)
+    refuse_others(f"{path} was computed", table.defaults() | dotted(cell["settings"]), table.settings(cell["id"], cell["seed"]), again)
     return cell
 
 

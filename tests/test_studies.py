@@ -11,6 +11,7 @@ from etude.evaluation.statistics import mean_interval, sign_flip_test
 from etude.runs import RunFolder
 from studies import quickstart, word_problems
 from studies.arms import ARMS, Arms, reduce_arms, share
+from studies.cells import Options, compute
 from studies.table import filled, markdown
 
 PARTS = ("__init__", "cells", "arms", "figure", "table")
@@ -141,6 +142,20 @@ def test_an_arm_begins_with_what_a_finished_arm_of_its_seed_measured(arm, shared
     assert begun.read_json("evaluation/base.json") == {"from": "random_reward"}
     assert (begun.path / "checkpoints" / "warm_start").is_dir() == ("warm_start.json" in shared)
     assert begun.read_json("environment.json")["precision"] == "float32"
+
+
+def test_a_cell_that_is_older_than_a_setting_was_computed_with_its_default(tmp_path):
+    table = Arms("quickstart", quickstart.STEPS)
+    settings = table.settings("practice", 10)
+    del settings["retention"]
+    path = tmp_path / "cells" / "practice-10.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"id": "practice", "seed": 10, "settings": settings}))
+    chosen = Options(tmp_path, None, 1.0, [], [10], is_tiny=False)
+    assert [cell["seed"] for cell in compute([], table, chosen)] == [10]
+    path.write_text(json.dumps({"id": "practice", "seed": 10, "settings": settings | {"retention": {"probe": False}}}))
+    with pytest.raises(SystemExit, match=r"another retention\.probe than the study has now"):
+        compute([], table, chosen)
 
 
 def test_the_readme_shows_the_tables_as_the_studies_found_them():

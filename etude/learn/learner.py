@@ -21,7 +21,7 @@ from etude.adapters import adapters_off, has_adapters
 from etude.errors import UserError
 from etude.learn.batches import MicroBatch, can_share_prefixes, pack
 from etude.learn.example import Example
-from etude.learn.logprobs import Outputs, token_logprobs
+from etude.learn.logprobs import Outputs, completion_logprobs, token_logprobs
 from etude.learn.losses.tokens import Aggregation, Tokens, shares
 
 Loss = Callable[[Outputs, Tokens], tuple[torch.Tensor, dict[str, torch.Tensor]]]
@@ -131,18 +131,12 @@ class Learner:
             self._backward(outputs, batch, examples, size, metrics)
         return metrics.result() | self._step()
 
-    @torch.no_grad()
     def logprobs(self, examples: Sequence[Example], *, reference: bool = False) -> list[tuple[float, ...]]:
         """Log-probs of the examples' completion tokens under the model, or under the reference."""
-        found: list[list[float]] = [[] for _ in examples]
         model = self.reference if reference and self.reference is not None else self.model
-        model.eval()
+        options: dict[str, Any] = {"batch_tokens": self.batch_tokens, "temperature": self.temperature}
         with adapters_off(model) if reference and self.reference is None else nullcontext():
-            for batch in pack(examples, batch_tokens=self.batch_tokens, shares_prefixes=bool(self.shares_prefixes)):
-                outputs = token_logprobs(model, batch.to(self.device), self.dtype, self.temperature)
-                for example, value in zip(batch.example_N.tolist(), outputs.logprobs_N.tolist(), strict=True):
-                    found[example].append(value)
-        return [tuple(values) for values in found]
+            return completion_logprobs(model, examples, self.dtype, shares_prefixes=self.shares_prefixes, **options)
 
     def with_reference(self, examples: Sequence[Example]) -> list[Example]:
         """The examples with the reference's log-probs, which the anchor stream needs."""

@@ -3,14 +3,15 @@
 Shapes: N completion tokens, M distinct pairs of a predicting position and a token, V vocabulary.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from etude.heads import head_on
-from etude.learn.batches import MicroBatch
+from etude.learn.batches import MicroBatch, can_share_prefixes, pack
+from etude.learn.example import Example
 
 _ROWS = 128
 """Rows of logits that are turned into float32 together: the only float32 copy there is."""
@@ -44,6 +45,28 @@ def token_logprobs(model: Any, batch: MicroBatch, dtype: torch.dtype = torch.flo
         ).logits
     logprobs_M, entropy_M = _ChosenLogProbs.apply(logits_MV, batch.targets_M, temperature)
     return Outputs(logprobs_M[batch.pair_N], entropy_M[batch.pair_N])
+
+
+@torch.no_grad()
+def completion_logprobs(
+    model: Any,
+    examples: Sequence[Example],
+    dtype: torch.dtype = torch.float32,
+    *,
+    batch_tokens: int = 2048,
+    temperature: float = 1.0,
+    shares_prefixes: bool | None = None,
+) -> list[tuple[float, ...]]:
+    """Log-probs of the examples' completion tokens, in `batch_tokens` positions at a time; None lets the architecture decide on sharing."""
+    shares_prefixes = can_share_prefixes(model.config) if shares_prefixes is None else shares_prefixes
+    found: list[list[float]] = [[] for _ in examples]
+    model.eval()
+    device = next(model.parameters()).device
+    for batch in pack(examples, batch_tokens=batch_tokens, shares_prefixes=shares_prefixes):
+        outputs = token_logprobs(model, batch.to(device), dtype, temperature)
+        for example, value in zip(batch.example_N.tolist(), outputs.logprobs_N.tolist(), strict=True):
+            found[example].append(value)
+    return [tuple(values) for values in found]
 
 
 class _ChosenLogProbs(torch.autograd.Function):

@@ -22,6 +22,7 @@ from etude.configuration import arguments_from, find_configuration, resolved
 from etude.errors import UserError
 from etude.evaluation.measure import Judge, Measurement, Suite, compare, measure
 from etude.evaluation.report import write_report
+from etude.evaluation.retention import compare_retention, measure_retention
 from etude.explore.order import batch_at
 from etude.explore.prompts import render_prompts
 from etude.explore.samples import sample_groups
@@ -39,11 +40,15 @@ from etude.recipes.checkpoints import load_checkpoint, save_checkpoint
 from etude.recipes.limits import within_limits
 from etude.recipes.machine import decide, engine_at, room_tokens
 from etude.recipes.materials import check_golds, gather, render_demonstrations, render_suites
+from etude.recipes.retention import logprobs_of, probe_for
 from etude.recipes.settings import PracticeSettings, parse_practice
 from etude.recipes.step import attempt_rows, judge_groups, learn_from, observed
 from etude.runs import RunFolder, read_jsonl, read_progress
 from etude.tasks.task import Task
 from etude.watching import Quiet, Watcher
+
+Page = dict[str, Any]
+"""What was measured of a model: `suites` (with `row` and `items`), `retention`, `feedback_counts`."""
 
 COUNTS = ("judged", "timed_out", "crashed")
 """What happened in feedback, counted for each stage and step."""
@@ -112,7 +117,8 @@ class Practice:
         self.warm_start()
         warm = self.measured("warm_start") if self.settings.warm_start.steps else base
         self.practise()
-        pages = {"base": base, "warm_start": warm, "practice": self.measured("practice", unchanged=None if self.settings.steps else warm)}
+        pages = {"base": base, "warm_start": warm}
+        pages["practice"] = self.measured("practice", unchanged=None if self.settings.steps else warm)
         with self.interruption.whole():
             remember(save_model(self.model, self.tokenizer, self.folder.path / "model"), self.settings)
             return self.conclude(pages)
@@ -130,6 +136,7 @@ class Practice:
         self.demonstrations = render_demonstrations(self.tokenizer, self.materials.demonstrations, room_tokens(model, 0))
         self._say_what_is_long()
         known = [*self.materials.train, *self.materials.demonstrations]
+        self.probe = probe_for(settings.retention, self.tokenizer, room_tokens(model, 0), self.data)
         self.suites = render_suites(self.materials.suites, self.tokenizer, self.room_tokens, known, self.outcome.judge)
         self.watcher.baselines({suite.name: suite.baselines for suite in self.suites}, self.materials.facts)
         self.folder.begin(resolved(settings), precision=self.place.precision, device=self.place.device, weights=describe(settings.model))
@@ -149,8 +156,8 @@ class Practice:
 
     # ------------------------------------------------------------------ stages
 
-    def measured(self, model: str, *, unchanged: list[dict[str, Any]] | None = None) -> list[dict[str, Any]]:
-        """The model as it is now, measured on every suite; read from the folder where that was done before.
+    def measured(self, model: str, *, unchanged: Page | None = None) -> Page:
+        """The model as it is now, measured on every suite and probed; read from the folder where that was done before.
 
         `unchanged` is what was found of the same model before, where nothing was done to it since.
         """
@@ -158,12 +165,14 @@ class Practice:
         if page is None:
             how = self.measurement()
             counts = Counter(self.outcome.counts)
-            suites = unchanged or [self._measure(model, suite, how) for suite in self.suites]
-            page = {"model": model, "suites": suites, "feedback_counts": _counted(self.outcome.counts, counts)}
+            page = dict(unchanged) if unchanged else {"suites": [self._measure(model, suite, how) for suite in self.suites]}
+            if self.probe and not unchanged:
+                page["retention"] = measure_retention(self.probe, logprobs_of(self.model, self.place, self.settings.machine))
+            page |= {"model": model, "feedback_counts": _counted(self.outcome.counts, counts)}
             self.folder.write_json(f"evaluation/{model}.json", page)
         self._check_items(f"evaluation/{model}.json", page)
         self.watcher.measured(model, [suite["row"] for suite in page["suites"]])
-        return page["suites"]
+        return page
 
     def _check_items(self, name: str, page: Mapping[str, Any]) -> None:
         """A page that was read back is of the items that are measured now, or paired tests would compare different questions."""
@@ -357,7 +366,7 @@ class Practice:
         rows = [*(page.get("feedback_counts", {}) for page in pages), *read_jsonl(self.folder.path / "metrics.jsonl")]
         return {name: sum(row.get(name, 0) for row in rows) for name in COUNTS}
 
-    def conclude(self, pages: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    def conclude(self, pages: Mapping[str, Page]) -> dict[str, Any]:
         """Write `result.json` and the report."""
         shown = pages if self.settings.warm_start.steps else {name: page for name, page in pages.items() if name != "warm_start"}
         start = "warm_start" if self.settings.warm_start.steps else "base"
@@ -367,11 +376,17 @@ class Practice:
             "status": "finished",
             "seed": self.settings.seed,
             "weights": describe(self.settings.model),
-            "evaluation": [{"model": model, **page["row"]} for model, suites in shown.items() for page in suites],
+            "evaluation": [{"model": model, **suite["row"]} for model, page in shown.items() for suite in page["suites"]],
             "paired": [
                 compare(first, second, before, after)
                 for first, second in pairs
-                for before, after in zip(pages[first], pages[second], strict=True)
+                for before, after in zip(pages[first]["suites"], pages[second]["suites"], strict=True)
+            ],
+            "retention": [{"model": model, **page["retention"]["row"]} for model, page in shown.items() if "retention" in page],
+            "retention_paired": [
+                compare_retention(first, second, pages[first]["retention"], pages[second]["retention"])
+                for first, second in [("base", other) for other in shown if other != "base"]
+                if "retention" in pages[first] and "retention" in pages[second]
             ],
             "tasks": self.materials.facts,
             "feedback_counts": self._feedback_counts(),

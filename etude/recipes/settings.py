@@ -151,6 +151,34 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Retention:
+    """What the model knew before, measured beside the suites by likelihood: a text and multiple-choice questions.
+
+    Without files of yours they are those that ship: a page of common knowledge and 80 questions.
+    """
+
+    probe: bool = True
+    text: list[str] = field(default_factory=list)
+    """Text files."""
+    choices: list[str] = field(default_factory=list)
+    """Files of questions with choices."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Our names (question, choices, answer) to the files' columns."""
+    n: int | None = None
+    """Questions of each file; all unless given."""
+    text_tokens: int = 8192
+    """Tokens of the text at most."""
+    window_tokens: int = 64
+    """Length of the pieces that the text is read in, each without the ones before."""
+
+    def __post_init__(self) -> None:
+        if self.n is not None:
+            at_least("retention.n", self.n, 1)
+        at_least("retention.text_tokens", self.text_tokens, 2)
+        at_least("retention.window_tokens", self.window_tokens, 3)
+
+
+@dataclass(frozen=True)
 class PracticeSettings:
     """A practice run: a model, tasks, a warm start, exploration, feedback, learning and evaluation."""
 
@@ -172,6 +200,7 @@ class PracticeSettings:
     """Time a verifier has for one answer."""
     learn: Learning = field(default_factory=Learning)
     evaluation: Evaluation = field(default_factory=Evaluation)
+    retention: Retention = field(default_factory=Retention)
     checkpoint_every: int = 25
     """Steps between checkpoints; 0 keeps only the warm start's and the final model."""
     keep_checkpoints: int = 1

@@ -24,6 +24,15 @@ def show_choices(question: str, choices: Sequence[str]) -> str:
     return "\n".join([question.rstrip(), *lines])
 
 
+def without_choices(shown: str, choices: Sequence[str]) -> str:
+    """The question that `show_choices` showed with these choices.
+
+    >>> without_choices(show_choices("Which is a fruit?", ["a stone", "a pear"]), ["a stone", "a pear"])
+    'Which is a fruit?'
+    """
+    return shown.removesuffix(show_choices("", choices))
+
+
 def read_choice(text: str, choices: Sequence[str] = ()) -> str | None:
     """The capital letter of the one choice that a text names, or None where it names none or several.
 

@@ -20,6 +20,7 @@ from etude.evaluation.report import MAX_ATTEMPTS, MAX_RUNS, write_report
 HOSTILE = "<script>alert(1)</script></script><!-- <img src=x onerror=alert(2)> & \u2028 'quoted' \"too\""
 BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 MakeRun = Callable[..., Path]
+KNOWN = {"choice_accuracy": 0.613, "choice_accuracy_low": 0.5, "choice_accuracy_high": 0.71, "choices_n": 80}
 
 
 def row(model: str, accuracy: float) -> dict[str, Any]:
@@ -87,6 +88,8 @@ def make_run(tmp_path: Path) -> MakeRun:
             "recipe": "practice", "seed": 1, "status": "finished", "tasks": {"train": 500, "overlap": 0},
             "weights": "as released", "paired": [paired],
             "evaluation": [row("base", 0.1), row("warm_start", 0.4), row("practice", after)],
+            "retention": [{"model": "base", "perplexity": 21.237, "text_tokens": 900}, {"model": "practice", "perplexity": 24.5, **KNOWN}],
+            "retention_paired": [{"first": "base", "second": "practice", "nats": 0.143, "nats_low": -0.01, "nats_high": 0.3}],
         }  # fmt: skip
         (folder / "result.json").write_text(json.dumps(result))
         return folder
@@ -134,6 +137,14 @@ def test_page_tells_the_result_in_a_sentence_and_a_table(make_run: MakeRun, tmp_
     assert "60.0 % [50.0, 70.0]" in page.text and "first number best 17.0 %" in page.text
     assert "not finished" not in page.text and "missing" not in page.text
     assert "The first 30 of 40 evaluation items" in page.text
+
+
+def test_page_tells_what_the_model_knew_before(make_run: MakeRun, tmp_path: Path) -> None:
+    page = Page(write_report([make_run()], tmp_path / "report.html"))
+    text = " ".join(page.text.split())
+    text = text.replace("\u2013", "none").replace("\u2212", "-")
+    assert "base 21.24 none none none none none practice" in text
+    assert "practice 24.50 +0.143 [-0.010, +0.300] 61.3 % [50.0, 71.0] none none 80" in text
 
 
 @pytest.mark.parametrize(("p_value", "difference", "verb"), [(0.2, 0.02, "did not measurably change"), (0.01, -0.2, "lowered")])

@@ -40,6 +40,16 @@ def points_interval(low: Any, high: Any) -> str:
     return f"[{points(low)},{FIXED_SPACE}{points(high)}]" if is_number(low) and is_number(high) else ""
 
 
+def nats(value: Any) -> str:
+    """A difference in nats, with its sign: 0.0312 -> +0.031."""
+    return f"{value:+.3f}".replace("-", MINUS) if is_number(value) else MISSING
+
+
+def nats_interval(low: Any, high: Any) -> str:
+    """(0.011, 0.052) -> [+0.011, +0.052]."""
+    return f"[{nats(low)},{FIXED_SPACE}{nats(high)}]" if is_number(low) and is_number(high) else ""
+
+
 def p_value(value: Any, relation: bool = False) -> str:
     """0.0123 -> 0.012; anything below 0.001 is told as that."""
     if not is_number(value):

@@ -13,9 +13,9 @@ from etude.errors import UserError
 from etude.evaluation.report.attempts import attempts_json
 from etude.evaluation.report.before_and_after import MAX_ITEMS, before_and_after
 from etude.evaluation.report.charts import charts_of
-from etude.evaluation.report.numbers import interval, is_number, p_value, percent, plain, points, points_interval
+from etude.evaluation.report.numbers import interval, is_number, nats, nats_interval, p_value, percent, plain, points, points_interval
 from etude.evaluation.report.run_folder import MODELS, Run, read_run
-from etude.evaluation.report.tables import suites_of
+from etude.evaluation.report.tables import retention_of, suites_of
 from etude.evaluation.report.words import remarks_on, spaced, summary
 
 PHASES = {"warm_start": "Warm start", "practice": "Practice"}
@@ -55,6 +55,7 @@ def _contents(runs: Sequence[Run]) -> dict[str, Any]:
         "summaries": [summary(run) for run in runs],
         "remarks": [remarks_on(run) for run in runs],
         "suites": suites_of(runs),
+        "retention": retention_of(runs),
         "has_paired": any(run.result.get("paired") for run in runs),
         "charts": {title: charts_of(runs, phase) for phase, title in PHASES.items()},
         "before_and_after": [before_and_after(run) for run in runs],
@@ -78,13 +79,19 @@ def _environment() -> Environment:
     environment.filters |= {
         "percent": percent,
         "points": points,
+        "nats": nats,
         "p_value": p_value,
         "plain": plain,
         "words": spaced,
         "is_number": is_number,
         "content_hash": _content_hash,
     }
-    environment.globals |= {"interval": interval, "points_interval": points_interval, "max_items": MAX_ITEMS}
+    environment.globals |= {
+        "interval": interval,
+        "points_interval": points_interval,
+        "nats_interval": nats_interval,
+        "max_items": MAX_ITEMS,
+    }
     return environment
 
 

@@ -33,6 +33,17 @@ def suites_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return tables
 
 
+def retention_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """One row for every model of every run that was probed for what it knew before, with its change from the base model."""
+    rows = []
+    for run in runs:
+        changes = {pair.get("second"): pair for pair in run.result.get("retention_paired") or ()}
+        for row in run.result.get("retention") or ():
+            model = row.get("model")
+            rows.append({"run": run.name, "name": MODELS.get(model, model), "row": row, "change": changes.get(model) or {}})
+    return rows
+
+
 def num_samples(row: Mapping[str, Any]) -> int | None:
     """The k of a row's pass@k."""
     return next((int(name[8:]) for name in row if name.startswith("pass_at_") and name[8:].isdigit()), None)

@@ -1,0 +1,108 @@
+"""What a model knew before and should not lose: perplexity on a text, and multiple-choice accuracy, both by likelihood alone.
+
+Nothing is sampled, so that the form of answers which practice teaches plays no part.
+
+    perplexity = exp(- mean log p(token | tokens before it in its window))
+
+A choice is answered by the most likely text per byte after "Question: ...\\nAnswer:" (acc_norm of lm-evaluation-harness, Gao et al. 2021).
+The text and the 80 questions of common knowledge that ship in `old_knowledge/` are this project's own, so no model was trained on them as
+they stand; they find gross forgetting, files of one's own find what matters to one.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from etude.errors import UserError
+from etude.evaluation.statistics import mean_interval, paired_test, wilson_interval
+from etude.tasks.choices import without_choices
+from etude.tasks.task import Task
+
+OLD_KNOWLEDGE = Path(__file__).with_name("old_knowledge")
+
+Tokens = tuple[int, ...]
+Logprobs = Callable[[Sequence[tuple[Tokens, Tokens]]], list[tuple[float, ...]]]
+"""(prompt, completion) pairs → the log-prob of every completion token."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A multiple-choice question as tokens."""
+
+    prompt: Tokens
+    choices: tuple[Tokens, ...]
+    sizes: tuple[int, ...]
+    """Bytes of each choice's text."""
+    right: int
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What retention is measured on."""
+
+    windows: list[Tokens]
+    """Pieces of the text; the first token of each is given."""
+    questions: list[Question]
+
+
+def make_probe(text: str, tasks: Sequence[Task], tokenizer: Any, *, window_tokens: int, text_tokens: int, room: int) -> Probe:
+    """The text's first `text_tokens` in windows, and the tasks, which must have choices, as questions of at most `room` tokens."""
+    start = () if tokenizer.bos_token_id is None else (tokenizer.bos_token_id,)
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"][:text_tokens]
+    own = window_tokens - len(start)
+    windows = [(*start, *ids[begin : begin + own]) for begin in range(0, len(ids), own)]
+    return Probe([window for window in windows if len(window) > 1], [_question(task, tokenizer, start, room) for task in tasks])
+
+
+def _question(task: Task, tokenizer: Any, start: Tokens, room: int) -> Question:
+    choices = task.metadata.get("choices")
+    if not choices or task.answer is None:
+        raise UserError(f"retention.choices: {task.origin} needs choices and an answer")
+    shown = f"Question: {without_choices(task.question, choices)}\nAnswer:"
+    prompt = (*start, *tokenizer(shown, add_special_tokens=False)["input_ids"])
+    texts = [f" {choice}" for choice in choices]
+    tokens = tuple(tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts)
+    length = len(prompt) + max(map(len, tokens))
+    if length > room or not all(tokens):
+        raise UserError(f"retention.choices: {task.origin} has {length} tokens with its longest choice; there is room for 1 to {room}")
+    return Question(prompt, tokens, tuple(len(text.encode()) for text in texts), ord(task.answer) - ord("A"))
+
+
+def measure_retention(probe: Probe, logprobs: Logprobs) -> dict[str, Any]:
+    """`{"row": {"perplexity", "text_tokens", "choice_accuracy", its interval, "choices_n"}, "nats": by window, "right": 0s and 1s}`."""
+    row: dict[str, Any] = {}
+    found: dict[str, Any] = {"row": row}
+    if probe.windows:
+        nats = [-sum(values) for values in logprobs([(window[:1], window[1:]) for window in probe.windows])]
+        tokens = [len(window) - 1 for window in probe.windows]
+        row |= {"perplexity": math.exp(sum(nats) / sum(tokens)), "text_tokens": sum(tokens)}
+        found["nats"] = [n / t for n, t in zip(nats, tokens, strict=True)]
+    if probe.questions:
+        pairs = [(question.prompt, choice) for question in probe.questions for choice in question.choices]
+        scores = iter(logprobs(pairs))
+        right = [_most_likely(question, [sum(next(scores)) for _ in question.choices]) == question.right for question in probe.questions]
+        low, high = wilson_interval(sum(right), len(right))
+        row |= {"choice_accuracy": sum(right) / len(right), "choice_accuracy_low": low, "choice_accuracy_high": high}
+        row["choices_n"] = len(right)
+        found["right"] = "".join(str(int(bit)) for bit in right)
+    return found
+
+
+def _most_likely(question: Question, scores: Sequence[float]) -> int:
+    per_byte = [score / size for score, size in zip(scores, question.sizes, strict=True)]
+    return per_byte.index(max(per_byte))
+
+
+def compare_retention(first: str, second: str, before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """What changed: nats a token, the mean over windows with its interval, and the paired test of the questions."""
+    found: dict[str, Any] = {"first": first, "second": second}
+    if "nats" in before:
+        changes = [b - a for a, b in zip(before["nats"], after["nats"], strict=True)]
+        low, high = mean_interval(changes)
+        found |= {"nats": sum(changes) / len(changes), "nats_low": low, "nats_high": high}
+    if "right" in before:
+        right_before, right_after = ([bit == "1" for bit in page["right"]] for page in (before, after))
+        found["choices"] = vars(paired_test(right_before, right_after))
+    return found

@@ -1,0 +1,52 @@
+"""The probe of what a model knew before: which text and questions, and how their likelihood is computed here."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from etude.errors import UserError
+from etude.evaluation.retention import OLD_KNOWLEDGE, Logprobs, Probe, Tokens, make_probe
+from etude.learn.example import Example
+from etude.learn.logprobs import completion_logprobs
+from etude.recipes.machine import Place
+from etude.recipes.settings import Machine, Retention
+from etude.tasks.sources import TaskSource, load_tasks
+
+
+def probe_for(retention: Retention, tokenizer: Any, positions: int, data: Path | None) -> Probe | None:
+    """The probe that is asked for: the user's files, or what ships where there are none; None where it is off."""
+    if not retention.probe:
+        return None
+    is_own = bool(retention.text or retention.choices)
+    texts = [_read(path, data) for path in retention.text] if is_own else [_read(str(OLD_KNOWLEDGE / "text.txt"), None)]
+    files = retention.choices if is_own else [str(OLD_KNOWLEDGE / "questions.jsonl")]
+    tasks = []
+    for path in files:
+        source = TaskSource(path=[path], columns=retention.columns if is_own else {}, verifier="choice")
+        tasks += load_tasks(source, split="retention", n=retention.n, seed=0, data=data)
+    window = min(retention.window_tokens, positions)
+    return make_probe("\n\n".join(texts), tasks, tokenizer, window_tokens=window, text_tokens=retention.text_tokens, room=positions)
+
+
+def logprobs_of(model: Any, place: Place, machine: Machine) -> Logprobs:
+    """Likelihood under the model as it is trained: the same weights, precision and packing."""
+
+    def logprobs(pairs: Sequence[tuple[Tokens, Tokens]]) -> list[tuple[float, ...]]:
+        examples = [Example(prompt, completion) for prompt, completion in pairs]
+        return completion_logprobs(model, examples, place.dtype, batch_tokens=machine.update_batch_tokens)
+
+    return logprobs
+
+
+def _read(path: str, data: Path | None) -> str:
+    places = [Path(path)] if data is None or Path(path).is_absolute() else [Path(path), data / path]
+    for place in places:
+        if place.is_file():
+            try:
+                text = place.read_text(encoding="utf-8")
+            except UnicodeDecodeError as error:
+                raise UserError(f"retention.text: {path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+            if not text.strip():
+                raise UserError(f"retention.text: {path} is empty")
+            return text
+    raise UserError(f"retention.text: {path!r} is not a file in the current folder{' or the data folder' if data else ''}")
