@@ -36,6 +36,7 @@ from etude.ledger import Judged, Ledger
 from etude.models import describe, load_model, save_model
 from etude.randomness import seed_for
 from etude.recipes.asking import remember
+from etude.recipes.card import write_card
 from etude.recipes.checkpoints import load_checkpoint, save_checkpoint
 from etude.recipes.limits import within_limits
 from etude.recipes.machine import decide, engine_at, room_tokens
@@ -367,7 +368,7 @@ class Practice:
         return {name: sum(row.get(name, 0) for row in rows) for name in COUNTS}
 
     def conclude(self, pages: Mapping[str, Page]) -> dict[str, Any]:
-        """Write `result.json` and the report."""
+        """Write the model's card, `result.json` and the report."""
         shown = pages if self.settings.warm_start.steps else {name: page for name, page in pages.items() if name != "warm_start"}
         start = "warm_start" if self.settings.warm_start.steps else "base"
         pairs = [(start, "practice"), ("base", "practice")] if start != "base" else [("base", "practice")]
@@ -391,6 +392,7 @@ class Practice:
             "tasks": self.materials.facts,
             "feedback_counts": self._feedback_counts(),
         }
+        write_card(self.folder.path / "model", self.settings, result)
         self.folder.write_json("result.json", result)
         write_report([self.folder.path], self.folder.path / "report.html")
         self.watcher.concluded(result, self.folder.path)

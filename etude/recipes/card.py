@@ -1,0 +1,120 @@
+"""The model card of a practised model: what it is made from, how, and how good it is, as a model hub shows it.
+
+Names come from outside (folders, files, families), so they are written as text in which neither HTML nor Markdown means anything; paths of
+this machine stay here, a file is called by its name.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from etude.models import BUNDLED, TINY, describe
+from etude.recipes.settings import PracticeSettings
+
+LICENCES = {"smollm2-135m": ("apache-2.0", "HuggingFaceTB/SmolLM2-135M-Instruct")}
+"""Of bundled models: the licence, and the model that they are on the hub."""
+
+_CARD = """---
+{head}---
+
+# {recipe}
+
+{base}, practised with etude on {tasks}: {story}. The run's seed is {seed}.
+
+## How good it is
+
+{table}
+{known}
+## Licence
+
+{licence} Mind those of the tasks' data too.
+
+## Use
+
+Any transformers that loads the base model loads this folder: `AutoModelForCausalLM.from_pretrained(FOLDER)`. `etude.yaml` holds the system
+message, the length and the temperature that it practised with.
+"""
+
+
+def write_card(folder: Path, settings: PracticeSettings, result: Mapping[str, Any]) -> None:
+    """Write `README.md` into a saved model's folder."""
+    (folder / "README.md").write_text(card(settings, result), encoding="utf-8")
+
+
+def card(settings: PracticeSettings, result: Mapping[str, Any]) -> str:
+    """The card of the model that a finished run saved."""
+    licence, base = LICENCES.get(settings.model, (None, settings.model if _is_hub_id(settings.model) else None))
+    head: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["etude"]}
+    head |= {"base_model": base} if base else {}
+    head |= {"license": licence} if licence else {}
+    known = f"\n## What it knew before\n\n{_known(result)}\n" if result.get("retention") else ""
+    return _CARD.format(
+        head=yaml.safe_dump(head, sort_keys=False),
+        recipe=_text(result["recipe"]),
+        base=_text(_named(settings)),
+        tasks=_text(_tasks(settings)),
+        story=_story(settings),
+        seed=result["seed"],
+        table=_table(result),
+        known=known,
+        licence=f"The base model's is {licence}." if licence else "That of the base model holds.",
+    )
+
+
+def _is_hub_id(model: str) -> bool:
+    is_local = model in BUNDLED or model == TINY or model.startswith((".", "~")) or Path(model).exists()
+    return model.count("/") == 1 and not is_local
+
+
+def _named(settings: PracticeSettings) -> str:
+    model = settings.model
+    return describe(model) if model in BUNDLED or model == TINY or _is_hub_id(model) else Path(model).name
+
+
+def _tasks(settings: PracticeSettings) -> str:
+    tasks = settings.tasks
+    if tasks.path:
+        return ", ".join(Path(path).name for path in tasks.path)
+    if tasks.function:
+        return Path(tasks.function).name
+    return tasks.family or tasks.dataset or "tasks"
+
+
+def _story(settings: PracticeSettings) -> str:
+    warm, explore, learn = settings.warm_start, settings.explore, settings.learn
+    shown = f"{warm.steps} updates on demonstrations, then " if warm.steps else ""
+    how = f"{learn.credit} credit, {learn.loss} loss" if learn.method == "credit" else "imitation of its own right attempts"
+    scores = "" if settings.feedback == "outcome" else f", {settings.feedback} scores (a control)"
+    return f"{shown}{settings.steps} steps of {explore.tasks_per_step} tasks with {explore.num_samples} attempts each ({how}{scores})"
+
+
+def _table(result: Mapping[str, Any]) -> str:
+    lines = ["| suite | model | greedy accuracy (95 %) | sampled | n |", "|---|---|---|---|---|"]
+    for row in result["evaluation"]:
+        accuracy = f"{row['accuracy']:.1%} [{row['accuracy_low']:.1%}, {row['accuracy_high']:.1%}]"
+        sampled = f"{row['sampled_accuracy']:.1%}" if row.get("sampled_accuracy") is not None else ""
+        lines.append(f"| {_text(row['suite'])} | {row['model'].replace('_', ' ')} | {accuracy} | {sampled} | {row['n']} |")
+    for suite, baselines in {row["suite"]: row["baselines"] for row in result["evaluation"]}.items():
+        best = max(baselines, key=lambda name: baselines[name], default=None)
+        if best is not None:
+            lines.append(f"| {_text(suite)} | best trivial rule: {_text(best.replace('_', ' '))} | {baselines[best]:.1%} | | |")
+    return "\n".join(lines)
+
+
+def _known(result: Mapping[str, Any]) -> str:
+    lines = ["| model | perplexity of a text | multiple-choice questions right (95 %) | n |", "|---|---|---|---|"]
+    for row in result["retention"]:
+        perplexity = f"{row['perplexity']:.2f}" if "perplexity" in row else ""
+        low, high = row.get("choice_accuracy_low"), row.get("choice_accuracy_high")
+        right = f"{row['choice_accuracy']:.1%} [{low:.1%}, {high:.1%}]" if "choices_n" in row else ""
+        lines.append(f"| {row['model'].replace('_', ' ')} | {perplexity} | {right} | {row.get('choices_n', '')} |")
+    return "\n".join(lines)
+
+
+def _text(value: str) -> str:
+    """A name as plain text in Markdown: on one line, with what could mean something escaped."""
+    line = " ".join(str(value).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", line)
