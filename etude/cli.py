@@ -18,6 +18,7 @@ USAGE = """etude: language models get better by practising
   etude evaluate MODEL [--key value ...]          measure a model on suites
   etude generate MODEL [--key value ...]          answer prompts
   etude report RUN [RUN ...] [--out FILE]         the page of a run, or of several side by side
+  etude report RUN --pack FILE.zip                a run for somebody else: no weights, no paths of this machine, no tokens
   etude models [list | fetch NAME | convert MODEL FOLDER]
 
   etude COMMAND --help                            every setting of a command
@@ -122,9 +123,19 @@ def _report(arguments: list[str]) -> None:
     from etude.evaluation.report import write_report
 
     if _wants_help(arguments) or not arguments:
-        print("etude report RUN [RUN ...] [--out FILE]\n\nOne self-contained page; default: report.html in the first run folder.")
+        print(
+            "etude report RUN [RUN ...] [--out FILE]\netude report RUN --pack FILE.zip\n\n"
+            "One self-contained page; default: report.html in the first run folder. --pack writes a run for somebody else."
+        )
         return
-    out, runs = _take(arguments, "--out")
+    packed, rest = _take(arguments, "--pack")
+    out, runs = _take(rest, "--out")
+    if packed:
+        from etude.recipes.pack import pack
+
+        if len(runs) != 1 or out:
+            raise UserError("--pack takes one run, and no --out: etude report RUN --pack FILE.zip")
+        return print(pack(Path(runs[0]), Path(packed)))
     page = write_report([Path(run) for run in runs], Path(out) if out else Path(runs[0]) / "report.html")
     print(page)
 
