@@ -55,7 +55,7 @@ class Console:
     def baselines(self, suites: Mapping[str, Mapping[str, float]], facts: Mapping[str, Any]) -> None:
         self.say(
             f"tasks: {facts['train']} to practise on, {facts['demonstrations']} demonstrations, {facts['evaluation']} to measure on; "
-            f"{facts['overlap_removed']} shared with the evaluation were left out"
+            f"{facts['overlap_removed']} shared with the evaluation were left out, {facts['near_copies']} near copies measured"
         )
         if "space_at_least" in facts:
             self.say(

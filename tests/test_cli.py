@@ -106,7 +106,7 @@ def test_a_dry_run_prints_the_configuration_and_writes_nothing(capsys, here):
     assert main(["practice", "tiny", "--dry-run", "--steps", "7", "--run", "planned"]) == 0
     text = capsys.readouterr().out
     assert yaml.safe_load(text)["steps"] == 7
-    assert "# tasks: train 400, demonstrations 64, evaluation 200, overlap_removed 0" in text
+    assert "# tasks: train 400, demonstrations 64, evaluation 200, overlap_removed 0, near_copies 0" in text
     assert "# 7 steps, 896 attempts of at most 4 tokens" in text
     assert re.search(r"^# at most about \d+ s here \(warm_start \d+ s, .*\), \d\.\d GB of memory, 0\.\d+ GB of disk$", text, re.MULTILINE)
     assert sorted(here.rglob("*")) == before

@@ -11,11 +11,13 @@ from etude.evaluation.measure import Judge, Suite
 from etude.explore.prompts import render_demonstration, render_prompts
 from etude.learn.example import Example, demonstration
 from etude.recipes.settings import Evaluation, PracticeSettings
-from etude.tasks.overlap import family_space, overlap
+from etude.tasks.overlap import family_space, overlap, shared_wording
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.tasks.task import Task
 
 _SPACE_DRAWS = 4000
+_NEAR_COPY = 0.5
+"""An evaluation item is a near copy where half of its pieces of 8 words stand in training items."""
 _GENERATED_EVALUATION = 1000
 
 
@@ -47,6 +49,7 @@ def gather(settings: PracticeSettings, name: str, data: Path | None) -> Material
         "demonstrations": len(demonstrations),
         "evaluation": len(measured),
         "overlap_removed": shared_train + shared_demonstrations,
+        "near_copies": sum(share >= _NEAR_COPY for share in shared_wording([*train, *demonstrations], measured)),
     }
     if settings.tasks.family:
         space = family_space(settings.tasks, _SPACE_DRAWS, settings.seed)

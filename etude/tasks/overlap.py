@@ -1,4 +1,4 @@
-"""Do two sets of tasks share items, and how many items does a generated family have?"""
+"""Do two sets of tasks share items or wording, and how many items does a generated family have?"""
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
@@ -22,6 +22,29 @@ def overlap(train: Iterable[Task], evaluation: Iterable[Task]) -> list[tuple[Tas
     for task in train:
         seen.setdefault(task.key, task)
     return [(seen[task.key], task) for task in evaluation if task.key in seen]
+
+
+def shared_wording(train: Iterable[Task], evaluation: Sequence[Task], n: int = 8) -> list[float]:
+    """For each evaluation task the share of its pieces of n words that stand in some training task's question too (a shorter question is
+    one piece).
+
+    Words are those of the canonical key. 13 words are usual for long texts (Brown et al. 2020, arXiv 2005.14165, appendix C); problems are
+    short, and copies with other names or numbers differ every few words. Memory is that of the evaluation's pieces.
+
+    >>> shared_wording([Task("Ann has 3 red pens and 4 blue pens.")], [Task("Now Ann has 3 red pens and 4 green pens.")], n=4)
+    [0.5]
+    """
+    pieces = [_pieces(task, n) for task in evaluation]
+    asked = {piece for of_task in pieces for piece in of_task}
+    found: set[tuple[str, ...]] = set()
+    for task in train:
+        found |= asked & _pieces(task, n)
+    return [len(of_task & found) / len(of_task) for of_task in pieces]
+
+
+def _pieces(task: Task, n: int) -> set[tuple[str, ...]]:
+    words = task.words
+    return {tuple(words[start : start + n]) for start in range(max(1, len(words) - n + 1))}
 
 
 @dataclass(frozen=True)

@@ -49,9 +49,13 @@ class Task:
         The Unicode form is NFKC, with curly quotation marks and the minus sign as ASCII has them. Punctuation counts: it carries the
         meaning of grids and brackets. Raises UnicodeEncodeError for a lone surrogate.
         """
+        return hashlib.blake2b(" ".join(self.words).encode(), digest_size=8).hexdigest()
+
+    @property
+    def words(self) -> list[str]:
+        """The words, numbers and marks of what is asked, in the form that the key compares."""
         turns = [self.prompt] if isinstance(self.prompt, str) else [m["content"] for m in self.prompt if m["role"] != "system"]
-        words = _WORD.findall(_plain("\n".join(turns)))
-        return hashlib.blake2b(" ".join(words).encode(), digest_size=8).hexdigest()
+        return _WORD.findall(_plain("\n".join(turns)))
 
 
 def _plain(text: str) -> str:

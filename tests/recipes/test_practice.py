@@ -391,7 +391,7 @@ def test_files_replace_the_tasks_of_a_configuration(letter_files, small_argument
     assert main([*keep, *files, "--run", "run"]) == 0
     result = json.loads(Path("run/result.json").read_text())
     assert {row["suite"] for row in result["evaluation"]} == {"test"}
-    assert result["tasks"] == {"train": 60, "demonstrations": 40, "evaluation": 20, "overlap_removed": 0}
+    assert result["tasks"] == {"train": 60, "demonstrations": 40, "evaluation": 20, "overlap_removed": 0, "near_copies": 0}
 
 
 @pytest.mark.parametrize(("warm", "demonstrations"), [({"warm_start.n": 10}, 10), ({"warm_start.path": ["shown.jsonl"]}, 30)])
