@@ -28,6 +28,7 @@ COMMON = {
     "run": "--run DIR      the run folder (default runs/NAME)",
     "data": "--data DIR     the folder of data sets (default: the variable ETUDE_DATA)",
     "json": "--json FILE    write the result there too",
+    "track": "--track NAMES  trackers to tell too: tensorboard, wandb, trackio, ... (one, or several with commas)",
     "resume": "--resume       go on with an unfinished run",
     "dry_run": "--dry-run      print the resolved configuration and the tasks, try one step for time, memory and disk, and stop",
 }
@@ -81,10 +82,15 @@ def _practice(arguments: list[str]) -> None:
     if common.dry_run:
         return _dry_run(settings, resolved(settings), path.stem, common.data)
     from etude.recipes.practice import practice_named
-    from etude.watching import Console
+    from etude.watching import Console, Watcher
 
     run = common.run or Path("runs") / path.stem
-    result = practice_named(settings, path.stem, run=run, data=common.data, resume=common.resume, watcher=Console())
+    watcher: Watcher = Console()
+    if common.track:
+        from etude.tracking import Tracked
+
+        watcher = Tracked(watcher, common.track.split(","), run, resolved(settings))
+    result = practice_named(settings, path.stem, run=run, data=common.data, resume=common.resume, watcher=watcher)
     _write_json(common.json, result)
 
 
@@ -174,6 +180,7 @@ class _Common:
     run: Path | None = None
     data: Path | None = None
     json: Path | None = None
+    track: str | None = None
     resume: bool = False
     dry_run: bool = False
 
@@ -188,7 +195,7 @@ def _common(arguments: list[str], *names: str) -> tuple[_Common, list[str]]:
             rest = [argument for argument in rest if argument != option]
             continue
         value, rest = _take(rest, option)
-        setattr(common, name, Path(value) if value else None)
+        setattr(common, name, value if name == "track" or not value else Path(value))
     if "data" in names and common.data is None and os.environ.get("ETUDE_DATA"):
         common.data = Path(os.environ["ETUDE_DATA"])
     if common.json and common.json.is_dir():
