@@ -4,9 +4,11 @@
         verdicts = feedback.judge([("The answer is 4.", Task("What is 2 + 2?", "4", "numeric"))])
 
 What the containment covers: a verifier that hangs, raises, exits, crashes its process, allocates without end, prints or reads costs its
-item's score (None, never 0) and nothing else; the child and what it started die with a time-out, with `close`, and with this process.
-What it does not cover: files and the network are open to a verifier, its processes may escape by a session of their own, and the memory
-limit holds for each process. A verifier is code that you chose; the text that it reads is what nobody chose.
+item's score (None, never 0) and nothing else; the child and all that it started die with a time-out, with `close`, and with this process,
+even by SIGKILL. Where the kernel can (`closed` says what of it), a verifier writes no files but temporary ones, reaches no network, and
+touches no process but its own. What it does not cover: every file that you can read is open to it, the memory limit holds for each process,
+and the number of processes and the size of temporary files are bounded by the time-out alone. A verifier is code that you chose; the text
+that it reads is what nobody chose.
 """
 
 import json
@@ -26,12 +28,16 @@ from etude.tasks.task import Task
 class OutcomeFeedback:
     """A child process that scores texts; a context manager. One thread at a time, and the thread that first judges must outlive it."""
 
-    def __init__(self, timeout_seconds: float = 5.0, *, memory_bytes: int = 4 * 2**30) -> None:
-        """`timeout_seconds` is the time of one item, loading its verifier aside; `memory_bytes` bounds the child's memory, unless 0."""
+    def __init__(self, timeout_seconds: float = 5.0, *, memory_bytes: int = 4 * 2**30, is_isolated: bool = True) -> None:
+        """`timeout_seconds` is the time of one item, loading its verifier aside; `memory_bytes` bounds the child's memory, unless 0.
+
+        `is_isolated` False leaves files and network open, for a verifier that needs them.
+        """
         if not timeout_seconds > 0:
             raise UserError(f"timeout_seconds must be above 0, got {timeout_seconds}")
         self.timeout_seconds = timeout_seconds
         self.memory_bytes = memory_bytes
+        self.is_isolated = is_isolated
         self.counts: Counter[str] = Counter(judged=0, timed_out=0, crashed=0)
         """Items judged, and those among them that timed out or crashed."""
         self._child: VerifierProcess | None = None
@@ -47,6 +53,11 @@ class OutcomeFeedback:
         if self._child is not None:
             self._child.kill()
             self._child = None
+
+    @property
+    def closed(self) -> list[str]:
+        """What verifiers are kept from here: of `files`, `network` and `processes` those that the kernel grants."""
+        return self._running_child().closed
 
     def judge(self, pairs: Sequence[tuple[str, Task]]) -> list[Verdict]:
         """One verdict for each (text, task), in order. Raises UserError for a task whose metadata is not JSON."""
@@ -95,7 +106,7 @@ class OutcomeFeedback:
         if self._child is not None and not self._child.is_alive():
             self.close()
         if self._child is None:
-            self._child = VerifierProcess(self.memory_bytes)
+            self._child = VerifierProcess(self.memory_bytes, self.is_isolated)
         return self._child
 
 

@@ -17,24 +17,33 @@ from typing import Any
 
 START_SECONDS = 60.0
 """How long the process, or a verifier's imports, may take to load."""
+_GUARD_SECONDS = 10.0
 _AT_ONCE_BYTES = 1 << 16
 
 
 class VerifierProcess:
     """The worker process with its two pipes, written and read without either side waiting for the other."""
 
-    def __init__(self, memory_bytes: int) -> None:
+    def __init__(self, memory_bytes: int, is_isolated: bool) -> None:
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
         limit = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
+        self._scratch = tempfile.TemporaryDirectory(prefix="etude-verifiers-", ignore_cleanup_errors=True)
+        arguments = [str(os.getpid()), str(limit), *([os.path.realpath(self._scratch.name)] if is_isolated else [])]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "etude.feedback.worker", str(os.getpid()), str(limit)],
+            [sys.executable, "-m", "etude.feedback.worker", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             bufsize=0,
             start_new_session=True,
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env={
+                **os.environ,
+                "OPENBLAS_NUM_THREADS": "1",
+                "OMP_NUM_THREADS": "1",
+                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                "TMPDIR": self._scratch.name,
+            },
         )
         assert self._process.stdin is not None and self._process.stdout is not None
         self._stdin, self._stdout = self._process.stdin.fileno(), self._process.stdout.fileno()
@@ -43,13 +52,17 @@ class VerifierProcess:
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._stdout, selectors.EVENT_READ)
         self._is_writing = False
-        if self.receive(time.monotonic() + START_SECONDS) != {"ready": True}:
+        first = self.receive(time.monotonic() + START_SECONDS) or {}
+        self.closed: list[str] = first.get("closed", [])
+        """What verifiers are kept from: files, network, processes."""
+        if not first.get("ready"):
             problem = self._last_error()
             self.kill()
             raise RuntimeError(f"the verifiers' process does not start: {problem}")
 
     def is_alive(self) -> bool:
-        return self._process.poll() is None
+        """Whether it can take requests; to be asked when all replies have been read, since then only its end makes the pipe readable."""
+        return self._process.poll() is None and not self._selector.select(0)
 
     def ending(self) -> str:
         """How the process ended, in words."""
@@ -85,17 +98,19 @@ class VerifierProcess:
         return reply if isinstance(reply, dict) else {}
 
     def kill(self) -> None:
-        """End the process and everything in its group, and wait until it is gone."""
+        """End the worker with everything that it started, and wait until it is gone: the guard sees to it."""
+        self._process.terminate()
         try:
-            os.killpg(self._process.pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
+            self._process.wait(timeout=_GUARD_SECONDS)
+        except subprocess.TimeoutExpired:
             self._process.kill()
-        self._process.wait()
+            self._process.wait()
         self._selector.close()
         self._errors.close()
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
             pipe.close()
+        self._scratch.cleanup()
 
     def _write(self) -> None:
         """Write what the pipe takes now, and watch it only while something is left."""

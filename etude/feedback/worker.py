@@ -1,8 +1,15 @@
-"""The child process in which verifiers run: `python -m etude.feedback.worker PARENT_PID MEMORY_BYTES`, started by `etude.feedback.outcome`.
+"""The processes in which verifiers run, started by `etude.feedback.process`:
+
+    python -m etude.feedback.worker PARENT_PID MEMORY_BYTES [SCRATCH]
+
+A guard and the worker, its child, in a process group of its own. The guard outlives whatever happens to the worker, ends as it ended, and
+kills the worker's whole group when the worker ends or the run does, even by SIGKILL. SCRATCH is the folder that verifiers may write to;
+without it nothing is kept from them.
 
 One JSON object per line. In: {"id", "text", "task"}. Out, in the same order: {"id", "verdict"}, or {"id", "error"} where a verifier raised.
-{"ready": true} comes first, and {"loading": id} before a verifier is loaded for the first time, so that imports are not charged to an
-item's time. The protocol has file descriptors of its own; what a verifier prints goes nowhere and what it reads is empty.
+{"ready": true, "closed": [...]} comes first and says what verifiers are kept from; {"loading": id} comes before a verifier is loaded for
+the first time, so that imports are not charged to an item's time. The protocol has file descriptors of its own; what a verifier prints goes
+nowhere and what it reads is empty.
 """
 
 import ctypes
@@ -11,10 +18,11 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, BinaryIO
 
+from etude.feedback.isolation import isolate
 from etude.tasks.functions import as_verdict
 from etude.tasks.task import Task
 from etude.tasks.verifiers import verifier_named
@@ -22,18 +30,43 @@ from etude.tasks.verifiers import verifier_named
 _PR_SET_PDEATHSIG = 1
 
 
-def main(parent: int, memory_bytes: int) -> None:
+def main(parent: int, memory_bytes: int, scratch: str = "") -> None:
     """Serve items until the parent closes the pipe."""
-    die_with(parent)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    die_with(parent, signal.SIGTERM)
+    guard = os.getpid()
+    if worker := os.fork():
+        return watch_over(worker)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.setpgid(0, 0)
+    die_with(guard, signal.SIGKILL)
     limit_memory(memory_bytes)
     requests, replies = own_pipes()
-    serve(requests, replies)
+    serve(requests, replies, isolate(scratch) if scratch else [])
 
 
-def die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent dies, however that happens; elsewhere than on Linux the closed pipe must do."""
+def watch_over(worker: int) -> None:
+    """Wait for the worker, kill what it left behind, and end as it did."""
+    with suppress(PermissionError, ProcessLookupError):  # it may have done so already
+        os.setpgid(worker, worker)
+    for descriptor in (0, 1):  # the pipes are the worker's: they must close when it ends
+        os.close(descriptor)
+    try:
+        _, status = os.waitpid(worker, 0)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(worker, signal.SIGKILL)
+    if os.WIFSIGNALED(status):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        signal.signal(os.WTERMSIG(status), signal.SIG_DFL) if os.WTERMSIG(status) != signal.SIGKILL else None
+        os.kill(os.getpid(), os.WTERMSIG(status))
+    os._exit(os.waitstatus_to_exitcode(status))
+
+
+def die_with(parent: int, by: signal.Signals) -> None:
+    """Have the kernel send a signal here when the parent dies, however that happens; elsewhere than on Linux the closed pipe must do."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, by)
     if os.getppid() != parent:  # it died before the call
         sys.exit(0)
 
@@ -54,7 +87,7 @@ def own_pipes() -> tuple[BinaryIO, BinaryIO]:
     return requests, replies
 
 
-def serve(requests: BinaryIO, replies: BinaryIO) -> None:
+def serve(requests: BinaryIO, replies: BinaryIO, closed: Sequence[str]) -> None:
     """Answer every line of `requests`; the replies are flushed when the verdict of an item is known."""
 
     def reply(message: dict[str, Any]) -> None:
@@ -62,7 +95,7 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
         replies.flush()
 
     verifiers: dict[tuple[str, str], Any] = {}
-    reply({"ready": True})
+    reply({"ready": True, "closed": list(closed)})
     for line in requests:
         item = json.loads(line)
         try:
@@ -95,4 +128,4 @@ def load(task: Task) -> Callable[[str, Task], Any]:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])

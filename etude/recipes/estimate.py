@@ -51,7 +51,10 @@ class Estimate:
 
 def estimate(settings: PracticeSettings, name: str, data: Path | None) -> Estimate:
     """Try one update of the warm start, one step of practice and a few greedy answers of the run that `settings` describe."""
-    with tempfile.TemporaryDirectory() as scratch, OutcomeFeedback(settings.timeout_seconds) as outcome:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        OutcomeFeedback(settings.timeout_seconds, is_isolated=settings.isolate_verifiers) as outcome,
+    ):
         run = Practice(settings, name, RunFolder(Path(scratch) / "run"), data, outcome, Quiet())
         run.prepare()
         warm_start_seconds = settings.warm_start.steps * _seconds_of_warm_start(run) if settings.warm_start.steps else 0.0

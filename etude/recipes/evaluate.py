@@ -39,6 +39,7 @@ class EvaluateSettings:
     sampling: Sampling = field(default_factory=Sampling)
     seed: int = 0
     timeout_seconds: float = 5.0
+    isolate_verifiers: bool = True
     machine: Machine = field(default_factory=Machine)
 
     def __post_init__(self) -> None:
@@ -55,7 +56,8 @@ def _with_recipe(values: Mapping[str, Any], given: Mapping[str, str]) -> dict[st
     if "recipe" not in given:
         return asked
     recipe = parse_practice(find_configuration("practice", given["recipe"]), [])
-    taken = as_asked(recipe) | {"evaluation": resolved(recipe.evaluation), "timeout_seconds": recipe.timeout_seconds, "seed": recipe.seed}
+    taken = as_asked(recipe) | {"evaluation": resolved(recipe.evaluation), "seed": recipe.seed}
+    taken |= {"timeout_seconds": recipe.timeout_seconds, "isolate_verifiers": recipe.isolate_verifiers}
     return {**asked, **dotted(taken), "verifier": recipe.tasks.verifier, "columns": recipe.tasks.columns}
 
 
@@ -83,7 +85,7 @@ def evaluate(
     how = Measurement(longest, settings.evaluation.pass_n, settings.evaluation.num_samples, settings.sampling, settings.seed)
     room = room_tokens(loaded, longest)
     pages = []
-    with OutcomeFeedback(settings.timeout_seconds) as outcome:
+    with OutcomeFeedback(settings.timeout_seconds, is_isolated=settings.isolate_verifiers) as outcome:
         check_golds([task for tasks in suites.values() for task in tasks], outcome.judge)
         for suite in render_suites(suites, tokenizer, room, train, outcome.judge):
             watcher.measuring(Path(model).name, suite.name, len(suite.tasks))

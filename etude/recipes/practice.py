@@ -88,10 +88,11 @@ def practice_named(
     """`practice` with settings that are resolved already; `name` is the recipe's name in the results."""
     folder = RunFolder.start(Path(run), resolved(settings), resume=resume)
     limits = within_limits(settings.machine, "go on with --resume, the last checkpoint is whole")
+    feedback = OutcomeFeedback(settings.timeout_seconds, is_isolated=settings.isolate_verifiers)
+    place = Path(data) if data else None
     try:
-        with limits, Interruption() as interruption, OutcomeFeedback(settings.timeout_seconds) as outcome:
-            data = Path(data) if data else None
-            return Practice(settings, name, folder, data, outcome, watcher or Quiet(), interruption).run()
+        with limits, Interruption() as interruption, feedback as outcome:
+            return Practice(settings, name, folder, place, outcome, watcher or Quiet(), interruption).run()
     finally:
         folder.release()
 
@@ -140,7 +141,8 @@ class Practice:
         self.probe = probe_for(settings.retention, self.tokenizer, room_tokens(model, 0), self.data)
         self.suites = render_suites(self.materials.suites, self.tokenizer, self.room_tokens, known, self.outcome.judge)
         self.watcher.baselines({suite.name: suite.baselines for suite in self.suites}, self.materials.facts)
-        self.folder.begin(resolved(settings), precision=self.place.precision, device=self.place.device, weights=describe(settings.model))
+        facts = {"precision": self.place.precision, "device": self.place.device, "weights": describe(settings.model)}
+        self.folder.begin(resolved(settings), **facts, verifiers_kept_from=self.outcome.closed)
         self.outcome.counts.clear()
         self.model = add_lora(model, settings.learn.lora, seed_for(settings.seed, "lora"))
         self.engine = engine_at(self.place, self.model, self.tokenizer, settings.machine)

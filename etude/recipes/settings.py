@@ -198,6 +198,9 @@ class PracticeSettings:
     """`outcome` (the tasks' verifiers) or `random` (the control)."""
     timeout_seconds: float = 5.0
     """Time a verifier has for one answer."""
+    isolate_verifiers: bool = True
+    """Whether verifiers are kept from files (but temporary ones), network and other processes, where the kernel can; false for one that
+    needs them."""
     learn: Learning = field(default_factory=Learning)
     evaluation: Evaluation = field(default_factory=Evaluation)
     retention: Retention = field(default_factory=Retention)

@@ -121,7 +121,7 @@ def test_a_verdict_comes_back_whole_and_the_child_goes_with_its_context(task):
 
 
 def test_a_time_out_kills_what_the_verifier_started(task):
-    with OutcomeFeedback(timeout_seconds=1.0) as feedback:
+    with OutcomeFeedback(timeout_seconds=1.0, is_isolated=False) as feedback:
         assert feedback.judge([("hang with a child", task)])[0].score is None
         assert wait_until_gone(Path(task.metadata["file"]).read_text())
 

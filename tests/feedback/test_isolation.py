@@ -1,0 +1,132 @@
+"""What a hostile verifier tries, and what becomes of it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from etude.feedback.outcome import OutcomeFeedback
+from etude.tasks.task import Task
+
+HOSTILE = """
+import os, shutil, signal, socket, subprocess, tempfile, time
+from pathlib import Path
+
+def tried(action):
+    try:
+        action()
+    except OSError as error:
+        return error.errno in (1, 13)
+    return False
+
+def sleeper(**options):
+    return subprocess.Popen(["sleep", "600"], **options).pid
+
+def judge(text, task):
+    mine = Path(task.metadata["folder"])
+    if text == "write": return tried(lambda: (mine / "new").write_text("x"))
+    if text == "append": return tried(lambda: (mine / "kept").open("a"))
+    if text == "remove": return tried(lambda: (mine / "kept").unlink())
+    if text == "rename": return tried(lambda: (mine / "kept").rename(mine / "gone"))
+    if text == "empty": return tried(lambda: os.truncate(mine / "kept", 0))
+    if text == "folder": return tried(lambda: (mine / "made").mkdir())
+    if text == "link": return tried(lambda: (mine / "link").symlink_to("/etc/passwd"))
+    if text == "shell": return subprocess.run(["sh", "-c", f"echo x > {mine / 'new'}"], stderr=subprocess.DEVNULL).returncode != 0
+    if text == "internet": return tried(lambda: socket.create_connection(("127.0.0.1", 80)))
+    if text == "socket": return tried(lambda: socket.socket(socket.AF_UNIX))
+    if text == "parent": return tried(lambda: os.kill(task.metadata["run"], signal.SIGTERM))
+    if text == "guard": return tried(lambda: os.kill(os.getppid(), signal.SIGTERM))
+    if text == "session": return tried(lambda: os.setsid())
+    if text == "group": return tried(lambda: os.setpgid(0, 0))
+    if text == "temporary":
+        with tempfile.NamedTemporaryFile("w+") as file:
+            file.write("x")
+            return Path(file.name).is_file() and tempfile.gettempdir() == os.environ["TMPDIR"]
+    if text == "read": return (mine / "kept").read_text() == "mine"
+    if text == "run": return subprocess.run(["true"]).returncode == 0
+    if text == "leave a child":
+        from etude.feedback.verdict import Verdict
+        return Verdict(1.0, message=str(sleeper()))
+    if text == "hang":
+        time.sleep(600)
+"""
+CLOSED = {
+    "files": ["write", "append", "remove", "rename", "empty", "folder", "link", "shell"],
+    "network": ["internet", "socket"],
+    "processes": ["parent", "guard", "session", "group"],
+}
+
+
+@pytest.fixture
+def task(tmp_path) -> Task:
+    (tmp_path / "hostile.py").write_text(HOSTILE)
+    (tmp_path / "kept").write_text("mine")
+    return Task("question", "", f"{tmp_path / 'hostile.py'}:judge", metadata={"folder": str(tmp_path), "run": os.getpid()})
+
+
+def is_gone(pid: int) -> bool:
+    for _ in range(100):
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
+                return True
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.parametrize("kind", CLOSED)
+def test_what_is_closed_is_refused_and_nothing_is_changed(kind, task, tmp_path):
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    with OutcomeFeedback() as feedback:
+        if kind not in feedback.closed:
+            pytest.skip(f"this kernel does not close {kind}")
+        verdicts = feedback.judge([(text, task) for text in CLOSED[kind]])
+    assert {text: verdict.score for text, verdict in zip(CLOSED[kind], verdicts, strict=True)} == dict.fromkeys(CLOSED[kind], 1.0)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+def test_what_a_verifier_needs_stays_open_and_temporary_files_go(task):
+    with OutcomeFeedback() as feedback:
+        verdicts = feedback.judge([(text, task) for text in ("temporary", "read", "run")])
+        assert feedback._child is not None
+        scratch = Path(feedback._child._scratch.name)
+        assert scratch.is_dir()
+    assert [verdict.score for verdict in verdicts] == [1.0, 1.0, 1.0], [verdict.message for verdict in verdicts]
+    assert not scratch.exists()
+
+
+def test_a_verifier_that_needs_files_may_be_left_alone(task, tmp_path):
+    with OutcomeFeedback(is_isolated=False) as feedback:
+        assert feedback.closed == []
+        assert feedback.judge([("write", task)])[0].score == 0.0
+    assert (tmp_path / "new").read_text() == "x"
+
+
+def test_what_a_verifier_started_dies_with_the_feedback(task):
+    with OutcomeFeedback() as feedback:
+        child = int(feedback.judge([("leave a child", task)])[0].message)
+    assert is_gone(child)
+
+
+def test_what_a_verifier_started_dies_with_a_run_that_is_killed(task, tmp_path):
+    file = tmp_path / "pids"
+    script = (
+        "from etude.feedback.outcome import OutcomeFeedback\n"
+        "from etude.tasks.task import Task\n"
+        f"task = Task('question', '', {task.verifier!r}, metadata={dict(task.metadata)!r})\n"
+        "feedback = OutcomeFeedback(600)\n"
+        f"open({str(file)!r}, 'w').write(feedback.judge([('leave a child', task)])[0].message)\n"
+        "feedback.judge([('hang', task)])\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script]) as run:
+        while not (file.exists() and file.read_text()):
+            assert run.poll() is None
+            time.sleep(0.05)
+        time.sleep(0.3)
+        run.send_signal(signal.SIGKILL)
+    assert is_gone(int(file.read_text()))
