@@ -1,0 +1,1 @@
+"""Benchmarks: commands that measure what something costs here, never timed tests."""
