@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"etude: {error}", file=sys.stderr)
         return 2
     except Interrupted as stop:
-        print(f"etude: stopped by {stop.name} {stop.note or 'before the first step'}; go on with --resume", file=sys.stderr)
+        print(f"etude: stopped by {stop.name} {stop.note}", file=sys.stderr)
         return stop.exit_status
     except KeyboardInterrupt:
         print("etude: interrupted; go on with --resume where a run folder was being written", file=sys.stderr)
@@ -82,15 +82,18 @@ def _practice(arguments: list[str]) -> None:
     if common.dry_run:
         return _dry_run(settings, resolved(settings), path.stem, common.data)
     from etude.recipes.practice import practice_named
+    from etude.tracking import Tracked
     from etude.watching import Console, Watcher
 
     run = common.run or Path("runs") / path.stem
     watcher: Watcher = Console()
     if common.track:
-        from etude.tracking import Tracked
-
         watcher = Tracked(watcher, common.track.split(","), run, resolved(settings))
-    result = practice_named(settings, path.stem, run=run, data=common.data, resume=common.resume, watcher=watcher)
+    try:
+        result = practice_named(settings, path.stem, run=run, data=common.data, resume=common.resume, watcher=watcher)
+    finally:
+        if isinstance(watcher, Tracked):
+            watcher.close()
     _write_json(common.json, result)
 
 

@@ -5,15 +5,19 @@
         with interruption.whole():
             update()                      # here at the end of the block
 
-A second signal does not wait. Signals can be caught in a process's main thread only; elsewhere they stay as they are.
+A second signal, a second later or more, does not wait (the same request may come twice, to a process and to its group). Signals can be
+caught in a process's main thread only; elsewhere they stay as they are.
 """
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
+
+_SAME_REQUEST_SECONDS = 1.0
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -33,7 +37,8 @@ class Interruption:
 
     def __init__(self) -> None:
         self._asked: int | None = None
-        self._is_raised = False
+        self._is_acknowledged = False
+        self._asked_at = 0.0
         self._whole = 0
         self._before: dict[int, Any] = {}
 
@@ -54,15 +59,18 @@ class Interruption:
             yield
         finally:
             self._whole -= 1
-        if self._asked is not None and not self._whole and not self._is_raised:
-            self._is_raised = True
+        if self._asked is not None and not self._whole and not self._is_acknowledged:
             raise Interrupted(self._asked)
 
+    def acknowledge(self) -> None:
+        """Say that the end is being prepared, so that the end of a `whole` block does not ask for it again."""
+        self._is_acknowledged = True
+
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        is_second = self._asked is not None
-        self._asked = number
-        if is_second:
+        now = time.monotonic()
+        if self._asked is not None and now - self._asked_at > _SAME_REQUEST_SECONDS:
             raise KeyboardInterrupt
-        if not self._whole:
-            self._is_raised = True
-            raise Interrupted(number)
+        if self._asked is None:
+            self._asked, self._asked_at = number, now
+            if not self._whole:
+                raise Interrupted(number)

@@ -1,6 +1,6 @@
 """What the dice and the outside world decided in a step, written before anything is learned from it.
 
-ledger/00012.jsonl.gz   of step 12: what feedback counted, then one line an attempt with its tokens, log-probs and verdict
+ledger/00012.jsonl.gz   of step 12: counts and times, then one line an attempt with its tokens, log-probs and verdict
 
 A step that is made again after a kill takes its attempts and verdicts from here: nothing is sampled or judged twice, and an answer that
 timed out once is not right the second time. Floats are written so that they read back to the same bits.
@@ -8,6 +8,7 @@ timed out once is not right the second time. Floats are written so that they rea
 
 import gzip
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +30,10 @@ class Judged:
     """One for each attempt, by group."""
     counts: Mapping[str, int]
     """What happened in feedback: judged, timed out, crashed."""
+    seconds: Mapping[str, float]
+    """What exploring and judging took, when that was done."""
+    is_kept: bool = False
+    """Whether it comes from the ledger."""
 
 
 class Ledger:
@@ -40,7 +45,7 @@ class Ledger:
     def write(self, step: int, judged: Judged) -> None:
         """Keep a step, by one rename."""
         self.folder.mkdir(exist_ok=True)
-        lines = [json.dumps(dict(judged.counts))]
+        lines = [json.dumps({"counts": dict(judged.counts), "seconds": dict(judged.seconds)})]
         for group, verdicts in zip(judged.groups, judged.verdicts, strict=True):
             for attempt, verdict in zip(group.attempts, verdicts, strict=True):
                 lines.append(json.dumps({"task": group.task.key, "attempt": asdict(attempt), "verdict": verdict.to_json()}))
@@ -52,16 +57,17 @@ class Ledger:
         if not path.exists():
             return None
         try:
-            counts, *rows = map(json.loads, gzip.decompress(path.read_bytes()).decode().splitlines())
+            head, *rows = map(json.loads, gzip.decompress(path.read_bytes()).decode().splitlines())
             size = len(rows) // len(tasks)
             parts = [rows[start : start + size] for start in range(0, len(rows), size)]
             groups = [Group(task, tuple(_attempt(row["attempt"]) for row in part)) for task, part in zip(tasks, parts, strict=True)]
             verdicts = [[_verdict(row["verdict"]) for row in part] for part in parts]
-        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+            counts, seconds = head["counts"], head["seconds"]
+        except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
             raise UserError(f"{path} is damaged ({error}): remove it and resume, which samples that step again") from error
         if [row["task"] for row in rows] != [task.key for task, part in zip(tasks, parts, strict=True) for _ in part]:
             raise UserError(f"--resume: {path} holds attempts at other tasks: resume with the data that the run began with")
-        return Judged(groups, verdicts, counts)
+        return Judged(groups, verdicts, counts, seconds, is_kept=True)
 
     def steps(self) -> list[int]:
         """The steps that are kept, in order."""

@@ -18,6 +18,7 @@ A folder that holds a run is never overwritten. `--resume` goes on from the last
 attempts stay in the ledger.
 """
 
+import errno
 import fcntl
 import gzip
 import json
@@ -53,10 +54,11 @@ class RunFolder:
         self._changed: dict[str, Any] = {}
 
     @classmethod
-    def start(cls, path: Path, configuration: Mapping[str, Any], *, resume: bool) -> "RunFolder":
+    def start(cls, path: Path, configuration: Mapping[str, Any], *, resume: bool, defaults: Mapping[str, Any] | None = None) -> "RunFolder":
         """Open a new run, or with `resume` an unfinished one of the same configuration. A new run writes nothing before `begin`.
 
-        `CHANGEABLE` settings may be others than before; the environment says so.
+        `CHANGEABLE` settings may be others than before; the environment says so. A run that is older than a setting began with its default,
+        which `defaults` has by dotted name.
 
         Whoever writes to the run holds its lock, until `release` or the end of the process, however that comes.
         """
@@ -65,12 +67,14 @@ class RunFolder:
         if resume:
             if not kept.exists():
                 raise UserError(f"--resume: {path} holds no run; start one without --resume")
-            run._changed = _check_same(_read_configuration(kept), configuration, path)
+            run._changed = _check_same({**(defaults or {}), **dotted(_read_configuration(kept))}, configuration, path)
             if (run.read_json("result.json") or {}).get("status") == "finished":
                 raise UserError(f"--resume: the run in {path} is finished; see {path / 'report.html'}")
             run.lock()
+            for left in (*path.glob("*.partial"), *path.glob("checkpoints/*.writing*")):  # of a process that was killed while it wrote
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
             return run
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and (not path.is_dir() or any(not _is_a_beginning(inside) for inside in path.iterdir())):
             raise _exists(path)
         run._is_new = True
         return run
@@ -101,7 +105,10 @@ class RunFolder:
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except OSError as error:
+            if error.errno in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):  # some network file systems know no locks
+                os.close(descriptor)
+                return
             holder = os.read(descriptor, 200).decode(errors="replace") or "another process"
             os.close(descriptor)
             raise UserError(f"{self.path} is being written by {holder}: wait for its end, or name another folder with --run") from None
@@ -168,6 +175,11 @@ class RunFolder:
         for path in (self.path / "attempts").glob("*.jsonl.gz") if phase == "practice" else ():
             if int(path.name.split(".")[0]) > step:
                 path.unlink()
+
+
+def _is_a_beginning(path: Path) -> bool:
+    """Whether a process that was killed before it wrote its configuration may have left this in its folder."""
+    return path.name == "lock" or path.suffix == ".partial"
 
 
 def _exists(path: Path) -> UserError:

@@ -5,7 +5,8 @@
 Nothing of a run depends on a tracker: `metrics.jsonl` has it all.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,10 @@ class Tracked:
         self.names = [_checked(name) for name in names]
         self.run = run
         self._configuration = dotted(configuration)
-        self._trackers: list[Any] | None = None
+        self._trackers: dict[str, Any] | None = None
         self._step = 0
+        self._warm_steps = int(self._configuration.get("warm_start.steps") or 0)
+        self._all_steps = self._warm_steps + int(self._configuration.get("steps") or 0)
 
     def say(self, text: str) -> None:
         self.inner.say(text)
@@ -46,6 +49,7 @@ class Tracked:
 
     def measured(self, model: str, rows: Sequence[Mapping[str, Any]]) -> None:
         self.inner.measured(model, rows)
+        self._step = max(self._step, {"warm_start": self._warm_steps, "practice": self._all_steps}.get(model, 0))
         self._log({f"evaluation/{row['suite']}/{name}": value for row in rows for name, value in row.items() if name != "suite"})
 
     def steps(self, name: str, steps: range, total: int | None = None) -> Iterable[int]:
@@ -53,27 +57,41 @@ class Tracked:
 
     def step(self, phase: str, step: int, metrics: Mapping[str, Any], timings: Mapping[str, float]) -> None:
         self.inner.step(phase, step, metrics, timings)
-        self._step = step + (int(self._configuration.get("warm_start.steps") or 0) if phase == "practice" else 0)
+        self._step = step + (self._warm_steps if phase == "practice" else 0)
         self._log({f"{phase}/{name}": value for name, value in {**metrics, **timings}.items()})
 
     def concluded(self, result: Mapping[str, Any], folder: Path) -> None:
         self.inner.concluded(result, folder)
-        self.close()
 
     def close(self) -> None:
-        """Let the trackers write what they hold back."""
-        for tracker in self._trackers or ():
-            tracker.finish()
-        self._trackers = []
+        """Let the trackers write what they hold back; a run may end at any time."""
+        self._tell("finish")
+        self._trackers = {}
 
     def _log(self, values: Mapping[str, Any]) -> None:
         if self._trackers is None:
-            self._trackers = [_started(name, self.run) for name in self.names]
-            for tracker in self._trackers:
-                tracker.store_init_configuration({name: _plain(value) for name, value in self._configuration.items()})
+            self._trackers = {}
+            for name in self.names:
+                with self._surviving(name):
+                    self._trackers[name] = _started(name, self.run)
+            self._tell("store_init_configuration", {name: _plain(value) for name, value in self._configuration.items()})
         numbers = {name: value for name, value in values.items() if isinstance(value, (int, float)) and not isinstance(value, bool)}
-        for tracker in self._trackers:
-            tracker.log(numbers, step=self._step)
+        self._tell("log", numbers, step=self._step)
+
+    def _tell(self, what: str, *values: Any, **options: Any) -> None:
+        for name, tracker in list((self._trackers or {}).items()):
+            with self._surviving(name):
+                getattr(tracker, what)(*values, **options)
+
+    @contextmanager
+    def _surviving(self, name: str) -> Iterator[None]:
+        """A tracker that fails is told of and left out; the run goes on."""
+        try:
+            yield
+        except Exception as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            self.say(f"tracker {name} fails and is left out from here: {lines[0]}")
+            (self._trackers or {}).pop(name, None)
 
 
 def _checked(name: str) -> str:

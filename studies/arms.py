@@ -1,7 +1,7 @@
 """What practice is compared with, from the same warm start: the arms of the practice studies.
 
 practice           policy gradient on the verifier's scores
-random_reward      the same with random scores of the same rate, as many steps as the study says: what updates alone do
+random_reward      the same with random scores of the same rate, as many steps or as much time as practice has: what updates alone do
 imitation          imitation of own right attempts, the same tasks and attempts a step
 longer_warm_start  more passes over the same demonstrations instead of practice, as many as the study says
 
@@ -28,9 +28,8 @@ import yaml
 from etude.configuration import arguments_from, dotted, find_configuration, resolved
 from etude.evaluation.statistics import mean_interval, sign_flip_test, wilson_interval
 from etude.recipes.practice import practice_named
-from etude.recipes.settings import PracticeSettings, parse_practice
+from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
 from etude.runs import RunFolder, read_jsonl
-from etude.tasks.sources import TaskSource
 from etude.watching import Console
 from studies.cells import Cell, Options, refuse_others
 
@@ -58,7 +57,7 @@ class Arms:
         return resolved(self._settings(arm, seed))
 
     def defaults(self) -> dict[str, Any]:
-        return dotted(resolved(PracticeSettings(TaskSource(family="any"))))
+        return practice_defaults()
 
     def _check_run(self, folder: Path, settings: Mapping[str, Any]) -> None:
         """A run of other settings is no cell of this table."""

@@ -35,17 +35,38 @@ def test_what_is_done_about_an_interruption_is_whole_too_and_not_interrupted_aga
         try:
             os.kill(os.getpid(), signal.SIGTERM)
         except Interrupted:
+            interruption.acknowledge()
             with interruption.whole():
                 done.append("saved")
             done.append("left")
     assert done == ["saved", "left"]
 
 
-def test_a_second_signal_does_not_wait():
+def test_a_request_that_got_lost_is_heeded_at_the_end_of_the_next_whole():
+    done = []
+    with pytest.raises(Interrupted), Interruption() as interruption:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except Interrupted:
+            done.append("swallowed")
+        with interruption.whole():
+            done.append("whole")
+        done.append("too far")
+    assert done == ["swallowed", "whole"]
+
+
+def test_a_second_signal_does_not_wait_but_an_echo_of_the_first_does(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("etude.interruption.time.monotonic", lambda: now[0])
+    done = []
     with pytest.raises(KeyboardInterrupt) as stop, Interruption() as interruption, interruption.whole():
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
+        done.append("echo")
+        now[0] += 2
+        os.kill(os.getpid(), signal.SIGINT)
         raise AssertionError("went on")
+    assert done == ["echo"]
     assert not isinstance(stop.value, Interrupted)
 
 

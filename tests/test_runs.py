@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import shutil
@@ -45,6 +46,46 @@ def test_an_existing_folder_or_file_is_never_overwritten(run, tmp_path):
             RunFolder.start(path, CONFIGURATION, resume=False)
     (tmp_path / "empty").mkdir()
     RunFolder.start(tmp_path / "empty", CONFIGURATION, resume=False)
+
+
+def test_a_folder_of_a_run_that_was_killed_before_it_began_is_as_good_as_none(tmp_path):
+    (tmp_path / "run").mkdir()
+    for name in ("lock", "configuration.yaml.partial"):
+        (tmp_path / "run" / name).write_text("ste")
+    run = RunFolder.start(tmp_path / "run", CONFIGURATION, resume=False)
+    run.begin(CONFIGURATION)
+    assert yaml.safe_load((run.path / "configuration.yaml").read_text()) == CONFIGURATION
+
+
+def test_what_a_killed_process_left_half_written_is_removed_on_resume(run):
+    run.release()
+    for name in ("result.json.partial", "checkpoints/step-00003.writing/model.safetensors", "checkpoints/step-00002/progress.json"):
+        (run.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (run.path / name).write_text("{}")
+    RunFolder.start(run.path, CONFIGURATION, resume=True)
+    assert [path.name for path in (run.path / "checkpoints").iterdir()] == ["step-00002"]
+    assert not (run.path / "result.json.partial").exists()
+
+
+def test_a_run_that_is_older_than_a_setting_goes_on_with_its_default_only(run):
+    run.release()
+    newer = CONFIGURATION | {"probe": True}
+    with pytest.raises(UserError, match="was started with probe = None, now it is True"):
+        RunFolder.start(run.path, newer, resume=True)
+    with pytest.raises(UserError, match="was started with probe = False, now it is True"):
+        RunFolder.start(run.path, newer, resume=True, defaults={"probe": False})
+    RunFolder.start(run.path, newer, resume=True, defaults={"probe": True})
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_no_hindrance(tmp_path, monkeypatch, number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("etude.runs.fcntl.flock", refuse)
+    run = RunFolder.start(tmp_path / "run", CONFIGURATION, resume=False)
+    run.begin(CONFIGURATION)
+    assert (run.path / "configuration.yaml").exists()
 
 
 def test_a_run_is_resumed_with_the_same_configuration_only(run, tmp_path):

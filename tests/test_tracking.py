@@ -57,6 +57,17 @@ def test_a_tracker_gets_every_step_and_measurement_in_growing_order(tmp_path):
     assert all(isinstance(value, (int, float)) for _, row in tracker.rows for value in row.values())
 
 
+def test_a_tracker_that_fails_is_left_out_and_the_run_goes_on(tmp_path, monkeypatch, capsys):
+    def fails(self, values, step=None, **kwargs):
+        raise ConnectionError("no network\nat all")
+
+    monkeypatch.setattr(Fake, "log", fails)
+    sizes = ["--steps", "1", "--n", "40", "--warm_start.steps", "1", "--evaluation.n", "10", "--evaluation.pass_n", "2"]
+    assert main(["practice", "tiny", *sizes, "--track", "fake", "--run", str(tmp_path / "mine")]) == 0
+    assert capsys.readouterr().out.count("tracker fake fails and is left out from here: no network") == 1
+    assert (tmp_path / "mine" / "result.json").exists()
+
+
 def test_a_mistake_in_the_input_starts_no_tracker(tmp_path, capsys):
     assert main(["practice", "tiny", "--track", "fake", "--tasks.path", "none.jsonl", "--run", str(tmp_path / "mine")]) == 2
     assert STARTED == []

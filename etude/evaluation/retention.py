@@ -9,6 +9,7 @@ The text and the 80 questions of common knowledge that ship in `old_knowledge/` 
 they stand; they find gross forgetting, files of one's own find what matters to one.
 """
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -46,14 +47,30 @@ class Probe:
     """Pieces of the text; the first token of each is given."""
     questions: list[Question]
 
+    @property
+    def key(self) -> str:
+        """Tells this probe from others."""
+        return hashlib.blake2b(repr((self.windows, self.questions)).encode(), digest_size=8).hexdigest()
+
 
 def make_probe(text: str, tasks: Sequence[Task], tokenizer: Any, *, window_tokens: int, text_tokens: int, room: int) -> Probe:
     """The text's first `text_tokens` in windows, and the tasks, which must have choices, as questions of at most `room` tokens."""
-    start = () if tokenizer.bos_token_id is None else (tokenizer.bos_token_id,)
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"][:text_tokens]
+    start, ids = _start(tokenizer), _ids(tokenizer, text)[:text_tokens]
     own = window_tokens - len(start)
     windows = [(*start, *ids[begin : begin + own]) for begin in range(0, len(ids), own)]
+    if len(windows) > 1 and 2 * len(windows[-1]) < window_tokens:  # a short rest would count as much as a whole window
+        windows.pop()
     return Probe([window for window in windows if len(window) > 1], [_question(task, tokenizer, start, room) for task in tasks])
+
+
+def _start(tokenizer: Any) -> Tokens:
+    """What the tokenizer itself puts before a text, which is nothing for many."""
+    text, whole = _ids(tokenizer, "x"), tuple(tokenizer("x")["input_ids"])
+    return next(whole[:i] for i in range(len(whole)) if whole[i : i + len(text)] == text)
+
+
+def _ids(tokenizer: Any, text: str) -> Tokens:
+    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def _question(task: Task, tokenizer: Any, start: Tokens, room: int) -> Question:
@@ -61,19 +78,20 @@ def _question(task: Task, tokenizer: Any, start: Tokens, room: int) -> Question:
     if not choices or task.answer is None:
         raise UserError(f"retention.choices: {task.origin} needs choices and an answer")
     shown = f"Question: {without_choices(task.question, choices)}\nAnswer:"
-    prompt = (*start, *tokenizer(shown, add_special_tokens=False)["input_ids"])
-    texts = [f" {choice}" for choice in choices]
-    tokens = tuple(tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts)
-    length = len(prompt) + max(map(len, tokens))
+    prompt = _ids(tokenizer, shown)
+    tokens = tuple(_ids(tokenizer, f"{shown} {choice}")[len(prompt) :] for choice in choices)
+    length = len(start) + len(prompt) + max(map(len, tokens))
     if length > room or not all(tokens):
         raise UserError(f"retention.choices: {task.origin} has {length} tokens with its longest choice; there is room for 1 to {room}")
-    return Question(prompt, tokens, tuple(len(text.encode()) for text in texts), ord(task.answer) - ord("A"))
+    return Question((*start, *prompt), tokens, tuple(len(choice.encode()) for choice in choices), ord(task.answer) - ord("A"))
 
 
 def measure_retention(probe: Probe, logprobs: Logprobs) -> dict[str, Any]:
-    """`{"row": {"perplexity", "text_tokens", "choice_accuracy", its interval, "choices_n"}, "nats": by window, "right": 0s and 1s}`."""
+    """What a page keeps: the probe's `key`; `row` with perplexity, text_tokens, choice_accuracy with its interval and choices_n; `nats` a
+    token for every window; `right`, a 0 or 1 for every question.
+    """
     row: dict[str, Any] = {}
-    found: dict[str, Any] = {"row": row}
+    found: dict[str, Any] = {"probe": probe.key, "row": row}
     if probe.windows:
         nats = [-sum(values) for values in logprobs([(window[:1], window[1:]) for window in probe.windows])]
         tokens = [len(window) - 1 for window in probe.windows]

@@ -29,7 +29,8 @@ class VerifierProcess:
         limit = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         self._scratch = tempfile.TemporaryDirectory(prefix="etude-verifiers-", ignore_cleanup_errors=True)
-        arguments = [str(os.getpid()), str(limit), *([os.path.realpath(self._scratch.name)] if is_isolated else [])]
+        scratch = os.path.realpath(self._scratch.name)
+        arguments = [str(os.getpid()), str(limit), scratch, "isolated" if is_isolated else "open"]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "etude.feedback.worker", *arguments],
             stdin=subprocess.PIPE,
@@ -42,7 +43,7 @@ class VerifierProcess:
                 "OPENBLAS_NUM_THREADS": "1",
                 "OMP_NUM_THREADS": "1",
                 "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-                "TMPDIR": self._scratch.name,
+                "TMPDIR": scratch,
             },
         )
         assert self._process.stdin is not None and self._process.stdout is not None

@@ -1,10 +1,10 @@
 """The processes in which verifiers run, started by `etude.feedback.process`:
 
-    python -m etude.feedback.worker PARENT_PID MEMORY_BYTES [SCRATCH]
+    python -m etude.feedback.worker PARENT_PID MEMORY_BYTES SCRATCH isolated|open
 
-A guard and the worker, its child, in a process group of its own. The guard outlives whatever happens to the worker, ends as it ended, and
-kills the worker's whole group when the worker ends or the run does, even by SIGKILL. SCRATCH is the folder that verifiers may write to;
-without it nothing is kept from them.
+A guard and the worker, its child. The guard outlives whatever happens to the worker, ends as it ended, and kills everything that the worker
+started when the worker ends or the run does, even by SIGKILL; then it removes SCRATCH, the folder for temporary files, the only one that
+isolated verifiers may write to.
 
 One JSON object per line. In: {"id", "text", "task"}. Out, in the same order: {"id", "verdict"}, or {"id", "error"} where a verifier raised.
 {"ready": true, "closed": [...]} comes first and says what verifiers are kept from; {"loading": id} comes before a verifier is loaded for
@@ -16,10 +16,12 @@ import ctypes
 import json
 import os
 import resource
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from etude.feedback.isolation import isolate
@@ -27,40 +29,61 @@ from etude.tasks.functions import as_verdict
 from etude.tasks.task import Task
 from etude.tasks.verifiers import verifier_named
 
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
-def main(parent: int, memory_bytes: int, scratch: str = "") -> None:
+def main(parent: int, memory_bytes: int, scratch: str, how: str) -> None:
     """Serve items until the parent closes the pipe."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    adopt_orphans()
     die_with(parent, signal.SIGTERM)
     guard = os.getpid()
     if worker := os.fork():
-        return watch_over(worker)
+        return watch_over(worker, scratch)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    os.setpgid(0, 0)
     die_with(guard, signal.SIGKILL)
     limit_memory(memory_bytes)
     requests, replies = own_pipes()
-    serve(requests, replies, isolate(scratch) if scratch else [])
+    serve(requests, replies, isolate(scratch) if how == "isolated" else [])
 
 
-def watch_over(worker: int) -> None:
-    """Wait for the worker, kill what it left behind, and end as it did."""
-    with suppress(PermissionError, ProcessLookupError):  # it may have done so already
-        os.setpgid(worker, worker)
+def watch_over(worker: int, scratch: str) -> None:
+    """Wait for the worker, kill and bury what it left behind, whatever session that went to, and end as the worker did."""
     for descriptor in (0, 1):  # the pipes are the worker's: they must close when it ends
         os.close(descriptor)
+    status = signal.SIGKILL.value
     try:
         _, status = os.waitpid(worker, 0)
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(worker, signal.SIGKILL)
+    finally:  # also where SIGTERM asks for the end
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        with suppress(ChildProcessError):
+            while True:
+                for child in children():
+                    with suppress(ProcessLookupError):
+                        os.kill(child, signal.SIGKILL)
+                os.waitpid(-1, 0)
+        shutil.rmtree(scratch, ignore_errors=True)
     if os.WIFSIGNALED(status):
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        signal.signal(os.WTERMSIG(status), signal.SIG_DFL) if os.WTERMSIG(status) != signal.SIGKILL else None
+        if os.WTERMSIG(status) != signal.SIGKILL:
+            signal.signal(os.WTERMSIG(status), signal.SIG_DFL)
         os.kill(os.getpid(), os.WTERMSIG(status))
     os._exit(os.waitstatus_to_exitcode(status))
+
+
+def children() -> list[int]:
+    """Processes whose parent is this one; those of a child that dies become its own."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            if int(path.read_text().rsplit(")", 1)[1].split()[1]) == os.getpid():
+                found.append(int(path.parent.name))
+    return found
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every descendant whose own parent ends, so that none gets away."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def die_with(parent: int, by: signal.Signals) -> None:
@@ -101,7 +124,9 @@ def serve(requests: BinaryIO, replies: BinaryIO, closed: Sequence[str]) -> None:
         try:
             reply({"id": item["id"], "verdict": judge(item, verifiers, reply)})
         except BaseException as error:  # also SystemExit: whatever a verifier raises is about its item
-            reply({"id": item["id"], "error": f"{type(error).__name__}: {str(error)[:500]}"})
+            is_refused = bool(closed) and isinstance(error, PermissionError)
+            hint = f" (verifiers are kept from {', '.join(closed)}: see isolate_verifiers)" if is_refused else ""
+            reply({"id": item["id"], "error": f"{type(error).__name__}: {str(error)[:500]}{hint}"})
 
 
 def judge(item: dict[str, Any], verifiers: dict[tuple[str, str], Any], reply: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
@@ -128,4 +153,4 @@ def load(task: Task) -> Callable[[str, Task], Any]:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4])

@@ -80,7 +80,9 @@ def _tasks(settings: PracticeSettings) -> str:
         return ", ".join(Path(path).name for path in tasks.path)
     if tasks.function:
         return Path(tasks.function).name
-    return tasks.family or tasks.dataset or "tasks"
+    dataset = tasks.dataset or "tasks"
+    is_local = dataset.startswith(("/", ".", "~")) or Path(dataset).exists()
+    return tasks.family or (Path(dataset).name if is_local else dataset)
 
 
 def _story(settings: PracticeSettings) -> str:

@@ -19,6 +19,7 @@ import torch
 from etude.engine.sampling import GREEDY
 from etude.feedback.outcome import OutcomeFeedback
 from etude.feedback.verdict import Verdict
+from etude.recipes.limits import within_limits
 from etude.recipes.practice import Practice
 from etude.recipes.settings import PracticeSettings
 from etude.runs import RunFolder
@@ -52,6 +53,7 @@ class Estimate:
 def estimate(settings: PracticeSettings, name: str, data: Path | None) -> Estimate:
     """Try one update of the warm start, one step of practice and a few greedy answers of the run that `settings` describe."""
     with (
+        within_limits(settings.machine),
         tempfile.TemporaryDirectory() as scratch,
         OutcomeFeedback(settings.timeout_seconds, is_isolated=settings.isolate_verifiers) as outcome,
     ):
@@ -59,9 +61,11 @@ def estimate(settings: PracticeSettings, name: str, data: Path | None) -> Estima
         run.prepare()
         warm_start_seconds = settings.warm_start.steps * _seconds_of_warm_start(run) if settings.warm_start.steps else 0.0
         learner = run.practice_learner()
-        attempts, spent = run.attempts_of(0, _half_are_right)
-        explore_seconds = spent["explore_seconds"]
-        step_seconds = explore_seconds + _seconds(partial(run.learn, 1, (attempts, spent), learner))
+        judged = run.attempts_of(0, _half_are_right)
+        pairs = [(attempt.text, group.task) for group in judged.groups for attempt in group.attempts]
+        judge_seconds = _seconds(partial(outcome.judge, pairs))
+        explore_seconds = judged.seconds["explore_seconds"] + judge_seconds
+        step_seconds = explore_seconds + _seconds(partial(run.learn, 1, judged, learner))
         attempts_bytes = sum(path.stat().st_size for path in (run.folder.path / "attempts").glob("*"))
         return Estimate(
             warm_start_seconds,

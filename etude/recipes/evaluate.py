@@ -12,6 +12,7 @@ from etude.evaluation.measure import Measurement, measure
 from etude.feedback.outcome import OutcomeFeedback
 from etude.models import describe, load_model
 from etude.recipes.asking import as_asked, only_asking, remembered
+from etude.recipes.limits import within_limits
 from etude.recipes.machine import decide, engine_at, room_tokens
 from etude.recipes.materials import check_golds, load_suites, render_suites, train_size
 from etude.recipes.settings import Evaluation, Machine, at_least, parse_practice
@@ -85,7 +86,8 @@ def evaluate(
     how = Measurement(longest, settings.evaluation.pass_n, settings.evaluation.num_samples, settings.sampling, settings.seed)
     room = room_tokens(loaded, longest)
     pages = []
-    with OutcomeFeedback(settings.timeout_seconds, is_isolated=settings.isolate_verifiers) as outcome:
+    feedback = OutcomeFeedback(settings.timeout_seconds, is_isolated=settings.isolate_verifiers)
+    with within_limits(settings.machine), feedback as outcome:
         check_golds([task for tasks in suites.values() for task in tasks], outcome.judge)
         for suite in render_suites(suites, tokenizer, room, train, outcome.judge):
             watcher.measuring(Path(model).name, suite.name, len(suite.tasks))

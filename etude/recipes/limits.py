@@ -15,8 +15,9 @@ _NO_SPACE = ("no space left on device", f"os error {errno.ENOSPC}", f"os error {
 
 
 @contextmanager
-def within_limits(machine: Machine, what_is_kept: str) -> Iterator[None]:
+def within_limits(machine: Machine, what_is_kept: str = "") -> Iterator[None]:
     """Turn an error that says the memory or the disk is full into a `UserError` with the way out; `what_is_kept` says how to go on."""
+    and_then = f"; {what_is_kept}" if what_is_kept else ""
     try:
         yield
     except (MemoryError, RuntimeError, OSError, SafetensorError) as error:
@@ -24,8 +25,8 @@ def within_limits(machine: Machine, what_is_kept: str) -> Iterator[None]:
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(words in said for words in _NO_MEMORY):
             raise UserError(
                 f"out of memory: lower machine.decode_batch_tokens (now {machine.decode_batch_tokens}) or machine.update_batch_tokens "
-                f"(now {machine.update_batch_tokens}), which changes no result but for rounding; {what_is_kept}"
+                f"(now {machine.update_batch_tokens}), which changes no result but for rounding{and_then}"
             ) from error
         if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or any(words in said for words in _NO_SPACE):
-            raise UserError(f"the disk is full ({str(error).splitlines()[0]}): make room; {what_is_kept}") from error
+            raise UserError(f"the disk is full ({str(error).splitlines()[0]}): make room{and_then}") from error
         raise

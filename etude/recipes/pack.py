@@ -2,27 +2,32 @@
 
     etude report RUN --pack run.zip
 
-Configuration, metrics, attempts, evaluations, result, card and a report made anew go in; checkpoints, weights, the command line and the
-host's name stay. Absolute paths are cut to their last part wherever they stand, what looks like a token of a known service becomes
-`[secret]`. What a model or a data set wrote goes along as it is: read it before you give it away.
+Configuration, metrics, attempts, evaluations, result, card and a report made anew go in; checkpoints, weights and the command line stay. Of
+the run's own values every absolute path is cut to its last part; in texts, those below the usual roots; what looks like a token of a known
+service becomes `[secret]`. What a model or a data set wrote goes along as it is otherwise: read it before you give it away.
 """
 
 import gzip
+import json
 import re
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from etude.errors import UserError
 from etude.evaluation.report import write_report
 
+Clean = Callable[[str], str]
 FILES = ("configuration.yaml", "environment.json", "metrics.jsonl", "timings.jsonl", "result.json", "model/README.md", "model/etude.yaml")
 FOLDERS = ("evaluation", "attempts")
-_ROOTS = "home|root|Users|mnt|data|work|tmp|var|srv|opt|scratch|media|nfs"
-_PATH = re.compile(rf"""(?<![\w./~-])(?:~|/(?:{_ROOTS})\b)(?:/[^\s"'\\:,;<>|\]}})]+)+""")
-_SECRET = re.compile(r"\b(?:hf_|sk-|ghp_|github_pat_|glpat-|xox[abp]-|AKIA|wandb_)[A-Za-z0-9_-]{12,}")
-_COMMAND = re.compile(r'^ "command": .*\n', re.MULTILINE)
+_ROOTS = "home|root|Users|Volumes|private|mnt|data|work|workspace|tmp|var|srv|opt|scratch|media|nfs|lustre|gpfs|export|content|kaggle"
+_PATH = re.compile(rf"""(?<![\w./~-])(?:file://)?(?:~|/(?:{_ROOTS})(?=/))(?:/[^\s"'\\:,;<>|\]}})]+)+""")
+_SECRET = re.compile(r"(?<![A-Za-z0-9])(?:hf_|sk-|ghp_|github_pat_|glpat-|xox[abp]-|AKIA|wandb_)[A-Za-z0-9_-]{12,}")
 
 
 def pack(run: Path, out: Path) -> Path:
@@ -57,11 +62,40 @@ def _chosen(run: Path) -> Iterator[Path]:
 
 
 def _cleaned(path: Path) -> bytes:
-    content = path.read_bytes()
+    """The file's content with every text in it cleaned: inside of JSON and YAML, where line breaks and letters are escaped."""
+    raw = path.read_bytes()
     if path.suffix == ".gz":
-        return gzip.compress(without_places(gzip.decompress(content).decode(errors="replace")).encode(), mtime=0)
-    text = content.decode(errors="replace")
-    return without_places(_COMMAND.sub("", text) if path.name == "environment.json" else text).encode()
+        return gzip.compress("".join(_lines(gzip.decompress(raw), without_places)).encode(), mtime=0)
+    if path.suffix == ".jsonl":
+        return "".join(_lines(raw, _without_any_path)).encode()
+    if path.name == "environment.json":
+        facts = {name: value for name, value in json.loads(raw).items() if name != "command"}
+        return json.dumps(_walked(facts, _without_any_path), indent=1).encode()
+    if path.suffix == ".json":
+        return json.dumps(_walked(json.loads(raw), without_places), indent=1).encode()
+    if path.suffix == ".yaml":
+        return yaml.safe_dump(_walked(yaml.safe_load(raw), _without_any_path), sort_keys=False, allow_unicode=True).encode()
+    return without_places(raw.decode(errors="replace")).encode()
+
+
+def _lines(raw: bytes, clean: Clean) -> Iterator[str]:
+    for line in raw.decode(errors="replace").splitlines():
+        with suppress(ValueError):  # the torn last line of a run that was killed
+            yield json.dumps(_walked(json.loads(line), clean)) + "\n"
+
+
+def _walked(value: Any, clean: Clean) -> Any:
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, dict):
+        return {clean(str(name)): _walked(inside, clean) for name, inside in value.items()}
+    return [_walked(inside, clean) for inside in value] if isinstance(value, list) else value
+
+
+def _without_any_path(text: str) -> str:
+    """A setting or a fact, which is a path where it begins as one."""
+    is_path = text.startswith(("/", "~/", "file://")) and len(text) > 1
+    return without_places(Path(text.rstrip("/")).name if is_path else text)
 
 
 def without_places(text: str) -> str:

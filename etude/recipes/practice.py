@@ -12,6 +12,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -42,7 +43,7 @@ from etude.recipes.limits import within_limits
 from etude.recipes.machine import decide, engine_at, room_tokens
 from etude.recipes.materials import check_golds, gather, render_demonstrations, render_suites
 from etude.recipes.retention import logprobs_of, probe_for
-from etude.recipes.settings import PracticeSettings, parse_practice
+from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
 from etude.recipes.step import attempt_rows, judge_groups, learn_from, observed
 from etude.runs import RunFolder, read_jsonl, read_progress
 from etude.tasks.task import Task
@@ -86,13 +87,19 @@ def practice_named(
     settings: PracticeSettings, name: str, *, run: Path | str, data: Path | str | None, resume: bool, watcher: Watcher | None
 ) -> dict[str, Any]:
     """`practice` with settings that are resolved already; `name` is the recipe's name in the results."""
-    folder = RunFolder.start(Path(run), resolved(settings), resume=resume)
+    folder = RunFolder.start(Path(run), resolved(settings), resume=resume, defaults=practice_defaults())
     limits = within_limits(settings.machine, "go on with --resume, the last checkpoint is whole")
     feedback = OutcomeFeedback(settings.timeout_seconds, is_isolated=settings.isolate_verifiers)
     place = Path(data) if data else None
     try:
         with limits, Interruption() as interruption, feedback as outcome:
             return Practice(settings, name, folder, place, outcome, watcher or Quiet(), interruption).run()
+    except Interrupted as stop:
+        if (folder.path / "configuration.yaml").exists():
+            stop.note = f"{stop.note or 'between the training steps'}; go on with --resume"
+        else:
+            stop.note = "before it began: nothing is kept"
+        raise
     finally:
         folder.release()
 
@@ -121,9 +128,10 @@ class Practice:
         self.practise()
         pages = {"base": base, "warm_start": warm}
         pages["practice"] = self.measured("practice", unchanged=None if self.settings.steps else warm)
-        with self.interruption.whole():
+        with suppress(Interrupted), self.interruption.whole():  # a signal that comes now comes too late
             remember(save_model(self.model, self.tokenizer, self.folder.path / "model"), self.settings)
-            return self.conclude(pages)
+            result = self.conclude(pages)
+        return result
 
     def prepare(self) -> None:
         """Load tasks and model; a finished stage's checkpoint brings its weights."""
@@ -179,12 +187,15 @@ class Practice:
 
     def _check_items(self, name: str, page: Mapping[str, Any]) -> None:
         """A page that was read back is of the items that are measured now, or paired tests would compare different questions."""
-        for suite, found in itertools.zip_longest(self.suites, page["suites"]):
-            if suite is None or found is None or [task.key for task in suite.tasks] != [item["task"] for item in found["items"]]:
-                raise UserError(
-                    f"--resume: {self.folder.path / name} is of other evaluation items than there are now: "
-                    "resume with the data that the run began with, or start another run"
-                )
+        pairs = itertools.zip_longest(self.suites, page["suites"])
+        is_same = all(
+            suite and found and [task.key for task in suite.tasks] == [item["task"] for item in found["items"]] for suite, found in pairs
+        )
+        if not is_same or (self.probe and "retention" in page and page["retention"]["probe"] != self.probe.key):
+            raise UserError(
+                f"--resume: {self.folder.path / name} is of other evaluation items than there are now: "
+                "resume with the data that the run began with, or start another run"
+            )
 
     def _measure(self, model: str, suite: Suite, how: Measurement) -> dict[str, Any]:
         self.watcher.measuring(model, suite.name, len(suite.tasks))
@@ -242,6 +253,7 @@ class Practice:
                         self._save_progress(phase, done, total, learner)
                         saved = done
         except Interrupted as stop:
+            self.interruption.acknowledge()
             with self.interruption.whole():
                 if saved < done:
                     self._save_progress(phase, done, total, learner)
@@ -262,12 +274,12 @@ class Practice:
         items = list(zip(self.materials.train, self.prompts, strict=True))
         return batch_at(step, items, self.settings.explore.tasks_per_step, self.settings.seed, "practice")
 
-    def attempts_of(self, step: int, judge: Judge) -> tuple[Judged, dict[str, float]]:
-        """The judged attempts of step `step`, counted from 0, with what they took: from the ledger where they were made before."""
+    def attempts_of(self, step: int, judge: Judge) -> Judged:
+        """The judged attempts of step `step`, counted from 0: from the ledger where they were made before."""
         tasks, prompts = zip(*self.tasks_of(step), strict=True)
         kept = self.ledger.read(step + 1, tasks)
         if kept:
-            return kept, {}
+            return kept
         explore = self.settings.explore
         clock, counts = [time.perf_counter()], Counter(self.outcome.counts)
         groups = sample_groups(
@@ -280,20 +292,22 @@ class Practice:
             names=(self.settings.seed, step + 1),
         )
         clock.append(time.perf_counter())
-        judged = Judged(groups, judge_groups(groups, judge), _counted(self.outcome.counts, counts))
+        verdicts = judge_groups(groups, judge)
         clock.append(time.perf_counter())
-        self.ledger.write(step + 1, judged)
-        tokens = sum(attempt.num_own_tokens for group in groups for attempt in group.attempts)
         seconds = {"explore_seconds": clock[1] - clock[0], "feedback_seconds": clock[2] - clock[1]}
-        return judged, seconds | {"tokens_per_second": tokens / seconds["explore_seconds"]}
+        judged = Judged(groups, verdicts, _counted(self.outcome.counts, counts), seconds)
+        self.ledger.write(step + 1, judged)
+        return judged
 
-    def learn(self, step: int, attempts: tuple[Judged, dict[str, float]], learner: Learner) -> None:
+    def learn(self, step: int, judged: Judged, learner: Learner) -> None:
         """Learn from judged attempts, and keep what was seen."""
-        judged, timings = attempts
+        tokens = sum(attempt.num_own_tokens for group in judged.groups for attempt in group.attempts)
+        timings = {**judged.seconds, "tokens_per_second": tokens / judged.seconds["explore_seconds"]}
+        timings |= {"from_ledger": 1} if judged.is_kept else {}
         start = time.perf_counter()
         metrics = learn_from(learner, judged.groups, judged.verdicts, self.settings.learn)
         self.engine.refresh(step)
-        timings = {**timings, "learn_seconds": time.perf_counter() - start}
+        timings["learn_seconds"] = time.perf_counter() - start
         self.folder.write_attempts(step, attempt_rows(step, judged.groups, judged.verdicts, self.settings.learn))
         self._log("practice", step, metrics | observed(judged.groups, judged.verdicts) | dict(judged.counts), timings)
 

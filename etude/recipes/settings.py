@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from etude.adapters import LoRA
-from etude.configuration import parse
+from etude.configuration import dotted, parse, resolved
 from etude.engine.sampling import Sampling
 from etude.errors import UserError, unknown
 from etude.learn.credit import CREDIT
@@ -229,6 +229,12 @@ class PracticeSettings:
         warm = self.warm_start
         if warm.steps and not (warm.n or warm.path or self.tasks.path or self.tasks.dataset):
             raise UserError(f"warm_start.steps is {warm.steps} but there are no demonstrations: set warm_start.n or warm_start.path")
+
+
+def practice_defaults() -> dict[str, Any]:
+    """What every setting is where nobody says otherwise, by dotted name; without the source of tasks, which has no default."""
+    values = dotted(resolved(PracticeSettings(TaskSource(family="any"))))
+    return {name: value for name, value in values.items() if name != "tasks.family"}
 
 
 def _learns_to_the_end(name: str, optimiser: Optimiser, updates: int, named: str) -> None:

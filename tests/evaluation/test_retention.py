@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 
 from etude.errors import UserError
 from etude.evaluation.retention import OLD_KNOWLEDGE, Probe, Question, compare_retention, make_probe, measure_retention
@@ -35,8 +36,19 @@ def test_the_most_likely_choice_per_byte_is_the_answer():
 
 
 def test_text_is_cut_into_windows_whose_first_token_is_given():
-    probe = make_probe("abcdefghij", [], tiny_tokenizer(), window_tokens=4, text_tokens=9, room=100)
-    assert [len(window) for window in probe.windows] == [4, 4]  # of nine tokens; the ninth, alone, has nothing before it
+    probe, longer = (make_probe("abcdefghij", [], tiny_tokenizer(), window_tokens=4, text_tokens=n, room=100) for n in (9, 10))
+    assert [len(window) for window in probe.windows] == [4, 4]  # of nine tokens: less than half a window is left out
+    assert [len(window) for window in longer.windows] == [4, 4, 2]
+    assert probe.key != longer.key
+
+
+def test_a_window_begins_with_what_the_tokenizer_puts_first_and_not_with_any_token_that_is_called_bos():
+    tokenizer = tiny_tokenizer()
+    tokenizer.bos_token = "<eos>"
+    assert make_probe("abcd", [], tokenizer, window_tokens=4, text_tokens=9, room=100).windows == [tuple(tokenizer("abcd")["input_ids"])]
+    tokenizer._tokenizer.post_processor = TemplateProcessing(single="<eos> $A", special_tokens=[("<eos>", tokenizer.eos_token_id)])
+    (window,) = make_probe("abc", [], tokenizer, window_tokens=4, text_tokens=9, room=100).windows
+    assert tokenizer.decode(window) == "<eos>abc"
 
 
 def test_questions_are_asked_without_letters_and_choices_follow_a_space():
@@ -46,7 +58,7 @@ def test_questions_are_asked_without_letters_and_choices_follow_a_space():
     question = make_probe("ab", [task], tokenizer, window_tokens=4, text_tokens=9, room=100).questions[0]
     assert tokenizer.decode(question.prompt) == "Question: Which is a fruit?\nAnswer:"
     assert [tokenizer.decode(choice) for choice in question.choices] == [" a stone", " a pear"]
-    assert (question.sizes, question.right) == ((8, 7), 1)
+    assert (question.sizes, question.right) == ((7, 6), 1)
     with pytest.raises(UserError, match=r"retention\.choices: .* has 43 tokens with its longest choice; there is room for 1 to 40"):
         make_probe("ab", [task], tokenizer, window_tokens=4, text_tokens=9, room=40)
 

@@ -1,6 +1,7 @@
 """What a hostile verifier tries, and what becomes of it."""
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from etude.feedback.outcome import OutcomeFeedback
 from etude.tasks.task import Task
 
 HOSTILE = """
-import os, shutil, signal, socket, subprocess, tempfile, time
+import os, resource, signal, socket, subprocess, tempfile, time
 from pathlib import Path
 
 def tried(action):
@@ -40,8 +41,11 @@ def judge(text, task):
     if text == "socket": return tried(lambda: socket.socket(socket.AF_UNIX))
     if text == "parent": return tried(lambda: os.kill(task.metadata["run"], signal.SIGTERM))
     if text == "guard": return tried(lambda: os.kill(os.getppid(), signal.SIGTERM))
-    if text == "session": return tried(lambda: os.setsid())
-    if text == "group": return tried(lambda: os.setpgid(0, 0))
+    if text == "limits": return tried(lambda: resource.prlimit(task.metadata["run"], resource.RLIMIT_CPU, (1, 1)))
+    if text == "priority": return tried(lambda: os.setpriority(os.PRIO_PROCESS, task.metadata["run"], 19))
+    if text == "processors": return tried(lambda: os.sched_setaffinity(task.metadata["run"], {0}))
+    if text == "own": return os.sched_getaffinity(0) and os.sched_setaffinity(0, os.sched_getaffinity(0)) is None and os.nice(0) >= 0
+    if text == "session": return subprocess.run(["true"], start_new_session=True).returncode == 0
     if text == "temporary":
         with tempfile.NamedTemporaryFile("w+") as file:
             file.write("x")
@@ -50,14 +54,14 @@ def judge(text, task):
     if text == "run": return subprocess.run(["true"]).returncode == 0
     if text == "leave a child":
         from etude.feedback.verdict import Verdict
-        return Verdict(1.0, message=str(sleeper()))
+        return Verdict(1.0, message=f"{sleeper()} {sleeper(start_new_session=True)}")
     if text == "hang":
         time.sleep(600)
 """
 CLOSED = {
     "files": ["write", "append", "remove", "rename", "empty", "folder", "link", "shell"],
     "network": ["internet", "socket"],
-    "processes": ["parent", "guard", "session", "group"],
+    "processes": ["parent", "guard", "limits", "priority", "processors"],
 }
 
 
@@ -79,6 +83,14 @@ def is_gone(pid: int) -> bool:
     return False
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux") or platform.machine() not in ("x86_64", "aarch64"), reason="needs Linux")
+def test_this_kernel_closes_what_it_can():
+    names = Path("/sys/kernel/security/lsm")
+    has_landlock = names.exists() and "landlock" in names.read_text()
+    with OutcomeFeedback() as feedback:
+        assert set(feedback.closed) >= ({"files", "network"} if has_landlock else {"network"})
+
+
 @pytest.mark.parametrize("kind", CLOSED)
 def test_what_is_closed_is_refused_and_nothing_is_changed(kind, task, tmp_path):
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
@@ -92,11 +104,11 @@ def test_what_is_closed_is_refused_and_nothing_is_changed(kind, task, tmp_path):
 
 def test_what_a_verifier_needs_stays_open_and_temporary_files_go(task):
     with OutcomeFeedback() as feedback:
-        verdicts = feedback.judge([(text, task) for text in ("temporary", "read", "run")])
+        verdicts = feedback.judge([(text, task) for text in ("temporary", "read", "run", "own", "session")])
         assert feedback._child is not None
         scratch = Path(feedback._child._scratch.name)
         assert scratch.is_dir()
-    assert [verdict.score for verdict in verdicts] == [1.0, 1.0, 1.0], [verdict.message for verdict in verdicts]
+    assert [verdict.score for verdict in verdicts] == [1.0] * 5, [verdict.message for verdict in verdicts]
     assert not scratch.exists()
 
 
@@ -109,8 +121,8 @@ def test_a_verifier_that_needs_files_may_be_left_alone(task, tmp_path):
 
 def test_what_a_verifier_started_dies_with_the_feedback(task):
     with OutcomeFeedback() as feedback:
-        child = int(feedback.judge([("leave a child", task)])[0].message)
-    assert is_gone(child)
+        started = feedback.judge([("leave a child", task)])[0].message
+    assert not any(Path(f"/proc/{pid}").exists() for pid in started.split())  # killed and buried, the one in a session of its own too
 
 
 def test_what_a_verifier_started_dies_with_a_run_that_is_killed(task, tmp_path):
@@ -129,4 +141,4 @@ def test_what_a_verifier_started_dies_with_a_run_that_is_killed(task, tmp_path):
             time.sleep(0.05)
         time.sleep(0.3)
         run.send_signal(signal.SIGKILL)
-    assert is_gone(int(file.read_text()))
+    assert all(is_gone(int(pid)) for pid in file.read_text().split())

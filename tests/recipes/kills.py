@@ -82,9 +82,9 @@ def judged(folder: Path) -> int:
 
 
 def sampled_again(folder: Path, done: int, before: int) -> list[int]:
-    """Steps after checkpoint `done` that were judged before the kill and yet explored again: what the ledger gives takes no such time."""
+    """Steps after checkpoint `done` that were judged before the kill and yet are not from the ledger."""
     rows = [json.loads(line) for line in (folder / "timings.jsonl").read_text().splitlines()]
-    return [row["step"] for row in rows if row["phase"] == "practice" and done < row["step"] <= before and "explore_seconds" in row]
+    return [row["step"] for row in rows if row["phase"] == "practice" and done < row["step"] <= before and "from_ledger" not in row]
 
 
 def kill_once(folder: Path, at: int, seconds: float) -> str:
@@ -105,7 +105,7 @@ def main(kills: int, seed: int) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         whole = Path(scratch) / "whole"
         process = start(whole)
-        while not whole.exists():
+        while not whole.exists() and process.poll() is None:
             time.sleep(0.005)
         began = time.perf_counter()
         output = process.communicate()[0]

@@ -18,8 +18,12 @@ def run(finished, tmp_path) -> Path:
     """A finished run, with a token and paths where a careless person may have put them."""
     run = tmp_path / "run"
     shutil.copytree(finished, run)
-    facts = json.loads((run / "environment.json").read_text()) | {"token": "hf_" + "a" * 30, "weights": str(tmp_path / "weights")}
+    facts = json.loads((run / "environment.json").read_text())
+    facts |= {"token": "hf_" + "a" * 30, "weights": str(tmp_path / "weights"), "usual": "/usr/x y/lib/z"}
     (run / "environment.json").write_text(json.dumps(facts, indent=1))
+    rows = [json.loads(line) for line in gzip.decompress((run / "attempts" / "00001.jsonl.gz").read_bytes()).decode().splitlines()]
+    rows[0]["text"] = "see\n/home/j\u00f6rg/sets/x\nhf_" + "b" * 30 + "\n/gpfs/me/key file:///workspace/mine/y"
+    (run / "attempts" / "00001.jsonl.gz").write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
     configuration = run / "configuration.yaml"
     configuration.write_text(configuration.read_text().replace("model: tiny-random", f"model: {tmp_path}/models/mine"))
     return run
@@ -34,8 +38,10 @@ def test_a_packed_run_can_be_read_and_tells_nothing_of_this_machine(run, tmp_pat
     assert {f"run/{name}" for name in wanted} <= files.keys()
     assert not [name for name in files if "safetensors" in name or "checkpoint" in name or "ledger" in name or "lock" in name]
     everything = b"".join(gzip.decompress(content) if name.endswith(".gz") else content for name, content in files.items()).decode()
-    for secret in (str(tmp_path), str(Path.home()) + "/", platform.node(), "hf_aaa", '"command"'):
+    for secret in (str(tmp_path), str(Path.home()) + "/", platform.node(), "hf_aaa", '"command"', "/usr", "rg/sets"):
         assert secret not in everything
+    texts = [json.loads(line)["text"] for line in gzip.decompress(files["run/attempts/00001.jsonl.gz"]).decode().splitlines()]
+    assert texts[0] == "see\nx\n[secret]\nkey y"
     assert "model: mine" in files["run/configuration.yaml"].decode() and "[secret]" in everything
     assert json.loads(files["run/result.json"]) == json.loads((run / "result.json").read_text())
 

@@ -242,8 +242,24 @@ def test_a_run_that_is_asked_to_end_while_it_measures_ends_at_once(small_argumen
 
     monkeypatch.setattr("etude.watching.Console", Asked)
     assert main([*small_arguments, "--run", str(tmp_path / "run")]) == 130
-    assert "stopped by SIGINT before the first step; go on with --resume" in capsys.readouterr().err
+    assert "stopped by SIGINT between the training steps; go on with --resume" in capsys.readouterr().err
     small(tmp_path / "run", resume=True)
+    assert_same(finished, tmp_path / "run")
+
+
+def test_a_run_that_is_asked_to_end_before_it_began_keeps_nothing_and_one_that_is_nearly_done_ends_well(
+    small_arguments, finished, tmp_path, capsys, monkeypatch
+):
+    def asked(*_, **__):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("etude.recipes.practice.gather", asked)
+        assert main([*small_arguments, "--run", str(tmp_path / "run")]) == 143
+    assert capsys.readouterr().err.endswith("etude: stopped by SIGTERM before it began: nothing is kept\n")
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setattr("etude.recipes.practice.write_card", asked)
+    assert main([*small_arguments, "--run", str(tmp_path / "run")]) == 0
     assert_same(finished, tmp_path / "run")
 
 
