@@ -7,8 +7,8 @@ What the containment covers: a verifier that hangs, raises, exits, crashes its p
 item's score (None, never 0) and nothing else; the child and all that it started die with a time-out, with `close`, and with this process,
 even by SIGKILL. Where the kernel can (`closed` says what of it), a verifier writes no files but temporary ones, reaches no network, and
 touches no process but its own. What it does not cover: every file that you can read is open to it, the memory limit holds for each process,
-and the number of processes and the size of temporary files are bounded by the time-out alone. A verifier is code that you chose; the text
-that it reads is what nobody chose.
+and the number of processes and the size of temporary files are bounded by the time-out alone. A verifier is code that you chose, and its
+file is run once in this process too, to see that it has the function; the text that it reads is what nobody chose.
 """
 
 import json

@@ -87,6 +87,10 @@ def practice_named(
     settings: PracticeSettings, name: str, *, run: Path | str, data: Path | str | None, resume: bool, watcher: Watcher | None
 ) -> dict[str, Any]:
     """`practice` with settings that are resolved already; `name` is the recipe's name in the results."""
+    result = RunFolder(Path(run)).read_json("result.json") if resume else None
+    if result and not (Path(run) / "report.html").exists():  # killed between its last two writes
+        write_report([Path(run)], Path(run) / "report.html")
+        return result
     folder = RunFolder.start(Path(run), resolved(settings), resume=resume, defaults=practice_defaults())
     limits = within_limits(settings.machine, "go on with --resume, the last checkpoint is whole")
     feedback = OutcomeFeedback(settings.timeout_seconds, is_isolated=settings.isolate_verifiers)

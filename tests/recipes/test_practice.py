@@ -384,6 +384,13 @@ def test_a_finished_run_and_an_empty_folder_are_not_resumed(small, finished, tmp
         small(tmp_path / "empty", resume=True)
 
 
+def test_a_finished_run_that_was_killed_before_its_report_gets_it(small, finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "run" / "report.html").unlink()
+    assert small(tmp_path / "run", resume=True) == json.loads((finished / "result.json").read_text())
+    assert "Practice" in (tmp_path / "run" / "report.html").read_text()
+
+
 def test_a_run_is_never_overwritten(small, finished, killed):
     for folder in (finished, killed):
         before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
