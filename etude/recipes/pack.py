@@ -101,7 +101,7 @@ def _without_any_path(text: str) -> str:
 def without_places(text: str) -> str:
     """The text with absolute paths cut to their last part, and tokens hidden.
 
-    >>> without_places("path: /home/ann/sets/train.jsonl, ~/keys, key hf_abcdefghijklmnopqrst, 1/2 and a/b")
+    >>> without_places("path: /mnt/ann/sets/train.jsonl, ~/keys, key hf_abcdefghijklmnopqrst, 1/2 and a/b")
     'path: train.jsonl, keys, key [secret], 1/2 and a/b'
     """
     return _SECRET.sub("[secret]", _PATH.sub(lambda found: found[0].rstrip("/").rsplit("/", 1)[1], text))

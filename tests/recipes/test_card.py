@@ -18,7 +18,7 @@ RESULT = {
     "evaluation": [BASE, PRACTICE | {"baselines": {"last_number": 0.1, "sum": 0.2}}],
     "retention": [{"model": "practice", **KNOWN}],
 }
-SETTINGS = PracticeSettings(TaskSource(path=["/home/somebody/secret/train.jsonl"]), steps=40, warm_start=WarmStart(n=64, steps=15))
+SETTINGS = PracticeSettings(TaskSource(path=["/mnt/somebody/secret/train.jsonl"]), steps=40, warm_start=WarmStart(n=64, steps=15))
 
 
 def test_a_card_names_base_data_recipe_and_numbers_with_intervals():
@@ -32,7 +32,7 @@ def test_a_card_names_base_data_recipe_and_numbers_with_intervals():
     assert "somebody" not in text
 
 
-@pytest.mark.parametrize(("model", "base"), [("owner/name", "owner/name"), ("/home/somebody/model", None), ("./model", None)])
+@pytest.mark.parametrize(("model", "base"), [("owner/name", "owner/name"), ("/mnt/somebody/model", None), ("./model", None)])
 def test_only_a_model_of_the_hub_is_a_base_that_others_can_find(model, base):
     text = card(replace(SETTINGS, model=model), RESULT)
     head = yaml.safe_load(text.split("---")[1])
