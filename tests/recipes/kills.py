@@ -108,8 +108,10 @@ def main(kills: int, seed: int) -> int:
         while not whole.exists() and process.poll() is None:
             time.sleep(0.005)
         began = time.perf_counter()
-        output = process.communicate()[0]
-        took, writes = time.perf_counter() - began, int(re.findall(r"writes (\d+)", output)[-1])
+        while not (whole / "result.json").exists() and process.poll() is None:
+            time.sleep(0.005)
+        took = time.perf_counter() - began
+        writes = int(re.findall(r"writes (\d+)", process.communicate()[0])[-1])
         expected, wrong = contents(whole), 0
         print(f"undisturbed: {took:.1f} s, {writes} writes, {len(expected)} files to compare", flush=True)
         for number in range(kills):
