@@ -10,7 +10,6 @@ checkpoints/NAME/    a Hugging Face folder with `learner.safetensors` (optimizer
 model/               the model that came out, a plain Hugging Face folder
 result.json          the headline numbers
 report.html          the page
-
 ledger/              the attempts and verdicts of steps that no checkpoint holds yet (etude.ledger)
 lock                 held while a process writes the run
 

@@ -4,7 +4,8 @@ Nothing is sampled, so that the form of answers which practice teaches plays no 
 
     perplexity = exp(- mean log p(token | tokens before it in its window))
 
-A choice is answered by the most likely text per byte after "Question: ...\\nAnswer:" (acc_norm of lm-evaluation-harness, Gao et al. 2021).
+A question is answered by the choice whose text is the most likely per byte after "Question: ...\\nAnswer:" (after acc_norm of
+lm-evaluation-harness, Gao et al. 2021, which counts characters).
 The text and the 80 questions of common knowledge that ship in `old_knowledge/` are this project's own, so no model was trained on them as
 they stand; they find gross forgetting, files of one's own find what matters to one.
 """

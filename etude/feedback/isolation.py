@@ -1,4 +1,4 @@
-"""What the kernel keeps a verifier from, once it is asked to: Landlock for files and signals, seccomp for the network and for sessions.
+"""What the kernel keeps a verifier from, once it is asked to: Landlock for files and signals, seccomp for the network and the rest.
 
     files       nothing can be written, made, emptied or removed outside of a scratch folder; reading stays open, and so do modes and times
     network     no socket can be opened, Unix ones included

@@ -51,14 +51,15 @@ def watch_over(worker: int, scratch: str) -> None:
     """Wait for the worker, kill and bury what it left behind, whatever session that went to, and end as the worker did."""
     for descriptor in (0, 1):  # the pipes are the worker's: they must close when it ends
         os.close(descriptor)
-    status = signal.SIGKILL.value
+    status, left = signal.SIGKILL.value, [worker]
     try:
         _, status = os.waitpid(worker, 0)
+        left.clear()
     finally:  # also where SIGTERM asks for the end
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         with suppress(ChildProcessError):
             while True:
-                for child in children():
+                for child in {*left, *children()}:
                     with suppress(ProcessLookupError):
                         os.kill(child, signal.SIGKILL)
                 os.waitpid(-1, 0)
@@ -71,7 +72,7 @@ def watch_over(worker: int, scratch: str) -> None:
 
 
 def children() -> list[int]:
-    """Processes whose parent is this one; those of a child that dies become its own."""
+    """Processes whose parent is this one; those of a child that dies become its own. None are known where there is no /proc."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):

@@ -6,24 +6,22 @@ Every stage leaves a file or a checkpoint. A resumed run skips measurements and 
 checkpoint.
 """
 
-import copy
 import itertools
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from etude.adapters import add_lora
 from etude.configuration import arguments_from, find_configuration, resolved
 from etude.errors import UserError
-from etude.evaluation.measure import Judge, Measurement, Suite, compare, measure
+from etude.evaluation.measure import Judge, Measurement, Suite, measure
 from etude.evaluation.report import write_report
-from etude.evaluation.retention import compare_retention, measure_retention
+from etude.evaluation.retention import measure_retention
 from etude.explore.order import batch_at
 from etude.explore.prompts import render_prompts
 from etude.explore.samples import sample_groups
@@ -31,26 +29,25 @@ from etude.feedback.outcome import OutcomeFeedback
 from etude.feedback.random_score import RandomFeedback
 from etude.interruption import Interrupted, Interruption
 from etude.learn.example import Example
-from etude.learn.learner import Learner, Optimiser, Stream
-from etude.learn.losses import POLICY_LOSSES, kl, negative_log_likelihood
+from etude.learn.learner import Learner
 from etude.ledger import Judged, Ledger
 from etude.models import describe, load_model, save_model
 from etude.randomness import seed_for
 from etude.recipes.asking import remember
 from etude.recipes.card import write_card
 from etude.recipes.checkpoints import load_checkpoint, save_checkpoint
+from etude.recipes.learners import practice_learner, warm_start_learner
 from etude.recipes.limits import within_limits
 from etude.recipes.machine import decide, engine_at, room_tokens
 from etude.recipes.materials import check_golds, gather, render_demonstrations, render_suites
+from etude.recipes.result import Page, result_of
 from etude.recipes.retention import logprobs_of, probe_for
 from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
+from etude.recipes.stage import Stage
 from etude.recipes.step import attempt_rows, judge_groups, learn_from, observed
 from etude.runs import RunFolder, read_jsonl, read_progress
 from etude.tasks.task import Task
 from etude.watching import Quiet, Watcher
-
-Page = dict[str, Any]
-"""What was measured of a model: `suites` (with `row` and `items`), `retention`, `feedback_counts`."""
 
 COUNTS = ("judged", "timed_out", "crashed")
 """What happened in feedback, counted for each stage and step."""
@@ -94,10 +91,10 @@ def practice_named(
     folder = RunFolder.start(Path(run), resolved(settings), resume=resume, defaults=practice_defaults())
     limits = within_limits(settings.machine, "go on with --resume, the last checkpoint is whole")
     feedback = OutcomeFeedback(settings.timeout_seconds, is_isolated=settings.isolate_verifiers)
-    place = Path(data) if data else None
+    data_folder = Path(data) if data else None
     try:
         with limits, Interruption() as interruption, feedback as outcome:
-            return Practice(settings, name, folder, place, outcome, watcher or Quiet(), interruption).run()
+            return Practice(settings, name, folder, data_folder, outcome, watcher or Quiet(), interruption).run()
     except Interrupted as stop:
         if (folder.path / "configuration.yaml").exists():
             stop.note = f"{stop.note or 'between the training steps'}; go on with --resume"
@@ -146,7 +143,8 @@ class Practice:
         self.place = decide(settings.machine, self.folder.read_json("environment.json") or {})
         model, self.tokenizer = load_model(settings.model, device=self.place.device)
         self.room_tokens = room_tokens(model, max(settings.explore.max_new_tokens, settings.evaluation.max_new_tokens or 0))
-        self.prompts = render_prompts(self.tokenizer, self.materials.train, self.room_tokens)
+        prompts = render_prompts(self.tokenizer, self.materials.train, self.room_tokens)
+        self.items = list(zip(self.materials.train, prompts, strict=True))
         self.demonstrations = render_demonstrations(self.tokenizer, self.materials.demonstrations, room_tokens(model, 0))
         self._say_what_is_long()
         known = [*self.materials.train, *self.materials.demonstrations]
@@ -219,7 +217,18 @@ class Practice:
         if self.folder.checkpoint("warm_start").exists():
             load_checkpoint(self.folder.checkpoint("warm_start"), self.model)
         else:
-            self._train("warm_start", warm.steps, self.warm_start_learner(), self.demonstrations_of, self._imitate)
+            learner = self.warm_start_learner()
+            stage = Stage(
+                phase="warm_start",
+                kind="warm-",
+                order=-warm.steps,
+                total=warm.steps,
+                every=self.settings.checkpoint_every,
+                saves_last=False,
+                prepare=self.demonstrations_of,
+                update=lambda step, demonstrations: self._imitate(step, demonstrations, learner),
+            )
+            self._train(stage, learner)
             self._save_checkpoint("warm_start", None, {"order": 0})
         self.engine.refresh(0)
         for unfinished in self.folder.checkpoints("warm-"):
@@ -227,42 +236,42 @@ class Practice:
 
     def practise(self) -> None:
         """Explore, judge, learn, for as many steps as were asked for."""
-        steps = self.settings.steps
-        if not steps:
+        if not self.settings.steps:
             return
-        judge = self._judge()
-        self._train("practice", steps, self.practice_learner(), lambda step: self.attempts_of(step, judge), self.learn)
+        judge, learner = self._judge(), self.practice_learner()
+        stage = Stage(
+            phase="practice",
+            kind="step-",
+            order=0,
+            total=self.settings.steps,
+            every=self.settings.checkpoint_every,
+            saves_last=True,
+            prepare=lambda step: self.attempts_of(step, judge),
+            update=lambda step, judged: self.learn(step, judged, learner),
+        )
+        self._train(stage, learner, self.ledger)
 
-    def _train(
-        self,
-        phase: str,
-        total: int,
-        learner: Learner,
-        prepare: Callable[[int], Any],
-        update: Callable[[int, Any, Learner], None],
-    ) -> None:
-        """Make the steps that are left, with checkpoints on the way, and one where a signal ends it.
+    def _train(self, stage: Stage, learner: Learner, ledger: Ledger | None = None) -> None:
+        """Take the last checkpoint of the stage, if there is one, and make the steps that are left; `ledger` keeps what none holds."""
+        found, done = self.folder.checkpoints(stage.kind), 0
+        if found:
+            done = load_checkpoint(found[-1], self.model, learner)["step"]
+            self.engine.refresh(done)
+        self.folder.cut_after(stage.phase, done)
+        if done < stage.total:  # numbers of a model that is about to be made anew
+            (self.folder.path / "evaluation" / f"{stage.phase}.json").unlink(missing_ok=True)
+        kept = [step for step in ledger.steps() if step > done] if ledger else []
+        if done or kept:
+            again = f"; the attempts of steps {kept[0]} to {kept[-1]} are kept" if kept else ""
+            place = found[-1] if found else "no checkpoint yet"
+            self.watcher.say(f"{stage.name}: going on from step {done} of {stage.total} ({place}){again}")
 
-        What `prepare` makes of a step, counted from 0, `update` learns from, as step counted from 1.
-        """
-        done = saved = self._resume(phase, total, learner)
-        every = self.settings.checkpoint_every
-        try:
-            for step in self.watcher.steps(phase.replace("_", " "), range(done, total), total=total):
-                prepared = prepare(step)
-                with self.interruption.whole():
-                    update(step + 1, prepared, learner)
-                    done = step + 1
-                    if (done == total and phase == "practice") or (every and done % every == 0):
-                        self._save_progress(phase, done, total, learner)
-                        saved = done
-        except Interrupted as stop:
-            self.interruption.acknowledge()
-            with self.interruption.whole():
-                if saved < done:
-                    self._save_progress(phase, done, total, learner)
-            stop.note = f"after {phase.replace('_', ' ')} step {done} of {total}"
-            raise
+        def save(done: int) -> None:
+            self._save_checkpoint(f"{stage.kind}{done:05d}", learner, {"order": stage.order + done, "step": done})
+            if ledger:
+                ledger.forget(read_progress(self.folder.checkpoints(stage.kind)[0])["step"])
+
+        stage.train(done, save, self.watcher, self.interruption)
 
     def _imitate(self, step: int, demonstrations: Sequence[Example], learner: Learner) -> None:
         start = time.perf_counter()
@@ -275,8 +284,7 @@ class Practice:
 
     def tasks_of(self, step: int) -> list[tuple[Task, tuple[int, ...]]]:
         """The tasks of practice step `step`, counted from 0, with their prompts as token ids."""
-        items = list(zip(self.materials.train, self.prompts, strict=True))
-        return batch_at(step, items, self.settings.explore.tasks_per_step, self.settings.seed, "practice")
+        return batch_at(step, self.items, self.settings.explore.tasks_per_step, self.settings.seed, "practice")
 
     def attempts_of(self, step: int, judge: Judge) -> Judged:
         """The judged attempts of step `step`, counted from 0: from the ledger where they were made before."""
@@ -317,26 +325,13 @@ class Practice:
 
     # ------------------------------------------------------------------ parts
 
-    def _learner(self, optimiser: Optimiser, streams: Sequence[Stream], **options: Any) -> Learner:
-        batch_tokens = self.settings.machine.update_batch_tokens
-        return Learner(self.model, optimiser, streams, dtype=self.place.dtype, batch_tokens=batch_tokens, **options)
-
     def warm_start_learner(self) -> Learner:
         """The learner of the warm start."""
-        return self._learner(self.settings.warm_start.optimiser, [Stream("imitate", negative_log_likelihood)])
+        return warm_start_learner(self.model, self.settings, self.place.dtype)
 
     def practice_learner(self) -> Learner:
         """The learner of practice, anchored to the model as it is now."""
-        learn = self.settings.learn
-        policy = partial(POLICY_LOSSES[learn.loss], clip_low=learn.clip_low, clip_high=learn.clip_high)
-        stream = partial(Stream, aggregation=learn.aggregation, constant_tokens=self.settings.explore.max_new_tokens)
-        streams = [stream("policy", policy), stream("imitate", negative_log_likelihood)]
-        temperature = self.settings.explore.sampling.temperature
-        if not learn.anchor:
-            return self._learner(learn.optimiser, streams, temperature=temperature)
-        streams.append(stream("anchor", kl, learn.anchor))
-        is_base = learn.lora.rank > 0 and not self.settings.warm_start.steps  # then the model without its adapters is the reference
-        return self._learner(learn.optimiser, streams, temperature=temperature, reference=None if is_base else _frozen_copy(self.model))
+        return practice_learner(self.model, self.settings, self.place.dtype)
 
     def _judge(self) -> Judge:
         """Feedback; the random control accepts as often as the verifier did at the warm start's samples (or the base model's), but no
@@ -352,30 +347,6 @@ class Practice:
         keep = self.settings.keep_checkpoints
         save_checkpoint(self.folder, name, self.model, self.tokenizer, learner, progress, settings=self.settings, keep=keep)
 
-    def _save_progress(self, phase: str, done: int, total: int, learner: Learner) -> None:
-        """The checkpoint of a training stage after step `done`; the ledger keeps what later steps have."""
-        if phase == "warm_start":
-            return self._save_checkpoint(f"warm-{done:05d}", learner, {"order": done - total, "step": done})
-        self._save_checkpoint(f"step-{done:05d}", learner, {"order": done, "step": done})
-        self.ledger.forget(read_progress(self.folder.checkpoints("step-")[0])["step"])
-
-    def _resume(self, phase: str, total: int, learner: Learner) -> int:
-        """Take the last checkpoint of a training stage, if there is one; returns the steps done."""
-        found = self.folder.checkpoints("warm-" if phase == "warm_start" else "step-")
-        done = 0
-        if found:
-            done = load_checkpoint(found[-1], self.model, learner)["step"]
-            self.engine.refresh(done if phase == "practice" else 0)
-        self.folder.cut_after(phase, done)
-        if phase == "practice" and done < total:  # numbers of a model that is about to be made anew
-            (self.folder.path / "evaluation" / "practice.json").unlink(missing_ok=True)
-        kept = [step for step in self.ledger.steps() if step > done] if phase == "practice" else []
-        if done or kept:
-            again = f"; the attempts of steps {kept[0]} to {kept[-1]} are kept" if kept else ""
-            place = found[-1] if found else "no checkpoint yet"
-            self.watcher.say(f"{phase.replace('_', ' ')}: going on from step {done} of {total} ({place}){again}")
-        return done
-
     def _log(self, phase: str, step: int, metrics: Mapping[str, Any], timings: Mapping[str, float]) -> None:
         self.folder.append("metrics.jsonl", {"phase": phase, "step": step, **metrics})
         self.folder.append("timings.jsonl", {"phase": phase, "step": step, **{k: round(v, 3) for k, v in timings.items()}})
@@ -389,29 +360,7 @@ class Practice:
 
     def conclude(self, pages: Mapping[str, Page]) -> dict[str, Any]:
         """Write the model's card, `result.json` and the report."""
-        shown = pages if self.settings.warm_start.steps else {name: page for name, page in pages.items() if name != "warm_start"}
-        start = "warm_start" if self.settings.warm_start.steps else "base"
-        pairs = [(start, "practice"), ("base", "practice")] if start != "base" else [("base", "practice")]
-        result = {
-            "recipe": self.name,
-            "status": "finished",
-            "seed": self.settings.seed,
-            "weights": describe(self.settings.model),
-            "evaluation": [{"model": model, **suite["row"]} for model, page in shown.items() for suite in page["suites"]],
-            "paired": [
-                compare(first, second, before, after)
-                for first, second in pairs
-                for before, after in zip(pages[first]["suites"], pages[second]["suites"], strict=True)
-            ],
-            "retention": [{"model": model, **page["retention"]["row"]} for model, page in shown.items() if "retention" in page],
-            "retention_paired": [
-                compare_retention(first, second, pages[first]["retention"], pages[second]["retention"])
-                for first, second in [("base", other) for other in shown if other != "base"]
-                if "retention" in pages[first] and "retention" in pages[second]
-            ],
-            "tasks": self.materials.facts,
-            "feedback_counts": self._feedback_counts(),
-        }
+        result = result_of(self.name, self.settings, pages, self.materials.facts, self._feedback_counts())
         write_card(self.folder.path / "model", self.settings, result)
         self.folder.write_json("result.json", result)
         write_report([self.folder.path], self.folder.path / "report.html")
@@ -421,7 +370,3 @@ class Practice:
 
 def _counted(after: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
     return {name: after.get(name, 0) - before.get(name, 0) for name in COUNTS}
-
-
-def _frozen_copy(model: Any) -> Any:
-    return copy.deepcopy(model).eval().requires_grad_(False)

@@ -10,6 +10,7 @@ from etude.learn.example import Example
 from etude.learn.logprobs import completion_logprobs
 from etude.recipes.machine import Place
 from etude.recipes.settings import Machine, Retention
+from etude.tasks.files import places_of
 from etude.tasks.sources import TaskSource, load_tasks
 
 
@@ -39,14 +40,13 @@ def logprobs_of(model: Any, place: Place, machine: Machine) -> Logprobs:
 
 
 def _read(path: str, data: Path | None) -> str:
-    places = [Path(path)] if data is None or Path(path).is_absolute() else [Path(path), data / path]
-    for place in places:
-        if place.is_file():
-            try:
-                text = place.read_text(encoding="utf-8")
-            except UnicodeDecodeError as error:
-                raise UserError(f"retention.text: {path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
-            if not text.strip():
-                raise UserError(f"retention.text: {path} is empty")
-            return text
-    raise UserError(f"retention.text: {path!r} is not a file in the current folder{' or the data folder' if data else ''}")
+    place = next((place for place in places_of(path, data) if place.is_file()), None)
+    if place is None:
+        raise UserError(f"retention.text: {path!r} is not a file in the current folder{' or the data folder' if data else ''}")
+    try:
+        text = place.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"retention.text: {path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    if not text.strip():
+        raise UserError(f"retention.text: {path} is empty")
+    return text

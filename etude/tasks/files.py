@@ -17,7 +17,7 @@ def find_file(path: str, data: Path | None) -> Path:
 
     Raises UserError with the nearest name where there is none.
     """
-    places = [Path(path)] if data is None or Path(path).is_absolute() else [Path(path), data / path]
+    places = places_of(path, data)
     for place in places:
         if place.is_file():
             return place
@@ -27,6 +27,11 @@ def find_file(path: str, data: Path | None) -> Path:
     hint = f" Did you mean {near[0]!r}?" if near else ""
     listed = f" The folder has: {', '.join(names[:10])}." if names else ""
     raise UserError(f"path {path!r} is not a file in the current folder{' or the data folder' if data else ''}.{hint}{listed}")
+
+
+def places_of(path: str, data: Path | None) -> list[Path]:
+    """Where a file may be: as its path says, or else inside the folder of data sets."""
+    return [Path(path)] if data is None or Path(path).is_absolute() else [Path(path), data / path]
 
 
 def file_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -2,10 +2,7 @@
 
 import os
 import platform
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -72,17 +69,6 @@ def task(tmp_path) -> Task:
     return Task("question", "", f"{tmp_path / 'hostile.py'}:judge", metadata={"folder": str(tmp_path), "run": os.getpid()})
 
 
-def is_gone(pid: int) -> bool:
-    for _ in range(100):
-        try:
-            if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
-                return True
-        except (FileNotFoundError, ProcessLookupError):
-            return True
-        time.sleep(0.05)
-    return False
-
-
 @pytest.mark.skipif(not sys.platform.startswith("linux") or platform.machine() not in ("x86_64", "aarch64"), reason="needs Linux")
 def test_this_kernel_closes_what_it_can():
     names = Path("/sys/kernel/security/lsm")
@@ -125,20 +111,5 @@ def test_what_a_verifier_started_dies_with_the_feedback(task):
     assert not any(Path(f"/proc/{pid}").exists() for pid in started.split())  # killed and buried, the one in a session of its own too
 
 
-def test_what_a_verifier_started_dies_with_a_run_that_is_killed(task, tmp_path):
-    file = tmp_path / "pids"
-    script = (
-        "from etude.feedback.outcome import OutcomeFeedback\n"
-        "from etude.tasks.task import Task\n"
-        f"task = Task('question', '', {task.verifier!r}, metadata={dict(task.metadata)!r})\n"
-        "feedback = OutcomeFeedback(600)\n"
-        f"open({str(file)!r}, 'w').write(feedback.judge([('leave a child', task)])[0].message)\n"
-        "feedback.judge([('hang', task)])\n"
-    )
-    with subprocess.Popen([sys.executable, "-c", script]) as run:
-        while not (file.exists() and file.read_text()):
-            assert run.poll() is None
-            time.sleep(0.05)
-        time.sleep(0.3)
-        run.send_signal(signal.SIGKILL)
-    assert all(is_gone(int(pid)) for pid in file.read_text().split())
+def test_what_a_verifier_started_dies_with_a_run_that_is_killed(task, killed_run, wait_until_gone):
+    assert all(wait_until_gone(pid) for pid in killed_run(task, "leave a child").split())

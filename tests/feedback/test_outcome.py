@@ -43,22 +43,6 @@ def task(tmp_path):
     return Task("question", "right", f"{tmp_path / 'mine.py'}:judge", metadata={"file": str(tmp_path / "child")})
 
 
-def is_running(pid):
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
-
-
-def wait_until_gone(pid):
-    for _ in range(100):
-        if not is_running(pid):
-            return True
-        time.sleep(0.05)
-    return False
-
-
 def test_a_thousand_numbers_are_judged_in_order_and_quickly():
     pairs = [(f"It is {i}", Task("question", str(i - i % 2), "numeric")) for i in range(1000)]
     with OutcomeFeedback() as feedback:
@@ -110,7 +94,7 @@ def test_what_a_verifier_prints_or_reads_does_not_reach_the_protocol(task, capfd
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_verdict_comes_back_whole_and_the_child_goes_with_its_context(task):
+def test_a_verdict_comes_back_whole_and_the_child_goes_with_its_context(task, is_running, wait_until_gone):
     with OutcomeFeedback() as feedback:
         (verdict,) = feedback.judge([("pid", task)])
         assert verdict.steps == (0.5, 1.0)
@@ -120,13 +104,13 @@ def test_a_verdict_comes_back_whole_and_the_child_goes_with_its_context(task):
     assert wait_until_gone(verdict.message)
 
 
-def test_a_time_out_kills_what_the_verifier_started(task):
+def test_a_time_out_kills_what_the_verifier_started(task, wait_until_gone):
     with OutcomeFeedback(timeout_seconds=1.0, is_isolated=False) as feedback:
         assert feedback.judge([("hang with a child", task)])[0].score is None
         assert wait_until_gone(Path(task.metadata["file"]).read_text())
 
 
-def test_a_child_that_was_killed_between_batches_is_replaced(task):
+def test_a_child_that_was_killed_between_batches_is_replaced(task, wait_until_gone):
     with OutcomeFeedback() as feedback:
         pid = int(feedback.judge([("pid", task)])[0].message)
         os.kill(pid, 9)
@@ -135,24 +119,8 @@ def test_a_child_that_was_killed_between_batches_is_replaced(task):
         assert feedback.counts["crashed"] == 0
 
 
-def test_the_child_dies_with_its_parent(tmp_path, task):
-    file = tmp_path / "pid"
-    script = (
-        "import os, sys\n"
-        "from etude.feedback.outcome import OutcomeFeedback\n"
-        "from etude.tasks.task import Task\n"
-        f"task = Task('question', 'right', {task.verifier!r}, metadata={{'file': {task.metadata['file']!r}}})\n"
-        "feedback = OutcomeFeedback(600)\n"
-        f"open({str(file)!r}, 'w').write(feedback.judge([('pid', task)])[0].message)\n"
-        "feedback.judge([('hang', task)])\n"
-    )
-    with subprocess.Popen([sys.executable, "-c", script]) as parent:
-        while not (file.exists() and file.read_text()):
-            assert parent.poll() is None
-            time.sleep(0.05)
-        time.sleep(0.3)
-        parent.kill()
-    assert wait_until_gone(file.read_text())
+def test_the_child_dies_with_its_parent(task, killed_run, wait_until_gone):
+    assert wait_until_gone(killed_run(task, "pid"))
 
 
 def test_large_texts_and_odd_characters_pass_through(task):

@@ -1,0 +1,37 @@
+"""The learners of a practice run: which streams of the loss, which optimizer, anchored to what."""
+
+import copy
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+
+from etude.learn.learner import Learner, Optimiser, Stream
+from etude.learn.losses import POLICY_LOSSES, kl, negative_log_likelihood
+from etude.recipes.settings import PracticeSettings
+
+
+def warm_start_learner(model: Any, settings: PracticeSettings, dtype: torch.dtype) -> Learner:
+    """The learner of the warm start, which imitates."""
+    return _learner(model, settings, dtype, settings.warm_start.optimiser, [Stream("imitate", negative_log_likelihood)])
+
+
+def practice_learner(model: Any, settings: PracticeSettings, dtype: torch.dtype) -> Learner:
+    """The learner of practice, anchored to the model as it is now."""
+    learn = settings.learn
+    policy = partial(POLICY_LOSSES[learn.loss], clip_low=learn.clip_low, clip_high=learn.clip_high)
+    stream = partial(Stream, aggregation=learn.aggregation, constant_tokens=settings.explore.max_new_tokens)
+    streams = [stream("policy", policy), stream("imitate", negative_log_likelihood)]
+    options: dict[str, Any] = {"temperature": settings.explore.sampling.temperature}
+    if learn.anchor:
+        streams.append(stream("anchor", kl, learn.anchor))
+        is_base = learn.lora.rank > 0 and not settings.warm_start.steps  # then the model without its adapters is the reference
+        options["reference"] = None if is_base else copy.deepcopy(model).eval().requires_grad_(False)
+    return _learner(model, settings, dtype, learn.optimiser, streams, **options)
+
+
+def _learner(
+    model: Any, settings: PracticeSettings, dtype: torch.dtype, optimiser: Optimiser, streams: Sequence[Stream], **options: Any
+) -> Learner:
+    return Learner(model, optimiser, streams, dtype=dtype, batch_tokens=settings.machine.update_batch_tokens, **options)

@@ -1,0 +1,42 @@
+"""`result.json` of a practice run: the numbers of every model, and what changed between them; deterministic for a seed."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from etude.evaluation.measure import compare
+from etude.evaluation.retention import compare_retention
+from etude.models import describe
+from etude.recipes.settings import PracticeSettings
+
+Page = dict[str, Any]
+"""What was measured of a model: `suites` (with `row` and `items`), `retention`, `feedback_counts`."""
+
+
+def result_of(
+    name: str, settings: PracticeSettings, pages: Mapping[str, Page], tasks: Mapping[str, float], feedback_counts: Mapping[str, int]
+) -> dict[str, Any]:
+    """The result of a finished run of the recipe `name`, from the pages of its models (`base`, `warm_start`, `practice`)."""
+    has_warm_start = settings.warm_start.steps > 0
+    shown = {model: page for model, page in pages.items() if has_warm_start or model != "warm_start"}
+    pairs = [("warm_start", "practice"), ("base", "practice")] if has_warm_start else [("base", "practice")]
+    probed = {model: page["retention"] for model, page in shown.items() if "retention" in page}
+    return {
+        "recipe": name,
+        "status": "finished",
+        "seed": settings.seed,
+        "weights": describe(settings.model),
+        "evaluation": [{"model": model, **suite["row"]} for model, page in shown.items() for suite in page["suites"]],
+        "paired": [
+            compare(first, second, before, after)
+            for first, second in pairs
+            for before, after in zip(pages[first]["suites"], pages[second]["suites"], strict=True)
+        ],
+        "retention": [{"model": model, **found["row"]} for model, found in probed.items()],
+        "retention_paired": [
+            compare_retention("base", model, probed["base"], found)
+            for model, found in probed.items()
+            if "base" in probed and model != "base"
+        ],
+        "tasks": dict(tasks),
+        "feedback_counts": dict(feedback_counts),
+    }
