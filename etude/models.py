@@ -199,6 +199,20 @@ def _check_folder(name: str, path: Path) -> None:
         pickles = sorted(p.name for p in path.glob("*.bin"))
         found = f"only {', '.join(pickles)}, a pickle, which is never loaded" if pickles else "no weights"
         raise UserError(f"model {name!r}: expected *.safetensors, found {found}")
+    _check_index(name, path / "model.safetensors.index.json")
+
+
+def _check_index(name: str, index: Path) -> None:
+    """Refuse an index of weights that leads out of its folder, or to anything but safetensors: transformers would follow it."""
+    if not index.is_file():
+        return
+    try:
+        files = sorted({str(file) for file in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"model {name!r}: {index.name} can't be read: {_first_line(error)}") from error
+    for file in files:
+        if Path(file).name != file or not file.endswith(".safetensors"):
+            raise UserError(f"model {name!r}: {index.name} names {file!r}, expected *.safetensors files beside it")
 
 
 def _package_file(bundled: Bundled) -> Path | None:

@@ -45,7 +45,7 @@ class Console:
     """Tells a person at a terminal; in a pipe the same lines without a moving bar."""
 
     def __init__(self, console: RichConsole | None = None) -> None:
-        self.console = console or RichConsole(highlight=False, soft_wrap=True)
+        self.console = console or RichConsole(highlight=False, soft_wrap=True, markup=False)
         self._progress: Progress | None = None
         self._task: Any = None
 
@@ -94,7 +94,7 @@ class Console:
 
     def concluded(self, result: Mapping[str, Any], folder: Path) -> None:
         self.say(f"{result['recipe']} (seed {result['seed']}), weights: {result['weights']}")
-        RichConsole(file=self.console.file, width=_WIDTH, highlight=False).print(_table(result["evaluation"]))
+        RichConsole(file=self.console.file, width=_WIDTH, highlight=False, markup=False).print(_table(result["evaluation"]))
         for pair in result["paired"]:
             self.say(
                 f"{pair['suite']}: {_words(pair['second'])} against {_words(pair['first'])} {100 * pair['difference']:+.1f} points "
@@ -103,6 +103,12 @@ class Console:
             )
         for row in result.get("retention", ()):
             self.say(f"what it knew before, {_words(row['model'])}: {_retention(row)}")
+        counts = result.get("feedback_counts", {})
+        if counts.get("timed_out") or counts.get("crashed"):
+            self.say(
+                f"feedback: of {counts['judged']} answers {counts['timed_out']} timed out and {counts['crashed']} made the verifier crash: "
+                "unscored ones are left out of practice, and not right in an evaluation"
+            )
         self.say(f"model: {folder / 'model'}   report: {folder / 'report.html'}")
 
 
@@ -134,7 +140,8 @@ def _live(phase: str, step: int, metrics: Mapping[str, Any], timings: Mapping[st
     score = "-" if metrics["score"] is None else f"{metrics['score']:.3f}"
     seconds = sum(value for name, value in timings.items() if name.endswith("_seconds"))
     signal = metrics["groups"] - metrics["groups_without_signal"]
-    return f"practice {step}: score {score}, {signal}/{metrics['groups']} groups with signal, {seconds:.1f} s"
+    unscored = f", {metrics['unscored']} unscored" if metrics.get("unscored") else ""
+    return f"practice {step}: score {score}, {signal}/{metrics['groups']} groups with signal{unscored}, {seconds:.1f} s"
 
 
 def _retention(row: Mapping[str, Any]) -> str:

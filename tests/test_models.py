@@ -97,6 +97,32 @@ def test_pickles_are_never_loaded(llama, tokenizer, tmp_path):
         load_model(str(folder))
 
 
+@pytest.mark.parametrize("name", ["evil.bin", "../other/model.safetensors", "/etc/passwd", "inner/model.safetensors"])
+def test_an_index_leads_to_safetensors_of_its_own_folder_only(llama, tokenizer, tmp_path, name):
+    folder = save_model(llama, tokenizer, tmp_path / "model")
+    torch.save({}, folder / "evil.bin")
+    index = {"metadata": {}, "weight_map": dict.fromkeys(llama.state_dict(), name)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match=rf"model.safetensors.index.json names '{name}', expected \*.safetensors files beside it"):
+        load_model(str(folder))
+
+
+def test_code_that_comes_with_a_model_is_never_run(llama, tokenizer, tmp_path):
+    folder, trace = save_model(llama, tokenizer, tmp_path / "model"), tmp_path / "trace"
+    (folder / "evil.py").write_text(f"open({str(trace)!r}, 'w').close()\nclass Evil: ...\n")
+    for file, auto in (("tokenizer_config.json", ["evil.Evil", None]), ("config.json", "evil.Evil")):
+        options = json.loads((folder / file).read_text())
+        names = ["AutoTokenizer"] if file.startswith("tokenizer") else ["AutoConfig", "AutoModelForCausalLM"]
+        (folder / file).write_text(json.dumps(options | {"auto_map": dict.fromkeys(names, auto)}))
+    loaded, _ = load_model(str(folder))  # an architecture that transformers knows is transformers' own
+    assert type(loaded) is type(llama)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "evil", "architectures": ["Evil"]}))
+    with pytest.raises(UserError, match=r"can't be loaded: .*custom code"):
+        load_model(str(folder))
+    assert not trace.exists()
+
+
 def test_a_truncated_file_is_one_clear_error(llama, tokenizer, tmp_path):
     folder = save_model(llama, tokenizer, tmp_path / "model")
     weights = (folder / "model.safetensors").read_bytes()

@@ -35,3 +35,12 @@ def test_the_table_of_results_is_never_cut(width, tmp_path):
     assert any("maj@8" in line and "pass@8" in line for line in lines)
     assert any("rule: largest number" in line for line in table)
     assert max(len(line.rstrip()) for line in table) <= 110
+
+
+def test_names_from_outside_are_no_markup(tmp_path):
+    out = io.StringIO()
+    hostile = "[/red] [bold]x[/bold] [link=file:///etc]y"
+    row = ROW | {"suite": hostile, "baselines": {"[/b]": 0.1}}
+    console = Console(RichConsole(file=out, highlight=False, soft_wrap=True))
+    console.concluded({"recipe": hostile, "seed": 0, "weights": hostile, "evaluation": [row], "paired": []}, tmp_path)
+    assert out.getvalue().count(hostile) == 4 and "rule: [/b]" in out.getvalue()

@@ -54,7 +54,8 @@ def sample(
     logits_BV: torch.Tensor, sampling: Sampling, uniform_N: torch.Tensor, row_N: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Tokens and behaviour log-probs of N draws; `uniform_N` in [0, 1) decides a draw (unused when greedy), `row_N` names its row of
-    logits: any number of draws from each, one from each in order unless given.
+    logits: any number of draws from each, one from each in order unless given. Where a row's logits are not finite numbers, so is not the
+    log-prob, and the token means nothing.
     """
     logits_BV = logits_BV.float()
     row_N = torch.arange(len(logits_BV), device=logits_BV.device) if row_N is None else row_N
@@ -95,4 +96,5 @@ def inverse_cdf(probs_BV: torch.Tensor, uniform_N: torch.Tensor, row_N: torch.Te
     inside_NW = blocks_BKW[row_N, block_N1.squeeze(-1)].double()
     place_N1 = torch.searchsorted(inside_NW.cumsum(-1), (target_N1 - before_N1).clamp(min=0), right=True)
     last_N1 = _BLOCK - 1 - (inside_NW > 0).flip(-1).int().argmax(-1, keepdim=True)  # rounding never picks an impossible token
-    return (block_N1 * _BLOCK + torch.minimum(place_N1, last_N1)).squeeze(-1)
+    tokens_N1 = block_N1 * _BLOCK + torch.minimum(place_N1, last_N1)
+    return tokens_N1.clamp(max=vocabulary - 1).squeeze(-1)  # probabilities that are no numbers lead anywhere

@@ -10,6 +10,7 @@ A second engine offers the same `open`, `extend`, `release`, `generate` and `ref
 
 import copy
 import inspect
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -243,8 +244,13 @@ class _Decoding:
             device = logits_BV.device
             uniform_N = torch.from_numpy(uniforms(self.keys_B[going_N], self.own_before_B[going_N] + step)).to(device)
             tokens_N, logprobs_N = sample(logits_BV, self.sampling, uniform_N, torch.from_numpy(row_N).to(device))
-            drawn_N = tokens_N.cpu().numpy()
-            self._record(going_N, drawn_N.tolist(), logprobs_N.tolist())
+            drawn_N, logprobs = tokens_N.cpu().numpy(), logprobs_N.tolist()
+            if not math.isfinite(sum(logprobs)):
+                raise UserError(
+                    "the model's next-token logits are not finite: its weights are damaged, or training drove them too far; "
+                    "lower the learning rate, or use an earlier checkpoint"
+                )
+            self._record(going_N, drawn_N.tolist(), logprobs)
             is_going_N = np.array([self.finish[completion] is None for completion in going_N])
             if step == n - 1 or not is_going_N.any():
                 return

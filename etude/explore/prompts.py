@@ -15,7 +15,10 @@ def render_prompt(tokenizer: Any, task: Task) -> tuple[int, ...]:
     """Token ids of the prompt, up to where the answer begins."""
     messages = [{"role": "user", "content": task.prompt}] if isinstance(task.prompt, str) else [dict(m) for m in task.prompt]
     if tokenizer.chat_template:
-        return tuple(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
+        try:
+            return tuple(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
+        except Exception as error:  # a template is a program that came with the model: many refuse a system message, some are broken
+            raise UserError(f"the model's chat template refuses {task.origin or 'a prompt'}: {' '.join(str(error).split())}") from error
     text = "\n".join(message["content"] for message in messages) + "\n"
     return tuple(tokenizer(text)["input_ids"])
 

@@ -154,8 +154,9 @@ class Learner:
         return tensors
 
     def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Take over what `state` gave."""
+        """Take over what `state` gave, and forget what was before."""
         self.updates = int(tensors["updates"])
+        self._adam.state.clear()
         for key, value in tensors.items():
             if key != "updates":
                 index, name = key.split(".", 1)

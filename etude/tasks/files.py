@@ -94,6 +94,6 @@ def _parsed(text: str, origin: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         line = f" in line {error.lineno}" if "\n" in text.strip() else ""
-        raise UserError(f"{origin}: not JSON{line}: {error.msg} at column {error.colno}") from error
+        raise UserError(f"{origin}: not JSON{line}: {error.msg.removesuffix(' at')} at column {error.colno}") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{origin}: not JSON that can be read: {error}") from error

@@ -344,3 +344,12 @@ def test_a_model_that_takes_no_cache_is_refused(tokenizer):
     model = MambaForCausalLM(MambaConfig(vocab_size=260, hidden_size=16, num_hidden_layers=1, state_size=4))
     with pytest.raises(UserError, match="MambaForCausalLM takes no cache"):
         TransformersEngine(model, tokenizer)
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling()], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_one_sentence(llama, tokenizer, sampling, value):
+    with torch.no_grad():
+        llama.model.norm.weight.fill_(value)
+    with pytest.raises(UserError, match=r"the model's next-token logits are not finite: .* lower the learning rate"):
+        TransformersEngine(llama, tokenizer).generate(PROMPTS, max_new_tokens=3, sampling=sampling)

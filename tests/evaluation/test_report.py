@@ -236,18 +236,43 @@ def test_several_runs_stand_side_by_side(make_run: MakeRun, tmp_path: Path) -> N
     assert any(label.startswith("Score") and "a/run" in label and "b/run" in label for label in labels)
 
 
-def test_page_of_ten_thousand_long_attempts_stays_small(make_run: MakeRun, tmp_path: Path) -> None:
-    run = make_run(steps=20, per_step=0)
-    for step in range(20):
-        rows = [attempt(step, index) | {"text": f"{index} " + "word " * 1000 + "end"} for index in range(500)]
+@pytest.mark.parametrize("word", ["word ", "<&", "語"], ids=["plain", "escaped", "wide"])
+def test_page_of_more_than_ten_thousand_long_attempts_stays_small(make_run: MakeRun, tmp_path: Path, word: str) -> None:
+    run = make_run(steps=25, per_step=0)
+    for step in range(25):
+        rows = [attempt(step, index) | {"text": f"{index} " + word * 1000 + "end"} for index in range(500)]
         write_lines(run / "attempts" / f"{step:05d}.jsonl.gz", rows)
     path = write_report([run], tmp_path / "report.html")
     (shown,) = Page(path).attempts
     steps = sorted({each["step"] for each in shown["attempts"]})
-    assert path.stat().st_size < 5_000_000
-    assert shown["total"] == 10_000 and len(shown["attempts"]) == MAX_ATTEMPTS
-    assert steps[0] == 0 and steps[-1] == 19 and any(5 < step < 15 for step in steps)
+    assert path.stat().st_size < 15_000_000
+    assert shown["total"] == 12_500 and len(shown["attempts"]) == MAX_ATTEMPTS
+    assert steps[0] == 0 and steps[-1] == 24 and any(5 < step < 20 for step in steps)
     assert "characters left out" in shown["attempts"][0]["text"] and shown["attempts"][0]["text"].endswith("end")
+
+
+def contrast(first: str, second: str) -> float:
+    """The contrast ratio of two colours such as `#fbfaf8` (WCAG 2.2, relative luminance)."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    light, dark = sorted((luminance(first), luminance(second)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_text_and_curves_stand_out_from_what_they_lie_on(make_run: MakeRun, tmp_path: Path) -> None:
+    assert contrast("#000000", "#ffffff") == pytest.approx(21) and contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.005)
+    text = write_report([make_run()], tmp_path / "report.html").read_text()
+    schemes = [dict(re.findall(r"--([\w-]+): (#\w{6})", block)) for block in re.findall(r":root \{(.*?)\}", text, re.DOTALL)]
+    assert len(schemes) == 2  # light and dark
+    for colours in schemes:
+        pairs = [(name, ground) for name in ("ink", "soft", "link") for ground in ("paper", "card", "wash")]
+        pairs += [(name, ground) for name in ("right", "wrong", "unscored") for ground in (f"{name}-wash", "card")]
+        assert {(name, ground) for name, ground in pairs if contrast(colours[name], colours[ground]) < 4.5} == set()
+        assert {name for name in colours if re.fullmatch(r"c\d", name) and contrast(colours[name], colours["card"]) < 3} == set()
 
 
 def test_curves_have_gaps_where_values_are_missing(make_run: MakeRun, tmp_path: Path) -> None:

@@ -50,3 +50,20 @@ def test_a_demonstration_needs_an_end_token(tokenizer):
     endless.eos_token = None
     with pytest.raises(UserError, match="no end-of-sequence token"):
         render_demonstration(endless, Task("2 + 2", "4"))
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{{ raise_exception('System role\nnot supported') }}", "System role not supported"),
+        ("{{ ''.__class__.__mro__ }}", "access to attribute '__class__' of 'str' object is unsafe"),
+        ("{{ 1 / 0 }}", "division by zero"),
+        ("{% for %}", "Expected|expected"),
+    ],
+)
+def test_a_chat_template_that_fails_is_one_sentence(chat_tokenizer, template, message):
+    broken = copy.deepcopy(chat_tokenizer)
+    broken.chat_template = template
+    with pytest.raises(UserError, match=rf"the model's chat template refuses train.jsonl:3: .*({message})") as error:
+        render_prompt(broken, Task("2 + 2", origin="train.jsonl:3"))
+    assert "\n" not in str(error.value)

@@ -11,19 +11,24 @@ from etude.evaluation.report.run_folder import Run
 
 MAX_TEXT = 4000
 """Characters of one text."""
-_MAX_ALL_TEXT = 3_000_000
-"""Characters of all attempts together: beyond that the limit of each is lowered."""
+MAX_BYTES = 10_000_000
+"""Of all attempts together as JSON; beyond that the limit of one text is lowered."""
+_MIN_TEXT = 60
 
 
 def attempts_json(runs: Sequence[Run]) -> Markup:
     """The attempts for the page's script; every question is stored once. Safe inside `<script>`: no `<`, `>` or `&` is left."""
-    texts = [str(attempt.get("text") or "") for run in runs for attempt in run.attempts]
-    fits = sum(min(len(text), MAX_TEXT) for text in texts) <= _MAX_ALL_TEXT
-    limit = MAX_TEXT if fits else _MAX_ALL_TEXT // len(texts)
+    limit = MAX_TEXT
+    while len((text := _escaped(runs, limit)).encode("utf-8", errors="replace")) > MAX_BYTES and limit > _MIN_TEXT:
+        limit //= 2
+    return Markup(text)
+
+
+def _escaped(runs: Sequence[Run], limit: int) -> str:
     text = json.dumps([_run_json(run, limit) for run in runs], ensure_ascii=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
+    return text
 
 
 def _run_json(run: Run, limit: int) -> dict[str, Any]:

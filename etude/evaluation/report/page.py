@@ -21,7 +21,7 @@ from etude.evaluation.report.words import remarks_on, spaced, summary
 PHASES = {"warm_start": "Warm start", "practice": "Practice"}
 MAX_RUNS = 8
 """As many as there are colours that can be told apart."""
-MAX_ATTEMPTS = 2000
+MAX_ATTEMPTS = 10_000
 """Attempts on a page, all runs together."""
 
 

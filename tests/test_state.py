@@ -1,0 +1,83 @@
+"""One contract over everything that a run has to carry over a kill: what `state` gives, `load` takes, and both go on alike.
+
+A class with `state` and `load` anywhere in the package has to be in the table; the tests of runs show that a checkpoint keeps its state.
+"""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load, save
+
+import etude
+from etude.learn.example import demonstration
+from etude.learn.learner import Learner, Optimiser, Stream
+from etude.learn.losses import negative_log_likelihood
+
+
+@dataclass(frozen=True)
+class Part:
+    """How to try a stateful part out. What it works on, the model, is saved elsewhere."""
+
+    make: Callable[[Any], Any]
+    use: Callable[[Any], Any]
+    """One turn of its work; returns what can be seen of it."""
+
+
+def _learner(model):
+    optimiser = Optimiser(learning_rate=1e-2, warmup_steps=3, decay_steps=9)
+    return Learner(model, optimiser, [Stream("imitate", negative_log_likelihood)])
+
+
+def _update(learner):
+    metrics = learner.update([demonstration((5, 6, 7), (8, 9)), demonstration((4,), (9, 9, 10))])
+    return metrics, [parameter.detach().clone() for parameter in learner.parameters]
+
+
+PARTS = {Learner: Part(_learner, _update)}
+
+
+def test_every_stateful_part_is_in_the_table():
+    found = set()
+    for module in pkgutil.walk_packages(etude.__path__, "etude."):
+        if not module.name.endswith("__main__"):
+            members = inspect.getmembers(importlib.import_module(module.name), inspect.isclass)
+            found |= {
+                kind for _, kind in members if kind.__module__.startswith("etude.") and hasattr(kind, "state") and hasattr(kind, "load")
+            }
+    assert found == set(PARTS)
+
+
+@pytest.mark.parametrize("part", PARTS.values(), ids=[kind.__name__ for kind in PARTS])
+@pytest.mark.parametrize("turns", [0, 1, 4])
+def test_a_copy_that_loads_the_state_goes_on_to_the_same_bytes(model_of, part, turns):
+    model, copied = model_of("llama"), model_of("llama", seed=1)
+    first, second = part.make(model), part.make(copied)
+    for _ in range(turns):
+        part.use(first)
+    part.use(second)  # a past of its own, which loading has to forget
+    copied.load_state_dict(model.state_dict())
+    second.load(load(save(first.state())))  # as a checkpoint keeps it
+    for _ in range(3):
+        assert_same(part.use(first), part.use(second))
+    assert_same(first.state(), second.state())
+
+
+def assert_same(first, second):
+    if isinstance(first, torch.Tensor):
+        assert torch.equal(first, second)
+    elif isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for name in first:
+            assert_same(first[name], second[name])
+    elif isinstance(first, (list, tuple)):
+        assert len(first) == len(second)
+        for one, other in zip(first, second, strict=True):
+            assert_same(one, other)
+    else:
+        assert first == second
