@@ -18,6 +18,9 @@ from etude.errors import UserError
 _BLOCK = 256
 """Tokens in a block of the two-level inverse CDF."""
 
+_ROWS = 8
+"""Rows of logits that are turned into weights together."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -46,6 +49,11 @@ class Sampling:
     def is_greedy(self) -> bool:
         return self.temperature == 0
 
+    @property
+    def restricts(self) -> bool:
+        """Whether some tokens may be left out of what is drawn from."""
+        return not self.is_greedy and (self.top_p < 1 or self.top_k > 0 or self.min_p > 0)
+
 
 GREEDY = Sampling(temperature=0.0)
 
@@ -57,14 +65,28 @@ def sample(
     logits: any number of draws from each, one from each in order unless given. Where a row's logits are not finite numbers, so is not the
     log-prob, and the token means nothing.
     """
-    logits_BV = logits_BV.float()
     row_N = torch.arange(len(logits_BV), device=logits_BV.device) if row_N is None else row_N
-    if sampling.is_greedy:
-        tokens_N = logits_BV.argmax(-1)[row_N]
-    else:
-        logits_BV = restrict(logits_BV / sampling.temperature, sampling)
-        tokens_N = inverse_cdf(logits_BV.softmax(-1), uniform_N, row_N)
-    return tokens_N, logits_BV[row_N, tokens_N] - logits_BV.logsumexp(-1)[row_N]
+    temperature = 1.0 if sampling.is_greedy else sampling.temperature
+    if sampling.restricts:
+        logits_BV, temperature = restrict(logits_BV.float() / temperature, sampling), 1.0
+    weights_BV, top_B = _weights(logits_BV, temperature)
+    tokens_N = logits_BV.argmax(-1)[row_N] if sampling.is_greedy else inverse_cdf(weights_BV, uniform_N, row_N)
+    normaliser_B = top_B + weights_BV.sum(-1).log()
+    return tokens_N, logits_BV[row_N, tokens_N].float() / temperature - normaliser_B[row_N]
+
+
+def _weights(logits_BV: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """exp(logits / temperature - top) and the top [B] of each row, in float32; a few rows at a time, for the sake of processor caches."""
+    weights_BV = torch.empty(logits_BV.shape, dtype=torch.float32, device=logits_BV.device)
+    top_B1 = weights_BV.new_empty(len(logits_BV), 1)
+    rows = _ROWS if logits_BV.device.type == "cpu" else max(1, len(logits_BV))
+    for part, weights, top in zip(logits_BV.split(rows), weights_BV.split(rows), top_B1.split(rows), strict=True):
+        weights.copy_(part)
+        if temperature != 1:
+            weights /= temperature
+        torch.amax(weights, -1, keepdim=True, out=top)
+        weights.sub_(top).exp_()
+    return weights_BV, top_B1[:, 0]
 
 
 def restrict(logits_BV: torch.Tensor, sampling: Sampling) -> torch.Tensor:
@@ -83,12 +105,12 @@ def restrict(logits_BV: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     return logits_BV
 
 
-def inverse_cdf(probs_BV: torch.Tensor, uniform_N: torch.Tensor, row_N: torch.Tensor) -> torch.Tensor:
-    """The token of row `row_N` at which the cumulated probability passes `uniform_N`: first its block, then its place in the block."""
-    rows, vocabulary = probs_BV.shape
+def inverse_cdf(weights_BV: torch.Tensor, uniform_N: torch.Tensor, row_N: torch.Tensor) -> torch.Tensor:
+    """The token of row `row_N` at which the cumulated share of the weights passes `uniform_N`: first its block, then its place there."""
+    rows, vocabulary = weights_BV.shape
     padding = -vocabulary % _BLOCK
-    blocks_BKW = torch.nn.functional.pad(probs_BV, (0, padding)).view(rows, -1, _BLOCK)
-    mass_BK = blocks_BKW.sum(-1, dtype=torch.float64)
+    blocks_BKW = (torch.nn.functional.pad(weights_BV, (0, padding)) if padding else weights_BV).view(rows, -1, _BLOCK)
+    mass_BK = blocks_BKW.sum(-1).double()
     cumulated_NK = mass_BK.cumsum(-1)[row_N]
     target_N1 = uniform_N.to(cumulated_NK)[:, None] * cumulated_NK[:, -1:]
     block_N1 = torch.searchsorted(cumulated_NK, target_N1, right=True).clamp(max=cumulated_NK.shape[-1] - 1)
@@ -97,4 +119,4 @@ def inverse_cdf(probs_BV: torch.Tensor, uniform_N: torch.Tensor, row_N: torch.Te
     place_N1 = torch.searchsorted(inside_NW.cumsum(-1), (target_N1 - before_N1).clamp(min=0), right=True)
     last_N1 = _BLOCK - 1 - (inside_NW > 0).flip(-1).int().argmax(-1, keepdim=True)  # rounding never picks an impossible token
     tokens_N1 = block_N1 * _BLOCK + torch.minimum(place_N1, last_N1)
-    return tokens_N1.clamp(max=vocabulary - 1).squeeze(-1)  # probabilities that are no numbers lead anywhere
+    return tokens_N1.clamp(max=vocabulary - 1).squeeze(-1)  # weights that are no numbers lead anywhere

@@ -8,24 +8,22 @@ in float32 exactly up to rounding of the matrix products, in bfloat16 another ba
 A second engine offers the same `open`, `extend`, `release`, `generate` and `refresh`.
 """
 
-import copy
 import inspect
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.cache_utils import Cache
 
-from etude.adapters import base_of, has_adapters, merged_weights
-from etude.engine.cache import preallocated_cache, select_rows
+from etude.adapters import base_of, has_adapters
 from etude.engine.completion import Completion, Finish, Prefix, Stop
+from etude.engine.context import Context, CopiedContext, Prompts
+from etude.engine.forward import forward_of
 from etude.engine.sampling import Sampling, sample
+from etude.engine.working_copy import WorkingCopy
 from etude.errors import UserError
-from etude.heads import head_on
 from etude.randomness import seed_for, uniforms
 
 _COMPACT_BELOW = 0.75
@@ -34,10 +32,9 @@ _COMPACT_BELOW = 0.75
 
 @dataclass
 class _OpenBatch:
-    """The cache of some prompts that were prefilled together."""
+    """Some prompts that were prefilled together, and the logits of what follows them."""
 
-    cache: Cache
-    mask_BT: torch.Tensor
+    context: CopiedContext | Prompts
     logits_BV: torch.Tensor
 
 
@@ -67,27 +64,29 @@ class TransformersEngine:
         self.tokenizer = tokenizer
         self.batch_tokens = batch_tokens
         self.policy_version = 0
-        self._master = model
-        self._shares_master = dtype == torch.float32 and not has_adapters(model)
         base = base_of(model)
         if "past_key_values" not in inspect.signature(base.forward).parameters:
             raise UserError(
                 f"{type(base).__name__} takes no cache (past_key_values), so it can't be sampled from here: "
                 "take an attention or hybrid model"
             )
-        self._model: PreTrainedModel = base if self._shares_master else _working_copy(model, dtype)
+        self._copy = None if dtype == torch.float32 and not has_adapters(model) else WorkingCopy(model, dtype)
+        self._model: PreTrainedModel = self._copy.model if self._copy else base
         self._device = next(base.parameters()).device
         ends = self._model.generation_config.eos_token_id
         ends = [ends] if isinstance(ends, int) else ends or []
         own_end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
         self.end_tokens = frozenset([*ends, *own_end])
         self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(self.end_tokens), 0)
+        self._forward = forward_of(base, self._model)
 
     def refresh(self, policy_version: int) -> None:
         """Take over the master's weights after an update; prefixes of earlier versions die."""
         self.policy_version = policy_version
-        if not self._shares_master:
-            _copy_weights(merged_weights(self._master), self._model)
+        if self._copy:
+            self._copy.refresh()
+        if self._forward:
+            self._forward.refresh()
 
     # ------------------------------------------------------------------ the three verbs
 
@@ -96,12 +95,7 @@ class TransformersEngine:
         """Prefill the prompts as one batch; returns one prefix for each, in order."""
         if any(len(prompt) == 0 for prompt in prompts):
             raise ValueError("a prompt needs at least one token")
-        tokens_BT = self._pad_left(prompts)
-        lengths = torch.tensor([len(p) for p in prompts], device=self._device)
-        mask_BT = torch.arange(tokens_BT.shape[1], device=self._device) >= (tokens_BT.shape[1] - lengths)[:, None]
-        cache = preallocated_cache(self._model.config)
-        logits_BV = self._forward(tokens_BT, mask_BT.long(), cache)
-        batch = _OpenBatch(cache, mask_BT.long(), logits_BV)
+        batch = _OpenBatch(*(Prompts.prefill(self._forward, prompts) if self._forward else self._prefill_copied(prompts)))
         return [
             Prefix(tokens=tuple(prompt), policy_version=self.policy_version, cached=_Row(batch, row)) for row, prompt in enumerate(prompts)
         ]
@@ -122,7 +116,7 @@ class TransformersEngine:
         rows = torch.from_numpy(distinct).to(self._device)
         source: _OpenBatch = prefixes[0].cached.batch
         decoding = _Decoding(self, prefixes, until, sampling, np.array(keys, dtype=np.uint64))
-        decoding.run(select_rows(source.cache, rows, n), source.mask_BT[rows], source.logits_BV[rows], row_N, n)
+        decoding.run(source.context.begin(rows, n, samples=len(prefixes)), source.logits_BV[rows], row_N, n)
         return decoding.results()
 
     def release(self, prefixes: Sequence[Prefix]) -> None:
@@ -196,19 +190,8 @@ class TransformersEngine:
         assert isinstance(text, str)
         return text
 
-    def _forward(self, tokens_BT: torch.Tensor, mask_BT: torch.Tensor, cache: Cache) -> torch.Tensor:
-        """Next-token logits [B, V] after the last position; `mask_BT` covers the cached positions too."""
-        rows, width = tokens_BT.shape
-        positions_BT = (mask_BT.cumsum(-1) - 1).clamp(min=0)[:, -width:]
-        last_B = torch.arange(1, rows + 1, device=self._device) * width - 1
-        with head_on(self._model, last_B):  # `logits_to_keep=1` leaves a strided view, for which torch copies the head once a row
-            return self._model(
-                input_ids=tokens_BT, attention_mask=mask_BT, position_ids=positions_BT, past_key_values=cache, use_cache=True
-            ).logits
-
-    def _pad_left(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
-        tensors = [torch.tensor(row, dtype=torch.long) for row in rows]
-        return pad_sequence(tensors, batch_first=True, padding_value=self._pad, padding_side="left").to(self._device)
+    def _prefill_copied(self, prompts: Sequence[Sequence[int]]) -> tuple[CopiedContext, torch.Tensor]:
+        return CopiedContext.prefill(self._model, prompts, self._pad)
 
     def _reopen(self, prefixes: Sequence[Prefix]) -> list[Prefix]:
         """Prefixes of several batches, or with own tokens, are prefilled anew as one batch (each distinct token row once)."""
@@ -237,7 +220,7 @@ class _Decoding:
         self.finish: list[Finish | None] = [None] * len(prefixes)
         self.own_before_B = np.array([len(prefix.own_logprobs) for prefix in prefixes])
 
-    def run(self, cache: Cache, mask_BT: torch.Tensor, logits_BV: torch.Tensor, row_N: np.ndarray, n: int) -> None:
+    def run(self, context: Context, logits_BV: torch.Tensor, row_N: np.ndarray, n: int) -> None:
         """`row_N`: the row of the batch that each of the N completions continues; completions with the same tokens so far share one."""
         going_N = np.arange(len(self.prefixes))  # which completions are still going
         for step in range(n):
@@ -257,14 +240,13 @@ class _Decoding:
             going_N, row_N, drawn_N = going_N[is_going_N], row_N[is_going_N], drawn_N[is_going_N]
             branches, branch_N = np.unique(np.stack([row_N, drawn_N], axis=1), axis=0, return_inverse=True)
             parents, next_tokens = branches[:, 0], branches[:, 1]
-            if len(np.unique(parents)) < len(parents) or len(parents) < _COMPACT_BELOW * len(mask_BT):
-                kept = torch.from_numpy(parents).to(device)
-                cache, mask_BT, row_N = select_rows(cache, kept, n - step), mask_BT[kept], branch_N
+            if len(np.unique(parents)) < len(parents) or len(parents) < _COMPACT_BELOW * len(context):
+                context.keep(torch.from_numpy(parents).to(device), n - step)
+                row_N = branch_N
             else:  # every row goes on as at most one; those that are over take any token along
-                next_tokens = np.zeros(len(mask_BT), dtype=drawn_N.dtype)
+                next_tokens = np.zeros(len(context), dtype=drawn_N.dtype)
                 next_tokens[row_N] = drawn_N
-            mask_BT = torch.nn.functional.pad(mask_BT, (0, 1), value=1)
-            logits_BV = self.engine._forward(torch.from_numpy(next_tokens).to(device)[:, None], mask_BT, cache)
+            logits_BV = context.next_logits(torch.from_numpy(next_tokens).to(device))
 
     def results(self) -> list[Prefix]:
         return [
@@ -295,22 +277,3 @@ class _Decoding:
         own_tokens = [*before[max(0, len(before) - longest + 1) :], *self.tokens[row]]
         tails = [self.engine._decode(own_tokens[-(longest + 4) :], shows_special=shows) for shows in (False, True)]
         return any(string in tail for string in self.until.strings for tail in tails)
-
-
-def _working_copy(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
-    """A model of the base architecture in `dtype` with the master's (merged) weights, for inference only."""
-    base = base_of(model)
-    config = copy.deepcopy(base.config)
-    device = next(base.parameters()).device
-    working = type(base)._from_config(config, dtype=dtype).to(device).eval().requires_grad_(False)
-    working.generation_config = base.generation_config
-    _copy_weights(merged_weights(model), working)
-    return working
-
-
-@torch.no_grad()
-def _copy_weights(weights: Mapping[str, torch.Tensor], target: PreTrainedModel) -> None:
-    state = target.state_dict()
-    missing = state.keys() - weights.keys()
-    assert not missing, f"weights missing for {sorted(missing)[:3]}"
-    torch._foreach_copy_(list(state.values()), [weights[name] for name in state])

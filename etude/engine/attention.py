@@ -1,0 +1,164 @@
+"""Attention on a CPU over prompts that several rows share, and what carries it into any model of transformers.
+
+A forward pass here takes the tokens of all rows as one flat stretch and leaves keys, values and attention to a function, `Attend`. While
+prompts are computed that is causal attention within each. While samples are drawn, every row has two stretches behind it: its prompt,
+which the samples of a group share, and what it has drawn itself. The shared stretch is one product for all queries of a group, the own
+one another, and their softmaxes are joined by their normalisers (Juravsky et al. 2024, Hydragen, arXiv 2402.05099, section 3.1):
+
+    o = s · o_own + (1 - s) · o_prompt,  s = sigmoid(a - b),  a, b: log Σ exp of the scores at the own and at the prompt's positions
+
+Identity: attention over the concatenation of both, up to rounding.
+
+Shapes: N tokens, B rows, P prompts, G places for the rows of a prompt, H query heads, K key/value heads, R = H / K, T positions, D width.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AttentionInterface
+
+from etude.heads import head_on
+
+Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor]
+"""Number of the layer, queries [N, H, D], new keys and values [N, K, D], scale of the scores → what the heads read, [N, H, D]."""
+
+NAME = "etude_attend"
+"""Transformers' name for attention that is left to an `Attend`."""
+
+_flash: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
+"""What `scaled_dot_product_attention` runs on a CPU; called by its own name since it gives the normaliser too."""
+
+
+def is_available(device: torch.device) -> bool:
+    return device.type == "cpu" and _flash is not None
+
+
+def causal(
+    queries_NHD: torch.Tensor, keys_NKD: torch.Tensor, values_NKD: torch.Tensor, lengths: Sequence[int], scale: float
+) -> torch.Tensor:
+    """Sequences of these lengths, one behind another, each for itself: [N, H, D]."""
+    parts = zip(*(states.split(list(lengths)) for states in (queries_NHD, keys_NKD, values_NKD)), strict=True)
+    read = []
+    for queries, keys, values in parts:
+        found, _ = _flash(*(states.transpose(0, 1)[None] for states in (queries, keys, values)), is_causal=True, scale=scale)
+        read.append(found[0].transpose(0, 1))
+    return torch.cat(read)
+
+
+def one_token(
+    queries_BHD: torch.Tensor, keys_BKTD: torch.Tensor, values_BKTD: torch.Tensor, bias_B11T: torch.Tensor | None, scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A query for each row over keys of its own: what the heads read [B, H, D], and the normaliser log Σ exp of their scores [B, H].
+
+    The heads that share keys stand as that many positions of one head: one product for them, instead of one of a single row for each.
+    """
+    grouped_BKRD = queries_BHD.unflatten(1, (keys_BKTD.shape[1], -1))
+    read, normaliser = _flash(grouped_BKRD, keys_BKTD, values_BKTD, attn_mask=bias_B11T, scale=scale)
+    return read.flatten(1, 2), normaliser.flatten(1, 2)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the rows of a batch stand, by the prompt that they continue: G places for each of P prompts."""
+
+    prompts: int
+    row_Q: torch.Tensor | None
+    """Which row stands in each of the P·G places; places to spare repeat row 0. None: the rows fill all places in order."""
+    place_B: torch.Tensor
+
+    @staticmethod
+    def of(prompt_B: torch.Tensor, prompts: int) -> "Places":
+        """`prompt_B`: the prompt that each row continues, ascending."""
+        rows = torch.arange(len(prompt_B))
+        count_P = torch.bincount(prompt_B, minlength=prompts)
+        width = int(count_P.max())
+        place_B = prompt_B * width + rows - (count_P.cumsum(0) - count_P)[prompt_B]
+        if prompts * width == len(rows):
+            return Places(prompts, None, place_B)
+        row_Q = torch.zeros(prompts * width, dtype=torch.long)
+        row_Q[place_B] = rows
+        return Places(prompts, row_Q, place_B)
+
+
+def over_prompts(
+    queries_BHD: torch.Tensor,
+    keys_PKTD: torch.Tensor,
+    values_PKTD: torch.Tensor,
+    bias_P11T: torch.Tensor | None,
+    places: Places,
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `one_token`, over the prompt that each row continues, whose keys and values all of its rows share."""
+    _, heads, width = queries_BHD.shape
+    prompts, kv_heads = places.prompts, keys_PKTD.shape[1]
+    placed = queries_BHD if places.row_Q is None else queries_BHD[places.row_Q]
+    grouped = placed.view(prompts, -1, kv_heads, heads // kv_heads, width).transpose(1, 2).reshape(prompts, kv_heads, -1, width)
+    read, normaliser = _flash(grouped, keys_PKTD, values_PKTD, attn_mask=bias_P11T, scale=scale)
+
+    def by_row(found_PKQX: torch.Tensor) -> torch.Tensor:
+        by_place = found_PKQX.unflatten(2, (-1, heads // kv_heads)).transpose(1, 2).reshape(-1, heads, found_PKQX.shape[-1])
+        return by_place if places.row_Q is None else by_place[places.place_B]
+
+    return by_row(read), by_row(normaliser[..., None])[..., 0]
+
+
+def joined(own: tuple[torch.Tensor, torch.Tensor], prompt: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """Attention over both stretches from attention over each, [B, H, D]."""
+    share_BH = torch.sigmoid(own[1] - prompt[1]).to(own[0].dtype)
+    return torch.lerp(prompt[0].to(own[0].dtype), own[0], share_BH[..., None])
+
+
+class ModulesForward:
+    """Logits by transformers' own modules, with an `Attend` in place of their cache and attention."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def refresh(self) -> None:
+        """Nothing is kept of the weights."""
+
+    def logits(self, tokens_N: torch.Tensor, positions_N: torch.Tensor, attend: Attend, chosen_M: torch.Tensor) -> torch.Tensor:
+        """Of what follows the chosen tokens, [M, V]."""
+        no_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool)  # of four dimensions, so that transformers hands it on as it is
+        with _leaving_attention(self.model), head_on(self.model, chosen_M):
+            found = self.model(
+                input_ids=tokens_N[None], attention_mask=no_mask, position_ids=positions_N[None], use_cache=False, attend=attend
+            )
+        return found.logits
+
+
+@contextmanager
+def _leaving_attention(model: Any) -> Iterator[None]:
+    config = model.config.get_text_config()
+    before = config._attn_implementation
+    config._attn_implementation = NAME
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+
+
+def _left_to_attend(
+    module: Any,
+    query_1HND: torch.Tensor,
+    key_1KND: torch.Tensor,
+    value_1KND: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    attend: Attend | None = None,
+    **others: Any,
+) -> tuple[torch.Tensor, None]:
+    unknown = [name for name in ("softcap", "s_aux", "position_bias", "sliding_window") if others.get(name) is not None]
+    if attend is None or unknown:
+        raise NotImplementedError(f"its attention needs {', '.join(unknown) or 'more than is handed on to it'}")
+    scale = query_1HND.shape[-1] ** -0.5 if scaling is None else scaling
+    queries_NHD, keys_NKD, values_NKD = (states[0].transpose(0, 1) for states in (query_1HND, key_1KND, value_1KND))
+    read_NHD = attend(module.layer_idx, queries_NHD, keys_NKD, values_NKD, scale)
+    return read_NHD[None], None
+
+
+AttentionInterface.register(NAME, _left_to_attend)

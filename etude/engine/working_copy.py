@@ -1,0 +1,38 @@
+"""The copy of a model that the engine samples from: half precision, adapters merged, never trained."""
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from transformers import PreTrainedModel
+
+from etude.adapters import base_of, merged_weights
+from etude.engine.packed import can_pack, fill, pack_linears
+
+
+class WorkingCopy:
+    """A model of the master's base architecture in `dtype`, with the master's (merged) weights as of the last refresh."""
+
+    def __init__(self, master: PreTrainedModel, dtype: torch.dtype) -> None:
+        self._master = master
+        base = base_of(master)
+        device = next(base.parameters()).device
+        working = type(base)._from_config(copy.deepcopy(base.config), dtype=dtype).to(device).eval().requires_grad_(False)
+        working.generation_config = base.generation_config
+        self.model: PreTrainedModel = working
+        self._packed = pack_linears(working) if can_pack(device, dtype) else {}
+        self.refresh()
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Take over the master's weights."""
+        weights = merged_weights(self._master)
+        _copy_weights(weights, self.model)
+        fill(self._packed, weights)
+
+
+def _copy_weights(weights: Mapping[str, torch.Tensor], target: PreTrainedModel) -> None:
+    state = target.state_dict()
+    missing = state.keys() - weights.keys()
+    assert not missing, f"weights missing for {sorted(missing)[:3]}"
+    torch._foreach_copy_(list(state.values()), [weights[name] for name in state])

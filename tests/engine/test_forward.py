@@ -1,0 +1,77 @@
+"""Which forward pass an architecture gets, and that whatever it gets has the model's logits."""
+
+import logging
+
+import pytest
+import torch
+from transformers import AttentionInterface
+
+from etude.engine.attention import NAME, ModulesForward, is_available
+from etude.engine.context import CopiedContext, Prompts
+from etude.engine.forward import forward_of
+from etude.engine.fused import FusedForward
+
+pytestmark = pytest.mark.skipif(not is_available(torch.device("cpu")), reason="this build of torch has no flash attention for CPUs")
+
+EXPECTED = {
+    "llama": FusedForward,
+    "qwen3": FusedForward,
+    "gpt2": ModulesForward,
+    "qwen3-moe": ModulesForward,
+    "lfm2": type(None),
+    "mistral-window": type(None),
+    "gemma3": type(None),
+}
+
+
+@pytest.mark.parametrize("family", EXPECTED)
+def test_every_architecture_gets_the_fastest_pass_that_has_its_logits(model_of, family, caplog):
+    model = model_of(family)
+    with caplog.at_level(logging.WARNING):
+        assert type(forward_of(model, model)) is EXPECTED[family]
+    assert not caplog.records  # windows and states are known to need transformers' cache: nothing to warn of
+
+
+@pytest.mark.parametrize("kind", [FusedForward, ModulesForward])
+@pytest.mark.parametrize("changes", [{}, {"attention_bias": True, "mlp_bias": True}, {"head_dim": 12}, {"rms_norm_eps": 0.1}])
+def test_shared_prompts_have_the_logits_of_copied_ones(model_of, kind, changes):
+    model = model_of("llama", **changes)
+    prompts, rows = [[5, 6, 7], [9], [10, 11, 12, 13]], torch.tensor([0, 0, 1, 1, 2, 2])
+    with torch.inference_mode():
+        copied, expected = CopiedContext.prefill(model, prompts, pad=0)
+        shared, found = Prompts.prefill(kind(model), prompts)
+        torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
+        contexts = [copied.begin(rows, 4, samples=6), shared.begin(rows, 4, samples=6)]
+        for tokens in (rows + 20, rows + 30):
+            expected, found = (context.next_logits(tokens) for context in contexts)
+            torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
+        kept = torch.tensor([1, 1, 4])  # a prompt that nobody continues leaves
+        for context in contexts:
+            context.keep(kept, 2)
+        expected, found = (context.next_logits(kept + 40) for context in contexts)
+        torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
+
+
+def test_a_pass_with_other_logits_is_not_taken(llama, caplog, monkeypatch):
+    right = FusedForward.logits
+    monkeypatch.setattr(FusedForward, "logits", lambda self, *given: right(self, *given).flip(-1))
+    assert type(forward_of(llama, llama)) is ModulesForward
+    monkeypatch.setattr(ModulesForward, "logits", lambda self, *given: 1 / 0)
+    with caplog.at_level(logging.WARNING):
+        assert forward_of(llama, llama) is None
+    (record,) = caplog.records
+    assert "LlamaForCausalLM decodes with a copy of the prompt for each sample" in record.message
+    assert "FusedForward: other logits" in record.message and "ModulesForward: division by zero" in record.message
+
+
+def test_attention_with_more_than_queries_and_keys_is_left_to_transformers(llama):
+    module, states, left_to_attend = llama.model.layers[0].self_attn, torch.zeros(1, 4, 3, 8), AttentionInterface()[NAME]
+    with pytest.raises(NotImplementedError, match="softcap"):
+        left_to_attend(module, states, states, states, None, attend=lambda *given: given[1], softcap=30.0)
+
+
+def test_a_pass_leaves_the_models_attention_as_it_was(llama):
+    before = llama.config._attn_implementation
+    with torch.inference_mode():
+        Prompts.prefill(ModulesForward(llama), [[5, 6]])
+    assert llama.config._attn_implementation == before != NAME

@@ -1,0 +1,47 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from etude.engine.packed import PackedLinear, can_pack, fill, pack_linears
+
+pytestmark = pytest.mark.skipif(not can_pack(torch.device("cpu"), torch.bfloat16), reason="this build of torch packs no weights")
+
+
+def layer_of(bias, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    weight, x = (torch.randn(*shape, generator=generator).bfloat16() for shape in ((48, 32), (5, 32)))
+    offset = torch.randn(48, generator=generator).bfloat16() if bias else None
+    packed = PackedLinear(32, 48)
+    packed.pack(weight, offset)
+    return packed, weight, offset, x
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_packed_product_equals_the_plain_one(bias):
+    packed, weight, offset, x = layer_of(bias)
+    torch.testing.assert_close(packed(x), F.linear(x, weight, offset), atol=0, rtol=2**-8)  # at most the last bit
+    torch.testing.assert_close(packed(x[None, :2]), F.linear(x[None, :2], weight, offset), atol=0, rtol=2**-8)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_what_follows_a_product_is_computed_before_it_is_rounded(bias):
+    packed, weight, offset, x = layer_of(bias)
+    other = torch.randn(5, 48, generator=torch.Generator().manual_seed(3)).bfloat16()
+    exact = F.linear(x.double(), weight.double(), None if offset is None else offset.double())
+    found = {"swish": packed.activated(x, "swish"), "add": packed.then("add", x, other), "mul": packed.then("mul", x, other)}
+    expected = {"swish": F.silu(exact), "add": exact + other.double(), "mul": exact * other.double()}
+    for name in found:
+        torch.testing.assert_close(found[name].double(), expected[name], atol=2e-4, rtol=2**-8)
+
+
+def test_a_models_linear_layers_are_filled_by_name(llama):
+    weights = {name: weight.clone() for name, weight in llama.state_dict().items()}
+    tokens = torch.tensor([[5, 6, 7, 8]])
+    with torch.inference_mode():
+        expected = llama.bfloat16()(tokens).logits
+        packed = pack_linears(llama)
+        fill(packed, weights)
+        found = llama(tokens).logits
+    assert {type(module) for name, module in llama.named_modules() if name.endswith("_proj")} == {PackedLinear}
+    assert len(packed) == 2 * 7 + 1
+    torch.testing.assert_close(found, expected, atol=0.05, rtol=0.02)
