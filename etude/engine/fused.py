@@ -46,6 +46,8 @@ class FusedForward:
         decoder = self.model.model
         x_NE = decoder.embed_tokens(tokens_N)
         cos, sin = (part.transpose(0, 1) for part in decoder.rotary_emb(x_NE, position_ids=positions_N[None]))  # [N, 1, D]
+        first, second = sin.chunk(2, dim=-1)
+        sin = torch.cat([-first, second], dim=-1)  # the sign that the rotated half would have
         for number, (layer, project) in enumerate(zip(decoder.layers, self._projections, strict=True)):
             attention, mlp = layer.self_attn, layer.mlp
             states = project(_normed(x_NE, layer.input_layernorm)).view(len(x_NE), self.heads + 2 * self.kv_heads, -1)
@@ -61,8 +63,7 @@ class FusedForward:
         if hasattr(attention, "q_norm"):  # Qwen3
             queries, keys = _normed(states[:, : self.heads], attention.q_norm), _normed(states[:, self.heads :], attention.k_norm)
             states = torch.cat([queries, keys], dim=1)
-        first, second = states.chunk(2, dim=-1)
-        return states * cos_N1D + torch.cat([-second, first], dim=-1) * sin_N1D
+        return torch.addcmul(states * cos_N1D, states.roll(states.shape[-1] // 2, dims=-1), sin_N1D)
 
 
 class _Joined:

@@ -18,8 +18,9 @@ from transformers import PreTrainedConfig
 
 from etude.learn.example import Example
 
-_ROW_TOKENS = 768
-"""Length that packed rows are filled to: longer ones share more, and pay for attention over what they mask out."""
+_EVEN_TOKENS = 2048
+"""Length at which attention costs a row as much as all the rest (SmolLM2-135M, 2 cores): longer rows share more, and pay for attention
+over what they mask out."""
 
 
 @dataclass
@@ -80,29 +81,31 @@ def _plain_rows(examples: Sequence[Example]) -> list["_Row"]:
 
 
 def _packed_rows(examples: Sequence[Example], batch_tokens: int) -> list["_Row"]:
-    """As few rows as `_ROW_TOKENS` allows (or four times the longest example), and as even as they can be, so that little is padded."""
+    """The sorted examples cut into rows, at the places where rows cost least: mostly between groups."""
     order = sorted(range(len(examples)), key=lambda i: (*examples[i].prompt, *examples[i].completion))
-    longest = max((len(e.prompt) + len(e.completion) for e in examples), default=0)
-    width = min(batch_tokens, max(_ROW_TOKENS, 4 * longest))
-    rows = _fill(examples, order, width)
-    low = 0
-    while low < width - 1:
-        middle = (low + width) // 2
-        narrower = _fill(examples, order, middle)
-        if len(narrower) > len(rows):
-            low = middle
-        else:
-            rows, width = narrower, middle
-    return rows
-
-
-def _fill(examples: Sequence[Example], order: Sequence[int], width: int) -> list["_Row"]:
-    rows: list[_Row] = []
-    for index in order:
-        if not rows or rows[-1].length_with(examples[index]) > width:
-            rows.append(_Row())
-        rows[-1].add(index, examples[index])
-    return rows
+    inputs = [_inputs(examples[i]) for i in order]
+    added = [len(own) - _num_shared(before, own) for before, own in zip([(), *inputs], inputs, strict=False)]
+    cheapest, starts = [0.0], []  # of rows for the first examples, and where the last of those rows starts
+    for end in range(1, len(order) + 1):
+        options: list[tuple[float, int]] = []
+        tail = 0
+        for start in range(end - 1, -1, -1):
+            length = len(inputs[start]) + tail
+            if options and length > batch_tokens:
+                break
+            options.append((cheapest[start] + length * (1 + length / _EVEN_TOKENS), start))
+            tail += added[start]
+        cost, start = min(options)
+        cheapest.append(cost)
+        starts.append(start)
+    rows, end = [], len(order)
+    while end:
+        row, start = _Row(), starts[end - 1]
+        for index in order[start:end]:
+            row.add(index, examples[index])
+        rows.append(row)
+        end = start
+    return rows[::-1]
 
 
 class _Row:
@@ -119,14 +122,10 @@ class _Row:
         self.pair_N: list[int] = []
         self.example_N: list[int] = []
 
-    def length_with(self, example: Example) -> int:
-        """How long the row would be with another example, which must not sort before the last one."""
-        inputs = _inputs(example)
-        return len(self.tokens) + len(inputs) - self._num_shared(inputs)
-
     def add(self, index: int, example: Example) -> "_Row":
+        """Another example, which must not sort before the last one."""
         inputs = _inputs(example)
-        shared = self._num_shared(inputs)
+        shared = _num_shared([self.tokens[place] for place in self.path], inputs)
         del self.path[shared:]
         for position in range(shared, len(inputs)):
             self.path.append(len(self.tokens))
@@ -140,10 +139,11 @@ class _Row:
             self.example_N.append(index)
         return self
 
-    def _num_shared(self, inputs: Sequence[int]) -> int:
-        own = [self.tokens[place] for place in self.path]
-        pairs = zip(own, inputs, strict=False)
-        return next((i for i, (mine, other) in enumerate(pairs) if mine != other), min(len(own), len(inputs)))
+
+def _num_shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """Tokens that two sequences begin with in common."""
+    pairs = zip(one, other, strict=False)
+    return next((place for place, (mine, its) in enumerate(pairs) if mine != its), min(len(one), len(other)))
 
 
 def _inputs(example: Example) -> tuple[int, ...]:

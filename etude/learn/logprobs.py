@@ -13,8 +13,8 @@ from etude.heads import head_on
 from etude.learn.batches import MicroBatch, can_share_prefixes, pack
 from etude.learn.example import Example
 
-_ROWS = 128
-"""Rows of logits that are turned into float32 together: the only float32 copy there is."""
+_ROWS = 16
+"""Rows of logits that are turned into float32 together, so that they stay in the processor's cache."""
 
 
 @dataclass
@@ -73,7 +73,7 @@ class _ChosenLogProbs(torch.autograd.Function):
     """logits [N, V], targets [N] → log softmax of logits / temperature at the targets and its entropy, both float32.
 
     The same numbers as `logits.float().log_softmax(-1).gather(...)`, whose float32 copies of a large vocabulary (three of N·V) cost more
-    than the head itself on a CPU; here a copy has 128 rows, forward and backward.
+    than the head itself on a CPU; here a copy has a few rows, forward and backward.
     """
 
     @staticmethod
@@ -91,7 +91,7 @@ class _ChosenLogProbs(torch.autograd.Function):
         result_NV = torch.empty_like(logits_NV)
         for result, logits, target, normaliser, gradient in _slices(result_NV, logits_NV, targets_N, normaliser_N, gradients[0]):
             gradient = gradient / ctx.temperature
-            slope = logits.to(normaliser.dtype, copy=True).div_(ctx.temperature).sub_(normaliser[:, None]).exp_().mul_(-gradient[:, None])
+            slope = _scaled(logits, ctx.temperature).sub_(normaliser[:, None]).exp_().mul_(-gradient[:, None])
             result.copy_(slope.scatter_add_(1, target[:, None], gradient[:, None]))
         return result_NV, None, None
 
@@ -99,11 +99,19 @@ class _ChosenLogProbs(torch.autograd.Function):
 def _logprobs_and_entropy(
     logits: torch.Tensor, targets: torch.Tensor, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    logits = (logits if logits.dtype == torch.float64 else logits.float()) / temperature
-    normaliser = logits.logsumexp(-1)
+    logits = _scaled(logits, temperature)
+    top = logits.amax(-1, keepdim=True)
+    weights = (logits - top).exp_()
+    total = weights.sum(-1)
+    normaliser = top[:, 0] + total.log()
     chosen = logits.gather(-1, targets[:, None]).squeeze(-1) - normaliser
-    probs = (logits - normaliser[:, None]).exp_()
-    return chosen, normaliser - probs.mul_(logits).sum(-1), normaliser
+    return chosen, normaliser - weights.mul_(logits).sum(-1) / total, normaliser
+
+
+def _scaled(logits: torch.Tensor, temperature: float) -> torch.Tensor:
+    """A copy of logits / temperature in float32 (float64 stays)."""
+    logits = logits.to(torch.float64 if logits.dtype == torch.float64 else torch.float32, copy=True)
+    return logits if temperature == 1 else logits.div_(temperature)
 
 
 def _slices(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:

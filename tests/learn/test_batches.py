@@ -1,3 +1,7 @@
+import itertools
+import math
+
+import numpy as np
 import pytest
 import torch
 from transformers import FalconConfig, LlamaConfig, MambaConfig, Qwen3Config
@@ -101,7 +105,7 @@ def test_plain_rows_equal_one_row_at_a_time_where_windows_slide(model_of, family
 
 @pytest.mark.parametrize("shares_prefixes", [True, False])
 def test_padding_has_no_effect(llama, shares_prefixes):
-    examples = random_examples([(200, [1, 3])] * 7)  # rows of different lengths, packed or not
+    examples = random_examples([(200, [1, 3]), (150, [2, 2])])  # rows of different lengths, packed or not
     assert any((batch.ends_BT == 0).any() for batch in pack(examples, batch_tokens=10_000, shares_prefixes=shares_prefixes))
     zeros = logprobs_and_gradients(llama, examples, shares_prefixes=shares_prefixes, pad=0)
     assert_same(logprobs_and_gradients(llama, examples, shares_prefixes=shares_prefixes, pad=77), zeros)
@@ -135,13 +139,41 @@ def test_a_packed_row_by_hand():
     assert allowed == ["100000", "110000", "111000", "111100", "100010", "100011"]
 
 
-def test_packed_rows_are_even_and_their_padding_sees_itself_alone():
-    (batch,) = pack([demonstration([first] * 200, [4]) for first in range(10, 17)], batch_tokens=2048, shares_prefixes=True)
-    assert batch.tokens_BT.shape == (2, 800)  # 4 and 3 of the 7, where rows as full as they may be would also be two
+def test_padding_sees_itself_alone():
+    (batch,) = pack([demonstration([10] * 80, [4]), demonstration([11] * 60, [4])], batch_tokens=2048, shares_prefixes=True)
+    assert batch.tokens_BT.shape == (2, 80)
     mask = batch.attention_mask()[1, 0]
-    assert torch.equal(mask[600:], torch.eye(800, dtype=torch.bool)[600:]) and not mask[:600, 600:].any()
-    even = list(pack([demonstration([first] * 100, [4]) for first in range(10, 18)], batch_tokens=2048, shares_prefixes=True))
-    assert [batch.tokens_BT.shape for batch in even] == [(2, 400)]  # not 700 and 100
+    assert torch.equal(mask[60:], torch.eye(80, dtype=torch.bool)[60:]) and not mask[:60, 60:].any()
+
+
+def test_groups_alike_get_a_row_each():
+    examples = [demonstration([first] * 70, [second] * 48) for first in range(10, 14) for second in range(20, 28)]
+    (batch,) = pack(examples, batch_tokens=2048, shares_prefixes=True)
+    assert batch.tokens_BT.shape == (4, 70 + 8 * 47)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("batch_tokens", [10_000, 400])
+def test_rows_are_cut_where_they_cost_least(seed, batch_tokens):
+    generator = np.random.default_rng(seed)
+    prompts = [generator.integers(4, 9, length).tolist() for length in generator.integers(1, 300, 3)]
+    examples = [demonstration(prompts[k], generator.integers(4, 6, generator.integers(1, 60)).tolist()) for k in (0, 0, 0, 1, 1, 2, 2, 2)]
+    order = sorted(examples, key=lambda example: (*example.prompt, *example.completion))
+
+    def length(members):
+        inputs = [(*example.prompt, *example.completion[:-1]) for example in members]
+        return len({own[:end] for own in inputs for end in range(1, len(own) + 1)})  # of the tree that they make
+
+    def cost(cuts):
+        rows = [order[start:end] for start, end in itertools.pairwise([0, *cuts, len(order)])]
+        lengths = [length(row) for row in rows]
+        fits = all(n <= batch_tokens or len(row) == 1 for n, row in zip(lengths, rows, strict=True))
+        return sum(n * (1 + n / 2048) for n in lengths) if fits else math.inf
+
+    least = min(cost(cuts) for k in range(len(order)) for cuts in itertools.combinations(range(1, len(order)), k))
+    batches = pack(examples, batch_tokens=batch_tokens, shares_prefixes=True)
+    lengths = [int(n) for batch in batches for n in (batch.ends_BT > 0).sum(-1)]
+    assert sum(n * (1 + n / 2048) for n in lengths) == pytest.approx(least)
 
 
 @pytest.mark.parametrize("batch_tokens", [10_000, 12, 1])

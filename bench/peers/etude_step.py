@@ -1,0 +1,67 @@
+"""One step of practice by etude: sample groups, score them, learn by group-standardised credit, take the new weights to the engine."""
+
+import time
+from functools import partial
+from typing import Any
+
+import torch
+import transformers
+from scores import score
+from serving import Answer, serve
+
+from etude.engine.sampling import Sampling
+from etude.engine.transformers import TransformersEngine
+from etude.explore.attempts import Group
+from etude.explore.samples import sample_groups
+from etude.feedback.verdict import Verdict
+from etude.learn.learner import BatchSize, Learner, Optimiser, Stream
+from etude.learn.lessons import by_credit
+from etude.learn.losses import POLICY_LOSSES
+from etude.models import load_model
+from etude.tasks.task import Task
+
+
+def start(settings: dict[str, Any]) -> tuple[Answer, dict[str, Any]]:
+    torch.set_num_threads(settings["threads"])
+    dtype = getattr(torch, settings["dtype"])
+    model, tokenizer = load_model(settings["model"])
+    engine = TransformersEngine(model, tokenizer, dtype=dtype)
+    engine.end_tokens = frozenset()
+    loss = partial(POLICY_LOSSES["clipped"], clip_low=0.2, clip_high=0.2)
+    learner = Learner(model, Optimiser(learning_rate=1e-6), [Stream("policy", loss)], dtype=dtype)
+    shape = settings["shape"]
+
+    def answer(request: dict[str, Any]) -> dict[str, Any]:
+        began = time.perf_counter()
+        prompts = [tuple(tokenizer(text)["input_ids"]) for text in request["prompts"]]
+        tasks = [Task(text) for text in request["prompts"]]
+        groups = sample_groups(
+            engine,
+            tasks,
+            prompts,
+            num_samples=shape["samples"],
+            max_new_tokens=shape["tokens"],
+            sampling=Sampling(),
+            names=(request["seed"],),
+        )
+        sampled = time.perf_counter()
+        verdicts = [
+            [Verdict(score(attempt.tokens[len(attempt.prompt) :]) if place < request["with_signal"] else 0.0) for attempt in group.attempts]
+            for place, group in enumerate(groups)
+        ]
+        examples = by_credit(groups, verdicts, credit="standardised")
+        learner.update(examples, _sampled(groups))
+        engine.refresh(request["seed"])
+        tokens = sum(attempt.num_own_tokens for group in groups for attempt in group.attempts)
+        return {"seconds": time.perf_counter() - began, "sample_seconds": sampled - began, "tokens": tokens}
+
+    return answer, {"versions": {"torch": torch.__version__, "transformers": transformers.__version__}}
+
+
+def _sampled(groups: list[Group]) -> BatchSize:
+    attempts = [attempt for group in groups for attempt in group.attempts]
+    return BatchSize(len(attempts), sum(attempt.num_own_tokens for attempt in attempts))
+
+
+if __name__ == "__main__":
+    serve(start)

