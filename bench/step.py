@@ -5,8 +5,8 @@
 
 Every step takes new prompts and samples so many completions of exactly so many tokens; a score that costs nothing tells all of them apart,
 so that no group is dropped, and one update is made (AdamW, clipped policy gradient, standardised credit, no anchor, all weights trained).
-`trl-default` is what `use_cpu=True` and nothing else gives; `trl-tuned` has half-precision weights, no gradient checkpointing, and the
-micro-batch that is fastest here. What etude saves where half of the groups have no signal is timed beside it, and is in no ratio.
+`trl-default` is what `use_cpu=True` and nothing else gives; `trl-tuned` has half-precision weights, no gradient checkpointing, and
+micro-batches of 16 sequences. What etude saves where half of the groups have no signal is timed beside it, and is in no ratio.
 Ratios are a peer's seconds by etude's, paired within a round: median, lowest and highest.
 """
 
