@@ -23,10 +23,11 @@ def forward_of(model: Any, working: Any) -> Forward | None:
     None: only transformers' own cache will do, with a copy of the prompt for each sample; a warning says why, where others could have.
     On a GPU, and where some layers do not attend to all positions, that is the way.
     """
-    parameter = next(model.parameters())
-    if not is_available(parameter.device) or parameter.dtype not in _SAME:
+    parameter, is_known = next(model.parameters()), next(working.parameters()).dtype in _SAME
+    if not is_available(parameter.device) or parameter.dtype not in _SAME or not is_known:
         return None
-    if not all(type(layer) is PreallocatedLayer for layer in preallocated_cache(model.config).layers):
+    sees_all = all(type(layer) is PreallocatedLayer for layer in preallocated_cache(model.config).layers)
+    if not sees_all or _turns_by_length(model.config):
         return None
     reasons = []
     for candidate in (FusedForward, ModulesForward) if FusedForward.fits(model) else (ModulesForward,):
@@ -44,14 +45,24 @@ def forward_of(model: Any, working: Any) -> Forward | None:
 
 def _distance(forward: Forward, model: Any) -> float:
     """Between its logits and the model's own, over some tokens, in standard deviations."""
-    prompts, rows = [[3, 2, 1], [1, 2, 3, 4, 5]], torch.tensor([0, 0, 1, 1])
+    prompts = [[3, 2, 1], [1, 2, 3, 4, 5]]
     copied, expected = CopiedContext.prefill(model, prompts, pad=0)
     shared, found = Prompts.prefill(forward, prompts)
     pairs = [(expected, found)]
-    for samples in (2, 4):  # with a copy of each prompt, and without
-        chosen = rows[:: 4 // samples]
-        contexts: list[Context] = [copied.begin(chosen, 2, samples=samples), shared.begin(chosen, 2, samples=samples)]
-        for tokens in (chosen + 1, chosen + 2):
+    for rows in ([0, 1], [0, 0, 0, 1]):  # with a copy of each prompt, and with shared ones
+        contexts: list[Context] = [opened.begin(torch.arange(2), 2, samples=len(rows)) for opened in (copied, shared)]
+        tokens = torch.tensor(rows) + 1
+        for context in contexts:
+            context.keep(torch.tensor(rows), 2)
+        for _ in range(2):
             expected, found = (context.next_logits(tokens) for context in contexts)
             pairs.append((expected, found))
-    return max(float((expected.float() - found.float()).abs().mean() / expected.float().std()) for expected, found in pairs)
+    distances = [(expected.float() - found.float()).abs().mean() / expected.float().std() for expected, found in pairs]
+    return float(torch.stack(distances).max())  # not a number if one is none
+
+
+def _turns_by_length(config: Any) -> bool:
+    """Whether rotary embeddings change with the longest row, which other rows' keys would have to follow."""
+    found = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    kinds = [each.get("rope_type") for each in (found, *found.values()) if isinstance(each, dict)]
+    return any(kind in ("dynamic", "longrope") for kind in kinds)

@@ -75,7 +75,7 @@ class _Joined:
         if all(isinstance(layer, PackedLinear) for layer in layers):
             joined = PackedLinear(layers[0].in_features, sum(layer.out_features for layer in layers))
             bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
-            joined.pack(torch.cat([layer.packed.to_dense() for layer in layers]), bias)
+            joined.pack(torch.cat([layer.weight for layer in layers]), bias)
             self._product = joined
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:

@@ -15,9 +15,11 @@ _ROWS = 64
 
 
 def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether this build of torch packs weights of this precision there."""
+    """Whether this build of torch packs weights of this precision there, and the processor has the instructions."""
     has_it = hasattr(torch.ops.mkldnn, "_reorder_linear_weight") and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    return device.type == "cpu" and dtype == torch.bfloat16 and torch.backends.mkldnn.is_available() and has_it
+    if device.type != "cpu" or dtype != torch.bfloat16 or not torch.backends.mkldnn.is_available() or not has_it:
+        return False
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 class PackedLinear(nn.Module):
@@ -32,6 +34,11 @@ class PackedLinear(nn.Module):
         """Take over a plain layer's weight [out, in] and bias [out], of any precision."""
         self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.bfloat16().contiguous(), _ROWS)
         self.bias = None if bias is None else bias.bfloat16()
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The plain weight [out, in], laid out anew: for architectures that read it themselves."""
+        return self.packed.to_dense()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.activated(x, "none")

@@ -1,9 +1,10 @@
 """The default engine: any decoder-only transformers model that takes a cache, on a CPU or a GPU.
 
-A prompt is computed once however many samples it gets: `open` prefills distinct prompts in left-padded batches of like length, `extend`
-decodes all samples as one batch. Samples that have drawn the same tokens so far share a row, which forks where they part; finished rows
-leave. Random numbers are keyed per attempt and position (`etude.randomness`), so an attempt does not depend on what is sampled beside it;
-in float32 exactly up to rounding of the matrix products, in bfloat16 another batch shape can flip a token.
+A prompt is computed once however many samples it gets: `open` prefills distinct prompts, `extend` decodes all samples as one batch, which
+on a CPU reads a prompt once for all of its samples (`etude.engine.context`). Samples that have drawn the same tokens so far share a row,
+which forks where they part; finished rows leave. Random numbers are keyed per attempt and position (`etude.randomness`), so an attempt does
+not depend on what is sampled beside it; in float32 exactly up to rounding of the matrix products, in bfloat16 another batch shape can flip
+a token.
 
 A second engine offers the same `open`, `extend`, `release`, `generate` and `refresh`.
 """
@@ -242,7 +243,7 @@ class _Decoding:
             parents, next_tokens = branches[:, 0], branches[:, 1]
             if len(np.unique(parents)) < len(parents) or len(parents) < _COMPACT_BELOW * len(context):
                 context.keep(torch.from_numpy(parents).to(device), n - step)
-                row_N = branch_N
+                row_N = branch_N.reshape(-1)
             else:  # every row goes on as at most one; those that are over take any token along
                 next_tokens = np.zeros(len(context), dtype=drawn_N.dtype)
                 next_tokens[row_N] = drawn_N

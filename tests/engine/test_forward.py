@@ -33,23 +33,35 @@ def test_every_architecture_gets_the_fastest_pass_that_has_its_logits(model_of, 
 
 
 @pytest.mark.parametrize("kind", [FusedForward, ModulesForward])
+@pytest.mark.parametrize("rows", [[0, 0, 1, 2, 2], [0, 1, 1, 1, 2, 2]])  # too few to share prompts, and enough
 @pytest.mark.parametrize("changes", [{}, {"attention_bias": True, "mlp_bias": True}, {"head_dim": 12}, {"rms_norm_eps": 0.1}])
-def test_shared_prompts_have_the_logits_of_copied_ones(model_of, kind, changes):
+def test_shared_prompts_have_the_logits_of_copied_ones(model_of, kind, changes, rows):
     model = model_of("llama", **changes)
-    prompts, rows = [[5, 6, 7], [9], [10, 11, 12, 13]], torch.tensor([0, 0, 1, 1, 2, 2])
+    prompts = [[5, 6, 7], [9], [10, 11, 12, 13]]
     with torch.inference_mode():
         copied, expected = CopiedContext.prefill(model, prompts, pad=0)
         shared, found = Prompts.prefill(kind(model), prompts)
         torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
-        contexts = [copied.begin(rows, 4, samples=6), shared.begin(rows, 4, samples=6)]
-        for tokens in (rows + 20, rows + 30):
+        contexts = [opened.begin(torch.arange(3), 5, samples=len(rows)) for opened in (copied, shared)]
+        assert (contexts[1].prompts is None) == (len(rows) < 6)
+
+        def step(tokens):
             expected, found = (context.next_logits(tokens) for context in contexts)
             torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
-        kept = torch.tensor([1, 1, 4])  # a prompt that nobody continues leaves
-        for context in contexts:
-            context.keep(kept, 2)
-        expected, found = (context.next_logits(kept + 40) for context in contexts)
-        torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
+
+        step(torch.tensor([20, 21, 22]))
+        for kept in (rows, [1, 1, 2], [0]):  # samples part; some end, and with them prompts that nobody continues
+            for context in contexts:
+                context.keep(torch.tensor(kept), 4)
+            step(torch.tensor(kept) + 30)
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_rotations_that_change_with_the_longest_row_are_left_to_transformers(model_of, kind):
+    factors = {"long_factor": [2.0] * 4, "short_factor": [1.0] * 4} if kind == "longrope" else {}
+    rope = {"rope_type": kind, "rope_theta": 1e4, "factor": 2.0, "original_max_position_embeddings": 8, **factors}
+    model = model_of("llama", rope_parameters=rope)
+    assert forward_of(model, model) is None
 
 
 def test_a_pass_with_other_logits_is_not_taken(llama, caplog, monkeypatch):

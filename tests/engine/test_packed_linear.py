@@ -23,6 +23,11 @@ def test_a_packed_product_equals_the_plain_one(bias):
     torch.testing.assert_close(packed(x[None, :2]), F.linear(x[None, :2], weight, offset), atol=0, rtol=2**-8)
 
 
+def test_the_plain_weight_can_be_read_back():
+    packed, weight, _, _ = layer_of(bias=False)
+    assert torch.equal(packed.weight, weight)
+
+
 @pytest.mark.parametrize("bias", [False, True])
 def test_what_follows_a_product_is_computed_before_it_is_rounded(bias):
     packed, weight, offset, x = layer_of(bias)
