@@ -17,7 +17,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import reasoning_gym
@@ -27,6 +26,7 @@ from matplotlib.figure import Figure
 
 from bench.limits import copy_bytes, decoding_limit, matmul_flops
 from bench.peer import Peer, Running
+from bench.turns import by_turns, peaks, ratios, seconds_of, spread
 from etude.errors import UserError
 from etude.models import convert, half_precision_pays, load_model
 from etude.randomness import seed_for
@@ -48,6 +48,10 @@ class Shape:
     samples: int = 8
     tokens: int = 48
     prompt_tokens: int = 70
+
+    @property
+    def all_tokens(self) -> int:
+        return self.prompts * self.samples * self.tokens
 
     def __str__(self) -> str:
         return f"{self.prompts} x {self.samples} x {self.tokens}, prompts of {self.prompt_tokens}"
@@ -119,25 +123,16 @@ def measured(model: str, shapes: Sequence[Shape], peers: Sequence[str], rounds: 
 
 
 def _row(shape: Shape, running: Mapping[str, Running], tokenizer: Any, rounds: int, seed: int) -> dict[str, Any]:
-    names = list(running)
-    speeds: dict[str, list[float]] = {name: [] for name in names}
-    peaks = dict.fromkeys(names, 0)
+    requests = []
     for number in range(rounds + 1):
-        request = asdict(shape) | {"prompts": prompts_of(shape, tokenizer, seed_for(seed, str(shape), number)), "seed": number}
-        for name in (*names[number % len(names) :], *names[: number % len(names)]):
-            found = running[name].ask(request)
-            expected = shape.prompts * shape.samples * shape.tokens
-            if found["tokens"] != expected:
-                raise RuntimeError(f"{name} sampled {found['tokens']} tokens of {expected}")
-            if number > 0:  # the first round warms up
-                speeds[name].append(found["tokens"] / found["seconds"])
-                peaks[name] = max(peaks[name], found["peak_bytes"])
-    ratios = {name: [ours / other for ours, other in zip(speeds[OURS], speeds[name], strict=True)] for name in names if name != OURS}
+        prompts = prompts_of(shape, tokenizer, seed_for(seed, str(shape), number))
+        requests.append(asdict(shape) | {"prompts": prompts, "seed": number})
+    answers = by_turns(running, requests, shape.all_tokens)
     return {
         "shape": asdict(shape),
-        "speed": {name: spread(values) for name, values in speeds.items()},
-        "ratio": {name: spread(values) for name, values in ratios.items()},
-        "peak_bytes": peaks,
+        "speed": {name: spread([shape.all_tokens / seconds for seconds in seconds_of(found)]) for name, found in answers.items()},
+        "ratio": ratios(answers, OURS),
+        "peak_bytes": peaks(answers),
     }
 
 
@@ -154,10 +149,6 @@ def prompts_of(shape: Shape, tokenizer: Any, seed: int) -> list[list[int]]:
             number += 1
         prompts.append(text[: shape.prompt_tokens])
     return prompts
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    return {"median": median(values), "low": min(values), "high": max(values)}
 
 
 # ---------------------------------------------------------------------- what is written

@@ -6,7 +6,7 @@
 Every step takes new prompts and samples so many completions of exactly so many tokens; a score that costs nothing tells all of them apart,
 so that no group is dropped, and one update is made (AdamW, clipped policy gradient, standardised credit, no anchor, all weights trained).
 `trl-default` is what `use_cpu=True` and nothing else gives; `trl-tuned` has half-precision weights, no gradient checkpointing, and
-micro-batches of 16 sequences. What etude saves where half of the groups have no signal is timed beside it, and is in no ratio.
+micro-batches of 16 sequences. What etude saves where half of the groups have no signal is timed after it, and is in no ratio.
 Ratios are a peer's seconds by etude's, paired within a round: median, lowest and highest.
 """
 
@@ -24,7 +24,8 @@ from typing import Any
 import torch
 
 from bench.peer import Peer, Running
-from bench.rollout import OURS, Shape, prompts_of, spread
+from bench.rollout import OURS, Shape, prompts_of
+from bench.turns import by_turns, peaks, ratios, seconds_of, spread
 from etude.errors import UserError
 from etude.models import convert, half_precision_pays, load_model
 from etude.randomness import seed_for
@@ -87,29 +88,15 @@ def measured(model: str, shapes: Sequence[Shape], peers: Sequence[str], rounds: 
 
 
 def _row(shape: Shape, running: Mapping[str, Running], texts: Sequence[Sequence[str]]) -> dict[str, Any]:
-    seconds: dict[str, list[float]] = {name: [] for name in (*running, HALF)}
-    sample_seconds: list[float] = []
-    peaks = dict.fromkeys(running, 0)
-    names = list(running)
-    for number, prompts in enumerate(texts):
-        request = {"prompts": prompts, "seed": number, "with_signal": shape.prompts}
-        for name in (*names[number % len(names) :], *names[: number % len(names)]):
-            found = running[name].ask(request)
-            if found["tokens"] != shape.prompts * shape.samples * shape.tokens:
-                raise RuntimeError(f"{name} sampled {found['tokens']} tokens instead of {shape}")
-            if number > 0:  # the first round warms up
-                seconds[name].append(found["seconds"])
-                peaks[name] = max(peaks[name], found["peak_bytes"])
-                sample_seconds += [found["sample_seconds"]] if name == OURS else []
-        if number > 0:
-            seconds[HALF].append(running[OURS].ask(request | {"with_signal": shape.prompts // 2})["seconds"])
-    ratios = {name: [theirs / ours for theirs, ours in zip(seconds[name], seconds[OURS], strict=True)] for name in names if name != OURS}
+    requests = [{"prompts": prompts, "seed": number, "with_signal": shape.prompts} for number, prompts in enumerate(texts)]
+    answers = by_turns(running, requests, shape.all_tokens)
+    half = [running[OURS].ask(request | {"with_signal": shape.prompts // 2}) for request in requests[1:]]
     return {
         "shape": asdict(shape),
-        "seconds": {name: spread(values) for name, values in seconds.items()},
-        "sample_seconds": spread(sample_seconds),
-        "ratio": {name: spread(values) for name, values in ratios.items()},
-        "peak_bytes": peaks,
+        "seconds": {name: spread(seconds_of(found)) for name, found in (answers | {HALF: half}).items()},
+        "sample_seconds": spread([answer["sample_seconds"] for answer in answers[OURS]]),
+        "ratio": ratios(answers, OURS),
+        "peak_bytes": peaks(answers),
     }
 
 

@@ -11,13 +11,13 @@ from serving import Answer, serve
 
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
-from etude.explore.attempts import Group
 from etude.explore.samples import sample_groups
 from etude.feedback.verdict import Verdict
-from etude.learn.learner import BatchSize, Learner, Optimiser, Stream
-from etude.learn.lessons import by_credit
+from etude.learn.learner import Learner, Optimiser, Stream
 from etude.learn.losses import POLICY_LOSSES
 from etude.models import load_model
+from etude.recipes.settings import Learning
+from etude.recipes.step import learn_from
 from etude.tasks.task import Task
 
 
@@ -49,18 +49,12 @@ def start(settings: dict[str, Any]) -> tuple[Answer, dict[str, Any]]:
             [Verdict(score(attempt.tokens[len(attempt.prompt) :]) if place < request["with_signal"] else 0.0) for attempt in group.attempts]
             for place, group in enumerate(groups)
         ]
-        examples = by_credit(groups, verdicts, credit="standardised")
-        learner.update(examples, _sampled(groups))
+        learn_from(learner, groups, verdicts, Learning(credit="standardised"))
         engine.refresh(request["seed"])
         tokens = sum(attempt.num_own_tokens for group in groups for attempt in group.attempts)
         return {"seconds": time.perf_counter() - began, "sample_seconds": sampled - began, "tokens": tokens}
 
     return answer, {"versions": {"torch": torch.__version__, "transformers": transformers.__version__}}
-
-
-def _sampled(groups: list[Group]) -> BatchSize:
-    attempts = [attempt for group in groups for attempt in group.attempts]
-    return BatchSize(len(attempts), sum(attempt.num_own_tokens for attempt in attempts))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""One step of GRPO by TRL, as its defaults have it on a CPU, or tuned by hand: half-precision weights, no gradient checkpointing, all
-sequences of a few prompts in one micro-batch. The trainer runs in a thread, and waits before every step until it is asked for it.
+"""One step of GRPO by TRL, as its defaults have it on a CPU, or tuned by hand: half-precision weights, no gradient checkpointing,
+micro-batches of 16 sequences. The trainer runs in a thread, and waits before every step until it is asked for it.
 """
 
 import queue
-import tempfile
 import threading
 import time
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ def start(settings: dict[str, Any]) -> tuple[Answer, dict[str, Any]]:
     torch.set_num_threads(settings["threads"])
     shape, is_tuned = settings["shape"], settings["is_tuned"]
     sequences = shape["prompts"] * shape["samples"]
-    micro = settings.get("micro_batch") or (min(sequences, 16) if is_tuned else 8)
+    micro = min(sequences, 16 if is_tuned else 8)
     options: dict[str, Any] = {"per_device_train_batch_size": micro, "gradient_accumulation_steps": sequences // micro}
     if is_tuned:
         options |= TUNED
@@ -52,7 +52,8 @@ def start(settings: dict[str, Any]) -> tuple[Answer, dict[str, Any]]:
         reward_funcs=reward,
         train_dataset=Dataset.from_dict({"prompt": settings["texts"]}),
         args=GRPOConfig(
-            output_dir=tempfile.mkdtemp(), use_cpu=True, max_steps=len(settings["texts"]) // shape["prompts"], shuffle_dataset=False,
+            output_dir=str(Path(settings["model"]).parent / "trl"),
+            use_cpu=True, max_steps=len(settings["texts"]) // shape["prompts"], shuffle_dataset=False,
             num_generations=shape["samples"], max_completion_length=shape["tokens"], temperature=1.0, learning_rate=1e-6,
             generation_kwargs={"min_new_tokens": shape["tokens"]}, save_strategy="no", report_to="none", disable_tqdm=True, **options,
         ),

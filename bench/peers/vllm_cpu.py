@@ -22,15 +22,11 @@ def start(settings: dict[str, Any]) -> tuple[Answer, dict[str, Any]]:
     longest, rows = settings["longest_tokens"], settings["most_rows"]
     model = LLM(
         settings["model"], dtype=settings["dtype"], max_model_len=longest, max_num_seqs=max(rows, 2), skip_tokenizer_init=True,
-        disable_log_stats=True, **settings.get("options", {}),
+        disable_log_stats=True,
     )  # fmt: skip
 
     def answer(request: dict[str, Any]) -> dict[str, Any]:
-        sampling = SamplingParams(
-            n=request["samples"], temperature=1.0, max_tokens=request["tokens"], ignore_eos=True, seed=request["seed"], detokenize=False
-        )
-        if request["samples"] * len(request["prompts"]) > 1:
-            sampling.seed = None  # a generator for each row is slower
+        sampling = SamplingParams(n=request["samples"], temperature=1.0, max_tokens=request["tokens"], ignore_eos=True, detokenize=False)
         prompts = [{"prompt_token_ids": prompt} for prompt in request["prompts"]]
         began = time.perf_counter()
         found = model.generate(prompts, sampling, use_tqdm=False)

@@ -1,4 +1,4 @@
-"""Attention on a CPU over prompts that several rows share, and what carries it into any model of transformers.
+"""Attention on a CPU over prompts that several rows share.
 
 A forward pass here takes the tokens of all rows as one flat stretch and leaves keys, values and attention to a function, `Attend`. While
 prompts are computed that is causal attention within each. While samples are drawn, every row has two stretches behind it: its prompt,
@@ -12,21 +12,14 @@ Identity: attention over the concatenation of both, up to rounding.
 Shapes: N tokens, B rows, P prompts, G places for the rows of a prompt, H query heads, K key/value heads, R = H / K, T positions, D width.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AttentionInterface
-
-from etude.heads import head_on
 
 Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor]
 """Number of the layer, queries [N, H, D], new keys and values [N, K, D], scale of the scores → what the heads read, [N, H, D]."""
-
-NAME = "etude_attend"
-"""Transformers' name for attention that is left to an `Attend`."""
 
 _flash: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
 """What `scaled_dot_product_attention` runs on a CPU; called by its own name since it gives the normaliser too."""
@@ -109,56 +102,3 @@ def joined(own: tuple[torch.Tensor, torch.Tensor], prompt: tuple[torch.Tensor, t
     """Attention over both stretches from attention over each, [B, H, D]."""
     share_BH = torch.sigmoid(own[1] - prompt[1]).to(own[0].dtype)
     return torch.lerp(prompt[0].to(own[0].dtype), own[0], share_BH[..., None])
-
-
-class ModulesForward:
-    """Logits by transformers' own modules, with an `Attend` in place of their cache and attention."""
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-
-    def refresh(self) -> None:
-        """Nothing is kept of the weights."""
-
-    def logits(self, tokens_N: torch.Tensor, positions_N: torch.Tensor, attend: Attend, chosen_M: torch.Tensor) -> torch.Tensor:
-        """Of what follows the chosen tokens, [M, V]."""
-        no_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool)  # of four dimensions, so that transformers hands it on as it is
-        with _leaving_attention(self.model), head_on(self.model, chosen_M):
-            found = self.model(
-                input_ids=tokens_N[None], attention_mask=no_mask, position_ids=positions_N[None], use_cache=False, attend=attend
-            )
-        return found.logits
-
-
-@contextmanager
-def _leaving_attention(model: Any) -> Iterator[None]:
-    config = model.config.get_text_config()
-    before = config._attn_implementation
-    config._attn_implementation = NAME
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
-
-
-def _left_to_attend(
-    module: Any,
-    query_1HND: torch.Tensor,
-    key_1KND: torch.Tensor,
-    value_1KND: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    attend: Attend | None = None,
-    **others: Any,
-) -> tuple[torch.Tensor, None]:
-    unknown = [name for name in ("softcap", "s_aux", "position_bias", "sliding_window") if others.get(name) is not None]
-    if attend is None or unknown:
-        raise NotImplementedError(f"its attention needs {', '.join(unknown) or 'more than is handed on to it'}")
-    scale = query_1HND.shape[-1] ** -0.5 if scaling is None else scaling
-    queries_NHD, keys_NKD, values_NKD = (states[0].transpose(0, 1) for states in (query_1HND, key_1KND, value_1KND))
-    read_NHD = attend(module.layer_idx, queries_NHD, keys_NKD, values_NKD, scale)
-    return read_NHD[None], None
-
-
-AttentionInterface.register(NAME, _left_to_attend)

@@ -20,7 +20,7 @@ from etude.engine.attention import Attend, Places, causal, joined, one_token, ov
 from etude.engine.cache import preallocated_cache, select_rows
 from etude.heads import head_on
 
-SHARE_FROM = 2
+_SHARE_FROM = 2
 """Rows of a prompt, on average, from which it pays to read the prompt once for all of them (SmolLM2-135M, 2 cores)."""
 
 _PREFILL_TOKENS = 512
@@ -156,7 +156,7 @@ class Prompts:
             lengths = [len(prompt) for prompt in part]
             prompt_N = torch.repeat_interleave(torch.arange(first, end), torch.tensor(lengths))
             position_N = torch.cat([torch.arange(length) for length in lengths])
-            place_N = position_N + longest - torch.tensor([len(prompts[i]) for i in prompt_N.tolist()])
+            place_N = torch.cat([torch.arange(longest - length, longest) for length in lengths])
 
             def attend(
                 layer: int, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float,
@@ -174,7 +174,7 @@ class Prompts:
         """Rows that continue these prompts, `samples` completions in all: with few for each prompt, copies of it are faster."""
         longest, rows = int(self.length_P[rows_B].max()), max(samples, len(rows_B))
         skipped = self.layers.capacity - longest
-        if samples < SHARE_FROM * len(rows_B):
+        if samples < _SHARE_FROM * len(rows_B):
             own = self.layers.copy(rows_B, skipped, rows=rows, capacity=longest + room_tokens)
             return SharedContext(self.forward, None, rows_B, self.length_P[rows_B], own, longest)
         used = self

@@ -5,10 +5,11 @@ from typing import Any
 
 import torch
 
-from etude.engine.attention import ModulesForward, is_available
+from etude.engine.attention import is_available
 from etude.engine.cache import PreallocatedLayer, preallocated_cache
 from etude.engine.context import Context, CopiedContext, Forward, Prompts
 from etude.engine.fused import FusedForward
+from etude.engine.modules import ModulesForward
 
 log = logging.getLogger(__name__)
 

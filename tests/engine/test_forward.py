@@ -6,10 +6,11 @@ import pytest
 import torch
 from transformers import AttentionInterface
 
-from etude.engine.attention import NAME, ModulesForward, is_available
+from etude.engine.attention import is_available
 from etude.engine.context import CopiedContext, Prompts
 from etude.engine.forward import forward_of
 from etude.engine.fused import FusedForward
+from etude.engine.modules import NAME, ModulesForward
 
 pytestmark = pytest.mark.skipif(not is_available(torch.device("cpu")), reason="this build of torch has no flash attention for CPUs")
 
