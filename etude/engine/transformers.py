@@ -20,7 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from etude.adapters import base_of, has_adapters
 from etude.engine.completion import Completion, Finish, Prefix, Stop
-from etude.engine.context import Context, CopiedContext, Prompts
+from etude.engine.context import Context, CopiedContext, Opened
 from etude.engine.forward import forward_of
 from etude.engine.sampling import Sampling, sample
 from etude.engine.working_copy import WorkingCopy
@@ -35,7 +35,7 @@ _COMPACT_BELOW = 0.75
 class _OpenBatch:
     """Some prompts that were prefilled together, and the logits of what follows them."""
 
-    context: CopiedContext | Prompts
+    context: Opened
     logits_BV: torch.Tensor
 
 
@@ -79,15 +79,15 @@ class TransformersEngine:
         own_end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
         self.end_tokens = frozenset([*ends, *own_end])
         self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(self.end_tokens), 0)
-        self._forward = forward_of(base, self._model)
+        self._shared = forward_of(base, self._model)
 
     def refresh(self, policy_version: int) -> None:
         """Take over the master's weights after an update; prefixes of earlier versions die."""
         self.policy_version = policy_version
         if self._copy:
             self._copy.refresh()
-        if self._forward:
-            self._forward.refresh()
+        if self._shared:
+            self._shared.forward.refresh()
 
     # ------------------------------------------------------------------ the three verbs
 
@@ -96,7 +96,7 @@ class TransformersEngine:
         """Prefill the prompts as one batch; returns one prefix for each, in order."""
         if any(len(prompt) == 0 for prompt in prompts):
             raise ValueError("a prompt needs at least one token")
-        batch = _OpenBatch(*(Prompts.prefill(self._forward, prompts) if self._forward else self._prefill_copied(prompts)))
+        batch = _OpenBatch(*(self._shared.prefill(prompts) if self._shared else self._prefill_copied(prompts)))
         return [
             Prefix(tokens=tuple(prompt), policy_version=self.policy_version, cached=_Row(batch, row)) for row, prompt in enumerate(prompts)
         ]
@@ -152,7 +152,7 @@ class TransformersEngine:
         for chunk in self._chunks(prompts, num_samples, max_new_tokens):
             opened = self.open([prompts[i] for i in chunk])
             wanted = [(i, prefix, key) for i, prefix in zip(chunk, opened, strict=True) for key in keys[i]]
-            rows = self._rows_at_once(len(prompts[chunk[0]]) + max_new_tokens)
+            rows = self._samples_at_once(len(prompts[chunk[0]]), max_new_tokens)
             for part in (wanted[start : start + rows] for start in range(0, len(wanted), rows)):
                 prefixes, part_keys = [prefix for _, prefix, _ in part], [key for _, _, key in part]
                 extended = self.extend(prefixes, max_new_tokens, until=until, sampling=sampling, keys=part_keys)
@@ -167,12 +167,17 @@ class TransformersEngine:
         """
         order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
         while order:
-            count = max(1, self._rows_at_once(len(prompts[order[0]]) + max_new_tokens) // max(1, num_samples))
+            longest, own = len(prompts[order[0]]), max(1, num_samples) * max_new_tokens
+            each = longest + own if self._shared else longest * max(1, num_samples) + own
+            count = max(1, self.batch_tokens // each)
             yield order[:count]
             order = order[count:]
 
-    def _rows_at_once(self, row_tokens: int) -> int:
-        return max(1, self.batch_tokens // row_tokens)
+    def _samples_at_once(self, prompt_tokens: int, max_new_tokens: int) -> int:
+        """Of one prompt, which takes its positions once where it is shared."""
+        if self._shared:
+            return max(1, (self.batch_tokens - prompt_tokens) // max_new_tokens)
+        return max(1, self.batch_tokens // (prompt_tokens + max_new_tokens))
 
     def _completion(self, prefix: Prefix, key: int, stop_strings: Sequence[str]) -> Completion:
         text = self._decode(prefix.own_tokens)
