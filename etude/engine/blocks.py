@@ -32,20 +32,20 @@ class Blocks:
             kv_heads, width = like_NKD.shape[1:]
             if width % 16:
                 raise NotImplementedError(f"the kernels' attention needs heads of a multiple of 16, not of {width}")
-            shape = (self.rows, kv_heads, self.positions, width)
-            self._stores.append((like_NKD.new_zeros(shape), like_NKD.new_zeros(shape)))
+            self._stores.append(Store.of(self.rows, kv_heads, self.positions, width, like_NKD.dtype))
         return self._stores[layer]
 
     def repeat(self, from_N: torch.Tensor, to_N: torch.Tensor, positions: int) -> None:
         """Copy these rows' first positions to other rows."""
         positions = _whole(positions)
-        for store in (store for pair in self._stores for store in pair):
-            store[to_N, :, :positions] = store[from_N, :, :positions]
+        for states in (states for store in self._stores for states in (store.keys_RKTD, store.values_RKTD)):
+            states[to_N, :, :positions] = states[from_N, :, :positions]
 
     def only(self, rows_B: torch.Tensor, positions: int) -> "Blocks":
         """A copy of these rows' first positions."""
         copy = Blocks(self.kernels, len(rows_B), positions)
-        copy._stores = [(keys[rows_B, :, : copy.positions], values[rows_B, :, : copy.positions]) for keys, values in self._stores]
+        for store in self._stores:
+            copy._stores.append(Store(*(states[rows_B, :, : copy.positions] for states in (store.keys_RKTD, store.values_RKTD))))
         return copy
 
 

@@ -319,7 +319,7 @@ void attend(const T* queries, long query_row, long query_head, const T* keys, co
             Stretch<T> own, const int64_t* slots, const int64_t* drawn, Stretch<T> prompts, const int64_t* seen, const int64_t* items, long num_items,
             long heads, long kv_heads, long width, float scale, T* read) {
     const long share = heads / kv_heads;
-#pragma omp parallel
+#pragma omp parallel if (num_items > 1)
     {
         std::vector<float> floats;
         std::vector<T> operands;

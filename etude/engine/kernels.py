@@ -46,7 +46,6 @@ class Kernels:
 
     def rms_norm(self, x_NE: torch.Tensor, weight_E: torch.Tensor, epsilon: float) -> torch.Tensor:
         """x / √(mean x² + ε) · weight, rounded once."""
-        x_NE = x_NE.contiguous()
         found = torch.empty_like(x_NE)
         self._rms_norm(_at(x_NE), *x_NE.shape, _at(weight_E), epsilon, _at(found))
         return found
@@ -76,7 +75,7 @@ class Kernels:
         keys_NKD, values_NKD = _alike(keys_NKD, values_NKD)
         number, kv_heads, width = keys_NKD.shape
         places = _at(rows_N), _at(positions_N), number
-        self._put(*_store(store), *places, _at(keys_NKD), _at(values_NKD), *keys_NKD.stride()[:2], kv_heads, width)
+        self._put(*store.arguments, *places, _at(keys_NKD), _at(values_NKD), *keys_NKD.stride()[:2], kv_heads, width)
 
     def attend(
         self,
@@ -93,12 +92,12 @@ class Kernels:
         `items` [I, 3] names a prompt and the first and the end of rows that see it, for which a thread reads it once.
         """
         queries_NHD = queries_NHD if queries_NHD.stride(-1) == 1 else queries_NHD.contiguous()
-        heads, (kv_heads, _, width) = queries_NHD.shape[1], prompts[0].shape[1:]
-        read_NHD = queries_NHD.new_empty(queries_NHD.shape)
+        rows, heads, width = queries_NHD.shape
+        read_NHD = torch.empty(rows, heads, width, dtype=queries_NHD.dtype)
         mine = own.arguments() if own else (None, None, 0, 0, None, None, 0, None, None)
         self._attend(
-            *(_at(queries_NHD), *queries_NHD.stride()[:2], *mine, *_store(prompts), _at(seen_N), _at(items), len(items)),
-            *(heads, kv_heads, width, scale, _at(read_NHD)),
+            *(_at(queries_NHD), *queries_NHD.stride()[:2], *mine, *prompts.arguments, _at(seen_N), _at(items), len(items)),
+            *(heads, prompts.kv_heads, width, scale, _at(read_NHD)),
         )
         return read_NHD
 
@@ -114,8 +113,20 @@ class Kernels:
         return tokens_N, logprobs_N
 
 
-Store = tuple[torch.Tensor, torch.Tensor]
-"""Keys and values [rows, K, positions, D] in the kernels' layout, 0 at first; positions a multiple of `BLOCK`."""
+class Store:
+    """Keys and values [rows, K, positions, D] in the kernels' layout; positions a multiple of `BLOCK`."""
+
+    def __init__(self, keys_RKTD: torch.Tensor, values_RKTD: torch.Tensor) -> None:
+        self.keys_RKTD, self.values_RKTD = keys_RKTD, values_RKTD
+        _, self.kv_heads, positions, self.width = keys_RKTD.shape
+        self.arguments = _at(keys_RKTD), _at(values_RKTD), positions
+        """Asked for at every layer of every step."""
+
+    @staticmethod
+    def of(rows: int, kv_heads: int, positions: int, width: int, dtype: torch.dtype) -> "Store":
+        """An empty one: of zeros, since what is masked must be a number still."""
+        return Store(*(torch.zeros(rows, kv_heads, positions, width, dtype=dtype) for _ in range(2)))
+
 
 BLOCK = 32
 
@@ -135,15 +146,11 @@ class Own:
 
     def arguments(self) -> tuple[Any, ...]:
         keys, values = _alike(self.keys_NKD, self.values_NKD)
-        return _at(keys), _at(values), *keys.stride()[:2], *_store(self.store), _at(self.slot_N), _at(self.drawn_N)
+        return _at(keys), _at(values), *keys.stride()[:2], *self.store.arguments, _at(self.slot_N), _at(self.drawn_N)
 
 
 def _at(tensor: torch.Tensor) -> int:
     return tensor.data_ptr()
-
-
-def _store(store: Store) -> tuple[int, int, int]:
-    return _at(store[0]), _at(store[1]), store[0].shape[2]
 
 
 def _alike(keys_NKD: torch.Tensor, values_NKD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from etude.engine import kernels
-from etude.engine.kernels import BLOCK, Own, kernels_for
+from etude.engine.kernels import BLOCK, Own, Store, kernels_for
 from etude.engine.sampling import GREEDY, Sampling, sample
 
 CPU = torch.device("cpu")
@@ -35,7 +35,7 @@ def plain(query_HD, keys_TKD, values_TKD, scale):
 def stored(kernel, keys_RTKD, values_RTKD, positions):
     """Rows of keys and values as the kernels keep them."""
     rows, length, kv_heads, width = keys_RTKD.shape
-    store = tuple(torch.zeros(rows, kv_heads, positions, width, dtype=keys_RTKD.dtype) for _ in range(2))
+    store = Store.of(rows, kv_heads, positions, width, keys_RTKD.dtype)
     row_N = torch.arange(rows).repeat_interleave(length)
     kernel.put(store, row_N, torch.arange(length).repeat(rows), keys_RTKD.flatten(0, 1), values_RTKD.flatten(0, 1))
     return store
@@ -67,12 +67,9 @@ def test_rows_attend_to_their_prompt_and_to_what_they_have_drawn(dtype, heads, k
             for shared, mine, new in zip(prompts, own, (keys, values), strict=True)
         ]
         close(found[row], plain(queries[row], *behind, scale))
-    again = stored(
-        kernel,
-        *(torch.cat([own_states[4:5, :drawn], new[:1, None]], dim=1) for own_states, new in zip(own, (keys, values), strict=True)),
-        64,
-    )
-    assert torch.equal(own_store[0][4, :, :BLOCK], again[0][0, :, :BLOCK]) or drawn >= BLOCK  # the new token's is kept where it belongs
+    mine = own_store.keys_RKTD[slot_B[0]].clone()  # the new token is kept behind what its row had drawn
+    kernel.put(own_store, slot_B[:1], drawn_B[:1], keys[:1], values[:1])
+    assert torch.equal(own_store.keys_RKTD[slot_B[0]], mine)
 
 
 @compiled
