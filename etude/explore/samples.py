@@ -1,10 +1,12 @@
 """The plainest exploration: independent samples, a group for each task."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.explore.attempts import Attempt, Group
+from etude.explore.reuse import Drafts, visits
 from etude.randomness import seed_for
 from etude.tasks.task import Task
 
@@ -18,10 +20,18 @@ def sample_groups(
     max_new_tokens: int,
     sampling: Sampling,
     names: Sequence[object],
+    drafts: Drafts | None = None,
 ) -> list[Group]:
-    """`num_samples` attempts at every task; keys are hashed from `names` (seed, step), the task, its place and the attempt."""
-    keys = [[seed_for(*names, place, task.key, attempt) for attempt in range(num_samples)] for place, task in enumerate(tasks)]
-    found = engine.generate(prompts, num_samples=num_samples, max_new_tokens=max_new_tokens, sampling=sampling, keys=keys)
+    """`num_samples` attempts at every task; keys are hashed from `names` (seed, step), the task, its place and the attempt.
+
+    With `drafts`, `names` are to be the same at every step, and the place is the task's visit in this step (`etude.explore.reuse`).
+    """
+    places = range(len(tasks)) if drafts is None else visits(task.key for task in tasks)
+    named = [(*names, place, task.key) for place, task in zip(places, tasks, strict=True)]
+    keys = [[seed_for(*parts, attempt) for attempt in range(num_samples)] for parts in named]
+    guesses = None if drafts is None else drafts.of(tasks, num_samples)
+    how: dict[str, Any] = {"num_samples": num_samples, "max_new_tokens": max_new_tokens, "sampling": sampling}
+    found = engine.generate(prompts, **how, keys=keys, drafts=guesses)
     return [
         Group(task, tuple(Attempt.of(prompt, completion) for completion in completions))
         for task, prompt, completions in zip(tasks, prompts, found, strict=True)

@@ -24,6 +24,7 @@ from etude.evaluation.report import write_report
 from etude.evaluation.retention import measure_retention
 from etude.explore.order import batch_at
 from etude.explore.prompts import render_prompts
+from etude.explore.reuse import Drafts
 from etude.explore.samples import sample_groups
 from etude.feedback.outcome import OutcomeFeedback
 from etude.feedback.random_score import RandomFeedback
@@ -116,6 +117,7 @@ class Practice:
     outcome: OutcomeFeedback
     watcher: Watcher
     interruption: Interruption = field(default_factory=Interruption)
+    _drafts: Drafts | None = None
 
     @property
     def ledger(self) -> Ledger:
@@ -147,6 +149,7 @@ class Practice:
         self.items = list(zip(self.materials.train, prompts, strict=True))
         self.demonstrations = render_demonstrations(self.tokenizer, self.materials.demonstrations, room_tokens(model, 0))
         self._say_what_is_long()
+        self._say_what_is_not_reused()
         known = [*self.materials.train, *self.materials.demonstrations]
         self.probe = probe_for(settings.retention, self.tokenizer, room_tokens(model, 0), self.data)
         self.suites = render_suites(self.materials.suites, self.tokenizer, self.room_tokens, known, self.outcome.judge)
@@ -165,6 +168,14 @@ class Practice:
             self.watcher.say(
                 f"{number} of {len(self.demonstrations)} demonstrations are longer than explore.max_new_tokens {room} (the longest has "
                 f"{longest} tokens): answers like them will be cut off"
+            )
+
+    def _say_what_is_not_reused(self) -> None:
+        explore, steps, n = self.settings.explore, self.settings.steps, len(self.items)
+        if explore.reuse and steps * explore.tasks_per_step <= n:
+            self.watcher.say(
+                f"explore.reuse has no effect: {steps} steps of {explore.tasks_per_step} tasks come to none of the {n} tasks twice; "
+                "set a smaller n, or more steps"
             )
 
     # ------------------------------------------------------------------ stages
@@ -301,7 +312,8 @@ class Practice:
             num_samples=explore.num_samples,
             max_new_tokens=explore.max_new_tokens,
             sampling=explore.sampling,
-            names=(self.settings.seed, step + 1),
+            names=(self.settings.seed, "visits" if explore.reuse else step + 1),
+            drafts=self.drafts_before(step + 1),
         )
         clock.append(time.perf_counter())
         verdicts = judge_groups(groups, judge)
@@ -310,6 +322,14 @@ class Practice:
         judged = Judged(groups, verdicts, _counted(self.outcome.counts, counts), seconds)
         self.ledger.write(step + 1, judged)
         return judged
+
+    def drafts_before(self, step: int) -> Drafts | None:
+        """Of the attempts of the steps before `step`, counted from 1; None without reuse. A resumed run reads them from its folder."""
+        if self.settings.explore.reuse and self._drafts is None:
+            self._drafts = Drafts()
+            for done in range(1, step):
+                self._drafts.keep_rows(self.folder.read_attempts(done))
+        return self._drafts
 
     def learn(self, step: int, judged: Judged, learner: Learner) -> None:
         """Learn from judged attempts, and keep what was seen."""
@@ -320,8 +340,14 @@ class Practice:
         metrics = learn_from(learner, judged.groups, judged.verdicts, self.settings.learn)
         self.engine.refresh(step)
         timings["learn_seconds"] = time.perf_counter() - start
-        self.folder.write_attempts(step, attempt_rows(step, judged.groups, judged.verdicts, self.settings.learn))
-        self._log("practice", step, metrics | observed(judged.groups, judged.verdicts) | dict(judged.counts), timings)
+        drafts = self.drafts_before(step)
+        rows = attempt_rows(step, judged.groups, judged.verdicts, self.settings.learn, with_tokens=drafts is not None)
+        self.folder.write_attempts(step, rows)
+        metrics |= observed(judged.groups, judged.verdicts) | dict(judged.counts)
+        if drafts:
+            metrics["reused"] = drafts.share(judged.groups)
+            drafts.keep(judged.groups)
+        self._log("practice", step, metrics, timings)
 
     # ------------------------------------------------------------------ parts
 

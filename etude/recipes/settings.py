@@ -71,6 +71,9 @@ class Exploration:
     """Attempts at each task: the group."""
     max_new_tokens: int = 64
     sampling: Sampling = field(default_factory=Sampling)
+    reuse: bool = False
+    """Whether a task's attempts of the last epoch are drafts of the next ones, which have the same random numbers: the present policy's own
+    attempts, sooner, but visits of a task are no longer independent (`etude/explore/reuse.py`)."""
 
     def __post_init__(self) -> None:
         at_least("explore.tasks_per_step", self.tasks_per_step, 1)

@@ -58,8 +58,10 @@ def observed(groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]]) -> 
     }
 
 
-def attempt_rows(step: int, groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]], learn: Learning) -> list[dict[str, Any]]:
-    """Every attempt with its verdict and credit, as it is kept in the run folder."""
+def attempt_rows(
+    step: int, groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]], learn: Learning, *, with_tokens: bool = False
+) -> list[dict[str, Any]]:
+    """Every attempt with its verdict and credit, as it is kept in the run folder; `with_tokens`, the ids of its own tokens too."""
     scores = [[verdict.score for verdict in row] for row in verdicts]
     credit = CREDIT[learn.credit](scores)
     return [
@@ -78,6 +80,7 @@ def attempt_rows(step: int, groups: Sequence[Group], verdicts: Sequence[Sequence
             "tokens": attempt.num_own_tokens,
             "mean_logprob": sum(attempt.logprobs) / attempt.num_own_tokens,
             "key": attempt.key,
+            **({"own_tokens": attempt.own_tokens} if with_tokens else {}),
         }
         for place, (group, row) in enumerate(zip(groups, verdicts, strict=True))
         for index, (attempt, verdict) in enumerate(zip(group.attempts, row, strict=True))
