@@ -1,7 +1,7 @@
 """Token by token: one batch of completions being decoded from a context, or from what their drafts gave."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -17,13 +17,27 @@ _COMPACT_BELOW = 0.75
 """Finished rows leave the batch when fewer than this share of the rows are still going (and whenever a row forks)."""
 
 
+Done = Callable[[int, Prefix], None]
+"""What is told of a completion that gets no more tokens: its place in the batch, and what it is."""
+
+
 class Decoding:
     """One batch being decoded: what each row has so far, and which rows are still going."""
 
     def __init__(
-        self, prefixes: Sequence[Prefix], n: int, until: Stop, sampling: Sampling, keys: Sequence[int], decode: Callable[..., str]
+        self,
+        prefixes: Sequence[Prefix],
+        n: int,
+        until: Stop,
+        sampling: Sampling,
+        keys: Sequence[int],
+        decode: Callable[..., str],
+        done: Done | None = None,
     ) -> None:
-        """Up to `n` more tokens for each prefix; `decode(tokens, shows_special)` gives their text."""
+        """Up to `n` more tokens for each prefix; `decode(tokens, shows_special)` gives their text. `done` is called once for each, as soon
+        as it gets no more.
+        """
+        self.done = done
         self.prefixes, self.n, self.until, self.sampling, self.decode = prefixes, n, until, sampling, decode
         self.keys_B = np.array(keys, dtype=np.uint64)
         self.tokens: list[list[int]] = [[] for _ in prefixes]
@@ -40,6 +54,7 @@ class Decoding:
     def go_on(self, reading: Reading, paths: Mapping[int, tuple[int, list[int]]]) -> None:
         """Decode from what was taken. `paths`: the tree of each completion, and the places of all its tokens but the last."""
         going_N = self._going()
+        self.hand_out(set(range(len(self.prefixes))) - set(going_N.tolist()))
         if len(going_N) == 0:
             return
         rows = [(paths[i][0], tuple(paths[i][1]), self.tokens[i][-1]) for i in going_N.tolist()]
@@ -59,6 +74,7 @@ class Decoding:
             _check_finite(logprobs)
             self._record(going_N.tolist(), drawn_N.tolist(), logprobs)
             is_going_N = np.isin(going_N, self._going())
+            self.hand_out(going_N[~is_going_N].tolist())
             if not is_going_N.any():
                 return
             going_N, row_N, drawn_N = going_N[is_going_N], row_N[is_going_N], drawn_N[is_going_N]
@@ -79,16 +95,23 @@ class Decoding:
     def _counts(self, going_N: np.ndarray) -> np.ndarray:
         return np.array([len(self.tokens[i]) for i in going_N.tolist()])
 
+    def hand_out(self, places: Iterable[int]) -> None:
+        """These get no more tokens."""
+        if self.done:
+            for place in places:
+                self.done(place, self._result(place))
+
     def results(self) -> list[Prefix]:
-        return [
-            Prefix(
-                tokens=(*prefix.tokens, *tokens),
-                policy_version=prefix.policy_version,
-                own_logprobs=(*prefix.own_logprobs, *logprobs),
-                finish=finish,
-            )
-            for prefix, tokens, logprobs, finish in zip(self.prefixes, self.tokens, self.logprobs, self.finish, strict=True)
-        ]
+        return [self._result(place) for place in range(len(self.prefixes))]
+
+    def _result(self, place: int) -> Prefix:
+        prefix = self.prefixes[place]
+        return Prefix(
+            tokens=(*prefix.tokens, *self.tokens[place]),
+            policy_version=prefix.policy_version,
+            own_logprobs=(*prefix.own_logprobs, *self.logprobs[place]),
+            finish=self.finish[place],
+        )
 
     def _record(self, rows: list[int], tokens: list[int], logprobs: list[float]) -> None:
         for row, token, logprob in zip(rows, tokens, logprobs, strict=True):

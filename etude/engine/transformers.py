@@ -10,7 +10,7 @@ A second engine offers the same `open`, `extend`, `redraw`, `release`, `generate
 """
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from etude.adapters import base_of, has_adapters
 from etude.engine.completion import Completion, Prefix, Stop
 from etude.engine.context import CopiedContext, Prompts
-from etude.engine.decoding import Decoding
+from etude.engine.decoding import Decoding, Done
 from etude.engine.drafts import Reading, Tree
 from etude.engine.forward import forward_of
 from etude.engine.sampling import Sampling
@@ -101,11 +101,13 @@ class TransformersEngine:
         ]
 
     @torch.inference_mode()
-    def extend(self, prefixes: Sequence[Prefix], n: int, *, until: Stop, sampling: Sampling, keys: Sequence[int]) -> list[Prefix]:
+    def extend(
+        self, prefixes: Sequence[Prefix], n: int, *, until: Stop, sampling: Sampling, keys: Sequence[int], done: Done | None = None
+    ) -> list[Prefix]:
         """Sample up to `n` more own tokens for each prefix (the same one may be named many times), one key each.
 
-        The random number of an own token is drawn from the prefix's key and the token's place among the own tokens. Raises
-        `ValueError` for a finished, released or stale prefix.
+        The random number of an own token is drawn from the prefix's key and the token's place among the own tokens. `done` is told of each
+        prefix that gets no more, while others still do. Raises `ValueError` for a finished, released or stale prefix.
         """
         for prefix in prefixes:
             self._check_alive(prefix)
@@ -115,9 +117,11 @@ class TransformersEngine:
         distinct, row_N = np.unique([prefix.cached.row for prefix in prefixes], return_inverse=True)
         rows = torch.from_numpy(distinct).to(self._device)
         source: _OpenBatch = prefixes[0].cached.batch
-        decoding = Decoding(prefixes, n, until, sampling, keys, self._decode)
+        decoding = Decoding(prefixes, n, until, sampling, keys, self._decode, done)
         if n > 0:
             decoding.run(source.context.begin(rows, n, samples=len(prefixes)), source.logits_BV[rows], row_N)
+        else:
+            decoding.hand_out(range(len(prefixes)))
         return self._extended(decoding)
 
     @torch.inference_mode()
@@ -130,6 +134,7 @@ class TransformersEngine:
         until: Stop,
         sampling: Sampling,
         keys: Sequence[int],
+        done: Done | None = None,
     ) -> list[Prefix]:
         """A completion of each prompt (the same one may be named many times), the same as by `open` and `extend` up to rounding, and the
         sooner the more of its draft the key's numbers draw again (`etude.engine.drafts`).
@@ -139,13 +144,13 @@ class TransformersEngine:
         distinct = list(dict.fromkeys(map(tuple, prompts)))
         if self._forward is None:
             opened = dict(zip(distinct, self.open(distinct), strict=True))
-            return self.extend([opened[tuple(prompt)] for prompt in prompts], n, until=until, sampling=sampling, keys=keys)
+            return self.extend([opened[tuple(prompt)] for prompt in prompts], n, until=until, sampling=sampling, keys=keys, done=done)
         members = [[i for i, other in enumerate(prompts) if tuple(other) == prompt] for prompt in distinct]
         cut = [[drafts[i][:n] for i in chosen] for chosen in members]
         trees = [Tree.of(prompt, own) for prompt, own in zip(distinct, cut, strict=True)]
         reading = Reading(self._forward, trees)
         prefixes = [Prefix(tuple(prompt), self.policy_version) for prompt in prompts]
-        decoding = Decoding(prefixes, n, until, sampling, keys, self._decode)
+        decoding = Decoding(prefixes, n, until, sampling, keys, self._decode, done)
         paths: dict[int, tuple[int, list[int]]] = {}
         for number, found in enumerate(reading.draw(cut, [[keys[i] for i in chosen] for chosen in members], sampling)):
             for i, path, drawn in zip(members[number], trees[number].paths, found, strict=True):
@@ -172,35 +177,42 @@ class TransformersEngine:
         keys: Sequence[Sequence[int]] | None = None,
         stop_strings: Sequence[str] = (),
         drafts: Sequence[Sequence[Sequence[int]]] | None = None,
+        done: Callable[[int, list[Completion]], None] | None = None,
         view: None = None,
     ) -> list[list[Completion]]:
         """`num_samples` completions of every prompt, token ids in and out.
 
         `keys` (one for each prompt and sample) fix the random numbers; without them they are hashed from `seed`, the prompt's place
         and the sample's number. `drafts` (one for each prompt and sample, maybe empty) are guesses at what these decide: they change how
-        long it takes, and nothing else. `view` is the place where cache policies attach; None is the full context.
+        long it takes, and nothing else. `done` is given the place and completions of each prompt that has them all, while those of others
+        are still decoded. `view` is the place where cache policies attach; None is the full context.
         """
         assert view is None, "views attach with the long-context policies"
         if keys is None:
             keys = [[seed_for(seed, i, j) for j in range(num_samples)] for i in range(len(prompts))]
         until = Stop(self.end_tokens, tuple(stop_strings))
-        found: list[list[Completion]] = [[] for _ in prompts]
+        found: list[dict[int, Completion]] = [{} for _ in prompts]
         for chunk in self._chunks(prompts, num_samples, max_new_tokens):
             wanted = [(i, sample, keys[i][sample]) for i in chunk for sample in range(len(keys[i]))]
             guesses = drafts if drafts and any(any(drafts[i]) for i in chunk) else None
             opened = {} if guesses else dict(zip(chunk, self.open([prompts[i] for i in chunk]), strict=True))
             rows = self._rows_at_once(len(prompts[chunk[0]]) + max_new_tokens)
             for part in (wanted[start : start + rows] for start in range(0, len(wanted), rows)):
-                how: dict[str, Any] = {"until": until, "sampling": sampling, "keys": [key for _, _, key in part]}
+
+                def keep(place: int, prefix: Prefix, part: list[tuple[int, int, int]] = part) -> None:
+                    i, sample, key = part[place]
+                    found[i][sample] = self._completion(prefix, key, stop_strings)
+                    if done and len(found[i]) == len(keys[i]):
+                        done(i, _in_order(found[i]))
+
+                how: dict[str, Any] = {"until": until, "sampling": sampling, "keys": [key for _, _, key in part], "done": keep}
                 if guesses:
                     chosen = [guesses[i][sample] for i, sample, _ in part]
-                    extended = self.redraw([prompts[i] for i, _, _ in part], chosen, max_new_tokens, **how)
+                    self.redraw([prompts[i] for i, _, _ in part], chosen, max_new_tokens, **how)
                 else:
-                    extended = self.extend([opened[i] for i, _, _ in part], max_new_tokens, **how)
-                for (i, _, key), prefix in zip(part, extended, strict=True):
-                    found[i].append(self._completion(prefix, key, stop_strings))
+                    self.extend([opened[i] for i, _, _ in part], max_new_tokens, **how)
             self.release(list(opened.values()))
-        return found
+        return [_in_order(completions) for completions in found]
 
     def _chunks(self, prompts: Sequence[Sequence[int]], num_samples: int, max_new_tokens: int) -> Iterator[list[int]]:
         """Places of prompts of like length, longest first, whose samples fit into `batch_tokens` positions together; of one prompt at
@@ -257,3 +269,7 @@ class TransformersEngine:
             raise ValueError("a released prefix can't be extended")
         if prefix.policy_version != self.policy_version:
             raise ValueError(f"the prefix belongs to policy version {prefix.policy_version}, the engine is at {self.policy_version}")
+
+
+def _in_order(completions: Mapping[int, Completion]) -> list[Completion]:
+    return [completions[sample] for sample in sorted(completions)]

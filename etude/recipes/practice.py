@@ -45,7 +45,7 @@ from etude.recipes.result import Page, result_of
 from etude.recipes.retention import logprobs_of, probe_for
 from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
 from etude.recipes.stage import Stage
-from etude.recipes.step import attempt_rows, judge_groups, learn_from, observed
+from etude.recipes.step import Begin, Meanwhile, attempt_rows, judge_groups, learn_from, observed
 from etude.runs import RunFolder, read_jsonl, read_progress
 from etude.tasks.task import Task
 from etude.watching import Quiet, Watcher
@@ -250,6 +250,7 @@ class Practice:
         if not self.settings.steps:
             return
         judge, learner = self._judge(), self.practice_learner()
+        begin = self.outcome.begin if self.settings.judge_meanwhile and self.settings.feedback == "outcome" else None
         stage = Stage(
             phase="practice",
             kind="step-",
@@ -257,7 +258,7 @@ class Practice:
             total=self.settings.steps,
             every=self.settings.checkpoint_every,
             saves_last=True,
-            prepare=lambda step: self.attempts_of(step, judge),
+            prepare=lambda step: self.attempts_of(step, judge, begin),
             update=lambda step, judged: self.learn(step, judged, learner),
         )
         self._train(stage, learner, self.ledger)
@@ -297,13 +298,16 @@ class Practice:
         """The tasks of practice step `step`, counted from 0, with their prompts as token ids."""
         return batch_at(step, self.items, self.settings.explore.tasks_per_step, self.settings.seed, "practice")
 
-    def attempts_of(self, step: int, judge: Judge) -> Judged:
-        """The judged attempts of step `step`, counted from 0: from the ledger where they were made before."""
+    def attempts_of(self, step: int, judge: Judge, begin: Begin | None = None) -> Judged:
+        """The judged attempts of step `step`, counted from 0: from the ledger where they were made before.
+
+        With `begin`, groups are judged by it while others are sampled; `feedback_seconds` are those that were waited for all the same.
+        """
         tasks, prompts = zip(*self.tasks_of(step), strict=True)
         kept = self.ledger.read(step + 1, tasks)
         if kept:
             return kept
-        explore = self.settings.explore
+        explore, meanwhile = self.settings.explore, Meanwhile(begin) if begin else None
         clock, counts = [time.perf_counter()], Counter(self.outcome.counts)
         groups = sample_groups(
             self.engine,
@@ -314,9 +318,10 @@ class Practice:
             sampling=explore.sampling,
             names=(self.settings.seed, "visits" if explore.reuse else step + 1),
             drafts=self.drafts_before(step + 1),
+            done=meanwhile,
         )
         clock.append(time.perf_counter())
-        verdicts = judge_groups(groups, judge)
+        verdicts = meanwhile.verdicts() if meanwhile else judge_groups(groups, judge)
         clock.append(time.perf_counter())
         seconds = {"explore_seconds": clock[1] - clock[0], "feedback_seconds": clock[2] - clock[1]}
         judged = Judged(groups, verdicts, _counted(self.outcome.counts, counts), seconds)

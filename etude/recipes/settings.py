@@ -204,6 +204,9 @@ class PracticeSettings:
     isolate_verifiers: bool = True
     """Whether verifiers are kept from files (but temporary ones), network and other processes, where the kernel can; false for one that
     needs them."""
+    judge_meanwhile: bool = True
+    """Whether verifiers judge a group while others are still sampled: the same verdicts, sooner. False: one after the other, for verifiers
+    that need the processor's cores for themselves to answer in time."""
     learn: Learning = field(default_factory=Learning)
     evaluation: Evaluation = field(default_factory=Evaluation)
     retention: Retention = field(default_factory=Retention)

@@ -1,6 +1,7 @@
 """The parts of one step of practice: judge the groups, learn from them, and what to keep of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 from etude.evaluation.measure import Judge
@@ -10,6 +11,25 @@ from etude.learn.credit import CREDIT, has_signal
 from etude.learn.learner import BatchSize, Learner
 from etude.learn.lessons import LESSONS
 from etude.recipes.settings import Learning
+from etude.tasks.task import Task
+
+Begin = Callable[[Sequence[tuple[str, Task]]], "Future[list[Verdict]]"]
+"""Has texts judged, without waiting."""
+
+
+class Meanwhile:
+    """Judges each group as soon as it is sampled, while others still are: the verdicts of `judge_groups`, sooner."""
+
+    def __init__(self, begin: Begin) -> None:
+        self.begin = begin
+        self.begun: dict[int, Future[list[Verdict]]] = {}
+
+    def __call__(self, place: int, group: Group) -> None:
+        self.begun[place] = self.begin([(attempt.text, group.task) for attempt in group.attempts])
+
+    def verdicts(self) -> list[list[Verdict]]:
+        """Of all groups in order, waited for; raises what judging raised."""
+        return [self.begun[place].result() for place in sorted(self.begun)]
 
 
 def judge_groups(groups: Sequence[Group], judge: Judge) -> list[list[Verdict]]:
