@@ -22,7 +22,7 @@ from bench.turns import spread
 from etude.configuration import find_configuration
 from etude.errors import UserError
 from etude.explore.attempts import Group
-from etude.explore.reuse import Drafts
+from etude.explore.reuse import Drafts, visits
 from etude.explore.samples import sample_groups
 from etude.feedback.outcome import OutcomeFeedback
 from etude.recipes.practice import Practice
@@ -96,7 +96,14 @@ def _sampled(run: Practice, step: int, drafts: Drafts) -> list[Group]:
     explore, (tasks, prompts) = run.settings.explore, zip(*run.tasks_of(step), strict=True)
     how: dict[str, Any] = {"max_new_tokens": explore.max_new_tokens, "sampling": explore.sampling}
     return sample_groups(
-        run.engine, tasks, prompts, num_samples=explore.num_samples, names=(run.settings.seed, "visits"), drafts=drafts, **how
+        run.engine,
+        tasks,
+        prompts,
+        num_samples=explore.num_samples,
+        names=(run.settings.seed, "visits"),
+        places=visits(task.key for task in tasks),
+        drafts=drafts,
+        **how,
     )
 
 

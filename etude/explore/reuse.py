@@ -49,11 +49,10 @@ class Drafts:
     def __init__(self) -> None:
         self._last: dict[tuple[str, int], list[Own]] = {}
 
-    def of(self, tasks: Sequence[Task], num_samples: int) -> list[list[Own]]:
-        """One for each task and attempt; empty where there is none."""
-        keys = [task.key for task in tasks]
-        found = [self._last.get(place, []) for place in zip(keys, visits(keys), strict=True)]
-        return [[*own[:num_samples], *[()] * (num_samples - len(own))] for own in found]
+    def of(self, tasks: Sequence[Task], visits: Sequence[int], attempts: range) -> list[list[Own]]:
+        """One for each task and attempt, by number; empty where there is none."""
+        found = [self._last.get((task.key, visit), []) for task, visit in zip(tasks, visits, strict=True)]
+        return [[own[number] if number < len(own) else () for number in attempts] for own in found]
 
     def keep(self, groups: Sequence[Group]) -> None:
         """These are a step's attempts, and the last ones now."""
@@ -70,7 +69,8 @@ class Drafts:
 
     def share(self, groups: Sequence[Group]) -> float:
         """Of the own tokens of a step's attempts, not kept yet, the share that their drafts had."""
-        drafts = self.of([group.task for group in groups], max(len(group.attempts) for group in groups))
+        tasks = [group.task for group in groups]
+        drafts = self.of(tasks, visits(task.key for task in tasks), range(max(len(group.attempts) for group in groups)))
         pairs = [
             (attempt.own_tokens, draft)
             for group, own in zip(groups, drafts, strict=True)

@@ -7,7 +7,7 @@ from etude.engine.completion import Completion
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.explore.attempts import Attempt, Group
-from etude.explore.reuse import Drafts, visits
+from etude.explore.reuse import Drafts
 from etude.randomness import seed_for
 from etude.tasks.task import Task
 
@@ -21,18 +21,21 @@ def sample_groups(
     max_new_tokens: int,
     sampling: Sampling,
     names: Sequence[object],
+    places: Sequence[int] | None = None,
+    first: int = 0,
     drafts: Drafts | None = None,
     done: Callable[[int, Group], None] | None = None,
 ) -> list[Group]:
-    """`num_samples` attempts at every task; keys are hashed from `names` (seed, step), the task, its place and the attempt.
+    """`num_samples` attempts at every task, numbered from `first`; keys are hashed from `names` (seed, step), the task, its place (in order
+    unless given) and the attempt's number.
 
     With `drafts`, `names` are to be the same at every step, and the place is the task's visit in this step (`etude.explore.reuse`).
-    `done` is given each group with its place as soon as it is complete, while others are still sampled.
+    `done` is given each group with its number as soon as it is complete, while others are still sampled.
     """
-    places = range(len(tasks)) if drafts is None else visits(task.key for task in tasks)
+    places, attempts = range(len(tasks)) if places is None else places, range(first, first + num_samples)
     named = [(*names, place, task.key) for place, task in zip(places, tasks, strict=True)]
-    keys = [[seed_for(*parts, attempt) for attempt in range(num_samples)] for parts in named]
-    guesses = None if drafts is None else drafts.of(tasks, num_samples)
+    keys = [[seed_for(*parts, attempt) for attempt in attempts] for parts in named]
+    guesses = None if drafts is None else drafts.of(tasks, places, attempts)
     how: dict[str, Any] = {"num_samples": num_samples, "max_new_tokens": max_new_tokens, "sampling": sampling}
     groups: dict[int, Group] = {}
 

@@ -22,10 +22,12 @@ from etude.errors import UserError
 from etude.evaluation.measure import Judge, Measurement, Suite, measure
 from etude.evaluation.report import write_report
 from etude.evaluation.retention import measure_retention
+from etude.explore.attempts import Group
 from etude.explore.order import batch_at
 from etude.explore.prompts import render_prompts
-from etude.explore.reuse import Drafts
+from etude.explore.reuse import Drafts, visits
 from etude.explore.samples import sample_groups
+from etude.explore.stopping import is_decided, portions
 from etude.feedback.outcome import OutcomeFeedback
 from etude.feedback.random_score import RandomFeedback
 from etude.interruption import Interrupted, Interruption
@@ -45,7 +47,7 @@ from etude.recipes.result import Page, result_of
 from etude.recipes.retention import logprobs_of, probe_for
 from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
 from etude.recipes.stage import Stage
-from etude.recipes.step import Begin, Meanwhile, attempt_rows, judge_groups, learn_from, observed
+from etude.recipes.step import Begin, Explored, Meanwhile, attempt_rows, judge_groups, learn_from, observed
 from etude.runs import RunFolder, read_jsonl, read_progress
 from etude.tasks.task import Task
 from etude.watching import Quiet, Watcher
@@ -303,30 +305,47 @@ class Practice:
 
         With `begin`, groups are judged by it while others are sampled; `feedback_seconds` are those that were waited for all the same.
         """
-        tasks, prompts = zip(*self.tasks_of(step), strict=True)
-        kept = self.ledger.read(step + 1, tasks)
+        items, explore = self.tasks_of(step), self.settings.explore
+        kept = self.ledger.read(step + 1, [task for task, _ in items])
         if kept:
             return kept
-        explore, meanwhile = self.settings.explore, Meanwhile(begin) if begin else None
-        clock, counts = [time.perf_counter()], Counter(self.outcome.counts)
-        groups = sample_groups(
+        counts, found, going = Counter(self.outcome.counts), Explored([task for task, _ in items]), list(range(len(items)))
+        for attempts in portions(explore.num_samples, explore.stop_when_decided):
+            clock, meanwhile = [time.perf_counter()], Meanwhile(begin) if begin else None
+            groups = self._sampled(step, {place: items[place] for place in going}, attempts, meanwhile)
+            clock.append(time.perf_counter())
+            verdicts = meanwhile.verdicts() if meanwhile else judge_groups(groups, judge)
+            clock.append(time.perf_counter())
+            found.add(going, groups, verdicts, {"explore_seconds": clock[1] - clock[0], "feedback_seconds": clock[2] - clock[1]})
+            going = [place for place in going if not is_decided(found.scores(place), explore.stop_when_decided)]
+            if not going:
+                break
+        judged = Judged(found.groups, found.verdicts, _counted(self.outcome.counts, counts), found.seconds)
+        self.ledger.write(step + 1, judged)
+        return judged
+
+    def _sampled(
+        self, step: int, items: Mapping[int, tuple[Task, tuple[int, ...]]], attempts: range, done: Meanwhile | None
+    ) -> list[Group]:
+        """Attempts of these numbers at some tasks of a step, by their places in it."""
+        explore = self.settings.explore
+        places: list[int] = list(items)
+        if explore.reuse:
+            of_all = visits(task.key for task, _ in self.tasks_of(step))
+            places = [of_all[place] for place in items]
+        return sample_groups(
             self.engine,
-            tasks,
-            prompts,
-            num_samples=explore.num_samples,
+            [task for task, _ in items.values()],
+            [prompt for _, prompt in items.values()],
+            num_samples=len(attempts),
             max_new_tokens=explore.max_new_tokens,
             sampling=explore.sampling,
             names=(self.settings.seed, "visits" if explore.reuse else step + 1),
+            places=places,
+            first=attempts.start,
             drafts=self.drafts_before(step + 1),
-            done=meanwhile,
+            done=done,
         )
-        clock.append(time.perf_counter())
-        verdicts = meanwhile.verdicts() if meanwhile else judge_groups(groups, judge)
-        clock.append(time.perf_counter())
-        seconds = {"explore_seconds": clock[1] - clock[0], "feedback_seconds": clock[2] - clock[1]}
-        judged = Judged(groups, verdicts, _counted(self.outcome.counts, counts), seconds)
-        self.ledger.write(step + 1, judged)
-        return judged
 
     def drafts_before(self, step: int) -> Drafts | None:
         """Of the attempts of the steps before `step`, counted from 1; None without reuse. A resumed run reads them from its folder."""
@@ -348,7 +367,8 @@ class Practice:
         drafts = self.drafts_before(step)
         rows = attempt_rows(step, judged.groups, judged.verdicts, self.settings.learn, with_tokens=drafts is not None)
         self.folder.write_attempts(step, rows)
-        metrics |= observed(judged.groups, judged.verdicts) | dict(judged.counts)
+        halves = portions(self.settings.explore.num_samples, self.settings.explore.stop_when_decided)
+        metrics |= observed(judged.groups, judged.verdicts, len(halves[0]) if len(halves) > 1 else None) | dict(judged.counts)
         if drafts:
             metrics["reused"] = drafts.share(judged.groups)
             drafts.keep(judged.groups)

@@ -39,10 +39,10 @@ def test_the_first_epoch_reuses_nothing_and_later_ones_a_part(reused):
 def test_a_killed_run_with_reuse_resumes_to_the_same_bytes(small, reused, tmp_path, monkeypatch):
     real = Practice.attempts_of
 
-    def killed(self, step, judge):
+    def killed(self, step, *rest):
         if step == 7:  # behind the checkpoint of step 6, the attempts of step 7 judged and kept
             raise Killed
-        return real(self, step, judge)
+        return real(self, step, *rest)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(Practice, "attempts_of", killed)
@@ -61,7 +61,7 @@ def test_a_killed_run_with_reuse_resumes_to_the_same_bytes(small, reused, tmp_pa
 
 
 def test_without_its_drafts_a_run_ends_the_same_up_to_rounding(small, reused, tmp_path, monkeypatch):
-    monkeypatch.setattr("etude.explore.reuse.Drafts.of", lambda drafts, tasks, n: [[()] * n for _ in tasks])
+    monkeypatch.setattr("etude.explore.reuse.Drafts.of", lambda drafts, tasks, visits, attempts: [[()] * len(attempts) for _ in tasks])
     small(tmp_path / "run", REUSE)
     for name, content in attempts_of(reused).items():
         rows, others = ([json.loads(line) for line in text.splitlines()] for text in (content, attempts_of(tmp_path / "run")[name]))
