@@ -10,7 +10,6 @@ lengths of prompt the smaller ratio is the figure. `--json FILE` also writes the
 """
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -21,9 +20,9 @@ from typing import Any
 
 import reasoning_gym
 import torch
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from bench import written
 from bench.limits import copy_bytes, decoding_limit, matmul_flops
 from bench.peer import Peer, Running
 from bench.turns import by_turns, peaks, ratios, seconds_of, spread
@@ -183,10 +182,7 @@ def table(found: Mapping[str, Any]) -> str:
 
 
 def write(found: Mapping[str, Any], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found, indent=1) + "\n")
-    path.with_suffix(".md").write_text(table(found))
-    draw(found, path.with_suffix(".svg"))
+    written.write(found, path, table(found), draw)
 
 
 def draw(found: Mapping[str, Any], path: Path) -> None:
@@ -209,8 +205,7 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(length=0)
     figure.legend(loc="outside upper left", ncols=len(names), frameon=False)
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "etude"}):
-        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    written.save_picture(figure, path)
 
 
 if __name__ == "__main__":

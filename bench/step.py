@@ -11,7 +11,6 @@ Ratios are a peer's seconds by etude's, paired within a round: median, lowest an
 """
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ import torch
 from bench.peer import Peer, Running
 from bench.rollout import OURS, Shape, prompts_of
 from bench.turns import by_turns, peaks, ratios, seconds_of, spread
+from bench.written import write
 from etude.errors import UserError
 from etude.models import convert, half_precision_pays, load_model
 from etude.randomness import seed_for
@@ -54,9 +54,7 @@ def main() -> None:
         sys.exit(f"bench.step: {error}")
     print(table(found))
     if chosen.json:
-        chosen.json.parent.mkdir(parents=True, exist_ok=True)
-        chosen.json.write_text(json.dumps(found, indent=1) + "\n")
-        chosen.json.with_suffix(".md").write_text(table(found))
+        write(found, chosen.json, table(found))
 
 
 def measured(model: str, shapes: Sequence[Shape], peers: Sequence[str], rounds: int, seed: int = 0) -> dict[str, Any]:

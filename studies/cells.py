@@ -1,4 +1,4 @@
-"""The table of a study: cells that are computed once, kept as files, and reduced to a result.
+"""The table of a study (or a benchmark): cells that are computed once, kept as files, and reduced to a result.
 
     studies/NAME/cells/ARM-SEED.json   what a cell found, with the settings and the commit that it was computed from
     studies/NAME/result.json           claim, commit, hardware, rows, verdict, because
@@ -90,10 +90,10 @@ def _read(path: Path, table: Table) -> Cell:
 
 
 def refuse_others(made: str, kept: Mapping[str, Any], settings: Mapping[str, Any], again: str) -> None:
-    """End where what is kept was made with other settings than the study has now."""
+    """End where what is kept was made with other settings than there are now."""
     names = differing(kept, settings)
     if names:
-        raise SystemExit(f"{made} with another {names[0]} than the study has now (and {len(names) - 1} more): {again}")
+        raise SystemExit(f"{made} with another {names[0]} than there is now (and {len(names) - 1} more): {again}")
 
 
 def write_result(chosen: Options, claim: str, cells: Sequence[Cell], rows: Sequence[Mapping[str, Any]], verdict: str, because: str) -> Path:

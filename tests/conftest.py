@@ -43,7 +43,7 @@ _SHAPE = {
 }
 _FAMILIES = {
     "llama": (LlamaForCausalLM, LlamaConfig, {}),
-    "qwen3": (Qwen3ForCausalLM, Qwen3Config, {"head_dim": 8, "tie_word_embeddings": True}),
+    "qwen3": (Qwen3ForCausalLM, Qwen3Config, {"head_dim": 16, "tie_word_embeddings": True}),  # wide enough for the engine's kernels
     "gpt2": (GPT2LMHeadModel, GPT2Config, {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}),  # learned positions
     "lfm2": (Lfm2ForCausalLM, Lfm2Config, {"layer_types": ["conv", "full_attention"], "conv_L_cache": 3}),
     "qwen3-moe": (

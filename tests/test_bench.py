@@ -1,15 +1,30 @@
 """Benchmarks run in a tiny form; what they measure here is nobody's claim."""
 
 import json
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
-from bench import reuse, rollout, step
+from bench import reuse, rollout, score_cells, step, time_to_score
+from bench.curves import half_gain, rising, seconds_to, times_as_long
 from bench.exactness import measured
 from bench.limits import decoding_limit
-from bench.peer import Peer
+from bench.peer import Peer, Running
+from bench.practising import Theirs, their_settings
+from etude.engine.completion import Completion
 from etude.errors import UserError
+from etude.explore.attempts import Attempt, Group
+from etude.feedback.outcome import OutcomeFeedback
+from etude.feedback.verdict import Verdict
+from etude.learn.example import demonstration
+from etude.learn.learner import Learner
+from etude.recipes.practice import Practice
+from etude.recipes.step import learn_from
+from etude.runs import RunFolder
+from etude.watching import Quiet
 
 
 def test_what_resuming_exactly_costs_is_counted_by_writer():
@@ -68,3 +83,142 @@ def test_a_peer_without_its_environment_is_one_sentence():
 def test_the_limit_grows_with_rows(llama):
     one, many = (decoding_limit(llama, rows, torch.float32, seconds=0.05) for rows in (1, 64))
     assert many > 2 * one > 0
+
+
+# ---------------------------------------------------------------------- time to a score
+
+
+def test_a_rising_curve_is_the_mean_where_scores_fall():
+    assert rising([0.1, 0.2, 0.4]) == [0.1, 0.2, 0.4]
+    assert rising([0.1, 0.5, 0.3, 0.6]) == pytest.approx([0.1, 0.4, 0.4, 0.6])
+    assert rising([0.3, 0.5, 0.1, 0.6]) == pytest.approx([0.3, 0.3, 0.3, 0.6])  # 0.5 and 0.1 make 0.3, which is not below the first
+    assert rising([0.6, 0.3, 0.0]) == pytest.approx([0.3, 0.3, 0.3])
+
+
+def test_seconds_to_a_score_are_read_off_straight_lines():
+    seconds, scores = [0.0, 10.0, 30.0], [0.1, 0.2, 0.4]
+    assert seconds_to(0.15, seconds, scores) == pytest.approx(5)
+    assert seconds_to(0.3, seconds, scores) == pytest.approx(20)
+    assert seconds_to(0.1, seconds, scores) == 0 and seconds_to(0.41, seconds, scores) is None
+    noisy = [0.1, 0.5, 0.3, 0.6]  # rises 0.1, 0.4, 0.4, 0.6
+    assert seconds_to(0.3, [0.0, 10.0, 20.0, 30.0], noisy) == pytest.approx(20 / 3)
+    assert seconds_to(0.5, [0.0, 10.0, 20.0, 30.0], noisy) == pytest.approx(25)
+
+
+def test_half_of_a_gain_counts_from_the_first_score():
+    assert half_gain([0.2, 0.9, 0.4]) == pytest.approx((0.2, 0.3))
+    assert times_as_long(80.0, 10.0) == 8 and times_as_long(80.0, None) == 0 and times_as_long(None, 10.0) is None
+
+
+def cell(who: str, seconds: list[float], score: list[float], seed: int = 0) -> dict:
+    curve = {"steps": [0, 6, 12], "seconds": seconds, "score": score, "greedy": score, "step_seconds": [seconds[-1] / 12] * 12}
+    return {"id": who, "seed": seed, "versions": {}, "commit": "c", **curve}
+
+
+def test_a_ratio_is_of_seconds_to_half_of_the_peers_gain():
+    ours = [cell("etude", [0, 10, 20], [0.2, 0.25, 0.45]), cell("etude", [0, 10, 20], [0.2, 0.4, 0.5], seed=1)]
+    theirs = [cell("trl-tuned", [0, 100, 200], [0.2, 0.3, 0.4]), cell("trl-tuned", [0, 100, 200], [0.2, 0.3, 0.4], seed=1)]
+    found = time_to_score.reduced(ours, {"trl-tuned": theirs})
+    first, second = found["compared"]["trl-tuned"]
+    assert (first["target"], first["their_seconds"], first["our_seconds"]) == pytest.approx((0.3, 100, 12.5))
+    assert (first["ratio"], second["ratio"]) == pytest.approx((8, 20)) and found["ratios"] == {"trl-tuned": pytest.approx(14)}
+    never = time_to_score.reduced([cell("etude", [0, 10, 20], [0.2, 0.25, 0.29])], {"trl-tuned": theirs[:1]})
+    assert never["ratios"] == {"trl-tuned": 0.0} and never["compared"]["trl-tuned"][0]["our_seconds"] is None
+    with pytest.raises(UserError, match="began with other scores"):
+        time_to_score.compared(cell("etude", [0, 10, 20], [0.1, 0.2, 0.3]), theirs[0])
+
+
+def test_without_a_gain_there_is_no_ratio_and_more_steps_are_asked_for():
+    ours, flat = cell("etude", [0, 10, 20], [0.2, 0.3, 0.5]), cell("trl-tuned", [0, 100, 200], [0.2, 0.3, 0.2])
+    good = cell("trl-float32", [0, 100, 200], [0.2, 0.3, 0.4])
+    found = time_to_score.reduced([ours], {"trl-tuned": [flat], "trl-float32": [good]})
+    assert found["ratios"] == {"trl-tuned": None, "trl-float32": pytest.approx(10)}
+    (remark,) = found["remarks"]
+    assert "trl-tuned gains nothing in 12 steps from seed 0" in remark and "--steps 24" in remark
+
+
+def test_time_to_score_runs_in_its_tiny_form_keeps_cells_and_refuses_others(tmp_path, monkeypatch, capsys):
+    command = ["bench.time_to_score", "--tiny", "--cells", str(tmp_path / "cells"), "--json", str(tmp_path / "found.json")]
+    monkeypatch.setattr(sys, "argv", [*command, "--precision", "float32"])
+    time_to_score.main()
+    assert "cell etude, seed 0" in capsys.readouterr().out
+    found = json.loads((tmp_path / "found.json").read_text())
+    (curve,) = found["curves"]
+    assert (found["ratios"], curve["id"], curve["steps"]) == ({}, "etude", [0, 1, 2])
+    assert curve["seconds"] == pytest.approx([0, curve["step_seconds"][0], sum(curve["step_seconds"])])
+    assert "| etude | 0 | 2 |" in (tmp_path / "found.md").read_text() and "seconds of practice" in (tmp_path / "found.svg").read_text()
+    time_to_score.main()
+    assert "cell" not in capsys.readouterr().out and json.loads((tmp_path / "found.json").read_text()) == found
+    plan = time_to_score.plan_of("tiny", steps=3, every=1, items=8, precision="float32")
+    with pytest.raises(SystemExit, match=r"with another .* than there is now"):
+        time_to_score.measured(plan, [0], [], tmp_path / "cells")
+
+
+TRL_HERE = {name: Peer("trl_practice.py") for name in score_cells.PEERS}
+"""In this environment, which has TRL for other tests."""
+
+
+def test_practice_is_timed_beside_trl(tmp_path, monkeypatch):
+    monkeypatch.setattr(score_cells, "PEERS", TRL_HERE)
+    plan = time_to_score.plan_of("tiny", steps=2, every=2, items=8, precision="float32")
+    found = time_to_score.measured(plan, [0], ["trl-tuned"], tmp_path)
+    ours, theirs = found["curves"]
+    assert ours["score"][0] == theirs["score"][0] and theirs["steps"] == [0, 2] and len(theirs["step_seconds"]) == 2
+    assert found["versions"]["trl-tuned"]["trl"].startswith("1.16")
+    assert (found["ratios"]["trl-tuned"] is None) == bool(found["remarks"])
+    assert "| trl-tuned | 0 |" in time_to_score.table(found)
+
+
+class Seen(Theirs):
+    """Keeps what was sampled and how it was scored."""
+
+    def scores(self, attempts: list[tuple[int, list[int]]]) -> list[float | None]:
+        self.attempts, self.given = attempts, super().scores(attempts)
+        return self.given
+
+
+def test_an_update_by_trl_is_one_by_etude(tmp_path):
+    plan = time_to_score.plan_of("tiny", steps=2, every=1, items=8, precision="float32")
+    settings = replace(plan.practice(0), n=40)
+    with OutcomeFeedback() as outcome:
+        run = Practice(settings, "tiny", RunFolder(tmp_path / "run"), None, outcome, Quiet())
+        run.prepare()
+        run.warm_start()
+        assert largest_difference(run, tmp_path) < 1e-3
+
+
+def largest_difference(run: Practice, scratch: Path) -> float:
+    """TRL's steps made again by etude on the same attempts: how far the weights are apart, as a share of the way that they went."""
+    learner, start = run.practice_learner(), weights_of(run)
+    with Running(TRL_HERE["trl-float32"], their_settings(run, run.folder.checkpoint("warm_start"), scratch, keeps_float32=True)) as running:
+        theirs, ours = Seen(run, running, scratch), start
+        right = [*run.tokenizer(run.tasks_of(0)[3][0].answer)["input_ids"], run.tokenizer.eos_token_id]
+        assert theirs.scores([(3, right), (3, right[1:])]) == [1.0, 0.0]
+        run.outcome.judge = lambda pairs: [Verdict(sum(map(ord, text)) % 7 / 6) for text, _ in pairs]
+        for number in range(1, run.settings.steps + 1):
+            theirs.step(number)
+            run.model.load_state_dict(ours)
+            learn_from(learner, *judged(run, theirs, learner), run.settings.learn)
+            ours = weights_of(run)
+        theirs.show()
+    apart = [(ours[name] - value).abs().mean() / (start[name] - value).abs().mean() for name, value in weights_of(run).items()]
+    print(f"largest difference of a weight's way: {max(apart):.2g} of it")
+    return float(max(apart))
+
+
+def judged(run: Practice, theirs: Seen, learner: Learner) -> tuple[list[Group], list[list[Verdict]]]:
+    """The groups that TRL sampled last, with log-probs of the model as it is now."""
+    items = [item for step in range(run.settings.steps) for item in run.tasks_of(step)]
+    shown = [demonstration(items[place][1], tokens) for place, tokens in theirs.attempts]
+    completions = [
+        Completion(example.completion, logprobs, "", "stop", 0, 0) for example, logprobs in zip(shown, learner.logprobs(shown), strict=True)
+    ]
+    attempts = [Attempt.of(example.prompt, completion) for example, completion in zip(shown, completions, strict=True)]
+    size = run.settings.explore.num_samples
+    starts = range(0, len(attempts), size)
+    groups = [Group(items[theirs.attempts[first][0]][0], tuple(attempts[first : first + size])) for first in starts]
+    return groups, [[Verdict(score) for score in theirs.given[first : first + size]] for first in starts]
+
+
+def weights_of(run: Practice) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in run.model.state_dict().items()}

@@ -36,7 +36,7 @@ def test_a_study_runs_in_its_tiny_form_and_skips_cells_that_are_there(name, tmp_
     assert cell["settings"]["steps"] == 20 and cell["commit"]
     cell_path.write_text(json.dumps({**cell, "settings": {**cell["settings"], "steps": 21}}))
     refused = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert refused.returncode != 0 and "another steps than the study has now" in refused.stderr and "Traceback" not in refused.stderr
+    assert refused.returncode != 0 and "another steps than there is now" in refused.stderr and "Traceback" not in refused.stderr
     cell_path.unlink()
     kept = tmp_path / "runs" / cell_path.stem / "configuration.yaml"
     kept.write_text(kept.read_text().replace("steps: 20", "steps: 21"))
@@ -154,7 +154,7 @@ def test_a_cell_that_is_older_than_a_setting_was_computed_with_its_default(tmp_p
     chosen = Options(tmp_path, None, 1.0, [], [10], is_tiny=False)
     assert [cell["seed"] for cell in compute([], table, chosen)] == [10]
     path.write_text(json.dumps({"id": "practice", "seed": 10, "settings": settings | {"retention": {"probe": False}}}))
-    with pytest.raises(SystemExit, match=r"another retention\.probe than the study has now"):
+    with pytest.raises(SystemExit, match=r"another retention\.probe than there is now"):
         compute([], table, chosen)
 
 

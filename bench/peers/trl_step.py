@@ -2,8 +2,6 @@
 micro-batches of 16 sequences. The trainer runs in a thread, and waits before every step until it is asked for it.
 """
 
-import queue
-import threading
 import time
 from importlib import metadata
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 import torch
 from scores import score
 from serving import Answer, serve
+from waiting import Waiting
 
 TUNED: dict[str, Any] = {"gradient_checkpointing": False, "bf16": False}
 
@@ -30,18 +29,17 @@ def start(settings: dict[str, Any]) -> tuple[Answer, dict[str, Any]]:
         options |= TUNED
         if settings["dtype"] != "float32":
             options["model_init_kwargs"] = {"dtype": settings["dtype"]}
-    asked: queue.Queue[dict[str, Any]] = queue.Queue()
-    done: queue.Queue[dict[str, Any]] = queue.Queue()
+    waiting = Waiting()
 
     class Turns(TrainerCallback):
         """One step for each request."""
 
         def on_step_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
-            asked.get()
+            waiting.wait()
             self.began = time.perf_counter()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
-            done.put({"seconds": time.perf_counter() - self.began, "tokens": sequences * shape["tokens"]})
+            waiting.say({"seconds": time.perf_counter() - self.began, "tokens": sequences * shape["tokens"]})
 
     def reward(completion_ids: list[list[int]], **others: Any) -> list[float | None]:
         assert all(len(tokens) == shape["tokens"] for tokens in completion_ids)
@@ -60,24 +58,9 @@ def start(settings: dict[str, Any]) -> tuple[Answer, dict[str, Any]]:
         callbacks=[Turns()],
     )  # fmt: skip
 
-    def train() -> None:
-        try:
-            trainer.train()
-        except BaseException as error:
-            done.put({"error": repr(error)})
-            raise
-
-    threading.Thread(target=train, daemon=True).start()
-
-    def answer(request: dict[str, Any]) -> dict[str, Any]:
-        asked.put(request)
-        found = done.get()
-        if "error" in found:
-            raise RuntimeError(found["error"])
-        return found
-
+    waiting.begin(trainer.train)
     versions = {name: metadata.version(name) for name in ("trl", "transformers", "torch")}
-    return answer, {"versions": versions, "options": {key: str(value) for key, value in options.items()}}
+    return waiting.answer, {"versions": versions, "options": {key: str(value) for key, value in options.items()}}
 
 
 if __name__ == "__main__":

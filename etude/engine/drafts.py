@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from etude.engine.context import Forward, SharedContext, _Layers
+from etude.engine.context import Forward
 from etude.engine.sampling import Sampling, sample
+from etude.engine.shared import SharedContext, _Layers
 from etude.randomness import uniforms
 
 _PASS_TOKENS = 768
@@ -118,7 +119,7 @@ class Reading:
         def attend(layer: int, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float) -> torch.Tensor:
             self._keep(layer, first, end, keys, values)
             parts = zip(*(states.split(lengths) for states in (queries, keys, values)), biases, strict=True)
-            return torch.cat([_over_tree(own[0], own[1], own[2], own[3], scale) for own in parts])
+            return torch.cat([_over_tree(own[0], own[1], own[2], own[3], scale) for own in parts]).contiguous()
 
         chosen: list[int] = []
         row_of: list[dict[int, int]] = []

@@ -1,15 +1,21 @@
 """Which forward pass a model is sampled with: the fastest of those that give its logits, found by trying."""
 
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
 
 from etude.engine.attention import is_available
+from etude.engine.blocks import BlockPrompts
 from etude.engine.cache import PreallocatedLayer, preallocated_cache
-from etude.engine.context import Context, CopiedContext, Forward, Prompts
+from etude.engine.context import Context, CopiedContext, Forward, Opened
 from etude.engine.fused import FusedForward
+from etude.engine.kernels import kernels_for
 from etude.engine.modules import ModulesForward
+from etude.engine.shared import Prompts
 
 log = logging.getLogger(__name__)
 
@@ -17,9 +23,21 @@ _SAME = {torch.float32: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.05}
 """Mean difference of logits, in their standard deviations, up to which they count as the same (found: 1e-5 in float32, 0.01 in half)."""
 
 
+@dataclass(frozen=True)
+class Shared:
+    """A way to sample in which a prompt is kept once for all of its rows."""
+
+    forward: Forward
+    prompts: type[BlockPrompts] | type[Prompts]
+
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[Opened, torch.Tensor]:
+        """The prompts, and the logits [P, V] of what follows them."""
+        return self.prompts.prefill(self.forward, prompts)
+
+
 @torch.inference_mode()
-def forward_of(model: Any, working: Any) -> Forward | None:
-    """The forward pass of `working`, a copy of `model` or itself; it is tried on `model`, whose precision is the better one.
+def forward_of(model: Any, working: Any) -> Shared | None:
+    """How `working`, a copy of `model` or itself, is sampled; it is tried on `model`, whose precision is the better one.
 
     None: only transformers' own cache will do, with a copy of the prompt for each sample; a warning says why, where others could have.
     On a GPU, and where some layers do not attend to all positions, that is the way.
@@ -31,27 +49,31 @@ def forward_of(model: Any, working: Any) -> Forward | None:
     if not sees_all or _turns_by_length(model.config):
         return None
     reasons = []
-    for candidate in (FusedForward, ModulesForward) if FusedForward.fits(model) else (ModulesForward,):
+    passes: tuple[Any, ...] = (FusedForward, ModulesForward) if FusedForward.fits(model) else (ModulesForward,)
+    for candidate, prompts in product(passes, (BlockPrompts, Prompts)):
+        if prompts is BlockPrompts and kernels_for(parameter.device, parameter.dtype) is None:
+            continue
         try:
-            distance = _distance(candidate(model), model)
+            distance = _distance(Shared(candidate(model), prompts), model)
         except Exception as error:  # whatever an architecture does that this one does not know
             reasons.append(f"{candidate.__name__}: {error}")
             continue
         if distance < _SAME[parameter.dtype]:
-            return candidate(working)
+            return Shared(candidate(working), prompts)
         reasons.append(f"{candidate.__name__}: other logits (by {distance:.2g} of their standard deviation)")
-    log.warning("%s decodes with a copy of the prompt for each sample: %s", type(model).__name__, "; ".join(reasons))
+    log.warning("%s decodes with a copy of the prompt for each sample: %s", type(model).__name__, "; ".join(dict.fromkeys(reasons)))
     return None
 
 
-def _distance(forward: Forward, model: Any) -> float:
+def _distance(way: Shared, model: Any) -> float:
     """Between its logits and the model's own, over some tokens, in standard deviations."""
     prompts = [[3, 2, 1], [1, 2, 3, 4, 5]]
     copied, expected = CopiedContext.prefill(model, prompts, pad=0)
-    shared, found = Prompts.prefill(forward, prompts)
+    shared, found = way.prefill(prompts)
     pairs = [(expected, found)]
-    for rows in ([0, 1], [0, 0, 0, 1]):  # with a copy of each prompt, and with shared ones
-        contexts: list[Context] = [opened.begin(torch.arange(2), 2, samples=len(rows)) for opened in (copied, shared)]
+    for rows in ([0, 1], [0, 0, 0, 1]):  # with few samples of each prompt, and with many
+        opened: list[Opened] = [copied, shared]
+        contexts: list[Context] = [each.begin(torch.arange(2), 2, samples=len(rows)) for each in opened]
         tokens = torch.tensor(rows) + 1
         for context in contexts:
             context.keep(torch.tensor(rows), 2)

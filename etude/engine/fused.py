@@ -10,13 +10,15 @@ For the architectures of `ARCHITECTURES`; the engine compares it with transforme
 Shapes: N tokens, H query heads, K key/value heads, D head width, E hidden width.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from etude.engine.attention import Attend
+from etude.engine.kernels import kernels_for
 from etude.engine.packed import PackedLinear
 
 ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
@@ -27,8 +29,9 @@ class FusedForward:
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        config = model.config
+        config, parameter = model.config, next(model.parameters())
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self._kernels = kernels_for(parameter.device, parameter.dtype)
         self.refresh()
 
     @staticmethod
@@ -39,58 +42,101 @@ class FusedForward:
 
     def refresh(self) -> None:
         """Join what lies in several layers of the model; to be called when its weights have changed."""
-        self._projections = [_Joined([a.q_proj, a.k_proj, a.v_proj]) for a in (layer.self_attn for layer in self.model.model.layers)]
+        self._layers = [_Layer.of(layer) for layer in self.model.model.layers]
 
     def logits(self, tokens_N: torch.Tensor, positions_N: torch.Tensor, attend: Attend, chosen_M: torch.Tensor) -> torch.Tensor:
         """Of what follows the chosen tokens, [M, V]."""
-        decoder = self.model.model
+        decoder, heads, both = self.model.model, self.heads, self.heads + self.kv_heads
         x_NE = decoder.embed_tokens(tokens_N)
-        cos, sin = (part.transpose(0, 1) for part in decoder.rotary_emb(x_NE, position_ids=positions_N[None]))  # [N, 1, D]
-        first, second = sin.chunk(2, dim=-1)
-        sin = torch.cat([-first, second], dim=-1)  # the sign that the rotated half would have
-        for number, (layer, project) in enumerate(zip(decoder.layers, self._projections, strict=True)):
-            attention, mlp = layer.self_attn, layer.mlp
-            states = project(_normed(x_NE, layer.input_layernorm)).view(len(x_NE), self.heads + 2 * self.kv_heads, -1)
-            rotated, values_NKD = self._rotated(attention, states, cos, sin), states[:, self.heads + self.kv_heads :]
-            read_NHD = attend(number, rotated[:, : self.heads], rotated[:, self.heads :], values_NKD, attention.scaling)
-            x_NE = _sum_with(attention.o_proj, read_NHD.reshape(len(x_NE), -1), x_NE)
-            x_NE = _sum_with(mlp.down_proj, _gated(mlp.gate_proj, mlp.up_proj, _normed(x_NE, layer.post_attention_layernorm)), x_NE)
-        return self.model.lm_head(_normed(x_NE[chosen_M], decoder.norm))
+        cos_ND, sin_ND = (part[0] for part in decoder.rotary_emb(x_NE, position_ids=positions_N[None]))
+        shape = (len(x_NE), both + self.kv_heads, cos_ND.shape[1])
+        for number, layer in enumerate(self._layers):
+            states = layer.project(self._normed(x_NE, layer.input_norm)).view(shape)
+            turned = self._rotated(layer, states, cos_ND, sin_ND)
+            read_NHD = attend(number, turned[:, :heads], turned[:, heads:both], states[:, both:], layer.scale)
+            x_NE = layer.output.plus(read_NHD.view(shape[0], -1), x_NE)
+            x_NE = layer.down.plus(layer.up.times(self._normed(x_NE, layer.post_norm), layer.gate), x_NE)
+        return self.model.lm_head(self._normed(x_NE[chosen_M], decoder.norm))
 
-    def _rotated(self, attention: Any, states: torch.Tensor, cos_N1D: torch.Tensor, sin_N1D: torch.Tensor) -> torch.Tensor:
+    def _normed(self, x: torch.Tensor, norm: Any) -> torch.Tensor:
+        if self._kernels:
+            return self._kernels.rms_norm(x, norm.weight, norm.variance_epsilon)
+        return F.rms_norm(x, (x.shape[-1],), norm.weight, norm.variance_epsilon)
+
+    def _rotated(self, layer: "_Layer", states_NSD: torch.Tensor, cos_ND: torch.Tensor, sin_ND: torch.Tensor) -> torch.Tensor:
         """Queries and keys [N, H + K, D] with their positions."""
-        states = states[:, : self.heads + self.kv_heads]
-        if hasattr(attention, "q_norm"):  # Qwen3
-            queries, keys = _normed(states[:, : self.heads], attention.q_norm), _normed(states[:, self.heads :], attention.k_norm)
-            states = torch.cat([queries, keys], dim=1)
-        return torch.addcmul(states * cos_N1D, states.roll(states.shape[-1] // 2, dims=-1), sin_N1D)
+        if self._kernels:
+            weights = (layer.query_norm.weight, layer.key_norm.weight) if layer.query_norm else None
+            epsilon = layer.query_norm.variance_epsilon if layer.query_norm else 0.0
+            self._kernels.rotate(states_NSD, self.heads, self.kv_heads, cos_ND, sin_ND, weights, epsilon)
+            return states_NSD
+        states_NSD = states_NSD[:, : self.heads + self.kv_heads]
+        if layer.query_norm:
+            queries, keys = states_NSD.split((self.heads, self.kv_heads), dim=1)
+            states_NSD = torch.cat([self._normed(queries, layer.query_norm), self._normed(keys, layer.key_norm)], dim=1)
+        first, second = sin_ND[:, None].chunk(2, dim=-1)
+        signed = torch.cat([-first, second], dim=-1)  # with the sign that the rotated half would have
+        return torch.addcmul(states_NSD * cos_ND[:, None], states_NSD.roll(states_NSD.shape[-1] // 2, dims=-1), signed)
 
 
-class _Joined:
-    """Linear layers of one input as one product."""
+@dataclass(slots=True)
+class _Layer:
+    """What a layer of the model consists of, at hand: to look it up there at every step takes longer than some of its operations."""
 
-    def __init__(self, layers: list[Any]) -> None:
+    input_norm: Any
+    project: "_Product"
+    """To queries, keys and values."""
+    query_norm: Any
+    """None where queries and keys are not normed."""
+    key_norm: Any
+    scale: float
+    output: "_Product"
+    post_norm: Any
+    gate: "_Product"
+    up: "_Product"
+    down: "_Product"
+
+    @staticmethod
+    def of(layer: Any) -> "_Layer":
+        attention, mlp = layer.self_attn, layer.mlp
+        return _Layer(
+            layer.input_layernorm,
+            _Product(attention.q_proj, attention.k_proj, attention.v_proj),
+            getattr(attention, "q_norm", None),  # Qwen3
+            getattr(attention, "k_norm", None),
+            attention.scaling,
+            _Product(attention.o_proj),
+            layer.post_attention_layernorm,
+            *(_Product(part) for part in (mlp.gate_proj, mlp.up_proj, mlp.down_proj)),
+        )
+
+
+class _Product:
+    """Linear layers of one input as one product, and what follows it."""
+
+    def __init__(self, *layers: Any) -> None:
         self._layers = layers
-        self._product: Callable[[torch.Tensor], torch.Tensor] | None = None
-        if all(isinstance(layer, PackedLinear) for layer in layers):
-            joined = PackedLinear(layers[0].in_features, sum(layer.out_features for layer in layers))
-            bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
-            joined.pack(torch.cat([layer.weight for layer in layers]), bias)
-            self._product = joined
+        self._packed = _packed(layers) if all(isinstance(layer, PackedLinear) for layer in layers) else None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        return self._product(x) if self._product else torch.cat([layer(x) for layer in self._layers], dim=-1)
+        if self._packed:
+            return self._packed.activated(x, "none")
+        return torch.cat([layer(x) for layer in self._layers], dim=-1) if len(self._layers) > 1 else self._layers[0](x)
+
+    def plus(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        return self._packed.then("add", x, residual) if self._packed else self(x) + residual
+
+    def times(self, x: torch.Tensor, gate: "_Product") -> torch.Tensor:
+        """Times SiLU of the gate's product."""
+        if self._packed and gate._packed:
+            return self._packed.then("mul", x, gate._packed.activated(x, "swish"))
+        return F.silu(gate(x)) * self(x)
 
 
-def _normed(x: torch.Tensor, norm: Any) -> torch.Tensor:
-    return F.rms_norm(x, (x.shape[-1],), norm.weight, norm.variance_epsilon)
-
-
-def _sum_with(layer: Any, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
-    return layer.then("add", x, residual) if isinstance(layer, PackedLinear) else layer(x) + residual
-
-
-def _gated(gate: Any, up: Any, x: torch.Tensor) -> torch.Tensor:
-    if isinstance(gate, PackedLinear):
-        return up.then("mul", x, gate.activated(x, "swish"))
-    return F.silu(gate(x)) * up(x)
+def _packed(layers: Sequence[PackedLinear]) -> PackedLinear:
+    if len(layers) == 1:
+        return layers[0]
+    joined = PackedLinear(layers[0].in_features, sum(layer.out_features for layer in layers))
+    bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers if layer.bias is not None])
+    joined.pack(torch.cat([layer.weight for layer in layers]), bias)
+    return joined

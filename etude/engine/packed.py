@@ -6,6 +6,7 @@ copy's weights change only when the policy does, so they are laid out then: the 
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,10 +14,12 @@ from torch import nn
 _ROWS = 64
 """Rows that the layout is chosen for; others are computed from it too."""
 
+_pointwise: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+
 
 def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether this build of torch packs weights of this precision there, and the processor has the instructions."""
-    has_it = hasattr(torch.ops.mkldnn, "_reorder_linear_weight") and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    has_it = hasattr(torch.ops.mkldnn, "_reorder_linear_weight") and _pointwise is not None
     if device.type != "cpu" or dtype != torch.bfloat16 or not torch.backends.mkldnn.is_available() or not has_it:
         return False
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
@@ -45,11 +48,11 @@ class PackedLinear(nn.Module):
 
     def activated(self, x: torch.Tensor, activation: str) -> torch.Tensor:
         """activation(x Wᵀ + b), by oneDNN's name for it (`swish`: SiLU), without a rounding in between."""
-        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, activation, [], "")
+        return _pointwise.default(x, self.packed, self.bias, activation, [], "")
 
     def then(self, operation: str, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         """(x Wᵀ + b) + other, or x other, by the operation's name (`add`, `mul`), without a rounding in between."""
-        return torch.ops.mkldnn._linear_pointwise.binary(x, other, self.packed, self.bias, operation)
+        return _pointwise.binary(x, other, self.packed, self.bias, operation)
 
 
 def pack_linears(model: nn.Module) -> dict[str, PackedLinear]:

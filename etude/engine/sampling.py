@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
+from etude.engine.kernels import kernels_for
 from etude.errors import UserError
 
 _BLOCK = 256
@@ -69,6 +70,9 @@ def sample(
     temperature = 1.0 if sampling.is_greedy else sampling.temperature
     if sampling.restricts:
         logits_BV, temperature = restrict(logits_BV.float() / temperature, sampling), 1.0
+    kernels = kernels_for(logits_BV.device, logits_BV.dtype)
+    if kernels:
+        return kernels.sample(logits_BV, temperature, None if sampling.is_greedy else uniform_N, row_N)
     weights_BV, top_B = _weights(logits_BV, temperature)
     tokens_N = logits_BV.argmax(-1)[row_N] if sampling.is_greedy else inverse_cdf(weights_BV, uniform_N, row_N)
     normaliser_B = top_B + weights_BV.sum(-1).log()

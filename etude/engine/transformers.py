@@ -20,7 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from etude.adapters import base_of, has_adapters
 from etude.engine.completion import Completion, Prefix, Stop
-from etude.engine.context import CopiedContext, Prompts
+from etude.engine.context import CopiedContext, Opened
 from etude.engine.decoding import Decoding, Done
 from etude.engine.drafts import Reading, Tree
 from etude.engine.forward import forward_of
@@ -34,7 +34,7 @@ from etude.randomness import seed_for
 class _OpenBatch:
     """Some prompts that were prefilled together, and the logits of what follows them."""
 
-    context: CopiedContext | Prompts
+    context: Opened
     logits_BV: torch.Tensor
 
 
@@ -78,15 +78,15 @@ class TransformersEngine:
         own_end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
         self.end_tokens = frozenset([*ends, *own_end])
         self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(self.end_tokens), 0)
-        self._forward = forward_of(base, self._model)
+        self._shared = forward_of(base, self._model)
 
     def refresh(self, policy_version: int) -> None:
         """Take over the master's weights after an update; prefixes of earlier versions die."""
         self.policy_version = policy_version
         if self._copy:
             self._copy.refresh()
-        if self._forward:
-            self._forward.refresh()
+        if self._shared:
+            self._shared.forward.refresh()
 
     # ------------------------------------------------------------------ the three verbs
 
@@ -95,7 +95,7 @@ class TransformersEngine:
         """Prefill the prompts as one batch; returns one prefix for each, in order."""
         if any(len(prompt) == 0 for prompt in prompts):
             raise ValueError("a prompt needs at least one token")
-        batch = _OpenBatch(*(Prompts.prefill(self._forward, prompts) if self._forward else self._prefill_copied(prompts)))
+        batch = _OpenBatch(*(self._shared.prefill(prompts) if self._shared else self._prefill_copied(prompts)))
         return [
             Prefix(tokens=tuple(prompt), policy_version=self.policy_version, cached=_Row(batch, row)) for row, prompt in enumerate(prompts)
         ]
@@ -142,13 +142,13 @@ class TransformersEngine:
         Where there is no forward pass whose attention can be left to others, drafts are of no use, and it is `open` and `extend`.
         """
         distinct = list(dict.fromkeys(map(tuple, prompts)))
-        if self._forward is None:
+        if self._shared is None:
             opened = dict(zip(distinct, self.open(distinct), strict=True))
             return self.extend([opened[tuple(prompt)] for prompt in prompts], n, until=until, sampling=sampling, keys=keys, done=done)
         members = [[i for i, other in enumerate(prompts) if tuple(other) == prompt] for prompt in distinct]
         cut = [[drafts[i][:n] for i in chosen] for chosen in members]
         trees = [Tree.of(prompt, own) for prompt, own in zip(distinct, cut, strict=True)]
-        reading = Reading(self._forward, trees)
+        reading = Reading(self._shared.forward, trees)
         prefixes = [Prefix(tuple(prompt), self.policy_version) for prompt in prompts]
         decoding = Decoding(prefixes, n, until, sampling, keys, self._decode, done)
         paths: dict[int, tuple[int, list[int]]] = {}
@@ -196,7 +196,7 @@ class TransformersEngine:
             wanted = [(i, sample, keys[i][sample]) for i in chunk for sample in range(len(keys[i]))]
             guesses = drafts if drafts and any(any(drafts[i]) for i in chunk) else None
             opened = {} if guesses else dict(zip(chunk, self.open([prompts[i] for i in chunk]), strict=True))
-            rows = self._rows_at_once(len(prompts[chunk[0]]) + max_new_tokens)
+            rows = self._samples_at_once(len(prompts[chunk[0]]), max_new_tokens, is_shared=self._shared is not None and not guesses)
             for part in (wanted[start : start + rows] for start in range(0, len(wanted), rows)):
 
                 def keep(place: int, prefix: Prefix, part: list[tuple[int, int, int]] = part) -> None:
@@ -220,12 +220,17 @@ class TransformersEngine:
         """
         order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
         while order:
-            count = max(1, self._rows_at_once(len(prompts[order[0]]) + max_new_tokens) // max(1, num_samples))
+            longest, own = len(prompts[order[0]]), max(1, num_samples) * max_new_tokens
+            each = longest + own if self._shared else longest * max(1, num_samples) + own
+            count = max(1, self.batch_tokens // each)
             yield order[:count]
             order = order[count:]
 
-    def _rows_at_once(self, row_tokens: int) -> int:
-        return max(1, self.batch_tokens // row_tokens)
+    def _samples_at_once(self, prompt_tokens: int, max_new_tokens: int, *, is_shared: bool) -> int:
+        """Of one prompt, which takes its positions once where it is shared (behind drafts it is not)."""
+        if is_shared:
+            return max(1, (self.batch_tokens - prompt_tokens) // max(1, max_new_tokens))
+        return max(1, self.batch_tokens // (prompt_tokens + max_new_tokens))
 
     def _completion(self, prefix: Prefix, key: int, stop_strings: Sequence[str]) -> Completion:
         text = self._decode(prefix.own_tokens)

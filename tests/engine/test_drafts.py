@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from etude.engine.blocks import BlockContext
 from etude.engine.completion import Stop
-from etude.engine.context import SharedContext
 from etude.engine.drafts import Tree
 from etude.engine.sampling import GREEDY, Sampling
+from etude.engine.shared import SharedContext
 from etude.engine.transformers import TransformersEngine
 
 PROMPTS = [[5, 9, 200, 31, 7, 7], [40], [5, 9, 200, 8]]
@@ -33,8 +34,15 @@ def nudged(model, by):
 @pytest.fixture
 def steps(monkeypatch):
     """The numbers of rows of every decoding step."""
-    rows, original = [], SharedContext.next_logits
-    monkeypatch.setattr(SharedContext, "next_logits", lambda context, tokens: rows.append(len(tokens)) or original(context, tokens))
+    rows = []
+    for kind in (SharedContext, BlockContext):
+        original = kind.next_logits
+
+        def counted(context, tokens, original=original):
+            rows.append(len(tokens))
+            return original(context, tokens)
+
+        monkeypatch.setattr(kind, "next_logits", counted)
     return rows
 
 
@@ -54,7 +62,7 @@ def test_with_drafts_of_another_policy_attempts_are_those_without(model_of, toke
 def test_an_unchanged_policy_takes_its_drafts_whole_and_decodes_nothing(llama, tokenizer, steps):
     engine = TransformersEngine(llama, tokenizer)
     drafts = tokens_of(engine.generate(PROMPTS, **OPTIONS))
-    assert any(1 in own for row in drafts for own in row) or steps  # some steps were made
+    assert steps
     steps.clear()
     assert tokens_of(engine.generate(PROMPTS, **OPTIONS, drafts=drafts)) == drafts
     assert steps == []

@@ -6,11 +6,14 @@ import pytest
 import torch
 from transformers import AttentionInterface
 
+from etude.engine import kernels
 from etude.engine.attention import is_available
-from etude.engine.context import CopiedContext, Prompts
+from etude.engine.blocks import BlockPrompts
+from etude.engine.context import CopiedContext
 from etude.engine.forward import forward_of
 from etude.engine.fused import FusedForward
 from etude.engine.modules import NAME, ModulesForward
+from etude.engine.shared import Prompts
 
 pytestmark = pytest.mark.skipif(not is_available(torch.device("cpu")), reason="this build of torch has no flash attention for CPUs")
 
@@ -29,14 +32,16 @@ EXPECTED = {
 def test_every_architecture_gets_the_fastest_pass_that_has_its_logits(model_of, family, caplog):
     model = model_of(family)
     with caplog.at_level(logging.WARNING):
-        assert type(forward_of(model, model)) is EXPECTED[family]
+        found = forward_of(model, model)
+    assert type(found.forward if found else None) is EXPECTED[family]
     assert not caplog.records  # windows and states are known to need transformers' cache: nothing to warn of
 
 
 @pytest.mark.parametrize("kind", [FusedForward, ModulesForward])
 @pytest.mark.parametrize("rows", [[0, 0, 1, 2, 2], [0, 1, 1, 1, 2, 2]])  # too few to share prompts, and enough
 @pytest.mark.parametrize("changes", [{}, {"attention_bias": True, "mlp_bias": True}, {"head_dim": 12}, {"rms_norm_eps": 0.1}])
-def test_shared_prompts_have_the_logits_of_copied_ones(model_of, kind, changes, rows):
+def test_shared_prompts_have_the_logits_of_copied_ones(model_of, monkeypatch, kind, changes, rows):
+    monkeypatch.setattr(kernels, "_library", lambda: None)
     model = model_of("llama", **changes)
     prompts = [[5, 6, 7], [9], [10, 11, 12, 13]]
     with torch.inference_mode():
@@ -57,6 +62,33 @@ def test_shared_prompts_have_the_logits_of_copied_ones(model_of, kind, changes, 
             step(torch.tensor(kept) + 30)
 
 
+@pytest.mark.skipif(not kernels.kernels_for(torch.device("cpu"), torch.float32), reason="there is no C++ compiler")
+@pytest.mark.parametrize("kind", [FusedForward, ModulesForward])
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+@pytest.mark.parametrize(
+    "changes", [{"head_dim": 16}, {"head_dim": 80, "attention_bias": True}, {"num_key_value_heads": 1, "head_dim": 64}]
+)
+def test_prompts_in_blocks_have_the_logits_of_copied_ones(model_of, kind, family, changes):
+    model = model_of(family, **changes)
+    prompts = [[5, 6, 7], [9], list(range(10, 70))]  # beyond a block
+    with torch.inference_mode():
+        copied, expected = CopiedContext.prefill(model, prompts, pad=0)
+        blocks, found = BlockPrompts.prefill(kind(model), prompts)
+        torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
+        contexts = [opened.begin(torch.arange(3), 50, samples=12) for opened in (copied, blocks)]
+
+        def step(tokens):
+            expected, found = (context.next_logits(tokens) for context in contexts)
+            torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
+
+        step(torch.tensor([20, 21, 22]))
+        for turn, kept in enumerate([[0, 0, 1, *[2] * 9], [0, 1, 2, 3, 5, 5, 6, 7, 11], [0, 4, 4, 8], [2, 3]]):  # forks, ends, and both
+            for context in contexts:
+                context.keep(torch.tensor(kept), 50)
+            for number in range(1 if turn % 2 else 18):  # beyond a block of own tokens
+                step(torch.arange(len(kept)) + number)
+
+
 @pytest.mark.parametrize("kind", ["dynamic", "longrope"])
 def test_rotations_that_change_with_the_longest_row_are_left_to_transformers(model_of, kind):
     factors = {"long_factor": [2.0] * 4, "short_factor": [1.0] * 4} if kind == "longrope" else {}
@@ -68,7 +100,7 @@ def test_rotations_that_change_with_the_longest_row_are_left_to_transformers(mod
 def test_a_pass_with_other_logits_is_not_taken(llama, caplog, monkeypatch):
     right = FusedForward.logits
     monkeypatch.setattr(FusedForward, "logits", lambda self, *given: right(self, *given).flip(-1))
-    assert type(forward_of(llama, llama)) is ModulesForward
+    assert type(forward_of(llama, llama).forward) is ModulesForward
     monkeypatch.setattr(ModulesForward, "logits", lambda self, *given: 1 / 0)
     with caplog.at_level(logging.WARNING):
         assert forward_of(llama, llama) is None

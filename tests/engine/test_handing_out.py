@@ -2,8 +2,9 @@
 
 import pytest
 
-from etude.engine.context import SharedContext
+from etude.engine.blocks import BlockContext
 from etude.engine.sampling import GREEDY, Sampling
+from etude.engine.shared import SharedContext
 from etude.engine.transformers import TransformersEngine
 
 PROMPTS = [[5, 9, 200, 31, 7, 7], [40], [5, 9, 200, 8], [77, 3]]
@@ -28,8 +29,10 @@ def test_a_prompt_that_is_done_is_handed_out_while_others_of_its_batch_are_decod
     ends = {place: row[0].tokens for place, row in enumerate(free)}
     early = next(token for token in ends[1][:4] if all(token not in own for place, own in ends.items() if place != 1))
     llama.generation_config.eos_token_id = [early]
-    events, original = [], SharedContext.next_logits
-    monkeypatch.setattr(SharedContext, "next_logits", lambda context, tokens: events.append("step") or original(context, tokens))
+    events = []
+    for kind in (SharedContext, BlockContext):
+        original = kind.next_logits
+        monkeypatch.setattr(kind, "next_logits", lambda context, tokens, real=original: events.append("step") or real(context, tokens))
     drafts = [[()] if place else [(9, 9)] for place in range(4)] if with_drafts else None
     engine = TransformersEngine(llama, tokenizer)
     engine.generate(PROMPTS, max_new_tokens=12, sampling=GREEDY, drafts=drafts, done=lambda place, own: events.append(place))

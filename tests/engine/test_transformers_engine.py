@@ -4,9 +4,11 @@ import torch
 from transformers import MambaConfig, MambaForCausalLM
 
 from etude.adapters import LoRA, add_lora
+from etude.engine.blocks import BlockContext
 from etude.engine.completion import Stop
-from etude.engine.context import CopiedContext, SharedContext
+from etude.engine.context import CopiedContext
 from etude.engine.sampling import GREEDY, Sampling, restrict
+from etude.engine.shared import SharedContext
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 
@@ -83,8 +85,8 @@ def test_an_attempt_does_not_depend_on_what_is_sampled_beside_it(model_of, token
 
 
 def watch(monkeypatch, method, note):
-    """Call `note` with a context's rows, and what the method is given, before either kind of context carries it out."""
-    for kind in (CopiedContext, SharedContext):
+    """Call `note` with a context's rows, and what the method is given, before any kind of context carries it out."""
+    for kind in (CopiedContext, SharedContext, BlockContext):
         original = getattr(kind, method)
 
         def watched(context, *given, original=original):
@@ -114,7 +116,7 @@ def test_batch_tokens_bounds_the_positions_decoded_together(llama, tokenizer, mo
     monkeypatch.setattr(engine, "open", lambda prompts: widths.append([len(p) for p in prompts]) or opened(prompts))
     engine.generate(PROMPTS, num_samples=2, max_new_tokens=12, sampling=SAMPLED)
     assert sorted(length for row in widths for length in row) == [1, 3, 9, 9, 14]
-    assert len(widths) > 1 and all(2 * len(row) * (max(row) + 12) <= 120 for row in widths)
+    assert len(widths) > 1 and all(len(row) * (max(row) + 2 * 12) <= 120 for row in widths)  # a prompt's positions are shared
 
 
 def test_the_seed_decides_the_samples(llama, tokenizer):
@@ -333,7 +335,7 @@ def test_batch_tokens_bound_the_samples_of_one_prompt_too(llama, tokenizer, monk
     assert widths == [7 * len(PROMPTS)]
     parts = sampled(TransformersEngine(llama, tokenizer, batch_tokens=60), num_samples=7)
     assert tokens_of(parts) == tokens_of(whole)
-    assert max(widths[1:]) * (1 + 12) <= 60 and widths[1] * (14 + 12) <= 60
+    assert 1 + max(widths[1:]) * 12 <= 60 and 14 + widths[1] * 12 <= 60
     alone = sampled(TransformersEngine(llama, tokenizer, batch_tokens=1), num_samples=2)  # a row longer than that stands alone
     assert tokens_of(alone) == [row[:2] for row in tokens_of(whole)] and widths[-1] == 1
 

@@ -1,0 +1,76 @@
+"""How `bench.time_to_score` is shown: the runs and their ratios as tables, the curves as a picture."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from bench.curves import rising
+from bench.rollout import OURS
+from bench.written import save_picture
+
+_COLOURS = {OURS: "#c2571a", "trl-tuned": "#1f2a44", "trl-float32": "#9aa3b5"}
+_STYLES = ("-", "--", ":", "-.")
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """A line a run, a line a comparison, and the figure, in Markdown."""
+    lines = _markdown(["practice", "seed", "steps", "seconds a step", "seconds", "score", "greedy"], map(_run, found["curves"]))
+    rows = [_comparison(peer, row) for peer, each in found["compared"].items() for row in each]
+    if rows:
+        head = ["against", "seed", "its gain", "score at half of it", f"{OURS}, seconds", "peer, seconds", f"peer / {OURS}"]
+        lines += ["", *_markdown(head, rows)]
+    ratios = [f"{peer} takes {ratio:.2f} times as long as {OURS}" for peer, ratio in found["ratios"].items() if ratio is not None]
+    figure = f"The figure, median of the seeds: {', '.join(ratios)}. " if ratios else ""
+    return "\n".join([*lines, "", figure + _conditions(found), *found["remarks"], ""])
+
+
+def _conditions(found: Mapping[str, Any]) -> str:
+    settings = found["settings"]
+    measured = f"accuracy of {settings['samples']} samples each on {settings['items']} items"
+    return f"The score: {measured}, from the warm start to the last step. {found['hardware']}, {settings['machine']['precision']}."
+
+
+def _run(curve: Mapping[str, Any]) -> list[str]:
+    each = curve["step_seconds"]
+    cells = [curve["id"], f"{curve['seed']}", f"{len(each)}", f"{median(each):.1f} [{min(each):.1f}, {max(each):.1f}]", f"{sum(each):,.0f}"]
+    return [*cells, *(f"{100 * curve[name][0]:.1f} to {100 * curve[name][-1]:.1f} %" for name in ("score", "greedy"))]
+
+
+def _comparison(peer: str, row: Mapping[str, Any]) -> list[str]:
+    cells = [peer, f"{row['seed']}", f"{100 * row['gain']:+.1f} points", f"{100 * row['target']:.1f} %"]
+    return [*cells, *(_number(row[name], ",.0f") for name in ("our_seconds", "their_seconds")), _number(row["ratio"], ".2f")]
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    return ["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *("| " + " | ".join(row) + " |" for row in rows)]
+
+
+def draw(found: Mapping[str, Any], path: Path) -> None:
+    """Scores over seconds: dots as measured, the rising curve through them, thin lines at the scores that are timed."""
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    styles = dict(zip(dict.fromkeys(curve["seed"] for curve in found["curves"]), cycle(_STYLES), strict=False))
+    for curve in found["curves"]:
+        colour, style = _COLOURS[curve["id"]], styles[curve["seed"]]
+        axes.plot(curve["seconds"], rising(curve["score"]), color=colour, linestyle=style, label=f"{curve['id']}, seed {curve['seed']}")
+        axes.scatter(curve["seconds"], curve["score"], color=colour, s=12)
+    for peer, rows in found["compared"].items():
+        for row in rows:
+            if row["gain"] > 0:
+                axes.axhline(row["target"], color=_COLOURS[peer], linestyle=styles[row["seed"]], linewidth=0.6)
+    axes.set_xscale("symlog", linthresh=min(curve["seconds"][1] for curve in found["curves"]))  # straight from 0 to the first measurement
+    axes.set_xlim(left=0)
+    axes.set_xlabel("seconds of practice (thin lines: half of a peer's gain)", fontsize=8)
+    axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
+    axes.grid(color="#e7e9ee", linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside upper left", ncols=2, frameon=False)
+    save_picture(figure, path)

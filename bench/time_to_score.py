@@ -1,0 +1,136 @@
+"""Seconds of practice to half of the gain that TRL makes: etude beside TRL's GRPO, tuned by hand, from one warm start.
+
+    make bench-peers                                    once: the peers' environments
+    python -m bench.time_to_score [--json FILE] [--seeds 0 1] [--steps 60] [--peers trl-tuned] [--cells DIR] [--tiny]
+
+The task is the quickstart's (sorting numbers), the warm start its own, made once a seed; `bench.practising` says which settings both have
+in common and what differs. `trl-tuned` has half-precision weights where those pay; `trl-float32` differs in that alone, since rounding
+weights to half precision loses most updates at such a learning rate.
+
+The score, chosen beforehand: accuracy of 4 samples each at temperature 1 on 256 items of a split of their own, in neither training nor
+the test suite. It is what practice maximises, and 1,024 answers make it smoother than 256 greedy ones, which stand beside it. It is
+measured every 6 steps, outside of the clock, by etude's engine with the same random numbers, whoever made the weights. The clock counts
+steps alone: sampling, judging, update, and the new weights' way to where samples come from.
+
+A peer's gain is its last score less its first, as measured. What noise does to a curve between is smoothed alike for all: the rising
+curve nearest to the scores (isotonic regression), straight between two measurements. A seed's ratio is the peer's seconds to half of its
+own gain by etude's to that same score, 0 where etude never gets there; the figure is the median of the seeds. Without a gain there is no
+ratio, and the command says so.
+
+A seed's warm start and each practice from it are cells, kept in DIR: a command that was killed goes on with the cells that are there,
+and refuses those of other settings or another machine. `--json FILE` also writes the table (`.md`) and the picture (`.svg`) beside it.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.curves import half_gain, seconds_to, times_as_long
+from bench.rollout import OURS
+from bench.score_cells import PEERS, SAMPLES, WARM_START, Plan
+from bench.score_page import draw, table
+from bench.turns import spread
+from bench.written import write
+from etude.errors import UserError
+from etude.recipes.machine import decide
+from etude.recipes.settings import Machine
+from etude.runs import environment
+from studies.cells import Cell, Options, compute
+
+CELLS = Path("runs/time_to_score")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.time_to_score", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--every", type=int, default=6, help="steps between two measurements")
+    parser.add_argument("--peers", nargs="*", choices=list(PEERS), default=["trl-tuned"])
+    parser.add_argument("--cells", type=Path, help=f"where finished runs are kept, default {CELLS}")
+    parser.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="auto", help="of matrix products; auto: the faster")
+    parser.add_argument("--tiny", action="store_true", help="etude alone, 2 steps of a random model: the same path in seconds")
+    parser.add_argument("--json", type=Path)
+    chosen = parser.parse_args()
+    try:
+        if chosen.tiny:
+            cells = chosen.cells or Path(tempfile.mkdtemp())
+            found = measured(plan_of("tiny", steps=2, every=1, items=8, precision=chosen.precision), chosen.seeds[:1], [], cells)
+        else:
+            plan = plan_of("quickstart", steps=chosen.steps, every=chosen.every, items=256, precision=chosen.precision)
+            found = measured(plan, chosen.seeds, chosen.peers, chosen.cells or CELLS)
+    except UserError as error:
+        sys.exit(f"bench.time_to_score: {error}")
+    print(table(found))
+    if chosen.json:
+        write(found, chosen.json, table(found), draw)
+    if found["remarks"]:
+        sys.exit("\n".join(f"bench.time_to_score: {remark}" for remark in found["remarks"]))
+
+
+def plan_of(recipe: str, *, steps: int, every: int, items: int, precision: str) -> Plan:
+    """A plan for this machine; `precision` auto is decided now, once for all of its cells."""
+    for name, value in (("--steps", steps), ("--every", every)):
+        if value < 1:
+            raise UserError(f"{name} must be at least 1, got {value}")
+    where = environment()
+    decided = decide(Machine(device="cpu", precision=precision))  # type: ignore[arg-type]
+    return Plan(recipe, steps, every, items, decided.precision, f"{where['processor']}, {where['threads']} threads")
+
+
+def measured(plan: Plan, seeds: Sequence[int], peers: Sequence[str], out: Path) -> dict[str, Any]:
+    """The curves of all seeds and peers, computed where they are not there yet, and what follows from them."""
+    todo = [(arm, seed) for seed in seeds for arm in (WARM_START, OURS, *peers)]
+    options = Options(out, None, hours=1e9, only=[], seeds=list(seeds), is_tiny=plan.recipe == "tiny")
+    computed = {(cell["id"], cell["seed"]): cell for cell in compute(todo, plan, options)}
+    theirs = {peer: [computed[peer, seed] for seed in seeds] for peer in peers}
+    return reduced([computed[OURS, seed] for seed in seeds], theirs) | {
+        "settings": plan.settings(OURS, seeds[0]) | {"recipe": plan.recipe, "seed": list(seeds), "samples": SAMPLES},
+        "hardware": plan.hardware,
+    }
+
+
+def reduced(ours: Sequence[Cell], theirs: Mapping[str, Sequence[Cell]]) -> dict[str, Any]:
+    """Ratios, what they come from seed by seed, why one is missing, and the curves."""
+    found = {peer: [compared(own, cell) for own, cell in zip(ours, cells, strict=True)] for peer, cells in theirs.items()}
+    cells = [*ours, *(cell for each in theirs.values() for cell in each)]
+    return {
+        "ratios": {peer: _median(rows) for peer, rows in found.items()},
+        "compared": found,
+        "remarks": [_no_gain(peer, row) for peer, rows in found.items() for row in rows if row["gain"] <= 0],
+        "curves": [{name: cell[name] for name in ("id", "seed", "steps", "seconds", "score", "greedy", "step_seconds")} for cell in cells],
+        "versions": {cell["id"]: cell["versions"] for cell in cells},
+        "commit": "; ".join(sorted({str(cell["commit"]) for cell in cells})),
+    }
+
+
+def compared(ours: Cell, theirs: Cell) -> dict[str, Any]:
+    """One seed: the peer's gain, the score at half of it, when each gets there, and how many times as long the peer takes."""
+    scores = theirs["score"]
+    if scores[0] != ours["score"][0]:
+        raise UserError(f"{OURS} and {theirs['id']} of seed {ours['seed']} began with other scores: remove this seed's cells")
+    gain, target = half_gain(scores)
+    row = {"seed": ours["seed"], "steps": theirs["steps"][-1], "start": scores[0], "end": scores[-1], "gain": gain, "target": target}
+    mine, other = (seconds_to(target, cell["seconds"], cell["score"]) if gain > 0 else None for cell in (ours, theirs))
+    return row | {"our_seconds": mine, "their_seconds": other, "ratio": times_as_long(other, mine)}
+
+
+def _median(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """Of the seeds' ratios, if each has one."""
+    each = [row["ratio"] for row in rows]
+    return None if None in each else spread(each)["median"]
+
+
+def _no_gain(peer: str, row: Mapping[str, Any]) -> str:
+    return (
+        f"{peer} gains nothing in {row['steps']} steps from seed {row['seed']} (score {row['start']:.3f}, then {row['end']:.3f}), so there "
+        f"is no half of its gain to time: take more steps, such as --steps {2 * row['steps']} with other --cells"
+    )
+
+
+if __name__ == "__main__":
+    main()

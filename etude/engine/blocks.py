@@ -1,0 +1,149 @@
+"""Prompts whose keys and values are kept once for all rows that continue them, by kernels (`etude.engine.kernels`).
+
+The layout is the kernels': blocks of positions, beginning at 0. Shapes: as in `etude.engine.attention`; I items: rows of one prompt that a
+thread computes together.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from etude.engine.attention import Attend
+from etude.engine.context import Forward, Part, compute_prompts
+from etude.engine.kernels import BLOCK, Kernels, Own, Store, kernels_for
+
+_ROWS = 8
+"""Rows of a prompt that a thread computes together, at most; while prompts are computed as many as make `_QUERIES`."""
+
+_QUERIES = 32
+
+
+class Blocks:
+    """Keys and values of every layer, for so many rows and positions."""
+
+    def __init__(self, kernels: Kernels, rows: int, positions: int) -> None:
+        self.kernels, self.rows, self.positions = kernels, rows, _whole(positions)
+        self._stores: list[Store] = []
+
+    def of(self, layer: int, like_NKD: torch.Tensor) -> Store:
+        """The store of a layer, whose first use is with keys like these."""
+        if layer == len(self._stores):
+            kv_heads, width = like_NKD.shape[1:]
+            if width % 16:
+                raise NotImplementedError(f"the kernels' attention needs heads of a multiple of 16, not of {width}")
+            shape = (self.rows, kv_heads, self.positions, width)
+            self._stores.append((like_NKD.new_zeros(shape), like_NKD.new_zeros(shape)))
+        return self._stores[layer]
+
+    def repeat(self, from_N: torch.Tensor, to_N: torch.Tensor, positions: int) -> None:
+        """Copy these rows' first positions to other rows."""
+        positions = _whole(positions)
+        for store in (store for pair in self._stores for store in pair):
+            store[to_N, :, :positions] = store[from_N, :, :positions]
+
+    def only(self, rows_B: torch.Tensor, positions: int) -> "Blocks":
+        """A copy of these rows' first positions."""
+        copy = Blocks(self.kernels, len(rows_B), positions)
+        copy._stores = [(keys[rows_B, :, : copy.positions], values[rows_B, :, : copy.positions]) for keys, values in self._stores]
+        return copy
+
+
+@dataclass
+class BlockPrompts:
+    """Keys and values of prompts."""
+
+    forward: Forward
+    blocks: Blocks
+    length_P: torch.Tensor
+
+    @staticmethod
+    def prefill(forward: Forward, prompts: Sequence[Sequence[int]]) -> tuple["BlockPrompts", torch.Tensor]:
+        """The prompts, and the logits [P, V] of what follows them. Raises `NotImplementedError` where the kernels can't be used."""
+        parameter = next(forward.model.parameters())
+        kernels = kernels_for(parameter.device, parameter.dtype)
+        if kernels is None:
+            raise NotImplementedError("there are no kernels")
+        length_P = torch.tensor([len(prompt) for prompt in prompts])
+        blocks = Blocks(kernels, len(prompts), int(length_P.max()))
+
+        def attend_of(part: Part) -> Attend:
+            seen_N = part.position_N + 1
+
+            def attend(layer: int, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float) -> torch.Tensor:
+                store = blocks.of(layer, keys)
+                kernels.put(store, part.prompt_N, part.position_N, keys, values)
+                items = _items(part.prompt_N, max(1, _QUERIES * keys.shape[1] // queries.shape[1]))
+                return kernels.attend(queries, prompts=store, seen_N=seen_N, items=items, scale=scale)
+
+            return attend
+
+        return BlockPrompts(forward, blocks, length_P), compute_prompts(forward, prompts, attend_of)
+
+    def begin(self, rows_B: torch.Tensor, room_tokens: int, *, samples: int) -> "BlockContext":
+        own = Blocks(self.blocks.kernels, max(samples, len(rows_B)), room_tokens)
+        return BlockContext(self, rows_B, own)
+
+    def only(self, prompts: torch.Tensor) -> "BlockPrompts":
+        """These prompts, by number."""
+        length_P = self.length_P[prompts]
+        return BlockPrompts(self.forward, self.blocks.only(prompts, int(length_P.max())), length_P)
+
+
+class BlockContext:
+    """Rows that continue prompts, with what each has drawn, which stays where it is while rows fork and end."""
+
+    def __init__(self, prompts: BlockPrompts, prompt_B: torch.Tensor, own: Blocks) -> None:
+        """`prompt_B`: the prompt that each row continues, ascending."""
+        self.prompts, self.prompt_B, self.own = prompts, prompt_B, own
+        self.drawn_B, self.slot_B = torch.zeros_like(prompt_B), torch.arange(len(prompt_B))
+        self._arrange()
+
+    def __len__(self) -> int:
+        return len(self.prompt_B)
+
+    def keep(self, rows_B: torch.Tensor, room_tokens: int) -> None:
+        """As many rows at most as there were completions to begin with, which also had room for all of their tokens."""
+        forks = torch.zeros_like(rows_B, dtype=torch.bool)
+        forks[1:] = rows_B[1:] == rows_B[:-1]
+        slot_B = self.slot_B[rows_B]
+        if forks.any():
+            is_free = torch.ones(self.own.rows, dtype=torch.bool).index_fill_(0, slot_B, False)
+            free = is_free.nonzero().flatten()[: int(forks.sum())]
+            self.own.repeat(slot_B[forks], free, int(self.drawn_B.max()))
+            slot_B[forks] = free
+        self.slot_B, self.prompt_B, self.drawn_B = slot_B, self.prompt_B[rows_B], self.drawn_B[rows_B]
+        used, numbers_B = self.prompt_B.unique(return_inverse=True)
+        if 2 * len(used) <= len(self.prompts.length_P):  # memory of those that nobody continues
+            self.prompts, self.prompt_B = self.prompts.only(used), numbers_B
+        self._arrange()
+
+    def _arrange(self) -> None:
+        """What follows from which rows there are."""
+        self._rows_B = torch.arange(len(self))
+        self._items = _items(self.prompt_B, _ROWS)
+        self._length_B = self.prompts.length_P[self.prompt_B]
+
+    def next_logits(self, tokens_B: torch.Tensor) -> torch.Tensor:
+        logits_BV = self.prompts.forward.logits(tokens_B, self._length_B + self.drawn_B, self._attend, self._rows_B)
+        self.drawn_B = self.drawn_B + 1
+        return logits_BV
+
+    def _attend(self, layer: int, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float) -> torch.Tensor:
+        own = Own(keys, values, self.own.of(layer, keys), self.slot_B, self.drawn_B)
+        prompts = self.prompts.blocks.of(layer, keys)
+        return self.own.kernels.attend(queries, prompts=prompts, seen_N=self._length_B, items=self._items, scale=scale, own=own)
+
+
+def _items(prompt_N: torch.Tensor, rows: int) -> torch.Tensor:
+    """[I, 3]: a prompt, and the first and the end of up to so many rows of it; `prompt_N` ascending."""
+    items, first = [], 0
+    for prompt, count in zip(*(found.tolist() for found in prompt_N.unique_consecutive(return_counts=True)), strict=True):
+        items += [(prompt, start, min(start + rows, first + count)) for start in range(first, first + count, rows)]
+        first += count
+    return torch.tensor(items)
+
+
+def _whole(positions: int) -> int:
+    """Positions of blocks that have room for so many."""
+    return -(-positions // BLOCK) * BLOCK

@@ -1,0 +1,167 @@
+"""The compiled kernels against torch's plain operations."""
+
+import logging
+
+import pytest
+import torch
+
+from etude.engine import kernels
+from etude.engine.kernels import BLOCK, Own, kernels_for
+from etude.engine.sampling import GREEDY, Sampling, sample
+
+CPU = torch.device("cpu")
+TOLERANCE = {torch.float32: {"atol": 2e-6, "rtol": 2e-5}, torch.bfloat16: {"atol": 0.02, "rtol": 0.02}}
+
+compiled = pytest.mark.skipif(not kernels_for(CPU, torch.float32), reason="there is no C++ compiler")
+each_precision = pytest.mark.parametrize("dtype", TOLERANCE)
+
+
+def random(*shape, seed=0, dtype=torch.float32):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def close(found, expected):
+    torch.testing.assert_close(found.float(), expected.float(), **TOLERANCE[found.dtype])
+
+
+def plain(query_HD, keys_TKD, values_TKD, scale):
+    """One query over its keys, in float64."""
+    share = len(query_HD) // keys_TKD.shape[1]
+    keys, values = (states.double().repeat_interleave(share, dim=1) for states in (keys_TKD, values_TKD))
+    weights = (scale * torch.einsum("hd,thd->ht", query_HD.double(), keys)).softmax(-1)
+    return torch.einsum("ht,thd->hd", weights, values)
+
+
+def stored(kernel, keys_RTKD, values_RTKD, positions):
+    """Rows of keys and values as the kernels keep them."""
+    rows, length, kv_heads, width = keys_RTKD.shape
+    store = tuple(torch.zeros(rows, kv_heads, positions, width, dtype=keys_RTKD.dtype) for _ in range(2))
+    row_N = torch.arange(rows).repeat_interleave(length)
+    kernel.put(store, row_N, torch.arange(length).repeat(rows), keys_RTKD.flatten(0, 1), values_RTKD.flatten(0, 1))
+    return store
+
+
+@compiled
+@each_precision
+@pytest.mark.parametrize(("heads", "kv_heads", "width"), [(9, 3, 64), (4, 4, 16), (6, 1, 80), (14, 2, 96), (40, 1, 128)])
+@pytest.mark.parametrize(("prompt_tokens", "drawn"), [(1, 0), (33, 31), (70, 40)])
+def test_rows_attend_to_their_prompt_and_to_what_they_have_drawn(dtype, heads, kv_heads, width, prompt_tokens, drawn):
+    kernel, scale = kernels_for(CPU, dtype), 1.7 * width**-0.5
+    prompt_B, slot_B = [0, 0, 0, 2, 2], torch.tensor([4, 0, 2, 6, 1])
+    prompts = [random(3, prompt_tokens, kv_heads, width, seed=seed, dtype=dtype) for seed in (1, 2)]
+    own = [random(7, 64, kv_heads, width, seed=seed, dtype=dtype) for seed in (3, 4)]
+    queries, keys, values = (random(5, n, width, seed=n, dtype=dtype) for n in (heads, kv_heads, kv_heads))
+    seen_B, drawn_B = torch.tensor([prompt_tokens] * 4 + [1]), torch.tensor([drawn, 0, drawn // 2, drawn, drawn])
+    own_store = stored(kernel, own[0][:, : drawn + 1], own[1][:, : drawn + 1], 2 * BLOCK)
+    found = kernel.attend(
+        queries,
+        prompts=stored(kernel, *prompts, 96),
+        seen_N=seen_B,
+        items=torch.tensor([[0, 0, 2], [0, 2, 3], [2, 3, 5]]),
+        scale=scale,
+        own=Own(keys, values, own_store, slot_B, drawn_B),
+    )
+    for row, (prompt, slot) in enumerate(zip(prompt_B, slot_B, strict=True)):
+        behind = [
+            torch.cat([shared[prompt, : seen_B[row]], mine[slot, : drawn_B[row]], new[row : row + 1]])
+            for shared, mine, new in zip(prompts, own, (keys, values), strict=True)
+        ]
+        close(found[row], plain(queries[row], *behind, scale))
+    again = stored(
+        kernel,
+        *(torch.cat([own_states[4:5, :drawn], new[:1, None]], dim=1) for own_states, new in zip(own, (keys, values), strict=True)),
+        64,
+    )
+    assert torch.equal(own_store[0][4, :, :BLOCK], again[0][0, :, :BLOCK]) or drawn >= BLOCK  # the new token's is kept where it belongs
+
+
+@compiled
+@each_precision
+def test_positions_that_a_row_does_not_see_change_nothing(dtype):
+    kernel = kernels_for(CPU, dtype)
+    keys, values, queries = (
+        random(1, 40, 2, 32, seed=1, dtype=dtype),
+        random(1, 40, 2, 32, seed=2, dtype=dtype),
+        random(40, 4, 32, dtype=dtype),
+    )
+    items, seen = torch.tensor([[0, start, start + 8] for start in range(0, 40, 8)]), torch.arange(1, 41)
+    found = kernel.attend(queries, prompts=stored(kernel, keys, values, 64), seen_N=seen, items=items, scale=0.2)
+    for position in range(40):  # causal attention, that is
+        close(found[position], plain(queries[position], keys[0, : position + 1], values[0, : position + 1], 0.2))
+    high = stored(
+        kernel, torch.cat([keys[:, :20], 1e4 * keys[:, 20:]], dim=1), torch.cat([values[:, :20], 1e30 * values[:, 20:]], dim=1), 64
+    )
+    assert torch.equal(kernel.attend(queries, prompts=high, seen_N=seen, items=items, scale=0.2)[:16], found[:16])
+
+
+@compiled
+def test_attention_over_what_is_no_number_is_no_number():
+    kernel = kernels_for(CPU, torch.float32)
+    keys = random(1, 5, 1, 16)
+    keys[0, 3] = torch.nan
+    found = kernel.attend(
+        random(2, 1, 16), prompts=stored(kernel, keys, keys, 32), seen_N=torch.tensor([5, 3]), items=torch.tensor([[0, 0, 2]]), scale=1.0
+    )
+    assert found[0].isnan().all() and found[1].isnan().any() == found[1].isnan().all()
+
+
+@compiled
+@each_precision
+@pytest.mark.parametrize("shape", [(1, 576), (70, 40), (3, 7)])
+def test_a_norm_equals_torchs(dtype, shape):
+    x, weight = random(*shape, dtype=dtype), random(shape[-1], seed=1, dtype=dtype)
+    close(kernels_for(CPU, dtype).rms_norm(x, weight, 0.01), torch.nn.functional.rms_norm(x.double(), shape[-1:], weight.double(), 0.01))
+
+
+@compiled
+@each_precision
+@pytest.mark.parametrize("width", [8, 64, 80])
+@pytest.mark.parametrize("is_normed", [False, True])
+def test_queries_and_keys_are_turned_by_their_positions_and_values_are_not(dtype, width, is_normed):
+    states, angles = random(6, 4 + 2 + 2, width, dtype=dtype), random(6, width // 2, seed=1).repeat(1, 2)
+    norms = (random(width, seed=2, dtype=dtype), random(width, seed=3, dtype=dtype)) if is_normed else None
+    found, cos, sin = states.clone(), angles.cos().to(dtype), angles.sin().to(dtype)
+    kernels_for(CPU, dtype).rotate(found, 4, 2, cos, sin, norms, 0.01)
+    turned = states.double()[:, :6]
+    if norms:
+        parts = turned.split((4, 2), dim=1)
+        turned = torch.cat(
+            [torch.nn.functional.rms_norm(part, (width,), norm.double(), 0.01) for part, norm in zip(parts, norms, strict=True)], 1
+        )
+    first, second = turned.chunk(2, dim=-1)
+    close(found[:, :6], turned * cos.double()[:, None] + torch.cat([-second, first], dim=-1) * sin.double()[:, None])
+    assert torch.equal(found[:, 6:], states[:, 6:])
+
+
+@compiled
+@each_precision
+@pytest.mark.parametrize("vocabulary", [5, 256, 1000])
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=0.6), Sampling(top_k=3), GREEDY])
+def test_draws_are_those_of_torchs_operations(dtype, vocabulary, sampling, monkeypatch):
+    logits, uniforms, rows = 3 * random(4, vocabulary, dtype=dtype), torch.rand(500, dtype=torch.float64), torch.randint(4, (500,))
+    tokens, logprobs = sample(logits, sampling, uniforms, rows)
+    monkeypatch.setattr(kernels, "_library", lambda: None)
+    expected, expected_logprobs = sample(logits, sampling, uniforms, rows)
+    assert (tokens != expected).float().mean() <= 0.002  # a rounding at a border
+    same = tokens == expected
+    torch.testing.assert_close(logprobs[same], expected_logprobs[same], atol=2e-6, rtol=1e-5)
+
+
+def test_without_a_compiler_there_are_no_kernels_and_one_sentence_says_why(monkeypatch, caplog):
+    for compiler, reason in (("", "CXX is set to nothing"), ("/no/such/compiler", "No such file"), ("false", "returned non-zero")):
+        monkeypatch.setenv("CXX", compiler)
+        kernels._library.cache_clear()
+        with caplog.at_level(logging.WARNING):
+            assert kernels_for(CPU, torch.float32) is None and kernels_for(CPU, torch.bfloat16) is None
+        (record,) = caplog.records
+        assert "decoding by torch's operations" in record.message and reason in record.message
+        caplog.clear()
+    kernels._library.cache_clear()
+
+
+@compiled
+def test_the_compiled_library_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("ETUDE_CACHE", str(tmp_path))
+    path = kernels._compiled()
+    before = path.stat().st_mtime_ns
+    assert kernels._compiled() == path and path.stat().st_mtime_ns == before and list(path.parent.iterdir()) == [path]
