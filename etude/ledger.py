@@ -11,6 +11,7 @@ import json
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,9 @@ class Ledger:
     def write(self, step: int, judged: Judged) -> None:
         """Keep a step, by one rename."""
         self.folder.mkdir(exist_ok=True)
-        lines = [json.dumps({"counts": dict(judged.counts), "seconds": dict(judged.seconds)})]
+        sizes = [len(group.attempts) for group in judged.groups]
+        head: dict[str, Any] = {"counts": dict(judged.counts), "seconds": dict(judged.seconds)}
+        lines = [json.dumps(head if len(set(sizes)) == 1 else head | {"sizes": sizes})]
         for group, verdicts in zip(judged.groups, judged.verdicts, strict=True):
             for attempt, verdict in zip(group.attempts, verdicts, strict=True):
                 lines.append(json.dumps({"task": group.task.key, "attempt": asdict(attempt), "verdict": verdict.to_json()}))
@@ -58,8 +61,10 @@ class Ledger:
             return None
         try:
             head, *rows = map(json.loads, gzip.decompress(path.read_bytes()).decode().splitlines())
-            size = len(rows) // len(tasks)
-            parts = [rows[start : start + size] for start in range(0, len(rows), size)]
+            sizes = head.get("sizes") or [len(rows) // len(tasks)] * len(tasks)
+            parts = [rows[end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True)]
+            if sum(sizes) != len(rows) or not all(parts):
+                raise ValueError(f"{len(rows)} attempts for {len(tasks)} tasks")
             groups = [Group(task, tuple(_attempt(row["attempt"]) for row in part)) for task, part in zip(tasks, parts, strict=True)]
             verdicts = [[_verdict(row["verdict"]) for row in part] for part in parts]
             counts, seconds = head["counts"], head["seconds"]

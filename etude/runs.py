@@ -27,6 +27,7 @@ import shutil
 import subprocess
 import sys
 import weakref
+import zlib
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -144,6 +145,14 @@ class RunFolder:
         path.parent.mkdir(exist_ok=True)
         text = "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows)
         write_atomically(path, gzip.compress(text.encode(), mtime=0))
+
+    def read_attempts(self, step: int) -> list[dict[str, Any]]:
+        """What `write_attempts` wrote of a step, [] where there is nothing."""
+        path = self.path / "attempts" / f"{step:05d}.jsonl.gz"
+        try:
+            return list(map(json.loads, gzip.decompress(path.read_bytes()).splitlines())) if path.exists() else []
+        except (OSError, EOFError, ValueError, zlib.error) as error:
+            raise UserError(f"{path} is damaged ({error}): remove it and resume, which goes on without these attempts") from error
 
     # ------------------------------------------------------------------ checkpoints
 

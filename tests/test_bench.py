@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import rollout, score_cells, step, time_to_score
+from bench import reuse, rollout, score_cells, step, time_to_score
 from bench.curves import half_gain, rising, seconds_to, times_as_long
 from bench.exactness import measured
 from bench.limits import decoding_limit
@@ -58,6 +58,13 @@ def test_steps_are_compared_by_turns_with_trl(monkeypatch):
     assert found["ratios"] == {"trl-tuned": row["ratio"]["trl-tuned"]["median"]}
     assert found["peers"]["trl-tuned"]["versions"]["trl"].startswith("1.16")
     assert "| 2 x 2 x 4 | 9 |" in step.table(found)
+
+
+def test_steps_with_and_without_drafts_make_the_same_attempts():
+    found = reuse.measured("tiny", 32, 2, ["--machine.precision", "float32", "--warm_start.steps", "20"])
+    assert [row["step"] for row in found["steps"]] == [3, 4]
+    assert all(row["same_attempts"] == 1 and 0 < row["reused"] < 1 for row in found["steps"])
+    assert found["ratio"]["low"] > 0 and "| 3 |" in reuse.table(found)
 
 
 def test_prompts_have_their_length_and_begin_apart(tokenizer):

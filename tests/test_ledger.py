@@ -37,6 +37,18 @@ def test_what_was_written_reads_back_the_same(ledger):
     assert ledger.read(13, TASKS) is None
 
 
+def test_groups_of_different_sizes_read_back_the_same(ledger):
+    whole = judged()
+    groups = [replace(whole.groups[0], attempts=whole.groups[0].attempts[:1]), whole.groups[1]]
+    uneven = replace(whole, groups=groups, verdicts=[whole.verdicts[0][:1], whole.verdicts[1]])
+    ledger.write(4, uneven)
+    assert ledger.read(4, TASKS) == replace(uneven, is_kept=True)
+    text = gzip.decompress((ledger.folder / "00004.jsonl.gz").read_bytes())
+    (ledger.folder / "00004.jsonl.gz").write_bytes(gzip.compress(text.rsplit(b"\n", 1)[0]))  # an attempt is gone
+    with pytest.raises(UserError, match=r"00004\.jsonl\.gz is damaged .*remove it and resume"):
+        ledger.read(4, TASKS)
+
+
 def test_steps_that_a_checkpoint_holds_are_forgotten(ledger):
     for step in (9, 100_000):
         ledger.write(step, judged())

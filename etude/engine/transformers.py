@@ -6,29 +6,28 @@ which forks where they part; finished rows leave. Random numbers are keyed per a
 not depend on what is sampled beside it; in float32 exactly up to rounding of the matrix products, in bfloat16 another batch shape can flip
 a token.
 
-A second engine offers the same `open`, `extend`, `release`, `generate` and `refresh`.
+A second engine offers the same `open`, `extend`, `redraw`, `release`, `generate` and `refresh`.
 """
 
 import inspect
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from etude.adapters import base_of, has_adapters
-from etude.engine.completion import Completion, Finish, Prefix, Stop
-from etude.engine.context import Context, CopiedContext, Opened
+from etude.engine.completion import Completion, Prefix, Stop
+from etude.engine.context import CopiedContext, Opened
+from etude.engine.decoding import Decoding, Done
+from etude.engine.drafts import Reading, Tree
 from etude.engine.forward import forward_of
-from etude.engine.sampling import Sampling, sample
+from etude.engine.sampling import Sampling
 from etude.engine.working_copy import WorkingCopy
 from etude.errors import UserError
-from etude.randomness import seed_for, uniforms
-
-_COMPACT_BELOW = 0.75
-"""Finished rows leave the batch when fewer than this share of the rows are still going (and whenever a row forks)."""
+from etude.randomness import seed_for
 
 
 @dataclass
@@ -102,11 +101,13 @@ class TransformersEngine:
         ]
 
     @torch.inference_mode()
-    def extend(self, prefixes: Sequence[Prefix], n: int, *, until: Stop, sampling: Sampling, keys: Sequence[int]) -> list[Prefix]:
+    def extend(
+        self, prefixes: Sequence[Prefix], n: int, *, until: Stop, sampling: Sampling, keys: Sequence[int], done: Done | None = None
+    ) -> list[Prefix]:
         """Sample up to `n` more own tokens for each prefix (the same one may be named many times), one key each.
 
-        The random number of an own token is drawn from the prefix's key and the token's place among the own tokens. Raises
-        `ValueError` for a finished, released or stale prefix.
+        The random number of an own token is drawn from the prefix's key and the token's place among the own tokens. `done` is told of each
+        prefix that gets no more, while others still do. Raises `ValueError` for a finished, released or stale prefix.
         """
         for prefix in prefixes:
             self._check_alive(prefix)
@@ -116,9 +117,47 @@ class TransformersEngine:
         distinct, row_N = np.unique([prefix.cached.row for prefix in prefixes], return_inverse=True)
         rows = torch.from_numpy(distinct).to(self._device)
         source: _OpenBatch = prefixes[0].cached.batch
-        decoding = _Decoding(self, prefixes, until, sampling, np.array(keys, dtype=np.uint64))
-        decoding.run(source.context.begin(rows, n, samples=len(prefixes)), source.logits_BV[rows], row_N, n)
-        return decoding.results()
+        decoding = Decoding(prefixes, n, until, sampling, keys, self._decode, done)
+        if n > 0:
+            decoding.run(source.context.begin(rows, n, samples=len(prefixes)), source.logits_BV[rows], row_N)
+        else:
+            decoding.hand_out(range(len(prefixes)))
+        return self._extended(decoding)
+
+    @torch.inference_mode()
+    def redraw(
+        self,
+        prompts: Sequence[Sequence[int]],
+        drafts: Sequence[Sequence[int]],
+        n: int,
+        *,
+        until: Stop,
+        sampling: Sampling,
+        keys: Sequence[int],
+        done: Done | None = None,
+    ) -> list[Prefix]:
+        """A completion of each prompt (the same one may be named many times), the same as by `open` and `extend` up to rounding, and the
+        sooner the more of its draft the key's numbers draw again (`etude.engine.drafts`).
+
+        Where there is no forward pass whose attention can be left to others, drafts are of no use, and it is `open` and `extend`.
+        """
+        distinct = list(dict.fromkeys(map(tuple, prompts)))
+        if self._shared is None:
+            opened = dict(zip(distinct, self.open(distinct), strict=True))
+            return self.extend([opened[tuple(prompt)] for prompt in prompts], n, until=until, sampling=sampling, keys=keys, done=done)
+        members = [[i for i, other in enumerate(prompts) if tuple(other) == prompt] for prompt in distinct]
+        cut = [[drafts[i][:n] for i in chosen] for chosen in members]
+        trees = [Tree.of(prompt, own) for prompt, own in zip(distinct, cut, strict=True)]
+        reading = Reading(self._shared.forward, trees)
+        prefixes = [Prefix(tuple(prompt), self.policy_version) for prompt in prompts]
+        decoding = Decoding(prefixes, n, until, sampling, keys, self._decode, done)
+        paths: dict[int, tuple[int, list[int]]] = {}
+        for number, found in enumerate(reading.draw(cut, [[keys[i] for i in chosen] for chosen in members], sampling)):
+            for i, path, drawn in zip(members[number], trees[number].paths, found, strict=True):
+                decoding.take(i, *drawn)
+                paths[i] = number, path[: len(prompts[i]) + len(decoding.tokens[i]) - 1]
+        decoding.go_on(reading, paths)
+        return self._extended(decoding)
 
     def release(self, prefixes: Sequence[Prefix]) -> None:
         """Give the prefixes' memory back; the last prefix of a batch frees it."""
@@ -137,29 +176,43 @@ class TransformersEngine:
         seed: int = 0,
         keys: Sequence[Sequence[int]] | None = None,
         stop_strings: Sequence[str] = (),
+        drafts: Sequence[Sequence[Sequence[int]]] | None = None,
+        done: Callable[[int, list[Completion]], None] | None = None,
         view: None = None,
     ) -> list[list[Completion]]:
         """`num_samples` completions of every prompt, token ids in and out.
 
         `keys` (one for each prompt and sample) fix the random numbers; without them they are hashed from `seed`, the prompt's place
-        and the sample's number. `view` is the place where cache policies attach; None is the full context.
+        and the sample's number. `drafts` (one for each prompt and sample, maybe empty) are guesses at what these decide: they change how
+        long it takes, and nothing else. `done` is given the place and completions of each prompt that has them all, while those of others
+        are still decoded. `view` is the place where cache policies attach; None is the full context.
         """
         assert view is None, "views attach with the long-context policies"
         if keys is None:
             keys = [[seed_for(seed, i, j) for j in range(num_samples)] for i in range(len(prompts))]
         until = Stop(self.end_tokens, tuple(stop_strings))
-        found: list[list[Completion]] = [[] for _ in prompts]
+        found: list[dict[int, Completion]] = [{} for _ in prompts]
         for chunk in self._chunks(prompts, num_samples, max_new_tokens):
-            opened = self.open([prompts[i] for i in chunk])
-            wanted = [(i, prefix, key) for i, prefix in zip(chunk, opened, strict=True) for key in keys[i]]
-            rows = self._samples_at_once(len(prompts[chunk[0]]), max_new_tokens)
+            wanted = [(i, sample, keys[i][sample]) for i in chunk for sample in range(len(keys[i]))]
+            guesses = drafts if drafts and any(any(drafts[i]) for i in chunk) else None
+            opened = {} if guesses else dict(zip(chunk, self.open([prompts[i] for i in chunk]), strict=True))
+            rows = self._samples_at_once(len(prompts[chunk[0]]), max_new_tokens, is_shared=self._shared is not None and not guesses)
             for part in (wanted[start : start + rows] for start in range(0, len(wanted), rows)):
-                prefixes, part_keys = [prefix for _, prefix, _ in part], [key for _, _, key in part]
-                extended = self.extend(prefixes, max_new_tokens, until=until, sampling=sampling, keys=part_keys)
-                for (i, _, key), prefix in zip(part, extended, strict=True):
-                    found[i].append(self._completion(prefix, key, stop_strings))
-            self.release(opened)
-        return found
+
+                def keep(place: int, prefix: Prefix, part: list[tuple[int, int, int]] = part) -> None:
+                    i, sample, key = part[place]
+                    found[i][sample] = self._completion(prefix, key, stop_strings)
+                    if done and len(found[i]) == len(keys[i]):
+                        done(i, _in_order(found[i]))
+
+                how: dict[str, Any] = {"until": until, "sampling": sampling, "keys": [key for _, _, key in part], "done": keep}
+                if guesses:
+                    chosen = [guesses[i][sample] for i, sample, _ in part]
+                    self.redraw([prompts[i] for i, _, _ in part], chosen, max_new_tokens, **how)
+                else:
+                    self.extend([opened[i] for i, _, _ in part], max_new_tokens, **how)
+            self.release(list(opened.values()))
+        return [_in_order(completions) for completions in found]
 
     def _chunks(self, prompts: Sequence[Sequence[int]], num_samples: int, max_new_tokens: int) -> Iterator[list[int]]:
         """Places of prompts of like length, longest first, whose samples fit into `batch_tokens` positions together; of one prompt at
@@ -173,10 +226,10 @@ class TransformersEngine:
             yield order[:count]
             order = order[count:]
 
-    def _samples_at_once(self, prompt_tokens: int, max_new_tokens: int) -> int:
-        """Of one prompt, which takes its positions once where it is shared."""
-        if self._shared:
-            return max(1, (self.batch_tokens - prompt_tokens) // max_new_tokens)
+    def _samples_at_once(self, prompt_tokens: int, max_new_tokens: int, *, is_shared: bool) -> int:
+        """Of one prompt, which takes its positions once where it is shared (behind drafts it is not)."""
+        if is_shared:
+            return max(1, (self.batch_tokens - prompt_tokens) // max(1, max_new_tokens))
         return max(1, self.batch_tokens // (prompt_tokens + max_new_tokens))
 
     def _completion(self, prefix: Prefix, key: int, stop_strings: Sequence[str]) -> Completion:
@@ -195,6 +248,13 @@ class TransformersEngine:
         text = self.tokenizer.decode(list(tokens), skip_special_tokens=not shows_special)
         assert isinstance(text, str)
         return text
+
+    def _extended(self, decoding: Decoding) -> list[Prefix]:
+        """What was decoded, to be extended where it is not over: its keys and values are not kept."""
+        results = decoding.results()
+        for prefix in results:
+            prefix.cached = None if prefix.finish else _Row(None, 0)
+        return results
 
     def _prefill_copied(self, prompts: Sequence[Sequence[int]]) -> tuple[CopiedContext, torch.Tensor]:
         return CopiedContext.prefill(self._model, prompts, self._pad)
@@ -216,70 +276,5 @@ class TransformersEngine:
             raise ValueError(f"the prefix belongs to policy version {prefix.policy_version}, the engine is at {self.policy_version}")
 
 
-class _Decoding:
-    """One batch being decoded: what each row has so far, and which rows are still going."""
-
-    def __init__(self, engine: TransformersEngine, prefixes: Sequence[Prefix], until: Stop, sampling: Sampling, keys_B: np.ndarray) -> None:
-        self.engine, self.prefixes, self.until, self.sampling, self.keys_B = engine, prefixes, until, sampling, keys_B
-        self.tokens: list[list[int]] = [[] for _ in prefixes]
-        self.logprobs: list[list[float]] = [[] for _ in prefixes]
-        self.finish: list[Finish | None] = [None] * len(prefixes)
-        self.own_before_B = np.array([len(prefix.own_logprobs) for prefix in prefixes])
-
-    def run(self, context: Context, logits_BV: torch.Tensor, row_N: np.ndarray, n: int) -> None:
-        """`row_N`: the row of the batch that each of the N completions continues; completions with the same tokens so far share one."""
-        going_N = np.arange(len(self.prefixes))  # which completions are still going
-        for step in range(n):
-            device = logits_BV.device
-            uniform_N = torch.from_numpy(uniforms(self.keys_B[going_N], self.own_before_B[going_N] + step)).to(device)
-            tokens_N, logprobs_N = sample(logits_BV, self.sampling, uniform_N, torch.from_numpy(row_N).to(device))
-            drawn_N, logprobs = tokens_N.cpu().numpy(), logprobs_N.tolist()
-            if not math.isfinite(sum(logprobs)):
-                raise UserError(
-                    "the model's next-token logits are not finite: its weights are damaged, or training drove them too far; "
-                    "lower the learning rate, or use an earlier checkpoint"
-                )
-            self._record(going_N, drawn_N.tolist(), logprobs)
-            is_going_N = np.array([self.finish[completion] is None for completion in going_N])
-            if step == n - 1 or not is_going_N.any():
-                return
-            going_N, row_N, drawn_N = going_N[is_going_N], row_N[is_going_N], drawn_N[is_going_N]
-            branches, branch_N = np.unique(np.stack([row_N, drawn_N], axis=1), axis=0, return_inverse=True)
-            parents, next_tokens = branches[:, 0], branches[:, 1]
-            if len(np.unique(parents)) < len(parents) or len(parents) < _COMPACT_BELOW * len(context):
-                context.keep(torch.from_numpy(parents).to(device), n - step)
-                row_N = branch_N.reshape(-1)
-            else:  # every row goes on as at most one; those that are over take any token along
-                next_tokens = np.zeros(len(context), dtype=drawn_N.dtype)
-                next_tokens[row_N] = drawn_N
-            logits_BV = context.next_logits(torch.from_numpy(next_tokens).to(device))
-
-    def results(self) -> list[Prefix]:
-        return [
-            Prefix(
-                tokens=(*prefix.tokens, *tokens),
-                policy_version=prefix.policy_version,
-                own_logprobs=(*prefix.own_logprobs, *logprobs),
-                finish=finish,
-                cached=None if finish else _Row(None, 0),
-            )
-            for prefix, tokens, logprobs, finish in zip(self.prefixes, self.tokens, self.logprobs, self.finish, strict=True)
-        ]
-
-    def _record(self, rows: np.ndarray, tokens: list[int], logprobs: list[float]) -> None:
-        for row, token, logprob in zip(rows.tolist(), tokens, logprobs, strict=True):
-            if self.finish[row] is not None:
-                continue
-            self.tokens[row].append(token)
-            self.logprobs[row].append(logprob)
-            if token in self.until.tokens or self._ends_with_string(row):
-                self.finish[row] = "stop"
-
-    def _ends_with_string(self, row: int) -> bool:
-        if not self.until.strings:
-            return False
-        longest = max(len(string.encode()) for string in self.until.strings)  # a token may be a single byte
-        before = self.prefixes[row].own_tokens  # a stop string may have begun there
-        own_tokens = [*before[max(0, len(before) - longest + 1) :], *self.tokens[row]]
-        tails = [self.engine._decode(own_tokens[-(longest + 4) :], shows_special=shows) for shows in (False, True)]
-        return any(string in tail for string in self.until.strings for tail in tails)
+def _in_order(completions: Mapping[int, Completion]) -> list[Completion]:
+    return [completions[sample] for sample in sorted(completions)]

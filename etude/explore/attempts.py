@@ -61,6 +61,10 @@ class Attempt:
         return self.tokens[: self.sources.index(Source.OWN)]
 
     @property
+    def own_tokens(self) -> tuple[int, ...]:
+        return tuple(token for token, source in zip(self.tokens, self.sources, strict=True) if source == Source.OWN)
+
+    @property
     def num_own_tokens(self) -> int:
         return len(self.logprobs)
 

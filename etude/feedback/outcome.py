@@ -15,6 +15,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any
@@ -25,8 +26,16 @@ from etude.feedback.verdict import Verdict
 from etude.tasks.task import Task
 
 
+class Stopped(Exception):
+    """What was begun is no longer wanted."""
+
+
 class OutcomeFeedback:
-    """A child process that scores texts; a context manager. One thread at a time, and the thread that first judges must outlive it."""
+    """A child process that scores texts; a context manager.
+
+    `judge` waits for the verdicts, `begin` has them judged on a thread of its own, one batch after another; whoever began some waits for
+    all of them before he judges himself. The thread that first judges must outlive the feedback.
+    """
 
     def __init__(self, timeout_seconds: float = 5.0, *, memory_bytes: int = 4 * 2**30, is_isolated: bool = True) -> None:
         """`timeout_seconds` is the time of one item, loading its verifier aside; `memory_bytes` bounds the child's memory, unless 0.
@@ -41,12 +50,31 @@ class OutcomeFeedback:
         self.counts: Counter[str] = Counter(judged=0, timed_out=0, crashed=0)
         """Items judged, and those among them that timed out or crashed."""
         self._child: VerifierProcess | None = None
+        self._thread: ThreadPoolExecutor | None = None
+        """Lives as long as the feedback: a child dies with the thread that started it."""
+        self._is_stopped = False
 
     def __enter__(self) -> "OutcomeFeedback":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.stop()
         self.close()
+
+    def begin(self, pairs: Sequence[tuple[str, Task]]) -> "Future[list[Verdict]]":
+        """As `judge`, without waiting: the verdicts, or what was raised, are the future's result."""
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="verifiers")
+        return self._thread.submit(self.judge, pairs)
+
+    def stop(self) -> None:
+        """End what was begun at once, whatever its verifiers do."""
+        if self._thread is not None:
+            self._is_stopped = True
+            if child := self._child:
+                child.end()
+            self._thread.shutdown(cancel_futures=True)
+            self._thread, self._is_stopped = None, False
 
     def close(self) -> None:
         """Kill the child; a later `judge` starts another."""
@@ -75,6 +103,8 @@ class OutcomeFeedback:
     def _judge_until_trouble(self, requests: Sequence[bytes], verdicts: list[Verdict]) -> None:
         """Append verdicts until all are there, or until one item took the child with it."""
         child = self._running_child()
+        if self._is_stopped:  # asked after the child is known: `stop` ends one that it sees, and one that it does not see gets here
+            raise Stopped
         child.send(requests[len(verdicts) :])
         deadline = time.monotonic() + self.timeout_seconds
         while len(verdicts) < len(requests):

@@ -98,6 +98,10 @@ class VerifierProcess:
             return {}
         return reply if isinstance(reply, dict) else {}
 
+    def end(self) -> None:
+        """Ask it to end, from any thread; whoever waits for a reply is told that it is gone."""
+        self._process.terminate()
+
     def kill(self) -> None:
         """End the worker with everything that it started, and wait until it is gone: the guard sees to it."""
         self._process.terminate()

@@ -90,7 +90,8 @@ def _story(settings: PracticeSettings) -> str:
     shown = f"{warm.steps} updates on demonstrations, then " if warm.steps else ""
     how = f"{learn.credit} credit, {learn.loss} loss" if learn.method == "credit" else "imitation of its own right attempts"
     scores = "" if settings.feedback == "outcome" else f", {settings.feedback} scores (a control)"
-    return f"{shown}{settings.steps} steps of {explore.tasks_per_step} tasks with {explore.num_samples} attempts each ({how}{scores})"
+    number = f"{'' if explore.stop_when_decided == 'never' else 'up to '}{explore.num_samples} attempts"
+    return f"{shown}{settings.steps} steps of {explore.tasks_per_step} tasks with {number} each ({how}{scores})"
 
 
 def _table(result: Mapping[str, Any]) -> str:

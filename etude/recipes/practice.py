@@ -22,9 +22,12 @@ from etude.errors import UserError
 from etude.evaluation.measure import Judge, Measurement, Suite, measure
 from etude.evaluation.report import write_report
 from etude.evaluation.retention import measure_retention
+from etude.explore.attempts import Group
 from etude.explore.order import batch_at
 from etude.explore.prompts import render_prompts
+from etude.explore.reuse import Drafts, visits
 from etude.explore.samples import sample_groups
+from etude.explore.stopping import is_decided, portions
 from etude.feedback.outcome import OutcomeFeedback
 from etude.feedback.random_score import RandomFeedback
 from etude.interruption import Interrupted, Interruption
@@ -44,7 +47,7 @@ from etude.recipes.result import Page, result_of
 from etude.recipes.retention import logprobs_of, probe_for
 from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
 from etude.recipes.stage import Stage
-from etude.recipes.step import attempt_rows, judge_groups, learn_from, observed
+from etude.recipes.step import Begin, Explored, Meanwhile, attempt_rows, judge_groups, learn_from, observed
 from etude.runs import RunFolder, read_jsonl, read_progress
 from etude.tasks.task import Task
 from etude.watching import Quiet, Watcher
@@ -116,6 +119,7 @@ class Practice:
     outcome: OutcomeFeedback
     watcher: Watcher
     interruption: Interruption = field(default_factory=Interruption)
+    _drafts: Drafts | None = None
 
     @property
     def ledger(self) -> Ledger:
@@ -147,6 +151,7 @@ class Practice:
         self.items = list(zip(self.materials.train, prompts, strict=True))
         self.demonstrations = render_demonstrations(self.tokenizer, self.materials.demonstrations, room_tokens(model, 0))
         self._say_what_is_long()
+        self._say_what_is_not_reused()
         known = [*self.materials.train, *self.materials.demonstrations]
         self.probe = probe_for(settings.retention, self.tokenizer, room_tokens(model, 0), self.data)
         self.suites = render_suites(self.materials.suites, self.tokenizer, self.room_tokens, known, self.outcome.judge)
@@ -165,6 +170,14 @@ class Practice:
             self.watcher.say(
                 f"{number} of {len(self.demonstrations)} demonstrations are longer than explore.max_new_tokens {room} (the longest has "
                 f"{longest} tokens): answers like them will be cut off"
+            )
+
+    def _say_what_is_not_reused(self) -> None:
+        explore, steps, n = self.settings.explore, self.settings.steps, len(self.items)
+        if explore.reuse and steps * explore.tasks_per_step <= n:
+            self.watcher.say(
+                f"explore.reuse has no effect: {steps} steps of {explore.tasks_per_step} tasks come to none of the {n} tasks twice; "
+                "set a smaller n, or more steps"
             )
 
     # ------------------------------------------------------------------ stages
@@ -239,6 +252,7 @@ class Practice:
         if not self.settings.steps:
             return
         judge, learner = self._judge(), self.practice_learner()
+        begin = self.outcome.begin if self.settings.judge_meanwhile and self.settings.feedback == "outcome" else None
         stage = Stage(
             phase="practice",
             kind="step-",
@@ -246,7 +260,7 @@ class Practice:
             total=self.settings.steps,
             every=self.settings.checkpoint_every,
             saves_last=True,
-            prepare=lambda step: self.attempts_of(step, judge),
+            prepare=lambda step: self.attempts_of(step, judge, begin),
             update=lambda step, judged: self.learn(step, judged, learner),
         )
         self._train(stage, learner, self.ledger)
@@ -286,30 +300,60 @@ class Practice:
         """The tasks of practice step `step`, counted from 0, with their prompts as token ids."""
         return batch_at(step, self.items, self.settings.explore.tasks_per_step, self.settings.seed, "practice")
 
-    def attempts_of(self, step: int, judge: Judge) -> Judged:
-        """The judged attempts of step `step`, counted from 0: from the ledger where they were made before."""
-        tasks, prompts = zip(*self.tasks_of(step), strict=True)
-        kept = self.ledger.read(step + 1, tasks)
+    def attempts_of(self, step: int, judge: Judge, begin: Begin | None = None) -> Judged:
+        """The judged attempts of step `step`, counted from 0: from the ledger where they were made before.
+
+        With `begin`, groups are judged by it while others are sampled; `feedback_seconds` are those that were waited for all the same.
+        """
+        items, explore = self.tasks_of(step), self.settings.explore
+        kept = self.ledger.read(step + 1, [task for task, _ in items])
         if kept:
             return kept
-        explore = self.settings.explore
-        clock, counts = [time.perf_counter()], Counter(self.outcome.counts)
-        groups = sample_groups(
-            self.engine,
-            tasks,
-            prompts,
-            num_samples=explore.num_samples,
-            max_new_tokens=explore.max_new_tokens,
-            sampling=explore.sampling,
-            names=(self.settings.seed, step + 1),
-        )
-        clock.append(time.perf_counter())
-        verdicts = judge_groups(groups, judge)
-        clock.append(time.perf_counter())
-        seconds = {"explore_seconds": clock[1] - clock[0], "feedback_seconds": clock[2] - clock[1]}
-        judged = Judged(groups, verdicts, _counted(self.outcome.counts, counts), seconds)
+        counts, found, going = Counter(self.outcome.counts), Explored([task for task, _ in items]), list(range(len(items)))
+        for attempts in portions(explore.num_samples, explore.stop_when_decided):
+            clock, meanwhile = [time.perf_counter()], Meanwhile(begin) if begin else None
+            groups = self._sampled(step, {place: items[place] for place in going}, attempts, meanwhile)
+            clock.append(time.perf_counter())
+            verdicts = meanwhile.verdicts() if meanwhile else judge_groups(groups, judge)
+            clock.append(time.perf_counter())
+            found.add(going, groups, verdicts, {"explore_seconds": clock[1] - clock[0], "feedback_seconds": clock[2] - clock[1]})
+            going = [place for place in going if not is_decided(found.scores(place), explore.stop_when_decided)]
+            if not going:
+                break
+        judged = Judged(found.groups, found.verdicts, _counted(self.outcome.counts, counts), found.seconds)
         self.ledger.write(step + 1, judged)
         return judged
+
+    def _sampled(
+        self, step: int, items: Mapping[int, tuple[Task, tuple[int, ...]]], attempts: range, done: Meanwhile | None
+    ) -> list[Group]:
+        """Attempts of these numbers at some tasks of a step, by their places in it."""
+        explore = self.settings.explore
+        places: list[int] = list(items)
+        if explore.reuse:
+            of_all = visits(task.key for task, _ in self.tasks_of(step))
+            places = [of_all[place] for place in items]
+        return sample_groups(
+            self.engine,
+            [task for task, _ in items.values()],
+            [prompt for _, prompt in items.values()],
+            num_samples=len(attempts),
+            max_new_tokens=explore.max_new_tokens,
+            sampling=explore.sampling,
+            names=(self.settings.seed, "visits" if explore.reuse else step + 1),
+            places=places,
+            first=attempts.start,
+            drafts=self.drafts_before(step + 1),
+            done=done,
+        )
+
+    def drafts_before(self, step: int) -> Drafts | None:
+        """Of the attempts of the steps before `step`, counted from 1; None without reuse. A resumed run reads them from its folder."""
+        if self.settings.explore.reuse and self._drafts is None:
+            self._drafts = Drafts()
+            for done in range(1, step):
+                self._drafts.keep_rows(self.folder.read_attempts(done))
+        return self._drafts
 
     def learn(self, step: int, judged: Judged, learner: Learner) -> None:
         """Learn from judged attempts, and keep what was seen."""
@@ -320,8 +364,15 @@ class Practice:
         metrics = learn_from(learner, judged.groups, judged.verdicts, self.settings.learn)
         self.engine.refresh(step)
         timings["learn_seconds"] = time.perf_counter() - start
-        self.folder.write_attempts(step, attempt_rows(step, judged.groups, judged.verdicts, self.settings.learn))
-        self._log("practice", step, metrics | observed(judged.groups, judged.verdicts) | dict(judged.counts), timings)
+        drafts = self.drafts_before(step)
+        rows = attempt_rows(step, judged.groups, judged.verdicts, self.settings.learn, with_tokens=drafts is not None)
+        self.folder.write_attempts(step, rows)
+        halves = portions(self.settings.explore.num_samples, self.settings.explore.stop_when_decided)
+        metrics |= observed(judged.groups, judged.verdicts, len(halves[0]) if len(halves) > 1 else None) | dict(judged.counts)
+        if drafts:
+            metrics["reused"] = drafts.share(judged.groups)
+            drafts.keep(judged.groups)
+        self._log("practice", step, metrics, timings)
 
     # ------------------------------------------------------------------ parts
 

@@ -9,6 +9,7 @@ from etude.adapters import LoRA
 from etude.configuration import dotted, parse, resolved
 from etude.engine.sampling import Sampling
 from etude.errors import UserError, unknown
+from etude.explore.stopping import StopWhen
 from etude.learn.credit import CREDIT
 from etude.learn.learner import Optimiser
 from etude.learn.lessons import LESSONS
@@ -71,11 +72,22 @@ class Exploration:
     """Attempts at each task: the group."""
     max_new_tokens: int = 64
     sampling: Sampling = field(default_factory=Sampling)
+    reuse: bool = False
+    """Whether a task's attempts of the last epoch are drafts of the next ones, which have the same random numbers: the present policy's own
+    attempts, sooner, but visits of a task are no longer independent (`etude/explore/reuse.py`)."""
+    stop_when_decided: StopWhen = "never"
+    """Whether a group gets the second half of its attempts only where the first half leaves doubt: not if all are `right`, or `wrong`, or
+    `either`. Fewer attempts, but tasks that are nearly learnt (or hopeless) count less (`etude/explore/stopping.py`)."""
 
     def __post_init__(self) -> None:
         at_least("explore.tasks_per_step", self.tasks_per_step, 1)
         at_least("explore.num_samples", self.num_samples, 2)
         at_least("explore.max_new_tokens", self.max_new_tokens, 1)
+        if self.stop_when_decided != "never" and self.num_samples < 4:
+            raise UserError(
+                f"explore.stop_when_decided {self.stop_when_decided} judges by the first half of explore.num_samples {self.num_samples}, "
+                "and one attempt alone says nothing: set num_samples to 4 or more, or stop_when_decided to never"
+            )
         for name, value, least in (("temperature", self.sampling.temperature, 0.0), ("top_k", self.sampling.top_k, 1)):
             if value == least:
                 raise UserError(f"explore.sampling.{name} {value} makes all attempts at a task equal, so that there is nothing to learn")
@@ -201,6 +213,9 @@ class PracticeSettings:
     isolate_verifiers: bool = True
     """Whether verifiers are kept from files (but temporary ones), network and other processes, where the kernel can; false for one that
     needs them."""
+    judge_meanwhile: bool = True
+    """Whether verifiers judge a group while others are still sampled: the same verdicts, sooner. False: one after the other, for verifiers
+    that need the processor's cores for themselves to answer in time."""
     learn: Learning = field(default_factory=Learning)
     evaluation: Evaluation = field(default_factory=Evaluation)
     retention: Retention = field(default_factory=Retention)

@@ -1,6 +1,8 @@
 """The parts of one step of practice: judge the groups, learn from them, and what to keep of it."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 from etude.evaluation.measure import Judge
@@ -10,6 +12,47 @@ from etude.learn.credit import CREDIT, has_signal
 from etude.learn.learner import BatchSize, Learner
 from etude.learn.lessons import LESSONS
 from etude.recipes.settings import Learning
+from etude.tasks.task import Task
+
+Begin = Callable[[Sequence[tuple[str, Task]]], "Future[list[Verdict]]"]
+"""Has texts judged, without waiting."""
+
+
+class Meanwhile:
+    """Judges each group as soon as it is sampled, while others still are: the verdicts of `judge_groups`, sooner."""
+
+    def __init__(self, begin: Begin) -> None:
+        self.begin = begin
+        self.begun: dict[int, Future[list[Verdict]]] = {}
+
+    def __call__(self, place: int, group: Group) -> None:
+        self.begun[place] = self.begin([(attempt.text, group.task) for attempt in group.attempts])
+
+    def verdicts(self) -> list[list[Verdict]]:
+        """Of all groups in order, waited for; raises what judging raised."""
+        return [self.begun[place].result() for place in sorted(self.begun)]
+
+
+class Explored:
+    """A step's attempts and verdicts, by the places of its tasks, as portions of them come in."""
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        self.groups = [Group(task, ()) for task in tasks]
+        self.verdicts: list[list[Verdict]] = [[] for _ in tasks]
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    def add(
+        self, places: Sequence[int], groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]], seconds: Mapping[str, float]
+    ) -> None:
+        """More attempts at the tasks of these places."""
+        for place, group, row in zip(places, groups, verdicts, strict=True):
+            self.groups[place] = Group(group.task, (*self.groups[place].attempts, *group.attempts))
+            self.verdicts[place] += row
+        for name, value in seconds.items():
+            self.seconds[name] += value
+
+    def scores(self, place: int) -> list[float | None]:
+        return [verdict.score for verdict in self.verdicts[place]]
 
 
 def judge_groups(groups: Sequence[Group], judge: Judge) -> list[list[Verdict]]:
@@ -35,13 +78,16 @@ def learn_from(learner: Learner, groups: Sequence[Group], verdicts: Sequence[Seq
     return metrics
 
 
-def observed(groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]]) -> dict[str, Any]:
+def observed(groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]], first: int | None = None) -> dict[str, Any]:
     """What exploration and feedback showed, before any update.
 
     `entropy` is minus the mean log-prob of what was sampled, in nats a token, over all attempts: an unbiased estimate of the policy's.
+    Where some groups stop after their `first` attempts, everything that estimates the policy is taken from so many of each group; what was
+    unscored or without signal, and the number of `attempts`, is of all.
     """
-    attempts = [attempt for group in groups for attempt in group.attempts]
-    scores = [[verdict.score for verdict in row] for row in verdicts]
+    all_scores = [[verdict.score for verdict in row] for row in verdicts]
+    attempts = [attempt for group in groups for attempt in group.attempts[:first]]
+    scores, verdicts = [row[:first] for row in all_scores], [row[:first] for row in verdicts]
     own_tokens = sum(attempt.num_own_tokens for attempt in attempts)
     known = [score for row in scores for score in row if score is not None]
     parsable = [verdict.parts["parsable"] for row in verdicts for verdict in row if "parsable" in verdict.parts]
@@ -50,16 +96,19 @@ def observed(groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]]) -> 
         "pass_at_group": sum(any(score == 1.0 for score in row) for row in scores) / len(scores),
         "parsable": sum(parsable) / len(parsable) if parsable else None,
         "truncated": sum(attempt.finish == "length" for attempt in attempts) / len(attempts),
-        "unscored": len(attempts) - len(known),
+        "unscored": sum(score is None for row in all_scores for score in row),
         "groups": len(groups),
-        "groups_without_signal": sum(not has_signal(row) for row in scores),
+        "groups_without_signal": sum(not has_signal(row) for row in all_scores),
         "completion_tokens": own_tokens / len(attempts),
         "entropy": -sum(sum(attempt.logprobs) for attempt in attempts) / own_tokens,
+        **({} if first is None else {"attempts": sum(map(len, all_scores))}),
     }
 
 
-def attempt_rows(step: int, groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]], learn: Learning) -> list[dict[str, Any]]:
-    """Every attempt with its verdict and credit, as it is kept in the run folder."""
+def attempt_rows(
+    step: int, groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]], learn: Learning, *, with_tokens: bool = False
+) -> list[dict[str, Any]]:
+    """Every attempt with its verdict and credit, as it is kept in the run folder; `with_tokens`, the ids of its own tokens too."""
     scores = [[verdict.score for verdict in row] for row in verdicts]
     credit = CREDIT[learn.credit](scores)
     return [
@@ -78,6 +127,7 @@ def attempt_rows(step: int, groups: Sequence[Group], verdicts: Sequence[Sequence
             "tokens": attempt.num_own_tokens,
             "mean_logprob": sum(attempt.logprobs) / attempt.num_own_tokens,
             "key": attempt.key,
+            **({"own_tokens": attempt.own_tokens} if with_tokens else {}),
         }
         for place, (group, row) in enumerate(zip(groups, verdicts, strict=True))
         for index, (attempt, verdict) in enumerate(zip(group.attempts, row, strict=True))

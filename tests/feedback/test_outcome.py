@@ -164,3 +164,38 @@ def test_the_worker_imports_nothing_heavy():
     heavy = ("torch", "transformers", "datasets", "sympy", "reasoning_gym")
     script = f"import sys, etude.feedback.worker; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+# ---------------------------------------------------------------------- beside something else
+
+
+def test_what_is_begun_is_judged_in_order_beside_what_goes_on(task):
+    texts = [["right", "wrong"], ["hang", "right"], ["leave"], ["right"]]
+    with OutcomeFeedback(timeout_seconds=1.0) as feedback:
+        begun = [feedback.begin([(text, task) for text in batch]) for batch in texts]
+        scores = [[verdict.score for verdict in future.result()] for future in begun]
+        assert feedback.judge([("right", task)])[0].score == 1.0  # from here again, with a child of the thread's
+    assert scores == [[1.0, 0.0], [None, 1.0], [None], [1.0]]
+    assert feedback.counts == {"judged": 7, "timed_out": 1, "crashed": 1}
+
+
+def test_what_is_wrong_with_a_batch_is_raised_by_its_future_alone(task):
+    with OutcomeFeedback() as feedback:
+        wrong = feedback.begin([("right", Task("question", "right", "exact", metadata={"object": object()}))])
+        right = feedback.begin([("right", task)])
+        with pytest.raises(UserError, match="must hold JSON values only"):
+            wrong.result()
+        assert right.result()[0].score == 1.0
+
+
+@pytest.mark.parametrize("wait_seconds", [0.0, 2.0])  # while the child starts, and while the verifier hangs
+def test_the_end_does_not_wait_for_a_verifier_that_hangs(task, wait_seconds):
+    start = time.monotonic()
+    with OutcomeFeedback(timeout_seconds=600) as feedback:
+        begun = [feedback.begin([("hang", task)] * 3) for _ in range(3)]
+        time.sleep(wait_seconds)
+    assert time.monotonic() - start < wait_seconds + 30
+    assert all(future.done() for future in begun)
+    assert feedback._child is None
+    with feedback:  # and it can be used again
+        assert feedback.begin([("right", task)]).result()[0].score == 1.0

@@ -63,6 +63,16 @@ def test_entropy_is_estimated_over_all_attempts():
     assert found["entropy"] == pytest.approx((4 * 0.5 + 2 * 0.1) / 6)
 
 
+def test_where_groups_stop_early_what_estimates_the_policy_is_of_first_halves_alone():
+    sure = Attempt.of((1, 2), Completion((3,), (-0.1,), "", "length", key=0, policy_version=0))
+    groups = [Group(Task("a"), (attempt(10, 5), sure)), Group(Task("b"), (attempt(10, 5), attempt(10, 5), sure, sure))]
+    verdicts = [[Verdict(1.0), Verdict(1.0)], [Verdict(0.0), Verdict(0.0), Verdict(1.0), Verdict(None)]]
+    found = observed(groups, verdicts, 2)
+    assert (found["score"], found["pass_at_group"], found["truncated"], found["completion_tokens"]) == (0.5, 0.5, 0.25, 7 / 4)
+    assert (found["unscored"], found["groups_without_signal"], found["attempts"]) == (1, 1, 6)
+    assert "attempts" not in observed(groups, verdicts)
+
+
 def test_metrics_are_those_of_the_last_update():
     assert learn_from(Recorder(), GROUPS, VERDICTS, Learning(epochs=3))["updates"] == 3.0
 

@@ -1,0 +1,140 @@
+"""Token by token: one batch of completions being decoded from a context, or from what their drafts gave."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+import torch
+
+from etude.engine.completion import Finish, Prefix, Stop
+from etude.engine.context import Context
+from etude.engine.drafts import Reading
+from etude.engine.sampling import Sampling, sample
+from etude.errors import UserError
+from etude.randomness import uniforms
+
+_COMPACT_BELOW = 0.75
+"""Finished rows leave the batch when fewer than this share of the rows are still going (and whenever a row forks)."""
+
+
+Done = Callable[[int, Prefix], None]
+"""What is told of a completion that gets no more tokens: its place in the batch, and what it is."""
+
+
+class Decoding:
+    """One batch being decoded: what each row has so far, and which rows are still going."""
+
+    def __init__(
+        self,
+        prefixes: Sequence[Prefix],
+        n: int,
+        until: Stop,
+        sampling: Sampling,
+        keys: Sequence[int],
+        decode: Callable[..., str],
+        done: Done | None = None,
+    ) -> None:
+        """Up to `n` more tokens for each prefix; `decode(tokens, shows_special)` gives their text. `done` is called once for each, as soon
+        as it gets no more.
+        """
+        self.done = done
+        self.prefixes, self.n, self.until, self.sampling, self.decode = prefixes, n, until, sampling, decode
+        self.keys_B = np.array(keys, dtype=np.uint64)
+        self.tokens: list[list[int]] = [[] for _ in prefixes]
+        self.logprobs: list[list[float]] = [[] for _ in prefixes]
+        self.finish: list[Finish | None] = [None] * len(prefixes)
+        self.own_before_B = np.array([len(prefix.own_logprobs) for prefix in prefixes])
+
+    def take(self, completion: int, tokens: Sequence[int], logprobs: Sequence[float]) -> None:
+        """Own tokens that were drawn elsewhere, up to where the completion ends."""
+        _check_finite(logprobs)
+        for token, logprob in zip(tokens, logprobs, strict=True):
+            self._record([completion], [token], [logprob])
+
+    def go_on(self, reading: Reading, paths: Mapping[int, tuple[int, list[int]]]) -> None:
+        """Decode from what was taken. `paths`: the tree of each completion, and the places of all its tokens but the last."""
+        going_N = self._going()
+        self.hand_out(set(range(len(self.prefixes))) - set(going_N.tolist()))
+        if len(going_N) == 0:
+            return
+        rows = [(paths[i][0], tuple(paths[i][1]), self.tokens[i][-1]) for i in going_N.tolist()]
+        numbers = {row: number for number, row in enumerate(dict.fromkeys(rows))}
+        room = self.n - min(len(self.tokens[i]) for i in going_N.tolist())
+        context = reading.context([(tree, path) for tree, path, _ in numbers], 1 + room, len(rows))
+        logits_BV = context.next_logits(torch.tensor([token for _, _, token in numbers]))
+        self.run(context, logits_BV, np.array([numbers[row] for row in rows]))
+
+    def run(self, context: Context, logits_BV: torch.Tensor, row_N: np.ndarray) -> None:
+        """`row_N`: the row of the batch that each completion that goes on continues; those with the same tokens so far share one."""
+        going_N, device = self._going(), logits_BV.device
+        while True:
+            uniform_N = torch.from_numpy(uniforms(self.keys_B[going_N], self.own_before_B[going_N] + self._counts(going_N))).to(device)
+            tokens_N, logprobs_N = sample(logits_BV, self.sampling, uniform_N, torch.from_numpy(row_N).to(device))
+            drawn_N, logprobs = tokens_N.cpu().numpy(), logprobs_N.tolist()
+            _check_finite(logprobs)
+            self._record(going_N.tolist(), drawn_N.tolist(), logprobs)
+            is_going_N = np.isin(going_N, self._going())
+            self.hand_out(going_N[~is_going_N].tolist())
+            if not is_going_N.any():
+                return
+            going_N, row_N, drawn_N = going_N[is_going_N], row_N[is_going_N], drawn_N[is_going_N]
+            branches, branch_N = np.unique(np.stack([row_N, drawn_N], axis=1), axis=0, return_inverse=True)
+            parents, next_tokens = branches[:, 0], branches[:, 1]
+            if len(np.unique(parents)) < len(parents) or len(parents) < _COMPACT_BELOW * len(context):
+                context.keep(torch.from_numpy(parents).to(device), self.n - int(self._counts(going_N).min()) + 1)
+                row_N = branch_N.reshape(-1)
+            else:  # every row goes on as at most one; those that are over take any token along
+                next_tokens = np.zeros(len(context), dtype=drawn_N.dtype)
+                next_tokens[row_N] = drawn_N
+            logits_BV = context.next_logits(torch.from_numpy(next_tokens).to(device))
+
+    def _going(self) -> np.ndarray:
+        """Which completions are neither over nor as long as they may be."""
+        return np.array([i for i, own in enumerate(self.tokens) if self.finish[i] is None and len(own) < self.n], dtype=np.int64)
+
+    def _counts(self, going_N: np.ndarray) -> np.ndarray:
+        return np.array([len(self.tokens[i]) for i in going_N.tolist()])
+
+    def hand_out(self, places: Iterable[int]) -> None:
+        """These get no more tokens."""
+        if self.done:
+            for place in places:
+                self.done(place, self._result(place))
+
+    def results(self) -> list[Prefix]:
+        return [self._result(place) for place in range(len(self.prefixes))]
+
+    def _result(self, place: int) -> Prefix:
+        prefix = self.prefixes[place]
+        return Prefix(
+            tokens=(*prefix.tokens, *self.tokens[place]),
+            policy_version=prefix.policy_version,
+            own_logprobs=(*prefix.own_logprobs, *self.logprobs[place]),
+            finish=self.finish[place],
+        )
+
+    def _record(self, rows: list[int], tokens: list[int], logprobs: list[float]) -> None:
+        for row, token, logprob in zip(rows, tokens, logprobs, strict=True):
+            if self.finish[row] is not None:
+                continue
+            self.tokens[row].append(token)
+            self.logprobs[row].append(logprob)
+            if token in self.until.tokens or self._ends_with_string(row):
+                self.finish[row] = "stop"
+
+    def _ends_with_string(self, row: int) -> bool:
+        if not self.until.strings:
+            return False
+        longest = max(len(string.encode()) for string in self.until.strings)  # a token may be a single byte
+        before = self.prefixes[row].own_tokens  # a stop string may have begun there
+        own_tokens = [*before[max(0, len(before) - longest + 1) :], *self.tokens[row]]
+        tails = [self.decode(own_tokens[-(longest + 4) :], shows_special=shows) for shows in (False, True)]
+        return any(string in tail for string in self.until.strings for tail in tails)
+
+
+def _check_finite(logprobs: Sequence[float]) -> None:
+    if not math.isfinite(sum(logprobs)):
+        raise UserError(
+            "the model's next-token logits are not finite: its weights are damaged, or training drove them too far; "
+            "lower the learning rate, or use an earlier checkpoint"
+        )
