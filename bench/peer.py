@@ -5,8 +5,9 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ class Peer:
     """Its file in `bench/peers`."""
     environment: str = ""
     """The folder of its environment in `bench/peers`, made by `make bench-peers`; empty: this one."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables beside those that every peer gets."""
 
     def python(self) -> str:
         if not self.environment:
@@ -42,6 +45,7 @@ class Running:
             "OMP_NUM_THREADS": str(settings["threads"]),
             "TOKENIZERS_PARALLELISM": "false",
             "HF_HUB_DISABLE_TELEMETRY": "1",
+            **peer.variables,
         }
         command, self._script = [peer.python(), str(_HERE / peer.script)], peer.script
         self._process = subprocess.Popen(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import reuse, rollout, score_cells, step, time_to_score
+from bench import profile, reuse, rollout, score_cells, step, time_to_score
 from bench.curves import half_gain, rising, seconds_to, times_as_long
 from bench.exactness import measured
 from bench.limits import decoding_limit
@@ -222,3 +222,12 @@ def judged(run: Practice, theirs: Seen, learner: Learner) -> tuple[list[Group], 
 
 def weights_of(run: Practice) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in run.model.state_dict().items()}
+
+
+def test_a_step_is_taken_apart_with_kernels_and_without():
+    found = profile.measured("tiny-random", profile.TINY, rounds=1)
+    for way in profile.WAYS:
+        for stage, parts in found["parts"][way].items():
+            assert parts["matrix products"] > 0 and found["seconds"][way][stage] > 0
+        assert found["parts"][way]["learning"]["optimizer"] > 0
+    assert "| sampling | all, without the profiler |" in profile.table(found)

@@ -1,11 +1,13 @@
 """One step of practice by etude: sample groups, score them, learn by group-standardised credit, take the new weights to the engine."""
 
 import time
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 import transformers
+from parts import parted
 from scores import score
 from serving import Answer, serve
 
@@ -32,27 +34,31 @@ def start(settings: dict[str, Any]) -> tuple[Answer, dict[str, Any]]:
     shape = settings["shape"]
 
     def answer(request: dict[str, Any]) -> dict[str, Any]:
+        parts: dict[str, dict[str, float]] = {"sampling": {}, "learning": {}}
+        within = parted if request.get("parted") else lambda: nullcontext({})
         began = time.perf_counter()
         prompts = [tuple(tokenizer(text)["input_ids"]) for text in request["prompts"]]
         tasks = [Task(text) for text in request["prompts"]]
-        groups = sample_groups(
-            engine,
-            tasks,
-            prompts,
-            num_samples=shape["samples"],
-            max_new_tokens=shape["tokens"],
-            sampling=Sampling(),
-            names=(request["seed"],),
-        )
+        with within() as parts["sampling"]:
+            groups = sample_groups(
+                engine,
+                tasks,
+                prompts,
+                num_samples=shape["samples"],
+                max_new_tokens=shape["tokens"],
+                sampling=Sampling(),
+                names=(request["seed"],),
+            )
         sampled = time.perf_counter()
         verdicts = [
             [Verdict(score(attempt.tokens[len(attempt.prompt) :]) if place < request["with_signal"] else 0.0) for attempt in group.attempts]
             for place, group in enumerate(groups)
         ]
-        learn_from(learner, groups, verdicts, Learning(credit="standardised"))
-        engine.refresh(request["seed"])
+        with within() as parts["learning"]:
+            learn_from(learner, groups, verdicts, Learning(credit="standardised"))
+            engine.refresh(request["seed"])
         tokens = sum(attempt.num_own_tokens for group in groups for attempt in group.attempts)
-        return {"seconds": time.perf_counter() - began, "sample_seconds": sampled - began, "tokens": tokens}
+        return {"seconds": time.perf_counter() - began, "sample_seconds": sampled - began, "tokens": tokens, "parts": parts}
 
     return answer, {"versions": {"torch": torch.__version__, "transformers": transformers.__version__}}
 

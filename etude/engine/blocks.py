@@ -37,15 +37,24 @@ class Blocks:
 
     def repeat(self, from_N: torch.Tensor, to_N: torch.Tensor, positions: int) -> None:
         """Copy these rows' first positions to other rows."""
-        positions = _whole(positions)
-        for states in (states for store in self._stores for states in (store.keys_RKTD, store.values_RKTD)):
-            states[to_N, :, :positions] = states[from_N, :, :positions]
+        for store in self._stores:
+            self.kernels.repeat(store, from_N, to_N, _whole(positions))
+
+    def with_more(self, other: "Blocks") -> "Blocks":
+        """A copy with the rows of another behind."""
+        both = Blocks(self.kernels, self.rows + other.rows, max(self.positions, other.positions))
+        for mine, its in zip(self._stores, other._stores, strict=True):
+            store = Store.of(both.rows, mine.kv_heads, both.positions, mine.width, mine.keys_RKTD.dtype)
+            for states, first, second in zip(store.states(), mine.states(), its.states(), strict=True):
+                states[: self.rows, :, : self.positions], states[self.rows :, :, : other.positions] = first, second
+            both._stores.append(store)
+        return both
 
     def only(self, rows_B: torch.Tensor, positions: int) -> "Blocks":
         """A copy of these rows' first positions."""
         copy = Blocks(self.kernels, len(rows_B), positions)
         for store in self._stores:
-            copy._stores.append(Store(*(states[rows_B, :, : copy.positions] for states in (store.keys_RKTD, store.values_RKTD))))
+            copy._stores.append(Store(*(states[rows_B, :, : copy.positions] for states in store.states())))
         return copy
 
 
@@ -84,6 +93,10 @@ class BlockPrompts:
         own = Blocks(self.blocks.kernels, max(samples, len(rows_B)), room_tokens)
         return BlockContext(self, rows_B, own)
 
+    def with_more(self, other: "BlockPrompts") -> "BlockPrompts":
+        """The prompts of another behind these."""
+        return BlockPrompts(self.forward, self.blocks.with_more(other.blocks), torch.cat([self.length_P, other.length_P]))
+
     def only(self, prompts: torch.Tensor) -> "BlockPrompts":
         """These prompts, by number."""
         length_P = self.length_P[prompts]
@@ -108,8 +121,7 @@ class BlockContext:
         forks[1:] = rows_B[1:] == rows_B[:-1]
         slot_B = self.slot_B[rows_B]
         if forks.any():
-            is_free = torch.ones(self.own.rows, dtype=torch.bool).index_fill_(0, slot_B, False)
-            free = is_free.nonzero().flatten()[: int(forks.sum())]
+            free = self._free(slot_B, int(forks.sum()))
             self.own.repeat(slot_B[forks], free, int(self.drawn_B.max()))
             slot_B[forks] = free
         self.slot_B, self.prompt_B, self.drawn_B = slot_B, self.prompt_B[rows_B], self.drawn_B[rows_B]
@@ -117,6 +129,19 @@ class BlockContext:
         if 2 * len(used) <= len(self.prompts.length_P):  # memory of those that nobody continues
             self.prompts, self.prompt_B = self.prompts.only(used), numbers_B
         self._arrange()
+
+    def admit(self, prompts: BlockPrompts) -> None:
+        """A row for each of these prompts too, behind the others; so many completions must be over, and their rows not kept."""
+        first, number = len(self.prompts.length_P), len(prompts.length_P)
+        self.slot_B = torch.cat([self.slot_B, self._free(self.slot_B, number)])
+        self.prompts = self.prompts.with_more(prompts)
+        self.prompt_B = torch.cat([self.prompt_B, torch.arange(first, first + number)])
+        self.drawn_B = torch.cat([self.drawn_B, self.drawn_B.new_zeros(number)])
+        self._arrange()
+
+    def _free(self, used_B: torch.Tensor, number: int) -> torch.Tensor:
+        is_free = torch.ones(self.own.rows, dtype=torch.bool).index_fill_(0, used_B, False)
+        return is_free.nonzero().flatten()[:number]
 
     def _arrange(self) -> None:
         """What follows from which rows there are."""

@@ -20,7 +20,7 @@ from etude.engine.attention import Attend
 from etude.engine.cache import preallocated_cache, select_rows
 from etude.heads import head_on
 
-_PREFILL_TOKENS = 1536
+_PREFILL_TOKENS = 2048
 """Prompt tokens that are computed together, so that what lies between two layers stays in the processor's cache."""
 
 
@@ -127,10 +127,12 @@ def compute_prompts(forward: Forward, prompts: Sequence[Sequence[int]], attend_o
 
 
 def _parts(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Where to cut sequences, so that parts have `_PREFILL_TOKENS` tokens or one sequence."""
+    """Where to cut sequences, so that parts have up to `_PREFILL_TOKENS` tokens, all about as many, or one sequence."""
+    total = sum(lengths)
+    most = -(-total // -(-total // _PREFILL_TOKENS)) + max(lengths) // 2
     cuts, tokens = [0], 0
     for index, length in enumerate(lengths):
-        if tokens and tokens + length > _PREFILL_TOKENS:
+        if tokens and tokens + length > most:
             cuts.append(index)
             tokens = 0
         tokens += length

@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from etude.engine.blocks import BlockContext, BlockPrompts
 from etude.engine.completion import Finish, Prefix, Stop
 from etude.engine.context import Context
 from etude.engine.drafts import Reading
@@ -16,6 +18,23 @@ from etude.randomness import uniforms
 _COMPACT_BELOW = 0.75
 """Finished rows leave the batch when fewer than this share of the rows are still going (and whenever a row forks)."""
 
+
+@dataclass(frozen=True)
+class More:
+    """Prompts that join a batch while it is decoded."""
+
+    prompts: BlockPrompts
+    logits_PV: torch.Tensor
+    """Of what follows them."""
+    prefixes: Sequence[Prefix]
+    """Completions of them, as many as have ended at most."""
+    row_N: np.ndarray
+    """Which of the prompts each continues."""
+    keys: Sequence[int]
+
+
+Refill = Callable[[int], More | None]
+"""How many completions go on → what may join them."""
 
 Done = Callable[[int, Prefix], None]
 """What is told of a completion that gets no more tokens: its place in the batch, and what it is."""
@@ -37,13 +56,25 @@ class Decoding:
         """Up to `n` more tokens for each prefix; `decode(tokens, shows_special)` gives their text. `done` is called once for each, as soon
         as it gets no more.
         """
-        self.done = done
-        self.prefixes, self.n, self.until, self.sampling, self.decode = prefixes, n, until, sampling, decode
-        self.keys_B = np.array(keys, dtype=np.uint64)
-        self.tokens: list[list[int]] = [[] for _ in prefixes]
-        self.logprobs: list[list[float]] = [[] for _ in prefixes]
-        self.finish: list[Finish | None] = [None] * len(prefixes)
-        self.own_before_B = np.array([len(prefix.own_logprobs) for prefix in prefixes])
+        self.n, self.until, self.sampling, self.decode, self.done = n, until, sampling, decode, done
+        self.prefixes: list[Prefix] = []
+        self.tokens: list[list[int]] = []
+        self.logprobs: list[list[float]] = []
+        self.finish: list[Finish | None] = []
+        self.keys_B = np.zeros(0, dtype=np.uint64)
+        self.own_before_B = np.zeros(0, dtype=np.int64)
+        self._admit(prefixes, keys)
+
+    def _admit(self, prefixes: Sequence[Prefix], keys: Sequence[int]) -> np.ndarray:
+        """More completions; returns their numbers."""
+        first = len(self.prefixes)
+        self.prefixes += prefixes
+        self.tokens += [[] for _ in prefixes]
+        self.logprobs += [[] for _ in prefixes]
+        self.finish += [None] * len(prefixes)
+        self.keys_B = np.concatenate([self.keys_B, np.array(keys, dtype=np.uint64)])
+        self.own_before_B = np.concatenate([self.own_before_B, np.array([len(p.own_logprobs) for p in prefixes], dtype=np.int64)])
+        return np.arange(first, len(self.prefixes))
 
     def take(self, completion: int, tokens: Sequence[int], logprobs: Sequence[float]) -> None:
         """Own tokens that were drawn elsewhere, up to where the completion ends."""
@@ -64,8 +95,11 @@ class Decoding:
         logits_BV = context.next_logits(torch.tensor([token for _, _, token in numbers]))
         self.run(context, logits_BV, np.array([numbers[row] for row in rows]))
 
-    def run(self, context: Context, logits_BV: torch.Tensor, row_N: np.ndarray) -> None:
-        """`row_N`: the row of the batch that each completion that goes on continues; those with the same tokens so far share one."""
+    def run(self, context: Context, logits_BV: torch.Tensor, row_N: np.ndarray, refill: Refill | None = None) -> None:
+        """`row_N`: the row of the batch that each completion that goes on continues; those with the same tokens so far share one.
+
+        `refill` gives others to decode beside them, as completions end; with it the context is a `BlockContext`.
+        """
         going_N, device = self._going(), logits_BV.device
         while True:
             uniform_N = torch.from_numpy(uniforms(self.keys_B[going_N], self.own_before_B[going_N] + self._counts(going_N))).to(device)
@@ -73,24 +107,34 @@ class Decoding:
             drawn_N, logprobs = tokens_N.cpu().numpy(), logprobs_N.tolist()
             _check_finite(logprobs)
             self._record(going_N.tolist(), drawn_N.tolist(), logprobs)
-            is_going_N = np.isin(going_N, self._going())
+            is_going_N = np.array([self._goes_on(i) for i in going_N.tolist()])
             self.hand_out(going_N[~is_going_N].tolist())
             if not is_going_N.any():
                 return
             going_N, row_N, drawn_N = going_N[is_going_N], row_N[is_going_N], drawn_N[is_going_N]
+            more = refill(len(going_N)) if refill else None
             branches, branch_N = np.unique(np.stack([row_N, drawn_N], axis=1), axis=0, return_inverse=True)
             parents, next_tokens = branches[:, 0], branches[:, 1]
-            if len(np.unique(parents)) < len(parents) or len(parents) < _COMPACT_BELOW * len(context):
+            if more or len(np.unique(parents)) < len(parents) or len(parents) < _COMPACT_BELOW * len(context):
                 context.keep(torch.from_numpy(parents).to(device), self.n - int(self._counts(going_N).min()) + 1)
                 row_N = branch_N.reshape(-1)
             else:  # every row goes on as at most one; those that are over take any token along
                 next_tokens = np.zeros(len(context), dtype=drawn_N.dtype)
                 next_tokens[row_N] = drawn_N
             logits_BV = context.next_logits(torch.from_numpy(next_tokens).to(device))
+            if more:
+                assert isinstance(context, BlockContext)
+                row_N = np.concatenate([row_N, len(context) + more.row_N])
+                context.admit(more.prompts)
+                logits_BV = torch.cat([logits_BV, more.logits_PV])
+                going_N = np.concatenate([going_N, self._admit(more.prefixes, more.keys)])
 
     def _going(self) -> np.ndarray:
         """Which completions are neither over nor as long as they may be."""
-        return np.array([i for i, own in enumerate(self.tokens) if self.finish[i] is None and len(own) < self.n], dtype=np.int64)
+        return np.array([i for i in range(len(self.prefixes)) if self._goes_on(i)], dtype=np.int64)
+
+    def _goes_on(self, completion: int) -> bool:
+        return self.finish[completion] is None and len(self.tokens[completion]) < self.n
 
     def _counts(self, going_N: np.ndarray) -> np.ndarray:
         return np.array([len(self.tokens[i]) for i in going_N.tolist()])

@@ -54,9 +54,12 @@ class FusedForward:
             states = layer.project(self._normed(x_NE, layer.input_norm)).view(shape)
             turned = self._rotated(layer, states, cos_ND, sin_ND)
             read_NHD = attend(number, turned[:, :heads], turned[:, heads:both], states[:, both:], layer.scale)
-            x_NE = layer.output.plus(read_NHD.view(shape[0], -1), x_NE)
+            if number == len(self._layers) - 1 and len(chosen_M) < len(x_NE):  # nobody attends to what the others become
+                read_NHD, x_NE = read_NHD[chosen_M], x_NE[chosen_M]
+            x_NE = layer.output.plus(read_NHD.view(len(x_NE), -1), x_NE)
             x_NE = layer.down.plus(layer.up.times(self._normed(x_NE, layer.post_norm), layer.gate), x_NE)
-        return self.model.lm_head(self._normed(x_NE[chosen_M], decoder.norm))
+        x_ME = x_NE if len(x_NE) == len(chosen_M) else x_NE[chosen_M]
+        return self.model.lm_head(self._normed(x_ME, decoder.norm))
 
     def _normed(self, x: torch.Tensor, norm: Any) -> torch.Tensor:
         if self._kernels:

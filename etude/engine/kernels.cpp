@@ -145,21 +145,23 @@ template <class T> void put(T* keys, T* values, long width, long position, const
         for (long i = 0; i < W; i++) to_value[2 * d + i * odd_value] = value[d + i];
 }
 
-// scores[n, :] = queries[n] · keys, for N queries and `blocks` blocks, an even number
-template <int N, class T>
-void scores_of(const T* queries, const T* keys, long width, long blocks, float* scores, long room) {
-    for (long block = 0; block < blocks; block += 2, keys += 2 * W * width) {
-        Vec sum[N][2] = {};
-        for (long d = 0; d < width; d += 2) {
-            const auto one = pair(keys + d * W), other = pair(keys + (width + d) * W);
-            for (int n = 0; n < N; n++) {
-                one.add(sum[n][0], queries + n * width + d);
-                other.add(sum[n][1], queries + n * width + d);
-            }
+// scores[n, :] = queries[n] · keys, for N queries and M blocks
+template <int N, int M, class T> void some_scores(const T* queries, const T* keys, long width, float* scores, long room) {
+    Vec sum[N][M] = {};
+    for (long d = 0; d < width; d += 2)
+        for (int m = 0; m < M; m++) {
+            __builtin_prefetch(keys + ((M + m) * width + d) * W, 0, 2);  // the blocks behind these
+            const auto two = pair(keys + (m * width + d) * W);
+            for (int n = 0; n < N; n++) two.add(sum[n][m], queries + n * width + d);
         }
-        for (int n = 0; n < N; n++)
-            for (int m = 0; m < 2; m++) save(sum[n][m], scores + n * room + (block + m) * W);
-    }
+    for (int n = 0; n < N; n++)
+        for (int m = 0; m < M; m++) save(sum[n][m], scores + n * room + m * W);
+}
+
+template <int N, class T> void scores_of(const T* queries, const T* keys, long width, long blocks, float* scores, long room) {
+    long block = 0;
+    for (; block + 2 <= blocks; block += 2) some_scores<N, 2>(queries, keys + block * W * width, width, scores + block * W, room);
+    if (block < blocks) some_scores<N, 1>(queries, keys + block * W * width, width, scores + block * W, room);
 }
 
 // read[n, :] += Σ over positions of weights[n, position] · values[position], for N queries and M vectors of the width
@@ -202,9 +204,10 @@ bool tiles_allowed() {
     return is_allowed;
 }
 
-// c [count, 32] += a [count, depth] · b [depth, 32] for up to 32 rows, by tiles of 16 rows of 64 bytes. Tiles of b, in pairs of its rows as
+// c [count, 32] = a [count, depth] · b [depth, 32], added to c where it `adds`, for up to 32 rows, by tiles of 16 rows of 64 bytes. Tiles of b, in pairs of its rows as
 // keys and values lie, have rows `b_row` apart; the one of 16 columns further is at `b_next`, that of 32 rows further at `b_step`.
-void by_tiles(const Half* a, long a_row, long count, const Half* b, long b_row, long b_next, long b_step, long depth, float* c, long c_row) {
+void by_tiles(const Half* a, long a_row, long count, const Half* b, long b_row, long b_next, long b_step, long depth, float* c, long c_row,
+              bool adds) {
     const long first = std::min(16L, count), other = std::max(1L, count - 16), rows[] = {first, first, other, other, first, other, 16, 16};
     alignas(64) uint8_t shape[64] = {1};
     for (int tile = 0; tile < 8; tile++) {
@@ -213,9 +216,16 @@ void by_tiles(const Half* a, long a_row, long count, const Half* b, long b_row, 
     }
     _tile_loadconfig(shape);
     const bool has_other = count > 16;
-    _tile_loadd(0, c, 4 * c_row);
-    _tile_loadd(1, c + W, 4 * c_row);
-    if (has_other) {
+    if (!adds) {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+    } else {
+        _tile_loadd(0, c, 4 * c_row);
+        _tile_loadd(1, c + W, 4 * c_row);
+    }
+    if (adds && has_other) {
         _tile_loadd(2, c + 16 * c_row, 4 * c_row);
         _tile_loadd(3, c + 16 * c_row + W, 4 * c_row);
     }
@@ -241,12 +251,12 @@ void by_tiles(const Half* a, long a_row, long count, const Half* b, long b_row, 
 
 void scores_by_tiles(const Half* queries, long count, const Half* keys, long width, long blocks, float* scores, long room) {
     for (long block = 0; block < blocks; block += 2)
-        by_tiles(queries, width, count, keys + block * W * width, 2 * W, W * width, 32 * W, width, scores + block * W, room);
+        by_tiles(queries, width, count, keys + block * W * width, 2 * W, W * width, 32 * W, width, scores + block * W, room, false);
 }
 
 void read_by_tiles(const Half* weights, long count, long room, const Half* values, long width, long positions, float* read) {
     for (long d = 0; d < width; d += 2 * W)
-        by_tiles(weights, room, count, values + 2 * d, 2 * width, 2 * W, 32 * width, positions, read + d, width);
+        by_tiles(weights, room, count, values + 2 * d, 2 * width, 2 * W, 32 * width, positions, read + d, width, true);
 }
 
 bool tiles_fit(const Half*, long width) { return width % 32 == 0 && tiles_allowed(); }
@@ -311,8 +321,8 @@ template <class T> struct Stretch {  // keys and values of rows: [rows, K, capac
     long capacity;
 };
 
-// An even number; what nobody has put there is masked, and must be a number.
-inline long blocks_of(long length) { return (length + 2 * W - 1) / (2 * W) * 2; }
+// Blocks for so many positions, which are read for so many queries: an even number for tiles. What nobody has put there is masked.
+inline long blocks_of(long length, long count) { return count < FEW ? (length + W - 1) / W : (length + 2 * W - 1) / (2 * W) * 2; }
 
 template <class T>
 void attend(const T* queries, long query_row, long query_head, const T* keys, const T* values, long key_row, long key_head,
@@ -328,11 +338,12 @@ void attend(const T* queries, long query_row, long query_head, const T* keys, co
             const long head = item % kv_heads, prompt = items[item / kv_heads * 3];
             const long first = items[item / kv_heads * 3 + 1], end = items[item / kv_heads * 3 + 2], count = (end - first) * share;
             const long end_own = own.keys ? end : first;  // rows that have keys of their own
-            const long blocks = blocks_of(*std::max_element(seen + first, seen + end));
-            const long own_blocks = own.keys ? blocks_of(*std::max_element(drawn + first, drawn + end) + 1) : 0, room = (blocks + own_blocks) * W;
-            floats.assign(count * (width + room + 1), 0.0f);
+            const long blocks = blocks_of(*std::max_element(seen + first, seen + end), count);
+            const long own_blocks = own.keys ? blocks_of(*std::max_element(drawn + first, drawn + end) + 1, share) : 0, room = (blocks + own_blocks) * W;
+            floats.resize(count * (width + room + 1));
             operands.resize(count * (width + room));
             float *found = floats.data(), *scores = found + count * width, *sums = scores + count * room;
+            std::fill_n(found, count * width, 0.0f);
             T *asked = operands.data(), *weights = asked + count * width;
             const auto own_at = [&](long row) { return (slots[row] * kv_heads + head) * own.capacity * width; };
             const long prompt_at = (prompt * kv_heads + head) * prompts.capacity * width;
@@ -346,7 +357,7 @@ void attend(const T* queries, long query_row, long query_head, const T* keys, co
             for (long row = first; row < end_own; row++) {
                 const long from = row * key_row + head * key_head, n = (row - first) * share;
                 put(own.keys + own_at(row), own.values + own_at(row), width, drawn[row], keys + from, values + from);
-                scores_over(asked + n * width, share, own.keys + own_at(row), width, blocks_of(drawn[row] + 1), scores + n * room + blocks * W, room);
+                scores_over(asked + n * width, share, own.keys + own_at(row), width, blocks_of(drawn[row] + 1, share), scores + n * room + blocks * W, room);
             }
             for (long n = 0; n < count; n++) {
                 float *over_prompt = scores + n * room, *over_own = over_prompt + blocks * W;
@@ -357,11 +368,41 @@ void attend(const T* queries, long query_row, long query_head, const T* keys, co
             read_from(weights, count, room, prompts.values + prompt_at, width, blocks, found);
             for (long row = first; row < end_own; row++) {
                 const long n = (row - first) * share;
-                read_from(weights + n * room + blocks * W, share, room, own.values + own_at(row), width, blocks_of(drawn[row] + 1), found + n * width);
+                read_from(weights + n * room + blocks * W, share, room, own.values + own_at(row), width, blocks_of(drawn[row] + 1, share), found + n * width);
             }
             for (long n = 0; n < count; n++) {
                 T* to = read + ((first + n / share) * heads + head * share + n % share) * width;
                 for (long d = 0; d < width; d++) narrow(found[n * width + d] / sums[n], to + d);
+            }
+        }
+    }
+}
+
+// ---------------------------------------------------------------------- matrix products
+
+enum Then { NOTHING, ADD, MULTIPLY, SWISH };
+
+// to = then(x Wᵀ + bias, other), for weights that lie as keys do: an output is a position. Faster than a library's for few rows, since
+// weights are read in order, and asked for in time.
+void product(const Half* x, long rows, long width, const Half* weights, long outputs, const Half* bias, int then, const Half* other,
+             Half* to) {
+#pragma omp parallel for schedule(static)
+    for (long out = 0; out < outputs; out += 2 * W) {
+        for (long n = 0; n < rows; n += 32) {
+            const long count = std::min(32L, rows - n);
+            alignas(64) float sums[32 * 2 * W];
+            scores_over(x + n * width, count, weights + out * width, width, 2, sums, 2 * W);
+            for (long i = 0; i < count * 2 * W; i += W) {
+                const long column = out + i % (2 * W), at = (n + i / (2 * W)) * outputs + column;
+                Vec y = load(sums + i);
+                if (bias) y += load(bias + column);
+                if (then == ADD) y += load(other + at);
+                if (then == MULTIPLY) y *= load(other + at);
+                if (then == SWISH) {
+                    const Vec e = exp_of(y < 0 ? y : -y);
+                    y *= (y < 0 ? e : Vec{} + 1.0f) / (e + 1.0f);
+                }
+                save(y, to + at);
             }
         }
     }
@@ -495,6 +536,13 @@ void sample(const T* logits, long rows, long vocabulary, float inverse_temperatu
                 put(keys + at, values + at, width, positions[n], key + from, value + from);                                           \
             }                                                                                                                          \
     }                                                                                                                                  \
+    extern "C" void repeat_##NAME(T* states, long row, long head, const int64_t* from, const int64_t* to, long count, long kv_heads,   \
+                                  long size) {                                                                                        \
+        _Pragma("omp parallel for")                                                                                                    \
+        for (long n = 0; n < count; n++)                                                                                               \
+            for (long k = 0; k < kv_heads; k++)                                                                                        \
+                std::copy_n(states + from[n] * row + k * head, size, states + to[n] * row + k * head);                                 \
+    }                                                                                                                                  \
     extern "C" void attend_##NAME(const T* queries, long query_row, long query_head, const T* keys, const T* values, long key_row,    \
                                   long key_head, T* own_keys, T* own_values, long own_capacity, const int64_t* slots, const int64_t* drawn, T* prompt_keys,  \
                                   T* prompt_values, long prompt_capacity, const int64_t* seen, const int64_t* items, long num_items, \
@@ -517,3 +565,9 @@ void sample(const T* logits, long rows, long vocabulary, float inverse_temperatu
 
 FOR_TYPE(float, float32)
 FOR_TYPE(Half, bfloat16)
+
+extern "C" void product_bfloat16(const Half* x, long rows, long width, const Half* weights, long outputs, const Half* bias, int then,
+                                 const Half* other, Half* to) {
+    product(x, rows, width, weights, outputs, bias, then, other, to);
+}
+extern "C" int has_tiles() { return tiles_fit(static_cast<Half*>(nullptr), 32); }

@@ -43,6 +43,10 @@ class Kernels:
         self._put, self._attend, self._rms_norm, self._rotate, self._sample = (
             getattr(library, f"{kernel}_{name}") for kernel in ("put", "attend", "rms_norm", "rotate", "sample")
         )
+        self._repeat = getattr(library, f"repeat_{name}")
+        self._product = library.product_bfloat16 if name == "bfloat16" else None
+        self.product_rows = 0 if self._product is None else 64 if library.has_tiles() else 4
+        """Up to how many rows `product` is faster than oneDNN's (SmolLM2-135M, 2 cores with AMX, and without)."""
 
     def rms_norm(self, x_NE: torch.Tensor, weight_E: torch.Tensor, epsilon: float) -> torch.Tensor:
         """x / √(mean x² + ε) · weight, rounded once."""
@@ -76,6 +80,23 @@ class Kernels:
         number, kv_heads, width = keys_NKD.shape
         places = _at(rows_N), _at(positions_N), number
         self._put(*store.arguments, *places, _at(keys_NKD), _at(values_NKD), *keys_NKD.stride()[:2], kv_heads, width)
+
+    def repeat(self, store: "Store", from_N: torch.Tensor, to_N: torch.Tensor, positions: int) -> None:
+        """Copy rows' first positions to other rows."""
+        for states in store.states():
+            row, head, _, width = states.stride()[0], states.stride()[1], *states.shape[2:]
+            self._repeat(_at(states), row, head, _at(from_N), _at(to_N), len(from_N), store.kv_heads, positions * width)
+
+    def product(
+        self, x_NE: torch.Tensor, weights: torch.Tensor, bias: torch.Tensor | None, then: str, other: torch.Tensor | None
+    ) -> torch.Tensor:
+        """then(x Wᵀ + b, other), rounded once; `weights` as `in_blocks` lays them out, `then` one of `THEN`."""
+        assert self._product is not None
+        outputs, width = weights.shape
+        found = x_NE.new_empty(*x_NE.shape[:-1], outputs)
+        given = (None if part is None else _at(part) for part in (bias, other))
+        self._product(_at(x_NE), found.numel() // outputs, width, _at(weights), outputs, next(given), THEN[then], next(given), _at(found))
+        return found
 
     def attend(
         self,
@@ -113,6 +134,19 @@ class Kernels:
         return tokens_N, logprobs_N
 
 
+THEN = {"none": 0, "add": 1, "mul": 2, "swish": 3}
+"""What may follow a product: nothing, plus or times another tensor, SiLU."""
+
+
+def in_blocks(weight: torch.Tensor) -> torch.Tensor | None:
+    """A weight [out, in] of bfloat16 as `Kernels.product` reads it: outputs lie as positions of keys do. None where it does not fit."""
+    outputs, width = weight.shape
+    if outputs % BLOCK or width % 32:
+        return None
+    pairs = weight.contiguous().view(torch.int32).view(outputs // 16, 16, width // 2)
+    return pairs.transpose(1, 2).contiguous().view(torch.bfloat16).view(outputs, width)
+
+
 class Store:
     """Keys and values [rows, K, positions, D] in the kernels' layout; positions a multiple of `BLOCK`."""
 
@@ -121,6 +155,9 @@ class Store:
         _, self.kv_heads, positions, self.width = keys_RKTD.shape
         self.arguments = _at(keys_RKTD), _at(values_RKTD), positions
         """Asked for at every layer of every step."""
+
+    def states(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.keys_RKTD, self.values_RKTD
 
     @staticmethod
     def of(rows: int, kv_heads: int, positions: int, width: int, dtype: torch.dtype) -> "Store":
@@ -215,11 +252,14 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
         "rms_norm": [at, number, number, at, real, at],
         "rotate": [at, number, number, number, number, number, at, at, at, at, real],
         "sample": [at, number, number, real, at, at, number, at, at],
+        "repeat": [at, number, number, at, at, number, number, number],
     }
     for name, types in arguments.items():
         for dtype in _NAMES.values():
             function = getattr(library, f"{name}_{dtype}")
             function.argtypes, function.restype = types, None
+    library.product_bfloat16.argtypes = [at, number, number, at, number, at, ctypes.c_int, at, at]
+    library.product_bfloat16.restype = None
     return library
 
 

@@ -2,15 +2,15 @@
 
 A prompt is computed once however many samples it gets: `open` prefills distinct prompts, `extend` decodes all samples as one batch, which
 on a CPU reads a prompt once for all of its samples (`etude.engine.context`). Samples that have drawn the same tokens so far share a row,
-which forks where they part; finished rows leave. Random numbers are keyed per attempt and position (`etude.randomness`), so an attempt does
-not depend on what is sampled beside it; in float32 exactly up to rounding of the matrix products, in bfloat16 another batch shape can flip
-a token.
+which forks where they part; finished rows leave, and prompts that wait take their places. Random numbers are keyed per attempt and
+position (`etude.randomness`), so an attempt does not depend on what is sampled beside it; in float32 exactly up to rounding of the matrix
+products, in bfloat16 another batch shape can flip a token.
 
 A second engine offers the same `open`, `extend`, `redraw`, `release`, `generate` and `refresh`.
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,15 +19,19 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from etude.adapters import base_of, has_adapters
+from etude.engine.blocks import BlockContext, BlockPrompts
 from etude.engine.completion import Completion, Prefix, Stop
 from etude.engine.context import CopiedContext, Opened
-from etude.engine.decoding import Decoding, Done
+from etude.engine.decoding import Decoding, Done, More, Refill
 from etude.engine.drafts import Reading, Tree
 from etude.engine.forward import forward_of
 from etude.engine.sampling import Sampling
 from etude.engine.working_copy import WorkingCopy
 from etude.errors import UserError
 from etude.randomness import seed_for
+
+_REFILL_FROM = 0.25
+"""Share of a batch's completions that must be over before others take their places: prompts are computed faster several at a time."""
 
 
 @dataclass
@@ -102,12 +106,21 @@ class TransformersEngine:
 
     @torch.inference_mode()
     def extend(
-        self, prefixes: Sequence[Prefix], n: int, *, until: Stop, sampling: Sampling, keys: Sequence[int], done: Done | None = None
+        self,
+        prefixes: Sequence[Prefix],
+        n: int,
+        *,
+        until: Stop,
+        sampling: Sampling,
+        keys: Sequence[int],
+        done: Done | None = None,
+        refill: Refill | None = None,
     ) -> list[Prefix]:
         """Sample up to `n` more own tokens for each prefix (the same one may be named many times), one key each.
 
         The random number of an own token is drawn from the prefix's key and the token's place among the own tokens. `done` is told of each
-        prefix that gets no more, while others still do. Raises `ValueError` for a finished, released or stale prefix.
+        prefix that gets no more, while others still do; `refill` gives others to decode in the places of those that ended, and they come
+        behind them in what is returned. Raises `ValueError` for a finished, released or stale prefix.
         """
         for prefix in prefixes:
             self._check_alive(prefix)
@@ -119,7 +132,8 @@ class TransformersEngine:
         source: _OpenBatch = prefixes[0].cached.batch
         decoding = Decoding(prefixes, n, until, sampling, keys, self._decode, done)
         if n > 0:
-            decoding.run(source.context.begin(rows, n, samples=len(prefixes)), source.logits_BV[rows], row_N)
+            context = source.context.begin(rows, n, samples=len(prefixes))
+            decoding.run(context, source.logits_BV[rows], row_N, refill if isinstance(context, BlockContext) else None)
         else:
             decoding.hand_out(range(len(prefixes)))
         return self._extended(decoding)
@@ -192,7 +206,10 @@ class TransformersEngine:
             keys = [[seed_for(seed, i, j) for j in range(num_samples)] for i in range(len(prompts))]
         until = Stop(self.end_tokens, tuple(stop_strings))
         found: list[dict[int, Completion]] = [{} for _ in prompts]
-        for chunk in self._chunks(prompts, num_samples, max_new_tokens):
+        waiting = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+        while waiting:
+            count = self._chunk_size(len(prompts[waiting[0]]), num_samples, max_new_tokens)
+            chunk, waiting[:] = waiting[:count], waiting[count:]
             wanted = [(i, sample, keys[i][sample]) for i in chunk for sample in range(len(keys[i]))]
             guesses = drafts if drafts and any(any(drafts[i]) for i in chunk) else None
             opened = {} if guesses else dict(zip(chunk, self.open([prompts[i] for i in chunk]), strict=True))
@@ -210,21 +227,42 @@ class TransformersEngine:
                     chosen = [guesses[i][sample] for i, sample, _ in part]
                     self.redraw([prompts[i] for i, _, _ in part], chosen, max_new_tokens, **how)
                 else:
-                    self.extend([opened[i] for i, _, _ in part], max_new_tokens, **how)
+                    refill = self._refill_from(waiting, prompts, keys, part) if len(wanted) <= rows and not drafts else None
+                    self.extend([opened[i] for i, _, _ in part], max_new_tokens, **how, refill=refill)
             self.release(list(opened.values()))
         return [_in_order(completions) for completions in found]
 
-    def _chunks(self, prompts: Sequence[Sequence[int]], num_samples: int, max_new_tokens: int) -> Iterator[list[int]]:
-        """Places of prompts of like length, longest first, whose samples fit into `batch_tokens` positions together; of one prompt at
-        least, whose samples are then decoded in parts.
+    def _chunk_size(self, longest: int, num_samples: int, max_new_tokens: int) -> int:
+        """How many prompts of up to this length have samples that fit into `batch_tokens` positions together; one at least, whose samples
+        are then decoded in parts.
         """
-        order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
-        while order:
-            longest, own = len(prompts[order[0]]), max(1, num_samples) * max_new_tokens
-            each = longest + own if self._shared else longest * max(1, num_samples) + own
-            count = max(1, self.batch_tokens // each)
-            yield order[:count]
-            order = order[count:]
+        own = max(1, num_samples) * max_new_tokens
+        each = longest + own if self._shared else longest * max(1, num_samples) + own
+        return max(1, self.batch_tokens // each)
+
+    def _refill_from(
+        self, waiting: list[int], prompts: Sequence[Sequence[int]], keys: Sequence[Sequence[int]], part: list[tuple[int, int, int]]
+    ) -> Refill:
+        """Takes prompts that wait, no longer than those that are decoded, as soon as a share of `_REFILL_FROM` of the completions of `part`
+        has ended; `part` grows by what joins it.
+        """
+        capacity = len(part)
+
+        def refill(going: int) -> More | None:
+            number = min(len(waiting), (capacity - going) // max(1, len(keys[waiting[0]]))) if waiting else 0
+            if number == 0 or capacity - going < _REFILL_FROM * capacity:
+                return None
+            chosen, waiting[:] = waiting[:number], waiting[number:]
+            assert self._shared is not None
+            opened, logits_PV = self._shared.prefill([prompts[i] for i in chosen])
+            assert isinstance(opened, BlockPrompts)
+            wanted = [(i, sample, key) for i in chosen for sample, key in enumerate(keys[i])]
+            part.extend(wanted)
+            row_of = {i: row for row, i in enumerate(chosen)}
+            prefixes = [Prefix(tuple(prompts[i]), self.policy_version) for i, _, _ in wanted]
+            return More(opened, logits_PV, prefixes, np.array([row_of[i] for i, _, _ in wanted]), [key for _, _, key in wanted])
+
+        return refill
 
     def _samples_at_once(self, prompt_tokens: int, max_new_tokens: int, *, is_shared: bool) -> int:
         """Of one prompt, which takes its positions once where it is shared (behind drafts it is not)."""

@@ -7,13 +7,27 @@ from etude.engine.packed import PackedLinear, can_pack, fill, pack_linears
 pytestmark = pytest.mark.skipif(not can_pack(torch.device("cpu"), torch.bfloat16), reason="this build of torch packs no weights")
 
 
-def layer_of(bias, seed=0):
+def layer_of(bias, seed=0, shape=(48, 32), rows=5):
+    """The second shape and few rows are computed by the engine's own kernel, where there are kernels."""
     generator = torch.Generator().manual_seed(seed)
-    weight, x = (torch.randn(*shape, generator=generator).bfloat16() for shape in ((48, 32), (5, 32)))
-    offset = torch.randn(48, generator=generator).bfloat16() if bias else None
-    packed = PackedLinear(32, 48)
+    weight, x = (torch.randn(*each, generator=generator).bfloat16() for each in (shape, (rows, shape[1])))
+    offset = torch.randn(shape[0], generator=generator).bfloat16() if bias else None
+    packed = PackedLinear(*shape[::-1])
     packed.pack(weight, offset)
     return packed, weight, offset, x
+
+
+@pytest.mark.parametrize("rows", [1, 3, 31, 50, 64, 65, 200])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_product_of_few_rows_equals_that_of_many(bias, rows):
+    packed, weight, offset, x = layer_of(bias, shape=(96, 160), rows=rows)
+    other = torch.randn(rows, 96, generator=torch.Generator().manual_seed(3)).bfloat16()
+    exact = F.linear(x.double(), weight.double(), None if offset is None else offset.double())
+    torch.testing.assert_close(packed(x).double(), exact, atol=2e-4, rtol=2**-8)
+    torch.testing.assert_close(packed(x[None]).double(), exact[None], atol=2e-4, rtol=2**-8)
+    torch.testing.assert_close(packed.activated(x, "swish").double(), F.silu(exact), atol=2e-4, rtol=2**-7)
+    torch.testing.assert_close(packed.then("add", x, other).double(), exact + other.double(), atol=2e-3, rtol=2**-8)
+    torch.testing.assert_close(packed.then("mul", x, other).double(), exact * other.double(), atol=2e-3, rtol=2**-8)
 
 
 @pytest.mark.parametrize("bias", [False, True])

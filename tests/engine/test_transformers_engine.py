@@ -11,6 +11,7 @@ from etude.engine.sampling import GREEDY, Sampling, restrict
 from etude.engine.shared import SharedContext
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
+from etude.models import load_model
 
 FAMILIES = ["llama", "qwen3", "gpt2", "mistral-window", "gemma3"]
 SAMPLED = Sampling(temperature=0.8, top_k=60)
@@ -49,20 +50,33 @@ def tokens_of(results):
     return [[completion.tokens for completion in row] for row in results]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, "lfm2"])
 def test_greedy_equals_transformers_generate_token_for_token(model_of, tokenizer, family):
     model = model_of(family)
     results = TransformersEngine(model, tokenizer).generate(PROMPTS, max_new_tokens=20, sampling=GREEDY)
     assert [list(row[0].tokens) for row in results] == [reference_greedy(model, prompt, 20) for prompt in PROMPTS]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, "lfm2"])
 def test_recorded_log_probs_equal_a_teacher_forced_pass(model_of, tokenizer, family):
     model = model_of(family)
     for sampling in (Sampling(), Sampling(temperature=0.7, top_p=0.9), Sampling(temperature=1.3, min_p=0.01)):
         for prompt, row in zip(PROMPTS, sampled(TransformersEngine(model, tokenizer), sampling=sampling), strict=True):
             for completion in row:
                 assert completion.logprobs == pytest.approx(teacher_forced(model, prompt, completion.tokens, sampling), abs=1e-4)
+
+
+@pytest.mark.model
+def test_the_bundled_model_writes_what_generate_writes_and_knows_its_log_probs():
+    model, tokenizer = load_model("smollm2-135m")
+    engine = TransformersEngine(model, tokenizer)
+    texts = ("The capital of France is", "1, 2, 3, 4,", "Once upon a time there was a king who had three daughters, and the youngest")
+    prompts = [tokenizer(text)["input_ids"] for text in texts]
+    greedy = engine.generate(prompts, max_new_tokens=24, sampling=GREEDY)
+    assert [list(row[0].tokens) for row in greedy] == [reference_greedy(model, prompt, 24) for prompt in prompts]
+    for prompt, row in zip(prompts, engine.generate(prompts, num_samples=4, max_new_tokens=24, sampling=Sampling(), seed=3), strict=True):
+        for completion in row:
+            assert completion.logprobs == pytest.approx(teacher_forced(model, prompt, completion.tokens, Sampling()), abs=1e-4)
 
 
 def test_greedy_log_probs_are_the_models_own(llama, tokenizer):
