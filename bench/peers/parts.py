@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from etude.engine.kernels import Kernels
 
 KINDS: Mapping[str, tuple[str, ...]] = {
-    "matrix products": ("mkldnn::_linear_pointwise", "aten::mm", "aten::addmm", "aten::bmm", "aten::linear"),
+    "matrix products": ("mkldnn::_linear_pointwise", "aten::mm", "aten::addmm", "aten::bmm", "kernel::product"),
     "attention": ("attend", "_flash_attention_for_cpu", "_flash_attention_for_cpu_backward"),
     "norms and positions": ("rms_norm", "rotate", "aten::_fused_rms_norm"),
     "drawing tokens": ("sample", "aten::multinomial", "aten::searchsorted"),
@@ -27,7 +27,7 @@ def parted() -> Iterator[dict[str, float]]:
     """Fills what it yields with the seconds of each kind, at the end of the block."""
     found: dict[str, float] = {}
     with ExitStack() as stack:
-        for name in ("attend", "rms_norm", "rotate", "sample", "put"):
+        for name in ("product", "attend", "rms_norm", "rotate", "sample", "put"):
             stack.enter_context(patch.object(Kernels, name, _recorded(name, getattr(Kernels, name))))
         seen = stack.enter_context(profile(activities=[ProfilerActivity.CPU]))
         began = time.perf_counter()
