@@ -150,6 +150,8 @@ class BlockContext:
         self._length_B = self.prompts.length_P[self.prompt_B]
 
     def next_logits(self, tokens_B: torch.Tensor) -> torch.Tensor:
+        if int(self.drawn_B.max()) >= self.own.positions:
+            raise ValueError(f"a row has no room for another token: {self.own.positions} positions are drawn")
         logits_BV = self.prompts.forward.logits(tokens_B, self._length_B + self.drawn_B, self._attend, self._rows_B)
         self.drawn_B = self.drawn_B + 1
         return logits_BV

@@ -115,7 +115,8 @@ class Decoding:
             more = refill(len(going_N)) if refill else None
             branches, branch_N = np.unique(np.stack([row_N, drawn_N], axis=1), axis=0, return_inverse=True)
             parents, next_tokens = branches[:, 0], branches[:, 1]
-            if more or len(np.unique(parents)) < len(parents) or len(parents) < _COMPACT_BELOW * len(context):
+            most = len(context) if isinstance(context, BlockContext) else _COMPACT_BELOW * len(context)  # there it costs no copy
+            if more or len(np.unique(parents)) < len(parents) or len(parents) < most:
                 context.keep(torch.from_numpy(parents).to(device), self.n - int(self._counts(going_N).min()) + 1)
                 row_N = branch_N.reshape(-1)
             else:  # every row goes on as at most one; those that are over take any token along

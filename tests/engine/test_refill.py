@@ -57,3 +57,16 @@ def test_no_prompt_waits_where_all_fit(engine_of, prompts, monkeypatch):
     monkeypatch.setattr(BlockContext, "admit", None)
     found = engine_of(100_000).generate(prompts, num_samples=2, max_new_tokens=5, sampling=Sampling())
     assert [len(row) for row in found] == [2] * len(prompts)
+
+
+def test_a_row_that_is_over_takes_no_more_room_while_younger_ones_go_on(engine_of, prompts):
+    engine = engine_of(200)
+    engine.end_tokens = frozenset(range(4, 9))  # many completions end by their length, which is all the room there is
+    options = {"num_samples": 2, "max_new_tokens": 32, "sampling": Sampling(), "seed": 3}
+    found = engine.generate(prompts * 3, **options)
+    lengths = [len(completion.tokens) for row in found for completion in row]
+    assert max(lengths) == 32 and min(lengths) < 20
+    context = engine._shared.prefill([[5, 6]])[0].begin(torch.arange(1), 32, samples=1)
+    with pytest.raises(ValueError, match="no room for another token: 32 positions"):
+        for _ in range(33):
+            context.next_logits(torch.tensor([7]))
