@@ -181,9 +181,12 @@ class Own:
     drawn_N: torch.Tensor
     """Positions before the new token."""
 
+    def __post_init__(self) -> None:
+        self.keys_NKD, self.values_NKD = _alike(self.keys_NKD, self.values_NKD)  # kept here, since kernels are given addresses alone
+
     def arguments(self) -> tuple[Any, ...]:
-        keys, values = _alike(self.keys_NKD, self.values_NKD)
-        return _at(keys), _at(values), *keys.stride()[:2], *self.store.arguments, _at(self.slot_N), _at(self.drawn_N)
+        strides = self.keys_NKD.stride()[:2]
+        return _at(self.keys_NKD), _at(self.values_NKD), *strides, *self.store.arguments, _at(self.slot_N), _at(self.drawn_N)
 
 
 def _at(tensor: torch.Tensor) -> int:

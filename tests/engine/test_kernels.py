@@ -92,6 +92,14 @@ def test_positions_that_a_row_does_not_see_change_nothing(dtype):
 
 
 @compiled
+def test_keys_and_values_that_lie_in_different_ways_are_kept_while_they_are_read():
+    keys, values = random(2, 3, 16).transpose(0, 1), random(3, 2, 16, seed=1)
+    own = Own(keys, values, Store.of(3, 2, 32, 16, torch.float32), torch.arange(3), torch.zeros(3, dtype=torch.long))
+    assert own.keys_NKD.stride() == own.values_NKD.stride() and torch.equal(own.keys_NKD, keys)
+    assert own.arguments()[:2] == (own.keys_NKD.data_ptr(), own.values_NKD.data_ptr())
+
+
+@compiled
 def test_attention_over_what_is_no_number_is_no_number():
     kernel = kernels_for(CPU, torch.float32)
     keys = random(1, 5, 1, 16)
