@@ -1,6 +1,6 @@
-// What lies between the matrix products of a decoding step, on a CPU: norms, rotary positions, attention of one token for each row over a
-// prompt that several rows share and over what each has drawn, and drawing the next token. Plain C++ for any processor, vectorised by the
-// compiler; `kernels.py` builds it, hands tensors over, and says what goes in and out. All sums are in float32.
+// A decoding step on a CPU but for its large matrix products: norms, rotary positions, attention of one token for each row over a prompt that
+// several rows share and over what each has drawn, products of few rows, and drawing the next token. Plain C++ for any processor, vectorised
+// by the compiler; `kernels.py` builds it, hands tensors over, and says what goes in and out. All sums are in float32.
 //
 // Keys lie in blocks of 16 positions, [row, K, position / 16, D, 16], so that 16 scores are one vector; bfloat16 keys as pairs of widths,
 // [.., D / 2, 16, 2], and values as pairs of positions, [row, K, position / 2, D, 2], so that one load gives two vectors of float32.
@@ -204,8 +204,9 @@ bool tiles_allowed() {
     return is_allowed;
 }
 
-// c [count, 32] = a [count, depth] · b [depth, 32], added to c where it `adds`, for up to 32 rows, by tiles of 16 rows of 64 bytes. Tiles of b, in pairs of its rows as
-// keys and values lie, have rows `b_row` apart; the one of 16 columns further is at `b_next`, that of 32 rows further at `b_step`.
+// c [count, 32] = a [count, depth] · b [depth, 32], added to c where it `adds`, for up to 32 rows, by tiles of 16 rows of 64 bytes. Tiles of b,
+// in pairs of its rows as keys and values lie, have rows `b_row` apart; the one of 16 columns further is at `b_next`, that of 32 rows further
+// at `b_step`.
 void by_tiles(const Half* a, long a_row, long count, const Half* b, long b_row, long b_next, long b_step, long depth, float* c, long c_row,
               bool adds) {
     const long first = std::min(16L, count), other = std::max(1L, count - 16), rows[] = {first, first, other, other, first, other, 16, 16};

@@ -27,23 +27,25 @@ log = logging.getLogger(__name__)
 
 _SOURCE = Path(__file__).with_name("kernels.cpp")
 _FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-fPIC")
+BLOCK = 32
+"""Positions that lie together: two vectors of scores, which the processor's tiles want in pairs."""
+
 _NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
 def kernels_for(device: torch.device, dtype: torch.dtype) -> "Kernels | None":
     """The kernels for tensors of a precision; None where there are none, which is said once."""
-    library = _library() if device.type == "cpu" and dtype in _NAMES else None
-    return Kernels(library, _NAMES[dtype]) if library else None
+    found = _library() if device.type == "cpu" and dtype in _NAMES else None
+    return found[dtype] if found else None
 
 
 class Kernels:
     """Operations on tensors of one precision on a CPU. Of every tensor the last dimension lies close together."""
 
     def __init__(self, library: ctypes.CDLL, name: str) -> None:
-        self._put, self._attend, self._rms_norm, self._rotate, self._sample = (
-            getattr(library, f"{kernel}_{name}") for kernel in ("put", "attend", "rms_norm", "rotate", "sample")
+        self._put, self._repeat, self._attend, self._rms_norm, self._rotate, self._sample = (
+            getattr(library, f"{kernel}_{name}") for kernel in ("put", "repeat", "attend", "rms_norm", "rotate", "sample")
         )
-        self._repeat = getattr(library, f"repeat_{name}")
         self._product = library.product_bfloat16 if name == "bfloat16" else None
         self.product_rows = 0 if self._product is None else 64 if library.has_tiles() else 4
         """Up to how many rows `product` is faster than oneDNN's (SmolLM2-135M, 2 cores with AMX, and without)."""
@@ -75,7 +77,7 @@ class Kernels:
     def put(
         self, store: "Store", rows_N: torch.Tensor, positions_N: torch.Tensor, keys_NKD: torch.Tensor, values_NKD: torch.Tensor
     ) -> None:
-        """Keep keys and values at these rows and positions, which a row must get in order."""
+        """Keep keys and values at these rows and positions."""
         keys_NKD, values_NKD = _alike(keys_NKD, values_NKD)
         number, kv_heads, width = keys_NKD.shape
         places = _at(rows_N), _at(positions_N), number
@@ -165,9 +167,6 @@ class Store:
         return Store(*(torch.zeros(rows, kv_heads, positions, width, dtype=dtype) for _ in range(2)))
 
 
-BLOCK = 32
-
-
 @dataclass
 class Own:
     """What rows have behind them beside a prompt."""
@@ -204,9 +203,11 @@ def _alike(keys_NKD: torch.Tensor, values_NKD: torch.Tensor) -> tuple[torch.Tens
 
 
 @cache
-def _library() -> ctypes.CDLL | None:
+def _library() -> dict[torch.dtype, Kernels] | None:
+    """Loaded once: kernels are asked for at every token."""
     try:
-        return _declared(ctypes.CDLL(str(_compiled())))
+        library = _declared(ctypes.CDLL(str(_compiled())))
+        return {dtype: Kernels(library, name) for dtype, name in _NAMES.items()}
     except (OSError, subprocess.SubprocessError) as error:
         log.warning("decoding by torch's operations, since the faster kernels could not be compiled: %s", _reason(error))
         return None
@@ -225,9 +226,8 @@ def _compiled() -> Path:
         with tempfile.TemporaryDirectory(dir=kept.parent) as scratch:
             compiled, linked = Path(scratch) / "kernels.o", Path(scratch) / "kernels.so"
             _run([*compiler, *_FLAGS, "-c", str(_SOURCE), "-o", str(compiled)])
-            _run(
-                [*compiler, "-shared", str(compiled), "-o", str(linked)]
-            )  # without OpenMP's library: another one would bring other threads
+            # linked without OpenMP's library, since a second one would bring threads of its own
+            _run([*compiler, "-shared", str(compiled), "-o", str(linked)])
             linked.replace(kept)
     return kept
 

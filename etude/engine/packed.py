@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from etude.engine.kernels import in_blocks, kernels_for
+from etude.engine.kernels import Kernels, in_blocks, kernels_for
 
 _ROWS = 64
 """Rows that the layout is chosen for; others are computed from it too."""
@@ -55,20 +55,22 @@ class PackedLinear(nn.Module):
 
     def activated(self, x: torch.Tensor, activation: str) -> torch.Tensor:
         """activation(x Wᵀ + b), by oneDNN's name for it (`swish`: SiLU), without a rounding in between."""
-        if self.few and self._has_few_rows(x):
-            kernels, blocks = self.few
+        if few := self._for_few_rows(x):
+            kernels, blocks = few
             return kernels.product(x, blocks, self.bias, activation, None)
         return _pointwise.default(x, self.packed, self.bias, activation, [], "")
 
     def then(self, operation: str, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         """(x Wᵀ + b) + other, or x other, by the operation's name (`add`, `mul`), without a rounding in between."""
-        if self.few and self._has_few_rows(x):
-            kernels, blocks = self.few
+        if few := self._for_few_rows(x):
+            kernels, blocks = few
             return kernels.product(x, blocks, self.bias, operation, other)
         return _pointwise.binary(x, other, self.packed, self.bias, operation)
 
-    def _has_few_rows(self, x: torch.Tensor) -> bool:
-        return self.few is not None and x.numel() <= self.few[0].product_rows * self.in_features and x.is_contiguous()
+    def _for_few_rows(self, x: torch.Tensor) -> tuple[Kernels, torch.Tensor] | None:
+        """What x is computed with, if its rows are few enough."""
+        fits = self.few and x.numel() <= self.few[0].product_rows * self.in_features and x.is_contiguous()
+        return self.few if fits else None
 
 
 def pack_linears(model: nn.Module) -> dict[str, PackedLinear]:
