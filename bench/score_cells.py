@@ -58,7 +58,7 @@ class Plan:
         return parse_practice(find_configuration("practice", self.recipe), arguments_from(changes))
 
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
-        return resolved(self.practice(seed)) | {"items": self.items, "measured_every": self.every, "hardware": self.hardware}
+        return resolved(self.practice(seed)) | {"items": self.items, "measured_every": self.every}
 
     def defaults(self) -> dict[str, Any]:
         return practice_defaults()

@@ -18,7 +18,7 @@ own gain by etude's to that same score, 0 where etude never gets there; the figu
 ratio, and the command says so.
 
 A seed's warm start and each practice from it are cells, kept in DIR: a command that was killed goes on with the cells that are there,
-and refuses those of other settings or another machine. `--json FILE` also writes the table (`.md`) and the picture (`.svg`) beside it.
+and refuses those of other settings. A seed's cells are compared only where one kind of machine made them all. `--json FILE` also writes the table (`.md`) and the picture (`.svg`) beside it.
 """
 
 import argparse
@@ -90,7 +90,6 @@ def measured(plan: Plan, seeds: Sequence[int], peers: Sequence[str], out: Path) 
     theirs = {peer: [computed[peer, seed] for seed in seeds] for peer in peers}
     return reduced([computed[OURS, seed] for seed in seeds], theirs) | {
         "settings": plan.settings(OURS, seeds[0]) | {"recipe": plan.recipe, "seed": list(seeds), "samples": SAMPLES},
-        "hardware": plan.hardware,
     }
 
 
@@ -105,6 +104,7 @@ def reduced(ours: Sequence[Cell], theirs: Mapping[str, Sequence[Cell]]) -> dict[
         "curves": [{name: cell[name] for name in ("id", "seed", "steps", "seconds", "score", "greedy", "step_seconds")} for cell in cells],
         "versions": {cell["id"]: cell["versions"] for cell in cells},
         "commit": "; ".join(sorted({str(cell["commit"]) for cell in cells})),
+        "hardware": "; ".join(sorted({cell["hardware"] for cell in cells})),
     }
 
 
@@ -113,6 +113,9 @@ def compared(ours: Cell, theirs: Cell) -> dict[str, Any]:
     scores = theirs["score"]
     if scores[0] != ours["score"][0]:
         raise UserError(f"{OURS} and {theirs['id']} of seed {ours['seed']} began with other scores: remove this seed's cells")
+    if theirs["hardware"] != ours["hardware"]:
+        made = f"{OURS} ({ours['hardware']}) and {theirs['id']} ({theirs['hardware']}) of seed {ours['seed']}"
+        raise UserError(f"{made} practised on different machines: remove one of the cells, and make it on the other's machine")
     gain, target = half_gain(scores)
     row = {"seed": ours["seed"], "steps": theirs["steps"][-1], "start": scores[0], "end": scores[-1], "gain": gain, "target": target}
     mine, other = (seconds_to(target, cell["seconds"], cell["score"]) if gain > 0 else None for cell in (ours, theirs))

@@ -112,7 +112,7 @@ def test_half_of_a_gain_counts_from_the_first_score():
 
 def cell(who: str, seconds: list[float], score: list[float], seed: int = 0) -> dict:
     curve = {"steps": [0, 6, 12], "seconds": seconds, "score": score, "greedy": score, "step_seconds": [seconds[-1] / 12] * 12}
-    return {"id": who, "seed": seed, "versions": {}, "commit": "c", **curve}
+    return {"id": who, "seed": seed, "versions": {}, "commit": "c", "hardware": "one machine", **curve}
 
 
 def test_a_ratio_is_of_seconds_to_half_of_the_peers_gain():
@@ -126,6 +126,8 @@ def test_a_ratio_is_of_seconds_to_half_of_the_peers_gain():
     assert never["ratios"] == {"trl-tuned": 0.0} and never["compared"]["trl-tuned"][0]["our_seconds"] is None
     with pytest.raises(UserError, match="began with other scores"):
         time_to_score.compared(cell("etude", [0, 10, 20], [0.1, 0.2, 0.3]), theirs[0])
+    with pytest.raises(UserError, match=r"etude \(one machine\) and trl-tuned \(another\) of seed 0 practised on different machines"):
+        time_to_score.compared(ours[0], theirs[0] | {"hardware": "another"})
 
 
 def test_without_a_gain_there_is_no_ratio_and_more_steps_are_asked_for():
