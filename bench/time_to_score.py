@@ -17,8 +17,9 @@ curve nearest to the scores (isotonic regression), straight between two measurem
 own gain by etude's to that same score, 0 where etude never gets there; the figure is the median of the seeds. Without a gain there is no
 ratio, and the command says so.
 
-A seed's warm start and each practice from it are cells, kept in DIR: a command that was killed goes on with the cells that are there,
-and refuses those of other settings. A seed's cells are compared only where one kind of machine made them all. `--json FILE` also writes the table (`.md`) and the picture (`.svg`) beside it.
+A seed's warm start and each practice from it are cells, kept in DIR: a command that was killed goes on with the cells that are there, and
+refuses those of other settings. A seed's cells are compared only where one kind of machine made them all. `--json FILE` also writes the
+table (`.md`) and the picture (`.svg`) beside it.
 """
 
 import argparse

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 TINY = "tiny-random"
 """A random model for trying things out, made on the spot."""
+LLAMA_SHAPED = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+"""Architectures whose layers have one form: for these there are forward passes of etude's own."""
 
 
 @dataclass(frozen=True)

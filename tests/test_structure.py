@@ -14,7 +14,7 @@ from etude.learn.losses import POLICY_LOSSES
 from etude.tasks.verifiers import VERIFIERS
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("tasks", "engine", "explore", "feedback", "learn", "evaluation")
+ROOMS = ("kernels", "tasks", "engine", "explore", "feedback", "learn", "evaluation")
 TOP = ("etude.recipes", "etude.cli")
 
 

@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from etude.engine.kernels import Kernels
+from etude.kernels.decoding import DecodingKernels
 
 KINDS: Mapping[str, tuple[str, ...]] = {
     "matrix products": ("mkldnn::_linear_pointwise", "aten::mm", "aten::addmm", "aten::bmm", "kernel::product"),
@@ -28,7 +28,7 @@ def parted() -> Iterator[dict[str, float]]:
     found: dict[str, float] = {}
     with ExitStack() as stack:
         for name in ("product", "attend", "rms_norm", "rotate", "sample", "put"):
-            stack.enter_context(patch.object(Kernels, name, _recorded(name, getattr(Kernels, name))))
+            stack.enter_context(patch.object(DecodingKernels, name, _recorded(name, getattr(DecodingKernels, name))))
         seen = stack.enter_context(profile(activities=[ProfilerActivity.CPU]))
         began = time.perf_counter()
         yield found

@@ -1,4 +1,4 @@
-"""Prompts whose keys and values are kept once for all rows that continue them, by kernels (`etude.engine.kernels`).
+"""Prompts whose keys and values are kept once for all rows that continue them, by kernels (`etude.kernels.decoding`).
 
 The layout is the kernels': blocks of positions, beginning at 0. Shapes: as in `etude.engine.attention`; I items: rows of one prompt that a
 thread computes together.
@@ -11,7 +11,7 @@ import torch
 
 from etude.engine.attention import Attend
 from etude.engine.context import Forward, Part, compute_prompts
-from etude.engine.kernels import BLOCK, Kernels, Own, Store, kernels_for
+from etude.kernels.decoding import BLOCK, DecodingKernels, Own, Store, kernels_for
 
 _ROWS = 8
 """Rows of a prompt that a thread computes together, at most; while prompts are computed as many as make `_QUERIES`."""
@@ -22,7 +22,7 @@ _QUERIES = 32
 class Blocks:
     """Keys and values of every layer, for so many rows and positions."""
 
-    def __init__(self, kernels: Kernels, rows: int, positions: int) -> None:
+    def __init__(self, kernels: DecodingKernels, rows: int, positions: int) -> None:
         self.kernels, self.rows, self.positions = kernels, rows, _whole(positions)
         self._stores: list[Store] = []
 

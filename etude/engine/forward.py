@@ -13,9 +13,9 @@ from etude.engine.blocks import BlockPrompts
 from etude.engine.cache import PreallocatedLayer, preallocated_cache
 from etude.engine.context import Context, CopiedContext, Forward, Opened
 from etude.engine.fused import FusedForward
-from etude.engine.kernels import kernels_for
 from etude.engine.modules import ModulesForward
 from etude.engine.shared import Prompts
+from etude.kernels.decoding import kernels_for
 
 log = logging.getLogger(__name__)
 

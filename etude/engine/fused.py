@@ -5,7 +5,7 @@ bookkeeping than on products. Here the activation, the gate and both residual su
 post-operations), queries, keys and values come from one product, and the tokens of all rows are one flat stretch without padding. The
 numbers are those of transformers' modules up to rounding, in bfloat16 with fewer roundings.
 
-For the architectures of `ARCHITECTURES`; the engine compares it with transformers' own forward pass before it uses it.
+For the architectures of `LLAMA_SHAPED`; the engine compares it with transformers' own forward pass before it uses it.
 
 Shapes: N tokens, H query heads, K key/value heads, D head width, E hidden width.
 """
@@ -18,10 +18,9 @@ import torch
 import torch.nn.functional as F
 
 from etude.engine.attention import Attend
-from etude.engine.kernels import kernels_for
 from etude.engine.packed import PackedLinear
-
-ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+from etude.kernels.decoding import kernels_for
+from etude.models import LLAMA_SHAPED
 
 
 class FusedForward:
@@ -38,7 +37,7 @@ class FusedForward:
     def fits(model: Any) -> bool:
         """Whether the architecture is one of those, and nothing was added to its layers."""
         config = model.config
-        return type(model).__name__ in ARCHITECTURES and config.hidden_act == "silu" and not getattr(config, "pretraining_tp", 1) > 1
+        return type(model).__name__ in LLAMA_SHAPED and config.hidden_act == "silu" and not getattr(config, "pretraining_tp", 1) > 1
 
     def refresh(self) -> None:
         """Join what lies in several layers of the model; to be called when its weights have changed."""

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from etude.engine.kernels import Kernels, in_blocks, kernels_for
+from etude.kernels.decoding import DecodingKernels, in_blocks, kernels_for
 
 _ROWS = 64
 """Rows that the layout is chosen for; others are computed from it too."""
@@ -67,7 +67,7 @@ class PackedLinear(nn.Module):
             return kernels.product(x, blocks, self.bias, operation, other)
         return _pointwise.binary(x, other, self.packed, self.bias, operation)
 
-    def _for_few_rows(self, x: torch.Tensor) -> tuple[Kernels, torch.Tensor] | None:
+    def _for_few_rows(self, x: torch.Tensor) -> tuple[DecodingKernels, torch.Tensor] | None:
         """What x is computed with, if its rows are few enough."""
         fits = self.few and x.numel() <= self.few[0].product_rows * self.in_features and x.is_contiguous()
         return self.few if fits else None

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import torch
 
-from etude.engine.kernels import kernels_for
 from etude.errors import UserError
+from etude.kernels.decoding import kernels_for
 
 _BLOCK = 256
 """Tokens in a block of the two-level inverse CDF."""

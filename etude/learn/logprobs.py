@@ -12,6 +12,7 @@ import torch
 from etude.heads import head_on
 from etude.learn.batches import MicroBatch, can_share_prefixes, pack
 from etude.learn.example import Example
+from etude.learn.fused import FusedPass
 
 _ROWS = 16
 """Rows of logits that are turned into float32 together, so that they stay in the processor's cache."""
@@ -32,6 +33,10 @@ def token_logprobs(model: Any, batch: MicroBatch, dtype: torch.dtype = torch.flo
 
     `temperature` is the one that the tokens were sampled at, so that log-probs are of the distribution that behaved.
     """
+    fused = FusedPass.of(model, dtype)
+    if fused:
+        logprobs_M, entropy_M = fused.logprobs(batch, temperature)
+        return Outputs(logprobs_M[batch.pair_N], entropy_M[batch.pair_N])
     device = batch.tokens_BT.device
     with (
         head_on(model, batch.sources_M),

@@ -6,7 +6,6 @@ import pytest
 import torch
 from transformers import AttentionInterface
 
-from etude.engine import kernels
 from etude.engine.attention import is_available
 from etude.engine.blocks import BlockPrompts
 from etude.engine.context import CopiedContext
@@ -14,6 +13,7 @@ from etude.engine.forward import forward_of
 from etude.engine.fused import FusedForward
 from etude.engine.modules import NAME, ModulesForward
 from etude.engine.shared import Prompts
+from etude.kernels import decoding
 
 pytestmark = pytest.mark.skipif(not is_available(torch.device("cpu")), reason="this build of torch has no flash attention for CPUs")
 
@@ -41,7 +41,7 @@ def test_every_architecture_gets_the_fastest_pass_that_has_its_logits(model_of, 
 @pytest.mark.parametrize("rows", [[0, 0, 1, 2, 2], [0, 1, 1, 1, 2, 2]])  # too few to share prompts, and enough
 @pytest.mark.parametrize("changes", [{}, {"attention_bias": True, "mlp_bias": True}, {"head_dim": 12}, {"rms_norm_eps": 0.1}])
 def test_shared_prompts_have_the_logits_of_copied_ones(model_of, monkeypatch, kind, changes, rows):
-    monkeypatch.setattr(kernels, "_library", lambda: None)
+    monkeypatch.setattr(decoding, "_kernels", dict)
     model = model_of("llama", **changes)
     prompts = [[5, 6, 7], [9], [10, 11, 12, 13]]
     with torch.inference_mode():
@@ -62,7 +62,7 @@ def test_shared_prompts_have_the_logits_of_copied_ones(model_of, monkeypatch, ki
             step(torch.tensor(kept) + 30)
 
 
-@pytest.mark.skipif(not kernels.kernels_for(torch.device("cpu"), torch.float32), reason="there is no C++ compiler")
+@pytest.mark.skipif(not decoding.kernels_for(torch.device("cpu"), torch.float32), reason="there is no C++ compiler")
 @pytest.mark.parametrize("kind", [FusedForward, ModulesForward])
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from etude.engine.blocks import BlockContext
-from etude.engine.kernels import kernels_for
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
+from etude.kernels.decoding import kernels_for
 
 pytestmark = pytest.mark.skipif(not kernels_for(torch.device("cpu"), torch.float32), reason="there is no C++ compiler")
 

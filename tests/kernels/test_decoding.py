@@ -1,13 +1,11 @@
-"""The compiled kernels against torch's plain operations."""
-
-import logging
+"""The kernels of decoding against torch's plain operations."""
 
 import pytest
 import torch
 
-from etude.engine import kernels
-from etude.engine.kernels import BLOCK, Own, Store, kernels_for
 from etude.engine.sampling import GREEDY, Sampling, sample
+from etude.kernels import decoding
+from etude.kernels.decoding import BLOCK, Own, Store, kernels_for
 
 CPU = torch.device("cpu")
 TOLERANCE = {torch.float32: {"atol": 2e-6, "rtol": 2e-5}, torch.bfloat16: {"atol": 0.02, "rtol": 0.02}}
@@ -145,28 +143,8 @@ def test_queries_and_keys_are_turned_by_their_positions_and_values_are_not(dtype
 def test_draws_are_those_of_torchs_operations(dtype, vocabulary, sampling, monkeypatch):
     logits, uniforms, rows = 3 * random(4, vocabulary, dtype=dtype), torch.rand(500, dtype=torch.float64), torch.randint(4, (500,))
     tokens, logprobs = sample(logits, sampling, uniforms, rows)
-    monkeypatch.setattr(kernels, "_library", lambda: None)
+    monkeypatch.setattr(decoding, "_kernels", dict)
     expected, expected_logprobs = sample(logits, sampling, uniforms, rows)
     assert (tokens != expected).float().mean() <= 0.002  # a rounding at a border
     same = tokens == expected
     torch.testing.assert_close(logprobs[same], expected_logprobs[same], atol=2e-6, rtol=1e-5)
-
-
-def test_without_a_compiler_there_are_no_kernels_and_one_sentence_says_why(monkeypatch, caplog):
-    for compiler, reason in (("", "CXX is set to nothing"), ("/no/such/compiler", "No such file"), ("false", "returned non-zero")):
-        monkeypatch.setenv("CXX", compiler)
-        kernels._library.cache_clear()
-        with caplog.at_level(logging.WARNING):
-            assert kernels_for(CPU, torch.float32) is None and kernels_for(CPU, torch.bfloat16) is None
-        (record,) = caplog.records
-        assert "decoding by torch's operations" in record.message and reason in record.message
-        caplog.clear()
-    kernels._library.cache_clear()
-
-
-@compiled
-def test_the_compiled_library_is_kept(tmp_path, monkeypatch):
-    monkeypatch.setenv("ETUDE_CACHE", str(tmp_path))
-    path = kernels._compiled()
-    before = path.stat().st_mtime_ns
-    assert kernels._compiled() == path and path.stat().st_mtime_ns == before and list(path.parent.iterdir()) == [path]

@@ -1,0 +1,199 @@
+"""The kernels of `decoding.cpp`.
+
+A decoding step of a small model has some thousand operations between its matrix products, each a call, a pass over memory and a wait for
+all threads; here they are a few. Shapes: as in `etude.engine.attention`; S heads of queries, keys and values side by side.
+"""
+
+import ctypes
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+
+from etude.kernels.compiled import AT, DTYPES, NUMBER, REAL, at, library
+
+BLOCK = 32
+"""Positions that lie together: two vectors of scores, which the processor's tiles want in pairs."""
+
+
+def kernels_for(device: torch.device, dtype: torch.dtype) -> "DecodingKernels | None":
+    """The kernels for tensors of a precision; None where there are none, which is said once."""
+    return _kernels().get(dtype) if device.type == "cpu" and dtype in DTYPES else None
+
+
+class DecodingKernels:
+    """Operations on tensors of one precision on a CPU. Of every tensor the last dimension lies close together."""
+
+    def __init__(self, found: ctypes.CDLL, name: str) -> None:
+        self._put, self._repeat, self._attend, self._rms_norm, self._rotate, self._sample = (
+            getattr(found, f"{kernel}_{name}") for kernel in ("put", "repeat", "attend", "rms_norm", "rotate", "sample")
+        )
+        self._product = found.product_bfloat16 if name == "bfloat16" else None
+        self.product_rows = 0 if self._product is None else 64 if found.has_tiles() else 4
+        """Up to how many rows `product` is faster than oneDNN's (SmolLM2-135M, 2 cores with AMX, and without)."""
+
+    def rms_norm(self, x_NE: torch.Tensor, weight_E: torch.Tensor, epsilon: float) -> torch.Tensor:
+        """x / √(mean x² + ε) · weight, rounded once."""
+        found = torch.empty_like(x_NE)
+        self._rms_norm(at(x_NE), *x_NE.shape, at(weight_E), epsilon, at(found))
+        return found
+
+    def rotate(
+        self,
+        states_NSD: torch.Tensor,
+        heads: int,
+        kv_heads: int,
+        cos_ND: torch.Tensor,
+        sin_ND: torch.Tensor,
+        norms: tuple[torch.Tensor, torch.Tensor] | None,
+        epsilon: float,
+    ) -> None:
+        """Give queries and keys, the first H + K of the S heads of a row, their positions, in place: x cos + (-x₂, x₁) sin.
+
+        `norms`: weights [D] by which queries and keys are normed before.
+        """
+        rows, row = states_NSD.shape[0], states_NSD.stride(0)
+        weights = (None, None) if norms is None else tuple(map(at, norms))
+        self._rotate(at(states_NSD), rows, row, heads, kv_heads, cos_ND.shape[-1], at(cos_ND), at(sin_ND), *weights, epsilon)
+
+    def put(
+        self, store: "Store", rows_N: torch.Tensor, positions_N: torch.Tensor, keys_NKD: torch.Tensor, values_NKD: torch.Tensor
+    ) -> None:
+        """Keep keys and values at these rows and positions."""
+        keys_NKD, values_NKD = _alike(keys_NKD, values_NKD)
+        number, kv_heads, width = keys_NKD.shape
+        places = at(rows_N), at(positions_N), number
+        self._put(*store.arguments, *places, at(keys_NKD), at(values_NKD), *keys_NKD.stride()[:2], kv_heads, width)
+
+    def repeat(self, store: "Store", from_N: torch.Tensor, to_N: torch.Tensor, positions: int) -> None:
+        """Copy rows' first positions to other rows."""
+        for states in store.states():
+            row, head, _, width = states.stride()[0], states.stride()[1], *states.shape[2:]
+            self._repeat(at(states), row, head, at(from_N), at(to_N), len(from_N), store.kv_heads, positions * width)
+
+    def product(
+        self, x_NE: torch.Tensor, weights: torch.Tensor, bias: torch.Tensor | None, then: str, other: torch.Tensor | None
+    ) -> torch.Tensor:
+        """then(x Wᵀ + b, other), rounded once; `weights` as `in_blocks` lays them out, `then` one of `THEN`."""
+        assert self._product is not None
+        outputs, width = weights.shape
+        found = x_NE.new_empty(*x_NE.shape[:-1], outputs)
+        given = (None if part is None else at(part) for part in (bias, other))
+        self._product(at(x_NE), found.numel() // outputs, width, at(weights), outputs, next(given), THEN[then], next(given), at(found))
+        return found
+
+    def attend(
+        self,
+        queries_NHD: torch.Tensor,
+        *,
+        prompts: "Store",
+        seen_N: torch.Tensor,
+        items: torch.Tensor,
+        scale: float,
+        own: "Own | None" = None,
+    ) -> torch.Tensor:
+        """Softmax attention of every row over the first `seen_N` positions of its prompt, and over its own: [N, H, D].
+
+        `items` [I, 3] names a prompt and the first and the end of rows that see it, for which a thread reads it once.
+        """
+        queries_NHD = queries_NHD if queries_NHD.stride(-1) == 1 else queries_NHD.contiguous()
+        rows, heads, width = queries_NHD.shape
+        read_NHD = torch.empty(rows, heads, width, dtype=queries_NHD.dtype)
+        mine = own.arguments() if own else (None, None, 0, 0, None, None, 0, None, None)
+        self._attend(
+            *(at(queries_NHD), *queries_NHD.stride()[:2], *mine, *prompts.arguments, at(seen_N), at(items), len(items)),
+            *(heads, prompts.kv_heads, width, scale, at(read_NHD)),
+        )
+        return read_NHD
+
+    def sample(
+        self, logits_BV: torch.Tensor, temperature: float, uniform_N: torch.Tensor | None, row_N: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `etude.engine.sampling.sample` without restrictions; the best tokens where `uniform_N` is None."""
+        logits_BV, row_N = logits_BV.contiguous(), row_N.contiguous()
+        uniform_N = None if uniform_N is None else uniform_N.double().contiguous()
+        tokens_N, logprobs_N = torch.empty(len(row_N), dtype=torch.long), torch.empty(len(row_N))
+        uniforms = None if uniform_N is None else at(uniform_N)
+        self._sample(at(logits_BV), *logits_BV.shape, 1 / temperature, uniforms, at(row_N), len(row_N), at(tokens_N), at(logprobs_N))
+        return tokens_N, logprobs_N
+
+
+THEN = {"none": 0, "add": 1, "mul": 2, "swish": 3}
+"""What may follow a product: nothing, plus or times another tensor, SiLU."""
+
+
+def in_blocks(weight: torch.Tensor) -> torch.Tensor | None:
+    """A weight [out, in] of bfloat16 as `DecodingKernels.product` reads it: outputs lie as positions of keys do. None where it
+    does not fit."""
+    outputs, width = weight.shape
+    if outputs % BLOCK or width % 32:
+        return None
+    pairs = weight.contiguous().view(torch.int32).view(outputs // 16, 16, width // 2)
+    return pairs.transpose(1, 2).contiguous().view(torch.bfloat16).view(outputs, width)
+
+
+class Store:
+    """Keys and values [rows, K, positions, D] in the kernels' layout; positions a multiple of `BLOCK`."""
+
+    def __init__(self, keys_RKTD: torch.Tensor, values_RKTD: torch.Tensor) -> None:
+        self.keys_RKTD, self.values_RKTD = keys_RKTD, values_RKTD
+        _, self.kv_heads, positions, self.width = keys_RKTD.shape
+        self.arguments = at(keys_RKTD), at(values_RKTD), positions
+        """Asked for at every layer of every step."""
+
+    def states(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.keys_RKTD, self.values_RKTD
+
+    @staticmethod
+    def of(rows: int, kv_heads: int, positions: int, width: int, dtype: torch.dtype) -> "Store":
+        """An empty one: of zeros, since what is masked must be a number still."""
+        return Store(*(torch.zeros(rows, kv_heads, positions, width, dtype=dtype) for _ in range(2)))
+
+
+@dataclass
+class Own:
+    """What rows have behind them beside a prompt."""
+
+    keys_NKD: torch.Tensor
+    """Of the new token, which are put behind the others."""
+    values_NKD: torch.Tensor
+    store: Store
+    slot_N: torch.Tensor
+    """Where a row lies in the store."""
+    drawn_N: torch.Tensor
+    """Positions before the new token."""
+
+    def __post_init__(self) -> None:
+        self.keys_NKD, self.values_NKD = _alike(self.keys_NKD, self.values_NKD)  # kept here, since kernels are given addresses alone
+
+    def arguments(self) -> tuple[Any, ...]:
+        strides = self.keys_NKD.stride()[:2]
+        return at(self.keys_NKD), at(self.values_NKD), *strides, *self.store.arguments, at(self.slot_N), at(self.drawn_N)
+
+
+def _alike(keys_NKD: torch.Tensor, values_NKD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """With the same strides."""
+    if keys_NKD.stride() == values_NKD.stride() and keys_NKD.stride(-1) == 1:
+        return keys_NKD, values_NKD
+    return keys_NKD.contiguous(), values_NKD.contiguous()
+
+
+@cache
+def _kernels() -> dict[torch.dtype, DecodingKernels]:
+    """Loaded once: kernels are asked for at every token. Empty where there are none."""
+    store = [AT, AT, NUMBER]
+    declared: dict[str, list[Any]] = {
+        "put": [*store, AT, AT, NUMBER, AT, AT, NUMBER, NUMBER, NUMBER, NUMBER],
+        "attend": [AT, NUMBER, NUMBER, AT, AT, NUMBER, NUMBER, *store, AT, AT, *store, AT, AT, NUMBER, NUMBER, NUMBER, NUMBER, REAL, AT],
+        "rms_norm": [AT, NUMBER, NUMBER, AT, REAL, AT],
+        "rotate": [AT, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, AT, AT, AT, AT, REAL],
+        "sample": [AT, NUMBER, NUMBER, REAL, AT, AT, NUMBER, AT, AT],
+        "repeat": [AT, NUMBER, NUMBER, AT, AT, NUMBER, NUMBER, NUMBER],
+    }
+    found = library("decoding.cpp", declared)
+    if found is None:
+        return {}
+    found.product_bfloat16.argtypes = [AT, NUMBER, NUMBER, AT, NUMBER, AT, ctypes.c_int, AT, AT]
+    found.product_bfloat16.restype = None
+    return {dtype: DecodingKernels(found, name) for dtype, name in DTYPES.items()}

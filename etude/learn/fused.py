@@ -1,0 +1,241 @@
+"""The update's forward and backward pass of Llama-shaped models on a CPU, in the few operations that it needs.
+
+transformers' modules spend more time on norms, gates, positions, masks and copies than on matrix products, attend to whole rows where a
+packed row is mostly masked out, and keep every step between for the backward pass. Here a layer is two functions with a backward pass of
+their own, and between their products stand the kernels of `etude.kernels.update`. Kept for the backward pass are a half layer's input, the
+queries, keys and values, what was read, and the two inputs of the gate; norms and gates are computed again. The head's logits are computed
+for some tokens at a time, forward and again backward, so that there is never a full tensor of them.
+
+The numbers are those of transformers' modules under autocast (`etude.learn.logprobs`): products in the update's precision, residuals,
+norms, softmax and sums in float32.
+
+Shapes: as in `etude.kernels.update`.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from etude.kernels.update import WIDTH, Trees, UpdateKernels, kernels_for
+from etude.learn.batches import MicroBatch, can_share_prefixes
+from etude.models import LLAMA_SHAPED
+
+_HEAD_ROWS = 512
+"""Tokens whose logits are there at a time."""
+
+
+class FusedPass:
+    """Log-probs by a model's own weights."""
+
+    def __init__(self, model: Any, kernels: UpdateKernels) -> None:
+        self._model, self._kernels = model, kernels
+
+    @staticmethod
+    def of(model: Any, dtype: torch.dtype) -> "FusedPass | None":
+        """The pass for a model whose architecture and sizes it knows and whose layers are as they were made; else None."""
+        if type(model).__name__ not in LLAMA_SHAPED:
+            return None
+        config, weight, own = model.config, model.get_input_embeddings().weight, model.model.layers[0].self_attn
+        sizes = config.hidden_size, config.intermediate_size, own.head_dim
+        is_biased = own.o_proj.bias is not None or getattr(config, "mlp_bias", False)
+        is_plain = config.hidden_act == "silu" and not is_biased and can_share_prefixes(config)
+        if weight.dtype != torch.float32 or not is_plain or any(size % WIDTH for size in sizes):
+            return None
+        kernels = kernels_for(weight.device, dtype)
+        return FusedPass(model, kernels) if kernels else None
+
+    def logprobs(self, batch: MicroBatch, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probs with gradient and entropies without, [M], of the distinct pairs of a position and a token."""
+        decoder = self._model.model
+        is_token_BT = batch.ends_BT > 0
+        x_NE = decoder.embed_tokens(batch.tokens_BT[is_token_BT])
+        cos_ND, sin_ND = (part[0] for part in decoder.rotary_emb(x_NE, position_ids=batch.positions_BT[is_token_BT][None]))
+        shared = _Shared(self._kernels, _trees(batch, is_token_BT), cos_ND.contiguous(), sin_ND.contiguous())
+        for layer in decoder.layers:
+            own, mlp, norm = layer.self_attn, layer.mlp, layer.input_layernorm
+            inputs = own.q_proj, own.k_proj, own.v_proj
+            weights = (*(part.weight for part in inputs), own.o_proj.weight, *(part.bias for part in inputs))
+            head_norms = (own.q_norm.weight, own.k_norm.weight) if hasattr(own, "q_norm") else (None, None)  # Qwen3
+            sizes = self._model.config.num_attention_heads, own.head_dim, own.scaling, norm.variance_epsilon
+            x_NE = _Attention.apply(x_NE, norm.weight, *weights, *head_norms, shared, sizes)
+            norm, weights = layer.post_attention_layernorm, tuple(part.weight for part in (mlp.gate_proj, mlp.up_proj, mlp.down_proj))
+            x_NE = _GatedMLP.apply(x_NE, norm.weight, *weights, self._kernels, norm.variance_epsilon)
+        place_BT = is_token_BT.flatten().cumsum(0) - 1
+        x_ME = x_NE.index_select(0, place_BT[batch.sources_M])
+        head = self._model.lm_head.weight, batch.targets_M, temperature
+        return _Head.apply(x_ME, decoder.norm.weight, *head, self._kernels, decoder.norm.variance_epsilon)
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What all layers have in common."""
+
+    kernels: UpdateKernels
+    trees: Trees
+    cos_ND: torch.Tensor
+    sin_ND: torch.Tensor
+
+
+def _trees(batch: MicroBatch, is_token_BT: torch.Tensor) -> Trees:
+    lengths_B = is_token_BT.sum(1)
+    starts = torch.cat([lengths_B.new_zeros(1), lengths_B.cumsum(0)])
+    return Trees(starts, (batch.ends_BT + starts[:-1, None])[is_token_BT])
+
+
+class _Attention(torch.autograd.Function):
+    """x + Attention(Norm(x))."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x_NE: torch.Tensor,
+        norm: torch.Tensor,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        output: torch.Tensor,
+        query_bias: torch.Tensor | None,
+        key_bias: torch.Tensor | None,
+        value_bias: torch.Tensor | None,
+        query_norm: torch.Tensor | None,
+        key_norm: torch.Tensor | None,
+        shared: _Shared,
+        sizes: tuple[int, int, float, float],
+    ) -> torch.Tensor:
+        kernels, (heads, width, scale, epsilon) = shared.kernels, sizes
+        normed_NE, inverse_N = kernels.norm(x_NE, norm, epsilon)
+        states_NSD = (normed_NE @ _joined((query, key, value), kernels.dtype).t()).unflatten(1, (-1, width))
+        if query_bias is not None:
+            states_NSD += _joined((query_bias, key_bias, value_bias), kernels.dtype).view(-1, width)
+        turned = (states_NSD.shape[1] + heads) // 2
+        plain = None
+        if query_norm is not None and key_norm is not None:
+            plain = states_NSD[:, :turned].clone()
+            for part, norm_D, its in _by_kind(plain, heads, query_norm, key_norm, states_NSD):
+                its.copy_(kernels.norm(part, norm_D, epsilon)[0].view_as(its))
+        kernels.rotate(states_NSD, turned, shared.cos_ND, shared.sin_ND)
+        read_NHD, normaliser_NH = kernels.attend(states_NSD, shared.trees, heads, scale)
+        kept = inverse_N, states_NSD, read_NHD, normaliser_NH, query_norm, key_norm, plain
+        ctx.save_for_backward(x_NE, norm, query, key, value, output, *kept)
+        ctx.shared, ctx.sizes, ctx.turned, ctx.has_bias = shared, sizes, turned, query_bias is not None
+        return x_NE + read_NHD.flatten(1) @ output.to(kernels.dtype).t()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x_NE, norm, query, key, value, output, inverse_N, states_NSD, read_NHD, normaliser_NH, *heads_normed = ctx.saved_tensors
+        shared, (heads, _, scale, epsilon) = ctx.shared, ctx.sizes
+        kernels, slope_NE = shared.kernels, gradients[0].contiguous()
+        slope = slope_NE.to(kernels.dtype)
+        read_slope_NHD = (slope @ output.to(kernels.dtype)).view_as(read_NHD)
+        output_slope = slope.t() @ read_NHD.flatten(1)
+        states_slope_NSD = kernels.attend_backward(states_NSD, shared.trees, scale, read_NHD, normaliser_NH, read_slope_NHD)
+        kernels.rotate(states_slope_NSD, ctx.turned, shared.cos_ND, shared.sin_ND, back=True)
+        head_norm_slopes = []
+        query_norm, key_norm, plain = heads_normed
+        if plain is not None:
+            for part, norm_D, its in _by_kind(plain, heads, query_norm, key_norm, states_slope_NSD):
+                slopes, norm_slope = kernels.norm_backward(its.reshape(part.shape), part, kernels.norm(part, norm_D, epsilon)[1], norm_D)
+                its.copy_(slopes.view_as(its))
+                head_norm_slopes.append(norm_slope)
+        flat = states_slope_NSD.flatten(1)
+        normed_NE, _ = kernels.norm(x_NE, norm, epsilon)
+        rows = [len(query), len(key), len(value)]
+        parts = (flat.t() @ normed_NE).split(rows)
+        biases = flat.sum(0, dtype=torch.float32).split(rows) if ctx.has_bias else (None, None, None)
+        normed_slope_NE = flat @ _joined((query, key, value), kernels.dtype)
+        x_slope_NE, norm_slope = kernels.norm_backward(normed_slope_NE, x_NE, inverse_N, norm, slope_NE)
+        return x_slope_NE, norm_slope, *parts, output_slope, *biases, *(head_norm_slopes or (None, None)), None, None
+
+
+class _GatedMLP(torch.autograd.Function):
+    """x + Down(SiLU(Gate(Norm(x))) · Up(Norm(x)))."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x_NE: torch.Tensor,
+        norm: torch.Tensor,
+        gate: torch.Tensor,
+        up: torch.Tensor,
+        down: torch.Tensor,
+        kernels: UpdateKernels,
+        epsilon: float,
+    ) -> torch.Tensor:
+        normed_NE, inverse_N = kernels.norm(x_NE, norm, epsilon)
+        both_N2F = normed_NE @ _joined((gate, up), kernels.dtype).t()
+        ctx.save_for_backward(x_NE, norm, gate, up, down, inverse_N, both_N2F)
+        ctx.kernels, ctx.epsilon = kernels, epsilon
+        return x_NE + kernels.gated(both_N2F) @ down.to(kernels.dtype).t()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x_NE, norm, gate, up, down, inverse_N, both_N2F = ctx.saved_tensors
+        kernels, slope_NE = ctx.kernels, gradients[0].contiguous()
+        slope = slope_NE.to(kernels.dtype)
+        gated_NF, both_slope_N2F = kernels.gated_backward(both_N2F, slope @ down.to(kernels.dtype))
+        down_slope = slope.t() @ gated_NF
+        normed_NE, _ = kernels.norm(x_NE, norm, ctx.epsilon)
+        parts = (both_slope_N2F.t() @ normed_NE).chunk(2)
+        normed_slope_NE = both_slope_N2F @ _joined((gate, up), kernels.dtype)
+        x_slope_NE, norm_slope = kernels.norm_backward(normed_slope_NE, x_NE, inverse_N, norm, slope_NE)
+        return x_slope_NE, norm_slope, *parts, down_slope, None, None
+
+
+class _Head(torch.autograd.Function):
+    """Log-probs of the targets and entropies, of softmax(Head(Norm(x)) / temperature)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x_ME: torch.Tensor,
+        norm: torch.Tensor,
+        head: torch.Tensor,
+        targets_M: torch.Tensor,
+        temperature: float,
+        kernels: UpdateKernels,
+        epsilon: float,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        normed_ME, inverse_M = kernels.norm(x_ME, norm, epsilon)
+        weight = head.to(kernels.dtype)
+        pieces = zip(normed_ME.split(_HEAD_ROWS), targets_M.split(_HEAD_ROWS), strict=True)
+        found = [kernels.chosen(normed @ weight.t(), targets, temperature) for normed, targets in pieces]
+        logprobs_M, entropy_M, normaliser_M = (torch.cat(part) for part in zip(*found, strict=True))
+        ctx.save_for_backward(x_ME, norm, head, targets_M, inverse_M, normed_ME, normaliser_M)
+        ctx.kernels, ctx.temperature = kernels, temperature
+        ctx.mark_non_differentiable(entropy_M)
+        return logprobs_M, entropy_M
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x_ME, norm, head, targets_M, inverse_M, normed_ME, normaliser_M = ctx.saved_tensors
+        kernels, weight = ctx.kernels, head.to(ctx.kernels.dtype)
+        normed_slope_ME, head_slope = torch.empty_like(normed_ME), torch.zeros_like(head)
+        pieces = (part.split(_HEAD_ROWS) for part in (normed_ME, normed_slope_ME, targets_M, normaliser_M, gradients[0].contiguous()))
+        for normed, normed_slope, targets, normalisers, slopes in zip(*pieces, strict=True):
+            logits = normed @ weight.t()
+            kernels.chosen_backward(logits, targets, ctx.temperature, normalisers, slopes)
+            torch.mm(logits, weight, out=normed_slope)
+            head_slope += logits.t() @ normed
+        x_slope_ME, norm_slope = kernels.norm_backward(normed_slope_ME, x_ME, inverse_M, norm)
+        return x_slope_ME, norm_slope, head_slope, None, None, None, None
+
+
+def _by_kind(
+    plain_NTD: torch.Tensor, heads: int, query_norm: torch.Tensor, key_norm: torch.Tensor, states_NSD: torch.Tensor
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Queries and keys as rows of float32, the weight that norms them, and where they stand among the states."""
+    kinds = plain_NTD.split((heads, plain_NTD.shape[1] - heads), dim=1)
+    places = states_NSD[:, :heads], states_NSD[:, heads : plain_NTD.shape[1]]
+    for part, norm_D, its in zip(kinds, (query_norm, key_norm), places, strict=True):
+        yield part.float().reshape(-1, part.shape[-1]), norm_D, its
+
+
+def _joined(weights: Sequence[torch.Tensor | None], dtype: torch.dtype) -> torch.Tensor:
+    """Several weights of one input as one, in the precision of products."""
+    present = [weight for weight in weights if weight is not None]
+    joined = torch.empty(sum(map(len, present)), *present[0].shape[1:], dtype=dtype)
+    for part, weight in zip(joined.split([len(weight) for weight in present]), present, strict=True):
+        part.copy_(weight)
+    return joined
