@@ -9,15 +9,24 @@ from unittest.mock import patch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from etude.kernels.decoding import DecodingKernels
+from etude.kernels.update import UpdateKernels
 
 KINDS: Mapping[str, tuple[str, ...]] = {
     "matrix products": ("mkldnn::_linear_pointwise", "aten::mm", "aten::addmm", "aten::bmm", "kernel::product"),
-    "attention": ("attend", "_flash_attention_for_cpu", "_flash_attention_for_cpu_backward"),
-    "norms and positions": ("rms_norm", "rotate", "aten::_fused_rms_norm"),
-    "drawing tokens": ("sample", "aten::multinomial", "aten::searchsorted"),
+    "attention": ("kernel::attend", "kernel::attend_backward", "_flash_attention_for_cpu", "_flash_attention_for_cpu_backward"),
+    "norms, gates and positions": (
+        *("kernel::rms_norm", "kernel::norm", "kernel::norm_backward", "aten::_fused_rms_norm"),
+        *("kernel::gated", "kernel::gated_backward", "kernel::rotate"),
+    ),
+    "drawing tokens": ("kernel::sample", "aten::multinomial", "aten::searchsorted"),
+    "log-probs of tokens": ("kernel::chosen", "kernel::chosen_backward"),
     "optimizer": ("aten::_fused_adamw_", "aten::linalg_vector_norm"),
     "weights laid out": ("mkldnn::_reorder_linear_weight",),
-    "copies": ("aten::copy_", "aten::index", "aten::cat", "aten::fill_", "aten::_index_put_impl_", "put"),
+    "copies": ("aten::copy_", "aten::index", "aten::cat", "aten::fill_", "aten::_index_put_impl_", "kernel::put"),
+}
+_KERNELS = {
+    DecodingKernels: ("product", "attend", "rms_norm", "rotate", "sample", "put"),
+    UpdateKernels: ("norm", "norm_backward", "gated", "gated_backward", "rotate", "attend", "attend_backward", "chosen", "chosen_backward"),
 }
 REST, BETWEEN = "other operations", "between operations"
 
@@ -27,8 +36,9 @@ def parted() -> Iterator[dict[str, float]]:
     """Fills what it yields with the seconds of each kind, at the end of the block."""
     found: dict[str, float] = {}
     with ExitStack() as stack:
-        for name in ("product", "attend", "rms_norm", "rotate", "sample", "put"):
-            stack.enter_context(patch.object(DecodingKernels, name, _recorded(name, getattr(DecodingKernels, name))))
+        for kernels, names in _KERNELS.items():
+            for name in names:
+                stack.enter_context(patch.object(kernels, name, _recorded(name, getattr(kernels, name))))
         seen = stack.enter_context(profile(activities=[ProfilerActivity.CPU]))
         began = time.perf_counter()
         yield found

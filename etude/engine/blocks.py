@@ -11,7 +11,7 @@ import torch
 
 from etude.engine.attention import Attend
 from etude.engine.context import Forward, Part, compute_prompts
-from etude.kernels.decoding import BLOCK, DecodingKernels, Own, Store, kernels_for
+from etude.kernels.decoding import BLOCK, Behind, DecodingKernels, Own, Store, kernels_for
 
 _ROWS = 8
 """Rows of a prompt that a thread computes together, at most; while prompts are computed as many as make `_QUERIES`."""
@@ -24,37 +24,43 @@ class Blocks:
 
     def __init__(self, kernels: DecodingKernels, rows: int, positions: int) -> None:
         self.kernels, self.rows, self.positions = kernels, rows, _whole(positions)
-        self._stores: list[Store] = []
+        self.stores: list[Store] = []
 
     def of(self, layer: int, like_NKD: torch.Tensor) -> Store:
         """The store of a layer, whose first use is with keys like these."""
-        if layer == len(self._stores):
+        if layer == len(self.stores):
             kv_heads, width = like_NKD.shape[1:]
             if width % 16:
                 raise NotImplementedError(f"the kernels' attention needs heads of a multiple of 16, not of {width}")
-            self._stores.append(Store.of(self.rows, kv_heads, self.positions, width, like_NKD.dtype))
-        return self._stores[layer]
+            self.stores.append(Store.of(self.rows, kv_heads, self.positions, width, like_NKD.dtype))
+        return self.stores[layer]
+
+    def beside(self, rows: int, positions: int) -> "Blocks":
+        """Room for other rows of the same layers."""
+        other = Blocks(self.kernels, rows, positions)
+        other.stores = [Store.of(rows, store.kv_heads, other.positions, store.width, store.keys_RKTD.dtype) for store in self.stores]
+        return other
 
     def repeat(self, from_N: torch.Tensor, to_N: torch.Tensor, positions: int) -> None:
         """Copy these rows' first positions to other rows."""
-        for store in self._stores:
+        for store in self.stores:
             self.kernels.repeat(store, from_N, to_N, _whole(positions))
 
     def with_more(self, other: "Blocks") -> "Blocks":
         """A copy with the rows of another behind."""
         both = Blocks(self.kernels, self.rows + other.rows, max(self.positions, other.positions))
-        for mine, its in zip(self._stores, other._stores, strict=True):
+        for mine, its in zip(self.stores, other.stores, strict=True):
             store = Store.of(both.rows, mine.kv_heads, both.positions, mine.width, mine.keys_RKTD.dtype)
             for states, first, second in zip(store.states(), mine.states(), its.states(), strict=True):
                 states[: self.rows, :, : self.positions], states[self.rows :, :, : other.positions] = first, second
-            both._stores.append(store)
+            both.stores.append(store)
         return both
 
     def only(self, rows_B: torch.Tensor, positions: int) -> "Blocks":
         """A copy of these rows' first positions."""
         copy = Blocks(self.kernels, len(rows_B), positions)
-        for store in self._stores:
-            copy._stores.append(Store(*(states[rows_B, :, : copy.positions] for states in store.states())))
+        for store in self.stores:
+            copy.stores.append(Store(*(states[rows_B, :, : copy.positions] for states in store.states())))
         return copy
 
 
@@ -90,8 +96,7 @@ class BlockPrompts:
         return BlockPrompts(forward, blocks, length_P), compute_prompts(forward, prompts, attend_of)
 
     def begin(self, rows_B: torch.Tensor, room_tokens: int, *, samples: int) -> "BlockContext":
-        own = Blocks(self.blocks.kernels, max(samples, len(rows_B)), room_tokens)
-        return BlockContext(self, rows_B, own)
+        return BlockContext(self, rows_B, self.blocks.beside(max(samples, len(rows_B)), room_tokens))
 
     def with_more(self, other: "BlockPrompts") -> "BlockPrompts":
         """The prompts of another behind these."""
@@ -146,20 +151,31 @@ class BlockContext:
     def _arrange(self) -> None:
         """What follows from which rows there are."""
         self._rows_B = torch.arange(len(self))
-        self._items = _items(self.prompt_B, _ROWS)
         self._length_B = self.prompts.length_P[self.prompt_B]
+        items = _items(self.prompt_B, _ROWS)
+        self._behind = Behind(self.prompts.blocks.stores, self.own.stores, self._length_B, items, self.slot_B)
 
     def next_logits(self, tokens_B: torch.Tensor) -> torch.Tensor:
         if int(self.drawn_B.max()) >= self.own.positions:
             raise ValueError(f"a row has no room for another token: {self.own.positions} positions are drawn")
-        logits_BV = self.prompts.forward.logits(tokens_B, self._length_B + self.drawn_B, self._attend, self._rows_B)
+        attend = OneToken(self.own.kernels, self._behind, self.drawn_B)
+        logits_BV = self.prompts.forward.logits(tokens_B, self._length_B + self.drawn_B, attend, self._rows_B)
         self.drawn_B = self.drawn_B + 1
         return logits_BV
 
-    def _attend(self, layer: int, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float) -> torch.Tensor:
-        own = Own(keys, values, self.own.of(layer, keys), self.slot_B, self.drawn_B)
-        prompts = self.prompts.blocks.of(layer, keys)
-        return self.own.kernels.attend(queries, prompts=prompts, seen_N=self._length_B, items=self._items, scale=scale, own=own)
+
+@dataclass(frozen=True)
+class OneToken:
+    """The `Attend` of a decoding step; what a pass that runs all layers by one kernel needs lies open."""
+
+    kernels: DecodingKernels
+    behind: Behind
+    drawn_B: torch.Tensor
+
+    def __call__(self, layer: int, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float) -> torch.Tensor:
+        behind = self.behind
+        own = Own(keys, values, behind.own[layer], behind.slot_N, self.drawn_B)
+        return self.kernels.attend(queries, prompts=behind.prompts[layer], seen_N=behind.seen_N, items=behind.items, scale=scale, own=own)
 
 
 def _items(prompt_N: torch.Tensor, rows: int) -> torch.Tensor:

@@ -18,8 +18,9 @@ import torch
 import torch.nn.functional as F
 
 from etude.engine.attention import Attend
+from etude.engine.blocks import OneToken
 from etude.engine.packed import PackedLinear
-from etude.kernels.decoding import kernels_for
+from etude.kernels.decoding import Layers, kernels_for
 from etude.models import LLAMA_SHAPED
 
 
@@ -42,12 +43,16 @@ class FusedForward:
     def refresh(self) -> None:
         """Join what lies in several layers of the model; to be called when its weights have changed."""
         self._layers = [_Layer.of(layer) for layer in self.model.model.layers]
+        self._few_rows = _by_one_kernel(self._layers, self.heads, self.kv_heads)
 
     def logits(self, tokens_N: torch.Tensor, positions_N: torch.Tensor, attend: Attend, chosen_M: torch.Tensor) -> torch.Tensor:
         """Of what follows the chosen tokens, [M, V]."""
         decoder, heads, both = self.model.model, self.heads, self.heads + self.kv_heads
         x_NE = decoder.embed_tokens(tokens_N)
         cos_ND, sin_ND = (part[0] for part in decoder.rotary_emb(x_NE, position_ids=positions_N[None]))
+        if self._few_rows and isinstance(attend, OneToken) and len(x_NE) <= attend.kernels.product_rows:
+            attend.kernels.layers(x_NE, self._few_rows, attend.behind, attend.drawn_B, cos_ND, sin_ND)
+            return self.model.lm_head(self._normed(x_NE, decoder.norm))
         shape = (len(x_NE), both + self.kv_heads, cos_ND.shape[1])
         for number, layer in enumerate(self._layers):
             states = layer.project(self._normed(x_NE, layer.input_norm)).view(shape)
@@ -112,6 +117,26 @@ class _Layer:
             *(_Product(part) for part in (mlp.gate_proj, mlp.up_proj, mlp.down_proj)),
         )
 
+    def by_name(self) -> dict[str, torch.Tensor | None]:
+        """Weights and biases, the products' as they are laid out for few rows; None for what is not there."""
+        norms = {name: getattr(self, name) for name in ("input_norm", "query_norm", "key_norm", "post_norm")}
+        found = {name: None if norm is None else norm.weight for name, norm in norms.items()}
+        for name in ("project", "output", "gate", "up", "down"):
+            found[name], found[f"{name}_bias"] = getattr(self, name).for_few_rows()
+        return found
+
+
+def _by_one_kernel(layers: Sequence[_Layer], heads: int, kv_heads: int) -> Layers | None:
+    """The layers for the kernel that runs all of them, where it can."""
+    first, each = layers[0], [layer.by_name() for layer in layers]
+    parts = [layer[name] for layer in each for name in ("project", "output", "gate", "up", "down")]
+    if any(part is None for part in parts) or any(layer.scale != first.scale for layer in layers):
+        return None
+    output = each[0]["output"]
+    assert output is not None
+    sizes = {"heads": heads, "kv_heads": kv_heads, "width": output.shape[1] // heads}
+    return Layers(each, **sizes, epsilon=first.input_norm.variance_epsilon, scale=first.scale)
+
 
 class _Product:
     """Linear layers of one input as one product, and what follows it."""
@@ -124,6 +149,11 @@ class _Product:
         if self._packed:
             return self._packed.activated(x, "none")
         return torch.cat([layer(x) for layer in self._layers], dim=-1) if len(self._layers) > 1 else self._layers[0](x)
+
+    def for_few_rows(self) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """The weights as a kernel reads them, if there are such, and the bias."""
+        few = self._packed.few if self._packed else None
+        return (few[1], self._packed.bias) if few and self._packed else (None, None)
 
     def plus(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
         return self._packed.then("add", x, residual) if self._packed else self(x) + residual

@@ -222,6 +222,44 @@ void sample(const T* logits, long rows, long vocabulary, float inverse_temperatu
     }
 }
 
+// ---------------------------------------------------------------------- all layers
+
+// What a layer consists of and has behind it, by address; what is not there is null. `decoding.py` lists them in this order.
+struct Layer {
+    const Half *input_norm, *project, *project_bias, *query_norm, *key_norm, *output, *output_bias;
+    const Half *post_norm, *gate, *gate_bias, *up, *up_bias, *down, *down_bias;
+};
+struct Behind {
+    Half *own_keys, *own_values, *prompt_keys, *prompt_values;
+};
+
+struct Sizes {
+    long hidden, gate, heads, kv_heads, width;
+};
+
+void layers(Half* x, long rows, const Layer* each, const Behind* behind, long number, Sizes sizes, long own_capacity, long prompt_capacity,
+            const int64_t* slots, const int64_t* drawn, const int64_t* seen, const int64_t* items, long num_items, const Half* cosines,
+            const Half* sines, float epsilon, float scale) {
+    const long heads = sizes.heads, kv_heads = sizes.kv_heads, width = sizes.width, queries = heads * width;
+    const long stride = queries + 2 * kv_heads * width;
+    std::vector<Half> normed(rows * sizes.hidden), states(rows * stride), read(rows * queries), gates(rows * sizes.gate);
+    for (long i = 0; i < number; i++) {
+        const Layer& layer = each[i];
+        rms_norm(x, rows, sizes.hidden, layer.input_norm, epsilon, normed.data());
+        product(normed.data(), rows, sizes.hidden, layer.project, stride, layer.project_bias, NOTHING, nullptr, states.data());
+        rotate(states.data(), rows, stride, heads, kv_heads, width, cosines, sines, layer.query_norm, layer.key_norm, epsilon);
+        const Half *keys = states.data() + queries, *values = keys + kv_heads * width;
+        attend(states.data(), stride, width, keys, values, stride, width, Stretch<Half>{behind[i].own_keys, behind[i].own_values, own_capacity},
+               slots, drawn, Stretch<Half>{behind[i].prompt_keys, behind[i].prompt_values, prompt_capacity}, seen, items, num_items, heads,
+               kv_heads, width, scale, read.data());
+        product(read.data(), rows, queries, layer.output, sizes.hidden, layer.output_bias, ADD, x, x);
+        rms_norm(x, rows, sizes.hidden, layer.post_norm, epsilon, normed.data());
+        product(normed.data(), rows, sizes.hidden, layer.gate, sizes.gate, layer.gate_bias, SWISH, nullptr, gates.data());
+        product(normed.data(), rows, sizes.hidden, layer.up, sizes.gate, layer.up_bias, MULTIPLY, gates.data(), gates.data());
+        product(gates.data(), rows, sizes.gate, layer.down, sizes.hidden, layer.down_bias, ADD, x, x);
+    }
+}
+
 }  // namespace
 
 #define FOR_TYPE(T, NAME)                                                                                                              \
@@ -268,5 +306,12 @@ FOR_TYPE(Half, bfloat16)
 extern "C" void product_bfloat16(const Half* x, long rows, long width, const Half* weights, long outputs, const Half* bias, int then,
                                  const Half* other, Half* to) {
     product(x, rows, width, weights, outputs, bias, then, other, to);
+}
+extern "C" void layers_bfloat16(Half* x, long rows, const Layer* each, const Behind* behind, long number, long hidden, long gate, long heads,
+                                long kv_heads, long width, long own_capacity, long prompt_capacity, const int64_t* slots,
+                                const int64_t* drawn, const int64_t* seen, const int64_t* items, long num_items, const Half* cosines,
+                                const Half* sines, float epsilon, float scale) {
+    layers(x, rows, each, behind, number, Sizes{hidden, gate, heads, kv_heads, width}, own_capacity, prompt_capacity, slots, drawn, seen,
+           items, num_items, cosines, sines, epsilon, scale);
 }
 extern "C" int has_tiles() { return tiles_fit(static_cast<Half*>(nullptr), 32); }

@@ -5,6 +5,7 @@ all threads; here they are a few. Shapes: as in `etude.engine.attention`; S head
 """
 
 import ctypes
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -29,7 +30,9 @@ class DecodingKernels:
         self._put, self._repeat, self._attend, self._rms_norm, self._rotate, self._sample = (
             getattr(found, f"{kernel}_{name}") for kernel in ("put", "repeat", "attend", "rms_norm", "rotate", "sample")
         )
-        self._product = found.product_bfloat16 if name == "bfloat16" else None
+        is_half = name == "bfloat16"
+        self._product: Any = found.product_bfloat16 if is_half else None
+        self._layers: Any = found.layers_bfloat16 if is_half else None
         self.product_rows = 0 if self._product is None else 64 if found.has_tiles() else 4
         """Up to how many rows `product` is faster than oneDNN's (SmolLM2-135M, 2 cores with AMX, and without)."""
 
@@ -107,6 +110,16 @@ class DecodingKernels:
         )
         return read_NHD
 
+    def layers(
+        self, x_NE: torch.Tensor, layers: "Layers", behind: "Behind", drawn_N: torch.Tensor, cos_ND: torch.Tensor, sin_ND: torch.Tensor
+    ) -> None:
+        """All layers of a decoding step, in the place of their input: a token for each row, behind `drawn_N` of its own."""
+        assert self._layers is not None
+        prompts, own = behind.prompts[0], behind.own[0]
+        places = *own.arguments[2:], *prompts.arguments[2:], at(behind.slot_N), at(drawn_N), at(behind.seen_N), at(behind.items)
+        given = at(x_NE), len(x_NE), at(layers.table), at(behind.table), len(layers.table), *layers.sizes
+        self._layers(*given, *places, len(behind.items), at(cos_ND), at(sin_ND), layers.epsilon, layers.scale)
+
     def sample(
         self, logits_BV: torch.Tensor, temperature: float, uniform_N: torch.Tensor | None, row_N: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -179,6 +192,45 @@ def _alike(keys_NKD: torch.Tensor, values_NKD: torch.Tensor) -> tuple[torch.Tens
     return keys_NKD.contiguous(), values_NKD.contiguous()
 
 
+class Layers:
+    """What the layers of a model consist of, for the kernel that runs all of them; products as `in_blocks` lays them out."""
+
+    FIELDS = (
+        *("input_norm", "project", "project_bias", "query_norm", "key_norm", "output", "output_bias"),
+        *("post_norm", "gate", "gate_bias", "up", "up_bias", "down", "down_bias"),
+    )
+
+    def __init__(
+        self, each: Sequence[Mapping[str, torch.Tensor | None]], *, heads: int, kv_heads: int, width: int, epsilon: float, scale: float
+    ) -> None:
+        """`each`: a layer's tensors by the names of `FIELDS`."""
+        self._kept = each  # the kernel is given addresses alone
+        first = each[0]
+        hidden, gate = (len(part) for part in (first["input_norm"], first["gate"]) if part is not None)
+        self.sizes = hidden, gate, heads, kv_heads, width
+        self.epsilon, self.scale = epsilon, scale
+        parts = [[layer[name] for name in self.FIELDS] for layer in each]
+        self.table = torch.tensor([[0 if part is None else at(part) for part in layer] for layer in parts])
+
+
+@dataclass
+class Behind:
+    """What rows have behind them in every layer: a prompt, and what they have drawn, of which the new token becomes the last."""
+
+    prompts: Sequence[Store]
+    own: Sequence[Store]
+    seen_N: torch.Tensor
+    """Positions of a row's prompt."""
+    items: torch.Tensor
+    """As in `DecodingKernels.attend`."""
+    slot_N: torch.Tensor
+    """Where a row lies in its own store."""
+
+    def __post_init__(self) -> None:
+        pairs = zip(self.own, self.prompts, strict=True)
+        self.table = torch.tensor([[*own.arguments[:2], *prompts.arguments[:2]] for own, prompts in pairs])
+
+
 @cache
 def _kernels() -> dict[torch.dtype, DecodingKernels]:
     """Loaded once: kernels are asked for at every token. Empty where there are none."""
@@ -195,5 +247,6 @@ def _kernels() -> dict[torch.dtype, DecodingKernels]:
     if found is None:
         return {}
     found.product_bfloat16.argtypes = [AT, NUMBER, NUMBER, AT, NUMBER, AT, ctypes.c_int, AT, AT]
-    found.product_bfloat16.restype = None
+    found.layers_bfloat16.argtypes = [AT, NUMBER, AT, AT, *[NUMBER] * 8, AT, AT, AT, AT, NUMBER, AT, AT, REAL, REAL]
+    found.product_bfloat16.restype = found.layers_bfloat16.restype = None
     return {dtype: DecodingKernels(found, name) for dtype, name in DTYPES.items()}

@@ -12,7 +12,9 @@ from etude.engine.context import CopiedContext
 from etude.engine.forward import forward_of
 from etude.engine.fused import FusedForward
 from etude.engine.modules import NAME, ModulesForward
+from etude.engine.packed import can_pack
 from etude.engine.shared import Prompts
+from etude.engine.working_copy import WorkingCopy
 from etude.kernels import decoding
 
 pytestmark = pytest.mark.skipif(not is_available(torch.device("cpu")), reason="this build of torch has no flash attention for CPUs")
@@ -120,3 +122,32 @@ def test_a_pass_leaves_the_models_attention_as_it_was(llama):
     with torch.inference_mode():
         Prompts.prefill(ModulesForward(llama), [[5, 6]])
     assert llama.config._attn_implementation == before != NAME
+
+
+@pytest.mark.skipif(
+    not can_pack(torch.device("cpu"), torch.bfloat16) or not decoding.kernels_for(torch.device("cpu"), torch.bfloat16),
+    reason="there is no C++ compiler, or torch packs no weights here",
+)
+@pytest.mark.parametrize(
+    ("family", "changes"), [("llama", {"attention_bias": True, "mlp_bias": True}), ("qwen3", {"head_dim": 32}), ("llama", {})]
+)
+def test_all_layers_by_one_kernel_are_the_same_to_the_bit(model_of, monkeypatch, family, changes):
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "head_dim": 16}
+    model = model_of(family, **sizes | changes)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias") or "norm" in name:
+            torch.nn.init.normal_(parameter, 0.5, 0.3, generator=torch.Generator().manual_seed(len(name)))
+    forward = FusedForward(WorkingCopy(model, torch.bfloat16).model)
+    assert forward._few_rows
+    with torch.inference_mode():
+        prompts, _ = BlockPrompts.prefill(forward, [[5, 6, 7], [9], [10, 11, 12, 13]])
+        contexts = [prompts.begin(torch.tensor([0, 0, 2]), 40, samples=3) for _ in range(2)]
+        for step in range(38):
+            if step == 20:  # one ends and another forks
+                for context in contexts:
+                    context.keep(torch.tensor([1, 1, 2]), 20)
+            tokens = torch.tensor([4 + step, 9, 200 - step])
+            found = contexts[0].next_logits(tokens)
+            with monkeypatch.context() as patched:
+                patched.setattr(forward, "_few_rows", None)
+                assert torch.equal(contexts[1].next_logits(tokens), found)
