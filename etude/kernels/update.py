@@ -26,6 +26,11 @@ class Trees:
     ends_N: torch.Tensor
     """Where the tokens end that see a token: the end of its row in a row without branches."""
 
+    def with_strangers(self, number: int) -> "Trees":
+        """One more row, of so many tokens that each see themselves alone."""
+        ends = self.ends_N.new_tensor(range(len(self.ends_N) + 1, len(self.ends_N) + number + 1))
+        return Trees(torch.cat([self.starts, self.starts[-1:] + number]), torch.cat([self.ends_N, ends])) if number else self
+
     def arguments(self) -> tuple[int, int, int]:
         return at(self.starts), len(self.starts) - 1, at(self.ends_N)
 

@@ -17,13 +17,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from etude.kernels.update import WIDTH, Trees, UpdateKernels, kernels_for
 from etude.learn.batches import MicroBatch, can_share_prefixes
 from etude.models import LLAMA_SHAPED
 
-_HEAD_ROWS = 512
-"""Tokens whose logits are there at a time."""
+_HEAD_ROWS = 1024
+"""Tokens whose logits are there at a time, at most; oneDNN lays the head's weights out anew for each such piece."""
+
+
+_EVEN = 128
+"""Tokens are filled up to a multiple of it: oneDNN makes a program for every new number of them, in time and memory."""
 
 
 class FusedPass:
@@ -50,9 +55,11 @@ class FusedPass:
         """Log-probs with gradient and entropies without, [M], of the distinct pairs of a position and a token."""
         decoder = self._model.model
         is_token_BT = batch.ends_BT > 0
-        x_NE = decoder.embed_tokens(batch.tokens_BT[is_token_BT])
-        cos_ND, sin_ND = (part[0] for part in decoder.rotary_emb(x_NE, position_ids=batch.positions_BT[is_token_BT][None]))
-        shared = _Shared(self._kernels, _trees(batch, is_token_BT), cos_ND.contiguous(), sin_ND.contiguous())
+        tokens_N, positions_N = batch.tokens_BT[is_token_BT], batch.positions_BT[is_token_BT]
+        trees, spare = _trees(batch, is_token_BT), -len(tokens_N) % _EVEN
+        x_NE = decoder.embed_tokens(F.pad(tokens_N, (0, spare)))
+        cos_ND, sin_ND = (part[0] for part in decoder.rotary_emb(x_NE, position_ids=F.pad(positions_N, (0, spare))[None]))
+        shared = _Shared(self._kernels, trees.with_strangers(spare), cos_ND.contiguous(), sin_ND.contiguous())
         for layer in decoder.layers:
             own, mlp, norm = layer.self_attn, layer.mlp, layer.input_layernorm
             inputs = own.q_proj, own.k_proj, own.v_proj
@@ -63,9 +70,11 @@ class FusedPass:
             norm, weights = layer.post_attention_layernorm, tuple(part.weight for part in (mlp.gate_proj, mlp.up_proj, mlp.down_proj))
             x_NE = _GatedMLP.apply(x_NE, norm.weight, *weights, self._kernels, norm.variance_epsilon)
         place_BT = is_token_BT.flatten().cumsum(0) - 1
-        x_ME = x_NE.index_select(0, place_BT[batch.sources_M])
-        head = self._model.lm_head.weight, batch.targets_M, temperature
-        return _Head.apply(x_ME, decoder.norm.weight, *head, self._kernels, decoder.norm.variance_epsilon)
+        spare = -len(batch.sources_M) % _EVEN
+        x_ME = x_NE.index_select(0, F.pad(place_BT[batch.sources_M], (0, spare)))
+        head = self._model.lm_head.weight, F.pad(batch.targets_M, (0, spare)), temperature
+        found = _Head.apply(x_ME, decoder.norm.weight, *head, self._kernels, decoder.norm.variance_epsilon)
+        return found[0][: len(batch.sources_M)], found[1][: len(batch.sources_M)]
 
 
 @dataclass(frozen=True)
@@ -199,7 +208,7 @@ class _Head(torch.autograd.Function):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         normed_ME, inverse_M = kernels.norm(x_ME, norm, epsilon)
         weight = head.to(kernels.dtype)
-        pieces = zip(normed_ME.split(_HEAD_ROWS), targets_M.split(_HEAD_ROWS), strict=True)
+        pieces = _pieces(normed_ME, targets_M)
         found = [kernels.chosen(normed @ weight.t(), targets, temperature) for normed, targets in pieces]
         logprobs_M, entropy_M, normaliser_M = (torch.cat(part) for part in zip(*found, strict=True))
         ctx.save_for_backward(x_ME, norm, head, targets_M, inverse_M, normed_ME, normaliser_M)
@@ -211,15 +220,22 @@ class _Head(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x_ME, norm, head, targets_M, inverse_M, normed_ME, normaliser_M = ctx.saved_tensors
         kernels, weight = ctx.kernels, head.to(ctx.kernels.dtype)
-        normed_slope_ME, head_slope = torch.empty_like(normed_ME), torch.zeros_like(head)
-        pieces = (part.split(_HEAD_ROWS) for part in (normed_ME, normed_slope_ME, targets_M, normaliser_M, gradients[0].contiguous()))
-        for normed, normed_slope, targets, normalisers, slopes in zip(*pieces, strict=True):
+        normed_slope_ME, head_slope = torch.empty_like(normed_ME), None
+        pieces = _pieces(normed_ME, normed_slope_ME, targets_M, normaliser_M, gradients[0].contiguous())
+        for normed, normed_slope, targets, normalisers, slopes in pieces:
             logits = normed @ weight.t()
             kernels.chosen_backward(logits, targets, ctx.temperature, normalisers, slopes)
             torch.mm(logits, weight, out=normed_slope)
-            head_slope += logits.t() @ normed
+            slope = logits.t() @ normed
+            head_slope = slope if head_slope is None else head_slope.float().add_(slope)
         x_slope_ME, norm_slope = kernels.norm_backward(normed_slope_ME, x_ME, inverse_M, norm)
         return x_slope_ME, norm_slope, head_slope, None, None, None, None
+
+
+def _pieces(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
+    """The tensors cut alike, into as few pieces as may be, all about as long."""
+    number = -(-len(tensors[0]) // _HEAD_ROWS)
+    return zip(*(tensor.tensor_split(number) for tensor in tensors), strict=True)
 
 
 def _by_kind(
