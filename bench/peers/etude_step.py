@@ -55,6 +55,7 @@ def start(settings: dict[str, Any]) -> tuple[Answer, dict[str, Any]]:
             for place, group in enumerate(groups)
         ]
         with within() as parts["learning"]:
+            engine.put_away()
             learn_from(learner, groups, verdicts, Learning(credit="standardised"))
             engine.refresh(request["seed"])
         tokens = sum(attempt.num_own_tokens for group in groups for attempt in group.attempts)

@@ -48,6 +48,9 @@ class Forward(Protocol):
     def refresh(self) -> None:
         """The model's weights have changed."""
 
+    def put_away(self) -> None:
+        """They are about to: what was made from them may go until then."""
+
 
 class Opened(Protocol):
     """Prompts that were computed."""

@@ -23,6 +23,9 @@ from etude.engine.packed import PackedLinear
 from etude.kernels.decoding import Layers, kernels_for
 from etude.models import LLAMA_SHAPED
 
+_EVEN = 128
+"""More tokens than these are filled up to a multiple of it: oneDNN makes a program for every new number of them, which takes 5 to 10 ms."""
+
 
 class FusedForward:
     """Logits by a model's own weights."""
@@ -45,21 +48,29 @@ class FusedForward:
         self._layers = [_Layer.of(layer) for layer in self.model.model.layers]
         self._few_rows = _by_one_kernel(self._layers, self.heads, self.kv_heads)
 
+    def put_away(self) -> None:
+        """Let go of it until then."""
+        self._layers, self._few_rows = [], None
+
     def logits(self, tokens_N: torch.Tensor, positions_N: torch.Tensor, attend: Attend, chosen_M: torch.Tensor) -> torch.Tensor:
         """Of what follows the chosen tokens, [M, V]."""
         decoder, heads, both = self.model.model, self.heads, self.heads + self.kv_heads
-        x_NE = decoder.embed_tokens(tokens_N)
-        cos_ND, sin_ND = (part[0] for part in decoder.rotary_emb(x_NE, position_ids=positions_N[None]))
-        if self._few_rows and isinstance(attend, OneToken) and len(x_NE) <= attend.kernels.product_rows:
+        rows, spare = len(tokens_N), -len(tokens_N) % _EVEN if len(tokens_N) > _EVEN else 0
+        x_NE = decoder.embed_tokens(F.pad(tokens_N, (0, spare)))
+        cos_ND, sin_ND = (part[0] for part in decoder.rotary_emb(x_NE, position_ids=F.pad(positions_N, (0, spare))[None]))
+        if self._few_rows and isinstance(attend, OneToken) and rows <= attend.kernels.layer_rows:
+            x_NE = x_NE[:rows]
             attend.kernels.layers(x_NE, self._few_rows, attend.behind, attend.drawn_B, cos_ND, sin_ND)
             return self.model.lm_head(self._normed(x_NE, decoder.norm))
         shape = (len(x_NE), both + self.kv_heads, cos_ND.shape[1])
         for number, layer in enumerate(self._layers):
             states = layer.project(self._normed(x_NE, layer.input_norm)).view(shape)
             turned = self._rotated(layer, states, cos_ND, sin_ND)
-            read_NHD = attend(number, turned[:, :heads], turned[:, heads:both], states[:, both:], layer.scale)
-            if number == len(self._layers) - 1 and len(chosen_M) < len(x_NE):  # nobody attends to what the others become
+            read_NHD = attend(number, turned[:rows, :heads], turned[:rows, heads:both], states[:rows, both:], layer.scale)
+            if number == len(self._layers) - 1 and len(chosen_M) < rows:  # nobody attends to what the others become
                 read_NHD, x_NE = read_NHD[chosen_M], x_NE[chosen_M]
+            elif spare:
+                read_NHD = F.pad(read_NHD, (0, 0, 0, 0, 0, spare))
             x_NE = layer.output.plus(read_NHD.view(len(x_NE), -1), x_NE)
             x_NE = layer.down.plus(layer.up.times(self._normed(x_NE, layer.post_norm), layer.gate), x_NE)
         x_ME = x_NE if len(x_NE) == len(chosen_M) else x_NE[chosen_M]

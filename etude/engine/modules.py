@@ -27,6 +27,9 @@ class ModulesForward:
     def refresh(self) -> None:
         """Nothing is kept of the weights."""
 
+    def put_away(self) -> None:
+        """Nothing is kept of the weights."""
+
     def logits(self, tokens_N: torch.Tensor, positions_N: torch.Tensor, attend: Attend, chosen_M: torch.Tensor) -> torch.Tensor:
         """Of what follows the chosen tokens, [M, V]."""
         no_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool)  # of four dimensions, so that transformers hands it on as it is

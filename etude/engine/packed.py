@@ -45,6 +45,10 @@ class PackedLinear(nn.Module):
         self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.bfloat16().contiguous(), _ROWS)
         self.bias = None if bias is None else bias.bfloat16()
 
+    def clear(self) -> None:
+        """Let go of the weights, until others are packed."""
+        self.few = self.packed = None
+
     @property
     def weight(self) -> torch.Tensor:
         """The plain weight [out, in], laid out anew: for architectures that read it themselves."""

@@ -6,7 +6,7 @@ which forks where they part; finished rows leave, and prompts that wait take the
 position (`etude.randomness`), so an attempt does not depend on what is sampled beside it; in float32 exactly up to rounding of the matrix
 products, in bfloat16 another batch shape can flip a token.
 
-A second engine offers the same `open`, `extend`, `redraw`, `release`, `generate` and `refresh`.
+A second engine offers the same `open`, `extend`, `redraw`, `release`, `generate`, `put_away` and `refresh`.
 """
 
 import inspect
@@ -83,10 +83,19 @@ class TransformersEngine:
         self.end_tokens = frozenset([*ends, *own_end])
         self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(self.end_tokens), 0)
         self._shared = forward_of(base, self._model)
+        self._is_away = False
+
+    def put_away(self) -> None:
+        """Let go of weights that `refresh` makes anew, so that learning has their memory. Until then nothing is sampled."""
+        self._is_away = True
+        if self._copy:
+            self._copy.put_away()
+        if self._shared:
+            self._shared.forward.put_away()
 
     def refresh(self, policy_version: int) -> None:
         """Take over the master's weights after an update; prefixes of earlier versions die."""
-        self.policy_version = policy_version
+        self.policy_version, self._is_away = policy_version, False
         if self._copy:
             self._copy.refresh()
         if self._shared:
@@ -97,6 +106,7 @@ class TransformersEngine:
     @torch.inference_mode()
     def open(self, prompts: Sequence[Sequence[int]]) -> list[Prefix]:
         """Prefill the prompts as one batch; returns one prefix for each, in order."""
+        self._check_here()
         if any(len(prompt) == 0 for prompt in prompts):
             raise ValueError("a prompt needs at least one token")
         batch = _OpenBatch(*(self._shared.prefill(prompts) if self._shared else self._prefill_copied(prompts)))
@@ -122,6 +132,7 @@ class TransformersEngine:
         prefix that gets no more, while others still do; `refill` gives others to decode in the places of those that ended, and they come
         behind them in what is returned. Raises `ValueError` for a finished, released or stale prefix.
         """
+        self._check_here()
         for prefix in prefixes:
             self._check_alive(prefix)
         batches = {id(prefix.cached.batch) for prefix in prefixes}
@@ -155,6 +166,7 @@ class TransformersEngine:
 
         Where there is no forward pass whose attention can be left to others, drafts are of no use, and it is `open` and `extend`.
         """
+        self._check_here()
         distinct = list(dict.fromkeys(map(tuple, prompts)))
         if self._shared is None:
             opened = dict(zip(distinct, self.open(distinct), strict=True))
@@ -304,6 +316,10 @@ class TransformersEngine:
         return [
             Prefix(prefix.tokens, prefix.policy_version, prefix.own_logprobs, cached=opened[prefix.tokens].cached) for prefix in prefixes
         ]
+
+    def _check_here(self) -> None:
+        if self._is_away:
+            raise ValueError("the engine's weights were put away for an update: refresh it before it samples again")
 
     def _check_alive(self, prefix: Prefix) -> None:
         if prefix.finish is not None:

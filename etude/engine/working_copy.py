@@ -30,6 +30,11 @@ class WorkingCopy:
         _copy_weights(weights, self.model)
         fill(self._packed, weights)
 
+    def put_away(self) -> None:
+        """Let go of what the next refresh makes anew, and takes memory."""
+        for layer in self._packed.values():
+            layer.clear()
+
 
 def _copy_weights(weights: Mapping[str, torch.Tensor], target: PreTrainedModel) -> None:
     state = target.state_dict()

@@ -230,6 +230,7 @@ class Practice:
         if self.folder.checkpoint("warm_start").exists():
             load_checkpoint(self.folder.checkpoint("warm_start"), self.model)
         else:
+            self.engine.put_away()
             learner = self.warm_start_learner()
             stage = Stage(
                 phase="warm_start",
@@ -361,6 +362,7 @@ class Practice:
         timings = {**judged.seconds, "tokens_per_second": tokens / judged.seconds["explore_seconds"]}
         timings |= {"from_ledger": 1} if judged.is_kept else {}
         start = time.perf_counter()
+        self.engine.put_away()
         metrics = learn_from(learner, judged.groups, judged.verdicts, self.settings.learn)
         self.engine.refresh(step)
         timings["learn_seconds"] = time.perf_counter() - start

@@ -377,3 +377,20 @@ def test_weights_that_are_no_numbers_are_one_sentence(llama, tokenizer, sampling
         llama.model.norm.weight.fill_(value)
     with pytest.raises(UserError, match=r"the model's next-token logits are not finite: .* lower the learning rate"):
         TransformersEngine(llama, tokenizer).generate(PROMPTS, max_new_tokens=3, sampling=sampling)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_that_were_put_away_come_back_with_a_refresh(model_of, tokenizer, family, dtype):
+    engine = TransformersEngine(model_of(family), tokenizer, dtype=dtype)
+    before, (prefix,) = sampled(engine), engine.open(PROMPTS[:1])
+    engine.put_away()
+    for ask in (
+        lambda: engine.open(PROMPTS),
+        lambda: engine.extend([prefix], 1, until=LIMIT, sampling=GREEDY, keys=[0]),
+        lambda: engine.redraw(PROMPTS, [[]] * len(PROMPTS), 1, until=LIMIT, sampling=GREEDY, keys=[0] * len(PROMPTS)),
+    ):
+        with pytest.raises(ValueError, match="put away for an update: refresh it"):
+            ask()
+    engine.refresh(0)
+    assert sampled(engine) == before
