@@ -13,6 +13,7 @@ from etude.kernels.update import UpdateKernels
 
 KINDS: Mapping[str, tuple[str, ...]] = {
     "matrix products": ("mkldnn::_linear_pointwise", "aten::mm", "aten::addmm", "aten::bmm", "kernel::product"),
+    "layers of a decoding step": ("kernel::layers",),
     "attention": ("kernel::attend", "kernel::attend_backward", "_flash_attention_for_cpu", "_flash_attention_for_cpu_backward"),
     "norms, gates and positions": (
         *("kernel::rms_norm", "kernel::norm", "kernel::norm_backward", "aten::_fused_rms_norm"),
@@ -25,7 +26,7 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "copies": ("aten::copy_", "aten::index", "aten::cat", "aten::fill_", "aten::_index_put_impl_", "kernel::put"),
 }
 _KERNELS = {
-    DecodingKernels: ("product", "attend", "rms_norm", "rotate", "sample", "put"),
+    DecodingKernels: ("layers", "product", "attend", "rms_norm", "rotate", "sample", "put"),
     UpdateKernels: ("norm", "norm_backward", "gated", "gated_backward", "rotate", "attend", "attend_backward", "chosen", "chosen_backward"),
 }
 REST, BETWEEN = "other operations", "between operations"

@@ -2,10 +2,11 @@
 
 A decoding step of a small model is a thousand small operations; transformers' modules spend more time on norms, activations, masks and
 bookkeeping than on products. Here the activation, the gate and both residual sums are part of the products before them (oneDNN's
-post-operations), queries, keys and values come from one product, and the tokens of all rows are one flat stretch without padding. The
-numbers are those of transformers' modules up to rounding, in bfloat16 with fewer roundings.
+post-operations), queries, keys and values come from one product, and the tokens of all rows are one flat stretch. The numbers are those of
+transformers' modules up to rounding, in bfloat16 with fewer roundings.
 
-For the architectures of `LLAMA_SHAPED`; the engine compares it with transformers' own forward pass before it uses it.
+For the architectures of `LLAMA_SHAPED`; the engine compares it with transformers' own forward pass, in the master's precision, before it
+uses it. In half precision one kernel runs all layers of a decoding step of not too many rows, to the same bits.
 
 Shapes: N tokens, H query heads, K key/value heads, D head width, E hidden width.
 """
@@ -23,8 +24,8 @@ from etude.engine.packed import PackedLinear
 from etude.kernels.decoding import Layers, kernels_for
 from etude.models import LLAMA_SHAPED
 
-_EVEN = 128
-"""More tokens than these are filled up to a multiple of it: oneDNN makes a program for every new number of them, which takes 5 to 10 ms."""
+_EVEN = 32
+"""Tokens of packed products are filled up to a multiple of it: oneDNN makes a program for every new number of them, in 5 to 10 ms."""
 
 
 class FusedForward:
@@ -54,14 +55,14 @@ class FusedForward:
 
     def logits(self, tokens_N: torch.Tensor, positions_N: torch.Tensor, attend: Attend, chosen_M: torch.Tensor) -> torch.Tensor:
         """Of what follows the chosen tokens, [M, V]."""
-        decoder, heads, both = self.model.model, self.heads, self.heads + self.kv_heads
-        rows, spare = len(tokens_N), -len(tokens_N) % _EVEN if len(tokens_N) > _EVEN else 0
-        x_NE = decoder.embed_tokens(F.pad(tokens_N, (0, spare)))
-        cos_ND, sin_ND = (part[0] for part in decoder.rotary_emb(x_NE, position_ids=F.pad(positions_N, (0, spare))[None]))
+        assert self._layers, "the layers were put away"
+        decoder, heads, both, rows = self.model.model, self.heads, self.heads + self.kv_heads, len(tokens_N)
         if self._few_rows and isinstance(attend, OneToken) and rows <= attend.kernels.layer_rows:
-            x_NE = x_NE[:rows]
+            x_NE, cos_ND, sin_ND = self._embedded(tokens_N, positions_N)
             attend.kernels.layers(x_NE, self._few_rows, attend.behind, attend.drawn_B, cos_ND, sin_ND)
             return self.model.lm_head(self._normed(x_NE, decoder.norm))
+        spare = -rows % _EVEN if rows > _EVEN and self._layers[0].project.is_packed else 0
+        x_NE, cos_ND, sin_ND = self._embedded(F.pad(tokens_N, (0, spare)), F.pad(positions_N, (0, spare)))
         shape = (len(x_NE), both + self.kv_heads, cos_ND.shape[1])
         for number, layer in enumerate(self._layers):
             states = layer.project(self._normed(x_NE, layer.input_norm)).view(shape)
@@ -75,6 +76,13 @@ class FusedForward:
             x_NE = layer.down.plus(layer.up.times(self._normed(x_NE, layer.post_norm), layer.gate), x_NE)
         x_ME = x_NE if len(x_NE) == len(chosen_M) else x_NE[chosen_M]
         return self.model.lm_head(self._normed(x_ME, decoder.norm))
+
+    def _embedded(self, tokens_N: torch.Tensor, positions_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Embeddings [N, E], and cosines and sines [N, D] of the positions."""
+        decoder = self.model.model
+        x_NE = decoder.embed_tokens(tokens_N)
+        cos_1ND, sin_1ND = decoder.rotary_emb(x_NE, position_ids=positions_N[None])
+        return x_NE, cos_1ND[0], sin_1ND[0]
 
     def _normed(self, x: torch.Tensor, norm: Any) -> torch.Tensor:
         if self._kernels:
@@ -160,6 +168,10 @@ class _Product:
         if self._packed:
             return self._packed.activated(x, "none")
         return torch.cat([layer(x) for layer in self._layers], dim=-1) if len(self._layers) > 1 else self._layers[0](x)
+
+    @property
+    def is_packed(self) -> bool:
+        return self._packed is not None
 
     def for_few_rows(self) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """The weights as a kernel reads them, if there are such, and the bias."""

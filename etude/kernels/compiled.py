@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 HERE = Path(__file__).parent
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 AT, NUMBER, REAL = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
-_FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-fPIC")
+_FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-strict-aliasing", "-fopenmp", "-fPIC")
 
 
 def at(tensor: torch.Tensor) -> int:

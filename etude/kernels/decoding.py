@@ -129,7 +129,7 @@ class DecodingKernels:
         """As `etude.engine.sampling.sample` without restrictions; the best tokens where `uniform_N` is None."""
         logits_BV, row_N = logits_BV.contiguous(), row_N.contiguous()
         uniform_N = None if uniform_N is None else uniform_N.double().contiguous()
-        tokens_N, logprobs_N = torch.empty(len(row_N), dtype=torch.long), torch.empty(len(row_N))
+        tokens_N, logprobs_N = torch.empty(len(row_N), dtype=torch.long), torch.empty(len(row_N), dtype=torch.float32)
         uniforms = None if uniform_N is None else at(uniform_N)
         self._sample(at(logits_BV), *logits_BV.shape, 1 / temperature, uniforms, at(row_N), len(row_N), at(tokens_N), at(logprobs_N))
         return tokens_N, logprobs_N

@@ -83,12 +83,13 @@ class UpdateKernels:
     def rotate(self, states_NSD: torch.Tensor, heads: int, cos_ND: torch.Tensor, sin_ND: torch.Tensor, *, back: bool = False) -> None:
         """Give the first `heads` heads their positions, in place: x cos + (-x₂, x₁) sin; `back` takes them off, as slopes go."""
         rows, stride, width = len(states_NSD), states_NSD.stride(0), states_NSD.shape[2]
+        assert cos_ND.shape == sin_ND.shape == (rows, width), "positions turn whole heads"
         self._call["rotate"](at(states_NSD), rows, stride, heads, width, at(cos_ND), at(sin_ND), -1.0 if back else 1.0)
 
     def attend(self, states_NSD: torch.Tensor, trees: Trees, heads: int, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
         """What queries read [N, H, D], and log Σ exp of their scores [N, H]."""
         number, all_heads, width = states_NSD.shape
-        read_NHD, normaliser_NH = states_NSD.new_empty(number, heads, width), torch.empty(number, heads)
+        read_NHD, normaliser_NH = states_NSD.new_empty(number, heads, width), torch.empty(number, heads, dtype=torch.float32)
         sizes = heads, (all_heads - heads) // 2, width, scale
         self._call["attend"](at(states_NSD), *trees.arguments(), *sizes, at(read_NHD), at(normaliser_NH))
         return read_NHD, normaliser_NH
@@ -113,7 +114,7 @@ class UpdateKernels:
         self, logits_MV: torch.Tensor, targets_M: torch.Tensor, temperature: float
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Of softmax(logits / temperature): log-probs of the targets, entropies, and the normalisers log Σ exp."""
-        found = torch.empty(3, len(targets_M))
+        found = torch.empty(3, len(targets_M), dtype=torch.float32)
         self._call["chosen"](at(logits_MV), *logits_MV.shape, 1 / temperature, at(targets_M), *map(at, found))
         return found[0], found[1], found[2]
 

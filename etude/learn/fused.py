@@ -3,8 +3,8 @@
 transformers' modules spend more time on norms, gates, positions, masks and copies than on matrix products, attend to whole rows where a
 packed row is mostly masked out, and keep every step between for the backward pass. Here a layer is two functions with a backward pass of
 their own, and between their products stand the kernels of `etude.kernels.update`. Kept for the backward pass are a half layer's input, the
-queries, keys and values, what was read, and the two inputs of the gate; norms and gates are computed again. The head's logits are computed
-for some tokens at a time, forward and again backward, so that there is never a full tensor of them.
+queries, keys and values (Qwen3's also without their norm), what was read, and the two inputs of the gate; norms and gates are computed
+again. The head's logits are computed for some tokens at a time, forward and again backward, so that there is never a full tensor of them.
 
 The numbers are those of transformers' modules under autocast (`etude.learn.logprobs`): products in the update's precision, residuals,
 norms, softmax and sums in float32.
@@ -18,6 +18,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import nn
+from torch.autograd.function import once_differentiable
 
 from etude.kernels.update import WIDTH, Trees, UpdateKernels, kernels_for
 from etude.learn.batches import MicroBatch, can_share_prefixes
@@ -28,7 +30,7 @@ _HEAD_ROWS = 1024
 
 
 _EVEN = 128
-"""Tokens are filled up to a multiple of it: oneDNN makes a program for every new number of them, in time and memory."""
+"""Tokens are filled up to a multiple of it: in half precision oneDNN makes a program for every new number of them, in time and memory."""
 
 
 class FusedPass:
@@ -39,8 +41,8 @@ class FusedPass:
 
     @staticmethod
     def of(model: Any, dtype: torch.dtype) -> "FusedPass | None":
-        """The pass for a model whose architecture and sizes it knows and whose layers are as they were made; else None."""
-        if type(model).__name__ not in LLAMA_SHAPED:
+        """The pass for a model whose architecture and sizes it knows and whose layers are transformers' own; else None."""
+        if type(model).__name__ not in LLAMA_SHAPED or not _is_untouched(model):
             return None
         config, weight, own = model.config, model.get_input_embeddings().weight, model.model.layers[0].self_attn
         sizes = config.hidden_size, config.intermediate_size, own.head_dim
@@ -56,7 +58,10 @@ class FusedPass:
         decoder = self._model.model
         is_token_BT = batch.ends_BT > 0
         tokens_N, positions_N = batch.tokens_BT[is_token_BT], batch.positions_BT[is_token_BT]
-        trees, spare = _trees(batch, is_token_BT), -len(tokens_N) % _EVEN
+        vocabulary, most = len(self._model.lm_head.weight), int(batch.targets_M.max())
+        if most >= vocabulary:
+            raise ValueError(f"a completion holds the token {most}, but the model has {vocabulary}: resize its embeddings to the tokenizer")
+        trees, spare = _trees(batch, is_token_BT), self._spare(len(tokens_N))
         x_NE = decoder.embed_tokens(F.pad(tokens_N, (0, spare)))
         cos_ND, sin_ND = (part[0] for part in decoder.rotary_emb(x_NE, position_ids=F.pad(positions_N, (0, spare))[None]))
         shared = _Shared(self._kernels, trees.with_strangers(spare), cos_ND.contiguous(), sin_ND.contiguous())
@@ -70,11 +75,22 @@ class FusedPass:
             norm, weights = layer.post_attention_layernorm, tuple(part.weight for part in (mlp.gate_proj, mlp.up_proj, mlp.down_proj))
             x_NE = _GatedMLP.apply(x_NE, norm.weight, *weights, self._kernels, norm.variance_epsilon)
         place_BT = is_token_BT.flatten().cumsum(0) - 1
-        spare = -len(batch.sources_M) % _EVEN
+        spare = self._spare(len(batch.sources_M))
         x_ME = x_NE.index_select(0, F.pad(place_BT[batch.sources_M], (0, spare)))
         head = self._model.lm_head.weight, F.pad(batch.targets_M, (0, spare)), temperature
         found = _Head.apply(x_ME, decoder.norm.weight, *head, self._kernels, decoder.norm.variance_epsilon)
         return found[0][: len(batch.sources_M)], found[1][: len(batch.sources_M)]
+
+    def _spare(self, number: int) -> int:
+        return -number % _EVEN if self._kernels.dtype == torch.bfloat16 else 0
+
+
+def _is_untouched(model: Any) -> bool:
+    """Whether all of its code is transformers', its products are plain, and nobody listens in."""
+    linears = [module for layer in model.model.layers for module in (*layer.self_attn.children(), *layer.mlp.children())]
+    is_plain = all(type(module) is nn.Linear or type(module).__name__.endswith(("RMSNorm", "Activation", "SiLU")) for module in linears)
+    is_known = type(model).__module__.startswith("transformers.models.")
+    return is_known and is_plain and not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
 @dataclass(frozen=True)
@@ -132,6 +148,7 @@ class _Attention(torch.autograd.Function):
         return x_NE + read_NHD.flatten(1) @ output.to(kernels.dtype).t()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x_NE, norm, query, key, value, output, inverse_N, states_NSD, read_NHD, normaliser_NH, *heads_normed = ctx.saved_tensors
         shared, (heads, _, scale, epsilon) = ctx.shared, ctx.sizes
@@ -179,6 +196,7 @@ class _GatedMLP(torch.autograd.Function):
         return x_NE + kernels.gated(both_N2F) @ down.to(kernels.dtype).t()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x_NE, norm, gate, up, down, inverse_N, both_N2F = ctx.saved_tensors
         kernels, slope_NE = ctx.kernels, gradients[0].contiguous()
@@ -217,6 +235,7 @@ class _Head(torch.autograd.Function):
         return logprobs_M, entropy_M
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x_ME, norm, head, targets_M, inverse_M, normed_ME, normaliser_M = ctx.saved_tensors
         kernels, weight = ctx.kernels, head.to(ctx.kernels.dtype)
@@ -234,8 +253,9 @@ class _Head(torch.autograd.Function):
 
 def _pieces(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
     """The tensors cut alike, into as few pieces as may be, all about as long."""
-    number = -(-len(tensors[0]) // _HEAD_ROWS)
-    return zip(*(tensor.tensor_split(number) for tensor in tensors), strict=True)
+    length, number = len(tensors[0]), -(-len(tensors[0]) // _HEAD_ROWS)
+    rows = -(-length // number // _EVEN) * _EVEN  # of even pieces
+    return zip(*(tensor.split(rows) for tensor in tensors), strict=True)
 
 
 def _by_kind(

@@ -87,6 +87,7 @@ def _seconds(action: Callable[[], Any]) -> float:
 
 
 def _seconds_of_warm_start(run: Practice) -> float:
+    run.engine.put_away()
     seconds = _seconds(partial(run.warm_start_learner().update, run.demonstrations_of(0)))
     run.engine.refresh(0)
     return seconds

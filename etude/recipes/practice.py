@@ -230,7 +230,6 @@ class Practice:
         if self.folder.checkpoint("warm_start").exists():
             load_checkpoint(self.folder.checkpoint("warm_start"), self.model)
         else:
-            self.engine.put_away()
             learner = self.warm_start_learner()
             stage = Stage(
                 phase="warm_start",
@@ -290,6 +289,7 @@ class Practice:
 
     def _imitate(self, step: int, demonstrations: Sequence[Example], learner: Learner) -> None:
         start = time.perf_counter()
+        self.engine.put_away()
         metrics = learner.update(demonstrations)
         self._log("warm_start", step, metrics, {"learn_seconds": time.perf_counter() - start})
 

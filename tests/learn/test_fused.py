@@ -81,6 +81,24 @@ def test_half_precision_is_as_near_to_full_as_the_modules_are(model_of, monkeypa
     assert sum(errors[True]) <= 1.1 * sum(errors[False])
 
 
+def test_tokens_that_fill_up_to_an_even_number_change_nothing(model_of, monkeypatch):
+    model, found = model_of("llama", head_dim=32, initializer_range=0.1), {}
+    for even in (1, 128, 500):
+        monkeypatch.setattr(fused, "_EVEN", even)
+        found[even] = found_by(model, monkeypatch, is_fused=True, dtype=torch.bfloat16)
+    for even in (128, 500):
+        torch.testing.assert_close(found[even][0], found[1][0], atol=0.05, rtol=0.02)
+        for name, gradient in found[1][1].items():
+            assert (found[even][1][name] - gradient).norm() <= 0.02 * gradient.norm() + 1e-4, name
+
+
+def test_a_token_that_the_model_does_not_know_is_an_error(model_of):
+    example = Example((5, 6), (7, 260), imitate=(1.0, 1.0))
+    (batch,) = pack([example], batch_tokens=100, shares_prefixes=True)
+    with pytest.raises(ValueError, match="the token 260, but the model has 260: resize"):
+        token_logprobs(model_of("llama", head_dim=16), batch)
+
+
 def test_the_same_batch_gives_the_same_numbers(model_of, monkeypatch):
     model = model_of("llama", head_dim=16)
     once, twice = (found_by(model, monkeypatch, is_fused=True) for _ in range(2))
@@ -118,6 +136,14 @@ def test_neither_logits_nor_what_can_be_computed_again_is_kept(model_of, monkeyp
 )
 def test_other_shapes_keep_their_modules(model_of, family, changes):
     assert FusedPass.of(model_of(family, **changes), torch.float32) is None
+
+
+def test_modules_that_somebody_changed_or_listens_to_are_kept(model_of):
+    hooked, replaced, normed = (model_of("llama", head_dim=16) for _ in range(3))
+    hooked.model.layers[1].mlp.register_forward_hook(lambda *_: None)
+    replaced.model.layers[1].self_attn.q_proj = torch.nn.Sequential(replaced.model.layers[1].self_attn.q_proj)
+    injected = add_lora(normed, LoRA(rank=2), seed=0).get_base_model()
+    assert not any(FusedPass.of(model, torch.float32) for model in (hooked, replaced, injected))
 
 
 def test_adapters_and_other_precisions_keep_their_modules(model_of):
