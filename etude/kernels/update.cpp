@@ -152,11 +152,20 @@ class Tree {
     std::vector<Ends> blocks_;
 };
 
-// The queries of a block of tokens, a row for each of the heads that share keys; `rows` of them, `depth` with zeros behind.
+// What a thread works on: a row of tokens, for the heads that share one head of keys and values.
+struct Item {
+    long head, start, length, capacity, most;  // `capacity`: places in whole blocks; `most`: queries of a block
+    Item(long number, const int64_t* starts, long kv_heads, long share)
+        : head(number % kv_heads), start(starts[number / kv_heads]), length(starts[number / kv_heads + 1] - start),
+          capacity((length + BLOCK - 1) / BLOCK * BLOCK), most(BLOCK * share) {}
+};
+
+// What lies `token_stride` apart for each of some tokens, a row for each of the heads that share keys.
 template <class T> void gather(const T* from, long tokens, long token_stride, long share, long width, T* to) {
     for (long n = 0; n < tokens * share; n++) std::copy_n(from + n / share * token_stride + n % share * width, width, to + n * width);
 }
 
+// [rows, width] → [width, depth], with zeros behind the rows.
 template <class T> void transposed(const T* from, long rows, long width, long depth, T* to) {
     for (long d = 0; d < width; d++) {
         for (long n = 0; n < rows; n++) to[d * depth + n] = from[n * width + d];
@@ -164,14 +173,14 @@ template <class T> void transposed(const T* from, long rows, long width, long de
     }
 }
 
+// Softmax attention of every token over those that it sees, itself among them, and log Σ exp of its scores, for the backward pass.
 template <class T>
 void attend(const T* states, const int64_t* starts, long rows, const int64_t* ends, long heads, long kv_heads, long width, float scale,
             T* read, float* normalisers) {
     const long share = heads / kv_heads, stride = (heads + 2 * kv_heads) * width;
 #pragma omp parallel for schedule(dynamic)
     for (long item = 0; item < rows * kv_heads; item++) {
-        const long head = item % kv_heads, start = starts[item / kv_heads], length = starts[item / kv_heads + 1] - start;
-        const long capacity = (length + BLOCK - 1) / BLOCK * BLOCK, most = BLOCK * share;
+        const auto [head, start, length, capacity, most] = Item(item, starts, kv_heads, share);
         Tree tree(ends, start, length);
         std::vector<T> keys(capacity * width), values(capacity * width), asked(most * width), weights(most * capacity);
         std::vector<float> scores(most * capacity), found(most * width);
@@ -215,15 +224,15 @@ void attend(const T* states, const int64_t* starts, long rows, const int64_t* en
     }
 }
 
-// Slopes of queries, keys and values. With weights P, dP = dO Vᵀ and dS = P (dP - dO · O) scale:  dQ = dS K,  dK = dSᵀ Q,  dV = Pᵀ dO.
+// Slopes of queries, keys and values. With weights P = exp(scale S - normaliser), dP = dO Vᵀ and dS = P (dP - dO · O) scale:  dQ = dS K,
+// dK = dSᵀ Q,  dV = Pᵀ dO  (Dao et al. 2022, FlashAttention, arXiv 2205.14135, appendix B.2, where blocks that nobody sees are left out).
 template <class T>
 void attend_backward(const T* states, const int64_t* starts, long rows, const int64_t* ends, long heads, long kv_heads, long width,
                      float scale, const T* read, const float* normalisers, const T* slope, T* states_slope) {
     const long share = heads / kv_heads, stride = (heads + 2 * kv_heads) * width;
 #pragma omp parallel for schedule(dynamic)
     for (long item = 0; item < rows * kv_heads; item++) {
-        const long head = item % kv_heads, start = starts[item / kv_heads], length = starts[item / kv_heads + 1] - start;
-        const long capacity = (length + BLOCK - 1) / BLOCK * BLOCK, most = BLOCK * share;
+        const auto [head, start, length, capacity, most] = Item(item, starts, kv_heads, share);
         Tree tree(ends, start, length);
         std::vector<T> keys(capacity * width), keys_to_read(capacity * width), values(capacity * width);
         std::vector<T> asked(most * width), slopes(most * width), asked_across(most * width), slopes_across(most * width);

@@ -6,8 +6,9 @@ their own, and between their products stand the kernels of `etude.kernels.update
 queries, keys and values (Qwen3's also without their norm), what was read, and the two inputs of the gate; norms and gates are computed
 again. The head's logits are computed for some tokens at a time, forward and again backward, so that there is never a full tensor of them.
 
-The numbers are those of transformers' modules under autocast (`etude.learn.logprobs`): products in the update's precision, residuals,
-norms, softmax and sums in float32.
+Attention's backward pass is FlashAttention's (Dao et al. 2022, arXiv 2205.14135, appendix B.2), over trees of tokens. The numbers are those
+of transformers' modules under autocast (`etude.learn.logprobs`): products in the update's precision, residuals, norms, softmax and sums in
+float32.
 
 Shapes: as in `etude.kernels.update`.
 """
@@ -27,8 +28,6 @@ from etude.models import LLAMA_SHAPED
 
 _HEAD_ROWS = 1024
 """Tokens whose logits are there at a time, at most; oneDNN lays the head's weights out anew for each such piece."""
-
-
 _EVEN = 128
 """Tokens are filled up to a multiple of it: in half precision oneDNN makes a program for every new number of them, in time and memory."""
 
@@ -41,7 +40,7 @@ class FusedPass:
 
     @staticmethod
     def of(model: Any, dtype: torch.dtype) -> "FusedPass | None":
-        """The pass for a model whose architecture and sizes it knows and whose layers are transformers' own; else None."""
+        """The pass for a model whose architecture and sizes it knows, and which nobody changed; else None."""
         if type(model).__name__ not in LLAMA_SHAPED or not _is_untouched(model):
             return None
         config, weight, own = model.config, model.get_input_embeddings().weight, model.model.layers[0].self_attn
@@ -86,9 +85,9 @@ class FusedPass:
 
 
 def _is_untouched(model: Any) -> bool:
-    """Whether all of its code is transformers', its products are plain, and nobody listens in."""
-    linears = [module for layer in model.model.layers for module in (*layer.self_attn.children(), *layer.mlp.children())]
-    is_plain = all(type(module) is nn.Linear or type(module).__name__.endswith(("RMSNorm", "Activation", "SiLU")) for module in linears)
+    """Whether its class is transformers', what attention and MLPs consist of is plain, and nobody listens in."""
+    parts = [module for layer in model.model.layers for module in (*layer.self_attn.children(), *layer.mlp.children())]
+    is_plain = all(type(module) is nn.Linear or type(module).__name__.endswith(("RMSNorm", "Activation", "SiLU")) for module in parts)
     is_known = type(model).__module__.startswith("transformers.models.")
     return is_known and is_plain and not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
