@@ -5,11 +5,14 @@ kinds of layer (sliding windows, linear attention) stay transformers' own, so th
 """
 
 import copy
+import inspect
 from typing import Any
 
 import torch
 from transformers import DynamicCache, PreTrainedConfig
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache, DynamicLayer, LinearAttentionLayer
+
+from etude.errors import UserError
 
 _GROWTH_TOKENS = 64
 
@@ -50,6 +53,20 @@ class PreallocatedLayer(DynamicLayer):
         self.key_store[:, :, : self.filled] = old_keys if rows is None else old_keys[rows]
         self.value_store[:, :, : self.filled] = old_values if rows is None else old_values[rows]
         self.keys, self.values = self.key_store[:, :, : self.filled], self.value_store[:, :, : self.filled]
+
+
+def cache_argument(model: Any) -> str:
+    """What the model's `forward` calls its cache: `cache` since transformers 5.24, before that another name for state-space models."""
+    taken = inspect.signature(model.forward).parameters
+    for name in ("cache", "past_key_values", "cache_params"):
+        if name in taken:
+            return name
+    raise UserError(f"{type(model).__name__} takes no cache, so it can't be sampled from here: take a causal language model that does")
+
+
+def attends(cache: Cache) -> bool:
+    """Whether a layer looks back at earlier positions. Where none does (state-space models), a mask is of the new tokens alone."""
+    return any(type(layer) is not LinearAttentionLayer for layer in cache.layers)
 
 
 def preallocated_cache(config: PreTrainedConfig) -> Cache:

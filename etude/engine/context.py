@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers.cache_utils import Cache
 
 from etude.engine.attention import Attend
-from etude.engine.cache import preallocated_cache, select_rows
+from etude.engine.cache import attends, cache_argument, preallocated_cache, select_rows
 from etude.heads import head_on
 
 _PREFILL_TOKENS = 2048
@@ -98,9 +98,14 @@ class CopiedContext:
         rows, width = tokens_BT.shape
         positions_BT = (self.mask_BT.cumsum(-1) - 1).clamp(min=0)[:, -width:]
         last_B = torch.arange(1, rows + 1, device=tokens_BT.device) * width - 1
+        mask_BT = self.mask_BT if attends(self.cache) else self.mask_BT[:, -width:]
         with head_on(self.model, last_B):  # `logits_to_keep=1` leaves a strided view, for which torch copies the head once a row
             return self.model(
-                input_ids=tokens_BT, attention_mask=self.mask_BT, position_ids=positions_BT, past_key_values=self.cache, use_cache=True
+                input_ids=tokens_BT,
+                attention_mask=mask_BT,
+                position_ids=positions_BT,
+                use_cache=True,
+                **{cache_argument(self.model): self.cache},
             ).logits
 
 

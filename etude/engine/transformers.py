@@ -9,7 +9,6 @@ products, in bfloat16 another batch shape can flip a token.
 A second engine offers the same `open`, `extend`, `redraw`, `release`, `generate`, `put_away` and `refresh`.
 """
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from etude.adapters import base_of, has_adapters
 from etude.engine.blocks import BlockContext, BlockPrompts
+from etude.engine.cache import cache_argument
 from etude.engine.completion import Completion, Prefix, Stop
 from etude.engine.context import CopiedContext, Opened
 from etude.engine.decoding import Decoding, Done, More, Refill
@@ -27,7 +27,6 @@ from etude.engine.drafts import Reading, Tree
 from etude.engine.forward import forward_of
 from etude.engine.sampling import Sampling
 from etude.engine.working_copy import WorkingCopy
-from etude.errors import UserError
 from etude.randomness import seed_for
 
 _REFILL_FROM = 0.25
@@ -69,11 +68,7 @@ class TransformersEngine:
         self.batch_tokens = batch_tokens
         self.policy_version = 0
         base = base_of(model)
-        if "past_key_values" not in inspect.signature(base.forward).parameters:
-            raise UserError(
-                f"{type(base).__name__} takes no cache (past_key_values), so it can't be sampled from here: "
-                "take an attention or hybrid model"
-            )
+        cache_argument(base)  # one that takes none is refused
         self._copy = None if dtype == torch.float32 and not has_adapters(model) else WorkingCopy(model, dtype)
         self._model: PreTrainedModel = self._copy.model if self._copy else base
         self._device = next(base.parameters()).device

@@ -25,6 +25,7 @@ EXPECTED = {
     "gpt2": ModulesForward,
     "qwen3-moe": ModulesForward,
     "lfm2": type(None),
+    "mamba": type(None),
     "mistral-window": type(None),
     "gemma3": type(None),
 }

@@ -3,7 +3,7 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from etude.engine.cache import PreallocatedLayer, preallocated_cache, select_rows
+from etude.engine.cache import PreallocatedLayer, cache_argument, preallocated_cache, select_rows
 
 
 def states(batch, length, seed):
@@ -45,11 +45,11 @@ def test_selecting_rows_leaves_the_source_as_it_is(model_of, family):
     tokens_BT = torch.randint(4, 260, (3, 9), generator=torch.Generator().manual_seed(0))
     source = preallocated_cache(model.config)
     with torch.inference_mode():
-        model(input_ids=tokens_BT, past_key_values=source)
+        model(input_ids=tokens_BT, **{cache_argument(model): source})
         before = [(layer.keys.clone(), layer.values.clone()) for layer in source.layers]
         chosen = select_rows(source, torch.tensor([2, 2, 0, 1]), 8)
         for _ in range(8):
-            model(input_ids=tokens_BT[[0, 1, 2, 0], :1], past_key_values=chosen)
+            model(input_ids=tokens_BT[[0, 1, 2, 0], :1], **{cache_argument(model): chosen})
     for layer, (keys, values) in zip(source.layers, before, strict=True):
         assert torch.equal(layer.keys, keys) and torch.equal(layer.values, values)
     assert source.get_seq_length() == 9
@@ -61,9 +61,9 @@ def test_selecting_rows_of_a_hybrid_model_leaves_its_states_as_they_are(model_of
     source = preallocated_cache(model.config)
     tokens_BT = torch.randint(4, 260, (2, 9), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        model(input_ids=tokens_BT, past_key_values=source)
+        model(input_ids=tokens_BT, **{cache_argument(model): source})
         first, second = (select_rows(source, torch.tensor([1, 0, 1]), 4) for _ in range(2))
-        logits = [model(input_ids=tokens_BT[[1, 0, 1], :1], past_key_values=cache).logits for cache in (first, second)]
+        logits = [model(input_ids=tokens_BT[[1, 0, 1], :1], **{cache_argument(model): cache}).logits for cache in (first, second)]
     assert torch.equal(*logits)
 
 
@@ -74,5 +74,5 @@ def test_a_model_computes_the_same_with_it_as_with_transformers_cache(model_of, 
     ours, theirs = preallocated_cache(model.config), DynamicCache(config=model.config)
     with torch.inference_mode():
         for part in tokens_BT.split([7, 1, 1, 3], dim=1):
-            logits = [model(input_ids=part, past_key_values=cache).logits for cache in (ours, theirs)]
+            logits = [model(input_ids=part, **{cache_argument(model): cache}).logits for cache in (ours, theirs)]
             assert torch.equal(*logits)

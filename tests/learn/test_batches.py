@@ -96,8 +96,8 @@ def test_eager_attention_gets_plain_rows(model_of):
     assert_same(found, logprobs_and_gradients(model_of("llama"), examples, shares_prefixes=False))
 
 
-@pytest.mark.parametrize("family", ["mistral-window", "gemma3"])
-def test_plain_rows_equal_one_row_at_a_time_where_windows_slide(model_of, family):
+@pytest.mark.parametrize("family", ["mistral-window", "gemma3", "lfm2", "mamba"])
+def test_plain_rows_equal_one_row_at_a_time_where_windows_slide_or_states_pass_on(model_of, family):
     model, examples = model_of(family), random_examples()
     together = logprobs_and_gradients(model, examples, shares_prefixes=False)
     assert_same(logprobs_and_gradients(model, examples, shares_prefixes=False, batch_tokens=1), together)
