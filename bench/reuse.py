@@ -60,7 +60,7 @@ def measured(recipe: str, n: int, epochs: int, overrides: Sequence[str]) -> dict
         for step in range(epochs * per_epoch):
             if step >= per_epoch:
                 rows.append(_step(run, step))
-            run.learn(step + 1, run.attempts_of(step, outcome.judge), learner)
+            run.learn(step + 1, run.exploring.attempts_of(step, outcome.judge), learner)
         where = environment()
         return {
             "steps": rows,
@@ -74,7 +74,7 @@ def measured(recipe: str, n: int, epochs: int, overrides: Sequence[str]) -> dict
 
 def _step(run: Practice, step: int) -> dict[str, Any]:
     """Sample the attempts of a step both ways; those that go on are sampled once more, by the run itself."""
-    drafts = run.drafts_before(step + 1)
+    drafts = run.exploring.drafts_before(step + 1)
     assert drafts is not None
     ways, seconds, groups = [("with", drafts), ("without", Drafts())], {}, {}
     for name, guesses in ways if step % 2 else ways[::-1]:
@@ -93,7 +93,7 @@ def _step(run: Practice, step: int) -> dict[str, Any]:
 
 def _sampled(run: Practice, step: int, drafts: Drafts) -> list[Group]:
     """With no drafts in `drafts`, plain decoding from the same numbers."""
-    explore, (tasks, prompts) = run.settings.explore, zip(*run.tasks_of(step), strict=True)
+    explore, (tasks, prompts) = run.settings.explore, zip(*run.exploring.tasks_of(step), strict=True)
     how: dict[str, Any] = {"max_new_tokens": explore.max_new_tokens, "sampling": explore.sampling}
     return sample_groups(
         run.engine,

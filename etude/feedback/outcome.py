@@ -14,7 +14,7 @@ file is run once in this process too, to see that it has the function; the text 
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from types import TracebackType
@@ -24,6 +24,9 @@ from etude.errors import UserError
 from etude.feedback.process import START_SECONDS, VerifierProcess
 from etude.feedback.verdict import Verdict
 from etude.tasks.task import Task
+
+COUNTED = ("judged", "timed_out", "crashed")
+"""Items, and those among them that timed out or crashed."""
 
 
 class Stopped(Exception):
@@ -47,8 +50,7 @@ class OutcomeFeedback:
         self.timeout_seconds = timeout_seconds
         self.memory_bytes = memory_bytes
         self.is_isolated = is_isolated
-        self.counts: Counter[str] = Counter(judged=0, timed_out=0, crashed=0)
-        """Items judged, and those among them that timed out or crashed."""
+        self.counts: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
         self._child: VerifierProcess | None = None
         self._thread: ThreadPoolExecutor | None = None
         """Lives as long as the feedback: a child dies with the thread that started it."""
@@ -60,6 +62,10 @@ class OutcomeFeedback:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self.stop()
         self.close()
+
+    def counts_since(self, before: Mapping[str, int]) -> dict[str, int]:
+        """What was counted since `counts` was so."""
+        return {name: self.counts[name] - before.get(name, 0) for name in COUNTED}
 
     def begin(self, pairs: Sequence[tuple[str, Task]]) -> "Future[list[Verdict]]":
         """As `judge`, without waiting: the verdicts, or what was raised, are the future's result."""

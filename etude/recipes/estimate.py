@@ -61,7 +61,7 @@ def estimate(settings: PracticeSettings, name: str, data: Path | None) -> Estima
         run.prepare()
         warm_start_seconds = settings.warm_start.steps * _seconds_of_warm_start(run) if settings.warm_start.steps else 0.0
         learner = run.practice_learner()
-        judged = run.attempts_of(0, _half_are_right)
+        judged = run.exploring.attempts_of(0, _half_are_right)
         pairs = [(attempt.text, group.task) for group in judged.groups for attempt in group.attempts]
         judge_seconds = _seconds(partial(outcome.judge, pairs))
         explore_seconds = judged.seconds["explore_seconds"] + judge_seconds

@@ -22,13 +22,10 @@ from etude.errors import UserError
 from etude.evaluation.measure import Judge, Measurement, Suite, measure
 from etude.evaluation.report import write_report
 from etude.evaluation.retention import measure_retention
-from etude.explore.attempts import Group
 from etude.explore.order import batch_at
 from etude.explore.prompts import render_prompts
-from etude.explore.reuse import Drafts, visits
-from etude.explore.samples import sample_groups
-from etude.explore.stopping import is_decided, portions
-from etude.feedback.outcome import OutcomeFeedback
+from etude.explore.stopping import portions
+from etude.feedback.outcome import COUNTED, OutcomeFeedback
 from etude.feedback.random_score import RandomFeedback
 from etude.interruption import Interrupted, Interruption
 from etude.learn.example import Example
@@ -39,6 +36,7 @@ from etude.randomness import seed_for
 from etude.recipes.asking import remember
 from etude.recipes.card import write_card
 from etude.recipes.checkpoints import load_checkpoint, save_checkpoint
+from etude.recipes.exploring import Exploring
 from etude.recipes.learners import practice_learner, warm_start_learner
 from etude.recipes.limits import within_limits
 from etude.recipes.machine import decide, engine_at, room_tokens
@@ -47,13 +45,9 @@ from etude.recipes.result import Page, result_of
 from etude.recipes.retention import logprobs_of, probe_for
 from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
 from etude.recipes.stage import Stage
-from etude.recipes.step import Begin, Explored, Meanwhile, attempt_rows, judge_groups, learn_from, observed
+from etude.recipes.step import attempt_rows, learn_from, observed
 from etude.runs import RunFolder, read_jsonl, read_progress
-from etude.tasks.task import Task
 from etude.watching import Quiet, Watcher
-
-COUNTS = ("judged", "timed_out", "crashed")
-"""What happened in feedback, counted for each stage and step."""
 
 
 def practice(
@@ -119,11 +113,6 @@ class Practice:
     outcome: OutcomeFeedback
     watcher: Watcher
     interruption: Interruption = field(default_factory=Interruption)
-    _drafts: Drafts | None = None
-
-    @property
-    def ledger(self) -> Ledger:
-        return Ledger(self.folder.path / "ledger")
 
     def run(self) -> dict[str, Any]:
         self.prepare()
@@ -148,10 +137,9 @@ class Practice:
         model, self.tokenizer = load_model(settings.model, device=self.place.device)
         self.room_tokens = room_tokens(model, max(settings.explore.max_new_tokens, settings.evaluation.max_new_tokens or 0))
         prompts = render_prompts(self.tokenizer, self.materials.train, self.room_tokens)
-        self.items = list(zip(self.materials.train, prompts, strict=True))
         self.demonstrations = render_demonstrations(self.tokenizer, self.materials.demonstrations, room_tokens(model, 0))
         self._say_what_is_long()
-        self._say_what_is_not_reused()
+        self._say_what_is_not_reused(len(prompts))
         known = [*self.materials.train, *self.materials.demonstrations]
         self.probe = probe_for(settings.retention, self.tokenizer, room_tokens(model, 0), self.data)
         self.suites = render_suites(self.materials.suites, self.tokenizer, self.room_tokens, known, self.outcome.judge)
@@ -161,6 +149,8 @@ class Practice:
         self.outcome.counts.clear()
         self.model = add_lora(model, settings.learn.lora, seed_for(settings.seed, "lora"))
         self.engine = engine_at(self.place, self.model, self.tokenizer, settings.machine)
+        items = list(zip(self.materials.train, prompts, strict=True))
+        self.exploring = Exploring(settings, items, self.engine, self.outcome, self.folder)
 
     def _say_what_is_long(self) -> None:
         """A model learns to write as long as its demonstrations are; what it has no room for in practice it can't get right."""
@@ -172,8 +162,8 @@ class Practice:
                 f"{longest} tokens): answers like them will be cut off"
             )
 
-    def _say_what_is_not_reused(self) -> None:
-        explore, steps, n = self.settings.explore, self.settings.steps, len(self.items)
+    def _say_what_is_not_reused(self, n: int) -> None:
+        explore, steps = self.settings.explore, self.settings.steps
         if explore.reuse and steps * explore.tasks_per_step <= n:
             self.watcher.say(
                 f"explore.reuse has no effect: {steps} steps of {explore.tasks_per_step} tasks come to none of the {n} tasks twice; "
@@ -194,7 +184,7 @@ class Practice:
             page = dict(unchanged) if unchanged else {"suites": [self._measure(model, suite, how) for suite in self.suites]}
             if self.probe and not unchanged:
                 page["retention"] = measure_retention(self.probe, logprobs_of(self.model, self.place, self.settings.machine))
-            page |= {"model": model, "feedback_counts": _counted(self.outcome.counts, counts)}
+            page |= {"model": model, "feedback_counts": self.outcome.counts_since(counts)}
             self.folder.write_json(f"evaluation/{model}.json", page)
         self._check_items(f"evaluation/{model}.json", page)
         self.watcher.measured(model, [suite["row"] for suite in page["suites"]])
@@ -260,10 +250,10 @@ class Practice:
             total=self.settings.steps,
             every=self.settings.checkpoint_every,
             saves_last=True,
-            prepare=lambda step: self.attempts_of(step, judge, begin),
+            prepare=lambda step: self.exploring.attempts_of(step, judge, begin),
             update=lambda step, judged: self.learn(step, judged, learner),
         )
-        self._train(stage, learner, self.ledger)
+        self._train(stage, learner, self.exploring.ledger)
 
     def _train(self, stage: Stage, learner: Learner, ledger: Ledger | None = None) -> None:
         """Take the last checkpoint of the stage, if there is one, and make the steps that are left; `ledger` keeps what none holds."""
@@ -297,65 +287,6 @@ class Practice:
         """What warm-start step `step`, counted from 0, imitates."""
         return batch_at(step, self.demonstrations, self.settings.warm_start.examples_per_step, self.settings.seed, "warm_start")
 
-    def tasks_of(self, step: int) -> list[tuple[Task, tuple[int, ...]]]:
-        """The tasks of practice step `step`, counted from 0, with their prompts as token ids."""
-        return batch_at(step, self.items, self.settings.explore.tasks_per_step, self.settings.seed, "practice")
-
-    def attempts_of(self, step: int, judge: Judge, begin: Begin | None = None) -> Judged:
-        """The judged attempts of step `step`, counted from 0: from the ledger where they were made before.
-
-        With `begin`, groups are judged by it while others are sampled; `feedback_seconds` are those that were waited for all the same.
-        """
-        items, explore = self.tasks_of(step), self.settings.explore
-        kept = self.ledger.read(step + 1, [task for task, _ in items])
-        if kept:
-            return kept
-        counts, found, going = Counter(self.outcome.counts), Explored([task for task, _ in items]), list(range(len(items)))
-        for attempts in portions(explore.num_samples, explore.stop_when_decided):
-            clock, meanwhile = [time.perf_counter()], Meanwhile(begin) if begin else None
-            groups = self._sampled(step, {place: items[place] for place in going}, attempts, meanwhile)
-            clock.append(time.perf_counter())
-            verdicts = meanwhile.verdicts() if meanwhile else judge_groups(groups, judge)
-            clock.append(time.perf_counter())
-            found.add(going, groups, verdicts, {"explore_seconds": clock[1] - clock[0], "feedback_seconds": clock[2] - clock[1]})
-            going = [place for place in going if not is_decided(found.scores(place), explore.stop_when_decided)]
-            if not going:
-                break
-        judged = Judged(found.groups, found.verdicts, _counted(self.outcome.counts, counts), found.seconds)
-        self.ledger.write(step + 1, judged)
-        return judged
-
-    def _sampled(
-        self, step: int, items: Mapping[int, tuple[Task, tuple[int, ...]]], attempts: range, done: Meanwhile | None
-    ) -> list[Group]:
-        """Attempts of these numbers at some tasks of a step, by their places in it."""
-        explore = self.settings.explore
-        places: list[int] = list(items)
-        if explore.reuse:
-            of_all = visits(task.key for task, _ in self.tasks_of(step))
-            places = [of_all[place] for place in items]
-        return sample_groups(
-            self.engine,
-            [task for task, _ in items.values()],
-            [prompt for _, prompt in items.values()],
-            num_samples=len(attempts),
-            max_new_tokens=explore.max_new_tokens,
-            sampling=explore.sampling,
-            names=(self.settings.seed, "visits" if explore.reuse else step + 1),
-            places=places,
-            first=attempts.start,
-            drafts=self.drafts_before(step + 1),
-            done=done,
-        )
-
-    def drafts_before(self, step: int) -> Drafts | None:
-        """Of the attempts of the steps before `step`, counted from 1; None without reuse. A resumed run reads them from its folder."""
-        if self.settings.explore.reuse and self._drafts is None:
-            self._drafts = Drafts()
-            for done in range(1, step):
-                self._drafts.keep_rows(self.folder.read_attempts(done))
-        return self._drafts
-
     def learn(self, step: int, judged: Judged, learner: Learner) -> None:
         """Learn from judged attempts, and keep what was seen."""
         tokens = sum(attempt.num_own_tokens for group in judged.groups for attempt in group.attempts)
@@ -366,14 +297,11 @@ class Practice:
         metrics = learn_from(learner, judged.groups, judged.verdicts, self.settings.learn)
         self.engine.refresh(step)
         timings["learn_seconds"] = time.perf_counter() - start
-        drafts = self.drafts_before(step)
-        rows = attempt_rows(step, judged.groups, judged.verdicts, self.settings.learn, with_tokens=drafts is not None)
+        rows = attempt_rows(step, judged.groups, judged.verdicts, self.settings.learn, with_tokens=self.settings.explore.reuse)
         self.folder.write_attempts(step, rows)
         halves = portions(self.settings.explore.num_samples, self.settings.explore.stop_when_decided)
         metrics |= observed(judged.groups, judged.verdicts, len(halves[0]) if len(halves) > 1 else None) | dict(judged.counts)
-        if drafts:
-            metrics["reused"] = drafts.share(judged.groups)
-            drafts.keep(judged.groups)
+        metrics |= self.exploring.keep(judged, step)
         self._log("practice", step, metrics, timings)
 
     # ------------------------------------------------------------------ parts
@@ -409,7 +337,7 @@ class Practice:
         """What happened in feedback over the whole run, resumed or not: read from what the stages wrote."""
         pages = [self.folder.read_json(f"evaluation/{path.name}") for path in sorted((self.folder.path / "evaluation").glob("*.json"))]
         rows = [*(page.get("feedback_counts", {}) for page in pages), *read_jsonl(self.folder.path / "metrics.jsonl")]
-        return {name: sum(row.get(name, 0) for row in rows) for name in COUNTS}
+        return {name: sum(row.get(name, 0) for row in rows) for name in COUNTED}
 
     def conclude(self, pages: Mapping[str, Page]) -> dict[str, Any]:
         """Write the model's card, `result.json` and the report."""
@@ -419,7 +347,3 @@ class Practice:
         write_report([self.folder.path], self.folder.path / "report.html")
         self.watcher.concluded(result, self.folder.path)
         return result
-
-
-def _counted(after: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
-    return {name: after.get(name, 0) - before.get(name, 0) for name in COUNTS}

@@ -1,64 +1,14 @@
-"""The parts of one step of practice: judge the groups, learn from them, and what to keep of it."""
+"""The parts of a step of practice behind its attempts: learn from them, and what to keep of it."""
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Sequence
 from typing import Any
 
-from etude.evaluation.measure import Judge
 from etude.explore.attempts import Group
 from etude.feedback.verdict import Verdict
 from etude.learn.credit import CREDIT, has_signal
 from etude.learn.learner import BatchSize, Learner
 from etude.learn.lessons import LESSONS
 from etude.recipes.settings import Learning
-from etude.tasks.task import Task
-
-Begin = Callable[[Sequence[tuple[str, Task]]], "Future[list[Verdict]]"]
-"""Has texts judged, without waiting."""
-
-
-class Meanwhile:
-    """Judges each group as soon as it is sampled, while others still are: the verdicts of `judge_groups`, sooner."""
-
-    def __init__(self, begin: Begin) -> None:
-        self.begin = begin
-        self.begun: dict[int, Future[list[Verdict]]] = {}
-
-    def __call__(self, place: int, group: Group) -> None:
-        self.begun[place] = self.begin([(attempt.text, group.task) for attempt in group.attempts])
-
-    def verdicts(self) -> list[list[Verdict]]:
-        """Of all groups in order, waited for; raises what judging raised."""
-        return [self.begun[place].result() for place in sorted(self.begun)]
-
-
-class Explored:
-    """A step's attempts and verdicts, by the places of its tasks, as portions of them come in."""
-
-    def __init__(self, tasks: Sequence[Task]) -> None:
-        self.groups = [Group(task, ()) for task in tasks]
-        self.verdicts: list[list[Verdict]] = [[] for _ in tasks]
-        self.seconds: dict[str, float] = defaultdict(float)
-
-    def add(
-        self, places: Sequence[int], groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]], seconds: Mapping[str, float]
-    ) -> None:
-        """More attempts at the tasks of these places."""
-        for place, group, row in zip(places, groups, verdicts, strict=True):
-            self.groups[place] = Group(group.task, (*self.groups[place].attempts, *group.attempts))
-            self.verdicts[place] += row
-        for name, value in seconds.items():
-            self.seconds[name] += value
-
-    def scores(self, place: int) -> list[float | None]:
-        return [verdict.score for verdict in self.verdicts[place]]
-
-
-def judge_groups(groups: Sequence[Group], judge: Judge) -> list[list[Verdict]]:
-    """One verdict for every attempt, by group."""
-    flat = iter(judge([(attempt.text, group.task) for group in groups for attempt in group.attempts]))
-    return [[next(flat) for _ in group.attempts] for group in groups]
 
 
 def learn_from(learner: Learner, groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]], learn: Learning) -> dict[str, float]:

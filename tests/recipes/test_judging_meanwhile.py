@@ -11,7 +11,7 @@ from etude.cli import main
 from etude.errors import UserError
 from etude.feedback.outcome import OutcomeFeedback
 from etude.ledger import Ledger
-from etude.recipes.step import Meanwhile
+from etude.recipes.exploring import Meanwhile
 from etude.runs import read_jsonl
 
 SAME = ("metrics.jsonl", "result.json", "model/model.safetensors")

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM
 from etude.cli import main
 from etude.errors import UserError
 from etude.explore.samples import sample_groups
+from etude.recipes.exploring import Exploring
 from etude.recipes.practice import Practice, practice
 from etude.recipes.settings import PracticeSettings
 from etude.runs import read_jsonl
@@ -181,9 +182,9 @@ def test_a_killed_run_resumes_to_the_same_bytes(small, small_arguments, finished
     assert attempts_of(folder) == attempts_of(finished)
 
 
-@pytest.mark.parametrize("part", ["attempts_of", "learn"])
-def test_attempts_that_were_judged_are_neither_sampled_nor_judged_again(small, finished, tmp_path, monkeypatch, part):
-    real, folder, sampled, said = getattr(Practice, part), tmp_path / "run", [], []
+@pytest.mark.parametrize(("of", "part"), [(Exploring, "attempts_of"), (Practice, "learn")])
+def test_attempts_that_were_judged_are_neither_sampled_nor_judged_again(small, finished, tmp_path, monkeypatch, of, part):
+    real, folder, sampled, said = getattr(of, part), tmp_path / "run", [], []
 
     def killed_after_step_3(self, step, *rest):
         if step == 3:  # counted from 0 in attempts_of, from 1 in learn: step 3 is judged, in both cases
@@ -191,7 +192,7 @@ def test_attempts_that_were_judged_are_neither_sampled_nor_judged_again(small, f
         return real(self, step, *rest)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Practice, part, killed_after_step_3)
+        patch.setattr(of, part, killed_after_step_3)
         small(folder)
 
     def counted(engine, tasks, *rest, names, **options):
@@ -202,7 +203,7 @@ def test_attempts_that_were_judged_are_neither_sampled_nor_judged_again(small, f
         def say(self, text):
             said.append(text)
 
-    monkeypatch.setattr("etude.recipes.practice.sample_groups", counted)
+    monkeypatch.setattr("etude.recipes.exploring.sample_groups", counted)
     small(folder, resume=True, watcher=Listening())
     assert sampled == [4]
     assert any("practice: going on from step 2 of 4" in line and "the attempts of steps 3 to 3 are kept" in line for line in said)

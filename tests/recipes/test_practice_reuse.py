@@ -7,6 +7,7 @@ import pytest
 
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
+from etude.recipes.exploring import Exploring
 from etude.recipes.practice import Practice
 from etude.runs import read_jsonl
 from etude.watching import Quiet
@@ -37,7 +38,7 @@ def test_the_first_epoch_reuses_nothing_and_later_ones_a_part(reused):
 
 
 def test_a_killed_run_with_reuse_resumes_to_the_same_bytes(small, reused, tmp_path, monkeypatch):
-    real = Practice.attempts_of
+    real = Exploring.attempts_of
 
     def killed(self, step, *rest):
         if step == 7:  # behind the checkpoint of step 6, the attempts of step 7 judged and kept
@@ -45,7 +46,7 @@ def test_a_killed_run_with_reuse_resumes_to_the_same_bytes(small, reused, tmp_pa
         return real(self, step, *rest)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Practice, "attempts_of", killed)
+        patch.setattr(Exploring, "attempts_of", killed)
         small(tmp_path / "run", REUSE)
     drafts, generate = [], TransformersEngine.generate
 

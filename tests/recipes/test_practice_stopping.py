@@ -7,7 +7,7 @@ from itertools import groupby
 import pytest
 
 from etude.errors import UserError
-from etude.recipes.practice import Practice
+from etude.recipes.exploring import Exploring
 from etude.recipes.settings import Exploration
 from etude.runs import read_jsonl
 
@@ -50,7 +50,7 @@ def test_metrics_are_of_the_first_halves_and_say_how_many_attempts_were_made(sto
 def test_a_killed_run_that_stops_early_resumes_to_the_same_bytes(small, tmp_path, monkeypatch, feedback, reuse):
     overrides = STOP | {"feedback": feedback, "explore.reuse": reuse, "n": 15}
     small(tmp_path / "whole", overrides)
-    real = Practice.attempts_of
+    real = Exploring.attempts_of
 
     def killed(self, step, *rest):
         if step == 3:  # the attempts of step 3 are judged and kept, behind the checkpoint of step 2
@@ -58,7 +58,7 @@ def test_a_killed_run_that_stops_early_resumes_to_the_same_bytes(small, tmp_path
         return real(self, step, *rest)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Practice, "attempts_of", killed)
+        patch.setattr(Exploring, "attempts_of", killed)
         small(tmp_path / "run", overrides)
     small(tmp_path / "run", overrides, resume=True)
     for name in ("metrics.jsonl", "result.json", "model/model.safetensors"):

@@ -1,0 +1,152 @@
+"""How practice comes to a step's judged attempts: its tasks, samples of them, feedback; kept in the ledger before it learns."""
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from etude.engine.transformers import TransformersEngine
+from etude.evaluation.measure import Judge
+from etude.explore.attempts import Group
+from etude.explore.order import batch_at
+from etude.explore.reuse import Drafts, visits
+from etude.explore.samples import sample_groups
+from etude.explore.stopping import is_decided, portions
+from etude.feedback.outcome import OutcomeFeedback
+from etude.feedback.verdict import Verdict
+from etude.ledger import Judged, Ledger
+from etude.recipes.settings import PracticeSettings
+from etude.runs import RunFolder
+from etude.tasks.task import Task
+
+Begin = Callable[[Sequence[tuple[str, Task]]], "Future[list[Verdict]]"]
+"""Has texts judged, without waiting."""
+
+
+class Meanwhile:
+    """Judges each group as soon as it is sampled, while others still are: the verdicts of `judge_groups`, sooner."""
+
+    def __init__(self, begin: Begin) -> None:
+        self.begin = begin
+        self.begun: dict[int, Future[list[Verdict]]] = {}
+
+    def __call__(self, place: int, group: Group) -> None:
+        self.begun[place] = self.begin([(attempt.text, group.task) for attempt in group.attempts])
+
+    def verdicts(self) -> list[list[Verdict]]:
+        """Of all groups in order, waited for; raises what judging raised."""
+        return [self.begun[place].result() for place in sorted(self.begun)]
+
+
+class Explored:
+    """A step's attempts and verdicts, by the places of its tasks, as portions of them come in."""
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        self.groups = [Group(task, ()) for task in tasks]
+        self.verdicts: list[list[Verdict]] = [[] for _ in tasks]
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    def add(
+        self, places: Sequence[int], groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]], seconds: Mapping[str, float]
+    ) -> None:
+        """More attempts at the tasks of these places."""
+        for place, group, row in zip(places, groups, verdicts, strict=True):
+            self.groups[place] = Group(group.task, (*self.groups[place].attempts, *group.attempts))
+            self.verdicts[place] += row
+        for name, value in seconds.items():
+            self.seconds[name] += value
+
+    def scores(self, place: int) -> list[float | None]:
+        return [verdict.score for verdict in self.verdicts[place]]
+
+
+def judge_groups(groups: Sequence[Group], judge: Judge) -> list[list[Verdict]]:
+    """One verdict for every attempt, by group."""
+    flat = iter(judge([(attempt.text, group.task) for group in groups for attempt in group.attempts]))
+    return [[next(flat) for _ in group.attempts] for group in groups]
+
+
+@dataclass
+class Exploring:
+    """The exploring of one run in progress."""
+
+    settings: PracticeSettings
+    items: Sequence[tuple[Task, tuple[int, ...]]]
+    """All tasks, with their prompts as token ids."""
+    engine: TransformersEngine
+    outcome: OutcomeFeedback
+    folder: RunFolder
+    _drafts: Drafts | None = None
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(self.folder.path / "ledger")
+
+    def tasks_of(self, step: int) -> list[tuple[Task, tuple[int, ...]]]:
+        """The tasks of practice step `step`, counted from 0, with their prompts as token ids."""
+        return batch_at(step, self.items, self.settings.explore.tasks_per_step, self.settings.seed, "practice")
+
+    def attempts_of(self, step: int, judge: Judge, begin: Begin | None = None) -> Judged:
+        """The judged attempts of step `step`, counted from 0: from the ledger where they were made before.
+
+        With `begin`, groups are judged by it while others are sampled; `feedback_seconds` are those that were waited for all the same.
+        """
+        items, explore = self.tasks_of(step), self.settings.explore
+        kept = self.ledger.read(step + 1, [task for task, _ in items])
+        if kept:
+            return kept
+        counts, found, going = Counter(self.outcome.counts), Explored([task for task, _ in items]), list(range(len(items)))
+        for attempts in portions(explore.num_samples, explore.stop_when_decided):
+            clock, meanwhile = [time.perf_counter()], Meanwhile(begin) if begin else None
+            groups = self._sampled(step, {place: items[place] for place in going}, attempts, meanwhile)
+            clock.append(time.perf_counter())
+            verdicts = meanwhile.verdicts() if meanwhile else judge_groups(groups, judge)
+            clock.append(time.perf_counter())
+            found.add(going, groups, verdicts, {"explore_seconds": clock[1] - clock[0], "feedback_seconds": clock[2] - clock[1]})
+            going = [place for place in going if not is_decided(found.scores(place), explore.stop_when_decided)]
+            if not going:
+                break
+        judged = Judged(found.groups, found.verdicts, self.outcome.counts_since(counts), found.seconds)
+        self.ledger.write(step + 1, judged)
+        return judged
+
+    def _sampled(
+        self, step: int, items: Mapping[int, tuple[Task, tuple[int, ...]]], attempts: range, done: Meanwhile | None
+    ) -> list[Group]:
+        """Attempts of these numbers at some tasks of a step, by their places in it."""
+        explore = self.settings.explore
+        places: list[int] = list(items)
+        if explore.reuse:
+            of_all = visits(task.key for task, _ in self.tasks_of(step))
+            places = [of_all[place] for place in items]
+        return sample_groups(
+            self.engine,
+            [task for task, _ in items.values()],
+            [prompt for _, prompt in items.values()],
+            num_samples=len(attempts),
+            max_new_tokens=explore.max_new_tokens,
+            sampling=explore.sampling,
+            names=(self.settings.seed, "visits" if explore.reuse else step + 1),
+            places=places,
+            first=attempts.start,
+            drafts=self.drafts_before(step + 1),
+            done=done,
+        )
+
+    def drafts_before(self, step: int) -> Drafts | None:
+        """Of the attempts of the steps before `step`, counted from 1; None without reuse. A resumed run reads them from its folder."""
+        if self.settings.explore.reuse and self._drafts is None:
+            self._drafts = Drafts()
+            for done in range(1, step):
+                self._drafts.keep_rows(self.folder.read_attempts(done))
+        return self._drafts
+
+    def keep(self, judged: Judged, step: int) -> dict[str, float]:
+        """What later steps take from this one, counted from 1; the share of its tokens that it took from earlier ones itself."""
+        drafts = self.drafts_before(step)
+        if drafts is None:
+            return {}
+        reused = drafts.share(judged.groups)
+        drafts.keep(judged.groups)
+        return {"reused": reused}
