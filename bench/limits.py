@@ -14,8 +14,11 @@ Product = Callable[[torch.Tensor], torch.Tensor]
 
 
 @torch.inference_mode()
-def decoding_limit(model: Any, rows: int, dtype: torch.dtype, seconds: float = 1.0) -> float:
-    """Tokens a second if a decoding step of so many rows took only its matrix products, in the faster of the layouts of their weights."""
+def decoding_limit(model: Any, rows: int, dtype: torch.dtype, seconds: float = 1.0, *, of_torch: bool = False) -> float:
+    """Tokens a second if a decoding step of so many rows took only its matrix products, by whatever computes them fastest here.
+
+    `of_torch`: by torch's operations alone, with weights laid out as its library wants them, not by the engine's own kernel.
+    """
     linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
     inputs = {width: torch.randn(rows, width).to(dtype) for width in {module.in_features for module in linears}}
     plain = [module.weight.to(dtype) for module in linears]
@@ -24,6 +27,7 @@ def decoding_limit(model: Any, rows: int, dtype: torch.dtype, seconds: float = 1
         packed = [PackedLinear(module.in_features, module.out_features) for module in linears]
         for layer, weight in zip(packed, plain, strict=True):
             layer.pack(weight, None)
+            layer.few = None if of_torch else layer.few
         layouts.append(list(packed))
 
     def step(products: list[Product]) -> None:

@@ -92,7 +92,10 @@ def measured(model: str, shapes: Sequence[Shape], peers: Sequence[str], rounds: 
     dtype = torch.bfloat16 if half_precision_pays() else torch.float32
     threads = torch.get_num_threads()
     loaded, tokenizer = load_model(model)
-    limits = {rows: decoding_limit(loaded, rows, dtype) for rows in sorted({shape.prompts * shape.samples for shape in shapes})}
+    limits = {
+        rows: {name: decoding_limit(loaded, rows, dtype, of_torch=name == "torch_limit") for name in ("limit", "torch_limit")}
+        for rows in sorted({shape.prompts * shape.samples for shape in shapes})
+    }
     machine = {"matmul_flops": matmul_flops(dtype), "copy_bytes_a_second": copy_bytes()}
     del loaded
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
@@ -106,7 +109,7 @@ def measured(model: str, shapes: Sequence[Shape], peers: Sequence[str], rounds: 
         running = {name: stack.enter_context(Running(PEERS[name], settings)) for name in (OURS, *peers)}
         rows = []
         for shape in shapes:
-            rows.append(_row(shape, running, tokenizer, rounds, seed) | {"limit": limits[shape.prompts * shape.samples]})
+            rows.append(_row(shape, running, tokenizer, rounds, seed) | limits[shape.prompts * shape.samples])
             print(f"{shape}: " + ", ".join(f"{name} {rows[-1]['speed'][name]['median']:,.0f}" for name in running), flush=True)
         versions = {name: peer.about["versions"] for name, peer in running.items()}
     where = environment()
@@ -157,14 +160,14 @@ def table(found: Mapping[str, Any]) -> str:
     """A line a shape, in Markdown."""
     peers = list(found["ratios"])
     head = ["prompts x samples x tokens", "prompt", f"{OURS}, tokens a second", *peers, *(f"{OURS} / {name}" for name in peers)]
-    head += ["of the products' limit", "peak memory"]
+    head += ["of the products' limit", "of torch's products' limit", "peak memory"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in found["shapes"]:
         shape, speed = row["shape"], row["speed"]
         cells = [f"{shape['prompts']} x {shape['samples']} x {shape['tokens']}", f"{shape['prompt_tokens']}"]
         cells += [f"{speed[name]['median']:,.0f} [{speed[name]['low']:,.0f}, {speed[name]['high']:,.0f}]" for name in (OURS, *peers)]
         cells += ["{median:.2f} [{low:.2f}, {high:.2f}]".format(**row["ratio"][name]) for name in peers]
-        cells += [f"{speed[OURS]['median'] / row['limit']:.0%}"]
+        cells += [f"{speed[OURS]['median'] / row[limit]:.0%}" for limit in ("limit", "torch_limit")]
         cells += [", ".join(f"{name} {row['peak_bytes'][name] / 2**30:.1f}" for name in (OURS, *peers)) + " GiB"]
         lines.append("| " + " | ".join(cells) + " |")
     settings, machine = found["settings"], found["machine"]
@@ -175,7 +178,8 @@ def table(found: Mapping[str, Any]) -> str:
             "",
             f"The figure (the smaller of the first two lines): {figure}. Median [lowest, highest] of {settings['rounds']} rounds. "
             f"{found['hardware']}, {settings['dtype']}: products {machine['matmul_flops'] / 1e9:,.0f} GFLOP/s, "
-            f"copies {machine['copy_bytes_a_second'] / 1e9:.0f} GB/s. The limit is a step of matrix products alone, prompts free.",
+            f"copies {machine['copy_bytes_a_second'] / 1e9:.0f} GB/s. A limit is a step of matrix products "
+            "alone, prompts free: by etude's own kernel where that is faster, or by torch's operations.",
             "",
         ]
     )

@@ -41,7 +41,7 @@ def test_rollouts_are_compared_by_turns_on_the_same_prompts(tmp_path):
     for row in found["shapes"]:
         assert row["speed"].keys() == row["peak_bytes"].keys() == {"etude", "generate"}
         assert row["speed"]["etude"]["low"] <= row["speed"]["etude"]["median"] <= row["speed"]["etude"]["high"]
-        assert min(row["peak_bytes"].values()) > 2**26 and row["limit"] > 0
+        assert min(row["peak_bytes"].values()) > 2**26 and row["limit"] > 0 and row["torch_limit"] > 0
     assert found["ratios"] == {"generate": min(row["ratio"]["generate"]["median"] for row in found["shapes"])}
     rollout.write(found, tmp_path / "rollout.json")
     assert json.loads((tmp_path / "rollout.json").read_text()) == found

@@ -36,6 +36,7 @@ class FusedForward:
         config, parameter = model.config, next(model.parameters())
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
         self._kernels = kernels_for(parameter.device, parameter.dtype)
+        self._turns_TD: tuple[torch.Tensor, torch.Tensor] = (torch.empty(0), torch.empty(0))
         self.refresh()
 
     @staticmethod
@@ -57,7 +58,7 @@ class FusedForward:
         """Of what follows the chosen tokens, [M, V]."""
         assert self._layers, "the layers were put away"
         decoder, heads, both, rows = self.model.model, self.heads, self.heads + self.kv_heads, len(tokens_N)
-        if self._few_rows and isinstance(attend, OneToken) and rows <= attend.kernels.layer_rows:
+        if self._few_rows and isinstance(attend, OneToken) and rows <= attend.kernels.product_rows:
             x_NE, cos_ND, sin_ND = self._embedded(tokens_N, positions_N)
             attend.kernels.layers(x_NE, self._few_rows, attend.behind, attend.drawn_B, cos_ND, sin_ND)
             return self.model.lm_head(self._normed(x_NE, decoder.norm))
@@ -79,10 +80,17 @@ class FusedForward:
 
     def _embedded(self, tokens_N: torch.Tensor, positions_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Embeddings [N, E], and cosines and sines [N, D] of the positions."""
-        decoder = self.model.model
-        x_NE = decoder.embed_tokens(tokens_N)
-        cos_1ND, sin_1ND = decoder.rotary_emb(x_NE, position_ids=positions_N[None])
-        return x_NE, cos_1ND[0], sin_1ND[0]
+        x_NE = self.model.model.embed_tokens(tokens_N)
+        cos_TD, sin_TD = self._turns_up_to(int(positions_N.max()), x_NE)
+        return x_NE, cos_TD[positions_N], sin_TD[positions_N]
+
+    def _turns_up_to(self, position: int, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosines and sines [T, D] of all positions up to this one at least: computed when the first that far comes, not at every step."""
+        if position >= len(self._turns_TD[0]):
+            positions_1T = torch.arange(2 * position + 1, device=like.device)[None]
+            cos_1TD, sin_1TD = self.model.model.rotary_emb(like, position_ids=positions_1T)
+            self._turns_TD = cos_1TD[0], sin_1TD[0]
+        return self._turns_TD
 
     def _normed(self, x: torch.Tensor, norm: Any) -> torch.Tensor:
         if self._kernels:

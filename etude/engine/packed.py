@@ -2,8 +2,8 @@
 
 oneDNN lays a weight out anew at every product, which for the few rows of a decoding step takes as long as the product itself. The working
 copy's weights change only when the policy does, so they are laid out then: the same numbers come out, 1.4 to 2.2 times as fast for 8 to
-128 rows of SmolLM2-135M on 2 cores with AMX, 1.1 to 1.7 times on 2 without. For a few rows a kernel of our own is faster still, which wants
-the weights in another layout: they are kept in both.
+128 rows of SmolLM2-135M on 2 cores with AMX, 1.1 to 1.7 times on 2 without. For a decoding step a kernel of our own is faster still, which
+wants the weights in another layout: they are kept in both.
 """
 
 from collections.abc import Mapping

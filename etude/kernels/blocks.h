@@ -6,6 +6,9 @@
 
 #pragma once
 
+#include <memory>
+#include <utility>
+
 #include "vectors.h"
 
 #if defined(__AMX_BF16__) && defined(__linux__)
@@ -54,13 +57,11 @@ template <class T> inline long key_place(long width, long position, long d) {
 template <class T> inline long value_place(long width, long position, long d) {
     return position / 2 * 2 * width + d / W * 2 * W + place(static_cast<T*>(nullptr), position, d % W);
 }
+inline void put_pair(float* to, const float* two) { to[0] = two[0], to[W] = two[1]; }
+inline void put_pair(Half* to, const Half* two) { std::memcpy(to, two, sizeof(Half[2])); }
 template <class T> void put_key(T* keys, long width, long position, const T* key) {
-    T* __restrict to = keys + key_place<T>(width, position, 0);
-    const long odd = key_place<T>(width, 0, 1);
-    for (long d = 0; d < width; d += 2) {
-        to[d * W] = key[d];
-        to[d * W + odd] = key[d + 1];
-    }
+    T* to = keys + key_place<T>(width, position, 0);
+    for (long d = 0; d < width; d += 2) put_pair(to + d * W, key + d);
 }
 template <class T> void put_value(T* values, long width, long position, const T* value) {
     T* __restrict to = values + value_place<T>(width, position, 0);
@@ -69,12 +70,12 @@ template <class T> void put_value(T* values, long width, long position, const T*
         for (long i = 0; i < W; i++) to[2 * d + i * odd] = value[d + i];
 }
 
-// scores[n, :] = queries[n] · keys, for N queries and M blocks
-template <int N, int M, class T> void some_scores(const T* queries, const T* keys, long width, float* scores, long room) {
+// scores[n, :] = queries[n] · keys, for N queries and M blocks; `AHEAD`: the blocks behind these are asked for from memory
+template <int N, int M, bool AHEAD, class T> void some_scores(const T* queries, const T* keys, long width, float* scores, long room) {
     Vec sum[N][M] = {};
     for (long d = 0; d < width; d += 2)
         for (int m = 0; m < M; m++) {
-            __builtin_prefetch(keys + ((M + m) * width + d) * W, 0, 2);  // the blocks behind these
+            if (AHEAD) __builtin_prefetch(keys + ((M + m) * width + d) * W, 0, 2);
             const auto two = pair(keys + (m * width + d) * W);
             for (int n = 0; n < N; n++) two.add(sum[n][m], queries + n * width + d);
         }
@@ -82,10 +83,10 @@ template <int N, int M, class T> void some_scores(const T* queries, const T* key
         for (int m = 0; m < M; m++) save(sum[n][m], scores + n * room + m * W);
 }
 
-template <int N, class T> void scores_of(const T* queries, const T* keys, long width, long blocks, float* scores, long room) {
+template <int N, bool AHEAD, class T> void scores_of(const T* queries, const T* keys, long width, long blocks, float* scores, long room) {
     long block = 0;
-    for (; block + 2 <= blocks; block += 2) some_scores<N, 2>(queries, keys + block * W * width, width, scores + block * W, room);
-    if (block < blocks) some_scores<N, 1>(queries, keys + block * W * width, width, scores + block * W, room);
+    for (; block + 2 <= blocks; block += 2) some_scores<N, 2, AHEAD>(queries, keys + block * W * width, width, scores + block * W, room);
+    if (block < blocks) some_scores<N, 1, AHEAD>(queries, keys + block * W * width, width, scores + block * W, room);
 }
 
 // read[n, :] += Σ over positions of weights[n, position] · values[position], for N queries and M vectors of the width
@@ -125,16 +126,21 @@ template <class Go> void some_at_a_time(long count, Go go) {
 }
 
 #ifdef HAS_TILES
+constexpr long MOST_STEPS = 9;  // of 32 numbers, whose weights are multiplied with all rows in turn: 18 KiB
+struct alignas(64) Line {
+    Half numbers[32];
+};
+struct alignas(64) Sums {
+    float numbers[32 * 2 * W];
+};
+
 bool tiles_allowed() {
     static const bool is_allowed = syscall(SYS_arch_prctl, 0x1023, 18) == 0;  // Linux lends them on demand
     return is_allowed;
 }
 
-// c [count, 32] = a [count, depth] · b [depth, 32], added to c where it `adds`, for up to 32 rows, by tiles of 16 rows of 64 bytes. Tiles of b,
-// in pairs of its rows as keys and values lie, have rows `b_row` apart; the one of 16 columns further is at `b_next`, that of 32 rows further
-// at `b_step`.
-void by_tiles(const Half* a, long a_row, long count, const Half* b, long b_row, long b_next, long b_step, long depth, float* c, long c_row,
-              bool adds) {
+// Tiles of rows of 64 bytes for products of up to 32 rows of one side with 2 x 16 columns of the other: until they are given back.
+void shape_tiles(long count) {
     const long first = std::min(16L, count), other = std::max(1L, count - 16), rows[] = {first, first, other, other, first, other, 16, 16};
     alignas(64) uint8_t shape[64] = {1};
     for (int tile = 0; tile < 8; tile++) {
@@ -142,6 +148,12 @@ void by_tiles(const Half* a, long a_row, long count, const Half* b, long b_row, 
         shape[48 + tile] = uint8_t(rows[tile]);
     }
     _tile_loadconfig(shape);
+}
+
+// c [count, 32] = a [count, depth] · b [depth, 32], added to c where it `adds`. Tiles of b, in pairs of its rows as keys and values lie, have
+// rows `b_row` apart; the one of 16 columns further is at `b_next`, that of 32 rows further at `b_step`.
+void by_tiles(const Half* a, long a_row, long count, const Half* b, long b_row, long b_next, long b_step, long depth, float* c, long c_row,
+              bool adds) {
     const bool has_other = count > 16;
     if (!adds) {
         _tile_zero(0);
@@ -173,25 +185,97 @@ void by_tiles(const Half* a, long a_row, long count, const Half* b, long b_row, 
         _tile_stored(2, c + 16 * c_row, 4 * c_row);
         _tile_stored(3, c + 16 * c_row + W, 4 * c_row);
     }
-    _tile_release();
 }
 
 void scores_by_tiles(const Half* queries, long count, const Half* keys, long width, long blocks, float* scores, long room) {
+    shape_tiles(count);
     for (long block = 0; block < blocks; block += 2)
         by_tiles(queries, width, count, keys + block * W * width, 2 * W, W * width, 32 * W, width, scores + block * W, room, false);
+    _tile_release();
 }
 
 void read_by_tiles(const Half* weights, long count, long room, const Half* values, long width, long end, long positions, float* read,
                    long read_row) {
+    shape_tiles(count);
     for (long d = 0; d < end; d += 2 * W)
         by_tiles(weights, room, count, values + 2 * d, 2 * width, 2 * W, 32 * width, positions, read + d, read_row, true);
+    _tile_release();
 }
 
 bool tiles_fit(const Half*, long width) { return width % 32 == 0 && tiles_allowed(); }
+
+// sums = rows · weights for rows of `width` numbers and outputs in pairs of blocks of 16, which lie as keys do. `blocks(pair)` gives a pair's
+// weights, `then(pair, row, count, sums)` takes the sums [count, 32] of up to 32 rows. A stretch of the width at a time, so that its weights
+// stay in the nearest cache for all rows, while those of the next stretch are asked for from memory.
+template <class Blocks, class Then>
+void products_by_tiles(const Half* x, long rows, long width, long pairs, Blocks blocks, Then then) {
+    const long chunks = (rows + 31) / 32, steps = width / 32, stretches = (steps + MOST_STEPS - 1) / MOST_STEPS;
+    const auto step_at = [=](long stretch) { return steps * stretch / stretches; };
+    const std::unique_ptr<Line[]> packed(new Line[chunks * steps * 32]);  // [chunk, step, row]: in the order of tiles
+#pragma omp parallel
+    {
+        const std::unique_ptr<Sums[]> sums(new Sums[chunks]);
+        shape_tiles(32);
+#pragma omp for schedule(static)
+        for (long row = 0; row < rows; row++)
+            for (long k = 0; k < steps; k++)
+                std::memcpy(&packed[(row / 32 * steps + k) * 32 + row % 32], x + row * width + 32 * k, sizeof(Line));
+#pragma omp for schedule(static)
+        for (long pair = 0; pair < pairs; pair++) {
+            const auto now = blocks(pair), behind = blocks(std::min(pair + 1, pairs - 1));
+            for (long stretch = 0; stretch < stretches; stretch++) {
+                const long first = step_at(stretch), end = step_at(stretch + 1);
+                const bool is_last = stretch + 1 == stretches;
+                const auto next = is_last ? behind : now;
+                const long next_first = is_last ? 0 : end, next_steps = is_last ? step_at(1) : step_at(stretch + 2) - end;
+                const long turns = chunks * (end - first), lines = (16 * next_steps + turns - 1) / turns;  // of 32 numbers, for each turn
+                const Half *one = next.first + 512 * next_first, *two = next.second + 512 * next_first, *asked = one + 512 * next_steps;
+                for (long chunk = 0; chunk < chunks; chunk++) {
+                    const bool has_other = rows > 32 * chunk + 16;
+                    float* c = sums[chunk].numbers;
+                    const Line* a = &packed[(chunk * steps + first) * 32];
+                    if (stretch) {
+                        _tile_loadd(0, c, 128);
+                        _tile_loadd(1, c + W, 128);
+                        _tile_loadd(2, c + 32 * W, 128);
+                        _tile_loadd(3, c + 33 * W, 128);
+                    } else {
+                        _tile_zero(0);
+                        _tile_zero(1);
+                        _tile_zero(2);
+                        _tile_zero(3);
+                    }
+                    for (long k = first; k < end; k++, a += 32) {
+                        for (long line = 0; line < lines && one < asked; line++, one += 32, two += 32) {
+                            __builtin_prefetch(one, 0, 2);
+                            __builtin_prefetch(two, 0, 2);
+                        }
+                        _tile_loadd(4, a, 64);
+                        _tile_loadd(6, now.first + 512 * k, 64);
+                        _tile_dpbf16ps(0, 4, 6);
+                        _tile_loadd(7, now.second + 512 * k, 64);
+                        _tile_dpbf16ps(1, 4, 7);
+                        if (!has_other) continue;
+                        _tile_loadd(5, a + 16, 64);
+                        _tile_dpbf16ps(2, 5, 6);
+                        _tile_dpbf16ps(3, 5, 7);
+                    }
+                    _tile_stored(0, c, 128);
+                    _tile_stored(1, c + W, 128);
+                    _tile_stored(2, c + 32 * W, 128);
+                    _tile_stored(3, c + 33 * W, 128);
+                    if (is_last) then(pair, 32 * chunk, std::min(32L, rows - 32 * chunk), c);
+                }
+            }
+        }
+        _tile_release();
+    }
+}
 #else
 bool tiles_fit(const Half*, long) { return false; }
 void scores_by_tiles(...) {}
 void read_by_tiles(...) {}
+template <class Blocks, class Then> void products_by_tiles(const Half*, long, long, long, Blocks, Then) {}
 #endif
 bool tiles_fit(const float*, long) { return false; }
 void scores_by_tiles(const float*, long, const float*, long, long, float*, long) {}
@@ -199,13 +283,13 @@ void read_by_tiles(const float*, long, long, const float*, long, long, long, flo
 
 constexpr long FEW = 6;  // queries from which tiles are faster
 
-template <class T> void scores_over(const T* queries, long count, const T* keys, long width, long blocks, float* scores, long room) {
+template <bool AHEAD = false, class T> void scores_over(const T* queries, long count, const T* keys, long width, long blocks, float* scores, long room) {
     if (count >= FEW && tiles_fit(queries, width)) {
         for (long n = 0; n < count; n += 32)
             scores_by_tiles(queries + n * width, std::min(32L, count - n), keys, width, blocks, scores + n * room, room);
         return;
     }
-    some_at_a_time(count, [&](auto some, long n) { scores_of<some()>(queries + n * width, keys, width, blocks, scores + n * room, room); });
+    some_at_a_time(count, [&](auto some, long n) { scores_of<some(), AHEAD>(queries + n * width, keys, width, blocks, scores + n * room, room); });
 }
 
 // read[n, :end] += Σ over positions of weights[n, position] · values[position, :end], for values of `width`.

@@ -59,10 +59,14 @@ void attend(const T* queries, long query_row, long query_head, const T* keys, co
                 const T* query = queries + (first + n / share) * query_row + (head * share + n % share) * query_head;
                 std::copy(query, query + width, asked + n * width);
             }
-            for (long row = first; row < end_own; row++) expect(own.keys + own_at(row), (drawn[row] + W) / W * W * width);
+            const auto expect_of = [&](const T* states, long row) {
+                if (row < end_own) expect(states + own_at(row), (drawn[row] + W) / W * W * width);
+            };
+            expect_of(own.keys, first);
             scores_over(asked, count, prompts.keys + prompt_at, width, blocks, scores, room);
-            for (long row = first; row < end_own; row++) expect(own.values + own_at(row), (drawn[row] + W) / W * W * width);
-            for (long row = first; row < end_own; row++) {
+            for (long row = first; row < end_own; row++) {  // memory is asked for a row ahead, while another's scores are taken
+                expect_of(own.keys, row + 1);
+                expect_of(own.values, row);
                 const long from = row * key_row + head * key_head, n = (row - first) * share;
                 put_key(own.keys + own_at(row), width, drawn[row], keys + from);
                 put_value(own.values + own_at(row), width, drawn[row], values + from);
@@ -82,7 +86,7 @@ void attend(const T* queries, long query_row, long query_head, const T* keys, co
             }
             for (long n = 0; n < count; n++) {
                 T* to = read + ((first + n / share) * heads + head * share + n % share) * width;
-                for (long d = 0; d < width; d++) narrow(found[n * width + d] / sums[n], to + d);
+                for (long d = 0; d < width; d += W) save(load(found + n * width + d) / sums[n], to + d);
             }
         }
     }
@@ -92,27 +96,54 @@ void attend(const T* queries, long query_row, long query_head, const T* keys, co
 
 enum Then { NOTHING, ADD, MULTIPLY, SWISH };
 
-// to = then(x Wᵀ + bias, other), for weights that lie as keys do: an output is a position. Faster than a library's for few rows, since
-// weights are read in order, and asked for in time.
+// then(y + bias, other)
+inline Vec after(Vec y, const Half* bias, int then, const Half* other) {
+    if (bias) y += load(bias);
+    if (then == ADD) y += load(other);
+    if (then == MULTIPLY) y *= load(other);
+    if (then == SWISH) y *= sigmoid_of(y);
+    return y;
+}
+
+// to = then(x Wᵀ + bias, other), for weights that lie as keys do: an output is a position. Faster than a library's for not too many rows,
+// since weights are read in order, and asked for in time.
 void product(const Half* x, long rows, long width, const Half* weights, long outputs, const Half* bias, int then, const Half* other,
              Half* to) {
-#pragma omp parallel for schedule(static)
-    for (long out = 0; out < outputs; out += 2 * W) {
-        for (long n = 0; n < rows; n += 32) {
-            const long count = std::min(32L, rows - n);
-            alignas(64) float sums[32 * 2 * W];
-            scores_over(x + n * width, count, weights + out * width, width, 2, sums, 2 * W);
-            for (long i = 0; i < count * 2 * W; i += W) {
-                const long column = out + i % (2 * W), at = (n + i / (2 * W)) * outputs + column;
-                Vec y = load(sums + i);
-                if (bias) y += load(bias + column);
-                if (then == ADD) y += load(other + at);
-                if (then == MULTIPLY) y *= load(other + at);
-                if (then == SWISH) y *= sigmoid_of(y);
-                save(y, to + at);
-            }
+    const auto keep = [=](long pair, long first, long count, const float* sums) {
+        for (long i = 0; i < count * 2 * W; i += W) {
+            const long column = pair * 2 * W + i % (2 * W), at = (first + i / (2 * W)) * outputs + column;
+            save(after(load(sums + i), bias ? bias + column : nullptr, then, other ? other + at : nullptr), to + at);
         }
+    };
+    if (rows >= FEW && tiles_fit(x, width)) {
+        const auto blocks = [=](long pair) { return std::pair(weights + pair * 2 * W * width, weights + (2 * pair + 1) * W * width); };
+        return products_by_tiles(x, rows, width, outputs / (2 * W), blocks, keep);
     }
+#pragma omp parallel for schedule(static)
+    for (long pair = 0; pair < outputs / (2 * W); pair++)
+        for (long n = 0; n < rows; n += 32) {
+            alignas(64) float sums[32 * 2 * W];
+            const long count = std::min(32L, rows - n);
+            scores_over<true>(x + n * width, count, weights + pair * 2 * W * width, width, 2, sums, 2 * W);
+            keep(pair, n, count, sums);
+        }
+}
+
+// to = SiLU(x Gᵀ + its bias) · (x Uᵀ + its bias), rounded as the two products are.
+void gated(const Half* x, long rows, long width, const Half* gate, const Half* gate_bias, const Half* up, const Half* up_bias, long outputs,
+           Half* to) {
+    if (rows < FEW || !tiles_fit(x, width)) {
+        product(x, rows, width, gate, outputs, gate_bias, SWISH, nullptr, to);
+        return product(x, rows, width, up, outputs, up_bias, MULTIPLY, to, to);
+    }
+    const auto blocks = [=](long block) { return std::pair(gate + block * W * width, up + block * W * width); };
+    products_by_tiles(x, rows, width, outputs / W, blocks, [=](long block, long first, long count, const float* sums) {
+        for (long n = 0; n < count; n++) {
+            Half factor[W];
+            save(after(load(sums + n * 2 * W), gate_bias ? gate_bias + block * W : nullptr, SWISH, nullptr), factor);
+            save(after(load(sums + n * 2 * W + W), up_bias ? up_bias + block * W : nullptr, MULTIPLY, factor), to + (first + n) * outputs + block * W);
+        }
+    });
 }
 
 // ---------------------------------------------------------------------- norms and positions
@@ -254,8 +285,7 @@ void layers(Half* x, long rows, const Layer* each, const Behind* behind, long nu
                kv_heads, width, scale, read.data());
         product(read.data(), rows, queries, layer.output, sizes.hidden, layer.output_bias, ADD, x, x);
         rms_norm(x, rows, sizes.hidden, layer.post_norm, epsilon, normed.data());
-        product(normed.data(), rows, sizes.hidden, layer.gate, sizes.gate, layer.gate_bias, SWISH, nullptr, gates.data());
-        product(normed.data(), rows, sizes.hidden, layer.up, sizes.gate, layer.up_bias, MULTIPLY, gates.data(), gates.data());
+        gated(normed.data(), rows, sizes.hidden, layer.gate, layer.gate_bias, layer.up, layer.up_bias, sizes.gate, gates.data());
         product(gates.data(), rows, sizes.gate, layer.down, sizes.hidden, layer.down_bias, ADD, x, x);
     }
 }

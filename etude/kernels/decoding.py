@@ -33,11 +33,8 @@ class DecodingKernels:
         is_half = name == "bfloat16"
         self._product: Any = found.product_bfloat16 if is_half else None
         self._layers: Any = found.layers_bfloat16 if is_half else None
-        has_tiles = is_half and found.has_tiles()
-        self.product_rows = 128 if has_tiles else 4 if is_half else 0
-        """Up to how many rows `product` takes about as long as oneDNN's or less (SmolLM2-135M, 2 cores with AMX, and without)."""
-        self.layer_rows = 256 if has_tiles else self.product_rows
-        """Up to how many rows `layers` was faster than one operation after another: at 256 still by a sixth."""
+        self.product_rows = 256 if is_half and found.has_tiles() else 4 if is_half else 0
+        """Up to how many rows `product`, and with it `layers`, take no longer than oneDNN (SmolLM2-135M, 2 cores with AMX, and without)."""
 
     def rms_norm(self, x_NE: torch.Tensor, weight_E: torch.Tensor, epsilon: float) -> torch.Tensor:
         """x / √(mean x² + ε) · weight, rounded once."""

@@ -17,10 +17,11 @@ def layer_of(bias, seed=0, shape=(48, 32), rows=5):
     return packed, weight, offset, x
 
 
-@pytest.mark.parametrize("rows", [1, 3, 31, 50, 64, 65, 200])
+@pytest.mark.parametrize("rows", [1, 3, 31, 50, 64, 65, 200, 300])
+@pytest.mark.parametrize("width", [160, 672])  # in one stretch, and in three that are not of one length
 @pytest.mark.parametrize("bias", [False, True])
-def test_a_product_of_few_rows_equals_that_of_many(bias, rows):
-    packed, weight, offset, x = layer_of(bias, shape=(96, 160), rows=rows)
+def test_a_product_of_few_rows_equals_that_of_many(bias, width, rows):
+    packed, weight, offset, x = layer_of(bias, shape=(96, width), rows=rows)
     other = torch.randn(rows, 96, generator=torch.Generator().manual_seed(3)).bfloat16()
     exact = F.linear(x.double(), weight.double(), None if offset is None else offset.double())
     torch.testing.assert_close(packed(x).double(), exact, atol=2e-4, rtol=2**-8)
