@@ -59,7 +59,7 @@ class TransformersEngine:
         tokenizer: PreTrainedTokenizerBase,
         *,
         dtype: torch.dtype = torch.float32,
-        batch_tokens: int = 16384,
+        batch_tokens: int = 32768,
     ) -> None:
         """`dtype` is the precision of the working copy (float32 without adapters samples from `model` itself, without a copy);
         `batch_tokens` bounds the cache positions (rows x length) that are decoded together.

@@ -37,7 +37,7 @@ class Machine:
     """`auto`, `cpu`, `cuda`, `cuda:1`."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of matrix products; weights and optimizer stay float32. `auto` asks a quick probe whether bfloat16 is faster here."""
-    decode_batch_tokens: int = 16384
+    decode_batch_tokens: int = 32768
     """Cache positions decoded together."""
     update_batch_tokens: int = 2048
     """Positions in a micro-batch of an update."""
