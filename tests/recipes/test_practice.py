@@ -319,7 +319,7 @@ def test_a_run_goes_on_with_smaller_batches_and_says_so_but_not_with_another_pre
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried"), r"out of memory: lower machine\.decode_batch_tokens \(now 16384\) or"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried"), r"out of memory: lower machine\.decode_batch_tokens \(now 32768\) or"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "out of memory: lower"),
         (OSError(28, "No space left on device", "x"), r"the disk is full .*: make room; go on with --resume, the last checkpoint is whole"),
     ],
