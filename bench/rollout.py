@@ -93,7 +93,7 @@ def measured(model: str, shapes: Sequence[Shape], peers: Sequence[str], rounds: 
     threads = torch.get_num_threads()
     loaded, tokenizer = load_model(model)
     limits = {
-        rows: {name: decoding_limit(loaded, rows, dtype, of_torch=name == "torch_limit") for name in ("limit", "torch_limit")}
+        rows: {"limit": decoding_limit(loaded, rows, dtype), "torch_limit": decoding_limit(loaded, rows, dtype, of_torch=True)}
         for rows in sorted({shape.prompts * shape.samples for shape in shapes})
     }
     machine = {"matmul_flops": matmul_flops(dtype), "copy_bytes_a_second": copy_bytes()}

@@ -5,6 +5,7 @@ kinds of layer (sliding windows, linear attention) stay transformers' own, so th
 """
 
 import copy
+import functools
 import inspect
 from typing import Any
 
@@ -57,11 +58,17 @@ class PreallocatedLayer(DynamicLayer):
 
 def cache_argument(model: Any) -> str:
     """What the model's `forward` calls its cache: `cache` since transformers 5.24, before that another name for state-space models."""
-    taken = inspect.signature(model.forward).parameters
+    return _cache_argument(model.__class__)
+
+
+@functools.cache
+def _cache_argument(kind: Any) -> str:
+    """Looked up once an architecture, since it is asked for at every token."""
+    taken = inspect.signature(kind.forward).parameters
     for name in ("cache", "past_key_values", "cache_params"):
         if name in taken:
             return name
-    raise UserError(f"{type(model).__name__} takes no cache, so it can't be sampled from here: take a causal language model that does")
+    raise UserError(f"{kind.__name__} takes no cache, so it can't be sampled from here: take a causal language model that does")
 
 
 def attends(cache: Cache) -> bool:

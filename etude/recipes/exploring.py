@@ -142,7 +142,7 @@ class Exploring:
                 self._drafts.keep_rows(self.folder.read_attempts(done))
         return self._drafts
 
-    def keep(self, judged: Judged, step: int) -> dict[str, float]:
+    def keep(self, step: int, judged: Judged) -> dict[str, float]:
         """What later steps take from this one, counted from 1; the share of its tokens that it took from earlier ones itself."""
         drafts = self.drafts_before(step)
         if drafts is None:

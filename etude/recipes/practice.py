@@ -301,7 +301,7 @@ class Practice:
         self.folder.write_attempts(step, rows)
         halves = portions(self.settings.explore.num_samples, self.settings.explore.stop_when_decided)
         metrics |= observed(judged.groups, judged.verdicts, len(halves[0]) if len(halves) > 1 else None) | dict(judged.counts)
-        metrics |= self.exploring.keep(judged, step)
+        metrics |= self.exploring.keep(step, judged)
         self._log("practice", step, metrics, timings)
 
     # ------------------------------------------------------------------ parts
