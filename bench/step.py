@@ -1,13 +1,15 @@
 """Seconds of one step of practice: sample groups, score them, update the weights. etude beside TRL's GRPO on the same prompts.
 
     make bench-peers                                    once: the peers' environments
-    python -m bench.step [--json FILE] [--long] [--rounds 4] [--peers trl-default trl-tuned]
+    python -m bench.step [--json FILE] [--long] [--rounds 4] [--peers trl-default trl-tuned] [--cells DIR]
 
 Every step takes new prompts and samples so many completions of exactly so many tokens; a score that costs nothing tells all of them apart,
 so that no group is dropped, and one update is made (AdamW, clipped policy gradient, standardised credit, no anchor, all weights trained).
 `trl-default` is what `use_cpu=True` and nothing else gives; `trl-tuned` has half-precision weights, no gradient checkpointing, and
 micro-batches of 16 sequences. What etude saves where half of the groups have no signal is timed after it, and is in no ratio.
 Ratios are a peer's seconds by etude's, paired within a round: median, lowest and highest.
+
+A shape is a cell, kept in DIR: a command that was killed goes on with the shapes that are there, and refuses those of other settings.
 """
 
 import argparse
@@ -15,7 +17,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from etude.errors import UserError
 from etude.models import convert, half_precision_pays, load_model
 from etude.randomness import seed_for
 from etude.runs import environment
+from studies.cells import Cell, Options, compute
 
 PEERS = {OURS: Peer("etude_step.py"), "trl-default": Peer("trl_step.py", ".venv-trl"), "trl-tuned": Peer("trl_step.py", ".venv-trl")}
 HALF = "etude, half of the groups without signal"
@@ -37,6 +40,7 @@ FIGURE = Shape()
 """The shape whose ratios are the figure."""
 LONG = (Shape(prompt_tokens=400), Shape(tokens=256))
 TINY = Shape(prompts=2, samples=2, tokens=4, prompt_tokens=9)
+CELLS = Path("runs/step")
 
 
 def main() -> None:
@@ -46,10 +50,12 @@ def main() -> None:
     parser.add_argument("--peers", nargs="*", choices=[name for name in PEERS if name != OURS], default=["trl-default", "trl-tuned"])
     parser.add_argument("--long", action="store_true", help="also prompts of 400 tokens, and completions of 256")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cells", type=Path, default=CELLS, help=f"where finished shapes are kept, default {CELLS}")
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
     try:
-        found = measured(chosen.model, (FIGURE, *(LONG if chosen.long else ())), chosen.peers, chosen.rounds, chosen.seed)
+        plan = Plan.of(chosen.model, (FIGURE, *(LONG if chosen.long else ())), chosen.peers, chosen.rounds)
+        found = measured(plan, chosen.seed, chosen.cells)
     except UserError as error:
         sys.exit(f"bench.step: {error}")
     print(table(found))
@@ -57,32 +63,62 @@ def main() -> None:
         write(found, chosen.json, table(found))
 
 
-def measured(model: str, shapes: Sequence[Shape], peers: Sequence[str], rounds: int, seed: int = 0) -> dict[str, Any]:
-    """Every shape's seconds and ratios; the figure's are those of the first shape."""
-    dtype = str(torch.bfloat16 if half_precision_pays() else torch.float32).removeprefix("torch.")
-    _, tokenizer = load_model(model)
-    rows, about = [], {}
-    with tempfile.TemporaryDirectory() as scratch:
-        settings = {"model": str(convert(model, Path(scratch) / "model")), "dtype": dtype, "threads": torch.get_num_threads()}
-        for shape in shapes:
-            texts = [[str(tokenizer.decode(p)) for p in prompts_of(shape, tokenizer, seed_for(seed, k))] for k in range(rounds + 1)]
-            with ExitStack() as stack:
-                running = {}
-                for name in (OURS, *peers):
-                    more = {"shape": asdict(shape), "texts": list(chain(*texts)), "is_tuned": name == "trl-tuned"}
-                    running[name] = stack.enter_context(Running(PEERS[name], settings | more))
-                rows.append(_row(shape, running, texts))
-            about = {name: peer.about for name, peer in running.items()}
-            print(f"{shape}: " + ", ".join(f"{name} {s['median']:.1f} s" for name, s in rows[-1]["seconds"].items()), flush=True)
-    where = environment()
+def measured(plan: "Plan", seed: int, out: Path) -> dict[str, Any]:
+    """Every shape's seconds and ratios, computed where they are not there yet; the figure's are those of the first shape."""
+    options = Options(out, None, hours=1e9, only=[], seeds=[seed], is_tiny=False)
+    computed = {(cell["id"], cell["seed"]): cell for cell in compute([(name, seed) for name in plan.shapes], plan, options)}
+    rows = [computed[name, seed] for name in plan.shapes]
     return {
-        "ratios": {name: rows[0]["ratio"][name]["median"] for name in peers},
+        "ratios": {name: rows[0]["ratio"][name]["median"] for name in plan.peers},
         "shapes": rows,
-        "settings": {"model": model, "rounds": rounds, "seed": seed, "dtype": dtype, "threads": settings["threads"]},
-        "peers": about,
-        "hardware": f"{where['processor']}, {where['threads']} threads",
-        "commit": where["commit"],
+        "settings": plan.settings(next(iter(plan.shapes)), seed) | {"shape": list(plan.shapes), "seed": seed},
+        "commit": "; ".join(sorted({str(row["commit"]) for row in rows})),
+        "hardware": "; ".join(sorted({row["hardware"] for row in rows})),
     }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked of whom: a table with a cell a shape."""
+
+    model: str
+    shapes: Mapping[str, Shape]
+    peers: Sequence[str]
+    rounds: int
+    dtype: str
+    hardware: str
+
+    @classmethod
+    def of(cls, model: str, shapes: Sequence[Shape], peers: Sequence[str], rounds: int) -> "Plan":
+        """A plan for this machine; its faster type of matrix products is found out now, once for all cells."""
+        if rounds < 1:
+            raise UserError(f"--rounds must be at least 1, got {rounds}")
+        named = {f"{shape.prompts}x{shape.samples}x{shape.tokens}-prompt-{shape.prompt_tokens}": shape for shape in shapes}
+        dtype = str(torch.bfloat16 if half_precision_pays() else torch.float32).removeprefix("torch.")
+        where = environment()
+        return cls(model, named, peers, rounds, dtype, f"{where['processor']}, {where['threads']} threads")
+
+    def settings(self, arm: str, seed: int) -> dict[str, Any]:
+        return {"model": self.model, "shape": arm, "peers": list(self.peers), "rounds": self.rounds, "dtype": self.dtype}
+
+    def defaults(self) -> dict[str, Any]:
+        return {}
+
+    def run(self, arm: str, seed: int, chosen: Options) -> Cell:
+        """A shape's seconds, ratios and peaks, and which versions the peers have."""
+        shape = self.shapes[arm]
+        _, tokenizer = load_model(self.model)
+        texts = [[str(tokenizer.decode(p)) for p in prompts_of(shape, tokenizer, seed_for(seed, k))] for k in range(self.rounds + 1)]
+        with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
+            settings = {"model": str(convert(self.model, Path(scratch) / "model")), "dtype": self.dtype, "threads": torch.get_num_threads()}
+            running = {}
+            for name in (OURS, *self.peers):
+                more = {"shape": asdict(shape), "texts": list(chain(*texts)), "is_tuned": name == "trl-tuned"}
+                running[name] = stack.enter_context(Running(PEERS[name], settings | more))
+            row = _row(shape, running, texts)
+            about = {name: peer.about for name, peer in running.items()}
+        print(f"{shape}: " + ", ".join(f"{name} {each['median']:.1f} s" for name, each in row["seconds"].items()), flush=True)
+        return row | {"about": about, "commit": environment()["commit"], "hardware": self.hardware}
 
 
 def _row(shape: Shape, running: Mapping[str, Running], texts: Sequence[Sequence[str]]) -> dict[str, Any]:

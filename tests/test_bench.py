@@ -49,15 +49,20 @@ def test_rollouts_are_compared_by_turns_on_the_same_prompts(tmp_path):
     assert "tokens a second" in (tmp_path / "rollout.svg").read_text()
 
 
-def test_steps_are_compared_by_turns_with_trl(monkeypatch):
+def test_steps_are_compared_by_turns_with_trl_and_a_finished_shape_is_kept(monkeypatch, tmp_path):
     monkeypatch.setitem(step.PEERS, "trl-tuned", Peer("trl_step.py"))  # in this environment, which has TRL for other tests
-    found = step.measured("tiny-random", [step.TINY], ["trl-tuned"], rounds=2)
+    plan = step.Plan.of("tiny-random", [step.TINY], ["trl-tuned"], rounds=2)
+    found = step.measured(plan, 0, tmp_path)
     (row,) = found["shapes"]
     assert row["seconds"].keys() == {"etude", "trl-tuned", step.HALF}
     assert row["sample_seconds"]["low"] > 0 and row["sample_seconds"]["median"] < row["seconds"]["etude"]["high"]
     assert found["ratios"] == {"trl-tuned": row["ratio"]["trl-tuned"]["median"]}
-    assert found["peers"]["trl-tuned"]["versions"]["trl"].startswith("1.16")
+    assert row["about"]["trl-tuned"]["versions"]["trl"].startswith("1.16")
     assert "| 2 x 2 x 4 | 9 |" in step.table(found)
+    monkeypatch.setattr(step, "Running", None)  # nobody is asked again
+    assert step.measured(plan, 0, tmp_path) == found
+    with pytest.raises(SystemExit, match="another rounds than there is now"):
+        step.measured(replace(plan, rounds=3), 0, tmp_path)
 
 
 def test_steps_with_and_without_drafts_make_the_same_attempts():
