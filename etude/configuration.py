@@ -46,14 +46,21 @@ def find_configuration(command: str, name: str) -> Path:
 Adjust = Callable[[Mapping[str, Any], Mapping[str, str]], dict[str, Any]]
 
 
-def parse(kind: type[Configuration], path: Path | None, overrides: Sequence[str], *, adjust: Adjust | None = None) -> Configuration:
+def parse(
+    kind: type[Configuration],
+    path: Path | None,
+    overrides: Sequence[str],
+    *,
+    adjust: Adjust | None = None,
+    short: Mapping[str, str] | None = None,
+) -> Configuration:
     """A `kind` from a YAML file and `--key value` overrides; raises UserError for anything unknown or of the wrong type.
 
     A setting that is a list takes several values, `--evaluation.path A B`. `adjust` gets the file's values and the overrides, both by
-    dotted name, and gives the values to go on with.
+    dotted name, and gives the values to go on with. `short` has other names for settings, `--name value`.
     """
     parser = parser_for(kind)
-    given = _given(overrides, lists_of(kind))
+    given = _given(overrides, lists_of(kind), short or {})
     try:
         values = _file_values(parser, path, lists_of(kind)) if path is not None else {}
         parser.set_defaults(adjust(values, given) if adjust else values)
@@ -107,7 +114,7 @@ def dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _given(overrides: Sequence[str], lists: Collection[str]) -> dict[str, str]:
+def _given(overrides: Sequence[str], lists: Collection[str], short: Mapping[str, str]) -> dict[str, str]:
     """`--key value`, `--key=value` and, for lists, `--key value value` by dotted name."""
     given: dict[str, str] = {}
     queue = list(overrides)
@@ -117,6 +124,7 @@ def _given(overrides: Sequence[str], lists: Collection[str]) -> dict[str, str]:
         if not option.startswith("--"):
             raise UserError(f"{word!r} stands where a --key was expected: settings are given as --key value")
         name = option.removeprefix("--")
+        name = short.get(name, name)
         values = [value] if equals else []
         while not equals and queue and not queue[0].startswith("--") and (not values or name in lists):
             values.append(queue.pop(0))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import profile, reuse, rollout, score_cells, step, time_to_score
+from bench import profile, reuse, rollout, score_cells, search, step, time_to_score
 from bench.curves import half_gain, rising, seconds_to, times_as_long
 from bench.exactness import measured
 from bench.limits import decoding_limit
@@ -63,6 +63,15 @@ def test_steps_are_compared_by_turns_with_trl_and_a_finished_shape_is_kept(monke
     assert step.measured(plan, 0, tmp_path) == found
     with pytest.raises(SystemExit, match="another rounds than there is now"):
         step.measured(replace(plan, rounds=3), 0, tmp_path)
+
+
+def test_a_search_is_the_same_whether_beginnings_are_kept_or_computed_again():
+    found = search.measured("tiny-random", [rollout.Shape(prompts=2, prompt_tokens=9)], depth=3, width=2, rounds=1)
+    (row,) = found["shapes"]
+    assert row["sampled_tokens"] == 2 * 16 * (2 + 4 + 4)
+    assert row["positions"]["kept"] <= 2 * 9 + row["sampled_tokens"]
+    assert row["positions"]["kept"] <= row["positions"]["anew"] < row["positions"]["apart"]
+    assert found["ratios"].keys() == {"anew", "apart"} and "| 2 | 9 |" in search.table(found)
 
 
 def test_steps_with_and_without_drafts_make_the_same_attempts():

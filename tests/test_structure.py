@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from etude.explore.search.settings import METHODS
 from etude.learn.credit import CREDIT
 from etude.learn.lessons import LESSONS
 from etude.learn.losses import POLICY_LOSSES
+from etude.learn.step_credit import STEP_CREDIT
 from etude.tasks.verifiers import VERIFIERS
 
 ROOT = Path(__file__).parents[1]
@@ -59,7 +61,10 @@ def test_tasks_and_feedback_need_no_torch(room):
     assert done.returncode == 0, done.stderr or "torch was imported"
 
 
-@pytest.mark.parametrize("table", [VERIFIERS, CREDIT, POLICY_LOSSES, LESSONS], ids=["verifiers", "credit", "losses", "lessons"])
+TABLES = {"verifiers": VERIFIERS, "credit": CREDIT, "steps": STEP_CREDIT, "losses": POLICY_LOSSES, "lessons": LESSONS, "searches": METHODS}
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
 def test_every_name_in_a_table_is_in_the_readme(table):
     text = (ROOT / "README.md").read_text(encoding="utf8")
     missing = [name for name in table if f"`{name}`" not in text]

@@ -5,7 +5,7 @@ thread computes together.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -64,6 +64,30 @@ class Blocks:
         return copy
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """Positions of a row from its first on."""
+
+    blocks: Blocks
+    row: int
+    length: int
+
+
+Path = tuple[Stretch, ...]
+"""What a prefix has behind it, in order: its prompt's keys and values, and those of what was drawn."""
+
+
+def cut(path: Path, length: int) -> Path:
+    """The first `length` positions."""
+    kept: list[Stretch] = []
+    for stretch in path:
+        kept.append(replace(stretch, length=min(stretch.length, length)))
+        length -= kept[-1].length
+        if length == 0:
+            break
+    return tuple(kept)
+
+
 @dataclass
 class BlockPrompts:
     """Keys and values of prompts."""
@@ -95,6 +119,28 @@ class BlockPrompts:
 
         return BlockPrompts(forward, blocks, length_P), compute_prompts(forward, prompts, attend_of)
 
+    @staticmethod
+    def of(forward: Forward, paths: Sequence[Path]) -> "BlockPrompts":
+        """Each path as a prompt: a copy, nothing is computed."""
+        length_P = torch.tensor([sum(stretch.length for stretch in path) for path in paths])
+        blocks = paths[0][0].blocks.beside(len(paths), int(length_P.max()))
+        sources: dict[int, tuple[Blocks, list[tuple[int, int, int, int]]]] = {}
+        for number, path in enumerate(paths):
+            start = 0
+            for stretch in path:
+                _, places = sources.setdefault(id(stretch.blocks), (stretch.blocks, []))
+                places += [(stretch.row, position, number, start + position) for position in range(stretch.length)]
+                start += stretch.length
+        for source, places in sources.values():
+            rows_N, positions_N, to_rows_N, to_positions_N = torch.tensor(places).view(-1, 4).T.contiguous()
+            for store, to in zip(source.stores, blocks.stores, strict=True):
+                blocks.kernels.copy(store, rows_N, positions_N, to, to_rows_N, to_positions_N)
+        return BlockPrompts(forward, blocks, length_P)
+
+    def path_of(self, prompt: int) -> Path:
+        """What follows this prompt has behind it."""
+        return (Stretch(self.blocks, prompt, int(self.length_P[prompt])),)
+
     def begin(self, rows_B: torch.Tensor, room_tokens: int, *, samples: int) -> "BlockContext":
         return BlockContext(self, rows_B, self.blocks.beside(max(samples, len(rows_B)), room_tokens))
 
@@ -115,6 +161,7 @@ class BlockContext:
         """`prompt_B`: the prompt that each row continues, ascending."""
         self.prompts, self.prompt_B, self.own = prompts, prompt_B, own
         self.drawn_B, self.slot_B = torch.zeros_like(prompt_B), torch.arange(len(prompt_B))
+        self._is_held_S = torch.zeros(own.rows, dtype=torch.bool)
         self._arrange()
 
     def __len__(self) -> int:
@@ -137,15 +184,25 @@ class BlockContext:
 
     def admit(self, prompts: BlockPrompts) -> None:
         """A row for each of these prompts too, behind the others; so many completions must be over, and their rows not kept."""
-        first, number = len(self.prompts.length_P), len(prompts.length_P)
-        self.slot_B = torch.cat([self.slot_B, self._free(self.slot_B, number)])
+        first = len(self.prompts.length_P)
         self.prompts = self.prompts.with_more(prompts)
-        self.prompt_B = torch.cat([self.prompt_B, torch.arange(first, first + number)])
-        self.drawn_B = torch.cat([self.drawn_B, self.drawn_B.new_zeros(number)])
+        self.enter(torch.arange(first, len(self.prompts.length_P)))
+
+    def enter(self, prompt_N: torch.Tensor) -> None:
+        """A row for each of these of the prompts too, behind the others."""
+        self.slot_B = torch.cat([self.slot_B, self._free(self.slot_B, len(prompt_N))])
+        self.prompt_B = torch.cat([self.prompt_B, prompt_N])
+        self.drawn_B = torch.cat([self.drawn_B, self.drawn_B.new_zeros(len(prompt_N))])
         self._arrange()
 
+    def hold(self, rows: Sequence[int]) -> tuple[list[int], list[int]]:
+        """What these rows have drawn is not written over, when they are no longer kept; returns where it lies, and how long it is."""
+        slots = self.slot_B[list(rows)]
+        self._is_held_S[slots] = True
+        return slots.tolist(), self.drawn_B[list(rows)].tolist()
+
     def _free(self, used_B: torch.Tensor, number: int) -> torch.Tensor:
-        is_free = torch.ones(self.own.rows, dtype=torch.bool).index_fill_(0, used_B, False)
+        is_free = (~self._is_held_S).index_fill(0, used_B, False)
         return is_free.nonzero().flatten()[:number]
 
     def _arrange(self) -> None:

@@ -1,5 +1,6 @@
 """What an engine hands out: prefixes that can be extended, and finished completions."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,6 +15,9 @@ class Stop:
     """Token ids that end it; the token is kept as the last own token."""
     strings: tuple[str, ...] = ()
     """Texts that end it, wherever they fall within tokens; the tokens that complete the text are kept."""
+    pause: re.Pattern[str] | None = None
+    """Found in the text of the tokens that were drawn since the completion was last extended, it ends a step: no more tokens are drawn, but
+    the prefix is not finished."""
 
 
 @dataclass(frozen=True)

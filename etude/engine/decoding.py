@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from etude.engine.blocks import BlockContext, BlockPrompts
+from etude.engine.blocks import BlockContext, BlockPrompts, Stretch
 from etude.engine.completion import Finish, Prefix, Stop
 from etude.engine.context import Context
 from etude.engine.drafts import Reading
@@ -46,29 +46,40 @@ class Decoding:
     def __init__(
         self,
         prefixes: Sequence[Prefix],
-        n: int,
+        n: int | Sequence[int],
         until: Stop,
         sampling: Sampling,
         keys: Sequence[int],
         decode: Callable[..., str],
         done: Done | None = None,
+        *,
+        keeps: bool = False,
     ) -> None:
-        """Up to `n` more tokens for each prefix; `decode(tokens, shows_special)` gives their text. `done` is called once for each, as soon
-        as it gets no more.
+        """Up to `n` more tokens for each prefix (one number for all, or one each); `decode(tokens, shows_special)` gives their text.
+
+        `done` is called once for each, as soon as it gets no more. With `keeps`, what is behind those that a `BlockContext` decodes stays
+        with it, see `drawn`.
         """
-        self.n, self.until, self.sampling, self.decode, self.done = n, until, sampling, decode, done
+        self.until, self.sampling, self.decode, self.done, self.keeps = until, sampling, decode, done, keeps
+        self.num_computed = 0
+        """Tokens that were given to the model."""
+        self._held: dict[int, tuple[int, int]] = {}
         self.prefixes: list[Prefix] = []
         self.tokens: list[list[int]] = []
         self.logprobs: list[list[float]] = []
         self.finish: list[Finish | None] = []
+        self.paused: set[int] = set()
         self.keys_B = np.zeros(0, dtype=np.uint64)
         self.own_before_B = np.zeros(0, dtype=np.int64)
-        self._admit(prefixes, keys)
+        self.most: list[int] = []
+        """Tokens that each may get."""
+        self._admit(prefixes, keys, n)
 
-    def _admit(self, prefixes: Sequence[Prefix], keys: Sequence[int]) -> np.ndarray:
+    def _admit(self, prefixes: Sequence[Prefix], keys: Sequence[int], n: int | Sequence[int]) -> np.ndarray:
         """More completions; returns their numbers."""
         first = len(self.prefixes)
         self.prefixes += prefixes
+        self.most += [n] * len(prefixes) if isinstance(n, int) else n
         self.tokens += [[] for _ in prefixes]
         self.logprobs += [[] for _ in prefixes]
         self.finish += [None] * len(prefixes)
@@ -90,8 +101,7 @@ class Decoding:
             return
         rows = [(paths[i][0], tuple(paths[i][1]), self.tokens[i][-1]) for i in going_N.tolist()]
         numbers = {row: number for number, row in enumerate(dict.fromkeys(rows))}
-        room = self.n - min(len(self.tokens[i]) for i in going_N.tolist())
-        context = reading.context([(tree, path) for tree, path, _ in numbers], 1 + room, len(rows))
+        context = reading.context([(tree, path) for tree, path, _ in numbers], 1 + self._room(going_N), len(rows))
         logits_BV = context.next_logits(torch.tensor([token for _, _, token in numbers]))
         self.run(context, logits_BV, np.array([numbers[row] for row in rows]))
 
@@ -109,6 +119,8 @@ class Decoding:
             self._record(going_N.tolist(), drawn_N.tolist(), logprobs)
             is_going_N = np.array([self._goes_on(i) for i in going_N.tolist()])
             self.hand_out(going_N[~is_going_N].tolist())
+            if self.keeps and isinstance(context, BlockContext):
+                self._hold(context, going_N[~is_going_N].tolist(), row_N[~is_going_N].tolist())
             if not is_going_N.any():
                 return
             going_N, row_N, drawn_N = going_N[is_going_N], row_N[is_going_N], drawn_N[is_going_N]
@@ -117,28 +129,44 @@ class Decoding:
             parents, next_tokens = branches[:, 0], branches[:, 1]
             most = len(context) if isinstance(context, BlockContext) else _COMPACT_BELOW * len(context)  # there it costs no copy
             if more or len(np.unique(parents)) < len(parents) or len(parents) < most:
-                context.keep(torch.from_numpy(parents).to(device), self.n - int(self._counts(going_N).min()) + 1)
+                context.keep(torch.from_numpy(parents).to(device), self._room(going_N) + 1)
                 row_N = branch_N.reshape(-1)
             else:  # every row goes on as at most one; those that are over take any token along
                 next_tokens = np.zeros(len(context), dtype=drawn_N.dtype)
                 next_tokens[row_N] = drawn_N
             logits_BV = context.next_logits(torch.from_numpy(next_tokens).to(device))
+            self.num_computed += len(context)
             if more:
                 assert isinstance(context, BlockContext)
                 row_N = np.concatenate([row_N, len(context) + more.row_N])
                 context.admit(more.prompts)
                 logits_BV = torch.cat([logits_BV, more.logits_PV])
-                going_N = np.concatenate([going_N, self._admit(more.prefixes, more.keys)])
+                going_N = np.concatenate([going_N, self._admit(more.prefixes, more.keys, max(self.most))])
 
     def _going(self) -> np.ndarray:
         """Which completions are neither over nor as long as they may be."""
         return np.array([i for i in range(len(self.prefixes)) if self._goes_on(i)], dtype=np.int64)
 
     def _goes_on(self, completion: int) -> bool:
-        return self.finish[completion] is None and len(self.tokens[completion]) < self.n
+        return self.finish[completion] is None and completion not in self.paused and len(self.tokens[completion]) < self.most[completion]
+
+    def _room(self, going_N: np.ndarray) -> int:
+        """Tokens that one of them may still get."""
+        return max(self.most[i] - len(self.tokens[i]) for i in going_N.tolist())
 
     def _counts(self, going_N: np.ndarray) -> np.ndarray:
         return np.array([len(self.tokens[i]) for i in going_N.tolist()])
+
+    def _hold(self, context: BlockContext, completions: list[int], rows: list[int]) -> None:
+        """What these have behind them beside their prompts stays where it is."""
+        slots, lengths = context.hold(rows)
+        self._held |= dict(zip(completions, zip(slots, lengths, strict=True), strict=True))
+
+    def drawn(self, context: BlockContext) -> list[Stretch]:
+        """Of every completion the keys and values of its tokens in this batch that were computed: all but the last."""
+        places = list(dict.fromkeys(self._held.values()))
+        blocks = context.own.only(torch.tensor([slot for slot, _ in places]), max(1, max(length for _, length in places)))
+        return [Stretch(blocks, places.index(self._held[i]), self._held[i][1]) for i in range(len(self.prefixes))]
 
     def hand_out(self, places: Iterable[int]) -> None:
         """These get no more tokens."""
@@ -166,6 +194,8 @@ class Decoding:
             self.logprobs[row].append(logprob)
             if token in self.until.tokens or self._ends_with_string(row):
                 self.finish[row] = "stop"
+            elif self.until.pause and self.until.pause.search(self.decode(self.tokens[row])):
+                self.paused.add(row)
 
     def _ends_with_string(self, row: int) -> bool:
         if not self.until.strings:

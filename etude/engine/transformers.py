@@ -18,10 +18,10 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from etude.adapters import base_of, has_adapters
-from etude.engine.blocks import BlockContext, BlockPrompts
+from etude.engine.blocks import BlockContext, BlockPrompts, Path, cut
 from etude.engine.cache import cache_argument
 from etude.engine.completion import Completion, Prefix, Stop
-from etude.engine.context import CopiedContext, Opened
+from etude.engine.context import Context, CopiedContext, Opened
 from etude.engine.decoding import Decoding, Done, More, Refill
 from etude.engine.drafts import Reading, Tree
 from etude.engine.forward import forward_of
@@ -45,9 +45,16 @@ class _OpenBatch:
 class _Row:
     """One prompt's place in an open batch."""
 
-    batch: _OpenBatch | None
-    """None for a prefix with own tokens: its keys and values are computed anew when it is extended."""
+    batch: _OpenBatch
     row: int
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """What a prefix with own tokens has behind it: the keys and values of all its tokens but the last."""
+
+    path: Path | None
+    """None: not kept, and computed anew when it is extended."""
 
 
 class TransformersEngine:
@@ -67,6 +74,8 @@ class TransformersEngine:
         self.tokenizer = tokenizer
         self.batch_tokens = batch_tokens
         self.policy_version = 0
+        self.computed_tokens = 0
+        """Given to the model so far, those of prompts and of what is drawn, but for drafts."""
         base = base_of(model)
         cache_argument(base)  # one that takes none is refused
         self._copy = None if dtype == torch.float32 and not has_adapters(model) else WorkingCopy(model, dtype)
@@ -105,6 +114,7 @@ class TransformersEngine:
         if any(len(prompt) == 0 for prompt in prompts):
             raise ValueError("a prompt needs at least one token")
         batch = _OpenBatch(*(self._shared.prefill(prompts) if self._shared else self._prefill_copied(prompts)))
+        self.computed_tokens += sum(map(len, prompts))
         return [
             Prefix(tokens=tuple(prompt), policy_version=self.policy_version, cached=_Row(batch, row)) for row, prompt in enumerate(prompts)
         ]
@@ -113,36 +123,79 @@ class TransformersEngine:
     def extend(
         self,
         prefixes: Sequence[Prefix],
-        n: int,
+        n: int | Sequence[int],
         *,
         until: Stop,
         sampling: Sampling,
         keys: Sequence[int],
         done: Done | None = None,
         refill: Refill | None = None,
+        keeps: bool = True,
     ) -> list[Prefix]:
-        """Sample up to `n` more own tokens for each prefix (the same one may be named many times), one key each.
+        """Sample up to `n` more own tokens (one number for all, or one each) for each prefix, which may be named many times, one key each.
 
         The random number of an own token is drawn from the prefix's key and the token's place among the own tokens. `done` is told of each
         prefix that gets no more, while others still do; `refill` gives others to decode in the places of those that ended, and they come
         behind them in what is returned. Raises `ValueError` for a finished, released or stale prefix.
+
+        With `keeps`, what is returned is extended in its turn without computing anything twice; where prompts can't be kept by kernels
+        (`etude.engine.blocks`), it is computed anew all the same.
         """
         self._check_here()
         for prefix in prefixes:
             self._check_alive(prefix)
-        batches = {id(prefix.cached.batch) for prefix in prefixes}
-        if len(batches) > 1 or any(prefix.cached.batch is None for prefix in prefixes):
-            prefixes = self._reopen(prefixes)
-        distinct, row_N = np.unique([prefix.cached.row for prefix in prefixes], return_inverse=True)
-        rows = torch.from_numpy(distinct).to(self._device)
-        source: _OpenBatch = prefixes[0].cached.batch
-        decoding = Decoding(prefixes, n, until, sampling, keys, self._decode, done)
-        if n > 0:
-            context = source.context.begin(rows, n, samples=len(prefixes))
-            decoding.run(context, source.logits_BV[rows], row_N, refill if isinstance(context, BlockContext) else None)
+        decoding = Decoding(prefixes, n, until, sampling, keys, self._decode, done, keeps=keeps)
+        room = max(decoding.most)
+        if min(decoding.most) == 0 < room:
+            raise ValueError("n is 0 for some of the prefixes and not for others: leave those out")
+        if room > 0:
+            context, logits_BV, row_N = self._begin(prefixes, room)
+            decoding.run(context, logits_BV, row_N, refill if isinstance(context, BlockContext) else None)
+            self.computed_tokens += decoding.num_computed
+            if keeps and isinstance(context, BlockContext):
+                return self._kept(decoding, context)
         else:
             decoding.hand_out(range(len(prefixes)))
         return self._extended(decoding)
+
+    def _begin(self, prefixes: Sequence[Prefix], n: int) -> tuple[Context, torch.Tensor, np.ndarray]:
+        """Rows that continue these prefixes, each distinct one once, the logits [B, V] of what follows them, and the row of each prefix."""
+        batches = {id(prefix.cached.batch) if isinstance(prefix.cached, _Row) else None for prefix in prefixes}
+        if None not in batches and len(batches) == 1:
+            distinct, row_N = np.unique([prefix.cached.row for prefix in prefixes], return_inverse=True)
+            rows, source = torch.from_numpy(distinct).to(self._device), prefixes[0].cached.batch
+            return source.context.begin(rows, n, samples=len(prefixes)), source.logits_BV[rows], row_N
+        paths = [_path(prefix) for prefix in prefixes]
+        if all(paths):
+            return self._join(prefixes, n)
+        return self._begin(self._reopen(prefixes), n)
+
+    def _join(self, prefixes: Sequence[Prefix], n: int) -> tuple[Context, torch.Tensor, np.ndarray]:
+        """As `_begin`, of prefixes of several batches, or with own tokens: of these the last token is computed, of others nothing is."""
+        assert self._shared
+        distinct = {prefix.tokens: prefix for prefix in prefixes}
+        ordered = sorted(distinct.values(), key=lambda prefix: isinstance(prefix.cached, _Row))  # those with own tokens first
+        number = {prefix.tokens: row for row, prefix in enumerate(ordered)}
+        count = sum(isinstance(prefix.cached, _Drawn) for prefix in ordered)
+        joined = BlockPrompts.of(self._shared.forward, [_path(prefix) for prefix in ordered])
+        context = BlockContext(joined, torch.arange(count), joined.blocks.beside(max(len(prefixes), len(ordered)), n))
+        logits = []
+        if count:
+            logits.append(context.next_logits(torch.tensor([prefix.tokens[-1] for prefix in ordered[:count]])))
+            self.computed_tokens += count
+        for prefix in ordered[count:]:
+            logits.append(prefix.cached.batch.logits_BV[prefix.cached.row][None])
+        context.enter(torch.arange(count, len(ordered)))
+        return context, torch.cat(logits), np.array([number[prefix.tokens] for prefix in prefixes])
+
+    def cut(self, prefix: Prefix, num_own_tokens: int) -> Prefix:
+        """The prefix as it was after so many own tokens, one at least, to be extended from there; nothing is computed."""
+        if not 0 < num_own_tokens <= len(prefix.own_logprobs):
+            raise ValueError(f"num_own_tokens must be from 1 to {len(prefix.own_logprobs)}, got {num_own_tokens}")
+        tokens = prefix.tokens[: len(prefix.tokens) - len(prefix.own_logprobs) + num_own_tokens]
+        path = prefix.cached.path if isinstance(prefix.cached, _Drawn) else None
+        kept = _Drawn(cut(path, len(tokens) - 1) if path else None)
+        return Prefix(tokens, prefix.policy_version, prefix.own_logprobs[:num_own_tokens], cached=kept)
 
     @torch.inference_mode()
     def redraw(
@@ -235,7 +288,7 @@ class TransformersEngine:
                     self.redraw([prompts[i] for i, _, _ in part], chosen, max_new_tokens, **how)
                 else:
                     refill = self._refill_from(waiting, prompts, keys, part) if len(wanted) <= rows and not drafts else None
-                    self.extend([opened[i] for i, _, _ in part], max_new_tokens, **how, refill=refill)
+                    self.extend([opened[i] for i, _, _ in part], max_new_tokens, **how, refill=refill, keeps=False)
             self.release(list(opened.values()))
         return [_in_order(completions) for completions in found]
 
@@ -289,6 +342,10 @@ class TransformersEngine:
             policy_version=prefix.policy_version,
         )
 
+    def text_of(self, tokens: Sequence[int]) -> str:
+        """Without special tokens."""
+        return self._decode(tokens)
+
     def _decode(self, tokens: Sequence[int], *, shows_special: bool = False) -> str:
         text = self.tokenizer.decode(list(tokens), skip_special_tokens=not shows_special)
         assert isinstance(text, str)
@@ -298,7 +355,14 @@ class TransformersEngine:
         """What was decoded, to be extended where it is not over: its keys and values are not kept."""
         results = decoding.results()
         for prefix in results:
-            prefix.cached = None if prefix.finish else _Row(None, 0)
+            prefix.cached = _Drawn(None)
+        return results
+
+    def _kept(self, decoding: Decoding, context: BlockContext) -> list[Prefix]:
+        """What was decoded, with its keys and values; they live as long as a prefix that has them."""
+        results = decoding.results()
+        for prefix, before, stretch in zip(results, decoding.prefixes, decoding.drawn(context), strict=True):
+            prefix.cached = _Drawn((*_path(before), stretch))
         return results
 
     def _prefill_copied(self, prompts: Sequence[Sequence[int]]) -> tuple[CopiedContext, torch.Tensor]:
@@ -323,6 +387,14 @@ class TransformersEngine:
             raise ValueError("a released prefix can't be extended")
         if prefix.policy_version != self.policy_version:
             raise ValueError(f"the prefix belongs to policy version {prefix.policy_version}, the engine is at {self.policy_version}")
+
+
+def _path(prefix: Prefix) -> Path:
+    """What the prefix has behind it; empty where that is not kept."""
+    if isinstance(prefix.cached, _Row):
+        opened = prefix.cached.batch.context
+        return opened.path_of(prefix.cached.row) if isinstance(opened, BlockPrompts) else ()
+    return prefix.cached.path or ()
 
 
 def _in_order(completions: Mapping[int, Completion]) -> list[Completion]:

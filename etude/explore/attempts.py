@@ -34,12 +34,16 @@ class Attempt:
     turns: int = 1
     parent: int | None = None
     """Place in the group of the attempt that this one revises."""
+    steps: tuple[int, ...] = ()
+    """Own tokens of each of its steps; empty where nobody parted it."""
 
     def __post_init__(self) -> None:
         if len(self.sources) != len(self.tokens):
             raise ValueError(f"{len(self.sources)} sources for {len(self.tokens)} tokens")
         if self.sources.count(Source.OWN) != len(self.logprobs):
             raise ValueError(f"{len(self.logprobs)} log-probs for {self.sources.count(Source.OWN)} own tokens")
+        if self.steps and sum(self.steps) != len(self.logprobs):
+            raise ValueError(f"steps of {sum(self.steps)} tokens for {len(self.logprobs)} own tokens")
 
     @staticmethod
     def of(prompt: Sequence[int], completion: Completion) -> "Attempt":

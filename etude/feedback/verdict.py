@@ -17,7 +17,7 @@ class Verdict:
     parts: Mapping[str, float] = field(default_factory=dict)
     """Named components; `parsable` is 1.0 where an answer of the expected form was found."""
     steps: tuple[float, ...] = ()
-    """Scores of the steps, where feedback values them."""
+    """What was expected of the attempt at the boundaries of its steps, where feedback values them: before the first, and behind each."""
     message: str = ""
     """What went wrong, in words; refinement feeds on it."""
 

@@ -70,6 +70,20 @@ template <class T> void put_value(T* values, long width, long position, const T*
         for (long i = 0; i < W; i++) to[2 * d + i * odd] = value[d + i];
 }
 
+template <class T> void copy_key(const T* keys, long width, long position, T* to, long to_position) {
+    const T* from = keys + key_place<T>(width, position, 0);
+    to += key_place<T>(width, to_position, 0);
+    const long odd = key_place<T>(width, 0, 1);
+    for (long d = 0; d < width; d += 2) to[d * W] = from[d * W], to[d * W + odd] = from[d * W + odd];
+}
+template <class T> void copy_value(const T* values, long width, long position, T* to, long to_position) {
+    const T* from = values + value_place<T>(width, position, 0);
+    to += value_place<T>(width, to_position, 0);
+    const long odd = value_place<T>(width, 0, 1);
+    for (long d = 0; d < width; d += W)
+        for (long i = 0; i < W; i++) to[2 * d + i * odd] = from[2 * d + i * odd];
+}
+
 // scores[n, :] = queries[n] · keys, for N queries and M blocks; `AHEAD`: the blocks behind these are asked for from memory
 template <int N, int M, bool AHEAD, class T> void some_scores(const T* queries, const T* keys, long width, float* scores, long room) {
     Vec sum[N][M] = {};

@@ -303,6 +303,17 @@ void layers(Half* x, long rows, const Layer* each, const Behind* behind, long nu
                 put_value(values + at, width, positions[n], value + from);                                                             \
             }                                                                                                                          \
     }                                                                                                                                  \
+    extern "C" void copy_##NAME(const T* keys, const T* values, long capacity, const int64_t* rows, const int64_t* positions, T* to_keys,   \
+                                T* to_values, long to_capacity, const int64_t* to_rows, const int64_t* to_positions, long count,       \
+                                long kv_heads, long width) {                                                                           \
+        _Pragma("omp parallel for if (count > 4)")                                                                                     \
+        for (long n = 0; n < count; n++)                                                                                               \
+            for (long k = 0; k < kv_heads; k++) {                                                                                      \
+                const long at = (rows[n] * kv_heads + k) * capacity * width, to = (to_rows[n] * kv_heads + k) * to_capacity * width;  \
+                copy_key(keys + at, width, positions[n], to_keys + to, to_positions[n]);                                               \
+                copy_value(values + at, width, positions[n], to_values + to, to_positions[n]);                                         \
+            }                                                                                                                          \
+    }                                                                                                                                  \
     extern "C" void repeat_##NAME(T* states, long row, long head, const int64_t* from, const int64_t* to, long count, long kv_heads,   \
                                   long size) {                                                                                        \
         _Pragma("omp parallel for")                                                                                                    \

@@ -27,8 +27,8 @@ class DecodingKernels:
     """Operations on tensors of one precision on a CPU. Of every tensor the last dimension lies close together."""
 
     def __init__(self, found: ctypes.CDLL, name: str) -> None:
-        self._put, self._repeat, self._attend, self._rms_norm, self._rotate, self._sample = (
-            getattr(found, f"{kernel}_{name}") for kernel in ("put", "repeat", "attend", "rms_norm", "rotate", "sample")
+        self._put, self._copy, self._repeat, self._attend, self._rms_norm, self._rotate, self._sample = (
+            getattr(found, f"{kernel}_{name}") for kernel in ("put", "copy", "repeat", "attend", "rms_norm", "rotate", "sample")
         )
         is_half = name == "bfloat16"
         self._product: Any = found.product_bfloat16 if is_half else None
@@ -68,6 +68,19 @@ class DecodingKernels:
         number, kv_heads, width = keys_NKD.shape
         places = at(rows_N), at(positions_N), number
         self._put(*store.arguments, *places, at(keys_NKD), at(values_NKD), *keys_NKD.stride()[:2], kv_heads, width)
+
+    def copy(
+        self,
+        store: "Store",
+        rows_N: torch.Tensor,
+        positions_N: torch.Tensor,
+        to: "Store",
+        to_rows_N: torch.Tensor,
+        to_positions_N: torch.Tensor,
+    ) -> None:
+        """Copy positions of rows to those of another store."""
+        places = *store.arguments, at(rows_N), at(positions_N), *to.arguments, at(to_rows_N), at(to_positions_N)
+        self._copy(*places, len(rows_N), store.kv_heads, store.width)
 
     def repeat(self, store: "Store", from_N: torch.Tensor, to_N: torch.Tensor, positions: int) -> None:
         """Copy rows' first positions to other rows."""
@@ -237,6 +250,7 @@ def _kernels() -> dict[torch.dtype, DecodingKernels]:
     store = [AT, AT, NUMBER]
     declared: dict[str, list[Any]] = {
         "put": [*store, AT, AT, NUMBER, AT, AT, NUMBER, NUMBER, NUMBER, NUMBER],
+        "copy": [*store, AT, AT, *store, AT, AT, NUMBER, NUMBER, NUMBER],
         "attend": [AT, NUMBER, NUMBER, AT, AT, NUMBER, NUMBER, *store, AT, AT, *store, AT, AT, NUMBER, NUMBER, NUMBER, NUMBER, REAL, AT],
         "rms_norm": [AT, NUMBER, NUMBER, AT, REAL, AT],
         "rotate": [AT, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, AT, AT, AT, AT, REAL],

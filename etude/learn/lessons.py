@@ -1,6 +1,6 @@
 """What the learner makes of judged attempts: examples, by credit or by imitation.
 
-by_credit    every attempt of a group with signal enters the policy stream, each own token with the attempt's credit
+by_credit    every attempt of a group with signal enters the policy stream, each own token with the attempt's credit, or with its step's
 by_imitation attempts with full score enter the imitate stream (rejection sampling: RAFT, arXiv 2304.06767; ReST-EM, arXiv 2312.06585),
              every group with the same total weight, so that easy tasks do not drown hard ones; groups in which all or none are right
              are left out as in `by_credit`, so that both learn from the same tasks
@@ -11,21 +11,33 @@ from collections.abc import Callable, Sequence
 from etude.explore.attempts import Attempt, Group
 from etude.feedback.verdict import Verdict
 from etude.learn.credit import CREDIT, has_signal
-from etude.learn.example import Example
+from etude.learn.example import Example, Weights
+from etude.learn.step_credit import STEP_CREDIT
 
 Verdicts = Sequence[Sequence[Verdict]]
 
 
 def by_credit(groups: Sequence[Group], verdicts: Verdicts, *, credit: str, with_anchor: bool = False) -> list[Example]:
     """Policy examples of the groups with signal; `with_anchor` puts the tokens of all groups into the anchor stream."""
-    scores = [[verdict.score for verdict in row] for row in verdicts]
     examples = []
-    for group, row, weights in zip(groups, scores, CREDIT[credit](scores), strict=True):
-        signal, anchor = has_signal(row), 1.0 if with_anchor else None
+    for group, weights in zip(groups, token_weights(groups, verdicts, credit), strict=True):
+        signal = any(map(any, weights))
         if signal or with_anchor:
-            for attempt, weight in zip(group.attempts, weights, strict=True):
-                examples.append(_example(attempt, policy=weight if signal else None, anchor=anchor))
+            for attempt, own in zip(group.attempts, weights, strict=True):
+                anchor = (1.0,) * len(own) if with_anchor else None
+                examples.append(_example(attempt, policy=own if signal else None, anchor=anchor))
     return examples
+
+
+def token_weights(groups: Sequence[Group], verdicts: Verdicts, credit: str) -> list[list[Weights]]:
+    """The credit of every own token of every attempt, by group."""
+    if credit in STEP_CREDIT:
+        return [STEP_CREDIT[credit](group, row) for group, row in zip(groups, verdicts, strict=True)]
+    by_attempt = CREDIT[credit]([[verdict.score for verdict in row] for row in verdicts])
+    return [
+        [(weight,) * attempt.num_own_tokens for attempt, weight in zip(group.attempts, row, strict=True)]
+        for group, row in zip(groups, by_attempt, strict=True)
+    ]
 
 
 def by_imitation(groups: Sequence[Group], verdicts: Verdicts, *, credit: str = "", with_anchor: bool = False) -> list[Example]:
@@ -38,13 +50,11 @@ def by_imitation(groups: Sequence[Group], verdicts: Verdicts, *, credit: str = "
         right = [attempt for attempt, verdict in zip(group.attempts, row, strict=True) if verdict.score == 1.0]
         if right and has_signal([verdict.score for verdict in row]):
             weight = len(group.attempts) / len(right)
-            examples += [_example(attempt, imitate=weight) for attempt in right]
+            examples += [_example(attempt, imitate=(weight,) * attempt.num_own_tokens) for attempt in right]
     return examples
 
 
-def _example(attempt: Attempt, **weights: float | None) -> Example:
-    n = attempt.num_own_tokens
-    streams = {name: None if weight is None else (weight,) * n for name, weight in weights.items()}
+def _example(attempt: Attempt, **streams: Weights | None) -> Example:
     prompt = attempt.prompt
     return Example(prompt, attempt.tokens[len(prompt) :], behaviour_logprobs=attempt.logprobs, **streams)
 

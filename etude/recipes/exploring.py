@@ -16,6 +16,7 @@ from etude.explore.stopping import is_decided, portions
 from etude.feedback.outcome import OutcomeFeedback
 from etude.feedback.verdict import Verdict
 from etude.ledger import Judged, Ledger
+from etude.recipes.searching import group_of, searched
 from etude.recipes.settings import PracticeSettings
 from etude.runs import RunFolder
 from etude.tasks.task import Task
@@ -96,6 +97,8 @@ class Exploring:
         kept = self.ledger.read(step + 1, [task for task, _ in items])
         if kept:
             return kept
+        if explore.is_search:
+            return self._searched(step, judge)
         counts, found, going = Counter(self.outcome.counts), Explored([task for task, _ in items]), list(range(len(items)))
         for attempts in portions(explore.num_samples, explore.stop_when_decided):
             clock, meanwhile = [time.perf_counter()], Meanwhile(begin) if begin else None
@@ -110,6 +113,23 @@ class Exploring:
         judged = Judged(found.groups, found.verdicts, self.outcome.counts_since(counts), found.seconds)
         self.ledger.write(step + 1, judged)
         return judged
+
+    def _searched(self, step: int, judge: Judge) -> Judged:
+        """As `attempts_of`, from trees; `feedback_seconds` are those of judging within the search."""
+        counts, spent, clock = Counter(self.outcome.counts), [0.0], time.perf_counter()
+
+        def timed(pairs: Sequence[tuple[str, Task]]) -> list[Verdict]:
+            began = time.perf_counter()
+            verdicts = judge(pairs)
+            spent[0] += time.perf_counter() - began
+            return verdicts
+
+        trees, outcomes = searched(self.engine, self.tasks_of(step), self.settings.explore, timed, (self.settings.seed, step + 1))
+        groups, verdicts = zip(*(group_of(tree, outcomes) for tree in trees), strict=True)
+        seconds = {"explore_seconds": time.perf_counter() - clock - spent[0], "feedback_seconds": spent[0]}
+        found = Judged(list(groups), list(verdicts), self.outcome.counts_since(counts), seconds)
+        self.ledger.write(step + 1, found)
+        return found
 
     def _sampled(
         self, step: int, items: Mapping[int, tuple[Task, tuple[int, ...]]], attempts: range, done: Meanwhile | None

@@ -9,11 +9,13 @@ from etude.adapters import LoRA
 from etude.configuration import dotted, parse, resolved
 from etude.engine.sampling import Sampling
 from etude.errors import UserError, unknown
+from etude.explore.search.settings import Search
 from etude.explore.stopping import StopWhen
 from etude.learn.credit import CREDIT
 from etude.learn.learner import Optimiser
 from etude.learn.lessons import LESSONS
 from etude.learn.losses import POLICY_LOSSES
+from etude.learn.step_credit import STEP_CREDIT
 from etude.tasks.sources import SOURCES, TaskSource
 
 FEEDBACK = ("outcome", "random")
@@ -72,6 +74,7 @@ class Exploration:
     """Attempts at each task: the group."""
     max_new_tokens: int = 64
     sampling: Sampling = field(default_factory=Sampling)
+    search: Search = field(default_factory=Search)
     reuse: bool = False
     """Whether a task's attempts of the last epoch are drafts of the next ones, which have the same random numbers: the present policy's own
     attempts, sooner, but visits of a task are no longer independent (`etude/explore/reuse.py`)."""
@@ -79,10 +82,21 @@ class Exploration:
     """Whether a group gets the second half of its attempts only where the first half leaves doubt: not if all are `right`, or `wrong`, or
     `either`. Fewer attempts, but tasks that are nearly learnt (or hopeless) count less (`etude/explore/stopping.py`)."""
 
+    @property
+    def is_search(self) -> bool:
+        """Whether attempts come from a tree."""
+        return self.search.method != "samples"
+
     def __post_init__(self) -> None:
         at_least("explore.tasks_per_step", self.tasks_per_step, 1)
         at_least("explore.num_samples", self.num_samples, 2)
         at_least("explore.max_new_tokens", self.max_new_tokens, 1)
+        if self.is_search and (self.reuse or self.stop_when_decided != "never"):
+            name = "reuse" if self.reuse else "stop_when_decided"
+            raise UserError(
+                f"explore.{name} is for independent attempts, and explore.search.method {self.search.method} makes others: leave it out, "
+                "or set the method to samples"
+            )
         if self.stop_when_decided != "never" and self.num_samples < 4:
             raise UserError(
                 f"explore.stop_when_decided {self.stop_when_decided} judges by the first half of explore.num_samples {self.num_samples}, "
@@ -104,7 +118,8 @@ class Learning:
     method: str = "credit"
     """`credit` (policy gradient) or `imitation` (of own right attempts)."""
     credit: str = "centred"
-    """`centred` (Dr. GRPO), `standardised` (GRPO), `leave_one_out` (RLOO), `batch`."""
+    """`centred` (Dr. GRPO), `standardised` (GRPO), `leave_one_out` (RLOO), `batch`; of searches also by step: `difference` (VinePPO),
+    `tree` (TreeRL)."""
     loss: str = "clipped"
     """`clipped` (PPO, DAPO), `sequence` (GSPO), `capped` (CISPO)."""
     clip_low: float = 0.2
@@ -122,7 +137,7 @@ class Learning:
 
     def __post_init__(self) -> None:
         _known("learn.method", self.method, LESSONS)
-        _known("learn.credit", self.credit, CREDIT)
+        _known("learn.credit", self.credit, [*CREDIT, *STEP_CREDIT])
         _known("learn.loss", self.loss, POLICY_LOSSES)
         at_least("learn.epochs", self.epochs, 1)
         at_least("learn.updates_per_epoch", self.updates_per_epoch, 1)
@@ -229,6 +244,11 @@ class PracticeSettings:
         at_least("steps", self.steps, 0)
         at_least("checkpoint_every", self.checkpoint_every, 0)
         at_least("keep_checkpoints", self.keep_checkpoints, 1)
+        if self.learn.credit in STEP_CREDIT and not self.explore.is_search:
+            raise UserError(
+                f"learn.credit {self.learn.credit} values the steps of a search, but explore.search.method is samples: set the method to "
+                f"beam, mcts or tree, or learn.credit to one of {', '.join(CREDIT)}"
+            )
         if self.feedback == "random" and not (self.evaluation.pass_n and self.evaluation.num_samples):
             raise UserError(
                 "feedback random needs the rate of right samples: set evaluation.pass_n and evaluation.num_samples to 1 or more"
@@ -262,7 +282,7 @@ def _learns_to_the_end(name: str, optimiser: Optimiser, updates: int, named: str
 
 def parse_practice(path: Path, overrides: Sequence[str]) -> PracticeSettings:
     """Settings from a YAML file and `--key value` overrides, among which another source of tasks replaces the file's."""
-    return parse(PracticeSettings, path, overrides, adjust=_replace_source)
+    return parse(PracticeSettings, path, overrides, adjust=_replace_source, short={"explore": "explore.search.method"})
 
 
 def _replace_source(values: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 """The parts of a step of practice behind its attempts: learn from them, and what to keep of it."""
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 from etude.explore.attempts import Group
 from etude.feedback.verdict import Verdict
-from etude.learn.credit import CREDIT, has_signal
+from etude.learn.credit import has_signal
 from etude.learn.learner import BatchSize, Learner
-from etude.learn.lessons import LESSONS
+from etude.learn.lessons import LESSONS, token_weights
 from etude.recipes.settings import Learning
 
 
@@ -58,9 +59,8 @@ def observed(groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]], fir
 def attempt_rows(
     step: int, groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]], learn: Learning, *, with_tokens: bool = False
 ) -> list[dict[str, Any]]:
-    """Every attempt with its verdict and credit, as it is kept in the run folder; `with_tokens`, the ids of its own tokens too."""
-    scores = [[verdict.score for verdict in row] for row in verdicts]
-    credit = CREDIT[learn.credit](scores)
+    """Every attempt with its verdict and mean credit, as it is kept in the run folder; `with_tokens`, the ids of its own tokens too."""
+    credit = [[fmean(own) for own in row] for row in token_weights(groups, verdicts, learn.credit)]
     return [
         {
             "step": step,

@@ -1,0 +1,168 @@
+"""Seconds of a beam search over steps: on keys and values that the engine keeps, and with every beginning computed again.
+
+    python -m bench.search [--json FILE] [--rounds 3] [--depth 6] [--width 4]
+
+The search is one of `width` beams with `width` continuations each, `depth` steps of 16 tokens deep, no answer ending before; a node's
+worth is a number of its own that costs nothing, so that all ways make the same search, by turns in one process:
+
+kept          as etude searches: nothing is computed twice
+anew          each beginning is computed again when it is gone on with, once for all of its continuations
+apart         each continuation computes its own beginning: without prefixes in common
+
+A ratio is a way's seconds by those of `kept`, paired within a round: median, lowest and highest. Positions are those given to the model.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.rollout import Shape, prompts_of
+from bench.turns import spread
+from bench.written import write
+from etude.engine.completion import Prefix
+from etude.engine.context import Context
+from etude.engine.sampling import Sampling
+from etude.engine.transformers import TransformersEngine
+from etude.errors import UserError
+from etude.explore.search.beam import beam
+from etude.explore.search.expansion import Expansion
+from etude.explore.search.growing import search
+from etude.explore.steps import Steps
+from etude.explore.tree import Node, Tree
+from etude.models import half_precision_pays, load_model
+from etude.randomness import seed_for
+from etude.runs import environment
+from etude.tasks.task import Task
+
+STEP_TOKENS = 16
+SHAPES = tuple(Shape(prompts=prompts, prompt_tokens=tokens) for prompts in (1, 8) for tokens in (70, 400))
+
+
+class Anew(TransformersEngine):
+    """Computes a beginning again whenever it is gone on with."""
+
+    def extend(self, *given: Any, **named: Any) -> list[Prefix]:
+        return super().extend(*given, **named, keeps=False)
+
+
+class Apart(Anew):
+    """Computes it again for every continuation."""
+
+    def _begin(self, prefixes: Sequence[Prefix], n: int) -> tuple[Context, torch.Tensor, np.ndarray]:
+        opened = self.open([prefix.tokens for prefix in prefixes])
+        apart = [replace(prefix, cached=each.cached) for prefix, each in zip(prefixes, opened, strict=True)]
+        return super()._begin(apart, n)
+
+
+WAYS = {"kept": TransformersEngine, "anew": Anew, "apart": Apart}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.search", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--rounds", type=int, default=3, help="beside a first one that is not counted")
+    parser.add_argument("--depth", type=int, default=6, help="steps")
+    parser.add_argument("--width", type=int, default=4, help="beams, and continuations of each")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path)
+    chosen = parser.parse_args()
+    try:
+        found = measured(chosen.model, SHAPES, chosen.depth, chosen.width, chosen.rounds, chosen.seed)
+    except UserError as error:
+        sys.exit(f"bench.search: {error}")
+    print(table(found))
+    if chosen.json:
+        write(found, chosen.json, table(found))
+
+
+def measured(model: str, shapes: Sequence[Shape], depth: int, width: int, rounds: int, seed: int = 0) -> dict[str, Any]:
+    """Every shape's seconds, positions and ratios."""
+    for name, value in (("--depth", depth), ("--width", width), ("--rounds", rounds)):
+        if value < 1:
+            raise UserError(f"{name} must be at least 1, got {value}")
+    dtype = torch.bfloat16 if half_precision_pays() else torch.float32
+    loaded, tokenizer = load_model(model)
+    engines = {name: kind(loaded, tokenizer, dtype=dtype) for name, kind in WAYS.items()}
+    for engine in engines.values():
+        engine.end_tokens = frozenset()
+    rows = []
+    for shape in shapes:
+        own = replace(shape, samples=width, tokens=depth * STEP_TOKENS)
+        rows.append(_row(engines, own, tokenizer, width, rounds, seed))
+        print(f"{own}: " + ", ".join(f"{name} {each['median']:.2f} s" for name, each in rows[-1]["seconds"].items()), flush=True)
+    where = environment()
+    return {
+        "ratios": {name: min(row["ratio"][name]["median"] for row in rows) for name in WAYS if name != "kept"},
+        "shapes": rows,
+        "settings": {"model": model, "depth": depth, "width": width, "step_tokens": STEP_TOKENS, "rounds": rounds, "seed": seed}
+        | {"dtype": str(dtype).removeprefix("torch.")},
+        "hardware": f"{where['processor']}, {where['threads']} threads",
+        "commit": where["commit"],
+    }
+
+
+def _row(engines: Mapping[str, TransformersEngine], shape: Shape, tokenizer: Any, width: int, rounds: int, seed: int) -> dict[str, Any]:
+    seconds: dict[str, list[float]] = {name: [] for name in engines}
+    positions: dict[str, int] = {}
+    sampled = 0
+    for number in range(rounds + 1):
+        prompts, names = prompts_of(shape, tokenizer, seed_for(seed, number)), list(engines)
+        for name in (*names[number % len(names) :], *names[: number % len(names)]):
+            engine = engines[name]
+            before, began = engine.computed_tokens, time.perf_counter()
+            trees = _searched(engine, prompts, shape.tokens, width, number)
+            if number > 0:
+                seconds[name].append(time.perf_counter() - began)
+            positions[name], sampled = engine.computed_tokens - before, sum(tree.sampled_tokens for tree in trees)
+    ratio = {name: spread([its / mine for its, mine in zip(found, seconds["kept"], strict=True)]) for name, found in seconds.items()}
+    return {
+        "shape": asdict(shape),
+        "seconds": {name: spread(found) for name, found in seconds.items()},
+        "ratio": ratio,
+        "positions": positions,
+        "sampled_tokens": sampled,
+    }
+
+
+def _searched(engine: TransformersEngine, prompts: Sequence[Sequence[int]], tokens: int, width: int, seed: int) -> list[Tree]:
+    steps, tasks = Steps("tokens", max_tokens=STEP_TOKENS), [Task(f"search {number}") for number in range(len(prompts))]
+    how: dict[str, Any] = {"steps": steps, "max_new_tokens": tokens, "sampling": Sampling(), "names": (seed,)}
+    expansion = Expansion(engine, tasks, prompts, **how)
+    search(expansion.trees, partial(beam, beams=width, width=width), expansion, _worth, most_tokens=expansion.most_tokens)
+    return expansion.trees
+
+
+def _worth(pairs: Sequence[tuple[Tree, Node]]) -> list[float | None]:
+    """Of its number alone: rounding, which differs between the ways, decides nothing."""
+    return [seed_for("worth", node.number) / 2**64 for _, node in pairs]
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """A line a shape, in Markdown."""
+    settings = found["settings"]
+    head = ["searches at once", "prompt", *(f"{name}, seconds" for name in WAYS), *(f"{name} / kept" for name in found["ratios"])]
+    head += [f"positions, {name}" for name in WAYS] + ["tokens sampled"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for row in found["shapes"]:
+        cells = [str(row["shape"]["prompts"]), str(row["shape"]["prompt_tokens"])]
+        cells += ["{median:.2f} [{low:.2f}, {high:.2f}]".format(**row["seconds"][name]) for name in WAYS]
+        cells += ["{median:.2f} [{low:.2f}, {high:.2f}]".format(**row["ratio"][name]) for name in found["ratios"]]
+        cells += [f"{row['positions'][name]:,}" for name in WAYS] + [f"{row['sampled_tokens']:,}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    what = (
+        f"Beam search of {settings['depth']} steps of {settings['step_tokens']} tokens, {settings['width']} beams, each continued as often."
+    )
+    spreads = f"Median [lowest, highest] of {settings['rounds']} rounds. {found['hardware']}, {settings['dtype']}."
+    return "\n".join([*lines, "", f"{what} {spreads}", ""])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+"""Beam search over steps: of the steps that continue the best beginnings, the best are gone on with.
+
+Identity: with one beam and width 1, plain sampling.
+"""
+
+from collections.abc import Generator
+
+from etude.explore.search.growing import Growth
+from etude.explore.tree import Node, Tree
+
+
+def beam(tree: Tree, *, beams: int, width: int) -> Generator[list[Growth], list[Node], None]:
+    """Every beginning gets `width` next steps; the `beams` of highest value stay, answers that ended among them. Values of steps decide, so
+    `value` must know what an unfinished answer is worth; of equals the first stay.
+    """
+    frontier, ended = [tree.root], list[Node]()
+    while frontier:
+        steps = dict.fromkeys((yield [Growth(node, width) for node in frontier]))
+        for node in steps:
+            tree.back_up(node)
+        best = sorted([*ended, *steps], key=lambda node: -1.0 if node.value is None else node.value, reverse=True)[:beams]
+        ended, frontier = [node for node in best if node.finish], [node for node in best if not node.finish]

@@ -1,0 +1,67 @@
+"""Which search, and how wide and how long."""
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal
+
+from etude.errors import UserError, unknown
+from etude.explore.search.beam import beam
+from etude.explore.search.best_of_n import best_of_n
+from etude.explore.search.branching import branching
+from etude.explore.search.growing import Rule
+from etude.explore.search.mcts import mcts
+from etude.explore.steps import Steps
+
+METHODS = ("samples", "beam", "mcts", "tree")
+"""Independent answers, and the searches."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """How answers are searched for."""
+
+    method: str = "samples"
+    """`samples` (independent answers), `beam` (over steps), `mcts` (over steps) or `tree` (branches where the policy was surprised)."""
+    width: int = 4
+    """Continuations of a node."""
+    beams: int = 4
+    """`beam`: beginnings that are gone on with."""
+    simulations: int = 8
+    """`mcts`: descents from the root."""
+    exploration: float = 1.0
+    """`mcts`: c of PUCT; values lie between 0 and 1."""
+    chains: int = 6
+    """`tree`: answers from the root."""
+    rounds: int = 1
+    """`tree`: how often it is branched."""
+    forks: int = 2
+    """`tree`: tokens of each answer that are branched in a round."""
+    value: Literal["rollouts", "likelihood"] = "rollouts"
+    """`beam`: what is expected of an unfinished answer: the mean score of `rollouts` from there, or the policy's own likelihood."""
+    rollouts: int = 2
+    """Answers that go on from a beginning whose worth is asked for."""
+    budget_tokens: int | None = None
+    """Tokens sampled at a task at most; unless given, as many as `samples` may take."""
+    steps: Steps = field(default_factory=Steps)
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise unknown("search.method", self.method, METHODS)
+        least = {"width": 1, "beams": 1, "simulations": 1, "chains": 1, "rounds": 0, "forks": 1, "rollouts": 1}
+        for name, bound in least.items():
+            if getattr(self, name) < bound:
+                raise UserError(f"search.{name} must be at least {bound}, got {getattr(self, name)}")
+        if self.exploration < 0:
+            raise UserError(f"search.exploration must be 0 or more, got {self.exploration}")
+        if self.budget_tokens is not None and self.budget_tokens < 1:
+            raise UserError(f"search.budget_tokens must be at least 1, got {self.budget_tokens}")
+
+    def rule(self, num_samples: int) -> Rule:
+        """Where a tree grows; `num_samples` independent answers for `samples`."""
+        rules: dict[str, Rule] = {
+            "samples": partial(best_of_n, width=num_samples),
+            "beam": partial(beam, beams=self.beams, width=self.width),
+            "mcts": partial(mcts, simulations=self.simulations, width=self.width, exploration=self.exploration, to_end=True),
+            "tree": partial(branching, chains=self.chains, rounds=self.rounds, forks=self.forks, width=self.width),
+        }
+        return rules[self.method]

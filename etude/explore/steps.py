@@ -1,0 +1,58 @@
+"""Where a step of an answer ends: at a line, a sentence or a tag, and in any case after so many tokens.
+
+Whether a step is over is a function of its own text, so a model that pauses there and goes on draws from the same distribution as one that
+never paused: where it stops does not depend on what would have come next. A sentence therefore ends with its full stop, not with the blank
+behind it; a full stop behind a digit ends none (3.5, 1.).
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from etude.errors import UserError
+
+_ENDS = {"line": r"\S\s*\n", "sentence": r"(?<![\d\s])[.!?][\"')\]]*\s*$|\S\s*\n"}
+_TAG = re.compile(r"[A-Za-z][\w-]*")
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How answers are cut into steps."""
+
+    end: Literal["line", "sentence", "tag", "tokens"] = "line"
+    """What ends one; `tokens` is their number alone."""
+    max_tokens: int = 32
+    """Longest step: one that has not ended by then ends there."""
+    tags: list[str] = field(default_factory=list)
+    """Names of the tags whose closing ends a step, such as `plan` for </plan>; for `end` tag."""
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1:
+            raise UserError(f"steps.max_tokens must be at least 1, got {self.max_tokens}")
+        if self.end == "tag" and not self.tags:
+            raise UserError("steps.end is tag, but steps.tags names none: set it to the names of your tags, such as plan solve check")
+        for tag in self.tags:
+            if not _TAG.fullmatch(tag):
+                raise UserError(f"steps.tags has {tag!r}: a tag's name is a letter, then letters, digits, _ and -, without < and >")
+
+    @property
+    def pattern(self) -> re.Pattern[str] | None:
+        """Found in a step's text, it is over; None where tokens alone count."""
+        if self.end == "tokens":
+            return None
+        return re.compile(f"</(?:{'|'.join(map(re.escape, self.tags))})>" if self.end == "tag" else _ENDS[self.end])
+
+    def lengths(self, tokens: Sequence[int], decode: Callable[[Sequence[int]], str]) -> list[int]:
+        """The steps that an answer consists of, in tokens: those that it would have paused after; the last may be unfinished.
+
+        >>> Steps("tokens", max_tokens=2).lengths([5, 6, 7], str)
+        [2, 1]
+        """
+        found, start, pattern = [], 0, self.pattern
+        for end in range(1, len(tokens) + 1):
+            is_over = end - start == self.max_tokens or (pattern is not None and pattern.search(decode(tokens[start:end])))
+            if is_over or end == len(tokens):
+                found.append(end - start)
+                start = end
+        return found

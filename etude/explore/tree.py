@@ -1,0 +1,158 @@
+"""The record of a search: what was drawn, from where, and what it was worth.
+
+A node is a step of own tokens behind its parent's. Continuations that begin with the same steps share nodes. Everything else is read from
+the tree: attempts for the learner, values of steps, preference pairs, a picture.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from etude.engine.completion import Completion, Finish
+from etude.explore.attempts import Attempt, Group
+from etude.tasks.task import Task
+
+
+@dataclass(eq=False)
+class Node:
+    """A step, and what was found behind it."""
+
+    number: int
+    """In the order in which nodes were made; the root is 0."""
+    parent: "Node | None"
+    tokens: tuple[int, ...]
+    """Own tokens of the step; of the root none."""
+    logprobs: tuple[float, ...]
+    """Their behaviour log-probs."""
+    finish: Finish | None = None
+    """How the answer that ends here ended; None: it may go on."""
+    keys: list[int] = field(default_factory=list)
+    """Of the continuations that came through here, in order: as many as there were."""
+    drawn: int = 0
+    """Continuations that were drawn from here."""
+    value: float | None = None
+    """What feedback says of an answer that ends here, or expects of one that goes on; None: unknown."""
+    visits: int = 0
+    total: float = 0.0
+    """Sum of the values that were found here and below, one a visit."""
+    children: list["Node"] = field(default_factory=list)
+
+    @property
+    def mean(self) -> float | None:
+        """Of the values found here and below; None before any."""
+        return self.total / self.visits if self.visits else None
+
+    @property
+    def path(self) -> list["Node"]:
+        """From the root's child down to this node."""
+        nodes, node = [], self
+        while node.parent:
+            nodes.append(node)
+            node = node.parent
+        return nodes[::-1]
+
+    @property
+    def own_tokens(self) -> tuple[int, ...]:
+        """Of the whole answer up to here."""
+        return tuple(token for node in self.path for token in node.tokens)
+
+    @property
+    def own_logprobs(self) -> tuple[float, ...]:
+        return tuple(logprob for node in self.path for logprob in node.logprobs)
+
+    def below(self) -> Iterator["Node"]:
+        """This node and all behind it, in preorder."""
+        yield self
+        for child in self.children:
+            yield from child.below()
+
+
+class Tree:
+    """A search's record for one task."""
+
+    def __init__(self, task: Task, prompt: Sequence[int], decode: Callable[[Sequence[int]], str], *, policy_version: int = 0) -> None:
+        """`decode` gives the text of own tokens."""
+        self.task, self.prompt, self.decode, self.policy_version = task, tuple(prompt), decode, policy_version
+        self.root = Node(0, None, (), ())
+        self.num_nodes = 1
+        self.sampled_tokens = 0
+        """Drawn in all, counted as often as they were drawn."""
+
+    def add(self, parent: Node, tokens: Sequence[int], logprobs: Sequence[float], key: int) -> Node:
+        """A step that was drawn from `parent`: the node that has these tokens already, or a new one."""
+        node = next((child for child in parent.children if child.tokens == tuple(tokens)), None)
+        if node is None:
+            node = Node(self.num_nodes, parent, tuple(tokens), tuple(logprobs))
+            self.num_nodes += 1
+            parent.children.append(node)
+        node.keys.append(key)
+        parent.drawn += 1
+        return node
+
+    def split(self, node: Node, num_tokens: int) -> Node:
+        """Part a node in two; returns the first, which gets `num_tokens` of its tokens. The other stays what it is, behind it."""
+        if not node.parent or not 0 < num_tokens < len(node.tokens):
+            raise ValueError(f"a step of {len(node.tokens)} tokens can't be parted after {num_tokens}")
+        upper = Node(self.num_nodes, node.parent, node.tokens[:num_tokens], node.logprobs[:num_tokens], keys=list(node.keys))
+        self.num_nodes += 1
+        upper.drawn, upper.visits, upper.total, upper.children = len(node.keys), node.visits, node.total, [node]
+        node.parent.children[node.parent.children.index(node)] = upper
+        node.parent, node.tokens, node.logprobs = upper, node.tokens[num_tokens:], node.logprobs[num_tokens:]
+        return upper
+
+    def back_up(self, node: Node) -> None:
+        """A visit of this node: its value counts for all before it. One that is unknown counts for none."""
+        if node.value is None:
+            return
+        for visited in (self.root, *node.path):
+            visited.visits += 1
+            visited.total += node.value
+
+    def nodes(self) -> list[Node]:
+        """In preorder, the root first."""
+        return list(self.root.below())
+
+    def ends(self) -> list[Node]:
+        """Nodes at which answers end."""
+        return [node for node in self.nodes() if node.finish]
+
+    def expected(self, node: Node) -> float | None:
+        """The mean value of the answers that went through a node, each as often as it was drawn; None where none has a value."""
+        known = [(end.value, len(end.keys)) for end in node.below() if end.finish and end.value is not None]
+        return sum(value * draws for value, draws in known) / sum(draws for _, draws in known) if known else None
+
+    def best(self) -> Node | None:
+        """The answer of the highest value, the first of equals; None where none has a value."""
+        known = [node for node in self.ends() if node.value is not None]
+        return max(known, key=lambda node: node.value or 0.0, default=None)
+
+    def group(self) -> Group:
+        """Its answers as attempts, each as often as it was drawn."""
+        return Group(self.task, tuple(self._attempt(node, key) for node in self.ends() for key in node.keys))
+
+    def _attempt(self, node: Node, key: int) -> Attempt:
+        assert node.finish
+        completion = Completion(node.own_tokens, node.own_logprobs, self.text_of(node), node.finish, key, self.policy_version)
+        return replace(Attempt.of(self.prompt, completion), steps=tuple(len(step.tokens) for step in node.path))
+
+    def text_of(self, node: Node) -> str:
+        """Of the answer up to this node."""
+        return self.decode(node.own_tokens)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """A row a node, in preorder."""
+        return [
+            {
+                "number": node.number,
+                "parent": node.parent.number if node.parent else None,
+                "text": self.text_of(node)[len(self.text_of(node.parent)) :] if node.parent else "",
+                "tokens": len(node.tokens),
+                "mean_logprob": sum(node.logprobs) / len(node.logprobs) if node.logprobs else None,
+                "drawn": len(node.keys),
+                "visits": node.visits,
+                "mean": node.mean,
+                "value": node.value,
+                "finish": node.finish,
+            }
+            for node in self.nodes()
+        ]

@@ -1,0 +1,70 @@
+import pytest
+
+from etude.explore.attempts import Source
+from etude.explore.tree import Tree
+from etude.tasks.task import Task
+
+
+@pytest.fixture
+def tree():
+    """Two answers, "ab|cd|e" and "ab|x", the second drawn twice; tokens are letters."""
+    tree = Tree(Task("?"), [1, 2], lambda tokens: "".join(map(chr, tokens)), policy_version=4)
+    first = added(tree, tree.root, "ab", 10)
+    end = added(tree, added(tree, first, "cd", 10), "e", 10)
+    for key in (11, 12):
+        assert added(tree, tree.root, "ab", key) is first
+        other = added(tree, first, "x", key)
+    end.finish, end.value = "stop", 1.0
+    other.finish, other.value = "length", 0.0
+    for node in (end, other, other):
+        tree.back_up(node)
+    return tree
+
+
+def added(tree, parent, text, key):
+    return tree.add(parent, [ord(c) for c in text], [-ord(c) / 100 for c in text], key)
+
+
+def test_answers_that_begin_alike_share_nodes_and_each_visit_counts(tree):
+    rows = [(row["number"], row["parent"], row["text"], row["drawn"], row["visits"], row["mean"]) for row in tree.to_json()]
+    assert rows == [
+        (0, None, "", 0, 3, pytest.approx(1 / 3)),
+        (1, 0, "ab", 3, 3, pytest.approx(1 / 3)),
+        (2, 1, "cd", 1, 1, 1.0),
+        (3, 2, "e", 1, 1, 1.0),
+        (4, 1, "x", 2, 2, 0.0),
+    ]
+    assert (tree.root.drawn, tree.root.children[0].drawn) == (3, 3)
+    assert tree.best().number == 3
+
+
+def test_every_answer_is_an_attempt_as_often_as_it_was_drawn(tree):
+    attempts = tree.group().attempts
+    assert [(attempt.text, attempt.key, attempt.finish) for attempt in attempts] == [
+        ("abcde", 10, "stop"),
+        ("abx", 11, "length"),
+        ("abx", 12, "length"),
+    ]
+    assert attempts[0].tokens == (1, 2, *map(ord, "abcde")) and attempts[0].sources.count(Source.OWN) == 5
+    assert attempts[1].logprobs == (-0.97, -0.98, -1.2) and attempts[1].policy_version == 4
+
+
+def test_a_node_is_parted_and_keeps_what_is_behind_it(tree):
+    node = tree.nodes()[2]
+    before = [(attempt.tokens, attempt.logprobs) for attempt in tree.group().attempts]
+    upper = tree.split(node, 1)
+    assert [tree.text_of(each) for each in (upper, node)] == ["abc", "abcd"]
+    assert (upper.number, upper.children, node.parent, upper.parent) == (5, [node], upper, tree.root.children[0])
+    assert (upper.visits, upper.total, upper.drawn, upper.keys) == (1, 1.0, 1, [10])
+    assert [(attempt.tokens, attempt.logprobs) for attempt in tree.group().attempts] == before
+    for place in (0, 1):
+        with pytest.raises(ValueError, match="can't be parted"):
+            tree.split(upper, place)
+
+
+def test_what_is_unknown_is_no_visit(tree):
+    node = added(tree, tree.root, "q", 13)
+    node.finish = "stop"
+    tree.back_up(node)
+    assert (node.visits, tree.root.visits, node.mean) == (0, 3, None)
+    assert tree.best().number == 3

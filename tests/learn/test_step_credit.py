@@ -1,0 +1,74 @@
+import math
+
+import pytest
+
+from etude.explore.attempts import Attempt, Group, Source
+from etude.feedback.verdict import Verdict
+from etude.learn.credit import CREDIT
+from etude.learn.lessons import by_credit, token_weights
+from etude.learn.step_credit import STEP_CREDIT
+from etude.tasks.task import Task
+
+
+def attempt(*steps):
+    own = [token for step in steps for token in step]
+    return Attempt(
+        tokens=(1, *own),
+        sources=(Source.GIVEN, *[Source.OWN] * len(own)),
+        logprobs=(-1.0,) * len(own),
+        text="",
+        finish="stop",
+        key=0,
+        policy_version=0,
+        steps=tuple(map(len, steps)),
+    )
+
+
+@pytest.fixture
+def worked():
+    """Two attempts share a first step of two tokens; one of them is right, the third, of one step, is not."""
+    group = Group(Task("?"), (attempt([5, 6], [7]), attempt([5, 6], [8, 9]), attempt([4])))
+    return group, [Verdict(1.0, steps=(1 / 3, 1 / 2, 1.0)), Verdict(0.0, steps=(1 / 3, 1 / 2, 0.0)), Verdict(0.0, steps=(1 / 3, 0.0))]
+
+
+def test_a_difference_is_what_a_step_changed(worked):
+    assert STEP_CREDIT["difference"](*worked) == [
+        pytest.approx((1 / 6, 1 / 6, 1 / 2)),
+        pytest.approx((1 / 6, 1 / 6, -1 / 2, -1 / 2)),
+        pytest.approx((-1 / 3,)),
+    ]
+
+
+def test_a_tree_counts_both_differences_and_shares_them_among_those_who_came_through(worked):
+    """By hand: N/(N-1) = 3/2; the shared step 3/2 (1/6 + 1/6) / √2, then 3/2 (2/3 + 1/2) and 3/2 (-1/3 - 1/2), and 3/2 (-1/3 - 1/3)."""
+    shared = 0.5 / math.sqrt(2)
+    assert STEP_CREDIT["tree"](*worked) == [
+        pytest.approx((shared, shared, 1.75)),
+        pytest.approx((shared, shared, -1.25, -1.25)),
+        pytest.approx((-1.0,)),
+    ]
+
+
+def test_attempts_of_one_step_get_the_credit_of_attempts():
+    scores = [1.0, 0.0, 0.0, 1.0, 0.5]
+    group = Group(Task("?"), tuple(attempt([number, number]) for number in range(5)))
+    verdicts = [Verdict(score, steps=(0.5, score)) for score in scores]
+    for name, plain, factor in (("difference", "centred", 1), ("tree", "leave_one_out", 2)):
+        expected = CREDIT[plain]([scores])[0]
+        assert [own[0] for own in STEP_CREDIT[name](group, verdicts)] == pytest.approx([factor * weight for weight in expected])
+
+
+@pytest.mark.parametrize("name", STEP_CREDIT)
+def test_what_has_no_values_or_no_score_gets_no_credit(name, worked):
+    group, verdicts = worked
+    verdicts[0], verdicts[2] = Verdict(1.0), Verdict(None, steps=(1 / 3, 0.0))
+    found = STEP_CREDIT[name](group, verdicts)
+    assert (found[0], found[2]) == ((0.0,) * 3, (0.0,)) and any(found[1])
+
+
+def test_tokens_enter_the_policy_stream_with_the_credit_of_their_step(worked):
+    group, verdicts = worked
+    examples = by_credit([group], [verdicts], credit="difference")
+    assert [example.policy for example in examples] == token_weights([group], [verdicts], "difference")[0]
+    flat = [Verdict(0.0, steps=(0.0,) * len(verdict.steps)) for verdict in verdicts]
+    assert by_credit([group], [flat], credit="difference") == []

@@ -1,0 +1,113 @@
+"""Practice on attempts that were searched for."""
+
+import gzip
+import json
+
+import pytest
+
+from etude.configuration import find_configuration
+from etude.errors import UserError
+from etude.explore.search.worth import Outcomes
+from etude.recipes import searching
+from etude.recipes.exploring import Exploring
+from etude.recipes.settings import parse_practice
+from etude.runs import read_jsonl
+
+STEPS = {"explore.search.steps.end": "tokens", "explore.search.steps.max_tokens": 1, "explore.search.width": 2}
+METHODS = {
+    "mcts": {"explore.search.method": "mcts", "learn.credit": "difference"},
+    "beam": {"explore.search.method": "beam", "explore.search.beams": 2, "explore.search.budget_tokens": 60},
+    "tree": {"explore.search.method": "tree", "explore.search.chains": 2, "learn.credit": "tree"},
+}
+SAME = ("metrics.jsonl", "result.json", "model/model.safetensors")
+
+
+class Killed(Exception):
+    pass
+
+
+def attempts_of(folder):
+    return {path.name: gzip.decompress(path.read_bytes()) for path in (folder / "attempts").iterdir()}
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def searched(request, small, tmp_path_factory):
+    folder, options = tmp_path_factory.mktemp(request.param) / "run", STEPS | METHODS[request.param]
+    small(folder, options)
+    return folder, options
+
+
+def test_practice_learns_from_what_was_searched_for(searched):
+    folder, options = searched
+    rows = [row for row in read_jsonl(folder / "metrics.jsonl") if row["phase"] == "practice"]
+    assert len(rows) == 4 and all(row["groups"] == 6 and row["policy_loss"] is not None for row in rows if row["groups_without_signal"] < 6)
+    assert any(json.loads(line)["credit"] for content in attempts_of(folder).values() for line in content.splitlines())
+    for content in attempts_of(folder).values():
+        kept = [json.loads(line) for line in content.splitlines()]
+        assert {row["score"] for row in kept} <= {0.0, 1.0}
+        for task in {row["task"] for row in kept}:
+            own = [row for row in kept if row["task"] == task]
+            assert sum(row["credit"] for row in own) == pytest.approx(0, abs=1e-9) or options.get("learn.credit")
+
+
+@pytest.mark.parametrize("place", ["in the middle of a search", "behind one that is kept"])
+def test_a_run_that_was_killed_resumes_to_the_same_bytes(searched, small, tmp_path, monkeypatch, place):
+    folder, options = searched
+    judge, attempts, calls = Outcomes.__call__, Exploring.attempts_of, []
+
+    def killed_within(self, pairs):
+        calls.append(1)
+        if len(calls) == 6:
+            raise Killed
+        return judge(self, pairs)
+
+    def killed_behind(self, step, *rest):
+        if step == 3:
+            raise Killed
+        return attempts(self, step, *rest)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        if place.startswith("in"):
+            patch.setattr(Outcomes, "__call__", killed_within)
+        else:
+            patch.setattr(Exploring, "attempts_of", killed_behind)
+        small(tmp_path / "run", options | {"checkpoint_every": 3})
+    small(tmp_path / "run", options | {"checkpoint_every": 3}, resume=True)
+    assert all((tmp_path / "run" / name).read_bytes() == (folder / name).read_bytes() for name in SAME[::2])
+    assert attempts_of(tmp_path / "run") == attempts_of(folder)
+
+
+def test_explore_alone_names_the_search():
+    settings = parse_practice(find_configuration("practice", "tiny"), ["--explore", "mcts"])
+    assert settings.explore.search.method == "mcts" and settings.explore.is_search
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--explore", "mtcs"], "did you mean 'mcts'"),
+        (["--explore", "mcts", "--explore.reuse", "true"], "explore.reuse is for independent attempts"),
+        (["--explore", "beam", "--explore.stop_when_decided", "right"], "explore.stop_when_decided is for independent attempts"),
+        (["--learn.credit", "tree"], "values the steps of a search"),
+        (["--explore.search.width", "0"], "search.width must be at least 1, got 0"),
+        (["--explore.search.steps.end", "tag"], "steps.tags names none"),
+        (["--explore.search.budget_tokens", "0"], "search.budget_tokens must be at least 1"),
+        (["--explore", "mcts", "--explore.search.method", "beam"], "given twice"),
+    ],
+)
+def test_what_makes_no_sense_is_one_sentence(given, said):
+    with pytest.raises(UserError, match=said):
+        parse_practice(find_configuration("practice", "tiny"), given)
+
+
+def test_what_is_sampled_for_a_task_stays_within_its_budget(small, tmp_path, monkeypatch):
+    trees, search = [], searching.search
+
+    def watched(grown, *given, **named):
+        search(grown, *given, **named)
+        trees.extend(grown)
+
+    monkeypatch.setattr(searching, "search", watched)
+    small(tmp_path / "run", STEPS | METHODS["beam"] | {"explore.search.budget_tokens": 40})
+    assert len(trees) == 24 and max(tree.sampled_tokens for tree in trees) <= 40 + 4  # one answer may come after it
+    assert max(tree.sampled_tokens for tree in trees) > 20
