@@ -270,8 +270,7 @@ def _write_json(path: Path | None, value: Any) -> None:
 
 
 def _quiet_libraries() -> None:
-    """Set what libraries read on import: no progress bars and advice of theirs, and huge pages for torch's memory."""
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch asks for huge pages: fresh tensors cost a third as much on Linux
+    """Set what libraries read on import: no progress bars and advice of theirs."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

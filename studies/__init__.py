@@ -5,5 +5,4 @@ A study is a table of cells (arm x seed), one file each, skipped when present; `
 
 import os
 
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as the command line does, before torch is there: huge pages for its memory
 os.environ.setdefault("TQDM_DISABLE", "1")

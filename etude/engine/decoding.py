@@ -58,11 +58,13 @@ class Decoding:
         """Up to `n` more tokens for each prefix (one number for all, or one each); `decode(tokens, shows_special)` gives their text.
 
         `done` is called once for each, as soon as it gets no more. With `keeps`, what is behind those that a `BlockContext` decodes stays
-        with it, see `drawn`.
+        when it is through, in `drawn`.
         """
         self.until, self.sampling, self.decode, self.done, self.keeps = until, sampling, decode, done, keeps
         self.num_computed = 0
         """Tokens that were given to the model."""
+        self.drawn: list[Stretch] = []
+        """Of every completion the keys and values of its tokens in this batch that were computed, all but the last; empty if not kept."""
         self._held: dict[int, tuple[int, int]] = {}
         self.prefixes: list[Prefix] = []
         self.tokens: list[list[int]] = []
@@ -108,7 +110,7 @@ class Decoding:
     def run(self, context: Context, logits_BV: torch.Tensor, row_N: np.ndarray, refill: Refill | None = None) -> None:
         """`row_N`: the row of the batch that each completion that goes on continues; those with the same tokens so far share one.
 
-        `refill` gives others to decode beside them, as completions end; with it the context is a `BlockContext`.
+        `refill` gives others to decode beside them, as completions end, where the context is a `BlockContext`.
         """
         going_N, device = self._going(), logits_BV.device
         while True:
@@ -122,9 +124,10 @@ class Decoding:
             if self.keeps and isinstance(context, BlockContext):
                 self._hold(context, going_N[~is_going_N].tolist(), row_N[~is_going_N].tolist())
             if not is_going_N.any():
+                self.drawn = self._kept(context) if self._held else []
                 return
             going_N, row_N, drawn_N = going_N[is_going_N], row_N[is_going_N], drawn_N[is_going_N]
-            more = refill(len(going_N)) if refill else None
+            more = refill(len(going_N)) if refill and isinstance(context, BlockContext) else None
             branches, branch_N = np.unique(np.stack([row_N, drawn_N], axis=1), axis=0, return_inverse=True)
             parents, next_tokens = branches[:, 0], branches[:, 1]
             most = len(context) if isinstance(context, BlockContext) else _COMPACT_BELOW * len(context)  # there it costs no copy
@@ -162,8 +165,8 @@ class Decoding:
         slots, lengths = context.hold(rows)
         self._held |= dict(zip(completions, zip(slots, lengths, strict=True), strict=True))
 
-    def drawn(self, context: BlockContext) -> list[Stretch]:
-        """Of every completion the keys and values of its tokens in this batch that were computed: all but the last."""
+    def _kept(self, context: Context) -> list[Stretch]:
+        assert isinstance(context, BlockContext)
         places = list(dict.fromkeys(self._held.values()))
         blocks = context.own.only(torch.tensor([slot for slot, _ in places]), max(1, max(length for _, length in places)))
         return [Stretch(blocks, places.index(self._held[i]), self._held[i][1]) for i in range(len(self.prefixes))]

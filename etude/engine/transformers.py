@@ -149,11 +149,8 @@ class TransformersEngine:
         if min(decoding.most) == 0 < room:
             raise ValueError("n is 0 for some of the prefixes and not for others: leave those out")
         if room > 0:
-            context, logits_BV, row_N = self._begin(prefixes, room)
-            decoding.run(context, logits_BV, row_N, refill if isinstance(context, BlockContext) else None)
+            decoding.run(*self._begin(prefixes, room), refill)
             self.computed_tokens += decoding.num_computed
-            if keeps and isinstance(context, BlockContext):
-                return self._kept(decoding, context)
         else:
             decoding.hand_out(range(len(prefixes)))
         return self._extended(decoding)
@@ -352,17 +349,10 @@ class TransformersEngine:
         return text
 
     def _extended(self, decoding: Decoding) -> list[Prefix]:
-        """What was decoded, to be extended where it is not over: its keys and values are not kept."""
+        """What was decoded; where its keys and values were kept, they live as long as a prefix that has them."""
         results = decoding.results()
-        for prefix in results:
-            prefix.cached = _Drawn(None)
-        return results
-
-    def _kept(self, decoding: Decoding, context: BlockContext) -> list[Prefix]:
-        """What was decoded, with its keys and values; they live as long as a prefix that has them."""
-        results = decoding.results()
-        for prefix, before, stretch in zip(results, decoding.prefixes, decoding.drawn(context), strict=True):
-            prefix.cached = _Drawn((*_path(before), stretch))
+        for number, (prefix, before) in enumerate(zip(results, decoding.prefixes, strict=True)):
+            prefix.cached = _Drawn((*_path(before), decoding.drawn[number]) if decoding.drawn else None)
         return results
 
     def _prefill_copied(self, prompts: Sequence[Sequence[int]]) -> tuple[CopiedContext, torch.Tensor]:
