@@ -62,9 +62,11 @@ class Node:
 
     def below(self) -> Iterator["Node"]:
         """This node and all behind it, in preorder."""
-        yield self
-        for child in self.children:
-            yield from child.below()
+        waiting = [self]
+        while waiting:
+            node = waiting.pop()
+            yield node
+            waiting += reversed(node.children)
 
 
 class Tree:

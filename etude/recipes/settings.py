@@ -247,7 +247,7 @@ class PracticeSettings:
         if self.learn.credit in STEP_CREDIT and not self.explore.is_search:
             raise UserError(
                 f"learn.credit {self.learn.credit} values the steps of a search, but explore.search.method is samples: set the method to "
-                f"beam, mcts or tree, or learn.credit to one of {', '.join(CREDIT)}"
+                f"beam, mcts, tree or vine, or learn.credit to one of {', '.join(CREDIT)}"
             )
         if self.feedback == "random" and not (self.evaluation.pass_n and self.evaluation.num_samples):
             raise UserError(

@@ -17,6 +17,7 @@ STEPS = {"explore.search.steps.end": "tokens", "explore.search.steps.max_tokens"
 METHODS = {
     "mcts": {"explore.search.method": "mcts", "learn.credit": "difference"},
     "beam": {"explore.search.method": "beam", "explore.search.beams": 2, "explore.search.budget_tokens": 60},
+    "vine": {"explore.search.method": "vine", "explore.search.chains": 2, "learn.credit": "difference"},
     "tree": {"explore.search.method": "tree", "explore.search.chains": 2, "learn.credit": "tree"},
 }
 SAME = ("metrics.jsonl", "result.json", "model/model.safetensors")
@@ -28,6 +29,10 @@ class Killed(Exception):
 
 def attempts_of(folder):
     return {path.name: gzip.decompress(path.read_bytes()) for path in (folder / "attempts").iterdir()}
+
+
+def trees_of(folder):
+    return {path.name: gzip.decompress(path.read_bytes()) for path in (folder / "trees").iterdir()}
 
 
 @pytest.fixture(scope="module", params=METHODS)
@@ -75,6 +80,18 @@ def test_a_run_that_was_killed_resumes_to_the_same_bytes(searched, small, tmp_pa
     small(tmp_path / "run", options | {"checkpoint_every": 3}, resume=True)
     assert all((tmp_path / "run" / name).read_bytes() == (folder / name).read_bytes() for name in SAME[::2])
     assert attempts_of(tmp_path / "run") == attempts_of(folder)
+    assert trees_of(tmp_path / "run") == trees_of(folder)
+
+
+def test_trees_are_kept_and_drawn(searched):
+    folder, _ = searched
+    trees = [json.loads(line) for content in trees_of(folder).values() for line in content.splitlines()]
+    assert len(trees) == 4 * 6 and all(tree["nodes"][0]["parent"] is None for tree in trees)
+    attempts = [json.loads(line) for content in attempts_of(folder).values() for line in content.splitlines()]
+    ends = [node["drawn"] for tree in trees for node in tree["nodes"] if node["finish"]]
+    assert sum(ends) == len(attempts)
+    page = (folder / "report.html").read_text()
+    assert page.count('<svg class="tree"') == 3 and 'href="#trees"' in page
 
 
 def test_explore_alone_names_the_search():

@@ -10,9 +10,10 @@ from etude.explore.search.best_of_n import best_of_n
 from etude.explore.search.branching import branching
 from etude.explore.search.growing import Rule
 from etude.explore.search.mcts import mcts
+from etude.explore.search.vine import vine
 from etude.explore.steps import Steps
 
-METHODS = ("samples", "beam", "mcts", "tree")
+METHODS = ("samples", "beam", "mcts", "tree", "vine")
 """Independent answers, and the searches."""
 
 
@@ -21,7 +22,8 @@ class Search:
     """How answers are searched for."""
 
     method: str = "samples"
-    """`samples` (independent answers), `beam` (over steps), `mcts` (over steps) or `tree` (branches where the policy was surprised)."""
+    """`samples` (independent answers), `beam` (over steps), `mcts` (over steps), `tree` (branches where the policy was surprised) or `vine`
+    (more answers from behind every step)."""
     width: int = 4
     """Continuations of a node."""
     beams: int = 4
@@ -31,7 +33,7 @@ class Search:
     exploration: float = 1.0
     """`mcts`: c of PUCT; values lie between 0 and 1."""
     chains: int = 6
-    """`tree`: answers from the root."""
+    """`tree`, `vine`: answers from the root."""
     rounds: int = 1
     """`tree`: how often it is branched."""
     forks: int = 2
@@ -63,5 +65,6 @@ class Search:
             "beam": partial(beam, beams=self.beams, width=self.width),
             "mcts": partial(mcts, simulations=self.simulations, width=self.width, exploration=self.exploration, to_end=True),
             "tree": partial(branching, chains=self.chains, rounds=self.rounds, forks=self.forks, width=self.width),
+            "vine": partial(vine, chains=self.chains, width=self.width),
         }
         return rules[self.method]

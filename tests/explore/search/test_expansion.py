@@ -13,6 +13,7 @@ from etude.explore.search.branching import branching
 from etude.explore.search.expansion import Expansion
 from etude.explore.search.growing import Growth, search
 from etude.explore.search.mcts import mcts
+from etude.explore.search.vine import vine
 from etude.explore.steps import Steps
 from etude.tasks.task import Task
 
@@ -26,6 +27,7 @@ RULES = {
     "beam": lambda tree: beam(tree, beams=2, width=3),
     "mcts": lambda tree: mcts(tree, simulations=5, width=3, exploration=1.0, to_end=False),
     "mcts_to_end": lambda tree: mcts(tree, simulations=5, width=3, exploration=1.0, to_end=True),
+    "vine": lambda tree: vine(tree, chains=2, width=2),
     "branching": lambda tree: branching(tree, chains=2, rounds=2, forks=2, width=2),
 }
 
@@ -92,6 +94,7 @@ def test_log_probs_of_a_tree_are_those_of_the_model(engine, model_of, name):
         (lambda tree: mcts(tree, simulations=9, width=1, exploration=1.0, to_end=False), 1),
         (lambda tree: mcts(tree, simulations=1, width=4, exploration=1.0, to_end=True), 4),
         (lambda tree: branching(tree, chains=4, rounds=0, forks=2, width=2), 4),
+        (lambda tree: vine(tree, chains=4, width=0), 4),
     ],
 )
 def test_where_a_search_has_nothing_to_choose_it_is_plain_sampling(engine, name, width):
