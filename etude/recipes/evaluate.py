@@ -52,7 +52,7 @@ class EvaluateSettings:
         at_least("max_new_tokens", self.max_new_tokens, 1)
         self.search.check(self.sampling)
         if self.search.method == "samples":
-            at_least("evaluation.num_samples (for search.method samples)", self.evaluation.num_samples, 1)
+            at_least("evaluation.num_samples (for search.method samples)", self.evaluation.num_samples, 2)
 
 
 def parse_evaluate(model: str, overrides: Sequence[str]) -> EvaluateSettings:

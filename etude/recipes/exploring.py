@@ -128,7 +128,8 @@ class Exploring:
         self.folder.write_trees(step + 1, (tree_row(tree) for tree in trees))
         groups, verdicts = zip(*(group_of(tree, outcomes) for tree in trees), strict=True)
         seconds = {"explore_seconds": time.perf_counter() - clock - spent[0], "feedback_seconds": spent[0]}
-        found = Judged(list(groups), list(verdicts), self.outcome.counts_since(counts), seconds)
+        sampled = {"sampled_tokens": sum(tree.sampled_tokens for tree in trees)}
+        found = Judged(list(groups), list(verdicts), self.outcome.counts_since(counts) | sampled, seconds)
         self.ledger.write(step + 1, found)
         return found
 

@@ -43,6 +43,8 @@ class GenerateSettings:
         for name in ("num_samples", "max_new_tokens"):
             at_least(name, getattr(self, name), 1)
         self.search.check(self.sampling)
+        if self.search.method == "samples" and self.num_samples < 2:
+            raise UserError("search.method samples chooses among num_samples answers, but that is 1: set num_samples to 2 or more")
         if self.search.is_on and self.stop:
             raise UserError(f"stop and search.method {self.search.method} exclude each other: leave one out")
         if self.num_samples > 1 and self.sampling.is_greedy:

@@ -32,9 +32,8 @@ def searched(
     engine: TransformersEngine, items: Items, explore: Exploration, judge: Judge, names: Sequence[object]
 ) -> tuple[list[Tree], Outcomes]:
     """A tree for each task, and the verdicts of their answers; random numbers are keyed by `names`."""
-    outcomes, most = Outcomes(judge), explore.search.budget_tokens or explore.num_samples * explore.max_new_tokens
-    how = replace(explore.search, budget_tokens=most)
-    trees = grown(engine, items, how, explore.num_samples, explore.max_new_tokens, explore.sampling, names, outcomes)
+    outcomes = Outcomes(judge)
+    trees = grown(engine, items, explore.search, explore.num_samples, explore.max_new_tokens, explore.sampling, names, outcomes)
     return trees, outcomes
 
 
@@ -50,7 +49,13 @@ def group_of(tree: Tree, outcomes: Outcomes) -> tuple[Group, list[Verdict]]:
 
 def tree_row(tree: Tree) -> dict[str, Any]:
     """As it is kept in the run folder."""
-    return {"task": tree.task.key, "question": tree.task.question, "answer": tree.task.answer, "nodes": tree.to_json()}
+    return {
+        "task": tree.task.key,
+        "question": tree.task.question,
+        "answer": tree.task.answer,
+        "sampled_tokens": tree.sampled_tokens,
+        "nodes": tree.to_json(),
+    }
 
 
 # ---------------------------------------------------------------------- in use
@@ -64,11 +69,9 @@ class AnswerSearch(Search):
     """`none` (no search), `samples` (independent answers), `beam` (over steps), `mcts` (over steps), `tree` (branches where the policy was
     surprised) or `vine` (more answers from behind every step)."""
     value: Literal["rollouts", "likelihood"] = "likelihood"
-    """What leads a search: the policy's own likelihood of an unfinished answer, or the mean likelihood of `rollouts` from there."""
+    """`beam`: what is expected of an unfinished answer: the policy's own likelihood, or the mean likelihood of `rollouts` from there."""
     choose: Literal["majority", "value"] = "majority"
     """Which of the answers is given: the first whose final answer is that of most, or the likeliest."""
-    budget_tokens: int | None = None
-    """Tokens sampled at a task at most; no bound unless given."""
 
     def __post_init__(self) -> None:
         if self.method == "none":
@@ -142,10 +145,12 @@ def grown(
     names: Sequence[object],
     ends: Value,
 ) -> list[Tree]:
-    """A tree for each task, as many at once as the engine has positions for; `ends` says what answers that ended are worth."""
+    """A tree for each task, about as many at once as the engine has positions for, were all answers as long as they may be; `ends` says
+    what answers that ended are worth.
+    """
     longest = max(len(prompt) for _, prompt in items)
-    each = longest + (how.budget_tokens or num_samples * max_new_tokens)
-    at_once = max(1, engine.batch_tokens // each)
+    most = how.answers(num_samples) * max_new_tokens
+    at_once = max(1, engine.batch_tokens // (longest + min(most, how.budget_tokens or most)))
     trees: list[Tree] = []
     for start in range(0, len(items), at_once):
         some = items[start : start + at_once]

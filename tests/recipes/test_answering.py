@@ -87,6 +87,7 @@ def test_the_commands_take_a_search_by_its_name(model, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"search": AnswerSearch("samples"), "sampling": HOT}, "set num_samples to 2 or more"),
         ({"search": AnswerSearch("mcts")}, "at temperature 0 all are equal: set sampling.temperature above 0"),
         ({"search": AnswerSearch("beam"), "sampling": HOT, "stop": ["x"]}, "stop and search.method beam exclude each other"),
     ],

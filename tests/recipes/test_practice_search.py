@@ -45,6 +45,7 @@ def searched(request, small, tmp_path_factory):
 def test_practice_learns_from_what_was_searched_for(searched):
     folder, options = searched
     rows = [row for row in read_jsonl(folder / "metrics.jsonl") if row["phase"] == "practice"]
+    assert all(row["sampled_tokens"] > 0 for row in rows)
     assert len(rows) == 4 and all(row["groups"] == 6 and row["policy_loss"] is not None for row in rows if row["groups_without_signal"] < 6)
     assert any(json.loads(line)["credit"] for content in attempts_of(folder).values() for line in content.splitlines())
     for content in attempts_of(folder).values():
@@ -52,7 +53,8 @@ def test_practice_learns_from_what_was_searched_for(searched):
         assert {row["score"] for row in kept} <= {0.0, 1.0}
         for task in {row["task"] for row in kept}:
             own = [row for row in kept if row["task"] == task]
-            assert sum(row["credit"] for row in own) == pytest.approx(0, abs=1e-9) or options.get("learn.credit")
+            if "learn.credit" not in options:
+                assert sum(row["credit"] for row in own) == pytest.approx(0, abs=1e-9)
 
 
 @pytest.mark.parametrize("place", ["in the middle of a search", "behind one that is kept"])
@@ -106,6 +108,7 @@ def test_explore_alone_names_the_search():
         (["--explore", "mcts", "--explore.reuse", "true"], "explore.reuse is for independent attempts"),
         (["--explore", "beam", "--explore.stop_when_decided", "right"], "explore.stop_when_decided is for independent attempts"),
         (["--learn.credit", "tree"], "values the steps of a search"),
+        (["--explore", "tree", "--learn.credit", "tree", "--learn.loss", "sequence"], "undoes learn.credit tree"),
         (["--explore.search.width", "0"], "search.width must be at least 1, got 0"),
         (["--explore.search.steps.end", "tag"], "steps.tags names none"),
         (["--explore.search.budget_tokens", "0"], "search.budget_tokens must be at least 1"),

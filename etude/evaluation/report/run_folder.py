@@ -93,17 +93,20 @@ def _read_attempts(folder: Path, limit: int, notes: list[str]) -> tuple[list[dic
 def _read_trees(folder: Path, notes: list[str]) -> list[dict[str, Any]]:
     files = sorted(folder.glob("*.jsonl.gz"))
     chosen = dict.fromkeys(files[place] for place in (0, len(files) // 2, -1)) if files else {}
-    found = [(file, telling_tree(_read_lines(file, notes))) for file in chosen]
-    return [{**tree, "step": int(file.name.split(".")[0])} for file, tree in found if tree]
+    found = [(file.name.split(".")[0], telling_tree(_read_lines(file, notes))) for file in chosen]
+    return [{**tree, "step": int(step)} for step, tree in found if tree and step.isdecimal()]
 
 
 def telling_tree(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """Of a step's trees the one that tells most: with right and wrong answers, and of these the one of most nodes that can be drawn."""
 
     def tells(row: Mapping[str, Any]) -> tuple[bool, int]:
-        return len({node.get("value") for node in row["nodes"] if node.get("finish")}) > 1, len(row["nodes"])
+        return {0.0, 1.0} <= {node["value"] for node in row["nodes"] if node.get("finish") and isinstance(node.get("value"), float)}, len(
+            row["nodes"]
+        )
 
     drawn = [row for row in rows if isinstance(row.get("nodes"), list) and 1 < len(row["nodes"]) <= MAX_NODES]
+    drawn = [row for row in drawn if all(isinstance(node, dict) for node in row["nodes"])]
     return max(drawn, key=tells, default=None)
 
 

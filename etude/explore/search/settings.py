@@ -41,10 +41,11 @@ class Search:
     value: Literal["rollouts", "likelihood"] = "rollouts"
     """`beam`: what is expected of an unfinished answer: the mean score of `rollouts` from there, or the policy's own likelihood."""
     rollouts: int = 2
-    """Answers that go on from a beginning whose worth is asked for."""
+    """`beam`: answers that go on from a beginning whose worth is asked for."""
     budget_tokens: int | None = None
-    """Tokens sampled at a task at most; unless given, as many as `samples` may take."""
+    """Of searches: tokens sampled at a task at most; no bound unless given."""
     steps: Steps = field(default_factory=Steps)
+    """`beam`, `mcts`, `vine`; a `tree` makes its own."""
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -57,6 +58,18 @@ class Search:
             raise UserError(f"search.exploration must be 0 or more, got {self.exploration}")
         if self.budget_tokens is not None and self.budget_tokens < 1:
             raise UserError(f"search.budget_tokens must be at least 1, got {self.budget_tokens}")
+
+    def answers(self, num_samples: int) -> int:
+        """About how many whole answers it draws at most."""
+        worth = self.rollouts if self.value == "rollouts" else 0
+        found = {
+            "samples": num_samples,
+            "beam": self.beams * self.width * (1 + worth),
+            "mcts": self.simulations * self.width,
+            "tree": self.chains * (1 + self.rounds * self.forks * self.width),
+            "vine": self.chains * (1 + 4 * self.width),  # of four steps or so
+        }
+        return max(1, found[self.method])
 
     def rule(self, num_samples: int) -> Rule:
         """Where a tree grows; `num_samples` independent answers for `samples`."""
