@@ -5,6 +5,7 @@ environment.json     versions, hardware, commit, command, fallbacks: what differ
 metrics.jsonl        one line a step, only what is deterministic for a seed
 timings.jsonl        one line a step, clock times and throughput
 attempts/00012.jsonl.gz   every attempt of a step with its verdict and credit
+trees/00012.jsonl.gz the trees of a step whose attempts were searched for
 evaluation/NAME.json what a model answered, and its numbers
 checkpoints/NAME/    a Hugging Face folder with `learner.safetensors` (optimizer) and `progress.json` beside the weights
 model/               the model that came out, a plain Hugging Face folder
@@ -141,7 +142,13 @@ class RunFolder:
             file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
 
     def write_attempts(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
-        path = self.path / "attempts" / f"{step:05d}.jsonl.gz"
+        self._write_step("attempts", step, rows)
+
+    def write_trees(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
+        self._write_step("trees", step, rows)
+
+    def _write_step(self, folder: str, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
+        path = self.path / folder / f"{step:05d}.jsonl.gz"
         path.parent.mkdir(exist_ok=True)
         text = "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows)
         write_atomically(path, gzip.compress(text.encode(), mtime=0))
@@ -180,7 +187,7 @@ class RunFolder:
             if path.exists():  # written anew even where no row goes, since a kill leaves a torn last line
                 kept = [row for row in read_jsonl(path) if row["phase"] != phase or row["step"] <= step]
                 write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
-        for path in (self.path / "attempts").glob("*.jsonl.gz") if phase == "practice" else ():
+        for path in self.path.glob("attempts/*.jsonl.gz") if phase == "practice" else ():
             if int(path.name.split(".")[0]) > step:
                 path.unlink()
 

@@ -73,7 +73,7 @@ class Console:
         for row in rows:
             self.say(
                 f"  {_words(model)} on {row['suite']}: {_accuracy(row)} greedy, {_share(row, 'sampled_accuracy')} sampled, "
-                f"{_of_samples(row)}, {_share(row, 'parsable')} parsable{_exceptions(row)}"
+                f"{_of_samples(row)}, {_share(row, 'parsable')} parsable{_exceptions(row)}{_searched(row)}"
             )
 
     def steps(self, name: str, steps: range, total: int | None = None) -> Iterator[int]:
@@ -110,6 +110,14 @@ class Console:
                 "unscored ones are left out of practice, and not right in an evaluation"
             )
         self.say(f"model: {folder / 'model'}   report: {folder / 'report.html'}")
+
+
+def _searched(row: Mapping[str, Any]) -> str:
+    """What a search answers, where there was one."""
+    if "search_accuracy" not in row:
+        return ""
+    low, high = row["search_accuracy_low"], row["search_accuracy_high"]
+    return f"; by search {row['search_accuracy']:.1%} [{low:.1%}, {high:.1%}] at {row['search_tokens']:,.0f} tokens a task"
 
 
 def _exceptions(row: Mapping[str, Any]) -> str:

@@ -82,6 +82,8 @@ class Decoding:
         first = len(self.prefixes)
         self.prefixes += prefixes
         self.most += [n] * len(prefixes) if isinstance(n, int) else n
+        if len(self.most) != len(self.prefixes) or len(keys) != len(prefixes):
+            raise ValueError(f"{len(prefixes)} prefixes with {len(keys)} keys, and numbers of tokens for {len(self.most) - first}")
         self.tokens += [[] for _ in prefixes]
         self.logprobs += [[] for _ in prefixes]
         self.finish += [None] * len(prefixes)

@@ -144,6 +144,9 @@ class TransformersEngine:
         self._check_here()
         for prefix in prefixes:
             self._check_alive(prefix)
+        if keeps and refill:
+            raise ValueError("keys and values are kept of what does not make room for others: keeps or refill, not both")
+        prefixes = prefixes if _is_one_batch(prefixes) or all(map(_path, prefixes)) else self._reopen(prefixes)
         decoding = Decoding(prefixes, n, until, sampling, keys, self._decode, done, keeps=keeps)
         room = max(decoding.most)
         if min(decoding.most) == 0 < room:
@@ -157,19 +160,11 @@ class TransformersEngine:
 
     def _begin(self, prefixes: Sequence[Prefix], n: int) -> tuple[Context, torch.Tensor, np.ndarray]:
         """Rows that continue these prefixes, each distinct one once, the logits [B, V] of what follows them, and the row of each prefix."""
-        batches = {id(prefix.cached.batch) if isinstance(prefix.cached, _Row) else None for prefix in prefixes}
-        if None not in batches and len(batches) == 1:
+        if _is_one_batch(prefixes):
             distinct, row_N = np.unique([prefix.cached.row for prefix in prefixes], return_inverse=True)
             rows, source = torch.from_numpy(distinct).to(self._device), prefixes[0].cached.batch
             return source.context.begin(rows, n, samples=len(prefixes)), source.logits_BV[rows], row_N
-        paths = [_path(prefix) for prefix in prefixes]
-        if all(paths):
-            return self._join(prefixes, n)
-        return self._begin(self._reopen(prefixes), n)
-
-    def _join(self, prefixes: Sequence[Prefix], n: int) -> tuple[Context, torch.Tensor, np.ndarray]:
-        """As `_begin`, of prefixes of several batches, or with own tokens: of these the last token is computed, of others nothing is."""
-        assert self._shared
+        assert self._shared  # of several batches, or with own tokens, of which the last is computed, of others nothing
         distinct = {prefix.tokens: prefix for prefix in prefixes}
         ordered = sorted(distinct.values(), key=lambda prefix: isinstance(prefix.cached, _Row))  # those with own tokens first
         number = {prefix.tokens: row for row, prefix in enumerate(ordered)}
@@ -184,6 +179,11 @@ class TransformersEngine:
             logits.append(prefix.cached.batch.logits_BV[prefix.cached.row][None])
         context.enter(torch.arange(count, len(ordered)))
         return context, torch.cat(logits), np.array([number[prefix.tokens] for prefix in prefixes])
+
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether what prefixes have in common is there once for all that go on from it."""
+        return self._shared is not None
 
     def cut(self, prefix: Prefix, num_own_tokens: int) -> Prefix:
         """The prefix as it was after so many own tokens, one at least, to be extended from there; nothing is computed."""
@@ -312,6 +312,7 @@ class TransformersEngine:
             chosen, waiting[:] = waiting[:number], waiting[number:]
             assert self._shared is not None
             opened, logits_PV = self._shared.prefill([prompts[i] for i in chosen])
+            self.computed_tokens += sum(len(prompts[i]) for i in chosen)
             assert isinstance(opened, BlockPrompts)
             wanted = [(i, sample, key) for i in chosen for sample, key in enumerate(keys[i])]
             part.extend(wanted)
@@ -377,6 +378,12 @@ class TransformersEngine:
             raise ValueError("a released prefix can't be extended")
         if prefix.policy_version != self.policy_version:
             raise ValueError(f"the prefix belongs to policy version {prefix.policy_version}, the engine is at {self.policy_version}")
+
+
+def _is_one_batch(prefixes: Sequence[Prefix]) -> bool:
+    """Whether these are prompts that were opened together, without own tokens."""
+    batches = {id(prefix.cached.batch) if isinstance(prefix.cached, _Row) else None for prefix in prefixes}
+    return len(batches) == 1 and None not in batches
 
 
 def _path(prefix: Prefix) -> Path:

@@ -44,8 +44,18 @@ class Measurement:
     seed: int
 
 
-def measure(engine: TransformersEngine, suite: Suite, how: Measurement, judge: Judge) -> dict[str, Any]:
-    """`{"suite", "row", "items"}`: the numbers of the suite, and every greedy answer with its score."""
+def measure(
+    engine: TransformersEngine,
+    suite: Suite,
+    how: Measurement,
+    judge: Judge,
+    *,
+    search: Callable[[Suite], Sequence[tuple[str, int]]] | None = None,
+) -> dict[str, Any]:
+    """`{"suite", "row", "items"}`: the numbers of the suite, and every greedy answer with its score.
+
+    `search` answers every task of a suite in another way, and says how many tokens it sampled: its accuracy stands beside the greedy one.
+    """
     greedy = [found[0] for found in engine.generate(suite.prompts, max_new_tokens=how.max_new_tokens, sampling=GREEDY)]
     verdicts = judge([(completion.text, task) for completion, task in zip(greedy, suite.tasks, strict=True)])
     if all(verdict.score is None for verdict in verdicts):
@@ -59,6 +69,7 @@ def measure(engine: TransformersEngine, suite: Suite, how: Measurement, judge: J
         "accuracy_low": low,
         "accuracy_high": high,
         **_sampled(engine, suite, how, judge),
+        **(_by_search(suite, judge, search(suite)) if search else {}),
         "parsable": _mean([verdict.parts["parsable"] for verdict in verdicts if "parsable" in verdict.parts]),
         "mean_tokens": sum(len(completion.tokens) for completion in greedy) / n,
         "truncated": sum(completion.finish == "length" for completion in greedy) / n,
@@ -93,6 +104,14 @@ def _sampled(engine: TransformersEngine, suite: Suite, how: Measurement, judge: 
         f"majority_at_{k}": sum(voted) / len(voted),
         "pass_n": len(tasks),
     }
+
+
+def _by_search(suite: Suite, judge: Judge, answers: Sequence[tuple[str, int]]) -> dict[str, Any]:
+    verdicts = judge([(text, task) for (text, _), task in zip(answers, suite.tasks, strict=True)])
+    n, right = len(verdicts), sum(verdict.score == 1.0 for verdict in verdicts)
+    low, high = wilson_interval(right, n)
+    tokens = sum(sampled for _, sampled in answers) / n
+    return {"search_accuracy": right / n, "search_accuracy_low": low, "search_accuracy_high": high, "search_tokens": tokens}
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -62,9 +62,11 @@ class Node:
 
     def below(self) -> Iterator["Node"]:
         """This node and all behind it, in preorder."""
-        yield self
-        for child in self.children:
-            yield from child.below()
+        waiting = [self]
+        while waiting:
+            node = waiting.pop()
+            yield node
+            waiting += reversed(node.children)
 
 
 class Tree:
@@ -87,6 +89,22 @@ class Tree:
             parent.children.append(node)
         node.keys.append(key)
         parent.drawn += 1
+        return node
+
+    def insert(self, parent: Node, tokens: Sequence[int], logprobs: Sequence[float], key: int) -> Node:
+        """A continuation of `parent` where steps are what answers have in common: a node ends where another answer leaves it."""
+        node, start = parent, 0
+        while start < len(tokens):
+            child = next((child for child in node.children if child.tokens[0] == tokens[start]), None)
+            if child is None:
+                return self.add(node, tokens[start:], logprobs[start:], key)
+            pairs = zip(child.tokens, tokens[start:], strict=False)
+            shared = next((place for place, (mine, its) in enumerate(pairs) if mine != its), min(len(child.tokens), len(tokens) - start))
+            if shared < len(child.tokens):
+                child = self.split(child, shared)
+            child.keys.append(key)
+            node.drawn += 1
+            node, start = child, start + shared
         return node
 
     def split(self, node: Node, num_tokens: int) -> Node:
@@ -117,9 +135,16 @@ class Tree:
         return [node for node in self.nodes() if node.finish]
 
     def expected(self, node: Node) -> float | None:
-        """The mean value of the answers that went through a node, each as often as it was drawn; None where none has a value."""
-        known = [(end.value, len(end.keys)) for end in node.below() if end.finish and end.value is not None]
-        return sum(value * draws for value, draws in known) / sum(draws for _, draws in known) if known else None
+        """What an answer that goes on from a node is worth, by those that did: of one that ended its value, else the mean of its children
+        by how often each was drawn, so that more continuations of one of them do not make it count more. None where nothing is known.
+        """
+        found: dict[Node, float | None] = {}
+        for each in reversed(list(node.below())):
+            known = [(found[child], len(child.keys)) for child in each.children]
+            worth = [(value, draws) for value, draws in known if value is not None]
+            mean = sum(value * draws for value, draws in worth) / sum(draws for _, draws in worth) if worth else None
+            found[each] = each.value if each.finish else mean
+        return found[node]
 
     def best(self) -> Node | None:
         """The answer of the highest value, the first of equals; None where none has a value."""

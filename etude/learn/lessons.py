@@ -20,8 +20,8 @@ Verdicts = Sequence[Sequence[Verdict]]
 def by_credit(groups: Sequence[Group], verdicts: Verdicts, *, credit: str, with_anchor: bool = False) -> list[Example]:
     """Policy examples of the groups with signal; `with_anchor` puts the tokens of all groups into the anchor stream."""
     examples = []
-    for group, weights in zip(groups, token_weights(groups, verdicts, credit), strict=True):
-        signal = any(map(any, weights))
+    for group, row, weights in zip(groups, verdicts, token_weights(groups, verdicts, credit), strict=True):
+        signal = has_signal([verdict.score for verdict in row])
         if signal or with_anchor:
             for attempt, own in zip(group.attempts, weights, strict=True):
                 anchor = (1.0,) * len(own) if with_anchor else None

@@ -1,22 +1,26 @@
 """Verdicts on steps → credit: what an attempt's steps changed in what was expected of it.
 
-With values V at the boundaries of an attempt's steps (`Verdict.steps`: before the first, and behind each), for every token of a step s:
+For every token of a step s of an attempt:
 
-difference  V(s) - V(before s)                                                   VinePPO, arXiv 2410.01679, eq. 5 (discount 1)
-tree        N / (N - 1) · ((V(s) - V(root)) + (V(s) - V(before s))) / √n(s)      TreeRL, arXiv 2506.11902, sec. 3.2
+difference  V(s) - V(before s)                                               VinePPO, arXiv 2410.01679, eq. 5 (discount 1)
+            V: the values at the boundaries of its steps (`Verdict.steps`)
+tree        N / (N - 1) · ((M(s) - M) + (M(s) - M(before s))) / √n(s)        TreeRL, arXiv 2506.11902, sec. 3.2
+            M(s): the mean score of the n(s) attempts that came through s; M and N those of all
 
-where N attempts are in the group and n(s) of them have come through s: N / (N - 1) makes of scores less their mean those less the mean of
-the others, as the paper has them. It replaces a difference of 0 by the one of the step before; here 0 stays 0.
+Attempts without a score count nowhere and get no credit; nor do those without values. N / (N - 1) makes of scores less their mean those
+less the mean of the others, as TreeRL has them; where a difference is 0 it takes that of the step before, here 0 stays 0. A step that
+several attempts share is learned from as often, so that `difference` weighs it by their number, `tree` by its root.
 
-An attempt without values, or without a score, gets no credit. Identity: for attempts of one step, whose value before it is the mean of
-their scores, `difference` is `centred`, and `tree` twice `leave_one_out` (unless some were drawn several times).
+Identity: for attempts of one step, whose value before it is the mean of their scores, `difference` is `centred`, and `tree` twice
+`leave_one_out` (unless some were drawn several times).
 """
 
-from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from math import sqrt
+from statistics import fmean
 
-from etude.explore.attempts import Group
+from etude.explore.attempts import Attempt, Group
 from etude.feedback.verdict import Verdict
 from etude.learn.example import Weights
 
@@ -25,31 +29,47 @@ StepCredit = Callable[[Group, Sequence[Verdict]], list[Weights]]
 
 def difference(group: Group, verdicts: Sequence[Verdict]) -> list[Weights]:
     """Of every own token of the attempts."""
-    return _by_step(group, verdicts, lambda before, behind, root, shared: behind - before)
+    found = []
+    for attempt, verdict in zip(group.attempts, verdicts, strict=True):
+        values, is_known = verdict.steps, verdict.score is not None and len(verdict.steps) == len(attempt.steps) + 1
+        changes = [behind - before for before, behind in pairwise(values)] if is_known else [0.0] * len(attempt.steps)
+        found.append(_of_tokens(attempt, changes))
+    return found
 
 
 def tree(group: Group, verdicts: Sequence[Verdict]) -> list[Weights]:
     """Of every own token of the attempts."""
-    number = len(group.attempts)
-    scale = number / (number - 1) if number > 1 else 0.0
-    return _by_step(group, verdicts, lambda before, behind, root, shared: scale * (behind - root + behind - before) / sqrt(shared))
+    through: dict[tuple[int, ...], list[float]] = {}
+    for attempt, verdict in zip(group.attempts, verdicts, strict=True):
+        for beginning in _beginnings(attempt) if verdict.score is not None else ():
+            through.setdefault(beginning, []).append(verdict.score or 0.0)
+    mean = {beginning: fmean(scores) for beginning, scores in through.items()}
+    number = len(through.get((), ()))
+    found = []
+    for attempt, verdict in zip(group.attempts, verdicts, strict=True):
+        steps = _beginnings(attempt)
+        if verdict.score is None or number < 2:
+            found.append(_of_tokens(attempt, [0.0] * len(attempt.steps)))
+            continue
+        changes = [
+            number / (number - 1) * (mean[behind] - mean[()] + mean[behind] - mean[before]) / sqrt(len(through[behind]))
+            for before, behind in pairwise(steps)
+        ]
+        found.append(_of_tokens(attempt, changes))
+    return found
 
 
 STEP_CREDIT: dict[str, StepCredit] = {"difference": difference, "tree": tree}
 
 
-def _by_step(group: Group, verdicts: Sequence[Verdict], rule: Callable[[float, float, float, int], float]) -> list[Weights]:
-    """`rule` of the values before and behind a step and at the root, and of how many attempts came through it."""
-    own = [attempt.own_tokens for attempt in group.attempts]
-    ends = [[sum(attempt.steps[: number + 1]) for number in range(len(attempt.steps))] for attempt in group.attempts]
-    through = Counter(tokens[:end] for tokens, mine in zip(own, ends, strict=True) for end in mine)
-    found = []
-    for attempt, tokens, mine, verdict in zip(group.attempts, own, ends, verdicts, strict=True):
-        values = verdict.steps
-        if verdict.score is None or len(values) != len(mine) + 1:
-            found.append((0.0,) * attempt.num_own_tokens)
-            continue
-        steps = zip(values, values[1:], mine, attempt.steps, strict=False)
-        weights = [(rule(before, behind, values[0], through[tokens[:end]]), length) for before, behind, end, length in steps]
-        found.append(tuple(weight for weight, length in weights for _ in range(length)))
-    return found
+def _beginnings(attempt: Attempt) -> list[tuple[int, ...]]:
+    """Its own tokens at the boundaries of its steps: none, those of the first, and so on."""
+    own, ends = attempt.own_tokens, [sum(attempt.steps[:number]) for number in range(len(attempt.steps) + 1)]
+    return [own[:end] for end in ends]
+
+
+def _of_tokens(attempt: Attempt, steps: Sequence[float]) -> Weights:
+    """The credit of steps for each of their tokens; none for an attempt that nobody parted."""
+    if not attempt.steps:
+        return (0.0,) * attempt.num_own_tokens
+    return tuple(credit for credit, length in zip(steps, attempt.steps, strict=True) for _ in range(length))

@@ -2,19 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from etude.configuration import arguments_from, dotted, find_configuration, parse, resolved
 from etude.engine.sampling import Sampling
+from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
-from etude.evaluation.measure import Measurement, measure
+from etude.evaluation.measure import Measurement, Suite, measure
 from etude.feedback.outcome import OutcomeFeedback
 from etude.models import describe, load_model
 from etude.recipes.asking import as_asked, only_asking, remembered
 from etude.recipes.limits import within_limits
 from etude.recipes.machine import decide, engine_at, room_tokens
 from etude.recipes.materials import check_golds, load_suites, render_suites, train_size
+from etude.recipes.searching import SHORT, AnswerSearch, answered
 from etude.recipes.settings import Evaluation, Machine, at_least, parse_practice
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.watching import Quiet, Watcher
@@ -38,6 +41,8 @@ class EvaluateSettings:
     """System message put before every prompt."""
     max_new_tokens: int = 64
     sampling: Sampling = field(default_factory=Sampling)
+    search: AnswerSearch = field(default_factory=AnswerSearch)
+    """Beside greedy answers, also some that are searched for; `samples` are evaluation.num_samples."""
     seed: int = 0
     timeout_seconds: float = 5.0
     isolate_verifiers: bool = True
@@ -45,11 +50,14 @@ class EvaluateSettings:
 
     def __post_init__(self) -> None:
         at_least("max_new_tokens", self.max_new_tokens, 1)
+        self.search.check(self.sampling)
+        if self.search.method == "samples":
+            at_least("evaluation.num_samples (for search.method samples)", self.evaluation.num_samples, 2)
 
 
 def parse_evaluate(model: str, overrides: Sequence[str]) -> EvaluateSettings:
     """Settings from overrides, before those of the recipe that they name, or else those that the model's folder remembers."""
-    return parse(EvaluateSettings, remembered(model), overrides, adjust=_with_recipe)
+    return parse(EvaluateSettings, remembered(model), overrides, adjust=_with_recipe, short=SHORT)
 
 
 def _with_recipe(values: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
@@ -91,7 +99,8 @@ def evaluate(
         check_golds([task for tasks in suites.values() for task in tasks], outcome.judge)
         for suite in render_suites(suites, tokenizer, room, train, outcome.judge):
             watcher.measuring(Path(model).name, suite.name, len(suite.tasks))
-            pages.append(measure(engine, suite, how, outcome.judge))
+            search = partial(_answers, engine, settings, longest) if settings.search.is_on else None
+            pages.append(measure(engine, suite, how, outcome.judge, search=search))
             watcher.measured(Path(model).name, [pages[-1]["row"]])
     return {
         "model": model,
@@ -100,6 +109,14 @@ def evaluate(
         "evaluation": [{"model": model, **page["row"]} for page in pages],
         "items": {page["suite"]: page["items"] for page in pages},
     }
+
+
+def _answers(engine: TransformersEngine, settings: EvaluateSettings, longest: int, suite: Suite) -> list[tuple[str, int]]:
+    """What a search answers to each task, and the tokens that it sampled."""
+    items, sizes = list(zip(suite.tasks, suite.prompts, strict=True)), {"num_samples": settings.evaluation.num_samples}
+    names = settings.seed, "evaluation by search", suite.name
+    found = answered(engine, items, settings.search, **sizes, max_new_tokens=longest, sampling=settings.sampling, names=names)
+    return [(answer.text, answer.sampled_tokens) for answer in found]
 
 
 def _suites(settings: EvaluateSettings, data: Path | None) -> tuple[dict[str, Any], list[Any]]:

@@ -16,7 +16,7 @@ from etude.explore.stopping import is_decided, portions
 from etude.feedback.outcome import OutcomeFeedback
 from etude.feedback.verdict import Verdict
 from etude.ledger import Judged, Ledger
-from etude.recipes.searching import group_of, searched
+from etude.recipes.searching import group_of, searched, tree_row
 from etude.recipes.settings import PracticeSettings
 from etude.runs import RunFolder
 from etude.tasks.task import Task
@@ -125,9 +125,11 @@ class Exploring:
             return verdicts
 
         trees, outcomes = searched(self.engine, self.tasks_of(step), self.settings.explore, timed, (self.settings.seed, step + 1))
+        self.folder.write_trees(step + 1, (tree_row(tree) for tree in trees))
         groups, verdicts = zip(*(group_of(tree, outcomes) for tree in trees), strict=True)
         seconds = {"explore_seconds": time.perf_counter() - clock - spent[0], "feedback_seconds": spent[0]}
-        found = Judged(list(groups), list(verdicts), self.outcome.counts_since(counts), seconds)
+        sampled = {"sampled_tokens": sum(tree.sampled_tokens for tree in trees)}
+        found = Judged(list(groups), list(verdicts), self.outcome.counts_since(counts) | sampled, seconds)
         self.ledger.write(step + 1, found)
         return found
 

@@ -8,12 +8,14 @@ from typing import Any, TextIO
 
 from etude.configuration import parse
 from etude.engine.sampling import Sampling
+from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.explore.prompts import render_prompts
 from etude.models import load_model
 from etude.recipes.asking import only_asking, remembered
 from etude.recipes.machine import decide, engine_at, room_tokens
 from etude.recipes.materials import with_system
+from etude.recipes.searching import SHORT, AnswerSearch, Items, answered
 from etude.recipes.settings import Machine, at_least
 from etude.tasks.task import Task
 
@@ -31,6 +33,7 @@ class GenerateSettings:
     num_samples: int = 1
     max_new_tokens: int = 128
     sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.0))
+    search: AnswerSearch = field(default_factory=AnswerSearch)
     stop: list[str] = field(default_factory=list)
     """Texts that end an answer."""
     seed: int = 0
@@ -39,13 +42,18 @@ class GenerateSettings:
     def __post_init__(self) -> None:
         for name in ("num_samples", "max_new_tokens"):
             at_least(name, getattr(self, name), 1)
+        self.search.check(self.sampling)
+        if self.search.method == "samples" and self.num_samples < 2:
+            raise UserError("search.method samples chooses among num_samples answers, but that is 1: set num_samples to 2 or more")
+        if self.search.is_on and self.stop:
+            raise UserError(f"stop and search.method {self.search.method} exclude each other: leave one out")
         if self.num_samples > 1 and self.sampling.is_greedy:
             raise UserError(f"num_samples is {self.num_samples}, but at temperature 0 all answers are equal: set sampling.temperature")
 
 
 def parse_generate(model: str, overrides: Sequence[str]) -> GenerateSettings:
     """Settings from overrides, before the system message and length that the model's folder remembers; greedy unless told otherwise."""
-    return parse(GenerateSettings, remembered(model), overrides, adjust=_but_greedy)
+    return parse(GenerateSettings, remembered(model), overrides, adjust=_but_greedy, short=SHORT)
 
 
 def _but_greedy(values: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
@@ -53,7 +61,8 @@ def _but_greedy(values: Mapping[str, Any], given: Mapping[str, str]) -> dict[str
 
 
 def generate(model: str, prompts: Sequence[str], settings: GenerateSettings | None = None) -> list[dict[str, Any]]:
-    """For each prompt `{"prompt", "completions", "finish"}`."""
+    """For each prompt `{"prompt", "completions", "finish"}`; of a search, which gives one completion, `{"search": {"answers", "tokens"}}`
+    beside it: how many answers it chose from, and the tokens that it sampled."""
     settings = settings or parse_generate(model, [])
     if not prompts:
         raise UserError("there is no prompt: give --prompt, --file or lines on standard input")
@@ -62,8 +71,11 @@ def generate(model: str, prompts: Sequence[str], settings: GenerateSettings | No
     engine = engine_at(place, loaded, tokenizer, settings.machine)
     room = room_tokens(loaded, settings.max_new_tokens)
     tasks = with_system([Task(prompt, origin=f"prompt {i + 1}") for i, prompt in enumerate(prompts)], settings.system)
+    rendered = render_prompts(tokenizer, tasks, room)
+    if settings.search.is_on:
+        return _searched(engine, prompts, list(zip(tasks, rendered, strict=True)), settings)
     found = engine.generate(
-        render_prompts(tokenizer, tasks, room),
+        rendered,
         num_samples=settings.num_samples,
         max_new_tokens=settings.max_new_tokens,
         sampling=settings.sampling,
@@ -73,6 +85,20 @@ def generate(model: str, prompts: Sequence[str], settings: GenerateSettings | No
     return [
         {"prompt": prompt, "completions": [c.text for c in completions], "finish": [c.finish for c in completions]}
         for prompt, completions in zip(prompts, found, strict=True)
+    ]
+
+
+def _searched(engine: TransformersEngine, prompts: Sequence[str], items: Items, settings: GenerateSettings) -> list[dict[str, Any]]:
+    sizes = {"num_samples": settings.num_samples, "max_new_tokens": settings.max_new_tokens}
+    found = answered(engine, items, settings.search, **sizes, sampling=settings.sampling, names=(settings.seed, "generate"))
+    return [
+        {
+            "prompt": prompt,
+            "completions": [answer.text],
+            "finish": [answer.finish],
+            "search": {"answers": sum(len(node.keys) for node in answer.tree.ends()), "tokens": answer.sampled_tokens},
+        }
+        for prompt, answer in zip(prompts, found, strict=True)
     ]
 
 

@@ -24,7 +24,7 @@ from etude.evaluation.report import write_report
 
 Clean = Callable[[str], str]
 FILES = ("configuration.yaml", "environment.json", "metrics.jsonl", "timings.jsonl", "result.json", "model/README.md", "model/etude.yaml")
-FOLDERS = ("evaluation", "attempts")
+FOLDERS = ("evaluation", "attempts", "trees")
 _ROOTS = "home|root|Users|Volumes|private|mnt|data|work|workspace|tmp|var|srv|opt|scratch|media|nfs|lustre|gpfs|export|content|kaggle"
 _PATH = re.compile(rf"""(?<![\w./~-])(?:file://)?(?:~|/(?:{_ROOTS})(?=/))(?:/[^\s"'\\:,;<>|\]}})]+)+""")
 _SECRET = re.compile(r"(?<![A-Za-z0-9])(?:hf_|sk-|ghp_|github_pat_|glpat-|xox[abp]-|AKIA|wandb_)[A-Za-z0-9_-]{12,}")

@@ -289,7 +289,8 @@ class Practice:
 
     def learn(self, step: int, judged: Judged, learner: Learner) -> None:
         """Learn from judged attempts, and keep what was seen."""
-        tokens = sum(attempt.num_own_tokens for group in judged.groups for attempt in group.attempts)
+        own_tokens = sum(attempt.num_own_tokens for group in judged.groups for attempt in group.attempts)
+        tokens = judged.counts.get("sampled_tokens", own_tokens)  # attempts of a search share beginnings
         timings = {**judged.seconds, "tokens_per_second": tokens / judged.seconds["explore_seconds"]}
         timings |= {"from_ledger": 1} if judged.is_kept else {}
         start = time.perf_counter()

@@ -1,56 +1,40 @@
-"""A step's attempts by search: trees at its tasks, whose answers are judged as they come, as groups with verdicts."""
+"""Answers that are searched for: a step's attempts in practice, judged as they come, and answers where nobody says what is right."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
+from etude.engine.completion import Finish
+from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
-from etude.evaluation.measure import Judge
+from etude.errors import UserError, unknown
+from etude.evaluation.measure import Judge, majority
 from etude.explore.attempts import Group
 from etude.explore.search.expansion import Expansion
 from etude.explore.search.growing import Growth, Value, search
+from etude.explore.search.settings import METHODS, Search
 from etude.explore.search.worth import Outcomes, Rollouts, either, likelihood
-from etude.explore.tree import Tree
+from etude.explore.tree import Node, Tree
 from etude.feedback.verdict import Verdict
 from etude.recipes.settings import Exploration
 from etude.tasks.task import Task
 
+Items = Sequence[tuple[Task, tuple[int, ...]]]
+"""Tasks with their prompts as token ids."""
+
+SHORT = {"search": "search.method"}
+"""What `--search mcts` is on the command line."""
+
+# ---------------------------------------------------------------------- in practice
+
 
 def searched(
-    engine: TransformersEngine,
-    items: Sequence[tuple[Task, tuple[int, ...]]],
-    explore: Exploration,
-    judge: Judge,
-    names: Sequence[object],
+    engine: TransformersEngine, items: Items, explore: Exploration, judge: Judge, names: Sequence[object]
 ) -> tuple[list[Tree], Outcomes]:
-    """A tree for each task with its prompt, and the verdicts of their answers; random numbers are keyed by `names`."""
-    how = explore.search
-    expansion = Expansion(
-        engine,
-        [task for task, _ in items],
-        [prompt for _, prompt in items],
-        steps=None if how.method == "tree" else how.steps,  # which makes its steps by branching
-        max_new_tokens=explore.max_new_tokens,
-        sampling=explore.sampling,
-        names=names,
-    )
+    """A tree for each task, and the verdicts of their answers; random numbers are keyed by `names`."""
     outcomes = Outcomes(judge)
-    rollouts = Rollouts(expansion, outcomes, how.rollouts)
-    going: Value = likelihood if how.value == "likelihood" else rollouts
-
-    def most_tokens(tree: Tree, growth: Growth) -> int:
-        """Of one continuation, with what it takes to say what it is worth."""
-        more = rollouts.most_tokens(tree, growth, expansion.most_tokens) if going is rollouts else 0
-        return expansion.most_tokens(tree, growth) + more
-
-    search(
-        expansion.trees,
-        how.rule(explore.num_samples),
-        expansion,
-        either(outcomes, going),
-        most_tokens=most_tokens,
-        budget_tokens=how.budget_tokens or explore.num_samples * explore.max_new_tokens,
-    )
-    return expansion.trees, outcomes
+    trees = grown(engine, items, explore.search, explore.num_samples, explore.max_new_tokens, explore.sampling, names, outcomes)
+    return trees, outcomes
 
 
 def group_of(tree: Tree, outcomes: Outcomes) -> tuple[Group, list[Verdict]]:
@@ -61,3 +45,138 @@ def group_of(tree: Tree, outcomes: Outcomes) -> tuple[Group, list[Verdict]]:
         steps = () if None in values else tuple(value for value in values if value is not None)
         verdicts += [replace(outcomes.verdicts[node], steps=steps)] * len(node.keys)
     return tree.group(), verdicts
+
+
+def tree_row(tree: Tree) -> dict[str, Any]:
+    """As it is kept in the run folder."""
+    return {
+        "task": tree.task.key,
+        "question": tree.task.question,
+        "answer": tree.task.answer,
+        "sampled_tokens": tree.sampled_tokens,
+        "nodes": tree.to_json(),
+    }
+
+
+# ---------------------------------------------------------------------- in use
+
+
+@dataclass(frozen=True)
+class AnswerSearch(Search):
+    """How an answer is searched for where nobody says what is right."""
+
+    method: str = "none"
+    """`none` (no search), `samples` (independent answers), `beam` (over steps), `mcts` (over steps), `tree` (branches where the policy was
+    surprised) or `vine` (more answers from behind every step)."""
+    value: Literal["rollouts", "likelihood"] = "likelihood"
+    """`beam`: what is expected of an unfinished answer: the policy's own likelihood, or the mean likelihood of `rollouts` from there."""
+    choose: Literal["majority", "value"] = "majority"
+    """Which of the answers is given: the first whose final answer is that of most, or the likeliest."""
+
+    def __post_init__(self) -> None:
+        if self.method == "none":
+            replace(self, method="samples")  # which has its other settings looked at
+        elif self.method not in METHODS:
+            raise unknown("search.method", self.method, ("none", *METHODS))
+        else:
+            super().__post_init__()
+
+    @property
+    def is_on(self) -> bool:
+        return self.method != "none"
+
+    def check(self, sampling: Sampling) -> None:
+        """Raise UserError where all answers would be equal."""
+        if self.is_on and sampling.is_greedy:
+            raise UserError(
+                f"search.method {self.method} chooses among different answers, but at temperature 0 all are equal: set "
+                "sampling.temperature above 0, such as 1"
+            )
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a search found for a task."""
+
+    text: str
+    finish: Finish
+    sampled_tokens: int
+    """In the whole search."""
+    tree: Tree
+
+
+def answered(
+    engine: TransformersEngine,
+    items: Items,
+    how: AnswerSearch,
+    *,
+    num_samples: int,
+    max_new_tokens: int,
+    sampling: Sampling,
+    names: Sequence[object],
+) -> list[Answer]:
+    """An answer to each task; random numbers are keyed by `names`."""
+    trees = grown(engine, items, how, num_samples, max_new_tokens, sampling, names, likelihood)
+    return [_answer(tree, how) for tree in trees]
+
+
+def _answer(tree: Tree, how: AnswerSearch) -> Answer:
+    node = tree.best() if how.choose == "value" else _most_agree(tree)
+    assert node and node.finish  # a search ends with one answer at least
+    return Answer(tree.text_of(node), node.finish, tree.sampled_tokens, tree)
+
+
+def _most_agree(tree: Tree) -> Node:
+    """Every answer has as many votes as it was drawn."""
+    votes = [node for node in tree.ends() for _ in node.keys]
+    return votes[majority([tree.text_of(node) for node in votes])]
+
+
+# ---------------------------------------------------------------------- both
+
+
+def grown(
+    engine: TransformersEngine,
+    items: Items,
+    how: Search,
+    num_samples: int,
+    max_new_tokens: int,
+    sampling: Sampling,
+    names: Sequence[object],
+    ends: Value,
+) -> list[Tree]:
+    """A tree for each task, about as many at once as the engine has positions for, were all answers as long as they may be; `ends` says
+    what answers that ended are worth.
+    """
+    longest = max(len(prompt) for _, prompt in items)
+    most = how.answers(num_samples) * max_new_tokens
+    at_once = max(1, engine.batch_tokens // (longest + min(most, how.budget_tokens or most)))
+    trees: list[Tree] = []
+    for start in range(0, len(items), at_once):
+        some = items[start : start + at_once]
+        expansion = Expansion(
+            engine,
+            [task for task, _ in some],
+            [prompt for _, prompt in some],
+            steps=None if how.method == "tree" else how.steps,  # which makes its steps by branching
+            max_new_tokens=max_new_tokens,
+            sampling=sampling,
+            names=names,
+            places=range(start, start + len(some)),
+        )
+        _grow(expansion, how, num_samples, ends)
+        trees += expansion.trees
+    return trees
+
+
+def _grow(expansion: Expansion, how: Search, num_samples: int, ends: Value) -> None:
+    rollouts = Rollouts(expansion, ends, how.rollouts)
+    going: Value = likelihood if how.value == "likelihood" else rollouts
+
+    def most_tokens(tree: Tree, growth: Growth) -> int:
+        """Of one continuation, with what it takes to say what it is worth."""
+        more = rollouts.most_tokens(tree, growth, expansion.most_tokens) if going is rollouts else 0
+        return expansion.most_tokens(tree, growth) + more
+
+    rule, value = how.rule(num_samples), either(ends, going)
+    search(expansion.trees, rule, expansion, value, most_tokens=most_tokens, budget_tokens=how.budget_tokens)

@@ -244,10 +244,15 @@ class PracticeSettings:
         at_least("steps", self.steps, 0)
         at_least("checkpoint_every", self.checkpoint_every, 0)
         at_least("keep_checkpoints", self.keep_checkpoints, 1)
+        if self.learn.credit in STEP_CREDIT and self.learn.loss == "sequence":
+            raise UserError(
+                f"learn.loss sequence has one ratio for all tokens of an attempt, which undoes learn.credit {self.learn.credit}, where "
+                "steps differ: set the loss to clipped or capped"
+            )
         if self.learn.credit in STEP_CREDIT and not self.explore.is_search:
             raise UserError(
                 f"learn.credit {self.learn.credit} values the steps of a search, but explore.search.method is samples: set the method to "
-                f"beam, mcts or tree, or learn.credit to one of {', '.join(CREDIT)}"
+                f"beam, mcts, tree or vine, or learn.credit to one of {', '.join(CREDIT)}"
             )
         if self.feedback == "random" and not (self.evaluation.pass_n and self.evaluation.num_samples):
             raise UserError(

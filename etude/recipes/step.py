@@ -33,8 +33,9 @@ def observed(groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]], fir
     """What exploration and feedback showed, before any update.
 
     `entropy` is minus the mean log-prob of what was sampled, in nats a token, over all attempts: an unbiased estimate of the policy's.
-    Where some groups stop after their `first` attempts, everything that estimates the policy is taken from so many of each group; what was
-    unscored or without signal, and the number of `attempts`, is of all.
+    Attempts of a search are no independent samples: then all this is of what was found. Where some groups stop after their `first`
+    attempts, everything that estimates the policy is taken from so many of each group; what was unscored or without signal, and the number
+    of `attempts`, is of all.
     """
     all_scores = [[verdict.score for verdict in row] for row in verdicts]
     attempts = [attempt for group in groups for attempt in group.attempts[:first]]

@@ -119,3 +119,26 @@ def test_where_nothing_can_be_kept_it_is_computed_anew(model_of, tokenizer):
     (half,) = engine.extend([opened], 7, keys=[3], until=Stop(), sampling=GREEDY)
     (twice,) = engine.extend([engine.cut(half, 5)], 7, keys=[3], until=Stop(), sampling=GREEDY)
     assert twice.tokens == once.tokens
+
+
+@pytest.mark.parametrize("origin", ["redrawn", "not kept", "of no tokens"])
+def test_what_was_not_kept_once_is_extended_twice_all_the_same(engine, origin):
+    (opened,) = engine.open(PROMPTS[:1])
+    (whole,) = engine.extend([opened], 20, keys=[3], **HOW)
+    if origin == "redrawn":
+        (first,) = engine.redraw([PROMPTS[0]], [whole.own_tokens[:4]], 6, keys=[3], **HOW)
+    else:
+        (first,) = engine.extend([opened], 6 if origin == "not kept" else 0, keys=[3], keeps=origin != "not kept", **HOW)
+    (second,) = engine.extend([first], 5, keys=[3], **HOW)
+    (kept,) = engine.extend([opened], 9, keys=[3], **HOW)
+    third, beside = engine.extend([second, kept], [20 - len(second.own_tokens), 11], keys=[3, 3], **HOW)
+    mixed, _ = engine.extend([kept, first], [11, 1], keys=[3, 3], **HOW)
+    assert third.own_tokens == beside.own_tokens == mixed.own_tokens == whole.own_tokens
+    assert mixed.own_logprobs == pytest.approx(whole.own_logprobs, abs=1e-4)
+    (again,) = engine.extend([engine.cut(mixed, 15)], 5, keys=[3], **HOW)
+    assert again.own_tokens == whole.own_tokens
+
+
+def test_room_for_others_and_what_is_kept_exclude_each_other(engine):
+    with pytest.raises(ValueError, match="keeps or refill"):
+        engine.extend(engine.open(PROMPTS[:1]), 3, keys=[0], refill=lambda going: None, **HOW)

@@ -173,6 +173,35 @@ def test_hostile_text_is_text_and_nothing_else(make_run: MakeRun, tmp_path: Path
     assert page.text.count("<script>alert(1)</script>") >= 5  # configuration, environment and three models' answers
 
 
+def node(number: int, parent: int | None, text: str, **more: Any) -> dict[str, Any]:
+    told = {"tokens": 3, "mean_logprob": -0.5, "drawn": 1, "visits": 1, "mean": 0.5, "value": None, "finish": None}
+    return {"number": number, "parent": parent, "text": text} | told | more
+
+
+def tree(*nodes: dict[str, Any]) -> dict[str, Any]:
+    return {"task": "t", "question": HOSTILE, "answer": "4", "nodes": list(nodes)}
+
+
+def test_of_each_of_three_steps_one_tree_is_drawn_with_its_text_escaped(make_run: MakeRun, tmp_path: Path) -> None:
+    run, right = make_run(), {"value": 1.0, "finish": "stop"}
+    telling = tree(
+        node(0, None, "", drawn=0), node(1, 0, HOSTILE, drawn=3), node(2, 1, "two", **right), node(3, 1, "four", value=0.0, finish="length")
+    )
+    plain = tree(node(0, None, "", drawn=0), node(1, 0, "only", **right), *(node(n, 0, "more", **right) for n in range(2, 9)))
+    damaged = tree(node(0, None, ""), {"number": 1, "parent": 7})
+    for step, rows in {1: [plain, telling], 2: [damaged], 3: [], 9: [plain]}.items():
+        write_lines(run / "trees" / f"{step:05d}.jsonl.gz", rows)
+    path = write_report([run], tmp_path / "report.html")
+    raw, page = path.read_text("utf-8"), Page(path)
+    assert raw.count('<svg class="tree"') == 2 and "<script>alert" not in raw
+    assert "step 1:" in page.text and "step 9:" in page.text and "step 2:" not in page.text
+    first = raw[raw.index('<svg class="tree"') :].partition("</svg>")[0]
+    assert re.findall(r'fill-opacity="([\d.]+)"', first) == ["0.5", "0.5", "1.0", "0.0"]
+    assert first.count("✓") == 1 and first.count("✗") == 1
+    widths = [float(width) for width in re.findall(r'stroke-width="([\d.]+)"', first)]
+    assert widths[0] == 5 and widths[1] == widths[2] < 5
+
+
 def test_page_allows_its_own_script_alone_and_asks_for_nothing(make_run: MakeRun, tmp_path: Path) -> None:
     page = Page(write_report([make_run()], tmp_path / "report.html"))
     policy = next(a["content"] for tag, a in page.tags if tag == "meta" and a.get("http-equiv") == "Content-Security-Policy")

@@ -62,6 +62,25 @@ def test_a_node_is_parted_and_keeps_what_is_behind_it(tree):
             tree.split(upper, place)
 
 
+def test_answers_in_common_become_nodes_where_others_leave_them():
+    tree = Tree(Task("?"), [1], lambda tokens: "".join(map(chr, tokens)))
+    for key, text in enumerate(["abcd.", "abxy.", "abcd.", "abcz.", "q."]):
+        end = tree.insert(tree.root, [ord(c) for c in text], [-ord(c) / 100 for c in text], key)
+        end.finish, end.value = "stop", float(text == "abcd.")
+    rows = [(tree.text_of(node), node.keys, node.drawn) for node in tree.nodes()]
+    assert rows == [
+        ("", [], 5),
+        ("ab", [0, 1, 2, 3], 4),
+        ("abc", [0, 2, 3], 3),
+        ("abcd.", [0, 2], 0),
+        ("abcz.", [3], 0),
+        ("abxy.", [1], 0),
+        ("q.", [4], 0),
+    ]
+    assert [attempt.logprobs for attempt in tree.group().attempts if attempt.key == 3] == [tuple(-ord(c) / 100 for c in "abcz.")]
+    assert [tree.expected(node) for node in tree.nodes()] == pytest.approx([2 / 5, 1 / 2, 2 / 3, 1, 0, 0, 0])
+
+
 def test_what_is_unknown_is_no_visit(tree):
     node = added(tree, tree.root, "q", 13)
     node.finish = "stop"

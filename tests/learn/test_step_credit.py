@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -50,9 +51,9 @@ def test_a_tree_counts_both_differences_and_shares_them_among_those_who_came_thr
 
 
 def test_attempts_of_one_step_get_the_credit_of_attempts():
-    scores = [1.0, 0.0, 0.0, 1.0, 0.5]
-    group = Group(Task("?"), tuple(attempt([number, number]) for number in range(5)))
-    verdicts = [Verdict(score, steps=(0.5, score)) for score in scores]
+    scores = [1.0, 0.0, None, 0.0, 1.0, 0.5]
+    group = Group(Task("?"), tuple(attempt([number, number]) for number in range(6)))
+    verdicts = [Verdict(score, steps=() if score is None else (0.5, score)) for score in scores]
     for name, plain, factor in (("difference", "centred", 1), ("tree", "leave_one_out", 2)):
         expected = CREDIT[plain]([scores])[0]
         assert [own[0] for own in STEP_CREDIT[name](group, verdicts)] == pytest.approx([factor * weight for weight in expected])
@@ -61,9 +62,13 @@ def test_attempts_of_one_step_get_the_credit_of_attempts():
 @pytest.mark.parametrize("name", STEP_CREDIT)
 def test_what_has_no_values_or_no_score_gets_no_credit(name, worked):
     group, verdicts = worked
-    verdicts[0], verdicts[2] = Verdict(1.0), Verdict(None, steps=(1 / 3, 0.0))
+    verdicts[2] = Verdict(None, steps=(1 / 3, 0.0))
     found = STEP_CREDIT[name](group, verdicts)
-    assert (found[0], found[2]) == ((0.0,) * 3, (0.0,)) and any(found[1])
+    assert found[2] == (0.0,) and any(found[1])
+    verdicts[0] = Verdict(1.0)  # the scores are all that `tree` needs
+    assert any(STEP_CREDIT[name](group, verdicts)[0]) == (name == "tree")
+    plain = Group(group.task, tuple(replace(each, steps=()) for each in group.attempts))
+    assert not any(map(any, STEP_CREDIT[name](plain, verdicts)))
 
 
 def test_tokens_enter_the_policy_stream_with_the_credit_of_their_step(worked):

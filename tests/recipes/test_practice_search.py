@@ -17,6 +17,7 @@ STEPS = {"explore.search.steps.end": "tokens", "explore.search.steps.max_tokens"
 METHODS = {
     "mcts": {"explore.search.method": "mcts", "learn.credit": "difference"},
     "beam": {"explore.search.method": "beam", "explore.search.beams": 2, "explore.search.budget_tokens": 60},
+    "vine": {"explore.search.method": "vine", "explore.search.chains": 2, "learn.credit": "difference"},
     "tree": {"explore.search.method": "tree", "explore.search.chains": 2, "learn.credit": "tree"},
 }
 SAME = ("metrics.jsonl", "result.json", "model/model.safetensors")
@@ -30,6 +31,10 @@ def attempts_of(folder):
     return {path.name: gzip.decompress(path.read_bytes()) for path in (folder / "attempts").iterdir()}
 
 
+def trees_of(folder):
+    return {path.name: gzip.decompress(path.read_bytes()) for path in (folder / "trees").iterdir()}
+
+
 @pytest.fixture(scope="module", params=METHODS)
 def searched(request, small, tmp_path_factory):
     folder, options = tmp_path_factory.mktemp(request.param) / "run", STEPS | METHODS[request.param]
@@ -40,6 +45,7 @@ def searched(request, small, tmp_path_factory):
 def test_practice_learns_from_what_was_searched_for(searched):
     folder, options = searched
     rows = [row for row in read_jsonl(folder / "metrics.jsonl") if row["phase"] == "practice"]
+    assert all(row["sampled_tokens"] > 0 for row in rows)
     assert len(rows) == 4 and all(row["groups"] == 6 and row["policy_loss"] is not None for row in rows if row["groups_without_signal"] < 6)
     assert any(json.loads(line)["credit"] for content in attempts_of(folder).values() for line in content.splitlines())
     for content in attempts_of(folder).values():
@@ -47,7 +53,8 @@ def test_practice_learns_from_what_was_searched_for(searched):
         assert {row["score"] for row in kept} <= {0.0, 1.0}
         for task in {row["task"] for row in kept}:
             own = [row for row in kept if row["task"] == task]
-            assert sum(row["credit"] for row in own) == pytest.approx(0, abs=1e-9) or options.get("learn.credit")
+            if "learn.credit" not in options:
+                assert sum(row["credit"] for row in own) == pytest.approx(0, abs=1e-9)
 
 
 @pytest.mark.parametrize("place", ["in the middle of a search", "behind one that is kept"])
@@ -75,6 +82,18 @@ def test_a_run_that_was_killed_resumes_to_the_same_bytes(searched, small, tmp_pa
     small(tmp_path / "run", options | {"checkpoint_every": 3}, resume=True)
     assert all((tmp_path / "run" / name).read_bytes() == (folder / name).read_bytes() for name in SAME[::2])
     assert attempts_of(tmp_path / "run") == attempts_of(folder)
+    assert trees_of(tmp_path / "run") == trees_of(folder)
+
+
+def test_trees_are_kept_and_drawn(searched):
+    folder, _ = searched
+    trees = [json.loads(line) for content in trees_of(folder).values() for line in content.splitlines()]
+    assert len(trees) == 4 * 6 and all(tree["nodes"][0]["parent"] is None for tree in trees)
+    attempts = [json.loads(line) for content in attempts_of(folder).values() for line in content.splitlines()]
+    ends = [node["drawn"] for tree in trees for node in tree["nodes"] if node["finish"]]
+    assert sum(ends) == len(attempts)
+    page = (folder / "report.html").read_text()
+    assert page.count('<svg class="tree"') == 3 and 'href="#trees"' in page
 
 
 def test_explore_alone_names_the_search():
@@ -89,6 +108,7 @@ def test_explore_alone_names_the_search():
         (["--explore", "mcts", "--explore.reuse", "true"], "explore.reuse is for independent attempts"),
         (["--explore", "beam", "--explore.stop_when_decided", "right"], "explore.stop_when_decided is for independent attempts"),
         (["--learn.credit", "tree"], "values the steps of a search"),
+        (["--explore", "tree", "--learn.credit", "tree", "--learn.loss", "sequence"], "undoes learn.credit tree"),
         (["--explore.search.width", "0"], "search.width must be at least 1, got 0"),
         (["--explore.search.steps.end", "tag"], "steps.tags names none"),
         (["--explore.search.budget_tokens", "0"], "search.budget_tokens must be at least 1"),

@@ -12,6 +12,10 @@ MODELS = {"base": "base", "warm_start": "warm start", "practice": "practice"}
 """The models of a run in the order in which they came about, and how the page calls them."""
 
 
+MAX_NODES = 150
+"""Of a tree that is drawn; a larger one is left out."""
+
+
 @dataclass(frozen=True)
 class Run:
     """What a run folder holds, read once; a file that is missing is an empty value and a line in `notes`."""
@@ -26,6 +30,8 @@ class Run:
     attempts: Sequence[Mapping[str, Any]]
     num_attempts: int
     """In the folder; `attempts` may be a sample of them."""
+    trees: Sequence[Mapping[str, Any]]
+    """Of the first, the middle and the last step, where attempts were searched for: the one that tells most."""
     notes: Sequence[str] = field(default_factory=tuple)
 
     @property
@@ -63,6 +69,7 @@ def read_run(folder: Path, name: str, max_attempts: int) -> Run:
         evaluation={model: found for model in evaluated if (found := _read_json(folder / "evaluation" / f"{model}.json", notes))},
         attempts=attempts,
         num_attempts=num_attempts,
+        trees=_read_trees(folder / "trees", notes),
         notes=list(dict.fromkeys(notes)),
     )
 
@@ -81,6 +88,26 @@ def _read_attempts(folder: Path, limit: int, notes: list[str]) -> tuple[list[dic
     else:
         chosen, each = files, limit
     return [row for file in chosen for row in _read_lines(file, notes)[:each]], sum(counts)
+
+
+def _read_trees(folder: Path, notes: list[str]) -> list[dict[str, Any]]:
+    files = sorted(folder.glob("*.jsonl.gz"))
+    chosen = dict.fromkeys(files[place] for place in (0, len(files) // 2, -1)) if files else {}
+    found = [(file.name.split(".")[0], telling_tree(_read_lines(file, notes))) for file in chosen]
+    return [{**tree, "step": int(step)} for step, tree in found if tree and step.isdecimal()]
+
+
+def telling_tree(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Of a step's trees the one that tells most: with right and wrong answers, and of these the one of most nodes that can be drawn."""
+
+    def tells(row: Mapping[str, Any]) -> tuple[bool, int]:
+        return {0.0, 1.0} <= {node["value"] for node in row["nodes"] if node.get("finish") and isinstance(node.get("value"), float)}, len(
+            row["nodes"]
+        )
+
+    drawn = [row for row in rows if isinstance(row.get("nodes"), list) and 1 < len(row["nodes"]) <= MAX_NODES]
+    drawn = [row for row in drawn if all(isinstance(node, dict) for node in row["nodes"])]
+    return max(drawn, key=tells, default=None)
 
 
 def _read_json(path: Path, notes: list[str]) -> dict[str, Any]:
@@ -129,4 +156,4 @@ def _raw_lines(path: Path, notes: list[str]) -> Iterator[bytes]:
 
 def _place(path: Path) -> str:
     """The file's name as the run folder's layout gives it."""
-    return f"{path.parent.name}/{path.name}" if path.parent.name in ("attempts", "evaluation") else path.name
+    return f"{path.parent.name}/{path.name}" if path.parent.name in ("attempts", "trees", "evaluation") else path.name

@@ -8,6 +8,7 @@ looked at.
 Identity: without rounds, best of n.
 """
 
+from collections import Counter
 from collections.abc import Generator
 
 from etude.explore.search.growing import Growth
@@ -15,21 +16,22 @@ from etude.explore.tree import Node, Tree
 
 
 def branching(tree: Tree, *, chains: int, rounds: int, forks: int, width: int) -> Generator[list[Growth], list[Node], None]:
-    """`chains` answers from the root; `forks` tokens of each are branched in a round, `width` continuations at each."""
+    """`chains` answers from the root; `forks` tokens for each of them are branched in a round, `width` continuations at each. Where answers
+    begin alike, the most surprising tokens of all of them together are taken.
+    """
     found = yield [Growth(tree.root, chains, to_end=True)]
     for node in found:
         tree.back_up(node)
     for _ in range(rounds):
-        places = [fork for child in list(tree.root.children) for fork in _forks(tree, child, forks)]
-        if not places:
-            return
+        begun = Counter(node.path[0] for node in found)
+        places = [fork for first, number in begun.items() for fork in _forks(tree, first, forks * number)]
         for node in (yield [Growth(place, width, to_end=True) for place in dict.fromkeys(places)]):
             tree.back_up(node)
 
 
-def _forks(tree: Tree, chain: Node, number: int) -> list[Node]:
-    """Nodes that end right before the most surprising tokens of an answer and of what branched off it."""
-    places = [(logprob, node, place) for node in chain.below() for place, logprob in enumerate(node.logprobs)]
+def _forks(tree: Tree, first: Node, number: int) -> list[Node]:
+    """Nodes that end right before the most surprising tokens of the answers that begin with this node."""
+    places = [(logprob, node, place) for node in first.below() for place, logprob in enumerate(node.logprobs)]
     chosen = sorted(places, key=lambda place: place[0])[:number]  # a stable sort: of equals the first
     forks = []
     for node in dict.fromkeys(node for _, node, _ in chosen):

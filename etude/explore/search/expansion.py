@@ -32,7 +32,7 @@ class Expansion:
         names: Sequence[object],
         places: Sequence[int] | None = None,
     ) -> None:
-        """`max_new_tokens` of an answer in all. Without `steps` an answer, or what is drawn of it, is one node. Keys are hashed from
+        """`max_new_tokens` of an answer in all. Without `steps` nodes end where answers part, or end themselves. Keys are hashed from
         `names` (seed, step), the task and its place (in order unless given).
         """
         self.engine, self.steps, self.max_new_tokens, self.sampling = engine, steps, max_new_tokens, sampling
@@ -79,7 +79,8 @@ class Expansion:
         positions = 0
         for row in rows:
             tree, growth = wanted[row[0]]
-            behind = 0 if part and part[-1][0] == row[0] else len(tree.prompt) + len(growth.node.own_tokens)
+            is_there = part and part[-1][0] == row[0] and self.engine.shares_prompts
+            behind = 0 if is_there else len(tree.prompt) + len(growth.node.own_tokens)
             more = behind + self.most_tokens(tree, growth)
             if part and positions + more > self.engine.batch_tokens:
                 yield part
@@ -101,10 +102,13 @@ class Expansion:
         node, before = growth.node, len(growth.node.own_tokens)
         tokens, logprobs = prefix.own_tokens[before:], prefix.own_logprobs[before:]
         tree.sampled_tokens += len(tokens)
-        start = 0
-        for length in self.steps.lengths(tokens, tree.decode) if growth.to_end and self.steps else [len(tokens)]:
-            node = tree.add(node, tokens[start : start + length], logprobs[start : start + length], key)
-            start += length
+        if self.steps is None:
+            node = tree.insert(node, tokens, logprobs, key)
+        else:
+            start = 0
+            for length in self.steps.lengths(tokens, tree.decode) if growth.to_end else [len(tokens)]:
+                node = tree.add(node, tokens[start : start + length], logprobs[start : start + length], key)
+                start += length
         node.finish = prefix.finish or ("length" if len(prefix.own_tokens) >= self.max_new_tokens else None)
         self._prefixes.setdefault(node, prefix)
         return node

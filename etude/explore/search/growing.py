@@ -39,8 +39,8 @@ def search(
 ) -> None:
     """Grow the trees until the rule wants no more of any of them.
 
-    `budget_tokens` bounds what is sampled for one tree: no growth begins that could exceed it, by `most_tokens` of one continuation; a
-    wider one gets narrower. A tree in which no answer ended gets one from its best node, whatever the budget says.
+    `budget_tokens` bounds what is sampled for one tree: no continuation begins that could exceed it, by its `most_tokens`; growths get
+    theirs in turn. A tree in which no answer ended gets one from its best node, whatever the budget says.
     """
     rules = [rule(tree) for tree in trees]
     sent: dict[int, list[Node] | None] = dict.fromkeys(range(len(trees)))
@@ -69,14 +69,14 @@ def _within(tree: Tree, growths: Iterable[Growth], most_tokens: Callable[[Tree, 
     """These growths, as far as they can't exceed the budget."""
     if budget_tokens is None:
         return [growth for growth in growths if growth.width > 0]
-    left, kept = budget_tokens - tree.sampled_tokens, []
-    for growth in growths:
-        most = most_tokens(tree, growth)
-        width = min(growth.width, left // most)
-        if width > 0:
-            kept.append(replace(growth, width=width))
-            left -= width * most
-    return kept
+    left, wanted = budget_tokens - tree.sampled_tokens, list(growths)
+    each, widths = [most_tokens(tree, growth) for growth in wanted], [0] * len(wanted)
+    for turn in range(max((growth.width for growth in wanted), default=0)):  # one continuation of each, then another
+        for place, growth in enumerate(wanted):
+            if turn < growth.width and each[place] <= left:
+                widths[place] += 1
+                left -= each[place]
+    return [replace(growth, width=width) for growth, width in zip(wanted, widths, strict=True) if width > 0]
 
 
 def _grown(trees: Sequence[Tree], wanted: Sequence[tuple[int, Growth]], expand: Expand, value: Value) -> list[list[Node]]:

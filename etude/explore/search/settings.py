@@ -10,9 +10,10 @@ from etude.explore.search.best_of_n import best_of_n
 from etude.explore.search.branching import branching
 from etude.explore.search.growing import Rule
 from etude.explore.search.mcts import mcts
+from etude.explore.search.vine import vine
 from etude.explore.steps import Steps
 
-METHODS = ("samples", "beam", "mcts", "tree")
+METHODS = ("samples", "beam", "mcts", "tree", "vine")
 """Independent answers, and the searches."""
 
 
@@ -21,7 +22,8 @@ class Search:
     """How answers are searched for."""
 
     method: str = "samples"
-    """`samples` (independent answers), `beam` (over steps), `mcts` (over steps) or `tree` (branches where the policy was surprised)."""
+    """`samples` (independent answers), `beam` (over steps), `mcts` (over steps), `tree` (branches where the policy was surprised) or `vine`
+    (more answers from behind every step)."""
     width: int = 4
     """Continuations of a node."""
     beams: int = 4
@@ -31,7 +33,7 @@ class Search:
     exploration: float = 1.0
     """`mcts`: c of PUCT; values lie between 0 and 1."""
     chains: int = 6
-    """`tree`: answers from the root."""
+    """`tree`, `vine`: answers from the root."""
     rounds: int = 1
     """`tree`: how often it is branched."""
     forks: int = 2
@@ -39,10 +41,11 @@ class Search:
     value: Literal["rollouts", "likelihood"] = "rollouts"
     """`beam`: what is expected of an unfinished answer: the mean score of `rollouts` from there, or the policy's own likelihood."""
     rollouts: int = 2
-    """Answers that go on from a beginning whose worth is asked for."""
+    """`beam`: answers that go on from a beginning whose worth is asked for."""
     budget_tokens: int | None = None
-    """Tokens sampled at a task at most; unless given, as many as `samples` may take."""
+    """Of searches: tokens sampled at a task at most; no bound unless given."""
     steps: Steps = field(default_factory=Steps)
+    """`beam`, `mcts`, `vine`; a `tree` makes its own."""
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -56,6 +59,18 @@ class Search:
         if self.budget_tokens is not None and self.budget_tokens < 1:
             raise UserError(f"search.budget_tokens must be at least 1, got {self.budget_tokens}")
 
+    def answers(self, num_samples: int) -> int:
+        """About how many whole answers it draws at most."""
+        worth = self.rollouts if self.value == "rollouts" else 0
+        found = {
+            "samples": num_samples,
+            "beam": self.beams * self.width * (1 + worth),
+            "mcts": self.simulations * self.width,
+            "tree": self.chains * (1 + self.rounds * self.forks * self.width),
+            "vine": self.chains * (1 + 4 * self.width),  # of four steps or so
+        }
+        return max(1, found[self.method])
+
     def rule(self, num_samples: int) -> Rule:
         """Where a tree grows; `num_samples` independent answers for `samples`."""
         rules: dict[str, Rule] = {
@@ -63,5 +78,6 @@ class Search:
             "beam": partial(beam, beams=self.beams, width=self.width),
             "mcts": partial(mcts, simulations=self.simulations, width=self.width, exploration=self.exploration, to_end=True),
             "tree": partial(branching, chains=self.chains, rounds=self.rounds, forks=self.forks, width=self.width),
+            "vine": partial(vine, chains=self.chains, width=self.width),
         }
         return rules[self.method]

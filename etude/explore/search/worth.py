@@ -27,9 +27,13 @@ class Outcomes:
         self.verdicts: dict[Node, Verdict] = {}
 
     def __call__(self, pairs: Pairs) -> list[float | None]:
-        ends = [(tree, node) for tree, node in pairs if node.finish and node not in self.verdicts]
-        verdicts = self.judge([(tree.text_of(node), tree.task) for tree, node in ends]) if ends else []
-        self.verdicts |= {node: verdict for (_, node), verdict in zip(ends, verdicts, strict=True)}
+        new: dict[Tree, list[Node]] = {}
+        for tree, node in pairs:
+            if node.finish and node not in self.verdicts:
+                new.setdefault(tree, []).append(node)
+        for tree, ends in new.items():  # a tree at a time: places in a call, which random scores go by, are those of the tree
+            verdicts = self.judge([(tree.text_of(node), tree.task) for node in ends])
+            self.verdicts |= dict(zip(ends, verdicts, strict=True))
         return [self.verdicts[node].score if node.finish else None for _, node in pairs]
 
 
@@ -39,7 +43,7 @@ def likelihood(pairs: Pairs) -> list[float | None]:
 
 
 class Rollouts:
-    """Expects of an unfinished answer the mean of the scores of `number` that go on from it; of those that ended it says their score."""
+    """Expects of unfinished answers the mean of the scores of `number` that go on from each."""
 
     def __init__(self, expand: Expand, ends: Value, number: int) -> None:
         self.expand, self.ends, self.number = expand, ends, number
@@ -49,14 +53,11 @@ class Rollouts:
         return 0 if growth.to_end else self.number * most_tokens(tree, Growth(growth.node, 1, to_end=True))
 
     def __call__(self, pairs: Pairs) -> list[float | None]:
-        going = [(tree, node) for tree, node in pairs if not node.finish]
-        drawn = self.expand([(tree, Growth(node, self.number, to_end=True)) for tree, node in going]) if going else []
-        new = {end: tree for (tree, _), ends in zip(going, drawn, strict=True) for end in ends if end.value is None}
+        drawn = self.expand([(tree, Growth(node, self.number, to_end=True)) for tree, node in pairs]) if pairs else []
+        new = {end: tree for (tree, _), ends in zip(pairs, drawn, strict=True) for end in ends if end.value is None}
         for end, value in zip(new, self.ends([(tree, end) for end, tree in new.items()]), strict=True):
             end.value = value
-        expected = {node: _mean([end.value for end in ends]) for (_, node), ends in zip(going, drawn, strict=True)}
-        scores = dict(zip([node for _, node in pairs], self.ends(pairs), strict=True))
-        return [scores[node] if node.finish else expected[node] for _, node in pairs]
+        return [_mean([end.value for end in ends]) for ends in drawn]
 
 
 def either(ends: Value, going: Value) -> Value:

@@ -13,6 +13,8 @@ from etude.explore.search.branching import branching
 from etude.explore.search.expansion import Expansion
 from etude.explore.search.growing import Growth, search
 from etude.explore.search.mcts import mcts
+from etude.explore.search.vine import vine
+from etude.explore.search.worth import Rollouts, either
 from etude.explore.steps import Steps
 from etude.tasks.task import Task
 
@@ -26,6 +28,7 @@ RULES = {
     "beam": lambda tree: beam(tree, beams=2, width=3),
     "mcts": lambda tree: mcts(tree, simulations=5, width=3, exploration=1.0, to_end=False),
     "mcts_to_end": lambda tree: mcts(tree, simulations=5, width=3, exploration=1.0, to_end=True),
+    "vine": lambda tree: vine(tree, chains=2, width=2),
     "branching": lambda tree: branching(tree, chains=2, rounds=2, forks=2, width=2),
 }
 
@@ -92,6 +95,7 @@ def test_log_probs_of_a_tree_are_those_of_the_model(engine, model_of, name):
         (lambda tree: mcts(tree, simulations=9, width=1, exploration=1.0, to_end=False), 1),
         (lambda tree: mcts(tree, simulations=1, width=4, exploration=1.0, to_end=True), 4),
         (lambda tree: branching(tree, chains=4, rounds=0, forks=2, width=2), 4),
+        (lambda tree: vine(tree, chains=4, width=0), 4),
     ],
 )
 def test_where_a_search_has_nothing_to_choose_it_is_plain_sampling(engine, name, width):
@@ -99,6 +103,36 @@ def test_where_a_search_has_nothing_to_choose_it_is_plain_sampling(engine, name,
     for tree, group in zip(searched(engine, name), groups, strict=True):
         mine = {(attempt.tokens, attempt.key, attempt.text) for attempt in tree.group().attempts}
         assert mine == {(attempt.tokens, attempt.key, attempt.text) for attempt in group.attempts}
+
+
+@pytest.mark.parametrize("steps", [Steps("line", max_tokens=9), Steps("sentence", max_tokens=9), Steps("tag", tags=["a"], max_tokens=9)])
+def test_a_step_at_a_time_parts_answers_where_whole_ones_are_parted(engine, monkeypatch, steps):
+    pieces = ("ab", ".", "\n", "</a>", "x", " ")
+    monkeypatch.setattr(engine, "text_of", lambda tokens: "".join(pieces[token % 6] for token in tokens))
+    monkeypatch.setattr(engine, "_decode", lambda tokens, shows_special=False: engine.text_of(tokens))
+    whole = searched(engine, "best_of_n", steps=steps)
+    single = searched(engine, lambda tree: beam(tree, beams=4, width=1), steps=steps)
+    parted = 0
+    for one, other in zip(single, whole, strict=True):
+        (end,) = one.ends()
+        same = next(each for each in other.ends() if each.own_tokens == end.own_tokens)
+        assert [node.tokens for node in end.path] == [node.tokens for node in same.path]
+        parted += any(len(node.tokens) < 9 for node in end.path[:-1])
+    assert parted
+
+
+def test_a_value_by_rollouts_is_the_mean_of_what_goes_on(engine):
+    expansion = Expansion(engine, TASKS, PROMPTS, steps=STEPS, **HOW)
+    rollouts = Rollouts(expansion, worth, 3)
+    search(expansion.trees, RULES["beam"], expansion, either(worth, rollouts), most_tokens=expansion.most_tokens)
+    checked = 0
+    for tree in expansion.trees:
+        for node in tree.nodes()[1:]:
+            if not node.finish and node.visits and node.drawn == 3:
+                ends = [end for end in node.below() if end.finish for _ in end.keys]
+                assert node.value == pytest.approx(sum(end.value for end in ends) / 3)
+                checked += 1
+    assert checked
 
 
 def test_continuations_of_a_node_follow_the_policy(engine, model_of):

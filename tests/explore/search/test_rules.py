@@ -10,6 +10,7 @@ from etude.explore.search.best_of_n import best_of_n
 from etude.explore.search.branching import branching
 from etude.explore.search.growing import search
 from etude.explore.search.mcts import mcts
+from etude.explore.search.vine import vine
 from etude.explore.tree import Tree
 from etude.tasks.task import Task
 
@@ -120,6 +121,17 @@ def test_a_tree_without_rounds_is_best_of_n():
     script = Script({"": ["abcd.", "xy."]})
     script.search(lambda tree: branching(tree, chains=2, rounds=0, forks=2, width=2))
     assert script.asked == [("", 2, True)]
+
+
+def test_a_vine_draws_more_answers_from_behind_every_step_but_the_last():
+    follow = {"": ["a", "b"], "a": ["c", "."], "ac": ["."], "b": ["."]}
+    script = Script(follow, {"a.": 1.0, "b.": 1.0})
+    nodes = script.search(lambda tree: vine(tree, chains=2, width=2))
+    assert script.asked == [("", 2, True), ("a", 2, True), ("ac", 2, True), ("b", 2, True)]
+    # from a came c (the first answer's way), the end and c again: 1/3, however many more are drawn from behind c; from b the end alone
+    assert [script.tree.expected(nodes[text]) for text in ("a", "ac", "b")] == [pytest.approx(1 / 3), 0.0, 1.0]
+    assert script.tree.expected(script.tree.root) == pytest.approx((1 / 3 + 1) / 2)
+    assert [attempt.text for attempt in script.tree.group().attempts] == ["ac."] * 4 + ["a."] + ["b."] * 3
 
 
 def test_no_growth_begins_that_could_exceed_the_budget():

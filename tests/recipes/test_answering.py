@@ -1,0 +1,104 @@
+"""Answers that are searched for where nobody says what is right."""
+
+import json
+
+import pytest
+
+from etude.cli import main
+from etude.engine.sampling import Sampling
+from etude.engine.transformers import TransformersEngine
+from etude.errors import UserError
+from etude.evaluation.measure import majority
+from etude.explore.samples import sample_groups
+from etude.explore.steps import Steps
+from etude.models import load_model
+from etude.recipes.evaluate import evaluate
+from etude.recipes.generate import GenerateSettings, generate
+from etude.recipes.searching import AnswerSearch, answered
+from etude.recipes.settings import Machine
+from etude.tasks.task import Task
+
+QUESTION = "repeat c after 1234: c"
+HOT = Sampling(temperature=1.0)
+SHORT_STEPS = Steps("tokens", max_tokens=2)
+METHODS = ("samples", "beam", "mcts", "tree", "vine")
+FLOAT32 = {"machine.precision": "float32"}
+
+
+@pytest.fixture
+def model(finished):
+    return str(finished / "model")
+
+
+def found_by(model, method, **options):
+    search = AnswerSearch(method, **({"steps": SHORT_STEPS} | options))
+    settings = GenerateSettings(num_samples=5, max_new_tokens=6, sampling=HOT, search=search, machine=Machine(precision="float32"))
+    return generate(model, [QUESTION, "repeat b after 99: b"], settings)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_search_gives_one_answer_and_says_what_it_took(model, method):
+    rows = found_by(model, method)
+    assert rows == found_by(model, method)
+    for row in rows:
+        assert len(row["completions"]) == len(row["finish"]) == 1
+        assert row["search"]["answers"] >= 1 and row["search"]["tokens"] >= 1
+
+
+def test_the_answer_of_most_samples_is_their_majority(model):
+    loaded, tokenizer = load_model(model)
+    engine, tasks, prompts = TransformersEngine(loaded, tokenizer), [Task("a"), Task("b")], [[9, 10, 11], [20, 21]]
+    sizes = {"num_samples": 7, "max_new_tokens": 3, "sampling": HOT}
+    found = answered(engine, list(zip(tasks, map(tuple, prompts), strict=True)), AnswerSearch("samples"), **sizes, names=(4,))
+    for answer, group in zip(found, sample_groups(engine, tasks, [tuple(p) for p in prompts], **sizes, names=(4,)), strict=True):
+        ends = [answer.tree.text_of(node) for node in answer.tree.ends() for _ in node.keys]
+        assert sorted(ends) == sorted(attempt.text for attempt in group.attempts)
+        assert answer.text == ends[majority(ends)]
+        assert answer.sampled_tokens == sum(attempt.num_own_tokens for attempt in group.attempts)
+
+
+def test_the_likeliest_answer_is_chosen_by_value(model):
+    loaded, tokenizer = load_model(model)
+    how = {"num_samples": 9, "max_new_tokens": 3, "sampling": HOT, "names": (4,)}
+    (answer,) = answered(TransformersEngine(loaded, tokenizer), [(Task("a"), (9, 10, 11))], AnswerSearch("samples", choose="value"), **how)
+    means = {answer.tree.text_of(node): sum(node.own_logprobs) / len(node.own_logprobs) for node in answer.tree.ends()}
+    assert means[answer.text] == max(means.values())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_evaluation_says_how_good_searched_answers_are_and_what_they_cost(model, method):
+    settings = {"recipe": "tiny", "evaluation.n": 20, "evaluation.pass_n": 5, "evaluation.num_samples": 3} | FLOAT32
+    plain = evaluate(model, settings)["evaluation"][0]
+    row = evaluate(model, settings | {"search.method": method, "search.steps.end": "tokens", "search.steps.max_tokens": 2})["evaluation"][0]
+    assert {name: row[name] for name in plain} == plain
+    assert row["search_accuracy_low"] <= row["search_accuracy"] <= row["search_accuracy_high"] and row["search_tokens"] >= 3
+    assert row["search_accuracy"] * 20 == pytest.approx(round(row["search_accuracy"] * 20))
+
+
+def test_the_commands_take_a_search_by_its_name(model, capsys, tmp_path):
+    given = ["--search", "mcts", "--sampling.temperature", "1", "--max_new_tokens", "4", "--json", str(tmp_path / "found.json")]
+    assert main(["generate", model, "--prompt", QUESTION, *given]) == 0
+    assert json.loads((tmp_path / "found.json").read_text())[0]["search"]["tokens"] > 0
+    given = ["--recipe", "tiny", "--evaluation.n", "10", "--evaluation.pass_n", "0", "--search", "beam"]
+    assert main(["evaluate", model, *given]) == 0
+    assert "; by search " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"search": AnswerSearch("samples"), "sampling": HOT}, "set num_samples to 2 or more"),
+        ({"search": AnswerSearch("mcts")}, "at temperature 0 all are equal: set sampling.temperature above 0"),
+        ({"search": AnswerSearch("beam"), "sampling": HOT, "stop": ["x"]}, "stop and search.method beam exclude each other"),
+    ],
+)
+def test_what_makes_no_sense_is_one_sentence(settings, message):
+    with pytest.raises(UserError, match=message):
+        GenerateSettings(**settings)
+
+
+def test_an_unknown_search_names_the_nearest():
+    with pytest.raises(UserError, match="did you mean 'beam'"):
+        AnswerSearch("baem")
+    with pytest.raises(UserError, match=r"search.width must be at least 1"):
+        AnswerSearch("none", width=0)
