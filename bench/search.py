@@ -7,7 +7,7 @@ worth is a number of its own that costs nothing, so that all ways make the same 
 
 kept          as etude searches: nothing is computed twice
 anew          each beginning is computed again when it is gone on with, once for all of its continuations
-apart         each continuation computes its own beginning: without prefixes in common
+apart         each continuation computes its own beginning, but for prompts: without prefixes in common
 
 A ratio is a way's seconds by those of `kept`, paired within a round: median, lowest and highest. Positions are those given to the model.
 """
@@ -21,14 +21,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from bench.rollout import Shape, prompts_of
 from bench.turns import spread
 from bench.written import write
 from etude.engine.completion import Prefix
-from etude.engine.context import Context
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
@@ -56,10 +54,9 @@ class Anew(TransformersEngine):
 class Apart(Anew):
     """Computes it again for every continuation."""
 
-    def _begin(self, prefixes: Sequence[Prefix], n: int) -> tuple[Context, torch.Tensor, np.ndarray]:
+    def _reopen(self, prefixes: Sequence[Prefix]) -> list[Prefix]:
         opened = self.open([prefix.tokens for prefix in prefixes])
-        apart = [replace(prefix, cached=each.cached) for prefix, each in zip(prefixes, opened, strict=True)]
-        return super()._begin(apart, n)
+        return [replace(prefix, cached=each.cached) for prefix, each in zip(prefixes, opened, strict=True)]
 
 
 WAYS = {"kept": TransformersEngine, "anew": Anew, "apart": Apart}

@@ -164,7 +164,11 @@ class TransformersEngine:
             distinct, row_N = np.unique([prefix.cached.row for prefix in prefixes], return_inverse=True)
             rows, source = torch.from_numpy(distinct).to(self._device), prefixes[0].cached.batch
             return source.context.begin(rows, n, samples=len(prefixes)), source.logits_BV[rows], row_N
-        assert self._shared  # of several batches, or with own tokens, of which the last is computed, of others nothing
+        return self._join(prefixes, n)
+
+    def _join(self, prefixes: Sequence[Prefix], n: int) -> tuple[Context, torch.Tensor, np.ndarray]:
+        """As `_begin`, of prefixes of several batches, or with own tokens: of these the last token is computed, of others nothing is."""
+        assert self._shared
         distinct = {prefix.tokens: prefix for prefix in prefixes}
         ordered = sorted(distinct.values(), key=lambda prefix: isinstance(prefix.cached, _Row))  # those with own tokens first
         number = {prefix.tokens: row for row, prefix in enumerate(ordered)}
