@@ -10,6 +10,7 @@ from etude.errors import UserError
 from etude.explore.search.worth import Outcomes
 from etude.recipes import searching
 from etude.recipes.exploring import Exploring
+from etude.recipes.practice import practice
 from etude.recipes.settings import parse_practice
 from etude.runs import read_jsonl
 
@@ -131,3 +132,13 @@ def test_what_is_sampled_for_a_task_stays_within_its_budget(small, tmp_path, mon
     small(tmp_path / "run", STEPS | METHODS["beam"] | {"explore.search.budget_tokens": 40})
     assert len(trees) == 24 and max(tree.sampled_tokens for tree in trees) <= 40 + 4  # one answer may come after it
     assert max(tree.sampled_tokens for tree in trees) > 20
+
+
+@pytest.mark.parametrize("method", ["mcts", "tree"])
+def test_practice_by_search_raises_the_accuracy(tmp_path, method):
+    steps = {name: value for name, value in STEPS.items() if "steps" in name}
+    result = practice(
+        "tiny", steps | {"explore.search.method": method, "learn.credit": METHODS[method]["learn.credit"]}, run=tmp_path / "run"
+    )
+    (pair,) = [pair for pair in result["paired"] if (pair["first"], pair["second"]) == ("warm_start", "practice")]
+    assert pair["difference"] > 0.1 and pair["p_value"] < 1e-3
