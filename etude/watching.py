@@ -116,8 +116,7 @@ def _searched(row: Mapping[str, Any]) -> str:
     """What a search answers, where there was one."""
     if "search_accuracy" not in row:
         return ""
-    low, high = row["search_accuracy_low"], row["search_accuracy_high"]
-    return f"; by search {row['search_accuracy']:.1%} [{low:.1%}, {high:.1%}] at {row['search_tokens']:,.0f} tokens a task"
+    return f"; by search {_accuracy(row, 'search_accuracy')} at {row['search_tokens']:,.0f} tokens a task"
 
 
 def _exceptions(row: Mapping[str, Any]) -> str:
@@ -163,8 +162,8 @@ def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _accuracy(row: Mapping[str, Any]) -> str:
-    return f"{row['accuracy']:.1%} [{row['accuracy_low']:.1%}, {row['accuracy_high']:.1%}]"
+def _accuracy(row: Mapping[str, Any], name: str = "accuracy") -> str:
+    return f"{row[name]:.1%} [{row[f'{name}_low']:.1%}, {row[f'{name}_high']:.1%}]"
 
 
 def _share(row: Mapping[str, Any], name: str) -> str:

@@ -77,7 +77,7 @@ Path = tuple[Stretch, ...]
 """What a prefix has behind it, in order: its prompt's keys and values, and those of what was drawn."""
 
 
-def cut(path: Path, length: int) -> Path:
+def beginning(path: Path, length: int) -> Path:
     """The first `length` positions."""
     kept: list[Stretch] = []
     for stretch in path:

@@ -10,7 +10,6 @@ A second engine offers the same `open`, `extend`, `redraw`, `release`, `generate
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,43 +17,20 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from etude.adapters import base_of, has_adapters
-from etude.engine.blocks import BlockContext, BlockPrompts, Path, cut
+from etude.engine.blocks import BlockPrompts
 from etude.engine.cache import cache_argument
 from etude.engine.completion import Completion, Prefix, Stop
-from etude.engine.context import Context, CopiedContext, Opened
+from etude.engine.context import Context, CopiedContext
 from etude.engine.decoding import Decoding, Done, More, Refill
 from etude.engine.drafts import Reading, Tree
 from etude.engine.forward import forward_of
+from etude.engine.prefixes import Drawn, OpenBatch, Row, cut, is_one_batch, join, path_of
 from etude.engine.sampling import Sampling
 from etude.engine.working_copy import WorkingCopy
 from etude.randomness import seed_for
 
 _REFILL_FROM = 0.25
 """Share of a batch's completions that must be over before others take their places: prompts are computed faster several at a time."""
-
-
-@dataclass
-class _OpenBatch:
-    """Some prompts that were prefilled together, and the logits of what follows them."""
-
-    context: Opened
-    logits_BV: torch.Tensor
-
-
-@dataclass(frozen=True)
-class _Row:
-    """One prompt's place in an open batch."""
-
-    batch: _OpenBatch
-    row: int
-
-
-@dataclass(frozen=True)
-class _Drawn:
-    """What a prefix with own tokens has behind it: the keys and values of all its tokens but the last."""
-
-    path: Path | None
-    """None: not kept, and computed anew when it is extended."""
 
 
 class TransformersEngine:
@@ -113,10 +89,10 @@ class TransformersEngine:
         self._check_here()
         if any(len(prompt) == 0 for prompt in prompts):
             raise ValueError("a prompt needs at least one token")
-        batch = _OpenBatch(*(self._shared.prefill(prompts) if self._shared else self._prefill_copied(prompts)))
+        batch = OpenBatch(*(self._shared.prefill(prompts) if self._shared else self._prefill_copied(prompts)))
         self.computed_tokens += sum(map(len, prompts))
         return [
-            Prefix(tokens=tuple(prompt), policy_version=self.policy_version, cached=_Row(batch, row)) for row, prompt in enumerate(prompts)
+            Prefix(tokens=tuple(prompt), policy_version=self.policy_version, cached=Row(batch, row)) for row, prompt in enumerate(prompts)
         ]
 
     @torch.inference_mode()
@@ -138,15 +114,15 @@ class TransformersEngine:
         prefix that gets no more, while others still do; `refill` gives others to decode in the places of those that ended, and they come
         behind them in what is returned. Raises `ValueError` for a finished, released or stale prefix.
 
-        With `keeps`, what is returned is extended in its turn without computing anything twice; where prompts can't be kept by kernels
-        (`etude.engine.blocks`), it is computed anew all the same.
+        With `keeps`, what is returned is extended in its turn from its last token on, and nothing before that is computed again; where
+        prompts can't be kept by kernels (`etude.engine.blocks`), all of it is.
         """
         self._check_here()
         for prefix in prefixes:
             self._check_alive(prefix)
         if keeps and refill:
             raise ValueError("keys and values are kept of what does not make room for others: keeps or refill, not both")
-        prefixes = prefixes if _is_one_batch(prefixes) or all(map(_path, prefixes)) else self._reopen(prefixes)
+        prefixes = prefixes if is_one_batch(prefixes) or all(map(path_of, prefixes)) else self._reopen(prefixes)
         decoding = Decoding(prefixes, n, until, sampling, keys, self._decode, done, keeps=keeps)
         room = max(decoding.most)
         if min(decoding.most) == 0 < room:
@@ -160,29 +136,14 @@ class TransformersEngine:
 
     def _begin(self, prefixes: Sequence[Prefix], n: int) -> tuple[Context, torch.Tensor, np.ndarray]:
         """Rows that continue these prefixes, each distinct one once, the logits [B, V] of what follows them, and the row of each prefix."""
-        if _is_one_batch(prefixes):
+        if is_one_batch(prefixes):
             distinct, row_N = np.unique([prefix.cached.row for prefix in prefixes], return_inverse=True)
             rows, source = torch.from_numpy(distinct).to(self._device), prefixes[0].cached.batch
             return source.context.begin(rows, n, samples=len(prefixes)), source.logits_BV[rows], row_N
-        return self._join(prefixes, n)
-
-    def _join(self, prefixes: Sequence[Prefix], n: int) -> tuple[Context, torch.Tensor, np.ndarray]:
-        """As `_begin`, of prefixes of several batches, or with own tokens: of these the last token is computed, of others nothing is."""
         assert self._shared
-        distinct = {prefix.tokens: prefix for prefix in prefixes}
-        ordered = sorted(distinct.values(), key=lambda prefix: isinstance(prefix.cached, _Row))  # those with own tokens first
-        number = {prefix.tokens: row for row, prefix in enumerate(ordered)}
-        count = sum(isinstance(prefix.cached, _Drawn) for prefix in ordered)
-        joined = BlockPrompts.of(self._shared.forward, [_path(prefix) for prefix in ordered])
-        context = BlockContext(joined, torch.arange(count), joined.blocks.beside(max(len(prefixes), len(ordered)), n))
-        logits = []
-        if count:
-            logits.append(context.next_logits(torch.tensor([prefix.tokens[-1] for prefix in ordered[:count]])))
-            self.computed_tokens += count
-        for prefix in ordered[count:]:
-            logits.append(prefix.cached.batch.logits_BV[prefix.cached.row][None])
-        context.enter(torch.arange(count, len(ordered)))
-        return context, torch.cat(logits), np.array([number[prefix.tokens] for prefix in prefixes])
+        context, logits_BV, row_N, computed = join(self._shared.forward, prefixes, n)
+        self.computed_tokens += computed
+        return context, logits_BV, row_N
 
     @property
     def shares_prompts(self) -> bool:
@@ -191,12 +152,7 @@ class TransformersEngine:
 
     def cut(self, prefix: Prefix, num_own_tokens: int) -> Prefix:
         """The prefix as it was after so many own tokens, one at least, to be extended from there; nothing is computed."""
-        if not 0 < num_own_tokens <= len(prefix.own_logprobs):
-            raise ValueError(f"num_own_tokens must be from 1 to {len(prefix.own_logprobs)}, got {num_own_tokens}")
-        tokens = prefix.tokens[: len(prefix.tokens) - len(prefix.own_logprobs) + num_own_tokens]
-        path = prefix.cached.path if isinstance(prefix.cached, _Drawn) else None
-        kept = _Drawn(cut(path, len(tokens) - 1) if path else None)
-        return Prefix(tokens, prefix.policy_version, prefix.own_logprobs[:num_own_tokens], cached=kept)
+        return cut(prefix, num_own_tokens)
 
     @torch.inference_mode()
     def redraw(
@@ -221,13 +177,13 @@ class TransformersEngine:
             opened = dict(zip(distinct, self.open(distinct), strict=True))
             return self.extend([opened[tuple(prompt)] for prompt in prompts], n, until=until, sampling=sampling, keys=keys, done=done)
         members = [[i for i, other in enumerate(prompts) if tuple(other) == prompt] for prompt in distinct]
-        cut = [[drafts[i][:n] for i in chosen] for chosen in members]
-        trees = [Tree.of(prompt, own) for prompt, own in zip(distinct, cut, strict=True)]
+        guesses = [[drafts[i][:n] for i in chosen] for chosen in members]
+        trees = [Tree.of(prompt, own) for prompt, own in zip(distinct, guesses, strict=True)]
         reading = Reading(self._shared.forward, trees)
         prefixes = [Prefix(tuple(prompt), self.policy_version) for prompt in prompts]
         decoding = Decoding(prefixes, n, until, sampling, keys, self._decode, done)
         paths: dict[int, tuple[int, list[int]]] = {}
-        for number, found in enumerate(reading.draw(cut, [[keys[i] for i in chosen] for chosen in members], sampling)):
+        for number, found in enumerate(reading.draw(guesses, [[keys[i] for i in chosen] for chosen in members], sampling)):
             for i, path, drawn in zip(members[number], trees[number].paths, found, strict=True):
                 decoding.take(i, *drawn)
                 paths[i] = number, path[: len(prompts[i]) + len(decoding.tokens[i]) - 1]
@@ -357,7 +313,7 @@ class TransformersEngine:
         """What was decoded; where its keys and values were kept, they live as long as a prefix that has them."""
         results = decoding.results()
         for number, (prefix, before) in enumerate(zip(results, decoding.prefixes, strict=True)):
-            prefix.cached = _Drawn((*_path(before), decoding.drawn[number]) if decoding.drawn else None)
+            prefix.cached = Drawn((*path_of(before), decoding.drawn[number]) if decoding.drawn else None)
         return results
 
     def _prefill_copied(self, prompts: Sequence[Sequence[int]]) -> tuple[CopiedContext, torch.Tensor]:
@@ -382,20 +338,6 @@ class TransformersEngine:
             raise ValueError("a released prefix can't be extended")
         if prefix.policy_version != self.policy_version:
             raise ValueError(f"the prefix belongs to policy version {prefix.policy_version}, the engine is at {self.policy_version}")
-
-
-def _is_one_batch(prefixes: Sequence[Prefix]) -> bool:
-    """Whether these are prompts that were opened together, without own tokens."""
-    batches = {id(prefix.cached.batch) if isinstance(prefix.cached, _Row) else None for prefix in prefixes}
-    return len(batches) == 1 and None not in batches
-
-
-def _path(prefix: Prefix) -> Path:
-    """What the prefix has behind it; empty where that is not kept."""
-    if isinstance(prefix.cached, _Row):
-        opened = prefix.cached.batch.context
-        return opened.path_of(prefix.cached.row) if isinstance(opened, BlockPrompts) else ()
-    return prefix.cached.path or ()
 
 
 def _in_order(completions: Mapping[int, Completion]) -> list[Completion]:

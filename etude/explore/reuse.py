@@ -76,13 +76,13 @@ class Drafts:
             for group, own in zip(groups, drafts, strict=True)
             for attempt, draft in zip(group.attempts, own, strict=False)
         ]
-        return sum(_num_equal(one, draft) for one, draft in pairs) / sum(len(one) for one, _ in pairs)
+        return sum(num_equal(one, draft) for one, draft in pairs) / sum(len(one) for one, _ in pairs)
 
     def _keep(self, groups: Sequence[tuple[str, list[Own]]]) -> None:
         places = zip([key for key, _ in groups], visits(key for key, _ in groups), strict=True)
         self._last |= {place: own for place, (_, own) in zip(places, groups, strict=True)}
 
 
-def _num_equal(one: Own, other: Own) -> int:
+def num_equal(one: Own, other: Own) -> int:
     """Tokens that two attempts begin with in common."""
     return next((place for place, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), min(len(one), len(other)))

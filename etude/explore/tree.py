@@ -10,6 +10,7 @@ from typing import Any
 
 from etude.engine.completion import Completion, Finish
 from etude.explore.attempts import Attempt, Group
+from etude.explore.reuse import num_equal
 from etude.tasks.task import Task
 
 
@@ -98,8 +99,7 @@ class Tree:
             child = next((child for child in node.children if child.tokens[0] == tokens[start]), None)
             if child is None:
                 return self.add(node, tokens[start:], logprobs[start:], key)
-            pairs = zip(child.tokens, tokens[start:], strict=False)
-            shared = next((place for place, (mine, its) in enumerate(pairs) if mine != its), min(len(child.tokens), len(tokens) - start))
+            shared = num_equal(child.tokens, tuple(tokens[start:]))
             if shared < len(child.tokens):
                 child = self.split(child, shared)
             child.keys.append(key)
@@ -134,17 +134,17 @@ class Tree:
         """Nodes at which answers end."""
         return [node for node in self.nodes() if node.finish]
 
-    def expected(self, node: Node) -> float | None:
+    def expected(self) -> dict[Node, float | None]:
         """What an answer that goes on from a node is worth, by those that did: of one that ended its value, else the mean of its children
         by how often each was drawn, so that more continuations of one of them do not make it count more. None where nothing is known.
         """
         found: dict[Node, float | None] = {}
-        for each in reversed(list(node.below())):
-            known = [(found[child], len(child.keys)) for child in each.children]
+        for node in reversed(self.nodes()):
+            known = [(found[child], len(child.keys)) for child in node.children]
             worth = [(value, draws) for value, draws in known if value is not None]
             mean = sum(value * draws for value, draws in worth) / sum(draws for _, draws in worth) if worth else None
-            found[each] = each.value if each.finish else mean
-        return found[node]
+            found[node] = node.value if node.finish else mean
+        return found
 
     def best(self) -> Node | None:
         """The answer of the highest value, the first of equals; None where none has a value."""
@@ -166,11 +166,12 @@ class Tree:
 
     def to_json(self) -> list[dict[str, Any]]:
         """A row a node, in preorder."""
+        text = {node: self.text_of(node) for node in self.nodes()}
         return [
             {
                 "number": node.number,
                 "parent": node.parent.number if node.parent else None,
-                "text": self.text_of(node)[len(self.text_of(node.parent)) :] if node.parent else "",
+                "text": text[node][len(text[node.parent]) :] if node.parent else "",
                 "tokens": len(node.tokens),
                 "mean_logprob": sum(node.logprobs) / len(node.logprobs) if node.logprobs else None,
                 "drawn": len(node.keys),
@@ -179,5 +180,5 @@ class Tree:
                 "value": node.value,
                 "finish": node.finish,
             }
-            for node in self.nodes()
+            for node in text
         ]

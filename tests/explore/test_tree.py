@@ -78,7 +78,7 @@ def test_answers_in_common_become_nodes_where_others_leave_them():
         ("q.", [4], 0),
     ]
     assert [attempt.logprobs for attempt in tree.group().attempts if attempt.key == 3] == [tuple(-ord(c) / 100 for c in "abcz.")]
-    assert [tree.expected(node) for node in tree.nodes()] == pytest.approx([2 / 5, 1 / 2, 2 / 3, 1, 0, 0, 0])
+    assert [tree.expected()[node] for node in tree.nodes()] == pytest.approx([2 / 5, 1 / 2, 2 / 3, 1, 0, 0, 0])
 
 
 def test_what_is_unknown_is_no_visit(tree):

@@ -11,7 +11,6 @@ from typing import Any
 MODELS = {"base": "base", "warm_start": "warm start", "practice": "practice"}
 """The models of a run in the order in which they came about, and how the page calls them."""
 
-
 MAX_NODES = 150
 """Of a tree that is drawn; a larger one is left out."""
 
@@ -101,9 +100,8 @@ def telling_tree(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """Of a step's trees the one that tells most: with right and wrong answers, and of these the one of most nodes that can be drawn."""
 
     def tells(row: Mapping[str, Any]) -> tuple[bool, int]:
-        return {0.0, 1.0} <= {node["value"] for node in row["nodes"] if node.get("finish") and isinstance(node.get("value"), float)}, len(
-            row["nodes"]
-        )
+        values = {node["value"] for node in row["nodes"] if node.get("finish") and isinstance(node.get("value"), float)}
+        return {0.0, 1.0} <= values, len(row["nodes"])
 
     drawn = [row for row in rows if isinstance(row.get("nodes"), list) and 1 < len(row["nodes"]) <= MAX_NODES]
     drawn = [row for row in drawn if all(isinstance(node, dict) for node in row["nodes"])]

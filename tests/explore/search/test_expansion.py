@@ -61,7 +61,7 @@ def test_a_tree_does_not_depend_on_what_is_searched_beside_it(engine, name):
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_a_search_computes_its_prompts_and_what_it_draws_and_nothing_twice(engine, name, monkeypatch):
+def test_a_search_computes_its_prompts_and_in_each_call_what_it_draws_there(engine, name, monkeypatch):
     extend, drawn = engine.extend, []
 
     def counted(prefixes, *given, **named):

@@ -67,7 +67,7 @@ def test_beam_goes_on_with_the_best_steps_and_an_answer_that_ended_keeps_its_pla
     nodes = script.search(lambda tree: beam(tree, beams=2, width=2))
     assert script.asked == [("", 2, False), ("a", 2, False), ("b", 2, False), ("bd", 2, False)]
     assert "ac." not in nodes and script.tree.text_of(script.tree.best()) == "a."
-    assert {node: script.tree.nodes() and nodes[node].finish for node in ("a.", "bd.")} == {"a.": "stop", "bd.": "stop"}
+    assert {node: nodes[node].finish for node in ("a.", "bd.")} == {"a.": "stop", "bd.": "stop"}
 
 
 def test_mcts_descends_by_puct():
@@ -129,8 +129,9 @@ def test_a_vine_draws_more_answers_from_behind_every_step_but_the_last():
     nodes = script.search(lambda tree: vine(tree, chains=2, width=2))
     assert script.asked == [("", 2, True), ("a", 2, True), ("ac", 2, True), ("b", 2, True)]
     # from a came c (the first answer's way), the end and c again: 1/3, however many more are drawn from behind c; from b the end alone
-    assert [script.tree.expected(nodes[text]) for text in ("a", "ac", "b")] == [pytest.approx(1 / 3), 0.0, 1.0]
-    assert script.tree.expected(script.tree.root) == pytest.approx((1 / 3 + 1) / 2)
+    expected = script.tree.expected()
+    assert [expected[nodes[text]] for text in ("a", "ac", "b")] == [pytest.approx(1 / 3), 0.0, 1.0]
+    assert expected[script.tree.root] == pytest.approx((1 / 3 + 1) / 2)
     assert [attempt.text for attempt in script.tree.group().attempts] == ["ac."] * 4 + ["a."] + ["b."] * 3
 
 
