@@ -1,7 +1,8 @@
-"""The one training loop: examples in three streams → an updated model.
+"""The one training loop: examples in four streams → an updated model.
 
 The learner knows no algorithm by name. A stream is a loss function, the weights it reads from an example, a coefficient and a way to
-average; warm start is the imitate stream alone, practice the policy stream, retention adds anchor and replayed imitate.
+average; warm start is the imitate stream alone, practice the policy stream, retention adds anchor and replayed imitate, preference the
+likelihood stream.
 The gradient of a batch does not depend on how it is cut into micro-batches: every token's share in the mean is fixed beforehand.
 All streams divide by the whole batch's count, so a stream that holds a quarter of a batch's examples weighs a quarter.
 The model stays in evaluation mode: the denominator of a ratio is the behaviour policy, which sampled without dropout, and with dropout
@@ -65,7 +66,7 @@ class Stream:
     """One term of the loss."""
 
     name: str
-    """`policy`, `imitate` or `anchor`: the field of an example that holds the weights."""
+    """`policy`, `imitate`, `anchor` or `likelihood`: the field of an example that holds the weights."""
     loss: Loss
     coefficient: float = 1.0
     aggregation: Aggregation = "token"
@@ -103,6 +104,8 @@ class Learner:
     reference: Any = None
     """A frozen model to anchor to; None: with adapters, the model with its adapters off."""
     updates: int = field(default=0, init=False)
+    _is_refreshed: bool = field(default=False, init=False)
+    """Whether the reference is no longer what it was made as, so that a checkpoint holds it."""
 
     def __post_init__(self) -> None:
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
@@ -133,6 +136,8 @@ class Learner:
 
     def logprobs(self, examples: Sequence[Example], *, reference: bool = False) -> list[tuple[float, ...]]:
         """Log-probs of the examples' completion tokens under the model, or under the reference."""
+        if reference and self.reference is None and not has_adapters(self.model):
+            raise ValueError("a model without adapters needs a reference to be compared with")
         model = self.reference if reference and self.reference is not None else self.model
         options: dict[str, Any] = {"batch_tokens": self.batch_tokens, "temperature": self.temperature}
         with adapters_off(model) if reference and self.reference is None else nullcontext():
@@ -140,14 +145,21 @@ class Learner:
 
     def with_reference(self, examples: Sequence[Example]) -> list[Example]:
         """The examples with the reference's log-probs, which the anchor stream needs."""
-        if self.reference is None and not has_adapters(self.model):
-            raise ValueError("a model without adapters needs a reference to be anchored to")
         found = self.logprobs(examples, reference=True)
         return [replace(example, reference_logprobs=values) for example, values in zip(examples, found, strict=True)]
 
+    @torch.no_grad()
+    def refresh_reference(self) -> None:
+        """Make the model as it is now the reference, which has to be a model of its own."""
+        for own, now in zip(self.reference.parameters(), self.model.parameters(), strict=True):
+            own.copy_(now)
+        self._is_refreshed = True
+
     def state(self) -> dict[str, torch.Tensor]:
-        """The optimizer's tensors and the number of updates, for a checkpoint."""
+        """The optimizer's tensors, the number of updates and a refreshed reference, for a checkpoint."""
         tensors = {"updates": torch.tensor(self.updates)}
+        if self._is_refreshed:
+            tensors |= {f"reference.{name}": value.detach() for name, value in self.reference.named_parameters()}
         for index, parameter in enumerate(self.parameters):
             for name, value in self._adam.state.get(parameter, {}).items():
                 tensors[f"{index}.{name}"] = value
@@ -157,8 +169,13 @@ class Learner:
         """Take over what `state` gave, and forget what was before."""
         self.updates = int(tensors["updates"])
         self._adam.state.clear()
+        kept = {key.removeprefix("reference."): value for key, value in tensors.items() if key.startswith("reference.")}
+        self._is_refreshed = bool(kept)
+        with torch.no_grad():
+            for name, parameter in self.reference.named_parameters() if kept else ():
+                parameter.copy_(kept[name])
         for key, value in tensors.items():
-            if key != "updates":
+            if key != "updates" and not key.startswith("reference."):
                 index, name = key.split(".", 1)
                 parameter = self.parameters[int(index)]
                 self._adam.state[parameter][name] = value.to(parameter.device, copy=True)  # the step count too: fused AdamW reads it there

@@ -9,6 +9,7 @@ import torch
 
 from etude.learn.learner import Learner, Optimiser, Stream
 from etude.learn.losses import POLICY_LOSSES, kl, negative_log_likelihood
+from etude.learn.sequences import LIKELIHOOD
 from etude.recipes.settings import PracticeSettings
 
 
@@ -24,9 +25,14 @@ def practice_learner(model: Any, settings: PracticeSettings, dtype: torch.dtype)
     stream = partial(Stream, aggregation=learn.aggregation, constant_tokens=settings.explore.max_new_tokens)
     streams = [stream("policy", policy), stream("imitate", negative_log_likelihood)]
     options: dict[str, Any] = {"temperature": settings.explore.sampling.temperature}
+    prefers = learn.method == "preference"
     if learn.anchor:
         streams.append(stream("anchor", kl, learn.anchor))
-        is_base = learn.lora.rank > 0 and not settings.warm_start.steps  # then the model without its adapters is the reference
+    if prefers:
+        streams.append(LIKELIHOOD)
+    if learn.anchor or (prefers and learn.preference.needs_reference):
+        is_fixed = not (prefers and learn.preference.refresh_every)
+        is_base = learn.lora.rank > 0 and is_fixed and not settings.warm_start.steps  # then it is the model without its adapters
         options["reference"] = None if is_base else copy.deepcopy(model).eval().requires_grad_(False)
     return _learner(model, settings, dtype, learn.optimiser, streams, **options)
 

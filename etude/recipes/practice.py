@@ -295,7 +295,7 @@ class Practice:
         timings |= {"from_ledger": 1} if judged.is_kept else {}
         start = time.perf_counter()
         self.engine.put_away()
-        metrics = learn_from(learner, judged.groups, judged.verdicts, self.settings.learn)
+        metrics = learn_from(learner, judged.groups, judged.verdicts, self.settings.learn, step=step)
         self.engine.refresh(step)
         timings["learn_seconds"] = time.perf_counter() - start
         rows = attempt_rows(step, judged.groups, judged.verdicts, self.settings.learn, with_tokens=self.settings.explore.reuse)

@@ -14,11 +14,13 @@ from etude.explore.stopping import StopWhen
 from etude.learn.credit import CREDIT
 from etude.learn.learner import Optimiser
 from etude.learn.lessons import LESSONS
-from etude.learn.losses import POLICY_LOSSES
+from etude.learn.losses import POLICY_LOSSES, PreferenceLoss
+from etude.learn.pairs import PAIRS
 from etude.learn.step_credit import STEP_CREDIT
 from etude.tasks.sources import SOURCES, TaskSource
 
 FEEDBACK = ("outcome", "random")
+METHODS = (*LESSONS, "preference")
 
 
 def _known(kind: str, name: str, table: Iterable[str]) -> None:
@@ -112,11 +114,30 @@ class Exploration:
 
 
 @dataclass(frozen=True)
+class Preference(PreferenceLoss):
+    """Learning from pairs of own attempts."""
+
+    pairs: str = "outcome"
+    """`outcome` (the best with the worst of a group), `length_matched` (those of them that differ least in length) or, of searches, `step`
+    (the best with the worst step behind one beginning)."""
+    pairs_per_task: int = 1
+    """Pairs of a group at most."""
+    refresh_every: int = 0
+    """Steps after which the reference becomes the model as it is then; 0: it stays the model that practice began with."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _known("preference.pairs", self.pairs, PAIRS)
+        at_least("preference.pairs_per_task", self.pairs_per_task, 1)
+        at_least("preference.refresh_every", self.refresh_every, 0)
+
+
+@dataclass(frozen=True)
 class Learning:
     """What is made of judged attempts."""
 
     method: str = "credit"
-    """`credit` (policy gradient) or `imitation` (of own right attempts)."""
+    """`credit` (policy gradient), `imitation` (of own right attempts) or `preference` (of better over worse ones)."""
     credit: str = "centred"
     """`centred` (Dr. GRPO), `standardised` (GRPO), `leave_one_out` (RLOO), `batch`; of searches also by step: `difference` (VinePPO),
     `tree` (TreeRL)."""
@@ -132,11 +153,12 @@ class Learning:
     """Parts that an epoch is cut into, by groups; one optimizer step each."""
     anchor: float = 0.0
     """Coefficient of the divergence from the model that practice began with; 0 is off. `credit` only."""
+    preference: Preference = field(default_factory=Preference)
     lora: LoRA = field(default_factory=LoRA)
     optimiser: Optimiser = field(default_factory=lambda: Optimiser(learning_rate=1e-5, warmup_steps=3))
 
     def __post_init__(self) -> None:
-        _known("learn.method", self.method, LESSONS)
+        _known("learn.method", self.method, METHODS)
         _known("learn.credit", self.credit, [*CREDIT, *STEP_CREDIT])
         _known("learn.loss", self.loss, POLICY_LOSSES)
         at_least("learn.epochs", self.epochs, 1)
@@ -145,8 +167,10 @@ class Learning:
             raise UserError(f"learn.clip_low must be in [0, 1] and learn.clip_high 0 or more, got {self.clip_low} and {self.clip_high}")
         if self.anchor < 0:
             raise UserError(f"learn.anchor must be 0 (off) or more, got {self.anchor}")
-        if self.anchor and self.method == "imitation":
-            raise UserError(f"learn.anchor is {self.anchor}, but has no effect on learn.method imitation: set it to 0, or method to credit")
+        if self.anchor and self.method != "credit":
+            raise UserError(
+                f"learn.anchor is {self.anchor}, but has no effect on learn.method {self.method}: set it to 0, or method to credit"
+            )
 
 
 @dataclass(frozen=True)
@@ -253,6 +277,11 @@ class PracticeSettings:
             raise UserError(
                 f"learn.credit {self.learn.credit} values the steps of a search, but explore.search.method is samples: set the method to "
                 f"beam, mcts, tree or vine, or learn.credit to one of {', '.join(CREDIT)}"
+            )
+        if self.learn.method == "preference" and self.learn.preference.pairs == "step" and not self.explore.is_search:
+            raise UserError(
+                "learn.preference.pairs step compares the steps of a search, but explore.search.method is samples: set the method to "
+                "mcts, beam, tree or vine, or the pairs to outcome"
             )
         if self.feedback == "random" and not (self.evaluation.pass_n and self.evaluation.num_samples):
             raise UserError(

@@ -9,11 +9,19 @@ from etude.feedback.verdict import Verdict
 from etude.learn.credit import has_signal
 from etude.learn.learner import BatchSize, Learner
 from etude.learn.lessons import LESSONS, token_weights
+from etude.learn.pairs import PAIRS
+from etude.learn.preference import Preferring
 from etude.recipes.settings import Learning
 
 
-def learn_from(learner: Learner, groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]], learn: Learning) -> dict[str, float]:
-    """All updates of a step; metrics are those of the last update, which has seen the most drift from the behaviour policy."""
+def learn_from(
+    learner: Learner, groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]], learn: Learning, *, step: int = 1
+) -> dict[str, float]:
+    """All updates of a step, counted from 1; metrics are those of the last update, which has seen the most drift from the behaviour
+    policy.
+    """
+    if learn.method == "preference":
+        return _prefer(learner, groups, verdicts, learn, step)
     examples = LESSONS[learn.method](groups, verdicts, credit=learn.credit, with_anchor=learn.anchor > 0)
     if learn.anchor > 0:
         examples = learner.with_reference(examples)
@@ -27,6 +35,22 @@ def learn_from(learner: Learner, groups: Sequence[Group], verdicts: Sequence[Seq
             size = BatchSize(len(own_tokens), sum(own_tokens))
             metrics = learner.update([example for example in examples if example.prompt in chosen], size) or metrics
     return metrics
+
+
+def _prefer(
+    learner: Learner, groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]], learn: Learning, step: int
+) -> dict[str, float]:
+    """As `learn_from`, by pairs; a step whose groups all lack signal changes nothing."""
+    how = learn.preference
+    if how.needs_reference and how.refresh_every and step > 1 and (step - 1) % how.refresh_every == 0:
+        learner.refresh_reference()
+    pairs = [PAIRS[how.pairs](group, row, how.pairs_per_task) for group, row in zip(groups, verdicts, strict=True)]
+    preferring = Preferring(learner, [pair for own in pairs for pair in own], how)
+    metrics: dict[str, float] = {}
+    for _ in range(learn.epochs):
+        for part in range(learn.updates_per_epoch):
+            metrics = preferring.update([pair for own in pairs[part :: learn.updates_per_epoch] for pair in own]) or metrics
+    return metrics | {"pairs": sum(map(len, pairs))}
 
 
 def observed(groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]], first: int | None = None) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from etude.learn.losses.anchor import kl
 from etude.learn.losses.imitate import negative_log_likelihood
 from etude.learn.losses.policy import capped, clipped, sequence
+from etude.learn.losses.preference import PREFERENCE_LOSSES, PreferenceLoss
 
 POLICY_LOSSES = {"clipped": clipped, "sequence": sequence, "capped": capped}
 
-__all__ = ["POLICY_LOSSES", "kl", "negative_log_likelihood"]
+__all__ = ["POLICY_LOSSES", "PREFERENCE_LOSSES", "PreferenceLoss", "kl", "negative_log_likelihood"]

@@ -1,0 +1,86 @@
+"""Preference pairs: a prompt, and two ways to go on from it of which one is preferred.
+
+outcome         attempts of the highest score of a group with those of the lowest (iterative DPO: one pair of a group)
+length_matched  of the same, those that differ least in length, so that likelihood is not learned to go with length
+step            two steps from one beginning whose expected values differ most (Step-DPO, arXiv 2406.18629; MCTS-DPO, arXiv 2405.00451):
+                the prompt is the task's with that beginning, only the steps' own tokens are compared
+
+Attempts without a score make none, nor do two that are equal, token by token.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise, product
+
+from etude.explore.attempts import Attempt, Group
+from etude.feedback.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Token ids; neither completion is empty."""
+
+    prompt: tuple[int, ...]
+    chosen: tuple[int, ...]
+    rejected: tuple[int, ...]
+
+
+Verdicts = Sequence[Verdict]
+MakePairs = Callable[[Group, Verdicts, int], list[Pair]]
+
+
+def by_outcome(group: Group, verdicts: Verdicts, number: int) -> list[Pair]:
+    """At most `number` pairs; the first attempts first, each side's in turn."""
+    best, worst = _extremes(group, verdicts)
+    count = min(number, max(len(best), len(worst))) if best and worst else 0
+    return [_pair(best[place % len(best)], worst[place % len(worst)]) for place in range(count)]
+
+
+def by_length(group: Group, verdicts: Verdicts, number: int) -> list[Pair]:
+    """At most `number` pairs, those of the least difference in length; no attempt twice."""
+    left = sorted(product(*_extremes(group, verdicts)), key=lambda two: abs(two[0].num_own_tokens - two[1].num_own_tokens))
+    pairs: list[Pair] = []
+    while left and len(pairs) < number:
+        one, other = left[0]
+        pairs.append(_pair(one, other))
+        left = [two for two in left if two[0] is not one and two[1] is not other]
+    return pairs
+
+
+def by_step(group: Group, verdicts: Verdicts, number: int) -> list[Pair]:
+    """At most `number` pairs of the largest differences in value; a beginning gives one, its best step with its worst.
+
+    Values are those behind the steps (`Verdict.steps`). Where equal steps had several, which a tree does not give, the first counts.
+    """
+    behind: dict[tuple[int, ...], dict[tuple[int, ...], float]] = defaultdict(dict)
+    for attempt, verdict in zip(group.attempts, verdicts, strict=True):
+        if verdict.score is None or len(verdict.steps) != len(attempt.steps) + 1:
+            continue
+        own, ends = attempt.own_tokens, [sum(attempt.steps[:count]) for count in range(len(attempt.steps) + 1)]
+        for (start, end), value in zip(pairwise(ends), verdict.steps[1:], strict=True):
+            behind[(*attempt.prompt, *own[:start])].setdefault(own[start:end], value)
+    found = []
+    for prompt, steps in behind.items():
+        best, worst = max(steps, key=lambda step: steps[step]), min(steps, key=lambda step: steps[step])
+        if steps[best] > steps[worst]:
+            found.append((steps[best] - steps[worst], Pair(prompt, best, worst)))
+    found.sort(key=lambda item: -item[0])
+    return [pair for _, pair in found[:number]]
+
+
+PAIRS: dict[str, MakePairs] = {"outcome": by_outcome, "length_matched": by_length, "step": by_step}
+
+
+def _extremes(group: Group, verdicts: Verdicts) -> tuple[list[Attempt], list[Attempt]]:
+    """The attempts of the highest and of the lowest score, those that are equal once; none where all have the same."""
+    scored = [(verdict.score, attempt) for attempt, verdict in zip(group.attempts, verdicts, strict=True) if verdict.score is not None]
+    high, low = (bound((score for score, _ in scored), default=0.0) for bound in (max, min))
+    if high == low:
+        return [], []
+    best, worst = ({attempt.own_tokens: attempt for score, attempt in reversed(scored) if score == bound} for bound in (high, low))
+    return [best[own] for own in reversed(best) if own not in worst], [worst[own] for own in reversed(worst) if own not in best]
+
+
+def _pair(chosen: Attempt, rejected: Attempt) -> Pair:
+    return Pair(chosen.prompt, chosen.own_tokens, rejected.own_tokens)

@@ -1,0 +1,76 @@
+"""Preference losses: worked out by hand. `test_preference.py` has updates by them, against TRL's trainers."""
+
+from math import exp, log
+
+import pytest
+import torch
+from torch import tensor
+
+from etude.errors import UserError
+from etude.learn.losses.preference import Likelihoods, PreferenceLoss
+
+CHOSEN, REJECTED = [-5.0, -9.0, -30.0], [-8.0, -4.0, -31.0]
+REFERENCE_CHOSEN, REFERENCE_REJECTED = [-6.0, -9.0, -33.0], [-7.0, -6.0, -30.0]
+CHOSEN_TOKENS, REJECTED_TOKENS = [5, 9, 12], [4, 8, 10]
+
+
+def likelihoods(**changes):
+    values = {
+        "chosen_P": CHOSEN,
+        "rejected_P": REJECTED,
+        "reference_chosen_P": REFERENCE_CHOSEN,
+        "reference_rejected_P": REFERENCE_REJECTED,
+        "chosen_tokens_P": CHOSEN_TOKENS,
+        "rejected_tokens_P": REJECTED_TOKENS,
+    }
+    return Likelihoods(**{name: tensor(value, dtype=torch.float64) for name, value in values.items()}, **changes)
+
+
+def sigmoid(x):
+    return 1 / (1 + exp(-x))
+
+
+# d+ = 1, 0, 3 and d- = -1, 2, -1, so their differences are 2, -2, 4
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ({"loss": "dpo", "beta": 0.5}, [-log(sigmoid(1)), -log(sigmoid(-1)), -log(sigmoid(2))]),
+        ({"loss": "dpo", "beta": 0.5, "label_smoothing": 0.25}, [-0.75 * log(sigmoid(s)) - 0.25 * log(sigmoid(-s)) for s in (1, -1, 2)]),
+        ({"loss": "ipo", "beta": 0.5}, [(1 / 5 + 1 / 4 - 1) ** 2, (0 - 2 / 8 - 1) ** 2, (3 / 12 + 1 / 10 - 1) ** 2]),
+        ({"loss": "simpo", "beta": 2.0, "margin": 0.5}, [-log(sigmoid(2 * m - 0.5)) for m in (-1 + 2, -1 + 0.5, -2.5 + 3.1)]),
+        ({"loss": "kto", "beta": 0.5}, [(2 - sigmoid(0.5 * c) - sigmoid(-0.5 * r)) / 2 for c, r in ((1, -1), (0, 2), (3, -1))]),
+        ({"loss": "dpo", "beta": 0.5, "nll": 0.1}, [-log(sigmoid(1)) + 0.1, -log(sigmoid(-1)) + 0.1, -log(sigmoid(2)) + 0.25]),
+    ],
+)
+def test_losses_are_what_was_worked_out_by_hand(how, expected):
+    assert PreferenceLoss(**how)(likelihoods()).tolist() == pytest.approx(expected, rel=1e-12)
+
+
+def test_ktos_middle_is_the_mean_of_mismatched_completions_and_never_below_0():
+    how = PreferenceLoss("kto", beta=0.5)
+    assert how(likelihoods(mismatched=-3.0)).tolist() == how(likelihoods()).tolist()
+    first = how(likelihoods(mismatched=2.0))[0].item()
+    assert first == pytest.approx((1 - sigmoid(0.5 * (1 - 2)) + 1 - sigmoid(0.5 * (2 + 1))) / 2)
+
+
+def test_where_policy_is_reference_dpos_gradient_is_half_of_beta_each_way():
+    seen = likelihoods()
+    seen.chosen_P, seen.rejected_P = (value.clone().requires_grad_() for value in (seen.reference_chosen_P, seen.reference_rejected_P))
+    PreferenceLoss("dpo", beta=0.3)(seen).sum().backward()
+    assert seen.chosen_P.grad.tolist() == pytest.approx([-0.15] * 3)
+    assert seen.rejected_P.grad.tolist() == pytest.approx([0.15] * 3)
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ({"loss": "dpp"}, "dpo"),
+        ({"beta": 0.0}, "preference.beta must be above 0"),
+        ({"label_smoothing": 0.5}, "label_smoothing must be in"),
+        ({"loss": "ipo", "label_smoothing": 0.1}, "loss ipo has none"),
+        ({"nll": -1.0}, "preference.nll must be 0"),
+    ],
+)
+def test_wrong_settings_are_refused_in_a_sentence(how, says):
+    with pytest.raises(UserError, match=says):
+        PreferenceLoss(**how)

@@ -1,0 +1,74 @@
+"""Practice that learns from pairs of its own attempts."""
+
+import pytest
+
+from etude.configuration import find_configuration
+from etude.errors import UserError
+from etude.recipes.exploring import Exploring
+from etude.recipes.practice import practice
+from etude.recipes.settings import parse_practice
+from etude.runs import read_jsonl
+
+PREFER = {"learn.method": "preference", "learn.preference.pairs_per_task": 4, "learn.epochs": 2, "learn.optimiser.learning_rate": 3e-4}
+WAYS = {
+    "dpo, refreshed": {"learn.preference.refresh_every": 2},
+    "dpo, adapters": {"learn.lora.rank": 4, "feedback": "random", "learn.preference.refresh_every": 3},
+    "ipo, matched": {"learn.preference.loss": "ipo", "learn.preference.pairs": "length_matched"},
+    "kto": {"learn.preference.loss": "kto", "learn.updates_per_epoch": 2},
+    "simpo": {"learn.preference.loss": "simpo", "learn.preference.beta": 2.0},
+    "steps of trees": {
+        "learn.preference.pairs": "step",
+        "explore.search.method": "mcts",
+        "explore.search.steps.end": "tokens",
+        "explore.search.steps.max_tokens": 1,
+    },
+}
+SAME = ("metrics.jsonl", "result.json")
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_it_learns_from_pairs_and_a_killed_run_resumes_to_the_same_bytes(small, tmp_path, monkeypatch, way):
+    options = PREFER | WAYS[way]
+    small(tmp_path / "whole", options)
+    rows = [row for row in read_jsonl(tmp_path / "whole" / "metrics.jsonl") if row["phase"] == "practice"]
+    learned = [row for row in rows if row["pairs"]]
+    assert len(learned) >= 2 and all(row["preference_loss"] >= 0 and row["gradient_norm"] > 0 for row in learned)
+    assert not any("likelihood_loss" in row or "policy_loss" in row for row in rows)
+    attempts = Exploring.attempts_of
+
+    def killed(self, step, *rest):
+        if step == 3:
+            raise Killed
+        return attempts(self, step, *rest)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Exploring, "attempts_of", killed)
+        small(tmp_path / "killed", options | {"checkpoint_every": 3})
+    small(tmp_path / "killed", options | {"checkpoint_every": 3}, resume=True)
+    assert all((tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes() for name in SAME)
+
+
+def test_practice_by_preference_raises_the_accuracy(tmp_path):
+    options = PREFER | {"learn.preference.pairs_per_task": 8, "learn.preference.refresh_every": 5}
+    result = practice("tiny", options, run=tmp_path / "run")
+    (pair,) = [pair for pair in result["paired"] if (pair["first"], pair["second"]) == ("warm_start", "practice")]
+    assert pair["difference"] > 0.1 and pair["p_value"] < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--learn.method", "prefer"], "did you mean 'preference'"),
+        (["--learn.method", "preference", "--learn.preference.pairs", "step"], "compares the steps of a search"),
+        (["--learn.method", "preference", "--learn.anchor", "0.1"], "no effect on learn.method preference"),
+        (["--learn.preference.pairs_per_task", "0"], "pairs_per_task must be at least 1"),
+        (["--learn.preference.loss", "dop"], "did you mean 'dpo'"),
+    ],
+)
+def test_what_makes_no_sense_is_one_sentence(given, said):
+    with pytest.raises(UserError, match=said):
+        parse_practice(find_configuration("practice", "tiny"), given)
