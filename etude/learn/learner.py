@@ -103,6 +103,8 @@ class Learner:
     """Temperature that own tokens were sampled at; 1 for demonstrations."""
     reference: Any = None
     """A frozen model to anchor to; None: with adapters, the model with its adapters off."""
+    restarts: bool = False
+    """Whether `restart` is to go back to the model as it is now."""
     updates: int = field(default=0, init=False)
     _is_refreshed: bool = field(default=False, init=False)
     """Whether the reference is no longer what it was made as, so that a checkpoint holds it."""
@@ -112,6 +114,7 @@ class Learner:
         if self.shares_prefixes is None:
             self.shares_prefixes = can_share_prefixes(self.model.config)
         self.device = self.parameters[0].device
+        self._start = [parameter.detach().clone() for parameter in self.parameters] if self.restarts else None
         self._adam = torch.optim.AdamW(
             self.parameters,
             lr=self.optimiser.learning_rate,
@@ -119,6 +122,16 @@ class Learner:
             weight_decay=self.optimiser.weight_decay,
             fused=self.device.type in ("cpu", "cuda"),
         )
+
+    @torch.no_grad()
+    def restart(self) -> None:
+        """Make the model again what it was when this learner was made, and forget what the optimizer learned; one with `restarts`."""
+        if self._start is None:
+            raise ValueError("a learner that restarts is made with restarts=True")
+        for parameter, start in zip(self.parameters, self._start, strict=True):
+            parameter.copy_(start)
+        self._adam.state.clear()
+        self.updates = 0
 
     def update(self, examples: Sequence[Example], size: BatchSize | None = None) -> dict[str, float]:
         """One optimizer step on a batch; returns metrics (token means). An empty batch changes nothing."""

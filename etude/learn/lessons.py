@@ -1,9 +1,10 @@
 """What the learner makes of judged attempts: examples, by credit or by imitation.
 
 by_credit    every attempt of a group with signal enters the policy stream, each own token with the attempt's credit, or with its step's
-by_imitation attempts with full score enter the imitate stream (rejection sampling: RAFT, arXiv 2304.06767; ReST-EM, arXiv 2312.06585),
-             every group with the same total weight, so that easy tasks do not drown hard ones; groups in which all or none are right
-             are left out as in `by_credit`, so that both learn from the same tasks
+by_imitation attempts with full score enter the imitate stream (rejection sampling: RAFT, arXiv 2304.06767; ReST-EM, arXiv 2312.06585;
+             STaR, arXiv 2203.14465, where some saw the answer and are imitated as if they had not), every group with the same total
+             weight, so that easy tasks do not drown hard ones; groups in which all or none are right are left out as in `by_credit`, so
+             that both learn from the same tasks, unless all that are right are to be kept
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +18,9 @@ from etude.learn.step_credit import STEP_CREDIT
 Verdicts = Sequence[Sequence[Verdict]]
 
 
-def by_credit(groups: Sequence[Group], verdicts: Verdicts, *, credit: str, with_anchor: bool = False) -> list[Example]:
+def by_credit(
+    groups: Sequence[Group], verdicts: Verdicts, *, credit: str, with_anchor: bool = False, keep_all_right: bool = False
+) -> list[Example]:
     """Policy examples of the groups with signal; `with_anchor` puts the tokens of all groups into the anchor stream."""
     examples = []
     for group, row, weights in zip(groups, verdicts, token_weights(groups, verdicts, credit), strict=True):
@@ -40,15 +43,19 @@ def token_weights(groups: Sequence[Group], verdicts: Verdicts, credit: str) -> l
     ]
 
 
-def by_imitation(groups: Sequence[Group], verdicts: Verdicts, *, credit: str = "", with_anchor: bool = False) -> list[Example]:
+def by_imitation(
+    groups: Sequence[Group], verdicts: Verdicts, *, credit: str = "", with_anchor: bool = False, keep_all_right: bool = False
+) -> list[Example]:
     """Imitate examples: the right attempts of the groups with signal, weights of a group adding up to its number of attempts.
+
+    `keep_all_right`: of all groups.
 
     Credit and anchor have no part in it.
     """
     examples = []
     for group, row in zip(groups, verdicts, strict=True):
         right = [attempt for attempt, verdict in zip(group.attempts, row, strict=True) if verdict.score == 1.0]
-        if right and has_signal([verdict.score for verdict in row]):
+        if right and (keep_all_right or has_signal([verdict.score for verdict in row])):
             weight = len(group.attempts) / len(right)
             examples += [_example(attempt, imitate=(weight,) * attempt.num_own_tokens) for attempt in right]
     return examples

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from etude.engine.transformers import TransformersEngine
 from etude.evaluation.measure import Judge
 from etude.explore.attempts import Group
+from etude.explore.hints import VIEW, hinted, without_hint
 from etude.explore.order import batch_at
 from etude.explore.reuse import Drafts, visits
 from etude.explore.samples import sample_groups
@@ -78,6 +79,10 @@ class Exploring:
     engine: TransformersEngine
     outcome: OutcomeFeedback
     folder: RunFolder
+    render: Callable[[Task], tuple[int, ...]]
+    """A task's prompt as token ids."""
+    room_tokens: int
+    """Longest prompt."""
     _drafts: Drafts | None = None
 
     @property
@@ -110,9 +115,38 @@ class Exploring:
             going = [place for place in going if not is_decided(found.scores(place), explore.stop_when_decided)]
             if not going:
                 break
-        judged = Judged(found.groups, found.verdicts, self.outcome.counts_since(counts), found.seconds)
+        more = self._rationalised(step, items, found, judge) if explore.rationalise else {}
+        judged = Judged(found.groups, found.verdicts, self.outcome.counts_since(counts) | more, found.seconds)
         self.ledger.write(step + 1, judged)
         return judged
+
+    def _rationalised(self, step: int, items: Sequence[tuple[Task, tuple[int, ...]]], found: Explored, judge: Judge) -> dict[str, int]:
+        """As many attempts again, with the answer shown, at the tasks that nobody got right; returns how many, and how many are right."""
+        explore, clock = self.settings.explore, [time.perf_counter()]
+        without = [place for place in range(len(items)) if 1.0 not in found.scores(place) and items[place][0].answer is not None]
+        shown = {place: hinted(items[place][0], explore.hint) for place in without}
+        prompts = {place: prompt for place, task in shown.items() if len(prompt := self.render(task)) <= self.room_tokens}
+        places = list(prompts)
+        groups = sample_groups(
+            self.engine,
+            [items[place][0] for place in places],
+            list(prompts.values()),
+            num_samples=explore.num_samples,
+            max_new_tokens=explore.max_new_tokens,
+            sampling=explore.sampling,
+            names=(self.settings.seed, step + 1, VIEW),
+            places=places,
+        )
+        clock.append(time.perf_counter())
+        verdicts = judge_groups(groups, judge)
+        clock.append(time.perf_counter())
+        own = [
+            Group(group.task, tuple(without_hint(attempt, items[place][1]) for attempt in group.attempts))
+            for place, group in zip(places, groups, strict=True)
+        ]
+        found.add(places, own, verdicts, {"explore_seconds": clock[1] - clock[0], "feedback_seconds": clock[2] - clock[1]})
+        right = sum(verdict.score == 1.0 for row in verdicts for verdict in row)
+        return {"hinted": sum(map(len, verdicts)), "hinted_right": right}
 
     def _searched(self, step: int, judge: Judge) -> Judged:
         """As `attempts_of`, from trees; `feedback_seconds` are those of judging within the search."""

@@ -24,7 +24,7 @@ def practice_learner(model: Any, settings: PracticeSettings, dtype: torch.dtype)
     policy = partial(POLICY_LOSSES[learn.loss], clip_low=learn.clip_low, clip_high=learn.clip_high)
     stream = partial(Stream, aggregation=learn.aggregation, constant_tokens=settings.explore.max_new_tokens)
     streams = [stream("policy", policy), stream("imitate", negative_log_likelihood)]
-    options: dict[str, Any] = {"temperature": settings.explore.sampling.temperature}
+    options: dict[str, Any] = {"temperature": settings.explore.sampling.temperature, "restarts": learn.restart}
     prefers = learn.method == "preference"
     if learn.anchor:
         streams.append(stream("anchor", kl, learn.anchor))

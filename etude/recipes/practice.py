@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from etude.evaluation.measure import Judge, Measurement, Suite, measure
 from etude.evaluation.report import write_report
 from etude.evaluation.retention import measure_retention
 from etude.explore.order import batch_at
-from etude.explore.prompts import render_prompts
+from etude.explore.prompts import render_prompt, render_prompts
 from etude.explore.stopping import portions
 from etude.feedback.outcome import COUNTED, OutcomeFeedback
 from etude.feedback.random_score import RandomFeedback
@@ -150,7 +151,8 @@ class Practice:
         self.model = add_lora(model, settings.learn.lora, seed_for(settings.seed, "lora"))
         self.engine = engine_at(self.place, self.model, self.tokenizer, settings.machine)
         items = list(zip(self.materials.train, prompts, strict=True))
-        self.exploring = Exploring(settings, items, self.engine, self.outcome, self.folder)
+        render = partial(render_prompt, self.tokenizer)
+        self.exploring = Exploring(settings, items, self.engine, self.outcome, self.folder, render, self.room_tokens)
 
     def _say_what_is_long(self) -> None:
         """A model learns to write as long as its demonstrations are; what it has no room for in practice it can't get right."""
@@ -252,6 +254,7 @@ class Practice:
             saves_last=True,
             prepare=lambda step: self.exploring.attempts_of(step, judge, begin),
             update=lambda step, judged: self.learn(step, judged, learner),
+            is_over=self._is_budget_spent,
         )
         self._train(stage, learner, self.exploring.ledger)
 
@@ -262,7 +265,7 @@ class Practice:
             done = load_checkpoint(found[-1], self.model, learner)["step"]
             self.engine.refresh(done)
         self.folder.cut_after(stage.phase, done)
-        if done < stage.total:  # numbers of a model that is about to be made anew
+        if done < stage.total and not stage.is_over():  # numbers of a model that is about to be made anew
             (self.folder.path / "evaluation" / f"{stage.phase}.json").unlink(missing_ok=True)
         kept = [step for step in ledger.steps() if step > done] if ledger else []
         if done or kept:
@@ -276,6 +279,13 @@ class Practice:
                 ledger.forget(read_progress(self.folder.checkpoints(stage.kind)[0])["step"])
 
         stage.train(done, save, self.watcher, self.interruption)
+
+    def _is_budget_spent(self) -> bool:
+        """Whether the steps that are done have sampled as many tokens as practice may."""
+        budget = self.settings.budget_tokens
+        if budget is None:
+            return False
+        return sum(row.get("sampled_tokens", 0) for row in read_jsonl(self.folder.path / "metrics.jsonl")) >= budget
 
     def _imitate(self, step: int, demonstrations: Sequence[Example], learner: Learner) -> None:
         start = time.perf_counter()
@@ -302,7 +312,7 @@ class Practice:
         self.folder.write_attempts(step, rows)
         halves = portions(self.settings.explore.num_samples, self.settings.explore.stop_when_decided)
         metrics |= observed(judged.groups, judged.verdicts, len(halves[0]) if len(halves) > 1 else None) | dict(judged.counts)
-        metrics |= self.exploring.keep(step, judged)
+        metrics |= {"sampled_tokens": tokens} | self.exploring.keep(step, judged)
         self._log("practice", step, metrics, timings)
 
     # ------------------------------------------------------------------ parts

@@ -9,6 +9,7 @@ from etude.adapters import LoRA
 from etude.configuration import dotted, parse, resolved
 from etude.engine.sampling import Sampling
 from etude.errors import UserError, unknown
+from etude.explore.hints import HINT
 from etude.explore.search.settings import Search
 from etude.explore.stopping import StopWhen
 from etude.learn.credit import CREDIT
@@ -80,6 +81,11 @@ class Exploration:
     reuse: bool = False
     """Whether a task's attempts of the last epoch are drafts of the next ones, which have the same random numbers: the present policy's own
     attempts, sooner, but visits of a task are no longer independent (`etude/explore/reuse.py`)."""
+    rationalise: bool = False
+    """Whether a task at which no attempt was right gets as many attempts again with its answer shown, from which `imitation` and
+    `preference` learn as if it had not been shown (STaR)."""
+    hint: str = HINT
+    """How it is shown."""
     stop_when_decided: StopWhen = "never"
     """Whether a group gets the second half of its attempts only where the first half leaves doubt: not if all are `right`, or `wrong`, or
     `either`. Fewer attempts, but tasks that are nearly learnt (or hopeless) count less (`etude/explore/stopping.py`)."""
@@ -93,8 +99,10 @@ class Exploration:
         at_least("explore.tasks_per_step", self.tasks_per_step, 1)
         at_least("explore.num_samples", self.num_samples, 2)
         at_least("explore.max_new_tokens", self.max_new_tokens, 1)
-        if self.is_search and (self.reuse or self.stop_when_decided != "never"):
-            name = "reuse" if self.reuse else "stop_when_decided"
+        if "{answer}" not in self.hint:
+            raise UserError(f"explore.hint must say where the answer stands, with {{answer}}, got {self.hint!r}")
+        if self.is_search and (self.reuse or self.rationalise or self.stop_when_decided != "never"):
+            name = "reuse" if self.reuse else "rationalise" if self.rationalise else "stop_when_decided"
             raise UserError(
                 f"explore.{name} is for independent attempts, and explore.search.method {self.search.method} makes others: leave it out, "
                 "or set the method to samples"
@@ -154,6 +162,10 @@ class Learning:
     anchor: float = 0.0
     """Coefficient of the divergence from the model that practice began with; 0 is off. `credit` only."""
     preference: Preference = field(default_factory=Preference)
+    keep_all_right: bool = False
+    """Whether `imitation` learns from groups too whose attempts are all right."""
+    restart: bool = False
+    """Whether every step learns from the model on that practice began with (STaR, ReST-EM): steps should then be large."""
     lora: LoRA = field(default_factory=LoRA)
     optimiser: Optimiser = field(default_factory=lambda: Optimiser(learning_rate=1e-5, warmup_steps=3))
 
@@ -242,6 +254,8 @@ class PracticeSettings:
     """Tasks to practise on: all of a file unless given, of a family as many as the steps need."""
     steps: int = 50
     """Steps of practice: each explores, scores and updates; 0 measures the warm start only."""
+    budget_tokens: int | None = None
+    """Practice ends with the step in which it has sampled so many tokens, though there were more steps; no bound unless given."""
     seed: int = 0
     warm_start: WarmStart = field(default_factory=WarmStart)
     explore: Exploration = field(default_factory=Exploration)
@@ -266,6 +280,8 @@ class PracticeSettings:
     def __post_init__(self) -> None:
         _known("feedback", self.feedback, FEEDBACK)
         at_least("steps", self.steps, 0)
+        if self.budget_tokens is not None:
+            at_least("budget_tokens", self.budget_tokens, 1)
         at_least("checkpoint_every", self.checkpoint_every, 0)
         at_least("keep_checkpoints", self.keep_checkpoints, 1)
         if self.learn.credit in STEP_CREDIT and self.learn.loss == "sequence":
@@ -277,6 +293,11 @@ class PracticeSettings:
             raise UserError(
                 f"learn.credit {self.learn.credit} values the steps of a search, but explore.search.method is samples: set the method to "
                 f"beam, mcts, tree or vine, or learn.credit to one of {', '.join(CREDIT)}"
+            )
+        if self.explore.rationalise and self.learn.method == "credit":
+            raise UserError(
+                "explore.rationalise makes attempts that saw the answer, which learn.method credit can't learn from: set learn.method to "
+                "imitation or preference, or explore.rationalise to false"
             )
         if self.learn.method == "preference" and self.learn.preference.pairs == "step" and not self.explore.is_search:
             raise UserError(

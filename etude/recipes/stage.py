@@ -28,6 +28,8 @@ class Stage:
     """Makes what a step, counted from 0, learns from; a signal may end it."""
     update: Callable[[int, Any], None]
     """Learns from that, as step counted from 1, to the end."""
+    is_over: Callable[[], bool] = lambda: False
+    """Asked before a step: whether there is to be none any more."""
 
     @property
     def name(self) -> str:
@@ -38,6 +40,8 @@ class Stage:
         saved = done
         try:
             for step in watcher.steps(self.name, range(done, self.total), total=self.total):
+                if self.is_over():
+                    break
                 prepared = self.prepare(step)
                 with interruption.whole():
                     self.update(step + 1, prepared)
@@ -45,6 +49,9 @@ class Stage:
                     if (self.saves_last and done == self.total) or (self.every and done % self.every == 0):
                         save(done)
                         saved = done
+            if self.saves_last and saved < done:
+                with interruption.whole():
+                    save(done)
         except Interrupted as stop:
             interruption.acknowledge()
             with interruption.whole():

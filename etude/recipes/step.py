@@ -5,6 +5,7 @@ from statistics import fmean
 from typing import Any
 
 from etude.explore.attempts import Group
+from etude.explore.hints import VIEW
 from etude.feedback.verdict import Verdict
 from etude.learn.credit import has_signal
 from etude.learn.learner import BatchSize, Learner
@@ -20,9 +21,13 @@ def learn_from(
     """All updates of a step, counted from 1; metrics are those of the last update, which has seen the most drift from the behaviour
     policy.
     """
+    if learn.restart:
+        learner.restart()
     if learn.method == "preference":
         return _prefer(learner, groups, verdicts, learn, step)
-    examples = LESSONS[learn.method](groups, verdicts, credit=learn.credit, with_anchor=learn.anchor > 0)
+    examples = LESSONS[learn.method](
+        groups, verdicts, credit=learn.credit, with_anchor=learn.anchor > 0, keep_all_right=learn.keep_all_right
+    )
     if learn.anchor > 0:
         examples = learner.with_reference(examples)
     attempts = [attempt for group in groups for attempt in group.attempts]
@@ -57,13 +62,16 @@ def observed(groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]], fir
     """What exploration and feedback showed, before any update.
 
     `entropy` is minus the mean log-prob of what was sampled, in nats a token, over all attempts: an unbiased estimate of the policy's.
-    Attempts of a search are no independent samples: then all this is of what was found. Where some groups stop after their `first`
+    Attempts of a search are no independent samples: then all this is of what was found. Those that saw the answer count in what was
+    unscored or without signal alone. Where some groups stop after their `first`
     attempts, everything that estimates the policy is taken from so many of each group; what was unscored or without signal, and the number
     of `attempts`, is of all.
     """
     all_scores = [[verdict.score for verdict in row] for row in verdicts]
-    attempts = [attempt for group in groups for attempt in group.attempts[:first]]
-    scores, verdicts = [row[:first] for row in all_scores], [row[:first] for row in verdicts]
+    own = [[attempt for attempt in group.attempts if attempt.view != VIEW][:first] for group in groups]
+    attempts = [attempt for row in own for attempt in row]
+    verdicts = [row[: len(mine)] for row, mine in zip(verdicts, own, strict=True)]  # what was hinted stands behind
+    scores = [[verdict.score for verdict in row] for row in verdicts]
     own_tokens = sum(attempt.num_own_tokens for attempt in attempts)
     known = [score for row in scores for score in row if score is not None]
     parsable = [verdict.parts["parsable"] for row in verdicts for verdict in row if "parsable" in verdict.parts]
@@ -102,6 +110,7 @@ def attempt_rows(
             "tokens": attempt.num_own_tokens,
             "mean_logprob": sum(attempt.logprobs) / attempt.num_own_tokens,
             "key": attempt.key,
+            **({"view": attempt.view} if attempt.view != "full" else {}),
             **({"own_tokens": attempt.own_tokens} if with_tokens else {}),
         }
         for place, (group, row) in enumerate(zip(groups, verdicts, strict=True))

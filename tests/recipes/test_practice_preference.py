@@ -12,7 +12,7 @@ from etude.runs import read_jsonl
 PREFER = {"learn.method": "preference", "learn.preference.pairs_per_task": 4, "learn.epochs": 2, "learn.optimiser.learning_rate": 3e-4}
 WAYS = {
     "dpo, refreshed": {"learn.preference.refresh_every": 2},
-    "dpo, adapters": {"learn.lora.rank": 4, "feedback": "random", "learn.preference.refresh_every": 3},
+    "dpo, adapters": {"learn.lora.rank": 4, "feedback": "random", "explore.num_samples": 8, "learn.preference.refresh_every": 3},
     "ipo, matched": {"learn.preference.loss": "ipo", "learn.preference.pairs": "length_matched"},
     "kto": {"learn.preference.loss": "kto", "learn.updates_per_epoch": 2},
     "simpo": {"learn.preference.loss": "simpo", "learn.preference.beta": 2.0},

@@ -1,0 +1,120 @@
+"""Practice that imitates its own right attempts: STaR with rationalisation, and steps that begin from the first model again (ReST-EM)."""
+
+import gzip
+import json
+
+import pytest
+import torch
+
+from etude.configuration import find_configuration
+from etude.errors import UserError
+from etude.learn.example import demonstration
+from etude.learn.learner import Learner, Optimiser, Stream
+from etude.learn.losses import negative_log_likelihood
+from etude.recipes.exploring import Exploring
+from etude.recipes.practice import practice
+from etude.recipes.settings import parse_practice
+from etude.runs import read_jsonl
+
+IMITATE = {"learn.method": "imitation"}
+STAR = IMITATE | {"explore.rationalise": True, "explore.hint": " {answer}", "learn.restart": True, "learn.keep_all_right": True}
+
+
+class Killed(Exception):
+    pass
+
+
+def practice_rows(folder):
+    return [row for row in read_jsonl(folder / "metrics.jsonl") if row["phase"] == "practice"]
+
+
+def attempts_of(folder):
+    return [
+        json.loads(line) for path in sorted((folder / "attempts").iterdir()) for line in gzip.decompress(path.read_bytes()).splitlines()
+    ]
+
+
+def test_tasks_that_nobody_got_right_are_tried_again_with_the_answer_shown(small, tmp_path):
+    small(tmp_path / "run", STAR)
+    rows, attempts = practice_rows(tmp_path / "run"), attempts_of(tmp_path / "run")
+    shown = [row for row in attempts if row.get("view") == "hint"]
+    assert shown and len(shown) == sum(row["hinted"] for row in rows)
+    assert sum(row["score"] == 1.0 for row in shown) == sum(row["hinted_right"] for row in rows)
+    assert any(row["hinted_right"] for row in rows)
+    for row in shown:
+        own = [each for each in attempts if (each["step"], each["task"]) == (row["step"], row["task"]) and "view" not in each]
+        assert len(own) == 4 and not any(each["score"] == 1.0 for each in own)
+    for row in rows:  # what is said of the policy is of what it wrote without help
+        own = [each["score"] for each in attempts if each["step"] == row["step"] and "view" not in each]
+        assert row["score"] == pytest.approx(sum(own) / len(own))
+
+
+def test_a_run_of_star_that_was_killed_resumes_to_the_same_bytes(small, tmp_path, monkeypatch):
+    small(tmp_path / "whole", STAR)
+    attempts = Exploring.attempts_of
+
+    def killed(self, step, *rest):
+        if step == 3:
+            raise Killed
+        return attempts(self, step, *rest)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Exploring, "attempts_of", killed)
+        small(tmp_path / "killed", STAR | {"checkpoint_every": 3})
+    small(tmp_path / "killed", STAR | {"checkpoint_every": 3}, resume=True)
+    for name in ("metrics.jsonl", "result.json"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_learner_that_restarts_learns_again_what_it_learned_first(model_of):
+    learner = Learner(
+        model_of("llama"), Optimiser(learning_rate=1e-2, warmup_steps=2), [Stream("imitate", negative_log_likelihood)], restarts=True
+    )
+    before = [parameter.detach().clone() for parameter in learner.parameters]
+    examples = [demonstration((5, 6), (7, 8))]
+    first = [learner.update(examples) for _ in range(3)]
+    learner.restart()
+    assert all(torch.equal(now, was) for now, was in zip(learner.parameters, before, strict=True))
+    assert [learner.update(examples) for _ in range(3)] == first
+
+
+def test_groups_whose_attempts_are_all_right_are_kept_where_that_is_asked_for(small, tmp_path):
+    small(tmp_path / "few", IMITATE | {"steps": 1})
+    small(tmp_path / "all", IMITATE | {"steps": 1, "learn.keep_all_right": True, "warm_start.steps": 40})
+    (few,), (every,) = practice_rows(tmp_path / "few"), practice_rows(tmp_path / "all")
+    assert few["imitate_loss"] > 0 and every["imitate_loss"] > 0
+
+
+def test_practice_ends_with_the_step_that_spends_the_budget_and_resumes_as_ended(small, tmp_path):
+    small(tmp_path / "run", {"budget_tokens": 150, "steps": 20})
+    rows = practice_rows(tmp_path / "run")
+    spent = [row["sampled_tokens"] for row in rows]
+    assert sum(spent) >= 150 > sum(spent[:-1])
+    result = (tmp_path / "run" / "result.json").read_bytes()
+    (tmp_path / "run" / "result.json").unlink()
+    small(tmp_path / "run", {"budget_tokens": 150, "steps": 20}, resume=True)
+    assert (tmp_path / "run" / "result.json").read_bytes() == result and practice_rows(tmp_path / "run") == rows
+
+
+def test_practice_by_star_raises_the_accuracy(tmp_path):
+    options = STAR | {"explore.tasks_per_step": 100, "steps": 6, "learn.updates_per_epoch": 8, "learn.epochs": 3}
+    result = practice("tiny", options | {"explore.hint": " {answer}"}, run=tmp_path / "run")
+    (pair,) = [pair for pair in result["paired"] if (pair["first"], pair["second"]) == ("warm_start", "practice")]
+    assert pair["difference"] > 0.1 and pair["p_value"] < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--explore.rationalise", "true"], "which learn.method credit can't learn from"),
+        (["--learn.method", "imitation", "--explore.hint", "It is known."], "must say where the answer stands"),
+        (
+            ["--learn.method", "imitation", "--explore", "mcts", "--explore.rationalise", "true"],
+            "explore.rationalise is for independent attempts",
+        ),
+        (["--budget_tokens", "0"], "budget_tokens must be at least 1"),
+    ],
+)
+def test_what_makes_no_sense_is_one_sentence(given, said):
+    with pytest.raises(UserError, match=said):
+        parse_practice(find_configuration("practice", "tiny"), given)
