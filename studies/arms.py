@@ -1,4 +1,4 @@
-"""What practice is compared with, from the same warm start: the arms of the practice studies.
+"""Practice runs from the same warm start, compared: the arms of a study, and those of the studies of practice itself.
 
 practice           policy gradient on the verifier's scores
 random_reward      the same with random scores of the same rate, as many steps or as much time as practice has: what updates alone do
@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import yaml
@@ -32,15 +32,21 @@ from etude.recipes.settings import PracticeSettings, parse_practice, practice_de
 from etude.runs import RunFolder, read_jsonl
 from etude.watching import Console
 from studies.cells import Cell, Options, refuse_others
+from studies.divergence import divergence
 
-ARMS = ("practice", "random_reward", "imitation", "longer_warm_start")
+_LAST = 5
+"""Steps at the end that the entropy is taken from."""
 
-_CHANGES: dict[str, dict[str, Any]] = {
+Changes = Mapping[str, Mapping[str, Any]]
+"""Arms, and which settings of the recipe each has otherwise."""
+
+CHANGES: Changes = {
     "practice": {},
     "random_reward": {"feedback": "random"},
     "imitation": {"learn.method": "imitation"},
     "longer_warm_start": {"steps": 0},
 }
+ARMS = tuple(CHANGES)
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,7 @@ class Arms:
     """How many steps an arm makes where it takes practice's time with another number of them: updates of the longer warm start; steps of
     random scores, where that is to be so, since they leave no group without signal to drop."""
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    changes: Changes = field(default_factory=lambda: CHANGES)
 
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
         return resolved(self._settings(arm, seed))
@@ -67,7 +74,7 @@ class Arms:
             refuse_others(f"{folder} was run", before, settings, "remove it to run it again")
 
     def _settings(self, arm: str, seed: int) -> PracticeSettings:
-        changes = {**self.overrides, "seed": seed, **_CHANGES[arm]}
+        changes = {**self.overrides, "seed": seed, **self.changes[arm]}
         if arm in self.steps:
             changes["warm_start.steps" if arm == "longer_warm_start" else "steps"] = self.steps[arm]
         return parse_practice(find_configuration("practice", self.recipe), arguments_from(changes))
@@ -75,7 +82,7 @@ class Arms:
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
         """One cell: a practice run under `out/runs`, gone on with or only read where it is there already."""
         settings = self._settings(arm, seed)
-        runs = {other: chosen.out / "runs" / f"{other}-{seed}" for other in ARMS}
+        runs = {other: chosen.out / "runs" / f"{other}-{seed}" for other in self.changes}
         for other, path in runs.items():
             self._check_run(path, self.settings(other, seed))
         folder = runs[arm]
@@ -84,7 +91,7 @@ class Arms:
         result = RunFolder(folder).read_json("result.json")
         if result is None:
             result = practice_named(settings, self.recipe, run=folder, data=chosen.data, resume=folder.exists(), watcher=Console())
-        cell = _cell(folder, result)
+        cell = _cell(folder, result) | {"divergence": divergence(settings, folder, chosen.data)}
         shutil.rmtree(folder / "model", ignore_errors=True)
         for checkpoint in (folder / "checkpoints").glob("*"):
             if checkpoint.name != "warm_start":
@@ -128,12 +135,15 @@ def _cell(folder: Path, result: Mapping[str, Any]) -> Cell:
     spent: Counter[str] = Counter()
     for row in read_jsonl(folder / "timings.jsonl"):
         spent[row["phase"]] += sum(value for name, value in row.items() if name.endswith("_seconds"))
+    steps = [row for row in read_jsonl(folder / "metrics.jsonl") if row["phase"] == "practice"]
     facts = RunFolder(folder).read_json("environment.json")
     where = [facts["processor"], f"{facts['threads']} threads", facts["gpu"] if facts["device"] != "cpu" else None, facts["precision"]]
     return {
         "commit": facts["commit"],
         "hardware": ", ".join(filter(None, where)),
         "training_seconds": {phase: round(value, 1) for phase, value in spent.items()},
+        "sampled_tokens": sum(row["sampled_tokens"] for row in steps),
+        "entropy": fmean(row["entropy"] for row in steps[-_LAST:]) if steps else None,
         "evaluation": result["evaluation"],
         "tasks": result["tasks"],
         "items": items,
@@ -144,26 +154,26 @@ def _cell(folder: Path, result: Mapping[str, Any]) -> Cell:
 # ---------------------------------------------------------------------- from cells to rows
 
 
-def all_there(rows: Sequence[Mapping[str, Any]], seeds: int) -> bool:
+def all_there(rows: Sequence[Mapping[str, Any]], seeds: int, arms: Sequence[str] = ARMS) -> bool:
     """Whether every arm has all its seeds."""
-    return all(max((row["seeds"] for row in rows if row["id"] == arm), default=0) >= seeds for arm in ARMS)
+    return all(max((row["seeds"] for row in rows if row["id"] == arm), default=0) >= seeds for arm in arms)
 
 
-def reduce_arms(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+def reduce_arms(cells: Sequence[Cell], arms: Sequence[str] = ARMS, baseline: str = "practice") -> list[dict[str, Any]]:
     """One row for each arm and suite, pooled over seeds: accuracy with interval, and the paired difference to the warm start.
 
-    That is the one which the arm went on from; of the longer warm start, practice's.
+    That is the one which the arm went on from; of the longer warm start, the baseline's. Arms are compared with the baseline.
     """
-    practice = {cell["seed"]: cell for cell in cells if cell["id"] == "practice"}
+    others = {cell["seed"]: cell for cell in cells if cell["id"] == baseline}
     rows = []
-    for arm in ("base", "warm_start", *ARMS):
-        own = [cell for cell in cells if cell["id"] == (arm if arm in ARMS else "practice")]
-        rows += [_row(arm, suite, own, practice) for suite in (own[0]["items"] if own else ())]
+    for arm in ("base", "warm_start", *arms):
+        own = [cell for cell in cells if cell["id"] == (arm if arm in arms else baseline)]
+        rows += [_row(arm, suite, own, others, baseline, is_arm=arm in arms) for suite in (own[0]["items"] if own else ())]
     return rows
 
 
-def _row(arm: str, suite: str, own: Sequence[Cell], practice: Mapping[int, Cell]) -> dict[str, Any]:
-    model = "practice" if arm in ARMS else arm
+def _row(arm: str, suite: str, own: Sequence[Cell], others: Mapping[int, Cell], baseline: str, *, is_arm: bool) -> dict[str, Any]:
+    model = "practice" if is_arm else arm
     right = _right(own, model, suite)
     n = len(right)
     row: dict[str, Any] = {"id": arm, "set": suite, "n": n, "seeds": len(own), "accuracy": sum(map(_share_of, right.values())) / n}
@@ -175,16 +185,20 @@ def _row(arm: str, suite: str, own: Sequence[Cell], practice: Mapping[int, Cell]
         if values:
             row[name] = sum(values) / len(values)
     row["best_baseline"] = max((value for r in found for value in r["baselines"].values()), default=0.0)
-    paired = [cell for cell in own if cell["seed"] in practice]
-    if arm in ARMS and paired:
-        start = [practice[cell["seed"]] if arm == "longer_warm_start" else cell for cell in paired]
+    paired = [cell for cell in own if cell["seed"] in others]
+    if is_arm and paired:
+        start = [others[cell["seed"]] if arm == "longer_warm_start" else cell for cell in paired]
         row |= _difference("gain", _right(start, "warm_start", suite), _right(paired, "practice", suite))
         each = [_accuracy(c, "practice", suite) - _accuracy(s, "warm_start", suite) for c, s in zip(paired, start, strict=True)]
         row["gain_each_seed"] = [round(value, 4) for value in each]
-        if arm != "practice":
-            same_seeds = [practice[cell["seed"]] for cell in paired]
-            row |= _difference("practice_ahead", _right(paired, "practice", suite), _right(same_seeds, "practice", suite))
+        if arm != baseline:
+            same_seeds = [others[cell["seed"]] for cell in paired]
+            row |= _difference(f"{baseline}_ahead", _right(paired, "practice", suite), _right(same_seeds, "practice", suite))
         row["training_seconds"] = round(median(sum(cell["training_seconds"].values()) for cell in own), 1)
+        for name in ("sampled_tokens", "entropy", "divergence"):
+            measured = [cell[name] for cell in own if cell.get(name) is not None]
+            if measured:
+                row[name] = fmean(measured)
     return row
 
 

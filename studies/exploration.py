@@ -1,0 +1,107 @@
+"""How should a model explore, and how finely be told what went well? Ways to practise from one warm start, at equal tokens sampled.
+
+    python -m studies.exploration [--data DIR] [--hours H] [--only ID ...] [--seeds SEED ...] [--tiny]
+
+Screen: every arm on number_sorting, one seed. Final: the best of the screen, the policy gradient and the random control on all sets, three
+seeds. Each arm practises until it has sampled its set's budget of tokens, with the set's own settings otherwise; learning rates are those
+of the set's recipe, constant behind three steps, for all. Cells stand in a folder for each set.
+
+Claim: at equal tokens sampled, one way to explore beats the policy gradient on independent samples outside its interval on at least two of
+four test sets.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from etude.errors import UserError
+from studies.arms import Arms, reduce_arms
+from studies.cells import Options, compute, options, write_result
+
+BASELINE = "policy_gradient"
+CLAIM = f"at equal tokens sampled one way to explore beats {BASELINE} outside its interval on at least two of four test sets"
+
+STEPS = {"explore.search.steps.end": "tokens", "explore.search.steps.max_tokens": 6}
+"""Answers of a line are cut into pieces of so many tokens."""
+VINE = STEPS | {"explore.search.method": "vine", "explore.search.chains": 2, "explore.search.width": 2, "learn.credit": "difference"}
+TREE = {"explore.search.method": "tree", "explore.search.chains": 6, "explore.search.forks": 1, "explore.search.width": 1}
+MCTS = STEPS | {"explore.search.method": "mcts", "explore.search.simulations": 6, "explore.search.width": 2}
+DPO = {"learn.method": "preference", "learn.preference.pairs_per_task": 4, "learn.preference.refresh_every": 8}
+RESTART = {
+    "learn.restart": True,
+    "learn.keep_all_right": True,
+    "learn.updates_per_epoch": 16,
+    "learn.epochs": 2,
+    "explore.tasks_per_step": 128,
+}
+
+ARMS: dict[str, dict[str, Any]] = {
+    "warm_start": {"steps": 0},
+    "raft": {"learn.method": "imitation"},
+    "star_rationalised": {"learn.method": "imitation", "explore.rationalise": True} | RESTART,
+    "dpo_groups": DPO,
+    "step_dpo_trees": MCTS | DPO | {"learn.preference.pairs": "step"},
+    "policy_gradient": {},
+    "policy_gradient_mc_steps": VINE,
+    "policy_gradient_tree": TREE | {"learn.credit": "tree"},
+    "policy_gradient_random_reward": {"feedback": "random"},
+}
+FINAL: tuple[str, ...] = ()
+"""The best three of the screen, with the policy gradient and the random control."""
+SCREEN_SEED, SEEDS = 30, (31, 32, 33)
+
+ALL_SETS = {"steps": 1000, "learn.optimiser.decay_steps": 0, "checkpoint_every": 25}
+SETS: dict[str, tuple[str, dict[str, Any]]] = {
+    "number_sorting": ("quickstart", {"budget_tokens": 120_000}),
+}
+"""Which recipe practises for a set, and what it has otherwise."""
+TINY = {
+    "n": 60,
+    "warm_start.steps": 20,
+    "steps": 3,
+    "explore.tasks_per_step": 6,
+    "explore.num_samples": 4,
+    "learn.updates_per_epoch": 2,
+    "evaluation.n": 20,
+    "evaluation.pass_n": 5,
+    "evaluation.num_samples": 2,
+}
+
+
+def main(chosen: Options) -> None:
+    sets = {"tiny": ("tiny", TINY)} if chosen.is_tiny else SETS
+    cells, rows = [], []
+    for name, (recipe, overrides) in sets.items():
+        if recipe == "word_problems" and chosen.data is None:
+            raise SystemExit(str(UserError("--data DIR is needed: the folder that holds word_problems and svamp")))
+        arms = {arm: changes | (TINY if chosen.is_tiny else {}) for arm, changes in ARMS.items()}
+        arms["warm_start"] |= {"steps": 0}
+        table = Arms(recipe, {}, overrides if chosen.is_tiny else ALL_SETS | overrides, arms)
+        found = compute(todo(name, chosen), table, replace(chosen, out=chosen.out / name))
+        cells += found
+        rows += reduce_arms(found, [arm for arm in ARMS if arm != "warm_start"], BASELINE)
+    write_result(chosen, CLAIM, cells, rows, *judge(rows))
+
+
+def todo(name: str, chosen: Options) -> list[tuple[str, int]]:
+    """The cells of a set: the screen's, then the final's."""
+    if chosen.is_tiny:
+        return [(arm, SCREEN_SEED) for arm in ARMS]
+    screen = [(arm, SCREEN_SEED) for arm in ARMS] if name == "number_sorting" else []
+    return screen + [(arm, seed) for seed in SEEDS for arm in FINAL]
+
+
+def judge(rows: list[dict]) -> tuple[str, str]:
+    """The verdict on the claim, from the rows alone."""
+    sets = list(dict.fromkeys(row["set"] for row in rows))
+    seeds = {(row["id"], row["set"]): row["seeds"] for row in rows}
+    if len(sets) < 4 or not FINAL or any(seeds.get((arm, name), 0) < len(SEEDS) for arm in FINAL for name in sets):
+        return "undecided", "not all cells are there"
+    ahead = {
+        arm: [row["set"] for row in rows if row["id"] == arm and row[f"{BASELINE}_ahead_high"] < 0] for arm in FINAL if arm != BASELINE
+    }
+    said = "; ".join(f"{arm} is ahead on {', '.join(won) or 'none'}" for arm, won in ahead.items())
+    return ("holds" if any(len(won) >= 2 for won in ahead.values()) else "does not hold"), said
+
+
+if __name__ == "__main__":
+    main(options("exploration", list(ARMS), (SCREEN_SEED, *SEEDS)))
