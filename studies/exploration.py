@@ -51,7 +51,7 @@ SCREEN_SEED, SEEDS = 30, (31, 32, 33)
 
 ALL_SETS = {"steps": 1000, "learn.optimiser.decay_steps": 0, "checkpoint_every": 25}
 SETS: dict[str, tuple[str, dict[str, Any]]] = {
-    "number_sorting": ("quickstart", {"budget_tokens": 120_000}),
+    "number_sorting": ("quickstart", {"n": 800, "budget_tokens": 120_000}),
 }
 """Which recipe practises for a set, and what it has otherwise."""
 TINY = {

@@ -9,16 +9,21 @@ import pytest
 
 from etude.evaluation.statistics import mean_interval, sign_flip_test
 from etude.runs import RunFolder
-from studies import quickstart, word_problems
+from studies import exploration, quickstart, word_problems
 from studies.arms import ARMS, Arms, reduce_arms, share
 from studies.cells import Options, compute
 from studies.table import filled, markdown
 
-PARTS = ("__init__", "cells", "arms", "figure", "table")
+PARTS = ("__init__", "cells", "arms", "divergence", "figure", "table")
 STUDIES = sorted(path.stem for path in Path(quickstart.__file__).parent.glob("*.py") if path.stem not in PARTS)
+OF_PRACTICE = ("quickstart", "word_problems")
 
 
-@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_is_tried_here():
+    assert set(STUDIES) == {*OF_PRACTICE, "exploration"}
+
+
+@pytest.mark.parametrize("name", OF_PRACTICE)
 def test_a_study_runs_in_its_tiny_form_and_skips_cells_that_are_there(name, tmp_path):
     command = [sys.executable, "-m", f"studies.{name}", "--tiny", "--out", str(tmp_path)]
     first = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -42,6 +47,36 @@ def test_a_study_runs_in_its_tiny_form_and_skips_cells_that_are_there(name, tmp_
     kept.write_text(kept.read_text().replace("steps: 20", "steps: 21"))
     stale = subprocess.run(command, capture_output=True, text=True, check=False)
     assert stale.returncode != 0 and "was run with another" in stale.stderr and "Traceback" not in stale.stderr and not cell_path.exists()
+
+
+def test_the_study_of_exploration_tries_every_arm_in_its_tiny_form(tmp_path):
+    command = [sys.executable, "-m", "studies.exploration", "--tiny", "--out", str(tmp_path)]
+    subprocess.run(command, capture_output=True, text=True, check=True)
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["verdict"] == "undecided"
+    assert {row["id"] for row in result["rows"]} == {"base", *exploration.ARMS}
+    for row in result["rows"]:
+        if "gain" in row:
+            assert row["sampled_tokens"] > 0 and row["divergence"] is not None and row["entropy"] > 0
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "cell" not in again.stdout
+
+
+def test_exploration_holds_where_one_arm_is_ahead_on_two_sets(monkeypatch):
+    monkeypatch.setattr(exploration, "FINAL", ("policy_gradient", "raft", "dpo_groups"))
+
+    def rows(**ahead: tuple[float, ...]) -> list[dict]:
+        found = [{"id": "policy_gradient", "set": name, "seeds": 3} for name in "abcd"]
+        for arm, ends in ahead.items():
+            found += [
+                {"id": arm, "set": name, "seeds": 3, "policy_gradient_ahead_high": high} for name, high in zip("abcd", ends, strict=True)
+            ]
+        return found
+
+    assert exploration.judge(rows(raft=(0.1, 0.1, -0.1, -0.1), dpo_groups=(0.1,) * 4))[0] == "holds"
+    assert exploration.judge(rows(raft=(0.1, 0.1, 0.1, -0.1), dpo_groups=(-0.1, 0.1, 0.1, 0.1)))[0] == "does not hold"
+    assert exploration.judge(rows(raft=(0.1, 0.1, -0.1, -0.1)))[0] == "undecided"
+    assert exploration.judge([row for row in rows(raft=(-1.0,) * 4, dpo_groups=(-1.0,) * 4) if row["set"] != "d"])[0] == "undecided"
 
 
 def arm(name: str, gain: float, least: float, p_value: float, seeds: int = 3) -> dict:
