@@ -36,7 +36,8 @@ class Tracked:
         self._trackers: dict[str, Any] | None = None
         self._step = 0
         self._warm_steps = int(self._configuration.get("warm_start.steps") or 0)
-        self._all_steps = self._warm_steps + int(self._configuration.get("steps") or 0)
+        self._preference_steps = self._warm_steps + int(self._configuration.get("preferences.steps") or 0)
+        self._all_steps = self._preference_steps + int(self._configuration.get("steps") or 0)
 
     def say(self, text: str) -> None:
         self.inner.say(text)
@@ -49,7 +50,9 @@ class Tracked:
 
     def measured(self, model: str, rows: Sequence[Mapping[str, Any]]) -> None:
         self.inner.measured(model, rows)
-        self._step = max(self._step, {"warm_start": self._warm_steps, "practice": self._all_steps}.get(model, 0))
+        self._step = max(
+            self._step, {"warm_start": self._warm_steps, "preference": self._preference_steps, "practice": self._all_steps}.get(model, 0)
+        )
         self._log({f"evaluation/{row['suite']}/{name}": value for row in rows for name, value in row.items() if name != "suite"})
 
     def steps(self, name: str, steps: range, total: int | None = None) -> Iterable[int]:
@@ -57,7 +60,7 @@ class Tracked:
 
     def step(self, phase: str, step: int, metrics: Mapping[str, Any], timings: Mapping[str, float]) -> None:
         self.inner.step(phase, step, metrics, timings)
-        self._step = step + (self._warm_steps if phase == "practice" else 0)
+        self._step = step + {"preference": self._warm_steps, "practice": self._preference_steps}.get(phase, 0)
         self._log({f"{phase}/{name}": value for name, value in {**metrics, **timings}.items()})
 
     def concluded(self, result: Mapping[str, Any], folder: Path) -> None:

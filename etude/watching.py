@@ -144,6 +144,8 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
 def _live(phase: str, step: int, metrics: Mapping[str, Any], timings: Mapping[str, float]) -> str:
     if phase == "warm_start":
         return f"warm start {step}: loss {metrics['imitate_loss']:.3f}"
+    if phase == "preference":
+        return f"preference {step}: loss {metrics['preference_loss']:.3f}, {metrics['preference_accuracy']:.0%} of the pairs right"
     score = "-" if metrics["score"] is None else f"{metrics['score']:.3f}"
     seconds = sum(value for name, value in timings.items() if name.endswith("_seconds"))
     signal = metrics["groups"] - metrics["groups_without_signal"]

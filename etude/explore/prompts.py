@@ -37,6 +37,11 @@ def render_demonstration(tokenizer: Any, task: Task) -> tuple[int, ...]:
     text = task.worked if task.worked is not None else task.answer
     if text is None:
         raise UserError(f"{task.origin or 'a task'} has neither a worked answer nor an answer to imitate")
+    return render_answer(tokenizer, text)
+
+
+def render_answer(tokenizer: Any, text: str) -> tuple[int, ...]:
+    """Token ids of an answer that somebody wrote, closed by the end of sequence."""
     if tokenizer.eos_token_id is None:
         raise UserError("the tokenizer has no end-of-sequence token, so a demonstration can't show where an answer ends: set its eos_token")
     return (*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id)

@@ -88,7 +88,14 @@ def _tasks(settings: PracticeSettings) -> str:
 def _story(settings: PracticeSettings) -> str:
     warm, explore, learn = settings.warm_start, settings.explore, settings.learn
     shown = f"{warm.steps} updates on demonstrations, then " if warm.steps else ""
-    how = f"{learn.credit} credit, {learn.loss} loss" if learn.method == "credit" else "imitation of its own right attempts"
+    if settings.preferences.steps:
+        shown += f"{settings.preferences.steps} updates on compared answers ({settings.preferences.loss}), then "
+    ways = {
+        "credit": f"{learn.credit} credit, {learn.loss} loss",
+        "imitation": "imitation of its own right attempts",
+        "preference": f"preference among its own attempts, {learn.preference.loss} on pairs by {learn.preference.pairs}",
+    }
+    how = ways[learn.method]
     scores = "" if settings.feedback == "outcome" else f", {settings.feedback} scores (a control)"
     number = f"{'' if explore.stop_when_decided == 'never' else 'up to '}{explore.num_samples} attempts"
     return f"{shown}{settings.steps} steps of {explore.tasks_per_step} tasks with {number} each ({how}{scores})"

@@ -19,6 +19,8 @@ import torch
 from etude.engine.sampling import GREEDY
 from etude.feedback.outcome import OutcomeFeedback
 from etude.feedback.verdict import Verdict
+from etude.learn.preference import Preferring
+from etude.recipes.learners import preference_learner
 from etude.recipes.limits import within_limits
 from etude.recipes.practice import Practice
 from etude.recipes.settings import PracticeSettings
@@ -32,6 +34,7 @@ class Estimate:
     """Of a whole run: time by stage, the most memory at once, what the run folder grows to."""
 
     warm_start_seconds: float
+    preference_seconds: float
     practice_seconds: float
     evaluation_seconds: float
     memory_bytes: int
@@ -40,10 +43,11 @@ class Estimate:
 
     @property
     def seconds(self) -> float:
-        return self.warm_start_seconds + self.practice_seconds + self.evaluation_seconds
+        return self.warm_start_seconds + self.preference_seconds + self.practice_seconds + self.evaluation_seconds
 
     def __str__(self) -> str:
-        stages = [f"{name} {_minutes(getattr(self, f'{name}_seconds'))}" for name in ("warm_start", "practice", "evaluation")]
+        seconds = {name: getattr(self, f"{name}_seconds") for name in ("warm_start", "preference", "practice", "evaluation")}
+        stages = [f"{name} {_minutes(value)}" for name, value in seconds.items() if value or name != "preference"]
         return (
             f"at most about {_minutes(self.seconds)} here ({', '.join(stages)}), {self.memory_bytes / 1e9:.1f} GB of memory, "
             f"{self.disk_bytes / 1e9:.2g} GB of disk"
@@ -60,6 +64,7 @@ def estimate(settings: PracticeSettings, name: str, data: Path | None) -> Estima
         run = Practice(settings, name, RunFolder(Path(scratch) / "run"), data, outcome, Quiet())
         run.prepare()
         warm_start_seconds = settings.warm_start.steps * _seconds_of_warm_start(run) if settings.warm_start.steps else 0.0
+        preference_seconds = settings.preferences.steps * _seconds_of_preference(run) if settings.preferences.steps else 0.0
         learner = run.practice_learner()
         judged = run.exploring.attempts_of(0, _half_are_right)
         pairs = [(attempt.text, group.task) for group in judged.groups for attempt in group.attempts]
@@ -69,6 +74,7 @@ def estimate(settings: PracticeSettings, name: str, data: Path | None) -> Estima
         attempts_bytes = sum(path.stat().st_size for path in (run.folder.path / "attempts").glob("*"))
         return Estimate(
             warm_start_seconds,
+            preference_seconds,
             settings.steps * step_seconds,
             _stages(settings) * _seconds_of_measuring(run, explore_seconds),
             _peak_memory_bytes(run.place.device),
@@ -93,6 +99,14 @@ def _seconds_of_warm_start(run: Practice) -> float:
     return seconds
 
 
+def _seconds_of_preference(run: Practice) -> float:
+    run.engine.put_away()
+    learner, pairs = preference_learner(run.model, run.settings, run.place.dtype), run.comparisons_of(0)
+    seconds = _seconds(lambda: Preferring(learner, pairs, run.settings.preferences).update(pairs))
+    run.engine.refresh(0)
+    return seconds
+
+
 def _seconds_of_measuring(run: Practice, explore_seconds: float) -> float:
     """Of all suites once: some greedy answers are timed, samples take what those of the step took."""
     how, explore = run.measurement(), run.settings.explore
@@ -104,17 +118,19 @@ def _seconds_of_measuring(run: Practice, explore_seconds: float) -> float:
 
 
 def _stages(settings: PracticeSettings) -> int:
-    """How many models are measured: as it came, after the warm start, after practice."""
-    return 1 + (settings.warm_start.steps > 0) + (settings.steps > 0)
+    """How many models are measured: as it came, after the warm start, after preferences, after practice."""
+    return 1 + (settings.warm_start.steps > 0) + (settings.preferences.steps > 0) + (settings.steps > 0)
 
 
 def _checkpoints_bytes(run: Practice) -> int:
-    """Weights of the final model, of the warm start and of the checkpoints kept, one more while it is written; optimizers of the latter."""
+    """Weights of the final model, of the stages before practice and of the checkpoints kept, one more while it is written; optimizers of
+    the latter.
+    """
     settings = run.settings
     weights = sum(parameter.numel() * parameter.element_size() for parameter in run.model.parameters())
     trained = sum(parameter.numel() * parameter.element_size() for parameter in run.model.parameters() if parameter.requires_grad)
     kept = settings.keep_checkpoints + 1 if settings.steps else 0
-    return weights * (1 + (settings.warm_start.steps > 0) + kept) + 2 * trained * kept
+    return weights * (1 + (settings.warm_start.steps > 0) + (settings.preferences.steps > 0) + kept) + 2 * trained * kept
 
 
 def _peak_memory_bytes(device: str) -> int:

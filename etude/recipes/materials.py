@@ -8,9 +8,11 @@ from typing import Any
 from etude.errors import UserError
 from etude.evaluation.baselines import baseline_accuracies
 from etude.evaluation.measure import Judge, Suite
-from etude.explore.prompts import render_demonstration, render_prompts
+from etude.explore.prompts import render_answer, render_demonstration, render_prompts
 from etude.learn.example import Example, demonstration
+from etude.learn.pairs import Pair
 from etude.recipes.settings import Evaluation, PracticeSettings
+from etude.tasks.comparisons import Comparison, load_comparisons
 from etude.tasks.overlap import family_space, overlap, shared_wording
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.tasks.task import Task
@@ -27,6 +29,7 @@ class Materials:
 
     train: list[Task]
     demonstrations: list[Task]
+    comparisons: list[Comparison]
     suites: dict[str, list[Task]]
     facts: dict[str, float]
     """Numbers for the report: sizes, overlap, how many items a family has at least."""
@@ -37,6 +40,7 @@ def gather(settings: PracticeSettings, name: str, data: Path | None) -> Material
     suites = load_suites(settings.evaluation, settings.tasks, name, settings.seed, data, settings.system)
     train = load_tasks(settings.tasks, split="train", n=train_size(settings), seed=settings.seed, data=data)
     demonstrations = _demonstrations(settings, train, data)
+    comparisons = load_comparisons(settings.preferences.path, settings.preferences.columns, settings.preferences.n, data)
     measured = [task for tasks in suites.values() for task in tasks]
     train, shared_train = _without(with_system(train, settings.system), measured)
     demonstrations, shared_demonstrations = _without(with_system(demonstrations, settings.system), measured)
@@ -44,11 +48,20 @@ def gather(settings: PracticeSettings, name: str, data: Path | None) -> Material
         raise UserError("every training item stands in the evaluation too: name another evaluation set")
     if settings.warm_start.steps and not demonstrations:
         raise UserError("every demonstration stands in the evaluation too: name others with warm_start.path, or another evaluation set")
+    asked, shared_comparisons = _without([each.task for each in comparisons], measured)
+    keys = {task.key for task in asked}
+    comparisons = [
+        replace(each, task=task)
+        for each, task in zip(comparisons, with_system([each.task for each in comparisons], settings.system), strict=True)
+        if each.task.key in keys
+    ]
+    if settings.preferences.steps and not comparisons:
+        raise UserError("every prompt of preferences.path stands in the evaluation too: name other files, or another evaluation set")
     facts: dict[str, float] = {
         "train": len(train),
         "demonstrations": len(demonstrations),
         "evaluation": len(measured),
-        "overlap_removed": shared_train + shared_demonstrations,
+        "overlap_removed": shared_train + shared_demonstrations + shared_comparisons,
         "near_copies": sum(share >= _NEAR_COPY for share in shared_wording([*train, *demonstrations], measured)),
     }
     if settings.tasks.family:
@@ -56,7 +69,9 @@ def gather(settings: PracticeSettings, name: str, data: Path | None) -> Material
         drawn = len({task.key for task in [*train, *demonstrations, *measured]})
         facts |= {"space_draws": space.draws, "space_distinct": space.distinct, "space_at_least": space.items_low}
         facts |= {"drawn_share": drawn / space.items_low}
-    return Materials(train, demonstrations, suites, facts)
+    if comparisons:
+        facts["comparisons"] = len(comparisons)
+    return Materials(train, demonstrations, comparisons, suites, facts)
 
 
 def load_suites(
@@ -105,12 +120,25 @@ def render_demonstrations(tokenizer: Any, tasks: Sequence[Task], max_tokens: int
     prompts = render_prompts(tokenizer, tasks, max_tokens)
     shown = [demonstration(prompt, render_demonstration(tokenizer, task)) for prompt, task in zip(prompts, tasks, strict=True)]
     for task, example in zip(tasks, shown, strict=True):
-        length = len(example.prompt) + len(example.completion)
-        if length > max_tokens:
-            raise UserError(
-                f"{task.origin or 'a demonstration'} has {length} tokens, prompt and answer; the model has room for {max_tokens}"
-            )
+        _check_room(task, len(example.prompt) + len(example.completion), max_tokens)
     return shown
+
+
+def render_comparisons(tokenizer: Any, comparisons: Sequence[Comparison], max_tokens: int) -> list[Pair]:
+    """The compared answers as pairs, with the same bound."""
+    prompts = render_prompts(tokenizer, [each.task for each in comparisons], max_tokens)
+    pairs = [
+        Pair(prompt, render_answer(tokenizer, each.chosen), render_answer(tokenizer, each.rejected))
+        for prompt, each in zip(prompts, comparisons, strict=True)
+    ]
+    for each, pair in zip(comparisons, pairs, strict=True):
+        _check_room(each.task, len(pair.prompt) + max(len(pair.chosen), len(pair.rejected)), max_tokens)
+    return pairs
+
+
+def _check_room(task: Task, length: int, max_tokens: int) -> None:
+    if length > max_tokens:
+        raise UserError(f"{task.origin or 'a demonstration'} has {length} tokens, prompt and answer; the model has room for {max_tokens}")
 
 
 def with_system(tasks: Sequence[Task], system: str | None) -> list[Task]:

@@ -1,6 +1,7 @@
 """Practice: a model gets better at tasks by its own attempts.
 
-    measure the model as it came → warm start → measure → practise (explore, judge, learn, again) → measure → report
+    measure the model as it came → warm start → measure → learn preferences → measure → practise (explore, judge, learn, again) → measure
+    → report
 
 Every stage leaves a file or a checkpoint. A resumed run skips measurements and a warm start that are there, and practises on from the last
 checkpoint.
@@ -31,6 +32,8 @@ from etude.feedback.random_score import RandomFeedback
 from etude.interruption import Interrupted, Interruption
 from etude.learn.example import Example
 from etude.learn.learner import Learner
+from etude.learn.pairs import Pair
+from etude.learn.preference import Preferring
 from etude.ledger import Judged, Ledger
 from etude.models import describe, load_model, save_model
 from etude.randomness import seed_for
@@ -38,10 +41,10 @@ from etude.recipes.asking import remember
 from etude.recipes.card import write_card
 from etude.recipes.checkpoints import load_checkpoint, save_checkpoint
 from etude.recipes.exploring import Exploring
-from etude.recipes.learners import practice_learner, warm_start_learner
+from etude.recipes.learners import practice_learner, preference_learner, warm_start_learner
 from etude.recipes.limits import within_limits
 from etude.recipes.machine import decide, engine_at, room_tokens
-from etude.recipes.materials import check_golds, gather, render_demonstrations, render_suites
+from etude.recipes.materials import check_golds, gather, render_comparisons, render_demonstrations, render_suites
 from etude.recipes.result import Page, result_of
 from etude.recipes.retention import logprobs_of, probe_for
 from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
@@ -120,9 +123,11 @@ class Practice:
         base = self.measured("base")
         self.warm_start()
         warm = self.measured("warm_start") if self.settings.warm_start.steps else base
+        self.prefer()
+        preferred = self.measured("preference") if self.settings.preferences.steps else warm
         self.practise()
-        pages = {"base": base, "warm_start": warm}
-        pages["practice"] = self.measured("practice", unchanged=None if self.settings.steps else warm)
+        pages = {"base": base, "warm_start": warm, "preference": preferred}
+        pages["practice"] = self.measured("practice", unchanged=None if self.settings.steps else preferred)
         with suppress(Interrupted), self.interruption.whole():  # a signal that comes now comes too late
             remember(save_model(self.model, self.tokenizer, self.folder.path / "model"), self.settings)
             result = self.conclude(pages)
@@ -139,9 +144,10 @@ class Practice:
         self.room_tokens = room_tokens(model, max(settings.explore.max_new_tokens, settings.evaluation.max_new_tokens or 0))
         prompts = render_prompts(self.tokenizer, self.materials.train, self.room_tokens)
         self.demonstrations = render_demonstrations(self.tokenizer, self.materials.demonstrations, room_tokens(model, 0))
+        self.comparisons = render_comparisons(self.tokenizer, self.materials.comparisons, room_tokens(model, 0))
         self._say_what_is_long()
         self._say_what_is_not_reused(len(prompts))
-        known = [*self.materials.train, *self.materials.demonstrations]
+        known = [*self.materials.train, *self.materials.demonstrations, *(each.task for each in self.materials.comparisons)]
         self.probe = probe_for(settings.retention, self.tokenizer, room_tokens(model, 0), self.data)
         self.suites = render_suites(self.materials.suites, self.tokenizer, self.room_tokens, known, self.outcome.judge)
         self.watcher.baselines({suite.name: suite.baselines for suite in self.suites}, self.materials.facts)
@@ -226,7 +232,7 @@ class Practice:
             stage = Stage(
                 phase="warm_start",
                 kind="warm-",
-                order=-warm.steps,
+                order=-warm.steps - self.settings.preferences.steps,
                 total=warm.steps,
                 every=self.settings.checkpoint_every,
                 saves_last=False,
@@ -234,9 +240,34 @@ class Practice:
                 update=lambda step, demonstrations: self._imitate(step, demonstrations, learner),
             )
             self._train(stage, learner)
-            self._save_checkpoint("warm_start", None, {"order": 0})
+            self._save_checkpoint("warm_start", None, {"order": -self.settings.preferences.steps})
         self.engine.refresh(0)
         for unfinished in self.folder.checkpoints("warm-"):
+            shutil.rmtree(unfinished)
+
+    def prefer(self) -> None:
+        """Learn from answers that somebody compared."""
+        steps = self.settings.preferences.steps
+        if not steps:
+            return
+        if self.folder.checkpoint("preference").exists():
+            load_checkpoint(self.folder.checkpoint("preference"), self.model)
+        else:
+            learner = preference_learner(self.model, self.settings, self.place.dtype)
+            stage = Stage(
+                phase="preference",
+                kind="preference-",
+                order=-steps,
+                total=steps,
+                every=self.settings.checkpoint_every,
+                saves_last=False,
+                prepare=self.comparisons_of,
+                update=lambda step, pairs: self._prefer(step, pairs, learner),
+            )
+            self._train(stage, learner)
+            self._save_checkpoint("preference", None, {"order": 0})
+        self.engine.refresh(0)
+        for unfinished in self.folder.checkpoints("preference-"):
             shutil.rmtree(unfinished)
 
     def practise(self) -> None:
@@ -293,6 +324,16 @@ class Practice:
         metrics = learner.update(demonstrations)
         self._log("warm_start", step, metrics, {"learn_seconds": time.perf_counter() - start})
 
+    def _prefer(self, step: int, pairs: Sequence[Pair], learner: Learner) -> None:
+        start = time.perf_counter()
+        self.engine.put_away()
+        metrics = Preferring(learner, pairs, self.settings.preferences).update(pairs)
+        self._log("preference", step, metrics, {"learn_seconds": time.perf_counter() - start})
+
+    def comparisons_of(self, step: int) -> list[Pair]:
+        """The pairs of preference step `step`, counted from 0."""
+        return batch_at(step, self.comparisons, self.settings.preferences.pairs_per_step, self.settings.seed, "preference")
+
     def demonstrations_of(self, step: int) -> list[Example]:
         """What warm-start step `step`, counted from 0, imitates."""
         return batch_at(step, self.demonstrations, self.settings.warm_start.examples_per_step, self.settings.seed, "warm_start")
@@ -331,7 +372,8 @@ class Practice:
         """
         if self.settings.feedback != "random":
             return self.outcome.judge
-        page = self.folder.read_json("evaluation/warm_start.json") or self.folder.read_json("evaluation/base.json")
+        pages = (self.folder.read_json(f"evaluation/{model}.json") for model in ("preference", "warm_start", "base"))
+        page = next(page for page in pages if page)
         rate = page["suites"][0]["row"]["sampled_accuracy"]
         return RandomFeedback(self.settings.seed, min(max(rate, 0.05), 0.95)).judge
 

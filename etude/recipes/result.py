@@ -15,10 +15,12 @@ Page = dict[str, Any]
 def result_of(
     name: str, settings: PracticeSettings, pages: Mapping[str, Page], tasks: Mapping[str, float], feedback_counts: Mapping[str, int]
 ) -> dict[str, Any]:
-    """The result of a finished run of the recipe `name`, from the pages of its models (`base`, `warm_start`, `practice`)."""
-    has_warm_start = settings.warm_start.steps > 0
-    shown = {model: page for model, page in pages.items() if has_warm_start or model != "warm_start"}
-    pairs = [("warm_start", "practice"), ("base", "practice")] if has_warm_start else [("base", "practice")]
+    """The result of a finished run of the recipe `name`, from the pages of its models (`base`, `warm_start`, `preference`,
+    `practice`); of the stages in between, those that there were.
+    """
+    skipped = {"warm_start": not settings.warm_start.steps, "preference": not settings.preferences.steps}
+    shown = {model: page for model, page in pages.items() if not skipped.get(model)}
+    pairs = [(model, "practice") for model in reversed(shown) if model != "practice"]
     probed = {model: page["retention"] for model, page in shown.items() if "retention" in page}
     return {
         "recipe": name,

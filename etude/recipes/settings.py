@@ -141,6 +141,32 @@ class Preference(PreferenceLoss):
 
 
 @dataclass(frozen=True)
+class Preferences(PreferenceLoss):
+    """Learning from answers that somebody compared, before practice; the reference is the model as it was before."""
+
+    path: list[str] = field(default_factory=list)
+    """Files of `prompt`, `chosen`, `rejected`, as text or chat messages."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Our names (prompt, chosen, rejected) to the files' columns."""
+    n: int | None = None
+    """Pairs, the first ones; all of the files unless given."""
+    steps: int = 0
+    """Updates; 0 skips them."""
+    pairs_per_step: int = 16
+    optimiser: Optimiser = field(default_factory=lambda: Optimiser(learning_rate=1e-5, warmup_steps=3))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.n is not None:
+            at_least("preferences.n", self.n, 1)
+        at_least("preferences.steps", self.steps, 0)
+        at_least("preferences.pairs_per_step", self.pairs_per_step, 1)
+        if bool(self.path) != bool(self.steps):
+            lacking = "path names files, but preferences.steps is 0" if self.path else "steps is set, but preferences.path names no file"
+            raise UserError(f"preferences.{lacking}: set both, or neither")
+
+
+@dataclass(frozen=True)
 class Learning:
     """What is made of judged attempts."""
 
@@ -258,6 +284,7 @@ class PracticeSettings:
     """Practice ends with the step in which it has sampled so many tokens, though there were more steps; no bound unless given."""
     seed: int = 0
     warm_start: WarmStart = field(default_factory=WarmStart)
+    preferences: Preferences = field(default_factory=Preferences)
     explore: Exploration = field(default_factory=Exploration)
     feedback: str = "outcome"
     """`outcome` (the tasks' verifiers) or `random` (the control)."""
@@ -315,6 +342,7 @@ class PracticeSettings:
             )
         updates = self.steps * self.learn.epochs * self.learn.updates_per_epoch
         _learns_to_the_end("learn.optimiser", self.learn.optimiser, updates, "steps x learn.epochs x learn.updates_per_epoch")
+        _learns_to_the_end("preferences.optimiser", self.preferences.optimiser, self.preferences.steps, "preferences.steps")
         _learns_to_the_end("warm_start.optimiser", self.warm_start.optimiser, self.warm_start.steps, "warm_start.steps")
         warm = self.warm_start
         if warm.steps and not (warm.n or warm.path or self.tasks.path or self.tasks.dataset):

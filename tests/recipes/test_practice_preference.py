@@ -1,13 +1,17 @@
 """Practice that learns from pairs of its own attempts."""
 
+import json
+
 import pytest
 
 from etude.configuration import find_configuration
 from etude.errors import UserError
+from etude.learn.preference import Preferring
 from etude.recipes.exploring import Exploring
 from etude.recipes.practice import practice
 from etude.recipes.settings import parse_practice
 from etude.runs import read_jsonl
+from etude.tiny import letters
 
 PREFER = {"learn.method": "preference", "learn.preference.pairs_per_task": 4, "learn.epochs": 2, "learn.optimiser.learning_rate": 3e-4}
 WAYS = {
@@ -70,5 +74,61 @@ def test_practice_by_preference_raises_the_accuracy(tmp_path):
     ],
 )
 def test_what_makes_no_sense_is_one_sentence(given, said):
+    with pytest.raises(UserError, match=said):
+        parse_practice(find_configuration("practice", "tiny"), given)
+
+
+# ---------------------------------------------------------------------- files
+
+
+@pytest.fixture
+def compared(tmp_path):
+    """A file of answers to the tiny recipe's kind of question: right ones preferred to ones that repeat another letter."""
+    rows = []
+    for row in letters("comparisons", 80, seed=1):
+        wrong = row["answer"].translate(str.maketrans("abcdefghij", "bcdefghija"))
+        rows.append({"prompt": row["question"], "chosen": row["worked"] if "worked" in row else row["answer"], "rejected": wrong})
+    path = tmp_path / "compared.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_answers_that_somebody_compared_are_learned_from_before_practice(small, tmp_path, monkeypatch, compared):
+    options = {"preferences.path": [str(compared)], "preferences.steps": 6, "preferences.optimiser.learning_rate": 1e-3}
+    result = small(tmp_path / "whole", options)
+    rows = [row for row in read_jsonl(tmp_path / "whole" / "metrics.jsonl") if row["phase"] == "preference"]
+    assert len(rows) == 6 and rows[0]["preference_loss"] > rows[-1]["preference_loss"]
+    assert rows[0]["preference_loss"] == pytest.approx(0.6931, abs=1e-3)
+    assert [row["model"] for row in result["evaluation"]] == ["base", "warm_start", "preference", "practice"]
+    assert result["tasks"]["comparisons"] == 80
+    assert "Preference" in (tmp_path / "whole" / "report.html").read_text()
+    prefer = Preferring.update
+    calls = []
+
+    def killed(self, pairs):
+        calls.append(1)
+        if len(calls) == 6:
+            raise Killed
+        return prefer(self, pairs)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Preferring, "update", killed)
+        small(tmp_path / "killed", options)
+    small(tmp_path / "killed", options, resume=True)
+    assert all((tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes() for name in SAME)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--preferences.steps", "3"], "preferences.path names no file"),
+        (["--preferences.path", "a.jsonl"], "preferences.steps is 0"),
+        (
+            ["--preferences.path", "a.jsonl", "--preferences.steps", "3", "--preferences.pairs_per_step", "0"],
+            "pairs_per_step must be at least 1",
+        ),
+    ],
+)
+def test_files_and_steps_of_preferences_go_together(given, said):
     with pytest.raises(UserError, match=said):
         parse_practice(find_configuration("practice", "tiny"), given)

@@ -19,7 +19,7 @@ from etude.evaluation.report.tables import retention_of, suites_of
 from etude.evaluation.report.trees import pictures_of
 from etude.evaluation.report.words import remarks_on, spaced, summary
 
-PHASES = {"warm_start": "Warm start", "practice": "Practice"}
+PHASES = {"warm_start": "Warm start", "preference": "Preference", "practice": "Practice"}
 MAX_RUNS = 8
 """As many as there are colours that can be told apart."""
 MAX_ATTEMPTS = 10_000

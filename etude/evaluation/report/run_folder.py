@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-MODELS = {"base": "base", "warm_start": "warm start", "practice": "practice"}
+MODELS = {"base": "base", "warm_start": "warm start", "preference": "preference", "practice": "practice"}
 """The models of a run in the order in which they came about, and how the page calls them."""
 
 MAX_NODES = 150
