@@ -1,0 +1,133 @@
+"""Process rewards that nobody labels: a language model that learns which whole answers are right says so token by token (PRIME).
+
+    r_t   = β (log φ(y_t | y_<t) - log ref(y_t | y_<t))       what a token is worth
+    loss  = BCE(sigmoid(Σ_t r_t), score)                       φ learns from the scores of whole answers alone
+    A_t   = Σ_(u >= t) (r_u - mean over the group's other attempts of their mean r) / m
+            m: the largest |Σ_(u >= t) r_u| of the batch, so that what is to come is in [-1, 1], as scores are
+
+PRIME, arXiv 2502.01456, eq. 3 to 6: φ and ref begin as the model that practice began with, φ is updated after it was asked, as the policy
+is, so what it says of an attempt was not learned from it. A_t is added to outcome credit. The last token has no process reward, since the
+outcome is its own; the division by m is the authors' `batch_norm`. Departure: their baseline has the token's own reward in place of the
+attempt's own mean, here the others' alone count. φ is a second model with an optimizer of its own, ref a third.
+
+Identity: coefficient 0 is outcome credit; so is a φ that has learned nothing (r = 0).
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, combinations
+from statistics import fmean
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from etude.errors import UserError
+from etude.explore.attempts import Group
+from etude.feedback.verdict import Verdict
+from etude.learn.example import Example, Weights
+from etude.learn.learner import Learner, Optimiser
+from etude.learn.sequences import LIKELIHOOD, update_on_sequences
+
+
+@dataclass(frozen=True)
+class ImplicitRewardSettings:
+    """Process rewards by a second model that learns from outcomes."""
+
+    coefficient: float = 0.0
+    """Weight of its credit beside that of the outcome; 0: there is no such model. PRIME's is 1."""
+    beta: float = 0.05
+    """How much a difference in likelihood counts."""
+    optimiser: Optimiser = field(default_factory=lambda: Optimiser(learning_rate=1e-5))
+
+    def __post_init__(self) -> None:
+        if self.coefficient < 0:
+            raise UserError(f"learn.implicit_reward.coefficient must be 0 (off) or more, got {self.coefficient}")
+        if self.beta <= 0:
+            raise UserError(f"learn.implicit_reward.beta must be above 0, got {self.beta}")
+
+
+class ImplicitReward:
+    """The second model, its optimizer and the one that it is compared with."""
+
+    def __init__(self, model: Any, settings: ImplicitRewardSettings, **options: Any) -> None:
+        """`options` are those of its `Learner` (`dtype`, `batch_tokens`, `temperature`)."""
+        self.settings = settings
+        reference = copy.deepcopy(model).eval().requires_grad_(False)
+        own = copy.deepcopy(model).eval()
+        self.learner = Learner(own, settings.optimiser, [LIKELIHOOD], reference=reference, **options)
+
+    def rewards(self, groups: Sequence[Group]) -> list[list[Weights]]:
+        """r of every own token, by group and attempt; 0 for the last one of an attempt."""
+        answers = _answers(groups)
+        own, reference = self.learner.logprobs(answers), self.learner.logprobs(answers, reference=True)
+        flat = iter(zip(own, reference, strict=True))
+        return [[self._rewards(*next(flat)) for _ in group.attempts] for group in groups]
+
+    def _rewards(self, own: Sequence[float], reference: Sequence[float]) -> Weights:
+        found = [self.settings.beta * (one - other) for one, other in zip(own, reference, strict=True)]
+        return (*found[:-1], 0.0)
+
+    def update(self, groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]]) -> dict[str, float]:
+        """One update on the attempts that have a score, if any has."""
+        scored = [verdict.score is not None for row in verdicts for verdict in row]
+        answers = [answer for answer, known in zip(_answers(groups), scored, strict=True) if known]
+        target_S = torch.tensor([verdict.score for row in verdicts for verdict in row if verdict.score is not None], dtype=torch.float64)
+        if not answers:
+            return {}
+        reference = self.learner.logprobs(answers, reference=True)
+        reference_S = torch.tensor([sum(own) for own in reference], dtype=torch.float64)
+
+        def loss(likelihood_S: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
+            value = F.binary_cross_entropy_with_logits(self.settings.beta * (likelihood_S - reference_S), target_S)
+            return value, {"implicit_reward_loss": float(value.detach())}
+
+        return {"implicit_reward_loss": update_on_sequences(self.learner, answers, loss)["implicit_reward_loss"]}
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """The model's and its optimizer's tensors; the one that it is compared with is made anew from where practice began."""
+        return {f"o.{name}": value for name, value in self.learner.state().items()} | {
+            f"m.{name}": value.detach() for name, value in self.learner.model.named_parameters()
+        }
+
+    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Take over what `state` gave."""
+        self.learner.load({name[2:]: value for name, value in tensors.items() if name.startswith("o.")})
+        with torch.no_grad():
+            for name, parameter in self.learner.model.named_parameters():
+                parameter.copy_(tensors[f"m.{name}"])
+
+
+def returns(rewards: Sequence[Sequence[Weights]]) -> list[list[Weights]]:
+    """A of every own token, by group and attempt; 0 for a lone attempt."""
+    to_come = [[_to_come(own) for own in row] for row in rewards]
+    most = max((abs(value) for row in to_come for own in row for value in own), default=0.0)
+    return [[_to_come(own) for own in _centred(row, most)] for row in rewards]
+
+
+def told_apart(rewards: Sequence[Sequence[Weights]], verdicts: Sequence[Sequence[Verdict]]) -> float | None:
+    """Of the pairs of attempts at a task that differ in score, the share whose better one has the higher Σ r; ties half. None: no pair."""
+    found = []
+    for row, said in zip(rewards, verdicts, strict=True):
+        known = [(sum(own), verdict.score) for own, verdict in zip(row, said, strict=True) if verdict.score is not None]
+        for (one, score), (other, its_score) in combinations(known, 2):
+            if score != its_score:
+                found.append(0.5 if one == other else float((one > other) == (score > its_score)))
+    return fmean(found) if found else None
+
+
+def _centred(row: Sequence[Weights], most: float) -> list[Weights]:
+    means = [fmean(own) for own in row]
+    if len(row) < 2 or not most:
+        return [(0.0,) * len(own) for own in row]
+    return [tuple((value - (sum(means) - mean) / (len(row) - 1)) / most for value in own) for own, mean in zip(row, means, strict=True)]
+
+
+def _to_come(own: Weights) -> Weights:
+    """The sums from each token on."""
+    return tuple(accumulate(reversed(own)))[::-1]
+
+
+def _answers(groups: Sequence[Group]) -> list[Example]:
+    return [Example(attempt.prompt, attempt.own_tokens) for group in groups for attempt in group.attempts]

@@ -1,0 +1,95 @@
+import pytest
+import torch
+
+from etude.engine.completion import Completion
+from etude.errors import UserError
+from etude.explore.attempts import Attempt, Group
+from etude.feedback.verdict import Verdict
+from etude.learn.implicit_reward import ImplicitReward, ImplicitRewardSettings, returns, told_apart
+from etude.learn.learner import Optimiser
+from etude.tasks.task import Task
+
+SETTINGS = ImplicitRewardSettings(coefficient=1.0, beta=0.5, optimiser=Optimiser(learning_rate=1e-2))
+
+
+def group(*own):
+    completions = [Completion(tokens, (-1.0,) * len(tokens), "", "stop", 0, 0) for tokens in own]
+    return Group(Task("?"), tuple(Attempt.of((5, 6), completion) for completion in completions))
+
+
+GROUPS = [group((7, 8, 9), (7, 10, 11)), group((20, 21), (22, 23, 24), (22, 25))]
+VERDICTS = [[Verdict(1.0), Verdict(0.0)], [Verdict(0.0), Verdict(1.0), Verdict(None)]]
+
+
+def plain_logprobs(model, prompt, own):
+    logprobs = model(input_ids=torch.tensor([[*prompt, *own]]), use_cache=False).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+    return logprobs.gather(-1, torch.tensor(own)[:, None])[:, 0]
+
+
+def test_returns_are_what_was_worked_out_by_hand():
+    # of the first attempt 0.3, 0.1, 0 (mean 0.4 / 3), of the second -0.2, 0 (mean -0.1); to come: 0.4, 0.1, 0 and -0.2, 0; the most is 0.4
+    found = returns([[(0.3, 0.1, 0.0), (-0.2, 0.0)]])
+    assert found[0][0] == pytest.approx(((0.4 + 0.3) / 0.4, (0.1 + 0.2) / 0.4, 0.1 / 0.4))
+    assert found[0][1] == pytest.approx(((-0.2 - 0.8 / 3) / 0.4, (-0.4 / 3) / 0.4))
+
+
+def test_a_lone_attempt_and_rewards_of_0_get_no_credit():
+    assert returns([[(0.5, 0.2)], [(0.1, 0.0), (0.2, 0.0)]])[0] == [(0.0, 0.0)]
+    assert returns([[(0.0, 0.0), (0.0,)]]) == [[(0.0, 0.0), (0.0,)]]
+
+
+def test_before_it_has_learned_anything_all_rewards_are_0(model_of):
+    assert ImplicitReward(model_of("llama"), SETTINGS).rewards(GROUPS) == [
+        [(0.0,) * attempt.num_own_tokens for attempt in g.attempts] for g in GROUPS
+    ]
+
+
+def test_an_update_has_the_gradient_of_the_cross_entropy_and_leaves_unscored_attempts_out(model_of):
+    implicit, plain = ImplicitReward(model_of("llama"), SETTINGS), model_of("llama")
+    with torch.no_grad():
+        for parameter in implicit.learner.model.parameters():
+            parameter.mul_(1.05)
+        for parameter in plain.parameters():
+            parameter.mul_(1.05)
+    implicit.learner._step = lambda: {}
+    metrics = implicit.update(GROUPS, VERDICTS)
+    logits, targets = [], []
+    for g, row in zip(GROUPS, VERDICTS, strict=True):
+        for attempt, verdict in zip(g.attempts, row, strict=True):
+            if verdict.score is not None:
+                with torch.no_grad():
+                    reference = plain_logprobs(implicit.learner.reference, attempt.prompt, attempt.own_tokens).sum()
+                logits.append(0.5 * (plain_logprobs(plain, attempt.prompt, attempt.own_tokens).sum() - reference))
+                targets.append(verdict.score)
+    loss = torch.nn.functional.binary_cross_entropy(torch.stack(logits).sigmoid(), torch.tensor(targets))
+    loss.backward()
+    assert metrics == {"implicit_reward_loss": pytest.approx(loss.item(), rel=1e-4)}
+    for ours, theirs in zip(implicit.learner.model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_rewards_are_log_ratios_and_learn_to_tell_right_from_wrong(model_of):
+    model = model_of("llama")
+    implicit = ImplicitReward(model, SETTINGS)
+    losses = [implicit.update(GROUPS, VERDICTS)["implicit_reward_loss"] for _ in range(8)]
+    assert losses[0] == pytest.approx(0.6931, abs=1e-4) and losses[-1] < 0.5
+    rewards = implicit.rewards(GROUPS)
+    own = GROUPS[1].attempts[1]
+    with torch.no_grad():
+        ratio = plain_logprobs(implicit.learner.model, own.prompt, own.own_tokens) - plain_logprobs(model, own.prompt, own.own_tokens)
+    assert rewards[1][1] == pytest.approx((*(0.5 * ratio[:-1]).tolist(), 0.0), abs=1e-4)
+    assert told_apart(rewards, VERDICTS) == 1.0
+
+
+def test_told_apart_counts_pairs_of_one_task_and_halves_ties():
+    rewards = [[(0.2,), (0.1,), (0.2,)], [(0.5,), (0.4,)]]
+    verdicts = [[Verdict(1.0), Verdict(0.0), Verdict(0.0)], [Verdict(None), Verdict(1.0)]]
+    assert told_apart(rewards, verdicts) == 0.75
+    assert told_apart(rewards[1:], verdicts[1:]) is None
+
+
+def test_wrong_settings_are_refused_in_a_sentence():
+    with pytest.raises(UserError, match="coefficient must be 0"):
+        ImplicitRewardSettings(coefficient=-1.0)
+    with pytest.raises(UserError, match="beta must be above 0"):
+        ImplicitRewardSettings(beta=0.0)
