@@ -89,7 +89,8 @@ def _story(settings: PracticeSettings) -> str:
     warm, explore, learn = settings.warm_start, settings.explore, settings.learn
     shown = f"{warm.steps} updates on demonstrations, then " if warm.steps else ""
     how = f"{learn.credit} credit, {learn.loss} loss" if learn.method == "credit" else "imitation of its own right attempts"
-    scores = "" if settings.feedback == "outcome" else f", {settings.feedback} scores (a control)"
+    parts = " and ".join(settings.feedback_parts)
+    scores = {"outcome": "", "random": ", random scores (a control)"}.get(settings.feedback, f", scores by {parts}")
     number = f"{'' if explore.stop_when_decided == 'never' else 'up to '}{explore.num_samples} attempts"
     return f"{shown}{settings.steps} steps of {explore.tasks_per_step} tasks with {number} each ({how}{scores})"
 
