@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from etude.engine.sampling import GREEDY
+from etude.errors import UserError
 from etude.evaluation.measure import Judge
 from etude.explore.prompts import render_prompt
 from etude.feedback.combined import CombinedFeedback
@@ -77,8 +78,11 @@ class Feedback:
 def local_judge(how: Judging, place: Place, machine: Machine) -> Ask:
     """A judge that is loaded here and answers greedily, a batch at a time."""
     assert how.model is not None
-    model, tokenizer = load_model(how.model, device=place.device)
-    engine, room = engine_at(place, model, tokenizer, machine), room_tokens(model, how.max_new_tokens)
+    try:
+        model, tokenizer = load_model(how.model, device=place.device)
+        engine, room = engine_at(place, model, tokenizer, machine), room_tokens(model, how.max_new_tokens)
+    except UserError as error:
+        raise UserError(f"judge.model {how.model}: {error}") from error
 
     def ask(conversations: Sequence[Messages]) -> list[Reply]:
         prompts = [render_prompt(tokenizer, Task(tuple(messages))) for messages in conversations]

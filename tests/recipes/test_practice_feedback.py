@@ -241,6 +241,11 @@ def test_a_server_that_is_not_there_is_told_before_anything_is_sampled(tmp_path,
     assert not (tmp_path / "run").exists()
 
 
+def test_a_judge_that_cannot_be_loaded_is_named(tmp_path, small):
+    with pytest.raises(UserError, match=r"judge\.model nobody: unknown model 'nobody'"):
+        small(tmp_path / "run", {"feedback": "judge", "judge.model": "nobody"})
+
+
 def test_a_run_from_before_these_settings_has_their_defaults():
     settings = parse_practice(find_configuration("practice", "tiny"), [])
     names = {name for name in dotted(resolved(settings)) if name.startswith(("judge.", "tasks.actions.", "feedback_"))}
