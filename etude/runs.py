@@ -41,8 +41,11 @@ from etude.errors import UserError
 
 _PACKAGES = ("etude", "torch", "transformers", "accelerate", "peft", "reasoning-gym", "math-verify", "numpy")
 
-CHANGEABLE = ("machine.device", "machine.decode_batch_tokens", "machine.update_batch_tokens")
-"""Settings that may change on resume: a smaller machine, the same numbers but for rounding."""
+CHANGEABLE = (
+    *("machine.device", "machine.decode_batch_tokens", "machine.update_batch_tokens"),
+    *("judge.url", "judge.key_variable", "judge.timeout_seconds", "judge.retries", "judge.concurrency"),
+)
+"""Settings that may change on resume: a smaller machine, the same numbers but for rounding; the same judge in another place."""
 
 
 class RunFolder:

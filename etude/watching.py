@@ -109,7 +109,17 @@ class Console:
                 f"feedback: of {counts['judged']} answers {counts['timed_out']} timed out and {counts['crashed']} made the verifier crash: "
                 "unscored ones are left out of practice, and not right in an evaluation"
             )
+        if counts.get("judge_asked"):
+            self.say(_of_the_judge(counts))
         self.say(f"model: {folder / 'model'}   report: {folder / 'report.html'}")
+
+
+def _of_the_judge(counts: Mapping[str, int]) -> str:
+    text = (
+        f"judge: asked {counts['judge_asked']} times, {counts['judge_failed']} without a reply, {counts['judge_unread']} without a verdict"
+    )
+    chosen = counts["judge_chose_first"] + counts["judge_chose_second"]
+    return text + (f"; of two attempts it preferred the first in {counts['judge_chose_first'] / chosen:.1%}" if chosen else "")
 
 
 def _searched(row: Mapping[str, Any]) -> str:

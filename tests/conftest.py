@@ -1,6 +1,10 @@
-"""Tiny random models of several architectures and a byte-level tokenizer, all made in code."""
+"""Tiny random models of several architectures and a byte-level tokenizer, all made in code; a server that judges as it is told."""
 
-from collections.abc import Callable
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 import torch
@@ -107,3 +111,62 @@ def tokenizer() -> PreTrainedTokenizerFast:
 @pytest.fixture(scope="session")
 def chat_tokenizer() -> PreTrainedTokenizerFast:
     return make_tokenizer(TEMPLATE)
+
+
+class JudgeServer(ThreadingHTTPServer):
+    """An OpenAI-compatible server on this machine: `answer(body)` gives the text of a reply, or a status and what else is sent."""
+
+    daemon_threads = True
+
+    def __init__(self, answer: Callable[[dict[str, Any]], Any]) -> None:
+        super().__init__(("127.0.0.1", 0), _JudgeHandler)
+        self.answer = answer
+        self.asked: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.url = f"http://127.0.0.1:{self.server_port}/v1"
+
+    @property
+    def prompts(self) -> list[str]:
+        """The judge's questions, without the one that asks whether it is there."""
+        return [body["messages"][-1]["content"] for body in self.asked if len(body["messages"]) == 2]
+
+
+class _JudgeHandler(BaseHTTPRequestHandler):
+    server: JudgeServer
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.asked.append(body)
+        self.server.headers.append(dict(self.headers))
+        found = self.server.answer(body) if self.path == "/v1/chat/completions" else (404, "no such path", {})
+        status, sent, headers = found if isinstance(found, tuple) else (200, completion(found), {})
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(sent.encode())), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(sent.encode())
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def completion(text: Any) -> str:
+    return json.dumps({"choices": [{"message": {"role": "assistant", "content": text}}]})
+
+
+@pytest.fixture
+def judge_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[dict[str, Any]], Any]], JudgeServer]]:
+    """`judge_server(answer)` is a running server; trying again takes no time."""
+    monkeypatch.setattr("etude.feedback.endpoint.WAIT_SECONDS", 0.01)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    running = []
+
+    def start(answer: Callable[[dict[str, Any]], Any]) -> JudgeServer:
+        running.append(JudgeServer(answer))
+        threading.Thread(target=running[-1].serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        return running[-1]
+
+    yield start
+    for server in running:
+        server.shutdown()
+        server.server_close()

@@ -1,7 +1,8 @@
 """The one place where a task becomes token ids.
 
 A tokenizer with a chat template renders the messages and opens the assistant's turn; without one the prompt is the plain text and a line
-break, so that base models practise too. A demonstration ends with the end-of-sequence token.
+break, so that base models practise too. A task's instruction is a paragraph of its own behind the question. A demonstration ends with the
+end-of-sequence token.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from etude.tasks.task import Task
 def render_prompt(tokenizer: Any, task: Task) -> tuple[int, ...]:
     """Token ids of the prompt, up to where the answer begins."""
     messages = [{"role": "user", "content": task.prompt}] if isinstance(task.prompt, str) else [dict(m) for m in task.prompt]
+    if task.instruction:
+        messages[-1]["content"] += f"\n\n{task.instruction}"
     if tokenizer.chat_template:
         try:
             return tuple(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))

@@ -1,4 +1,4 @@
-"""How a model is asked: a saved model remembers the system message, the length and the sampling that it practised with.
+"""How a model is asked: a saved model remembers what stood before and behind each question, the length and the sampling.
 
 A folder that practice wrote holds them in `etude.yaml`, as settings that `etude evaluate` and `etude generate` share, so that both ask the
 model as its run did unless they are told otherwise. Nothing in that file names code or other files.
@@ -16,13 +16,15 @@ from etude.recipes.settings import PracticeSettings
 from etude.runs import write_atomically
 
 FILE = "etude.yaml"
+_ASKING = ("system", "instruction", "max_new_tokens")
 _HEAD = "# How this model was asked while it practised; evaluate and generate ask it so unless they are told otherwise.\n"
 
 
 def as_asked(settings: PracticeSettings) -> dict[str, Any]:
-    """System message, longest answer and sampling of a practice run, under the names that evaluate and generate have for them."""
+    """System message, instruction, longest answer and sampling of a practice run, under the names that evaluate and generate have."""
     longest = settings.evaluation.max_new_tokens or settings.explore.max_new_tokens
-    return {"system": settings.system, "max_new_tokens": longest, "sampling": resolved(settings.explore.sampling)}
+    asked = {"system": settings.system, "instruction": settings.tasks.actions.words or None}
+    return asked | {"max_new_tokens": longest, "sampling": resolved(settings.explore.sampling)}
 
 
 def remember(folder: Path, settings: PracticeSettings) -> None:
@@ -39,6 +41,6 @@ def remembered(model: str) -> Path | None:
 def only_asking(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values that a model's folder may set, all of them; raises UserError where there is another, as in a folder from a stranger."""
     for name in values:
-        if name not in ("system", "max_new_tokens") and not name.startswith("sampling."):
-            raise UserError(f"the model's {FILE} sets {name}; it may set only system, max_new_tokens and sampling: remove that line")
+        if name not in _ASKING and not name.startswith("sampling."):
+            raise UserError(f"the model's {FILE} sets {name}; it may set only {', '.join(_ASKING)} and sampling: remove that line")
     return dict(values)

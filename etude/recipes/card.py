@@ -96,7 +96,8 @@ def _story(settings: PracticeSettings) -> str:
         "preference": f"preference among its own attempts, {learn.preference.loss} on pairs by {learn.preference.pairs}",
     }
     how = ways[learn.method]
-    scores = "" if settings.feedback == "outcome" else f", {settings.feedback} scores (a control)"
+    parts = " and ".join(settings.feedback_parts)
+    scores = {"outcome": "", "random": ", random scores (a control)"}.get(settings.feedback, f", scores by {parts}")
     number = f"{'' if explore.stop_when_decided == 'never' else 'up to '}{explore.num_samples} attempts"
     return f"{shown}{settings.steps} steps of {explore.tasks_per_step} tasks with {number} each ({how}{scores})"
 

@@ -19,6 +19,7 @@ from etude.recipes.machine import decide, engine_at, room_tokens
 from etude.recipes.materials import check_golds, load_suites, render_suites, train_size
 from etude.recipes.searching import SHORT, AnswerSearch, answered
 from etude.recipes.settings import Evaluation, Machine, at_least, parse_practice
+from etude.tasks.actions import Actions
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.watching import Quiet, Watcher
 
@@ -39,6 +40,8 @@ class EvaluateSettings:
     """Our names (question, answer, ...) to the files' columns."""
     system: str | None = None
     """System message put before every prompt."""
+    instruction: str | None = None
+    """What stands behind every question, such as the form that the answer is to have."""
     max_new_tokens: int = 64
     sampling: Sampling = field(default_factory=Sampling)
     search: AnswerSearch = field(default_factory=AnswerSearch)
@@ -121,13 +124,14 @@ def _answers(engine: TransformersEngine, settings: EvaluateSettings, longest: in
 
 def _suites(settings: EvaluateSettings, data: Path | None) -> tuple[dict[str, Any], list[Any]]:
     """Suites by name, and the training tasks that the trivial baselines learn from: of a family or function no more than 500."""
+    actions = Actions(instruction=settings.instruction)
     if settings.recipe is None:
         if not settings.evaluation.path:
             raise UserError("there is nothing to measure: set --evaluation.path to one or more files, or --recipe to a configuration")
-        source = TaskSource(path=settings.evaluation.path, columns=settings.columns, verifier=settings.verifier)
+        source = TaskSource(path=settings.evaluation.path, columns=settings.columns, verifier=settings.verifier, actions=actions)
         return load_suites(settings.evaluation, source, "", settings.seed, data, settings.system), []
     recipe = parse_practice(find_configuration("practice", settings.recipe), [])
-    tasks = replace(recipe.tasks, columns=settings.columns, verifier=settings.verifier)
+    tasks = replace(recipe.tasks, columns=settings.columns, verifier=settings.verifier, actions=actions)
     suites = load_suites(settings.evaluation, tasks, Path(settings.recipe).stem, settings.seed, data, settings.system)
     size = train_size(recipe)
     n = min(size, 500) if size and (tasks.family or tasks.function) else size

@@ -1,7 +1,7 @@
 """How practice comes to a step's judged attempts: its tasks, samples of them, feedback; kept in the ledger before it learns."""
 
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -14,7 +14,6 @@ from etude.explore.order import batch_at
 from etude.explore.reuse import Drafts, visits
 from etude.explore.samples import sample_groups
 from etude.explore.stopping import is_decided, portions
-from etude.feedback.outcome import OutcomeFeedback
 from etude.feedback.verdict import Verdict
 from etude.ledger import Judged, Ledger
 from etude.recipes.searching import group_of, searched, tree_row
@@ -77,7 +76,8 @@ class Exploring:
     items: Sequence[tuple[Task, tuple[int, ...]]]
     """All tasks, with their prompts as token ids."""
     engine: TransformersEngine
-    outcome: OutcomeFeedback
+    counts: Callable[[], Mapping[str, int]]
+    """What feedback has counted so far."""
     folder: RunFolder
     render: Callable[[Task], tuple[int, ...]]
     """A task's prompt as token ids."""
@@ -104,7 +104,7 @@ class Exploring:
             return kept
         if explore.is_search:
             return self._searched(step, judge)
-        counts, found, going = Counter(self.outcome.counts), Explored([task for task, _ in items]), list(range(len(items)))
+        counts, found, going = self.counts(), Explored([task for task, _ in items]), list(range(len(items)))
         for attempts in portions(explore.num_samples, explore.stop_when_decided):
             clock, meanwhile = [time.perf_counter()], Meanwhile(begin) if begin else None
             groups = self._sampled(step, {place: items[place] for place in going}, attempts, meanwhile)
@@ -116,7 +116,7 @@ class Exploring:
             if not going:
                 break
         more = self._rationalised(step, items, found, judge) if explore.rationalise else {}
-        judged = Judged(found.groups, found.verdicts, self.outcome.counts_since(counts) | more, found.seconds)
+        judged = Judged(found.groups, found.verdicts, self._counted_since(counts) | more, found.seconds)
         self.ledger.write(step + 1, judged)
         return judged
 
@@ -150,7 +150,7 @@ class Exploring:
 
     def _searched(self, step: int, judge: Judge) -> Judged:
         """As `attempts_of`, from trees; `feedback_seconds` are those of judging within the search."""
-        counts, spent, clock = Counter(self.outcome.counts), [0.0], time.perf_counter()
+        counts, spent, clock = self.counts(), [0.0], time.perf_counter()
 
         def timed(pairs: Sequence[tuple[str, Task]]) -> list[Verdict]:
             began = time.perf_counter()
@@ -163,9 +163,12 @@ class Exploring:
         groups, verdicts = zip(*(group_of(tree, outcomes) for tree in trees), strict=True)
         seconds = {"explore_seconds": time.perf_counter() - clock - spent[0], "feedback_seconds": spent[0]}
         sampled = {"sampled_tokens": sum(tree.sampled_tokens for tree in trees)}
-        found = Judged(list(groups), list(verdicts), self.outcome.counts_since(counts) | sampled, seconds)
+        found = Judged(list(groups), list(verdicts), self._counted_since(counts) | sampled, seconds)
         self.ledger.write(step + 1, found)
         return found
+
+    def _counted_since(self, before: Mapping[str, int]) -> dict[str, int]:
+        return {name: number - before[name] for name, number in self.counts().items()}
 
     def _sampled(
         self, step: int, items: Mapping[int, tuple[Task, tuple[int, ...]]], attempts: range, done: Meanwhile | None

@@ -17,6 +17,7 @@ from etude.recipes.machine import decide, engine_at, room_tokens
 from etude.recipes.materials import with_system
 from etude.recipes.searching import SHORT, AnswerSearch, Items, answered
 from etude.recipes.settings import Machine, at_least
+from etude.tasks.actions import with_instruction
 from etude.tasks.task import Task
 
 
@@ -30,6 +31,8 @@ class GenerateSettings:
     """A text file with a prompt a line, or JSONL with `prompt` or `question`."""
     system: str | None = None
     """System message put before every prompt."""
+    instruction: str | None = None
+    """What stands behind every prompt, such as the form that the answer is to have."""
     num_samples: int = 1
     max_new_tokens: int = 128
     sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.0))
@@ -71,6 +74,7 @@ def generate(model: str, prompts: Sequence[str], settings: GenerateSettings | No
     engine = engine_at(place, loaded, tokenizer, settings.machine)
     room = room_tokens(loaded, settings.max_new_tokens)
     tasks = with_system([Task(prompt, origin=f"prompt {i + 1}") for i, prompt in enumerate(prompts)], settings.system)
+    tasks = with_instruction(tasks, settings.instruction or "")
     rendered = render_prompts(tokenizer, tasks, room)
     if settings.search.is_on:
         return _searched(engine, prompts, list(zip(tasks, rendered, strict=True)), settings)

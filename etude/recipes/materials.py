@@ -180,10 +180,10 @@ def _demonstrations(settings: PracticeSettings, train: Sequence[Task], data: Pat
 
 
 def _files_like(tasks: TaskSource | None, path: list[str]) -> TaskSource:
-    """Files whose rows are read as the source's own, where that is files too, and judged as they are anyway."""
+    """Files whose rows are read as the source's own, where that is files too, and asked and judged as they are anyway."""
     if tasks is None:
         return TaskSource(path=path)
-    return replace(tasks, path=path) if tasks.path else TaskSource(path=path, verifier=tasks.verifier)
+    return replace(tasks, path=path) if tasks.path else TaskSource(path=path, verifier=tasks.verifier, actions=tasks.actions)
 
 
 def _without(tasks: Sequence[Task], measured: Sequence[Task]) -> tuple[list[Task], int]:

@@ -21,14 +21,13 @@ from typing import Any
 from etude.adapters import add_lora
 from etude.configuration import arguments_from, find_configuration, resolved
 from etude.errors import UserError
-from etude.evaluation.measure import Judge, Measurement, Suite, measure
+from etude.evaluation.measure import Measurement, Suite, measure
 from etude.evaluation.report import write_report
 from etude.evaluation.retention import measure_retention
 from etude.explore.order import batch_at
 from etude.explore.prompts import render_prompt, render_prompts
 from etude.explore.stopping import portions
-from etude.feedback.outcome import COUNTED, OutcomeFeedback
-from etude.feedback.random_score import RandomFeedback
+from etude.feedback.outcome import OutcomeFeedback
 from etude.interruption import Interrupted, Interruption
 from etude.learn.example import Example
 from etude.learn.learner import Learner
@@ -41,6 +40,7 @@ from etude.recipes.asking import remember
 from etude.recipes.card import write_card
 from etude.recipes.checkpoints import load_checkpoint, save_checkpoint
 from etude.recipes.exploring import Exploring
+from etude.recipes.feedback import Feedback
 from etude.recipes.learners import practice_learner, preference_learner, warm_start_learner
 from etude.recipes.limits import within_limits
 from etude.recipes.machine import decide, engine_at, room_tokens
@@ -140,6 +140,7 @@ class Practice:
         measured = [task for tasks in self.materials.suites.values() for task in tasks]
         check_golds([*self.materials.train, *measured], self.outcome.judge)
         self.place = decide(settings.machine, self.folder.read_json("environment.json") or {})
+        self.feedback = Feedback.of(settings, self.outcome, self.place)
         model, self.tokenizer = load_model(settings.model, device=self.place.device)
         self.room_tokens = room_tokens(model, max(settings.explore.max_new_tokens, settings.evaluation.max_new_tokens or 0))
         prompts = render_prompts(self.tokenizer, self.materials.train, self.room_tokens)
@@ -158,7 +159,7 @@ class Practice:
         self.engine = engine_at(self.place, self.model, self.tokenizer, settings.machine)
         items = list(zip(self.materials.train, prompts, strict=True))
         render = partial(render_prompt, self.tokenizer)
-        self.exploring = Exploring(settings, items, self.engine, self.outcome, self.folder, render, self.room_tokens)
+        self.exploring = Exploring(settings, items, self.engine, self.feedback.counts, self.folder, render, self.room_tokens)
 
     def _say_what_is_long(self) -> None:
         """A model learns to write as long as its demonstrations are; what it has no room for in practice it can't get right."""
@@ -274,8 +275,8 @@ class Practice:
         """Explore, judge, learn, for as many steps as were asked for."""
         if not self.settings.steps:
             return
-        judge, learner = self._judge(), self.practice_learner()
-        begin = self.outcome.begin if self.settings.judge_meanwhile and self.settings.feedback == "outcome" else None
+        judge, begin = self.feedback.judge(self._rate), self.feedback.begin
+        learner = self.practice_learner()
         stage = Stage(
             phase="practice",
             kind="step-",
@@ -349,10 +350,12 @@ class Practice:
         metrics = learn_from(learner, judged.groups, judged.verdicts, self.settings.learn, step=step)
         self.engine.refresh(step)
         timings["learn_seconds"] = time.perf_counter() - start
-        rows = attempt_rows(step, judged.groups, judged.verdicts, self.settings.learn, with_tokens=self.settings.explore.reuse)
+        is_plain, reuse = self.feedback.is_plain, self.settings.explore.reuse
+        rows = attempt_rows(step, judged.groups, judged.verdicts, self.settings.learn, with_tokens=reuse, with_parts=not is_plain)
         self.folder.write_attempts(step, rows)
         halves = portions(self.settings.explore.num_samples, self.settings.explore.stop_when_decided)
-        metrics |= observed(judged.groups, judged.verdicts, len(halves[0]) if len(halves) > 1 else None) | dict(judged.counts)
+        first = len(halves[0]) if len(halves) > 1 else None
+        metrics |= observed(judged.groups, judged.verdicts, first, with_parts=not is_plain) | dict(judged.counts)
         metrics |= {"sampled_tokens": tokens} | self.exploring.keep(step, judged)
         self._log("practice", step, metrics, timings)
 
@@ -366,16 +369,14 @@ class Practice:
         """The learner of practice, anchored to the model as it is now."""
         return practice_learner(self.model, self.settings, self.place.dtype)
 
-    def _judge(self) -> Judge:
-        """Feedback; the random control accepts as often as the verifier did at the warm start's samples (or the base model's), but no
+    def _rate(self) -> float:
+        """How often the random control accepts: as often as the verifier did at the warm start's samples (or the base model's), but no
         more seldom than 0.05 and no more often than 0.95, where groups would have no signal.
         """
-        if self.settings.feedback != "random":
-            return self.outcome.judge
         pages = (self.folder.read_json(f"evaluation/{model}.json") for model in ("preference", "warm_start", "base"))
         page = next(page for page in pages if page)
         rate = page["suites"][0]["row"]["sampled_accuracy"]
-        return RandomFeedback(self.settings.seed, min(max(rate, 0.05), 0.95)).judge
+        return min(max(rate, 0.05), 0.95)
 
     def _save_checkpoint(self, name: str, learner: Learner | None, progress: Mapping[str, int]) -> None:
         keep = self.settings.keep_checkpoints
@@ -390,7 +391,7 @@ class Practice:
         """What happened in feedback over the whole run, resumed or not: read from what the stages wrote."""
         pages = [self.folder.read_json(f"evaluation/{path.name}") for path in sorted((self.folder.path / "evaluation").glob("*.json"))]
         rows = [*(page.get("feedback_counts", {}) for page in pages), *read_jsonl(self.folder.path / "metrics.jsonl")]
-        return {name: sum(row.get(name, 0) for row in rows) for name in COUNTED}
+        return {name: sum(row.get(name, 0) for row in rows) for name in self.feedback.counts()}
 
     def conclude(self, pages: Mapping[str, Page]) -> dict[str, Any]:
         """Write the model's card, `result.json` and the report."""

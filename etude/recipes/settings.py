@@ -12,6 +12,8 @@ from etude.errors import UserError, unknown
 from etude.explore.hints import HINT
 from etude.explore.search.settings import Search
 from etude.explore.stopping import StopWhen
+from etude.feedback.combined import check_weights
+from etude.feedback.judge import Judging
 from etude.learn.credit import CREDIT
 from etude.learn.learner import Optimiser
 from etude.learn.lessons import LESSONS
@@ -20,8 +22,11 @@ from etude.learn.pairs import PAIRS
 from etude.learn.step_credit import STEP_CREDIT
 from etude.tasks.sources import SOURCES, TaskSource
 
-FEEDBACK = ("outcome", "random")
+FEEDBACK = ("outcome", "random", "judge", "form")
+"""Kinds of feedback, and the parts of a combined one."""
 METHODS = (*LESSONS, "preference")
+SHORT = {"explore": "explore.search.method", "tasks.actions": "tasks.actions.preset"}
+"""What `--explore mcts` and the like are on the command line."""
 
 
 def _known(kind: str, name: str, table: Iterable[str]) -> None:
@@ -287,7 +292,12 @@ class PracticeSettings:
     preferences: Preferences = field(default_factory=Preferences)
     explore: Exploration = field(default_factory=Exploration)
     feedback: str = "outcome"
-    """`outcome` (the tasks' verifiers) or `random` (the control)."""
+    """`outcome` (the tasks' verifiers), `random` (the control), `judge` (a model), `form` (of tasks.actions), or `combined`."""
+    feedback_weights: dict[str, float] = field(default_factory=dict)
+    """`combined`: the parts with their weights, {outcome: 1.0, judge: 0.5, form: 0.1}; the score is their weighted mean."""
+    feedback_optional: list[str] = field(default_factory=list)
+    """`combined`: parts that are left out of the mean where they have no score; without a score of another part there is none at all."""
+    judge: Judging = field(default_factory=Judging)
     timeout_seconds: float = 5.0
     """Time a verifier has for one answer."""
     isolate_verifiers: bool = True
@@ -305,7 +315,7 @@ class PracticeSettings:
     machine: Machine = field(default_factory=Machine)
 
     def __post_init__(self) -> None:
-        _known("feedback", self.feedback, FEEDBACK)
+        self._check_feedback()
         at_least("steps", self.steps, 0)
         if self.budget_tokens is not None:
             at_least("budget_tokens", self.budget_tokens, 1)
@@ -331,10 +341,6 @@ class PracticeSettings:
                 "learn.preference.pairs step compares the steps of a search, but explore.search.method is samples: set the method to "
                 "mcts, beam, tree or vine, or the pairs to outcome"
             )
-        if self.feedback == "random" and not (self.evaluation.pass_n and self.evaluation.num_samples):
-            raise UserError(
-                "feedback random needs the rate of right samples: set evaluation.pass_n and evaluation.num_samples to 1 or more"
-            )
         if self.learn.updates_per_epoch > self.explore.tasks_per_step:
             raise UserError(
                 f"learn.updates_per_epoch is {self.learn.updates_per_epoch}, but a step has only explore.tasks_per_step = "
@@ -347,6 +353,42 @@ class PracticeSettings:
         warm = self.warm_start
         if warm.steps and not (warm.n or warm.path or self.tasks.path or self.tasks.dataset):
             raise UserError(f"warm_start.steps is {warm.steps} but there are no demonstrations: set warm_start.n or warm_start.path")
+
+    @property
+    def feedback_parts(self) -> tuple[str, ...]:
+        """The kinds of feedback that make up the score."""
+        return tuple(self.feedback_weights) if self.feedback == "combined" else (self.feedback,)
+
+    def _check_feedback(self) -> None:
+        _known("feedback", self.feedback, (*FEEDBACK, "combined"))
+        if self.feedback != "combined" and (self.feedback_weights or self.feedback_optional):
+            name = "feedback_weights" if self.feedback_weights else "feedback_optional"
+            raise UserError(f"{name} belongs to feedback combined and has no effect on {self.feedback}: leave it out, or set feedback")
+        if self.feedback == "combined" and not self.feedback_weights:
+            raise UserError("feedback combined needs its parts: set feedback_weights to something like {outcome: 1.0, judge: 0.5}")
+        for part in self.feedback_parts:
+            _known("part of feedback_weights", part, FEEDBACK)
+        check_weights(self.feedback_weights, self.feedback_optional)
+        if "random" in self.feedback_parts and not (self.evaluation.pass_n and self.evaluation.num_samples):
+            raise UserError(
+                "feedback random needs the rate of right samples: set evaluation.pass_n and evaluation.num_samples to 1 or more"
+            )
+        if "form" in self.feedback_parts and not self.tasks.actions.is_on:
+            raise UserError("feedback form scores tagged actions, but there are none: set tasks.actions.preset or tasks.actions.tags")
+        if "judge" not in self.feedback_parts:
+            return
+        if self.judge.model is None:
+            raise UserError(
+                "feedback judge needs a judge: set judge.model, with judge.url for a model on an OpenAI-compatible server, without it for "
+                "one to load here"
+            )
+        explore = self.explore
+        if self.judge.how == "pairwise" and (explore.is_search or explore.stop_when_decided != "never"):
+            name = "search.method" if explore.is_search else "stop_when_decided"
+            raise UserError(
+                f"judge.how pairwise compares all attempts at a task at once, but with explore.{name} they come a few at a time: set "
+                "judge.how to rubric, or leave that out"
+            )
 
 
 def practice_defaults() -> dict[str, Any]:
@@ -365,7 +407,7 @@ def _learns_to_the_end(name: str, optimiser: Optimiser, updates: int, named: str
 
 def parse_practice(path: Path, overrides: Sequence[str]) -> PracticeSettings:
     """Settings from a YAML file and `--key value` overrides, among which another source of tasks replaces the file's."""
-    return parse(PracticeSettings, path, overrides, adjust=_replace_source, short={"explore": "explore.search.method"})
+    return parse(PracticeSettings, path, overrides, adjust=_replace_source, short=SHORT)
 
 
 def _replace_source(values: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:

@@ -58,14 +58,16 @@ def _prefer(
     return metrics | {"pairs": sum(map(len, pairs))}
 
 
-def observed(groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]], first: int | None = None) -> dict[str, Any]:
+def observed(
+    groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]], first: int | None = None, *, with_parts: bool = False
+) -> dict[str, Any]:
     """What exploration and feedback showed, before any update.
 
     `entropy` is minus the mean log-prob of what was sampled, in nats a token, over all attempts: an unbiased estimate of the policy's.
     Attempts of a search are no independent samples: then all this is of what was found. Those that saw the answer count in what was
     unscored or without signal alone. Where some groups stop after their `first`
     attempts, everything that estimates the policy is taken from so many of each group; what was unscored or without signal, and the number
-    of `attempts`, is of all.
+    of `attempts`, is of all. `with_parts`, the mean of every named part of the verdicts that have it is `part_NAME`.
     """
     all_scores = [[verdict.score for verdict in row] for row in verdicts]
     own = [[attempt for attempt in group.attempts if attempt.view != VIEW][:first] for group in groups]
@@ -86,13 +88,27 @@ def observed(groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]], fir
         "completion_tokens": own_tokens / len(attempts),
         "entropy": -sum(sum(attempt.logprobs) for attempt in attempts) / own_tokens,
         **({} if first is None else {"attempts": sum(map(len, all_scores))}),
+        **(_parts([verdict for row in verdicts for verdict in row]) if with_parts else {}),
     }
 
 
+def _parts(verdicts: Sequence[Verdict]) -> dict[str, float]:
+    names = sorted({name for verdict in verdicts for name in verdict.parts} - {"parsable"})
+    return {f"part_{name}": fmean(verdict.parts[name] for verdict in verdicts if name in verdict.parts) for name in names}
+
+
 def attempt_rows(
-    step: int, groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]], learn: Learning, *, with_tokens: bool = False
+    step: int,
+    groups: Sequence[Group],
+    verdicts: Sequence[Sequence[Verdict]],
+    learn: Learning,
+    *,
+    with_tokens: bool = False,
+    with_parts: bool = False,
 ) -> list[dict[str, Any]]:
-    """Every attempt with its verdict and mean credit, as it is kept in the run folder; `with_tokens`, the ids of its own tokens too."""
+    """Every attempt with its verdict and mean credit, as it is kept in the run folder; `with_tokens`, the ids of its own tokens too, and
+    `with_parts`, the parts of its verdict.
+    """
     credit = [[fmean(own) for own in row] for row in token_weights(groups, verdicts, learn.credit)]
     return [
         {
@@ -112,6 +128,7 @@ def attempt_rows(
             "key": attempt.key,
             **({"view": attempt.view} if attempt.view != "full" else {}),
             **({"own_tokens": attempt.own_tokens} if with_tokens else {}),
+            **({"parts": dict(verdict.parts)} if with_parts else {}),
         }
         for place, (group, row) in enumerate(zip(groups, verdicts, strict=True))
         for index, (attempt, verdict) in enumerate(zip(group.attempts, row, strict=True))

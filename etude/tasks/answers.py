@@ -14,7 +14,8 @@ from etude.tasks.numbers import find_numbers
 MAX_CHARACTERS = 20_000
 """How much of a text is read: its end, since that is where the answer stands."""
 
-_MARKER = re.compile(r"####|\banswer(?: ?:| {1,3}is\b ?:?)", re.IGNORECASE)
+_MARKER = re.compile(r"####|<answer>|\banswer(?: ?:| {1,3}is\b ?:?)", re.IGNORECASE)
+_CLOSING = re.compile(r"</answer>", re.IGNORECASE)
 _WORD = re.compile(r"[\w'\u2019-]+")
 _SURROUNDINGS = " \t\r\n,;:!?\"'`*_"
 
@@ -27,14 +28,15 @@ def bounded(text: str) -> str:
 def marked_answer(text: str) -> str | None:
     """The text behind the last answer marker that has something behind it, or None without one.
 
-    Markers are `#### X`, `answer: X` and `answer is X` (the answer is, the final answer is), in any case.
+    Markers are `#### X`, `<answer>X</answer>`, `answer: X` and `answer is X` (the answer is, the final answer is), in any case. What stands
+    behind a closing `</answer>` is no part of the answer before it.
 
-    >>> marked_answer("3 + 4 = 7. The answer is 7.")
-    '7.'
+    >>> marked_answer("3 + 4 = 7. The answer is 7."), marked_answer("<answer>7</answer> Done.")
+    ('7.', '7')
     """
     markers = list(_MARKER.finditer(text))
     for marker in reversed(markers):
-        behind = text[marker.end() :].lstrip(" \t\r\n*`")
+        behind = _CLOSING.split(text[marker.end() :], maxsplit=1)[0].lstrip(" \t\r\n*`")
         if behind:
             return behind
         text = text[: marker.start()]

@@ -14,6 +14,7 @@ from typing import Any
 
 from etude.errors import UserError, unknown
 from etude.randomness import seed_for
+from etude.tasks.actions import Actions, with_instruction
 from etude.tasks.answers import answer_form
 from etude.tasks.columns import task_from_row
 from etude.tasks.families import check_parameters, load_family
@@ -54,6 +55,7 @@ class TaskSource:
     Default: the family's scorer; numeric where every answer is a number; choice with choices; else exact."""
     worked_format: str | None = None
     """A format string for the demonstration, over the columns, `answer` and `worked`: "{worked}\\nThe answer is {answer}."."""
+    actions: Actions = field(default_factory=Actions)
 
     def __post_init__(self) -> None:
         named = [name for name in SOURCES if getattr(self, name)]
@@ -70,7 +72,7 @@ _BELONGS_TO = {"parameters": "family", "dataset_name": "dataset", "dataset_split
 
 
 def load_tasks(source: TaskSource, *, split: str, n: int | None, seed: int, data: Path | None = None) -> list[Task]:
-    """The tasks of a source.
+    """The tasks of a source, each with the instruction that asks for its actions.
 
     A family gives n distinct tasks, others in each split and for each seed. A file or data set gives all its rows, or n of them that `seed`
     picks, in their order. Every gold answer has been read by its verifier, where that is cheap. `data` is the folder of data sets.
@@ -78,6 +80,10 @@ def load_tasks(source: TaskSource, *, split: str, n: int | None, seed: int, data
     """
     if n is not None and n < 1:
         raise UserError(f"n must be at least 1, or left out for all tasks of a file, got {n}")
+    return with_instruction(_loaded(source, split, n, seed, data), source.actions.words)
+
+
+def _loaded(source: TaskSource, split: str, n: int | None, seed: int, data: Path | None) -> list[Task]:
     if source.family is not None:
         return _family_tasks(source, split, n, seed)
     tasks = [_task(row, origin, source) for origin, row in _rows(source, split, n, seed, data)]

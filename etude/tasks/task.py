@@ -36,6 +36,8 @@ class Task:
     """What the verifier or a study needs beside the answer; JSON values only."""
     origin: str = ""
     """Where the task comes from, for messages: `train.jsonl:12`, `chain_sum[3]`."""
+    instruction: str = ""
+    """What stands behind the question when a model is asked: how to answer, which is the same for all tasks and so no part of the key."""
 
     @property
     def question(self) -> str:

@@ -43,7 +43,7 @@ def test_what_a_model_remembers_can_name_no_code(finished, tmp_path, capsys):
     assert f"{model / FILE}: unknown setting tasks:" in capsys.readouterr().err
     (model / FILE).write_text("verifier: evil.py:run\n")
     assert main(["evaluate", str(model), "--evaluation.path", "test.jsonl"]) == 2
-    assert "sets verifier; it may set only system, max_new_tokens and sampling" in capsys.readouterr().err
+    assert "sets verifier; it may set only system, instruction, max_new_tokens and sampling" in capsys.readouterr().err
 
 
 def test_the_tasks_of_a_recipe_can_be_measured(finished):

@@ -1,0 +1,186 @@
+"""An OpenAI-compatible server over HTTP: chat messages in, replies out (POST BASE/chat/completions).
+
+Status 429, 5xx and broken connections are tried again, waiting twice as long each time, or as long as the server asks for. What concerns
+one request (a time-out, a refusal, an answer that is none) leaves that request without a reply. What concerns them all (nobody there, no
+such model, no right to ask, too many requests to the end) ends the call with a `UserError` where not one request was answered, so that a
+run stops and can go on later instead of learning nothing. No redirect is followed: the key goes to the address that was named.
+"""
+
+import http.client
+import json
+import os
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+from etude.errors import UserError
+from etude.feedback.judge import Judging, Messages, Reply
+
+WAIT_SECONDS = 0.5
+"""Before the first try again."""
+_LONGEST_WAIT_SECONDS = 60.0
+_MAX_BYTES = 8 * 2**20
+_NOBODY, _BUSY = 0, 429
+_OUTAGE = frozenset({_NOBODY, 301, 302, 303, 307, 308, 401, 402, 403, 404, 405, _BUSY, 502, 503})
+"""What is wrong with all requests alike."""
+_READY: Messages = ({"role": "user", "content": "Reply with the one word: ready"},)
+
+
+class _Failed(Exception):
+    """A request without a reply."""
+
+    def __init__(self, problem: str, *, status: int = 200, again: bool = False, wait_seconds: float = 0.0) -> None:
+        super().__init__(problem)
+        self.status, self.again, self.wait_seconds = status, again, wait_seconds
+
+    @property
+    def is_outage(self) -> bool:
+        return self.status in _OUTAGE
+
+
+class _NoRedirect(HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+class Endpoint:
+    """A server that is asked by some threads at once. They end with the process, whatever they wait for."""
+
+    def __init__(self, how: Judging) -> None:
+        """Raises UserError where the variable that is to hold the key is not set."""
+        assert how.url is not None and how.model is not None
+        self.how = how
+        self._address = f"{how.url.rstrip('/')}/chat/completions"
+        self._key = os.environ.get(how.key_variable, "").strip() if how.key_variable else ""
+        if how.key_variable and not self._key:
+            raise UserError(f"judge.key_variable: the environment variable {how.key_variable} is not set: put the API key there")
+        if not all("!" <= character <= "~" for character in self._key):
+            raise UserError(f"judge.key_variable: what {how.key_variable} holds is no API key: it has blanks or letters outside of ASCII")
+        self._opener = build_opener(_NoRedirect)
+
+    def check(self) -> None:
+        """Ask one question, so that a server that can't be used is known before there is anything to ask it. Raises UserError."""
+        try:
+            self._posted(_READY)
+        except _Failed as failed:
+            if failed.status != _BUSY:
+                raise self._unusable(str(failed)) from None
+
+    def ask(self, conversations: Sequence[Messages]) -> list[Reply]:
+        """A reply to each, in order. Raises UserError where none was answered and what is wrong would keep all others from it too."""
+        todo: queue.SimpleQueue[int] = queue.SimpleQueue()
+        done: queue.SimpleQueue[tuple[int, Reply | _Failed | Exception, int]] = queue.SimpleQueue()
+        stopped = threading.Event()
+        for place in range(len(conversations)):
+            todo.put(place)
+
+        def work() -> None:
+            while not stopped.is_set():
+                try:
+                    place = todo.get_nowait()
+                except queue.Empty:
+                    return
+                done.put((place, *self._tried(conversations[place], stopped)))
+
+        for _ in range(min(self.how.concurrency, len(conversations))):
+            threading.Thread(target=work, name="judge", daemon=True).start()
+        replies: dict[int, Reply] = {}
+        outages = 0
+        try:
+            while len(replies) < len(conversations):
+                place, found, retries = done.get()
+                if isinstance(found, _Failed):
+                    outages += found.is_outage
+                    found = Reply(None, f"the judge did not answer: {found}", retries)
+                elif isinstance(found, Exception):
+                    raise found
+                replies[place] = found
+        finally:
+            stopped.set()
+        if conversations and outages == len(conversations):
+            raise self._unusable(replies[0].problem)
+        return [replies[place] for place in range(len(conversations))]
+
+    def _tried(self, messages: Messages, stopped: threading.Event) -> tuple[Reply | Exception, int]:
+        """The reply or why there is none, and how often the request was made again."""
+        retries = 0
+        while True:
+            try:
+                return Reply(self._posted(messages), retries=retries), retries
+            except _Failed as failed:
+                wait = max(WAIT_SECONDS * 2**retries, failed.wait_seconds)
+                if not failed.again or retries == self.how.retries or stopped.wait(min(wait, _LONGEST_WAIT_SECONDS)):
+                    return failed, retries
+                retries += 1
+            except Exception as error:  # for whoever waits for it
+                return error, retries
+
+    def _posted(self, messages: Messages) -> str:
+        """The text of the reply; raises _Failed."""
+        how = self.how
+        body = {"model": how.model, "messages": list(messages), "temperature": how.temperature, "max_tokens": how.max_new_tokens}
+        body = {name: value for name, value in {**body, **how.request}.items() if value is not None}
+        headers = {"Content-Type": "application/json", "User-Agent": "etude"} | (
+            {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        )
+        request = Request(self._address, json.dumps(body).encode(), headers, method="POST")
+        deadline = time.monotonic() + how.timeout_seconds
+        try:
+            with self._opener.open(request, timeout=how.timeout_seconds) as response:
+                return _text(_read(response, deadline))
+        except HTTPError as error:
+            with error:
+                raise self._refused(error) from None
+        except TimeoutError:
+            raise _Failed(f"no reply within {how.timeout_seconds:g} s") from None
+        except (URLError, OSError, http.client.HTTPException) as error:
+            reason = self._hidden(str(getattr(error, "reason", error)) or type(error).__name__)
+            raise _Failed(f"no connection: {reason}", status=_NOBODY, again=True) from None
+
+    def _refused(self, error: HTTPError) -> _Failed:
+        try:
+            said = " ".join(error.read(2_000).decode(errors="replace").split())[:300]
+        except (OSError, http.client.HTTPException):
+            said = ""
+        again = error.code == _BUSY or error.code >= 500
+        asked_for = error.headers.get("Retry-After") or ""
+        wait_seconds = float(asked_for) if asked_for.isdecimal() and asked_for.isascii() else 0.0
+        problem = self._hidden(f"status {error.code}" + (f": {said}" if said else ""))
+        return _Failed(problem, status=error.code, again=again, wait_seconds=wait_seconds)
+
+    def _hidden(self, text: str) -> str:
+        """A server may repeat the key in what it says."""
+        return text.replace(self._key, "[key]") if self._key else text
+
+    def _unusable(self, problem: str) -> UserError:
+        reason = problem.removeprefix("the judge did not answer: ")
+        return UserError(
+            f"judge.url {self.how.url} can't be used as a judge ({reason}): see that the server runs, and that judge.url, judge.model and "
+            "judge.key_variable are right; a run that has begun goes on with --resume"
+        )
+
+
+def _read(response: Any, deadline: float) -> bytes:
+    """The whole body, within the time and of a size that a reply can have."""
+    found = bytearray()
+    while piece := response.read1(1 << 16):
+        found += piece
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        if len(found) > _MAX_BYTES:
+            raise _Failed(f"a reply of more than {_MAX_BYTES} bytes")
+    return bytes(found)
+
+
+def _text(body: bytes) -> str:
+    try:
+        text = json.loads(body)["choices"][0]["message"]["content"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        raise _Failed(f"no chat completion: {body[:80].decode(errors='replace')!r}") from None
+    if not isinstance(text, str):
+        raise _Failed("a chat completion without text")
+    return text

@@ -1,0 +1,54 @@
+"""Feedback on form: does an answer consist of the actions that were asked for?
+
+form   1 where it does, else `malformed_score`, with what is wrong as the message (`etude.tasks.actions`)
+gate   other feedback, whose verdict a malformed answer never reaches: it gets `malformed_score` and is not judged further
+
+A form says nothing of what is in it, so on its own it teaches nothing but form: give it a small weight beside feedback that knows what is
+right. Identity: a gate of actions that are off has the scores of the feedback behind it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from etude.feedback.verdict import Verdict
+from etude.tasks.actions import Actions
+from etude.tasks.task import Task
+
+Pairs = Sequence[tuple[str, Task]]
+
+
+class FormFeedback:
+    """Scores the form of answers."""
+
+    def __init__(self, actions: Actions) -> None:
+        self.actions = actions
+
+    def judge(self, pairs: Pairs) -> list[Verdict]:
+        """One verdict for each (text, task), in order.
+
+        >>> FormFeedback(Actions("divide")).judge([("<answer>5</answer>", Task("What is 2 + 3?"))])[0].message
+        '0 <subproblem> where at least 2 are asked for'
+        """
+        problems = [self.actions.problem(text) for text, _ in pairs]
+        return [Verdict(self.actions.malformed_score, message=problem) if problem else Verdict(1.0) for problem in problems]
+
+
+class Gate:
+    """Lets well-formed answers through to `behind`, all of a call together."""
+
+    def __init__(self, actions: Actions, behind: Callable[[Pairs], Sequence[Verdict]]) -> None:
+        self.actions, self.behind = actions, behind
+
+    def judge(self, pairs: Pairs) -> list[Verdict]:
+        """One verdict for each (text, task), in order; malformed answers are not parsable."""
+        problems = [self.actions.problem(text) for text, _ in pairs]
+        passed = iter(self.behind([pair for pair, problem in zip(pairs, problems, strict=True) if not problem]))
+        return [self._malformed(problem) if problem else _well_formed(next(passed)) for problem in problems]
+
+    def _malformed(self, problem: str) -> Verdict:
+        score = self.actions.malformed_score
+        return Verdict(score, {"parsable": 0.0, "form": score}, message=problem)
+
+
+def _well_formed(verdict: Verdict) -> Verdict:
+    return replace(verdict, parts={**verdict.parts, "form": 1.0})

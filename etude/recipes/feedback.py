@@ -1,0 +1,94 @@
+"""What judges the attempts of a practice run: verifiers, random scores, a model, the form, or several of them. Verifiers alone measure."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from etude.engine.sampling import GREEDY
+from etude.errors import UserError
+from etude.evaluation.measure import Judge
+from etude.explore.prompts import render_prompt
+from etude.feedback.combined import CombinedFeedback
+from etude.feedback.endpoint import Endpoint
+from etude.feedback.form import FormFeedback, Gate
+from etude.feedback.judge import Ask, JudgeFeedback, Judging, Messages, Reply
+from etude.feedback.outcome import COUNTED, OutcomeFeedback
+from etude.feedback.random_score import RandomFeedback
+from etude.models import load_model
+from etude.recipes.exploring import Begin
+from etude.recipes.machine import Place, engine_at, room_tokens
+from etude.recipes.settings import Machine, PracticeSettings
+from etude.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """The feedback of one run."""
+
+    settings: PracticeSettings
+    outcome: OutcomeFeedback
+    model: JudgeFeedback | None
+    """The judge, where one is asked."""
+
+    @staticmethod
+    def of(settings: PracticeSettings, outcome: OutcomeFeedback, place: Place) -> "Feedback":
+        """With a judge that is there: loaded, or a server that was asked once. Raises UserError where it can't be."""
+        if "judge" not in settings.feedback_parts or not settings.steps:
+            return Feedback(settings, outcome, None)
+        if settings.judge.url is None:
+            ask = local_judge(settings.judge, place, settings.machine)
+        else:
+            endpoint = Endpoint(settings.judge)
+            endpoint.check()
+            ask = endpoint.ask
+        return Feedback(settings, outcome, JudgeFeedback(ask, settings.judge))
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a verdict is that of one verifier, or of chance."""
+        return self.settings.feedback in ("outcome", "random") and not self.settings.tasks.actions.gate
+
+    @property
+    def begin(self) -> Begin | None:
+        """Has verifiers judge groups while others are sampled, where nobody else is asked."""
+        is_alone = self.settings.feedback == "outcome" and self.is_plain
+        return self.outcome.begin if self.settings.judge_meanwhile and is_alone else None
+
+    def counts(self) -> dict[str, int]:
+        """What was counted so far."""
+        return dict.fromkeys(COUNTED, 0) | self.outcome.counts | (self.model.counts if self.model else {})
+
+    def judge(self, rate: Callable[[], float]) -> Judge:
+        """Scores attempts; `rate` says how often random scores are 1."""
+        settings, actions = self.settings, self.settings.tasks.actions
+        kinds: dict[str, Callable[[], Judge]] = {
+            "outcome": lambda: self.outcome.judge,
+            "random": lambda: RandomFeedback(settings.seed, rate()).judge,
+            "form": lambda: FormFeedback(actions).judge,
+        }
+        if (model := self.model) is not None:
+            kinds["judge"] = lambda: model.judge
+        parts = {name: kinds[name]() for name in settings.feedback_parts}
+        if settings.feedback in ("outcome", "random"):
+            whole = parts[settings.feedback]
+        else:
+            whole = CombinedFeedback(parts, settings.feedback_weights or None, settings.feedback_optional).judge
+        return Gate(actions, whole).judge if actions.gate else whole
+
+
+def local_judge(how: Judging, place: Place, machine: Machine) -> Ask:
+    """A judge that is loaded here and answers greedily, a batch at a time."""
+    assert how.model is not None
+    try:
+        model, tokenizer = load_model(how.model, device=place.device)
+        engine, room = engine_at(place, model, tokenizer, machine), room_tokens(model, how.max_new_tokens)
+    except UserError as error:
+        raise UserError(f"judge.model {how.model}: {error}") from error
+
+    def ask(conversations: Sequence[Messages]) -> list[Reply]:
+        prompts = [render_prompt(tokenizer, Task(tuple(messages))) for messages in conversations]
+        fitting = [prompt for prompt in prompts if len(prompt) <= room]
+        found = iter(engine.generate(fitting, max_new_tokens=how.max_new_tokens, sampling=GREEDY) if fitting else [])
+        too_long = "the judge has room for a question of {} tokens, this one has {}"
+        return [Reply(next(found)[0].text) if len(p) <= room else Reply(None, too_long.format(room, len(p))) for p in prompts]
+
+    return ask

@@ -1,0 +1,252 @@
+"""Practice by a judge, by the form and by several kinds of feedback at once; the judge is a server on this machine."""
+
+import gzip
+import json
+import re
+
+import pytest
+
+from etude.cli import main
+from etude.configuration import dotted, find_configuration, resolved
+from etude.errors import UserError
+from etude.evaluation.report import write_report
+from etude.feedback.judge import Reply
+from etude.recipes.exploring import Exploring
+from etude.recipes.feedback import local_judge
+from etude.recipes.machine import Place
+from etude.recipes.pack import pack
+from etude.recipes.settings import Judging, Machine, parse_practice, practice_defaults
+from etude.runs import read_jsonl
+
+SAME = ("metrics.jsonl", "result.json", "model/model.safetensors")
+ACTIONS = {
+    "tasks.actions.tags": {"answer": [1, 1]},
+    "tasks.worked_format": "<answer>{answer}</answer>",
+    "explore.max_new_tokens": 20,
+    "warm_start.steps": 60,
+}
+"""Letters to repeat within a tag."""
+
+
+class Killed(Exception):
+    pass
+
+
+def quoted(prompt, name):
+    (found,) = re.findall(rf"^BEGIN {name} ([0-9a-f]{{16}})\n(.*?)\nEND {name} \1$", prompt, re.S | re.M)
+    return found[1]
+
+
+def by_rubric(body):
+    """Full marks for the letter asked for, 4 for another text of one letter, 1 for the rest."""
+    prompt = body["messages"][-1]["content"]
+    if len(body["messages"]) == 1:
+        return "ready"
+    text, gold = quoted(prompt, "ATTEMPT"), quoted(prompt, "REFERENCE ANSWER")
+    return f"I see.\nScore: {10 if text == gold else 4 if len(text) == 1 else 1}"
+
+
+def by_comparison(body):
+    prompt = body["messages"][-1]["content"]
+    if len(body["messages"]) == 1:
+        return "ready"
+    gold = quoted(prompt, "REFERENCE ANSWER")
+    first, second = (quoted(prompt, f"{place} ATTEMPT") == gold for place in ("FIRST", "SECOND"))
+    return f"Better: {'tie' if first == second else 'first' if first else 'second'}"
+
+
+def judged_by(server, **settings):
+    return {"feedback": "judge", "judge.model": "x", "judge.url": server.url} | {f"judge.{name}": value for name, value in settings.items()}
+
+
+def practised(folder):
+    return [row for row in read_jsonl(folder / "metrics.jsonl") if row["phase"] == "practice"]
+
+
+def attempts_of(folder):
+    return [
+        json.loads(line)
+        for path in sorted((folder / "attempts").glob("*.gz"))
+        for line in gzip.decompress(path.read_bytes()).decode().splitlines()
+    ]
+
+
+def test_practice_by_a_judge_and_measured_by_the_verifier(small, tmp_path, judge_server, finished):
+    server = judge_server(by_rubric)
+    result = small(tmp_path / "run", judged_by(server))
+    rows, attempts = practised(tmp_path / "run"), attempts_of(tmp_path / "run")
+    assert {attempt["score"] for attempt in attempts} <= {0.1, 0.4, 1.0} and all("parts" in attempt for attempt in attempts)
+    assert sum(row["judge_asked"] for row in rows) == result["feedback_counts"]["judge_asked"] == len(server.prompts)
+    assert sum(row["judge_failed"] + row["judge_unread"] + row["judged"] for row in rows) == 0
+    assert all(row["part_judge"] == pytest.approx(row["score"]) for row in rows)
+    plain = json.loads((finished / "result.json").read_text())
+    assert result["evaluation"][:2] == plain["evaluation"][:2]  # before practice: the same models, measured by the same verifier
+    configuration = (tmp_path / "run" / "configuration.yaml").read_text()
+    assert "url: http://127.0.0.1" in configuration
+    write_report([tmp_path / "run"], tmp_path / "page.html")
+
+
+def test_practice_by_comparisons_says_which_place_is_preferred(small, tmp_path, judge_server, capsys):
+    server = judge_server(by_comparison)
+    command = ["practice", "tiny", "--run", str(tmp_path / "run"), "--n", "60", "--steps", "2", "--evaluation.n", "20"]
+    command += ["--feedback", "judge", "--judge.url", server.url, "--judge.model", "x", "--judge.how", "pairwise"]
+    assert main(command) == 0
+    rows = practised(tmp_path / "run")
+    assert all(row["judge_chose_first"] == row["judge_chose_second"] for row in rows)
+    assert all(row["part_judge_disagreement"] == 0.0 for row in rows)
+    assert "of two attempts it preferred the first in 50.0%" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_the_combined_score_is_the_weighted_mean_of_its_parts(small, tmp_path, judge_server):
+    server = judge_server(by_rubric)
+    weights = {"outcome": 1.0, "judge": 0.5, "form": 0.1}
+    overrides = ACTIONS | judged_by(server) | {"feedback": "combined", "feedback_weights": weights}
+    small(tmp_path / "run", overrides)
+    attempts = attempts_of(tmp_path / "run")
+    for attempt in attempts:
+        parts = attempt["parts"]
+        assert attempt["score"] == pytest.approx((parts["outcome"] + 0.5 * parts["judge"] + 0.1 * parts["form"]) / 1.6)
+    assert {attempt["parts"]["form"] for attempt in attempts} == {0.0, 1.0}
+    assert {"part_form", "part_judge", "part_outcome", "judged", "judge_asked"} <= set(practised(tmp_path / "run")[0])
+
+
+@pytest.mark.parametrize("part", ["outcome", "random", "judge", "form"])
+def test_one_part_alone_is_that_feedback(small, tmp_path, judge_server, part):
+    server = judge_server(by_rubric)
+    overrides = ACTIONS | judged_by(server) | {"steps": 2, "evaluation.n": 10}
+    small(tmp_path / "alone", overrides | {"feedback": part})
+    small(tmp_path / "whole", overrides | {"feedback": "combined", "feedback_weights": {part: 0.3}})
+    for name in SAME[1:]:
+        assert (tmp_path / "alone" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_gate_scores_what_is_malformed_whatever_it_answers(small, tmp_path):
+    gate = ACTIONS | {"tasks.actions.gate": True, "tasks.actions.malformed_score": 0.0}
+    small(tmp_path / "open", ACTIONS | {"steps": 1})
+    small(tmp_path / "gated", gate | {"steps": 1})
+    opened, gated = attempts_of(tmp_path / "open"), attempts_of(tmp_path / "gated")
+    assert [attempt["text"] for attempt in opened] == [attempt["text"] for attempt in gated]
+    for before, after in zip(opened, gated, strict=True):
+        well_formed = after["parts"]["form"] == 1.0
+        assert after["score"] == (before["score"] if well_formed else 0.0)
+        assert well_formed == (before["text"].count("<answer>") == before["text"].count("</answer>") == 1)
+    assert any(after["parts"]["form"] == 0.0 for after in gated) and any(after["score"] == 1.0 for after in gated)
+
+
+@pytest.mark.parametrize("search", [{}, {"explore.search.method": "tree", "explore.search.chains": 2, "explore.search.width": 2}])
+def test_a_killed_run_resumes_to_the_same_bytes_and_asks_about_no_step_again(small, tmp_path, judge_server, monkeypatch, search):
+    server = judge_server(by_rubric)
+    overrides = judged_by(server) | search | {"checkpoint_every": 3}
+    small(tmp_path / "whole", overrides)
+    asked = len(server.prompts)
+    attempts = Exploring.attempts_of
+
+    def killed_behind(self, step, *rest):
+        if step == 3:
+            raise Killed
+        return attempts(self, step, *rest)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Exploring, "attempts_of", killed_behind)
+        small(tmp_path / "run", overrides | {"checkpoint_every": 0})
+    small(tmp_path / "run", overrides | {"checkpoint_every": 0}, resume=True)
+    assert len(server.prompts) == 2 * asked
+    for name in SAME:
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_judge_may_have_moved_when_a_run_goes_on(small, tmp_path, judge_server, monkeypatch):
+    first, second = judge_server(by_rubric), judge_server(by_rubric)
+    small(tmp_path / "whole", judged_by(first))
+    attempts = Exploring.attempts_of
+
+    def gone(self, step, *rest):
+        if step == 2:
+            first.answer = lambda body: (401, "who are you?", {})
+        return attempts(self, step, *rest)
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=r"401.*a run that has begun goes on with --resume"):
+        patch.setattr(Exploring, "attempts_of", gone)
+        small(tmp_path / "run", judged_by(first))
+    small(tmp_path / "run", judged_by(second), resume=True)
+    for name in SAME:
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert json.loads((tmp_path / "run" / "environment.json").read_text())["changed_on_resume"] == {"judge.url": second.url}
+
+
+def test_no_key_is_in_any_file_of_a_run(small, tmp_path, judge_server, monkeypatch):
+    monkeypatch.setenv("JUDGE_KEY", "sesame-0123456789")
+    server = judge_server(lambda body: (400, "your key is sesame-0123456789", {}) if "FIRST" in str(body) else by_rubric(body))
+    small(tmp_path / "run", judged_by(server, key_variable="JUDGE_KEY") | {"steps": 1})
+    assert server.headers[-1]["Authorization"] == "Bearer sesame-0123456789"
+    for path in (tmp_path / "run").rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert b"sesame" not in (gzip.decompress(content) if path.suffix == ".gz" else content), path
+    pack(tmp_path / "run", tmp_path / "run.zip")
+
+
+def test_a_judge_that_is_loaded_here_answers_a_batch(monkeypatch, model_of, chat_tokenizer):
+    loaded = model_of("llama", max_position_embeddings=2048), chat_tokenizer
+    monkeypatch.setattr("etude.recipes.feedback.load_model", lambda name, device: loaded)
+    ask = local_judge(Judging(model="mine", max_new_tokens=8), Place("cpu", "float32"), Machine())
+    talks = [({"role": "system", "content": "S"}, {"role": "user", "content": text}) for text in ("a", "b" * 5000, "c")]
+    first, long, third = ask(talks)
+    assert long == Reply(None, "the judge has room for a question of 2040 tokens, this one has 5011")
+    assert isinstance(first.text, str) and isinstance(third.text, str) and ask(talks[:1]) == [first] and ask([]) == []
+
+
+def test_a_loaded_judge_whose_words_are_no_verdict_leaves_attempts_unscored(small, tmp_path):
+    result = small(tmp_path / "run", {"feedback": "judge", "judge.model": "tiny-random", "judge.max_new_tokens": 8, "steps": 1})
+    (row,) = practised(tmp_path / "run")
+    assert row["unscored"] == 24 and row["score"] is None and row["judge_asked"] == row["judge_failed"]
+    assert result["status"] == "finished"
+
+
+# ---------------------------------------------------------------------- settings
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--feedback", "judge"], "feedback judge needs a judge: set judge.model"),
+        (["--feedback", "combined"], "feedback combined needs its parts"),
+        (["--feedback", "combined", "--feedback_weights", '{"outcomes": 1}'], "unknown part of feedback_weights 'outcomes': did you mean"),
+        (["--feedback", "combined", "--feedback_weights", '{"outcome": 0}'], "feedback_weights.outcome must be above 0"),
+        (["--feedback", "combined", "--feedback_weights", '{"outcome": 1, "judge": 1}'], "feedback judge needs a judge"),
+        (["--feedback_weights", '{"outcome": 1}'], "feedback_weights belongs to feedback combined and has no effect on outcome"),
+        (["--feedback_optional", "judge"], "feedback_optional belongs to feedback combined"),
+        (["--feedback", "form"], "feedback form scores tagged actions, but there are none"),
+        (["--feedback", "random", "--evaluation.pass_n", "0"], "needs the rate of right samples"),
+        (["--tasks.actions", "devide"], "did you mean 'divide'"),
+        (["--feedback", "judge", "--judge.model", "x", "--judge.how", "pairwise", "--explore", "mcts"], "explore.search.method they come"),
+        (["--feedback", "judge", "--judge.modell", "x"], "did you mean --judge.model"),
+    ],
+)
+def test_what_makes_no_sense_is_one_sentence(given, said):
+    with pytest.raises(UserError, match=said):
+        parse_practice(find_configuration("practice", "tiny"), given)
+
+
+def test_actions_alone_name_the_preset():
+    settings = parse_practice(find_configuration("practice", "tiny"), ["--tasks.actions", "divide", "--feedback", "form"])
+    assert settings.tasks.actions.preset == "divide" and settings.feedback_parts == ("form",)
+
+
+def test_a_server_that_is_not_there_is_told_before_anything_is_sampled(tmp_path, capsys):
+    command = ["practice", "tiny", "--run", str(tmp_path / "run"), "--feedback", "judge", "--judge.model", "x"]
+    assert main([*command, "--judge.url", "http://127.0.0.1:9/v1"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "judge.url http://127.0.0.1:9/v1 can't be used as a judge (no connection" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_judge_that_cannot_be_loaded_is_named(tmp_path, small):
+    with pytest.raises(UserError, match=r"judge\.model nobody: unknown model 'nobody'"):
+        small(tmp_path / "run", {"feedback": "judge", "judge.model": "nobody"})
+
+
+def test_a_run_from_before_these_settings_has_their_defaults():
+    settings = parse_practice(find_configuration("practice", "tiny"), [])
+    names = {name for name in dotted(resolved(settings)) if name.startswith(("judge.", "tasks.actions.", "feedback_"))}
+    assert names and names <= set(practice_defaults())
