@@ -23,6 +23,7 @@ from etude.learn.batches import MicroBatch, can_share_prefixes, pack
 from etude.learn.example import Example
 from etude.learn.logprobs import Outputs, completion_logprobs, token_logprobs
 from etude.learn.losses.tokens import Aggregation, Tokens, shares
+from etude.learn.moments import load_moments, moments_of
 
 Loss = Callable[[Outputs, Tokens], tuple[torch.Tensor, dict[str, torch.Tensor]]]
 
@@ -147,21 +148,12 @@ class Learner:
 
     def state(self) -> dict[str, torch.Tensor]:
         """The optimizer's tensors and the number of updates, for a checkpoint."""
-        tensors = {"updates": torch.tensor(self.updates)}
-        for index, parameter in enumerate(self.parameters):
-            for name, value in self._adam.state.get(parameter, {}).items():
-                tensors[f"{index}.{name}"] = value
-        return tensors
+        return {"updates": torch.tensor(self.updates), **moments_of(self._adam, self.parameters)}
 
     def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Take over what `state` gave, and forget what was before."""
         self.updates = int(tensors["updates"])
-        self._adam.state.clear()
-        for key, value in tensors.items():
-            if key != "updates":
-                index, name = key.split(".", 1)
-                parameter = self.parameters[int(index)]
-                self._adam.state[parameter][name] = value.to(parameter.device, copy=True)  # the step count too: fused AdamW reads it there
+        load_moments(self._adam, self.parameters, {name: value for name, value in tensors.items() if name != "updates"})
 
     def _backward(self, outputs: Outputs, batch: MicroBatch, examples: Sequence[Example], size: BatchSize, metrics: "_Means") -> None:
         losses = []

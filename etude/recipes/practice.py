@@ -30,6 +30,8 @@ from etude.feedback.random_score import RandomFeedback
 from etude.interruption import Interrupted, Interruption
 from etude.learn.example import Example
 from etude.learn.learner import Learner
+from etude.learn.step_model import StepModel
+from etude.learn.step_values import outlooks_of
 from etude.ledger import Judged, Ledger
 from etude.models import describe, load_model, save_model
 from etude.randomness import seed_for
@@ -45,7 +47,8 @@ from etude.recipes.result import Page, result_of
 from etude.recipes.retention import logprobs_of, probe_for
 from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
 from etude.recipes.stage import Stage
-from etude.recipes.step import attempt_rows, learn_from, observed
+from etude.recipes.step import attempt_rows, foresee, learn_from, observed
+from etude.recipes.step_models import save_step_model, step_model_for, value_by
 from etude.runs import RunFolder, read_jsonl, read_progress
 from etude.watching import Quiet, Watcher
 
@@ -113,6 +116,8 @@ class Practice:
     outcome: OutcomeFeedback
     watcher: Watcher
     interruption: Interruption = field(default_factory=Interruption)
+    step_model: StepModel | None = field(default=None, init=False)
+    """Of practice, from its beginning on."""
 
     def run(self) -> dict[str, Any]:
         self.prepare()
@@ -124,6 +129,8 @@ class Practice:
         pages["practice"] = self.measured("practice", unchanged=None if self.settings.steps else warm)
         with suppress(Interrupted), self.interruption.whole():  # a signal that comes now comes too late
             remember(save_model(self.model, self.tokenizer, self.folder.path / "model"), self.settings)
+            if self.step_model:
+                save_step_model(self.step_model, self.tokenizer, self.folder.path / "model")
             result = self.conclude(pages)
         return result
 
@@ -242,6 +249,7 @@ class Practice:
         if not self.settings.steps:
             return
         judge, learner = self._judge(), self.practice_learner()
+        self.add_step_model()
         begin = self.outcome.begin if self.settings.judge_meanwhile and self.settings.feedback == "outcome" else None
         stage = Stage(
             phase="practice",
@@ -259,7 +267,7 @@ class Practice:
         """Take the last checkpoint of the stage, if there is one, and make the steps that are left; `ledger` keeps what none holds."""
         found, done = self.folder.checkpoints(stage.kind), 0
         if found:
-            done = load_checkpoint(found[-1], self.model, learner)["step"]
+            done = load_checkpoint(found[-1], self.model, learner, self.step_model)["step"]
             self.engine.refresh(done)
         self.folder.cut_after(stage.phase, done)
         if done < stage.total:  # numbers of a model that is about to be made anew
@@ -295,10 +303,13 @@ class Practice:
         timings |= {"from_ledger": 1} if judged.is_kept else {}
         start = time.perf_counter()
         self.engine.put_away()
-        metrics = learn_from(learner, judged.groups, judged.verdicts, self.settings.learn)
+        verdicts, foreseen = foresee(self.step_model, judged, self.settings.explore)
+        metrics: dict[str, Any] = learn_from(learner, judged.groups, verdicts, self.settings.learn)
+        if self.step_model:
+            metrics |= foreseen | self.step_model.update(outlooks_of(judged.groups, judged.verdicts, self.settings.step_model.targets))
         self.engine.refresh(step)
         timings["learn_seconds"] = time.perf_counter() - start
-        rows = attempt_rows(step, judged.groups, judged.verdicts, self.settings.learn, with_tokens=self.settings.explore.reuse)
+        rows = attempt_rows(step, judged.groups, verdicts, self.settings.learn, with_tokens=self.settings.explore.reuse)
         self.folder.write_attempts(step, rows)
         halves = portions(self.settings.explore.num_samples, self.settings.explore.stop_when_decided)
         metrics |= observed(judged.groups, judged.verdicts, len(halves[0]) if len(halves) > 1 else None) | dict(judged.counts)
@@ -315,6 +326,11 @@ class Practice:
         """The learner of practice, anchored to the model as it is now."""
         return practice_learner(self.model, self.settings, self.place.dtype)
 
+    def add_step_model(self) -> None:
+        """Have steps valued by a model from now on, if the settings want it."""
+        self.step_model = step_model_for(self.model, self.settings, self.place.dtype)
+        self.exploring.by_step_model = value_by(self.step_model) if self.step_model else None
+
     def _judge(self) -> Judge:
         """Feedback; the random control accepts as often as the verifier did at the warm start's samples (or the base model's), but no
         more seldom than 0.05 and no more often than 0.95, where groups would have no signal.
@@ -326,8 +342,8 @@ class Practice:
         return RandomFeedback(self.settings.seed, min(max(rate, 0.05), 0.95)).judge
 
     def _save_checkpoint(self, name: str, learner: Learner | None, progress: Mapping[str, int]) -> None:
-        keep = self.settings.keep_checkpoints
-        save_checkpoint(self.folder, name, self.model, self.tokenizer, learner, progress, settings=self.settings, keep=keep)
+        options: dict[str, Any] = {"step_model": self.step_model, "keep": self.settings.keep_checkpoints}
+        save_checkpoint(self.folder, name, self.model, self.tokenizer, learner, progress, settings=self.settings, **options)
 
     def _log(self, phase: str, step: int, metrics: Mapping[str, Any], timings: Mapping[str, float]) -> None:
         self.folder.append("metrics.jsonl", {"phase": phase, "step": step, **metrics})

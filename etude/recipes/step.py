@@ -9,7 +9,10 @@ from etude.feedback.verdict import Verdict
 from etude.learn.credit import has_signal
 from etude.learn.learner import BatchSize, Learner
 from etude.learn.lessons import LESSONS, token_weights
-from etude.recipes.settings import Learning
+from etude.learn.step_model import StepModel
+from etude.learn.step_values import Foresight, beginnings_of, valued
+from etude.ledger import Judged
+from etude.recipes.settings import Exploration, Learning
 
 
 def learn_from(learner: Learner, groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]], learn: Learning) -> dict[str, float]:
@@ -27,6 +30,22 @@ def learn_from(learner: Learner, groups: Sequence[Group], verdicts: Sequence[Seq
             size = BatchSize(len(own_tokens), sum(own_tokens))
             metrics = learner.update([example for example in examples if example.prompt in chosen], size) or metrics
     return metrics
+
+
+def foresee(step_model: StepModel | None, judged: Judged, explore: Exploration) -> tuple[list[list[Verdict]], dict[str, float | None]]:
+    """The verdicts that credit goes by, and how well the step model knew them beforehand. Of independent attempts it says what their steps
+    were worth, as far as it is to be trusted; of a search the tree does. Without a step model all is as it was.
+    """
+    if step_model is None:
+        return judged.verdicts, {}
+    flat = iter(step_model.values([beginnings_of(attempt) for group in judged.groups for attempt in group.attempts]))
+    values = [[next(flat) for _ in group.attempts] for group in judged.groups]
+    foresight, trust = Foresight.of(judged.verdicts, values), step_model.trust
+    metrics = foresight.metrics(step_model.mean_score)
+    step_model.observe([score for _, score in foresight.every], foresight.ordered())
+    if explore.is_search:
+        return judged.verdicts, metrics
+    return valued(judged.verdicts, values, trust), metrics | {"step_model_trust": trust}
 
 
 def observed(groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]], first: int | None = None) -> dict[str, Any]:
