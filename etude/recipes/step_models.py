@@ -1,9 +1,10 @@
 """The step model of a run, and of a saved model: a file beside the weights, which evaluate and generate search by.
 
-step_model.safetensors   the head; in the file's metadata whose hidden states it reads, and the width of its hidden layer
+step_model.safetensors   the head; in the file's metadata, as JSON, whose hidden states it reads, and the width of its hidden layer
 step_model/              an own backbone, as a Hugging Face folder
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def save_step_model(step_model: StepModel, tokenizer: Any, folder: Path) -> None
     """Write it beside the model of this folder."""
     if step_model.owns_backbone:
         save_model(step_model.backbone, tokenizer, folder / FOLDER)
-    told = {"backbone": step_model.settings.backbone, "hidden": str(step_model.settings.hidden)}
+    told = {FOLDER: json.dumps({"backbone": step_model.settings.backbone, "hidden": step_model.settings.hidden})}
     tensors = {name: value.detach().contiguous() for name, value in step_model.head.state_dict().items()}
     write_atomically(folder / FILE, save(tensors, metadata=told))
 
@@ -68,12 +69,12 @@ def load_step_model(name: str, model: Any, place: Place, machine: Machine) -> St
         )
     try:
         with safe_open(path, framework="pt") as file:
-            told, tensors = file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            told, tensors = json.loads((file.metadata() or {})[FOLDER]), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         backbone = load_model(str(Path(name) / FOLDER), device=place.device)[0] if told["backbone"] == "own" else model
-        settings = StepModelSettings(on=True, hidden=int(told["hidden"]))
+        settings = StepModelSettings(on=True, hidden=told["hidden"])
         made = StepModel(backbone, settings, dtype=place.dtype, batch_tokens=machine.update_batch_tokens)
         made.head.load_state_dict(tensors)
-    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path} is damaged, or of another model ({reason}): copy it anew, or practise again") from error
     return made
