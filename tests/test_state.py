@@ -18,6 +18,7 @@ import etude
 from etude.learn.example import demonstration
 from etude.learn.learner import Learner, Optimiser, Stream
 from etude.learn.losses import negative_log_likelihood
+from etude.learn.step_model import Beginnings, Outlook, StepModel, StepModelSettings
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,18 @@ def _update(learner):
     return metrics, [parameter.detach().clone() for parameter in learner.parameters]
 
 
-PARTS = {Learner: Part(_learner, _update)}
+def _step_model(model):
+    return StepModel(model, StepModelSettings(on=True, hidden=4))
+
+
+def _foresee_and_learn(step_model):
+    answers = [Beginnings((5, 6, 7), (8, 9), (0, 1, 2)), Beginnings((4,), (9,), (1,))]
+    values, mean, trust = step_model.values(answers), step_model.mean_score, step_model.trust
+    step_model.observe([1.0, 0.0, 1.0], [1.0, 0.5, 1.0])
+    return values, mean, trust, step_model.update([Outlook(own, (0.25, 0.5, 1.0)[: len(own.ends)]) for own in answers])
+
+
+PARTS = {Learner: Part(_learner, _update), StepModel: Part(_step_model, _foresee_and_learn)}
 
 
 def test_every_stateful_part_is_in_the_table():

@@ -5,7 +5,6 @@ Accuracy is greedy with a Wilson interval; unscored answers are counted and are 
 give is right (self-consistency, Wang et al. 2022, arXiv 2203.11171): what a model that only grew surer of its own answers could reach.
 """
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -119,14 +118,19 @@ def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def majority(texts: Sequence[str]) -> int:
-    """The place of the first text whose answer is the most frequent one; answers are compared without case, spaces and punctuation.
+def majority(texts: Sequence[str], weights: Sequence[float] | None = None) -> int:
+    """The place of the first text whose answer is the most frequent one, or the one of most weight; answers are compared without case,
+    spaces and punctuation.
 
     >>> majority(["The answer is 7.", "8", "7"])
     0
+    >>> majority(["The answer is 7.", "8", "7"], [0.2, 0.9, 0.4])
+    1
     """
-    answers = [normalised(final_answer(text)) for text in texts]
-    return answers.index(Counter(answers).most_common(1)[0][0])
+    answers, votes = [normalised(final_answer(text)) for text in texts], dict[str, float]()
+    for answer, weight in zip(answers, weights or [1.0] * len(texts), strict=True):
+        votes[answer] = votes.get(answer, 0.0) + weight
+    return answers.index(max(votes, key=votes.__getitem__))
 
 
 def compare(first: str, second: str, before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:

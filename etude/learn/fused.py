@@ -33,7 +33,7 @@ _EVEN = 128
 
 
 class FusedPass:
-    """Log-probs by a model's own weights."""
+    """Log-probs and hidden states by a model's own weights."""
 
     def __init__(self, model: Any, kernels: UpdateKernels) -> None:
         self._model, self._kernels = model, kernels
@@ -55,11 +55,23 @@ class FusedPass:
     def logprobs(self, batch: MicroBatch, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probs with gradient and entropies without, [M], of the distinct pairs of a position and a token."""
         decoder = self._model.model
-        is_token_BT = batch.ends_BT > 0
-        tokens_N, positions_N = batch.tokens_BT[is_token_BT], batch.positions_BT[is_token_BT]
         vocabulary, most = len(self._model.lm_head.weight), int(batch.targets_M.max())
         if most >= vocabulary:
             raise ValueError(f"a completion holds the token {most}, but the model has {vocabulary}: resize its embeddings to the tokenizer")
+        x_ME = self._residuals(batch, batch.sources_M)
+        head = self._model.lm_head.weight, F.pad(batch.targets_M, (0, len(x_ME) - len(batch.targets_M))), temperature
+        found = _Head.apply(x_ME, decoder.norm.weight, *head, self._kernels, decoder.norm.variance_epsilon)
+        return found[0][: len(batch.sources_M)], found[1][: len(batch.sources_M)]
+
+    def hidden_states(self, batch: MicroBatch, positions_K: torch.Tensor) -> torch.Tensor:
+        """What the head reads at these flat positions, [K, E], with gradient."""
+        return self._model.model.norm(self._residuals(batch, positions_K)[: len(positions_K)])
+
+    def _residuals(self, batch: MicroBatch, positions_K: torch.Tensor) -> torch.Tensor:
+        """What the last layer leaves at these positions, before the last norm, and some spare rows."""
+        decoder = self._model.model
+        is_token_BT = batch.ends_BT > 0
+        tokens_N, positions_N = batch.tokens_BT[is_token_BT], batch.positions_BT[is_token_BT]
         trees, spare = _trees(batch, is_token_BT), self._spare(len(tokens_N))
         x_NE = decoder.embed_tokens(F.pad(tokens_N, (0, spare)))
         cos_ND, sin_ND = (part[0] for part in decoder.rotary_emb(x_NE, position_ids=F.pad(positions_N, (0, spare))[None]))
@@ -74,11 +86,7 @@ class FusedPass:
             norm, weights = layer.post_attention_layernorm, tuple(part.weight for part in (mlp.gate_proj, mlp.up_proj, mlp.down_proj))
             x_NE = _GatedMLP.apply(x_NE, norm.weight, *weights, self._kernels, norm.variance_epsilon)
         place_BT = is_token_BT.flatten().cumsum(0) - 1
-        spare = self._spare(len(batch.sources_M))
-        x_ME = x_NE.index_select(0, F.pad(place_BT[batch.sources_M], (0, spare)))
-        head = self._model.lm_head.weight, F.pad(batch.targets_M, (0, spare)), temperature
-        found = _Head.apply(x_ME, decoder.norm.weight, *head, self._kernels, decoder.norm.variance_epsilon)
-        return found[0][: len(batch.sources_M)], found[1][: len(batch.sources_M)]
+        return x_NE.index_select(0, F.pad(place_BT[positions_K], (0, self._spare(len(positions_K)))))
 
     def _spare(self, number: int) -> int:
         return -number % _EVEN if self._kernels.dtype == torch.bfloat16 else 0

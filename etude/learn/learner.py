@@ -24,6 +24,7 @@ from etude.learn.batches import MicroBatch, can_share_prefixes, pack
 from etude.learn.example import Example
 from etude.learn.logprobs import Outputs, completion_logprobs, token_logprobs
 from etude.learn.losses.tokens import Aggregation, Tokens, shares
+from etude.learn.moments import load_moments, moments_of
 
 Loss = Callable[[Outputs, Tokens], tuple[torch.Tensor, dict[str, torch.Tensor]]]
 
@@ -170,28 +171,21 @@ class Learner:
 
     def state(self) -> dict[str, torch.Tensor]:
         """The optimizer's tensors, the number of updates and a refreshed reference, for a checkpoint."""
-        tensors = {"updates": torch.tensor(self.updates)}
+        tensors = {"updates": torch.tensor(self.updates), **moments_of(self._adam, self.parameters)}
         if self._is_refreshed:
             tensors |= {f"reference.{name}": value.detach() for name, value in self.reference.named_parameters()}
-        for index, parameter in enumerate(self.parameters):
-            for name, value in self._adam.state.get(parameter, {}).items():
-                tensors[f"{index}.{name}"] = value
         return tensors
 
     def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Take over what `state` gave, and forget what was before."""
         self.updates = int(tensors["updates"])
-        self._adam.state.clear()
-        kept = {key.removeprefix("reference."): value for key, value in tensors.items() if key.startswith("reference.")}
+        kept = {name.removeprefix("reference."): value for name, value in tensors.items() if name.startswith("reference.")}
         self._is_refreshed = bool(kept)
         with torch.no_grad():
             for name, parameter in self.reference.named_parameters() if kept else ():
                 parameter.copy_(kept[name])
-        for key, value in tensors.items():
-            if key != "updates" and not key.startswith("reference."):
-                index, name = key.split(".", 1)
-                parameter = self.parameters[int(index)]
-                self._adam.state[parameter][name] = value.to(parameter.device, copy=True)  # the step count too: fused AdamW reads it there
+        others = {name: value for name, value in tensors.items() if name != "updates" and not name.startswith("reference.")}
+        load_moments(self._adam, self.parameters, others)
 
     def _backward(self, outputs: Outputs, batch: MicroBatch, examples: Sequence[Example], size: BatchSize, metrics: "_Means") -> None:
         losses = []

@@ -1,6 +1,6 @@
-"""Log-probs and entropy of completion tokens under a model, with the LM head run on predicting positions only.
+"""Log-probs and entropy of completion tokens under a model, with the LM head run on predicting positions only; and what the head reads.
 
-Shapes: N completion tokens, M distinct pairs of a predicting position and a token, V vocabulary.
+Shapes: N completion tokens, M distinct pairs of a predicting position and a token, K positions, V vocabulary, E hidden size.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from etude.heads import head_on
+from etude.heads import head_on, states_before_head
 from etude.learn.batches import MicroBatch, can_share_prefixes, pack
 from etude.learn.example import Example
 from etude.learn.fused import FusedPass
@@ -37,19 +37,30 @@ def token_logprobs(model: Any, batch: MicroBatch, dtype: torch.dtype = torch.flo
     if fused:
         logprobs_M, entropy_M = fused.logprobs(batch, temperature)
         return Outputs(logprobs_M[batch.pair_N], entropy_M[batch.pair_N])
-    device = batch.tokens_BT.device
-    with (
-        head_on(model, batch.sources_M),
-        torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16),
-    ):
-        logits_MV = model(
+    with head_on(model, batch.sources_M):
+        logits_MV = _read(model, batch, dtype).logits
+    logprobs_M, entropy_M = _ChosenLogProbs.apply(logits_MV, batch.targets_M, temperature)
+    return Outputs(logprobs_M[batch.pair_N], entropy_M[batch.pair_N])
+
+
+def hidden_states(model: Any, batch: MicroBatch, positions_K: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """What the LM head reads at flat (row·T + position) positions of the batch, [K, E] in float32, with gradient; `dtype` as above."""
+    fused = FusedPass.of(model, dtype)
+    if fused:
+        return fused.hidden_states(batch, positions_K)
+    with states_before_head(model, positions_K) as found:
+        _read(model, batch, dtype)
+    return found[0].float()
+
+
+def _read(model: Any, batch: MicroBatch, dtype: torch.dtype) -> Any:
+    with torch.autocast(batch.tokens_BT.device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+        return model(
             input_ids=batch.tokens_BT,
             attention_mask=batch.attention_mask(),
             position_ids=batch.positions_BT,
             use_cache=False,
-        ).logits
-    logprobs_M, entropy_M = _ChosenLogProbs.apply(logits_MV, batch.targets_M, temperature)
-    return Outputs(logprobs_M[batch.pair_N], entropy_M[batch.pair_N])
+        )
 
 
 @torch.no_grad()

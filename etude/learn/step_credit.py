@@ -3,7 +3,7 @@
 For every token of a step s of an attempt:
 
 difference  V(s) - V(before s)                                               VinePPO, arXiv 2410.01679, eq. 5 (discount 1)
-            V: the values at the boundaries of its steps (`Verdict.steps`)
+            V: the values at the boundaries of its steps (`Verdict.steps`), of a search or of a step model
 tree        N / (N - 1) · ((M(s) - M) + (M(s) - M(before s))) / √n(s)        TreeRL, arXiv 2506.11902, sec. 3.2
             M(s): the mean score of the n(s) attempts that came through s; M and N those of all
 
@@ -21,6 +21,7 @@ from math import sqrt
 from statistics import fmean
 
 from etude.explore.attempts import Attempt, Group
+from etude.explore.beginnings import beginnings, scores_through
 from etude.feedback.verdict import Verdict
 from etude.learn.example import Weights
 
@@ -39,15 +40,12 @@ def difference(group: Group, verdicts: Sequence[Verdict]) -> list[Weights]:
 
 def tree(group: Group, verdicts: Sequence[Verdict]) -> list[Weights]:
     """Of every own token of the attempts."""
-    through: dict[tuple[int, ...], list[float]] = {}
-    for attempt, verdict in zip(group.attempts, verdicts, strict=True):
-        for beginning in _beginnings(attempt) if verdict.score is not None else ():
-            through.setdefault(beginning, []).append(verdict.score or 0.0)
+    through = scores_through(group, verdicts)
     mean = {beginning: fmean(scores) for beginning, scores in through.items()}
     number = len(through.get((), ()))
     found = []
     for attempt, verdict in zip(group.attempts, verdicts, strict=True):
-        steps = _beginnings(attempt)
+        steps = beginnings(attempt)
         if verdict.score is None or number < 2:
             found.append(_of_tokens(attempt, [0.0] * len(attempt.steps)))
             continue
@@ -60,12 +58,6 @@ def tree(group: Group, verdicts: Sequence[Verdict]) -> list[Weights]:
 
 
 STEP_CREDIT: dict[str, StepCredit] = {"difference": difference, "tree": tree}
-
-
-def _beginnings(attempt: Attempt) -> list[tuple[int, ...]]:
-    """Its own tokens at the boundaries of its steps: none, those of the first, and so on."""
-    own, ends = attempt.own_tokens, [sum(attempt.steps[:number]) for number in range(len(attempt.steps) + 1)]
-    return [own[:end] for end in ends]
 
 
 def _of_tokens(attempt: Attempt, steps: Sequence[float]) -> Weights:

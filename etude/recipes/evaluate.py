@@ -11,6 +11,7 @@ from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.evaluation.measure import Measurement, Suite, measure
+from etude.explore.search.growing import Value
 from etude.feedback.outcome import OutcomeFeedback
 from etude.models import describe, load_model
 from etude.recipes.asking import as_asked, only_asking, remembered
@@ -19,6 +20,7 @@ from etude.recipes.machine import decide, engine_at, room_tokens
 from etude.recipes.materials import check_golds, load_suites, render_suites, train_size
 from etude.recipes.searching import SHORT, AnswerSearch, answered
 from etude.recipes.settings import Evaluation, Machine, at_least, parse_practice
+from etude.recipes.step_models import value_for
 from etude.tasks.actions import Actions
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.watching import Quiet, Watcher
@@ -96,13 +98,14 @@ def evaluate(
     longest = settings.evaluation.max_new_tokens or settings.max_new_tokens
     how = Measurement(longest, settings.evaluation.pass_n, settings.evaluation.num_samples, settings.sampling, settings.seed)
     room = room_tokens(loaded, longest)
+    by_step_model = value_for(settings.search, model, loaded, place, settings.machine)
     pages = []
     feedback = OutcomeFeedback(settings.timeout_seconds, is_isolated=settings.isolate_verifiers)
     with within_limits(settings.machine), feedback as outcome:
         check_golds([task for tasks in suites.values() for task in tasks], outcome.judge)
         for suite in render_suites(suites, tokenizer, room, train, outcome.judge):
             watcher.measuring(Path(model).name, suite.name, len(suite.tasks))
-            search = partial(_answers, engine, settings, longest) if settings.search.is_on else None
+            search = partial(_answers, engine, settings, longest, by_step_model) if settings.search.is_on else None
             pages.append(measure(engine, suite, how, outcome.judge, search=search))
             watcher.measured(Path(model).name, [pages[-1]["row"]])
     return {
@@ -114,11 +117,14 @@ def evaluate(
     }
 
 
-def _answers(engine: TransformersEngine, settings: EvaluateSettings, longest: int, suite: Suite) -> list[tuple[str, int]]:
+def _answers(
+    engine: TransformersEngine, settings: EvaluateSettings, longest: int, by_step_model: Value | None, suite: Suite
+) -> list[tuple[str, int]]:
     """What a search answers to each task, and the tokens that it sampled."""
-    items, sizes = list(zip(suite.tasks, suite.prompts, strict=True)), {"num_samples": settings.evaluation.num_samples}
+    items = list(zip(suite.tasks, suite.prompts, strict=True))
+    how: dict[str, Any] = {"num_samples": settings.evaluation.num_samples, "max_new_tokens": longest, "sampling": settings.sampling}
     names = settings.seed, "evaluation by search", suite.name
-    found = answered(engine, items, settings.search, **sizes, max_new_tokens=longest, sampling=settings.sampling, names=names)
+    found = answered(engine, items, settings.search, **how, names=names, by_step_model=by_step_model)
     return [(answer.text, answer.sampled_tokens) for answer in found]
 
 

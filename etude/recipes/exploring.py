@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from etude.engine.transformers import TransformersEngine
 from etude.evaluation.measure import Judge
 from etude.explore.attempts import Group
+from etude.explore.beginnings import parted
 from etude.explore.hints import VIEW, hinted, without_hint
 from etude.explore.order import batch_at
 from etude.explore.reuse import Drafts, visits
 from etude.explore.samples import sample_groups
+from etude.explore.search.growing import Value
+from etude.explore.steps import Steps
 from etude.explore.stopping import is_decided, portions
 from etude.feedback.verdict import Verdict
 from etude.ledger import Judged, Ledger
@@ -58,6 +61,11 @@ class Explored:
         for name, value in seconds.items():
             self.seconds[name] += value
 
+    def part(self, steps: Steps, decode: Callable[[Sequence[int]], str]) -> None:
+        """Cut the attempts into steps, with their Monte-Carlo values."""
+        for place, (group, row) in enumerate(zip(self.groups, self.verdicts, strict=True)):
+            self.groups[place], self.verdicts[place] = parted(group, row, steps, decode)
+
     def scores(self, place: int) -> list[float | None]:
         return [verdict.score for verdict in self.verdicts[place]]
 
@@ -83,6 +91,8 @@ class Exploring:
     """A task's prompt as token ids."""
     room_tokens: int
     """Longest prompt."""
+    by_step_model: Value | None = None
+    """What the step model expects of answers in searches, where there is one."""
     _drafts: Drafts | None = None
 
     @property
@@ -115,6 +125,8 @@ class Exploring:
             going = [place for place in going if not is_decided(found.scores(place), explore.stop_when_decided)]
             if not going:
                 break
+        if self.settings.step_model.on:
+            found.part(explore.search.steps, self.engine.text_of)
         more = self._rationalised(step, items, found, judge) if explore.rationalise else {}
         judged = Judged(found.groups, found.verdicts, self._counted_since(counts) | more, found.seconds)
         self.ledger.write(step + 1, judged)
@@ -158,7 +170,8 @@ class Exploring:
             spent[0] += time.perf_counter() - began
             return verdicts
 
-        trees, outcomes = searched(self.engine, self.tasks_of(step), self.settings.explore, timed, (self.settings.seed, step + 1))
+        names = self.settings.seed, step + 1
+        trees, outcomes = searched(self.engine, self.tasks_of(step), self.settings.explore, timed, names, self.by_step_model)
         self.folder.write_trees(step + 1, (tree_row(tree) for tree in trees))
         groups, verdicts = zip(*(group_of(tree, outcomes) for tree in trees), strict=True)
         seconds = {"explore_seconds": time.perf_counter() - clock - spent[0], "feedback_seconds": spent[0]}

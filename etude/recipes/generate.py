@@ -11,12 +11,14 @@ from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.explore.prompts import render_prompts
+from etude.explore.search.growing import Value
 from etude.models import load_model
 from etude.recipes.asking import only_asking, remembered
 from etude.recipes.machine import decide, engine_at, room_tokens
 from etude.recipes.materials import with_system
 from etude.recipes.searching import SHORT, AnswerSearch, Items, answered
 from etude.recipes.settings import Machine, at_least
+from etude.recipes.step_models import value_for
 from etude.tasks.actions import with_instruction
 from etude.tasks.task import Task
 
@@ -77,7 +79,8 @@ def generate(model: str, prompts: Sequence[str], settings: GenerateSettings | No
     tasks = with_instruction(tasks, settings.instruction or "")
     rendered = render_prompts(tokenizer, tasks, room)
     if settings.search.is_on:
-        return _searched(engine, prompts, list(zip(tasks, rendered, strict=True)), settings)
+        by_step_model = value_for(settings.search, model, loaded, place, settings.machine)
+        return _searched(engine, prompts, list(zip(tasks, rendered, strict=True)), settings, by_step_model)
     found = engine.generate(
         rendered,
         num_samples=settings.num_samples,
@@ -92,9 +95,11 @@ def generate(model: str, prompts: Sequence[str], settings: GenerateSettings | No
     ]
 
 
-def _searched(engine: TransformersEngine, prompts: Sequence[str], items: Items, settings: GenerateSettings) -> list[dict[str, Any]]:
-    sizes = {"num_samples": settings.num_samples, "max_new_tokens": settings.max_new_tokens}
-    found = answered(engine, items, settings.search, **sizes, sampling=settings.sampling, names=(settings.seed, "generate"))
+def _searched(
+    engine: TransformersEngine, prompts: Sequence[str], items: Items, settings: GenerateSettings, by_step_model: Value | None
+) -> list[dict[str, Any]]:
+    how: dict[str, Any] = {name: getattr(settings, name) for name in ("num_samples", "max_new_tokens", "sampling")}
+    found = answered(engine, items, settings.search, **how, names=(settings.seed, "generate"), by_step_model=by_step_model)
     return [
         {
             "prompt": prompt,

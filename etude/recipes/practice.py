@@ -33,6 +33,8 @@ from etude.learn.example import Example
 from etude.learn.learner import Learner
 from etude.learn.pairs import Pair
 from etude.learn.preference import Preferring
+from etude.learn.step_model import StepModel
+from etude.learn.step_values import outlooks_of
 from etude.ledger import Judged, Ledger
 from etude.models import describe, load_model, save_model
 from etude.randomness import seed_for
@@ -49,7 +51,8 @@ from etude.recipes.result import Page, result_of
 from etude.recipes.retention import logprobs_of, probe_for
 from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
 from etude.recipes.stage import Stage
-from etude.recipes.step import attempt_rows, learn_from, observed
+from etude.recipes.step import attempt_rows, foresee, learn_from, observed
+from etude.recipes.step_models import save_step_model, step_model_for, value_by
 from etude.runs import RunFolder, read_jsonl, read_progress
 from etude.watching import Quiet, Watcher
 
@@ -117,6 +120,8 @@ class Practice:
     outcome: OutcomeFeedback
     watcher: Watcher
     interruption: Interruption = field(default_factory=Interruption)
+    step_model: StepModel | None = field(default=None, init=False)
+    """Of practice, from its beginning on."""
 
     def run(self) -> dict[str, Any]:
         self.prepare()
@@ -130,6 +135,8 @@ class Practice:
         pages["practice"] = self.measured("practice", unchanged=None if self.settings.steps else preferred)
         with suppress(Interrupted), self.interruption.whole():  # a signal that comes now comes too late
             remember(save_model(self.model, self.tokenizer, self.folder.path / "model"), self.settings)
+            if self.step_model:
+                save_step_model(self.step_model, self.tokenizer, self.folder.path / "model")
             result = self.conclude(pages)
         return result
 
@@ -277,6 +284,7 @@ class Practice:
             return
         judge, begin = self.feedback.judge(self._rate), self.feedback.begin
         learner = self.practice_learner()
+        self.add_step_model()
         stage = Stage(
             phase="practice",
             kind="step-",
@@ -294,7 +302,7 @@ class Practice:
         """Take the last checkpoint of the stage, if there is one, and make the steps that are left; `ledger` keeps what none holds."""
         found, done = self.folder.checkpoints(stage.kind), 0
         if found:
-            done = load_checkpoint(found[-1], self.model, learner)["step"]
+            done = load_checkpoint(found[-1], self.model, learner, self.step_model)["step"]
             self.engine.refresh(done)
         self.folder.cut_after(stage.phase, done)
         if done < stage.total and not stage.is_over():  # numbers of a model that is about to be made anew
@@ -347,11 +355,14 @@ class Practice:
         timings |= {"from_ledger": 1} if judged.is_kept else {}
         start = time.perf_counter()
         self.engine.put_away()
-        metrics = learn_from(learner, judged.groups, judged.verdicts, self.settings.learn, step=step)
+        verdicts, foreseen = foresee(self.step_model, judged, self.settings.explore)
+        metrics: dict[str, Any] = learn_from(learner, judged.groups, verdicts, self.settings.learn, step=step)
+        if self.step_model:
+            metrics |= foreseen | self.step_model.update(outlooks_of(judged.groups, judged.verdicts, self.settings.step_model.targets))
         self.engine.refresh(step)
         timings["learn_seconds"] = time.perf_counter() - start
         is_plain, reuse = self.feedback.is_plain, self.settings.explore.reuse
-        rows = attempt_rows(step, judged.groups, judged.verdicts, self.settings.learn, with_tokens=reuse, with_parts=not is_plain)
+        rows = attempt_rows(step, judged.groups, verdicts, self.settings.learn, with_tokens=reuse, with_parts=not is_plain)
         self.folder.write_attempts(step, rows)
         halves = portions(self.settings.explore.num_samples, self.settings.explore.stop_when_decided)
         first = len(halves[0]) if len(halves) > 1 else None
@@ -369,6 +380,11 @@ class Practice:
         """The learner of practice, anchored to the model as it is now."""
         return practice_learner(self.model, self.settings, self.place.dtype)
 
+    def add_step_model(self) -> None:
+        """Have steps valued by a model from now on, if the settings want it."""
+        self.step_model = step_model_for(self.model, self.settings, self.place.dtype)
+        self.exploring.by_step_model = value_by(self.step_model) if self.step_model else None
+
     def _rate(self) -> float:
         """How often the random control accepts: as often as the verifier did at the warm start's samples (or the base model's), but no
         more seldom than 0.05 and no more often than 0.95, where groups would have no signal.
@@ -379,8 +395,8 @@ class Practice:
         return min(max(rate, 0.05), 0.95)
 
     def _save_checkpoint(self, name: str, learner: Learner | None, progress: Mapping[str, int]) -> None:
-        keep = self.settings.keep_checkpoints
-        save_checkpoint(self.folder, name, self.model, self.tokenizer, learner, progress, settings=self.settings, keep=keep)
+        options: dict[str, Any] = {"step_model": self.step_model, "keep": self.settings.keep_checkpoints}
+        save_checkpoint(self.folder, name, self.model, self.tokenizer, learner, progress, settings=self.settings, **options)
 
     def _log(self, phase: str, step: int, metrics: Mapping[str, Any], timings: Mapping[str, float]) -> None:
         self.folder.append("metrics.jsonl", {"phase": phase, "step": step, **metrics})

@@ -1,6 +1,6 @@
 """Answers that are searched for: a step's attempts in practice, judged as they come, and answers where nobody says what is right."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -29,12 +29,16 @@ SHORT = {"search": "search.method"}
 
 
 def searched(
-    engine: TransformersEngine, items: Items, explore: Exploration, judge: Judge, names: Sequence[object]
+    engine: TransformersEngine,
+    items: Items,
+    explore: Exploration,
+    judge: Judge,
+    names: Sequence[object],
+    by_step_model: Value | None = None,
 ) -> tuple[list[Tree], Outcomes]:
     """A tree for each task, and the verdicts of their answers; random numbers are keyed by `names`."""
-    outcomes = Outcomes(judge)
-    trees = grown(engine, items, explore.search, explore.num_samples, explore.max_new_tokens, explore.sampling, names, outcomes)
-    return trees, outcomes
+    outcomes, sizes = Outcomes(judge), (explore.num_samples, explore.max_new_tokens)
+    return grown(engine, items, explore.search, *sizes, explore.sampling, names, outcomes, by_step_model), outcomes
 
 
 def group_of(tree: Tree, outcomes: Outcomes) -> tuple[Group, list[Verdict]]:
@@ -68,22 +72,34 @@ class AnswerSearch(Search):
     method: str = "none"
     """`none` (no search), `samples` (independent answers), `beam` (over steps), `mcts` (over steps), `tree` (branches where the policy was
     surprised) or `vine` (more answers from behind every step)."""
-    value: Literal["rollouts", "likelihood"] = "likelihood"
-    """`beam`: what is expected of an unfinished answer: the policy's own likelihood, or the mean likelihood of `rollouts` from there."""
-    choose: Literal["majority", "value"] = "majority"
-    """Which of the answers is given: the first whose final answer is that of most, or the likeliest."""
+    value: Literal["rollouts", "likelihood", "step_model"] = "likelihood"
+    """What is expected of an answer: the policy's own likelihood, of unfinished ones the mean likelihood of `rollouts` from there, or what
+    the step model says that is saved with the model."""
+    choose: Literal["majority", "value", "step_model", "weighted"] = "majority"
+    """Which of the answers is given: the first whose final answer is that of most; that of the highest value (the likeliest, or by `value`
+    step_model); that of which the step model expects most; or as by majority, each vote weighing what the step model expects of it at its
+    end (Math-Shepherd, arXiv 2312.08935, which takes the least of its values instead)."""
 
     def __post_init__(self) -> None:
         if self.method == "none":
-            replace(self, method="samples")  # which has its other settings looked at
+            replace(self, method="mcts")  # which has its other settings looked at
         elif self.method not in METHODS:
             raise unknown("search.method", self.method, ("none", *METHODS))
         else:
             super().__post_init__()
+            if self.value == "step_model" and self.choose == "majority" and self.method in ("samples", "tree", "vine"):
+                raise UserError(
+                    f"search.value step_model has no effect on search.method {self.method}, where answers are chosen by majority: set "
+                    "search.choose to step_model or weighted"
+                )
 
     @property
     def is_on(self) -> bool:
         return self.method != "none"
+
+    @property
+    def needs_step_model(self) -> bool:
+        return self.is_on and (self.value == "step_model" or self.choose in ("step_model", "weighted"))
 
     def check(self, sampling: Sampling) -> None:
         """Raise UserError where all answers would be equal."""
@@ -114,22 +130,30 @@ def answered(
     max_new_tokens: int,
     sampling: Sampling,
     names: Sequence[object],
+    by_step_model: Value | None = None,
 ) -> list[Answer]:
     """An answer to each task; random numbers are keyed by `names`."""
-    trees = grown(engine, items, how, num_samples, max_new_tokens, sampling, names, likelihood)
-    return [_answer(tree, how) for tree in trees]
+    assert by_step_model or not how.needs_step_model
+    ends = by_step_model if by_step_model and how.value == "step_model" else likelihood
+    trees = grown(engine, items, how, num_samples, max_new_tokens, sampling, names, ends, by_step_model)
+    return [_answer(tree, how, by_step_model) for tree in trees]
 
 
-def _answer(tree: Tree, how: AnswerSearch) -> Answer:
+def _answer(tree: Tree, how: AnswerSearch, by_step_model: Value | None) -> Answer:
     node = tree.best() if how.choose == "value" else _most_agree(tree)
+    if by_step_model and how.choose in ("step_model", "weighted"):
+        worth = dict(zip(tree.ends(), by_step_model([(tree, node) for node in tree.ends()]), strict=True))
+        weights = {node: value or 0.0 for node, value in worth.items()}
+        node = _most_agree(tree, weights) if how.choose == "weighted" else max(weights, key=weights.__getitem__)
     assert node and node.finish  # a search ends with one answer at least
     return Answer(tree.text_of(node), node.finish, tree.sampled_tokens, tree)
 
 
-def _most_agree(tree: Tree) -> Node:
-    """Every answer has as many votes as it was drawn."""
+def _most_agree(tree: Tree, weights: Mapping[Node, float] | None = None) -> Node:
+    """Every answer has as many votes as it was drawn, of these weights."""
     votes = [node for node in tree.ends() for _ in node.keys]
-    return votes[majority([tree.text_of(node) for node in votes])]
+    texts = [tree.text_of(node) for node in votes]
+    return votes[majority(texts, None if weights is None else [weights[node] for node in votes])]
 
 
 # ---------------------------------------------------------------------- both
@@ -144,6 +168,7 @@ def grown(
     sampling: Sampling,
     names: Sequence[object],
     ends: Value,
+    by_step_model: Value | None = None,
 ) -> list[Tree]:
     """A tree for each task, about as many at once as the engine has positions for, were all answers as long as they may be; `ends` says
     what answers that ended are worth.
@@ -164,14 +189,16 @@ def grown(
             names=names,
             places=range(start, start + len(some)),
         )
-        _grow(expansion, how, num_samples, ends)
+        _grow(expansion, how, num_samples, ends, by_step_model)
         trees += expansion.trees
     return trees
 
 
-def _grow(expansion: Expansion, how: Search, num_samples: int, ends: Value) -> None:
+def _grow(expansion: Expansion, how: Search, num_samples: int, ends: Value, by_step_model: Value | None) -> None:
     rollouts = Rollouts(expansion, ends, how.rollouts)
-    going: Value = likelihood if how.value == "likelihood" else rollouts
+    kinds: dict[str, Value | None] = {"rollouts": rollouts, "likelihood": likelihood, "step_model": by_step_model}
+    going = kinds[how.value]
+    assert going
 
     def most_tokens(tree: Tree, growth: Growth) -> int:
         """Of one continuation, with what it takes to say what it is worth."""

@@ -20,6 +20,7 @@ from etude.learn.lessons import LESSONS
 from etude.learn.losses import POLICY_LOSSES, PreferenceLoss
 from etude.learn.pairs import PAIRS
 from etude.learn.step_credit import STEP_CREDIT
+from etude.learn.step_model import StepModelSettings
 from etude.tasks.sources import SOURCES, TaskSource
 
 FEEDBACK = ("outcome", "random", "judge", "form")
@@ -178,8 +179,8 @@ class Learning:
     method: str = "credit"
     """`credit` (policy gradient), `imitation` (of own right attempts) or `preference` (of better over worse ones)."""
     credit: str = "centred"
-    """`centred` (Dr. GRPO), `standardised` (GRPO), `leave_one_out` (RLOO), `batch`; of searches also by step: `difference` (VinePPO),
-    `tree` (TreeRL)."""
+    """`centred` (Dr. GRPO), `standardised` (GRPO), `leave_one_out` (RLOO), `batch`; of searches also by step: `difference` (VinePPO; of
+    independent attempts too, by the values of a step model), `tree` (TreeRL)."""
     loss: str = "clipped"
     """`clipped` (PPO, DAPO), `sequence` (GSPO), `capped` (CISPO)."""
     clip_low: float = 0.2
@@ -307,6 +308,7 @@ class PracticeSettings:
     """Whether verifiers judge a group while others are still sampled: the same verdicts, sooner. False: one after the other, for verifiers
     that need the processor's cores for themselves to answer in time."""
     learn: Learning = field(default_factory=Learning)
+    step_model: StepModelSettings = field(default_factory=StepModelSettings)
     evaluation: Evaluation = field(default_factory=Evaluation)
     retention: Retention = field(default_factory=Retention)
     checkpoint_every: int = 25
@@ -326,15 +328,34 @@ class PracticeSettings:
                 f"learn.loss sequence has one ratio for all tokens of an attempt, which undoes learn.credit {self.learn.credit}, where "
                 "steps differ: set the loss to clipped or capped"
             )
-        if self.learn.credit in STEP_CREDIT and not self.explore.is_search:
+        is_valued = self.explore.is_search or (self.step_model.on and self.learn.credit == "difference")
+        if self.learn.credit in STEP_CREDIT and not is_valued:
+            or_a_model = ", or step_model.on to true" if self.learn.credit == "difference" else ""
             raise UserError(
                 f"learn.credit {self.learn.credit} values the steps of a search, but explore.search.method is samples: set the method to "
-                f"beam, mcts, tree or vine, or learn.credit to one of {', '.join(CREDIT)}"
+                f"beam, mcts, tree or vine{or_a_model}, or learn.credit to one of {', '.join(CREDIT)}"
+            )
+        if self.step_model.trust is not None and (self.explore.is_search or self.learn.credit != "difference"):
+            raise UserError(
+                f"step_model.trust {self.step_model.trust} has no effect on attempts of a search, nor on learn.credit {self.learn.credit}: "
+                "leave it out, or set explore.search.method to samples and learn.credit to difference"
+            )
+        search = self.explore.search
+        if search.value == "step_model" and not self.step_model.on:
+            raise UserError("explore.search.value is step_model, but there is none: set step_model.on to true, or the value to rollouts")
+        if search.value == "step_model" and search.method != "beam" and search.to_end:
+            raise UserError(
+                f"explore.search.value step_model has no effect on explore.search.method {search.method}, which draws whole answers: set "
+                "the method to beam, or to mcts with explore.search.to_end false"
             )
         if self.explore.rationalise and self.learn.method == "credit":
             raise UserError(
                 "explore.rationalise makes attempts that saw the answer, which learn.method credit can't learn from: set learn.method to "
                 "imitation or preference, or explore.rationalise to false"
+            )
+        if self.explore.rationalise and self.step_model.on:
+            raise UserError(
+                "explore.rationalise makes attempts that saw the answer, which a step model must not learn from: set one to false"
             )
         if self.learn.method == "preference" and self.learn.preference.pairs == "step" and not self.explore.is_search:
             raise UserError(

@@ -12,7 +12,10 @@ from etude.learn.learner import BatchSize, Learner
 from etude.learn.lessons import LESSONS, token_weights
 from etude.learn.pairs import PAIRS
 from etude.learn.preference import Preferring
-from etude.recipes.settings import Learning
+from etude.learn.step_model import StepModel
+from etude.learn.step_values import Foresight, beginnings_of, valued
+from etude.ledger import Judged
+from etude.recipes.settings import Exploration, Learning
 
 
 def learn_from(
@@ -56,6 +59,22 @@ def _prefer(
         for part in range(learn.updates_per_epoch):
             metrics = preferring.update([pair for own in pairs[part :: learn.updates_per_epoch] for pair in own]) or metrics
     return metrics | {"pairs": sum(map(len, pairs))}
+
+
+def foresee(step_model: StepModel | None, judged: Judged, explore: Exploration) -> tuple[list[list[Verdict]], dict[str, float | None]]:
+    """The verdicts that credit goes by, and how well the step model knew them beforehand. Of independent attempts it says what their steps
+    were worth, as far as it is to be trusted; of a search the tree does. Without a step model all is as it was.
+    """
+    if step_model is None:
+        return judged.verdicts, {}
+    flat = iter(step_model.values([beginnings_of(attempt) for group in judged.groups for attempt in group.attempts]))
+    values = [[next(flat) for _ in group.attempts] for group in judged.groups]
+    foresight, trust = Foresight.of(judged.verdicts, values), step_model.trust
+    metrics = foresight.metrics(step_model.mean_score)
+    step_model.observe([score for _, score in foresight.every], foresight.ordered())
+    if explore.is_search:
+        return judged.verdicts, metrics
+    return valued(judged.verdicts, values, trust), metrics | {"step_model_trust": trust}
 
 
 def observed(

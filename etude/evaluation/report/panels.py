@@ -30,5 +30,10 @@ PANELS = (
     Panel("Clipped", "share of completion tokens", {"clip_share": "tokens whose ratio is clipped"}, is_zoomed=True),
     Panel("Loss", "", {"loss": "loss"}),
     Panel("Gradient norm", "", {"gradient_norm": "norm before clipping"}),
+    Panel(
+        "Step model",
+        "share of pairs of attempts put in order",
+        {"step_model_auc_within": "at one task", "step_model_auc": "of all"},
+    ),
     Panel("Speed", "tokens per second", {"tokens_per_second": "tokens per second"}),
 )

@@ -38,14 +38,17 @@ class Search:
     """`tree`: how often it is branched."""
     forks: int = 2
     """`tree`: tokens of each answer that are branched in a round."""
-    value: Literal["rollouts", "likelihood"] = "rollouts"
-    """`beam`: what is expected of an unfinished answer: the mean score of `rollouts` from there, or the policy's own likelihood."""
+    to_end: bool = True
+    """`mcts`: whether continuations are whole answers; false: single steps, which a step model values."""
+    value: Literal["rollouts", "likelihood", "step_model"] = "rollouts"
+    """`beam`, and `mcts` not to_end: what is expected of an unfinished answer: the mean score of `rollouts` from there, the policy's own
+    likelihood, or what the step model says."""
     rollouts: int = 2
     """`beam`: answers that go on from a beginning whose worth is asked for."""
     budget_tokens: int | None = None
     """Of searches: tokens sampled at a task at most; no bound unless given."""
     steps: Steps = field(default_factory=Steps)
-    """`beam`, `mcts`, `vine`; a `tree` makes its own."""
+    """`beam`, `mcts`, `vine`, and `samples` whose steps a step model values; a `tree` makes its own."""
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -56,6 +59,11 @@ class Search:
                 raise UserError(f"search.{name} must be at least {bound}, got {getattr(self, name)}")
         if self.exploration < 0:
             raise UserError(f"search.exploration must be 0 or more, got {self.exploration}")
+        if not self.to_end and (self.method != "mcts" or self.value != "step_model"):
+            raise UserError(
+                "search.to_end false has mcts draw single steps, whose worth a step model has to say: set search.method to mcts and "
+                f"search.value to step_model (they are {self.method} and {self.value}), or leave it out"
+            )
         if self.budget_tokens is not None and self.budget_tokens < 1:
             raise UserError(f"search.budget_tokens must be at least 1, got {self.budget_tokens}")
 
@@ -76,7 +84,7 @@ class Search:
         rules: dict[str, Rule] = {
             "samples": partial(best_of_n, width=num_samples),
             "beam": partial(beam, beams=self.beams, width=self.width),
-            "mcts": partial(mcts, simulations=self.simulations, width=self.width, exploration=self.exploration, to_end=True),
+            "mcts": partial(mcts, simulations=self.simulations, width=self.width, exploration=self.exploration, to_end=self.to_end),
             "tree": partial(branching, chains=self.chains, rounds=self.rounds, forks=self.forks, width=self.width),
             "vine": partial(vine, chains=self.chains, width=self.width),
         }

@@ -1,0 +1,42 @@
+"""What attempts at a task have in common: independent ones parted into steps, and the scores of those that came through a beginning.
+
+The mean score of the attempts that share a beginning is the Monte-Carlo value of it, by one continuation where nobody else begins so; of
+the root it is the mean of the group.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from statistics import fmean
+
+from etude.explore.attempts import Attempt, Group
+from etude.explore.steps import Steps
+from etude.feedback.verdict import Verdict
+
+Beginning = tuple[int, ...]
+"""The own tokens of an attempt up to the end of one of its steps."""
+
+
+def beginnings(attempt: Attempt) -> list[Beginning]:
+    """At the boundaries of its steps: no own token, those of the first step, and so on."""
+    own, ends = attempt.own_tokens, [sum(attempt.steps[:number]) for number in range(len(attempt.steps) + 1)]
+    return [own[:end] for end in ends]
+
+
+def scores_through(group: Group, verdicts: Sequence[Verdict]) -> dict[Beginning, list[float]]:
+    """The scores of the attempts that share each beginning, of those that have one."""
+    through: dict[Beginning, list[float]] = {}
+    for attempt, verdict in zip(group.attempts, verdicts, strict=True):
+        for beginning in beginnings(attempt) if verdict.score is not None else ():
+            through.setdefault(beginning, []).append(verdict.score or 0.0)
+    return through
+
+
+def parted(group: Group, verdicts: Sequence[Verdict], steps: Steps, decode: Callable[[Sequence[int]], str]) -> tuple[Group, list[Verdict]]:
+    """Independent attempts with their steps, and verdicts that know the Monte-Carlo values at the steps' boundaries."""
+    own = [replace(attempt, steps=tuple(steps.lengths(attempt.own_tokens, decode))) for attempt in group.attempts]
+    group = Group(group.task, tuple(own))
+    mean = {beginning: fmean(scores) for beginning, scores in scores_through(group, verdicts).items()}
+    return group, [
+        verdict if verdict.score is None else replace(verdict, steps=tuple(mean[beginning] for beginning in beginnings(attempt)))
+        for attempt, verdict in zip(own, verdicts, strict=True)
+    ]

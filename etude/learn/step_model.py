@@ -1,0 +1,260 @@
+"""The step model: what is to be expected of an answer that begins so, learned from what became of others.
+
+    V(beginning) = sigmoid(head(h))      h: what the backbone's LM head would read at the beginning's last token, standardised
+    loss         = - mean of t · log V + (1 - t) · log(1 - V)
+                   t: the share of right answers among those that went on from there (soft), or whether one was right (hard)
+
+after Math-Shepherd (arXiv 2312.08935, sec. 3: soft and hard estimation, binary cross-entropy at the ends of steps). There the model is one
+of its own, trained once on continuations drawn for it; here it learns beside the policy from what practice draws anyway, its targets are
+scores in [0, 1], and the root of an answer is a beginning too. Every answer weighs the same, and within it every beginning, so that long
+answers do not drown short ones. Nothing is replayed: a step's answers are learned from in `epochs` passes and forgotten.
+
+backbone policy   the present policy's own states, without gradient: only the head is trained, by the states that it is used on next, which
+                  is why it learns after the policy did; one pass over a step's answers, what they have in common computed once
+         own      a copy of the model that practice began with, trained as a whole: a second model and optimizer in memory
+
+The last layer of the head begins at 0, so that every V is 1/2: differences of values are 0 until something was learned.
+
+As credit, V(s) - V(before s) is as wrong as V is, and an untrained V gives all credit to the last step, which can undo a policy before V
+has learned anything. So V is believed as far as it has put attempts at one task in order that it had not learned from (`trust`): with
+c = 2 auc - 1, a beginning is worth c · V + (1 - c) · its Monte-Carlo value. Identity: with c = 0 that alone, with c = 1 V alone.
+
+Shapes: K beginnings, E hidden size.
+"""
+
+import copy
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from etude.adapters import has_adapters
+from etude.errors import UserError
+from etude.learn.batches import MicroBatch, can_share_prefixes, pack
+from etude.learn.example import Example
+from etude.learn.logprobs import hidden_states
+from etude.learn.moments import load_moments, moments_of
+from etude.randomness import seed_for
+
+_MOST_GRADIENT_NORM = 1.0
+_FADING = 0.9
+"""What a step later is left of a pair's weight in what the model has shown to know."""
+
+
+@dataclass(frozen=True)
+class StepModelSettings:
+    """A learned value of unfinished answers."""
+
+    on: bool = False
+    """Whether there is one: trained on every step's answers, saved with the model, and, where attempts are independent, what
+    `learn.credit difference` values their steps by."""
+    backbone: Literal["policy", "own"] = "policy"
+    """Whose hidden states it reads: the present policy's (cheap), or those of a copy of the model that is trained as a whole (a second
+    model in memory)."""
+    trust: float | None = None
+    """How far beginnings of independent attempts are worth what it says, from 1 down to 0, where they are worth the mean score of those
+    of their group that begin so; unless given, as far as it has shown to know good beginnings from bad: 2 auc - 1 of the last steps."""
+    hidden: int = 0
+    """Width of the head's hidden layer; 0 makes it linear."""
+    targets: Literal["soft", "hard"] = "soft"
+    """What it learns: the mean score of what went on from a beginning, or 1 where any of it was right."""
+    epochs: int = 8
+    """Passes over a step's answers, one update each."""
+    learning_rate: float = 1e-3
+    """Of the head."""
+    backbone_learning_rate: float | None = None
+    """Of an own backbone, 1e-5 unless given."""
+
+    def __post_init__(self) -> None:
+        if self.trust is not None and not 0 <= self.trust <= 1:
+            raise UserError(f"step_model.trust must be in [0, 1], got {self.trust}")
+        for name, least in (("hidden", 0), ("epochs", 1)):
+            if getattr(self, name) < least:
+                raise UserError(f"step_model.{name} must be at least {least}, got {getattr(self, name)}")
+        for name in ("learning_rate", "backbone_learning_rate"):
+            rate = getattr(self, name)
+            if rate is not None and rate <= 0:
+                raise UserError(f"step_model.{name} must be positive, got {rate}")
+        if self.backbone_learning_rate is not None and self.backbone == "policy":
+            raise UserError(
+                f"step_model.backbone_learning_rate is {self.backbone_learning_rate}, but step_model.backbone policy is only read: leave "
+                "it out, or set the backbone to own"
+            )
+
+
+@dataclass(frozen=True)
+class Beginnings:
+    """Places in an answer whose values are asked for."""
+
+    prompt: tuple[int, ...]
+    tokens: tuple[int, ...]
+    """Behind the prompt."""
+    ends: tuple[int, ...]
+    """How many of these tokens each beginning has."""
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What became of the beginnings of an answer."""
+
+    beginnings: Beginnings
+    targets: tuple[float, ...]
+    """In [0, 1], one for each beginning."""
+
+
+class StepModel:
+    """A head on hidden states, with its optimizer."""
+
+    def __init__(
+        self,
+        model: Any,
+        settings: StepModelSettings,
+        *,
+        seed: int = 0,
+        dtype: torch.dtype = torch.float32,
+        batch_tokens: int = 2048,
+    ) -> None:
+        """`model` is the policy; an own backbone begins as a copy of it. `dtype` and `batch_tokens` are those of updates."""
+        self.settings, self.dtype, self.batch_tokens = settings, dtype, batch_tokens
+        self.owns_backbone = settings.backbone == "own"
+        self.backbone = _plain_copy(model) if self.owns_backbone else model
+        self.device = next(model.parameters()).device
+        self.head = new_head(model, settings.hidden, seed).to(self.device)
+        self.scores, self.ordered = (0.0, 0.0), (0.0, 0.0)
+        """Sum and number of the scores seen so far, and of the pairs that it put in order, where older ones fade."""
+        groups: list[dict[str, Any]] = [{"params": list(self.head.parameters()), "lr": settings.learning_rate}]
+        if self.owns_backbone:
+            groups.append({"params": list(self.backbone.parameters()), "lr": settings.backbone_learning_rate or 1e-5})
+        self.parameters = [parameter for group in groups for parameter in group["params"]]
+        self._adam = torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=0.0, fused=self.device.type in ("cpu", "cuda"))
+
+    @property
+    def mean_score(self) -> float:
+        """Of the answers so far: what a model that knows nothing of an answer would say of it."""
+        return self.scores[0] / self.scores[1] if self.scores[1] else 0.5
+
+    @property
+    def trust(self) -> float:
+        """How far its values are to be believed, in [0, 1]."""
+        if self.settings.trust is not None:
+            return self.settings.trust
+        return max(0.0, 2 * self.ordered[0] / self.ordered[1] - 1) if self.ordered[1] else 0.0
+
+    def observe(self, scores: Sequence[float], ordered: Sequence[float]) -> None:
+        """Take in what attempts scored that it has not learned from, and whether it had put pairs of attempts at a task in order."""
+        self.scores = self.scores[0] + sum(scores), self.scores[1] + len(scores)
+        self.ordered = _FADING * self.ordered[0] + sum(ordered), _FADING * self.ordered[1] + len(ordered)
+
+    @torch.no_grad()
+    def values(self, answers: Sequence[Beginnings]) -> list[tuple[float, ...]]:
+        """V of every beginning, in [0, 1]."""
+        found: list[tuple[float, ...]] = [()] * len(answers)
+        for states_KE, members in self._states(answers):
+            values = iter(self.head(states_KE).sigmoid().tolist())
+            for member in members:
+                found[member] = tuple(next(values) for _ in answers[member].ends)
+        return found
+
+    def update(self, outlooks: Sequence[Outlook]) -> dict[str, float]:
+        """`epochs` updates on these answers; the loss is that before the last. Without answers nothing changes."""
+        if not outlooks:
+            return {}
+        answers, loss = [outlook.beginnings for outlook in outlooks], 0.0
+        kept = None if self.owns_backbone else self._policy_states(answers)
+        for _ in range(self.settings.epochs):
+            loss = 0.0
+            for states_KE, members in kept or self._states(answers):
+                part = self._loss(states_KE, [outlooks[member] for member in members], len(outlooks))
+                part.backward()
+                loss += float(part.detach())
+            self._step()
+        return {"step_model_loss": loss}
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Everything that it learned and its optimizer remembers, for a checkpoint; not the policy."""
+        seen = {"seen": torch.tensor([*self.scores, *self.ordered], dtype=torch.float64)}
+        weights = {f"weight.{name}": value.detach() for name, value in self._weights().items()}
+        return seen | weights | {f"moment.{name}": value for name, value in moments_of(self._adam, self.parameters).items()}
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Take over what `state` gave, and forget what was before."""
+        seen = tensors["seen"].tolist()
+        self.scores, self.ordered = (seen[0], seen[1]), (seen[2], seen[3])
+        for name, value in self._weights().items():
+            value.copy_(tensors[f"weight.{name}"])
+        own = {name.removeprefix("moment."): value for name, value in tensors.items() if name.startswith("moment.")}
+        load_moments(self._adam, self.parameters, own)
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        own = self.backbone.named_parameters(prefix="backbone") if self.owns_backbone else ()
+        return dict([*self.head.named_parameters(prefix="head"), *own])
+
+    def _states(self, answers: Sequence[Beginnings]) -> Iterator[tuple[torch.Tensor, list[int]]]:
+        """Hidden states [K, E] of the beginnings of some answers at a time, and which answers these are, in order."""
+        self.backbone.eval()
+        examples = [Example(answer.prompt, (*answer.tokens, 0)) for answer in answers]  # the last token predicts too
+        for batch in pack(examples, batch_tokens=self.batch_tokens, shares_prefixes=can_share_prefixes(self.backbone.config)):
+            batch = batch.to(self.device)
+            positions_K, members = _positions(batch, answers)
+            yield hidden_states(self.backbone, batch, positions_K, self.dtype), members
+
+    @torch.no_grad()
+    def _policy_states(self, answers: Sequence[Beginnings]) -> list[tuple[torch.Tensor, list[int]]]:
+        return list(self._states(answers))
+
+    def _loss(self, states_KE: torch.Tensor, outlooks: Sequence[Outlook], number: int) -> torch.Tensor:
+        """The share of some of `number` answers in the mean."""
+        weights = [1 / (number * len(outlook.targets)) for outlook in outlooks for _ in outlook.targets]
+        targets = [target for outlook in outlooks for target in outlook.targets]
+        logits_K, targets_K, weights_K = self.head(states_KE), torch.tensor(targets).to(states_KE), torch.tensor(weights).to(states_KE)
+        return F.binary_cross_entropy_with_logits(logits_K, targets_K, weight=weights_K, reduction="sum")
+
+    def _step(self) -> None:
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, _MOST_GRADIENT_NORM))
+        if not math.isfinite(norm):
+            raise UserError("the step model's gradient is not finite: start a run with a lower step_model.learning_rate")
+        self._adam.step()
+        self._adam.zero_grad(set_to_none=True)
+
+
+class Head(nn.Module):
+    """Hidden states [K, E] → logits [K]."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.LayerNorm(width, elementwise_affine=False))
+        if hidden:
+            self.layers.extend([nn.Linear(width, hidden), nn.SiLU()])
+        self.layers.append(nn.Linear(hidden or width, 1))
+        for parameter in self.layers[-1].parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, states_KE: torch.Tensor) -> torch.Tensor:
+        return self.layers(states_KE)[:, 0]
+
+
+def new_head(model: Any, hidden: int, seed: int) -> Head:
+    """An untrained head for a model's hidden states."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(seed, "step model") % 2**63)
+        return Head(model.get_output_embeddings().weight.shape[1], hidden)
+
+
+def _plain_copy(model: Any) -> Any:
+    """Without adapters, every weight trainable."""
+    copied = copy.deepcopy(model)
+    return (copied.merge_and_unload() if has_adapters(model) else copied).requires_grad_(True)
+
+
+def _positions(batch: MicroBatch, answers: Sequence[Beginnings]) -> tuple[torch.Tensor, list[int]]:
+    """Flat positions [K] of the last tokens of beginnings, and whose they are: the answers of the batch, in order."""
+    first: dict[int, int] = {}
+    for place, member in enumerate(batch.example_N.tolist()):
+        first.setdefault(member, place)
+    chosen = [start + end for member, start in first.items() for end in answers[member].ends]
+    return batch.sources_M[batch.pair_N[chosen]], list(first)

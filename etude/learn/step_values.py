@@ -1,0 +1,110 @@
+"""Judged attempts → what a step model learns from them, verdicts that know its values, and how well it knew what came of them.
+
+What it knew is measured on values from before it learned from these attempts, at the middle boundary of each attempt's steps:
+
+brier    mean (V - score)², beside the same of the mean score of earlier attempts, which knows nothing of this one
+auc      of two attempts with different scores, how often the higher V has the higher score, ties half: 1/2 by chance. Over all attempts of
+         a step it also tells who knows hard tasks from easy ones; within the attempts at a task, who knows good beginnings from bad, where
+         value models did hardly better than chance (VinePPO, arXiv 2410.01679)
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from statistics import fmean
+from typing import Literal
+
+from etude.explore.attempts import Attempt, Group, Source
+from etude.explore.beginnings import beginnings, scores_through
+from etude.feedback.verdict import Verdict
+from etude.learn.step_model import Beginnings, Outlook
+
+Verdicts = Sequence[Sequence[Verdict]]
+Values = Sequence[Sequence[tuple[float, ...]]]
+"""V at the boundaries of the steps of every attempt, by group."""
+
+
+def beginnings_of(attempt: Attempt) -> Beginnings:
+    """The boundaries of its steps, which the model reads right behind each step's last own token."""
+    own, start = [place for place, source in enumerate(attempt.sources) if source == Source.OWN], len(attempt.prompt)
+    ends = tuple(own[len(beginning) - 1] + 1 - start if beginning else 0 for beginning in beginnings(attempt))
+    return Beginnings(attempt.prompt, attempt.tokens[start:], ends)
+
+
+def outlooks_of(groups: Sequence[Group], verdicts: Verdicts, targets: Literal["soft", "hard"]) -> list[Outlook]:
+    """Of every attempt whose steps have values: these are the soft targets; hard ones ask whether any attempt that began so was right."""
+    found = []
+    for group, row in zip(groups, verdicts, strict=True):
+        was_right = {beginning: float(1.0 in scores) for beginning, scores in scores_through(group, row).items()}
+        for attempt, verdict in zip(group.attempts, row, strict=True):
+            if verdict.score is not None and verdict.steps:
+                hard = tuple(was_right[beginning] for beginning in beginnings(attempt))
+                found.append(Outlook(beginnings_of(attempt), verdict.steps if targets == "soft" else hard))
+    return found
+
+
+def valued(verdicts: Verdicts, values: Values, trust: float = 1.0) -> list[list[Verdict]]:
+    """The verdicts, their steps worth `trust` · what the step model says + (1 - trust) · what they were worth before; at the end of an
+    attempt it is the score itself.
+    """
+
+    def steps(verdict: Verdict, own: Sequence[float]) -> tuple[float, ...]:
+        assert verdict.score is not None
+        blended = [trust * value + (1 - trust) * before for value, before in zip(own, verdict.steps, strict=True)]
+        return (*blended[:-1], verdict.score)
+
+    return [
+        [verdict if verdict.score is None else replace(verdict, steps=steps(verdict, own)) for verdict, own in zip(row, rows, strict=True)]
+        for row, rows in zip(verdicts, values, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Foresight:
+    """What a step model had said of attempts, and what came of them."""
+
+    groups: Sequence[Sequence[tuple[float, float]]]
+    """V at the middle boundary, and the score, of every attempt that has one, by group."""
+
+    @staticmethod
+    def of(verdicts: Verdicts, values: Values) -> "Foresight":
+        return Foresight(
+            [
+                [(own[(len(own) - 1) // 2], verdict.score) for verdict, own in zip(row, rows, strict=True) if verdict.score is not None]
+                for row, rows in zip(verdicts, values, strict=True)
+            ]
+        )
+
+    @property
+    def every(self) -> list[tuple[float, float]]:
+        return [pair for group in self.groups for pair in group]
+
+    def ordered(self) -> list[float]:
+        """Of the pairs of attempts at a task: whether V put them in order."""
+        return [order for group in self.groups for order in in_order(group)]
+
+    def metrics(self, mean_score: float) -> dict[str, float | None]:
+        """None where nothing can be said."""
+        return {
+            "step_model_brier": _mean([(value - score) ** 2 for value, score in self.every]),
+            "step_model_brier_of_mean": _mean([(mean_score - score) ** 2 for _, score in self.every]),
+            "step_model_auc": _mean(in_order(self.every)),
+            "step_model_auc_within": _mean(self.ordered()),
+        }
+
+
+def in_order(pairs: Sequence[tuple[float, float]]) -> list[float]:
+    """Of every two (value, score) whose scores differ: 1 where the values stand in the same order, else 0, and 1/2 where they are equal.
+
+    >>> in_order([(0.9, 1.0), (0.2, 0.0), (0.9, 0.0)])
+    [1.0, 0.5]
+    """
+    return [
+        0.5 if value == other else float((value > other) == (score > its_score))
+        for (value, score), (other, its_score) in combinations(pairs, 2)
+        if score != its_score
+    ]
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return fmean(values) if values else None

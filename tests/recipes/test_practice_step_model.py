@@ -1,0 +1,128 @@
+"""Practice with a step model: it learns beside the policy, values steps and searches, and is carried over a kill."""
+
+import gzip
+import json
+
+import pytest
+
+from etude.configuration import find_configuration
+from etude.errors import UserError
+from etude.recipes import practice as practising
+from etude.recipes.exploring import Exploring
+from etude.recipes.practice import practice
+from etude.recipes.settings import parse_practice
+from etude.runs import read_jsonl
+
+STEPS = {"explore.search.steps.end": "tokens", "explore.search.steps.max_tokens": 1}
+ON = STEPS | {"step_model.on": True}
+KINDS = {
+    "samples": {"learn.credit": "difference", "step_model.hidden": 8},
+    "believed": {"learn.credit": "difference", "step_model.trust": 0.5, "step_model.targets": "hard"},
+    "own": {"learn.credit": "difference", "step_model.backbone": "own", "step_model.epochs": 2},
+    "beam": {"explore.search.method": "beam", "explore.search.value": "step_model", "explore.search.beams": 2, "explore.search.width": 2},
+    "mcts": {"explore.search.method": "mcts", "explore.search.value": "step_model", "explore.search.to_end": False},
+}
+SAME = ("metrics.jsonl", "model/model.safetensors", "model/step_model.safetensors")
+
+
+class Killed(Exception):
+    pass
+
+
+def rows_of(folder):
+    return [row for row in read_jsonl(folder / "metrics.jsonl") if row["phase"] == "practice"]
+
+
+def attempts_of(folder):
+    return {path.name: gzip.decompress(path.read_bytes()) for path in (folder / "attempts").iterdir()}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def practised(request, small, tmp_path_factory):
+    folder, options = tmp_path_factory.mktemp(request.param) / "run", ON | KINDS[request.param]
+    small(folder, options)
+    return folder, options
+
+
+def test_a_step_model_learns_beside_the_policy_and_says_how_well_it_knew(practised):
+    folder, options = practised
+    rows = rows_of(folder)
+    assert len(rows) == 4 and all(row["step_model_loss"] > 0 for row in rows)
+    assert rows[0]["step_model_brier"] == rows[0]["step_model_brier_of_mean"] == pytest.approx(0.25)  # scores are 0 or 1, V is 1/2
+    assert rows[-1]["step_model_loss"] < rows[0]["step_model_loss"]
+    is_search = "explore.search.method" in options
+    assert [row.get("step_model_trust") for row in rows][:1] == [None if is_search else options.get("step_model.trust", 0.0)]
+    assert all(row["step_model_auc"] is None or 0 <= row["step_model_auc"] <= 1 for row in rows)
+
+
+@pytest.mark.parametrize("place", ["between two checkpoints", "while it is saved"])
+def test_a_run_that_was_killed_resumes_to_the_same_bytes(practised, small, tmp_path, monkeypatch, place):
+    folder, options = practised
+    attempts = Exploring.attempts_of
+
+    def killed_behind(self, step, *rest):
+        if step == 3:
+            raise Killed
+        return attempts(self, step, *rest)
+
+    def killed_saving(*given):
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        if place.startswith("between"):
+            patch.setattr(Exploring, "attempts_of", killed_behind)
+        else:
+            patch.setattr(practising, "save_step_model", killed_saving)
+        small(tmp_path / "run", options)
+    small(tmp_path / "run", options, resume=True)
+    assert all((tmp_path / "run" / name).read_bytes() == (folder / name).read_bytes() for name in SAME)
+    assert attempts_of(tmp_path / "run") == attempts_of(folder)
+
+
+def test_where_credit_does_not_ask_for_steps_the_policy_learns_as_without_a_step_model(small, finished, tmp_path):
+    small(tmp_path / "run", ON)
+    rows = [{name: value for name, value in row.items() if "step_model" not in name} for row in rows_of(tmp_path / "run")]
+    assert rows == rows_of(finished) and attempts_of(tmp_path / "run") == attempts_of(finished)
+    assert (tmp_path / "run/model/model.safetensors").read_bytes() == (finished / "model/model.safetensors").read_bytes()
+
+
+def test_credit_without_trust_is_that_of_the_scores_of_those_that_begin_alike(small, tmp_path):
+    """By hand from what was kept: an attempt's credits add up to its score less its group's mean, and stand where it parts from others."""
+    small(tmp_path / "run", ON | {"learn.credit": "difference", "step_model.trust": 0})
+    rows = [json.loads(line) for content in attempts_of(tmp_path / "run").values() for line in content.splitlines()]
+    groups = [rows[start : start + 4] for start in range(0, len(rows), 4)]
+    for group in groups:
+        mean = sum(row["score"] for row in group) / 4
+        for row in group:
+            assert row["credit"] * row["tokens"] == pytest.approx(row["score"] - mean, abs=1e-9)
+
+
+def test_attempts_and_values_are_drawn_in_the_report(practised):
+    assert "Step model" in (practised[0] / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--learn.credit", "difference"], "or step_model.on to true"),
+        (["--learn.credit", "tree", "--step_model.on", "true"], "values the steps of a search"),
+        (["--explore", "beam", "--explore.search.value", "step_model"], "but there is none: set step_model.on to true"),
+        (
+            ["--explore", "vine", "--explore.search.value", "step_model", "--step_model.on", "true"],
+            "has no effect on explore.search.method",
+        ),
+        (["--explore", "mcts", "--explore.search.to_end", "false"], "set search.method to mcts and search.value to step_model"),
+        (["--step_model.trust", "0.5", "--step_model.on", "true"], "step_model.trust 0.5 has no effect"),
+        (["--step_model.backbone", "its"], "one of 'policy', 'own'"),
+        (["--step_model", "true"], "is a section: set --step_model.on"),
+    ],
+)
+def test_what_makes_no_sense_is_one_sentence(given, said):
+    with pytest.raises(UserError, match=said):
+        parse_practice(find_configuration("practice", "tiny"), given)
+
+
+def test_practice_on_steps_that_a_model_values_raises_the_accuracy(tmp_path):
+    result = practice("tiny", ON | {"learn.credit": "difference"}, run=tmp_path / "run")
+    (pair,) = [pair for pair in result["paired"] if (pair["first"], pair["second"]) == ("warm_start", "practice")]
+    assert pair["difference"] > 0.1 and pair["p_value"] < 1e-3

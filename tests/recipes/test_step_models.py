@@ -1,0 +1,173 @@
+"""Searches by what a step model says, and the file that it is saved in."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from etude.cli import main
+from etude.engine.sampling import Sampling
+from etude.engine.transformers import TransformersEngine
+from etude.errors import UserError
+from etude.evaluation.measure import majority
+from etude.explore.search.beam import beam
+from etude.explore.search.growing import search
+from etude.explore.search.mcts import mcts
+from etude.explore.steps import Steps
+from etude.explore.tree import Tree
+from etude.learn.step_model import Beginnings, StepModel, StepModelSettings
+from etude.models import load_model, save_model
+from etude.recipes.evaluate import evaluate
+from etude.recipes.generate import GenerateSettings, generate
+from etude.recipes.machine import Place
+from etude.recipes.searching import AnswerSearch, answered
+from etude.recipes.settings import Machine
+from etude.recipes.step_models import load_step_model, save_step_model, value_by
+from etude.tasks.task import Task
+
+HOT = Sampling(temperature=1.0)
+ANSWERS = [Beginnings((5, 6), (7, 8, 9), (0, 1, 3)), Beginnings((4,), (), (0,))]
+HERE = Place("cpu", "float32")
+
+
+class Prescribed:
+    """Values of texts, written down; `asked` are those that it was asked for."""
+
+    def __init__(self, values):
+        self.given, self.asked = values, []
+
+    def values(self, answers):
+        texts = ["".join(map(chr, answer.tokens[:end])) for answer in answers for end in answer.ends]
+        self.asked += texts
+        return [(self.given.get(text, 0.0),) for text in texts]
+
+
+def letters(wanted):
+    """An `a`, a `b` and so on behind every beginning; answers have two letters."""
+    found = [[tree.add(growth.node, [ord("ab"[n % 2])], [-0.1], key=0) for n in range(growth.width)] for tree, growth in wanted]
+    for node in (node for nodes in found for node in nodes):
+        node.finish = "stop" if len(node.own_tokens) == 2 else None
+    return found
+
+
+def grown(rule, values):
+    tree, model = Tree(Task("?"), [1], lambda tokens: "".join(map(chr, tokens))), Prescribed(values)
+    search([tree], rule, letters, value_by(model), most_tokens=lambda tree, growth: 1)
+    return {tree.text_of(node) for node in tree.ends()}, model.asked
+
+
+def test_a_beam_goes_on_from_the_beginning_that_the_step_model_prefers():
+    found, asked = grown(lambda tree: beam(tree, beams=1, width=2), {"a": 0.2, "b": 0.7, "ba": 0.3, "bb": 0.9})
+    assert found <= {"ba", "bb"} and found and set(asked) <= {"a", "b", "ba", "bb"}
+    found, _ = grown(lambda tree: beam(tree, beams=1, width=2), {"a": 0.8, "b": 0.7})
+    assert found <= {"aa", "ab"} and found
+
+
+def test_a_tree_search_of_single_steps_descends_by_what_the_step_model_says():
+    found, asked = grown(lambda tree: mcts(tree, simulations=2, width=2, exploration=0.1, to_end=False), {"b": 0.9, "a": 0.1})
+    assert found and all(text.startswith("b") for text in found) and {"a", "b"} <= set(asked)
+
+
+@pytest.fixture(scope="module")
+def saved(small, tmp_path_factory):
+    """The model folder of a run with a step model, and that step model as it was at the end."""
+    folder = tmp_path_factory.mktemp("saved") / "run"
+    small(folder, {"step_model.on": True, "step_model.hidden": 8, "explore.search.steps.end": "tokens"})
+    return folder / "model"
+
+
+@pytest.mark.parametrize("kind", ["policy", "own"])
+def test_a_saved_step_model_says_the_same(llama, tokenizer, tmp_path, kind):
+    made = StepModel(llama, StepModelSettings(on=True, backbone=kind, hidden=4))
+    with torch.no_grad():
+        made.head.layers[-1].weight.normal_()
+        if kind == "own":
+            made.backbone.model.norm.weight.mul_(torch.linspace(0.5, 2, 32))
+    save_step_model(made, tokenizer, save_model(llama, tokenizer, tmp_path / "model"))
+    loaded, _ = load_model(str(tmp_path / "model"))
+    assert load_step_model(str(tmp_path / "model"), loaded, HERE, Machine()).values(ANSWERS) == made.values(ANSWERS)
+    assert not list((tmp_path / "model").rglob("*.bin")) and not list((tmp_path / "model").rglob("*.pt"))
+
+
+def test_a_saved_step_model_that_is_damaged_or_of_another_model_is_told(saved, llama, tokenizer, tmp_path):
+    save_model(llama, tokenizer, tmp_path / "model")
+    with pytest.raises(
+        UserError, match=r"has none \(no step_model.safetensors in its folder\): name one that practised with step_model.on"
+    ):
+        load_step_model(str(tmp_path / "model"), llama, HERE, Machine())
+    file = tmp_path / "model" / "step_model.safetensors"
+    for content in (b"", b"\x00" * 40, (saved / file.name).read_bytes()):  # the last is of another width
+        file.write_bytes(content)
+        with pytest.raises(UserError, match="is damaged, or of another model"):
+            load_step_model(str(tmp_path / "model"), llama, HERE, Machine())
+    save_file(load_file(saved / file.name), file)  # without what it says of itself
+    with pytest.raises(UserError, match="is damaged, or of another model"):
+        load_step_model(str(tmp_path / "model"), llama, HERE, Machine())
+
+
+def answers_of(folder, how, by_step_model):
+    model, tokenizer = load_model(str(folder))
+    options = {"num_samples": 9, "max_new_tokens": 3, "sampling": HOT, "names": (4,), "by_step_model": by_step_model}
+    return answered(TransformersEngine(model, tokenizer), [(Task("a"), (9, 10, 11)), (Task("b"), (20, 21))], how, **options)
+
+
+@pytest.mark.parametrize("choose", ["step_model", "weighted"])
+def test_the_answer_is_that_of_which_the_step_model_expects_most(saved, choose):
+    def worth(pairs):
+        return [sum(node.own_tokens) % 11 / 10 for _, node in pairs]
+
+    for answer in answers_of(saved, AnswerSearch("samples", choose=choose), worth):
+        votes = [node for node in answer.tree.ends() for _ in node.keys]
+        values = worth([(answer.tree, node) for node in votes])
+        texts = [answer.tree.text_of(node) for node in votes]
+        best = majority(texts, values) if choose == "weighted" else values.index(max(values))
+        assert answer.text == texts[best]
+
+
+def test_votes_that_all_weigh_the_same_are_plain_votes(saved):
+    plain = answers_of(saved, AnswerSearch("samples"), None)
+    weighted = answers_of(saved, AnswerSearch("samples", choose="weighted"), lambda pairs: [0.5 for _ in pairs])
+    assert [answer.text for answer in weighted] == [answer.text for answer in plain]
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        {"method": "beam", "value": "step_model"},
+        {"method": "mcts", "value": "step_model", "to_end": False},
+        {"method": "samples", "choose": "step_model"},
+        {"method": "samples", "choose": "weighted"},
+        {"method": "tree", "value": "step_model", "choose": "value"},
+    ],
+)
+def test_evaluate_and_generate_search_by_the_step_model_of_the_folder(saved, search):
+    how = AnswerSearch(**search, steps=Steps("tokens", max_tokens=1))
+    settings = GenerateSettings(num_samples=4, max_new_tokens=4, sampling=HOT, search=how, machine=Machine(precision="float32"))
+    rows = generate(str(saved), ["repeat c after 1234: c"], settings)
+    assert rows == generate(str(saved), ["repeat c after 1234: c"], settings) and rows[0]["search"]["answers"] >= 1
+    given = {"recipe": "tiny", "evaluation.n": 10, "evaluation.pass_n": 0, "evaluation.num_samples": 3, "machine.precision": "float32"}
+    given |= {f"search.{name}": value for name, value in search.items()} | {"search.steps.end": "tokens", "search.steps.max_tokens": 1}
+    assert 0 <= evaluate(str(saved), given)["evaluation"][0]["search_accuracy"] <= 1
+
+
+def test_the_command_says_what_a_folder_lacks(finished, saved, capsys, tmp_path):
+    given = ["--search", "beam", "--search.value", "step_model", "--sampling.temperature", "1", "--prompt", "repeat a after 1: a"]
+    assert main(["generate", str(finished / "model"), *given]) == 2
+    assert "has none (no step_model.safetensors in its folder)" in capsys.readouterr().err
+    assert main(["generate", str(saved), *given, "--json", str(tmp_path / "found.json")]) == 0
+    assert len(json.loads(Path(tmp_path / "found.json").read_text())) == 1
+
+
+@pytest.mark.parametrize(
+    ("search", "said"),
+    [
+        ({"method": "mcts", "to_end": False}, "search.value to step_model .they are mcts and likelihood."),
+        ({"method": "beam", "value": "step_model", "to_end": False}, "set search.method to mcts"),
+        ({"method": "samples", "value": "step_model"}, "has no effect on search.method samples, where answers are chosen by majority"),
+    ],
+)
+def test_what_makes_no_sense_is_one_sentence(search, said):
+    with pytest.raises(UserError, match=said):
+        AnswerSearch(**search)
