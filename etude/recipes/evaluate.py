@@ -99,7 +99,7 @@ def evaluate(
         check_golds([task for tasks in suites.values() for task in tasks], outcome.judge)
         for suite in render_suites(suites, tokenizer, room, train, outcome.judge):
             watcher.measuring(Path(model).name, suite.name, len(suite.tasks))
-            search = partial(_answers, engine, settings, longest) if settings.search.is_on else None
+            search = partial(_answers, engine, settings, longest, room) if settings.search.is_on else None
             pages.append(measure(engine, suite, how, outcome.judge, search=search))
             watcher.measured(Path(model).name, [pages[-1]["row"]])
     return {
@@ -111,11 +111,12 @@ def evaluate(
     }
 
 
-def _answers(engine: TransformersEngine, settings: EvaluateSettings, longest: int, suite: Suite) -> list[tuple[str, int]]:
+def _answers(engine: TransformersEngine, settings: EvaluateSettings, longest: int, room: int, suite: Suite) -> list[tuple[str, int]]:
     """What a search answers to each task, and the tokens that it sampled."""
-    items, sizes = list(zip(suite.tasks, suite.prompts, strict=True)), {"num_samples": settings.evaluation.num_samples}
+    items = list(zip(suite.tasks, suite.prompts, strict=True))
+    sizes = {"num_samples": settings.evaluation.num_samples, "max_new_tokens": longest, "room_tokens": room}
     names = settings.seed, "evaluation by search", suite.name
-    found = answered(engine, items, settings.search, **sizes, max_new_tokens=longest, sampling=settings.sampling, names=names)
+    found = answered(engine, items, settings.search, **sizes, sampling=settings.sampling, names=names)
     return [(answer.text, answer.sampled_tokens) for answer in found]
 
 

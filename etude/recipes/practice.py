@@ -41,6 +41,7 @@ from etude.recipes.learners import practice_learner, warm_start_learner
 from etude.recipes.limits import within_limits
 from etude.recipes.machine import decide, engine_at, room_tokens
 from etude.recipes.materials import check_golds, gather, render_demonstrations, render_suites
+from etude.recipes.refining import refined
 from etude.recipes.result import Page, result_of
 from etude.recipes.retention import logprobs_of, probe_for
 from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
@@ -150,7 +151,8 @@ class Practice:
         self.model = add_lora(model, settings.learn.lora, seed_for(settings.seed, "lora"))
         self.engine = engine_at(self.place, self.model, self.tokenizer, settings.machine)
         items = list(zip(self.materials.train, prompts, strict=True))
-        self.exploring = Exploring(settings, items, self.engine, self.outcome, self.folder)
+        room = room_tokens(model, settings.explore.max_new_tokens)
+        self.exploring = Exploring(settings, items, self.engine, self.outcome, self.folder, room)
 
     def _say_what_is_long(self) -> None:
         """A model learns to write as long as its demonstrations are; what it has no room for in practice it can't get right."""
@@ -301,7 +303,10 @@ class Practice:
         rows = attempt_rows(step, judged.groups, judged.verdicts, self.settings.learn, with_tokens=self.settings.explore.reuse)
         self.folder.write_attempts(step, rows)
         halves = portions(self.settings.explore.num_samples, self.settings.explore.stop_when_decided)
-        metrics |= observed(judged.groups, judged.verdicts, len(halves[0]) if len(halves) > 1 else None) | dict(judged.counts)
+        first, discount = len(halves[0]) if len(halves) > 1 else None, self.settings.learn.turn_discount
+        metrics |= observed(judged.groups, judged.verdicts, first, turn_discount=discount) | dict(judged.counts)
+        if self.settings.explore.turns > 1:
+            metrics |= refined(judged.groups, judged.verdicts, self.settings.explore.refine)
         metrics |= self.exploring.keep(step, judged)
         self._log("practice", step, metrics, timings)
 

@@ -10,12 +10,14 @@ from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError, unknown
 from etude.evaluation.measure import Judge, majority
 from etude.explore.attempts import Group
+from etude.explore.refinement import CHECK, Refinement
 from etude.explore.search.expansion import Expansion
 from etude.explore.search.growing import Growth, Value, search
-from etude.explore.search.settings import METHODS, Search
+from etude.explore.search.settings import METHODS, REFINE, Search
 from etude.explore.search.worth import Outcomes, Rollouts, either, likelihood
 from etude.explore.tree import Node, Tree
 from etude.feedback.verdict import Verdict
+from etude.recipes.refining import revised_answers
 from etude.recipes.settings import Exploration
 from etude.tasks.task import Task
 
@@ -67,27 +69,40 @@ class AnswerSearch(Search):
 
     method: str = "none"
     """`none` (no search), `samples` (independent answers), `beam` (over steps), `mcts` (over steps), `tree` (branches where the policy was
-    surprised) or `vine` (more answers from behind every step)."""
+    surprised), `vine` (more answers from behind every step) or `refine` (an answer that is revised)."""
     value: Literal["rollouts", "likelihood"] = "likelihood"
     """`beam`: what is expected of an unfinished answer: the policy's own likelihood, or the mean likelihood of `rollouts` from there."""
     choose: Literal["majority", "value"] = "majority"
     """Which of the answers is given: the first whose final answer is that of most, or the likeliest."""
+    turns: int = 2
+    """`refine`: how often an answer is written; the last one is given."""
+    words: str = CHECK
+    """`refine`: what the model is told behind each."""
 
     def __post_init__(self) -> None:
         if self.method == "none":
             replace(self, method="samples")  # which has its other settings looked at
-        elif self.method not in METHODS:
-            raise unknown("search.method", self.method, ("none", *METHODS))
+        elif self.method not in (*METHODS, REFINE):
+            raise unknown("search.method", self.method, ("none", *METHODS, REFINE))
         else:
             super().__post_init__()
+        if self.turns < 1:
+            raise UserError(f"search.turns must be at least 1, got {self.turns}")
+        if not self.words.strip():
+            raise UserError("search.words is empty: write what the model is told, or leave the setting out")
 
     @property
     def is_on(self) -> bool:
         return self.method != "none"
 
+    @property
+    def refinement(self) -> Refinement:
+        """As a method `refine` revises."""
+        return Refinement(self.turns, "fixed", fixed_words=self.words)
+
     def check(self, sampling: Sampling) -> None:
         """Raise UserError where all answers would be equal."""
-        if self.is_on and sampling.is_greedy:
+        if self.is_on and self.method != REFINE and sampling.is_greedy:
             raise UserError(
                 f"search.method {self.method} chooses among different answers, but at temperature 0 all are equal: set "
                 "sampling.temperature above 0, such as 1"
@@ -102,7 +117,9 @@ class Answer:
     finish: Finish
     sampled_tokens: int
     """In the whole search."""
-    tree: Tree
+    found: dict[str, Any]
+    """What it was taken from: the number of `answers`, or the answers of all `turns`."""
+    tree: Tree | None = None
 
 
 def answered(
@@ -114,8 +131,13 @@ def answered(
     max_new_tokens: int,
     sampling: Sampling,
     names: Sequence[object],
+    room_tokens: int,
 ) -> list[Answer]:
-    """An answer to each task; random numbers are keyed by `names`."""
+    """An answer to each task; random numbers are keyed by `names`. `room_tokens`: how long what is gone on from may be."""
+    if how.method == REFINE:
+        sizes: dict[str, Any] = {"max_new_tokens": max_new_tokens, "room_tokens": room_tokens, "sampling": sampling}
+        attempts = revised_answers(engine, items, how.refinement, **sizes, names=names)
+        return [Answer(each.text, each.finish, each.num_own_tokens, {"turns": [*each.before[::2], each.text]}) for each in attempts]
     trees = grown(engine, items, how, num_samples, max_new_tokens, sampling, names, likelihood)
     return [_answer(tree, how) for tree in trees]
 
@@ -123,7 +145,8 @@ def answered(
 def _answer(tree: Tree, how: AnswerSearch) -> Answer:
     node = tree.best() if how.choose == "value" else _most_agree(tree)
     assert node and node.finish  # a search ends with one answer at least
-    return Answer(tree.text_of(node), node.finish, tree.sampled_tokens, tree)
+    answers = sum(len(end.keys) for end in tree.ends())
+    return Answer(tree.text_of(node), node.finish, tree.sampled_tokens, {"answers": answers}, tree)
 
 
 def _most_agree(tree: Tree) -> Node:

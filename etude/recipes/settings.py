@@ -9,7 +9,8 @@ from etude.adapters import LoRA
 from etude.configuration import dotted, parse, resolved
 from etude.engine.sampling import Sampling
 from etude.errors import UserError, unknown
-from etude.explore.search.settings import Search
+from etude.explore.refinement import Refinement
+from etude.explore.search.settings import REFINE, Search
 from etude.explore.stopping import StopWhen
 from etude.learn.credit import CREDIT
 from etude.learn.learner import Optimiser
@@ -75,6 +76,8 @@ class Exploration:
     max_new_tokens: int = 64
     sampling: Sampling = field(default_factory=Sampling)
     search: Search = field(default_factory=Search)
+    refine: Refinement = field(default_factory=Refinement)
+    """Of explore.search.method refine: an attempt, feedback in words, a revised attempt, for a number of turns."""
     reuse: bool = False
     """Whether a task's attempts of the last epoch are drafts of the next ones, which have the same random numbers: the present policy's own
     attempts, sooner, but visits of a task are no longer independent (`etude/explore/reuse.py`)."""
@@ -85,13 +88,18 @@ class Exploration:
     @property
     def is_search(self) -> bool:
         """Whether attempts come from a tree."""
-        return self.search.method != "samples"
+        return self.search.method not in ("samples", REFINE)
+
+    @property
+    def turns(self) -> int:
+        """Answers in an attempt at most."""
+        return self.refine.turns if self.search.method == REFINE else 1
 
     def __post_init__(self) -> None:
         at_least("explore.tasks_per_step", self.tasks_per_step, 1)
         at_least("explore.num_samples", self.num_samples, 2)
         at_least("explore.max_new_tokens", self.max_new_tokens, 1)
-        if self.is_search and (self.reuse or self.stop_when_decided != "never"):
+        if self.search.method != "samples" and (self.reuse or self.stop_when_decided != "never"):
             name = "reuse" if self.reuse else "stop_when_decided"
             raise UserError(
                 f"explore.{name} is for independent attempts, and explore.search.method {self.search.method} makes others: leave it out, "
@@ -125,11 +133,13 @@ class Learning:
     clip_low: float = 0.2
     clip_high: float = 0.28
     aggregation: Literal["token", "sequence", "constant"] = "constant"
-    """How tokens are averaged; `constant` divides by explore.max_new_tokens (Dr. GRPO)."""
+    """How tokens are averaged; `constant` divides by explore.max_new_tokens (Dr. GRPO). Turns of a revised attempt add up."""
     epochs: int = 1
     """Passes over a step's attempts; ratios are taken to the behaviour log-probs recorded while sampling."""
     updates_per_epoch: int = 1
     """Parts that an epoch is cut into, by groups; one optimizer step each."""
+    turn_discount: float = 1.0
+    """Of revised attempts, how much of what later turns gain a turn is credited with: at 1 all, at 0 its own improvement alone."""
     anchor: float = 0.0
     """Coefficient of the divergence from the model that practice began with; 0 is off. `credit` only."""
     lora: LoRA = field(default_factory=LoRA)
@@ -143,6 +153,8 @@ class Learning:
         at_least("learn.updates_per_epoch", self.updates_per_epoch, 1)
         if not 0 <= self.clip_low <= 1 or self.clip_high < 0:
             raise UserError(f"learn.clip_low must be in [0, 1] and learn.clip_high 0 or more, got {self.clip_low} and {self.clip_high}")
+        if not 0 <= self.turn_discount <= 1:
+            raise UserError(f"learn.turn_discount must be in [0, 1], got {self.turn_discount}")
         if self.anchor < 0:
             raise UserError(f"learn.anchor must be 0 (off) or more, got {self.anchor}")
         if self.anchor and self.method == "imitation":
@@ -251,8 +263,8 @@ class PracticeSettings:
             )
         if self.learn.credit in STEP_CREDIT and not self.explore.is_search:
             raise UserError(
-                f"learn.credit {self.learn.credit} values the steps of a search, but explore.search.method is samples: set the method to "
-                f"beam, mcts, tree or vine, or learn.credit to one of {', '.join(CREDIT)}"
+                f"learn.credit {self.learn.credit} values the steps of a search, but explore.search.method is "
+                f"{self.explore.search.method}: set the method to beam, mcts, tree or vine, or learn.credit to one of {', '.join(CREDIT)}"
             )
         if self.feedback == "random" and not (self.evaluation.pass_n and self.evaluation.num_samples):
             raise UserError(
