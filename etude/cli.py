@@ -247,7 +247,8 @@ def _dry_run(settings: Any, values: dict[str, Any], name: str, data: Path | None
     facts = gather(settings, name, data).facts
     print("# tasks: " + ", ".join(f"{key} {value:.4g}" for key, value in facts.items()))
     attempts = settings.steps * settings.explore.tasks_per_step * settings.explore.num_samples
-    print(f"# {settings.steps} steps, {attempts} attempts of at most {settings.explore.max_new_tokens} tokens", flush=True)
+    turns = f"{settings.explore.turns} turns of at most " if settings.explore.turns > 1 else ""
+    print(f"# {settings.steps} steps, {attempts} attempts of at most {turns}{settings.explore.max_new_tokens} tokens", flush=True)
     print(f"# {estimate(settings, name, data)}{'; the time of the judge aside' if 'judge' in settings.feedback_parts else ''}")
 
 

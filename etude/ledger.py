@@ -95,4 +95,5 @@ def _attempt(row: Mapping[str, Any]) -> Attempt:
 
 
 def _verdict(row: Mapping[str, Any]) -> Verdict:
-    return Verdict(**{**row, "steps": tuple(row["steps"])})
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
+    return Verdict(**values)

@@ -20,8 +20,12 @@ def judged() -> Judged:
     groups, verdicts = [], []
     for task in TASKS:
         found = [Completion((5 + i, 2), (-1 / 3 - i, -math.pi), f"\u2028é\n{i}", "stop", key=2**63 + i, policy_version=3) for i in range(3)]
-        groups.append(Group(task, tuple(Attempt.of((7, 8, 9), completion) for completion in found)))
-        verdicts.append([Verdict(1.0, {"parsable": 1.0}, (0.1, 0.2)), Verdict(0.0, message="no"), Verdict(None, message="timed out")])
+        attempts = [Attempt.of((7, 8, 9), completion) for completion in found]
+        groups.append(Group(task, (replace(attempts[0], turns=2, before=("4", "no")), *attempts[1:])))
+        verdicts.append(
+            [Verdict(1.0, {"parsable": 1.0}, (0.1, 0.2), turn_scores=(None, 1.0)), Verdict(0.0, message="no", words="I read 5")]
+        )
+        verdicts[-1].append(Verdict(None, message="timed out"))
     return Judged(groups, verdicts, {"judged": 6, "timed_out": 2, "crashed": 0}, {"explore_seconds": 1 / 3, "feedback_seconds": 0.0})
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import accumulate, groupby
 
 from etude.engine.completion import Completion, Finish
 from etude.tasks.task import Task
@@ -26,7 +27,7 @@ class Attempt:
     logprobs: tuple[float, ...]
     """Behaviour log-probs of the own tokens, in order."""
     text: str
-    """What the model wrote, as the verifier reads it."""
+    """What the model wrote, as the verifier reads it: in its last turn."""
     finish: Finish
     key: int
     policy_version: int
@@ -36,6 +37,8 @@ class Attempt:
     """Place in the group of the attempt that this one revises."""
     steps: tuple[int, ...] = ()
     """Own tokens of each of its steps; empty where nobody parted it."""
+    before: tuple[str, ...] = ()
+    """What was said before the last turn, in order: a text of the model's, what it was told of it, and so on."""
 
     def __post_init__(self) -> None:
         if len(self.sources) != len(self.tokens):
@@ -63,6 +66,13 @@ class Attempt:
     def prompt(self) -> tuple[int, ...]:
         """The tokens before the first own one."""
         return self.tokens[: self.sources.index(Source.OWN)]
+
+    @property
+    def turn_spans(self) -> list[tuple[int, int]]:
+        """Where each turn begins and ends among the tokens: a turn is a run of own tokens."""
+        runs = [(source, sum(1 for _ in run)) for source, run in groupby(self.sources)]
+        ends = accumulate(length for _, length in runs)
+        return [(end - length, end) for (source, length), end in zip(runs, ends, strict=True) if source == Source.OWN]
 
     @property
     def own_tokens(self) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 A tokenizer with a chat template renders the messages and opens the assistant's turn; without one the prompt is the plain text and a line
 break, so that base models practise too. A task's instruction is a paragraph of its own behind the question. A demonstration ends with the
-end-of-sequence token.
+end-of-sequence token. What the model is told of its answer is a further turn of the user's, without a template a line of text.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,9 @@ from typing import Any
 
 from etude.errors import UserError
 from etude.tasks.task import Task
+
+_ANSWER = "theanswersofar"
+"""Stands for an answer where a template is asked what it writes behind one."""
 
 
 def render_prompt(tokenizer: Any, task: Task) -> tuple[int, ...]:
@@ -48,3 +51,22 @@ def render_answer(tokenizer: Any, text: str) -> tuple[int, ...]:
     if tokenizer.eos_token_id is None:
         raise UserError("the tokenizer has no end-of-sequence token, so a demonstration can't show where an answer ends: set its eos_token")
     return (*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id)
+
+
+def render_feedback(tokenizer: Any, words: str) -> tuple[int, ...]:
+    """Token ids behind an answer that tell the model `words` and open its next one.
+
+    By a chat template they are what it writes behind an assistant's message: the end of that turn, the user's, and the opening of another;
+    what it makes of all that came before (a default system message, an answer without its thoughts) is left alone.
+    """
+    if not tokenizer.chat_template:
+        return tuple(tokenizer(f"\n{words}\n", add_special_tokens=False)["input_ids"])
+    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _ANSWER}, {"role": "user", "content": words}]
+    try:
+        text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    except Exception as error:
+        raise UserError(f"the model's chat template refuses feedback on an answer: {' '.join(str(error).split())}") from error
+    _, answer, behind = text.partition(_ANSWER)
+    if not answer or words.strip() not in behind:
+        raise UserError("the model's chat template leaves out an answer, or what is said of it, so that none can be revised")
+    return tuple(tokenizer(behind, add_special_tokens=False)["input_ids"])

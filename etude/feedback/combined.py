@@ -9,6 +9,7 @@ feedback alone. An answer is right (score 1) only where every part with a score 
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 
 from etude.errors import UserError
 from etude.feedback.verdict import Verdict
@@ -47,10 +48,11 @@ class CombinedFeedback:
         inner = {part: value for verdict in verdicts.values() for part, value in verdict.parts.items()}
         if len(verdicts) == 1:
             (alone,) = verdicts.values()
-            return Verdict(alone.score, inner | known, alone.steps, alone.message)
+            return replace(alone, parts=inner | known)
         score = None if any(name not in known and name not in self.optional for name in verdicts) else self._mean(known)
         message = "; ".join(f"{name}: {verdict.message}" for name, verdict in verdicts.items() if verdict.message)
-        return Verdict(score, inner | known, message=message)
+        words = " ".join(verdict.words for verdict in verdicts.values() if verdict.words)
+        return Verdict(score, inner | known, message=message, words=words)
 
     def _mean(self, scores: Mapping[str, float]) -> float | None:
         total = sum(self.weights[name] for name in scores)

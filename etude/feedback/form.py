@@ -30,7 +30,10 @@ class FormFeedback:
         '0 <subproblem> where at least 2 are asked for'
         """
         problems = [self.actions.problem(text) for text, _ in pairs]
-        return [Verdict(self.actions.malformed_score, message=problem) if problem else Verdict(1.0) for problem in problems]
+        return [
+            Verdict(self.actions.malformed_score, message=problem, words=_told(problem)) if problem else Verdict(1.0)
+            for problem in problems
+        ]
 
 
 class Gate:
@@ -47,7 +50,12 @@ class Gate:
 
     def _malformed(self, problem: str) -> Verdict:
         score = self.actions.malformed_score
-        return Verdict(score, {"parsable": 0.0, "form": score}, message=problem)
+        return Verdict(score, {"parsable": 0.0, "form": score}, message=problem, words=_told(problem))
+
+
+def _told(problem: str) -> str:
+    """What the model may be told."""
+    return f"Your answer does not have the form that was asked for: {problem}."
 
 
 def _well_formed(verdict: Verdict) -> Verdict:

@@ -176,7 +176,8 @@ class JudgeFeedback:
             return Verdict(None, message=problems[0])
         parts = {"judge_disagreement": pstdev(scores)} if len(scores) > 1 else {}
         mean = fmean(scores)
-        return Verdict(mean, parts, message=reasons if mean < 1 else "")
+        reasons = reasons if mean < 1 else ""
+        return Verdict(mean, parts, message=reasons, words="" if self.how.with_answer else reasons)  # who saw what is right may tell it
 
     def _choice(self, reply: Reply) -> str | None:
         """`first`, `second` or `tie`; None where the judge did not say."""

@@ -19,7 +19,11 @@ class Verdict:
     steps: tuple[float, ...] = ()
     """What was expected of the attempt at the boundaries of its steps, where feedback values them: before the first, and behind each."""
     message: str = ""
-    """What went wrong, in words; refinement feeds on it."""
+    """What went wrong, for people: it may name the gold answer."""
+    words: str = ""
+    """What the model may be told of it: what was read in its answer, never what is right (`etude.feedback.words`); "" leaves it at that."""
+    turn_scores: tuple[float | None, ...] = ()
+    """Of an attempt that was revised, the scores of its turns, the last one its own; empty for one of a single turn."""
 
     def __post_init__(self) -> None:
         if self.score is not None and not 0.0 <= self.score <= 1.0:
@@ -27,3 +31,12 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def scores_of(verdict: Verdict) -> tuple[float | None, ...]:
+    """The scores of an attempt's turns.
+
+    >>> scores_of(Verdict(1.0)), scores_of(Verdict(1.0, turn_scores=(0.0, 1.0)))
+    ((1.0,), (0.0, 1.0))
+    """
+    return verdict.turn_scores or (verdict.score,)

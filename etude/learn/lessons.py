@@ -1,69 +1,107 @@
-"""What the learner makes of judged attempts: examples, by credit or by imitation.
+"""What the learner makes of judged attempts: examples, by credit or by imitation, a list for each group.
 
 by_credit    every attempt of a group with signal enters the policy stream, each own token with the attempt's credit, or with its step's
 by_imitation attempts with full score enter the imitate stream (rejection sampling: RAFT, arXiv 2304.06767; ReST-EM, arXiv 2312.06585;
              STaR, arXiv 2203.14465, where some saw the answer and are imitated as if they had not), every group with the same total
              weight, so that easy tasks do not drown hard ones; groups in which all or none are right are left out as in `by_credit`, so
              that both learn from the same tasks, unless all that are right are to be kept
+
+Each turn of a revised attempt is an example, whose prompt is all that stands before it. `by_credit` gives it its own credit
+(`etude.learn.turn_credit`) and leaves out turns in which a group has no signal; `by_imitation` takes the right turns of attempts that ended
+right, and nothing of a turn that was wrong.
 """
 
 from collections.abc import Callable, Sequence
 
-from etude.explore.attempts import Attempt, Group
-from etude.feedback.verdict import Verdict
-from etude.learn.credit import CREDIT, has_signal
+from etude.explore.attempts import Attempt, Group, Source
+from etude.feedback.verdict import Verdict, scores_of
+from etude.learn.credit import CREDIT
 from etude.learn.example import Example, Weights
 from etude.learn.step_credit import STEP_CREDIT
+from etude.learn.turn_credit import turn_credit, turns_with_signal
 
 Verdicts = Sequence[Sequence[Verdict]]
+Lessons = list[list[Example]]
 
 
 def by_credit(
-    groups: Sequence[Group], verdicts: Verdicts, *, credit: str, with_anchor: bool = False, keep_all_right: bool = False
-) -> list[Example]:
+    groups: Sequence[Group],
+    verdicts: Verdicts,
+    *,
+    credit: str,
+    with_anchor: bool = False,
+    turn_discount: float = 1.0,
+    keep_all_right: bool = False,
+) -> Lessons:
     """Policy examples of the groups with signal; `with_anchor` puts the tokens of all groups into the anchor stream."""
-    examples = []
-    for group, row, weights in zip(groups, verdicts, token_weights(groups, verdicts, credit), strict=True):
-        signal = has_signal([verdict.score for verdict in row])
-        if signal or with_anchor:
-            for attempt, own in zip(group.attempts, weights, strict=True):
-                anchor = (1.0,) * len(own) if with_anchor else None
-                examples.append(_example(attempt, policy=own if signal else None, anchor=anchor))
-    return examples
+    lessons = []
+    for group, row, weights in zip(groups, verdicts, token_weights(groups, verdicts, credit, turn_discount), strict=True):
+        has_signal = turns_with_signal(map(scores_of, row), turn_discount)
+        lessons.append(
+            [
+                _example(attempt, turn, policy=own if has_signal[turn] else None, anchor=(1.0,) * len(own) if with_anchor else None)
+                for attempt, own in zip(group.attempts, weights, strict=True)
+                for turn in range(attempt.turns)
+                if has_signal[turn] or with_anchor
+            ]
+        )
+    return lessons
 
 
-def token_weights(groups: Sequence[Group], verdicts: Verdicts, credit: str) -> list[list[Weights]]:
+def token_weights(groups: Sequence[Group], verdicts: Verdicts, credit: str, turn_discount: float = 1.0) -> list[list[Weights]]:
     """The credit of every own token of every attempt, by group."""
     if credit in STEP_CREDIT:
         return [STEP_CREDIT[credit](group, row) for group, row in zip(groups, verdicts, strict=True)]
-    by_attempt = CREDIT[credit]([[verdict.score for verdict in row] for row in verdicts])
+    by_turn = turn_credit([[scores_of(verdict) for verdict in row] for row in verdicts], CREDIT[credit], turn_discount)
     return [
-        [(weight,) * attempt.num_own_tokens for attempt, weight in zip(group.attempts, row, strict=True)]
-        for group, row in zip(groups, by_attempt, strict=True)
+        [_of_tokens(attempt, turns) for attempt, turns in zip(group.attempts, row, strict=True)]
+        for group, row in zip(groups, by_turn, strict=True)
     ]
 
 
 def by_imitation(
-    groups: Sequence[Group], verdicts: Verdicts, *, credit: str = "", with_anchor: bool = False, keep_all_right: bool = False
-) -> list[Example]:
+    groups: Sequence[Group],
+    verdicts: Verdicts,
+    *,
+    credit: str = "",
+    with_anchor: bool = False,
+    turn_discount: float = 1.0,
+    keep_all_right: bool = False,
+) -> Lessons:
     """Imitate examples: the right attempts of the groups with signal, weights of a group adding up to its number of attempts.
 
     `keep_all_right`: of all groups.
 
     Credit and anchor have no part in it.
     """
-    examples = []
+    lessons: Lessons = []
     for group, row in zip(groups, verdicts, strict=True):
-        right = [attempt for attempt, verdict in zip(group.attempts, row, strict=True) if verdict.score == 1.0]
-        if right and (keep_all_right or has_signal([verdict.score for verdict in row])):
-            weight = len(group.attempts) / len(right)
-            examples += [_example(attempt, imitate=(weight,) * attempt.num_own_tokens) for attempt in right]
-    return examples
+        right = [(attempt, scores_of(verdict)) for attempt, verdict in zip(group.attempts, row, strict=True) if verdict.score == 1.0]
+        if not keep_all_right and not any(turns_with_signal(map(scores_of, row), turn_discount)):
+            right = []
+        lessons.append(
+            [
+                _example(attempt, turn, imitate=(len(group.attempts) / len(right),) * attempt.num_own_tokens)
+                for attempt, scores in right
+                for turn, score in enumerate(scores)
+                if score == 1.0
+            ]
+        )
+    return lessons
 
 
-def _example(attempt: Attempt, **streams: Weights | None) -> Example:
-    prompt = attempt.prompt
-    return Example(prompt, attempt.tokens[len(prompt) :], behaviour_logprobs=attempt.logprobs, **streams)
+def _of_tokens(attempt: Attempt, turns: Sequence[float]) -> Weights:
+    """The credit of turns for each of their tokens."""
+    return tuple(credit for credit, (start, end) in zip(turns, attempt.turn_spans, strict=True) for _ in range(start, end))
 
 
-LESSONS: dict[str, Callable[..., list[Example]]] = {"credit": by_credit, "imitation": by_imitation}
+def _example(attempt: Attempt, turn: int, **streams: Weights | None) -> Example:
+    """One turn of an attempt; `streams` have a weight for every own token of the whole attempt."""
+    start, end = attempt.turn_spans[turn]
+    before = attempt.sources[:start].count(Source.OWN)
+    own = slice(before, before + end - start)
+    weights = {name: values and values[own] for name, values in streams.items()}
+    return Example(attempt.tokens[:start], attempt.tokens[start:end], behaviour_logprobs=attempt.logprobs[own], **weights)
+
+
+LESSONS: dict[str, Callable[..., Lessons]] = {"credit": by_credit, "imitation": by_imitation}

@@ -4,6 +4,7 @@ The numbers are upper ones, since the model as it came often answers as long as 
 from; a run's own steps are shorter on both counts.
 """
 
+import itertools
 import resource
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 
 from etude.engine.sampling import GREEDY
+from etude.evaluation.measure import Judge
 from etude.feedback.outcome import OutcomeFeedback
 from etude.feedback.verdict import Verdict
 from etude.learn.preference import Preferring
@@ -67,24 +69,32 @@ def estimate(settings: PracticeSettings, name: str, data: Path | None) -> Estima
         preference_seconds = settings.preferences.steps * _seconds_of_preference(run) if settings.preferences.steps else 0.0
         learner = run.practice_learner()
         run.add_step_model()
-        judged = run.exploring.attempts_of(0, _half_are_right)
+        judged = run.exploring.attempts_of(0, _right_at_last(settings.explore.turns))
         pairs = [(attempt.text, group.task) for group in judged.groups for attempt in group.attempts]
         judge_seconds = _seconds(partial(outcome.judge, pairs))
         explore_seconds = judged.seconds["explore_seconds"] + judge_seconds
         step_seconds = explore_seconds + _seconds(partial(run.learn, 1, judged, learner))
+        answers = sum(attempt.turns for group in judged.groups for attempt in group.attempts)
         attempts_bytes = sum(path.stat().st_size for path in (run.folder.path / "attempts").glob("*"))
         return Estimate(
             warm_start_seconds,
             preference_seconds,
             settings.steps * step_seconds,
-            _stages(settings) * _seconds_of_measuring(run, explore_seconds),
+            _stages(settings) * _seconds_of_measuring(run, explore_seconds / answers),
             _peak_memory_bytes(run.place.device),
             settings.steps * attempts_bytes + _checkpoints_bytes(run),
         )
 
 
-def _half_are_right(pairs: Sequence[tuple[str, Task]]) -> list[Verdict]:
-    return [Verdict(float(index % 2)) for index in range(len(pairs))]
+def _right_at_last(turns: int) -> Judge:
+    """Half of the attempts are right, from the last turn on, so that all have all turns."""
+    calls = itertools.count(1)
+
+    def judge(pairs: Sequence[tuple[str, Task]]) -> list[Verdict]:
+        is_last = next(calls) >= turns
+        return [Verdict(float(is_last and index % 2)) for index in range(len(pairs))]
+
+    return judge
 
 
 def _seconds(action: Callable[[], Any]) -> float:
@@ -108,12 +118,12 @@ def _seconds_of_preference(run: Practice) -> float:
     return seconds
 
 
-def _seconds_of_measuring(run: Practice, explore_seconds: float) -> float:
-    """Of all suites once: some greedy answers are timed, samples take what those of the step took."""
+def _seconds_of_measuring(run: Practice, sample_seconds: float) -> float:
+    """Of all suites once: some greedy answers are timed, samples take what an answer of the step took."""
     how, explore = run.measurement(), run.settings.explore
     prompts = run.suites[0].prompts[: explore.tasks_per_step]
     greedy = _seconds(partial(run.engine.generate, prompts, max_new_tokens=how.max_new_tokens, sampling=GREEDY)) / len(prompts)
-    sampled = explore_seconds / (explore.tasks_per_step * explore.num_samples) * how.max_new_tokens / explore.max_new_tokens
+    sampled = sample_seconds * how.max_new_tokens / explore.max_new_tokens
     sizes = [len(suite.prompts) for suite in run.suites]
     return sum(greedy * n + sampled * min(n, how.pass_n) * how.num_samples for n in sizes)
 

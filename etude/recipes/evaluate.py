@@ -105,7 +105,7 @@ def evaluate(
         check_golds([task for tasks in suites.values() for task in tasks], outcome.judge)
         for suite in render_suites(suites, tokenizer, room, train, outcome.judge):
             watcher.measuring(Path(model).name, suite.name, len(suite.tasks))
-            search = partial(_answers, engine, settings, longest, by_step_model) if settings.search.is_on else None
+            search = partial(_answers, engine, settings, longest, room, by_step_model) if settings.search.is_on else None
             pages.append(measure(engine, suite, how, outcome.judge, search=search))
             watcher.measured(Path(model).name, [pages[-1]["row"]])
     return {
@@ -118,13 +118,13 @@ def evaluate(
 
 
 def _answers(
-    engine: TransformersEngine, settings: EvaluateSettings, longest: int, by_step_model: Value | None, suite: Suite
+    engine: TransformersEngine, settings: EvaluateSettings, longest: int, room: int, by_step_model: Value | None, suite: Suite
 ) -> list[tuple[str, int]]:
     """What a search answers to each task, and the tokens that it sampled."""
     items = list(zip(suite.tasks, suite.prompts, strict=True))
-    how: dict[str, Any] = {"num_samples": settings.evaluation.num_samples, "max_new_tokens": longest, "sampling": settings.sampling}
+    how: dict[str, Any] = {"num_samples": settings.evaluation.num_samples, "max_new_tokens": longest, "room_tokens": room}
     names = settings.seed, "evaluation by search", suite.name
-    found = answered(engine, items, settings.search, **how, names=names, by_step_model=by_step_model)
+    found = answered(engine, items, settings.search, **how, sampling=settings.sampling, names=names, by_step_model=by_step_model)
     return [(answer.text, answer.sampled_tokens) for answer in found]
 
 

@@ -12,6 +12,7 @@ from etude.explore.attempts import Group
 from etude.explore.beginnings import parted
 from etude.explore.hints import VIEW, hinted, without_hint
 from etude.explore.order import batch_at
+from etude.explore.refinement import refine
 from etude.explore.reuse import Drafts, visits
 from etude.explore.samples import sample_groups
 from etude.explore.search.growing import Value
@@ -41,6 +42,19 @@ class Meanwhile:
     def verdicts(self) -> list[list[Verdict]]:
         """Of all groups in order, waited for; raises what judging raised."""
         return [self.begun[place].result() for place in sorted(self.begun)]
+
+
+class Timed:
+    """A judge that knows how long it was waited for."""
+
+    def __init__(self, judge: Judge) -> None:
+        self.judge, self.seconds = judge, 0.0
+
+    def __call__(self, pairs: Sequence[tuple[str, Task]]) -> list[Verdict]:
+        began = time.perf_counter()
+        verdicts = self.judge(pairs)
+        self.seconds += time.perf_counter() - began
+        return verdicts
 
 
 class Explored:
@@ -90,7 +104,7 @@ class Exploring:
     render: Callable[[Task], tuple[int, ...]]
     """A task's prompt as token ids."""
     room_tokens: int
-    """Longest prompt."""
+    """How long a prefix may be for an answer of explore.max_new_tokens to follow."""
     by_step_model: Value | None = None
     """What the step model expects of answers in searches, where there is one."""
     _drafts: Drafts | None = None
@@ -127,6 +141,8 @@ class Exploring:
                 break
         if self.settings.step_model.on:
             found.part(explore.search.steps, self.engine.text_of)
+        if explore.turns > 1:
+            self._revise(step, found, judge)
         more = self._rationalised(step, items, found, judge) if explore.rationalise else {}
         judged = Judged(found.groups, found.verdicts, self._counted_since(counts) | more, found.seconds)
         self.ledger.write(step + 1, judged)
@@ -162,19 +178,12 @@ class Exploring:
 
     def _searched(self, step: int, judge: Judge) -> Judged:
         """As `attempts_of`, from trees; `feedback_seconds` are those of judging within the search."""
-        counts, spent, clock = self.counts(), [0.0], time.perf_counter()
-
-        def timed(pairs: Sequence[tuple[str, Task]]) -> list[Verdict]:
-            began = time.perf_counter()
-            verdicts = judge(pairs)
-            spent[0] += time.perf_counter() - began
-            return verdicts
-
+        counts, timed, clock = self.counts(), Timed(judge), time.perf_counter()
         names = self.settings.seed, step + 1
         trees, outcomes = searched(self.engine, self.tasks_of(step), self.settings.explore, timed, names, self.by_step_model)
         self.folder.write_trees(step + 1, (tree_row(tree) for tree in trees))
         groups, verdicts = zip(*(group_of(tree, outcomes) for tree in trees), strict=True)
-        seconds = {"explore_seconds": time.perf_counter() - clock - spent[0], "feedback_seconds": spent[0]}
+        seconds = {"explore_seconds": time.perf_counter() - clock - timed.seconds, "feedback_seconds": timed.seconds}
         sampled = {"sampled_tokens": sum(tree.sampled_tokens for tree in trees)}
         found = Judged(list(groups), list(verdicts), self._counted_since(counts) | sampled, seconds)
         self.ledger.write(step + 1, found)
@@ -182,6 +191,24 @@ class Exploring:
 
     def _counted_since(self, before: Mapping[str, int]) -> dict[str, int]:
         return {name: number - before[name] for name, number in self.counts().items()}
+
+    def _revise(self, step: int, found: Explored, judge: Judge) -> None:
+        """Give first attempts, judged, their further turns."""
+        explore, timed, clock = self.settings.explore, Timed(judge), time.perf_counter()
+        found.groups, found.verdicts = refine(
+            self.engine,
+            found.groups,
+            found.verdicts,
+            timed,
+            explore.refine,
+            max_new_tokens=explore.max_new_tokens,
+            room_tokens=self.room_tokens,
+            sampling=explore.sampling,
+            names=(self.settings.seed, step + 1),
+            steps=explore.search.steps,
+        )
+        found.seconds["explore_seconds"] += time.perf_counter() - clock - timed.seconds
+        found.seconds["feedback_seconds"] += timed.seconds
 
     def _sampled(
         self, step: int, items: Mapping[int, tuple[Task, tuple[int, ...]]], attempts: range, done: Meanwhile | None

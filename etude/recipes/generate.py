@@ -12,6 +12,7 @@ from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.explore.prompts import render_prompts
 from etude.explore.search.growing import Value
+from etude.explore.search.settings import REFINE
 from etude.models import load_model
 from etude.recipes.asking import only_asking, remembered
 from etude.recipes.machine import decide, engine_at, room_tokens
@@ -50,6 +51,8 @@ class GenerateSettings:
         self.search.check(self.sampling)
         if self.search.method == "samples" and self.num_samples < 2:
             raise UserError("search.method samples chooses among num_samples answers, but that is 1: set num_samples to 2 or more")
+        if self.search.method == REFINE and self.num_samples > 1:
+            raise UserError(f"search.method refine revises one answer, but num_samples is {self.num_samples}: leave it out")
         if self.search.is_on and self.stop:
             raise UserError(f"stop and search.method {self.search.method} exclude each other: leave one out")
         if self.num_samples > 1 and self.sampling.is_greedy:
@@ -67,7 +70,7 @@ def _but_greedy(values: Mapping[str, Any], given: Mapping[str, str]) -> dict[str
 
 def generate(model: str, prompts: Sequence[str], settings: GenerateSettings | None = None) -> list[dict[str, Any]]:
     """For each prompt `{"prompt", "completions", "finish"}`; of a search, which gives one completion, `{"search": {"answers", "tokens"}}`
-    beside it: how many answers it chose from, and the tokens that it sampled."""
+    beside it: how many answers it chose from (of `refine` the answers of its `turns`), and the tokens that it sampled."""
     settings = settings or parse_generate(model, [])
     if not prompts:
         raise UserError("there is no prompt: give --prompt, --file or lines on standard input")
@@ -80,7 +83,7 @@ def generate(model: str, prompts: Sequence[str], settings: GenerateSettings | No
     rendered = render_prompts(tokenizer, tasks, room)
     if settings.search.is_on:
         by_step_model = value_for(settings.search, model, loaded, place, settings.machine)
-        return _searched(engine, prompts, list(zip(tasks, rendered, strict=True)), settings, by_step_model)
+        return _searched(engine, prompts, list(zip(tasks, rendered, strict=True)), settings, room, by_step_model)
     found = engine.generate(
         rendered,
         num_samples=settings.num_samples,
@@ -96,16 +99,17 @@ def generate(model: str, prompts: Sequence[str], settings: GenerateSettings | No
 
 
 def _searched(
-    engine: TransformersEngine, prompts: Sequence[str], items: Items, settings: GenerateSettings, by_step_model: Value | None
+    engine: TransformersEngine, prompts: Sequence[str], items: Items, settings: GenerateSettings, room: int, by_step_model: Value | None
 ) -> list[dict[str, Any]]:
     how: dict[str, Any] = {name: getattr(settings, name) for name in ("num_samples", "max_new_tokens", "sampling")}
-    found = answered(engine, items, settings.search, **how, names=(settings.seed, "generate"), by_step_model=by_step_model)
+    names = settings.seed, "generate"
+    found = answered(engine, items, settings.search, **how, room_tokens=room, names=names, by_step_model=by_step_model)
     return [
         {
             "prompt": prompt,
             "completions": [answer.text],
             "finish": [answer.finish],
-            "search": {"answers": sum(len(node.keys) for node in answer.tree.ends()), "tokens": answer.sampled_tokens},
+            "search": {**answer.found, "tokens": answer.sampled_tokens},
         }
         for prompt, answer in zip(prompts, found, strict=True)
     ]

@@ -47,6 +47,7 @@ from etude.recipes.learners import practice_learner, preference_learner, warm_st
 from etude.recipes.limits import within_limits
 from etude.recipes.machine import decide, engine_at, room_tokens
 from etude.recipes.materials import check_golds, gather, render_comparisons, render_demonstrations, render_suites
+from etude.recipes.refining import refined
 from etude.recipes.result import Page, result_of
 from etude.recipes.retention import logprobs_of, probe_for
 from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
@@ -165,8 +166,8 @@ class Practice:
         self.model = add_lora(model, settings.learn.lora, seed_for(settings.seed, "lora"))
         self.engine = engine_at(self.place, self.model, self.tokenizer, settings.machine)
         items = list(zip(self.materials.train, prompts, strict=True))
-        render = partial(render_prompt, self.tokenizer)
-        self.exploring = Exploring(settings, items, self.engine, self.feedback.counts, self.folder, render, self.room_tokens)
+        render, room = partial(render_prompt, self.tokenizer), room_tokens(model, settings.explore.max_new_tokens)
+        self.exploring = Exploring(settings, items, self.engine, self.feedback.counts, self.folder, render, room)
 
     def _say_what_is_long(self) -> None:
         """A model learns to write as long as its demonstrations are; what it has no room for in practice it can't get right."""
@@ -365,8 +366,10 @@ class Practice:
         rows = attempt_rows(step, judged.groups, verdicts, self.settings.learn, with_tokens=reuse, with_parts=not is_plain)
         self.folder.write_attempts(step, rows)
         halves = portions(self.settings.explore.num_samples, self.settings.explore.stop_when_decided)
-        first = len(halves[0]) if len(halves) > 1 else None
-        metrics |= observed(judged.groups, judged.verdicts, first, with_parts=not is_plain) | dict(judged.counts)
+        first, discount = len(halves[0]) if len(halves) > 1 else None, self.settings.learn.turn_discount
+        metrics |= observed(judged.groups, judged.verdicts, first, turn_discount=discount, with_parts=not is_plain) | dict(judged.counts)
+        if self.settings.explore.turns > 1:
+            metrics |= refined(judged.groups, judged.verdicts, self.settings.explore.refine)
         metrics |= {"sampled_tokens": tokens} | self.exploring.keep(step, judged)
         self._log("practice", step, metrics, timings)
 

@@ -10,12 +10,14 @@ from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError, unknown
 from etude.evaluation.measure import Judge, majority
 from etude.explore.attempts import Group
+from etude.explore.refinement import CHECK, Refinement
 from etude.explore.search.expansion import Expansion
 from etude.explore.search.growing import Growth, Value, search
-from etude.explore.search.settings import METHODS, Search
+from etude.explore.search.settings import METHODS, REFINE, Search
 from etude.explore.search.worth import Outcomes, Rollouts, either, likelihood
 from etude.explore.tree import Node, Tree
 from etude.feedback.verdict import Verdict
+from etude.recipes.refining import revised_answers
 from etude.recipes.settings import Exploration
 from etude.tasks.task import Task
 
@@ -71,7 +73,7 @@ class AnswerSearch(Search):
 
     method: str = "none"
     """`none` (no search), `samples` (independent answers), `beam` (over steps), `mcts` (over steps), `tree` (branches where the policy was
-    surprised) or `vine` (more answers from behind every step)."""
+    surprised), `vine` (more answers from behind every step) or `refine` (an answer that is revised)."""
     value: Literal["rollouts", "likelihood", "step_model"] = "likelihood"
     """What is expected of an answer: the policy's own likelihood, of unfinished ones the mean likelihood of `rollouts` from there, or what
     the step model says that is saved with the model."""
@@ -80,11 +82,16 @@ class AnswerSearch(Search):
     step_model); that of which the step model expects most; or as by majority, each vote weighing what the step model expects of it at its
     end (Math-Shepherd, arXiv 2312.08935, which takes the least of its values instead)."""
 
+    turns: int = 2
+    """`refine`: how often an answer is written; the last one is given."""
+    words: str = CHECK
+    """`refine`: what the model is told behind each."""
+
     def __post_init__(self) -> None:
         if self.method == "none":
             replace(self, method="mcts")  # which has its other settings looked at
-        elif self.method not in METHODS:
-            raise unknown("search.method", self.method, ("none", *METHODS))
+        elif self.method not in (*METHODS, REFINE):
+            raise unknown("search.method", self.method, ("none", *METHODS, REFINE))
         else:
             super().__post_init__()
             if self.value == "step_model" and self.choose == "majority" and self.method in ("samples", "tree", "vine"):
@@ -92,6 +99,10 @@ class AnswerSearch(Search):
                     f"search.value step_model has no effect on search.method {self.method}, where answers are chosen by majority: set "
                     "search.choose to step_model or weighted"
                 )
+        if self.turns < 1:
+            raise UserError(f"search.turns must be at least 1, got {self.turns}")
+        if not self.words.strip():
+            raise UserError("search.words is empty: write what the model is told, or leave the setting out")
 
     @property
     def is_on(self) -> bool:
@@ -101,9 +112,14 @@ class AnswerSearch(Search):
     def needs_step_model(self) -> bool:
         return self.is_on and (self.value == "step_model" or self.choose in ("step_model", "weighted"))
 
+    @property
+    def refinement(self) -> Refinement:
+        """As a method `refine` revises."""
+        return Refinement(self.turns, "fixed", fixed_words=self.words)
+
     def check(self, sampling: Sampling) -> None:
         """Raise UserError where all answers would be equal."""
-        if self.is_on and sampling.is_greedy:
+        if self.is_on and self.method != REFINE and sampling.is_greedy:
             raise UserError(
                 f"search.method {self.method} chooses among different answers, but at temperature 0 all are equal: set "
                 "sampling.temperature above 0, such as 1"
@@ -118,7 +134,9 @@ class Answer:
     finish: Finish
     sampled_tokens: int
     """In the whole search."""
-    tree: Tree
+    found: dict[str, Any]
+    """What it was taken from: the number of `answers`, or the answers of all `turns`."""
+    tree: Tree | None = None
 
 
 def answered(
@@ -130,10 +148,15 @@ def answered(
     max_new_tokens: int,
     sampling: Sampling,
     names: Sequence[object],
+    room_tokens: int,
     by_step_model: Value | None = None,
 ) -> list[Answer]:
-    """An answer to each task; random numbers are keyed by `names`."""
+    """An answer to each task; random numbers are keyed by `names`. `room_tokens`: how long what is gone on from may be."""
     assert by_step_model or not how.needs_step_model
+    if how.method == REFINE:
+        sizes: dict[str, Any] = {"max_new_tokens": max_new_tokens, "room_tokens": room_tokens, "sampling": sampling}
+        attempts = revised_answers(engine, items, how.refinement, **sizes, names=names)
+        return [Answer(each.text, each.finish, each.num_own_tokens, {"turns": [*each.before[::2], each.text]}) for each in attempts]
     ends = by_step_model if by_step_model and how.value == "step_model" else likelihood
     trees = grown(engine, items, how, num_samples, max_new_tokens, sampling, names, ends, by_step_model)
     return [_answer(tree, how, by_step_model) for tree in trees]
@@ -146,7 +169,8 @@ def _answer(tree: Tree, how: AnswerSearch, by_step_model: Value | None) -> Answe
         weights = {node: value or 0.0 for node, value in worth.items()}
         node = _most_agree(tree, weights) if how.choose == "weighted" else max(weights, key=weights.__getitem__)
     assert node and node.finish  # a search ends with one answer at least
-    return Answer(tree.text_of(node), node.finish, tree.sampled_tokens, tree)
+    answers = sum(len(end.keys) for end in tree.ends())
+    return Answer(tree.text_of(node), node.finish, tree.sampled_tokens, {"answers": answers}, tree)
 
 
 def _most_agree(tree: Tree, weights: Mapping[Node, float] | None = None) -> Node:

@@ -10,7 +10,8 @@ from etude.configuration import dotted, parse, resolved
 from etude.engine.sampling import Sampling
 from etude.errors import UserError, unknown
 from etude.explore.hints import HINT
-from etude.explore.search.settings import Search
+from etude.explore.refinement import Refinement
+from etude.explore.search.settings import REFINE, Search
 from etude.explore.stopping import StopWhen
 from etude.feedback.combined import check_weights
 from etude.feedback.judge import Judging
@@ -84,6 +85,8 @@ class Exploration:
     max_new_tokens: int = 64
     sampling: Sampling = field(default_factory=Sampling)
     search: Search = field(default_factory=Search)
+    refine: Refinement = field(default_factory=Refinement)
+    """Of explore.search.method refine: an attempt, feedback in words, a revised attempt, for a number of turns."""
     reuse: bool = False
     """Whether a task's attempts of the last epoch are drafts of the next ones, which have the same random numbers: the present policy's own
     attempts, sooner, but visits of a task are no longer independent (`etude/explore/reuse.py`)."""
@@ -99,7 +102,12 @@ class Exploration:
     @property
     def is_search(self) -> bool:
         """Whether attempts come from a tree."""
-        return self.search.method != "samples"
+        return self.search.method not in ("samples", REFINE)
+
+    @property
+    def turns(self) -> int:
+        """Answers in an attempt at most."""
+        return self.refine.turns if self.search.method == REFINE else 1
 
     def __post_init__(self) -> None:
         at_least("explore.tasks_per_step", self.tasks_per_step, 1)
@@ -107,7 +115,7 @@ class Exploration:
         at_least("explore.max_new_tokens", self.max_new_tokens, 1)
         if "{answer}" not in self.hint:
             raise UserError(f"explore.hint must say where the answer stands, with {{answer}}, got {self.hint!r}")
-        if self.is_search and (self.reuse or self.rationalise or self.stop_when_decided != "never"):
+        if self.search.method != "samples" and (self.reuse or self.rationalise or self.stop_when_decided != "never"):
             name = "reuse" if self.reuse else "rationalise" if self.rationalise else "stop_when_decided"
             raise UserError(
                 f"explore.{name} is for independent attempts, and explore.search.method {self.search.method} makes others: leave it out, "
@@ -186,11 +194,13 @@ class Learning:
     clip_low: float = 0.2
     clip_high: float = 0.28
     aggregation: Literal["token", "sequence", "constant"] = "constant"
-    """How tokens are averaged; `constant` divides by explore.max_new_tokens (Dr. GRPO)."""
+    """How tokens are averaged; `constant` divides by explore.max_new_tokens (Dr. GRPO). Turns of a revised attempt add up."""
     epochs: int = 1
     """Passes over a step's attempts; ratios are taken to the behaviour log-probs recorded while sampling."""
     updates_per_epoch: int = 1
     """Parts that an epoch is cut into, by groups; one optimizer step each."""
+    turn_discount: float = 1.0
+    """Of revised attempts, how much of what later turns gain a turn is credited with: at 1 all, at 0 its own improvement alone."""
     anchor: float = 0.0
     """Coefficient of the divergence from the model that practice began with; 0 is off. `credit` only."""
     preference: Preference = field(default_factory=Preference)
@@ -209,6 +219,8 @@ class Learning:
         at_least("learn.updates_per_epoch", self.updates_per_epoch, 1)
         if not 0 <= self.clip_low <= 1 or self.clip_high < 0:
             raise UserError(f"learn.clip_low must be in [0, 1] and learn.clip_high 0 or more, got {self.clip_low} and {self.clip_high}")
+        if not 0 <= self.turn_discount <= 1:
+            raise UserError(f"learn.turn_discount must be in [0, 1], got {self.turn_discount}")
         if self.anchor < 0:
             raise UserError(f"learn.anchor must be 0 (off) or more, got {self.anchor}")
         if self.anchor and self.method != "credit":
@@ -332,8 +344,9 @@ class PracticeSettings:
         if self.learn.credit in STEP_CREDIT and not is_valued:
             or_a_model = ", or step_model.on to true" if self.learn.credit == "difference" else ""
             raise UserError(
-                f"learn.credit {self.learn.credit} values the steps of a search, but explore.search.method is samples: set the method to "
-                f"beam, mcts, tree or vine{or_a_model}, or learn.credit to one of {', '.join(CREDIT)}"
+                f"learn.credit {self.learn.credit} values the steps of a search, but explore.search.method is "
+                f"{self.explore.search.method}: set the method to beam, mcts, tree or vine{or_a_model}, or learn.credit to one of "
+                f"{', '.join(CREDIT)}"
             )
         if self.step_model.trust is not None and (self.explore.is_search or self.learn.credit != "difference"):
             raise UserError(
@@ -352,6 +365,11 @@ class PracticeSettings:
             raise UserError(
                 "explore.rationalise makes attempts that saw the answer, which learn.method credit can't learn from: set learn.method to "
                 "imitation or preference, or explore.rationalise to false"
+            )
+        if self.explore.turns > 1 and (self.learn.method == "preference" or self.step_model.on):
+            name = "learn.method preference" if self.learn.method == "preference" else "step_model.on true"
+            raise UserError(
+                f"explore.search.method refine makes attempts of several turns, which {name} can't learn from: choose one of them"
             )
         if self.explore.rationalise and self.step_model.on:
             raise UserError(

@@ -1,19 +1,21 @@
 """The parts of a step of practice behind its attempts: learn from them, and what to keep of it."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 from statistics import fmean
 from typing import Any
 
-from etude.explore.attempts import Group
+from etude.explore.attempts import Attempt, Group
 from etude.explore.hints import VIEW
-from etude.feedback.verdict import Verdict
-from etude.learn.credit import has_signal
+from etude.feedback.verdict import Verdict, scores_of
+from etude.learn.example import Weights
 from etude.learn.learner import BatchSize, Learner
 from etude.learn.lessons import LESSONS, token_weights
 from etude.learn.pairs import PAIRS
 from etude.learn.preference import Preferring
 from etude.learn.step_model import StepModel
 from etude.learn.step_values import Foresight, beginnings_of, valued
+from etude.learn.turn_credit import turns_with_signal
 from etude.ledger import Judged
 from etude.recipes.settings import Exploration, Learning
 
@@ -28,20 +30,21 @@ def learn_from(
         learner.restart()
     if learn.method == "preference":
         return _prefer(learner, groups, verdicts, learn, step)
-    examples = LESSONS[learn.method](
-        groups, verdicts, credit=learn.credit, with_anchor=learn.anchor > 0, keep_all_right=learn.keep_all_right
-    )
+    how: dict[str, Any] = {"credit": learn.credit, "with_anchor": learn.anchor > 0, "turn_discount": learn.turn_discount}
+    lessons = LESSONS[learn.method](groups, verdicts, **how, keep_all_right=learn.keep_all_right)
     if learn.anchor > 0:
-        examples = learner.with_reference(examples)
-    attempts = [attempt for group in groups for attempt in group.attempts]
+        anchored = iter(learner.with_reference([example for lesson in lessons for example in lesson]))
+        lessons = [[next(anchored) for _ in lesson] for lesson in lessons]
     metrics: dict[str, float] = {}
-    prompts = list(dict.fromkeys(attempt.prompt for attempt in attempts))  # of all groups, so that dropping some moves none to another part
+    prompts = [group.attempts[0].prompt for group in groups]
+    distinct = list(dict.fromkeys(prompts))  # of all groups, so that dropping some moves none to another part
     for _ in range(learn.epochs):
         for part in range(learn.updates_per_epoch):
-            chosen = set(prompts[part :: learn.updates_per_epoch])
-            own_tokens = [attempt.num_own_tokens for attempt in attempts if attempt.prompt in chosen]
-            size = BatchSize(len(own_tokens), sum(own_tokens))
-            metrics = learner.update([example for example in examples if example.prompt in chosen], size) or metrics
+            chosen = set(distinct[part :: learn.updates_per_epoch])
+            mine = [place for place, prompt in enumerate(prompts) if prompt in chosen]
+            own_tokens = [attempt.num_own_tokens for place in mine for attempt in groups[place].attempts]
+            size = BatchSize(len(own_tokens), sum(own_tokens))  # turns of one attempt add up
+            metrics = learner.update([example for place in mine for example in lessons[place]], size) or metrics
     return metrics
 
 
@@ -78,7 +81,12 @@ def foresee(step_model: StepModel | None, judged: Judged, explore: Exploration) 
 
 
 def observed(
-    groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]], first: int | None = None, *, with_parts: bool = False
+    groups: Sequence[Group],
+    verdicts: Sequence[Sequence[Verdict]],
+    first: int | None = None,
+    *,
+    turn_discount: float = 1.0,
+    with_parts: bool = False,
 ) -> dict[str, Any]:
     """What exploration and feedback showed, before any update.
 
@@ -86,9 +94,11 @@ def observed(
     Attempts of a search are no independent samples: then all this is of what was found. Those that saw the answer count in what was
     unscored or without signal alone. Where some groups stop after their `first`
     attempts, everything that estimates the policy is taken from so many of each group; what was unscored or without signal, and the number
-    of `attempts`, is of all. `with_parts`, the mean of every named part of the verdicts that have it is `part_NAME`.
+    of `attempts`, is of all. Of revised attempts scores and ends are those of the last turn, tokens those of all turns; a group has signal
+    where one of its turns has. `with_parts`, the mean of every named part of the verdicts that have it is `part_NAME`.
     """
     all_scores = [[verdict.score for verdict in row] for row in verdicts]
+    without_signal = sum(not any(turns_with_signal(map(scores_of, row), turn_discount)) for row in verdicts)
     own = [[attempt for attempt in group.attempts if attempt.view != VIEW][:first] for group in groups]
     attempts = [attempt for row in own for attempt in row]
     verdicts = [row[: len(mine)] for row, mine in zip(verdicts, own, strict=True)]  # what was hinted stands behind
@@ -103,7 +113,7 @@ def observed(
         "truncated": sum(attempt.finish == "length" for attempt in attempts) / len(attempts),
         "unscored": sum(score is None for row in all_scores for score in row),
         "groups": len(groups),
-        "groups_without_signal": sum(not has_signal(row) for row in all_scores),
+        "groups_without_signal": without_signal,
         "completion_tokens": own_tokens / len(attempts),
         "entropy": -sum(sum(attempt.logprobs) for attempt in attempts) / own_tokens,
         **({} if first is None else {"attempts": sum(map(len, all_scores))}),
@@ -126,9 +136,10 @@ def attempt_rows(
     with_parts: bool = False,
 ) -> list[dict[str, Any]]:
     """Every attempt with its verdict and mean credit, as it is kept in the run folder; `with_tokens`, the ids of its own tokens too, and
-    `with_parts`, the parts of its verdict.
+    `with_parts`, the parts of its verdict. A revised one has all its `turns`, each with what the model was told of it.
     """
-    credit = [[fmean(own) for own in row] for row in token_weights(groups, verdicts, learn.credit)]
+    weights = token_weights(groups, verdicts, learn.credit, learn.turn_discount)
+    credit = [[fmean(own) for own in row] for row in weights]
     return [
         {
             "step": step,
@@ -148,7 +159,19 @@ def attempt_rows(
             **({"view": attempt.view} if attempt.view != "full" else {}),
             **({"own_tokens": attempt.own_tokens} if with_tokens else {}),
             **({"parts": dict(verdict.parts)} if with_parts else {}),
+            **({"turns": _turn_rows(attempt, verdict, weights[place][index])} if attempt.turns > 1 else {}),
         }
         for place, (group, row) in enumerate(zip(groups, verdicts, strict=True))
         for index, (attempt, verdict) in enumerate(zip(group.attempts, row, strict=True))
+    ]
+
+
+def _turn_rows(attempt: Attempt, verdict: Verdict, weights: Weights) -> list[dict[str, Any]]:
+    """What was written in each turn, and what the model was told of it."""
+    texts, words = (*attempt.before[::2], attempt.text), (*attempt.before[1::2], None)
+    lengths = [end - start for start, end in attempt.turn_spans]
+    credit = [weights[end - 1] for end in accumulate(lengths)]
+    return [
+        {"text": text, "score": score, "tokens": tokens, "credit": earned, "told": told}
+        for text, score, tokens, earned, told in zip(texts, scores_of(verdict), lengths, credit, words, strict=True)
     ]

@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 from etude.feedback.verdict import Verdict
+from etude.feedback.words import quoted, read_as
 from etude.tasks.answers import final_answer
 from etude.tasks.task import Task
 
@@ -42,9 +43,11 @@ def math(text: str, task: Task) -> Verdict:
         return Verdict(None, message=f"no expression in the gold answer {task.answer[:60]!r}")
     found = _expression(text[-_MAX_CHARACTERS:])
     if not found:
-        return Verdict(0.0, {"parsable": 0.0}, message="no expression in the answer")
-    right = bool(verify(gold, found, timeout_seconds=None))
-    return Verdict(float(right), {"parsable": 1.0}, message="" if right else f"got {str(found[-1])[:60]}, expected {str(gold[-1])[:60]}")
+        return Verdict(0.0, {"parsable": 0.0}, message="no expression in the answer", words="I found no expression in your answer.")
+    if verify(gold, found, timeout_seconds=None):
+        return Verdict(1.0, {"parsable": 1.0})
+    message = f"got {str(found[-1])[:60]}, expected {str(gold[-1])[:60]}"
+    return Verdict(0.0, {"parsable": 1.0}, message=message, words=read_as(quoted(str(found[-1]))))
 
 
 def _expression(text: str) -> list[Any]:

@@ -16,6 +16,7 @@ from functools import cache
 from typing import Any
 
 from etude.feedback.verdict import Verdict
+from etude.feedback.words import of_another_form, quoted, read_as
 from etude.tasks.answers import answer_form, final_answer, has_form_of, parse_list
 from etude.tasks.task import Task
 
@@ -40,10 +41,11 @@ def reasoning_gym(text: str, task: Task) -> Verdict:
     answer = final_answer(text, task.answer)
     if not answer or (task.answer is not None and not has_form_of(answer, task.answer)):
         expected = "an answer" if task.answer is None else f"a {answer_form(task.answer)}"
-        return Verdict(0.0, {"parsable": 0.0}, message=f"expected {expected}, got {answer_form(answer)}")
+        message = f"expected {expected}, got {answer_form(answer)}"
+        return Verdict(0.0, {"parsable": 0.0}, message=message, words=of_another_form(answer))
     family = task.metadata["family"]
     if not _is_harmless(family, answer):
-        return Verdict(0.0, {"parsable": 0.0}, message="the answer is not plain arithmetic or data")
+        return Verdict(0.0, {"parsable": 0.0}, message="the answer is not plain arithmetic or data", words=of_another_form(answer))
     entry = decode(task.metadata["entry"])
     if not _has_harmless_entry(family, entry):
         return Verdict(None, message=f"the entry of family {family!r} is not plain arithmetic or data")
@@ -53,7 +55,8 @@ def reasoning_gym(text: str, task: Task) -> Verdict:
     else:
         expected = "what the question asks for" if task.answer is None else repr(task.answer[:60])
         problem = f"got {answer[:60]!r}, expected {expected}"
-    return Verdict(float(not problem), {"parsable": 1.0, "source_score": source_score}, message=problem)
+    parts = {"parsable": 1.0, "source_score": source_score}
+    return Verdict(float(not problem), parts, message=problem, words=read_as(quoted(answer)) if problem else "")
 
 
 def encode(value: Any) -> Any:

@@ -37,12 +37,14 @@ def load_function(name: str) -> Callable[..., Any]:
 def as_verdict(result: Any) -> Verdict:
     """What a user's verifier returned, as a verdict: a Verdict as it is, a number in [0, 1] or a bool as the score, None as unscored.
 
-    Raises TypeError for anything else and ValueError for a score outside [0, 1].
+    Raises TypeError for anything else, words that are no text among it, and ValueError for a score outside [0, 1].
 
     >>> as_verdict(True).score
     1.0
     """
     if isinstance(result, Verdict):
+        if not isinstance(result.words, str):
+            raise TypeError(f"a Verdict's words are text, got {type(result.words).__name__}")
         return result
     if result is None:
         return Verdict(None, message="the verifier returned None")

@@ -21,6 +21,7 @@ from typing import Any
 
 from etude.errors import unknown
 from etude.feedback.verdict import Verdict
+from etude.feedback.words import of_another_form, quoted, read_as, shortened
 from etude.tasks.answers import answer_form, bounded, final_answer, has_form_of, marked_answer, normalised, parse_list
 from etude.tasks.choices import read_choice
 from etude.tasks.expressions import math
@@ -32,6 +33,7 @@ from etude.tasks.task import Task
 CHEAP = frozenset({"exact", "numeric", "choice"})
 """Verifiers that may run in any process: no foreign code, linear time."""
 
+_NO_NUMBER = "no number in the answer"
 _CLAUSE_END = re.compile(r"[.,;](?=\s)")
 _OPERATOR = re.compile(r"[ ]?(?:[-+*/^\u2212\u00d7\u00f7\u00b7]|times\b|plus\b|minus\b)", re.IGNORECASE)
 _BETWEEN_OPERANDS = re.compile(rf"{_OPERATOR.pattern}[ ]?", re.IGNORECASE)
@@ -54,8 +56,8 @@ def exact(text: str, task: Task) -> Verdict:
     items, gold_items = parse_list(answer), parse_list(gold)
     same = items == gold_items if items is not None and gold_items is not None else normalised(answer) == normalised(gold)
     if same or has_form_of(answer, gold):
-        return _verdict(same, f"got {_short(answer)}, expected {_short(gold)}")
-    return _unparsable(f"expected a {answer_form(gold)}, got {answer_form(answer)}: {_short(answer)}")
+        return _verdict(same, f"got {_short(answer)}, expected {_short(gold)}", _short(answer))
+    return _unparsable(f"expected a {answer_form(gold)}, got {answer_form(answer)}: {_short(answer)}", of_another_form(bounded(answer)))
 
 
 def numeric(text: str, task: Task) -> Verdict:
@@ -75,8 +77,13 @@ def numeric(text: str, task: Task) -> Verdict:
         return Verdict(None, message=f"no number in the gold answer {_short(task.answer)}")
     found, problem = read_number(text)
     if found is None:
-        return _unparsable(problem)
-    return _verdict(same_number(found, gold), f"got {found}, expected {gold}")
+        words = (
+            "I found no number in your answer."
+            if problem == _NO_NUMBER
+            else f"I found no single number in your answer: {shortened(problem)}."
+        )
+        return _unparsable(problem, words)
+    return _verdict(same_number(found, gold), f"got {found}, expected {gold}", shortened(str(found)))
 
 
 def read_number(text: str) -> tuple[Number | None, str]:
@@ -91,7 +98,7 @@ def read_number(text: str) -> tuple[Number | None, str]:
         text = _side(marked.splitlines()[0])
     numbers = [_signed(text, number) for number in _stated(text, find_numbers(text))]
     if not numbers:
-        return None, "no number in the answer"
+        return None, _NO_NUMBER
     joined = _joined(text, numbers) if marked is not None else _joined(text, numbers[-2:])
     if joined:
         return None, f"{joined} is not one number"
@@ -168,8 +175,8 @@ def choice(text: str, task: Task) -> Verdict:
         return Verdict(None, message=f"the gold answer {_short(task.answer)} names none of the choices")
     found = read_choice(text, choices)
     if found is None:
-        return _unparsable(f"no single choice in the answer {_short(bounded(text))}")
-    return _verdict(found == gold, f"got {found}, expected {gold}")
+        return _unparsable(f"no single choice in the answer {_short(bounded(text))}", "I found no single choice in your answer.")
+    return _verdict(found == gold, f"got {found}, expected {gold}", found)
 
 
 VERIFIERS: dict[str, Callable[[str, Task], Verdict]] = {
@@ -207,12 +214,13 @@ def check_gold(task: Task) -> str | None:
     return None if verdict.score == 1.0 else verdict.message
 
 
-def _verdict(right: bool, message: str) -> Verdict:
-    return Verdict(float(right), {"parsable": 1.0}, message="" if right else message)
+def _verdict(right: bool, message: str, read: str) -> Verdict:
+    """`read` is what was read as the answer."""
+    return Verdict(float(right), {"parsable": 1.0}, message="" if right else message, words="" if right else read_as(read))
 
 
-def _unparsable(message: str) -> Verdict:
-    return Verdict(0.0, {"parsable": 0.0}, message=message)
+def _unparsable(message: str, words: str) -> Verdict:
+    return Verdict(0.0, {"parsable": 0.0}, message=message, words=words)
 
 
 def _no_gold() -> Verdict:
@@ -220,5 +228,4 @@ def _no_gold() -> Verdict:
 
 
 def _short(text: str) -> str:
-    text = bounded(text)
-    return repr(text if len(text) <= 60 else text[:57] + "...")
+    return quoted(bounded(text))

@@ -173,6 +173,22 @@ def test_hostile_text_is_text_and_nothing_else(make_run: MakeRun, tmp_path: Path
     assert page.text.count("<script>alert(1)</script>") >= 5  # configuration, environment and three models' answers
 
 
+def test_turns_are_shown_as_text_and_odd_ones_left_out(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run()
+    turns = [{"text": HOSTILE, "score": 0.0, "credit": -0.5, "told": HOSTILE}, {"text": "b", "score": None, "told": None}, "odd"]
+    rows = [attempt(3, index) | {"turns": value} for index, value in enumerate((turns, "none", None))]
+    write_lines(run / "attempts" / "00003.jsonl.gz", rows)
+    path = write_report([run], tmp_path / "report.html")
+    page = Page(path)
+    assert "<script>alert" not in path.read_text("utf-8") and not set("<>&\u2028\u2029") & set(page.scripts[0][1])
+    revised, *others = page.attempts[0]["attempts"][-3:]
+    assert revised["turns"] == [
+        {"text": HOSTILE, "told": HOSTILE, "score": 0.0, "credit": -0.5},
+        {"text": "b", "told": "", "score": None, "credit": None},
+    ]
+    assert [each["turns"] for each in others] == [[], []]
+
+
 def node(number: int, parent: int | None, text: str, **more: Any) -> dict[str, Any]:
     told = {"tokens": 3, "mean_logprob": -0.5, "drawn": 1, "visits": 1, "mean": 0.5, "value": None, "finish": None}
     return {"number": number, "parent": parent, "text": text} | told | more
@@ -376,7 +392,12 @@ def dom(page: Path, fragment: str, profile: Path) -> str:
 @pytest.mark.browser
 @pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome on PATH")
 def test_browser_filters_attempts_and_shows_hostile_text_as_text(make_run: MakeRun, tmp_path: Path) -> None:
-    page = write_report([make_run("a"), make_run("b", per_step=6)], tmp_path / "report.html")
+    revised = make_run("c", steps=1, per_step=0)
+    turns = [{"text": HOSTILE, "score": 0.0, "credit": -0.5, "told": "no"}, {"text": "b", "score": 1.0, "credit": 0.5, "told": None}]
+    write_lines(revised / "attempts" / "00001.jsonl.gz", [attempt(1, 0) | {"turns": turns}])
+    page = write_report([make_run("a"), make_run("b", per_step=6), revised], tmp_path / "report.html")
+    third = dom(page, "run=2", tmp_path / "profile")
+    assert "Turn 1, score 0, credit \u22120.5" in third and "Turn 2, score 1, credit +0.5" in third and third.count(">Told<") == 1
     everything = dom(page, "", tmp_path / "profile")
     assert "36 of 36 attempts match; the first 20 are drawn. These are all attempts of the run." in everything
     assert everything.count('<article class="attempt">') == 20

@@ -19,20 +19,21 @@ def group(*scores: float | None) -> tuple[Group, list[Verdict]]:
 
 def test_a_group_without_signal_teaches_nothing():
     mixed, equal = group(1.0, 0.0), group(1.0, 1.0)
-    examples = by_credit([mixed[0], equal[0]], [mixed[1], equal[1]], credit="centred")
-    assert [example.policy for example in examples] == [(0.5, 0.5), (-0.5, -0.5)]
-    assert by_imitation([equal[0]], [equal[1]]) == []
+    examples, none = by_credit([mixed[0], equal[0]], [mixed[1], equal[1]], credit="centred")
+    assert [example.policy for example in examples] == [(0.5, 0.5), (-0.5, -0.5)] and none == []
+    assert by_imitation([equal[0]], [equal[1]]) == [[]]
 
 
 def test_a_group_without_signal_is_still_anchored():
     equal = group(0.0, 0.0)
-    examples = by_credit([equal[0]], [equal[1]], credit="centred", with_anchor=True)
+    (examples,) = by_credit([equal[0]], [equal[1]], credit="centred", with_anchor=True)
     assert [(example.policy, example.anchor) for example in examples] == [(None, (1.0, 1.0))] * 2
 
 
 def test_imitation_weighs_every_group_alike():
     mixed = group(1.0, 0.0, None, 1.0)
-    assert [example.imitate for example in by_imitation([mixed[0]], [mixed[1]])] == [(2.0, 2.0), (2.0, 2.0)]
+    (examples,) = by_imitation([mixed[0]], [mixed[1]])
+    assert [example.imitate for example in examples] == [(2.0, 2.0), (2.0, 2.0)]
 
 
 def test_equal_tasks_in_a_batch_get_attempts_of_their_own(llama, tokenizer):
@@ -54,7 +55,7 @@ def test_log_probs_are_those_of_the_temperature_that_sampled(llama, tokenizer):
         [(5, 6, 7)], num_samples=4, max_new_tokens=6, sampling=Sampling(temperature=0.6), seed=3
     )
     groups = [Group(Task("q", "a"), tuple(Attempt.of((5, 6, 7), completion) for completion in found))]
-    examples = by_credit(groups, [[Verdict(float(i == 0)) for i in range(4)]], credit="centred")
+    (examples,) = by_credit(groups, [[Verdict(float(i == 0)) for i in range(4)]], credit="centred")
     (batch,) = pack(examples, batch_tokens=512, shares_prefixes=True)
     outputs = token_logprobs(llama, batch, temperature=0.6)
     behaviour = torch.tensor([value for example in examples for value in example.behaviour_logprobs])

@@ -73,7 +73,7 @@ def test_what_has_no_values_or_no_score_gets_no_credit(name, worked):
 
 def test_tokens_enter_the_policy_stream_with_the_credit_of_their_step(worked):
     group, verdicts = worked
-    examples = by_credit([group], [verdicts], credit="difference")
+    (examples,) = by_credit([group], [verdicts], credit="difference")
     assert [example.policy for example in examples] == token_weights([group], [verdicts], "difference")[0]
     flat = [Verdict(0.0, steps=(0.0,) * len(verdict.steps)) for verdict in verdicts]
-    assert by_credit([group], [flat], credit="difference") == []
+    assert by_credit([group], [flat], credit="difference") == [[]]

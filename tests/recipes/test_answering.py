@@ -5,7 +5,7 @@ import json
 import pytest
 
 from etude.cli import main
-from etude.engine.sampling import Sampling
+from etude.engine.sampling import GREEDY, Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.evaluation.measure import majority
@@ -49,7 +49,9 @@ def test_the_answer_of_most_samples_is_their_majority(model):
     loaded, tokenizer = load_model(model)
     engine, tasks, prompts = TransformersEngine(loaded, tokenizer), [Task("a"), Task("b")], [[9, 10, 11], [20, 21]]
     sizes = {"num_samples": 7, "max_new_tokens": 3, "sampling": HOT}
-    found = answered(engine, list(zip(tasks, map(tuple, prompts), strict=True)), AnswerSearch("samples"), **sizes, names=(4,))
+    found = answered(
+        engine, list(zip(tasks, map(tuple, prompts), strict=True)), AnswerSearch("samples"), **sizes, names=(4,), room_tokens=99
+    )
     for answer, group in zip(found, sample_groups(engine, tasks, [tuple(p) for p in prompts], **sizes, names=(4,)), strict=True):
         ends = [answer.tree.text_of(node) for node in answer.tree.ends() for _ in node.keys]
         assert sorted(ends) == sorted(attempt.text for attempt in group.attempts)
@@ -59,13 +61,13 @@ def test_the_answer_of_most_samples_is_their_majority(model):
 
 def test_the_likeliest_answer_is_chosen_by_value(model):
     loaded, tokenizer = load_model(model)
-    how = {"num_samples": 9, "max_new_tokens": 3, "sampling": HOT, "names": (4,)}
+    how = {"num_samples": 9, "max_new_tokens": 3, "sampling": HOT, "names": (4,), "room_tokens": 99}
     (answer,) = answered(TransformersEngine(loaded, tokenizer), [(Task("a"), (9, 10, 11))], AnswerSearch("samples", choose="value"), **how)
     means = {answer.tree.text_of(node): sum(node.own_logprobs) / len(node.own_logprobs) for node in answer.tree.ends()}
     assert means[answer.text] == max(means.values())
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, "refine"])
 def test_an_evaluation_says_how_good_searched_answers_are_and_what_they_cost(model, method):
     settings = {"recipe": "tiny", "evaluation.n": 20, "evaluation.pass_n": 5, "evaluation.num_samples": 3} | FLOAT32
     plain = evaluate(model, settings)["evaluation"][0]
@@ -89,6 +91,8 @@ def test_the_commands_take_a_search_by_its_name(model, capsys, tmp_path):
     [
         ({"search": AnswerSearch("samples"), "sampling": HOT}, "set num_samples to 2 or more"),
         ({"search": AnswerSearch("mcts")}, "at temperature 0 all are equal: set sampling.temperature above 0"),
+        ({"search": AnswerSearch("refine"), "sampling": HOT, "num_samples": 3}, "refine revises one answer, but num_samples is 3"),
+        ({"search": AnswerSearch("refine"), "stop": ["x"]}, "stop and search.method refine exclude each other"),
         ({"search": AnswerSearch("beam"), "sampling": HOT, "stop": ["x"]}, "stop and search.method beam exclude each other"),
     ],
 )
@@ -97,8 +101,38 @@ def test_what_makes_no_sense_is_one_sentence(settings, message):
         GenerateSettings(**settings)
 
 
+def test_an_answer_is_revised_at_temperature_0_too(model):
+    plain, one, three = (
+        generate(model, [QUESTION], GenerateSettings(max_new_tokens=6, search=search, machine=Machine(precision="float32")))[0]
+        for search in (AnswerSearch(), AnswerSearch("refine", turns=1), AnswerSearch("refine", turns=3))
+    )
+    assert one["completions"] == plain["completions"] and one["finish"] == plain["finish"]
+    turns = three["search"]["turns"]
+    assert len(turns) == 3 and turns[0] == plain["completions"][0] and three["completions"] == [turns[-1]]
+    assert three["search"]["tokens"] > one["search"]["tokens"]
+
+
+def test_words_are_told_behind_the_answer_as_it_was_sampled(model):
+    loaded, tokenizer = load_model(model)
+    engine, items = TransformersEngine(loaded, tokenizer), [(Task("a"), (9, 10, 11)), (Task("b"), (20, 21))]
+    how = {"num_samples": 1, "max_new_tokens": 3, "sampling": GREEDY, "names": (4,)}
+    search = AnswerSearch("refine", words="Sure?")
+    for (_, prompt), answer in zip(items, answered(engine, items, search, **how, room_tokens=99), strict=True):
+        ((first,),) = engine.generate([prompt], max_new_tokens=3, sampling=GREEDY)
+        end = () if first.finish == "stop" else (tokenizer.eos_token_id,)
+        prefix = (*prompt, *first.tokens, *end, *tokenizer("\nSure?\n")["input_ids"])
+        ((second,),) = engine.generate([prefix], max_new_tokens=3, sampling=GREEDY)
+        assert (answer.text, answer.sampled_tokens) == (second.text, len(first.tokens) + len(second.tokens))
+    alone = answered(engine, items, search, **how, room_tokens=5)
+    assert [len(answer.found["turns"]) for answer in alone] == [1, 1]
+
+
 def test_an_unknown_search_names_the_nearest():
     with pytest.raises(UserError, match="did you mean 'beam'"):
         AnswerSearch("baem")
     with pytest.raises(UserError, match=r"search.width must be at least 1"):
         AnswerSearch("none", width=0)
+    with pytest.raises(UserError, match=r"search.turns must be at least 1, got 0"):
+        AnswerSearch("refine", turns=0)
+    with pytest.raises(UserError, match=r"search.words is empty"):
+        AnswerSearch("refine", words="")

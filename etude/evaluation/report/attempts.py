@@ -44,9 +44,23 @@ def _run_json(run: Run, limit: int) -> dict[str, Any]:
                 "outcome": outcome_of(attempt.get("score")),
                 **{name: number_or_none(attempt.get(name)) for name in ("step", "index", "score", "tokens", "credit", "parsable")},
                 "finish": str(attempt.get("finish") or ""),
+                "turns": _turns(attempt.get("turns"), limit),
             }
         )
     return {"name": run.name, "total": run.num_attempts, "questions": list(questions), "attempts": attempts}
+
+
+def _turns(turns: Any, limit: int) -> list[dict[str, Any]]:
+    """Of an attempt that was revised, what was written in each turn and what the model was told of it."""
+    return [
+        {
+            "text": clip(turn.get("text"), limit),
+            "told": clip(turn.get("told"), limit),
+            **{name: number_or_none(turn.get(name)) for name in ("score", "credit")},
+        }
+        for turn in (turns if isinstance(turns, list) else [])
+        if isinstance(turn, dict)
+    ]
 
 
 def outcome_of(score: Any) -> str:

@@ -22,6 +22,7 @@ class Panel:
 
 PANELS = (
     Panel("Score", "share", {"score": "mean score of sampled attempts", "pass_at_group": "groups with a right attempt"}),
+    Panel("Refinement", "share", {"score_first": "mean score of first turns", "corrected": "wrong first answers that were put right"}),
     Panel("Entropy", "nats per token", {"entropy": "entropy"}),
     Panel("Completion length", "tokens", {"completion_tokens": "tokens"}),
     Panel("Groups without signal", "share of groups", {"groups_without_signal_share": "groups in which every attempt scored the same"}),

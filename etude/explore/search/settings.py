@@ -15,6 +15,8 @@ from etude.explore.steps import Steps
 
 METHODS = ("samples", "beam", "mcts", "tree", "vine")
 """Independent answers, and the searches."""
+REFINE = "refine"
+"""No search but a conversation: `etude.explore.refinement`."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,8 @@ class Search:
     """How answers are searched for."""
 
     method: str = "samples"
-    """`samples` (independent answers), `beam` (over steps), `mcts` (over steps), `tree` (branches where the policy was surprised) or `vine`
-    (more answers from behind every step)."""
+    """`samples` (independent answers), `beam` (over steps), `mcts` (over steps), `tree` (branches where the policy was surprised), `vine`
+    (more answers from behind every step) or `refine` (answers that are revised: explore.refine)."""
     width: int = 4
     """Continuations of a node."""
     beams: int = 4
@@ -48,11 +50,12 @@ class Search:
     budget_tokens: int | None = None
     """Of searches: tokens sampled at a task at most; no bound unless given."""
     steps: Steps = field(default_factory=Steps)
-    """`beam`, `mcts`, `vine`, and `samples` whose steps a step model values; a `tree` makes its own."""
+    """`beam`, `mcts`, `vine`, and `samples` whose steps a step model values; a `tree` makes its own. `refine`: those whose values a
+    verifier gives."""
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise unknown("search.method", self.method, METHODS)
+        if self.method not in (*METHODS, REFINE):
+            raise unknown("search.method", self.method, (*METHODS, REFINE))
         least = {"width": 1, "beams": 1, "simulations": 1, "chains": 1, "rounds": 0, "forks": 1, "rollouts": 1}
         for name, bound in least.items():
             if getattr(self, name) < bound:
