@@ -6,6 +6,7 @@ from etude.engine.transformers import TransformersEngine
 from etude.explore.attempts import Attempt, Group
 from etude.explore.reuse import Drafts, visits
 from etude.explore.samples import sample_groups
+from etude.feedback.verdict import Verdict
 from etude.recipes.settings import Learning
 from etude.recipes.step import attempt_rows
 from etude.tasks.task import Task
@@ -46,7 +47,7 @@ def test_what_the_run_folder_keeps_gives_the_same_drafts():
     groups = [group(A, (3, 4), (5,)), group(B, (6,), (7,)), group(A, (8,), (9, 9))]
     kept, read = Drafts(), Drafts()
     kept.keep(groups)
-    no_verdicts = [[type("V", (), {"score": None, "parts": {}, "message": ""})()] * 2] * 3
+    no_verdicts = [[Verdict(None)] * 2] * 3
     read.keep_rows(attempt_rows(1, groups, no_verdicts, Learning(), with_tokens=True))
     assert of(read, [A, A, B], 2) == of(kept, [A, A, B], 2) == [[(3, 4), (5,)], [(8,), (9, 9)], [(6,), (7,)]]
 
