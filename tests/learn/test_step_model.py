@@ -145,8 +145,9 @@ def test_an_own_backbone_comes_back_from_its_state(model_of, adapters):
     assert first.update(outlooks) == second.update(outlooks) and first.values(ANSWERS) == second.values(ANSWERS)
 
 
-def test_half_precision_reads_about_the_same(model_of):
-    model = model_of("llama", initializer_range=0.05)
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_half_precision_reads_about_the_same(model_of, family):
+    model = model_of(family, initializer_range=0.05)
     full, half = (states_of(StepModel(model, StepModelSettings(), dtype=dtype), ANSWERS) for dtype in (torch.float32, torch.bfloat16))
     for mine, its in zip(full, half, strict=True):
         assert its.dtype == torch.float32 and (mine - its).norm() < 0.05 * mine.norm()
