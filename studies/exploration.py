@@ -41,7 +41,9 @@ ARMS: dict[str, dict[str, Any]] = {
     "dpo_groups": DPO,
     "step_dpo_trees": MCTS | DPO | {"learn.preference.pairs": "step"},
     "policy_gradient": {},
+    "policy_gradient_refine": {"explore.search.method": "refine"},
     "policy_gradient_mc_steps": VINE,
+    "policy_gradient_step_model": STEPS | {"step_model.on": True, "learn.credit": "difference"},
     "policy_gradient_tree": TREE | {"learn.credit": "tree"},
     "policy_gradient_random_reward": {"feedback": "random"},
 }
