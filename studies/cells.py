@@ -11,7 +11,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -96,7 +96,15 @@ def refuse_others(made: str, kept: Mapping[str, Any], settings: Mapping[str, Any
         raise SystemExit(f"{made} with another {names[0]} than there is now (and {len(names) - 1} more): {again}")
 
 
-def write_result(chosen: Options, claim: str, cells: Sequence[Cell], rows: Sequence[Mapping[str, Any]], verdict: str, because: str) -> Path:
+def write_result(
+    chosen: Options,
+    claim: str,
+    cells: Sequence[Cell],
+    rows: Sequence[Mapping[str, Any]],
+    verdict: str,
+    because: str,
+    picture: Callable[[Sequence[Mapping[str, Any]], Path], object] = draw,
+) -> Path:
     """Write `result.json` and its figure, and print the rows; `commit` and `hardware` are those of the cells."""
     if not rows:
         raise SystemExit("no cell is there yet, so there is no result to write")
@@ -112,7 +120,7 @@ def write_result(chosen: Options, claim: str, cells: Sequence[Cell], rows: Seque
     }
     path = chosen.out / "result.json"
     write_atomically(path, json.dumps(result, indent=1) + "\n")
-    draw(rows, chosen.out / "figure.svg")
+    picture(rows, chosen.out / "figure.svg")
     for row in rows:
         print("  ".join(f"{key} {value:.3f}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()))
     print(f"{verdict}: {because}\n{path}")

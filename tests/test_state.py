@@ -15,10 +15,16 @@ import torch
 from safetensors.torch import load, save
 
 import etude
+from etude.engine.completion import Completion
+from etude.explore.attempts import Attempt, Group
+from etude.feedback.verdict import Verdict
 from etude.learn.example import demonstration
+from etude.learn.implicit_reward import ImplicitReward, ImplicitRewardSettings
 from etude.learn.learner import Learner, Optimiser, Stream
 from etude.learn.losses import negative_log_likelihood
 from etude.learn.step_model import Beginnings, Outlook, StepModel, StepModelSettings
+from etude.tasks.task import Task
+from etude.tiny import tiny_model
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,23 @@ def _foresee_and_learn(step_model):
     return values, mean, trust, step_model.update([Outlook(own, (0.25, 0.5, 1.0)[: len(own.ends)]) for own in answers])
 
 
-PARTS = {Learner: Part(_learner, _update), StepModel: Part(_step_model, _foresee_and_learn)}
+def _implicit_reward(_):
+    """What it is compared with is the model that practice began with, in both cases."""
+    return ImplicitReward(tiny_model(), ImplicitRewardSettings(coefficient=1.0, optimiser=Optimiser(learning_rate=1e-2)))
+
+
+def _reward_and_learn(implicit):
+    completions = [Completion(tokens, (-1.0,) * len(tokens), "", "stop", 0, 0) for tokens in ((7, 8), (9, 10, 11))]
+    groups = [Group(Task("?"), tuple(Attempt.of((5, 6), completion) for completion in completions))]
+    own = [parameter.detach().clone() for parameter in implicit.learner.parameters]
+    return own, implicit.update(groups, [[Verdict(1.0), Verdict(0.0)]])
+
+
+PARTS = {
+    Learner: Part(_learner, _update),
+    StepModel: Part(_step_model, _foresee_and_learn),
+    ImplicitReward: Part(_implicit_reward, _reward_and_learn),
+}
 
 
 def test_every_stateful_part_is_in_the_table():
@@ -62,6 +84,7 @@ def test_every_stateful_part_is_in_the_table():
             found |= {
                 kind for _, kind in members if kind.__module__.startswith("etude.") and hasattr(kind, "state") and hasattr(kind, "load")
             }
+    found = {kind for kind in found if not getattr(kind, "_is_protocol", False)}
     assert found == set(PARTS)
 
 

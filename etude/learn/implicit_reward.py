@@ -3,12 +3,13 @@
     r_t   = β (log φ(y_t | y_<t) - log ref(y_t | y_<t))       what a token is worth
     loss  = BCE(sigmoid(Σ_t r_t), score)                       φ learns from the scores of whole answers alone
     A_t   = Σ_(u >= t) (r_u - mean over the group's other attempts of their mean r) / m
-            m: the largest |Σ_(u >= t) r_u| of the batch, so that what is to come is in [-1, 1], as scores are
+            m: the largest |Σ_(u >= t) r_u| of the batch, at least 1, so that what is to come is in [-1, 1], as scores are
 
 PRIME, arXiv 2502.01456, eq. 3 to 6: φ and ref begin as the model that practice began with, φ is updated after it was asked, as the policy
 is, so what it says of an attempt was not learned from it. A_t is added to outcome credit. The last token has no process reward, since the
-outcome is its own; the division by m is the authors' `batch_norm`. Departure: their baseline has the token's own reward in place of the
-attempt's own mean, here the others' alone count. φ is a second model with an optimizer of its own, ref a third.
+outcome is its own; the division by m is the authors' `batch_norm`. Departures: their m has no least value, so that what φ says after its
+first update, which is hardly anything, would count as much as what it says later; their baseline has the token's own reward in place of
+the attempt's own mean, here the others' alone count. φ is a second model with an optimizer of its own, ref a third.
 
 Identity: coefficient 0 is outcome credit; so is a φ that has learned nothing (r = 0).
 """
@@ -102,7 +103,7 @@ class ImplicitReward:
 def returns(rewards: Sequence[Sequence[Weights]]) -> list[list[Weights]]:
     """A of every own token, by group and attempt; 0 for a lone attempt."""
     to_come = [[_to_come(own) for own in row] for row in rewards]
-    most = max((abs(value) for row in to_come for own in row for value in own), default=0.0)
+    most = max(1.0, *(abs(value) for row in to_come for own in row for value in own))
     return [[_to_come(own) for own in _centred(row, most)] for row in rewards]
 
 
@@ -119,7 +120,7 @@ def told_apart(rewards: Sequence[Sequence[Weights]], verdicts: Sequence[Sequence
 
 def _centred(row: Sequence[Weights], most: float) -> list[Weights]:
     means = [fmean(own) for own in row]
-    if len(row) < 2 or not most:
+    if len(row) < 2:
         return [(0.0,) * len(own) for own in row]
     return [tuple((value - (sum(means) - mean) / (len(row) - 1)) / most for value in own) for own, mean in zip(row, means, strict=True)]
 

@@ -32,10 +32,16 @@ def by_credit(
     with_anchor: bool = False,
     turn_discount: float = 1.0,
     keep_all_right: bool = False,
+    added: Sequence[Sequence[Weights]] | None = None,
 ) -> Lessons:
-    """Policy examples of the groups with signal; `with_anchor` puts the tokens of all groups into the anchor stream."""
+    """Policy examples of the groups with signal; `with_anchor` puts the tokens of all groups into the anchor stream. `added` is more credit
+    of every own token, by group and attempt.
+    """
     lessons = []
-    for group, row, weights in zip(groups, verdicts, token_weights(groups, verdicts, credit, turn_discount), strict=True):
+    earned = token_weights(groups, verdicts, credit, turn_discount)
+    if added is not None:
+        earned = [[_sum(*both) for both in zip(row, more, strict=True)] for row, more in zip(earned, added, strict=True)]
+    for group, row, weights in zip(groups, verdicts, earned, strict=True):
         has_signal = turns_with_signal(map(scores_of, row), turn_discount)
         lessons.append(
             [
@@ -67,6 +73,7 @@ def by_imitation(
     with_anchor: bool = False,
     turn_discount: float = 1.0,
     keep_all_right: bool = False,
+    added: Sequence[Sequence[Weights]] | None = None,
 ) -> Lessons:
     """Imitate examples: the right attempts of the groups with signal, weights of a group adding up to its number of attempts.
 
@@ -88,6 +95,10 @@ def by_imitation(
             ]
         )
     return lessons
+
+
+def _sum(one: Weights, other: Weights) -> Weights:
+    return tuple(mine + its for mine, its in zip(one, other, strict=True))
 
 
 def _of_tokens(attempt: Attempt, turns: Sequence[float]) -> Weights:

@@ -1,12 +1,13 @@
 """A checkpoint: a plain Hugging Face folder, and beside the weights what it takes to go on training.
 
-learner.safetensors   optimizer tensors (`o.`), the adapters where the model has them (`a.`), the step model where there is one (`s.`)
+learner.safetensors   optimizer tensors (`o.`), the adapters where the model has them (`a.`), and what else learns, each with a letter of
+                      its own; no pickle
 progress.json         written last: a folder without it is not a checkpoint
 """
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -15,11 +16,20 @@ from safetensors.torch import load_file, save_file
 from etude.adapters import base_of, has_adapters
 from etude.errors import UserError
 from etude.learn.learner import Learner
-from etude.learn.step_model import StepModel
 from etude.models import save_model
 from etude.recipes.asking import remember
 from etude.recipes.settings import PracticeSettings
 from etude.runs import RunFolder, damaged, read_progress
+
+
+class Stateful(Protocol):
+    """What learns and has to be carried over a kill."""
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """All of it."""
+
+    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Take over what `state` gave."""
 
 
 def save_checkpoint(
@@ -31,21 +41,21 @@ def save_checkpoint(
     progress: Mapping[str, Any],
     *,
     settings: PracticeSettings,
-    step_model: StepModel | None = None,
+    beside: Mapping[str, Stateful] | None = None,
     keep: int = 1,
 ) -> None:
-    """Write the checkpoint beside its place and move it there by one rename."""
+    """Write the checkpoint beside its place and move it there by one rename; `beside` is what else learns, by letter."""
     partial = folder.path / "checkpoints" / f"{name}.writing"
     remember(save_model(model, tokenizer, partial), settings)
-    tensors = {f"o.{key}": value for key, value in (learner.state() if learner else {}).items()}
-    tensors |= {f"s.{key}": value for key, value in (step_model.state() if step_model else {}).items()}
+    parts = ({"o": learner} if learner else {}) | dict(beside or {})
+    tensors = {f"{letter}.{key}": value for letter, part in parts.items() for key, value in part.state().items()}
     tensors |= {f"a.{key}": value.detach() for key, value in _adapters(model).items()}
     save_file({key: value.contiguous() for key, value in tensors.items()}, partial / "learner.safetensors")
     folder.commit_checkpoint(partial, name, progress, keep=keep)
 
 
-def load_checkpoint(path: Path, model: Any, learner: Learner | None = None, step_model: StepModel | None = None) -> dict[str, Any]:
-    """Bring a checkpoint's weights, adapters, optimizer and step model back; returns its progress."""
+def load_checkpoint(path: Path, model: Any, learner: Learner | None = None, beside: Mapping[str, Stateful] | None = None) -> dict[str, Any]:
+    """Bring a checkpoint's weights, adapters, optimizer and what else learned back; returns its progress."""
     try:
         tensors = load_file(path / "learner.safetensors")
         adapters = {key[2:]: value for key, value in tensors.items() if key.startswith("a.")}
@@ -55,10 +65,8 @@ def load_checkpoint(path: Path, model: Any, learner: Learner | None = None, step
             files = sorted(path.glob("model*.safetensors")) or [path / "model.safetensors"]
             weights = {name: value for file in files for name, value in load_file(file).items()}
             _load(model, weights if weights.keys() <= model.state_dict().keys() else _renamed(path, model))
-        if learner is not None:
-            learner.load({key[2:]: value for key, value in tensors.items() if key.startswith("o.")})
-        if step_model is not None:
-            step_model.load({key[2:]: value for key, value in tensors.items() if key.startswith("s.")})
+        for letter, part in (({"o": learner} if learner else {}) | dict(beside or {})).items():
+            part.load({key[2:]: value for key, value in tensors.items() if key.startswith(f"{letter}.")})
     except (SafetensorError, FileNotFoundError, RuntimeError, KeyError) as error:
         raise damaged(path, error) from error
     return read_progress(path)

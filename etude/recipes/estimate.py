@@ -68,7 +68,7 @@ def estimate(settings: PracticeSettings, name: str, data: Path | None) -> Estima
         warm_start_seconds = settings.warm_start.steps * _seconds_of_warm_start(run) if settings.warm_start.steps else 0.0
         preference_seconds = settings.preferences.steps * _seconds_of_preference(run) if settings.preferences.steps else 0.0
         learner = run.practice_learner()
-        run.add_step_model()
+        run.add_models()
         judged = run.exploring.attempts_of(0, _right_at_last(settings.explore.turns))
         pairs = [(attempt.text, group.task) for group in judged.groups for attempt in group.attempts]
         judge_seconds = _seconds(partial(outcome.judge, pairs))
@@ -142,6 +142,7 @@ def _checkpoints_bytes(run: Practice) -> int:
     trained = sum(parameter.numel() * parameter.element_size() for parameter in run.model.parameters() if parameter.requires_grad)
     kept = settings.keep_checkpoints + 1 if settings.steps else 0
     beside = sum(own.numel() * own.element_size() for own in run.step_model.parameters) if run.step_model else 0
+    beside += trained if run.implicit_reward else 0
     before = (settings.warm_start.steps > 0) + (settings.preferences.steps > 0)
     return weights * (1 + before + kept) + 2 * trained * kept + beside * (1 + 3 * kept)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from etude.learn.implicit_reward import ImplicitReward
 from etude.learn.learner import Learner, Optimiser, Stream
 from etude.learn.losses import POLICY_LOSSES, kl, negative_log_likelihood
 from etude.learn.sequences import LIKELIHOOD
@@ -43,6 +44,15 @@ def practice_learner(model: Any, settings: PracticeSettings, dtype: torch.dtype)
         )  # then it is the model without its adapters
         options["reference"] = None if is_base else copy.deepcopy(model).eval().requires_grad_(False)
     return _learner(model, settings, dtype, learn.optimiser, streams, **options)
+
+
+def implicit_reward_for(model: Any, settings: PracticeSettings, dtype: torch.dtype) -> ImplicitReward | None:
+    """The model of process rewards, if the settings want it; it begins as the policy is now."""
+    how = settings.learn.implicit_reward
+    if not how.coefficient:
+        return None
+    temperature, batch_tokens = settings.explore.sampling.temperature, settings.machine.update_batch_tokens
+    return ImplicitReward(model, how, dtype=dtype, batch_tokens=batch_tokens, temperature=temperature)
 
 
 def _learner(

@@ -30,6 +30,7 @@ from etude.explore.stopping import portions
 from etude.feedback.outcome import OutcomeFeedback
 from etude.interruption import Interrupted, Interruption
 from etude.learn.example import Example
+from etude.learn.implicit_reward import ImplicitReward
 from etude.learn.learner import Learner
 from etude.learn.pairs import Pair
 from etude.learn.preference import Preferring
@@ -40,10 +41,10 @@ from etude.models import describe, load_model, save_model
 from etude.randomness import seed_for
 from etude.recipes.asking import remember
 from etude.recipes.card import write_card
-from etude.recipes.checkpoints import load_checkpoint, save_checkpoint
+from etude.recipes.checkpoints import Stateful, load_checkpoint, save_checkpoint
 from etude.recipes.exploring import Exploring
 from etude.recipes.feedback import Feedback
-from etude.recipes.learners import practice_learner, preference_learner, warm_start_learner
+from etude.recipes.learners import implicit_reward_for, practice_learner, preference_learner, warm_start_learner
 from etude.recipes.limits import within_limits
 from etude.recipes.machine import decide, engine_at, room_tokens
 from etude.recipes.materials import check_golds, gather, render_comparisons, render_demonstrations, render_suites
@@ -52,7 +53,7 @@ from etude.recipes.result import Page, result_of
 from etude.recipes.retention import logprobs_of, probe_for
 from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
 from etude.recipes.stage import Stage
-from etude.recipes.step import attempt_rows, foresee, learn_from, observed
+from etude.recipes.step import attempt_rows, foresee, learn_from, observed, token_credit
 from etude.recipes.step_models import save_step_model, step_model_for, value_by
 from etude.runs import RunFolder, read_jsonl, read_progress
 from etude.watching import Quiet, Watcher
@@ -122,6 +123,7 @@ class Practice:
     watcher: Watcher
     interruption: Interruption = field(default_factory=Interruption)
     step_model: StepModel | None = field(default=None, init=False)
+    implicit_reward: ImplicitReward | None = field(default=None, init=False)
     """Of practice, from its beginning on."""
 
     def run(self) -> dict[str, Any]:
@@ -285,7 +287,7 @@ class Practice:
             return
         judge, begin = self.feedback.judge(self._rate), self.feedback.begin
         learner = self.practice_learner()
-        self.add_step_model()
+        self.add_models()
         stage = Stage(
             phase="practice",
             kind="step-",
@@ -303,7 +305,7 @@ class Practice:
         """Take the last checkpoint of the stage, if there is one, and make the steps that are left; `ledger` keeps what none holds."""
         found, done = self.folder.checkpoints(stage.kind), 0
         if found:
-            done = load_checkpoint(found[-1], self.model, learner, self.step_model)["step"]
+            done = load_checkpoint(found[-1], self.model, learner, self.beside)["step"]
             self.engine.refresh(done)
         self.folder.cut_after(stage.phase, done)
         if done < stage.total and not stage.is_over():  # numbers of a model that is about to be made anew
@@ -357,7 +359,10 @@ class Practice:
         start = time.perf_counter()
         self.engine.put_away()
         verdicts, foreseen = foresee(self.step_model, judged, self.settings.explore)
-        metrics: dict[str, Any] = learn_from(learner, judged.groups, verdicts, self.settings.learn, step=step)
+        added, told = token_credit(self.implicit_reward, judged)
+        metrics: dict[str, Any] = learn_from(learner, judged.groups, verdicts, self.settings.learn, step=step, added=added)
+        if self.implicit_reward:
+            metrics |= told | self.implicit_reward.update(judged.groups, judged.verdicts)
         if self.step_model:
             metrics |= foreseen | self.step_model.update(outlooks_of(judged.groups, judged.verdicts, self.settings.step_model.targets))
         self.engine.refresh(step)
@@ -383,8 +388,14 @@ class Practice:
         """The learner of practice, anchored to the model as it is now."""
         return practice_learner(self.model, self.settings, self.place.dtype)
 
-    def add_step_model(self) -> None:
-        """Have steps valued by a model from now on, if the settings want it."""
+    @property
+    def beside(self) -> dict[str, Stateful]:
+        """What learns beside the policy, by its letter in checkpoints."""
+        return {letter: part for letter, part in (("s", self.step_model), ("i", self.implicit_reward)) if part}
+
+    def add_models(self) -> None:
+        """Have steps and tokens valued by models from now on, as far as the settings want it."""
+        self.implicit_reward = implicit_reward_for(self.model, self.settings, self.place.dtype)
         self.step_model = step_model_for(self.model, self.settings, self.place.dtype)
         self.exploring.by_step_model = value_by(self.step_model) if self.step_model else None
 
@@ -398,7 +409,7 @@ class Practice:
         return min(max(rate, 0.05), 0.95)
 
     def _save_checkpoint(self, name: str, learner: Learner | None, progress: Mapping[str, int]) -> None:
-        options: dict[str, Any] = {"step_model": self.step_model, "keep": self.settings.keep_checkpoints}
+        options: dict[str, Any] = {"beside": self.beside, "keep": self.settings.keep_checkpoints}
         save_checkpoint(self.folder, name, self.model, self.tokenizer, learner, progress, settings=self.settings, **options)
 
     def _log(self, phase: str, step: int, metrics: Mapping[str, Any], timings: Mapping[str, float]) -> None:

@@ -16,6 +16,7 @@ from etude.explore.stopping import StopWhen
 from etude.feedback.combined import check_weights
 from etude.feedback.judge import Judging
 from etude.learn.credit import CREDIT
+from etude.learn.implicit_reward import ImplicitRewardSettings
 from etude.learn.learner import Optimiser
 from etude.learn.lessons import LESSONS
 from etude.learn.losses import POLICY_LOSSES, PreferenceLoss
@@ -204,6 +205,7 @@ class Learning:
     anchor: float = 0.0
     """Coefficient of the divergence from the model that practice began with; 0 is off. `credit` only."""
     preference: Preference = field(default_factory=Preference)
+    implicit_reward: ImplicitRewardSettings = field(default_factory=ImplicitRewardSettings)
     keep_all_right: bool = False
     """Whether `imitation` learns from groups too whose attempts are all right."""
     restart: bool = False
@@ -360,6 +362,15 @@ class PracticeSettings:
             raise UserError(
                 f"explore.search.value step_model has no effect on explore.search.method {search.method}, which draws whole answers: set "
                 "the method to beam, or to mcts with explore.search.to_end false"
+            )
+        if self.learn.implicit_reward.coefficient and (
+            self.learn.method != "credit" or self.explore.turns > 1 or self.learn.loss == "sequence"
+        ):
+            other = "loss sequence" if self.learn.loss == "sequence" else f"method {self.learn.method}"
+            other = "explore.search.method refine" if self.explore.turns > 1 else f"learn.{other}"
+            raise UserError(
+                f"learn.implicit_reward values every token of an answer, which {other} makes nothing of: set its coefficient to 0, or the "
+                "other to what it is by default"
             )
         if self.explore.rationalise and self.learn.method == "credit":
             raise UserError(

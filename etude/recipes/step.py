@@ -9,6 +9,7 @@ from etude.explore.attempts import Attempt, Group
 from etude.explore.hints import VIEW
 from etude.feedback.verdict import Verdict, scores_of
 from etude.learn.example import Weights
+from etude.learn.implicit_reward import ImplicitReward, returns, told_apart
 from etude.learn.learner import BatchSize, Learner
 from etude.learn.lessons import LESSONS, token_weights
 from etude.learn.pairs import PAIRS
@@ -21,17 +22,23 @@ from etude.recipes.settings import Exploration, Learning
 
 
 def learn_from(
-    learner: Learner, groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]], learn: Learning, *, step: int = 1
+    learner: Learner,
+    groups: Sequence[Group],
+    verdicts: Sequence[Sequence[Verdict]],
+    learn: Learning,
+    *,
+    step: int = 1,
+    added: Sequence[Sequence[Weights]] | None = None,
 ) -> dict[str, float]:
     """All updates of a step, counted from 1; metrics are those of the last update, which has seen the most drift from the behaviour
-    policy.
+    policy. `added` is credit of tokens beside that of `learn.credit`.
     """
     if learn.restart:
         learner.restart()
     if learn.method == "preference":
         return _prefer(learner, groups, verdicts, learn, step)
     how: dict[str, Any] = {"credit": learn.credit, "with_anchor": learn.anchor > 0, "turn_discount": learn.turn_discount}
-    lessons = LESSONS[learn.method](groups, verdicts, **how, keep_all_right=learn.keep_all_right)
+    lessons = LESSONS[learn.method](groups, verdicts, **how, keep_all_right=learn.keep_all_right, added=added)
     if learn.anchor > 0:
         anchored = iter(learner.with_reference([example for lesson in lessons for example in lesson]))
         lessons = [[next(anchored) for _ in lesson] for lesson in lessons]
@@ -62,6 +69,16 @@ def _prefer(
         for part in range(learn.updates_per_epoch):
             metrics = preferring.update([pair for own in pairs[part :: learn.updates_per_epoch] for pair in own]) or metrics
     return metrics | {"pairs": sum(map(len, pairs))}
+
+
+def token_credit(model: ImplicitReward | None, judged: Judged) -> tuple[list[list[Weights]] | None, dict[str, float | None]]:
+    """What a model of process rewards adds to the credit of every token, and how well it told right from wrong beforehand."""
+    if model is None:
+        return None, {}
+    rewards = model.rewards(judged.groups)
+    weight = model.settings.coefficient
+    credit = [[tuple(weight * value for value in own) for own in row] for row in returns(rewards)]
+    return credit, {"implicit_reward_told_apart": told_apart(rewards, judged.verdicts)}
 
 
 def foresee(step_model: StepModel | None, judged: Judged, explore: Exploration) -> tuple[list[list[Verdict]], dict[str, float | None]]:

@@ -27,10 +27,14 @@ def plain_logprobs(model, prompt, own):
 
 
 def test_returns_are_what_was_worked_out_by_hand():
-    # of the first attempt 0.3, 0.1, 0 (mean 0.4 / 3), of the second -0.2, 0 (mean -0.1); to come: 0.4, 0.1, 0 and -0.2, 0; the most is 0.4
-    found = returns([[(0.3, 0.1, 0.0), (-0.2, 0.0)]])
-    assert found[0][0] == pytest.approx(((0.4 + 0.3) / 0.4, (0.1 + 0.2) / 0.4, 0.1 / 0.4))
-    assert found[0][1] == pytest.approx(((-0.2 - 0.8 / 3) / 0.4, (-0.4 / 3) / 0.4))
+    # of the first attempt 3, 1, 0 (mean 4 / 3), of the second -2, 0 (mean -1); to come: 4, 1, 0 and -2, 0; the most is 4
+    found = returns([[(3.0, 1.0, 0.0), (-2.0, 0.0)]])
+    assert found[0][0] == pytest.approx(((4 + 3) / 4, (1 + 2) / 4, 1 / 4))
+    assert found[0][1] == pytest.approx(((-2 - 8 / 3) / 4, (-4 / 3) / 4))
+
+
+def test_what_is_below_1_is_not_blown_up():
+    assert returns([[(0.3, 0.0), (-0.1, 0.0)]])[0] == [pytest.approx((0.4, 0.05)), pytest.approx((-0.4, -0.15))]
 
 
 def test_a_lone_attempt_and_rewards_of_0_get_no_credit():

@@ -1,0 +1,245 @@
+"""How well do estimators know what a beginning of an answer is worth? Each against the mean of 64 answers that go on from there.
+
+    python -m studies.step_values [--hours H] [--seeds SEED ...] [--tiny]
+
+Beginnings are inner nodes of trees that the warm-started model of the quickstart grew (TreeRL's branching), one of each of 200 tasks. The
+truth is the mean score of 64 answers drawn from behind each. Estimators:
+
+rollouts_1, _4, _9   the mean score of so many other answers from there (Math-Shepherd's soft label, VinePPO)
+tree                 what the tree that the node stands in says (the mean of those of its answers that came through)
+root                 the mean score of the tree's answers: one number for all beginnings of a task, what credit by outcome has
+step_model           a head on the policy's hidden states, trained on the attempts of 40 steps of practice at other tasks
+step_model_own       the same with a backbone of its own, trained as a whole
+implicit_reward      Σ r of a second language model, trained on the outcomes of the same attempts (PRIME)
+likelihood           the policy's own mean log-prob of the beginning, which is no feedback
+
+Claim: what VinePPO says of larger models holds at this size: a learned value orders beginnings worse than nine rollouts do. Spearman's rank
+correlation with the truth over beginnings, its 95 % interval by resampling them; `cost_tokens` is what was sampled for one value (a tree
+values all its nodes at once; learned ones cost their training, shared by all values ever asked for).
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from etude.configuration import arguments_from, find_configuration, resolved
+from etude.engine.completion import Completion
+from etude.evaluation.measure import Judge
+from etude.explore.attempts import Attempt, Group
+from etude.explore.beginnings import parted
+from etude.explore.order import batch_at
+from etude.explore.search.settings import Search
+from etude.explore.steps import Steps
+from etude.explore.tree import Node, Tree
+from etude.feedback.outcome import OutcomeFeedback
+from etude.learn.implicit_reward import ImplicitReward, ImplicitRewardSettings
+from etude.learn.learner import Optimiser
+from etude.learn.step_model import Beginnings, StepModel, StepModelSettings
+from etude.learn.step_values import outlooks_of
+from etude.randomness import seed_for
+from etude.recipes.practice import Practice
+from etude.recipes.searching import searched
+from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
+from etude.runs import RunFolder, environment
+from etude.watching import Console
+from studies.cells import Cell, Options, compute, options, write_result
+
+CLAIM = "at this size a learned value of steps orders beginnings worse than nine rollouts from them do"
+SEEDS = (40,)
+LEARNED = ("step_model", "step_model_own", "implicit_reward")
+ESTIMATORS = ("rollouts_1", "rollouts_4", "rollouts_9", "tree", "root", *LEARNED, "likelihood")
+TRUTH = 64
+STEPS = Steps("tokens", 6)
+SEARCH = Search("tree", chains=6, forks=2, width=1)
+
+
+class Agreement:
+    """The one cell of a seed."""
+
+    def __init__(self, recipe: str, overrides: dict[str, Any], beginnings: int, training_steps: int) -> None:
+        self.recipe, self.overrides, self.beginnings, self.training_steps = recipe, overrides, beginnings, training_steps
+
+    def _settings(self, seed: int) -> PracticeSettings:
+        return parse_practice(find_configuration("practice", self.recipe), arguments_from({**self.overrides, "seed": seed, "n": 2000}))
+
+    def settings(self, arm: str, seed: int) -> dict[str, Any]:
+        return resolved(self._settings(seed)) | {"beginnings": self.beginnings, "training_steps": self.training_steps}
+
+    def defaults(self) -> dict[str, Any]:
+        return practice_defaults()
+
+    def run(self, arm: str, seed: int, chosen: Options) -> Cell:
+        """Values by every estimator, and what they cost."""
+        settings = self._settings(seed)
+        folder = RunFolder.start(
+            chosen.out / "runs" / f"{arm}-{seed}", resolved(settings), resume=(chosen.out / "runs" / f"{arm}-{seed}").exists(), defaults={}
+        )
+        with OutcomeFeedback(settings.timeout_seconds) as outcome:
+            run = Practice(settings, self.recipe, folder, chosen.data, outcome, Console())
+            run.prepare()
+            run.warm_start()
+            nodes = self._nodes(run, outcome.judge)
+            values, cost = self._by_answers(run, nodes, outcome.judge)
+            values |= {"tree": [tree.expected()[node] for tree, node in nodes], "root": [tree.expected()[tree.root] for tree, _ in nodes]}
+            values["likelihood"] = [fmean(node.own_logprobs) for _, node in nodes]
+            in_trees = fmean(tree.sampled_tokens for tree, _ in nodes)
+            cost |= {"tree": in_trees, "root": in_trees, "likelihood": 0.0}
+            learned, trained_tokens = self._learned(run, nodes, outcome.judge)
+            facts = folder.read_json("environment.json")
+            folder.release()
+        where = f"{facts['processor']}, {facts['threads']} threads, {facts['precision']}"
+        return {
+            "commit": environment()["commit"],
+            "hardware": where,
+            "values": values | learned,
+            "cost_tokens": cost | dict.fromkeys(learned, trained_tokens),
+        }
+
+    def _nodes(self, run: Practice, judge: Judge) -> list[tuple[Tree, Node]]:
+        """An inner node of each of some trees, by a keyed draw; trees without one are passed over."""
+        explore, seed, found = replace(run.settings.explore, search=SEARCH), run.settings.seed, []
+        items = batch_at(1, run.exploring.items, 1000, seed, "step values")
+        for start in range(0, len(items), 50):
+            trees, _ = searched(run.engine, items[start : start + 50], explore, judge, (seed, "step values", start))
+            for tree in trees:
+                inner = [node for node in tree.nodes() if node.parent and not node.finish]
+                if inner and tree.expected()[tree.root] is not None:
+                    found.append((tree, inner[seed_for(seed, "node", tree.task.key) % len(inner)]))
+            if len(found) >= self.beginnings:
+                return found[: self.beginnings]
+        raise SystemExit(f"only {len(found)} of {self.beginnings} trees have a node within")
+
+    def _by_answers(self, run: Practice, nodes: Sequence[tuple[Tree, Node]], judge: Judge) -> tuple[dict[str, list[Any]], dict[str, float]]:
+        """The truth, and rollouts of other random numbers."""
+        scores, tokens = [], []
+        for place, (tree, node) in enumerate(nodes):
+            own = node.own_tokens
+            keys = [[seed_for(run.settings.seed, "rollout", place, number) for number in range(TRUTH + 9)]]
+            left, sampling = run.settings.explore.max_new_tokens - len(own), run.settings.explore.sampling
+            (drawn,) = run.engine.generate([(*tree.prompt, *own)], num_samples=TRUTH + 9, max_new_tokens=left, sampling=sampling, keys=keys)
+            verdicts = judge([(run.engine.text_of((*own, *each.tokens)), tree.task) for each in drawn])
+            scores.append([verdict.score or 0.0 for verdict in verdicts])
+            tokens.append(fmean(len(each.tokens) for each in drawn))
+        values = {"truth": [fmean(own[:TRUTH]) for own in scores]}
+        values |= {f"rollouts_{number}": [fmean(own[TRUTH : TRUTH + number]) for own in scores] for number in (1, 4, 9)}
+        return values, {f"rollouts_{number}": number * fmean(tokens) for number in (1, 4, 9)}
+
+    def _learned(self, run: Practice, nodes: Sequence[tuple[Tree, Node]], judge: Judge) -> tuple[dict[str, list[Any]], float]:
+        """What learned estimators say, and the tokens of the attempts that they learned from."""
+        dtype, batch_tokens = run.place.dtype, run.settings.machine.update_batch_tokens
+        heads = {
+            name: StepModel(
+                run.model, StepModelSettings(on=True, backbone=kind), seed=run.settings.seed, dtype=dtype, batch_tokens=batch_tokens
+            )
+            for name, kind in (("step_model", "policy"), ("step_model_own", "own"))
+        }
+        how = ImplicitRewardSettings(1.0, optimiser=Optimiser(learning_rate=1e-5))
+        implicit = ImplicitReward(run.model, how, dtype=dtype, batch_tokens=batch_tokens)
+        asked, tokens = {tree.task.key for tree, _ in nodes}, 0
+        for step in range(self.training_steps):
+            judged = run.exploring.attempts_of(step, judge)
+            kept = [place for place, group in enumerate(judged.groups) if group.task.key not in asked]
+            groups, verdicts = [judged.groups[place] for place in kept], [judged.verdicts[place] for place in kept]
+            tokens += sum(attempt.num_own_tokens for group in groups for attempt in group.attempts)
+            both = [parted(group, row, STEPS, run.engine.text_of) for group, row in zip(groups, verdicts, strict=True)]
+            outlooks = outlooks_of([group for group, _ in both], [row for _, row in both], "soft")
+            for head in heads.values():
+                head.update(outlooks)
+            implicit.update(groups, verdicts)
+            print(f"learned from step {step + 1} of {self.training_steps}", flush=True)
+        places = [Beginnings(tree.prompt, node.own_tokens, (len(node.own_tokens),)) for tree, node in nodes]
+        values: dict[str, list[Any]] = {name: [value for (value,) in head.values(places)] for name, head in heads.items()}
+        beginnings = [Group(tree.task, (_as_attempt(tree, node),)) for tree, node in nodes]
+        values["implicit_reward"] = [sum(own) for ((own,),) in zip(implicit.rewards(beginnings), strict=True)]
+        return values, float(tokens)
+
+
+def _as_attempt(tree: Tree, node: Node) -> Attempt:
+    """A beginning as an attempt; a last token that is not its own takes the place that has no process reward."""
+    completion = Completion((*node.own_tokens, node.own_tokens[-1]), (*node.own_logprobs, 0.0), "", "length", 0, 0)
+    return Attempt.of(tree.prompt, completion)
+
+
+def reduce(cells: Sequence[Cell], set_name: str) -> list[dict[str, Any]]:
+    """One row for each estimator: its rank correlation with the truth over all beginnings of all seeds."""
+    rows = []
+    for name in ESTIMATORS:
+        pairs = [(own, truth) for cell in cells for own, truth in zip(cell["values"][name], cell["values"]["truth"], strict=True)]
+        low, high = _interval(pairs)
+        rows.append(
+            {
+                "id": name,
+                "set": set_name,
+                "n": len(pairs),
+                "seeds": len(cells),
+                "spearman": _spearman(pairs),
+                "spearman_low": low,
+                "spearman_high": high,
+                "cost_tokens": round(fmean(cell["cost_tokens"][name] for cell in cells), 1),
+            }
+        )
+    return rows
+
+
+def _spearman(pairs: Sequence[tuple[float, float]]) -> float:
+    own, truth = zip(*pairs, strict=True)
+    if len(set(own)) == 1 or len(set(truth)) == 1:
+        return 0.0
+    return float(np.corrcoef(_ranks(own), _ranks(truth))[0, 1])
+
+
+def _ranks(values: Sequence[float]) -> np.ndarray:
+    """Of each value; equal ones share the mean of their places."""
+    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(count) - (count - 1) / 2)[place]
+
+
+def _interval(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    generator = np.random.default_rng(0)
+    found = [_spearman([pairs[place] for place in generator.integers(len(pairs), size=len(pairs))]) for _ in range(1000)]
+    return float(np.quantile(found, 0.025)), float(np.quantile(found, 0.975))
+
+
+def judge_claim(rows: Sequence[dict[str, Any]]) -> tuple[str, str]:
+    """The verdict, from the rows alone."""
+    found = {row["id"]: row for row in rows}
+    nine, best = found["rollouts_9"], max((found[name] for name in LEARNED), key=lambda row: row["spearman"])
+    because = (
+        f"rollouts_9 {nine['spearman']:.2f} [{nine['spearman_low']:.2f}, {nine['spearman_high']:.2f}], the best learned one, {best['id']}, "
+    )
+    because += f"{best['spearman']:.2f} [{best['spearman_low']:.2f}, {best['spearman_high']:.2f}]"
+    if best["spearman_high"] < nine["spearman_low"]:
+        return "holds", because
+    return ("does not hold" if best["spearman_low"] > nine["spearman_high"] else "undecided"), because
+
+
+def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Rank correlation with its interval, by estimator."""
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for place, row in enumerate(rows):
+        low, high = row["spearman"] - row["spearman_low"], row["spearman_high"] - row["spearman"]
+        axes.errorbar(row["spearman"], place, xerr=[[low], [high]], fmt="o", color="#1f2a44", capsize=3, markersize=5)
+    axes.set_yticks(range(len(rows)), [f"{row['id'].replace('_', ' ')}\n{row['cost_tokens']:,.0f} tokens" for row in rows], fontsize=8)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.axvline(0, color="#9aa3b5", linewidth=1)
+    axes.set_xlabel(f"Spearman's correlation with the mean of {TRUTH} rollouts (n = {rows[0]['n']} beginnings)", fontsize=8)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    figure.savefig(path, metadata={"Date": None})
+
+
+def main(chosen: Options) -> None:
+    small = {"warm_start.steps": 60, "explore.tasks_per_step": 8}
+    recipe, table = ("tiny", Agreement("tiny", small, 8, 2)) if chosen.is_tiny else ("quickstart", Agreement("quickstart", {}, 200, 40))
+    cells = compute([("agreement", seed) for seed in chosen.seeds], table, chosen)
+    rows = reduce(cells, recipe) if cells else []
+    write_result(chosen, CLAIM, cells, rows, *(judge_claim(rows) if rows else ("undecided", "no cell is there")), picture=draw)
+
+
+if __name__ == "__main__":
+    main(options("step_values", ["agreement"], SEEDS))

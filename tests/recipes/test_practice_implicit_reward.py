@@ -1,0 +1,75 @@
+"""Practice with process rewards by a second model that learns from outcomes."""
+
+import pytest
+
+from etude.configuration import find_configuration
+from etude.errors import UserError
+from etude.recipes.exploring import Exploring
+from etude.recipes.settings import parse_practice
+from etude.runs import read_jsonl
+
+IMPLICIT = {
+    "learn.implicit_reward.coefficient": 1.0,
+    "learn.implicit_reward.beta": 0.5,
+    "learn.implicit_reward.optimiser.learning_rate": 1e-3,
+    "learn.optimiser.learning_rate": 5e-4,
+}
+SAME = ("metrics.jsonl", "result.json", "model/model.safetensors")
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def whole(small, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("implicit") / "run"
+    small(folder, IMPLICIT)
+    return folder
+
+
+def test_it_is_asked_before_it_learns_and_changes_what_is_learned(whole, finished):
+    rows = [row for row in read_jsonl(whole / "metrics.jsonl") if row["phase"] == "practice"]
+    assert rows[0]["implicit_reward_told_apart"] in (0.5, None) and rows[0]["implicit_reward_loss"] == pytest.approx(0.6931, abs=1e-3)
+    assert rows[-1]["implicit_reward_loss"] < rows[0]["implicit_reward_loss"]
+    assert (whole / "model" / "model.safetensors").read_bytes() != (finished / "model" / "model.safetensors").read_bytes()
+
+
+def test_a_run_that_was_killed_resumes_to_the_same_bytes(small, whole, tmp_path, monkeypatch):
+    attempts = Exploring.attempts_of
+
+    def killed(self, step, *rest):
+        if step == 3:
+            raise Killed
+        return attempts(self, step, *rest)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Exploring, "attempts_of", killed)
+        small(tmp_path / "run", IMPLICIT)
+    small(tmp_path / "run", IMPLICIT, resume=True)
+    assert all((tmp_path / "run" / name).read_bytes() == (whole / name).read_bytes() for name in SAME)
+
+
+def test_without_anything_learned_it_changes_nothing(small, tmp_path):
+    """Identity: rewards that are all 0 (here since its rate rises from nearly nothing) leave outcome credit as it is."""
+    slow = IMPLICIT | {"learn.implicit_reward.optimiser.warmup_steps": 10**9, "steps": 2}
+    small(tmp_path / "with", slow)
+    small(tmp_path / "without", {"learn.optimiser.learning_rate": 5e-4, "steps": 2})
+    with_it, without = (
+        [row for row in read_jsonl(tmp_path / name / "metrics.jsonl") if row["phase"] == "practice"] for name in ("with", "without")
+    )
+    for row, plain in zip(with_it, without, strict=True):
+        assert {name: row[name] for name in plain} == plain
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--learn.method", "imitation"], "which learn.method imitation makes nothing of"),
+        (["--learn.loss", "sequence"], "which learn.loss sequence makes nothing of"),
+        (["--explore", "refine"], "which explore.search.method refine makes nothing of"),
+    ],
+)
+def test_what_makes_no_sense_is_one_sentence(given, said):
+    with pytest.raises(UserError, match=said):
+        parse_practice(find_configuration("practice", "tiny"), ["--learn.implicit_reward.coefficient", "1", *given])
