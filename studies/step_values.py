@@ -18,7 +18,7 @@ correlation with the truth over beginnings, its 95 % interval by resampling them
 values all its nodes at once; learned ones cost their training, shared by all values ever asked for).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -132,14 +132,14 @@ class Agreement:
     def _learned(self, run: Practice, nodes: Sequence[tuple[Tree, Node]], judge: Judge) -> tuple[dict[str, list[Any]], float]:
         """What learned estimators say, and the tokens of the attempts that they learned from."""
         dtype, batch_tokens = run.place.dtype, run.settings.machine.update_batch_tokens
+        options: dict[str, Any] = {"dtype": dtype, "batch_tokens": batch_tokens}
+        policy, own = StepModelSettings(on=True), StepModelSettings(on=True, backbone="own")
         heads = {
-            name: StepModel(
-                run.model, StepModelSettings(on=True, backbone=kind), seed=run.settings.seed, dtype=dtype, batch_tokens=batch_tokens
-            )
-            for name, kind in (("step_model", "policy"), ("step_model_own", "own"))
+            "step_model": StepModel(run.model, policy, seed=run.settings.seed, **options),
+            "step_model_own": StepModel(run.model, own, seed=run.settings.seed, **options),
         }
         how = ImplicitRewardSettings(1.0, optimiser=Optimiser(learning_rate=1e-5))
-        implicit = ImplicitReward(run.model, how, dtype=dtype, batch_tokens=batch_tokens)
+        implicit = ImplicitReward(run.model, how, **options)
         asked, tokens = {tree.task.key for tree, _ in nodes}, 0
         for step in range(self.training_steps):
             judged = run.exploring.attempts_of(step, judge)
@@ -205,20 +205,18 @@ def _interval(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
     return float(np.quantile(found, 0.025)), float(np.quantile(found, 0.975))
 
 
-def judge_claim(rows: Sequence[dict[str, Any]]) -> tuple[str, str]:
+def judge_claim(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     """The verdict, from the rows alone."""
     found = {row["id"]: row for row in rows}
     nine, best = found["rollouts_9"], max((found[name] for name in LEARNED), key=lambda row: row["spearman"])
-    because = (
-        f"rollouts_9 {nine['spearman']:.2f} [{nine['spearman_low']:.2f}, {nine['spearman_high']:.2f}], the best learned one, {best['id']}, "
-    )
-    because += f"{best['spearman']:.2f} [{best['spearman_low']:.2f}, {best['spearman_high']:.2f}]"
+    said = [f"{row['id']} {row['spearman']:.2f} [{row['spearman_low']:.2f}, {row['spearman_high']:.2f}]" for row in (nine, best)]
+    because = ", the best learned one, ".join(said)
     if best["spearman_high"] < nine["spearman_low"]:
         return "holds", because
     return ("does not hold" if best["spearman_low"] > nine["spearman_high"] else "undecided"), because
 
 
-def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
+def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Rank correlation with its interval, by estimator."""
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.subplots()

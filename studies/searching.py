@@ -1,0 +1,171 @@
+"""What a search gains at inference: accuracy against tokens sampled, led by the policy's likelihood or by a step model.
+
+    python -m studies.searching [--hours H] [--only ID ...] [--tiny]
+
+One model practises on the quickstart (policy gradient, a step model learning beside it); every way of answering is measured on the same 300
+tasks at temperature 1, greedy beside them. Ways, each at several sizes:
+
+majority, weighted           independent answers; the final answer of most, votes weighing what the step model expects of them
+best_likely, best_step_model independent answers; the likeliest, and that of which the step model expects most
+beam, beam_step_model        a beam over steps of 6 tokens, led by likelihood or by the step model; majority of what is found
+mcts, mcts_step_model        a tree search, of whole answers by likelihood, or of steps by the step model; majority of what is found
+
+Claim: of answers of equal tokens (within a quarter), some way that asks the step model is right more often than the same way without it
+beyond both intervals.
+"""
+
+from collections.abc import Mapping, Sequence
+from math import log
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from etude.configuration import arguments_from, find_configuration, resolved
+from etude.recipes.evaluate import evaluate
+from etude.recipes.practice import practice_named
+from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
+from etude.runs import RunFolder, environment
+from etude.watching import Console
+from studies.cells import Cell, Options, compute, options, write_result
+
+CLAIM = "at equal tokens some way of answering is right more often with the step model than without it, beyond both intervals"
+SEEDS = (50,)
+
+Changes = dict[str, Any]
+
+STEPS: Changes = {"search.steps.end": "tokens", "search.steps.max_tokens": 6}
+WITHOUT: dict[str, Changes] = {
+    "majority": {"search.method": "samples"},
+    "best_likely": {"search.method": "samples", "search.choose": "value"},
+    "beam": STEPS | {"search.method": "beam"},
+    "mcts": STEPS | {"search.method": "mcts", "search.width": 2},
+}
+WITH: dict[str, Changes] = {
+    "weighted": WITHOUT["majority"] | {"search.choose": "weighted"},
+    "best_step_model": WITHOUT["majority"] | {"search.choose": "step_model"},
+    "beam_step_model": WITHOUT["beam"] | {"search.value": "step_model"},
+    "mcts_step_model": WITHOUT["mcts"] | {"search.value": "step_model", "search.to_end": False},
+}
+PARTNER = dict(zip(WITH, WITHOUT, strict=True))
+SIZES: dict[str, list[Changes]] = {
+    "samples": [{"evaluation.num_samples": number} for number in (2, 4, 8, 16)],
+    "beam": [{"search.beams": number, "search.width": number} for number in (2, 4)],
+    "mcts": [{"search.simulations": number} for number in (2, 4, 8)],
+}
+CASES = {
+    f"{way}_{'_'.join(str(value) for value in size.values())}": {**how, **size}
+    for way, how in (WITHOUT | WITH).items()
+    for size in SIZES[how["search.method"]]
+}
+"""Ways at their sizes, and what `evaluate` is told of each."""
+
+
+class Answering:
+    """A cell for every way and size, all of one model a seed."""
+
+    def __init__(self, recipe: str, overrides: Mapping[str, Any], n: int) -> None:
+        self.recipe, self.overrides, self.n = recipe, overrides, n
+
+    def _settings(self, seed: int) -> PracticeSettings:
+        changes = {**self.overrides, "seed": seed, "step_model.on": True, **{f"explore.{name}": value for name, value in STEPS.items()}}
+        return parse_practice(find_configuration("practice", self.recipe), arguments_from(changes))
+
+    def settings(self, arm: str, seed: int) -> dict[str, Any]:
+        return resolved(self._settings(seed)) | {"way": CASES[arm], "answered": self.n}
+
+    def defaults(self) -> dict[str, Any]:
+        return practice_defaults()
+
+    def run(self, arm: str, seed: int, chosen: Options) -> Cell:
+        """The row of `evaluate`, with the model practised first where it is not there yet."""
+        folder, settings = chosen.out / "runs" / f"model-{seed}", self._settings(seed)
+        if RunFolder(folder).read_json("result.json") is None:
+            practice_named(settings, self.recipe, run=folder, data=chosen.data, resume=folder.exists(), watcher=Console())
+        asked = {"recipe": self.recipe, "seed": seed, "evaluation.n": self.n, "evaluation.pass_n": 0, "sampling.temperature": 1.0}
+        found = evaluate(str(folder / "model"), {**asked, **CASES[arm]}, data=chosen.data, watcher=Console())
+        facts = RunFolder(folder).read_json("environment.json")
+        where = f"{facts['processor']}, {facts['threads']} threads, {facts['precision']}"
+        return {"commit": environment()["commit"], "hardware": where, "row": found["evaluation"][0]}
+
+
+def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """Greedy, then a row for each way and size that is there."""
+    rows: list[dict[str, Any]] = []
+    for cell in cells:
+        row = cell["row"]
+        if not rows:
+            rows.append(_row("greedy", row, "", None))
+        rows.append(_row(cell["id"], row, "search_", row["search_tokens"]))
+    order = ["greedy", *CASES]
+    return sorted(rows, key=lambda row: order.index(row["id"]))
+
+
+def _row(name: str, row: Mapping[str, Any], prefix: str, tokens: float | None) -> dict[str, Any]:
+    accuracy = {f"accuracy{end}": row[f"{prefix}accuracy{end}"] for end in ("", "_low", "_high")}
+    return {"id": name, "set": row["suite"], "n": row["n"], "seeds": 1, **accuracy} | ({} if tokens is None else {"tokens": tokens})
+
+
+def judge(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """The verdict, from the rows alone."""
+    found = {row["id"]: row for row in rows}
+    if not all(case in found for case in CASES):
+        return "undecided", "not all cells are there"
+    better, said = [], []
+    for way, partner in PARTNER.items():
+        every = [(one, other) for one in _of(rows, way) for other in _of(rows, partner)]
+        pairs = [(one, other) for one, other in every if abs(log(one["tokens"] / other["tokens"])) <= log(1.25)]
+        better += [one["id"] for one, other in pairs if one["accuracy_low"] > other["accuracy_high"]]
+        gains = [100 * (one["accuracy"] - other["accuracy"]) for one, other in pairs]
+        between = f"{min(gains):+.1f} to {max(gains):+.1f} points" if gains else "none of equal tokens"
+        said.append(f"{way} against {partner} {between}")
+    return ("holds" if better else "does not hold"), "; ".join(said)
+
+
+def _of(rows: Sequence[Mapping[str, Any]], way: str) -> list[Mapping[str, Any]]:
+    """The rows of a way, at its sizes."""
+    return [row for row in rows if row["id"].startswith(f"{way}_") and row["id"].removeprefix(f"{way}_").replace("_", "").isdigit()]
+
+
+def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Accuracy against tokens a task, a line for each way; dashed with the step model."""
+    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+    axes = figure.subplots()
+    colours = dict(zip(WITHOUT, ("#1f2a44", "#c2571a", "#3f7d5a", "#7a4fa3"), strict=True))
+    for way in (*WITHOUT, *WITH):
+        own = _of(rows, way)
+        low, high = ([abs(row["accuracy"] - row[f"accuracy_{end}"]) for row in own] for end in ("low", "high"))
+        axes.errorbar(
+            [row["tokens"] for row in own],
+            [row["accuracy"] for row in own],
+            yerr=[low, high],
+            fmt="o--" if way in WITH else "o-",
+            color=colours[PARTNER.get(way, way)],
+            markerfacecolor="white" if way in WITH else None,
+            elinewidth=0.5,
+            markersize=5,
+            linewidth=1.2,
+            label=way.replace("_", " "),
+        )
+    axes.axhline(rows[0]["accuracy"], color="#9aa3b5", linestyle=":", label="greedy")
+    axes.set_xscale("log")
+    axes.set_xlabel("tokens sampled a task")
+    axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
+    axes.set_title(f"right answers, {rows[0]['set']} (n = {rows[0]['n']}, 95 % intervals)", loc="left", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
+    figure.savefig(path, metadata={"Date": None})
+
+
+def main(chosen: Options) -> None:
+    small = {"steps": 6, "evaluation.n": 20, "evaluation.pass_n": 0}
+    changes = {"n": 800, "steps": 1000, "budget_tokens": 120_000, "learn.optimiser.decay_steps": 0}
+    table = Answering("tiny", small, 20) if chosen.is_tiny else Answering("quickstart", changes, 300)
+    cases = [case for case in CASES if not chosen.is_tiny or case.split("_")[-1] == "2"]
+    cells = compute([(case, seed) for seed in chosen.seeds for case in cases], table, chosen)
+    rows = reduce(cells)
+    write_result(chosen, CLAIM, cells, rows, *judge(rows), picture=draw)
+
+
+if __name__ == "__main__":
+    main(options("searching", list(CASES), SEEDS))
