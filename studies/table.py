@@ -7,7 +7,7 @@ The README marks the place with `<!-- table: NAME -->` and `<!-- end -->` on lin
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +16,61 @@ _PLACE = re.compile(r"(?<=<!-- table: )(\w+)( -->\n).*?(?=<!-- end -->)", re.DOT
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One line an arm and set: greedy accuracy with its interval, gain over the warm start, samples, what practice is ahead by, time.
+    """The rows of any study; below them what the numbers are counted on."""
+    if "spearman" in rows[0]:
+        return _lines(["estimator", "rank correlation", "tokens"], map(_estimator, rows), f"{rows[0]['n']} beginnings, {_seeds(rows)}.")
+    if not any("gain" in row for row in rows) and any("tokens" in row for row in rows):
+        counted = f"{rows[0]['n']} items of {rows[0]['set']}, {_seeds(rows)}; intervals (95 %) over items."
+        return _lines(["answer", "right", "tokens a task"], map(_answer, rows), counted)
+    return _practice(rows)
 
-    Below them what the numbers are counted on.
+
+def _practice(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One line an arm and set: greedy accuracy with its interval, gain over the warm start, samples, what the baseline is ahead by, time;
+    and tokens sampled, entropy and divergence where they were measured.
     """
-    head = ["arm", "greedy", "gain over the warm start", "each seed", "sampled", "majority@8", "pass@8", "practice ahead by", "training"]
+    ahead = next((name for row in rows for name in row if name.endswith("_ahead")), "practice_ahead")
+    head = ["arm", "greedy", "gain over the warm start", "each seed", "sampled", "majority@8", "pass@8"]
+    head += [f"{ahead.removesuffix('_ahead').replace('_', ' ')} ahead by", "training"]
+    if any("sampled_tokens" in row for row in rows):
+        head += ["tokens sampled", "entropy", "KL"]
     if len({row["set"] for row in rows}) > 1:
         head.insert(0, "set")
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines = []
     for row in rows:
         values = {"set": row["set"], "arm": row["id"].replace("_", " "), "greedy": _interval(row, "accuracy", _percent)}
         if "gain" in row:
             values["gain over the warm start"] = f"{_interval(row, 'gain', _points)}, p = {row['gain_p']:.1g}"
             values["each seed"] = ", ".join(map(_points, row["gain_each_seed"]))
-        if "practice_ahead" in row:
-            values["practice ahead by"] = _interval(row, "practice_ahead", _points)
+        if ahead in row:
+            values[head[-5 if "KL" in head else -2]] = _interval(row, ahead, _points)
         if "training_seconds" in row:
             values["training"] = f"{row['training_seconds']:.0f} s"
         values |= {"sampled": _percent(row.get("sampled_accuracy")), "majority@8": _percent(row.get("majority_at_8"))}
         values["pass@8"] = _percent(row.get("pass_at_8"))
-        lines.append("| " + " | ".join(values.get(name, "") for name in head) + " |")
-    return "\n".join([*lines, "", _counted_on(rows), ""])
+        values |= {"tokens sampled": f"{row['sampled_tokens']:,.0f}"} if "sampled_tokens" in row else {}
+        values |= {"entropy": f"{row['entropy']:.2f}"} if "entropy" in row else {}
+        values |= {"KL": f"{row['divergence']:.2f}"} if "divergence" in row else {}
+        lines.append([values.get(name, "") for name in head])
+    return _lines(head, lines, _counted_on(rows))
+
+
+def _estimator(row: Mapping[str, Any]) -> list[str]:
+    return [row["id"].replace("_", " "), _interval(row, "spearman", "{:.2f}".format), f"{row['cost_tokens']:,.0f}"]
+
+
+def _answer(row: Mapping[str, Any]) -> list[str]:
+    return [row["id"].replace("_", " "), _interval(row, "accuracy", _percent), f"{row['tokens']:.0f}" if "tokens" in row else ""]
+
+
+def _lines(head: Sequence[str], rows: Iterable[Sequence[str]], below: str) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows), "", below, ""])
+
+
+def _seeds(rows: Sequence[Mapping[str, Any]]) -> str:
+    number = max(row["seeds"] for row in rows)
+    return f"{number} seed{'s' if number > 1 else ''}"
 
 
 def _counted_on(rows: Sequence[Mapping[str, Any]]) -> str:

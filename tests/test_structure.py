@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from etude.explore.search.settings import METHODS
+from etude.explore.search.settings import METHODS, REFINE
 from etude.learn.credit import CREDIT
 from etude.learn.lessons import LESSONS
-from etude.learn.losses import POLICY_LOSSES
+from etude.learn.losses import POLICY_LOSSES, PREFERENCE_LOSSES
+from etude.learn.pairs import PAIRS
 from etude.learn.step_credit import STEP_CREDIT
+from etude.recipes.settings import FEEDBACK
 from etude.tasks.verifiers import VERIFIERS
 
 ROOT = Path(__file__).parents[1]
@@ -61,7 +63,17 @@ def test_tasks_and_feedback_need_no_torch(room):
     assert done.returncode == 0, done.stderr or "torch was imported"
 
 
-TABLES = {"verifiers": VERIFIERS, "credit": CREDIT, "steps": STEP_CREDIT, "losses": POLICY_LOSSES, "lessons": LESSONS, "searches": METHODS}
+TABLES = {
+    "verifiers": VERIFIERS,
+    "credit": CREDIT,
+    "steps": STEP_CREDIT,
+    "losses": POLICY_LOSSES,
+    "preferences": PREFERENCE_LOSSES,
+    "pairs": PAIRS,
+    "lessons": LESSONS,
+    "searches": (*METHODS, REFINE),
+    "feedback": FEEDBACK,
+}
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)

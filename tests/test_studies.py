@@ -9,7 +9,7 @@ import pytest
 
 from etude.evaluation.statistics import mean_interval, sign_flip_test
 from etude.runs import RunFolder
-from studies import exploration, quickstart, word_problems
+from studies import exploration, quickstart, searching, step_values, word_problems
 from studies.arms import ARMS, Arms, reduce_arms, share
 from studies.cells import Options, compute
 from studies.table import filled, markdown
@@ -20,7 +20,7 @@ OF_PRACTICE = ("quickstart", "word_problems")
 
 
 def test_every_study_is_tried_here():
-    assert set(STUDIES) == {*OF_PRACTICE, "exploration"}
+    assert set(STUDIES) == {*OF_PRACTICE, "exploration", "searching", "step_values"}
 
 
 @pytest.mark.parametrize("name", OF_PRACTICE)
@@ -60,6 +60,56 @@ def test_the_study_of_exploration_tries_every_arm_in_its_tiny_form(tmp_path):
             assert row["sampled_tokens"] > 0 and row["divergence"] is not None and row["entropy"] > 0
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "cell" not in again.stdout
+
+
+def tiny(name: str, folder: Path) -> dict:
+    command = [sys.executable, "-m", f"studies.{name}", "--tiny", "--out", str(folder)]
+    subprocess.run(command, capture_output=True, text=True, check=True)
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "cell" not in again.stdout
+    assert (folder / "figure.svg").read_text().count("<svg") == 1
+    return json.loads((folder / "result.json").read_text())
+
+
+def test_the_study_of_step_values_asks_every_estimator_in_its_tiny_form(tmp_path):
+    rows = tiny("step_values", tmp_path)["rows"]
+    assert [row["id"] for row in rows] == list(step_values.ESTIMATORS)
+    assert all(row["spearman_low"] <= row["spearman"] <= row["spearman_high"] and row["n"] == 8 for row in rows)
+    assert markdown(rows).splitlines()[0] == "| estimator | rank correlation | tokens |"
+
+
+def test_the_study_of_searching_answers_in_every_way_in_its_tiny_form(tmp_path):
+    rows = tiny("searching", tmp_path)["rows"]
+    assert {row["id"].rstrip("_0123456789") for row in rows} == {"greedy", *searching.WITHOUT, *searching.WITH}
+    assert markdown(rows).splitlines()[0] == "| answer | right | tokens a task |"
+
+
+def test_rank_correlation_is_pearsons_of_ranks_where_equal_values_share_theirs():
+    assert step_values._ranks([3.0, 1.0, 1.0, 9.0]).tolist() == [3.0, 1.5, 1.5, 4.0]
+    assert step_values._spearman([(1.0, 10.0), (2.0, 100.0), (3.0, 1000.0)]) == pytest.approx(1.0)
+    assert step_values._spearman([(1.0, 3.0), (2.0, 1.0), (3.0, 2.0)]) == pytest.approx(-0.5)
+    assert step_values._spearman([(1.0, 3.0), (1.0, 1.0)]) == 0.0
+
+
+def test_learned_values_fall_behind_only_where_intervals_part():
+    def rows(nine: tuple[float, float], learned: tuple[float, float]) -> list[dict]:
+        ends = {"rollouts_9": nine, "step_model": learned, "step_model_own": (-1.0, -1.0), "implicit_reward": (-1.0, -1.0)}
+        return [{"id": name, "spearman": sum(own) / 2, "spearman_low": own[0], "spearman_high": own[1]} for name, own in ends.items()]
+
+    assert step_values.judge_claim(rows((0.7, 0.9), (0.2, 0.6)))[0] == "holds"
+    assert step_values.judge_claim(rows((0.5, 0.7), (0.4, 0.6)))[0] == "undecided"
+    assert step_values.judge_claim(rows((0.2, 0.4), (0.5, 0.6)))[0] == "does not hold"
+
+
+def test_searching_compares_ways_at_equal_tokens_alone():
+    def rows(**changes: float) -> list[dict]:
+        found = [{"id": case, "accuracy": 0.5, "accuracy_low": 0.4, "accuracy_high": 0.6, "tokens": 50.0} for case in searching.CASES]
+        return [{**row, **changes} if row["id"] == "weighted_8" else row for row in found]
+
+    assert searching.judge(rows())[0] == "does not hold"
+    assert searching.judge(rows(accuracy=0.8, accuracy_low=0.7, accuracy_high=0.9))[0] == "holds"
+    assert searching.judge(rows(accuracy=0.8, accuracy_low=0.7, accuracy_high=0.9, tokens=80.0))[0] == "does not hold"
+    assert searching.judge(rows()[1:])[0] == "undecided"
 
 
 def test_exploration_holds_where_one_arm_is_ahead_on_two_sets(monkeypatch):
