@@ -9,10 +9,14 @@ kept          as etude searches: nothing is computed twice
 anew          each beginning is computed again when it is gone on with, once for all of its continuations
 apart         each continuation computes its own beginning, but for prompts: without prefixes in common
 
-A ratio is a way's seconds by those of `kept`, paired within a round: median, lowest and highest. Positions are those given to the model.
+Then an update learns from all answers of the trees, `shared`, as etude does, each beginning computed once, and `each`, a row an answer.
+
+A ratio is a way's seconds by those of `kept` (of `each` by those of `shared`), paired within a round: median, lowest and highest. Positions
+are those given to the model.
 """
 
 import argparse
+import copy
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -35,6 +39,9 @@ from etude.explore.search.expansion import Expansion
 from etude.explore.search.growing import search
 from etude.explore.steps import Steps
 from etude.explore.tree import Node, Tree
+from etude.learn.example import demonstration
+from etude.learn.learner import Learner, Optimiser, Stream
+from etude.learn.losses import negative_log_likelihood
 from etude.models import half_precision_pays, load_model
 from etude.randomness import seed_for
 from etude.runs import environment
@@ -59,6 +66,7 @@ class Apart(Anew):
         return [replace(prefix, cached=each.cached) for prefix, each in zip(prefixes, opened, strict=True)]
 
 
+UPDATES = ("shared", "each")
 WAYS = {"kept": TransformersEngine, "anew": Anew, "apart": Apart}
 
 
@@ -90,14 +98,18 @@ def measured(model: str, shapes: Sequence[Shape], depth: int, width: int, rounds
     engines = {name: kind(loaded, tokenizer, dtype=dtype) for name, kind in WAYS.items()}
     for engine in engines.values():
         engine.end_tokens = frozenset()
+    stream = Stream("imitate", negative_log_likelihood)
+    learners = {name: Learner(copy.deepcopy(loaded), Optimiser(), [stream], dtype, shares_prefixes=name == "shared") for name in UPDATES}
     rows = []
     for shape in shapes:
         own = replace(shape, samples=width, tokens=depth * STEP_TOKENS)
-        rows.append(_row(engines, own, tokenizer, width, rounds, seed))
-        print(f"{own}: " + ", ".join(f"{name} {each['median']:.2f} s" for name, each in rows[-1]["seconds"].items()), flush=True)
+        rows.append(_row(engines, learners, own, tokenizer, width, rounds, seed))
+        seconds = rows[-1]["seconds"] | rows[-1]["update_seconds"]
+        print(f"{own}: " + ", ".join(f"{name} {each['median']:.2f} s" for name, each in seconds.items()), flush=True)
     where = environment()
     return {
         "ratios": {name: min(row["ratio"][name]["median"] for row in rows) for name in WAYS if name != "kept"},
+        "update_ratio": min(row["update_ratio"]["median"] for row in rows),
         "shapes": rows,
         "settings": {"model": model, "depth": depth, "width": width, "step_tokens": STEP_TOKENS, "rounds": rounds, "seed": seed}
         | {"dtype": str(dtype).removeprefix("torch.")},
@@ -106,8 +118,17 @@ def measured(model: str, shapes: Sequence[Shape], depth: int, width: int, rounds
     }
 
 
-def _row(engines: Mapping[str, TransformersEngine], shape: Shape, tokenizer: Any, width: int, rounds: int, seed: int) -> dict[str, Any]:
+def _row(
+    engines: Mapping[str, TransformersEngine],
+    learners: Mapping[str, Learner],
+    shape: Shape,
+    tokenizer: Any,
+    width: int,
+    rounds: int,
+    seed: int,
+) -> dict[str, Any]:
     seconds: dict[str, list[float]] = {name: [] for name in engines}
+    learned: dict[str, list[float]] = {name: [] for name in learners}
     positions: dict[str, int] = {}
     sampled = 0
     for number in range(rounds + 1):
@@ -119,11 +140,19 @@ def _row(engines: Mapping[str, TransformersEngine], shape: Shape, tokenizer: Any
             if number > 0:
                 seconds[name].append(time.perf_counter() - began)
             positions[name], sampled = engine.computed_tokens - before, sum(tree.sampled_tokens for tree in trees)
+        answers = [demonstration(a.prompt, a.own_tokens) for tree in trees for a in tree.group().attempts]
+        for name, learner in learners.items():
+            began = time.perf_counter()
+            learner.update(answers)
+            if number > 0:
+                learned[name].append(time.perf_counter() - began)
     ratio = {name: spread([its / mine for its, mine in zip(found, seconds["kept"], strict=True)]) for name, found in seconds.items()}
     return {
         "shape": asdict(shape),
         "seconds": {name: spread(found) for name, found in seconds.items()},
         "ratio": ratio,
+        "update_seconds": {name: spread(found) for name, found in learned.items()},
+        "update_ratio": spread([each / shared for shared, each in zip(learned["shared"], learned["each"], strict=True)]),
         "positions": positions,
         "sampled_tokens": sampled,
     }
@@ -147,12 +176,15 @@ def table(found: Mapping[str, Any]) -> str:
     settings = found["settings"]
     head = ["searches at once", "prompt", *(f"{name}, seconds" for name in WAYS), *(f"{name} / kept" for name in found["ratios"])]
     head += [f"positions, {name}" for name in WAYS] + ["tokens sampled"]
+    head += [f"update {name}, seconds" for name in UPDATES] + ["each / shared"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in found["shapes"]:
         cells = [str(row["shape"]["prompts"]), str(row["shape"]["prompt_tokens"])]
         cells += ["{median:.2f} [{low:.2f}, {high:.2f}]".format(**row["seconds"][name]) for name in WAYS]
         cells += ["{median:.2f} [{low:.2f}, {high:.2f}]".format(**row["ratio"][name]) for name in found["ratios"]]
         cells += [f"{row['positions'][name]:,}" for name in WAYS] + [f"{row['sampled_tokens']:,}"]
+        cells += ["{median:.2f} [{low:.2f}, {high:.2f}]".format(**row["update_seconds"][name]) for name in UPDATES]
+        cells.append("{median:.2f} [{low:.2f}, {high:.2f}]".format(**row["update_ratio"]))
         lines.append("| " + " | ".join(cells) + " |")
     what = (
         f"Beam search of {settings['depth']} steps of {settings['step_tokens']} tokens, {settings['width']} beams, each continued as often."

@@ -71,6 +71,7 @@ def test_a_search_is_the_same_whether_beginnings_are_kept_or_computed_again():
     assert row["sampled_tokens"] == 2 * 16 * (2 + 4 + 4)
     assert row["positions"]["kept"] <= 2 * 9 + row["sampled_tokens"]
     assert row["positions"]["kept"] <= row["positions"]["anew"] < row["positions"]["apart"]
+    assert found["update_ratio"] > 0
     assert found["ratios"].keys() == {"anew", "apart"} and "| 2 | 9 |" in search.table(found)
 
 
