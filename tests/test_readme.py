@@ -91,6 +91,8 @@ def test_what_the_readme_leaves_to_people_is_understood(line, tmp_path, monkeypa
     for name, part in (parts | {"DIR/word_problems/test": rows[200:250]}).items():
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    compared = [{"prompt": row["question"], "chosen": row["answer"], "rejected": "?"} for row in rows[:50]]
+    Path("compared.jsonl").write_text("".join(json.dumps(row) + "\n" for row in compared))
     Path("DIR/svamp").mkdir()
     Path("DIR/svamp/SVAMP_dev.json").write_text(json.dumps(rows[250:]))
     Path("b.csv").write_text("question,answer\n" + "".join(f"{row['question']},{row['answer']}\n" for row in rows[250:]))

@@ -176,6 +176,8 @@ def test_a_key_that_is_not_there_is_a_mistake(monkeypatch):
 def test_a_process_that_is_interrupted_waits_for_no_reply(judge_server):
     server = judge_server(lambda body: time.sleep(30) or "late")
     script = (
+        "import signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which a shell takes away from what it starts behind
         "from etude.feedback.endpoint import Endpoint\n"
         "from etude.feedback.judge import Judging\n"
         f"Endpoint(Judging(model='x', url={server.url!r})).ask([({{'role': 'user', 'content': '?'}},)] * 3)\n"

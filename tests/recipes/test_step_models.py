@@ -109,7 +109,7 @@ def test_a_saved_step_model_that_is_damaged_or_of_another_model_is_told(saved, l
 
 def answers_of(folder, how, by_step_model):
     model, tokenizer = load_model(str(folder))
-    options = {"num_samples": 9, "max_new_tokens": 3, "sampling": HOT, "names": (4,), "by_step_model": by_step_model}
+    options = {"num_samples": 9, "max_new_tokens": 3, "sampling": HOT, "names": (4,), "room_tokens": 99, "by_step_model": by_step_model}
     return answered(TransformersEngine(model, tokenizer), [(Task("a"), (9, 10, 11)), (Task("b"), (20, 21))], how, **options)
 
 
