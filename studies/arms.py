@@ -32,10 +32,7 @@ from etude.recipes.settings import PracticeSettings, parse_practice, practice_de
 from etude.runs import RunFolder, read_jsonl
 from etude.watching import Console
 from studies.cells import Cell, Options, refuse_others
-from studies.divergence import divergence
-
-_LAST = 5
-"""Steps at the end that the entropy is taken from."""
+from studies.divergence import moved
 
 Changes = Mapping[str, Mapping[str, Any]]
 """Arms, and which settings of the recipe each has otherwise."""
@@ -91,7 +88,7 @@ class Arms:
         result = RunFolder(folder).read_json("result.json")
         if result is None:
             result = practice_named(settings, self.recipe, run=folder, data=chosen.data, resume=folder.exists(), watcher=Console())
-        cell = _cell(folder, result) | {"divergence": divergence(settings, folder, chosen.data)}
+        cell = _cell(folder, result) | moved(settings, folder, chosen.data)
         shutil.rmtree(folder / "model", ignore_errors=True)
         for checkpoint in (folder / "checkpoints").glob("*"):
             if checkpoint.name != "warm_start":
@@ -114,7 +111,10 @@ def share(runs: Mapping[str, Path], arm: str, settings: Mapping[str, Any]) -> No
     begun.release()
     names = ["evaluation/base.json"]
     if arm != "longer_warm_start":
-        names += ["evaluation/warm_start.json", "checkpoints/warm_start", "metrics.jsonl", "timings.jsonl"]
+        names += ["evaluation/warm_start.json", "checkpoints/warm_start"]
+        for log in ("metrics.jsonl", "timings.jsonl"):
+            rows = [row for row in read_jsonl(source / log) if row["phase"] != "practice"]
+            (partial / log).write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     for name in names:
         (partial / name).parent.mkdir(parents=True, exist_ok=True)
         copy = shutil.copytree if (source / name).is_dir() else shutil.copyfile
@@ -143,7 +143,6 @@ def _cell(folder: Path, result: Mapping[str, Any]) -> Cell:
         "hardware": ", ".join(filter(None, where)),
         "training_seconds": {phase: round(value, 1) for phase, value in spent.items()},
         "sampled_tokens": sum(row["sampled_tokens"] for row in steps),
-        "entropy": fmean(row["entropy"] for row in steps[-_LAST:]) if steps else None,
         "evaluation": result["evaluation"],
         "tasks": result["tasks"],
         "items": items,

@@ -1,7 +1,9 @@
-"""How far practice moved a model: KL(after || before) on the tasks that it practised on, in nats an answer.
+"""How far practice moved a model, and what is left of its entropy, on the tasks that it practised on.
 
-The mean of log pi(y) - log pi_0(y) over answers y that the practised model pi samples, pi_0 the model that practice began with, both read
-by the same pass at the sampling temperature: an unbiased estimate. Forgetting goes with it, whatever the method (arXiv 2509.04259).
+`divergence` is KL(after || before) in nats an answer: the mean of log pi(y) - log pi_0(y) over answers y that the practised model pi
+samples, pi_0 the model that practice began with, both read by the same pass at the sampling temperature: an unbiased estimate. Forgetting
+goes with it, whatever the method (arXiv 2509.04259). `entropy` is minus the mean of log pi over the tokens of the same answers, in nats a
+token; independent samples, however practice explored.
 """
 
 from pathlib import Path
@@ -19,15 +21,24 @@ from etude.recipes.settings import PracticeSettings
 from etude.runs import RunFolder
 from etude.watching import Quiet
 
+FILE = "moved.json"
 _TASKS, _SAMPLES = 64, 2
 
 
-def divergence(settings: PracticeSettings, folder: Path, data: Path | None) -> float:
-    """Of the finished run in `folder`, whose last checkpoint is still there; 0 where practice made no step."""
+def moved(settings: PracticeSettings, folder: Path, data: Path | None) -> dict[str, float | None]:
+    """`divergence` and `entropy` of the finished run in `folder`, whose last checkpoint is still there, or which was asked before; nothing
+    is known of a run without a step.
+    """
     kept = RunFolder(folder)
+    before = kept.read_json(FILE)
+    if before is None:
+        before = _moved(settings, kept, data) if settings.steps else {"divergence": None, "entropy": None}
+        kept.write_json(FILE, before)
+    return before
+
+
+def _moved(settings: PracticeSettings, kept: RunFolder, data: Path | None) -> dict[str, float | None]:
     last = kept.checkpoints("step-")
-    if not last:
-        return 0.0
     with OutcomeFeedback(settings.timeout_seconds, is_isolated=settings.isolate_verifiers) as outcome:
         run = Practice(settings, "divergence", kept, data, outcome, Quiet())
         run.prepare()
@@ -39,13 +50,17 @@ def divergence(settings: PracticeSettings, folder: Path, data: Path | None) -> f
     groups = sample_groups(run.engine, tasks, prompts, **how, names=names)
     answers = [Example(attempt.prompt, attempt.own_tokens) for group in groups for attempt in group.attempts]
     after = _logprobs(run, answers)
-    if settings.warm_start.steps:
-        load_checkpoint(kept.checkpoint("warm_start"), run.model)
+    begun = [name for name in ("preference", "warm_start") if kept.checkpoint(name).exists()]
+    if begun:
+        load_checkpoint(kept.checkpoint(begun[0]), run.model)
     else:
         run.prepare()
     before = _logprobs(run, answers)
     kept.release()
-    return fmean(one - other for one, other in zip(after, before, strict=True))
+    return {
+        "divergence": fmean(one - other for one, other in zip(after, before, strict=True)),
+        "entropy": -sum(after) / sum(len(answer.completion) for answer in answers),
+    }
 
 
 def _logprobs(run: Practice, answers: list[Example]) -> list[float]:

@@ -71,7 +71,7 @@ TINY = {
 
 def main(chosen: Options) -> None:
     sets = {"tiny": ("tiny", TINY)} if chosen.is_tiny else SETS
-    cells, rows = [], []
+    cells, screened, rows = [], [], []
     for name, (recipe, overrides) in sets.items():
         if recipe == "word_problems" and chosen.data is None:
             raise SystemExit(str(UserError("--data DIR is needed: the folder that holds word_problems and svamp")))
@@ -80,8 +80,15 @@ def main(chosen: Options) -> None:
         table = Arms(recipe, {}, overrides if chosen.is_tiny else ALL_SETS | overrides, arms)
         found = compute(todo(name, chosen), table, replace(chosen, out=chosen.out / name))
         cells += found
-        rows += reduce_arms(found, [arm for arm in ARMS if arm != "warm_start"], BASELINE)
-    write_result(chosen, CLAIM, cells, rows, *judge(rows))
+        compared = [arm for arm in ARMS if arm != "warm_start"]
+        screened += _named(reduce_arms([cell for cell in found if cell["seed"] == SCREEN_SEED], compared, BASELINE), "screen: ")
+        rows += reduce_arms([cell for cell in found if cell["seed"] in SEEDS], compared, BASELINE)
+    write_result(chosen, CLAIM, cells, screened + rows, *judge(rows))
+
+
+def _named(rows: list[dict[str, Any]], before: str) -> list[dict[str, Any]]:
+    """The screen's rows apart from the final's, which have seeds that nothing was chosen on."""
+    return [{**row, "set": before + row["set"]} for row in rows]
 
 
 def todo(name: str, chosen: Options) -> list[tuple[str, int]]:
@@ -93,14 +100,14 @@ def todo(name: str, chosen: Options) -> list[tuple[str, int]]:
 
 
 def judge(rows: list[dict]) -> tuple[str, str]:
-    """The verdict on the claim, from the rows alone."""
+    """The verdict on the claim, from the final's rows alone. An arm that sampled over 5 % more than the baseline is ahead nowhere."""
     sets = list(dict.fromkeys(row["set"] for row in rows))
     seeds = {(row["id"], row["set"]): row["seeds"] for row in rows}
     if len(sets) < 4 or not FINAL or any(seeds.get((arm, name), 0) < len(SEEDS) for arm in FINAL for name in sets):
         return "undecided", "not all cells are there"
-    ahead = {
-        arm: [row["set"] for row in rows if row["id"] == arm and row[f"{BASELINE}_ahead_high"] < 0] for arm in FINAL if arm != BASELINE
-    }
+    most = {row["set"]: 1.05 * row["sampled_tokens"] for row in rows if row["id"] == BASELINE}
+    better = [row for row in rows if row.get(f"{BASELINE}_ahead_high", 0.0) < 0 and row["sampled_tokens"] <= most[row["set"]]]
+    ahead = {arm: [row["set"] for row in better if row["id"] == arm] for arm in FINAL if arm != BASELINE}
     said = "; ".join(f"{arm} is ahead on {', '.join(won) or 'none'}" for arm, won in ahead.items())
     return ("holds" if any(len(won) >= 2 for won in ahead.values()) else "does not hold"), said
 

@@ -57,7 +57,7 @@ def test_the_study_of_exploration_tries_every_arm_in_its_tiny_form(tmp_path):
     assert {row["id"] for row in result["rows"]} == {"base", *exploration.ARMS}
     for row in result["rows"]:
         if "gain" in row:
-            assert row["sampled_tokens"] > 0 and row["divergence"] is not None and row["entropy"] > 0
+            assert row["set"] == "screen: tiny" and row["sampled_tokens"] > 0 and row["divergence"] is not None and row["entropy"] > 0
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "\ncell" not in f"\n{again.stdout}"
 
@@ -115,15 +115,15 @@ def test_searching_compares_ways_at_equal_tokens_alone():
 def test_exploration_holds_where_one_arm_is_ahead_on_two_sets(monkeypatch):
     monkeypatch.setattr(exploration, "FINAL", ("policy_gradient", "raft", "dpo_groups"))
 
-    def rows(**ahead: tuple[float, ...]) -> list[dict]:
-        found = [{"id": "policy_gradient", "set": name, "seeds": 3} for name in "abcd"]
+    def rows(tokens: int = 104, **ahead: tuple[float, ...]) -> list[dict]:
+        found = [{"id": "policy_gradient", "set": name, "seeds": 3, "sampled_tokens": 100} for name in "abcd"]
         for arm, ends in ahead.items():
-            found += [
-                {"id": arm, "set": name, "seeds": 3, "policy_gradient_ahead_high": high} for name, high in zip("abcd", ends, strict=True)
-            ]
+            kind = {"id": arm, "seeds": 3, "sampled_tokens": tokens}
+            found += [{**kind, "set": name, "policy_gradient_ahead_high": high} for name, high in zip("abcd", ends, strict=True)]
         return found
 
     assert exploration.judge(rows(raft=(0.1, 0.1, -0.1, -0.1), dpo_groups=(0.1,) * 4))[0] == "holds"
+    assert exploration.judge(rows(106, raft=(0.1, 0.1, -0.1, -0.1), dpo_groups=(0.1,) * 4))[0] == "does not hold"
     assert exploration.judge(rows(raft=(0.1, 0.1, 0.1, -0.1), dpo_groups=(-0.1, 0.1, 0.1, 0.1)))[0] == "does not hold"
     assert exploration.judge(rows(raft=(0.1, 0.1, -0.1, -0.1)))[0] == "undecided"
     assert exploration.judge([row for row in rows(raft=(-1.0,) * 4, dpo_groups=(-1.0,) * 4) if row["set"] != "d"])[0] == "undecided"

@@ -202,8 +202,10 @@ class BlockContext:
         return slots.tolist(), self.drawn_B[list(rows)].tolist()
 
     def _free(self, used_B: torch.Tensor, number: int) -> torch.Tensor:
-        is_free = (~self._is_held_S).index_fill(0, used_B, False)
-        return is_free.nonzero().flatten()[:number]
+        is_free = (~self._is_held_S).index_fill(0, used_B, False).nonzero().flatten()
+        if len(is_free) < number:
+            raise ValueError(f"{number} more rows want a place, but only {len(is_free)} are free")
+        return is_free[:number]
 
     def _arrange(self) -> None:
         """What follows from which rows there are."""

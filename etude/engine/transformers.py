@@ -10,6 +10,7 @@ A second engine offers the same `open`, `extend`, `redraw`, `release`, `generate
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -213,10 +214,10 @@ class TransformersEngine:
     ) -> list[list[Completion]]:
         """`num_samples` completions of every prompt, token ids in and out.
 
-        `keys` (one for each prompt and sample) fix the random numbers; without them they are hashed from `seed`, the prompt's place
-        and the sample's number. `drafts` (one for each prompt and sample, maybe empty) are guesses at what these decide: they change how
-        long it takes, and nothing else. `done` is given the place and completions of each prompt that has them all, while those of others
-        are still decoded. `view` is the place where cache policies attach; None is the full context.
+        `keys` (one for each prompt and sample; some prompts may have fewer samples) fix the random numbers; without them they are hashed
+        from `seed`, the prompt's place and the sample's number. `drafts` (one for each prompt and sample, maybe empty) are guesses at what
+        these decide: they change how long it takes, and nothing else. `done` is given the place and completions of each prompt that has
+        them all, while those of others are still decoded. `view` is the place where cache policies attach; None is the full context.
         """
         assert view is None, "views attach with the long-context policies"
         if keys is None:
@@ -266,7 +267,8 @@ class TransformersEngine:
         capacity = len(part)
 
         def refill(going: int) -> More | None:
-            number = min(len(waiting), (capacity - going) // max(1, len(keys[waiting[0]]))) if waiting else 0
+            fitting = accumulate(len(keys[i]) for i in waiting)  # prompts may have different numbers of samples
+            number = sum(taken <= capacity - going for taken in fitting)
             if number == 0 or capacity - going < _REFILL_FROM * capacity:
                 return None
             chosen, waiting[:] = waiting[:number], waiting[number:]

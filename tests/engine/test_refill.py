@@ -53,6 +53,20 @@ def test_refilled_batches_draw_what_one_batch_draws(engine_of, prompts, monkeypa
     assert sorted(told) == list(range(len(prompts))) and told != sorted(told)
 
 
+def test_prompts_with_more_samples_than_those_before_them_wait_for_as_many_places(engine_of, prompts, monkeypatch):
+    """What waits goes from long to short: 1 sample for each of the longer ones, then 4 for each."""
+    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+    numbers = {i: 1 if place < 6 else 4 for place, i in enumerate(order)}
+    keys = [[1000 * i + sample for sample in range(numbers[i])] for i in range(len(prompts))]
+    options = {"num_samples": 4, "max_new_tokens": 40, "sampling": Sampling(), "keys": keys}
+    whole = engine_of(100_000).generate(prompts, **options)
+    rows, next_logits = [], BlockContext.next_logits
+    monkeypatch.setattr(BlockContext, "next_logits", lambda self, tokens: rows.append(len(tokens)) or next_logits(self, tokens))
+    parts = engine_of(650).generate(prompts, **options)
+    assert [[c.tokens for c in row] for row in parts] == [[c.tokens for c in row] for row in whole]
+    assert [len(row) for row in parts] == [numbers[i] for i in range(len(prompts))] and max(rows) <= 4 * 3
+
+
 def test_no_prompt_waits_where_all_fit(engine_of, prompts, monkeypatch):
     monkeypatch.setattr(BlockContext, "admit", None)
     found = engine_of(100_000).generate(prompts, num_samples=2, max_new_tokens=5, sampling=Sampling())
