@@ -24,7 +24,6 @@ STEPS = {"explore.search.steps.end": "tokens", "explore.search.steps.max_tokens"
 """Answers of a line are cut into pieces of so many tokens."""
 VINE = STEPS | {"explore.search.method": "vine", "explore.search.chains": 2, "explore.search.width": 2, "learn.credit": "difference"}
 TREE = {"explore.search.method": "tree", "explore.search.chains": 6, "explore.search.forks": 1, "explore.search.width": 1}
-MCTS = STEPS | {"explore.search.method": "mcts", "explore.search.simulations": 6, "explore.search.width": 2}
 DPO = {"learn.method": "preference", "learn.preference.pairs_per_task": 4, "learn.preference.refresh_every": 8}
 RESTART = {
     "learn.restart": True,
@@ -39,7 +38,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "raft": {"learn.method": "imitation"},
     "star_rationalised": {"learn.method": "imitation", "explore.rationalise": True} | RESTART,
     "dpo_groups": DPO,
-    "step_dpo_trees": MCTS | DPO | {"learn.preference.pairs": "step"},
+    "step_dpo_trees": TREE | DPO | {"learn.preference.pairs": "step"},
     "policy_gradient": {},
     "policy_gradient_refine": {"explore.search.method": "refine"},
     "policy_gradient_mc_steps": VINE,

@@ -47,7 +47,8 @@ WITH: dict[str, Changes] = {
     "beam_step_model": WITHOUT["beam"] | {"search.value": "step_model"},
     "mcts_step_model": WITHOUT["mcts"] | {"search.value": "step_model", "search.to_end": False},
 }
-PARTNER = dict(zip(WITH, WITHOUT, strict=True))
+PARTNER = {"weighted": "majority", "best_step_model": "best_likely", "beam_step_model": "beam"}
+"""Ways that differ in the step model alone; `mcts` by it draws steps where it draws whole answers by likelihood."""
 SIZES: dict[str, list[Changes]] = {
     "samples": [{"evaluation.num_samples": number} for number in (2, 4, 8, 16)],
     "beam": [{"search.beams": number, "search.width": number} for number in (2, 4)],
@@ -119,6 +120,8 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
         gains = [100 * (one["accuracy"] - other["accuracy"]) for one, other in pairs]
         between = f"{min(gains):+.1f} to {max(gains):+.1f} points" if gains else "none of equal tokens"
         said.append(f"{way} against {partner} {between}")
+    if any(between.endswith("equal tokens") for between in said):
+        return "undecided", "; ".join(said)
     return ("holds" if better else "does not hold"), "; ".join(said)
 
 
@@ -140,7 +143,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
             [row["accuracy"] for row in own],
             yerr=[low, high],
             fmt="o--" if way in WITH else "o-",
-            color=colours[PARTNER.get(way, way)],
+            color=colours[way] if way in WITHOUT else colours[list(WITHOUT)[list(WITH).index(way)]],
             markerfacecolor="white" if way in WITH else None,
             elinewidth=0.5,
             markersize=5,

@@ -2,24 +2,29 @@
 
     python -m studies.step_values [--hours H] [--seeds SEED ...] [--tiny]
 
-Beginnings are inner nodes of trees that the warm-started model of the quickstart grew (TreeRL's branching), one of each of 200 tasks. The
-truth is the mean score of 64 answers drawn from behind each. Estimators:
+Beginnings are inner nodes of trees that the warm-started model of the quickstart grew (a vine: answers, and more from behind every step of
+6 tokens), four of each of 50 tasks. The truth is the mean score of 64 answers drawn from behind each. Estimators:
 
 rollouts_1, _4, _9   the mean score of so many other answers from there (Math-Shepherd's soft label, VinePPO)
 tree                 what the tree that the node stands in says (the mean of those of its answers that came through)
-root                 the mean score of the tree's answers: one number for all beginnings of a task, what credit by outcome has
+root                 what the tree says of its root: one number for all beginnings of a task, what credit by outcome has
 step_model           a head on the policy's hidden states, trained on the attempts of 40 steps of practice at other tasks
 step_model_own       the same with a backbone of its own, trained as a whole
-implicit_reward      Σ r of a second language model, trained on the outcomes of the same attempts (PRIME)
+implicit_reward      Σ r of a second language model, trained on the outcomes of the same attempts (PRIME), one update a step at rate 1e-5
 likelihood           the policy's own mean log-prob of the beginning, which is no feedback
 
-Claim: what VinePPO says of larger models holds at this size: a learned value orders beginnings worse than nine rollouts do. Spearman's rank
-correlation with the truth over beginnings, its 95 % interval by resampling them; `cost_tokens` is what was sampled for one value (a tree
-values all its nodes at once; learned ones cost their training, shared by all values ever asked for).
+`spearman` is the rank correlation with the truth over all beginnings, most of which is how hard tasks are. `ordered_within` is of the pairs
+of beginnings of one task whose truths lie at least 0.1 apart the share that an estimator puts in order, ties half: what credit of steps
+needs, and where VinePPO (arXiv 2410.01679) found value networks hardly better than chance. Intervals (95 %) by resampling tasks.
+`cost_tokens` is what was sampled for one value (a tree values all its nodes at once; learned ones cost their training, shared by all values
+ever asked for).
+
+Claim: learned values, trained so, order beginnings of one task worse than nine rollouts from each do.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -49,13 +54,17 @@ from etude.runs import RunFolder, environment
 from etude.watching import Console
 from studies.cells import Cell, Options, compute, options, write_result
 
-CLAIM = "at this size a learned value of steps orders beginnings worse than nine rollouts from them do"
+CLAIM = "learned values of steps, trained so, order beginnings of one task worse than nine rollouts from each do"
 SEEDS = (40,)
 LEARNED = ("step_model", "step_model_own", "implicit_reward")
 ESTIMATORS = ("rollouts_1", "rollouts_4", "rollouts_9", "tree", "root", *LEARNED, "likelihood")
 TRUTH = 64
 STEPS = Steps("tokens", 6)
-SEARCH = Search("tree", chains=6, forks=2, width=1)
+SEARCH = Search("vine", chains=4, width=2, steps=STEPS)
+EACH = 4
+"""Beginnings of a task."""
+APART = 0.1
+"""How much truths of a pair have to differ for it to have an order."""
 
 
 class Agreement:
@@ -96,34 +105,39 @@ class Agreement:
         return {
             "commit": environment()["commit"],
             "hardware": where,
+            "task": [tree.task.key for tree, _ in nodes],
             "values": values | learned,
             "cost_tokens": cost | dict.fromkeys(learned, trained_tokens),
         }
 
     def _nodes(self, run: Practice, judge: Judge) -> list[tuple[Tree, Node]]:
-        """An inner node of each of some trees, by a keyed draw; trees without one are passed over."""
+        """Some inner nodes of each of some trees, by a keyed draw; trees that lack so many are passed over."""
         explore, seed, found = replace(run.settings.explore, search=SEARCH), run.settings.seed, []
         items = batch_at(1, run.exploring.items, 1000, seed, "step values")
-        for start in range(0, len(items), 50):
-            trees, _ = searched(run.engine, items[start : start + 50], explore, judge, (seed, "step values", start))
+        for start in range(0, len(items), 25):
+            trees, _ = searched(run.engine, items[start : start + 25], explore, judge, (seed, "step values", start))
             for tree in trees:
                 inner = [node for node in tree.nodes() if node.parent and not node.finish]
-                if inner and tree.expected()[tree.root] is not None:
-                    found.append((tree, inner[seed_for(seed, "node", tree.task.key) % len(inner)]))
+                if len(inner) >= EACH and tree.expected()[tree.root] is not None:
+                    inner.sort(key=lambda node: seed_for(seed, "node", tree.task.key, node.number))
+                    found += [(tree, node) for node in inner[:EACH]]
             if len(found) >= self.beginnings:
                 return found[: self.beginnings]
-        raise SystemExit(f"only {len(found)} of {self.beginnings} trees have a node within")
+        raise SystemExit(f"only {len(found)} beginnings of {self.beginnings} were found")
 
     def _by_answers(self, run: Practice, nodes: Sequence[tuple[Tree, Node]], judge: Judge) -> tuple[dict[str, list[Any]], dict[str, float]]:
         """The truth, and rollouts of other random numbers."""
-        scores, tokens = [], []
+        scores: list[list[Any]] = []
+        tokens = []
         for place, (tree, node) in enumerate(nodes):
             own = node.own_tokens
             keys = [[seed_for(run.settings.seed, "rollout", place, number) for number in range(TRUTH + 9)]]
             left, sampling = run.settings.explore.max_new_tokens - len(own), run.settings.explore.sampling
             (drawn,) = run.engine.generate([(*tree.prompt, *own)], num_samples=TRUTH + 9, max_new_tokens=left, sampling=sampling, keys=keys)
             verdicts = judge([(run.engine.text_of((*own, *each.tokens)), tree.task) for each in drawn])
-            scores.append([verdict.score or 0.0 for verdict in verdicts])
+            if any(verdict.score is None for verdict in verdicts):
+                raise SystemExit(f"a verdict is missing: {next(verdict.message for verdict in verdicts if verdict.score is None)}")
+            scores.append([verdict.score for verdict in verdicts])
             tokens.append(fmean(len(each.tokens) for each in drawn))
         values = {"truth": [fmean(own[:TRUTH]) for own in scores]}
         values |= {f"rollouts_{number}": [fmean(own[TRUTH : TRUTH + number]) for own in scores] for number in (1, 4, 9)}
@@ -166,28 +180,39 @@ def _as_attempt(tree: Tree, node: Node) -> Attempt:
 
 
 def reduce(cells: Sequence[Cell], set_name: str) -> list[dict[str, Any]]:
-    """One row for each estimator: its rank correlation with the truth over all beginnings of all seeds."""
+    """One row for each estimator, over all beginnings of all seeds."""
     rows = []
     for name in ESTIMATORS:
-        pairs = [(own, truth) for cell in cells for own, truth in zip(cell["values"][name], cell["values"]["truth"], strict=True)]
-        low, high = _interval(pairs)
-        rows.append(
-            {
-                "id": name,
-                "set": set_name,
-                "n": len(pairs),
-                "seeds": len(cells),
-                "spearman": _spearman(pairs),
-                "spearman_low": low,
-                "spearman_high": high,
-                "cost_tokens": round(fmean(cell["cost_tokens"][name] for cell in cells), 1),
-            }
-        )
+        tasks: dict[tuple[int, str], list[tuple[float, float]]] = {}
+        for cell in cells:
+            for key, own, truth in zip(cell["task"], cell["values"][name], cell["values"]["truth"], strict=True):
+                tasks.setdefault((cell["seed"], key), []).append((own, truth))
+        groups = list(tasks.values())
+        row: dict[str, Any] = {"id": name, "set": set_name, "n": sum(map(len, groups)), "tasks": len(groups), "seeds": len(cells)}
+        for measure, of in (("spearman", _spearman), ("ordered_within", _ordered_within)):
+            row[measure] = of(groups)
+            row[f"{measure}_low"], row[f"{measure}_high"] = _interval(groups, of)
+        rows.append(row | {"cost_tokens": round(fmean(cell["cost_tokens"][name] for cell in cells), 1)})
     return rows
 
 
-def _spearman(pairs: Sequence[tuple[float, float]]) -> float:
-    own, truth = zip(*pairs, strict=True)
+Groups = Sequence[Sequence[tuple[float, float]]]
+"""(value, truth) of the beginnings of each task."""
+
+
+def _ordered_within(groups: Groups) -> float:
+    """Of the pairs of one task; one half where no pair has an order."""
+    found = [
+        0.5 if one[0] == other[0] else float((one[0] > other[0]) == (one[1] > other[1]))
+        for group in groups
+        for one, other in combinations(group, 2)
+        if abs(one[1] - other[1]) >= APART
+    ]
+    return fmean(found) if found else 0.5
+
+
+def _spearman(groups: Groups) -> float:
+    own, truth = zip(*(pair for group in groups for pair in group), strict=True)
     if len(set(own)) == 1 or len(set(truth)) == 1:
         return 0.0
     return float(np.corrcoef(_ranks(own), _ranks(truth))[0, 1])
@@ -199,35 +224,37 @@ def _ranks(values: Sequence[float]) -> np.ndarray:
     return (np.cumsum(count) - (count - 1) / 2)[place]
 
 
-def _interval(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
+def _interval(groups: Groups, of: Callable[[Groups], float]) -> tuple[float, float]:
     generator = np.random.default_rng(0)
-    found = [_spearman([pairs[place] for place in generator.integers(len(pairs), size=len(pairs))]) for _ in range(1000)]
+    found = [of([groups[place] for place in generator.integers(len(groups), size=len(groups))]) for _ in range(1000)]
     return float(np.quantile(found, 0.025)), float(np.quantile(found, 0.975))
 
 
 def judge_claim(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     """The verdict, from the rows alone."""
-    found = {row["id"]: row for row in rows}
-    nine, best = found["rollouts_9"], max((found[name] for name in LEARNED), key=lambda row: row["spearman"])
-    said = [f"{row['id']} {row['spearman']:.2f} [{row['spearman_low']:.2f}, {row['spearman_high']:.2f}]" for row in (nine, best)]
+    found, name = {row["id"]: row for row in rows}, "ordered_within"
+    nine, best = found["rollouts_9"], max((found[each] for each in LEARNED), key=lambda row: row[name])
+    said = [f"{row['id']} {row[name]:.2f} [{row[f'{name}_low']:.2f}, {row[f'{name}_high']:.2f}]" for row in (nine, best)]
     because = ", the best learned one, ".join(said)
-    if best["spearman_high"] < nine["spearman_low"]:
+    if best[f"{name}_high"] < nine[f"{name}_low"]:
         return "holds", because
-    return ("does not hold" if best["spearman_low"] > nine["spearman_high"] else "undecided"), because
+    return ("does not hold" if best[f"{name}_low"] > nine[f"{name}_high"] else "undecided"), because
 
 
 def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Rank correlation with its interval, by estimator."""
-    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
-    axes = figure.subplots()
-    for place, row in enumerate(rows):
-        low, high = row["spearman"] - row["spearman_low"], row["spearman_high"] - row["spearman"]
-        axes.errorbar(row["spearman"], place, xerr=[[low], [high]], fmt="o", color="#1f2a44", capsize=3, markersize=5)
-    axes.set_yticks(range(len(rows)), [f"{row['id'].replace('_', ' ')}\n{row['cost_tokens']:,.0f} tokens" for row in rows], fontsize=8)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.axvline(0, color="#9aa3b5", linewidth=1)
-    axes.set_xlabel(f"Spearman's correlation with the mean of {TRUTH} rollouts (n = {rows[0]['n']} beginnings)", fontsize=8)
-    axes.spines[["top", "right", "left"]].set_visible(False)
+    """Both measures with their intervals, by estimator."""
+    figure = Figure(figsize=(7.2, 3.8), layout="constrained")
+    measures = {"ordered_within": "pairs of one task in order", "spearman": "rank correlation, all"}
+    for axes, (measure, title) in zip(figure.subplots(1, 2, sharey=True), measures.items(), strict=True):
+        for place, row in enumerate(rows):
+            low, high = row[measure] - row[f"{measure}_low"], row[f"{measure}_high"] - row[measure]
+            axes.errorbar(row[measure], place, xerr=[[low], [high]], fmt="o", color="#1f2a44", capsize=3, markersize=5)
+        axes.set_yticks(range(len(rows)), [f"{row['id'].replace('_', ' ')}\n{row['cost_tokens']:,.0f} tokens" for row in rows], fontsize=8)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.axvline(0.5 if measure == "ordered_within" else 0, color="#9aa3b5", linewidth=1)
+        axes.set_title(title, loc="left", fontsize=9)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+    figure.supxlabel(f"against the mean of {TRUTH} rollouts: {rows[0]['n']} beginnings of {rows[0]['tasks']} tasks", fontsize=8)
     figure.savefig(path, metadata={"Date": None})
 
 

@@ -18,7 +18,8 @@ _PLACE = re.compile(r"(?<=<!-- table: )(\w+)( -->\n).*?(?=<!-- end -->)", re.DOT
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows of any study; below them what the numbers are counted on."""
     if "spearman" in rows[0]:
-        return _lines(["estimator", "rank correlation", "tokens"], map(_estimator, rows), f"{rows[0]['n']} beginnings, {_seeds(rows)}.")
+        counted = f"{rows[0]['n']} beginnings of {rows[0]['tasks']} tasks, {_seeds(rows)}; intervals (95 %) over tasks."
+        return _lines(["estimator", "pairs of one task in order", "rank correlation", "tokens"], map(_estimator, rows), counted)
     if not any("gain" in row for row in rows) and any("tokens" in row for row in rows):
         counted = f"{rows[0]['n']} items of {rows[0]['set']}, {_seeds(rows)}; intervals (95 %) over items."
         return _lines(["answer", "right", "tokens a task"], map(_answer, rows), counted)
@@ -56,7 +57,8 @@ def _practice(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _estimator(row: Mapping[str, Any]) -> list[str]:
-    return [row["id"].replace("_", " "), _interval(row, "spearman", "{:.2f}".format), f"{row['cost_tokens']:,.0f}"]
+    measures = [_interval(row, name, "{:.2f}".format) for name in ("ordered_within", "spearman")]
+    return [row["id"].replace("_", " "), *measures, f"{row['cost_tokens']:,.0f}"]
 
 
 def _answer(row: Mapping[str, Any]) -> list[str]:

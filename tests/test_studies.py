@@ -75,7 +75,8 @@ def test_the_study_of_step_values_asks_every_estimator_in_its_tiny_form(tmp_path
     rows = tiny("step_values", tmp_path)["rows"]
     assert [row["id"] for row in rows] == list(step_values.ESTIMATORS)
     assert all(row["spearman_low"] <= row["spearman"] <= row["spearman_high"] and row["n"] == 8 for row in rows)
-    assert markdown(rows).splitlines()[0] == "| estimator | rank correlation | tokens |"
+    assert all(0 <= row["ordered_within_low"] <= row["ordered_within"] <= row["ordered_within_high"] <= 1 for row in rows)
+    assert markdown(rows).splitlines()[0] == "| estimator | pairs of one task in order | rank correlation | tokens |"
 
 
 def test_the_study_of_searching_answers_in_every_way_in_its_tiny_form(tmp_path):
@@ -86,15 +87,23 @@ def test_the_study_of_searching_answers_in_every_way_in_its_tiny_form(tmp_path):
 
 def test_rank_correlation_is_pearsons_of_ranks_where_equal_values_share_theirs():
     assert step_values._ranks([3.0, 1.0, 1.0, 9.0]).tolist() == [3.0, 1.5, 1.5, 4.0]
-    assert step_values._spearman([(1.0, 10.0), (2.0, 100.0), (3.0, 1000.0)]) == pytest.approx(1.0)
-    assert step_values._spearman([(1.0, 3.0), (2.0, 1.0), (3.0, 2.0)]) == pytest.approx(-0.5)
-    assert step_values._spearman([(1.0, 3.0), (1.0, 1.0)]) == 0.0
+    assert step_values._spearman([[(1.0, 10.0), (2.0, 100.0)], [(3.0, 1000.0)]]) == pytest.approx(1.0)
+    assert step_values._spearman([[(1.0, 3.0), (2.0, 1.0), (3.0, 2.0)]]) == pytest.approx(-0.5)
+    assert step_values._spearman([[(1.0, 3.0), (1.0, 1.0)]]) == 0.0
+
+
+def test_pairs_in_order_are_of_one_task_and_lie_apart():
+    assert step_values._ordered_within([[(0.9, 0.8), (0.1, 0.2), (0.9, 0.35)], [(5.0, 0.1), (0.0, 0.15)]]) == pytest.approx(
+        (1 + 0.5 + 1) / 3
+    )
+    assert step_values._ordered_within([[(0.9, 0.8)], [(0.1, 0.2)]]) == 0.5
 
 
 def test_learned_values_fall_behind_only_where_intervals_part():
     def rows(nine: tuple[float, float], learned: tuple[float, float]) -> list[dict]:
         ends = {"rollouts_9": nine, "step_model": learned, "step_model_own": (-1.0, -1.0), "implicit_reward": (-1.0, -1.0)}
-        return [{"id": name, "spearman": sum(own) / 2, "spearman_low": own[0], "spearman_high": own[1]} for name, own in ends.items()]
+        measure = "ordered_within"
+        return [{"id": name, measure: sum(own) / 2, f"{measure}_low": own[0], f"{measure}_high": own[1]} for name, own in ends.items()]
 
     assert step_values.judge_claim(rows((0.7, 0.9), (0.2, 0.6)))[0] == "holds"
     assert step_values.judge_claim(rows((0.5, 0.7), (0.4, 0.6)))[0] == "undecided"

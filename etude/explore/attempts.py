@@ -33,8 +33,6 @@ class Attempt:
     policy_version: int
     view: str = "full"
     turns: int = 1
-    parent: int | None = None
-    """Place in the group of the attempt that this one revises."""
     steps: tuple[int, ...] = ()
     """Own tokens of each of its steps; empty where nobody parted it."""
     before: tuple[str, ...] = ()

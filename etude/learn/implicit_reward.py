@@ -17,7 +17,7 @@ Identity: coefficient 0 is outcome credit; so is a φ that has learned nothing (
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, combinations
+from itertools import accumulate
 from statistics import fmean
 from typing import Any
 
@@ -30,6 +30,7 @@ from etude.feedback.verdict import Verdict
 from etude.learn.example import Example, Weights
 from etude.learn.learner import Learner, Optimiser
 from etude.learn.sequences import LIKELIHOOD, update_on_sequences
+from etude.learn.step_values import in_order
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,14 @@ class ImplicitReward:
         reference = copy.deepcopy(model).eval().requires_grad_(False)
         own = copy.deepcopy(model).eval()
         self.learner = Learner(own, settings.optimiser, [LIKELIHOOD], reference=reference, **options)
+        self._read: dict[Example, float] = {}
+        """What the reference said of the answers that were asked about last."""
 
     def rewards(self, groups: Sequence[Group]) -> list[list[Weights]]:
         """r of every own token, by group and attempt; 0 for the last one of an attempt."""
         answers = _answers(groups)
         own, reference = self.learner.logprobs(answers), self.learner.logprobs(answers, reference=True)
+        self._read = dict(zip(answers, map(sum, reference), strict=True))
         flat = iter(zip(own, reference, strict=True))
         return [[self._rewards(*next(flat)) for _ in group.attempts] for group in groups]
 
@@ -77,8 +81,9 @@ class ImplicitReward:
         target_S = torch.tensor([verdict.score for row in verdicts for verdict in row if verdict.score is not None], dtype=torch.float64)
         if not answers:
             return {}
-        reference = self.learner.logprobs(answers, reference=True)
-        reference_S = torch.tensor([sum(own) for own in reference], dtype=torch.float64)
+        if any(answer not in self._read for answer in answers):
+            self._read = dict(zip(answers, map(sum, self.learner.logprobs(answers, reference=True)), strict=True))
+        reference_S = torch.tensor([self._read[answer] for answer in answers], dtype=torch.float64)
 
         def loss(likelihood_S: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
             value = F.binary_cross_entropy_with_logits(self.settings.beta * (likelihood_S - reference_S), target_S)
@@ -89,7 +94,7 @@ class ImplicitReward:
     def state(self) -> dict[str, torch.Tensor]:
         """The model's and its optimizer's tensors; the one that it is compared with is made anew from where practice began."""
         return {f"o.{name}": value for name, value in self.learner.state().items()} | {
-            f"m.{name}": value.detach() for name, value in self.learner.model.named_parameters()
+            f"m.{name}": value.detach() for name, value in self.learner.model.named_parameters() if value.requires_grad
         }
 
     def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -97,10 +102,11 @@ class ImplicitReward:
         self.learner.load({name[2:]: value for name, value in tensors.items() if name.startswith("o.")})
         with torch.no_grad():
             for name, parameter in self.learner.model.named_parameters():
-                parameter.copy_(tensors[f"m.{name}"])
+                if parameter.requires_grad:
+                    parameter.copy_(tensors[f"m.{name}"])
 
 
-def returns(rewards: Sequence[Sequence[Weights]]) -> list[list[Weights]]:
+def token_returns(rewards: Sequence[Sequence[Weights]]) -> list[list[Weights]]:
     """A of every own token, by group and attempt; 0 for a lone attempt."""
     to_come = [[_to_come(own) for own in row] for row in rewards]
     most = max(1.0, *(abs(value) for row in to_come for own in row for value in own))
@@ -108,13 +114,12 @@ def returns(rewards: Sequence[Sequence[Weights]]) -> list[list[Weights]]:
 
 
 def told_apart(rewards: Sequence[Sequence[Weights]], verdicts: Sequence[Sequence[Verdict]]) -> float | None:
-    """Of the pairs of attempts at a task that differ in score, the share whose better one has the higher Σ r; ties half. None: no pair."""
+    """Of the pairs of attempts at a task that differ in score, the share whose better one has the higher Σ r (AUC within tasks); ties half.
+    None: no pair.
+    """
     found = []
     for row, said in zip(rewards, verdicts, strict=True):
-        known = [(sum(own), verdict.score) for own, verdict in zip(row, said, strict=True) if verdict.score is not None]
-        for (one, score), (other, its_score) in combinations(known, 2):
-            if score != its_score:
-                found.append(0.5 if one == other else float((one > other) == (score > its_score)))
+        found += in_order([(sum(own), verdict.score) for own, verdict in zip(row, said, strict=True) if verdict.score is not None])
     return fmean(found) if found else None
 
 

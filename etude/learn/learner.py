@@ -173,7 +173,8 @@ class Learner:
         """The optimizer's tensors, the number of updates and a refreshed reference, for a checkpoint."""
         tensors = {"updates": torch.tensor(self.updates), **moments_of(self._adam, self.parameters)}
         if self._is_refreshed:
-            tensors |= {f"reference.{name}": value.detach() for name, value in self.reference.named_parameters()}
+            trained = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+            tensors |= {f"reference.{name}": value.detach() for name, value in self.reference.named_parameters() if name in trained}
         return tensors
 
     def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -182,8 +183,9 @@ class Learner:
         kept = {name.removeprefix("reference."): value for name, value in tensors.items() if name.startswith("reference.")}
         self._is_refreshed = bool(kept)
         with torch.no_grad():
-            for name, parameter in self.reference.named_parameters() if kept else ():
-                parameter.copy_(kept[name])
+            own = dict(self.reference.named_parameters()) if kept else {}
+            for name, value in kept.items():
+                own[name].copy_(value)
         others = {name: value for name, value in tensors.items() if name != "updates" and not name.startswith("reference.")}
         load_moments(self._adam, self.parameters, others)
 

@@ -14,6 +14,7 @@ right, and nothing of a turn that was wrong.
 from collections.abc import Callable, Sequence
 
 from etude.explore.attempts import Attempt, Group, Source
+from etude.explore.hints import VIEW
 from etude.feedback.verdict import Verdict, scores_of
 from etude.learn.credit import CREDIT
 from etude.learn.example import Example, Weights
@@ -38,9 +39,7 @@ def by_credit(
     of every own token, by group and attempt.
     """
     lessons = []
-    earned = token_weights(groups, verdicts, credit, turn_discount)
-    if added is not None:
-        earned = [[_sum(*both) for both in zip(row, more, strict=True)] for row, more in zip(earned, added, strict=True)]
+    earned = token_weights(groups, verdicts, credit, turn_discount, added)
     for group, row, weights in zip(groups, verdicts, earned, strict=True):
         has_signal = turns_with_signal(map(scores_of, row), turn_discount)
         lessons.append(
@@ -54,8 +53,17 @@ def by_credit(
     return lessons
 
 
-def token_weights(groups: Sequence[Group], verdicts: Verdicts, credit: str, turn_discount: float = 1.0) -> list[list[Weights]]:
-    """The credit of every own token of every attempt, by group."""
+def token_weights(
+    groups: Sequence[Group],
+    verdicts: Verdicts,
+    credit: str,
+    turn_discount: float = 1.0,
+    added: Sequence[Sequence[Weights]] | None = None,
+) -> list[list[Weights]]:
+    """The credit of every own token of every attempt, by group, with what is `added` to it."""
+    if added is not None:
+        earned = token_weights(groups, verdicts, credit, turn_discount)
+        return [[_sum(*both) for both in zip(row, more, strict=True)] for row, more in zip(earned, added, strict=True)]
     if credit in STEP_CREDIT:
         return [STEP_CREDIT[credit](group, row) for group, row in zip(groups, verdicts, strict=True)]
     by_turn = turn_credit([[scores_of(verdict) for verdict in row] for row in verdicts], CREDIT[credit], turn_discount)
@@ -75,20 +83,20 @@ def by_imitation(
     keep_all_right: bool = False,
     added: Sequence[Sequence[Weights]] | None = None,
 ) -> Lessons:
-    """Imitate examples: the right attempts of the groups with signal, weights of a group adding up to its number of attempts.
-
-    `keep_all_right`: of all groups.
+    """Imitate examples: the right attempts of the groups with signal, weights of a group adding up to its number of attempts
+    but those that saw the answer. `keep_all_right`: of all groups.
 
     Credit and anchor have no part in it.
     """
     lessons: Lessons = []
     for group, row in zip(groups, verdicts, strict=True):
         right = [(attempt, scores_of(verdict)) for attempt, verdict in zip(group.attempts, row, strict=True) if verdict.score == 1.0]
+        number = sum(attempt.view != VIEW for attempt in group.attempts)
         if not keep_all_right and not any(turns_with_signal(map(scores_of, row), turn_discount)):
             right = []
         lessons.append(
             [
-                _example(attempt, turn, imitate=(len(group.attempts) / len(right),) * attempt.num_own_tokens)
+                _example(attempt, turn, imitate=(number / len(right),) * attempt.num_own_tokens)
                 for attempt, scores in right
                 for turn, score in enumerate(scores)
                 if score == 1.0

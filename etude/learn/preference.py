@@ -24,7 +24,7 @@ class Preferring:
         """One optimizer step on some of them.
 
         Metrics: `preference_loss`; `preference_accuracy`, the share of pairs whose preferred completion is ahead, by as much as
-        `preference_margin` on average, in nats (beyond the reference where there is one); of the preferred ones alone `chosen_ahead`.
+        `preference_ahead` on average, in nats (beyond the reference where there is one); of the preferred ones alone `chosen_ahead`.
         """
         if not pairs:
             return {}
@@ -50,7 +50,7 @@ class Preferring:
             return value, {
                 "preference_loss": float(value.detach()),
                 "preference_accuracy": float((margin_P > 0).double().mean()),
-                "preference_margin": float(margin_P.mean()),
+                "preference_ahead": float(margin_P.mean()),
                 "chosen_ahead": float(seen.ahead_chosen_P.detach().mean()),
             }
 

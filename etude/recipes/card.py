@@ -88,8 +88,8 @@ def _tasks(settings: PracticeSettings) -> str:
 def _story(settings: PracticeSettings) -> str:
     warm, explore, learn = settings.warm_start, settings.explore, settings.learn
     shown = f"{warm.steps} updates on demonstrations, then " if warm.steps else ""
-    if settings.preferences.steps:
-        shown += f"{settings.preferences.steps} updates on compared answers ({settings.preferences.loss}), then "
+    if settings.comparisons.steps:
+        shown += f"{settings.comparisons.steps} updates on compared answers ({settings.comparisons.loss}), then "
     ways = {
         "credit": f"{learn.credit} credit, {learn.loss} loss",
         "imitation": "imitation of its own right attempts",
@@ -99,7 +99,11 @@ def _story(settings: PracticeSettings) -> str:
     parts = " and ".join(settings.feedback_parts)
     scores = {"outcome": "", "random": ", random scores (a control)"}.get(settings.feedback, f", scores by {parts}")
     number = f"{'' if explore.stop_when_decided == 'never' else 'up to '}{explore.num_samples} attempts"
-    return f"{shown}{settings.steps} steps of {explore.tasks_per_step} tasks with {number} each ({how}{scores})"
+    up_to = "" if settings.budget_tokens is None else "up to "
+    until = "" if settings.budget_tokens is None else f", until {settings.budget_tokens:,} tokens were sampled"
+    if explore.rationalise:
+        number += ", and as many again with the answer shown where none is right"
+    return f"{shown}{up_to}{settings.steps} steps of {explore.tasks_per_step} tasks with {number} each ({how}{scores}){until}"
 
 
 def _table(result: Mapping[str, Any]) -> str:

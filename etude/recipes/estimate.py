@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from etude.evaluation.measure import Judge
 from etude.feedback.outcome import OutcomeFeedback
 from etude.feedback.verdict import Verdict
 from etude.learn.preference import Preferring
+from etude.ledger import Judged
 from etude.recipes.learners import preference_learner
 from etude.recipes.limits import within_limits
 from etude.recipes.practice import Practice
@@ -66,23 +68,24 @@ def estimate(settings: PracticeSettings, name: str, data: Path | None) -> Estima
         run = Practice(settings, name, RunFolder(Path(scratch) / "run"), data, outcome, Quiet())
         run.prepare()
         warm_start_seconds = settings.warm_start.steps * _seconds_of_warm_start(run) if settings.warm_start.steps else 0.0
-        preference_seconds = settings.preferences.steps * _seconds_of_preference(run) if settings.preferences.steps else 0.0
+        preference_seconds = settings.comparisons.steps * _seconds_of_preference(run) if settings.comparisons.steps else 0.0
         learner = run.practice_learner()
         run.add_models()
         judged = run.exploring.attempts_of(0, _right_at_last(settings.explore.turns))
         pairs = [(attempt.text, group.task) for group in judged.groups for attempt in group.attempts]
         judge_seconds = _seconds(partial(outcome.judge, pairs))
-        explore_seconds = judged.seconds["explore_seconds"] + judge_seconds
+        explore_seconds = (judged.seconds["explore_seconds"] + judge_seconds) * (2 if settings.explore.rationalise else 1)
         step_seconds = explore_seconds + _seconds(partial(run.learn, 1, judged, learner))
+        steps = _steps(settings, judged)
         answers = sum(attempt.turns for group in judged.groups for attempt in group.attempts)
         attempts_bytes = sum(path.stat().st_size for path in (run.folder.path / "attempts").glob("*"))
         return Estimate(
             warm_start_seconds,
             preference_seconds,
-            settings.steps * step_seconds,
+            steps * step_seconds,
             _stages(settings) * _seconds_of_measuring(run, explore_seconds / answers),
             _peak_memory_bytes(run.place.device),
-            settings.steps * attempts_bytes + _checkpoints_bytes(run),
+            steps * attempts_bytes + _checkpoints_bytes(run),
         )
 
 
@@ -103,6 +106,14 @@ def _seconds(action: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
+def _steps(settings: PracticeSettings, judged: Judged) -> int:
+    """Of practice at most: a step that is like this one spends so much of what may be sampled."""
+    if settings.budget_tokens is None:
+        return settings.steps
+    own = sum(attempt.num_own_tokens for group in judged.groups for attempt in group.attempts)
+    return min(settings.steps, ceil(settings.budget_tokens / judged.counts.get("sampled_tokens", own)))
+
+
 def _seconds_of_warm_start(run: Practice) -> float:
     run.engine.put_away()
     seconds = _seconds(partial(run.warm_start_learner().update, run.demonstrations_of(0)))
@@ -113,7 +124,7 @@ def _seconds_of_warm_start(run: Practice) -> float:
 def _seconds_of_preference(run: Practice) -> float:
     run.engine.put_away()
     learner, pairs = preference_learner(run.model, run.settings, run.place.dtype), run.comparisons_of(0)
-    seconds = _seconds(lambda: Preferring(learner, pairs, run.settings.preferences).update(pairs))
+    seconds = _seconds(lambda: Preferring(learner, pairs, run.settings.comparisons).update(pairs))
     run.engine.refresh(0)
     return seconds
 
@@ -130,7 +141,7 @@ def _seconds_of_measuring(run: Practice, sample_seconds: float) -> float:
 
 def _stages(settings: PracticeSettings) -> int:
     """How many models are measured: as it came, after the warm start, after preferences, after practice."""
-    return 1 + (settings.warm_start.steps > 0) + (settings.preferences.steps > 0) + (settings.steps > 0)
+    return 1 + (settings.warm_start.steps > 0) + (settings.comparisons.steps > 0) + (settings.steps > 0)
 
 
 def _checkpoints_bytes(run: Practice) -> int:
@@ -143,8 +154,9 @@ def _checkpoints_bytes(run: Practice) -> int:
     kept = settings.keep_checkpoints + 1 if settings.steps else 0
     beside = sum(own.numel() * own.element_size() for own in run.step_model.parameters) if run.step_model else 0
     beside += trained if run.implicit_reward else 0
-    before = (settings.warm_start.steps > 0) + (settings.preferences.steps > 0)
-    return weights * (1 + before + kept) + 2 * trained * kept + beside * (1 + 3 * kept)
+    reference = trained if settings.learn.method == "preference" and settings.learn.preference.refresh_every else 0
+    before = (settings.warm_start.steps > 0) + (settings.comparisons.steps > 0)
+    return weights * (1 + before + kept) + 2 * trained * kept + beside * (1 + 3 * kept) + reference * kept
 
 
 def _peak_memory_bytes(device: str) -> int:

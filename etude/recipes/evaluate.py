@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from etude.configuration import arguments_from, dotted, find_configuration, parse, resolved
-from etude.engine.sampling import Sampling
+from etude.engine.sampling import GREEDY, Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.evaluation.measure import Measurement, Suite, measure
 from etude.explore.search.growing import Value
+from etude.explore.search.settings import REFINE
 from etude.feedback.outcome import OutcomeFeedback
 from etude.models import describe, load_model
 from etude.recipes.asking import as_asked, only_asking, remembered
@@ -124,7 +125,8 @@ def _answers(
     items = list(zip(suite.tasks, suite.prompts, strict=True))
     how: dict[str, Any] = {"num_samples": settings.evaluation.num_samples, "max_new_tokens": longest, "room_tokens": room}
     names = settings.seed, "evaluation by search", suite.name
-    found = answered(engine, items, settings.search, **how, sampling=settings.sampling, names=names, by_step_model=by_step_model)
+    sampling = GREEDY if settings.search.method == REFINE else settings.sampling  # beside greedy answers, so that revising alone differs
+    found = answered(engine, items, settings.search, **how, sampling=sampling, names=names, by_step_model=by_step_model)
     return [(answer.text, answer.sampled_tokens) for answer in found]
 
 

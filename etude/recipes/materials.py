@@ -12,6 +12,7 @@ from etude.explore.prompts import render_answer, render_demonstration, render_pr
 from etude.learn.example import Example, demonstration
 from etude.learn.pairs import Pair
 from etude.recipes.settings import Evaluation, PracticeSettings
+from etude.tasks.actions import with_instruction
 from etude.tasks.comparisons import Comparison, load_comparisons
 from etude.tasks.overlap import family_space, overlap, shared_wording
 from etude.tasks.sources import TaskSource, load_tasks
@@ -40,7 +41,7 @@ def gather(settings: PracticeSettings, name: str, data: Path | None) -> Material
     suites = load_suites(settings.evaluation, settings.tasks, name, settings.seed, data, settings.system)
     train = load_tasks(settings.tasks, split="train", n=train_size(settings), seed=settings.seed, data=data)
     demonstrations = _demonstrations(settings, train, data)
-    comparisons = load_comparisons(settings.preferences.path, settings.preferences.columns, settings.preferences.n, data)
+    comparisons = load_comparisons(settings.comparisons.path, settings.comparisons.columns, settings.comparisons.n, data)
     measured = [task for tasks in suites.values() for task in tasks]
     train, shared_train = _without(with_system(train, settings.system), measured)
     demonstrations, shared_demonstrations = _without(with_system(demonstrations, settings.system), measured)
@@ -48,21 +49,20 @@ def gather(settings: PracticeSettings, name: str, data: Path | None) -> Material
         raise UserError("every training item stands in the evaluation too: name another evaluation set")
     if settings.warm_start.steps and not demonstrations:
         raise UserError("every demonstration stands in the evaluation too: name others with warm_start.path, or another evaluation set")
-    asked, shared_comparisons = _without([each.task for each in comparisons], measured)
-    keys = {task.key for task in asked}
-    comparisons = [
-        replace(each, task=task)
-        for each, task in zip(comparisons, with_system([each.task for each in comparisons], settings.system), strict=True)
-        if each.task.key in keys
-    ]
-    if settings.preferences.steps and not comparisons:
-        raise UserError("every prompt of preferences.path stands in the evaluation too: name other files, or another evaluation set")
+    asked = with_instruction(with_system([each.task for each in comparisons], settings.system), settings.tasks.actions.words)
+    kept, shared_comparisons = _without(asked, measured)
+    keys = {task.key for task in kept}
+    comparisons = [replace(each, task=task) for each, task in zip(comparisons, asked, strict=True) if task.key in keys]
+    if settings.comparisons.steps and not comparisons:
+        raise UserError("every prompt of comparisons.path stands in the evaluation too: name other files, or another evaluation set")
     facts: dict[str, float] = {
         "train": len(train),
         "demonstrations": len(demonstrations),
         "evaluation": len(measured),
         "overlap_removed": shared_train + shared_demonstrations + shared_comparisons,
-        "near_copies": sum(share >= _NEAR_COPY for share in shared_wording([*train, *demonstrations], measured)),
+        "near_copies": sum(
+            share >= _NEAR_COPY for share in shared_wording([*train, *demonstrations, *(each.task for each in comparisons)], measured)
+        ),
     }
     if settings.tasks.family:
         space = family_space(settings.tasks, _SPACE_DRAWS, settings.seed)

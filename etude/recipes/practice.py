@@ -3,8 +3,7 @@
     measure the model as it came → warm start → measure → learn preferences → measure → practise (explore, judge, learn, again) → measure
     → report
 
-Every stage leaves a file or a checkpoint. A resumed run skips measurements and a warm start that are there, and practises on from the last
-checkpoint.
+Every stage leaves a file or a checkpoint. A resumed run skips measurements and stages that are there, and goes on from the last checkpoint.
 """
 
 import itertools
@@ -132,7 +131,7 @@ class Practice:
         self.warm_start()
         warm = self.measured("warm_start") if self.settings.warm_start.steps else base
         self.prefer()
-        preferred = self.measured("preference") if self.settings.preferences.steps else warm
+        preferred = self.measured("preference") if self.settings.comparisons.steps else warm
         self.practise()
         pages = {"base": base, "warm_start": warm, "preference": preferred}
         pages["practice"] = self.measured("practice", unchanged=None if self.settings.steps else preferred)
@@ -243,7 +242,7 @@ class Practice:
             stage = Stage(
                 phase="warm_start",
                 kind="warm-",
-                order=-warm.steps - self.settings.preferences.steps,
+                order=-warm.steps - self.settings.comparisons.steps,
                 total=warm.steps,
                 every=self.settings.checkpoint_every,
                 saves_last=False,
@@ -251,14 +250,14 @@ class Practice:
                 update=lambda step, demonstrations: self._imitate(step, demonstrations, learner),
             )
             self._train(stage, learner)
-            self._save_checkpoint("warm_start", None, {"order": -self.settings.preferences.steps})
+            self._save_checkpoint("warm_start", None, {"order": -self.settings.comparisons.steps})
         self.engine.refresh(0)
         for unfinished in self.folder.checkpoints("warm-"):
             shutil.rmtree(unfinished)
 
     def prefer(self) -> None:
         """Learn from answers that somebody compared."""
-        steps = self.settings.preferences.steps
+        steps = self.settings.comparisons.steps
         if not steps:
             return
         if self.folder.checkpoint("preference").exists():
@@ -339,12 +338,12 @@ class Practice:
     def _prefer(self, step: int, pairs: Sequence[Pair], learner: Learner) -> None:
         start = time.perf_counter()
         self.engine.put_away()
-        metrics = Preferring(learner, pairs, self.settings.preferences).update(pairs)
+        metrics = Preferring(learner, pairs, self.settings.comparisons).update(pairs)
         self._log("preference", step, metrics, {"learn_seconds": time.perf_counter() - start})
 
     def comparisons_of(self, step: int) -> list[Pair]:
         """The pairs of preference step `step`, counted from 0."""
-        return batch_at(step, self.comparisons, self.settings.preferences.pairs_per_step, self.settings.seed, "preference")
+        return batch_at(step, self.comparisons, self.settings.comparisons.pairs_per_step, self.settings.seed, "preference")
 
     def demonstrations_of(self, step: int) -> list[Example]:
         """What warm-start step `step`, counted from 0, imitates."""
@@ -368,7 +367,7 @@ class Practice:
         self.engine.refresh(step)
         timings["learn_seconds"] = time.perf_counter() - start
         is_plain, reuse = self.feedback.is_plain, self.settings.explore.reuse
-        rows = attempt_rows(step, judged.groups, verdicts, self.settings.learn, with_tokens=reuse, with_parts=not is_plain)
+        rows = attempt_rows(step, judged.groups, verdicts, self.settings.learn, with_tokens=reuse, with_parts=not is_plain, added=added)
         self.folder.write_attempts(step, rows)
         halves = portions(self.settings.explore.num_samples, self.settings.explore.stop_when_decided)
         first, discount = len(halves[0]) if len(halves) > 1 else None, self.settings.learn.turn_discount
@@ -400,8 +399,8 @@ class Practice:
         self.exploring.by_step_model = value_by(self.step_model) if self.step_model else None
 
     def _rate(self) -> float:
-        """How often the random control accepts: as often as the verifier did at the warm start's samples (or the base model's), but no
-        more seldom than 0.05 and no more often than 0.95, where groups would have no signal.
+        """How often the random control accepts: as often as the verifier did at the samples of the model that practice begins with,
+        but no more seldom than 0.05 and no more often than 0.95, where groups would have no signal.
         """
         pages = (self.folder.read_json(f"evaluation/{model}.json") for model in ("preference", "warm_start", "base"))
         page = next(page for page in pages if page)

@@ -110,7 +110,7 @@ class AnswerSearch(Search):
 
     @property
     def needs_step_model(self) -> bool:
-        return self.is_on and (self.value == "step_model" or self.choose in ("step_model", "weighted"))
+        return self.is_on and self.method != REFINE and (self.value == "step_model" or self.choose in ("step_model", "weighted"))
 
     @property
     def refinement(self) -> Refinement:

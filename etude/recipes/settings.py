@@ -116,6 +116,10 @@ class Exploration:
         at_least("explore.max_new_tokens", self.max_new_tokens, 1)
         if "{answer}" not in self.hint:
             raise UserError(f"explore.hint must say where the answer stands, with {{answer}}, got {self.hint!r}")
+        if self.reuse and self.rationalise:
+            raise UserError(
+                "explore.reuse takes over attempts, which those that saw the answer have none of: set it or rationalise to false"
+            )
         if self.search.method != "samples" and (self.reuse or self.rationalise or self.stop_when_decided != "never"):
             name = "reuse" if self.reuse else "rationalise" if self.rationalise else "stop_when_decided"
             raise UserError(
@@ -156,7 +160,7 @@ class Preference(PreferenceLoss):
 
 
 @dataclass(frozen=True)
-class Preferences(PreferenceLoss):
+class Comparisons(PreferenceLoss):
     """Learning from answers that somebody compared, before practice; the reference is the model as it was before."""
 
     path: list[str] = field(default_factory=list)
@@ -173,12 +177,12 @@ class Preferences(PreferenceLoss):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.n is not None:
-            at_least("preferences.n", self.n, 1)
-        at_least("preferences.steps", self.steps, 0)
-        at_least("preferences.pairs_per_step", self.pairs_per_step, 1)
+            at_least("comparisons.n", self.n, 1)
+        at_least("comparisons.steps", self.steps, 0)
+        at_least("comparisons.pairs_per_step", self.pairs_per_step, 1)
         if bool(self.path) != bool(self.steps):
-            lacking = "path names files, but preferences.steps is 0" if self.path else "steps is set, but preferences.path names no file"
-            raise UserError(f"preferences.{lacking}: set both, or neither")
+            lacking = "path names files, but comparisons.steps is 0" if self.path else "steps is set, but comparisons.path names no file"
+            raise UserError(f"comparisons.{lacking}: set both, or neither")
 
 
 @dataclass(frozen=True)
@@ -209,7 +213,8 @@ class Learning:
     keep_all_right: bool = False
     """Whether `imitation` learns from groups too whose attempts are all right."""
     restart: bool = False
-    """Whether every step learns from the model on that practice began with (STaR, ReST-EM): steps should then be large."""
+    """Whether every step of `imitation` learns from the model on that practice began with, and from all right attempts (STaR, ReST-EM):
+    steps should then be large."""
     lora: LoRA = field(default_factory=LoRA)
     optimiser: Optimiser = field(default_factory=lambda: Optimiser(learning_rate=1e-5, warmup_steps=3))
 
@@ -225,6 +230,16 @@ class Learning:
             raise UserError(f"learn.turn_discount must be in [0, 1], got {self.turn_discount}")
         if self.anchor < 0:
             raise UserError(f"learn.anchor must be 0 (off) or more, got {self.anchor}")
+        for name in ("restart", "keep_all_right"):
+            if getattr(self, name) and self.method != "imitation":
+                raise UserError(
+                    f"learn.{name} is for learn.method imitation, not {self.method}: set it to false, or the method to imitation"
+                )
+        if self.method == "preference" and self.preference.refresh_every and not self.preference.needs_reference:
+            raise UserError(
+                f"learn.preference.refresh_every is {self.preference.refresh_every}, but {self.preference.loss} has no reference: set it "
+                "to 0, or the loss to dpo, ipo or kto"
+            )
         if self.anchor and self.method != "credit":
             raise UserError(
                 f"learn.anchor is {self.anchor}, but has no effect on learn.method {self.method}: set it to 0, or method to credit"
@@ -304,7 +319,7 @@ class PracticeSettings:
     """Practice ends with the step in which it has sampled so many tokens, though there were more steps; no bound unless given."""
     seed: int = 0
     warm_start: WarmStart = field(default_factory=WarmStart)
-    preferences: Preferences = field(default_factory=Preferences)
+    comparisons: Comparisons = field(default_factory=Comparisons)
     explore: Exploration = field(default_factory=Exploration)
     feedback: str = "outcome"
     """`outcome` (the tasks' verifiers), `random` (the control), `judge` (a model), `form` (of tasks.actions), or `combined`."""
@@ -372,6 +387,10 @@ class PracticeSettings:
                 f"learn.implicit_reward values every token of an answer, which {other} makes nothing of: set its coefficient to 0, or the "
                 "other to what it is by default"
             )
+        if self.explore.reuse and self.budget_tokens is not None:
+            raise UserError(
+                "budget_tokens counts what is sampled, but explore.reuse takes tokens over: leave it out, or set reuse to false"
+            )
         if self.explore.rationalise and self.learn.method == "credit":
             raise UserError(
                 "explore.rationalise makes attempts that saw the answer, which learn.method credit can't learn from: set learn.method to "
@@ -396,9 +415,13 @@ class PracticeSettings:
                 f"learn.updates_per_epoch is {self.learn.updates_per_epoch}, but a step has only explore.tasks_per_step = "
                 f"{self.explore.tasks_per_step} groups to share out among the updates"
             )
-        updates = self.steps * self.learn.epochs * self.learn.updates_per_epoch
-        _learns_to_the_end("learn.optimiser", self.learn.optimiser, updates, "steps x learn.epochs x learn.updates_per_epoch")
-        _learns_to_the_end("preferences.optimiser", self.preferences.optimiser, self.preferences.steps, "preferences.steps")
+        updates, named = self.learn.epochs * self.learn.updates_per_epoch, "learn.epochs x learn.updates_per_epoch"
+        if not self.learn.restart:  # which begins anew with every step
+            updates, named = self.steps * updates, f"steps x {named}"
+        _learns_to_the_end("learn.optimiser", self.learn.optimiser, updates, named)
+        if self.learn.implicit_reward.coefficient:
+            _learns_to_the_end("learn.implicit_reward.optimiser", self.learn.implicit_reward.optimiser, self.steps, "steps")
+        _learns_to_the_end("comparisons.optimiser", self.comparisons.optimiser, self.comparisons.steps, "comparisons.steps")
         _learns_to_the_end("warm_start.optimiser", self.warm_start.optimiser, self.warm_start.steps, "warm_start.steps")
         warm = self.warm_start
         if warm.steps and not (warm.n or warm.path or self.tasks.path or self.tasks.dataset):
@@ -433,10 +456,16 @@ class PracticeSettings:
                 "one to load here"
             )
         explore = self.explore
-        if self.judge.how == "pairwise" and (explore.is_search or explore.stop_when_decided != "never"):
-            name = "search.method" if explore.is_search else "stop_when_decided"
+        alone = {
+            "explore.search.method": explore.search.method != "samples",
+            "explore.stop_when_decided": explore.stop_when_decided != "never",
+            "explore.rationalise": explore.rationalise,
+            "tasks.actions.gate": self.tasks.actions.gate,
+        }
+        if self.judge.how == "pairwise" and any(alone.values()):
+            name = next(name for name, is_set in alone.items() if is_set)
             raise UserError(
-                f"judge.how pairwise compares all attempts at a task at once, but with explore.{name} they come a few at a time: set "
+                f"judge.how pairwise compares all attempts at a task at once, but with {name} they come a few at a time: set "
                 "judge.how to rubric, or leave that out"
             )
 
@@ -470,4 +499,7 @@ def _replace_source(values: Mapping[str, Any], given: Mapping[str, str]) -> dict
     sizes = ("n", "evaluation.n", "warm_start.path", "explore.max_new_tokens") + (
         ("warm_start.n",) if named[0] in ("path", "dataset") else ()
     )
-    return {name: value for name, value in values.items() if not name.startswith("tasks.") and name not in sizes}
+    stays = ("tasks.actions.",)  # how an answer is asked for, whatever the question
+    return {
+        name: value for name, value in values.items() if name.startswith(stays) or (not name.startswith("tasks.") and name not in sizes)
+    }

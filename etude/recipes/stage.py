@@ -13,11 +13,11 @@ class Stage:
     """What a stage does in a step, and when it is saved."""
 
     phase: str
-    """`warm_start` or `practice`: what its rows in the logs are called."""
+    """`warm_start`, `preference` or `practice`: what its rows in the logs are called."""
     kind: str
     """What the names of its checkpoints begin with."""
     order: int
-    """Where it begins among all checkpoints: the warm start's steps count up to 0, practice's on from there."""
+    """Where it begins among all checkpoints: the stages before practice count up to 0, practice on from there."""
     total: int
     """Steps."""
     every: int

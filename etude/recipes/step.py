@@ -9,7 +9,7 @@ from etude.explore.attempts import Attempt, Group
 from etude.explore.hints import VIEW
 from etude.feedback.verdict import Verdict, scores_of
 from etude.learn.example import Weights
-from etude.learn.implicit_reward import ImplicitReward, returns, told_apart
+from etude.learn.implicit_reward import ImplicitReward, token_returns, told_apart
 from etude.learn.learner import BatchSize, Learner
 from etude.learn.lessons import LESSONS, token_weights
 from etude.learn.pairs import PAIRS
@@ -38,7 +38,7 @@ def learn_from(
     if learn.method == "preference":
         return _prefer(learner, groups, verdicts, learn, step)
     how: dict[str, Any] = {"credit": learn.credit, "with_anchor": learn.anchor > 0, "turn_discount": learn.turn_discount}
-    lessons = LESSONS[learn.method](groups, verdicts, **how, keep_all_right=learn.keep_all_right, added=added)
+    lessons = LESSONS[learn.method](groups, verdicts, **how, keep_all_right=learn.keep_all_right or learn.restart, added=added)
     if learn.anchor > 0:
         anchored = iter(learner.with_reference([example for lesson in lessons for example in lesson]))
         lessons = [[next(anchored) for _ in lesson] for lesson in lessons]
@@ -77,8 +77,8 @@ def token_credit(model: ImplicitReward | None, judged: Judged) -> tuple[list[lis
         return None, {}
     rewards = model.rewards(judged.groups)
     weight = model.settings.coefficient
-    credit = [[tuple(weight * value for value in own) for own in row] for row in returns(rewards)]
-    return credit, {"implicit_reward_told_apart": told_apart(rewards, judged.verdicts)}
+    credit = [[tuple(weight * value for value in own) for own in row] for row in token_returns(rewards)]
+    return credit, {"implicit_reward_auc_within": told_apart(rewards, judged.verdicts)}
 
 
 def foresee(step_model: StepModel | None, judged: Judged, explore: Exploration) -> tuple[list[list[Verdict]], dict[str, float | None]]:
@@ -151,11 +151,13 @@ def attempt_rows(
     *,
     with_tokens: bool = False,
     with_parts: bool = False,
+    added: Sequence[Sequence[Weights]] | None = None,
 ) -> list[dict[str, Any]]:
-    """Every attempt with its verdict and mean credit, as it is kept in the run folder; `with_tokens`, the ids of its own tokens too, and
-    `with_parts`, the parts of its verdict. A revised one has all its `turns`, each with what the model was told of it.
+    """Every attempt with its verdict and mean credit (with what was `added` to it), as it is kept in the run folder; `with_tokens`, the ids
+    of its own tokens too, and `with_parts`, the parts of its verdict. A revised one has all its `turns`, each with what the model was told
+    of it.
     """
-    weights = token_weights(groups, verdicts, learn.credit, learn.turn_discount)
+    weights = token_weights(groups, verdicts, learn.credit, learn.turn_discount, added)
     credit = [[fmean(own) for own in row] for row in weights]
     return [
         {
@@ -176,18 +178,18 @@ def attempt_rows(
             **({"view": attempt.view} if attempt.view != "full" else {}),
             **({"own_tokens": attempt.own_tokens} if with_tokens else {}),
             **({"parts": dict(verdict.parts)} if with_parts else {}),
-            **({"turns": _turn_rows(attempt, verdict, weights[place][index])} if attempt.turns > 1 else {}),
+            **({"turns": _turn_rows(attempt, verdict, weights[place][index], learn.method == "credit")} if attempt.turns > 1 else {}),
         }
         for place, (group, row) in enumerate(zip(groups, verdicts, strict=True))
         for index, (attempt, verdict) in enumerate(zip(group.attempts, row, strict=True))
     ]
 
 
-def _turn_rows(attempt: Attempt, verdict: Verdict, weights: Weights) -> list[dict[str, Any]]:
+def _turn_rows(attempt: Attempt, verdict: Verdict, weights: Weights, has_credit: bool) -> list[dict[str, Any]]:
     """What was written in each turn, and what the model was told of it."""
     texts, words = (*attempt.before[::2], attempt.text), (*attempt.before[1::2], None)
     lengths = [end - start for start, end in attempt.turn_spans]
-    credit = [weights[end - 1] for end in accumulate(lengths)]
+    credit = [weights[end - 1] if has_credit else None for end in accumulate(lengths)]
     return [
         {"text": text, "score": score, "tokens": tokens, "credit": earned, "told": told}
         for text, score, tokens, earned, told in zip(texts, scores_of(verdict), lengths, credit, words, strict=True)

@@ -1,11 +1,12 @@
 import pytest
 import torch
 
+from etude.adapters import LoRA, add_lora
 from etude.engine.completion import Completion
 from etude.errors import UserError
 from etude.explore.attempts import Attempt, Group
 from etude.feedback.verdict import Verdict
-from etude.learn.implicit_reward import ImplicitReward, ImplicitRewardSettings, returns, told_apart
+from etude.learn.implicit_reward import ImplicitReward, ImplicitRewardSettings, token_returns, told_apart
 from etude.learn.learner import Optimiser
 from etude.tasks.task import Task
 
@@ -28,18 +29,18 @@ def plain_logprobs(model, prompt, own):
 
 def test_returns_are_what_was_worked_out_by_hand():
     # of the first attempt 3, 1, 0 (mean 4 / 3), of the second -2, 0 (mean -1); to come: 4, 1, 0 and -2, 0; the most is 4
-    found = returns([[(3.0, 1.0, 0.0), (-2.0, 0.0)]])
+    found = token_returns([[(3.0, 1.0, 0.0), (-2.0, 0.0)]])
     assert found[0][0] == pytest.approx(((4 + 3) / 4, (1 + 2) / 4, 1 / 4))
     assert found[0][1] == pytest.approx(((-2 - 8 / 3) / 4, (-4 / 3) / 4))
 
 
 def test_what_is_below_1_is_not_blown_up():
-    assert returns([[(0.3, 0.0), (-0.1, 0.0)]])[0] == [pytest.approx((0.4, 0.05)), pytest.approx((-0.4, -0.15))]
+    assert token_returns([[(0.3, 0.0), (-0.1, 0.0)]])[0] == [pytest.approx((0.4, 0.05)), pytest.approx((-0.4, -0.15))]
 
 
 def test_a_lone_attempt_and_rewards_of_0_get_no_credit():
-    assert returns([[(0.5, 0.2)], [(0.1, 0.0), (0.2, 0.0)]])[0] == [(0.0, 0.0)]
-    assert returns([[(0.0, 0.0), (0.0,)]]) == [[(0.0, 0.0), (0.0,)]]
+    assert token_returns([[(0.5, 0.2)], [(0.1, 0.0), (0.2, 0.0)]])[0] == [(0.0, 0.0)]
+    assert token_returns([[(0.0, 0.0), (0.0,)]]) == [[(0.0, 0.0), (0.0,)]]
 
 
 def test_before_it_has_learned_anything_all_rewards_are_0(model_of):
@@ -83,6 +84,16 @@ def test_rewards_are_log_ratios_and_learn_to_tell_right_from_wrong(model_of):
         ratio = plain_logprobs(implicit.learner.model, own.prompt, own.own_tokens) - plain_logprobs(model, own.prompt, own.own_tokens)
     assert rewards[1][1] == pytest.approx((*(0.5 * ratio[:-1]).tolist(), 0.0), abs=1e-4)
     assert told_apart(rewards, VERDICTS) == 1.0
+
+
+def test_with_adapters_its_state_holds_what_is_trained_alone(model_of):
+    implicit = ImplicitReward(add_lora(model_of("llama"), LoRA(rank=2), seed=0), SETTINGS)
+    implicit.update(GROUPS, VERDICTS)
+    state = implicit.state()
+    assert all("lora" in name for name in state if name.startswith("m."))
+    other = ImplicitReward(add_lora(model_of("llama"), LoRA(rank=2), seed=0), SETTINGS)
+    other.load(state)
+    assert other.rewards(GROUPS) == implicit.rewards(GROUPS) != [[(0.0,) * 3] * 2]
 
 
 def test_told_apart_counts_pairs_of_one_task_and_halves_ties():

@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import torch
 
 from etude.engine.completion import Completion
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.explore.attempts import Attempt, Group
+from etude.explore.hints import VIEW
 from etude.explore.samples import sample_groups
 from etude.feedback.verdict import Verdict
 from etude.learn.batches import pack
@@ -34,6 +37,25 @@ def test_imitation_weighs_every_group_alike():
     mixed = group(1.0, 0.0, None, 1.0)
     (examples,) = by_imitation([mixed[0]], [mixed[1]])
     assert [example.imitate for example in examples] == [(2.0, 2.0), (2.0, 2.0)]
+
+
+def test_groups_whose_attempts_are_all_right_are_imitated_where_that_is_asked_for():
+    equal = group(1.0, 1.0)
+    (examples,) = by_imitation([equal[0]], [equal[1]], keep_all_right=True)
+    assert [example.imitate for example in examples] == [(1.0, 1.0), (1.0, 1.0)]
+
+
+def test_attempts_that_saw_the_answer_do_not_make_their_task_weigh_more():
+    alone, verdicts = group(0.0, 0.0, 1.0, 1.0)
+    attempts = tuple(replace(attempt, view=VIEW) if place >= 2 else attempt for place, attempt in enumerate(alone.attempts))
+    (examples,) = by_imitation([Group(alone.task, attempts)], [verdicts])
+    assert [example.imitate for example in examples] == [(1.0, 1.0), (1.0, 1.0)]  # two attempts of its own, shared by two right ones
+
+
+def test_credit_that_is_added_counts_beside_that_of_the_outcome():
+    mixed, verdicts = group(1.0, 0.0)
+    (examples,) = by_credit([mixed], [verdicts], credit="centred", added=[[(0.25, 0.0), (-1.0, 1.0)]])
+    assert [example.policy for example in examples] == [(0.75, 0.5), (-1.5, 0.5)]
 
 
 def test_equal_tasks_in_a_batch_get_attempts_of_their_own(llama, tokenizer):

@@ -93,7 +93,7 @@ def test_updates_raise_the_share_of_pairs_that_are_ahead(model_of):
     learner = Learner(model, Optimiser(learning_rate=1e-3), [LIKELIHOOD], reference=copy.deepcopy(model).requires_grad_(False))
     preferring = Preferring(learner, PAIRS, PreferenceLoss())
     first, *_, last = [preferring.update(PAIRS) for _ in range(20)]
-    assert first["preference_margin"] == pytest.approx(0, abs=1e-4) and last["preference_accuracy"] == 1.0
+    assert first["preference_ahead"] == pytest.approx(0, abs=1e-4) and last["preference_accuracy"] == 1.0
     assert last["preference_loss"] < first["preference_loss"] == pytest.approx(0.6931, abs=1e-4)
 
 

@@ -78,13 +78,6 @@ def test_a_learner_that_restarts_learns_again_what_it_learned_first(model_of):
     assert [learner.update(examples) for _ in range(3)] == first
 
 
-def test_groups_whose_attempts_are_all_right_are_kept_where_that_is_asked_for(small, tmp_path):
-    small(tmp_path / "few", IMITATE | {"steps": 1})
-    small(tmp_path / "all", IMITATE | {"steps": 1, "learn.keep_all_right": True, "warm_start.steps": 40})
-    (few,), (every,) = practice_rows(tmp_path / "few"), practice_rows(tmp_path / "all")
-    assert few["imitate_loss"] > 0 and every["imitate_loss"] > 0
-
-
 def test_practice_ends_with_the_step_that_spends_the_budget_and_resumes_as_ended(small, tmp_path):
     small(tmp_path / "run", {"budget_tokens": 150, "steps": 20})
     rows = practice_rows(tmp_path / "run")
@@ -113,6 +106,13 @@ def test_practice_by_star_raises_the_accuracy(tmp_path):
             "explore.rationalise is for independent attempts",
         ),
         (["--budget_tokens", "0"], "budget_tokens must be at least 1"),
+        (["--budget_tokens", "9", "--explore.reuse", "true"], "explore.reuse takes tokens over"),
+        (["--learn.restart", "true"], "learn.restart is for learn.method imitation"),
+        (["--learn.keep_all_right", "true"], "learn.keep_all_right is for learn.method imitation"),
+        (
+            ["--learn.method", "imitation", "--learn.restart", "true", "--learn.optimiser.decay_steps", "1", "--learn.epochs", "3"],
+            r"may make 3 updates \(learn\.epochs x learn\.updates_per_epoch\)",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_one_sentence(given, said):

@@ -30,7 +30,7 @@ def whole(small, tmp_path_factory):
 
 def test_it_is_asked_before_it_learns_and_changes_what_is_learned(whole, finished):
     rows = [row for row in read_jsonl(whole / "metrics.jsonl") if row["phase"] == "practice"]
-    assert rows[0]["implicit_reward_told_apart"] in (0.5, None) and rows[0]["implicit_reward_loss"] == pytest.approx(0.6931, abs=1e-3)
+    assert rows[0]["implicit_reward_auc_within"] in (0.5, None) and rows[0]["implicit_reward_loss"] == pytest.approx(0.6931, abs=1e-3)
     assert len({row["implicit_reward_loss"] for row in rows}) == len(rows)
     assert (whole / "model" / "model.safetensors").read_bytes() != (finished / "model" / "model.safetensors").read_bytes()
 

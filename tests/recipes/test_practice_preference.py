@@ -16,7 +16,7 @@ from etude.tiny import letters
 PREFER = {"learn.method": "preference", "learn.preference.pairs_per_task": 4, "learn.epochs": 2, "learn.optimiser.learning_rate": 3e-4}
 WAYS = {
     "dpo, refreshed": {"learn.preference.refresh_every": 2},
-    "dpo, adapters": {"learn.lora.rank": 4, "feedback": "random", "explore.num_samples": 8, "learn.preference.refresh_every": 3},
+    "dpo, adapters": {"learn.lora.rank": 4, "feedback": "random", "explore.num_samples": 8, "learn.preference.refresh_every": 2},
     "ipo, matched": {"learn.preference.loss": "ipo", "learn.preference.pairs": "length_matched"},
     "kto": {"learn.preference.loss": "kto", "learn.updates_per_epoch": 2},
     "simpo": {"learn.preference.loss": "simpo", "learn.preference.beta": 2.0},
@@ -71,6 +71,8 @@ def test_practice_by_preference_raises_the_accuracy(tmp_path):
         (["--learn.method", "preference", "--learn.anchor", "0.1"], "no effect on learn.method preference"),
         (["--learn.preference.pairs_per_task", "0"], "pairs_per_task must be at least 1"),
         (["--learn.preference.loss", "dop"], "did you mean 'dpo'"),
+        (["--learn.method", "preference", "--learn.preference.loss", "simpo", "--learn.preference.refresh_every", "3"], "has no reference"),
+        (["--learn.method", "preference", "--explore", "refine"], "makes attempts of several turns"),
     ],
 )
 def test_what_makes_no_sense_is_one_sentence(given, said):
@@ -94,7 +96,7 @@ def compared(tmp_path):
 
 
 def test_answers_that_somebody_compared_are_learned_from_before_practice(small, tmp_path, monkeypatch, compared):
-    options = {"preferences.path": [str(compared)], "preferences.steps": 6, "preferences.optimiser.learning_rate": 1e-3}
+    options = {"comparisons.path": [str(compared)], "comparisons.steps": 6, "comparisons.optimiser.learning_rate": 1e-3}
     result = small(tmp_path / "whole", options)
     rows = [row for row in read_jsonl(tmp_path / "whole" / "metrics.jsonl") if row["phase"] == "preference"]
     assert len(rows) == 6 and rows[0]["preference_loss"] > rows[-1]["preference_loss"]
@@ -121,10 +123,10 @@ def test_answers_that_somebody_compared_are_learned_from_before_practice(small, 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["--preferences.steps", "3"], "preferences.path names no file"),
-        (["--preferences.path", "a.jsonl"], "preferences.steps is 0"),
+        (["--comparisons.steps", "3"], "comparisons.path names no file"),
+        (["--comparisons.path", "a.jsonl"], "comparisons.steps is 0"),
         (
-            ["--preferences.path", "a.jsonl", "--preferences.steps", "3", "--preferences.pairs_per_step", "0"],
+            ["--comparisons.path", "a.jsonl", "--comparisons.steps", "3", "--comparisons.pairs_per_step", "0"],
             "pairs_per_step must be at least 1",
         ),
     ],

@@ -27,7 +27,7 @@ def points_of(run: Run, phase: str, key: str) -> Points:
 def with_derived(row: Mapping[str, Any]) -> dict[str, Any]:
     """The row with what is drawn and not logged: `loss`, whichever loss the phase has, and `groups_without_signal_share`."""
     measures = dict(row)
-    for loss in ("policy_loss", "imitate_loss"):
+    for loss in ("policy_loss", "imitate_loss", "preference_loss"):
         if loss in row:
             measures.setdefault("loss", row[loss])
     without, groups = row.get("groups_without_signal"), row.get("groups")

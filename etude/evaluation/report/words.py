@@ -25,7 +25,7 @@ def summary(run: Run) -> str:
     found = {(row.get("suite"), row.get("model")): row for row in run.rows}
     for suite in dict.fromkeys(row.get("suite") for row in run.rows):
         after = found.get((suite, "practice"))
-        first = next((model for model in ("warm_start", "base") if (suite, model) in found), None)
+        first = next((model for model in ("preference", "warm_start", "base") if (suite, model) in found), None)
         if after is None or first is None:
             continue
         test = next(
