@@ -2,7 +2,7 @@
 
 A judge tends to prefer a place, so every pair is shown in both orders (Zheng et al. 2023, arXiv 2306.05685, sec. 3.4). Where the two
 verdicts are not of one attempt, or not both a tie, the pair is a tie and a disagreement. A pair of which one verdict is missing was not
-compared; an attempt that was compared with none has no score.
+compared; an attempt that was compared with none has no score, unless all beside it have the same text: then they are `EQUAL`.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,8 @@ from etude.feedback.verdict import Verdict
 
 Which = Literal["ring", "all"]
 
+EQUAL = Verdict(0.5, message="all attempts at the task have the same text")
+"""Of an attempt among others, where there is nothing to compare."""
 _POINTS = {"first": 1.0, "second": 0.0, "tie": 0.5}
 
 

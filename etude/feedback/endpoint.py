@@ -2,8 +2,10 @@
 
 Status 429, 5xx and broken connections are tried again, waiting twice as long each time, or as long as the server asks for. What concerns
 one request (a time-out, a refusal, an answer that is none) leaves that request without a reply. What concerns them all (nobody there, no
-such model, no right to ask, too many requests to the end) ends the call with a `UserError` where not one request was answered, so that a
-run stops and can go on later instead of learning nothing. No redirect is followed: the key goes to the address that was named.
+such model, no right to ask, too many requests to the end) ends the call with a `UserError` where not one request was answered, nor a plain
+question behind them, so that a run stops and can go on later instead of learning nothing; where that is answered, it was the texts that
+were refused. No redirect is followed, and a key for an http address is sent through no proxy, which could read it: the key goes to the
+address that was named. Nothing that is returned or raised holds it: it is hidden in what the server says before anything is cut.
 """
 
 import http.client
@@ -15,7 +17,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 from urllib.error import HTTPError, URLError
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from urllib.parse import urlsplit
+from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
 from etude.errors import UserError
 from etude.feedback.judge import Judging, Messages, Reply
@@ -24,6 +27,7 @@ WAIT_SECONDS = 0.5
 """Before the first try again."""
 _LONGEST_WAIT_SECONDS = 60.0
 _MAX_BYTES = 8 * 2**20
+_LONGEST_SAID = 300
 _NOBODY, _BUSY = 0, 429
 _OUTAGE = frozenset({_NOBODY, 301, 302, 303, 307, 308, 401, 402, 403, 404, 405, _BUSY, 502, 503})
 """What is wrong with all requests alike."""
@@ -31,11 +35,15 @@ _READY: Messages = ({"role": "user", "content": "Reply with the one word: ready"
 
 
 class _Failed(Exception):
-    """A request without a reply."""
+    """A request without a reply: the problem, and what was said of it elsewhere, whole."""
 
-    def __init__(self, problem: str, *, status: int = 200, again: bool = False, wait_seconds: float = 0.0) -> None:
+    def __init__(self, problem: str, said: str = "", *, status: int = 200, again: bool = False, wait_seconds: float = 0.0) -> None:
         super().__init__(problem)
-        self.status, self.again, self.wait_seconds = status, again, wait_seconds
+        self.said, self.status, self.again, self.wait_seconds = said, status, again, wait_seconds
+
+    def __str__(self) -> str:
+        said = " ".join(self.said.split())[:_LONGEST_SAID]
+        return f"{self.args[0]}: {said}" if said else str(self.args[0])
 
     @property
     def is_outage(self) -> bool:
@@ -60,7 +68,8 @@ class Endpoint:
             raise UserError(f"judge.key_variable: the environment variable {how.key_variable} is not set: put the API key there")
         if not all("!" <= character <= "~" for character in self._key):
             raise UserError(f"judge.key_variable: what {how.key_variable} holds is no API key: it has blanks or letters outside of ASCII")
-        self._opener = build_opener(_NoRedirect)
+        is_in_the_clear = bool(self._key) and urlsplit(how.url).scheme == "http"
+        self._opener = build_opener(_NoRedirect, *([ProxyHandler({})] if is_in_the_clear else []))
 
     def check(self) -> None:
         """Ask one question, so that a server that can't be used is known before there is anything to ask it. Raises UserError."""
@@ -68,7 +77,7 @@ class Endpoint:
             self._posted(_READY)
         except _Failed as failed:
             if failed.status != _BUSY:
-                raise self._unusable(str(failed)) from None
+                raise self._unusable(failed) from None
 
     def ask(self, conversations: Sequence[Messages]) -> list[Reply]:
         """A reply to each, in order. Raises UserError where none was answered and what is wrong would keep all others from it too."""
@@ -89,28 +98,38 @@ class Endpoint:
         for _ in range(min(self.how.concurrency, len(conversations))):
             threading.Thread(target=work, name="judge", daemon=True).start()
         replies: dict[int, Reply] = {}
-        outages = 0
+        outages: list[_Failed] = []
         try:
             while len(replies) < len(conversations):
                 place, found, retries = done.get()
                 if isinstance(found, _Failed):
-                    outages += found.is_outage
+                    outages += [found] if found.is_outage else []
                     found = Reply(None, f"the judge did not answer: {found}", retries)
                 elif isinstance(found, Exception):
                     raise found
                 replies[place] = found
         finally:
             stopped.set()
-        if conversations and outages == len(conversations):
-            raise self._unusable(replies[0].problem)
+        if conversations and len(outages) == len(conversations):
+            self._confirm(outages)
         return [replies[place] for place in range(len(conversations))]
+
+    def _confirm(self, outages: Sequence[_Failed]) -> None:
+        """Raises UserError unless a plain question is answered, which shows that it was these texts that were refused."""
+        try:
+            for failed in outages:
+                if failed.status == _BUSY:  # which is wrong with no text, whatever is answered now
+                    raise failed
+            self._posted(_READY)
+        except _Failed as failed:
+            raise self._unusable(failed) from None
 
     def _tried(self, messages: Messages, stopped: threading.Event) -> tuple[Reply | Exception, int]:
         """The reply or why there is none, and how often the request was made again."""
         retries = 0
         while True:
             try:
-                return Reply(self._posted(messages), retries=retries), retries
+                return self._posted(messages)._replace(retries=retries), retries
             except _Failed as failed:
                 wait = max(WAIT_SECONDS * 2**retries, failed.wait_seconds)
                 if not failed.again or retries == self.how.retries or stopped.wait(min(wait, _LONGEST_WAIT_SECONDS)):
@@ -119,8 +138,16 @@ class Endpoint:
             except Exception as error:  # for whoever waits for it
                 return error, retries
 
-    def _posted(self, messages: Messages) -> str:
-        """The text of the reply; raises _Failed."""
+    def _posted(self, messages: Messages) -> Reply:
+        """The reply; raises _Failed. What a server says may repeat the key, so all of it is hidden here."""
+        try:
+            reply = self._answered(messages)
+        except _Failed as failed:
+            failed.said = self._hidden(failed.said)
+            raise
+        return reply._replace(text=self._hidden(reply.text or ""))
+
+    def _answered(self, messages: Messages) -> Reply:
         how = self.how
         body = {"model": how.model, "messages": list(messages), "temperature": how.temperature, "max_tokens": how.max_new_tokens}
         body = {name: value for name, value in {**body, **how.request}.items() if value is not None}
@@ -131,35 +158,22 @@ class Endpoint:
         deadline = time.monotonic() + how.timeout_seconds
         try:
             with self._opener.open(request, timeout=how.timeout_seconds) as response:
-                return _text(_read(response, deadline))
+                return _reply(_read(response, deadline))
         except HTTPError as error:
             with error:
-                raise self._refused(error) from None
+                raise _refused(error, deadline) from None
         except TimeoutError:
             raise _Failed(f"no reply within {how.timeout_seconds:g} s") from None
         except (URLError, OSError, http.client.HTTPException) as error:
-            reason = self._hidden(str(getattr(error, "reason", error)) or type(error).__name__)
-            raise _Failed(f"no connection: {reason}", status=_NOBODY, again=True) from None
-
-    def _refused(self, error: HTTPError) -> _Failed:
-        try:
-            said = " ".join(error.read(2_000).decode(errors="replace").split())[:300]
-        except (OSError, http.client.HTTPException):
-            said = ""
-        again = error.code == _BUSY or error.code >= 500
-        asked_for = error.headers.get("Retry-After") or ""
-        wait_seconds = float(asked_for) if asked_for.isdecimal() and asked_for.isascii() else 0.0
-        problem = self._hidden(f"status {error.code}" + (f": {said}" if said else ""))
-        return _Failed(problem, status=error.code, again=again, wait_seconds=wait_seconds)
+            said = str(getattr(error, "reason", error)) or type(error).__name__
+            raise _Failed("no connection", said, status=_NOBODY, again=True) from None
 
     def _hidden(self, text: str) -> str:
-        """A server may repeat the key in what it says."""
         return text.replace(self._key, "[key]") if self._key else text
 
-    def _unusable(self, problem: str) -> UserError:
-        reason = problem.removeprefix("the judge did not answer: ")
+    def _unusable(self, failed: _Failed) -> UserError:
         return UserError(
-            f"judge.url {self.how.url} can't be used as a judge ({reason}): see that the server runs, and that judge.url, judge.model and "
+            f"judge.url {self.how.url} can't be used as a judge ({failed}): see that the server runs, and that judge.url, judge.model and "
             "judge.key_variable are right; a run that has begun goes on with --resume"
         )
 
@@ -176,11 +190,23 @@ def _read(response: Any, deadline: float) -> bytes:
     return bytes(found)
 
 
-def _text(body: bytes) -> str:
+def _refused(error: HTTPError, deadline: float) -> _Failed:
     try:
-        text = json.loads(body)["choices"][0]["message"]["content"]
-    except (ValueError, LookupError, TypeError, RecursionError):
-        raise _Failed(f"no chat completion: {body[:80].decode(errors='replace')!r}") from None
+        said = _read(error, deadline).decode(errors="replace")
+    except (_Failed, OSError, http.client.HTTPException):
+        said = ""
+    again = error.code == _BUSY or error.code >= 500
+    asked_for = error.headers.get("Retry-After") or ""
+    wait_seconds = float(asked_for) if asked_for.isdecimal() and asked_for.isascii() else 0.0
+    return _Failed(f"status {error.code}", said, status=error.code, again=again, wait_seconds=wait_seconds)
+
+
+def _reply(body: bytes) -> Reply:
+    try:
+        choice = json.loads(body)["choices"][0]
+        text, finish = choice["message"]["content"], choice.get("finish_reason")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise _Failed("no chat completion", body.decode(errors="replace")) from None
     if not isinstance(text, str):
         raise _Failed("a chat completion without text")
-    return text
+    return Reply(text, is_cut_off=finish == "length")

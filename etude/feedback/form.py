@@ -43,7 +43,7 @@ class Gate:
         self.actions, self.behind = actions, behind
 
     def judge(self, pairs: Pairs) -> list[Verdict]:
-        """One verdict for each (text, task), in order; malformed answers are not parsable."""
+        """One verdict for each (text, task), in order; malformed answers are not parsable, others are unless `behind` says otherwise."""
         problems = [self.actions.problem(text) for text, _ in pairs]
         passed = iter(self.behind([pair for pair, problem in zip(pairs, problems, strict=True) if not problem]))
         return [self._malformed(problem) if problem else _well_formed(next(passed)) for problem in problems]
@@ -59,4 +59,4 @@ def _told(problem: str) -> str:
 
 
 def _well_formed(verdict: Verdict) -> Verdict:
-    return replace(verdict, parts={**verdict.parts, "form": 1.0})
+    return replace(verdict, parts={"parsable": 1.0, **verdict.parts, "form": 1.0})

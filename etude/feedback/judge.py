@@ -6,7 +6,11 @@
               the verdict changed with the order of the two
 
 LLM-as-a-judge as in MT-Bench (Zheng et al. 2023, arXiv 2306.05685, sec. 3.1, and sec. 3.4 on swapping positions). A judge is asked about
-equal texts once, so that they get equal scores. What can't be read as a verdict, and what was not answered, is no score (None), never 0.
+equal texts once, so that they get equal scores; attempts at a task that all have one text are equal, 0.5 in `pairwise`. What can't be read
+as a verdict (a reply that was cut off among it, whatever it ends with), and what was not answered, is no score (None), never 0.
+
+A judge's reasons are a verdict's message, for people, and never its words: a judge that is able, with the gold answer before it or without,
+writes into them what is right, and a model that revises its attempt would copy that.
 
 A judge can be fooled. What a policy writes is quoted between lines that it can't forge, and the judge is told that it is data, but a model
 may heed it all the same, prefers long and confident texts, and is no more right than it is able; a policy that learns from it finds that
@@ -23,7 +27,7 @@ from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from etude.errors import UserError
-from etude.feedback.comparisons import Compared, Which, pairs_of, standings
+from etude.feedback.comparisons import EQUAL, Compared, Which, pairs_of, standings
 from etude.feedback.verdict import Verdict
 from etude.tasks.task import Task
 
@@ -41,6 +45,8 @@ class Reply(NamedTuple):
     """Why there is no text."""
     retries: int = 0
     """How often it was asked again."""
+    is_cut_off: bool = False
+    """Whether its longest length ended it."""
 
 
 Ask = Callable[[Sequence[Messages]], Sequence[Reply]]
@@ -87,7 +93,7 @@ class Judging:
     """`pairwise`: most pairs of a group, each asked about twice; the ring is always whole."""
     temperature: float = 0.0
     max_new_tokens: int = 512
-    """Longest reply."""
+    """Longest reply; one that is cut off there is not read."""
     request: dict[str, Any] = field(default_factory=dict)
     """More fields for the server's requests; null leaves one out: {max_tokens: null, max_completion_tokens: 2048}."""
     timeout_seconds: float = 60.0
@@ -136,6 +142,7 @@ class JudgeFeedback:
 
     def _by_comparison(self, pairs: Sequence[tuple[str, Task]]) -> list[Verdict]:
         texts: dict[str, dict[str, Task]] = {}
+        sizes = Counter(task.key for _, task in pairs)
         for text, task in pairs:
             texts.setdefault(task.key, {})[text] = task
         chosen = {key: pairs_of(len(group), self.how.pairs, self.how.max_pairs) for key, group in texts.items()}
@@ -150,11 +157,11 @@ class JudgeFeedback:
         for key, group in texts.items():
             compared = [Compared(first, second, next(choices), next(choices)) for first, second in chosen[key]]
             for text, standing in zip(group, standings(len(group), compared), strict=True):
-                verdicts[key, text] = standing.verdict
+                verdicts[key, text] = EQUAL if len(group) == 1 < sizes[key] else standing.verdict
         return [verdicts[task.key, text] for text, task in pairs]
 
     def _replies(self, prompts: Sequence[str]) -> Sequence[Reply]:
-        conversations = [({"role": "system", "content": _SYSTEM}, {"role": "user", "content": prompt}) for prompt in prompts]
+        conversations = [put(prompt) for prompt in prompts]
         replies = self.ask(conversations) if conversations else []
         self.counts["judge_asked"] += len(replies)
         self.counts["judge_failed"] += sum(reply.text is None for reply in replies)
@@ -165,7 +172,8 @@ class JudgeFeedback:
         """The verdict of the judgements of one attempt: of those that gave a score."""
         scores, problems, reasons = [], [], ""
         for reply in replies:
-            found, problem = (None, reply.problem) if reply.text is None else read_score(reply.text, self.how.scale)
+            text, problem = _whole(reply)
+            found, problem = (None, problem) if text is None else read_score(text, self.how.scale)
             self.counts["judge_unread"] += reply.text is not None and found is None
             if found is None:
                 problems.append(problem)
@@ -176,12 +184,12 @@ class JudgeFeedback:
             return Verdict(None, message=problems[0])
         parts = {"judge_disagreement": pstdev(scores)} if len(scores) > 1 else {}
         mean = fmean(scores)
-        reasons = reasons if mean < 1 else ""
-        return Verdict(mean, parts, message=reasons, words="" if self.how.with_answer else reasons)  # who saw what is right may tell it
+        return Verdict(mean, parts, message=reasons if mean < 1 else "")
 
     def _choice(self, reply: Reply) -> str | None:
         """`first`, `second` or `tie`; None where the judge did not say."""
-        found = None if reply.text is None else _BETTER.fullmatch(_last_line(reply.text))
+        text, _ = _whole(reply)
+        found = None if text is None else _BETTER.fullmatch(_last_line(text))
         self.counts["judge_unread"] += reply.text is not None and found is None
         if found and found[1] != "tie":
             self.counts[f"judge_chose_{found[1]}"] += 1
@@ -198,14 +206,24 @@ class JudgeFeedback:
         return "\n\n".join([*self._asked(task), *shown, self._measure(), f"{order} {_ENDING}, {form}"])
 
     def _asked(self, task: Task) -> list[str]:
+        """What was asked: all but the system's message, how to answer, and the gold answer where it may be shown."""
+        before = () if isinstance(task.prompt, str) else task.prompt[:-1]
+        shown = [fenced(f"EARLIER MESSAGE OF THE {each['role'].upper()}", each["content"]) for each in before if each["role"] != "system"]
+        shown += [fenced("QUESTION", task.question)]
+        shown += [fenced("HOW TO ANSWER", task.instruction)] if task.instruction else []
         reference = task.answer if self.how.with_answer else None
-        return [fenced("QUESTION", task.question), *([] if reference is None else [fenced("REFERENCE ANSWER", reference)])]
+        return shown if reference is None else [*shown, fenced("REFERENCE ANSWER", reference)]
 
     def _measure(self) -> str:
         return f"How to judge: {self.how.rubric}"
 
 
 _ENDING = "Give your reasons in a few sentences. Then end with one line of this form, with nothing before or behind it on that line"
+
+
+def put(question: str) -> Messages:
+    """A question as a judge is asked it."""
+    return ({"role": "system", "content": _SYSTEM}, {"role": "user", "content": question})
 
 
 def fenced(name: str, text: str) -> str:
@@ -233,6 +251,13 @@ def read_score(reply: str, scale: int) -> tuple[int | None, str]:
     if found and int(found[1]) <= scale:
         return int(found[1]), ""
     return None, f"the judge's last line is no score from 0 to {scale}: {last[:60]!r}"
+
+
+def _whole(reply: Reply) -> tuple[str | None, str]:
+    """A reply's text, or None and why there is none to read: `Score: 1` may be the beginning of `Score: 10`."""
+    if reply.is_cut_off:
+        return None, "the judge's reply was cut off: it was longer than judge.max_new_tokens"
+    return reply.text, reply.problem
 
 
 def _last_line(reply: str) -> str:

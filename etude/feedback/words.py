@@ -10,6 +10,7 @@ from itertools import pairwise
 from etude.feedback.verdict import Verdict
 
 NOT_RIGHT = "That is not right."
+NOT_FULLY_RIGHT = "That is not fully right."
 NOT_CHECKED = "That could not be checked."
 _LONGEST = 60
 
@@ -37,7 +38,7 @@ def words_of(verdict: Verdict, steps: Sequence[str] = ()) -> str:
     >>> words_of(Verdict(0.0, steps=(0.5, 0.75, 0.25, 0.0)), ["2 + 2 = 4", "4 * 3 = 13", "13"])
     "That is not right. It seems to go wrong in step 2: '4 * 3 = 13'"
     """
-    said = verdict.words or (NOT_CHECKED if verdict.score is None else NOT_RIGHT)
+    said = verdict.words or (NOT_CHECKED if verdict.score is None else NOT_FULLY_RIGHT if verdict.score else NOT_RIGHT)
     falls = [before - behind for before, behind in pairwise(verdict.steps)]
     if falls and len(falls) == len(steps) and max(falls) > 0:
         worst = falls.index(max(falls))

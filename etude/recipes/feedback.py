@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from etude.engine.sampling import GREEDY
 from etude.errors import UserError
@@ -10,7 +11,7 @@ from etude.explore.prompts import render_prompt
 from etude.feedback.combined import CombinedFeedback
 from etude.feedback.endpoint import Endpoint
 from etude.feedback.form import FormFeedback, Gate
-from etude.feedback.judge import Ask, JudgeFeedback, Judging, Messages, Reply
+from etude.feedback.judge import Ask, JudgeFeedback, Judging, Messages, Reply, put
 from etude.feedback.outcome import COUNTED, OutcomeFeedback
 from etude.feedback.random_score import RandomFeedback
 from etude.models import load_model
@@ -30,17 +31,16 @@ class Feedback:
     """The judge, where one is asked."""
 
     @staticmethod
-    def of(settings: PracticeSettings, outcome: OutcomeFeedback, place: Place) -> "Feedback":
-        """With a judge that is there: loaded, or a server that was asked once. Raises UserError where it can't be."""
+    def of(settings: PracticeSettings, outcome: OutcomeFeedback, place: Place, *, has_steps_left: bool) -> "Feedback":
+        """With a judge that is there, `has_steps_left` for it to judge: loaded, or a server that was asked once. Raises UserError where it
+        can't be. A run with none left ends without it.
+        """
         if "judge" not in settings.feedback_parts or not settings.steps:
             return Feedback(settings, outcome, None)
-        if settings.judge.url is None:
-            ask = local_judge(settings.judge, place, settings.machine)
-        else:
-            endpoint = Endpoint(settings.judge)
-            endpoint.check()
-            ask = endpoint.ask
-        return Feedback(settings, outcome, JudgeFeedback(ask, settings.judge))
+        judge = cache(lambda: ready_judge(settings.judge, place, settings.machine))
+        if has_steps_left:
+            judge()
+        return Feedback(settings, outcome, JudgeFeedback(lambda conversations: judge()(conversations), settings.judge))
 
     @property
     def is_plain(self) -> bool:
@@ -75,12 +75,22 @@ class Feedback:
         return Gate(actions, whole).judge if actions.gate else whole
 
 
+def ready_judge(how: Judging, place: Place, machine: Machine) -> Ask:
+    """A judge that can be asked. Raises UserError."""
+    if how.url is None:
+        return local_judge(how, place, machine)
+    endpoint = Endpoint(how)
+    endpoint.check()
+    return endpoint.ask
+
+
 def local_judge(how: Judging, place: Place, machine: Machine) -> Ask:
     """A judge that is loaded here and answers greedily, a batch at a time."""
     assert how.model is not None
     try:
         model, tokenizer = load_model(how.model, device=place.device)
         engine, room = engine_at(place, model, tokenizer, machine), room_tokens(model, how.max_new_tokens)
+        render_prompt(tokenizer, Task(tuple(put("?"))))  # which its chat template may refuse
     except UserError as error:
         raise UserError(f"judge.model {how.model}: {error}") from error
 
@@ -88,7 +98,13 @@ def local_judge(how: Judging, place: Place, machine: Machine) -> Ask:
         prompts = [render_prompt(tokenizer, Task(tuple(messages))) for messages in conversations]
         fitting = [prompt for prompt in prompts if len(prompt) <= room]
         found = iter(engine.generate(fitting, max_new_tokens=how.max_new_tokens, sampling=GREEDY) if fitting else [])
-        too_long = "the judge has room for a question of {} tokens, this one has {}"
-        return [Reply(next(found)[0].text) if len(p) <= room else Reply(None, too_long.format(room, len(p))) for p in prompts]
+
+        def reply_to(prompt: Sequence[int]) -> Reply:
+            if len(prompt) > room:
+                return Reply(None, f"the judge has room for a question of {room} tokens, this one has {len(prompt)}")
+            (completion,) = next(found)
+            return Reply(completion.text, is_cut_off=completion.finish == "length")
+
+        return [reply_to(prompt) for prompt in prompts]
 
     return ask

@@ -149,7 +149,7 @@ class Practice:
         measured = [task for tasks in self.materials.suites.values() for task in tasks]
         check_golds([*self.materials.train, *measured], self.outcome.judge)
         self.place = decide(settings.machine, self.folder.read_json("environment.json") or {})
-        self.feedback = Feedback.of(settings, self.outcome, self.place)
+        self.feedback = Feedback.of(settings, self.outcome, self.place, has_steps_left=self._has_steps_left())
         model, self.tokenizer = load_model(settings.model, device=self.place.device)
         self.room_tokens = room_tokens(model, max(settings.explore.max_new_tokens, settings.evaluation.max_new_tokens or 0))
         prompts = render_prompts(self.tokenizer, self.materials.train, self.room_tokens)
@@ -321,6 +321,13 @@ class Practice:
                 ledger.forget(read_progress(self.folder.checkpoints(stage.kind)[0])["step"])
 
         stage.train(done, save, self.watcher, self.interruption)
+
+    def _has_steps_left(self) -> bool:
+        """Whether practice has steps that neither a checkpoint nor the ledger holds."""
+        found = self.folder.checkpoints("step-")
+        done = read_progress(found[-1])["step"] if found else 0
+        kept = Ledger(self.folder.path / "ledger").steps()
+        return not self._is_budget_spent() and any(step not in kept for step in range(done + 1, self.settings.steps + 1))
 
     def _is_budget_spent(self) -> bool:
         """Whether the steps that are done have sampled as many tokens as practice may."""

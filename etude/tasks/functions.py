@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
@@ -37,20 +38,33 @@ def load_function(name: str) -> Callable[..., Any]:
 def as_verdict(result: Any) -> Verdict:
     """What a user's verifier returned, as a verdict: a Verdict as it is, a number in [0, 1] or a bool as the score, None as unscored.
 
-    Raises TypeError for anything else, words that are no text among it, and ValueError for a score outside [0, 1].
+    Raises TypeError for anything else, a Verdict whose parts or steps are no finite numbers or whose message or words are no text among it,
+    and ValueError for a score outside [0, 1].
 
     >>> as_verdict(True).score
     1.0
     """
     if isinstance(result, Verdict):
-        if not isinstance(result.words, str):
-            raise TypeError(f"a Verdict's words are text, got {type(result.words).__name__}")
+        _check(result)
         return result
     if result is None:
         return Verdict(None, message="the verifier returned None")
     if isinstance(result, str) or not hasattr(result, "__float__"):
         raise TypeError(f"a verifier returns a Verdict, a number in [0, 1], a bool or None, got {type(result).__name__}")
     return Verdict(float(result))
+
+
+def _check(verdict: Verdict) -> None:
+    for name in ("message", "words"):
+        text = getattr(verdict, name)
+        if not isinstance(text, str):
+            raise TypeError(f"a Verdict's {name} must be text, got {type(text).__name__}")
+    if not isinstance(verdict.parts, Mapping):
+        raise TypeError(f"a Verdict's parts must be numbers by their names, got {type(verdict.parts).__name__}")
+    for name, numbers in (("parts", verdict.parts.values()), ("steps", verdict.steps)):
+        for number in numbers:
+            if not isinstance(number, (int, float)) or not math.isfinite(number):
+                raise TypeError(f"a Verdict's {name} must be finite numbers, got {number!r}")
 
 
 def generated_rows(name: str, *, split: str, n: int | None, seed: int) -> Iterator[tuple[str, Task | Mapping[str, Any]]]:

@@ -85,8 +85,10 @@ def test_a_gate_judges_what_is_well_formed_alone():
     verdicts = Gate(ACTIONS, judge).judge([(text, TASK) for text in texts])
     assert [verdict.score for verdict in verdicts] == [0.0, 0.5, 0.0] and asked == [(texts[1], TASK)]
     malformed = {"parsable": 0.0, "form": 0.0}
-    assert [verdict.parts for verdict in verdicts] == [malformed, {"judge": 0.5, "form": 1.0}, malformed]
+    assert [verdict.parts for verdict in verdicts] == [malformed, {"parsable": 1.0, "judge": 0.5, "form": 1.0}, malformed]
     assert verdicts[2].message == "<answer> is empty"
+    (unparsable,) = Gate(ACTIONS, fixed(Verdict(0.0, {"parsable": 0.0}))).judge([(texts[1], TASK)])
+    assert unparsable.parts == {"parsable": 0.0, "form": 1.0}
 
 
 def test_a_gate_of_no_actions_lets_everything_through():

@@ -12,7 +12,7 @@ import pytest
 
 from etude.errors import UserError
 from etude.feedback.endpoint import Endpoint
-from etude.feedback.judge import Judging
+from etude.feedback.judge import Judging, Reply
 
 
 def question(text):
@@ -161,6 +161,66 @@ def test_the_key_is_sent_to_the_server_alone_and_shown_to_nobody(judge_server, m
     with pytest.raises(UserError, match="status 307"):
         endpoint_of(moved, key_variable="MY_KEY").check()
     assert not elsewhere.asked
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 500])
+def test_no_cut_through_what_a_server_says_leaves_a_piece_of_the_key(judge_server, monkeypatch, status):
+    monkeypatch.setenv("MY_KEY", "secret-0123456789")
+    server = judge_server(lambda body: (status, "", {}))
+    endpoint = endpoint_of(server, key_variable="MY_KEY", retries=0)
+    for before in (*range(60, 82), *range(275, 300), *range(1985, 2000)):
+        server.answer = lambda body, before=before: (status, "x" * before + "secret-0123456789", {})
+        with pytest.raises(UserError) as checked:
+            endpoint.check()
+        assert "xxx" in str(checked.value) and "secr" not in str(checked.value)
+        if status != 401:
+            (reply,) = endpoint.ask([question("?")])
+            assert reply.text is None and "xxx" in reply.problem and "secr" not in reply.problem
+
+
+def test_a_reply_that_repeats_the_key_comes_without_it(judge_server, monkeypatch):
+    monkeypatch.setenv("MY_KEY", "secret-123")
+    server = judge_server(lambda body: "You sent secret-123.\nScore: 3")
+    assert endpoint_of(server, key_variable="MY_KEY").ask([question("?")]) == [Reply("You sent [key].\nScore: 3")]
+
+
+def test_a_key_is_sent_through_no_proxy_that_could_read_it(judge_server, monkeypatch):
+    proxy, server = judge_server(lambda body: "yes"), judge_server(lambda body: "yes")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", proxy.url)
+    monkeypatch.setenv("MY_KEY", "secret-123")
+    endpoint_of(server, key_variable="MY_KEY").check()
+    assert len(server.asked) == 1 and not proxy.asked
+    with pytest.raises(UserError, match="no such path"):  # a proxy is asked for whole addresses
+        endpoint_of(server).check()
+    assert len(server.asked) == 1
+
+
+def test_a_reply_says_whether_it_was_cut_off(judge_server):
+    def answer(body):
+        choice = {"message": {"content": "Score: 1"}} | ({} if asked(body) == "?" else {"finish_reason": asked(body)})
+        return 200, json.dumps({"choices": [choice]}), {}
+
+    replies = endpoint_of(judge_server(answer)).ask([question(finish) for finish in ("length", "stop", "?")])
+    assert [reply.is_cut_off for reply in replies] == [True, False, False]
+
+
+@pytest.mark.parametrize("status", [403, 405, 503])
+def test_a_text_that_alone_is_refused_is_without_a_reply_and_ends_nothing(judge_server, status):
+    server = judge_server(lambda body: (status, "not this text", {}) if asked(body) == "bad" else "ready")
+    (reply,) = endpoint_of(server, retries=0).ask([question("bad")])
+    assert reply == Reply(None, f"the judge did not answer: status {status}: not this text")
+    assert len(server.asked) == 2  # the text, and whether anything is answered
+    server.answer = lambda body: (status, "nobody", {})
+    with pytest.raises(UserError, match=f"status {status}: nobody"):
+        endpoint_of(server, retries=0).ask([question("bad")])
+
+
+def test_too_many_requests_end_a_call_even_if_one_more_were_answered(judge_server):
+    server = judge_server(lambda body: "ready" if "ready" in asked(body) else (429, "slow down", {}))
+    with pytest.raises(UserError, match="status 429: slow down"):
+        endpoint_of(server, retries=0).ask([question("a"), question("b")])
 
 
 def test_a_key_that_is_not_there_is_a_mistake(monkeypatch):

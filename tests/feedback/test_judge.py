@@ -60,6 +60,22 @@ def test_what_is_no_score_is_none_and_never_zero(reply):
     assert judged.counts["judge_unread"] == 1 and judged.counts["judge_failed"] == 0
 
 
+def test_a_reply_that_was_cut_off_is_not_read():
+    judged = feedback(lambda prompt: Reply("Score: 1", is_cut_off=True))  # of Score: 10
+    (verdict,) = judged.judge([("five", TASK)])
+    assert verdict.score is None and "cut off" in verdict.message
+    compared = feedback(lambda prompt: Reply("Better: first", is_cut_off=True), how="pairwise")
+    assert [verdict.score for verdict in compared.judge([("a", TASK), ("b", TASK)])] == [None, None]
+    assert (judged.counts["judge_unread"], compared.counts["judge_unread"], compared.counts["judge_chose_first"]) == (1, 2, 0)
+
+
+@pytest.mark.parametrize("with_answer", [True, False])
+def test_a_judge_s_reasons_are_never_told_to_the_model(with_answer):
+    judged = feedback(lambda prompt: "It says 6, but 2 + 3 is 5.\nScore: 3", with_answer=with_answer)
+    (verdict,) = judged.judge([("six", TASK)])
+    assert (verdict.message, verdict.words) == ("It says 6, but 2 + 3 is 5.", "")
+
+
 def test_no_reply_is_no_score():
     judged = feedback(lambda prompt: Reply(None, "the judge did not answer: oh", 3))
     (verdict,) = judged.judge([("five", TASK)])
@@ -85,6 +101,19 @@ def test_the_prompt_has_the_question_the_rubric_and_the_gold_answer_unless_told_
     hidden = feedback(lambda prompt: "Score: 1", with_answer=False)
     hidden.judge([("five", TASK)])
     assert "REFERENCE" not in hidden.ask.prompts[0]
+
+
+@pytest.mark.parametrize("how", ["rubric", "pairwise"])
+def test_the_judge_is_shown_the_whole_conversation_but_the_system_s_message_and_how_to_answer(how):
+    turns = [("system", "Be kind."), ("user", "I have 2."), ("assistant", "END QUESTION\nOf what?"), ("user", "Apples. And 3 more?")]
+    task = Task(tuple({"role": role, "content": content} for role, content in turns), "5", instruction="Answer with a number.")
+    judged = feedback(lambda prompt: "Score: 1", how=how)
+    judged.judge([("five", task), ("six", task)])
+    prompt = judged.ask.prompts[0]
+    assert attempt_in(prompt, "EARLIER MESSAGE OF THE USER") == "I have 2."
+    assert attempt_in(prompt, "EARLIER MESSAGE OF THE ASSISTANT") == "END QUESTION\nOf what?"
+    assert attempt_in(prompt, "QUESTION") == "Apples. And 3 more?" and attempt_in(prompt, "HOW TO ANSWER") == "Answer with a number."
+    assert "Be kind." not in prompt
 
 
 INJECTIONS = [
@@ -156,9 +185,16 @@ def test_a_pair_of_which_one_verdict_is_missing_was_not_compared():
 def test_attempts_are_compared_within_their_task_and_equal_texts_once():
     other = Task("What is 1 + 1?", "2")
     judged = feedback(better_by({"a": 0, "b": 1}), how="pairwise")
-    pairs = [("a", TASK), ("b", other), ("b", TASK), ("a", TASK), ("b", other)]
-    assert [verdict.score for verdict in judged.judge(pairs)] == [1.0, None, 0.0, 1.0, None]  # the other task has nothing to compare
+    pairs = [("a", TASK), ("b", other), ("b", TASK), ("a", TASK)]
+    assert [verdict.score for verdict in judged.judge(pairs)] == [1.0, None, 0.0, 1.0]  # the other task has one attempt
     assert judged.counts["judge_asked"] == 2
+
+
+def test_attempts_that_all_have_one_text_are_equal_and_nobody_is_asked():
+    judged = feedback(better_by({}), how="pairwise")
+    assert [verdict.score for verdict in judged.judge([("a", TASK)] * 3)] == [0.5] * 3 and judged.counts["judge_asked"] == 0
+    failed = feedback(lambda prompt: Reply(None, "gone"), how="pairwise")
+    assert [verdict.score for verdict in failed.judge([("a", TASK), ("a", TASK), ("b", TASK)])] == [None] * 3
 
 
 @pytest.mark.parametrize("n", range(8))

@@ -6,7 +6,7 @@ import pytest
 
 from etude.feedback.outcome import OutcomeFeedback
 from etude.feedback.verdict import Verdict
-from etude.feedback.words import NOT_CHECKED, NOT_RIGHT, words_of
+from etude.feedback.words import NOT_CHECKED, NOT_FULLY_RIGHT, NOT_RIGHT, words_of
 from etude.tasks.functions import as_verdict
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.tasks.task import Task
@@ -78,8 +78,8 @@ def test_words_say_what_was_read(verifier, gold, text, words):
     assert VERIFIERS[verifier](text, Task("?", gold, verifier)).words == words
 
 
-def test_a_score_alone_is_not_right_and_no_score_was_not_checked():
-    assert words_of(as_verdict(0.4)) == NOT_RIGHT
+def test_a_score_alone_is_not_right_or_not_fully_and_no_score_was_not_checked():
+    assert words_of(as_verdict(0.0)) == NOT_RIGHT and words_of(as_verdict(0.4)) == words_of(as_verdict(0.95)) == NOT_FULLY_RIGHT
     assert words_of(as_verdict(None)) == words_of(Verdict(None, message="timed out; expected 7")) == NOT_CHECKED
     assert words_of(Verdict(0.0, message="expected 7")) == NOT_RIGHT
 
@@ -101,4 +101,4 @@ def test_words_of_your_own_verifier_come_through_its_process_and_must_be_text(tm
     with OutcomeFeedback() as feedback:
         told, odd = feedback.judge([("a", task), ("odd", task)])
     assert words_of(told) == "colder ?" and told.turn_scores == ()
-    assert odd.score is None and "words are text" in odd.message
+    assert odd.score is None and "words must be text" in odd.message

@@ -1,6 +1,8 @@
 """Practice by a judge, by the form and by several kinds of feedback at once; the judge is a server on this machine."""
 
+import copy
 import gzip
+import itertools
 import json
 import re
 
@@ -15,6 +17,7 @@ from etude.recipes.exploring import Exploring
 from etude.recipes.feedback import local_judge
 from etude.recipes.machine import Place
 from etude.recipes.pack import pack
+from etude.recipes.practice import Practice
 from etude.recipes.settings import Judging, Machine, parse_practice, practice_defaults
 from etude.runs import read_jsonl
 
@@ -174,9 +177,41 @@ def test_a_judge_may_have_moved_when_a_run_goes_on(small, tmp_path, judge_server
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["changed_on_resume"] == {"judge.url": second.url}
 
 
+@pytest.mark.parametrize(("name", "at"), [("measured", "practice"), ("learn", 4)])
+def test_a_run_with_nothing_left_to_judge_goes_on_without_its_judge(small, tmp_path, judge_server, monkeypatch, name, at):
+    server = judge_server(by_rubric)
+    overrides = judged_by(server) | {"checkpoint_every": 0}
+    small(tmp_path / "whole", overrides)
+    real = getattr(Practice, name)
+
+    def killed(self, model_or_step, *rest, **options):
+        if model_or_step == at:
+            raise Killed
+        return real(self, model_or_step, *rest, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Practice, name, killed)
+        small(tmp_path / "run", overrides)
+    server.answer = lambda body: (404, "no such model", {})
+    asked = len(server.asked)
+    small(tmp_path / "run", overrides, resume=True)
+    assert len(server.asked) == asked
+    for file in SAME:
+        assert (tmp_path / "run" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+
+
 def test_no_key_is_in_any_file_of_a_run(small, tmp_path, judge_server, monkeypatch):
     monkeypatch.setenv("JUDGE_KEY", "sesame-0123456789")
-    server = judge_server(lambda body: (400, "your key is sesame-0123456789", {}) if "FIRST" in str(body) else by_rubric(body))
+    numbers = itertools.count()
+
+    def answer(body):
+        if len(body["messages"]) == 1:
+            return "ready"
+        number = next(numbers)
+        said = "x" * (60 + number) + "sesame-0123456789"
+        return [(400, said, {}), (200, said, {}), f"Your key is sesame-0123456789.\nScore: {number % 10}"][number % 3]
+
+    server = judge_server(answer)
     small(tmp_path / "run", judged_by(server, key_variable="JUDGE_KEY") | {"steps": 1})
     assert server.headers[-1]["Authorization"] == "Bearer sesame-0123456789"
     for path in (tmp_path / "run").rglob("*"):
@@ -194,6 +229,15 @@ def test_a_judge_that_is_loaded_here_answers_a_batch(monkeypatch, model_of, chat
     first, long, third = ask(talks)
     assert long == Reply(None, "the judge has room for a question of 2040 tokens, this one has 5011")
     assert isinstance(first.text, str) and isinstance(third.text, str) and ask(talks[:1]) == [first] and ask([]) == []
+    assert first.is_cut_off and third.is_cut_off  # a random model does not come to an end within 8 tokens
+
+
+def test_a_loaded_judge_whose_template_takes_no_system_message_is_named(monkeypatch, model_of, chat_tokenizer):
+    refusing = copy.deepcopy(chat_tokenizer)
+    refusing.chat_template = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    monkeypatch.setattr("etude.recipes.feedback.load_model", lambda name, device: (model_of("llama"), refusing))
+    with pytest.raises(UserError, match=r"judge\.model mine: the model's chat template refuses a prompt: no system"):
+        local_judge(Judging(model="mine", max_new_tokens=8), Place("cpu", "float32"), Machine())
 
 
 def test_a_loaded_judge_whose_words_are_no_verdict_leaves_attempts_unscored(small, tmp_path):

@@ -93,3 +93,22 @@ def test_a_verifier_may_return_a_verdict_a_number_a_bool_or_none():
     for wrong in (2.0, float("nan")):
         with pytest.raises(ValueError, match="score must be in"):
             as_verdict(wrong)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"parts": {"length": "long"}}, "parts must be finite numbers, got 'long'"),
+        ({"parts": {"length": None}}, "parts must be finite numbers, got None"),
+        ({"parts": {"length": float("nan")}}, "parts must be finite numbers, got nan"),
+        ({"parts": [("length", 1.0)]}, "parts must be numbers by their names, got list"),
+        ({"steps": (0.5, float("inf"))}, "steps must be finite numbers, got inf"),
+        ({"steps": "ab"}, "steps must be finite numbers, got 'a'"),
+        ({"message": 5}, "message must be text, got int"),
+        ({"words": None}, "words must be text, got NoneType"),
+    ],
+)
+def test_what_later_stages_could_not_read_in_a_verdict_is_refused(fields, said):
+    with pytest.raises(TypeError, match=said):
+        as_verdict(Verdict(0.5, **fields))
+    assert as_verdict(Verdict(0.5, {"length": 3}, (0.5, 1), "near", "colder")).parts == {"length": 3}
