@@ -1,4 +1,4 @@
-"""A model judges attempts: by a rubric, one at a time, or two at a time against each other (`etude.feedback.comparisons`).
+"""A model judges attempts: by a rubric, one at a time, or two at a time against each other (`etude.feedback.pairwise`).
 
     rubric    score = N / scale, from the judge's last line "Score: N"; of several judgements of one attempt their mean, and in
               parts["judge_disagreement"] their standard deviation (population, on the scale of scores)
@@ -27,7 +27,7 @@ from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from etude.errors import UserError
-from etude.feedback.comparisons import EQUAL, Compared, Which, pairs_of, standings
+from etude.feedback.pairwise import EQUAL, Compared, Which, pairs_of, standings
 from etude.feedback.verdict import Verdict
 from etude.tasks.task import Task
 

@@ -5,8 +5,8 @@ import re
 import pytest
 
 from etude.errors import UserError
-from etude.feedback.comparisons import Compared, pairs_of, standings
 from etude.feedback.judge import JudgeFeedback, Judging, Reply, fenced, read_score
+from etude.feedback.pairwise import Compared, pairs_of, standings
 from etude.tasks.task import Task
 
 TASK = Task("What is 2 + 3?", "5")
