@@ -66,8 +66,8 @@ def test_where_policy_is_reference_dpos_gradient_is_half_of_beta_each_way():
     [
         ({"loss": "dpp"}, "dpo"),
         ({"beta": 0.0}, "beta of a preference loss must be above 0"),
-        ({"label_smoothing": 0.5}, "label_smoothing must be in"),
-        ({"loss": "ipo", "label_smoothing": 0.1}, "loss ipo has none"),
+        ({"label_smoothing": 0.5}, "label_smoothing of a preference loss must be in"),
+        ({"loss": "ipo", "label_smoothing": 0.1}, "but ipo has none"),
         ({"nll": -1.0}, "nll of a preference loss must be 0"),
     ],
 )
