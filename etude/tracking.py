@@ -36,7 +36,7 @@ class Tracked:
         self._trackers: dict[str, Any] | None = None
         self._step = 0
         self._warm_steps = int(self._configuration.get("warm_start.steps") or 0)
-        self._preference_steps = self._warm_steps + int(self._configuration.get("comparisons.steps") or 0)
+        self._preference_steps = self._warm_steps + int(self._configuration.get("preferences.steps") or 0)
         self._all_steps = self._preference_steps + int(self._configuration.get("steps") or 0)
 
     def say(self, text: str) -> None:

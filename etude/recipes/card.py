@@ -88,8 +88,8 @@ def _tasks(settings: PracticeSettings) -> str:
 def _story(settings: PracticeSettings) -> str:
     warm, explore, learn = settings.warm_start, settings.explore, settings.learn
     shown = f"{warm.steps} updates on demonstrations, then " if warm.steps else ""
-    if settings.comparisons.steps:
-        shown += f"{settings.comparisons.steps} updates on compared answers ({settings.comparisons.loss}), then "
+    if settings.preferences.steps:
+        shown += f"{settings.preferences.steps} updates on compared answers ({settings.preferences.loss}), then "
     ways = {
         "credit": f"{learn.credit} credit, {learn.loss} loss",
         "imitation": "imitation of its own right attempts",

@@ -68,7 +68,7 @@ def estimate(settings: PracticeSettings, name: str, data: Path | None) -> Estima
         run = Practice(settings, name, RunFolder(Path(scratch) / "run"), data, outcome, Quiet())
         run.prepare()
         warm_start_seconds = settings.warm_start.steps * _seconds_of_warm_start(run) if settings.warm_start.steps else 0.0
-        preference_seconds = settings.comparisons.steps * _seconds_of_preference(run) if settings.comparisons.steps else 0.0
+        preference_seconds = settings.preferences.steps * _seconds_of_preference(run) if settings.preferences.steps else 0.0
         learner = run.practice_learner()
         run.add_models()
         judged = run.exploring.attempts_of(0, _right_at_last(settings.explore.turns))
@@ -124,7 +124,7 @@ def _seconds_of_warm_start(run: Practice) -> float:
 def _seconds_of_preference(run: Practice) -> float:
     run.engine.put_away()
     learner, pairs = preference_learner(run.model, run.settings, run.place.dtype), run.comparisons_of(0)
-    seconds = _seconds(lambda: Preferring(learner, pairs, run.settings.comparisons).update(pairs))
+    seconds = _seconds(lambda: Preferring(learner, pairs, run.settings.preferences).update(pairs))
     run.engine.refresh(0)
     return seconds
 
@@ -141,7 +141,7 @@ def _seconds_of_measuring(run: Practice, sample_seconds: float) -> float:
 
 def _stages(settings: PracticeSettings) -> int:
     """How many models are measured: as it came, after the warm start, after preferences, after practice."""
-    return 1 + (settings.warm_start.steps > 0) + (settings.comparisons.steps > 0) + (settings.steps > 0)
+    return 1 + (settings.warm_start.steps > 0) + (settings.preferences.steps > 0) + (settings.steps > 0)
 
 
 def _checkpoints_bytes(run: Practice) -> int:
@@ -155,7 +155,7 @@ def _checkpoints_bytes(run: Practice) -> int:
     beside = sum(own.numel() * own.element_size() for own in run.step_model.parameters) if run.step_model else 0
     beside += trained if run.implicit_reward else 0
     reference = trained if settings.learn.method == "preference" and settings.learn.preference.refresh_every else 0
-    before = (settings.warm_start.steps > 0) + (settings.comparisons.steps > 0)
+    before = (settings.warm_start.steps > 0) + (settings.preferences.steps > 0)
     return weights * (1 + before + kept) + 2 * trained * kept + beside * (1 + 3 * kept) + reference * kept
 
 

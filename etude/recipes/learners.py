@@ -21,8 +21,8 @@ def warm_start_learner(model: Any, settings: PracticeSettings, dtype: torch.dtyp
 
 def preference_learner(model: Any, settings: PracticeSettings, dtype: torch.dtype) -> Learner:
     """The learner of compared answers, whose reference is the model as it is now."""
-    reference = copy.deepcopy(model).eval().requires_grad_(False) if settings.comparisons.needs_reference else None
-    return _learner(model, settings, dtype, settings.comparisons.optimiser, [LIKELIHOOD], reference=reference)
+    reference = copy.deepcopy(model).eval().requires_grad_(False) if settings.preferences.needs_reference else None
+    return _learner(model, settings, dtype, settings.preferences.optimiser, [LIKELIHOOD], reference=reference)
 
 
 def practice_learner(model: Any, settings: PracticeSettings, dtype: torch.dtype) -> Learner:
@@ -40,7 +40,7 @@ def practice_learner(model: Any, settings: PracticeSettings, dtype: torch.dtype)
     if learn.anchor or (prefers and learn.preference.needs_reference):
         is_fixed = not (prefers and learn.preference.refresh_every)
         is_base = (
-            learn.lora.rank > 0 and is_fixed and not settings.warm_start.steps + settings.comparisons.steps
+            learn.lora.rank > 0 and is_fixed and not settings.warm_start.steps + settings.preferences.steps
         )  # then it is the model without its adapters
         options["reference"] = None if is_base else copy.deepcopy(model).eval().requires_grad_(False)
     return _learner(model, settings, dtype, learn.optimiser, streams, **options)

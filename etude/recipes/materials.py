@@ -41,7 +41,7 @@ def gather(settings: PracticeSettings, name: str, data: Path | None) -> Material
     suites = load_suites(settings.evaluation, settings.tasks, name, settings.seed, data, settings.system)
     train = load_tasks(settings.tasks, split="train", n=train_size(settings), seed=settings.seed, data=data)
     demonstrations = _demonstrations(settings, train, data)
-    comparisons = load_comparisons(settings.comparisons.path, settings.comparisons.columns, settings.comparisons.n, data)
+    comparisons = load_comparisons(settings.preferences.path, settings.preferences.columns, settings.preferences.n, data)
     measured = [task for tasks in suites.values() for task in tasks]
     train, shared_train = _without(with_system(train, settings.system), measured)
     demonstrations, shared_demonstrations = _without(with_system(demonstrations, settings.system), measured)
@@ -53,8 +53,8 @@ def gather(settings: PracticeSettings, name: str, data: Path | None) -> Material
     kept, shared_comparisons = _without(asked, measured)
     keys = {task.key for task in kept}
     comparisons = [replace(each, task=task) for each, task in zip(comparisons, asked, strict=True) if task.key in keys]
-    if settings.comparisons.steps and not comparisons:
-        raise UserError("every prompt of comparisons.path stands in the evaluation too: name other files, or another evaluation set")
+    if settings.preferences.steps and not comparisons:
+        raise UserError("every prompt of preferences.path stands in the evaluation too: name other files, or another evaluation set")
     facts: dict[str, float] = {
         "train": len(train),
         "demonstrations": len(demonstrations),

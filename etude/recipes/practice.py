@@ -131,7 +131,7 @@ class Practice:
         self.warm_start()
         warm = self.measured("warm_start") if self.settings.warm_start.steps else base
         self.prefer()
-        preferred = self.measured("preference") if self.settings.comparisons.steps else warm
+        preferred = self.measured("preference") if self.settings.preferences.steps else warm
         self.practise()
         pages = {"base": base, "warm_start": warm, "preference": preferred}
         pages["practice"] = self.measured("practice", unchanged=None if self.settings.steps else preferred)
@@ -242,7 +242,7 @@ class Practice:
             stage = Stage(
                 phase="warm_start",
                 kind="warm-",
-                order=-warm.steps - self.settings.comparisons.steps,
+                order=-warm.steps - self.settings.preferences.steps,
                 total=warm.steps,
                 every=self.settings.checkpoint_every,
                 saves_last=False,
@@ -250,14 +250,14 @@ class Practice:
                 update=lambda step, demonstrations: self._imitate(step, demonstrations, learner),
             )
             self._train(stage, learner)
-            self._save_checkpoint("warm_start", None, {"order": -self.settings.comparisons.steps})
+            self._save_checkpoint("warm_start", None, {"order": -self.settings.preferences.steps})
         self.engine.refresh(0)
         for unfinished in self.folder.checkpoints("warm-"):
             shutil.rmtree(unfinished)
 
     def prefer(self) -> None:
         """Learn from answers that somebody compared."""
-        steps = self.settings.comparisons.steps
+        steps = self.settings.preferences.steps
         if not steps:
             return
         if self.folder.checkpoint("preference").exists():
@@ -345,12 +345,12 @@ class Practice:
     def _prefer(self, step: int, pairs: Sequence[Pair], learner: Learner) -> None:
         start = time.perf_counter()
         self.engine.put_away()
-        metrics = Preferring(learner, pairs, self.settings.comparisons).update(pairs)
+        metrics = Preferring(learner, pairs, self.settings.preferences).update(pairs)
         self._log("preference", step, metrics, {"learn_seconds": time.perf_counter() - start})
 
     def comparisons_of(self, step: int) -> list[Pair]:
         """The pairs of preference step `step`, counted from 0."""
-        return batch_at(step, self.comparisons, self.settings.comparisons.pairs_per_step, self.settings.seed, "preference")
+        return batch_at(step, self.comparisons, self.settings.preferences.pairs_per_step, self.settings.seed, "preference")
 
     def demonstrations_of(self, step: int) -> list[Example]:
         """What warm-start step `step`, counted from 0, imitates."""

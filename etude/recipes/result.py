@@ -18,7 +18,7 @@ def result_of(
     """The result of a finished run of the recipe `name`, from the pages of its models (`base`, `warm_start`, `preference`,
     `practice`); of the stages in between, those that there were.
     """
-    skipped = {"warm_start": not settings.warm_start.steps, "preference": not settings.comparisons.steps}
+    skipped = {"warm_start": not settings.warm_start.steps, "preference": not settings.preferences.steps}
     shown = {model: page for model, page in pages.items() if not skipped.get(model)}
     pairs = [(model, "practice") for model in reversed(shown) if model != "practice"]
     probed = {model: page["retention"] for model, page in shown.items() if "retention" in page}

@@ -160,7 +160,7 @@ class Preference(PreferenceLoss):
 
 
 @dataclass(frozen=True)
-class Comparisons(PreferenceLoss):
+class Preferences(PreferenceLoss):
     """Learning from answers that somebody compared, before practice; the reference is the model as it was before."""
 
     path: list[str] = field(default_factory=list)
@@ -177,12 +177,12 @@ class Comparisons(PreferenceLoss):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.n is not None:
-            at_least("comparisons.n", self.n, 1)
-        at_least("comparisons.steps", self.steps, 0)
-        at_least("comparisons.pairs_per_step", self.pairs_per_step, 1)
+            at_least("preferences.n", self.n, 1)
+        at_least("preferences.steps", self.steps, 0)
+        at_least("preferences.pairs_per_step", self.pairs_per_step, 1)
         if bool(self.path) != bool(self.steps):
-            lacking = "path names files, but comparisons.steps is 0" if self.path else "steps is set, but comparisons.path names no file"
-            raise UserError(f"comparisons.{lacking}: set both, or neither")
+            lacking = "path names files, but preferences.steps is 0" if self.path else "steps is set, but preferences.path names no file"
+            raise UserError(f"preferences.{lacking}: set both, or neither")
 
 
 @dataclass(frozen=True)
@@ -319,7 +319,7 @@ class PracticeSettings:
     """Practice ends with the step in which it has sampled so many tokens, though there were more steps; no bound unless given."""
     seed: int = 0
     warm_start: WarmStart = field(default_factory=WarmStart)
-    comparisons: Comparisons = field(default_factory=Comparisons)
+    preferences: Preferences = field(default_factory=Preferences)
     explore: Exploration = field(default_factory=Exploration)
     feedback: str = "outcome"
     """`outcome` (the tasks' verifiers), `random` (the control), `judge` (a model), `form` (of tasks.actions), or `combined`."""
@@ -421,7 +421,7 @@ class PracticeSettings:
         _learns_to_the_end("learn.optimiser", self.learn.optimiser, updates, named)
         if self.learn.implicit_reward.coefficient:
             _learns_to_the_end("learn.implicit_reward.optimiser", self.learn.implicit_reward.optimiser, self.steps, "steps")
-        _learns_to_the_end("comparisons.optimiser", self.comparisons.optimiser, self.comparisons.steps, "comparisons.steps")
+        _learns_to_the_end("preferences.optimiser", self.preferences.optimiser, self.preferences.steps, "preferences.steps")
         _learns_to_the_end("warm_start.optimiser", self.warm_start.optimiser, self.warm_start.steps, "warm_start.steps")
         warm = self.warm_start
         if warm.steps and not (warm.n or warm.path or self.tasks.path or self.tasks.dataset):

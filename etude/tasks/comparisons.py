@@ -35,11 +35,11 @@ def load_comparisons(paths: Sequence[str], columns: Mapping[str, str], n: int | 
     wrong = [name for name in columns if name not in NAMES]
     if wrong:
         raise UserError(
-            f"comparisons.columns has {wrong[0]!r}: its names are {', '.join(NAMES)}, each with the name that your files have for it"
+            f"preferences.columns has {wrong[0]!r}: its names are {', '.join(NAMES)}, each with the name that your files have for it"
         )
     found = [comparison_from_row(row, columns, origin) for path in paths for origin, row in file_rows(find_file(path, data))]
     if n is not None and len(found) < n:
-        raise UserError(f"comparisons.n is {n}, but the files have {len(found)} rows: lower it, or name more files")
+        raise UserError(f"preferences.n is {n}, but the files have {len(found)} rows: lower it, or name more files")
     return found[:n]
 
 
@@ -49,7 +49,7 @@ def comparison_from_row(row: Mapping[str, Any], columns: Mapping[str, str], orig
     if chosen is None or rejected is None:
         lacking = columns.get("chosen", "chosen") if chosen is None else columns.get("rejected", "rejected")
         raise UserError(
-            f"{origin}: a preference needs {', '.join(NAMES)}, but column {lacking!r} is not there: map it with comparisons.columns"
+            f"{origin}: a preference needs {', '.join(NAMES)}, but column {lacking!r} is not there: map it with preferences.columns"
         )
     if prompt is None:
         prompt, chosen, rejected = _parted(chosen, rejected, origin)

@@ -96,7 +96,7 @@ def compared(tmp_path):
 
 
 def test_answers_that_somebody_compared_are_learned_from_before_practice(small, tmp_path, monkeypatch, compared):
-    options = {"comparisons.path": [str(compared)], "comparisons.steps": 6, "comparisons.optimiser.learning_rate": 1e-3}
+    options = {"preferences.path": [str(compared)], "preferences.steps": 6, "preferences.optimiser.learning_rate": 1e-3}
     result = small(tmp_path / "whole", options)
     rows = [row for row in read_jsonl(tmp_path / "whole" / "metrics.jsonl") if row["phase"] == "preference"]
     assert len(rows) == 6 and rows[0]["preference_loss"] > rows[-1]["preference_loss"]
@@ -123,10 +123,10 @@ def test_answers_that_somebody_compared_are_learned_from_before_practice(small, 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["--comparisons.steps", "3"], "comparisons.path names no file"),
-        (["--comparisons.path", "a.jsonl"], "comparisons.steps is 0"),
+        (["--preferences.steps", "3"], "preferences.path names no file"),
+        (["--preferences.path", "a.jsonl"], "preferences.steps is 0"),
         (
-            ["--comparisons.path", "a.jsonl", "--comparisons.steps", "3", "--comparisons.pairs_per_step", "0"],
+            ["--preferences.path", "a.jsonl", "--preferences.steps", "3", "--preferences.pairs_per_step", "0"],
             "pairs_per_step must be at least 1",
         ),
     ],

@@ -53,7 +53,7 @@ def test_files_are_read_one_after_another_and_counted(tmp_path):
         rows = [{"prompt": f"{name}?", "chosen": answer, "rejected": "0"} for answer in answers]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert [each.chosen for each in load_comparisons(["a.jsonl", "b.jsonl"], {}, 3, tmp_path)] == ["4", "5", "6"]
-    with pytest.raises(UserError, match=r"comparisons\.n is 9, but the files have 4 rows"):
+    with pytest.raises(UserError, match=r"preferences\.n is 9, but the files have 4 rows"):
         load_comparisons(["a.jsonl", "b.jsonl"], {}, 9, tmp_path)
-    with pytest.raises(UserError, match=r"comparisons\.columns has 'better': its names are prompt, chosen, rejected"):
+    with pytest.raises(UserError, match=r"preferences\.columns has 'better': its names are prompt, chosen, rejected"):
         load_comparisons([], {"better": "chosen"}, None, tmp_path)
