@@ -55,6 +55,8 @@ SETS: dict[str, tuple[str, dict[str, Any]]] = {
     "number_sorting": ("quickstart", {"n": 800, "budget_tokens": 120_000}),
 }
 """Which recipe practises for a set, and what it has otherwise."""
+TINY_ARMS = ("warm_start", "star_rationalised", "step_dpo_trees", BASELINE, "policy_gradient_refine", "policy_gradient_step_model")
+"""One of each kind."""
 TINY = {
     "n": 60,
     "warm_start.steps": 20,
@@ -93,7 +95,7 @@ def _named(rows: list[dict[str, Any]], before: str) -> list[dict[str, Any]]:
 def todo(name: str, chosen: Options) -> list[tuple[str, int]]:
     """The cells of a set: the screen's, then the final's."""
     if chosen.is_tiny:
-        return [(arm, SCREEN_SEED) for arm in ARMS]
+        return [(arm, SCREEN_SEED) for arm in TINY_ARMS]
     screen = [(arm, SCREEN_SEED) for arm in ARMS] if name == "number_sorting" else []
     return screen + [(arm, seed) for seed in SEEDS for arm in FINAL]
 

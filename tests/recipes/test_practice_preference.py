@@ -17,9 +17,7 @@ PREFER = {"learn.method": "preference", "learn.preference.pairs_per_task": 4, "l
 WAYS = {
     "dpo, refreshed": {"learn.preference.refresh_every": 2},
     "dpo, adapters": {"learn.lora.rank": 4, "feedback": "random", "explore.num_samples": 8, "learn.preference.refresh_every": 2},
-    "ipo, matched": {"learn.preference.loss": "ipo", "learn.preference.pairs": "length_matched"},
-    "kto": {"learn.preference.loss": "kto", "learn.updates_per_epoch": 2},
-    "simpo": {"learn.preference.loss": "simpo", "learn.preference.beta": 2.0},
+    "kto, matched": {"learn.preference.loss": "kto", "learn.updates_per_epoch": 2, "learn.preference.pairs": "length_matched"},
     "steps of trees": {
         "learn.preference.pairs": "step",
         "explore.search.method": "mcts",
