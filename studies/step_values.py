@@ -59,10 +59,6 @@ SEEDS = (40,)
 LEARNED = ("step_model", "step_model_own", "implicit_reward")
 ESTIMATORS = ("rollouts_1", "rollouts_4", "rollouts_9", "tree", "root", *LEARNED, "likelihood")
 TRUTH = 64
-STEPS = Steps("tokens", 6)
-SEARCH = Search("vine", chains=4, width=2, steps=STEPS)
-EACH = 4
-"""Beginnings of a task."""
 APART = 0.1
 """How much truths of a pair have to differ for it to have an order."""
 
@@ -70,8 +66,12 @@ APART = 0.1
 class Agreement:
     """The one cell of a seed."""
 
-    def __init__(self, recipe: str, overrides: dict[str, Any], beginnings: int, training_steps: int) -> None:
+    def __init__(
+        self, recipe: str, overrides: dict[str, Any], beginnings: int, training_steps: int, *, each: int, step_tokens: int
+    ) -> None:
+        """`each`: beginnings of a task."""
         self.recipe, self.overrides, self.beginnings, self.training_steps = recipe, overrides, beginnings, training_steps
+        self.each, self.steps = each, Steps("tokens", step_tokens)
 
     def _settings(self, seed: int) -> PracticeSettings:
         return parse_practice(find_configuration("practice", self.recipe), arguments_from({**self.overrides, "seed": seed, "n": 2000}))
@@ -112,15 +112,19 @@ class Agreement:
 
     def _nodes(self, run: Practice, judge: Judge) -> list[tuple[Tree, Node]]:
         """Some inner nodes of each of some trees, by a keyed draw; trees that lack so many are passed over."""
-        explore, seed, found = replace(run.settings.explore, search=SEARCH), run.settings.seed, []
+        explore, seed, found = (
+            replace(run.settings.explore, search=Search("vine", chains=4, width=2, steps=self.steps)),
+            run.settings.seed,
+            [],
+        )
         items = batch_at(1, run.exploring.items, 1000, seed, "step values")
         for start in range(0, len(items), 25):
             trees, _ = searched(run.engine, items[start : start + 25], explore, judge, (seed, "step values", start))
             for tree in trees:
                 inner = [node for node in tree.nodes() if node.parent and not node.finish]
-                if len(inner) >= EACH and tree.expected()[tree.root] is not None:
+                if len(inner) >= self.each and tree.expected()[tree.root] is not None:
                     inner.sort(key=lambda node: seed_for(seed, "node", tree.task.key, node.number))
-                    found += [(tree, node) for node in inner[:EACH]]
+                    found += [(tree, node) for node in inner[: self.each]]
             if len(found) >= self.beginnings:
                 return found[: self.beginnings]
         raise SystemExit(f"only {len(found)} beginnings of {self.beginnings} were found")
@@ -160,7 +164,7 @@ class Agreement:
             kept = [place for place, group in enumerate(judged.groups) if group.task.key not in asked]
             groups, verdicts = [judged.groups[place] for place in kept], [judged.verdicts[place] for place in kept]
             tokens += sum(attempt.num_own_tokens for group in groups for attempt in group.attempts)
-            both = [parted(group, row, STEPS, run.engine.text_of) for group, row in zip(groups, verdicts, strict=True)]
+            both = [parted(group, row, self.steps, run.engine.text_of) for group, row in zip(groups, verdicts, strict=True)]
             outlooks = outlooks_of([group for group, _ in both], [row for _, row in both], "soft")
             for head in heads.values():
                 head.update(outlooks)
@@ -260,7 +264,10 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 def main(chosen: Options) -> None:
     small = {"warm_start.steps": 60, "explore.tasks_per_step": 8}
-    recipe, table = ("tiny", Agreement("tiny", small, 8, 2)) if chosen.is_tiny else ("quickstart", Agreement("quickstart", {}, 200, 40))
+    recipe = "tiny" if chosen.is_tiny else "quickstart"
+    table = (
+        Agreement(recipe, small, 8, 2, each=1, step_tokens=1) if chosen.is_tiny else Agreement(recipe, {}, 200, 40, each=4, step_tokens=6)
+    )
     cells = compute([("agreement", seed) for seed in chosen.seeds], table, chosen)
     rows = reduce(cells, recipe) if cells else []
     write_result(chosen, CLAIM, cells, rows, *(judge_claim(rows) if rows else ("undecided", "no cell is there")), picture=draw)
