@@ -36,6 +36,8 @@ def test_a_study_runs_in_its_tiny_form_and_skips_cells_that_are_there(name, tmp_
     assert "bfloat16" in result["hardware"] or "float32" in result["hardware"]
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "cell practice" in first.stdout and "cell" not in again.stdout
+    if name != OF_PRACTICE[0]:
+        return  # what follows is the table's, whatever it is of
     cell_path = next((tmp_path / "cells").glob("practice-*.json"))
     cell = json.loads(cell_path.read_text())
     assert cell["settings"]["steps"] == 20 and cell["commit"]
