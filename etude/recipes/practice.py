@@ -10,7 +10,7 @@ import itertools
 import shutil
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -232,52 +232,49 @@ class Practice:
 
     def warm_start(self) -> None:
         """Imitate the demonstrations."""
-        warm = self.settings.warm_start
-        if not warm.steps:
-            return
-        if self.folder.checkpoint("warm_start").exists():
-            load_checkpoint(self.folder.checkpoint("warm_start"), self.model)
-        else:
-            learner = self.warm_start_learner()
-            stage = Stage(
-                phase="warm_start",
-                kind="warm-",
-                order=-warm.steps - self.settings.preferences.steps,
-                total=warm.steps,
-                every=self.settings.checkpoint_every,
-                saves_last=False,
-                prepare=self.demonstrations_of,
-                update=lambda step, demonstrations: self._imitate(step, demonstrations, learner),
-            )
-            self._train(stage, learner)
-            self._save_checkpoint("warm_start", None, {"order": -self.settings.preferences.steps})
-        self.engine.refresh(0)
-        for unfinished in self.folder.checkpoints("warm-"):
-            shutil.rmtree(unfinished)
+        before, steps = self.settings.preferences.steps, self.settings.warm_start.steps
+        if steps:
+            self._before_practice("warm_start", "warm-", -before, steps, self.warm_start_learner, self.demonstrations_of, Learner.update)
 
     def prefer(self) -> None:
         """Learn from answers that somebody compared."""
-        steps = self.settings.preferences.steps
-        if not steps:
-            return
-        if self.folder.checkpoint("preference").exists():
-            load_checkpoint(self.folder.checkpoint("preference"), self.model)
+        how = self.settings.preferences
+        if how.steps:
+
+            def update(learner: Learner, pairs: Sequence[Pair]) -> dict[str, float]:
+                return Preferring(learner, pairs, how).update(pairs)
+
+            self._before_practice("preference", "preference-", 0, how.steps, self.preference_learner, self.comparisons_of, update)
+
+    def _before_practice(
+        self,
+        phase: str,
+        kind: str,
+        ends_at: int,
+        steps: int,
+        made: Callable[[], Learner],
+        prepare: Callable[[int], Any],
+        update: Callable[[Learner, Any], dict[str, float]],
+    ) -> None:
+        """A stage whose last checkpoint, at `ends_at` in their order, stays; its optimizer does not outlive it."""
+        if self.folder.checkpoint(phase).exists():
+            load_checkpoint(self.folder.checkpoint(phase), self.model)
         else:
-            learner = preference_learner(self.model, self.settings, self.place.dtype)
+            learner = made()
             stage = Stage(
-                phase="preference",
-                kind="preference-",
-                order=-steps,
+                phase=phase,
+                kind=kind,
+                order=ends_at - steps,
                 total=steps,
                 every=self.settings.checkpoint_every,
                 saves_last=False,
-                prepare=self.comparisons_of,
-                update=lambda step, pairs: self._prefer(step, pairs, learner),
+                prepare=prepare,
+                update=lambda step, prepared: self._learn_before(phase, step, partial(update, learner, prepared)),
             )
             self._train(stage, learner)
-            self._save_checkpoint("preference", None, {"order": 0})
+            self._save_checkpoint(phase, None, {"order": ends_at})
         self.engine.refresh(0)
-        for unfinished in self.folder.checkpoints("preference-"):
+        for unfinished in self.folder.checkpoints(kind):
             shutil.rmtree(unfinished)
 
     def practise(self) -> None:
@@ -336,17 +333,11 @@ class Practice:
             return False
         return sum(row.get("sampled_tokens", 0) for row in read_jsonl(self.folder.path / "metrics.jsonl")) >= budget
 
-    def _imitate(self, step: int, demonstrations: Sequence[Example], learner: Learner) -> None:
+    def _learn_before(self, phase: str, step: int, update: Callable[[], dict[str, float]]) -> None:
         start = time.perf_counter()
         self.engine.put_away()
-        metrics = learner.update(demonstrations)
-        self._log("warm_start", step, metrics, {"learn_seconds": time.perf_counter() - start})
-
-    def _prefer(self, step: int, pairs: Sequence[Pair], learner: Learner) -> None:
-        start = time.perf_counter()
-        self.engine.put_away()
-        metrics = Preferring(learner, pairs, self.settings.preferences).update(pairs)
-        self._log("preference", step, metrics, {"learn_seconds": time.perf_counter() - start})
+        metrics = update()
+        self._log(phase, step, metrics, {"learn_seconds": time.perf_counter() - start})
 
     def comparisons_of(self, step: int) -> list[Pair]:
         """The pairs of preference step `step`, counted from 0."""
@@ -389,6 +380,10 @@ class Practice:
     def warm_start_learner(self) -> Learner:
         """The learner of the warm start."""
         return warm_start_learner(self.model, self.settings, self.place.dtype)
+
+    def preference_learner(self) -> Learner:
+        """The learner of compared answers, which are compared with the model as it is now."""
+        return preference_learner(self.model, self.settings, self.place.dtype)
 
     def practice_learner(self) -> Learner:
         """The learner of practice, anchored to the model as it is now."""

@@ -13,7 +13,6 @@ from etude.explore.hints import HINT
 from etude.explore.refinement import Refinement
 from etude.explore.search.settings import REFINE, Search
 from etude.explore.stopping import StopWhen
-from etude.feedback.combined import check_weights
 from etude.feedback.judge import Judging
 from etude.learn.credit import CREDIT
 from etude.learn.implicit_reward import ImplicitRewardSettings
@@ -23,6 +22,7 @@ from etude.learn.losses import POLICY_LOSSES, PreferenceLoss
 from etude.learn.pairs import PAIRS
 from etude.learn.step_credit import STEP_CREDIT
 from etude.learn.step_model import StepModelSettings
+from etude.recipes.combinations import check_combinations
 from etude.tasks.sources import SOURCES, TaskSource
 
 FEEDBACK = ("outcome", "random", "judge", "form")
@@ -346,142 +346,26 @@ class PracticeSettings:
     machine: Machine = field(default_factory=Machine)
 
     def __post_init__(self) -> None:
-        self._check_feedback()
+        _known("feedback", self.feedback, (*FEEDBACK, "combined"))
+        for part in self.feedback_weights:
+            _known("part of feedback_weights", part, FEEDBACK)
         at_least("steps", self.steps, 0)
         if self.budget_tokens is not None:
             at_least("budget_tokens", self.budget_tokens, 1)
         at_least("checkpoint_every", self.checkpoint_every, 0)
         at_least("keep_checkpoints", self.keep_checkpoints, 1)
-        if self.learn.credit in STEP_CREDIT and self.learn.loss == "sequence":
-            raise UserError(
-                f"learn.loss sequence has one ratio for all tokens of an attempt, which undoes learn.credit {self.learn.credit}, where "
-                "steps differ: set the loss to clipped or capped"
-            )
-        is_valued = self.explore.is_search or (self.step_model.on and self.learn.credit == "difference")
-        if self.learn.credit in STEP_CREDIT and not is_valued:
-            or_a_model = ", or step_model.on to true" if self.learn.credit == "difference" else ""
-            raise UserError(
-                f"learn.credit {self.learn.credit} values the steps of a search, but explore.search.method is "
-                f"{self.explore.search.method}: set the method to beam, mcts, tree or vine{or_a_model}, or learn.credit to one of "
-                f"{', '.join(CREDIT)}"
-            )
-        if self.step_model.trust is not None and (self.explore.is_search or self.learn.credit != "difference"):
-            raise UserError(
-                f"step_model.trust {self.step_model.trust} has no effect on attempts of a search, nor on learn.credit {self.learn.credit}: "
-                "leave it out, or set explore.search.method to samples and learn.credit to difference"
-            )
-        search = self.explore.search
-        if search.value == "step_model" and not self.step_model.on:
-            raise UserError("explore.search.value is step_model, but there is none: set step_model.on to true, or the value to rollouts")
-        if search.value == "step_model" and search.method != "beam" and search.to_end:
-            raise UserError(
-                f"explore.search.value step_model has no effect on explore.search.method {search.method}, which draws whole answers: set "
-                "the method to beam, or to mcts with explore.search.to_end false"
-            )
-        if self.learn.implicit_reward.coefficient and (
-            self.learn.method != "credit" or self.explore.turns > 1 or self.learn.loss == "sequence"
-        ):
-            other = "loss sequence" if self.learn.loss == "sequence" else f"method {self.learn.method}"
-            other = "explore.search.method refine" if self.explore.turns > 1 else f"learn.{other}"
-            raise UserError(
-                f"learn.implicit_reward values every token of an answer, which {other} makes nothing of: set its coefficient to 0, or the "
-                "other to what it is by default"
-            )
-        if self.explore.reuse and self.budget_tokens is not None:
-            raise UserError(
-                "budget_tokens counts what is sampled, but explore.reuse takes tokens over: leave it out, or set reuse to false"
-            )
-        if self.explore.rationalise and self.learn.method == "credit":
-            raise UserError(
-                "explore.rationalise makes attempts that saw the answer, which learn.method credit can't learn from: set learn.method to "
-                "imitation or preference, or explore.rationalise to false"
-            )
-        if self.explore.turns > 1 and (self.learn.method == "preference" or self.step_model.on):
-            name = "learn.method preference" if self.learn.method == "preference" else "step_model.on true"
-            raise UserError(
-                f"explore.search.method refine makes attempts of several turns, which {name} can't learn from: choose one of them"
-            )
-        if self.explore.rationalise and self.step_model.on:
-            raise UserError(
-                "explore.rationalise makes attempts that saw the answer, which a step model must not learn from: set one to false"
-            )
-        if self.learn.method == "preference" and self.learn.preference.pairs == "step" and not self.explore.is_search:
-            raise UserError(
-                "learn.preference.pairs step compares the steps of a search, but explore.search.method is samples: set the method to "
-                "mcts, beam, tree or vine, or the pairs to outcome"
-            )
-        if self.learn.updates_per_epoch > self.explore.tasks_per_step:
-            raise UserError(
-                f"learn.updates_per_epoch is {self.learn.updates_per_epoch}, but a step has only explore.tasks_per_step = "
-                f"{self.explore.tasks_per_step} groups to share out among the updates"
-            )
-        updates, named = self.learn.epochs * self.learn.updates_per_epoch, "learn.epochs x learn.updates_per_epoch"
-        if not self.learn.restart:  # which begins anew with every step
-            updates, named = self.steps * updates, f"steps x {named}"
-        _learns_to_the_end("learn.optimiser", self.learn.optimiser, updates, named)
-        if self.learn.implicit_reward.coefficient:
-            _learns_to_the_end("learn.implicit_reward.optimiser", self.learn.implicit_reward.optimiser, self.steps, "steps")
-        _learns_to_the_end("preferences.optimiser", self.preferences.optimiser, self.preferences.steps, "preferences.steps")
-        _learns_to_the_end("warm_start.optimiser", self.warm_start.optimiser, self.warm_start.steps, "warm_start.steps")
-        warm = self.warm_start
-        if warm.steps and not (warm.n or warm.path or self.tasks.path or self.tasks.dataset):
-            raise UserError(f"warm_start.steps is {warm.steps} but there are no demonstrations: set warm_start.n or warm_start.path")
+        check_combinations(self)
 
     @property
     def feedback_parts(self) -> tuple[str, ...]:
         """The kinds of feedback that make up the score."""
         return tuple(self.feedback_weights) if self.feedback == "combined" else (self.feedback,)
 
-    def _check_feedback(self) -> None:
-        _known("feedback", self.feedback, (*FEEDBACK, "combined"))
-        if self.feedback != "combined" and (self.feedback_weights or self.feedback_optional):
-            name = "feedback_weights" if self.feedback_weights else "feedback_optional"
-            raise UserError(f"{name} belongs to feedback combined and has no effect on {self.feedback}: leave it out, or set feedback")
-        if self.feedback == "combined" and not self.feedback_weights:
-            raise UserError("feedback combined needs its parts: set feedback_weights to something like {outcome: 1.0, judge: 0.5}")
-        for part in self.feedback_parts:
-            _known("part of feedback_weights", part, FEEDBACK)
-        check_weights(self.feedback_weights, self.feedback_optional)
-        if "random" in self.feedback_parts and not (self.evaluation.pass_n and self.evaluation.num_samples):
-            raise UserError(
-                "feedback random needs the rate of right samples: set evaluation.pass_n and evaluation.num_samples to 1 or more"
-            )
-        if "form" in self.feedback_parts and not self.tasks.actions.is_on:
-            raise UserError("feedback form scores tagged actions, but there are none: set tasks.actions.preset or tasks.actions.tags")
-        if "judge" not in self.feedback_parts:
-            return
-        if self.judge.model is None:
-            raise UserError(
-                "feedback judge needs a judge: set judge.model, with judge.url for a model on an OpenAI-compatible server, without it for "
-                "one to load here"
-            )
-        explore = self.explore
-        alone = {
-            "explore.search.method": explore.search.method != "samples",
-            "explore.stop_when_decided": explore.stop_when_decided != "never",
-            "explore.rationalise": explore.rationalise,
-            "tasks.actions.gate": self.tasks.actions.gate,
-        }
-        if self.judge.how == "pairwise" and any(alone.values()):
-            name = next(name for name, is_set in alone.items() if is_set)
-            raise UserError(
-                f"judge.how pairwise compares all attempts at a task at once, but with {name} they come a few at a time: set "
-                "judge.how to rubric, or leave that out"
-            )
-
 
 def practice_defaults() -> dict[str, Any]:
     """What every setting is where nobody says otherwise, by dotted name; without the source of tasks, which has no default."""
     values = dotted(resolved(PracticeSettings(TaskSource(family="any"))))
     return {name: value for name, value in values.items() if name != "tasks.family"}
-
-
-def _learns_to_the_end(name: str, optimiser: Optimiser, updates: int, named: str) -> None:
-    if 0 < optimiser.decay_steps < updates:
-        raise UserError(
-            f"{name}.decay_steps is {optimiser.decay_steps}, but the run may make {updates} updates ({named}), the last ones at rate 0: "
-            f"set it to 0 (a constant rate) or to {updates} or more"
-        )
 
 
 def parse_practice(path: Path, overrides: Sequence[str]) -> PracticeSettings:

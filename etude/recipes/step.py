@@ -1,6 +1,6 @@
 """The parts of a step of practice behind its attempts: learn from them, and what to keep of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from statistics import fmean
 from typing import Any
@@ -18,7 +18,7 @@ from etude.learn.step_model import StepModel
 from etude.learn.step_values import Foresight, beginnings_of, valued
 from etude.learn.turn_credit import turns_with_signal
 from etude.ledger import Judged
-from etude.recipes.settings import Exploration, Learning
+from etude.recipes.settings import Exploration, Learning, Preference
 
 
 def learn_from(
@@ -36,39 +36,55 @@ def learn_from(
     if learn.restart:
         learner.restart()
     if learn.method == "preference":
-        return _prefer(learner, groups, verdicts, learn, step)
+        update, seen = _by_pairs(learner, groups, verdicts, learn.preference, step)
+    else:
+        update, seen = _by_lessons(learner, groups, verdicts, learn, added), {}
+    metrics: dict[str, float] = {}
+    for _ in range(learn.epochs):
+        for part in range(learn.updates_per_epoch):
+            metrics = update(slice(part, None, learn.updates_per_epoch)) or metrics
+    return metrics | seen
+
+
+Update = Callable[[slice], dict[str, float]]
+"""One optimizer step on some of a step's groups; a part whose groups all lack signal changes nothing, and has no metrics."""
+
+
+def _by_lessons(
+    learner: Learner,
+    groups: Sequence[Group],
+    verdicts: Sequence[Sequence[Verdict]],
+    learn: Learning,
+    added: Sequence[Sequence[Weights]] | None,
+) -> Update:
+    """By credit or imitation."""
     how: dict[str, Any] = {"credit": learn.credit, "with_anchor": learn.anchor > 0, "turn_discount": learn.turn_discount}
     lessons = LESSONS[learn.method](groups, verdicts, **how, keep_all_right=learn.keep_all_right or learn.restart, added=added)
     if learn.anchor > 0:
         anchored = iter(learner.with_reference([example for lesson in lessons for example in lesson]))
         lessons = [[next(anchored) for _ in lesson] for lesson in lessons]
-    metrics: dict[str, float] = {}
     prompts = [group.attempts[0].prompt for group in groups]
     distinct = list(dict.fromkeys(prompts))  # of all groups, so that dropping some moves none to another part
-    for _ in range(learn.epochs):
-        for part in range(learn.updates_per_epoch):
-            chosen = set(distinct[part :: learn.updates_per_epoch])
-            mine = [place for place, prompt in enumerate(prompts) if prompt in chosen]
-            own_tokens = [attempt.num_own_tokens for place in mine for attempt in groups[place].attempts]
-            size = BatchSize(len(own_tokens), sum(own_tokens))  # turns of one attempt add up
-            metrics = learner.update([example for place in mine for example in lessons[place]], size) or metrics
-    return metrics
+
+    def update(part: slice) -> dict[str, float]:
+        chosen = set(distinct[part])
+        mine = [place for place, prompt in enumerate(prompts) if prompt in chosen]
+        own_tokens = [attempt.num_own_tokens for place in mine for attempt in groups[place].attempts]
+        size = BatchSize(len(own_tokens), sum(own_tokens))  # turns of one attempt add up
+        return learner.update([example for place in mine for example in lessons[place]], size)
+
+    return update
 
 
-def _prefer(
-    learner: Learner, groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]], learn: Learning, step: int
-) -> dict[str, float]:
-    """As `learn_from`, by pairs; a step whose groups all lack signal changes nothing."""
-    how = learn.preference
+def _by_pairs(
+    learner: Learner, groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]], how: Preference, step: int
+) -> tuple[Update, dict[str, float]]:
+    """By pairs, with their number."""
     if how.needs_reference and how.refresh_every and step > 1 and (step - 1) % how.refresh_every == 0:
         learner.refresh_reference()
     pairs = [PAIRS[how.pairs](group, row, how.pairs_per_task) for group, row in zip(groups, verdicts, strict=True)]
     preferring = Preferring(learner, [pair for own in pairs for pair in own], how)
-    metrics: dict[str, float] = {}
-    for _ in range(learn.epochs):
-        for part in range(learn.updates_per_epoch):
-            metrics = preferring.update([pair for own in pairs[part :: learn.updates_per_epoch] for pair in own]) or metrics
-    return metrics | {"pairs": sum(map(len, pairs))}
+    return lambda part: preferring.update([pair for own in pairs[part] for pair in own]), {"pairs": sum(map(len, pairs))}
 
 
 def token_credit(model: ImplicitReward | None, judged: Judged) -> tuple[list[list[Weights]] | None, dict[str, float | None]]:
@@ -109,10 +125,10 @@ def observed(
 
     `entropy` is minus the mean log-prob of what was sampled, in nats a token, over all attempts: an unbiased estimate of the policy's.
     Attempts of a search are no independent samples: then all this is of what was found. Those that saw the answer count in what was
-    unscored or without signal alone. Where some groups stop after their `first`
-    attempts, everything that estimates the policy is taken from so many of each group; what was unscored or without signal, and the number
-    of `attempts`, is of all. Of revised attempts scores and ends are those of the last turn, tokens those of all turns; a group has signal
-    where one of its turns has. `with_parts`, the mean of every named part of the verdicts that have it is `part_NAME`.
+    unscored or without signal alone. Where some groups stop after their `first` attempts, everything that estimates the policy is taken
+    from so many of each group; what was unscored or without signal, and the number of `attempts`, is of all. Of revised attempts scores and
+    ends are those of the last turn, tokens those of all turns; a group has signal where one of its turns has. `with_parts`, the mean of
+    every named part of the verdicts that have it is `part_NAME`.
     """
     all_scores = [[verdict.score for verdict in row] for row in verdicts]
     without_signal = sum(not any(turns_with_signal(map(scores_of, row), turn_discount)) for row in verdicts)

@@ -1,12 +1,14 @@
 """Small practice runs: letters to repeat, a random model, seconds."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from etude.recipes.exploring import Exploring
 from etude.recipes.practice import practice
 from etude.tiny import letters
 
@@ -47,6 +49,38 @@ def finished(tmp_path_factory: pytest.TempPathFactory, small: Callable[..., dict
     folder = tmp_path_factory.mktemp("finished") / "run"
     small(folder)
     return folder
+
+
+class Killed(Exception):
+    """The end of a process, as far as what it wrote is concerned."""
+
+
+@pytest.fixture
+def killed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., AbstractContextManager[None]]:
+    """`with killed(owner, name, dies): ...`: what runs within is killed by that call of `owner.name` whose arguments `dies` picks, before
+    it does anything.
+    """
+
+    @contextmanager
+    def within(owner: Any, name: str, dies: Callable[..., bool]) -> Iterator[None]:
+        real = getattr(owner, name)
+
+        def call(*given: Any, **named: Any) -> Any:
+            if dies(*given):
+                raise Killed
+            return real(*given, **named)
+
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(owner, name, call)
+            yield
+
+    return within
+
+
+@pytest.fixture
+def killed_behind_step_3(killed: Callable[..., AbstractContextManager[None]]) -> AbstractContextManager[None]:
+    """As `killed`, where it begins to explore step 4."""
+    return killed(Exploring, "attempts_of", lambda exploring, step, *_: step == 3)
 
 
 @pytest.fixture

@@ -11,17 +11,12 @@ from etude.errors import UserError
 from etude.learn.example import demonstration
 from etude.learn.learner import Learner, Optimiser, Stream
 from etude.learn.losses import negative_log_likelihood
-from etude.recipes.exploring import Exploring
 from etude.recipes.practice import practice
 from etude.recipes.settings import parse_practice
 from etude.runs import read_jsonl
 
 IMITATE = {"learn.method": "imitation"}
 STAR = IMITATE | {"explore.rationalise": True, "explore.hint": " {answer}", "learn.restart": True, "learn.keep_all_right": True}
-
-
-class Killed(Exception):
-    pass
 
 
 def practice_rows(folder):
@@ -49,17 +44,9 @@ def test_tasks_that_nobody_got_right_are_tried_again_with_the_answer_shown(small
         assert row["score"] == pytest.approx(sum(own) / len(own))
 
 
-def test_a_run_of_star_that_was_killed_resumes_to_the_same_bytes(small, tmp_path, monkeypatch):
+def test_a_run_of_star_that_was_killed_resumes_to_the_same_bytes(small, tmp_path, killed_behind_step_3):
     small(tmp_path / "whole", STAR)
-    attempts = Exploring.attempts_of
-
-    def killed(self, step, *rest):
-        if step == 3:
-            raise Killed
-        return attempts(self, step, *rest)
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Exploring, "attempts_of", killed)
+    with killed_behind_step_3:
         small(tmp_path / "killed", STAR | {"checkpoint_every": 3})
     small(tmp_path / "killed", STAR | {"checkpoint_every": 3}, resume=True)
     for name in ("metrics.jsonl", "result.json"):

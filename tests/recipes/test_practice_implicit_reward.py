@@ -4,7 +4,6 @@ import pytest
 
 from etude.configuration import find_configuration
 from etude.errors import UserError
-from etude.recipes.exploring import Exploring
 from etude.recipes.settings import parse_practice
 from etude.runs import read_jsonl
 
@@ -15,10 +14,6 @@ IMPLICIT = {
     "learn.optimiser.learning_rate": 5e-4,
 }
 SAME = ("metrics.jsonl", "result.json", "model/model.safetensors")
-
-
-class Killed(Exception):
-    pass
 
 
 @pytest.fixture(scope="module")
@@ -35,16 +30,8 @@ def test_it_is_asked_before_it_learns_and_changes_what_is_learned(whole, finishe
     assert (whole / "model" / "model.safetensors").read_bytes() != (finished / "model" / "model.safetensors").read_bytes()
 
 
-def test_a_run_that_was_killed_resumes_to_the_same_bytes(small, whole, tmp_path, monkeypatch):
-    attempts = Exploring.attempts_of
-
-    def killed(self, step, *rest):
-        if step == 3:
-            raise Killed
-        return attempts(self, step, *rest)
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Exploring, "attempts_of", killed)
+def test_a_run_that_was_killed_resumes_to_the_same_bytes(small, whole, tmp_path, killed_behind_step_3):
+    with killed_behind_step_3:
         small(tmp_path / "run", IMPLICIT)
     small(tmp_path / "run", IMPLICIT, resume=True)
     assert all((tmp_path / "run" / name).read_bytes() == (whole / name).read_bytes() for name in SAME)

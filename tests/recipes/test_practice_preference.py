@@ -1,5 +1,6 @@
 """Practice that learns from pairs of its own attempts."""
 
+import itertools
 import json
 
 import pytest
@@ -7,7 +8,6 @@ import pytest
 from etude.configuration import find_configuration
 from etude.errors import UserError
 from etude.learn.preference import Preferring
-from etude.recipes.exploring import Exploring
 from etude.recipes.practice import practice
 from etude.recipes.settings import parse_practice
 from etude.runs import read_jsonl
@@ -28,27 +28,15 @@ WAYS = {
 SAME = ("metrics.jsonl", "result.json")
 
 
-class Killed(Exception):
-    pass
-
-
 @pytest.mark.parametrize("way", WAYS)
-def test_it_learns_from_pairs_and_a_killed_run_resumes_to_the_same_bytes(small, tmp_path, monkeypatch, way):
+def test_it_learns_from_pairs_and_a_killed_run_resumes_to_the_same_bytes(small, tmp_path, killed_behind_step_3, way):
     options = PREFER | WAYS[way]
     small(tmp_path / "whole", options)
     rows = [row for row in read_jsonl(tmp_path / "whole" / "metrics.jsonl") if row["phase"] == "practice"]
     learned = [row for row in rows if row["pairs"]]
     assert len(learned) >= 2 and all(row["preference_loss"] >= 0 and row["gradient_norm"] > 0 for row in learned)
     assert not any("likelihood_loss" in row or "policy_loss" in row for row in rows)
-    attempts = Exploring.attempts_of
-
-    def killed(self, step, *rest):
-        if step == 3:
-            raise Killed
-        return attempts(self, step, *rest)
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Exploring, "attempts_of", killed)
+    with killed_behind_step_3:
         small(tmp_path / "killed", options | {"checkpoint_every": 3})
     small(tmp_path / "killed", options | {"checkpoint_every": 3}, resume=True)
     assert all((tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes() for name in SAME)
@@ -93,7 +81,7 @@ def compared(tmp_path):
     return path
 
 
-def test_answers_that_somebody_compared_are_learned_from_before_practice(small, tmp_path, monkeypatch, compared):
+def test_answers_that_somebody_compared_are_learned_from_before_practice(small, tmp_path, killed, compared):
     options = {"preferences.path": [str(compared)], "preferences.steps": 6, "preferences.optimiser.learning_rate": 1e-3}
     result = small(tmp_path / "whole", options)
     rows = [row for row in read_jsonl(tmp_path / "whole" / "metrics.jsonl") if row["phase"] == "preference"]
@@ -102,17 +90,8 @@ def test_answers_that_somebody_compared_are_learned_from_before_practice(small, 
     assert [row["model"] for row in result["evaluation"]] == ["base", "warm_start", "preference", "practice"]
     assert result["tasks"]["comparisons"] == 80
     assert "Preference" in (tmp_path / "whole" / "report.html").read_text()
-    prefer = Preferring.update
-    calls = []
-
-    def killed(self, pairs):
-        calls.append(1)
-        if len(calls) == 6:
-            raise Killed
-        return prefer(self, pairs)
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Preferring, "update", killed)
+    calls = itertools.count(1)
+    with killed(Preferring, "update", lambda *_: next(calls) == 6):
         small(tmp_path / "killed", options)
     small(tmp_path / "killed", options, resume=True)
     assert all((tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes() for name in SAME)

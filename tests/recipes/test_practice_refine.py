@@ -1,6 +1,7 @@
 """Practice on attempts that are revised, from the command to the report."""
 
 import gzip
+import itertools
 import json
 
 import pytest
@@ -12,9 +13,8 @@ from etude.errors import UserError
 from etude.explore.attempts import Attempt, Group
 from etude.explore.refinement import CHECK, Refinement
 from etude.feedback.verdict import Verdict
-from etude.recipes import exploring
 from etude.recipes.estimate import estimate
-from etude.recipes.exploring import Exploring
+from etude.recipes.exploring import Exploring, Timed
 from etude.recipes.practice import practice
 from etude.recipes.refining import refined
 from etude.recipes.settings import parse_practice
@@ -29,10 +29,6 @@ WAYS = {
     "random": REFINE | {"feedback": "random", "learn.anchor": 0.01},
 }
 SAME = ("metrics.jsonl", "result.json", "model/model.safetensors")
-
-
-class Killed(Exception):
-    pass
 
 
 def attempts_of(folder):
@@ -96,31 +92,11 @@ def test_nobody_is_told_what_is_right(run):
 
 
 @pytest.mark.parametrize("place", ["in the middle of a revision", "behind one that is kept"])
-def test_a_run_that_was_killed_resumes_to_the_same_bytes(run, small, tmp_path, monkeypatch, place):
+def test_a_run_that_was_killed_resumes_to_the_same_bytes(run, small, tmp_path, killed, killed_behind_step_3, place):
     folder, options = run
-    revise, attempts, calls = exploring.refine, Exploring.attempts_of, []
-
-    def killed_within(engine, groups, verdicts, judge, *rest, **named):
-        calls.append(1)
-
-        def judge_and_die(pairs):
-            verdicts = judge(pairs)
-            if len(calls) == 3:
-                raise Killed
-            return verdicts
-
-        return revise(engine, groups, verdicts, judge_and_die, *rest, **named)
-
-    def killed_behind(self, step, *rest):
-        if step == 3:
-            raise Killed
-        return attempts(self, step, *rest)
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        if place.startswith("in"):
-            patch.setattr(exploring, "refine", killed_within)
-        else:
-            patch.setattr(Exploring, "attempts_of", killed_behind)
+    calls = itertools.count(1)
+    in_a_revision = killed(Timed, "__call__", lambda *_: next(calls) == 3)
+    with in_a_revision if place.startswith("in") else killed_behind_step_3:
         small(tmp_path / "run", options | {"checkpoint_every": 3})
     small(tmp_path / "run", options | {"checkpoint_every": 3}, resume=True)
     assert all((tmp_path / "run" / name).read_bytes() == (folder / name).read_bytes() for name in SAME)

@@ -1,6 +1,7 @@
 """Practice on attempts that were searched for."""
 
 import gzip
+import itertools
 import json
 
 import pytest
@@ -9,7 +10,6 @@ from etude.configuration import find_configuration
 from etude.errors import UserError
 from etude.explore.search.worth import Outcomes
 from etude.recipes import searching
-from etude.recipes.exploring import Exploring
 from etude.recipes.practice import practice
 from etude.recipes.settings import parse_practice
 from etude.runs import read_jsonl
@@ -22,10 +22,6 @@ METHODS = {
     "tree": {"explore.search.method": "tree", "explore.search.chains": 2, "learn.credit": "tree"},
 }
 SAME = ("metrics.jsonl", "result.json", "model/model.safetensors")
-
-
-class Killed(Exception):
-    pass
 
 
 def attempts_of(folder):
@@ -59,26 +55,11 @@ def test_practice_learns_from_what_was_searched_for(searched):
 
 
 @pytest.mark.parametrize("place", ["in the middle of a search", "behind one that is kept"])
-def test_a_run_that_was_killed_resumes_to_the_same_bytes(searched, small, tmp_path, monkeypatch, place):
+def test_a_run_that_was_killed_resumes_to_the_same_bytes(searched, small, tmp_path, killed, killed_behind_step_3, place):
     folder, options = searched
-    judge, attempts, calls = Outcomes.__call__, Exploring.attempts_of, []
-
-    def killed_within(self, pairs):
-        calls.append(1)
-        if len(calls) == 6:
-            raise Killed
-        return judge(self, pairs)
-
-    def killed_behind(self, step, *rest):
-        if step == 3:
-            raise Killed
-        return attempts(self, step, *rest)
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        if place.startswith("in"):
-            patch.setattr(Outcomes, "__call__", killed_within)
-        else:
-            patch.setattr(Exploring, "attempts_of", killed_behind)
+    calls = itertools.count(1)
+    in_a_search = killed(Outcomes, "__call__", lambda *_: next(calls) == 6)
+    with in_a_search if place.startswith("in") else killed_behind_step_3:
         small(tmp_path / "run", options | {"checkpoint_every": 3})
     small(tmp_path / "run", options | {"checkpoint_every": 3}, resume=True)
     assert all((tmp_path / "run" / name).read_bytes() == (folder / name).read_bytes() for name in SAME[::2])

@@ -7,15 +7,10 @@ from itertools import groupby
 import pytest
 
 from etude.errors import UserError
-from etude.recipes.exploring import Exploring
 from etude.recipes.settings import Exploration
 from etude.runs import read_jsonl
 
 STOP = {"explore.stop_when_decided": "either", "explore.num_samples": 6}
-
-
-class Killed(Exception):
-    pass
 
 
 def groups_of(folder, step):
@@ -47,18 +42,10 @@ def test_metrics_are_of_the_first_halves_and_say_how_many_attempts_were_made(sto
 
 
 @pytest.mark.parametrize(("feedback", "reuse"), [("random", False), ("outcome", True)])
-def test_a_killed_run_that_stops_early_resumes_to_the_same_bytes(small, tmp_path, monkeypatch, feedback, reuse):
+def test_a_killed_run_that_stops_early_resumes_to_the_same_bytes(small, tmp_path, killed_behind_step_3, feedback, reuse):
     overrides = STOP | {"feedback": feedback, "explore.reuse": reuse, "n": 15}
     small(tmp_path / "whole", overrides)
-    real = Exploring.attempts_of
-
-    def killed(self, step, *rest):
-        if step == 3:  # the attempts of step 3 are judged and kept, behind the checkpoint of step 2
-            raise Killed
-        return real(self, step, *rest)
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Exploring, "attempts_of", killed)
+    with killed_behind_step_3:  # whose attempts are judged and kept, behind the checkpoint of step 2
         small(tmp_path / "run", overrides)
     small(tmp_path / "run", overrides, resume=True)
     for name in ("metrics.jsonl", "result.json", "model/model.safetensors"):

@@ -1,0 +1,145 @@
+"""Settings of practice that make no sense together: each is told in one sentence, before anything is loaded.
+
+What a setting may be by itself stands with it (`etude.recipes.settings`); here is what it may be beside the others.
+"""
+
+from typing import TYPE_CHECKING
+
+from etude.errors import UserError
+from etude.feedback.combined import check_weights
+from etude.learn.credit import CREDIT
+from etude.learn.learner import Optimiser
+from etude.learn.step_credit import STEP_CREDIT
+
+if TYPE_CHECKING:
+    from etude.recipes.settings import PracticeSettings
+
+
+def check_combinations(settings: "PracticeSettings") -> None:
+    """Raise UserError for the first combination that makes no sense."""
+    _feedback(settings)
+    _values_of_steps(settings)
+    _attempts(settings)
+    _updates(settings)
+
+
+def _values_of_steps(settings: "PracticeSettings") -> None:
+    """Credit and searches that need to know what steps or tokens are worth."""
+    if settings.learn.credit in STEP_CREDIT and settings.learn.loss == "sequence":
+        raise UserError(
+            f"learn.loss sequence has one ratio for all tokens of an attempt, which undoes learn.credit {settings.learn.credit}, where "
+            "steps differ: set the loss to clipped or capped"
+        )
+    is_valued = settings.explore.is_search or (settings.step_model.on and settings.learn.credit == "difference")
+    if settings.learn.credit in STEP_CREDIT and not is_valued:
+        or_a_model = ", or step_model.on to true" if settings.learn.credit == "difference" else ""
+        raise UserError(
+            f"learn.credit {settings.learn.credit} values the steps of a search, but explore.search.method is "
+            f"{settings.explore.search.method}: set the method to beam, mcts, tree or vine{or_a_model}, or learn.credit to one of "
+            f"{', '.join(CREDIT)}"
+        )
+    if settings.step_model.trust is not None and (settings.explore.is_search or settings.learn.credit != "difference"):
+        raise UserError(
+            f"step_model.trust {settings.step_model.trust} has no effect on attempts of a search, nor on learn.credit "
+            f"{settings.learn.credit}: leave it out, or set explore.search.method to samples and learn.credit to difference"
+        )
+    search = settings.explore.search
+    if search.value == "step_model" and not settings.step_model.on:
+        raise UserError("explore.search.value is step_model, but there is none: set step_model.on to true, or the value to rollouts")
+    if search.value == "step_model" and search.method != "beam" and search.to_end:
+        raise UserError(
+            f"explore.search.value step_model has no effect on explore.search.method {search.method}, which draws whole answers: set "
+            "the method to beam, or to mcts with explore.search.to_end false"
+        )
+    if settings.learn.implicit_reward.coefficient and (
+        settings.learn.method != "credit" or settings.explore.turns > 1 or settings.learn.loss == "sequence"
+    ):
+        other = "loss sequence" if settings.learn.loss == "sequence" else f"method {settings.learn.method}"
+        other = "explore.search.method refine" if settings.explore.turns > 1 else f"learn.{other}"
+        raise UserError(
+            f"learn.implicit_reward values every token of an answer, which {other} makes nothing of: set its coefficient to 0, or the "
+            "other to what it is by default"
+        )
+
+
+def _attempts(settings: "PracticeSettings") -> None:
+    """What can be learned from the attempts that exploration makes."""
+    if settings.explore.reuse and settings.budget_tokens is not None:
+        raise UserError("budget_tokens counts what is sampled, but explore.reuse takes tokens over: leave it out, or set reuse to false")
+    if settings.explore.rationalise and settings.learn.method == "credit":
+        raise UserError(
+            "explore.rationalise makes attempts that saw the answer, which learn.method credit can't learn from: set learn.method to "
+            "imitation or preference, or explore.rationalise to false"
+        )
+    if settings.explore.turns > 1 and (settings.learn.method == "preference" or settings.step_model.on):
+        name = "learn.method preference" if settings.learn.method == "preference" else "step_model.on true"
+        raise UserError(f"explore.search.method refine makes attempts of several turns, which {name} can't learn from: choose one of them")
+    if settings.explore.rationalise and settings.step_model.on:
+        raise UserError("explore.rationalise makes attempts that saw the answer, which a step model must not learn from: set one to false")
+    if settings.learn.method == "preference" and settings.learn.preference.pairs == "step" and not settings.explore.is_search:
+        raise UserError(
+            "learn.preference.pairs step compares the steps of a search, but explore.search.method is samples: set the method to "
+            "mcts, beam, tree or vine, or the pairs to outcome"
+        )
+
+
+def _updates(settings: "PracticeSettings") -> None:
+    """Groups for every update, rates that do not end before the updates do, demonstrations for a warm start."""
+    if settings.learn.updates_per_epoch > settings.explore.tasks_per_step:
+        raise UserError(
+            f"learn.updates_per_epoch is {settings.learn.updates_per_epoch}, but a step has only explore.tasks_per_step = "
+            f"{settings.explore.tasks_per_step} groups to share out among the updates"
+        )
+    updates, named = settings.learn.epochs * settings.learn.updates_per_epoch, "learn.epochs x learn.updates_per_epoch"
+    if not settings.learn.restart:  # which begins anew with every step
+        updates, named = settings.steps * updates, f"steps x {named}"
+    _learns_to_the_end("learn.optimiser", settings.learn.optimiser, updates, named)
+    if settings.learn.implicit_reward.coefficient:
+        _learns_to_the_end("learn.implicit_reward.optimiser", settings.learn.implicit_reward.optimiser, settings.steps, "steps")
+    _learns_to_the_end("preferences.optimiser", settings.preferences.optimiser, settings.preferences.steps, "preferences.steps")
+    _learns_to_the_end("warm_start.optimiser", settings.warm_start.optimiser, settings.warm_start.steps, "warm_start.steps")
+    warm = settings.warm_start
+    if warm.steps and not (warm.n or warm.path or settings.tasks.path or settings.tasks.dataset):
+        raise UserError(f"warm_start.steps is {warm.steps} but there are no demonstrations: set warm_start.n or warm_start.path")
+
+
+def _feedback(settings: "PracticeSettings") -> None:
+    """The parts that a score is made of, and what they need."""
+    if settings.feedback != "combined" and (settings.feedback_weights or settings.feedback_optional):
+        name = "feedback_weights" if settings.feedback_weights else "feedback_optional"
+        raise UserError(f"{name} belongs to feedback combined and has no effect on {settings.feedback}: leave it out, or set feedback")
+    if settings.feedback == "combined" and not settings.feedback_weights:
+        raise UserError("feedback combined needs its parts: set feedback_weights to something like {outcome: 1.0, judge: 0.5}")
+    check_weights(settings.feedback_weights, settings.feedback_optional)
+    if "random" in settings.feedback_parts and not (settings.evaluation.pass_n and settings.evaluation.num_samples):
+        raise UserError("feedback random needs the rate of right samples: set evaluation.pass_n and evaluation.num_samples to 1 or more")
+    if "form" in settings.feedback_parts and not settings.tasks.actions.is_on:
+        raise UserError("feedback form scores tagged actions, but there are none: set tasks.actions.preset or tasks.actions.tags")
+    if "judge" not in settings.feedback_parts:
+        return
+    if settings.judge.model is None:
+        raise UserError(
+            "feedback judge needs a judge: set judge.model, with judge.url for a model on an OpenAI-compatible server, without it for "
+            "one to load here"
+        )
+    explore = settings.explore
+    alone = {
+        "explore.search.method": explore.search.method != "samples",
+        "explore.stop_when_decided": explore.stop_when_decided != "never",
+        "explore.rationalise": explore.rationalise,
+        "tasks.actions.gate": settings.tasks.actions.gate,
+    }
+    if settings.judge.how == "pairwise" and any(alone.values()):
+        name = next(name for name, is_set in alone.items() if is_set)
+        raise UserError(
+            f"judge.how pairwise compares all attempts at a task at once, but with {name} they come a few at a time: set "
+            "judge.how to rubric, or leave that out"
+        )
+
+
+def _learns_to_the_end(name: str, optimiser: Optimiser, updates: int, named: str) -> None:
+    if 0 < optimiser.decay_steps < updates:
+        raise UserError(
+            f"{name}.decay_steps is {optimiser.decay_steps}, but the run may make {updates} updates ({named}), the last ones at rate 0: "
+            f"set it to 0 (a constant rate) or to {updates} or more"
+        )
