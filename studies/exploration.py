@@ -4,7 +4,8 @@
 
 Screen: every arm on number_sorting, one seed. Final: the best of the screen, the policy gradient and the random control on all sets, three
 seeds. Each arm practises until it has sampled its set's budget of tokens, with the set's own settings otherwise; learning rates are those
-of the set's recipe, constant behind three steps, for all. Cells stand in a folder for each set.
+of the set's recipe, constant behind three steps, for all. Cells stand in a folder for each set. The recipes' policy gradient divides credit
+by the group's deviation, where credit of steps is not divided: `policy_gradient_centred` tells what that alone does.
 
 Claim: at equal tokens sampled, one way to explore beats the policy gradient on independent samples outside its interval on at least two of
 four test sets.
@@ -40,6 +41,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "dpo_groups": DPO,
     "step_dpo_trees": TREE | DPO | {"learn.preference.pairs": "step"},
     "policy_gradient": {},
+    "policy_gradient_centred": {"learn.credit": "centred"},
     "policy_gradient_refine": {"explore.search.method": "refine"},
     "policy_gradient_mc_steps": VINE,
     "policy_gradient_step_model": STEPS | {"step_model.on": True, "learn.credit": "difference"},
