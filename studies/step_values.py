@@ -8,8 +8,8 @@ Beginnings are inner nodes of trees that the warm-started model of the quickstar
 rollouts_1, _4, _9   the mean score of so many other answers from there (Math-Shepherd's soft label, VinePPO)
 tree                 what the tree that the node stands in says (the mean of those of its answers that came through)
 root                 what the tree says of its root: one number for all beginnings of a task, what credit by outcome has
-step_model           a head on the policy's hidden states, trained on the attempts of 40 steps of practice at other tasks
-step_model_own       the same with a backbone of its own, trained as a whole
+step_model           a head on the policy's hidden states, trained on the attempts of 30 steps of practice at other tasks
+step_model_own       the same with a backbone of its own, trained as a whole: two passes over a step's attempts, the head's eight
 implicit_reward      Σ r of a second language model, trained on the outcomes of the same attempts (PRIME), one update a step at rate 1e-5
 likelihood           the policy's own mean log-prob of the beginning, which is no feedback
 
@@ -151,7 +151,7 @@ class Agreement:
         """What learned estimators say, and the tokens of the attempts that they learned from."""
         dtype, batch_tokens = run.place.dtype, run.settings.machine.update_batch_tokens
         options: dict[str, Any] = {"dtype": dtype, "batch_tokens": batch_tokens}
-        policy, own = StepModelSettings(on=True), StepModelSettings(on=True, backbone="own")
+        policy, own = StepModelSettings(on=True), StepModelSettings(on=True, backbone="own", epochs=2)
         heads = {
             "step_model": StepModel(run.model, policy, seed=run.settings.seed, **options),
             "step_model_own": StepModel(run.model, own, seed=run.settings.seed, **options),
@@ -266,7 +266,7 @@ def main(chosen: Options) -> None:
     small = {"warm_start.steps": 60, "explore.tasks_per_step": 8}
     recipe = "tiny" if chosen.is_tiny else "quickstart"
     table = (
-        Agreement(recipe, small, 8, 2, each=1, step_tokens=1) if chosen.is_tiny else Agreement(recipe, {}, 200, 40, each=4, step_tokens=6)
+        Agreement(recipe, small, 8, 2, each=1, step_tokens=1) if chosen.is_tiny else Agreement(recipe, {}, 200, 30, each=4, step_tokens=6)
     )
     cells = compute([("agreement", seed) for seed in chosen.seeds], table, chosen)
     rows = reduce(cells, recipe) if cells else []
