@@ -4,8 +4,8 @@
 
 Screen: every arm on number_sorting, one seed. Final: the best of the screen, the policy gradient and the random control on all sets, three
 seeds. Each arm practises until it has sampled its set's budget of tokens, with the set's own settings otherwise; learning rates are those
-of the set's recipe, constant behind three steps, for all. Cells stand in a folder for each set. The recipes' policy gradient divides credit
-by the group's deviation, where credit of steps is not divided: `policy_gradient_centred` tells what that alone does.
+of the set's recipe, constant behind three steps, for all. Cells stand in a folder for each set. The policy gradient's credit
+is a score less its group's mean, as credit of steps is not divided by a deviation either; the recipes divide it (`_standardised`).
 
 Claim: at equal tokens sampled, one way to explore beats the policy gradient on independent samples outside its interval on at least two of
 four test sets.
@@ -21,6 +21,7 @@ from studies.cells import Options, compute, options, write_result
 BASELINE = "policy_gradient"
 CLAIM = f"at equal tokens sampled one way to explore beats {BASELINE} outside its interval on at least two of four test sets"
 
+CENTRED = {"learn.credit": "centred"}
 STEPS = {"explore.search.steps.end": "tokens", "explore.search.steps.max_tokens": 6}
 """Answers of a line are cut into pieces of so many tokens."""
 VINE = STEPS | {"explore.search.method": "vine", "explore.search.chains": 2, "explore.search.width": 2, "learn.credit": "difference"}
@@ -40,13 +41,13 @@ ARMS: dict[str, dict[str, Any]] = {
     "star_rationalised": {"learn.method": "imitation", "explore.rationalise": True} | RESTART,
     "dpo_groups": DPO,
     "step_dpo_trees": TREE | DPO | {"learn.preference.pairs": "step"},
-    "policy_gradient": {},
-    "policy_gradient_centred": {"learn.credit": "centred"},
-    "policy_gradient_refine": {"explore.search.method": "refine"},
+    "policy_gradient": CENTRED,
+    "policy_gradient_standardised": {},
+    "policy_gradient_refine": CENTRED | {"explore.search.method": "refine"},
     "policy_gradient_mc_steps": VINE,
     "policy_gradient_step_model": STEPS | {"step_model.on": True, "learn.credit": "difference"},
     "policy_gradient_tree": TREE | {"learn.credit": "tree"},
-    "policy_gradient_random_reward": {"feedback": "random"},
+    "policy_gradient_random_reward": CENTRED | {"feedback": "random"},
 }
 FINAL: tuple[str, ...] = ()
 """The best three of the screen, with the policy gradient and the random control."""
