@@ -5,12 +5,12 @@ known here, and they are computed anew.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from etude.engine.blocks import BlockContext, BlockPrompts, Path, beginning
+from etude.engine.blocks import BlockContext, BlockPrompts, Path, Stretch, beginning
 from etude.engine.completion import Prefix
 from etude.engine.context import Context, Forward, Opened
 
@@ -33,10 +33,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Drawn:
-    """What a prefix with own tokens has behind it: the keys and values of all its tokens but the last."""
+    """What a prefix with own tokens has behind it."""
 
     path: Path | None
-    """None: not kept, and computed anew when it is extended."""
+    """Keys and values of its tokens but for the last, whose are computed when it is extended; None: not kept, and all are."""
+    logits_V: torch.Tensor | None = None
+    """Of what follows it, once it was extended; the path has the last token's keys and values then."""
 
 
 def is_one_batch(prefixes: Sequence[Prefix]) -> bool:
@@ -58,6 +60,8 @@ def cut(prefix: Prefix, num_own_tokens: int) -> Prefix:
     if not 0 < num_own_tokens <= len(prefix.own_logprobs):
         raise ValueError(f"num_own_tokens must be from 1 to {len(prefix.own_logprobs)}, got {num_own_tokens}")
     tokens = prefix.tokens[: len(prefix.tokens) - len(prefix.own_logprobs) + num_own_tokens]
+    if tokens == prefix.tokens:
+        return replace(prefix, finish=None)
     path = prefix.cached.path if isinstance(prefix.cached, Drawn) else None
     kept = Drawn(beginning(path, len(tokens) - 1) if path else None)
     return Prefix(tokens, prefix.policy_version, prefix.own_logprobs[:num_own_tokens], cached=kept)
@@ -65,15 +69,41 @@ def cut(prefix: Prefix, num_own_tokens: int) -> Prefix:
 
 def join(forward: Forward, prefixes: Sequence[Prefix], n: int) -> tuple[Context, torch.Tensor, np.ndarray, int]:
     """Rows that continue prefixes with paths by up to `n` tokens, each distinct one once; the logits [B, V] of what follows them; the row
-    of each prefix; and how many tokens were computed: the last of each that has own ones, whose logits were not kept.
+    of each prefix; and how many tokens were computed: the last of each that has own ones and is extended for the first time.
     """
-    distinct = {prefix.tokens: prefix for prefix in prefixes}
-    ordered = sorted(distinct.values(), key=lambda prefix: isinstance(prefix.cached, Row))  # those with own tokens first
-    number = {prefix.tokens: row for row, prefix in enumerate(ordered)}
-    count = sum(isinstance(prefix.cached, Drawn) for prefix in ordered)
+    distinct = {id(prefix): prefix for prefix in prefixes}.values()
+    new = [prefix for prefix in distinct if _logits_of(prefix) is None]
+    ordered = [*new, *(prefix for prefix in distinct if _logits_of(prefix) is not None)]
+    number = {id(prefix): row for row, prefix in enumerate(ordered)}
     joined = BlockPrompts.of(forward, [path_of(prefix) for prefix in ordered])
-    context = BlockContext(joined, torch.arange(count), joined.blocks.beside(max(len(prefixes), len(ordered)), n))
-    logits = [context.next_logits(torch.tensor([prefix.tokens[-1] for prefix in ordered[:count]]))] if count else []
-    logits += [prefix.cached.batch.logits_BV[prefix.cached.row][None] for prefix in ordered[count:]]
-    context.enter(torch.arange(count, len(ordered)))
-    return context, torch.cat(logits), np.array([number[prefix.tokens] for prefix in prefixes]), count
+    context = BlockContext(joined, torch.arange(len(new)), joined.blocks.beside(max(len(prefixes), len(ordered)), n))
+    logits = [context.next_logits(torch.tensor([prefix.tokens[-1] for prefix in new]))] if new else []
+    logits += [logits_V[None] for prefix in ordered if (logits_V := _logits_of(prefix)) is not None]
+    context.enter(torch.arange(len(new), len(ordered)))
+    return context, torch.cat(logits), np.array([number[id(prefix)] for prefix in prefixes]), len(new)
+
+
+def alike(prefixes: Sequence[Prefix]) -> list[Prefix]:
+    """For each the one that stands for all of the same tokens: one whose logits are known, if there is such."""
+    first: dict[tuple[int, tuple[int, ...]], Prefix] = {}
+    for prefix in sorted(prefixes, key=lambda prefix: _logits_of(prefix) is None):
+        first.setdefault((len(prefix.own_logprobs), prefix.tokens), prefix)
+    return [first[len(prefix.own_logprobs), prefix.tokens] for prefix in prefixes]
+
+
+def keep(after: Sequence[Prefix], before: Sequence[Prefix], stretches: Sequence[Stretch], logits: Sequence[torch.Tensor]) -> None:
+    """What each has behind it that was drawn behind `before`: that, and the stretch that was computed for it. Where this begins with the
+    last token of `before`, that is kept there too, with the logits of what follows it, so that it is not computed again.
+    """
+    paths = [path_of(prefix) for prefix in before]
+    for drawn, path, stretch in zip(after, paths, stretches, strict=True):
+        drawn.cached = Drawn((*path, stretch))
+    for prefix, path, stretch, logits_V in zip(before, paths, stretches, logits, strict=True):
+        if isinstance(prefix.cached, Drawn):
+            prefix.cached = Drawn((*path, replace(stretch, length=1)), logits_V) if prefix.cached.logits_V is None else prefix.cached
+
+
+def _logits_of(prefix: Prefix) -> torch.Tensor | None:
+    """Of what follows it, where they are known."""
+    cached = prefix.cached
+    return cached.batch.logits_BV[cached.row] if isinstance(cached, Row) else cached.logits_V

@@ -25,7 +25,7 @@ from etude.engine.context import Context, CopiedContext
 from etude.engine.decoding import Decoding, Done, More, Refill
 from etude.engine.drafts import Reading, Tree
 from etude.engine.forward import forward_of
-from etude.engine.prefixes import Drawn, OpenBatch, Row, cut, is_one_batch, join, path_of
+from etude.engine.prefixes import Drawn, OpenBatch, Row, alike, cut, is_one_batch, join, keep, path_of
 from etude.engine.sampling import Sampling
 from etude.engine.working_copy import WorkingCopy
 from etude.randomness import seed_for
@@ -115,8 +115,8 @@ class TransformersEngine:
         prefix that gets no more, while others still do; `refill` gives others to decode in the places of those that ended, and they come
         behind them in what is returned. Raises `ValueError` for a finished, released or stale prefix.
 
-        With `keeps`, what is returned is extended in its turn from its last token on, and nothing before that is computed again; where
-        prompts can't be kept by kernels (`etude.engine.blocks`), all of it is.
+        With `keeps`, what is returned is extended in its turn, any number of times, and nothing is computed again; where prompts can't be
+        kept by kernels (`etude.engine.blocks`), all of it is.
         """
         self._check_here()
         for prefix in prefixes:
@@ -128,12 +128,17 @@ class TransformersEngine:
         room = max(decoding.most)
         if min(decoding.most) == 0 < room:
             raise ValueError("n is 0 for some of the prefixes and not for others: leave those out")
-        if room > 0:
-            decoding.run(*self._begin(prefixes, room), refill)
-            self.computed_tokens += decoding.num_computed
-        else:
+        if room == 0:
             decoding.hand_out(range(len(prefixes)))
-        return self._extended(decoding)
+            return self._extended(decoding)
+        before = alike(prefixes)
+        context, logits_BV, row_N = self._begin(before, room)
+        decoding.run(context, logits_BV, row_N, refill)
+        self.computed_tokens += decoding.num_computed
+        extended = self._extended(decoding)
+        if decoding.drawn:
+            keep(extended, before, decoding.drawn, [logits_BV[row] for row in row_N.tolist()])
+        return extended
 
     def _begin(self, prefixes: Sequence[Prefix], n: int) -> tuple[Context, torch.Tensor, np.ndarray]:
         """Rows that continue these prefixes, each distinct one once, the logits [B, V] of what follows them, and the row of each prefix."""
@@ -152,7 +157,9 @@ class TransformersEngine:
         return self._shared is not None
 
     def cut(self, prefix: Prefix, num_own_tokens: int) -> Prefix:
-        """The prefix as it was after so many own tokens, one at least, to be extended from there; nothing is computed."""
+        """The prefix as it was after so many own tokens, one at least, to be extended from there: the first time its last token is
+        computed, whose logits were not kept.
+        """
         return cut(prefix, num_own_tokens)
 
     @torch.inference_mode()
@@ -312,10 +319,10 @@ class TransformersEngine:
         return text
 
     def _extended(self, decoding: Decoding) -> list[Prefix]:
-        """What was decoded; where its keys and values were kept, they live as long as a prefix that has them."""
+        """What was decoded, of which nothing is kept so far."""
         results = decoding.results()
-        for number, (prefix, before) in enumerate(zip(results, decoding.prefixes, strict=True)):
-            prefix.cached = Drawn((*path_of(before), decoding.drawn[number]) if decoding.drawn else None)
+        for prefix in results:
+            prefix.cached = Drawn(None)
         return results
 
     def _prefill_copied(self, prompts: Sequence[Sequence[int]]) -> tuple[CopiedContext, torch.Tensor]:

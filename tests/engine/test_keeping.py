@@ -31,7 +31,30 @@ def test_a_tree_of_extensions_computes_every_position_once(engine):
         chosen = [prefix for prefix in level for _ in range(2)]
         level = engine.extend(chosen, 5 + depth, keys=range(100 * depth, 100 * depth + len(chosen)), **HOW)
         every += level
+        if depth == 1:
+            inner = level
     assert engine.computed_tokens == len(inputs_of([*opened, *every]) | {tuple(prompt) for prompt in PROMPTS})
+    for n, first in ((3, 500), (1, 600)):
+        before, old = engine.computed_tokens, [*inner, *opened, *inner[:2]]
+        again = engine.extend(old, n, keys=range(first, first + len(old)), **HOW)
+        pairs = [(longer.tokens, len(own.tokens)) for longer, own in zip(again, old, strict=True)]
+        drawn = {tokens[:end] for tokens, length in pairs for end in range(length + 1, len(tokens))}
+        assert engine.computed_tokens - before == len(drawn)
+
+
+def test_what_is_extended_again_gets_what_it_would_have_got_the_first_time(engine):
+    (opened,) = engine.open(PROMPTS[:1])
+    (longer,) = engine.extend([opened], 5, keys=[1], **HOW)
+    (same,) = engine.extend([opened], 5, keys=[1], **HOW)
+    assert longer is not same and longer.tokens == same.tokens
+    (first,) = engine.extend([longer], 9, keys=[4], **HOW)
+    before = engine.computed_tokens
+    second, other, third = engine.extend([longer, same, longer], 9, keys=[4, 4, 5], **HOW)
+    assert engine.computed_tokens - before == 8 + len(inputs_of([third]) - inputs_of([first]) - {longer.tokens})
+    assert first.tokens == second.tokens == other.tokens != third.tokens
+    assert second.own_logprobs == pytest.approx(first.own_logprobs, abs=1e-5)
+    again = [engine.extend([each], 6, keys=[8], **HOW)[0] for each in (first, second, other)]
+    assert again[0].tokens == again[1].tokens == again[2].tokens
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
