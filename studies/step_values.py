@@ -193,6 +193,7 @@ def reduce(cells: Sequence[Cell], set_name: str) -> list[dict[str, Any]]:
                 tasks.setdefault((cell["seed"], key), []).append((own, truth))
         groups = list(tasks.values())
         row: dict[str, Any] = {"id": name, "set": set_name, "n": sum(map(len, groups)), "tasks": len(groups), "seeds": len(cells)}
+        row["pairs"] = sum(map(len, map(_pairs_apart, groups)))
         for measure, of in (("spearman", _spearman), ("ordered_within", _ordered_within)):
             row[measure] = of(groups)
             row[f"{measure}_low"], row[f"{measure}_high"] = _interval(groups, of)
@@ -206,13 +207,14 @@ Groups = Sequence[Sequence[tuple[float, float]]]
 
 def _ordered_within(groups: Groups) -> float:
     """Of the pairs of one task; one half where no pair has an order."""
-    found = [
-        0.5 if one[0] == other[0] else float((one[0] > other[0]) == (one[1] > other[1]))
-        for group in groups
-        for one, other in combinations(group, 2)
-        if abs(one[1] - other[1]) >= APART
-    ]
+    pairs = [pair for group in groups for pair in _pairs_apart(group)]
+    found = [0.5 if one[0] == other[0] else float((one[0] > other[0]) == (one[1] > other[1])) for one, other in pairs]
     return fmean(found) if found else 0.5
+
+
+def _pairs_apart(group: Sequence[tuple[float, float]]) -> list[tuple[tuple[float, float], tuple[float, float]]]:
+    """Those whose truths have an order."""
+    return [pair for pair in combinations(group, 2) if abs(pair[0][1] - pair[1][1]) >= APART]
 
 
 def _spearman(groups: Groups) -> float:
