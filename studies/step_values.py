@@ -3,7 +3,8 @@
     python -m studies.step_values [--hours H] [--seeds SEED ...] [--tiny]
 
 Beginnings are inner nodes of trees that the warm-started model of the quickstart grew (a vine: answers, and more from behind every step of
-6 tokens), four of each of 50 tasks. The truth is the mean score of 64 answers drawn from behind each. Estimators:
+6 tokens), four of each of 50 tasks of which some of 8 answers were right and some wrong, since credit is given for no others. The truth is
+the mean score of 64 answers drawn from behind each. Estimators:
 
 rollouts_1, _4, _9   the mean score of so many other answers from there (Math-Shepherd's soft label, VinePPO)
 tree                 what the tree that the node stands in says (the mean of those of its answers that came through)
@@ -38,10 +39,12 @@ from etude.evaluation.measure import Judge
 from etude.explore.attempts import Attempt, Group
 from etude.explore.beginnings import parted
 from etude.explore.order import batch_at
+from etude.explore.samples import sample_groups
 from etude.explore.search.settings import Search
 from etude.explore.steps import Steps
 from etude.explore.tree import Node, Tree
 from etude.feedback.outcome import OutcomeFeedback
+from etude.learn.credit import has_signal
 from etude.learn.implicit_reward import ImplicitReward, ImplicitRewardSettings
 from etude.learn.learner import Optimiser
 from etude.learn.step_model import Beginnings, StepModel, StepModelSettings
@@ -51,6 +54,7 @@ from etude.recipes.practice import Practice
 from etude.recipes.searching import searched
 from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
 from etude.runs import RunFolder, environment
+from etude.tasks.task import Task
 from etude.watching import Console
 from studies.cells import Cell, Options, compute, options, write_result
 
@@ -59,6 +63,9 @@ SEEDS = (40,)
 LEARNED = ("step_model", "step_model_own", "implicit_reward")
 ESTIMATORS = ("rollouts_1", "rollouts_4", "rollouts_9", "tree", "root", *LEARNED, "likelihood")
 TRUTH = 64
+Item = tuple[Task, tuple[int, ...]]
+"""A task and its prompt."""
+
 APART = 0.1
 """How much truths of a pair have to differ for it to have an order."""
 
@@ -77,7 +84,7 @@ class Agreement:
         return parse_practice(find_configuration("practice", self.recipe), arguments_from({**self.overrides, "seed": seed, "n": 2000}))
 
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
-        return resolved(self._settings(seed)) | {"beginnings": self.beginnings, "training_steps": self.training_steps}
+        return resolved(self._settings(seed)) | {"with_signal": self.beginnings, "training_steps": self.training_steps}
 
     def defaults(self) -> dict[str, Any]:
         return practice_defaults()
@@ -111,7 +118,7 @@ class Agreement:
         }
 
     def _nodes(self, run: Practice, judge: Judge) -> list[tuple[Tree, Node]]:
-        """Some inner nodes of each of some trees, by a keyed draw; trees that lack so many are passed over."""
+        """Some inner nodes of each of some trees, by a keyed draw; tasks without signal, and trees that lack so many, are passed over."""
         explore, seed, found = (
             replace(run.settings.explore, search=Search("vine", chains=4, width=2, steps=self.steps)),
             run.settings.seed,
@@ -119,7 +126,8 @@ class Agreement:
         )
         items = batch_at(1, run.exploring.items, 1000, seed, "step values")
         for start in range(0, len(items), 25):
-            trees, _ = searched(run.engine, items[start : start + 25], explore, judge, (seed, "step values", start))
+            chosen = self._with_signal(run, items[start : start + 25], judge)
+            trees, _ = searched(run.engine, chosen, explore, judge, (seed, "step values", start))
             for tree in trees:
                 inner = [node for node in tree.nodes() if node.parent and not node.finish]
                 if len(inner) >= self.each and tree.expected()[tree.root] is not None:
@@ -128,6 +136,14 @@ class Agreement:
             if len(found) >= self.beginnings:
                 return found[: self.beginnings]
         raise SystemExit(f"only {len(found)} beginnings of {self.beginnings} were found")
+
+    def _with_signal(self, run: Practice, items: Sequence[Item], judge: Judge) -> list[Item]:
+        """Those of which some of 8 answers are right and some wrong."""
+        explore = run.settings.explore
+        how: dict[str, Any] = {"num_samples": 8, "max_new_tokens": explore.max_new_tokens, "sampling": explore.sampling}
+        groups = sample_groups(run.engine, *map(list, zip(*items, strict=True)), **how, names=(run.settings.seed, "signal"))
+        texts = [[(run.engine.text_of(attempt.own_tokens), group.task) for attempt in group.attempts] for group in groups]
+        return [item for item, own in zip(items, texts, strict=True) if has_signal([verdict.score for verdict in judge(own)])]
 
     def _by_answers(self, run: Practice, nodes: Sequence[tuple[Tree, Node]], judge: Judge) -> tuple[dict[str, list[Any]], dict[str, float]]:
         """The truth, and rollouts of other random numbers."""
