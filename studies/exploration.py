@@ -14,9 +14,8 @@ four test sets.
 from dataclasses import replace
 from typing import Any
 
-from etude.errors import UserError
 from studies.arms import Arms, reduce_arms
-from studies.cells import Options, compute, options, write_result
+from studies.cells import Cell, Options, compute, options, write_result
 
 BASELINE = "policy_gradient"
 CLAIM = f"at equal tokens sampled one way to explore beats {BASELINE} outside its interval on at least two of four test sets"
@@ -54,10 +53,17 @@ FINAL: tuple[str, ...] = ()
 SCREEN_SEED, SEEDS = 30, (31, 32, 33)
 
 ALL_SETS = {"steps": 1000, "learn.optimiser.decay_steps": 0, "checkpoint_every": 25}
+REVERSAL = {
+    "tasks.family": "word_sequence_reversal",
+    "tasks.parameters": {"min_words": 4, "max_words": 6},
+    "tasks.question": "Reverse this list of words: {words}",
+}
 SETS: dict[str, tuple[str, dict[str, Any]]] = {
     "number_sorting": ("quickstart", {"n": 800, "budget_tokens": 120_000}),
+    "word_reversal": ("quickstart", REVERSAL | {"n": 800, "budget_tokens": 120_000}),
+    "word_problems": ("word_problems", {"budget_tokens": 200_000}),
 }
-"""Which recipe practises for a set, and what it has otherwise."""
+"""Which recipe practises for a set, and what it has otherwise. Word problems are two test sets, and the other families one each."""
 TINY_ARMS = ("warm_start", "star_rationalised", "step_dpo_trees", BASELINE, "policy_gradient_refine", "policy_gradient_step_model")
 """One of each kind."""
 TINY = {
@@ -77,22 +83,23 @@ def main(chosen: Options) -> None:
     sets = {"tiny": ("tiny", TINY)} if chosen.is_tiny else SETS
     cells, screened, rows = [], [], []
     for name, (recipe, overrides) in sets.items():
-        if recipe == "word_problems" and chosen.data is None:
-            raise SystemExit(str(UserError("--data DIR is needed: the folder that holds word_problems and svamp")))
         arms = {arm: changes | (TINY if chosen.is_tiny else {}) for arm, changes in ARMS.items()}
         arms["warm_start"] |= {"steps": 0}
         table = Arms(recipe, {}, overrides if chosen.is_tiny else ALL_SETS | overrides, arms)
-        found = compute(todo(name, chosen), table, replace(chosen, out=chosen.out / name))
+        is_without = recipe == "word_problems" and chosen.data is None
+        if is_without:
+            print(f"{name}: no cell is computed without --data DIR, the folder that holds word_problems and svamp")
+        found = compute([] if is_without else todo(name, chosen), table, replace(chosen, out=chosen.out / name))
         cells += found
-        compared = [arm for arm in ARMS if arm != "warm_start"]
-        screened += _named(reduce_arms([cell for cell in found if cell["seed"] == SCREEN_SEED], compared, BASELINE), "screen: ")
-        rows += reduce_arms([cell for cell in found if cell["seed"] in SEEDS], compared, BASELINE)
+        screened += _rows([cell for cell in found if cell["seed"] == SCREEN_SEED], recipe, f"screen: {name}")
+        rows += _rows([cell for cell in found if cell["seed"] in SEEDS], recipe, name)
     write_result(chosen, CLAIM, cells, screened + rows, *judge(rows))
 
 
-def _named(rows: list[dict[str, Any]], before: str) -> list[dict[str, Any]]:
-    """The screen's rows apart from the final's, which have seeds that nothing was chosen on."""
-    return [{**row, "set": before + row["set"]} for row in rows]
+def _rows(cells: list[Cell], recipe: str, name: str) -> list[dict[str, Any]]:
+    """A family's suite is called like the recipe, which several sets have: it is told by the set's name; files have names of their own."""
+    found = reduce_arms(cells, [arm for arm in ARMS if arm != "warm_start"], BASELINE)
+    return [{**row, "set": name if row["set"] == recipe else row["set"]} for row in found]
 
 
 def todo(name: str, chosen: Options) -> list[tuple[str, int]]:
