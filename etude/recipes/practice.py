@@ -47,6 +47,7 @@ from etude.recipes.learners import implicit_reward_for, practice_learner, prefer
 from etude.recipes.limits import within_limits
 from etude.recipes.machine import decide, engine_at, room_tokens
 from etude.recipes.materials import check_golds, gather, render_comparisons, render_demonstrations, render_suites
+from etude.recipes.no_effect import without_effect
 from etude.recipes.refining import refined
 from etude.recipes.result import Page, result_of
 from etude.recipes.retention import logprobs_of, probe_for
@@ -155,6 +156,8 @@ class Practice:
         prompts = render_prompts(self.tokenizer, self.materials.train, self.room_tokens)
         self.demonstrations = render_demonstrations(self.tokenizer, self.materials.demonstrations, room_tokens(model, 0))
         self.comparisons = render_comparisons(self.tokenizer, self.materials.comparisons, room_tokens(model, 0))
+        if unread := without_effect(settings):
+            self.watcher.say(f"without effect: {'; '.join(unread)}")
         self._say_what_is_long()
         self._say_what_is_not_reused(len(prompts))
         known = [*self.materials.train, *self.materials.demonstrations, *(each.task for each in self.materials.comparisons)]

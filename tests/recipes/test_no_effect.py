@@ -1,0 +1,71 @@
+"""What a run says of settings that were changed and that nothing reads."""
+
+from dataclasses import fields
+
+import pytest
+
+from etude.configuration import arguments_from, find_configuration, shipped
+from etude.explore.search.settings import METHODS, REFINE, Search
+from etude.recipes.no_effect import _READ, without_effect
+from etude.recipes.settings import parse_practice
+
+
+def settings(recipe="tiny", **changes):
+    return parse_practice(find_configuration("practice", recipe), arguments_from(changes))
+
+
+@pytest.mark.parametrize("recipe", shipped("practice"))
+def test_recipes_that_ship_set_nothing_without_effect(recipe):
+    assert without_effect(settings(recipe)) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"judge.model": "mine"}, "judge.model: feedback is outcome"),
+        ({"explore.refine.turns": 3}, "explore.refine.turns: explore.search.method is samples"),
+        ({"explore": "beam", "explore.search.chains": 2}, "explore.search.chains: explore.search.method is beam"),
+        ({"explore.search.width": 2, "explore.search.steps.max_tokens": 3}, "explore.search.width, explore.search.steps.max_tokens: "),
+        ({"learn.method": "imitation", "learn.credit": "batch", "learn.clip_low": 0.1}, "learn.credit, learn.clip_low: learn.method is im"),
+        ({"learn.preference.beta": 0.3}, "learn.preference.beta: learn.method is credit"),
+        ({"learn.turn_discount": 0.5}, "learn.turn_discount: explore.search.method is samples"),
+        (
+            {"learn.implicit_reward.optimiser.learning_rate": 1e-3},
+            "learn.implicit_reward.optimiser.learning_rate: ",
+        ),
+        ({"step_model.hidden": 8}, "step_model.hidden: step_model.on is false"),
+        ({"explore.hint": "It is {answer}."}, "explore.hint: explore.rationalise is false"),
+    ],
+)
+def test_what_nothing_reads_is_told_with_the_reason(changes, said):
+    (found,) = without_effect(settings(**changes))
+    assert found.startswith(said)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"explore": "refine", "explore.refine.turns": 3, "learn.turn_discount": 0.5, "explore.search.steps.max_tokens": 3},
+        {"explore": "mcts", "explore.search.simulations": 3, "explore.search.steps.max_tokens": 3},
+        {"step_model.on": True, "explore.search.steps.max_tokens": 3, "learn.credit": "difference", "step_model.hidden": 8},
+        {"learn.method": "preference", "learn.preference.beta": 0.3, "explore.rationalise": True, "explore.hint": "It is {answer}."},
+        {"feedback": "judge", "judge.model": "mine"},
+        {"learn.implicit_reward.coefficient": 0.5, "learn.implicit_reward.optimiser.learning_rate": 1e-3},
+    ],
+)
+def test_what_is_read_is_not_told(changes):
+    assert without_effect(settings(**changes)) == []
+
+
+def test_every_method_says_which_settings_of_a_search_it_reads():
+    assert set(_READ) == {*METHODS, REFINE}
+    names = {field.name for field in fields(Search)} - {"method"}
+    assert {name.rstrip(".") for read in _READ.values() for name in read} == names
+
+
+def test_a_run_tells_it_when_it_begins(tmp_path, capsys):
+    from etude.recipes.practice import practice
+    from etude.watching import Console
+
+    practice("tiny", {"steps": 0, "n": 16, "learn.turn_discount": 0.5}, run=tmp_path / "run", watcher=Console())
+    assert "without effect: learn.turn_discount: explore.search.method is samples" in capsys.readouterr().out
