@@ -48,7 +48,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "policy_gradient_tree": TREE | {"learn.credit": "tree"},
     "policy_gradient_random_reward": CENTRED | {"feedback": "random"},
 }
-FINAL: tuple[str, ...] = ()
+FINAL = ("raft", "policy_gradient_mc_steps", "policy_gradient_step_model", BASELINE, "policy_gradient_random_reward")
 """The best three of the screen, with the policy gradient and the random control."""
 SCREEN_SEED, SEEDS = 30, (31, 32, 33)
 
@@ -114,7 +114,7 @@ def judge(rows: list[dict]) -> tuple[str, str]:
     """The verdict on the claim, from the final's rows alone. An arm that sampled over 5 % more than the baseline is ahead nowhere."""
     sets = list(dict.fromkeys(row["set"] for row in rows))
     seeds = {(row["id"], row["set"]): row["seeds"] for row in rows}
-    if len(sets) < 4 or not FINAL or any(seeds.get((arm, name), 0) < len(SEEDS) for arm in FINAL for name in sets):
+    if len(sets) < 4 or any(seeds.get((arm, name), 0) < len(SEEDS) for arm in FINAL for name in sets):
         return "undecided", "not all cells are there"
     most = {row["set"]: 1.05 * row["sampled_tokens"] for row in rows if row["id"] == BASELINE}
     better = [row for row in rows if row.get(f"{BASELINE}_ahead_high", 0.0) < 0 and row["sampled_tokens"] <= most[row["set"]]]
