@@ -220,7 +220,7 @@ def _sentence(error: Exception, parser: ArgumentParser, where: str) -> UserError
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, UserError):
-            return cause if where == "--" else UserError(f"{where}{cause}")
+            return UserError(f"{where.removeprefix('--')}{_in_full(str(cause), _settings(parser))}")
         cause = cause.__cause__ or cause.__context__
     text = str(error)
     if found := _MISSING.search(text):
@@ -234,6 +234,16 @@ def _sentence(error: Exception, parser: ArgumentParser, where: str) -> UserError
             return UserError(f"{where}{found[1]}: expected {expected}, got {got[1].strip()}")
         return UserError(f"{where}{found[1]}: {_one_line(text)}")
     return UserError(_one_line(text) if where == "--" else f"{where}{_one_line(text)}")
+
+
+def _in_full(text: str, known: Sequence[str]) -> str:
+    """A class of settings names its own by where it mostly stands: `search.width` becomes `explore.search.width` where that is meant."""
+
+    def full(found: re.Match[str]) -> str:
+        ends = [setting for setting in known if setting.endswith(f".{found[0]}")]
+        return ends[0] if len(ends) == 1 and found[0] not in known else found[0]
+
+    return re.sub(r"(?<![\w./])[a-z_]+(?:\.[a-z_]+)+(?![\w/])", full, text)
 
 
 def _unknown_setting(name: str, known: Sequence[str], where: str) -> UserError:

@@ -68,6 +68,23 @@ def test_a_setting_that_may_be_left_out_says_what_it_takes():
         parse(PracticeSettings, None, ["--tasks.family", "gcd", "--n", "many"])
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--explore.search.width", "0"], r"^explore\.search\.width must be at least 1, got 0$"),
+        (
+            ["--explore.search.to_end", "false"],
+            r"^explore\.search\.to_end false .* set explore\.search\.method to mcts",
+        ),
+        (["--learn.preference.pairs", "x"], r"^unknown learn\.preference\.pairs 'x'"),
+        (["--preferences.steps", "3"], r"^preferences\.steps is set, but preferences\.path names no file"),
+    ],
+)
+def test_mistakes_name_settings_in_full_wherever_their_class_stands(given, message):
+    with pytest.raises(UserError, match=message):
+        parse(PracticeSettings, None, ["--tasks.family", "gcd", *given])
+
+
 def test_lists_are_found_in_nested_settings():
     assert lists_of(Outer) == {"inner.names"}
     assert {"tasks.path", "evaluation.path", "warm_start.path"} <= lists_of(PracticeSettings)
@@ -198,7 +215,7 @@ def test_two_sources_on_the_command_line_are_refused(tmp_path):
         (["--explore.sampling.top_k", "1"], "makes all attempts at a task equal"),
         (["--explore.num_samples", "1"], r"explore\.num_samples must be at least 2, got 1"),
         (["--learn.updates_per_epoch", "17"], r"updates_per_epoch is 17, but a step has only explore\.tasks_per_step = 16 groups"),
-        (["--learn.lora.alpha", "3"], r"lora\.alpha is 3\.0 but lora\.rank is 0"),
+        (["--learn.lora.alpha", "3"], r"learn\.lora\.alpha is 3\.0 but learn\.lora\.rank is 0"),
         (["--learn.credit", "centered"], r"unknown learn\.credit 'centered': did you mean 'centred'\?"),
         (["--learn.loss", "clip"], r"unknown learn\.loss 'clip': did you mean 'clipped'\?"),
         (["--feedback", "outcomes"], r"unknown feedback 'outcomes': did you mean 'outcome'\?"),
