@@ -120,6 +120,7 @@ def test_searching_compares_ways_at_equal_tokens_alone():
 
 
 def test_exploration_holds_where_one_arm_is_ahead_on_two_sets(monkeypatch):
+    monkeypatch.setattr(exploration, "BEST", ("raft", "dpo_groups"))
     monkeypatch.setattr(exploration, "FINAL", ("policy_gradient", "raft", "dpo_groups"))
 
     def rows(tokens: int = 104, **ahead: tuple[float, ...]) -> list[dict]:
