@@ -1,6 +1,6 @@
 """Seconds of a beam search over steps: on keys and values that the engine keeps, and with every beginning computed again.
 
-    python -m bench.search [--json FILE] [--rounds 3] [--depth 6] [--width 4]
+    python -m bench.search [--json FILE] [--rounds 3] [--depth 6] [--width 4] [--cells DIR]
 
 The search is one of `width` beams with `width` continuations each, `depth` steps of 16 tokens deep, no answer ending before; a node's
 worth is a number of its own that costs nothing, so that all ways make the same search, by turns in one process:
@@ -12,7 +12,7 @@ apart         each continuation computes its own beginning, but for prompts: wit
 Then an update learns from all answers of the trees, `shared`, as etude does, each beginning computed once, and `each`, a row an answer.
 
 A ratio is a way's seconds by those of `kept` (of `each` by those of `shared`), paired within a round: median, lowest and highest. Positions
-are those given to the model.
+are those given to the model. The longest shape takes a quarter of an hour: finished ones are kept, and another call goes on with the rest.
 """
 
 import argparse
@@ -20,13 +20,14 @@ import copy
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from bench.kept import found_of
 from bench.rollout import Shape, prompts_of
 from bench.turns import spread
 from bench.written import write
@@ -46,8 +47,10 @@ from etude.models import half_precision_pays, load_model
 from etude.randomness import seed_for
 from etude.runs import environment
 from etude.tasks.task import Task
+from studies.cells import Cell, Options
 
 STEP_TOKENS = 16
+CELLS = Path("runs/search")
 SHAPES = tuple(Shape(prompts=prompts, prompt_tokens=tokens) for prompts in (1, 8) for tokens in (70, 400))
 
 
@@ -77,10 +80,11 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=6, help="steps")
     parser.add_argument("--width", type=int, default=4, help="beams, and continuations of each")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cells", type=Path, default=CELLS, help=f"where finished shapes are kept, default {CELLS}")
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
     try:
-        found = measured(chosen.model, SHAPES, chosen.depth, chosen.width, chosen.rounds, chosen.seed)
+        found = measured(Plan.of(chosen.model, SHAPES, chosen.depth, chosen.width, chosen.rounds), chosen.seed, chosen.cells)
     except UserError as error:
         sys.exit(f"bench.search: {error}")
     print(table(found))
@@ -88,34 +92,59 @@ def main() -> None:
         write(found, chosen.json, table(found))
 
 
-def measured(model: str, shapes: Sequence[Shape], depth: int, width: int, rounds: int, seed: int = 0) -> dict[str, Any]:
-    """Every shape's seconds, positions and ratios."""
-    for name, value in (("--depth", depth), ("--width", width), ("--rounds", rounds)):
-        if value < 1:
-            raise UserError(f"{name} must be at least 1, got {value}")
-    dtype = torch.bfloat16 if half_precision_pays() else torch.float32
-    loaded, tokenizer = load_model(model)
-    engines = {name: kind(loaded, tokenizer, dtype=dtype) for name, kind in WAYS.items()}
-    for engine in engines.values():
-        engine.end_tokens = frozenset()
-    stream = Stream("imitate", negative_log_likelihood)
-    learners = {name: Learner(copy.deepcopy(loaded), Optimiser(), [stream], dtype, shares_prefixes=name == "shared") for name in UPDATES}
-    rows = []
-    for shape in shapes:
-        own = replace(shape, samples=width, tokens=depth * STEP_TOKENS)
-        rows.append(_row(engines, learners, own, tokenizer, width, rounds, seed))
-        seconds = rows[-1]["seconds"] | rows[-1]["update_seconds"]
-        print(f"{own}: " + ", ".join(f"{name} {each['median']:.2f} s" for name, each in seconds.items()), flush=True)
-    where = environment()
-    return {
-        "ratios": {name: min(row["ratio"][name]["median"] for row in rows) for name in WAYS if name != "kept"},
-        "update_ratio": min(row["update_ratio"]["median"] for row in rows),
-        "shapes": rows,
-        "settings": {"model": model, "depth": depth, "width": width, "step_tokens": STEP_TOKENS, "rounds": rounds, "seed": seed}
-        | {"dtype": str(dtype).removeprefix("torch.")},
-        "hardware": f"{where['processor']}, {where['threads']} threads",
-        "commit": where["commit"],
-    }
+def measured(plan: "Plan", seed: int, out: Path) -> dict[str, Any]:
+    """Every shape's seconds, positions and ratios, computed where they are not there yet."""
+    found = found_of(plan, seed, out)
+    ratios = {name: min(row["ratio"][name]["median"] for row in found["shapes"]) for name in WAYS if name != "kept"}
+    return {"ratios": ratios, "update_ratio": min(row["update_ratio"]["median"] for row in found["shapes"])} | found
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is searched, and how often: a table with a cell a shape."""
+
+    model: str
+    shapes: Mapping[str, Shape]
+    depth: int
+    width: int
+    rounds: int
+    dtype: str
+    hardware: str
+
+    @classmethod
+    def of(cls, model: str, shapes: Sequence[Shape], depth: int, width: int, rounds: int) -> "Plan":
+        """A plan for this machine; its faster type of matrix products is found out now, once for all cells."""
+        for name, value in (("--depth", depth), ("--width", width), ("--rounds", rounds)):
+            if value < 1:
+                raise UserError(f"{name} must be at least 1, got {value}")
+        own = [replace(shape, samples=width, tokens=depth * STEP_TOKENS) for shape in shapes]
+        named = {f"{shape.prompts}-prompt-{shape.prompt_tokens}": shape for shape in own}
+        dtype = str(torch.bfloat16 if half_precision_pays() else torch.float32).removeprefix("torch.")
+        where = environment()
+        return cls(model, named, depth, width, rounds, dtype, f"{where['processor']}, {where['threads']} threads")
+
+    def settings(self, arm: str, seed: int) -> dict[str, Any]:
+        own = {name: getattr(self, name) for name in ("model", "depth", "width", "rounds", "dtype")}
+        return own | {"shape": arm, "step_tokens": STEP_TOKENS}
+
+    def defaults(self) -> dict[str, Any]:
+        return {}
+
+    def run(self, arm: str, seed: int, chosen: Options) -> Cell:
+        """A shape's seconds, positions and ratios."""
+        loaded, tokenizer = load_model(self.model)
+        dtype = getattr(torch, self.dtype)
+        engines = {name: kind(loaded, tokenizer, dtype=dtype) for name, kind in WAYS.items()}
+        for engine in engines.values():
+            engine.end_tokens = frozenset()
+        stream = Stream("imitate", negative_log_likelihood)
+        learners = {
+            name: Learner(copy.deepcopy(loaded), Optimiser(), [stream], dtype, shares_prefixes=name == "shared") for name in UPDATES
+        }
+        row = _row(engines, learners, self.shapes[arm], tokenizer, self.width, self.rounds, seed)
+        seconds = row["seconds"] | row["update_seconds"]
+        print(f"{self.shapes[arm]}: " + ", ".join(f"{name} {each['median']:.2f} s" for name, each in seconds.items()), flush=True)
+        return row | {"commit": environment()["commit"], "hardware": self.hardware}
 
 
 def _row(

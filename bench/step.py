@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 
+from bench.kept import found_of
 from bench.peer import Peer, Running
 from bench.rollout import OURS, Shape, prompts_of
 from bench.turns import by_turns, peaks, ratios, seconds_of, spread
@@ -32,7 +33,7 @@ from etude.errors import UserError
 from etude.models import convert, half_precision_pays, load_model
 from etude.randomness import seed_for
 from etude.runs import environment
-from studies.cells import Cell, Options, compute
+from studies.cells import Cell, Options
 
 PEERS = {OURS: Peer("etude_step.py"), "trl-default": Peer("trl_step.py", ".venv-trl"), "trl-tuned": Peer("trl_step.py", ".venv-trl")}
 HALF = "etude, half of the groups without signal"
@@ -65,16 +66,8 @@ def main() -> None:
 
 def measured(plan: "Plan", seed: int, out: Path) -> dict[str, Any]:
     """Every shape's seconds and ratios, computed where they are not there yet; the figure's are those of the first shape."""
-    options = Options(out, None, hours=1e9, only=[], seeds=[seed], is_tiny=False)
-    computed = {(cell["id"], cell["seed"]): cell for cell in compute([(name, seed) for name in plan.shapes], plan, options)}
-    rows = [computed[name, seed] for name in plan.shapes]
-    return {
-        "ratios": {name: rows[0]["ratio"][name]["median"] for name in plan.peers},
-        "shapes": rows,
-        "settings": plan.settings(next(iter(plan.shapes)), seed) | {"shape": list(plan.shapes), "seed": seed},
-        "commit": "; ".join(sorted({str(row["commit"]) for row in rows})),
-        "hardware": "; ".join(sorted({row["hardware"] for row in rows})),
-    }
+    found = found_of(plan, seed, out)
+    return {"ratios": {name: found["shapes"][0]["ratio"][name]["median"] for name in plan.peers}} | found
 
 
 @dataclass(frozen=True)

@@ -65,14 +65,17 @@ def test_steps_are_compared_by_turns_with_trl_and_a_finished_shape_is_kept(monke
         step.measured(replace(plan, rounds=3), 0, tmp_path)
 
 
-def test_a_search_is_the_same_whether_beginnings_are_kept_or_computed_again():
-    found = search.measured("tiny-random", [rollout.Shape(prompts=2, prompt_tokens=9)], depth=3, width=2, rounds=1)
+def test_a_search_is_the_same_whether_beginnings_are_kept_or_computed_again(tmp_path, monkeypatch):
+    plan = search.Plan.of("tiny-random", [rollout.Shape(prompts=2, prompt_tokens=9)], depth=3, width=2, rounds=1)
+    found = search.measured(plan, 0, tmp_path)
     (row,) = found["shapes"]
     assert row["sampled_tokens"] == 2 * 16 * (2 + 4 + 4)
     assert row["positions"]["kept"] <= 2 * 9 + row["sampled_tokens"]
     assert row["positions"]["kept"] <= row["positions"]["anew"] < row["positions"]["apart"]
     assert found["update_ratio"] > 0
     assert found["ratios"].keys() == {"anew", "apart"} and "| 2 | 9 |" in search.table(found)
+    monkeypatch.setattr(search, "load_model", None)  # nothing is searched again
+    assert search.measured(plan, 0, tmp_path) == found
 
 
 def test_steps_with_and_without_drafts_make_the_same_attempts():
