@@ -111,7 +111,7 @@ def test_attempts_and_values_are_drawn_in_the_report(practised):
             ["--explore", "vine", "--explore.search.value", "step_model", "--step_model.on", "true"],
             "has no effect on explore.search.method",
         ),
-        (["--explore", "mcts", "--explore.search.to_end", "false"], "set search.method to mcts and search.value to step_model"),
+        (["--explore", "mcts", "--explore.search.to_end", "false"], "set explore.search.method to mcts and explore.search.value to"),
         (["--step_model.trust", "0.5", "--step_model.on", "true"], "step_model.trust 0.5 has no effect"),
         (["--step_model.backbone", "its"], "one of 'policy', 'own'"),
         (["--step_model", "true"], "is a section: set --step_model.on"),
