@@ -88,7 +88,11 @@ class Answering:
         found = evaluate(str(folder / "model"), {**asked, **CASES[arm]}, data=chosen.data, watcher=Console())
         facts = RunFolder(folder).read_json("environment.json")
         where = f"{facts['processor']}, {facts['threads']} threads, {facts['precision']}"
-        return {"commit": environment()["commit"], "hardware": where, "row": found["evaluation"][0]}
+        return {
+            "commit": environment()["commit"],
+            "hardware": where,
+            "row": {name: value for name, value in found["evaluation"][0].items() if name != "model"},
+        }
 
 
 def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
@@ -154,7 +158,8 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
             label=way.replace("_", " "),
         )
     axes.axhline(rows[0]["accuracy"], color="#9aa3b5", linestyle=":", label="greedy")
-    axes.set_xscale("log")
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(lambda tokens, _: f"{tokens:.0f}")
     axes.set_xlabel("tokens sampled a task")
     axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
     axes.set_title(f"right answers, {rows[0]['set']} (n = {rows[0]['n']}, 95 % intervals)", loc="left", fontsize=10)
