@@ -50,7 +50,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "policy_gradient_random_reward": CENTRED | {"feedback": "random"},
 }
 BEST = ("raft", "policy_gradient_mc_steps", "policy_gradient_step_model")
-"""Of the screen."""
+"""The three highest of the screen beside the policy gradient."""
 FINAL = (BASELINE, *BEST, "policy_gradient_random_reward", "policy_gradient_standardised")
 SCREEN_SEED, SEEDS = 30, (31, 32, 33)
 
@@ -59,6 +59,7 @@ REVERSAL = {
     "tasks.family": "word_sequence_reversal",
     "tasks.parameters": {"min_words": 4, "max_words": 6},
     "tasks.question": "Reverse this list of words: {words}",
+    "explore.max_new_tokens": 32,  # the recipe's, which is its family's
 }
 SETS: dict[str, tuple[str, dict[str, Any]]] = {
     "number_sorting": ("quickstart", {"n": 800, "budget_tokens": 120_000}),

@@ -119,11 +119,8 @@ class Agreement:
 
     def _nodes(self, run: Practice, judge: Judge) -> list[tuple[Tree, Node]]:
         """Some inner nodes of each of some trees, by a keyed draw; tasks without signal, and trees that lack so many, are passed over."""
-        explore, seed, found = (
-            replace(run.settings.explore, search=Search("vine", chains=4, width=2, steps=self.steps)),
-            run.settings.seed,
-            [],
-        )
+        search = Search("vine", chains=4, width=2, steps=self.steps)
+        explore, seed, found = replace(run.settings.explore, search=search), run.settings.seed, []
         items = batch_at(1, run.exploring.items, 1000, seed, "step values")
         for start in range(0, len(items), 25):
             chosen = self._with_signal(run, items[start : start + 25], judge)

@@ -99,8 +99,8 @@ def keep(after: Sequence[Prefix], before: Sequence[Prefix], stretches: Sequence[
     for drawn, path, stretch in zip(after, paths, stretches, strict=True):
         drawn.cached = Drawn((*path, stretch))
     for prefix, path, stretch, logits_V in zip(before, paths, stretches, logits, strict=True):
-        if isinstance(prefix.cached, Drawn):
-            prefix.cached = Drawn((*path, replace(stretch, length=1)), logits_V) if prefix.cached.logits_V is None else prefix.cached
+        if _logits_of(prefix) is None:
+            prefix.cached = Drawn((*path, replace(stretch, length=1)), logits_V)
 
 
 def _logits_of(prefix: Prefix) -> torch.Tensor | None:
