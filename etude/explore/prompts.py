@@ -59,6 +59,7 @@ def render_feedback(tokenizer: Any, words: str) -> tuple[int, ...]:
     By a chat template they are what it writes behind an assistant's message: the end of that turn, the user's, and the opening of another;
     what it makes of all that came before (a default system message, an answer without its thoughts) is left alone.
     """
+    words = without_control(tokenizer, words)
     if not tokenizer.chat_template:
         return tuple(tokenizer(f"\n{words}\n", add_special_tokens=False)["input_ids"])
     messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _ANSWER}, {"role": "user", "content": words}]
@@ -70,3 +71,11 @@ def render_feedback(tokenizer: Any, words: str) -> tuple[int, ...]:
     if not answer or words.strip() not in behind:
         raise UserError("the model's chat template leaves out an answer, or what is said of it, so that none can be revised")
     return tuple(tokenizer(behind, add_special_tokens=False)["input_ids"])
+
+
+def without_control(tokenizer: Any, text: str) -> str:
+    """A text in which no control token is spelled: a space parts the first character of each from its rest."""
+    controls = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special and len(token.content) > 1}
+    for control in sorted(controls, key=lambda control: (-len(control), control)):
+        text = text.replace(control, f"{control[0]} {control[1:]}")
+    return text

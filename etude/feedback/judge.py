@@ -12,9 +12,10 @@ as a verdict (a reply that was cut off among it, whatever it ends with), and wha
 A judge's reasons are a verdict's message, for people, and never its words: a judge that is able, with the gold answer before it or without,
 writes into them what is right, and a model that revises its attempt would copy that.
 
-A judge can be fooled. What a policy writes is quoted between lines that it can't forge, and the judge is told that it is data, but a model
-may heed it all the same, prefers long and confident texts, and is no more right than it is able; a policy that learns from it finds that
-out. Measure by verifiers, and look at attempts that a judge likes and a verifier does not.
+A judge can be fooled. What a policy writes is quoted between lines that it can't forge, control tokens that it spells are characters to a
+judge that is loaded here (what a server makes of them is the server's), and the judge is told that it is data, but a model may heed it all
+the same, prefers long and confident texts, and is no more right than it is able; a policy that learns from it finds that out. Measure by
+verifiers, and look at attempts that a judge likes and a verifier does not.
 """
 
 import hashlib

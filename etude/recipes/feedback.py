@@ -1,13 +1,13 @@
 """What judges the attempts of a practice run: verifiers, random scores, a model, the form, or several of them. Verifiers alone measure."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
 from etude.engine.sampling import GREEDY
 from etude.errors import UserError
 from etude.evaluation.measure import Judge
-from etude.explore.prompts import render_prompt
+from etude.explore.prompts import render_prompt, without_control
 from etude.feedback.combined import CombinedFeedback
 from etude.feedback.endpoint import Endpoint
 from etude.feedback.form import FormFeedback, Gate
@@ -94,8 +94,11 @@ def local_judge(how: Judging, place: Place, machine: Machine) -> Ask:
     except UserError as error:
         raise UserError(f"judge.model {how.model}: {error}") from error
 
+    def as_data(message: Mapping[str, str]) -> Mapping[str, str]:
+        return {**message, "content": without_control(tokenizer, message["content"])}
+
     def ask(conversations: Sequence[Messages]) -> list[Reply]:
-        prompts = [render_prompt(tokenizer, Task(tuple(messages))) for messages in conversations]
+        prompts = [render_prompt(tokenizer, Task(tuple(map(as_data, messages)))) for messages in conversations]
         fitting = [prompt for prompt in prompts if len(prompt) <= room]
         found = iter(engine.generate(fitting, max_new_tokens=how.max_new_tokens, sampling=GREEDY) if fitting else [])
 
