@@ -191,9 +191,7 @@ class Agreement:
 
 
 def _as_attempt(tree: Tree, node: Node) -> Attempt:
-    """A beginning as an attempt; a last token that is not its own takes the place that has no process reward."""
-    completion = Completion((*node.own_tokens, node.own_tokens[-1]), (*node.own_logprobs, 0.0), "", "length", 0, 0)
-    return Attempt.of(tree.prompt, completion)
+    return Attempt.of(tree.prompt, Completion(node.own_tokens, node.own_logprobs, "", "length", 0, 0))
 
 
 def reduce(cells: Sequence[Cell], set_name: str) -> list[dict[str, Any]]:

@@ -6,10 +6,12 @@
             m: the largest |Σ_(u >= t) r_u| of the batch, at least 1, so that what is to come is in [-1, 1], as scores are
 
 PRIME, arXiv 2502.01456, eq. 3 to 6: φ and ref begin as the model that practice began with, φ is updated after it was asked, as the policy
-is, so what it says of an attempt was not learned from it. A_t is added to outcome credit. The last token has no process reward, since the
-outcome is its own; the division by m is the authors' `batch_norm`. Departures: their m has no least value, so that what φ says after its
-first update, which is hardly anything, would count as much as what it says later; their baseline has the token's own reward in place of
-the attempt's own mean, here the others' alone count. φ is a second model with an optimizer of its own, ref a third.
+is, so what it says of an attempt was not learned from it. A_t is added to outcome credit, in groups with signal. The last token has no
+process reward there, since the outcome is its own; attempts without a score get no A and are nobody's others; the division by m is the
+authors' `batch_norm`. Departures: their m has no least value, so that what φ says after its first update, which is hardly anything, would
+count as much as what it says later; their baseline has the token's own reward in place of the attempt's own mean, here the others' alone
+count; they bring the sum of both credits to mean 0 and deviation 1 over a batch, and leave out tasks by their share of right answers. φ is
+a second model with an optimizer of its own, ref a third.
 
 Identity: coefficient 0 is outcome credit; so is a φ that has learned nothing (r = 0).
 """
@@ -63,7 +65,7 @@ class ImplicitReward:
         """What the reference said of the answers that were asked about last."""
 
     def rewards(self, groups: Sequence[Group]) -> list[list[Weights]]:
-        """r of every own token, by group and attempt; 0 for the last one of an attempt."""
+        """r of every own token, by group and attempt."""
         answers = _answers(groups)
         own, reference = self.learner.logprobs(answers), self.learner.logprobs(answers, reference=True)
         self._read = dict(zip(answers, map(sum, reference), strict=True))
@@ -71,8 +73,7 @@ class ImplicitReward:
         return [[self._rewards(*next(flat)) for _ in group.attempts] for group in groups]
 
     def _rewards(self, own: Sequence[float], reference: Sequence[float]) -> Weights:
-        found = [self.settings.beta * (one - other) for one, other in zip(own, reference, strict=True)]
-        return (*found[:-1], 0.0)
+        return tuple(self.settings.beta * (one - other) for one, other in zip(own, reference, strict=True))
 
     def update(self, groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]]) -> dict[str, float]:
         """One update on the attempts that have a score, if any has."""
@@ -106,11 +107,17 @@ class ImplicitReward:
                     parameter.copy_(tensors[f"m.{name}"])
 
 
-def token_returns(rewards: Sequence[Sequence[Weights]]) -> list[list[Weights]]:
-    """A of every own token, by group and attempt; 0 for a lone attempt."""
-    to_come = [[_to_come(own) for own in row] for row in rewards]
-    most = max(1.0, *(abs(value) for row in to_come for own in row for value in own))
-    return [[_to_come(own) for own in _centred(row, most)] for row in rewards]
+def token_returns(rewards: Sequence[Sequence[Weights]], verdicts: Sequence[Sequence[Verdict]]) -> list[list[Weights]]:
+    """A of every own token, by group and attempt; 0 for an attempt without a score, and for a lone one."""
+    rows = [
+        [(*own[:-1], 0.0) if verdict.score is not None else None for own, verdict in zip(row, said, strict=True)]
+        for row, said in zip(rewards, verdicts, strict=True)
+    ]
+    most = max([1.0, *(abs(value) for row in rows for own in row if own for value in _to_come(own))])
+    return [
+        [_to_come(credit) if credit else (0.0,) * len(own) for credit, own in zip(_centred(row, most), whole, strict=True)]
+        for row, whole in zip(rows, rewards, strict=True)
+    ]
 
 
 def told_apart(rewards: Sequence[Sequence[Weights]], verdicts: Sequence[Sequence[Verdict]]) -> float | None:
@@ -123,11 +130,12 @@ def told_apart(rewards: Sequence[Sequence[Weights]], verdicts: Sequence[Sequence
     return fmean(found) if found else None
 
 
-def _centred(row: Sequence[Weights], most: float) -> list[Weights]:
-    means = [fmean(own) for own in row]
-    if len(row) < 2:
-        return [(0.0,) * len(own) for own in row]
-    return [tuple((value - (sum(means) - mean) / (len(row) - 1)) / most for value in own) for own, mean in zip(row, means, strict=True)]
+def _centred(row: Sequence[Weights | None], most: float) -> list[Weights | None]:
+    """None for what can't be compared."""
+    means = [fmean(own) for own in row if own]
+    if len(means) < 2:
+        return [None] * len(row)
+    return [own and tuple((value - (sum(means) - fmean(own)) / (len(means) - 1)) / most for value in own) for own in row]
 
 
 def _to_come(own: Weights) -> Weights:

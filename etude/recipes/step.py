@@ -69,7 +69,7 @@ def _by_lessons(
     def update(part: slice) -> dict[str, float]:
         chosen = set(distinct[part])
         mine = [place for place, prompt in enumerate(prompts) if prompt in chosen]
-        own_tokens = [attempt.num_own_tokens for place in mine for attempt in groups[place].attempts]
+        own_tokens = [attempt.num_own_tokens for place in mine for attempt in groups[place].attempts if attempt.view != VIEW]
         size = BatchSize(len(own_tokens), sum(own_tokens))  # turns of one attempt add up
         return learner.update([example for place in mine for example in lessons[place]], size)
 
@@ -93,7 +93,7 @@ def token_credit(model: ImplicitReward | None, judged: Judged) -> tuple[list[lis
         return None, {}
     rewards = model.rewards(judged.groups)
     weight = model.settings.coefficient
-    credit = [[tuple(weight * value for value in own) for own in row] for row in token_returns(rewards)]
+    credit = [[tuple(weight * value for value in own) for own in row] for row in token_returns(rewards, judged.verdicts)]
     return credit, {"implicit_reward_auc_within": told_apart(rewards, judged.verdicts)}
 
 

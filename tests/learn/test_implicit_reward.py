@@ -27,20 +27,36 @@ def plain_logprobs(model, prompt, own):
     return logprobs.gather(-1, torch.tensor(own)[:, None])[:, 0]
 
 
+def returns(*groups, scores=None):
+    """What comes of rewards, where all attempts have a score unless one says otherwise."""
+    return token_returns(groups, [[Verdict(score) for score in row] for row in scores or [(1.0,) * len(group) for group in groups]])
+
+
 def test_returns_are_what_was_worked_out_by_hand():
-    # of the first attempt 3, 1, 0 (mean 4 / 3), of the second -2, 0 (mean -1); to come: 4, 1, 0 and -2, 0; the most is 4
-    found = token_returns([[(3.0, 1.0, 0.0), (-2.0, 0.0)]])
+    # the last ones count as 0: of the first attempt 3, 1, 0 (mean 4 / 3), of the second -2, 0 (mean -1); to come: 4, 1, 0 and -2, 0
+    found = returns([(3.0, 1.0, 9.0), (-2.0, 8.0)])
     assert found[0][0] == pytest.approx(((4 + 3) / 4, (1 + 2) / 4, 1 / 4))
     assert found[0][1] == pytest.approx(((-2 - 8 / 3) / 4, (-4 / 3) / 4))
 
 
 def test_what_is_below_1_is_not_blown_up():
-    assert token_returns([[(0.3, 0.0), (-0.1, 0.0)]])[0] == [pytest.approx((0.4, 0.05)), pytest.approx((-0.4, -0.15))]
+    assert returns([(0.3, 0.0), (-0.1, 0.0)])[0] == [pytest.approx((0.4, 0.05)), pytest.approx((-0.4, -0.15))]
+
+
+def test_rewards_are_divided_by_the_most_of_the_whole_batch():
+    small, large = [(0.5, 0.0), (-0.5, 0.0)], [(4.0, 0.0), (-4.0, 0.0)]
+    assert returns(small, large)[0] == [pytest.approx((1.0 / 4, 0.25 / 4)), pytest.approx((-1.0 / 4, -0.25 / 4))]
+
+
+def test_an_attempt_without_a_score_gets_no_credit_and_is_compared_with_by_nobody():
+    known = [(0.5, 0.0), (-0.5, 0.0)]
+    assert returns([*known, (9.0, 0.0)], scores=[(1.0, 0.0, None)])[0] == [*returns(known)[0], (0.0, 0.0)]
+    assert returns(known, scores=[(1.0, None)]) == [[(0.0, 0.0), (0.0, 0.0)]] == returns(known, scores=[(None, None)])
 
 
 def test_a_lone_attempt_and_rewards_of_0_get_no_credit():
-    assert token_returns([[(0.5, 0.2)], [(0.1, 0.0), (0.2, 0.0)]])[0] == [(0.0, 0.0)]
-    assert token_returns([[(0.0, 0.0), (0.0,)]]) == [[(0.0, 0.0), (0.0,)]]
+    assert returns([(0.5, 0.2)], [(0.1, 0.0), (0.2, 0.0)])[0] == [(0.0, 0.0)]
+    assert returns([(0.0, 0.0), (0.0,)]) == [[(0.0, 0.0), (0.0,)]]
 
 
 def test_before_it_has_learned_anything_all_rewards_are_0(model_of):
@@ -82,7 +98,7 @@ def test_rewards_are_log_ratios_and_learn_to_tell_right_from_wrong(model_of):
     own = GROUPS[1].attempts[1]
     with torch.no_grad():
         ratio = plain_logprobs(implicit.learner.model, own.prompt, own.own_tokens) - plain_logprobs(model, own.prompt, own.own_tokens)
-    assert rewards[1][1] == pytest.approx((*(0.5 * ratio[:-1]).tolist(), 0.0), abs=1e-4)
+    assert rewards[1][1] == pytest.approx((0.5 * ratio).tolist(), abs=1e-4)
     assert told_apart(rewards, VERDICTS) == 1.0
 
 
