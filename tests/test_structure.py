@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from etude.explore.search.settings import METHODS, REFINE
+from etude.explore.search.settings import REFINE, SEARCHES
 from etude.learn.credit import CREDIT
 from etude.learn.lessons import LESSONS
 from etude.learn.losses import POLICY_LOSSES, PREFERENCE_LOSSES
@@ -71,7 +71,7 @@ TABLES = {
     "preferences": PREFERENCE_LOSSES,
     "pairs": PAIRS,
     "lessons": LESSONS,
-    "searches": (*METHODS, REFINE),
+    "searches": (*SEARCHES, REFINE),
     "feedback": FEEDBACK,
 }
 

@@ -50,6 +50,7 @@ class ImplicitRewardSettings:
             raise UserError(f"learn.implicit_reward.coefficient must be 0 (off) or more, got {self.coefficient}")
         if self.beta <= 0:
             raise UserError(f"learn.implicit_reward.beta must be above 0, got {self.beta}")
+        self.optimiser.check("learn.implicit_reward.optimiser")
 
 
 class ImplicitReward:

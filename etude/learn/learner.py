@@ -44,16 +44,17 @@ class Optimiser:
     max_gradient_norm: float = 1.0
     """Gradients of a larger norm are scaled down to it."""
 
-    def __post_init__(self) -> None:
+    def check(self, name: str) -> None:
+        """Raise UserError for what no optimizer can do; `name` is what the settings call it."""
         if self.learning_rate <= 0:
-            raise UserError(f"learning_rate must be positive, got {self.learning_rate}")
-        for name in ("warmup_steps", "decay_steps", "weight_decay"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name} must be 0 (off) or more, got {getattr(self, name)}")
+            raise UserError(f"{name}.learning_rate must be above 0, got {self.learning_rate}")
+        for each in ("warmup_steps", "decay_steps", "weight_decay"):
+            if getattr(self, each) < 0:
+                raise UserError(f"{name}.{each} must be 0 (off) or more, got {getattr(self, each)}")
         if not all(0 <= beta < 1 for beta in self.betas):
-            raise UserError(f"betas must lie in [0, 1), got {list(self.betas)}")
+            raise UserError(f"{name}.betas must lie in [0, 1), got {list(self.betas)}")
         if self.max_gradient_norm <= 0:
-            raise UserError(f"max_gradient_norm must be positive, got {self.max_gradient_norm}")
+            raise UserError(f"{name}.max_gradient_norm must be above 0, got {self.max_gradient_norm}")
 
     def rate(self, step: int) -> float:
         """The learning rate of update `step` (counted from 0)."""
@@ -111,6 +112,7 @@ class Learner:
     """Whether the reference is no longer what it was made as, so that a checkpoint holds it."""
 
     def __post_init__(self) -> None:
+        self.optimiser.check("optimiser")
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         if self.shares_prefixes is None:
             self.shares_prefixes = can_share_prefixes(self.model.config)

@@ -51,19 +51,29 @@ def _values_of_steps(settings: "PracticeSettings") -> None:
             f"explore.search.value step_model has no effect on explore.search.method {search.method}, which draws whole answers: set "
             "the method to beam, or to mcts with explore.search.to_end false"
         )
-    if settings.learn.implicit_reward.coefficient and (
-        settings.learn.method != "credit" or settings.explore.turns > 1 or settings.learn.loss == "sequence"
-    ):
-        other = "loss sequence" if settings.learn.loss == "sequence" else f"method {settings.learn.method}"
-        other = "explore.search.method refine" if settings.explore.turns > 1 else f"learn.{other}"
-        raise UserError(
-            f"learn.implicit_reward values every token of an answer, which {other} makes nothing of: set its coefficient to 0, or the "
-            "other to what it is by default"
-        )
+    if settings.learn.implicit_reward.coefficient:
+        others = {
+            "explore.search.method refine": (settings.explore.turns > 1, "samples"),
+            f"learn.method {settings.learn.method}": (settings.learn.method != "credit", "credit"),
+            "learn.loss sequence": (settings.learn.loss == "sequence", "clipped or capped"),
+        }
+        for other, (is_set, instead) in others.items():
+            if is_set:
+                raise UserError(
+                    f"learn.implicit_reward values every token of an answer, which {other} makes nothing of: set its coefficient to 0, or "
+                    f"{other.split()[0]} to {instead}"
+                )
 
 
 def _attempts(settings: "PracticeSettings") -> None:
     """What can be learned from the attempts that exploration makes."""
+    search = settings.explore.search
+    if settings.explore.is_search and search.finds_one:
+        wider = [name for name in ("width", "beams", "simulations", "chains", "rounds") if name not in search.unread]
+        raise UserError(
+            f"explore.search.method {search.method} finds one answer to a task with these settings, and one compares with nothing: raise "
+            f"explore.search.{' or '.join(wider)}"
+        )
     if settings.explore.reuse and settings.budget_tokens is not None:
         raise UserError("budget_tokens counts what is sampled, but explore.reuse takes tokens over: leave it out, or set reuse to false")
     if settings.explore.rationalise and settings.learn.method == "credit":
@@ -78,8 +88,8 @@ def _attempts(settings: "PracticeSettings") -> None:
         raise UserError("explore.rationalise makes attempts that saw the answer, which a step model must not learn from: set one to false")
     if settings.learn.method == "preference" and settings.learn.preference.pairs == "step" and not settings.explore.is_search:
         raise UserError(
-            "learn.preference.pairs step compares the steps of a search, but explore.search.method is samples: set the method to "
-            "mcts, beam, tree or vine, or the pairs to outcome"
+            "learn.preference.pairs step compares the steps of a search, but explore.search.method is "
+            f"{settings.explore.search.method}: set the method to mcts, beam, tree or vine, or the pairs to outcome"
         )
 
 
@@ -88,10 +98,11 @@ def _updates(settings: "PracticeSettings") -> None:
     if settings.learn.updates_per_epoch > settings.explore.tasks_per_step:
         raise UserError(
             f"learn.updates_per_epoch is {settings.learn.updates_per_epoch}, but a step has only explore.tasks_per_step = "
-            f"{settings.explore.tasks_per_step} groups to share out among the updates"
+            f"{settings.explore.tasks_per_step} groups to share out among the updates: "
+            f"set it to {settings.explore.tasks_per_step} or less"
         )
     updates, named = settings.learn.epochs * settings.learn.updates_per_epoch, "learn.epochs x learn.updates_per_epoch"
-    if not settings.learn.restart:  # which begins anew with every step
+    if not settings.learn.restart:  # a restart sets the rate back to its beginning, so that only a step's own updates count
         updates, named = settings.steps * updates, f"steps x {named}"
     _learns_to_the_end("learn.optimiser", settings.learn.optimiser, updates, named)
     if settings.learn.implicit_reward.coefficient:

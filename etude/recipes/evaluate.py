@@ -15,11 +15,12 @@ from etude.explore.search.growing import Value
 from etude.explore.search.settings import REFINE
 from etude.feedback.outcome import OutcomeFeedback
 from etude.models import describe, load_model
+from etude.recipes.answering import SHORT, AnswerSearch, answered
 from etude.recipes.asking import as_asked, only_asking, remembered
 from etude.recipes.limits import within_limits
 from etude.recipes.machine import decide, engine_at, room_tokens
 from etude.recipes.materials import check_golds, load_suites, render_suites, train_size
-from etude.recipes.searching import SHORT, AnswerSearch, answered
+from etude.recipes.no_effect import unread_of_search
 from etude.recipes.settings import Evaluation, Machine, at_least, parse_practice
 from etude.recipes.step_models import value_for
 from etude.tasks.actions import Actions
@@ -92,6 +93,8 @@ def evaluate(
     if not isinstance(settings, EvaluateSettings):
         settings = parse_evaluate(model, arguments_from(settings or {}))
     watcher = watcher or Quiet()
+    for unread in unread_of_search(settings):
+        watcher.say(f"without effect: {unread}")
     suites, train = _suites(settings, Path(data) if data else None)
     place = decide(settings.machine)
     loaded, tokenizer = load_model(model, device=place.device)

@@ -1,6 +1,7 @@
 """Generate: answers to prompts from the command line, a file or standard input."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,14 +15,18 @@ from etude.explore.prompts import render_prompts
 from etude.explore.search.growing import Value
 from etude.explore.search.settings import REFINE
 from etude.models import load_model
+from etude.recipes.answering import SHORT, AnswerSearch, answered
 from etude.recipes.asking import only_asking, remembered
 from etude.recipes.machine import decide, engine_at, room_tokens
 from etude.recipes.materials import with_system
-from etude.recipes.searching import SHORT, AnswerSearch, Items, answered
+from etude.recipes.no_effect import unread_of_search
+from etude.recipes.searching import Items
 from etude.recipes.settings import Machine, at_least
 from etude.recipes.step_models import value_for
 from etude.tasks.actions import with_instruction
 from etude.tasks.task import Task
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,9 @@ def generate(model: str, prompts: Sequence[str], settings: GenerateSettings | No
     settings = settings or parse_generate(model, [])
     if not prompts:
         raise UserError("there is no prompt: give --prompt, --file or lines on standard input")
+    also = ["num_samples"] if settings.search.method not in ("none", "samples") else []
+    for unread in unread_of_search(settings, also):
+        log.warning("without effect: %s", unread)
     place = decide(settings.machine)
     loaded, tokenizer = load_model(model, device=place.device)
     engine = engine_at(place, loaded, tokenizer, settings.machine)

@@ -1,50 +1,65 @@
-"""Settings of practice that were changed and that nothing reads as the others are.
+"""Settings that were changed and that nothing reads as the others are.
 
-No mistake, since a recipe may be tried either way with one setting changed, but a person should know: told when a run begins.
+No mistake, since a recipe may be tried either way with one setting changed, but a person should know: told before anything is computed.
 """
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from etude.configuration import dotted, resolved
 from etude.explore.search.settings import REFINE
 from etude.recipes.settings import PracticeSettings, practice_defaults
 
-_READ = {
-    "samples": (),
-    "beam": ("width", "beams", "value", "rollouts", "budget_tokens", "steps."),
-    "mcts": ("width", "simulations", "exploration", "to_end", "value", "budget_tokens", "steps."),
-    "tree": ("width", "chains", "rounds", "forks", "budget_tokens"),
-    "vine": ("width", "chains", "budget_tokens", "steps."),
-    REFINE: ("steps.",),
-}
-"""Which settings of a search each method reads."""
+Sections = Mapping[tuple[str, ...], str]
+"""Beginnings of names that nothing reads, and why."""
 
 
 def without_effect(settings: PracticeSettings) -> list[str]:
-    """For each group of such settings its names and why: `judge.model: feedback is outcome`."""
-    defaults, own = practice_defaults(), dotted(resolved(settings))
+    """For each group of such settings of a practice run its names and why: `judge.model: feedback is outcome`."""
+    return unread_among(settings, practice_defaults(), _unread(settings))
+
+
+def unread_of_search(settings: Any, also: Sequence[str] = ()) -> list[str]:
+    """The same of settings with a search for answers (`etude.recipes.answering`); `also` are more that it does not read."""
+    sections = {(*also, *_of_search("search", settings.search.unread)): f"search.method is {settings.search.method}"}
+    return unread_among(settings, dotted(resolved(type(settings)())), sections)
+
+
+def unread_among(settings: Any, defaults: Mapping[str, Any], sections: Sections) -> list[str]:
+    """The same of any settings, by what is not read of them."""
+    own = dotted(resolved(settings))
     changed = [name for name, value in own.items() if name in defaults and value != defaults[name]]
-    found = []
-    for prefixes, why in _unread(settings).items():
-        names = [name for name in changed if name.startswith(prefixes)]
-        if names:
-            found.append(f"{', '.join(names)}: {why}")
-    return found
+    found: dict[str, list[str]] = {}
+    for prefixes, why in sections.items():
+        found.setdefault(why, []).extend(name for name in changed if name.startswith(prefixes))
+    return [f"{', '.join(names)}: {why}" for why, names in found.items() if names]
 
 
-def _unread(settings: PracticeSettings) -> dict[tuple[str, ...], str]:
-    """Beginnings of names that nothing reads, and why."""
+def _of_search(prefix: str, names: Collection[str]) -> tuple[str, ...]:
+    """Settings of a search in full."""
+    return tuple(f"{prefix}.{name}" for name in sorted(names))
+
+
+def _unread(settings: PracticeSettings) -> Sections:
     explore, learn, method = settings.explore, settings.learn, settings.explore.search.method
-    read = _READ[method] + (("steps.",) if settings.step_model.on else ())
-    searching = {name for names in _READ.values() for name in names} - set(read)
+    unread = explore.search.unread - ({"steps."} if settings.step_model.on else set())
     searched, learned = f"explore.search.method is {method}", f"learn.method is {learn.method}"
     sections = {
         ("judge.",): ("judge" in settings.feedback_parts, f"feedback is {settings.feedback}"),
-        tuple(f"explore.search.{name}" for name in sorted(searching)): (False, searched),
+        _of_search("explore.search", unread): (False, searched),
+        ("explore.num_samples",): (not explore.is_search, searched),
         ("explore.refine.",): (method == REFINE, searched),
         ("explore.hint",): (explore.rationalise, "explore.rationalise is false"),
         ("learn.turn_discount",): (explore.turns > 1, searched),
         ("learn.credit", "learn.loss", "learn.clip_"): (learn.method == "credit", learned),
+        ("learn.clip_low",): (learn.method != "credit" or learn.loss != "capped", "learn.loss is capped"),
         ("learn.preference.",): (learn.method == "preference", learned),
+        ("learn.preference.margin",): (
+            learn.method != "preference" or learn.preference.loss == "simpo",
+            f"learn.preference.loss is {learn.preference.loss}",
+        ),
         ("learn.implicit_reward.",): (bool(learn.implicit_reward.coefficient), "learn.implicit_reward.coefficient is 0"),
+        ("preferences.",): (bool(settings.preferences.steps), "preferences.steps is 0"),
         ("step_model.",): (settings.step_model.on, "step_model.on is false"),
     }
     return {prefixes: why for prefixes, (is_read, why) in sections.items() if not is_read}

@@ -74,6 +74,7 @@ class WarmStart:
         at_least("warm_start.n", self.n, 0)
         at_least("warm_start.steps", self.steps, 0)
         at_least("warm_start.examples_per_step", self.examples_per_step, 1)
+        self.optimiser.check("warm_start.optimiser")
 
 
 @dataclass(frozen=True)
@@ -153,10 +154,10 @@ class Preference(PreferenceLoss):
     """Steps after which the reference becomes the model as it is then; 0: it stays the model that practice began with."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        _known("preference.pairs", self.pairs, PAIRS)
-        at_least("preference.pairs_per_task", self.pairs_per_task, 1)
-        at_least("preference.refresh_every", self.refresh_every, 0)
+        self.check("learn.preference")
+        _known("learn.preference.pairs", self.pairs, PAIRS)
+        at_least("learn.preference.pairs_per_task", self.pairs_per_task, 1)
+        at_least("learn.preference.refresh_every", self.refresh_every, 0)
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,8 @@ class Preferences(PreferenceLoss):
     optimiser: Optimiser = field(default_factory=lambda: Optimiser(learning_rate=1e-5, warmup_steps=3))
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        self.check("preferences")
+        self.optimiser.check("preferences.optimiser")
         if self.n is not None:
             at_least("preferences.n", self.n, 1)
         at_least("preferences.steps", self.steps, 0)
@@ -224,6 +226,7 @@ class Learning:
         _known("learn.loss", self.loss, POLICY_LOSSES)
         at_least("learn.epochs", self.epochs, 1)
         at_least("learn.updates_per_epoch", self.updates_per_epoch, 1)
+        self.optimiser.check("learn.optimiser")
         if not 0 <= self.clip_low <= 1 or self.clip_high < 0:
             raise UserError(f"learn.clip_low must be in [0, 1] and learn.clip_high 0 or more, got {self.clip_low} and {self.clip_high}")
         if not 0 <= self.turn_discount <= 1:

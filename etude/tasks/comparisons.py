@@ -51,6 +51,12 @@ def comparison_from_row(row: Mapping[str, Any], columns: Mapping[str, str], orig
         raise UserError(
             f"{origin}: a preference needs {', '.join(NAMES)}, but column {lacking!r} is not there: map it with preferences.columns"
         )
+    if prompt is None and isinstance(chosen, str):
+        lacking = columns.get("prompt", "prompt")
+        raise UserError(
+            f"{origin}: there is no column {lacking!r} among {', '.join(row)}: name the one that holds the question with "
+            "preferences.columns '{prompt: ...}'"
+        )
     if prompt is None:
         prompt, chosen, rejected = _parted(chosen, rejected, origin)
     asked = prompt if isinstance(prompt, str) else tuple(_messages(prompt, origin))

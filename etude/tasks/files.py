@@ -13,20 +13,17 @@ ENDINGS = (".jsonl", ".json", ".csv", ".tsv")
 
 
 def find_file(path: str, data: Path | None) -> Path:
-    """The file that a path names: as it is, or else inside the folder of data sets.
-
-    Raises UserError with the nearest name where there is none.
-    """
+    """The file that a path names: as it is, or else inside the folder of data sets. Raises UserError, with the nearest name."""
     places = places_of(path, data)
     for place in places:
         if place.is_file():
             return place
     folders = [place.parent for place in places if place.parent.is_dir()]
     names = sorted({other.name for folder in folders for other in folder.iterdir() if other.suffix in ENDINGS})
-    near = get_close_matches(Path(path).name, names, n=1, cutoff=0.4)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    listed = f" The folder has: {', '.join(names[:10])}." if names else ""
-    raise UserError(f"path {path!r} is not a file in the current folder{' or the data folder' if data else ''}.{hint}{listed}")
+    near = get_close_matches(Path(path).name, names, n=1, cutoff=0.6)
+    where = "" if Path(path).is_absolute() else " in the current folder" + (f" or in --data {data}" if data else "")
+    fix = f"did you mean {near[0]!r}?" if near else "correct it" + ("" if data else ", or name the folder that holds it with --data")
+    raise UserError(f"path {path!r} is not a file{where}: {fix}")
 
 
 def places_of(path: str, data: Path | None) -> list[Path]:

@@ -274,16 +274,21 @@ def test_half_precision_stays_near_and_keeps_float32_weights(llama):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"learning_rate": 0}, "learning_rate must be positive, got 0"),
-        ({"max_gradient_norm": -1}, "max_gradient_norm must be positive"),
-        ({"warmup_steps": -1}, r"warmup_steps must be 0 \(off\) or more, got -1"),
-        ({"decay_steps": -5}, r"decay_steps must be 0 \(off\) or more, got -5"),
-        ({"weight_decay": -0.1}, r"weight_decay must be 0 \(off\) or more"),
+        ({"learning_rate": 0}, "^mine.learning_rate must be above 0, got 0"),
+        ({"max_gradient_norm": -1}, "^mine.max_gradient_norm must be above 0"),
+        ({"warmup_steps": -1}, r"^mine.warmup_steps must be 0 \(off\) or more, got -1"),
+        ({"decay_steps": -5}, r"^mine.decay_steps must be 0 \(off\) or more, got -5"),
+        ({"weight_decay": -0.1}, r"^mine.weight_decay must be 0 \(off\) or more"),
     ],
 )
 def test_optimiser_options_outside_their_range_are_refused(options, message):
     with pytest.raises(UserError, match=message):
-        Optimiser(**options)
+        Optimiser(**options).check("mine")
+
+
+def test_a_learner_refuses_an_optimiser_that_can_not_learn(llama):
+    with pytest.raises(UserError, match="learning_rate must be above 0"):
+        Learner(llama, Optimiser(learning_rate=-1.0), [IMITATE])
 
 
 def test_dropout_plays_no_part_in_updates(model_of):

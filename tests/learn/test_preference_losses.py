@@ -65,10 +65,10 @@ def test_where_policy_is_reference_dpos_gradient_is_half_of_beta_each_way():
     ("how", "says"),
     [
         ({"loss": "dpp"}, "dpo"),
-        ({"beta": 0.0}, "beta of a preference loss must be above 0"),
-        ({"label_smoothing": 0.5}, "label_smoothing of a preference loss must be in"),
+        ({"beta": 0.0}, "preference.beta must be above 0"),
+        ({"label_smoothing": 0.5}, "preference.label_smoothing must be in"),
         ({"loss": "ipo", "label_smoothing": 0.1}, "but ipo has none"),
-        ({"nll": -1.0}, "nll of a preference loss must be 0"),
+        ({"nll": -1.0}, "preference.nll must be 0"),
     ],
 )
 def test_wrong_settings_are_refused_in_a_sentence(how, says):

@@ -12,9 +12,9 @@ from etude.evaluation.measure import majority
 from etude.explore.samples import sample_groups
 from etude.explore.steps import Steps
 from etude.models import load_model
+from etude.recipes.answering import AnswerSearch, answered
 from etude.recipes.evaluate import evaluate
 from etude.recipes.generate import GenerateSettings, generate
-from etude.recipes.searching import AnswerSearch, answered
 from etude.recipes.settings import Machine
 from etude.tasks.task import Task
 

@@ -4,9 +4,15 @@ from dataclasses import fields
 
 import pytest
 
+from etude.cli import main
 from etude.configuration import arguments_from, find_configuration, shipped
-from etude.explore.search.settings import METHODS, REFINE, Search
-from etude.recipes.no_effect import _READ, without_effect
+from etude.engine.sampling import Sampling
+from etude.explore.search.settings import SEARCHES, Search
+from etude.explore.steps import Steps
+from etude.recipes.answering import AnswerSearch
+from etude.recipes.evaluate import EvaluateSettings
+from etude.recipes.generate import GenerateSettings
+from etude.recipes.no_effect import unread_of_search, without_effect
 from etude.recipes.settings import parse_practice
 
 
@@ -35,6 +41,12 @@ def test_recipes_that_ship_set_nothing_without_effect(recipe):
         ),
         ({"step_model.hidden": 8}, "step_model.hidden: step_model.on is false"),
         ({"explore.hint": "It is {answer}."}, "explore.hint: explore.rationalise is false"),
+        ({"explore": "mcts", "explore.num_samples": 32}, "explore.num_samples: explore.search.method is mcts"),
+        ({"explore": "mcts", "explore.search.value": "likelihood"}, "explore.search.value: explore.search.method is mcts"),
+        ({"explore": "beam", "explore.search.value": "likelihood", "explore.search.rollouts": 7}, "explore.search.rollouts: "),
+        ({"learn.loss": "capped", "learn.clip_low": 0.9}, "learn.clip_low: learn.loss is capped"),
+        ({"learn.method": "preference", "learn.preference.margin": 3}, "learn.preference.margin: learn.preference.loss is dpo"),
+        ({"preferences.loss": "simpo"}, "preferences.loss: preferences.steps is 0"),
     ],
 )
 def test_what_nothing_reads_is_told_with_the_reason(changes, said):
@@ -58,9 +70,35 @@ def test_what_is_read_is_not_told(changes):
 
 
 def test_every_method_says_which_settings_of_a_search_it_reads():
-    assert set(_READ) == {*METHODS, REFINE}
     names = {field.name for field in fields(Search)} - {"method"}
-    assert {name.rstrip(".") for read in _READ.values() for name in read} == names
+    assert {name.rstrip(".") for kind in SEARCHES.values() for name in kind.reads} == names
+
+
+@pytest.mark.parametrize(
+    ("changes", "unread"),
+    [
+        ({}, []),
+        ({"simulations": 3}, ["search.simulations: search.method is none"]),
+        ({"method": "mcts", "turns": 5, "chains": 9}, ["search.chains, search.turns: search.method is mcts"]),
+        ({"method": "mcts", "simulations": 3, "value": "step_model"}, []),
+        ({"method": "tree", "choose": "value", "value": "step_model"}, []),
+        ({"method": "tree", "choose": "weighted", "value": "step_model"}, ["search.value: search.method is tree"]),
+        ({"method": "beam", "value": "rollouts", "rollouts": 7, "steps": Steps("tokens")}, []),
+        ({"method": "refine", "turns": 5, "words": "Again.", "width": 9}, ["search.width: search.method is refine"]),
+    ],
+)
+def test_what_a_search_for_answers_does_not_read_is_told(changes, unread):
+    search, hot = AnswerSearch(**changes), Sampling(temperature=1.0)
+    for settings in (GenerateSettings(search=search, sampling=hot), EvaluateSettings(search=search, sampling=hot)):
+        assert [sorted(said.partition(":")[0].split(", ")) for said in unread_of_search(settings)] == [
+            sorted(said.partition(":")[0].split(", ")) for said in unread
+        ]
+
+
+def test_generate_tells_it(caplog):
+    command = "generate tiny-random --prompt a --max_new_tokens 2 --sampling.temperature 1 --search mcts --num_samples 8"
+    assert main(command.split()) == 0
+    assert "without effect: num_samples: search.method is mcts" in caplog.text
 
 
 def test_a_run_tells_it_when_it_begins(tmp_path, capsys):

@@ -41,6 +41,7 @@ def test_a_prompt_of_text_stays_text():
         ({"prompt": "a", "chosen": 3, "rejected": "c"}, "f:1: must be text or a list of"),
         ({"prompt": "a", "chosen": USER, "rejected": "c"}, "f:1: an answer must be text or one message of the assistant's"),
         ({"chosen": USER + said("a"), "rejected": said("b")}, "f:1: without a prompt"),
+        ({"question": "a", "chosen": "b", "rejected": "c"}, "f:1: there is no column 'prompt' among question, chosen, rejected: name"),
     ],
 )
 def test_wrong_rows_are_named_with_what_is_wrong(row, says):

@@ -199,7 +199,7 @@ def test_bytes_that_are_no_text_are_told_of(tmp_path):
 
 def test_a_missing_file_is_told_of_with_the_nearest_name(tmp_path):
     write(tmp_path / "train.jsonl", [{"question": "a", "answer": "1"}])
-    with pytest.raises(UserError, match=r"path '.*trian\.jsonl' is not a file .* Did you mean 'train\.jsonl'"):
+    with pytest.raises(UserError, match=r"path '.*trian\.jsonl' is not a file: did you mean 'train\.jsonl'\?"):
         load(str(tmp_path / "trian.jsonl"))
 
 

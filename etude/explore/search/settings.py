@@ -1,8 +1,9 @@
 """Which search, and how wide and how long."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from etude.errors import UserError, unknown
 from etude.explore.search.beam import beam
@@ -13,8 +14,6 @@ from etude.explore.search.mcts import mcts
 from etude.explore.search.vine import vine
 from etude.explore.steps import Steps
 
-METHODS = ("samples", "beam", "mcts", "tree", "vine")
-"""Independent answers, and the searches."""
 REFINE = "refine"
 """No search but a conversation: `etude.explore.refinement`."""
 
@@ -54,41 +53,86 @@ class Search:
     verifier gives."""
 
     def __post_init__(self) -> None:
-        if self.method not in (*METHODS, REFINE):
-            raise unknown("search.method", self.method, (*METHODS, REFINE))
+        if self.method not in (*SEARCHES, REFINE):
+            raise unknown("search.method", self.method, (*SEARCHES, REFINE))
+        self.check_sizes()
+        if not self.to_end and (self.method != "mcts" or self.value != "step_model"):
+            raise UserError(
+                "search.to_end false has mcts draw single steps, whose worth a step model has to say: set search.method to mcts and "
+                f"search.value to step_model (they are {self.method} and {self.value}), or leave it out"
+            )
+
+    def check_sizes(self) -> None:
+        """Raise UserError for sizes that no search has."""
         least = {"width": 1, "beams": 1, "simulations": 1, "chains": 1, "rounds": 0, "forks": 1, "rollouts": 1}
         for name, bound in least.items():
             if getattr(self, name) < bound:
                 raise UserError(f"search.{name} must be at least {bound}, got {getattr(self, name)}")
         if self.exploration < 0:
             raise UserError(f"search.exploration must be 0 or more, got {self.exploration}")
-        if not self.to_end and (self.method != "mcts" or self.value != "step_model"):
-            raise UserError(
-                "search.to_end false has mcts draw single steps, whose worth a step model has to say: set search.method to mcts and "
-                f"search.value to step_model (they are {self.method} and {self.value}), or leave it out"
-            )
         if self.budget_tokens is not None and self.budget_tokens < 1:
             raise UserError(f"search.budget_tokens must be at least 1, got {self.budget_tokens}")
 
+    @property
+    def unread(self) -> set[str]:
+        """Settings that the method does not read; those of `steps` as `steps.`"""
+        reads = {"steps."} if self.method == REFINE else set(SEARCHES[self.method].reads)
+        if self.method == "mcts" and self.to_end:
+            reads -= {"value"}
+        if self.value != "rollouts":
+            reads -= {"rollouts"}
+        return {name for kind in SEARCHES.values() for name in kind.reads} - reads
+
+    @property
+    def finds_one(self) -> bool:
+        """Whether it comes to one answer alone."""
+        is_path = self.method == "beam" and self.value != "rollouts" and min(self.beams, self.width) == 1
+        return is_path or self.answers(2) == 1
+
     def answers(self, num_samples: int) -> int:
         """About how many whole answers it draws at most."""
-        worth = self.rollouts if self.value == "rollouts" else 0
-        found = {
-            "samples": num_samples,
-            "beam": self.beams * self.width * (1 + worth),
-            "mcts": self.simulations * self.width,
-            "tree": self.chains * (1 + self.rounds * self.forks * self.width),
-            "vine": self.chains * (1 + 4 * self.width),  # of four steps or so
-        }
-        return max(1, found[self.method])
+        return max(1, SEARCHES[self.method].answers(self, num_samples))
 
     def rule(self, num_samples: int) -> Rule:
         """Where a tree grows; `num_samples` independent answers for `samples`."""
-        rules: dict[str, Rule] = {
-            "samples": partial(best_of_n, width=num_samples),
-            "beam": partial(beam, beams=self.beams, width=self.width),
-            "mcts": partial(mcts, simulations=self.simulations, width=self.width, exploration=self.exploration, to_end=self.to_end),
-            "tree": partial(branching, chains=self.chains, rounds=self.rounds, forks=self.forks, width=self.width),
-            "vine": partial(vine, chains=self.chains, width=self.width),
-        }
-        return rules[self.method]
+        return SEARCHES[self.method].rule(self, num_samples)
+
+
+class Kind(NamedTuple):
+    """A way to search, by its settings and a number of independent answers."""
+
+    rule: Callable[[Search, int], Rule]
+    answers: Callable[[Search, int], int]
+    """About how many it draws at most."""
+    reads: tuple[str, ...]
+    """Which settings of a search: of `steps`, `steps.`"""
+
+
+SEARCHES = {
+    "samples": Kind(
+        rule=lambda how, num_samples: partial(best_of_n, width=num_samples),
+        answers=lambda how, num_samples: num_samples,
+        reads=(),
+    ),
+    "beam": Kind(
+        rule=lambda how, _: partial(beam, beams=how.beams, width=how.width),
+        answers=lambda how, _: how.beams * how.width * (1 + (how.rollouts if how.value == "rollouts" else 0)),
+        reads=("width", "beams", "value", "rollouts", "budget_tokens", "steps."),
+    ),
+    "mcts": Kind(
+        rule=lambda how, _: partial(mcts, simulations=how.simulations, width=how.width, exploration=how.exploration, to_end=how.to_end),
+        answers=lambda how, _: how.simulations * how.width,
+        reads=("width", "simulations", "exploration", "to_end", "value", "budget_tokens", "steps."),
+    ),
+    "tree": Kind(
+        rule=lambda how, _: partial(branching, chains=how.chains, rounds=how.rounds, forks=how.forks, width=how.width),
+        answers=lambda how, _: how.chains * (1 + how.rounds * how.forks * how.width),
+        reads=("width", "chains", "rounds", "forks", "budget_tokens"),
+    ),
+    "vine": Kind(
+        rule=lambda how, _: partial(vine, chains=how.chains, width=how.width),
+        answers=lambda how, _: how.chains * (1 + 4 * how.width),  # of four steps or so
+        reads=("width", "chains", "budget_tokens", "steps."),
+    ),
+}
+"""Independent answers, and the searches."""

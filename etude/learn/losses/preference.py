@@ -39,18 +39,20 @@ class PreferenceLoss:
     """Weight of the preferred completion's negative log-likelihood."""
 
     def __post_init__(self) -> None:
+        self.check("preference")
+
+    def check(self, name: str) -> None:
+        """Raise UserError for what is no loss; `name` is what the settings call it."""
         if self.loss not in PREFERENCE_LOSSES:
-            raise unknown("loss of preference", self.loss, PREFERENCE_LOSSES)
+            raise unknown(f"{name}.loss", self.loss, PREFERENCE_LOSSES)
         if self.beta <= 0:
-            raise UserError(f"beta of a preference loss must be above 0, got {self.beta}")
+            raise UserError(f"{name}.beta must be above 0, got {self.beta}")
         if not 0 <= self.label_smoothing < 0.5:
-            raise UserError(f"label_smoothing of a preference loss must be in [0, 0.5), got {self.label_smoothing}")
+            raise UserError(f"{name}.label_smoothing must be in [0, 0.5), got {self.label_smoothing}")
         if self.label_smoothing and self.loss != "dpo":
-            raise UserError(
-                f"label_smoothing of a preference loss is {self.label_smoothing}, but {self.loss} has none: set it to 0, or loss to dpo"
-            )
+            raise UserError(f"{name}.label_smoothing is {self.label_smoothing}, but {self.loss} has none: set it to 0, or the loss to dpo")
         if self.nll < 0:
-            raise UserError(f"nll of a preference loss must be 0 (off) or more, got {self.nll}")
+            raise UserError(f"{name}.nll must be 0 (off) or more, got {self.nll}")
 
     @property
     def needs_reference(self) -> bool:
