@@ -18,6 +18,7 @@ from etude.models import load_model
 from etude.recipes.exploring import Begin
 from etude.recipes.machine import Place, engine_at, room_tokens
 from etude.recipes.settings import Machine, PracticeSettings
+from etude.runs import RunFolder
 from etude.tasks.task import Task
 
 
@@ -73,6 +74,15 @@ class Feedback:
         else:
             whole = CombinedFeedback(parts, settings.feedback_weights or None, settings.feedback_optional).judge
         return Gate(actions, whole).judge if actions.gate else whole
+
+
+def random_rate(folder: RunFolder) -> float:
+    """How often the random control accepts: as often as the verifier did at the samples of the model that practice begins with, but no
+    more seldom than 0.05 and no more often than 0.95, where groups would have no signal.
+    """
+    pages = (folder.read_json(f"evaluation/{model}.json") for model in ("preference", "warm_start", "base"))
+    page = next(page for page in pages if page)
+    return min(max(page["suites"][0]["row"]["sampled_accuracy"], 0.05), 0.95)
 
 
 def ready_judge(how: Judging, place: Place, machine: Machine) -> Ask:

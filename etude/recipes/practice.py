@@ -38,16 +38,16 @@ from etude.learn.step_values import outlooks_of
 from etude.ledger import Judged, Ledger
 from etude.models import describe, load_model, save_model
 from etude.randomness import seed_for
+from etude.recipes.advice import advice
 from etude.recipes.asking import remember
 from etude.recipes.card import write_card
 from etude.recipes.checkpoints import Stateful, load_checkpoint, save_checkpoint
 from etude.recipes.exploring import Exploring
-from etude.recipes.feedback import Feedback
+from etude.recipes.feedback import Feedback, random_rate
 from etude.recipes.learners import implicit_reward_for, practice_learner, preference_learner, warm_start_learner
 from etude.recipes.limits import within_limits
 from etude.recipes.machine import decide, engine_at, room_tokens
 from etude.recipes.materials import check_golds, gather, render_comparisons, render_demonstrations, render_suites
-from etude.recipes.no_effect import without_effect
 from etude.recipes.refining import refined
 from etude.recipes.result import Page, result_of
 from etude.recipes.retention import logprobs_of, probe_for
@@ -156,10 +156,6 @@ class Practice:
         prompts = render_prompts(self.tokenizer, self.materials.train, self.room_tokens)
         self.demonstrations = render_demonstrations(self.tokenizer, self.materials.demonstrations, room_tokens(model, 0))
         self.comparisons = render_comparisons(self.tokenizer, self.materials.comparisons, room_tokens(model, 0))
-        if unread := without_effect(settings):
-            self.watcher.say(f"without effect: {'; '.join(unread)}")
-        self._say_what_is_long()
-        self._say_what_is_not_reused(len(prompts))
         known = [*self.materials.train, *self.materials.demonstrations, *(each.task for each in self.materials.comparisons)]
         self.probe = probe_for(settings.retention, self.tokenizer, room_tokens(model, 0), self.data)
         self.suites = render_suites(self.materials.suites, self.tokenizer, self.room_tokens, known, self.outcome.judge)
@@ -169,27 +165,11 @@ class Practice:
         self.outcome.counts.clear()
         self.model = add_lora(model, settings.learn.lora, seed_for(settings.seed, "lora"))
         self.engine = engine_at(self.place, self.model, self.tokenizer, settings.machine)
+        for sentence in advice(settings, len(prompts), self.demonstrations, self.engine.text_of):
+            self.watcher.say(sentence)
         items = list(zip(self.materials.train, prompts, strict=True))
         render, room = partial(render_prompt, self.tokenizer), room_tokens(model, settings.explore.max_new_tokens)
         self.exploring = Exploring(settings, items, self.engine, self.feedback.counts, self.folder, render, room)
-
-    def _say_what_is_long(self) -> None:
-        """A model learns to write as long as its demonstrations are; what it has no room for in practice it can't get right."""
-        longest, room = max((len(shown.completion) for shown in self.demonstrations), default=0), self.settings.explore.max_new_tokens
-        number = sum(len(shown.completion) > room for shown in self.demonstrations)
-        if number:
-            self.watcher.say(
-                f"{number} of {len(self.demonstrations)} demonstrations are longer than explore.max_new_tokens {room} (the longest has "
-                f"{longest} tokens): answers like them will be cut off"
-            )
-
-    def _say_what_is_not_reused(self, n: int) -> None:
-        explore, steps = self.settings.explore, self.settings.steps
-        if explore.reuse and steps * explore.tasks_per_step <= n:
-            self.watcher.say(
-                f"explore.reuse has no effect: {steps} steps of {explore.tasks_per_step} tasks come to none of the {n} tasks twice; "
-                "set a smaller n, or more steps"
-            )
 
     # ------------------------------------------------------------------ stages
 
@@ -237,7 +217,8 @@ class Practice:
         """Imitate the demonstrations."""
         before, steps = self.settings.preferences.steps, self.settings.warm_start.steps
         if steps:
-            self._before_practice("warm_start", "warm-", -before, steps, self.warm_start_learner, self.demonstrations_of, Learner.update)
+            make, prepare = self.warm_start_learner, self.demonstrations_of
+            self._before_practice("warm_start", "warm-", steps, ends_at=-before, make=make, prepare=prepare, update=Learner.update)
 
     def prefer(self) -> None:
         """Learn from answers that somebody compared."""
@@ -247,15 +228,17 @@ class Practice:
             def update(learner: Learner, pairs: Sequence[Pair]) -> dict[str, float]:
                 return Preferring(learner, pairs, how).update(pairs)
 
-            self._before_practice("preference", "preference-", 0, how.steps, self.preference_learner, self.comparisons_of, update)
+            make, prepare = self.preference_learner, self.comparisons_of
+            self._before_practice("preference", "preference-", how.steps, ends_at=0, make=make, prepare=prepare, update=update)
 
     def _before_practice(
         self,
         phase: str,
         kind: str,
-        ends_at: int,
         steps: int,
-        made: Callable[[], Learner],
+        *,
+        ends_at: int,
+        make: Callable[[], Learner],
         prepare: Callable[[int], Any],
         update: Callable[[Learner, Any], dict[str, float]],
     ) -> None:
@@ -263,7 +246,7 @@ class Practice:
         if self.folder.checkpoint(phase).exists():
             load_checkpoint(self.folder.checkpoint(phase), self.model)
         else:
-            learner = made()
+            learner = make()
             stage = Stage(
                 phase=phase,
                 kind=kind,
@@ -284,7 +267,7 @@ class Practice:
         """Explore, judge, learn, for as many steps as were asked for."""
         if not self.settings.steps:
             return
-        judge, begin = self.feedback.judge(self._rate), self.feedback.begin
+        judge, begin = self.feedback.judge(partial(random_rate, self.folder)), self.feedback.begin
         learner = self.practice_learner()
         self.add_models()
         stage = Stage(
@@ -402,15 +385,6 @@ class Practice:
         self.implicit_reward = implicit_reward_for(self.model, self.settings, self.place.dtype)
         self.step_model = step_model_for(self.model, self.settings, self.place.dtype)
         self.exploring.by_step_model = value_by(self.step_model) if self.step_model else None
-
-    def _rate(self) -> float:
-        """How often the random control accepts: as often as the verifier did at the samples of the model that practice begins with,
-        but no more seldom than 0.05 and no more often than 0.95, where groups would have no signal.
-        """
-        pages = (self.folder.read_json(f"evaluation/{model}.json") for model in ("preference", "warm_start", "base"))
-        page = next(page for page in pages if page)
-        rate = page["suites"][0]["row"]["sampled_accuracy"]
-        return min(max(rate, 0.05), 0.95)
 
     def _save_checkpoint(self, name: str, learner: Learner | None, progress: Mapping[str, int]) -> None:
         options: dict[str, Any] = {"beside": self.beside, "keep": self.settings.keep_checkpoints}

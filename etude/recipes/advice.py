@@ -1,0 +1,72 @@
+"""What a person should know before a run begins, though it is no mistake."""
+
+from collections.abc import Callable, Sequence
+
+from etude.explore.steps import Steps
+from etude.learn.example import Example
+from etude.learn.step_credit import STEP_CREDIT
+from etude.recipes.no_effect import without_effect
+from etude.recipes.settings import Exploration, PracticeSettings
+
+BY_STEPS = ("beam", "mcts", "vine")
+"""Searches whose steps are those that `explore.search.steps` cuts."""
+_READ = 100
+"""Demonstrations whose steps are looked at."""
+
+
+def advice(
+    settings: PracticeSettings, num_tasks: int, demonstrations: Sequence[Example], decode: Callable[[Sequence[int]], str]
+) -> list[str]:
+    """Sentences for the tasks and demonstrations that there are; `decode` makes text of tokens."""
+    unread, explore = without_effect(settings), settings.explore
+    found = [f"without effect: {'; '.join(unread)}"] if unread else []
+    found += _too_long(demonstrations, explore.max_new_tokens)
+    if explore.search.method in BY_STEPS or settings.step_model.on:
+        found += _of_one_step(demonstrations, explore.search.steps, decode)
+    found += _chosen_by_score(settings)
+    found += _nothing_reused(explore, settings.steps, num_tasks)
+    return found
+
+
+def _too_long(demonstrations: Sequence[Example], room: int) -> list[str]:
+    """A model learns to write as long as its demonstrations are; what it has no room for in practice it can't get right."""
+    lengths = [len(shown.completion) for shown in demonstrations]
+    number = sum(length > room for length in lengths)
+    if not number:
+        return []
+    return [
+        f"{number} of {len(lengths)} demonstrations are longer than explore.max_new_tokens {room} (the longest has {max(lengths)} tokens): "
+        "answers like them will be cut off"
+    ]
+
+
+def _of_one_step(demonstrations: Sequence[Example], steps: Steps, decode: Callable[[Sequence[int]], str]) -> list[str]:
+    """A search over the steps of answers that are a single step draws independent answers, and credit by step is that of answers."""
+    some = demonstrations[:_READ]
+    number = sum(len(steps.lengths(shown.completion, decode)) == 1 for shown in some)
+    if 2 * number <= len(some):
+        return []
+    return [
+        f"{number} of {len(some)} demonstrations are one step as explore.search.steps.end {steps.end} cuts them, and of such "
+        "answers no step is searched or valued: set it to tokens, with explore.search.steps.max_tokens well below their length"
+    ]
+
+
+def _chosen_by_score(settings: PracticeSettings) -> list[str]:
+    """What a beam or mcts goes on with depends on scores, so that their answers are no sample of the policy's."""
+    method, learn = settings.explore.search.method, settings.learn
+    if method not in ("beam", "mcts") or learn.method != "credit" or learn.credit in STEP_CREDIT:
+        return []
+    return [
+        f"explore.search.method {method} goes on with what scored well, but learn.credit {learn.credit} takes its answers for independent "
+        "ones, which biases the policy gradient: learn.credit difference or tree compares what was drawn at one place"
+    ]
+
+
+def _nothing_reused(explore: Exploration, steps: int, num_tasks: int) -> list[str]:
+    if not explore.reuse or steps * explore.tasks_per_step > num_tasks:
+        return []
+    return [
+        f"explore.reuse has no effect: {steps} steps of {explore.tasks_per_step} tasks come to none of the {num_tasks} tasks twice; "
+        "set a smaller n, or more steps"
+    ]

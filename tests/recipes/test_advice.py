@@ -1,0 +1,46 @@
+"""What is said before a run begins."""
+
+import pytest
+
+from etude.configuration import arguments_from, find_configuration
+from etude.learn.example import Example
+from etude.recipes.advice import advice
+from etude.recipes.settings import parse_practice
+
+TOKENS = {"explore.search.steps.end": "tokens", "explore.search.steps.max_tokens": 2}
+
+
+def said(lengths=(4, 4), **changes):
+    settings = parse_practice(find_configuration("practice", "tiny"), arguments_from(changes))
+    return advice(settings, 60, [Example((1,), (7,) * length) for length in lengths], lambda tokens: "x" * len(tokens))
+
+
+@pytest.mark.parametrize("method", ["beam", "mcts", "vine"])
+def test_answers_of_one_step_are_said_to_leave_nothing_to_search(method):
+    found = [sentence for sentence in said(**{"explore": method}) if "are one step" in sentence]
+    assert found and found[0].startswith("2 of 2 demonstrations are one step as explore.search.steps.end line cuts them")
+    assert not [sentence for sentence in said(**{"explore": method} | TOKENS) if "are one step" in sentence]
+
+
+def test_half_of_them_may_be_one_step():
+    assert not any("one step" in sentence for sentence in said((2, 4), **{"explore": "vine"} | TOKENS))
+    assert any("2 of 3 demonstrations are one step" in sentence for sentence in said((2, 2, 4), **{"explore": "vine"} | TOKENS))
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_said"),
+    [
+        ({"explore": "beam"}, True),
+        ({"explore": "mcts", "learn.credit": "standardised"}, True),
+        ({"explore": "mcts", "learn.credit": "difference"}, False),
+        ({"explore": "mcts", "learn.method": "preference"}, False),
+        ({"explore": "tree"}, False),
+        ({}, False),
+    ],
+)
+def test_a_policy_gradient_on_answers_chosen_by_score_is_said_to_be_biased(changes, is_said):
+    assert any("biases the policy gradient" in sentence for sentence in said(**changes | TOKENS)) == is_said
+
+
+def test_a_plain_run_is_told_nothing():
+    assert said() == []
