@@ -4,7 +4,8 @@
 
 Every part's score is kept in `parts` under its name, beside what the part itself has there. Where a part has no score (None: a verifier
 that crashed, a judge that did not answer), neither has the whole, since a mean of the others would be on another scale than that of the
-attempts beside it; unless the part is optional, which is then left out of both sums. Identity: one part, whatever its weight, is that
+attempts beside it; unless the part is optional, which is then left out of both sums. Values of steps are those of the part that has them,
+where one alone has. Identity: one part, whatever its weight, is that
 feedback alone. An answer is right (score 1) only where every part with a score says so.
 """
 
@@ -52,7 +53,8 @@ class CombinedFeedback:
         score = None if any(name not in known and name not in self.optional for name in verdicts) else self._mean(known)
         message = "; ".join(f"{name}: {verdict.message}" for name, verdict in verdicts.items() if verdict.message)
         words = " ".join(verdict.words for verdict in verdicts.values() if verdict.words)
-        return Verdict(score, inner | known, message=message, words=words)
+        valued = [verdict.steps for verdict in verdicts.values() if verdict.steps]
+        return Verdict(score, inner | known, steps=valued[0] if len(valued) == 1 else (), message=message, words=words)
 
     def _mean(self, scores: Mapping[str, float]) -> float | None:
         total = sum(self.weights[name] for name in scores)

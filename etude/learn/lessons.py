@@ -4,11 +4,13 @@ by_credit    every attempt of a group with signal enters the policy stream, each
 by_imitation attempts with full score enter the imitate stream (rejection sampling: RAFT, arXiv 2304.06767; ReST-EM, arXiv 2312.06585;
              STaR, arXiv 2203.14465, where some saw the answer and are imitated as if they had not), every group with the same total
              weight, so that easy tasks do not drown hard ones; groups in which all or none are right are left out as in `by_credit`, so
-             that both learn from the same tasks, unless all that are right are to be kept
+             that both learn from the same tasks, unless all that are right are to be kept. Departures: STaR decodes one answer greedily,
+             before and behind the hint, here a group is sampled; ReST-EM takes at most so many answers of a task, here their weights are
+             shared out; both go through all tasks between two models
 
 Each turn of a revised attempt is an example, whose prompt is all that stands before it. `by_credit` gives it its own credit
 (`etude.learn.turn_credit`) and leaves out turns in which a group has no signal; `by_imitation` takes the right turns of attempts that ended
-right, and nothing of a turn that was wrong.
+right, each with an attempt's weight, and nothing of a turn that was wrong.
 """
 
 from collections.abc import Callable, Sequence
@@ -83,8 +85,8 @@ def by_imitation(
     keep_all_right: bool = False,
     added: Sequence[Sequence[Weights]] | None = None,
 ) -> Lessons:
-    """Imitate examples: the right attempts of the groups with signal, weights of a group adding up to its number of attempts
-    but those that saw the answer. `keep_all_right`: of all groups.
+    """Imitate examples: the right attempts of the groups with signal, or of all groups (`keep_all_right`); their weights add up to the
+    number of the group's attempts, without those that saw the answer.
 
     Credit and anchor have no part in it.
     """

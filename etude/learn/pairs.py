@@ -3,7 +3,8 @@
 outcome         attempts of the highest score of a group with those of the lowest (iterative DPO: one pair of a group)
 length_matched  of the same, those that differ least in length, so that likelihood is not learned to go with length
 step            two steps from one beginning whose expected values differ most (Step-DPO, arXiv 2406.18629; MCTS-DPO, arXiv 2405.00451):
-                the prompt is the task's with that beginning, only the steps' own tokens are compared
+                the prompt is the task's with that beginning, only the steps' own tokens are compared. Step-DPO's worse step is the
+                first wrong one, and checked; MCTS-DPO's values have the model's own judgement in them, its labels their visits
 
 Attempts without a score make none, nor do two that are equal, token by token.
 """
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise, product
 
 from etude.explore.attempts import Attempt, Group
+from etude.explore.beginnings import beginnings
 from etude.feedback.verdict import Verdict
 
 
@@ -57,9 +59,8 @@ def by_step(group: Group, verdicts: Verdicts, number: int) -> list[Pair]:
     for attempt, verdict in zip(group.attempts, verdicts, strict=True):
         if verdict.score is None or len(verdict.steps) != len(attempt.steps) + 1:
             continue
-        own, ends = attempt.own_tokens, [sum(attempt.steps[:count]) for count in range(len(attempt.steps) + 1)]
-        for (start, end), value in zip(pairwise(ends), verdict.steps[1:], strict=True):
-            behind[(*attempt.prompt, *own[:start])].setdefault(own[start:end], value)
+        for (before, after), value in zip(pairwise(beginnings(attempt)), verdict.steps[1:], strict=True):
+            behind[(*attempt.prompt, *before)].setdefault(after[len(before) :], value)
     found = []
     for prompt, steps in behind.items():
         best, worst = max(steps, key=lambda step: steps[step]), min(steps, key=lambda step: steps[step])

@@ -2,13 +2,14 @@
 
 For every token of a step s of an attempt:
 
-difference  V(s) - V(before s)                                               VinePPO, arXiv 2410.01679, eq. 5 (discount 1)
+difference  V(s) - V(before s)                                               VinePPO, arXiv 2410.01679, sec. 4 (discount 1)
             V: the values at the boundaries of its steps (`Verdict.steps`), of a search or of a step model
 tree        N / (N - 1) · ((M(s) - M) + (M(s) - M(before s))) / √n(s)        TreeRL, arXiv 2506.11902, sec. 3.2
             M(s): the mean score of the n(s) attempts that came through s; M and N those of all
 
 Attempts without a score count nowhere and get no credit; nor do those without values. N / (N - 1) makes of scores less their mean those
-less the mean of the others, as TreeRL has them; where a difference is 0 it takes that of the step before, here 0 stays 0. A step that
+less the mean of the others, as TreeRL has them; where a difference is 0 it takes that of the step before, here 0 stays 0, and it learns
+from some of its leaves, n among these, here from all. A step that
 several attempts share is learned from as often, so that `difference` weighs it by their number, `tree` by its root.
 
 Identity: for attempts of one step, whose value before it is the mean of their scores, `difference` is `centred`, and `tree` twice

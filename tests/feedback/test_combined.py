@@ -42,6 +42,12 @@ def test_a_part_without_a_score_leaves_the_whole_without_one_unless_it_is_option
     assert nothing[0].score is None
 
 
+def test_values_of_steps_are_those_of_the_part_that_has_them_where_one_alone_has():
+    stepped, plain = fixed(Verdict(0.0, steps=(0.5, 0.0))), fixed(Verdict(1.0))
+    for parts, steps in (({"a": stepped, "b": plain}, (0.5, 0.0)), ({"a": stepped, "b": stepped}, ()), ({"a": plain, "b": plain}, ())):
+        assert CombinedFeedback(parts).judge([("5", TASK)])[0].steps == steps
+
+
 @pytest.mark.parametrize("weight", [0.1, 1.0, 7.3])
 def test_one_part_whatever_its_weight_is_that_feedback_alone(weight):
     verdicts = [Verdict(0.7, {"parsable": 1.0}, (0.1, 0.2), "near"), Verdict(None, message="gone"), Verdict(1 / 3)]

@@ -6,11 +6,14 @@ import pytest
 
 from etude.engine.completion import Completion
 from etude.explore.attempts import Attempt, Group
+from etude.explore.hints import VIEW
 from etude.feedback.verdict import Verdict
+from etude.learn.implicit_reward import ImplicitRewardSettings
 from etude.learn.learner import Learner
 from etude.learn.losses import POLICY_LOSSES
+from etude.ledger import Judged
 from etude.recipes.settings import Learning
-from etude.recipes.step import learn_from, observed
+from etude.recipes.step import learn_from, observed, token_credit
 from etude.tasks.task import Task
 
 
@@ -55,6 +58,26 @@ def test_every_part_is_averaged_over_its_own_attempts():
     learner = Recorder()
     learn_from(learner, groups, [VERDICTS[0]] * 3, Learning(updates_per_epoch=2))
     assert [(len(examples), size.sequences, size.tokens) for examples, size in learner.updates] == [(4, 4, 8), (2, 2, 4)]
+
+
+def test_attempts_that_saw_the_answer_do_not_count_in_the_batch():
+    hinted = replace(attempt(11, 7), view=VIEW)
+    groups = [GROUPS[0], Group(GROUPS[1].task, (*GROUPS[1].attempts, hinted))]
+    learner = Recorder()
+    learn_from(learner, groups, [VERDICTS[0], [*VERDICTS[1], Verdict(1.0)]], Learning("imitation"))
+    assert [(len(examples), size.sequences, size.tokens) for examples, size in learner.updates] == [(2, 4, 8)]
+
+
+def test_the_credit_of_tokens_is_what_they_bring_times_its_weight():
+    class Fixed:
+        settings = ImplicitRewardSettings(coefficient=0.5)
+
+        def rewards(self, groups):
+            return [[(0.5, 0.0), (-0.5, 0.0)]]
+
+    credit, metrics = token_credit(Fixed(), Judged([GROUPS[0]], [VERDICTS[0]], {}, {}))
+    assert credit == [[(0.5 * 1.0, 0.5 * 0.25), (0.5 * -1.0, 0.5 * -0.25)]]  # to come 1/2, less the other's mean of -1/4, twice
+    assert metrics == {"implicit_reward_auc_within": 1.0}
 
 
 def test_entropy_is_estimated_over_all_attempts():

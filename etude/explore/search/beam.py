@@ -1,6 +1,6 @@
 """Beam search over steps: of the steps that continue the best beginnings, the best are gone on with.
 
-Identity: with one beam and width 1, plain sampling.
+Identity: with one beam, width 1 and values that draw nothing (no rollouts), plain sampling.
 """
 
 from collections.abc import Generator

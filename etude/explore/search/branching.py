@@ -16,16 +16,16 @@ from etude.explore.tree import Node, Tree
 
 
 def branching(tree: Tree, *, chains: int, rounds: int, forks: int, width: int) -> Generator[list[Growth], list[Node], None]:
-    """`chains` answers from the root; `forks` tokens for each of them are branched in a round, `width` continuations at each. Where answers
-    begin alike, the most surprising tokens of all of them together are taken.
+    """`chains` answers from the root; `forks` tokens for each of them are branched in a round, `width` continuations at each, also where
+    two are alternatives at one place. Where answers begin alike, the most surprising tokens of all of them together are taken.
     """
     found = yield [Growth(tree.root, chains, to_end=True)]
     for node in found:
         tree.back_up(node)
     for _ in range(rounds):
         begun = Counter(node.path[0] for node in found)
-        places = [fork for first, number in begun.items() for fork in _forks(tree, first, forks * number)]
-        for node in (yield [Growth(place, width, to_end=True) for place in dict.fromkeys(places)]):
+        places = Counter(fork for first, number in begun.items() for fork in _forks(tree, first, forks * number))
+        for node in (yield [Growth(place, width * number, to_end=True) for place, number in places.items()]):
             tree.back_up(node)
 
 

@@ -1,4 +1,5 @@
-"""Monte-Carlo tree search over steps (PUCT: Silver et al. 2017, Nature 550, Methods; for steps of answers rStar-Math, arXiv 2501.04519).
+"""Monte-Carlo tree search over steps (PUCT: Silver et al. 2017, Nature 550, Methods; over steps of answers as in rStar-Math, arXiv
+2501.04519, which goes by UCT, without a prior).
 
 A simulation descends from the root to a node that has had fewer than `width` continuations, has more drawn, and backs up their worth:
 

@@ -2,9 +2,9 @@
 
 Answers are drawn from the root and parted into steps; from behind each step but the last some more are drawn, whose scores say what was to
 be expected there. The papers learn from the first answers alone (VinePPO draws 9 more from each step); here the others stay in the tree and
-count as answers too: what they cost is not thrown away, and a step's value is the mean of all that came through it.
+count as answers too: what they cost is not thrown away, and a step's value is what `Tree.expected` makes of all of them.
 
-Identity: without more answers, best of n.
+Identity: with answers of one step, best of n.
 """
 
 from collections.abc import Generator

@@ -1,7 +1,7 @@
 """What nodes of a search are worth: answers that ended by feedback from outside, unfinished ones by what is expected of them.
 
 outcome      a verifier's score of an answer that ended; of an unfinished one nothing is known
-rollouts     the mean score of some whole answers that go on from a node, which stay in the tree (VinePPO, arXiv 2410.01679, eq. 6;
+rollouts     the mean score of some whole answers that go on from a node, which stay in the tree (VinePPO, arXiv 2410.01679, sec. 4;
              Math-Shepherd's soft label, arXiv 2312.08935, sec. 3.3)
 likelihood   the geometric mean of the probabilities of a node's own tokens: how sure the policy is of it, which is no feedback
 """

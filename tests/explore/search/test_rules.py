@@ -91,6 +91,19 @@ def test_the_formula_of_puct_decides_between_a_better_and_a_rarer_step():
         assert ("a" if a > b else "b") == chosen == script.asked[1][0]
 
 
+def test_the_bonus_of_puct_grows_with_the_root_of_visits():
+    """Behind 16 visits of the root, 9 of a and 7 of b: 0.5 + c/2 · 4/10 against 0.4 + c/2 · 4/8, which is more from c = 2 on."""
+    for exploration, chosen in ((1.9, "a"), (2.1, "b")):
+        tree = Script({}).tree
+        a, b = (tree.add(tree.root, [ord(letter)], [-0.1], key=0) for letter in "ab")
+        for node, value, visits in ((a, 0.5, 9), (b, 0.4, 7)):
+            node.value = value
+            for _ in range(visits):
+                tree.back_up(node)
+        (growth,) = next(mcts(tree, simulations=1, width=2, exploration=exploration, to_end=False))
+        assert tree.text_of(growth.node) == chosen
+
+
 def test_rollouts_of_mcts_stay_in_the_tree_and_their_steps_are_widened():
     follow = {"": ["a", "b"], "a": ["c", "d"], "b": ["c"], "ac": ["."], "ad": ["."], "bc": ["."]}
     script = Script(follow, {"ac.": 1.0, "ad.": 1.0})
@@ -115,6 +128,23 @@ def test_a_tree_branches_right_before_its_most_surprising_tokens():
     assert script.asked[3][0] == "x" and len(script.asked) == 5
     assert nodes["ab"].mean == pytest.approx(2 / 5)  # abcd. once, abC. twice, abcD. twice
     assert [attempt.text for attempt in script.tree.group().attempts].count("abC.") == 2
+
+
+def test_a_tree_branches_a_place_as_often_as_answers_were_surprising_there():
+    script = Script({"": ["ab.", "xy.", "u.", "v."]}, surprise={"a": 3.0, "x": 2.0})
+    script.search(lambda tree: branching(tree, chains=2, rounds=1, forks=1, width=2))
+    assert script.asked == [("", 2, True), ("", 4, True)]  # both at their first token
+    follow = {"": ["a"], "a": ["b"], "ab": [".", "c", "d"], "abc": ["."], "abd": ["."]}
+    script = Script(follow, surprise={"ab.": 3.0, "abc": 2.0})  # two alternatives behind ab
+    script.search(lambda tree: branching(tree, chains=2, rounds=1, forks=1, width=1))
+    assert script.asked[1:] == [("ab", 2, True)]
+
+
+def test_a_second_round_branches_what_the_first_one_drew_too():
+    follow = {"": ["a"], "a": ["b", "c"], "ab": ["."], "ac": ["d."], "acd": ["e."]}
+    script = Script(follow, surprise={"ab": 3.0, "acd.": 4.0})
+    script.search(lambda tree: branching(tree, chains=1, rounds=2, forks=1, width=1))
+    assert script.asked == [("", 1, True), ("a", 1, True), ("acd", 1, True)]
 
 
 def test_a_tree_without_rounds_is_best_of_n():
