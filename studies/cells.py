@@ -59,6 +59,8 @@ def options(name: str, arms: Sequence[str], seeds: Sequence[int]) -> Options:
     parser.add_argument("--tiny", action="store_true", help="the same path in seconds, with a random model")
     parser.add_argument("--out", type=Path, help=f"default studies/{name}")
     chosen = parser.parse_args()
+    if chosen.data and not chosen.data.is_dir():
+        parser.error(f"--data {chosen.data}: no such folder")
     out = chosen.out or (Path(tempfile.mkdtemp()) if chosen.tiny else Path(__file__).parent / name)
     return Options(out, chosen.data, chosen.hours, chosen.only, chosen.seeds[:1] if chosen.tiny else chosen.seeds, chosen.tiny)
 
@@ -77,7 +79,10 @@ def compute(todo: Sequence[tuple[str, int]], table: Table, chosen: Options) -> l
             print(f"{chosen.hours} hours are over: call again to go on")
             break
         print(f"cell {arm}, seed {seed}", flush=True)
-        cells[path] = {"id": arm, "seed": seed, "settings": table.settings(arm, seed)} | table.run(arm, seed, chosen)
+        try:
+            cells[path] = {"id": arm, "seed": seed, "settings": table.settings(arm, seed)} | table.run(arm, seed, chosen)
+        except UserError as error:
+            raise SystemExit(f"cell {arm}, seed {seed}: {error}") from error
         write_atomically(path, json.dumps(cells[path], indent=1) + "\n")
     return [cells[path] for path in sorted(cells)]
 

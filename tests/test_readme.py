@@ -38,7 +38,21 @@ def steps_of(text: str) -> list[tuple[str, str]]:
     return steps
 
 
+def printed_of(text: str) -> dict[str, str]:
+    """What the page says that each command prints."""
+    found = {}
+    for kind, block in FENCE.findall(text):
+        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:] if kind == "console" else ():
+            command, _, printed = part.replace("\\\n", " ").partition("\n")
+            found[command] = printed
+    return found
+
+
+GAIN = re.compile(r"practice against warm start ([+-][\d.]+) points")
 STEPS = steps_of((ROOT / "README.md").read_text(encoding="utf8"))
+
+
+PRINTED = printed_of((ROOT / "README.md").read_text(encoding="utf8"))
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +62,12 @@ def folder(tmp_path_factory) -> Path:
 
 def test_fences_are_read_as_described():
     text = "```console\n$ etude a \\\n    --b\nprinted\n$ etude c\n```\n```sh\nmake practice\n```\n```python\nprint(1)\n```\n"
+    assert printed_of(text) == {"etude a      --b": "printed\n", "etude c": ""}
     assert steps_of(text) == [("console", "etude a      --b"), ("console", "etude c"), ("python", "print(1)\n")]
 
 
 def test_the_readme_shows_the_commands():
+    assert sum(bool(GAIN.search(printed)) for printed in PRINTED.values()) >= 3
     shown = {code.split()[1] for kind, code in STEPS if kind == "console" and code.startswith("etude ")}
     assert {"practice", "evaluate", "generate", "report"} <= shown
     assert any(kind == "python" for kind, _ in STEPS)
@@ -64,6 +80,8 @@ def test_what_the_readme_says_runs(folder, kind, code):
     command = ["bash", "-euo", "pipefail", "-c", code] if kind == "console" else [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, f"{code}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    for gain, printed in zip(GAIN.findall(PRINTED.get(code, "")), GAIN.findall(done.stdout), strict=False):
+        assert float(gain) == pytest.approx(float(printed), abs=5.0), "the page prints another gain than there is"
 
 
 LONG = [

@@ -1,7 +1,7 @@
 """How a model is asked: a saved model remembers what stood before and behind each question, the length and the sampling.
 
-A folder that practice wrote holds them in `etude.yaml`, as settings that `etude evaluate` and `etude generate` share, so that both ask the
-model as its run did unless they are told otherwise. Nothing in that file names code or other files.
+A folder that practice wrote holds them in `etude.yaml`, as settings that `etude evaluate` and `etude generate` share: both ask the model as
+its run did unless they are told otherwise, but that `generate` samples nothing by itself. Nothing in that file names code or other files.
 """
 
 from collections.abc import Mapping

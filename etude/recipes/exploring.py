@@ -149,9 +149,12 @@ class Exploring:
         return judged
 
     def _rationalised(self, step: int, items: Sequence[tuple[Task, tuple[int, ...]]], found: Explored, judge: Judge) -> dict[str, int]:
-        """As many attempts again, with the answer shown, at the tasks that nobody got right; returns how many, and how many are right."""
+        """As many attempts again, with the answer shown, at the tasks that nobody got right, if anything could be judged; returns how many,
+        and how many are right.
+        """
         explore, clock = self.settings.explore, [time.perf_counter()]
-        without = [place for place in range(len(items)) if 1.0 not in found.scores(place) and items[place][0].answer is not None]
+        known = {place: [score for score in found.scores(place) if score is not None] for place in range(len(items))}
+        without = [place for place, scores in known.items() if scores and 1.0 not in scores and items[place][0].answer is not None]
         shown = {place: hinted(items[place][0], explore.hint) for place in without}
         prompts = {place: prompt for place, task in shown.items() if len(prompt := self.render(task)) <= self.room_tokens}
         places = list(prompts)
