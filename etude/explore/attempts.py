@@ -33,7 +33,7 @@ class Attempt:
     policy_version: int
     view: str = "full"
     turns: int = 1
-    steps: tuple[int, ...] = ()
+    step_lengths: tuple[int, ...] = ()
     """Own tokens of each of its steps; empty where nobody parted it."""
     before: tuple[str, ...] = ()
     """What was said before the last turn, in order: a text of the model's, what it was told of it, and so on."""
@@ -43,8 +43,8 @@ class Attempt:
             raise ValueError(f"{len(self.sources)} sources for {len(self.tokens)} tokens")
         if self.sources.count(Source.OWN) != len(self.logprobs):
             raise ValueError(f"{len(self.logprobs)} log-probs for {self.sources.count(Source.OWN)} own tokens")
-        if self.steps and sum(self.steps) != len(self.logprobs):
-            raise ValueError(f"steps of {sum(self.steps)} tokens for {len(self.logprobs)} own tokens")
+        if self.step_lengths and sum(self.step_lengths) != len(self.logprobs):
+            raise ValueError(f"steps of {sum(self.step_lengths)} tokens for {len(self.logprobs)} own tokens")
 
     @staticmethod
     def of(prompt: Sequence[int], completion: Completion) -> "Attempt":

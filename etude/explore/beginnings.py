@@ -18,7 +18,7 @@ Beginning = tuple[int, ...]
 
 def beginnings(attempt: Attempt) -> list[Beginning]:
     """At the boundaries of its steps: no own token, those of the first step, and so on."""
-    own, ends = attempt.own_tokens, [sum(attempt.steps[:number]) for number in range(len(attempt.steps) + 1)]
+    own, ends = attempt.own_tokens, [sum(attempt.step_lengths[:number]) for number in range(len(attempt.step_lengths) + 1)]
     return [own[:end] for end in ends]
 
 
@@ -33,10 +33,10 @@ def scores_through(group: Group, verdicts: Sequence[Verdict]) -> dict[Beginning,
 
 def parted(group: Group, verdicts: Sequence[Verdict], steps: Steps, decode: Callable[[Sequence[int]], str]) -> tuple[Group, list[Verdict]]:
     """Independent attempts with their steps, and verdicts that know the Monte-Carlo values at the steps' boundaries."""
-    own = [replace(attempt, steps=tuple(steps.lengths(attempt.own_tokens, decode))) for attempt in group.attempts]
+    own = [replace(attempt, step_lengths=tuple(steps.lengths(attempt.own_tokens, decode))) for attempt in group.attempts]
     group = Group(group.task, tuple(own))
     mean = {beginning: fmean(scores) for beginning, scores in scores_through(group, verdicts).items()}
     return group, [
-        verdict if verdict.score is None else replace(verdict, steps=tuple(mean[beginning] for beginning in beginnings(attempt)))
+        verdict if verdict.score is None else replace(verdict, step_values=tuple(mean[beginning] for beginning in beginnings(attempt)))
         for attempt, verdict in zip(own, verdicts, strict=True)
     ]

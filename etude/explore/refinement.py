@@ -79,7 +79,7 @@ def refine(
     """First attempts and their verdicts → revised ones and theirs, which know the scores of all turns.
 
     `max_new_tokens` of one turn; `room_tokens` is how long a prefix may be for that many to follow. Keys of turn t are hashed from the
-    attempt's names (`names`, its group's place, the task, its number), "turn" and t. `steps` are those that `Verdict.steps` values.
+    attempt's names (`names`, its group's place, the task, its number), "turn" and t. `steps` are those that `Verdict.step_values` values.
     """
     attempts = {(place, number): attempt for place, group in enumerate(groups) for number, attempt in enumerate(group.attempts)}
     found = {(place, number): verdict for place, row in enumerate(verdicts) for number, verdict in enumerate(row)}
@@ -110,7 +110,7 @@ def _told(engine: TransformersEngine, attempt: Attempt, verdict: Verdict, how: R
     if how.feedback == "fixed":
         return how.fixed_words
     texts: list[str] = []
-    if verdict.steps and steps:
+    if verdict.step_values and steps:
         start, end = attempt.turn_spans[-1]
         own = attempt.tokens[start:end]
         ends = list(accumulate(steps.lengths(own, engine.text_of)))

@@ -158,7 +158,7 @@ class Tree:
     def _attempt(self, node: Node, key: int) -> Attempt:
         assert node.finish
         completion = Completion(node.own_tokens, node.own_logprobs, self.text_of(node), node.finish, key, self.policy_version)
-        return replace(Attempt.of(self.prompt, completion), steps=tuple(len(step.tokens) for step in node.path))
+        return replace(Attempt.of(self.prompt, completion), step_lengths=tuple(len(step.tokens) for step in node.path))
 
     def text_of(self, node: Node) -> str:
         """Of the answer up to this node."""

@@ -53,8 +53,8 @@ class CombinedFeedback:
         score = None if any(name not in known and name not in self.optional for name in verdicts) else self._mean(known)
         message = "; ".join(f"{name}: {verdict.message}" for name, verdict in verdicts.items() if verdict.message)
         words = " ".join(verdict.words for verdict in verdicts.values() if verdict.words)
-        valued = [verdict.steps for verdict in verdicts.values() if verdict.steps]
-        return Verdict(score, inner | known, steps=valued[0] if len(valued) == 1 else (), message=message, words=words)
+        valued = [verdict.step_values for verdict in verdicts.values() if verdict.step_values]
+        return Verdict(score, inner | known, step_values=valued[0] if len(valued) == 1 else (), message=message, words=words)
 
     def _mean(self, scores: Mapping[str, float]) -> float | None:
         total = sum(self.weights[name] for name in scores)

@@ -136,7 +136,7 @@ class OutcomeFeedback:
             self.counts["crashed"] += 1
             return Verdict(None, message=f"the verifier raised {reply['error']}")
         verdict = reply["verdict"]
-        return Verdict(verdict["score"], verdict["parts"], tuple(verdict["steps"]), verdict["message"], verdict["words"])
+        return Verdict(verdict["score"], verdict["parts"], tuple(verdict["step_values"]), verdict["message"], verdict["words"])
 
     def _running_child(self) -> VerifierProcess:
         if self._child is not None and not self._child.is_alive():

@@ -16,7 +16,7 @@ class Verdict:
     """In [0, 1], or None where the attempt could not be scored."""
     parts: Mapping[str, float] = field(default_factory=dict)
     """Named components; `parsable` is 1.0 where an answer of the expected form was found."""
-    steps: tuple[float, ...] = ()
+    step_values: tuple[float, ...] = ()
     """What was expected of the attempt at the boundaries of its steps, where feedback values them: before the first, and behind each."""
     message: str = ""
     """What went wrong, for people: it may name the gold answer."""

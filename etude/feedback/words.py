@@ -32,14 +32,14 @@ def of_another_form(answer: str) -> str:
 
 
 def words_of(verdict: Verdict, steps: Sequence[str] = ()) -> str:
-    """What is told of an attempt by its verdict; with the texts of its `steps`, where feedback valued them (`Verdict.steps`), also behind
-    which of them the expected value falls most.
+    """What is told of an attempt by its verdict; with the texts of its `steps`, where feedback valued them, also behind which of them the
+    expected value falls most.
 
-    >>> words_of(Verdict(0.0, steps=(0.5, 0.75, 0.25, 0.0)), ["2 + 2 = 4", "4 * 3 = 13", "13"])
+    >>> words_of(Verdict(0.0, step_values=(0.5, 0.75, 0.25, 0.0)), ["2 + 2 = 4", "4 * 3 = 13", "13"])
     "That is not right. It seems to go wrong in step 2: '4 * 3 = 13'"
     """
     said = verdict.words or (NOT_CHECKED if verdict.score is None else NOT_FULLY_RIGHT if verdict.score else NOT_RIGHT)
-    falls = [before - behind for before, behind in pairwise(verdict.steps)]
+    falls = [before - behind for before, behind in pairwise(verdict.step_values)]
     if falls and len(falls) == len(steps) and max(falls) > 0:
         worst = falls.index(max(falls))
         said = f"{said} It seems to go wrong in step {worst + 1}: {quoted(steps[worst].strip())}"

@@ -53,13 +53,13 @@ def by_length(group: Group, verdicts: Verdicts, number: int) -> list[Pair]:
 def by_step(group: Group, verdicts: Verdicts, number: int) -> list[Pair]:
     """At most `number` pairs of the largest differences in value; a beginning gives one, its best step with its worst.
 
-    Values are those behind the steps (`Verdict.steps`). Where equal steps had several, which a tree does not give, the first counts.
+    Values are those behind the steps (`Verdict.step_values`). Where equal steps had several, which a tree does not give, the first counts.
     """
     behind: dict[tuple[int, ...], dict[tuple[int, ...], float]] = defaultdict(dict)
     for attempt, verdict in zip(group.attempts, verdicts, strict=True):
-        if verdict.score is None or len(verdict.steps) != len(attempt.steps) + 1:
+        if verdict.score is None or len(verdict.step_values) != len(attempt.step_lengths) + 1:
             continue
-        for (before, after), value in zip(pairwise(beginnings(attempt)), verdict.steps[1:], strict=True):
+        for (before, after), value in zip(pairwise(beginnings(attempt)), verdict.step_values[1:], strict=True):
             behind[(*attempt.prompt, *before)].setdefault(after[len(before) :], value)
     found = []
     for prompt, steps in behind.items():

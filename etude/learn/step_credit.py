@@ -3,7 +3,7 @@
 For every token of a step s of an attempt:
 
 difference  V(s) - V(before s)                                               VinePPO, arXiv 2410.01679, sec. 4 (discount 1)
-            V: the values at the boundaries of its steps (`Verdict.steps`), of a search or of a step model
+            V: the values at the boundaries of its steps (`Verdict.step_values`), of a search or of a step model
 tree        N / (N - 1) · ((M(s) - M) + (M(s) - M(before s))) / √n(s)        TreeRL, arXiv 2506.11902, sec. 3.2
             M(s): the mean score of the n(s) attempts that came through s; M and N those of all
 
@@ -33,8 +33,8 @@ def difference(group: Group, verdicts: Sequence[Verdict]) -> list[Weights]:
     """Of every own token of the attempts."""
     found = []
     for attempt, verdict in zip(group.attempts, verdicts, strict=True):
-        values, is_known = verdict.steps, verdict.score is not None and len(verdict.steps) == len(attempt.steps) + 1
-        changes = [behind - before for before, behind in pairwise(values)] if is_known else [0.0] * len(attempt.steps)
+        values, is_known = verdict.step_values, verdict.score is not None and len(verdict.step_values) == len(attempt.step_lengths) + 1
+        changes = [behind - before for before, behind in pairwise(values)] if is_known else [0.0] * len(attempt.step_lengths)
         found.append(_of_tokens(attempt, changes))
     return found
 
@@ -48,7 +48,7 @@ def tree(group: Group, verdicts: Sequence[Verdict]) -> list[Weights]:
     for attempt, verdict in zip(group.attempts, verdicts, strict=True):
         steps = beginnings(attempt)
         if verdict.score is None or number < 2:
-            found.append(_of_tokens(attempt, [0.0] * len(attempt.steps)))
+            found.append(_of_tokens(attempt, [0.0] * len(attempt.step_lengths)))
             continue
         changes = [
             number / (number - 1) * (mean[behind] - mean[()] + mean[behind] - mean[before]) / sqrt(len(through[behind]))
@@ -63,6 +63,6 @@ STEP_CREDIT: dict[str, StepCredit] = {"difference": difference, "tree": tree}
 
 def _of_tokens(attempt: Attempt, steps: Sequence[float]) -> Weights:
     """The credit of steps for each of their tokens; none for an attempt that nobody parted."""
-    if not attempt.steps:
+    if not attempt.step_lengths:
         return (0.0,) * attempt.num_own_tokens
-    return tuple(credit for credit, length in zip(steps, attempt.steps, strict=True) for _ in range(length))
+    return tuple(credit for credit, length in zip(steps, attempt.step_lengths, strict=True) for _ in range(length))

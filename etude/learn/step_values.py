@@ -37,9 +37,9 @@ def outlooks_of(groups: Sequence[Group], verdicts: Verdicts, targets: Literal["s
     for group, row in zip(groups, verdicts, strict=True):
         was_right = {beginning: float(1.0 in scores) for beginning, scores in scores_through(group, row).items()}
         for attempt, verdict in zip(group.attempts, row, strict=True):
-            if verdict.score is not None and verdict.steps:
+            if verdict.score is not None and verdict.step_values:
                 hard = tuple(was_right[beginning] for beginning in beginnings(attempt))
-                found.append(Outlook(beginnings_of(attempt), verdict.steps if targets == "soft" else hard))
+                found.append(Outlook(beginnings_of(attempt), verdict.step_values if targets == "soft" else hard))
     return found
 
 
@@ -48,13 +48,16 @@ def valued(verdicts: Verdicts, values: Values, trust: float = 1.0) -> list[list[
     attempt it is the score itself.
     """
 
-    def steps(verdict: Verdict, own: Sequence[float]) -> tuple[float, ...]:
+    def blended(verdict: Verdict, own: Sequence[float]) -> tuple[float, ...]:
         assert verdict.score is not None
-        blended = [trust * value + (1 - trust) * before for value, before in zip(own, verdict.steps, strict=True)]
-        return (*blended[:-1], verdict.score)
+        values = [trust * value + (1 - trust) * before for value, before in zip(own, verdict.step_values, strict=True)]
+        return (*values[:-1], verdict.score)
 
     return [
-        [verdict if verdict.score is None else replace(verdict, steps=steps(verdict, own)) for verdict, own in zip(row, rows, strict=True)]
+        [
+            verdict if verdict.score is None else replace(verdict, step_values=blended(verdict, own))
+            for verdict, own in zip(row, rows, strict=True)
+        ]
         for row, rows in zip(verdicts, values, strict=True)
     ]
 

@@ -38,9 +38,9 @@ def group_of(tree: Tree, outcomes: Outcomes) -> tuple[Group, list[Verdict]]:
     """A tree's answers as attempts, each as often as it was drawn, with verdicts that know what its steps were worth."""
     verdicts, expected = [], tree.expected()
     for node in tree.ends():
-        values = [expected[each] for each in (tree.root, *node.path)]
-        steps = () if None in values else tuple(value for value in values if value is not None)
-        verdicts += [replace(outcomes.verdicts[node], steps=steps)] * len(node.keys)
+        known = [expected[each] for each in (tree.root, *node.path)]
+        values = () if None in known else tuple(value for value in known if value is not None)
+        verdicts += [replace(outcomes.verdicts[node], step_values=values)] * len(node.keys)
     return tree.group(), verdicts
 
 

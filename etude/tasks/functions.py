@@ -38,8 +38,8 @@ def load_function(name: str) -> Callable[..., Any]:
 def as_verdict(result: Any) -> Verdict:
     """What a user's verifier returned, as a verdict: a Verdict as it is, a number in [0, 1] or a bool as the score, None as unscored.
 
-    Raises TypeError for anything else, a Verdict whose parts or steps are no finite numbers or whose message or words are no text among it,
-    and ValueError for a score outside [0, 1].
+    Raises TypeError for anything else, a Verdict whose parts or step_values are no finite numbers or whose message or words are no text
+    among it, and ValueError for a score outside [0, 1].
 
     >>> as_verdict(True).score
     1.0
@@ -61,7 +61,7 @@ def _check(verdict: Verdict) -> None:
             raise TypeError(f"a Verdict's {name} must be text, got {type(text).__name__}")
     if not isinstance(verdict.parts, Mapping):
         raise TypeError(f"a Verdict's parts must be numbers by their names, got {type(verdict.parts).__name__}")
-    for name, numbers in (("parts", verdict.parts.values()), ("steps", verdict.steps)):
+    for name, numbers in (("parts", verdict.parts.values()), ("step_values", verdict.step_values)):
         for number in numbers:
             if not isinstance(number, (int, float)) or not math.isfinite(number):
                 raise TypeError(f"a Verdict's {name} must be finite numbers, got {number!r}")

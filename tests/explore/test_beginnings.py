@@ -24,8 +24,8 @@ def test_independent_attempts_get_the_means_of_those_that_begin_alike(group):
     """By hand: the root 1/3, of [5, 6] the mean of 1 and 0, else an attempt's own score."""
     verdicts = [Verdict(1.0), Verdict(0.0), Verdict(0.0), Verdict(None)]
     found, judged = parted(group, verdicts, TWO, str)
-    assert [each.steps for each in found.attempts] == [(2, 1), (2, 2, 1), (1,), (2,)]
-    assert [verdict.steps for verdict in judged] == [
+    assert [each.step_lengths for each in found.attempts] == [(2, 1), (2, 2, 1), (1,), (2,)]
+    assert [verdict.step_values for verdict in judged] == [
         pytest.approx((1 / 3, 1 / 2, 1.0)),
         pytest.approx((1 / 3, 1 / 2, 0.0, 0.0)),
         pytest.approx((1 / 3, 0.0)),

@@ -200,7 +200,7 @@ def test_the_step_that_a_verifier_values_least_is_quoted(tokenizer, llama):
     engine = TransformersEngine(llama, tokenizer)
     own = tuple(tokenizer("2+2=4\n4*3=13\n13")["input_ids"])
     attempt = Attempt.of((5, 6), Completion(own, (-1.0,) * len(own), "", "stop", 5, 0))
-    verdict = [[Verdict(0.0, steps=(0.5, 0.6, 0.1, 0.0), words="No.")]]
+    verdict = [[Verdict(0.0, step_values=(0.5, 0.6, 0.1, 0.0), words="No.")]]
     (group,), _ = refined(engine, [Group(TASKS[0], (attempt,))], verdict, Refinement(verifier_words="{words} Again:"), steps=Steps())
     assert group.attempts[0].before[1] == "No. It seems to go wrong in step 2: '4*3=13' Again:"
 

@@ -43,9 +43,9 @@ def test_a_part_without_a_score_leaves_the_whole_without_one_unless_it_is_option
 
 
 def test_values_of_steps_are_those_of_the_part_that_has_them_where_one_alone_has():
-    stepped, plain = fixed(Verdict(0.0, steps=(0.5, 0.0))), fixed(Verdict(1.0))
+    stepped, plain = fixed(Verdict(0.0, step_values=(0.5, 0.0))), fixed(Verdict(1.0))
     for parts, steps in (({"a": stepped, "b": plain}, (0.5, 0.0)), ({"a": stepped, "b": stepped}, ()), ({"a": plain, "b": plain}, ())):
-        assert CombinedFeedback(parts).judge([("5", TASK)])[0].steps == steps
+        assert CombinedFeedback(parts).judge([("5", TASK)])[0].step_values == steps
 
 
 @pytest.mark.parametrize("weight", [0.1, 1.0, 7.3])
@@ -53,7 +53,7 @@ def test_one_part_whatever_its_weight_is_that_feedback_alone(weight):
     verdicts = [Verdict(0.7, {"parsable": 1.0}, (0.1, 0.2), "near"), Verdict(None, message="gone"), Verdict(1 / 3)]
     found = CombinedFeedback({"judge": fixed(*verdicts)}, {"judge": weight}).judge([("5", TASK)] * 3)
     for whole, alone in zip(found, verdicts, strict=True):
-        assert (whole.score, whole.steps, whole.message) == (alone.score, alone.steps, alone.message)
+        assert (whole.score, whole.step_values, whole.message) == (alone.score, alone.step_values, alone.message)
         assert whole.parts == alone.parts | ({} if alone.score is None else {"judge": alone.score})
 
 

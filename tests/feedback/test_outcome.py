@@ -97,7 +97,7 @@ def test_what_a_verifier_prints_or_reads_does_not_reach_the_protocol(task, capfd
 def test_a_verdict_comes_back_whole_and_the_child_goes_with_its_context(task, is_running, wait_until_gone):
     with OutcomeFeedback() as feedback:
         (verdict,) = feedback.judge([("pid", task)])
-        assert verdict.steps == (0.5, 1.0)
+        assert verdict.step_values == (0.5, 1.0)
         assert int(verdict.message) != os.getpid()
         assert is_running(verdict.message)
         assert feedback.judge([("pid", task)])[0].message == verdict.message

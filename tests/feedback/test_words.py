@@ -86,10 +86,10 @@ def test_a_score_alone_is_not_right_or_not_fully_and_no_score_was_not_checked():
 
 def test_the_step_behind_which_least_is_expected_is_quoted():
     steps = ["2 + 2 = 4\n", "4 * 3 = 13\n", "13 - 1 = 11"]
-    found = words_of(Verdict(0.0, steps=(0.5, 0.75, 0.25, 0.0)), steps)  # falls of -0.25, 0.5 and 0.25
+    found = words_of(Verdict(0.0, step_values=(0.5, 0.75, 0.25, 0.0)), steps)  # falls of -0.25, 0.5 and 0.25
     assert found == "That is not right. It seems to go wrong in step 2: '4 * 3 = 13'"
-    assert words_of(Verdict(0.0, steps=(0.0, 0.0, 0.5, 0.5)), steps) == NOT_RIGHT  # none falls
-    assert words_of(Verdict(0.0, steps=(0.5, 0.0)), steps) == NOT_RIGHT  # values of other steps
+    assert words_of(Verdict(0.0, step_values=(0.0, 0.0, 0.5, 0.5)), steps) == NOT_RIGHT  # none falls
+    assert words_of(Verdict(0.0, step_values=(0.5, 0.0)), steps) == NOT_RIGHT  # values of other steps
 
 
 def test_words_of_your_own_verifier_come_through_its_process_and_must_be_text(tmp_path):

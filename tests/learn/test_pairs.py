@@ -18,7 +18,7 @@ def attempt(*steps):
         finish="stop",
         key=0,
         policy_version=0,
-        steps=tuple(map(len, steps)),
+        step_lengths=tuple(map(len, steps)),
     )
 
 
@@ -44,7 +44,7 @@ def test_length_matched_takes_those_that_differ_least_and_none_twice():
 def test_step_pairs_the_best_with_the_worst_step_behind_one_beginning():
     attempts = [attempt([5, 6], [7]), attempt([5, 6], [8, 9]), attempt([4], [3]), attempt([4], [2])]
     values = [(0.5, 0.5, 1.0), (0.5, 0.5, 0.0), (0.5, 0.2, 0.2), (0.5, 0.2, 0.2)]
-    verdicts = [Verdict(own[-1], steps=own) for own in values]
+    verdicts = [Verdict(own[-1], step_values=own) for own in values]
     pairs = PAIRS["step"](group(*attempts), verdicts, 9)
     assert pairs == [Pair((*PROMPT, 5, 6), (7,), (8, 9)), Pair(PROMPT, (5, 6), (4,))]  # differences of 1 and of 0.3; behind 4 all are alike
     assert PAIRS["step"](group(*attempts), verdicts, 1) == pairs[:1]
@@ -54,7 +54,7 @@ def test_step_pairs_the_best_with_the_worst_step_behind_one_beginning():
 def test_groups_without_signal_make_no_pairs(rule):
     attempts = [attempt([5], [6]), attempt([5], [7])]
     for scores in ((1.0, 1.0), (None, 0.0), (None, None)):
-        verdicts = [Verdict(score, steps=(0.5, 0.5, score or 0.0)) for score in scores]
+        verdicts = [Verdict(score, step_values=(0.5, 0.5, score or 0.0)) for score in scores]
         assert PAIRS[rule](group(*attempts), verdicts, 4) == []
 
 
@@ -69,6 +69,6 @@ def test_equal_attempts_are_compared_with_each_other_nowhere_and_count_once(rule
 @pytest.mark.parametrize("rule", PAIRS)
 def test_attempts_that_nobody_parted_make_no_pairs_of_steps_and_all_pairs_are_of_the_group(rule):
     attempts = [attempt([5], [6]), attempt([5], [7]), attempt([8])]
-    verdicts = [Verdict(1.0, steps=(0.3, 0.5, 1.0)), Verdict(0.0, steps=(0.3, 0.5, 0.0)), Verdict(0.0)]
+    verdicts = [Verdict(1.0, step_values=(0.3, 0.5, 1.0)), Verdict(0.0, step_values=(0.3, 0.5, 0.0)), Verdict(0.0)]
     pairs = PAIRS[rule](group(*attempts), verdicts, 4)
     assert pairs and all(pair.prompt[:2] == PROMPT and pair.chosen != pair.rejected for pair in pairs)

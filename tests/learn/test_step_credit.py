@@ -21,7 +21,7 @@ def attempt(*steps):
         finish="stop",
         key=0,
         policy_version=0,
-        steps=tuple(map(len, steps)),
+        step_lengths=tuple(map(len, steps)),
     )
 
 
@@ -29,7 +29,11 @@ def attempt(*steps):
 def worked():
     """Two attempts share a first step of two tokens; one of them is right, the third, of one step, is not."""
     group = Group(Task("?"), (attempt([5, 6], [7]), attempt([5, 6], [8, 9]), attempt([4])))
-    return group, [Verdict(1.0, steps=(1 / 3, 1 / 2, 1.0)), Verdict(0.0, steps=(1 / 3, 1 / 2, 0.0)), Verdict(0.0, steps=(1 / 3, 0.0))]
+    return group, [
+        Verdict(1.0, step_values=(1 / 3, 1 / 2, 1.0)),
+        Verdict(0.0, step_values=(1 / 3, 1 / 2, 0.0)),
+        Verdict(0.0, step_values=(1 / 3, 0.0)),
+    ]
 
 
 def test_a_difference_is_what_a_step_changed(worked):
@@ -53,7 +57,7 @@ def test_a_tree_counts_both_differences_and_shares_them_among_those_who_came_thr
 def test_attempts_of_one_step_get_the_credit_of_attempts():
     scores = [1.0, 0.0, None, 0.0, 1.0, 0.5]
     group = Group(Task("?"), tuple(attempt([number, number]) for number in range(6)))
-    verdicts = [Verdict(score, steps=() if score is None else (0.5, score)) for score in scores]
+    verdicts = [Verdict(score, step_values=() if score is None else (0.5, score)) for score in scores]
     for name, plain, factor in (("difference", "centred", 1), ("tree", "leave_one_out", 2)):
         expected = CREDIT[plain]([scores])[0]
         assert [own[0] for own in STEP_CREDIT[name](group, verdicts)] == pytest.approx([factor * weight for weight in expected])
@@ -62,12 +66,12 @@ def test_attempts_of_one_step_get_the_credit_of_attempts():
 @pytest.mark.parametrize("name", STEP_CREDIT)
 def test_what_has_no_values_or_no_score_gets_no_credit(name, worked):
     group, verdicts = worked
-    verdicts[2] = Verdict(None, steps=(1 / 3, 0.0))
+    verdicts[2] = Verdict(None, step_values=(1 / 3, 0.0))
     found = STEP_CREDIT[name](group, verdicts)
     assert found[2] == (0.0,) and any(found[1])
     verdicts[0] = Verdict(1.0)  # the scores are all that `tree` needs
     assert any(STEP_CREDIT[name](group, verdicts)[0]) == (name == "tree")
-    plain = Group(group.task, tuple(replace(each, steps=()) for each in group.attempts))
+    plain = Group(group.task, tuple(replace(each, step_lengths=()) for each in group.attempts))
     assert not any(map(any, STEP_CREDIT[name](plain, verdicts)))
 
 
@@ -75,5 +79,5 @@ def test_tokens_enter_the_policy_stream_with_the_credit_of_their_step(worked):
     group, verdicts = worked
     (examples,) = by_credit([group], [verdicts], credit="difference")
     assert [example.policy for example in examples] == token_weights([group], [verdicts], "difference")[0]
-    flat = [Verdict(0.0, steps=(0.0,) * len(verdict.steps)) for verdict in verdicts]
+    flat = [Verdict(0.0, step_values=(0.0,) * len(verdict.step_values)) for verdict in verdicts]
     assert by_credit([group], [flat], credit="difference") == [[]]

@@ -13,7 +13,7 @@ from etude.tasks.task import Task
 def attempt(*steps):
     own = [token for step in steps for token in step]
     sources = (Source.GIVEN, *[Source.OWN] * len(own))
-    return Attempt((1, *own), sources, (-1.0,) * len(own), "", "stop", 0, 0, steps=tuple(map(len, steps)))
+    return Attempt((1, *own), sources, (-1.0,) * len(own), "", "stop", 0, 0, step_lengths=tuple(map(len, steps)))
 
 
 @pytest.fixture
@@ -21,9 +21,9 @@ def worked():
     """Two attempts share a first step; one is right, one half right, the third wrong, the last could not be scored."""
     group = Group(Task("?"), (attempt([5, 6], [7]), attempt([5, 6], [8, 9]), attempt([4]), attempt([3], [2])))
     return group, [
-        Verdict(1.0, steps=(0.5, 0.75, 1.0)),
-        Verdict(0.5, steps=(0.5, 0.75, 0.5)),
-        Verdict(0.0, steps=(0.5, 0.0)),
+        Verdict(1.0, step_values=(0.5, 0.75, 1.0)),
+        Verdict(0.5, step_values=(0.5, 0.75, 0.5)),
+        Verdict(0.0, step_values=(0.5, 0.0)),
         Verdict(None),
     ]
 
@@ -39,14 +39,14 @@ def test_soft_targets_are_means_and_hard_ones_ask_for_a_right_answer(worked):
 def test_beginnings_end_with_own_tokens_whatever_stands_between():
     """Two own tokens, two of feedback, two own ones: steps of 1 and 3."""
     sources = (Source.GIVEN, Source.GIVEN, *(Source(kind) for kind in (1, 1, 2, 2, 1, 1)))
-    found = Attempt((1, 2, 3, 4, 5, 6, 7, 8), sources, (-1.0,) * 4, "", "stop", 0, 0, steps=(1, 3))
+    found = Attempt((1, 2, 3, 4, 5, 6, 7, 8), sources, (-1.0,) * 4, "", "stop", 0, 0, step_lengths=(1, 3))
     assert beginnings_of(found) == Beginnings((1, 2), (3, 4, 5, 6, 7, 8), (0, 1, 6))
 
 
 def test_constant_values_leave_the_last_step_with_all_the_credit(worked):
     """By hand, every V 0.3: nothing changes on the way, and the end is worth the score."""
     group, verdicts = worked
-    constant = [[(0.3,) * (len(each.steps) + 1) for each in group.attempts]]
+    constant = [[(0.3,) * (len(each.step_lengths) + 1) for each in group.attempts]]
     (found,) = valued([verdicts], constant)
     assert STEP_CREDIT["difference"](group, found) == [
         pytest.approx((0, 0, 0.7)),
@@ -60,15 +60,15 @@ def test_trust_blends_values_and_without_it_they_stay(worked):
     _, verdicts = worked
     values = [[(0.1, 0.35, 0.9), (0.1, 0.35, 0.2), (0.1, 0.6), (0.1, 0.2, 0.3)]]
     assert valued([verdicts], values, trust=0.0) == [verdicts]
-    assert valued([verdicts], values, trust=0.25)[0][0].steps == pytest.approx((0.4, 0.65, 1.0))
-    assert valued([verdicts], values)[0][1].steps == pytest.approx((0.1, 0.35, 0.5))
+    assert valued([verdicts], values, trust=0.25)[0][0].step_values == pytest.approx((0.4, 0.65, 1.0))
+    assert valued([verdicts], values)[0][1].step_values == pytest.approx((0.1, 0.35, 0.5))
 
 
 def test_what_it_knew_is_measured_at_the_middle(worked):
     """By hand: middles 0.35 (score 1), 0.45 (score 1/2) and, of one step, its root 0.2 (score 0); another group has one attempt."""
     _, verdicts = worked
     values = [[(0.2, 0.35, 0.9), (0.2, 0.45, 0.2), (0.2, 0.6), (0.2, 0.2, 0.3)], [(0.2, 0.4)]]
-    found = Foresight.of([verdicts, [Verdict(1.0, steps=(1.0, 1.0))]], values)
+    found = Foresight.of([verdicts, [Verdict(1.0, step_values=(1.0, 1.0))]], values)
     assert found.groups == [[(0.35, 1.0), (0.45, 0.5), (0.2, 0.0)], [(0.2, 1.0)]]
     assert found.ordered() == [0.0, 1.0, 1.0]
     assert found.metrics(mean_score=0.5) == {
@@ -81,7 +81,7 @@ def test_what_it_knew_is_measured_at_the_middle(worked):
 
 def test_where_nothing_was_scored_or_all_alike_nothing_is_said(worked):
     group, _ = worked
-    nothing = Foresight.of([[Verdict(None)] * 4], [[(0.5,) * (len(each.steps) + 1) for each in group.attempts]])
+    nothing = Foresight.of([[Verdict(None)] * 4], [[(0.5,) * (len(each.step_lengths) + 1) for each in group.attempts]])
     assert set(nothing.metrics(0.5).values()) == {None}
     assert in_order([(0.1, 1.0), (0.9, 1.0)]) == []
 
