@@ -34,7 +34,7 @@ def _practice(rows: Sequence[Mapping[str, Any]]) -> str:
     head = ["arm", "greedy", "gain over the warm start", "each seed", "sampled", "majority@8", "pass@8"]
     head += [f"{ahead.removesuffix('_ahead').replace('_', ' ')} ahead by", "training"]
     if any("sampled_tokens" in row for row in rows):
-        head += ["tokens sampled", "entropy", "KL"]
+        head += ["tokens sampled", "entropy, nats a token", "KL, nats an answer"]
     if len({row["set"] for row in rows}) > 1:
         head.insert(0, "set")
     lines = []
@@ -44,14 +44,14 @@ def _practice(rows: Sequence[Mapping[str, Any]]) -> str:
             values["gain over the warm start"] = f"{_interval(row, 'gain', _points)}, p = {row['gain_p']:.1g}"
             values["each seed"] = ", ".join(map(_points, row["gain_each_seed"]))
         if ahead in row:
-            values[head[-5 if "KL" in head else -2]] = _interval(row, ahead, _points)
+            values[head[-5 if "tokens sampled" in head else -2]] = _interval(row, ahead, _points)
         if "training_seconds" in row:
             values["training"] = f"{row['training_seconds']:.0f} s"
         values |= {"sampled": _percent(row.get("sampled_accuracy")), "majority@8": _percent(row.get("majority_at_8"))}
         values["pass@8"] = _percent(row.get("pass_at_8"))
         values |= {"tokens sampled": f"{row['sampled_tokens']:,.0f}"} if "sampled_tokens" in row else {}
-        values |= {"entropy": f"{row['entropy']:.2f}"} if "entropy" in row else {}
-        values |= {"KL": f"{row['divergence']:.2f}"} if "divergence" in row else {}
+        values |= {"entropy, nats a token": f"{row['entropy']:.2f}"} if "entropy" in row else {}
+        values |= {"KL, nats an answer": f"{row['divergence']:.2f}"} if "divergence" in row else {}
         lines.append([values.get(name, "") for name in head])
     return _lines(head, lines, _counted_on(rows))
 

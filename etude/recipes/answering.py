@@ -71,7 +71,7 @@ class AnswerSearch(Search):
         if self.method == REFINE:
             return every - {"turns", "words"}
         is_valued = self.choose == "value" or self.method in ("beam", "mcts")
-        return (super().unread - {"value"}) | {"turns", "words"} | (set() if is_valued else {"value"})
+        return (super().unread - {"value", "budget_tokens"}) | {"turns", "words"} | (set() if is_valued else {"value"})
 
     @property
     def needs_step_model(self) -> bool:

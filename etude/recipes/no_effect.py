@@ -45,6 +45,10 @@ def _unread(settings: PracticeSettings) -> Sections:
     unread = explore.search.unread - ({"steps."} if settings.step_model.on else set())
     searched, learned = f"explore.search.method is {method}", f"learn.method is {learn.method}"
     sections = {
+        ("tasks.actions.malformed_score",): (
+            settings.tasks.actions.gate or "form" in settings.feedback_parts,
+            "neither form nor tasks.actions.gate scores the form",
+        ),
         ("judge.",): ("judge" in settings.feedback_parts, f"feedback is {settings.feedback}"),
         _of_search("explore.search", unread): (False, searched),
         ("explore.num_samples",): (not explore.is_search, searched),

@@ -1,6 +1,6 @@
 """Kill a small practice run with SIGKILL, resume it, and compare it with one that nobody disturbed, byte for byte.
 
-    python tests/recipes/kills.py [KILLS] [SEED]
+    python tests/recipes/kills.py [KILLS] [SEED] [--key value ...]      settings of the run, such as --explore tree --learn.credit tree
 
 Half of the kills come before a random write (file, line, rename or removal; a file or a line may be half written), the others at a random
 time. Exit code 1 where a resumed run differs or samples again what was judged before the kill.
@@ -136,5 +136,6 @@ def main(kills: int, seed: int) -> int:
 
 
 if __name__ == "__main__":
-    arguments = [int(argument) for argument in sys.argv[1:]]
-    sys.exit(main(*(arguments + [20, 0][len(arguments) :])))
+    numbers = [int(argument) for argument in sys.argv[1:3] if argument.isdigit()]
+    RUN += sys.argv[1 + len(numbers) :]
+    sys.exit(main(*(numbers + [20, 0][len(numbers) :])))
