@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Sequence
 
+from etude.explore.search.settings import BY_STEPS
 from etude.explore.steps import Steps
 from etude.learn.example import Example
 from etude.learn.step_credit import STEP_CREDIT
 from etude.recipes.no_effect import without_effect
 from etude.recipes.settings import Exploration, PracticeSettings
 
-BY_STEPS = ("beam", "mcts", "vine")
-"""Searches whose steps are those that `explore.search.steps` cuts."""
 _READ = 100
 """Demonstrations whose steps are looked at."""
 

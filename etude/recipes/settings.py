@@ -5,13 +5,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
+
 from etude.adapters import LoRA
 from etude.configuration import dotted, parse, resolved
 from etude.engine.sampling import Sampling
 from etude.errors import UserError, unknown
 from etude.explore.hints import HINT
 from etude.explore.refinement import Refinement
-from etude.explore.search.settings import REFINE, Search
+from etude.explore.search.settings import BY_STEPS, REFINE, Search
 from etude.explore.stopping import StopWhen
 from etude.feedback.judge import Judging
 from etude.learn.credit import CREDIT
@@ -23,6 +25,7 @@ from etude.learn.pairs import PAIRS
 from etude.learn.step_credit import STEP_CREDIT
 from etude.learn.step_model import StepModelSettings
 from etude.recipes.combinations import check_combinations
+from etude.tasks.actions import PRESETS
 from etude.tasks.sources import SOURCES, TaskSource
 
 FEEDBACK = ("outcome", "random", "judge", "form")
@@ -372,8 +375,30 @@ def practice_defaults() -> dict[str, Any]:
 
 
 def parse_practice(path: Path, overrides: Sequence[str]) -> PracticeSettings:
-    """Settings from a YAML file and `--key value` overrides, among which another source of tasks replaces the file's."""
-    return parse(PracticeSettings, path, overrides, adjust=_replace_source, short=SHORT)
+    """Settings from a YAML file and `--key value` overrides, among which another source of tasks replaces the file's, and tagged actions
+    are the steps of a search unless it says what else is.
+    """
+    return parse(PracticeSettings, path, overrides, adjust=_adjusted, short=SHORT)
+
+
+def _adjusted(values: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
+    kept = _replace_source(values, given)
+    return kept | _steps_of_actions({**kept, **given})
+
+
+def _steps_of_actions(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Steps that end where an action closes, for a search or step model that has steps; `told` is by dotted name, options as text."""
+    has_steps = told.get("explore.search.method") in BY_STEPS or str(told.get("step_model.on")).lower() == "true"
+    if not has_steps or any(name.startswith("explore.search.steps.") for name in told):
+        return {}
+    tags, longest = told.get("tasks.actions.tags") or {}, told.get("explore.max_new_tokens", Exploration.max_new_tokens)
+    tags = yaml.safe_load(tags) if isinstance(tags, str) else tags
+    if not tags and (preset := told.get("tasks.actions.preset")) in PRESETS:
+        tags = PRESETS[preset].limits
+    if not isinstance(tags, Mapping) or not tags or not str(longest).isdigit():
+        return {}  # without actions, or with values that are told of when they are read
+    steps = {"end": "tag", "tags": list(tags), "max_tokens": int(longest)}
+    return {f"explore.search.steps.{name}": value for name, value in steps.items()}
 
 
 def _replace_source(values: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:

@@ -137,6 +137,42 @@ def test_a_gate_scores_what_is_malformed_whatever_it_answers(small, tmp_path):
     assert any(after["parts"]["form"] == 0.0 for after in gated) and any(after["score"] == 1.0 for after in gated)
 
 
+PLANNED = {
+    "tasks.actions.tags": {"plan": [1, 1], "answer": [1, 1]},
+    "tasks.worked_format": "<plan>do</plan><answer>{answer}</answer>",
+    "explore.max_new_tokens": 40,
+    "warm_start.steps": 80,
+}
+
+
+def test_tagged_actions_are_the_steps_of_a_search(small, tmp_path):
+    small(tmp_path / "run", PLANNED | {"explore.search.method": "vine", "explore.search.chains": 2, "learn.credit": "difference"})
+    trees = [
+        row
+        for path in sorted((tmp_path / "run" / "trees").glob("*.gz"))
+        for row in map(json.loads, gzip.decompress(path.read_bytes()).splitlines())
+    ]
+    steps = [node["text"] for tree in trees for node in tree["nodes"] if node["parent"] is not None and not node["finish"]]
+    closed = [text for text in steps if text.endswith(("</plan>", "</answer>"))]
+    assert any("<plan>" in text and text.endswith("</plan>") for text in steps) and len(closed) > len(steps) / 2
+
+
+@pytest.mark.parametrize(
+    ("given", "steps"),
+    [
+        (["--explore", "mcts", "--tasks.actions", "plan_solve_check"], ("tag", ["plan", "solve", "check", "answer"], 4)),
+        (["--explore", "vine", "--tasks.actions.tags", "{a: [1], b: [1]}", "--explore.max_new_tokens", "99"], ("tag", ["a", "b"], 99)),
+        (["--step_model.on", "true", "--tasks.actions", "divide"], ("tag", ["subproblem", "solve", "answer"], 4)),
+        (["--explore", "mcts", "--tasks.actions", "divide", "--explore.search.steps.end", "sentence"], ("sentence", [], 32)),
+        (["--explore", "tree", "--tasks.actions", "divide"], ("line", [], 32)),
+        (["--explore", "mcts"], ("line", [], 32)),
+    ],
+)
+def test_actions_are_steps_where_nothing_else_is_said_to_be(given, steps):
+    how = parse_practice(find_configuration("practice", "tiny"), given).explore.search.steps
+    assert (how.end, how.tags, how.max_tokens) == steps
+
+
 @pytest.mark.parametrize("search", [{}, {"explore.search.method": "tree", "explore.search.chains": 2, "explore.search.width": 2}])
 def test_a_killed_run_resumes_to_the_same_bytes_and_asks_about_no_step_again(small, tmp_path, judge_server, monkeypatch, search):
     server = judge_server(by_rubric)

@@ -16,6 +16,8 @@ from etude.explore.steps import Steps
 
 REFINE = "refine"
 """No search but a conversation: `etude.explore.refinement`."""
+BY_STEPS = ("beam", "mcts", "vine")
+"""Searches over steps that `search.steps` cuts."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Search:
     """Of searches: tokens sampled at a task at most; no bound unless given."""
     steps: Steps = field(default_factory=Steps)
     """`beam`, `mcts`, `vine`, and `samples` whose steps a step model values; a `tree` makes its own. `refine`: those whose values a
-    verifier gives."""
+    verifier gives. In practice on tagged actions, unless set, an action is a step."""
 
     def __post_init__(self) -> None:
         if self.method not in (*SEARCHES, REFINE):
