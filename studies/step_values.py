@@ -61,7 +61,9 @@ from studies.cells import Cell, Options, compute, options, write_result
 CLAIM = "learned values of steps, trained so, order beginnings of one task worse than nine rollouts from each do"
 SEEDS = (40,)
 LEARNED = ("step_model", "step_model_own", "implicit_reward")
-ESTIMATORS = ("rollouts_1", "rollouts_4", "rollouts_9", "tree", "root", *LEARNED, "likelihood")
+ESTIMATORS = ("rollouts_1", "rollouts_4", "rollouts_9", "rollouts_4_hard", "rollouts_9_hard", "tree", "root", *LEARNED, "likelihood")
+HARD = "_hard"
+"""Of rollouts: whether any was right (Math-Shepherd's hard estimation), instead of their mean."""
 TRUTH = 64
 Item = tuple[Task, tuple[int, ...]]
 """A task and its prompt."""
@@ -200,15 +202,16 @@ def reduce(cells: Sequence[Cell], set_name: str) -> list[dict[str, Any]]:
     for name in ESTIMATORS:
         tasks: dict[tuple[int, str], list[tuple[float, float]]] = {}
         for cell in cells:
-            for key, own, truth in zip(cell["task"], cell["values"][name], cell["values"]["truth"], strict=True):
-                tasks.setdefault((cell["seed"], key), []).append((own, truth))
+            for key, own, truth in zip(cell["task"], cell["values"][name.removesuffix(HARD)], cell["values"]["truth"], strict=True):
+                value = float(own > 0) if name.endswith(HARD) else own
+                tasks.setdefault((cell["seed"], key), []).append((value, truth))
         groups = list(tasks.values())
         row: dict[str, Any] = {"id": name, "set": set_name, "n": sum(map(len, groups)), "tasks": len(groups), "seeds": len(cells)}
         row["pairs"] = sum(map(len, map(_pairs_apart, groups)))
         for measure, of in (("spearman", _spearman), ("ordered_within", _ordered_within)):
             row[measure] = of(groups)
             row[f"{measure}_low"], row[f"{measure}_high"] = _interval(groups, of)
-        rows.append(row | {"cost_tokens": round(fmean(cell["cost_tokens"][name] for cell in cells), 1)})
+        rows.append(row | {"cost_tokens": round(fmean(cell["cost_tokens"][name.removesuffix(HARD)] for cell in cells), 1)})
     return rows
 
 

@@ -134,16 +134,18 @@ class Tree:
         """Nodes at which answers end."""
         return [node for node in self.nodes() if node.finish]
 
-    def expected(self) -> dict[Node, float | None]:
+    def expected(self, *, hard: bool = False) -> dict[Node, float | None]:
         """What an answer that goes on from a node is worth, by those that did: of one that ended its value, else the mean of its children
-        by how often each was drawn, so that more continuations of one of them do not make it count more. None where nothing is known.
+        by how often each was drawn, so that more continuations of one of them do not make it count more; or, `hard`, whether any answer
+        that went on from there has the full value 1. None where nothing is known.
         """
         found: dict[Node, float | None] = {}
         for node in reversed(self.nodes()):
             known = [(found[child], len(child.keys)) for child in node.children]
             worth = [(value, draws) for value, draws in known if value is not None]
             mean = sum(value * draws for value, draws in worth) / sum(draws for _, draws in worth) if worth else None
-            found[node] = node.value if node.finish else mean
+            any_right = float(any(value == 1.0 for value, _ in worth)) if worth else None
+            found[node] = node.value if node.finish else any_right if hard else mean
         return found
 
     def best(self) -> Node | None:

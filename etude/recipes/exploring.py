@@ -185,7 +185,7 @@ class Exploring:
         names = self.settings.seed, step + 1
         trees, outcomes = searched(self.engine, self.tasks_of(step), self.settings.explore, timed, names, self.by_step_model)
         self.folder.write_trees(step + 1, (tree_row(tree) for tree in trees))
-        groups, verdicts = zip(*(group_of(tree, outcomes) for tree in trees), strict=True)
+        groups, verdicts = zip(*(group_of(tree, outcomes, hard=self.settings.learn.step_values == "hard") for tree in trees), strict=True)
         seconds = {"explore_seconds": time.perf_counter() - clock - timed.seconds, "feedback_seconds": timed.seconds}
         sampled = {"sampled_tokens": sum(tree.sampled_tokens for tree in trees)}
         found = Judged(list(groups), list(verdicts), self._counted_since(counts) | sampled, seconds)

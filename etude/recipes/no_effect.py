@@ -8,6 +8,7 @@ from typing import Any
 
 from etude.configuration import dotted, resolved
 from etude.explore.search.settings import REFINE
+from etude.learn.step_credit import STEP_CREDIT
 from etude.recipes.settings import PracticeSettings, practice_defaults
 
 Sections = Mapping[tuple[str, ...], str]
@@ -55,7 +56,9 @@ def _unread(settings: PracticeSettings) -> Sections:
         ("explore.refine.",): (method == REFINE, searched),
         ("explore.hint",): (explore.rationalise, "explore.rationalise is false"),
         ("learn.turn_discount",): (explore.turns > 1, searched),
-        ("learn.credit", "learn.loss", "learn.clip_"): (learn.method == "credit", learned),
+        ("learn.credit", "learn.outcome_coefficient", "learn.loss", "learn.clip_"): (learn.method == "credit", learned),
+        ("learn.outcome_coefficient",): (learn.method != "credit" or learn.credit in STEP_CREDIT, f"learn.credit is {learn.credit}"),
+        ("learn.step_values",): (explore.is_search, searched),
         ("learn.clip_low",): (learn.method != "credit" or learn.loss != "capped", "learn.loss is capped"),
         ("learn.preference.",): (learn.method == "preference", learned),
         ("learn.preference.margin",): (

@@ -53,7 +53,7 @@ from etude.recipes.result import Page, result_of
 from etude.recipes.retention import logprobs_of, probe_for
 from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
 from etude.recipes.stage import Stage
-from etude.recipes.step import attempt_rows, foresee, learn_from, observed, token_credit
+from etude.recipes.step import added_credit, attempt_rows, foresee, learn_from, observed
 from etude.recipes.step_models import save_step_model, step_model_for, value_by
 from etude.runs import RunFolder, read_jsonl, read_progress
 from etude.watching import Quiet, Watcher
@@ -342,7 +342,7 @@ class Practice:
         start = time.perf_counter()
         self.engine.put_away()
         verdicts, foreseen = foresee(self.step_model, judged, self.settings.explore)
-        added, told = token_credit(self.implicit_reward, judged)
+        added, told = added_credit(self.implicit_reward, judged, self.settings.learn)
         metrics: dict[str, Any] = learn_from(learner, judged.groups, verdicts, self.settings.learn, step=step, added=added)
         if self.implicit_reward:
             metrics |= told | self.implicit_reward.update(judged.groups, judged.verdicts)

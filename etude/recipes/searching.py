@@ -34,9 +34,9 @@ def searched(
     return grown(engine, items, explore.search, *sizes, explore.sampling, names, outcomes, by_step_model), outcomes
 
 
-def group_of(tree: Tree, outcomes: Outcomes) -> tuple[Group, list[Verdict]]:
-    """A tree's answers as attempts, each as often as it was drawn, with verdicts that know what its steps were worth."""
-    verdicts, expected = [], tree.expected()
+def group_of(tree: Tree, outcomes: Outcomes, *, hard: bool = False) -> tuple[Group, list[Verdict]]:
+    """A tree's answers as attempts, each as often as it was drawn, with verdicts that know what its steps were worth (`Tree.expected`)."""
+    verdicts, expected = [], tree.expected(hard=hard)
     for node in tree.ends():
         known = [expected[each] for each in (tree.root, *node.path)]
         values = () if None in known else tuple(value for value in known if value is not None)

@@ -199,6 +199,10 @@ class Learning:
     credit: str = "centred"
     """`centred` (Dr. GRPO), `standardised` (GRPO), `leave_one_out` (RLOO), `batch`; of searches also by step: `difference` (VinePPO; of
     independent attempts too, by the values of a step model), `tree` (TreeRL)."""
+    outcome_coefficient: float = 0.0
+    """Of credit by step: weight of the outcome's own credit (`centred`) that is added to it."""
+    step_values: Literal["soft", "hard"] = "soft"
+    """Of searches: what a beginning is worth: the mean score of what went on from there, or 1 where any of it was right (Math-Shepherd)."""
     loss: str = "clipped"
     """`clipped` (PPO, DAPO), `sequence` (GSPO), `capped` (CISPO)."""
     clip_low: float = 0.2
@@ -227,6 +231,8 @@ class Learning:
         _known("learn.method", self.method, METHODS)
         _known("learn.credit", self.credit, [*CREDIT, *STEP_CREDIT])
         _known("learn.loss", self.loss, POLICY_LOSSES)
+        if self.outcome_coefficient < 0:
+            raise UserError(f"learn.outcome_coefficient must be 0 (off) or more, got {self.outcome_coefficient}")
         at_least("learn.epochs", self.epochs, 1)
         at_least("learn.updates_per_epoch", self.updates_per_epoch, 1)
         self.optimiser.check("learn.optimiser")

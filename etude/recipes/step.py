@@ -14,11 +14,15 @@ from etude.learn.learner import BatchSize, Learner
 from etude.learn.lessons import LESSONS, token_weights
 from etude.learn.pairs import PAIRS
 from etude.learn.preference import Preferring
+from etude.learn.step_credit import STEP_CREDIT
 from etude.learn.step_model import StepModel
 from etude.learn.step_values import Foresight, beginnings_of, valued
 from etude.learn.turn_credit import turns_with_signal
 from etude.ledger import Judged
 from etude.recipes.settings import Exploration, Learning, Preference
+
+Credit = list[list[Weights]]
+"""Of every own token of every attempt, by group."""
 
 
 def learn_from(
@@ -87,14 +91,27 @@ def _by_pairs(
     return lambda part: preferring.update([pair for own in pairs[part] for pair in own]), {"pairs": sum(map(len, pairs))}
 
 
-def token_credit(model: ImplicitReward | None, judged: Judged) -> tuple[list[list[Weights]] | None, dict[str, float | None]]:
-    """What a model of process rewards adds to the credit of every token, and how well it told right from wrong beforehand."""
-    if model is None:
-        return None, {}
-    rewards = model.rewards(judged.groups)
-    weight = model.settings.coefficient
-    credit = [[tuple(weight * value for value in own) for own in row] for row in token_returns(rewards, judged.verdicts)]
-    return credit, {"implicit_reward_auc_within": told_apart(rewards, judged.verdicts)}
+def added_credit(model: ImplicitReward | None, judged: Judged, learn: Learning) -> tuple[Credit | None, dict[str, float | None]]:
+    """What is added to the credit of every token, if anything is: by a model of process rewards, with how well it told right from wrong
+    beforehand, and to credit by step the outcome's.
+    """
+    parts: list[Credit] = []
+    told: dict[str, float | None] = {}
+    if model is not None:
+        rewards = model.rewards(judged.groups)
+        parts.append(_times(model.settings.coefficient, token_returns(rewards, judged.verdicts)))
+        told = {"implicit_reward_auc_within": told_apart(rewards, judged.verdicts)}
+    if learn.outcome_coefficient and learn.credit in STEP_CREDIT:
+        parts.append(_times(learn.outcome_coefficient, token_weights(judged.groups, judged.verdicts, "centred")))
+    return (_sum(parts) if parts else None), told
+
+
+def _times(weight: float, credit: Credit) -> Credit:
+    return [[tuple(weight * value for value in own) for own in row] for row in credit]
+
+
+def _sum(parts: Sequence[Credit]) -> Credit:
+    return [[tuple(map(sum, zip(*each, strict=True))) for each in zip(*rows, strict=True)] for rows in zip(*parts, strict=True)]
 
 
 def foresee(step_model: StepModel | None, judged: Judged, explore: Exploration) -> tuple[list[list[Verdict]], dict[str, float | None]]:

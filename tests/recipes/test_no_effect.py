@@ -44,6 +44,8 @@ def test_recipes_that_ship_set_nothing_without_effect(recipe):
         ({"explore": "mcts", "explore.num_samples": 32}, "explore.num_samples: explore.search.method is mcts"),
         ({"explore": "mcts", "explore.search.value": "likelihood"}, "explore.search.value: explore.search.method is mcts"),
         ({"explore": "beam", "explore.search.value": "likelihood", "explore.search.rollouts": 7}, "explore.search.rollouts: "),
+        ({"learn.outcome_coefficient": 0.5}, "learn.outcome_coefficient: learn.credit is centred"),
+        ({"learn.step_values": "hard"}, "learn.step_values: explore.search.method is samples"),
         ({"learn.loss": "capped", "learn.clip_low": 0.9}, "learn.clip_low: learn.loss is capped"),
         ({"learn.method": "preference", "learn.preference.margin": 3}, "learn.preference.margin: learn.preference.loss is dpo"),
         ({"tasks.actions.preset": "divide", "tasks.actions.malformed_score": 0.1}, "tasks.actions.malformed_score: neither form nor "),

@@ -9,10 +9,13 @@ import pytest
 from etude.configuration import find_configuration
 from etude.errors import UserError
 from etude.explore.search.worth import Outcomes
+from etude.explore.tree import Tree
+from etude.feedback.verdict import Verdict
 from etude.recipes import searching
 from etude.recipes.practice import practice
 from etude.recipes.settings import parse_practice
 from etude.runs import read_jsonl
+from etude.tasks.task import Task
 
 STEPS = {"explore.search.steps.end": "tokens", "explore.search.steps.max_tokens": 1, "explore.search.width": 2}
 METHODS = {
@@ -123,3 +126,24 @@ def test_practice_by_search_raises_the_accuracy(tmp_path, method):
     )
     (pair,) = [pair for pair in result["paired"] if (pair["first"], pair["second"]) == ("warm_start", "practice")]
     assert pair["difference"] > 0.1 and pair["p_value"] < 1e-3
+
+
+def test_attempts_of_a_tree_know_what_their_steps_were_worth():
+    tree = Tree(Task("?", "x"), [1], lambda tokens: "".join(map(chr, tokens)))
+    step = tree.add(tree.root, [65], [-0.1], key=0)
+    right, wrong = (tree.add(step, [token], [-0.1], key=token) for token in (66, 67))
+    outcomes = Outcomes(lambda pairs: [])
+    for node, score in ((right, 1.0), (wrong, 0.0)):
+        node.finish, node.value, outcomes.verdicts[node] = "stop", score, Verdict(score)
+    for hard, value in ((False, 0.5), (True, 1.0)):
+        group, verdicts = searching.group_of(tree, outcomes, hard=hard)
+        assert [attempt.text for attempt in group.attempts] == ["AB", "AC"] and group.attempts[0].step_lengths == (1, 1)
+        assert [verdict.step_values for verdict in verdicts] == [(value, value, 1.0), (value, value, 0.0)]
+
+
+def test_hard_values_of_steps_and_the_outcomes_credit_beside_them_change_what_is_learned(small, tmp_path):
+    weights = {}
+    for name, changes in {"soft": {}, "hard": {"learn.step_values": "hard"}, "both": {"learn.outcome_coefficient": 0.5}}.items():
+        small(tmp_path / name, STEPS | METHODS["vine"] | {"steps": 2} | changes)
+        weights[name] = (tmp_path / name / "model" / "model.safetensors").read_bytes()
+    assert len(set(weights.values())) == 3

@@ -13,7 +13,7 @@ from etude.learn.learner import Learner
 from etude.learn.losses import POLICY_LOSSES
 from etude.ledger import Judged
 from etude.recipes.settings import Learning
-from etude.recipes.step import learn_from, observed, token_credit
+from etude.recipes.step import added_credit, learn_from, observed
 from etude.tasks.task import Task
 
 
@@ -75,9 +75,18 @@ def test_the_credit_of_tokens_is_what_they_bring_times_its_weight():
         def rewards(self, groups):
             return [[(0.5, 0.0), (-0.5, 0.0)]]
 
-    credit, metrics = token_credit(Fixed(), Judged([GROUPS[0]], [VERDICTS[0]], {}, {}))
+    judged = Judged([GROUPS[0]], [VERDICTS[0]], {}, {})
+    credit, metrics = added_credit(Fixed(), judged, Learning())
     assert credit == [[(0.5 * 1.0, 0.5 * 0.25), (0.5 * -1.0, 0.5 * -0.25)]]  # to come 1/2, less the other's mean of -1/4, twice
     assert metrics == {"implicit_reward_auc_within": 1.0}
+    both, _ = added_credit(Fixed(), judged, Learning(credit="difference", outcome_coefficient=2.0))
+    assert both == [[(0.5 + 2 * 0.5, 0.125 + 2 * 0.5), (-0.5 - 2 * 0.5, -0.125 - 2 * 0.5)]]
+
+
+@pytest.mark.parametrize(("credit", "coefficient", "added"), [("difference", 0.0, None), ("centred", 3.0, None), ("tree", 3.0, 1.5)])
+def test_the_outcome_counts_beside_credit_by_step_as_much_as_is_said(credit, coefficient, added):
+    found, _ = added_credit(None, Judged([GROUPS[0]], [VERDICTS[0]], {}, {}), Learning(credit=credit, outcome_coefficient=coefficient))
+    assert found == (added and [[(added, added), (-added, -added)]])
 
 
 def test_entropy_is_estimated_over_all_attempts():

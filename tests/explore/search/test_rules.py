@@ -165,6 +165,17 @@ def test_a_vine_draws_more_answers_from_behind_every_step_but_the_last():
     assert [attempt.text for attempt in script.tree.group().attempts] == ["ac."] * 4 + ["a."] + ["b."] * 3
 
 
+def test_math_shepherds_estimates_of_a_step_by_three_answers_of_which_two_are_right():
+    """Its figure: of N = 3 completions from a step two reach the answer, so the soft estimate is 2/3 and the hard one 1."""
+    follow = {"": ["a"], "a": ["b", "c", "d"], "ab": ["."], "ac": ["."], "ad": ["."]}
+    script = Script(follow, {"ab.": 1.0, "ac.": 1.0})
+    nodes = script.search(lambda tree: vine(tree, chains=1, width=2))
+    soft, hard = script.tree.expected(), script.tree.expected(hard=True)
+    ones = [nodes[text] for text in ("a", "ab", "ad")]
+    assert [soft[node] for node in ones] == [pytest.approx(2 / 3), 1.0, 0.0] and [hard[node] for node in ones] == [1.0, 1.0, 0.0]
+    assert hard[script.tree.root] == 1.0 and hard[nodes["ad."]] == 0.0
+
+
 def test_no_growth_begins_that_could_exceed_the_budget():
     script = Script({"": ["a", "b"], "a": ["."], "b": ["."]})
     script.search(lambda tree: best_of_n(tree, width=9), budget_tokens=7)
