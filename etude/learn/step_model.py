@@ -11,7 +11,8 @@ answers do not drown short ones. Nothing is replayed: a step's answers are learn
 
 backbone policy   the present policy's own states, without gradient: only the head is trained, by the states that it is used on next, which
                   is why it learns after the policy did; one pass over a step's answers, what they have in common computed once
-         own      a copy of the model that practice began with, trained as a whole: a second model and optimizer in memory
+         own      a copy of the model that practice began with, or another one of the same tokenizer, trained as a whole: a second model
+                  and optimizer in memory
 
 The last layer of the head begins at 0, so that every V is 1/2: differences of values are 0 until something was learned.
 
@@ -53,8 +54,11 @@ class StepModelSettings:
     """Whether there is one: trained on every step's answers, saved with the model, and, where attempts are independent, what
     `learn.credit difference` values their steps by."""
     backbone: Literal["policy", "own"] = "policy"
-    """Whose hidden states it reads: the present policy's (cheap), or those of a copy of the model that is trained as a whole (a second
+    """Whose hidden states it reads: the present policy's (cheap), or those of a model of its own that is trained as a whole (a second
     model in memory)."""
+    model: str | None = None
+    """What an own backbone begins as: a bundled name, a folder, a .gguf file or a hub id, of the policy's tokenizer; a copy of the policy
+    unless given."""
     trust: float | None = None
     """How far beginnings of independent attempts are worth what it says, from 1 down to 0, where they are worth the mean score of those
     of their group that begin so; unless given, as far as it has shown to know good beginnings from bad: 2 auc - 1 of the last steps."""
@@ -79,11 +83,12 @@ class StepModelSettings:
             rate = getattr(self, name)
             if rate is not None and rate <= 0:
                 raise UserError(f"step_model.{name} must be positive, got {rate}")
-        if self.backbone_learning_rate is not None and self.backbone == "policy":
-            raise UserError(
-                f"step_model.backbone_learning_rate is {self.backbone_learning_rate}, but step_model.backbone policy is only read: leave "
-                "it out, or set the backbone to own"
-            )
+        for name in ("model", "backbone_learning_rate"):
+            if getattr(self, name) is not None and self.backbone == "policy":
+                raise UserError(
+                    f"step_model.{name} is {getattr(self, name)}, but step_model.backbone policy is only read: leave it out, or set the "
+                    "backbone to own"
+                )
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,7 @@ class StepModel:
         dtype: torch.dtype = torch.float32,
         batch_tokens: int = 2048,
     ) -> None:
-        """`model` is the policy; an own backbone begins as a copy of it. `dtype` and `batch_tokens` are those of updates."""
+        """`model` is the policy, or what an own backbone begins as a copy of. `dtype` and `batch_tokens` are those of updates."""
         self.settings, self.dtype, self.batch_tokens = settings, dtype, batch_tokens
         self.owns_backbone = settings.backbone == "own"
         self.backbone = _plain_copy(model) if self.owns_backbone else model

@@ -54,7 +54,7 @@ from etude.recipes.retention import logprobs_of, probe_for
 from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
 from etude.recipes.stage import Stage
 from etude.recipes.step import added_credit, attempt_rows, foresee, learn_from, observed
-from etude.recipes.step_models import save_step_model, step_model_for, value_by
+from etude.recipes.step_models import check_step_model, save_step_model, step_model_for, value_by
 from etude.runs import RunFolder, read_jsonl, read_progress
 from etude.watching import Quiet, Watcher
 
@@ -152,6 +152,7 @@ class Practice:
         self.place = decide(settings.machine, self.folder.read_json("environment.json") or {})
         self.feedback = Feedback.of(settings, self.outcome, self.place, has_steps_left=self._has_steps_left())
         model, self.tokenizer = load_model(settings.model, device=self.place.device)
+        check_step_model(settings, self.tokenizer)
         self.room_tokens = room_tokens(model, max(settings.explore.max_new_tokens, settings.evaluation.max_new_tokens or 0))
         prompts = render_prompts(self.tokenizer, self.materials.train, self.room_tokens)
         self.demonstrations = render_demonstrations(self.tokenizer, self.materials.demonstrations, room_tokens(model, 0))

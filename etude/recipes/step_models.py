@@ -26,11 +26,24 @@ from etude.runs import write_atomically
 FILE, FOLDER = "step_model.safetensors", "step_model"
 
 
+def check_step_model(settings: PracticeSettings, tokenizer: Any) -> None:
+    """Raise UserError for a model to begin as that can't be loaded, or that reads other tokens than the policy's `tokenizer`."""
+    if settings.step_model.on and settings.step_model.model is not None:
+        _, its = load_model(settings.step_model.model)
+        if its.get_vocab() != tokenizer.get_vocab():
+            raise UserError(
+                f"step_model.model {settings.step_model.model} has another tokenizer than model {settings.model}: name one with the same"
+            )
+
+
 def step_model_for(model: Any, settings: PracticeSettings, dtype: torch.dtype) -> StepModel | None:
-    """An untrained one for practice, if the settings want it; an own backbone begins as the model is now."""
-    if not settings.step_model.on:
+    """An untrained one for practice, if the settings want it; an own backbone begins as the model is now, unless as another one."""
+    how = settings.step_model
+    if not how.on:
         return None
-    return StepModel(model, settings.step_model, seed=settings.seed, dtype=dtype, batch_tokens=settings.machine.update_batch_tokens)
+    if how.model is not None:
+        model, _ = load_model(how.model, device=next(model.parameters()).device)
+    return StepModel(model, how, seed=settings.seed, dtype=dtype, batch_tokens=settings.machine.update_batch_tokens)
 
 
 def value_by(step_model: StepModel) -> Value:

@@ -1,5 +1,6 @@
 """Practice with a step model: it learns beside the policy, values steps and searches, and is carried over a kill."""
 
+import copy
 import gzip
 import json
 
@@ -7,10 +8,13 @@ import pytest
 
 from etude.configuration import find_configuration
 from etude.errors import UserError
+from etude.models import load_model, save_model
 from etude.recipes import practice as practising
 from etude.recipes.exploring import Exploring
+from etude.recipes.machine import Place
 from etude.recipes.practice import practice
-from etude.recipes.settings import parse_practice
+from etude.recipes.settings import Machine, parse_practice
+from etude.recipes.step_models import load_step_model
 from etude.runs import read_jsonl
 
 STEPS = {"explore.search.steps.end": "tokens", "explore.search.steps.max_tokens": 1}
@@ -126,3 +130,30 @@ def test_practice_on_steps_that_a_model_values_raises_the_accuracy(tmp_path):
     result = practice("tiny", ON | {"learn.credit": "difference"}, run=tmp_path / "run")
     (pair,) = [pair for pair in result["paired"] if (pair["first"], pair["second"]) == ("warm_start", "practice")]
     assert pair["difference"] > 0.1 and pair["p_value"] < 1e-3
+
+
+@pytest.fixture
+def smaller(tmp_path):
+    """A folder with a model of half the width and one layer, which reads the same tokens."""
+    model, tokenizer = load_model("tiny-random")
+    config = copy.deepcopy(model.config)
+    config.update({"num_hidden_layers": 1, "hidden_size": model.config.hidden_size // 2, "head_dim": 8})
+    save_model(type(model)(config), tokenizer, tmp_path / "smaller")
+    return tmp_path / "smaller"
+
+
+def test_a_step_model_can_be_a_smaller_model(small, tmp_path, smaller):
+    options = ON | {"learn.credit": "difference", "step_model.backbone": "own", "step_model.model": str(smaller)}
+    small(tmp_path / "run", options)
+    rows = rows_of(tmp_path / "run")
+    assert rows[-1]["step_model_loss"] < rows[0]["step_model_loss"]
+    model, _ = load_model(str(tmp_path / "run" / "model"))
+    found = load_step_model(str(tmp_path / "run" / "model"), model, Place("cpu", "float32"), Machine())
+    assert found.backbone.config.num_hidden_layers == 1 and model.config.num_hidden_layers > 1
+
+
+def test_a_step_model_that_reads_other_tokens_is_refused(small, tmp_path, smaller):
+    path = smaller / "tokenizer.json"
+    path.write_text(path.read_text().replace('"a":', '"another a":', 1))
+    with pytest.raises(UserError, match=r"step_model\.model .*smaller has another tokenizer than model tiny-random"):
+        small(tmp_path / "run", ON | {"step_model.backbone": "own", "step_model.model": str(smaller)})
