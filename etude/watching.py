@@ -119,7 +119,9 @@ def _of_the_judge(counts: Mapping[str, int]) -> str:
         f"judge: asked {counts['judge_asked']} times, {counts['judge_failed']} without a reply, {counts['judge_unread']} without a verdict"
     )
     chosen = counts["judge_chose_first"] + counts["judge_chose_second"]
-    return text + (f"; of two attempts it preferred the first in {counts['judge_chose_first'] / chosen:.1%}" if chosen else "")
+    text += f"; of two attempts it preferred the first in {counts['judge_chose_first'] / chosen:.1%}" if chosen else ""
+    again = counts["judge_repeated"]
+    return text + (f"; asked again it contradicted itself in {counts['judge_contradicted'] / again:.1%} of {again}" if again else "")
 
 
 def _searched(row: Mapping[str, Any]) -> str:

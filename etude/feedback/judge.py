@@ -32,8 +32,12 @@ from etude.feedback.pairwise import EQUAL, Compared, Which, pairs_of, standings
 from etude.feedback.verdict import Verdict
 from etude.tasks.task import Task
 
-COUNTED = ("judge_asked", "judge_failed", "judge_unread", "judge_retried", "judge_chose_first", "judge_chose_second")
-"""Questions to the judge; those without a reply, and with one that is no verdict; requests made again; which place it preferred."""
+COUNTED = (
+    *("judge_asked", "judge_failed", "judge_unread", "judge_retried"),
+    *("judge_chose_first", "judge_chose_second", "judge_repeated", "judge_contradicted"),
+)
+"""Questions to the judge; those without a reply, and with one that is no verdict; requests made again; which place it preferred; what it
+was asked about more than once (a pair in both orders, an attempt in several judgements), and where it did not say the same."""
 
 Messages = Sequence[Mapping[str, str]]
 
@@ -157,7 +161,10 @@ class JudgeFeedback:
         verdicts = {}
         for key, group in texts.items():
             compared = [Compared(first, second, next(choices), next(choices)) for first, second in chosen[key]]
-            for text, standing in zip(group, standings(len(group), compared), strict=True):
+            found = standings(len(group), compared)
+            self.counts["judge_repeated"] += sum(each.pairs for each in found) // 2  # a pair counts on both sides
+            self.counts["judge_contradicted"] += sum(each.disagreements for each in found) // 2
+            for text, standing in zip(group, found, strict=True):
                 verdicts[key, text] = EQUAL if len(group) == 1 < sizes[key] else standing.verdict
         return [verdicts[task.key, text] for text, task in pairs]
 
@@ -184,6 +191,8 @@ class JudgeFeedback:
         if not scores:
             return Verdict(None, message=problems[0])
         parts = {"judge_disagreement": pstdev(scores)} if len(scores) > 1 else {}
+        self.counts["judge_repeated"] += len(scores) > 1
+        self.counts["judge_contradicted"] += len(set(scores)) > 1
         mean = fmean(scores)
         return Verdict(mean, parts, message=reasons if mean < 1 else "")
 

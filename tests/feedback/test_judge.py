@@ -159,7 +159,8 @@ def test_a_ring_of_three_by_hand():
     assert [verdict.score for verdict in verdicts] == [0.5, 0.0, 1.0]
     assert {verdict.parts["judge_disagreement"] for verdict in verdicts} == {0.0}
     assert judged.counts["judge_asked"] == 6  # three pairs, both ways
-    assert judged.counts["judge_chose_first"] == judged.counts["judge_chose_second"] == 3
+    assert judged.counts["judge_chose_first"] == judged.counts["judge_chose_second"] == judged.counts["judge_repeated"] == 3
+    assert judged.counts["judge_contradicted"] == 0
 
 
 def test_a_judge_who_always_takes_the_first_says_nothing():
@@ -167,6 +168,7 @@ def test_a_judge_who_always_takes_the_first_says_nothing():
     verdicts = judged.judge([("a", TASK), ("b", TASK), ("c", TASK)])
     assert [(verdict.score, verdict.parts["judge_disagreement"]) for verdict in verdicts] == [(0.5, 1.0)] * 3
     assert (judged.counts["judge_chose_first"], judged.counts["judge_chose_second"]) == (6, 0)
+    assert (judged.counts["judge_repeated"], judged.counts["judge_contradicted"]) == (3, 3)
 
 
 def test_a_pair_that_contradicts_itself_is_a_tie_and_a_disagreement():

@@ -43,6 +43,8 @@ def test_a_search_gives_one_answer_and_says_what_it_took(model, method):
     for row in rows:
         assert len(row["completions"]) == len(row["finish"]) == 1
         assert row["search"]["answers"] >= 1 and row["search"]["tokens"] >= 1
+        ends = [node for node in row["search"]["tree"] if node["finish"]]
+        assert sum(node["drawn"] for node in ends) == row["search"]["answers"]
 
 
 def test_the_answer_of_most_samples_is_their_majority(model):
