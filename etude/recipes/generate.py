@@ -75,8 +75,8 @@ def _but_greedy(values: Mapping[str, Any], given: Mapping[str, str]) -> dict[str
 
 def generate(model: str, prompts: Sequence[str], settings: GenerateSettings | None = None) -> list[dict[str, Any]]:
     """For each prompt `{"prompt", "completions", "finish"}`; of a search, which gives one completion, `{"search": {"answers", "tokens"}}`
-    beside it: how many answers it chose from (of `refine` the answers of its `turns`), the tokens that it sampled, and its `tree`, a list of
-    nodes (`Tree.to_json`)."""
+    beside it: how many answers it chose from (of `refine` the answers of its `turns`), the tokens that it sampled, and its `tree` as a
+    list of nodes (`Tree.to_json`)."""
     settings = settings or parse_generate(model, [])
     if not prompts:
         raise UserError("there is no prompt: give --prompt, --file or lines on standard input")

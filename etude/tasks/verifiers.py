@@ -24,6 +24,7 @@ from etude.feedback.verdict import Verdict
 from etude.feedback.words import of_another_form, quoted, read_as, shortened
 from etude.tasks.answers import answer_form, bounded, final_answer, has_form_of, marked_answer, normalised, parse_list
 from etude.tasks.choices import read_choice
+from etude.tasks.equations import wrong_equation
 from etude.tasks.expressions import math
 from etude.tasks.family_scores import reasoning_gym
 from etude.tasks.functions import load_function
@@ -65,7 +66,7 @@ def numeric(text: str, task: Task) -> Verdict:
 
     Behind a marker, what the line states at once counts (`5. To check: 5 + 3 = 8`), or else the last side of its `=` that holds one number.
     Numbers joined by `or`, `to`, `and`, a dash or an operator are none, nor is a number behind `not`; a sign may stand apart from its
-    digits where it cannot be a minus (`x = - 5`).
+    digits where it cannot be a minus (`x = - 5`). Of a wrong answer the words name the first equation in it that does not hold.
 
     >>> numeric("3 + 7 = 10", Task("What is 3 + 7?", "10")).score, numeric("10", Task("What is 3 - 2?", "1")).score
     (1.0, 0.0)
@@ -83,7 +84,9 @@ def numeric(text: str, task: Task) -> Verdict:
             else f"I found no single number in your answer: {shortened(problem)}."
         )
         return _unparsable(problem, words)
-    return _verdict(same_number(found, gold), f"got {found}, expected {gold}", shortened(str(found)))
+    verdict = _verdict(same_number(found, gold), f"got {found}, expected {gold}", shortened(str(found)))
+    wrong = "" if verdict.score else wrong_equation(text)
+    return replace(verdict, words=f"{verdict.words} {quoted(wrong)} does not hold.") if wrong else verdict
 
 
 def read_number(text: str) -> tuple[Number | None, str]:
