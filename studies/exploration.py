@@ -4,7 +4,7 @@
 
 Screen: every arm on number_sorting, one seed. Final: the best three of the screen, the policy gradient and the random control on all sets,
 three seeds; on number_sorting also the policy gradient as the recipes have it (`_standardised`). Each arm practises until it has sampled
-its set's budget of tokens, with the set's own settings otherwise; learning rates are those of the set's recipe, constant behind three steps,
+its set's budget of tokens, with the set's own settings otherwise; learning rates are the recipe's, constant behind three steps,
 for all. Cells stand in a folder for each set. The policy gradient's credit is a score less its group's mean, as credit of steps is not
 divided by a deviation either; the recipes divide it. Reversing words is what a rule could do: it asks how fast a way to explore finds that,
 not for reasoning.
