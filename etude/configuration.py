@@ -212,8 +212,13 @@ def _leaves(values: dict[str, Any], known: Sequence[str], prefix: str = "") -> l
 
 
 _MISSING = re.compile(r"arguments are required: (.*)")
-_TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "list": "a list", "str": "text"} | {
-    "dict": "a mapping, such as '{name: value}'"
+_TYPES = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "list": "a list",
+    "dict": "a mapping, such as '{name: value}'",
+    "str": "text",
 }
 
 
