@@ -9,8 +9,8 @@ tree        N / (N - 1) · ((M(s) - M) + (M(s) - M(before s))) / √n(s)        
 
 Attempts without a score count nowhere and get no credit; nor do those without values. N / (N - 1) makes of scores less their mean those
 less the mean of the others, as TreeRL has them; where a difference is 0 it takes that of the step before, here 0 stays 0, and it learns
-from some of its leaves, n among these, here from all. A step that
-several attempts share is learned from as often, so that `difference` weighs it by their number, `tree` by its root.
+from some of its leaves, n among these, here from all. A step that several attempts share is learned from as often, so that `difference`
+weighs it by their number, `tree` by its root.
 
 Identity: for attempts of one step, whose value before it is the mean of their scores, `difference` is `centred`, and `tree` twice
 `leave_one_out` (unless some were drawn several times).

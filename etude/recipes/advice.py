@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from etude.explore.search.settings import BY_STEPS
+from etude.explore.search.settings import BY_STEPS, BY_VALUE
 from etude.explore.steps import Steps
 from etude.learn.example import Example
 from etude.learn.step_credit import STEP_CREDIT
@@ -54,7 +54,7 @@ def _of_one_step(demonstrations: Sequence[Example], steps: Steps, decode: Callab
 def _chosen_by_score(settings: PracticeSettings) -> list[str]:
     """What a beam or mcts goes on with depends on scores, so that their answers are no sample of the policy's."""
     method, learn = settings.explore.search.method, settings.learn
-    if method not in ("beam", "mcts") or learn.method != "credit" or learn.credit in STEP_CREDIT:
+    if method not in BY_VALUE or learn.method != "credit" or learn.credit in STEP_CREDIT:
         return []
     return [
         f"explore.search.method {method} goes on with what scored well, but learn.credit {learn.credit} takes its answers for independent "

@@ -11,7 +11,7 @@ from etude.errors import UserError, unknown
 from etude.evaluation.measure import majority
 from etude.explore.refinement import CHECK, Refinement
 from etude.explore.search.growing import Value
-from etude.explore.search.settings import REFINE, SEARCHES, Search
+from etude.explore.search.settings import BY_VALUE, REFINE, SEARCHES, Search
 from etude.explore.search.worth import likelihood
 from etude.explore.tree import Node, Tree
 from etude.recipes.refining import revised_answers
@@ -70,7 +70,7 @@ class AnswerSearch(Search):
             return every
         if self.method == REFINE:
             return every - {"turns", "words"}
-        is_valued = self.choose == "value" or self.method in ("beam", "mcts")
+        is_valued = self.choose == "value" or self.method in BY_VALUE
         return (super().unread - {"value", "budget_tokens"}) | {"turns", "words"} | (set() if is_valued else {"value"})
 
     @property

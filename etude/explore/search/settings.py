@@ -16,8 +16,6 @@ from etude.explore.steps import Steps
 
 REFINE = "refine"
 """No search but a conversation: `etude.explore.refinement`."""
-BY_STEPS = ("beam", "mcts", "vine")
-"""Searches over steps that `search.steps` cuts."""
 
 
 @dataclass(frozen=True)
@@ -138,3 +136,7 @@ SEARCHES = {
     ),
 }
 """Independent answers, and the searches."""
+BY_STEPS = tuple(name for name, kind in SEARCHES.items() if "steps." in kind.reads)
+"""Searches over steps that `search.steps` cuts."""
+BY_VALUE = tuple(name for name, kind in SEARCHES.items() if "value" in kind.reads)
+"""Searches that go on with what is worth most."""
