@@ -6,6 +6,7 @@ thread computes together.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -25,6 +26,9 @@ class Blocks:
     def __init__(self, kernels: DecodingKernels, rows: int, positions: int) -> None:
         self.kernels, self.rows, self.positions = kernels, rows, _whole(positions)
         self.stores: list[Store] = []
+        self.reads_RTE: torch.Tensor | None = None
+        """What the LM head reads at each position, where it is kept: logits are made of it again, which themselves are a hundred times as
+        large."""
 
     def of(self, layer: int, like_NKD: torch.Tensor) -> Store:
         """The store of a layer, whose first use is with keys like these."""
@@ -34,6 +38,12 @@ class Blocks:
                 raise NotImplementedError(f"the kernels' attention needs heads of a multiple of 16, not of {width}")
             self.stores.append(Store.of(self.rows, kv_heads, self.positions, width, like_NKD.dtype))
         return self.stores[layer]
+
+    def keep_read(self, rows_N: torch.Tensor, positions_N: torch.Tensor, read_NE: torch.Tensor) -> None:
+        """What the LM head reads at these rows and positions."""
+        if self.reads_RTE is None:
+            self.reads_RTE = read_NE.new_empty(self.rows, self.positions, read_NE.shape[-1])
+        self.reads_RTE[rows_N, positions_N] = read_NE
 
     def beside(self, rows: int, positions: int) -> "Blocks":
         """Room for other rows of the same layers."""
@@ -45,6 +55,8 @@ class Blocks:
         """Copy these rows' first positions to other rows."""
         for store in self.stores:
             self.kernels.repeat(store, from_N, to_N, _whole(positions))
+        if self.reads_RTE is not None:
+            self.reads_RTE[to_N, :positions] = self.reads_RTE[from_N, :positions]
 
     def with_more(self, other: "Blocks") -> "Blocks":
         """A copy with the rows of another behind."""
@@ -61,6 +73,8 @@ class Blocks:
         copy = Blocks(self.kernels, len(rows_B), positions)
         for store in self.stores:
             copy.stores.append(Store(*(states[rows_B, :, : copy.positions] for states in store.states())))
+        if self.reads_RTE is not None:
+            copy.reads_RTE = self.reads_RTE[rows_B, : copy.positions]
         return copy
 
 
@@ -86,6 +100,12 @@ def beginning(path: Path, length: int) -> Path:
         if length == 0:
             break
     return tuple(kept)
+
+
+def last_read(path: Path) -> torch.Tensor | None:
+    """What the LM head reads at the last position, [E], if it was kept."""
+    blocks, place = path[-1].blocks, (path[-1].row, path[-1].length - 1)
+    return None if blocks.reads_RTE is None else blocks.reads_RTE[place]
 
 
 @dataclass
@@ -217,8 +237,8 @@ class BlockContext:
     def next_logits(self, tokens_B: torch.Tensor) -> torch.Tensor:
         if int(self.drawn_B.max()) >= self.own.positions:
             raise ValueError(f"a row has no room for another token: {self.own.positions} positions are drawn")
-        attend = OneToken(self.own.kernels, self._behind, self.drawn_B)
-        logits_BV = self.prompts.forward.logits(tokens_B, self._length_B + self.drawn_B, attend, self._rows_B)
+        attend, keep = OneToken(self.own.kernels, self._behind, self.drawn_B), partial(self.own.keep_read, self.slot_B, self.drawn_B)
+        logits_BV = self.prompts.forward.logits(tokens_B, self._length_B + self.drawn_B, attend, self._rows_B, keep)
         self.drawn_B = self.drawn_B + 1
         return logits_BV
 

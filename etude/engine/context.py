@@ -37,13 +37,23 @@ class Context(Protocol):
         """Append a token to every row; returns the logits [B, V] of what follows it."""
 
 
+Keep = Callable[[torch.Tensor], None]
+"""Is given what the LM head reads of some tokens, [M, E]."""
+
+
 class Forward(Protocol):
     """A model whose attention is left to an `Attend`."""
 
     model: Any
 
-    def logits(self, tokens_N: torch.Tensor, positions_N: torch.Tensor, attend: Attend, chosen_M: torch.Tensor) -> torch.Tensor:
-        """Of what follows the chosen tokens, [M, V]."""
+    @property
+    def head(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        """Logits [M, V] by what the head reads, [M, E]; None where that is not all there is to it, and nothing is kept."""
+
+    def logits(
+        self, tokens_N: torch.Tensor, positions_N: torch.Tensor, attend: Attend, chosen_M: torch.Tensor, keep: Keep | None = None
+    ) -> torch.Tensor:
+        """Of what follows the chosen tokens, [M, V]; `keep` is given what the head reads of them."""
 
     def refresh(self) -> None:
         """The model's weights have changed."""

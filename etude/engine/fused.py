@@ -20,6 +20,7 @@ import torch.nn.functional as F
 
 from etude.engine.attention import Attend
 from etude.engine.blocks import OneToken
+from etude.engine.context import Keep
 from etude.engine.packed import PackedLinear
 from etude.kernels.decoding import Layers, kernels_for
 from etude.models import LLAMA_SHAPED
@@ -54,14 +55,26 @@ class FusedForward:
         """Let go of it until then."""
         self._layers, self._few_rows = [], None
 
-    def logits(self, tokens_N: torch.Tensor, positions_N: torch.Tensor, attend: Attend, chosen_M: torch.Tensor) -> torch.Tensor:
-        """Of what follows the chosen tokens, [M, V]."""
+    def logits(
+        self, tokens_N: torch.Tensor, positions_N: torch.Tensor, attend: Attend, chosen_M: torch.Tensor, keep: Keep | None = None
+    ) -> torch.Tensor:
+        """Of what follows the chosen tokens, [M, V]; `keep` is given what the head reads of them."""
+        read_ME = self._read(tokens_N, positions_N, attend, chosen_M)
+        if keep:
+            keep(read_ME)
+        return self.head(read_ME)
+
+    def head(self, read_ME: torch.Tensor) -> torch.Tensor:
+        """Logits [M, V], by what the head reads."""
+        return self.model.lm_head(read_ME)
+
+    def _read(self, tokens_N: torch.Tensor, positions_N: torch.Tensor, attend: Attend, chosen_M: torch.Tensor) -> torch.Tensor:
         assert self._layers, "the layers were put away"
         decoder, heads, both, rows = self.model.model, self.heads, self.heads + self.kv_heads, len(tokens_N)
         if self._few_rows and isinstance(attend, OneToken) and rows <= attend.kernels.product_rows:
             x_NE, cos_ND, sin_ND = self._embedded(tokens_N, positions_N)
             attend.kernels.layers(x_NE, self._few_rows, attend.behind, attend.drawn_B, cos_ND, sin_ND)
-            return self.model.lm_head(self._normed(x_NE, decoder.norm))
+            return self._normed(x_NE, decoder.norm)
         spare = -rows % _EVEN if rows > _EVEN and self._layers[0].project.is_packed else 0
         x_NE, cos_ND, sin_ND = self._embedded(F.pad(tokens_N, (0, spare)), F.pad(positions_N, (0, spare)))
         shape = (len(x_NE), both + self.kv_heads, cos_ND.shape[1])
@@ -76,7 +89,7 @@ class FusedForward:
             x_NE = layer.output.plus(read_NHD.view(len(x_NE), -1), x_NE)
             x_NE = layer.down.plus(layer.up.times(self._normed(x_NE, layer.post_norm), layer.gate), x_NE)
         x_ME = x_NE if len(x_NE) == len(chosen_M) else x_NE[chosen_M]
-        return self.model.lm_head(self._normed(x_ME, decoder.norm))
+        return self._normed(x_ME, decoder.norm)
 
     def _embedded(self, tokens_N: torch.Tensor, positions_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Embeddings [N, E], and cosines and sines [N, D] of the positions."""

@@ -12,6 +12,7 @@ import torch
 from transformers import AttentionInterface
 
 from etude.engine.attention import Attend
+from etude.engine.context import Keep
 from etude.heads import head_on
 
 NAME = "etude_attend"
@@ -20,6 +21,9 @@ NAME = "etude_attend"
 
 class ModulesForward:
     """Logits by transformers' own modules, with an `Attend` in place of their cache and attention."""
+
+    head = None
+    """An architecture may do something behind its head, so that what the head reads is not all that logits are made of."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -30,8 +34,10 @@ class ModulesForward:
     def put_away(self) -> None:
         """Nothing is kept of the weights."""
 
-    def logits(self, tokens_N: torch.Tensor, positions_N: torch.Tensor, attend: Attend, chosen_M: torch.Tensor) -> torch.Tensor:
-        """Of what follows the chosen tokens, [M, V]."""
+    def logits(
+        self, tokens_N: torch.Tensor, positions_N: torch.Tensor, attend: Attend, chosen_M: torch.Tensor, keep: Keep | None = None
+    ) -> torch.Tensor:
+        """Of what follows the chosen tokens, [M, V]; nothing is kept."""
         no_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool)  # of four dimensions, so that transformers hands it on as it is
         with _leaving_attention(self.model), head_on(self.model, chosen_M):
             found = self.model(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from etude.engine.blocks import BlockContext, BlockPrompts, Path, Stretch, beginning
+from etude.engine.blocks import BlockContext, BlockPrompts, Path, Stretch, beginning, last_read
 from etude.engine.completion import Prefix
 from etude.engine.context import Context, Forward, Opened
 
@@ -36,9 +36,11 @@ class Drawn:
     """What a prefix with own tokens has behind it."""
 
     path: Path | None
-    """Keys and values of its tokens but for the last, whose are computed when it is extended; None: not kept, and all are."""
+    """Keys and values of its tokens but for the last, whose are computed when it is extended; None: not kept, and all are. They are there
+    of the last one too where it was extended, or was cut out of a longer one.
+    """
     logits_V: torch.Tensor | None = None
-    """Of what follows it, once it was extended; the path has the last token's keys and values then."""
+    """Of what follows it, once it was extended."""
 
 
 def is_one_batch(prefixes: Sequence[Prefix]) -> bool:
@@ -63,30 +65,41 @@ def cut(prefix: Prefix, num_own_tokens: int) -> Prefix:
     if tokens == prefix.tokens:
         return replace(prefix, finish=None)
     path = prefix.cached.path if isinstance(prefix.cached, Drawn) else None
-    kept = Drawn(beginning(path, len(tokens) - 1) if path else None)
-    return Prefix(tokens, prefix.policy_version, prefix.own_logprobs[:num_own_tokens], cached=kept)
+    if path and last_read(path := beginning(path, len(tokens))) is None:
+        path = beginning(path, len(tokens) - 1)
+    return Prefix(tokens, prefix.policy_version, prefix.own_logprobs[:num_own_tokens], cached=Drawn(path))
 
 
 def join(forward: Forward, prefixes: Sequence[Prefix], n: int) -> tuple[Context, torch.Tensor, np.ndarray, int]:
     """Rows that continue prefixes with paths by up to `n` tokens, each distinct one once; the logits [B, V] of what follows them; the row
-    of each prefix; and how many tokens were computed: the last of each that has own ones and is extended for the first time.
+    of each prefix; and how many tokens were computed: the last of each that has own ones and is extended for the first time, unless it was
+    cut out of a longer one.
     """
     distinct = {id(prefix): prefix for prefix in prefixes}.values()
-    new = [prefix for prefix in distinct if _logits_of(prefix) is None]
-    ordered = [*new, *(prefix for prefix in distinct if _logits_of(prefix) is not None)]
+    ordered = sorted(distinct, key=_known)
     number = {id(prefix): row for row, prefix in enumerate(ordered)}
+    new = [prefix for prefix in ordered if not _known(prefix)[0]]
     joined = BlockPrompts.of(forward, [path_of(prefix) for prefix in ordered])
     context = BlockContext(joined, torch.arange(len(new)), joined.blocks.beside(max(len(prefixes), len(ordered)), n))
     logits = [context.next_logits(torch.tensor([prefix.tokens[-1] for prefix in new]))] if new else []
+    parted = [prefix for prefix in ordered if _known(prefix) == (True, False)]
+    if parted:
+        assert forward.head
+        logits.append(forward.head(torch.stack([read_E for prefix in parted if (read_E := last_read(path_of(prefix))) is not None])))
     logits += [logits_V[None] for prefix in ordered if (logits_V := _logits_of(prefix)) is not None]
     context.enter(torch.arange(len(new), len(ordered)))
     return context, torch.cat(logits), np.array([number[id(prefix)] for prefix in prefixes]), len(new)
 
 
+def _known(prefix: Prefix) -> tuple[bool, bool]:
+    """Whether its last token was computed, and whether the logits of what follows are kept."""
+    return sum(stretch.length for stretch in path_of(prefix)) == len(prefix.tokens), _logits_of(prefix) is not None
+
+
 def alike(prefixes: Sequence[Prefix]) -> list[Prefix]:
-    """For each the one that stands for all of the same tokens: one whose logits are known, if there is such."""
+    """For each the one that stands for all of the same tokens: the one of which most is known."""
     first: dict[tuple[int, tuple[int, ...]], Prefix] = {}
-    for prefix in sorted(prefixes, key=lambda prefix: _logits_of(prefix) is None):
+    for prefix in sorted(prefixes, key=_known, reverse=True):
         first.setdefault((len(prefix.own_logprobs), prefix.tokens), prefix)
     return [first[len(prefix.own_logprobs), prefix.tokens] for prefix in prefixes]
 
@@ -99,8 +112,9 @@ def keep(after: Sequence[Prefix], before: Sequence[Prefix], stretches: Sequence[
     for drawn, path, stretch in zip(after, paths, stretches, strict=True):
         drawn.cached = Drawn((*path, stretch))
     for prefix, path, stretch, logits_V in zip(before, paths, stretches, logits, strict=True):
-        if _logits_of(prefix) is None:
-            prefix.cached = Drawn((*path, replace(stretch, length=1)), logits_V)
+        is_computed, has_logits = _known(prefix)
+        if not has_logits:
+            prefix.cached = Drawn(path if is_computed else (*path, replace(stretch, length=1)), logits_V)
 
 
 def _logits_of(prefix: Prefix) -> torch.Tensor | None:

@@ -157,8 +157,8 @@ class TransformersEngine:
         return self._shared is not None
 
     def cut(self, prefix: Prefix, num_own_tokens: int) -> Prefix:
-        """The prefix as it was after so many own tokens, one at least, to be extended from there: the first time its last token is
-        computed, whose logits were not kept.
+        """The prefix as it was after so many own tokens, one at least, to be extended from there; where a forward pass keeps nothing of its
+        head (`etude.engine.modules`), its last token is computed again, once.
         """
         return cut(prefix, num_own_tokens)
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from etude.engine.completion import Stop
+from etude.engine.fused import FusedForward
 from etude.engine.sampling import GREEDY, Sampling
 from etude.engine.transformers import TransformersEngine
 
@@ -79,11 +80,23 @@ def test_a_cut_prefix_goes_on_from_there_and_nothing_is_computed_again(engine):
         assert (cut.own_tokens, cut.own_logprobs) == (long.own_tokens[:number], long.own_logprobs[:number])
         (again,) = engine.extend([cut], 22 - number, keys=[7], **HOW)
         assert again.own_tokens[:20] == long.own_tokens
-        assert engine.computed_tokens - before == 22 - number
+        assert engine.computed_tokens - before == (21 - number if number < 20 else 2)  # of the whole the last was not computed
         assert again.own_logprobs[:20] == pytest.approx(long.own_logprobs, abs=1e-4)
     for number in (0, 21):
         with pytest.raises(ValueError, match="num_own_tokens must be from 1 to 20"):
             engine.cut(long, number)
+
+
+def test_where_a_forward_pass_keeps_nothing_of_its_head_a_cut_prefix_computes_its_last_token_again(model_of, tokenizer, monkeypatch):
+    monkeypatch.setattr(FusedForward, "fits", lambda model: False)
+    engine = TransformersEngine(model_of("qwen3"), tokenizer)
+    (opened,) = engine.open(PROMPTS[:1])
+    (long,) = engine.extend([opened], 20, keys=[7], **HOW)
+    cut, before = engine.cut(long, 6), engine.computed_tokens
+    for computed in (16, 31):  # the logits are kept from then on
+        (again,) = engine.extend([cut], 22 - 6, keys=[7], **HOW)
+        assert again.own_tokens[:20] == long.own_tokens
+        assert engine.computed_tokens - before == computed
 
 
 def test_a_finished_prefix_can_be_cut_and_extended(engine):

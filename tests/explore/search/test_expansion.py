@@ -62,22 +62,23 @@ def test_a_tree_does_not_depend_on_what_is_searched_beside_it(engine, name):
 
 @pytest.mark.parametrize("name", RULES)
 def test_a_search_computes_its_prompts_and_what_it_draws(engine, name, monkeypatch):
-    """Each node's last token with the first that is drawn behind it; what is drawn alike in several calls in each of them."""
-    extend, drawn, gone_on_with = engine.extend, [], {tuple(prompt) for prompt in PROMPTS}
+    """Each node's tokens once, wherever it was cut out of a longer answer; what is drawn alike in several calls in each of them."""
+    extend, drawn, computed = engine.extend, [], {tuple(prompt) for prompt in PROMPTS}
 
     def counted(prefixes, *given, **named):
         found = extend(prefixes, *given, **named)
-        starts = [len(before.tokens) + (before.tokens in gone_on_with) for before in prefixes]
+        starts = [len(before.tokens) + (before.tokens in computed) for before in prefixes]
         drawn.append({after.tokens[:end] for start, after in zip(starts, found, strict=True) for end in range(start, len(after.tokens))})
-        gone_on_with.update(before.tokens for before in prefixes)
+        computed.update(drawn[-1])
         return found
 
     monkeypatch.setattr(engine, "extend", counted)
     trees = searched(engine, name)
     assert engine.computed_tokens == sum(map(len, PROMPTS)) + sum(map(len, drawn))
-    if name in ("beam", "mcts"):  # nodes are what was drawn: none is cut out of a longer answer
-        owns = [(tree.prompt, node.own_tokens) for tree in trees for node in tree.nodes()[1:]]
-        of_nodes = {(*prompt, *own[:end]) for prompt, own in owns for end in range(1, len(own))}
+    owns = [(tree.prompt, node.own_tokens) for tree in trees for node in tree.nodes()[1:]]
+    of_nodes = {(*prompt, *own[:end]) for prompt, own in owns for end in range(1, len(own))}
+    assert set().union(*drawn) == of_nodes
+    if name in ("beam", "mcts"):  # a node is grown in one call
         assert sum(map(len, drawn)) == len(of_nodes)
     assert sum(map(len, drawn)) <= sum(tree.sampled_tokens for tree in trees)
 
