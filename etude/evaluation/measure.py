@@ -7,6 +7,7 @@ give is right (self-consistency, Wang et al. 2022, arXiv 2203.11171): what a mod
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from etude.engine.sampling import GREEDY, Sampling
@@ -118,7 +119,7 @@ def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def majority(texts: Sequence[str], weights: Sequence[float] | None = None) -> int:
+def majority(texts: Sequence[str], weights: Sequence[float | Fraction] | None = None) -> int:
     """The place of the first text whose answer is the most frequent one, or the one of most weight; answers are compared without case,
     spaces and punctuation.
 
@@ -127,9 +128,9 @@ def majority(texts: Sequence[str], weights: Sequence[float] | None = None) -> in
     >>> majority(["The answer is 7.", "8", "7"], [0.2, 0.9, 0.4])
     1
     """
-    answers, votes = [normalised(final_answer(text)) for text in texts], dict[str, float]()
-    for answer, weight in zip(answers, weights or [1.0] * len(texts), strict=True):
-        votes[answer] = votes.get(answer, 0.0) + weight
+    answers, votes = [normalised(final_answer(text)) for text in texts], dict[str, float | Fraction]()
+    for answer, weight in zip(answers, weights or [1] * len(texts), strict=True):
+        votes[answer] = votes.get(answer, 0) + weight
     return answers.index(max(votes, key=votes.__getitem__))
 
 

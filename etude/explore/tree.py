@@ -6,6 +6,7 @@ the tree: attempts for the learner, values of steps, preference pairs, a picture
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import Any
 
 from etude.engine.completion import Completion, Finish
@@ -147,6 +148,17 @@ class Tree:
             any_right = float(any(value == 1.0 for value, _ in worth)) if worth else None
             found[node] = node.value if node.finish else any_right if hard else mean
         return found
+
+    def shares(self) -> dict[Node, Fraction]:
+        """Of the policy's answers, which share each answer that ended stands for: along its path, how many of the continuations that were
+        drawn at a node went its way. Where a search drew more of some beginnings than of others, this does not count them as more likely;
+        of independent answers it is how often each was drawn. The rest is what did not end.
+        """
+        found = {self.root: Fraction(1)}
+        for node in self.nodes():
+            drawn = sum(len(child.keys) for child in node.children)
+            found |= {child: found[node] * Fraction(len(child.keys), drawn) for child in node.children}
+        return {node: found[node] for node in self.ends()}
 
     def best(self) -> Node | None:
         """The answer of the highest value, the first of equals; None where none has a value."""

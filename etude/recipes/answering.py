@@ -32,7 +32,8 @@ class AnswerSearch(Search):
     """What is expected of an answer: the policy's own likelihood, of unfinished ones the mean likelihood of `rollouts` from there, or what
     the step model says that is saved with the model."""
     choose: Literal["majority", "value", "step_model", "weighted"] = "majority"
-    """Which of the answers is given: the first whose final answer is that of most; that of the highest value (the likeliest, or by `value`
+    """Which of the answers is given: the first whose final answer is that of most, each counting as much as the policy comes to it, however
+    often a search drew what is like it; that of the highest value (the likeliest, or by `value`
     step_model); that of which the step model expects most; or as by majority, each vote weighing what the step model expects of it at its
     end (Math-Shepherd, arXiv 2312.08935, which takes the least of its values instead)."""
 
@@ -147,7 +148,7 @@ def _answer(tree: Tree, how: AnswerSearch, by_step_model: Value | None) -> Answe
 
 
 def _most_agree(tree: Tree, weights: Mapping[Node, float] | None = None) -> Node:
-    """Every answer has as many votes as it was drawn, of these weights."""
-    votes = [node for node in tree.ends() for _ in node.keys]
-    texts = [tree.text_of(node) for node in votes]
-    return votes[majority(texts, None if weights is None else [weights[node] for node in votes])]
+    """Every answer votes with its share of the policy's answers, times these weights."""
+    shares = tree.shares()
+    votes = [share if weights is None else float(share) * weights[node] for node, share in shares.items()]
+    return list(shares)[majority([tree.text_of(node) for node in shares], votes)]

@@ -1,3 +1,5 @@
+from fractions import Fraction
+
 import pytest
 
 from etude.explore.attempts import Source
@@ -79,6 +81,16 @@ def test_answers_in_common_become_nodes_where_others_leave_them():
     ]
     assert [attempt.logprobs for attempt in tree.group().attempts if attempt.key == 3] == [tuple(-ord(c) / 100 for c in "abcz.")]
     assert [tree.expected()[node] for node in tree.nodes()] == pytest.approx([2 / 5, 1 / 2, 2 / 3, 1, 0, 0, 0])
+
+
+def test_an_answer_stands_for_as_much_as_the_policy_comes_to_it_however_often_it_was_drawn(tree):
+    assert {tree.text_of(node): share for node, share in tree.shares().items()} == {"abcde": Fraction(1, 3), "abx": Fraction(2, 3)}
+    first, longer = tree.nodes()[1:3]
+    for key in (20, 21, 22):  # a search that goes on from "abcd" three times
+        added(tree, longer, "y" if key == 22 else "z", key).finish = "stop"
+    added(tree, first, "q", 23)  # unfinished: nobody's share
+    expected = {"abcde": Fraction(1, 16), "abcdz": Fraction(2, 16), "abcdy": Fraction(1, 16), "abx": Fraction(2, 4)}
+    assert {tree.text_of(node): share for node, share in tree.shares().items()} == expected
 
 
 def test_what_is_unknown_is_no_visit(tree):

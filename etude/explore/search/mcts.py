@@ -20,23 +20,31 @@ from etude.explore.tree import Node, Tree
 
 
 def mcts(tree: Tree, *, simulations: int, width: int, exploration: float, to_end: bool) -> Generator[list[Growth], list[Node], None]:
-    """`exploration` is c. An answer that ended and is come upon again is visited once more; where nothing has a value, the search ends."""
+    """`exploration` is c. Nodes behind which everything has ended, as wide as it may be, are passed over, and those without a value: a
+    visit of theirs would tell nothing new. Where there are no others, the search ends.
+    """
     for _ in range(simulations):
         node = _selected(tree.root, width, exploration)
         if node is None:
             return
-        found = [node] if node.finish else (yield [Growth(node, width - node.drawn, to_end)])
-        for each in found:
+        for each in (yield [Growth(node, width - node.drawn, to_end)]):
             tree.back_up(each)
 
 
 def _selected(node: Node, width: int, exploration: float) -> Node | None:
-    while not node.finish and node.drawn >= width:
-        known = [child for child in node.children if child.visits]
-        if not known:
+    while node.drawn >= width:
+        open_children = [child for child in node.children if _is_open(child, width)]
+        if not open_children:
             return None
-        node = max(known, key=lambda child: _puct(child, exploration))
+        node = max(open_children, key=lambda child: _puct(child, exploration))
     return node
+
+
+def _is_open(node: Node, width: int) -> bool:
+    """Whether more may be drawn here or behind."""
+    if node.finish or not node.visits:
+        return False
+    return node.drawn < width or any(_is_open(child, width) for child in node.children)
 
 
 def _puct(child: Node, exploration: float) -> float:

@@ -112,10 +112,12 @@ def test_rollouts_of_mcts_stay_in_the_tree_and_their_steps_are_widened():
     assert (nodes["a"].visits, nodes["a"].mean, nodes["b"].mean) == (2, 1.0, 0.0)
 
 
-def test_mcts_comes_upon_ends_again_without_drawing_anything():
-    script = Script({"": ["."]}, {".": 1.0})
-    nodes = script.search(lambda tree: mcts(tree, simulations=5, width=1, exploration=1.0, to_end=True))
-    assert script.asked == [("", 1, True)] and nodes["."].visits == 5
+def test_mcts_passes_over_what_has_all_ended():
+    """Puct prefers a, whose mean is 1, at every descent; behind it nothing is left to draw after the second."""
+    follow = {"": ["a", "b"], "a": [".", ","], "a,": [".", "."], "b": [".", "x"], "bx": ["."]}
+    script = Script(follow, {"a": 1.0, "b": 0.1, "a.": 1.0, "a,": 1.0, "a,.": 1.0, "b.": 0.1, "bx": 0.1, "bx.": 0.1})
+    script.search(lambda tree: mcts(tree, simulations=9, width=2, exploration=0.0, to_end=False))
+    assert [node for node, _, _ in script.asked] == ["", "a", "a,", "b", "bx"]  # and not four times more
 
 
 def test_a_tree_branches_right_before_its_most_surprising_tokens():
