@@ -36,8 +36,7 @@ from bench.score_page import draw, table
 from bench.turns import spread
 from bench.written import write
 from etude.errors import UserError
-from etude.recipes.machine import decide
-from etude.recipes.settings import Machine
+from etude.recipes.machine import Machine, decide
 from etude.runs import environment
 from studies.cells import Cell, Options, compute
 

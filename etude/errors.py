@@ -22,3 +22,15 @@ def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:
     near = get_close_matches(name, choices, n=1)
     hint = f" did you mean {near[0]!r}?" if near else ""
     return UserError(f"unknown {kind} {name!r}:{hint} Choices: {', '.join(choices)}")
+
+
+def check_known(kind: str, name: str, choices: Iterable[str]) -> None:
+    """Raise where a name is not in a table."""
+    if name not in choices:
+        raise unknown(kind, name, choices)
+
+
+def at_least(name: str, value: int, least: int) -> None:
+    """Raise where a setting is too small."""
+    if value < least:
+        raise UserError(f"{name} must be at least {least}, got {value}")

@@ -17,8 +17,8 @@ from etude.explore.samples import sample_groups
 from etude.feedback.verdict import Verdict
 from etude.learn.learner import Learner, Optimiser, Stream
 from etude.learn.losses import POLICY_LOSSES
+from etude.learn.settings import Learning
 from etude.models import load_model
-from etude.recipes.settings import Learning
 from etude.recipes.step import learn_from
 from etude.tasks.task import Task
 

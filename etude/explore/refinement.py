@@ -20,7 +20,7 @@ from typing import Literal
 from etude.engine.completion import Completion
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
-from etude.errors import UserError
+from etude.errors import UserError, at_least
 from etude.explore.attempts import Attempt, Group, Source
 from etude.explore.prompts import render_feedback
 from etude.explore.steps import Steps
@@ -51,8 +51,7 @@ class Refinement:
     """What it is told otherwise."""
 
     def __post_init__(self) -> None:
-        if self.turns < 1:
-            raise UserError(f"refine.turns must be at least 1, got {self.turns}")
+        at_least("refine.turns", self.turns, 1)
         if "{words}" not in self.verifier_words:
             raise UserError(f"refine.verifier_words {self.verifier_words!r} leaves out what the verifier says: put {{words}} into it")
         if not self.fixed_words.strip():

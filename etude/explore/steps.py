@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from etude.errors import UserError
+from etude.errors import UserError, at_least
 
 _ENDS = {"line": r"\S\s*\n", "sentence": r"(?<![\d\s])[.!?][\"')\]]*\s*$|\S\s*\n"}
 _TAG = re.compile(r"[A-Za-z][\w-]*")
@@ -28,8 +28,7 @@ class Steps:
     """Names of the tags whose closing ends a step, such as `plan` for </plan>; for `end` tag."""
 
     def __post_init__(self) -> None:
-        if self.max_tokens < 1:
-            raise UserError(f"steps.max_tokens must be at least 1, got {self.max_tokens}")
+        at_least("steps.max_tokens", self.max_tokens, 1)
         if self.end == "tag" and not self.tags:
             raise UserError("steps.end is tag, but steps.tags names none: set it to the names of your tags, such as plan solve check")
         for tag in self.tags:

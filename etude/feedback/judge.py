@@ -27,7 +27,7 @@ from statistics import fmean, pstdev
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
-from etude.errors import UserError
+from etude.errors import UserError, at_least
 from etude.feedback.pairwise import EQUAL, Compared, Which, pairs_of, standings
 from etude.feedback.verdict import Verdict
 from etude.tasks.task import Task
@@ -111,8 +111,7 @@ class Judging:
     def __post_init__(self) -> None:
         least = {"scale": 1, "samples": 1, "max_pairs": 1, "max_new_tokens": 1, "retries": 0, "concurrency": 1}
         for name, bound in least.items():
-            if getattr(self, name) < bound:
-                raise UserError(f"judge.{name} must be at least {bound}, got {getattr(self, name)}")
+            at_least(f"judge.{name}", getattr(self, name), bound)
         if not self.timeout_seconds > 0:
             raise UserError(f"judge.timeout_seconds must be above 0, got {self.timeout_seconds}")
         if self.temperature < 0:

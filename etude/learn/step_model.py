@@ -34,7 +34,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from etude.adapters import has_adapters
-from etude.errors import UserError
+from etude.errors import UserError, at_least
 from etude.learn.batches import MicroBatch, can_share_prefixes, pack
 from etude.learn.example import Example
 from etude.learn.logprobs import hidden_states
@@ -76,9 +76,8 @@ class StepModelSettings:
     def __post_init__(self) -> None:
         if self.trust is not None and not 0 <= self.trust <= 1:
             raise UserError(f"step_model.trust must be in [0, 1], got {self.trust}")
-        for name, least in (("hidden", 0), ("epochs", 1)):
-            if getattr(self, name) < least:
-                raise UserError(f"step_model.{name} must be at least {least}, got {getattr(self, name)}")
+        at_least("step_model.hidden", self.hidden, 0)
+        at_least("step_model.epochs", self.epochs, 1)
         for name in ("learning_rate", "backbone_learning_rate"):
             rate = getattr(self, name)
             if rate is not None and rate <= 0:

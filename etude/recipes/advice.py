@@ -3,11 +3,12 @@
 from collections.abc import Callable, Sequence
 
 from etude.explore.search.settings import BY_STEPS, BY_VALUE
+from etude.explore.settings import Exploration
 from etude.explore.steps import Steps
 from etude.learn.example import Example
 from etude.learn.step_credit import STEP_CREDIT
 from etude.recipes.no_effect import without_effect
-from etude.recipes.settings import Exploration, PracticeSettings
+from etude.recipes.settings import PracticeSettings
 
 _READ = 100
 """Demonstrations whose steps are looked at."""

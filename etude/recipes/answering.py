@@ -7,7 +7,7 @@ from typing import Any, Literal
 from etude.engine.completion import Finish
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
-from etude.errors import UserError, unknown
+from etude.errors import UserError, at_least, unknown
 from etude.evaluation.measure import majority
 from etude.explore.refinement import CHECK, Refinement
 from etude.explore.search.growing import Value
@@ -54,8 +54,7 @@ class AnswerSearch(Search):
                     f"search.value step_model has no effect on search.method {self.method}, where answers are chosen by majority: set "
                     "search.choose to step_model or weighted"
                 )
-        if self.turns < 1:
-            raise UserError(f"search.turns must be at least 1, got {self.turns}")
+        at_least("search.turns", self.turns, 1)
         if not self.words.strip():
             raise UserError("search.words is empty: write what the model is told, or leave the setting out")
 

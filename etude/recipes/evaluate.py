@@ -9,8 +9,9 @@ from typing import Any
 from etude.configuration import arguments_from, dotted, find_configuration, parse, resolved
 from etude.engine.sampling import GREEDY, Sampling
 from etude.engine.transformers import TransformersEngine
-from etude.errors import UserError
+from etude.errors import UserError, at_least
 from etude.evaluation.measure import Measurement, Suite, measure
+from etude.evaluation.settings import Evaluation
 from etude.explore.search.growing import Value
 from etude.explore.search.settings import REFINE
 from etude.feedback.outcome import OutcomeFeedback
@@ -18,10 +19,10 @@ from etude.models import describe, load_model
 from etude.recipes.answering import SHORT, AnswerSearch, answered
 from etude.recipes.asking import as_asked, only_asking, remembered
 from etude.recipes.limits import within_limits
-from etude.recipes.machine import decide, engine_at, room_tokens
+from etude.recipes.machine import Machine, decide, engine_at, room_tokens
 from etude.recipes.materials import check_golds, load_suites, render_suites, train_size
 from etude.recipes.no_effect import unread_of_search
-from etude.recipes.settings import Evaluation, Machine, at_least, parse_practice
+from etude.recipes.settings import parse_practice
 from etude.recipes.step_models import value_for
 from etude.tasks.actions import Actions
 from etude.tasks.sources import TaskSource, load_tasks

@@ -16,8 +16,8 @@ from etude.feedback.outcome import COUNTED, OutcomeFeedback
 from etude.feedback.random_score import RandomFeedback
 from etude.models import load_model
 from etude.recipes.exploring import Begin
-from etude.recipes.machine import Place, engine_at, room_tokens
-from etude.recipes.settings import Machine, PracticeSettings
+from etude.recipes.machine import Machine, Place, engine_at, room_tokens
+from etude.recipes.settings import PracticeSettings
 from etude.runs import RunFolder
 from etude.tasks.task import Task
 

@@ -10,18 +10,17 @@ from typing import Any, TextIO
 from etude.configuration import parse
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
-from etude.errors import UserError
+from etude.errors import UserError, at_least
 from etude.explore.prompts import render_prompts
 from etude.explore.search.growing import Value
 from etude.explore.search.settings import REFINE
 from etude.models import load_model
 from etude.recipes.answering import SHORT, AnswerSearch, answered
 from etude.recipes.asking import only_asking, remembered
-from etude.recipes.machine import decide, engine_at, room_tokens
+from etude.recipes.machine import Machine, decide, engine_at, room_tokens
 from etude.recipes.materials import with_system
 from etude.recipes.no_effect import unread_of_search
 from etude.recipes.searching import Items
-from etude.recipes.settings import Machine, at_least
 from etude.recipes.step_models import value_for
 from etude.tasks.actions import with_instruction
 from etude.tasks.task import Task

@@ -8,7 +8,7 @@ import torch
 from safetensors import SafetensorError
 
 from etude.errors import UserError
-from etude.recipes.settings import Machine
+from etude.recipes.machine import Machine
 
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
 _NO_SPACE = ("no space left on device", f"os error {errno.ENOSPC}", f"os error {errno.EDQUOT}", "disk quota exceeded")

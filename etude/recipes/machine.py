@@ -2,14 +2,27 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.models import best_device, half_precision_pays
-from etude.recipes.settings import Machine
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how numbers are computed."""
+
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda`, `cuda:1`."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of matrix products; weights and optimizer stay float32. `auto` asks a quick probe whether bfloat16 is faster here."""
+    decode_batch_tokens: int = 32768
+    """Cache positions decoded together."""
+    update_batch_tokens: int = 2048
+    """Positions in a micro-batch of an update."""
 
 
 @dataclass(frozen=True)

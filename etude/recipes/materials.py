@@ -8,10 +8,11 @@ from typing import Any
 from etude.errors import UserError
 from etude.evaluation.baselines import baseline_accuracies
 from etude.evaluation.measure import Judge, Suite
+from etude.evaluation.settings import Evaluation
 from etude.explore.prompts import render_answer, render_demonstration, render_prompts
 from etude.learn.example import Example, demonstration
 from etude.learn.pairs import Pair
-from etude.recipes.settings import Evaluation, PracticeSettings
+from etude.recipes.settings import PracticeSettings
 from etude.tasks.actions import with_instruction
 from etude.tasks.comparisons import Comparison, load_comparisons
 from etude.tasks.overlap import family_space, overlap, shared_wording

@@ -6,10 +6,10 @@ from typing import Any
 
 from etude.errors import UserError
 from etude.evaluation.retention import OLD_KNOWLEDGE, Logprobs, Probe, Tokens, make_probe
+from etude.evaluation.settings import Retention
 from etude.learn.example import Example
 from etude.learn.logprobs import completion_logprobs
-from etude.recipes.machine import Place
-from etude.recipes.settings import Machine, Retention
+from etude.recipes.machine import Machine, Place
 from etude.tasks.files import places_of
 from etude.tasks.sources import TaskSource, load_tasks
 

@@ -12,9 +12,9 @@ from etude.explore.search.expansion import Expansion
 from etude.explore.search.growing import Growth, Value, search
 from etude.explore.search.settings import Search
 from etude.explore.search.worth import Outcomes, Rollouts, either, likelihood
+from etude.explore.settings import Exploration
 from etude.explore.tree import Tree
 from etude.feedback.verdict import Verdict
-from etude.recipes.settings import Exploration
 from etude.tasks.task import Task
 
 Items = Sequence[tuple[Task, tuple[int, ...]]]

@@ -7,6 +7,7 @@ from typing import Any
 
 from etude.explore.attempts import Attempt, Group
 from etude.explore.hints import VIEW
+from etude.explore.settings import Exploration
 from etude.feedback.verdict import Verdict, scores_of
 from etude.learn.example import Weights
 from etude.learn.implicit_reward import ImplicitReward, token_returns, told_apart
@@ -14,12 +15,12 @@ from etude.learn.learner import BatchSize, Learner
 from etude.learn.lessons import LESSONS, token_weights
 from etude.learn.pairs import PAIRS
 from etude.learn.preference import Preferring
+from etude.learn.settings import Learning, Preference
 from etude.learn.step_credit import STEP_CREDIT
 from etude.learn.step_model import StepModel
 from etude.learn.step_values import Foresight, beginnings_of, valued
 from etude.learn.turn_credit import turns_with_signal
 from etude.ledger import Judged
-from etude.recipes.settings import Exploration, Learning, Preference
 
 Credit = list[list[Weights]]
 """Of every own token of every attempt, by group."""

@@ -19,8 +19,8 @@ from etude.explore.tree import Node, Tree
 from etude.learn.step_model import Beginnings, StepModel, StepModelSettings
 from etude.models import load_model, save_model
 from etude.recipes.answering import AnswerSearch
-from etude.recipes.machine import Place
-from etude.recipes.settings import Machine, PracticeSettings
+from etude.recipes.machine import Machine, Place
+from etude.recipes.settings import PracticeSettings
 from etude.runs import write_atomically
 
 FILE, FOLDER = "step_model.safetensors", "step_model"

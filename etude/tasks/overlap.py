@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import islice
 from math import exp, inf
 
-from etude.errors import UserError
+from etude.errors import UserError, at_least
 from etude.tasks.families import draw_entries
 from etude.tasks.sources import TaskSource
 from etude.tasks.task import Task
@@ -93,8 +93,7 @@ def family_space(source: TaskSource, n: int, seed: int) -> SpaceEstimate:
 def _keys(source: TaskSource, n: int, seed: int) -> list[str]:
     if source.family is None:
         raise UserError("only a family draws items again and again; for files and data sets, compare them with overlap")
-    if n < 1:
-        raise UserError(f"n must be at least 1, got {n}")
+    at_least("n", n, 1)
     entries = draw_entries(source.family, source.parameters, split="space", seed=seed)
     return [Task(entry["question"]).key for entry in islice(entries, n)]
 

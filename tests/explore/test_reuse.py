@@ -7,7 +7,7 @@ from etude.explore.attempts import Attempt, Group
 from etude.explore.reuse import Drafts, visits
 from etude.explore.samples import sample_groups
 from etude.feedback.verdict import Verdict
-from etude.recipes.settings import Learning
+from etude.learn.settings import Learning
 from etude.recipes.step import attempt_rows
 from etude.tasks.task import Task
 

@@ -15,7 +15,7 @@ from etude.models import load_model
 from etude.recipes.answering import AnswerSearch, answered
 from etude.recipes.evaluate import evaluate
 from etude.recipes.generate import GenerateSettings, generate
-from etude.recipes.settings import Machine
+from etude.recipes.machine import Machine
 from etude.tasks.task import Task
 
 QUESTION = "repeat c after 1234: c"

@@ -7,7 +7,7 @@ import pytest
 from etude.cli import main
 from etude.errors import UserError
 from etude.recipes.generate import GenerateSettings, generate, prompts_from
-from etude.recipes.settings import Machine
+from etude.recipes.machine import Machine
 
 QUESTION = "repeat c after 1234: c"
 

@@ -13,13 +13,13 @@ from etude.configuration import dotted, find_configuration, resolved
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.evaluation.report import write_report
-from etude.feedback.judge import Reply
+from etude.feedback.judge import Judging, Reply
 from etude.recipes.exploring import Exploring
 from etude.recipes.feedback import local_judge
-from etude.recipes.machine import Place
+from etude.recipes.machine import Machine, Place
 from etude.recipes.pack import pack
 from etude.recipes.practice import Practice
-from etude.recipes.settings import Judging, Machine, parse_practice, practice_defaults
+from etude.recipes.settings import parse_practice, practice_defaults
 from etude.runs import read_jsonl
 
 SAME = ("metrics.jsonl", "result.json", "model/model.safetensors")

@@ -11,9 +11,9 @@ from etude.errors import UserError
 from etude.models import load_model, save_model
 from etude.recipes import practice as practising
 from etude.recipes.exploring import Exploring
-from etude.recipes.machine import Place
+from etude.recipes.machine import Machine, Place
 from etude.recipes.practice import practice
-from etude.recipes.settings import Machine, parse_practice
+from etude.recipes.settings import parse_practice
 from etude.recipes.step_models import load_step_model
 from etude.runs import read_jsonl
 

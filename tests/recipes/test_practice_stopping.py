@@ -7,7 +7,7 @@ from itertools import groupby
 import pytest
 
 from etude.errors import UserError
-from etude.recipes.settings import Exploration
+from etude.explore.settings import Exploration
 from etude.runs import read_jsonl
 
 STOP = {"explore.stop_when_decided": "either", "explore.num_samples": 6}

@@ -11,8 +11,8 @@ from etude.feedback.verdict import Verdict
 from etude.learn.implicit_reward import ImplicitRewardSettings
 from etude.learn.learner import Learner
 from etude.learn.losses import POLICY_LOSSES
+from etude.learn.settings import Learning
 from etude.ledger import Judged
-from etude.recipes.settings import Learning
 from etude.recipes.step import added_credit, learn_from, observed
 from etude.tasks.task import Task
 

@@ -22,8 +22,7 @@ from etude.models import load_model, save_model
 from etude.recipes.answering import AnswerSearch, answered
 from etude.recipes.evaluate import evaluate
 from etude.recipes.generate import GenerateSettings, generate
-from etude.recipes.machine import Place
-from etude.recipes.settings import Machine
+from etude.recipes.machine import Machine, Place
 from etude.recipes.step_models import load_step_model, save_step_model, value_by
 from etude.tasks.task import Task
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, NamedTuple
 
-from etude.errors import UserError, unknown
+from etude.errors import UserError, at_least, unknown
 from etude.explore.search.beam import beam
 from etude.explore.search.best_of_n import best_of_n
 from etude.explore.search.branching import branching
@@ -66,12 +66,11 @@ class Search:
         """Raise UserError for sizes that no search has."""
         least = {"width": 1, "beams": 1, "simulations": 1, "chains": 1, "rounds": 0, "forks": 1, "rollouts": 1}
         for name, bound in least.items():
-            if getattr(self, name) < bound:
-                raise UserError(f"search.{name} must be at least {bound}, got {getattr(self, name)}")
+            at_least(f"search.{name}", getattr(self, name), bound)
         if self.exploration < 0:
             raise UserError(f"search.exploration must be 0 or more, got {self.exploration}")
-        if self.budget_tokens is not None and self.budget_tokens < 1:
-            raise UserError(f"search.budget_tokens must be at least 1, got {self.budget_tokens}")
+        if self.budget_tokens is not None:
+            at_least("search.budget_tokens", self.budget_tokens, 1)
 
     @property
     def unread(self) -> set[str]:

@@ -1,0 +1,103 @@
+"""What is made of judged attempts."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from etude.adapters import LoRA
+from etude.errors import UserError, at_least, check_known
+from etude.learn.credit import CREDIT
+from etude.learn.implicit_reward import ImplicitRewardSettings
+from etude.learn.learner import Optimiser
+from etude.learn.lessons import LESSONS
+from etude.learn.losses import POLICY_LOSSES, PreferenceLoss
+from etude.learn.pairs import PAIRS
+from etude.learn.step_credit import STEP_CREDIT
+
+METHODS = (*LESSONS, "preference")
+
+
+@dataclass(frozen=True)
+class Preference(PreferenceLoss):
+    """Learning from pairs of own attempts."""
+
+    pairs: str = "outcome"
+    """`outcome` (the best with the worst of a group), `length_matched` (those of them that differ least in length) or, of searches, `step`
+    (the best with the worst step behind one beginning)."""
+    pairs_per_task: int = 1
+    """Pairs of a group at most."""
+    refresh_every: int = 0
+    """Steps after which the reference becomes the model as it is then; 0: it stays the model that practice began with."""
+
+    def __post_init__(self) -> None:
+        self.check("learn.preference")
+        check_known("learn.preference.pairs", self.pairs, PAIRS)
+        at_least("learn.preference.pairs_per_task", self.pairs_per_task, 1)
+        at_least("learn.preference.refresh_every", self.refresh_every, 0)
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What is made of judged attempts."""
+
+    method: str = "credit"
+    """`credit` (policy gradient), `imitation` (of own right attempts) or `preference` (of better over worse ones)."""
+    credit: str = "centred"
+    """`centred` (Dr. GRPO), `standardised` (GRPO), `leave_one_out` (RLOO), `batch`; of searches also by step: `difference` (VinePPO; of
+    independent attempts too, by the values of a step model), `tree` (TreeRL)."""
+    outcome_coefficient: float = 0.0
+    """Of credit by step: weight of the outcome's own credit (`centred`) that is added to it."""
+    step_values: Literal["soft", "hard"] = "soft"
+    """Of searches: what a beginning is worth: the mean score of what went on from there, or 1 where any of it was right (Math-Shepherd)."""
+    loss: str = "clipped"
+    """`clipped` (PPO, DAPO), `sequence` (GSPO), `capped` (CISPO)."""
+    clip_low: float = 0.2
+    clip_high: float = 0.28
+    aggregation: Literal["token", "sequence", "constant"] = "constant"
+    """How tokens are averaged; `constant` divides by explore.max_new_tokens (Dr. GRPO). Turns of a revised attempt add up."""
+    epochs: int = 1
+    """Passes over a step's attempts; ratios are taken to the behaviour log-probs recorded while sampling."""
+    updates_per_epoch: int = 1
+    """Parts that an epoch is cut into, by groups; one optimizer step each."""
+    turn_discount: float = 1.0
+    """Of revised attempts, how much of what later turns gain a turn is credited with: at 1 all, at 0 its own improvement alone."""
+    anchor: float = 0.0
+    """Coefficient of the divergence from the model that practice began with; 0 is off. `credit` only."""
+    preference: Preference = field(default_factory=Preference)
+    implicit_reward: ImplicitRewardSettings = field(default_factory=ImplicitRewardSettings)
+    keep_all_right: bool = False
+    """Whether `imitation` learns from groups too whose attempts are all right."""
+    restart: bool = False
+    """Whether every step of `imitation` learns from the model on that practice began with, and from all right attempts (STaR, ReST-EM):
+    steps should then be large."""
+    lora: LoRA = field(default_factory=LoRA)
+    optimiser: Optimiser = field(default_factory=lambda: Optimiser(learning_rate=1e-5, warmup_steps=3))
+
+    def __post_init__(self) -> None:
+        check_known("learn.method", self.method, METHODS)
+        check_known("learn.credit", self.credit, [*CREDIT, *STEP_CREDIT])
+        check_known("learn.loss", self.loss, POLICY_LOSSES)
+        if self.outcome_coefficient < 0:
+            raise UserError(f"learn.outcome_coefficient must be 0 (off) or more, got {self.outcome_coefficient}")
+        at_least("learn.epochs", self.epochs, 1)
+        at_least("learn.updates_per_epoch", self.updates_per_epoch, 1)
+        self.optimiser.check("learn.optimiser")
+        if not 0 <= self.clip_low <= 1 or self.clip_high < 0:
+            raise UserError(f"learn.clip_low must be in [0, 1] and learn.clip_high 0 or more, got {self.clip_low} and {self.clip_high}")
+        if not 0 <= self.turn_discount <= 1:
+            raise UserError(f"learn.turn_discount must be in [0, 1], got {self.turn_discount}")
+        if self.anchor < 0:
+            raise UserError(f"learn.anchor must be 0 (off) or more, got {self.anchor}")
+        for name in ("restart", "keep_all_right"):
+            if getattr(self, name) and self.method != "imitation":
+                raise UserError(
+                    f"learn.{name} is for learn.method imitation, not {self.method}: set it to false, or the method to imitation"
+                )
+        if self.method == "preference" and self.preference.refresh_every and not self.preference.needs_reference:
+            raise UserError(
+                f"learn.preference.refresh_every is {self.preference.refresh_every}, but {self.preference.loss} has no reference: set it "
+                "to 0, or the loss to dpo, ipo or kto"
+            )
+        if self.anchor and self.method != "credit":
+            raise UserError(
+                f"learn.anchor is {self.anchor}, but has no effect on learn.method {self.method}: set it to 0, or method to credit"
+            )
