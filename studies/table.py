@@ -41,7 +41,7 @@ def _practice(rows: Sequence[Mapping[str, Any]]) -> str:
     for row in rows:
         values = {"set": row["set"], "arm": row["id"].replace("_", " "), "greedy": _interval(row, "accuracy", _percent)}
         if "gain" in row:
-            values["gain over the warm start"] = f"{_interval(row, 'gain', _points)}, p = {row['gain_p']:.1g}"
+            values["gain over the warm start"] = f"{_interval(row, 'gain', _points)}, p {_p(row['gain_p'])}"
             values["each seed"] = ", ".join(map(_points, row["gain_each_seed"]))
         if ahead in row:
             values[head[-5 if "tokens sampled" in head else -2]] = _interval(row, ahead, _points)
@@ -54,6 +54,10 @@ def _practice(rows: Sequence[Mapping[str, Any]]) -> str:
         values |= {"KL, nats an answer": f"{row['divergence']:.2f}"} if "divergence" in row else {}
         lines.append([values.get(name, "") for name in head])
     return _lines(head, lines, _counted_on(rows))
+
+
+def _p(value: float) -> str:
+    return f"= {value:.1g}" if value else "< 1e-300"  # which floats do not tell from 0
 
 
 def _estimator(row: Mapping[str, Any]) -> list[str]:
