@@ -4,7 +4,8 @@ A node is a step of own tokens behind its parent's. Continuations that begin wit
 the tree: attempts for the learner, values of steps, preference pairs, a picture.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
@@ -166,13 +167,19 @@ class Tree:
         return max(known, key=lambda node: node.value or 0.0, default=None)
 
     def group(self) -> Group:
-        """Its answers as attempts, each as often as it was drawn."""
-        return Group(self.task, tuple(self._attempt(node, key) for node in self.ends() for key in node.keys))
+        """Its answers as attempts, each as often as it was drawn; they know how often each of their steps was."""
+        through = Counter(step for node in self.ends() for step in node.path for _ in node.keys)
+        shares = {node: len(node.keys) / number for node, number in through.items()}
+        return Group(self.task, tuple(self._attempt(node, key, shares) for node in self.ends() for key in node.keys))
 
-    def _attempt(self, node: Node, key: int) -> Attempt:
+    def _attempt(self, node: Node, key: int, shares: Mapping[Node, float]) -> Attempt:
         assert node.finish
         completion = Completion(node.own_tokens, node.own_logprobs, self.text_of(node), node.finish, key, self.policy_version)
-        return replace(Attempt.of(self.prompt, completion), step_lengths=tuple(len(step.tokens) for step in node.path))
+        steps: dict[str, Any] = {
+            "step_lengths": tuple(len(step.tokens) for step in node.path),
+            "step_shares": tuple(shares[step] for step in node.path),
+        }
+        return replace(Attempt.of(self.prompt, completion), **steps)
 
     def text_of(self, node: Node) -> str:
         """Of the answer up to this node."""

@@ -2,15 +2,16 @@
 
 For every token of a step s of an attempt:
 
-difference  V(s) - V(before s)                                               VinePPO, arXiv 2410.01679, sec. 4 (discount 1)
+difference  k(s) / n(s) · (V(s) - V(before s))                               VinePPO, arXiv 2410.01679, sec. 4 (discount 1)
             V: the values at the boundaries of its steps (`Verdict.step_values`), of a search or of a step model
+            k(s): how often s was drawn, n(s): the attempts that came through it; equal where attempts are independent
 tree        N / (N - 1) · ((M(s) - M) + (M(s) - M(before s))) / √n(s)        TreeRL, arXiv 2506.11902, sec. 3.2
             M(s): the mean score of the n(s) attempts that came through s; M and N those of all
 
 Attempts without a score count nowhere and get no credit; nor do those without values. N / (N - 1) makes of scores less their mean those
 less the mean of the others, as TreeRL has them; where a difference is 0 it takes that of the step before, here 0 stays 0, and it learns
-from some of its leaves, n among these, here from all. A step that several attempts share is learned from as often, so that `difference`
-weighs it by their number, `tree` by its root.
+from some of its leaves, n among these, here from all. A step that several attempts share is learned from with each of them: in all with
+weight k by `difference`, so that what the policy drew at a place is told apart without bias wherever a search went on from, and √n by `tree`.
 
 Identity: for attempts of one step, whose value before it is the mean of their scores, `difference` is `centred`, and `tree` twice
 `leave_one_out` (unless some were drawn several times).
@@ -35,7 +36,8 @@ def difference(group: Group, verdicts: Sequence[Verdict]) -> list[Weights]:
     for attempt, verdict in zip(group.attempts, verdicts, strict=True):
         values, is_known = verdict.step_values, verdict.score is not None and len(verdict.step_values) == len(attempt.step_lengths) + 1
         changes = [behind - before for before, behind in pairwise(values)] if is_known else [0.0] * len(attempt.step_lengths)
-        found.append(_of_tokens(attempt, changes))
+        shares = attempt.step_shares or (1.0,) * len(changes)
+        found.append(_of_tokens(attempt, [share * change for share, change in zip(shares, changes, strict=True)]))
     return found
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 
 from etude.explore.attempts import Attempt, Group, Source
+from etude.explore.tree import Tree
 from etude.feedback.verdict import Verdict
 from etude.learn.credit import CREDIT
 from etude.learn.lessons import by_credit, token_weights
@@ -42,6 +43,23 @@ def test_a_difference_is_what_a_step_changed(worked):
         pytest.approx((1 / 6, 1 / 6, -1 / 2, -1 / 2)),
         pytest.approx((-1 / 3,)),
     ]
+
+
+def test_a_beginning_that_a_search_went_on_from_is_learned_from_as_often_as_it_was_drawn():
+    """ "a" and "b" are drawn, then three more answers behind "b": V(b) = 1/4, V = 5/8. Without shares "b" would lose four times 3/8."""
+    tree = Tree(Task("?"), [1], lambda tokens: "".join(map(chr, tokens)))
+    (a, b), scores = (tree.add(tree.root, [ord(letter)], [-1.0], key) for key, letter in enumerate("ab")), {"a": 1.0}
+    a.finish = "stop"
+    for key, letter in enumerate("wxyz", start=1):
+        tree.add(b, [ord(letter)], [-1.0], key).finish = "stop"
+        scores["b" + letter] = float(letter == "z")
+    for end in tree.ends():
+        end.value = scores[tree.text_of(end)]
+    values = tree.expected()
+    verdicts = [Verdict(end.value, step_values=tuple(values[each] for each in (tree.root, *end.path))) for end in tree.ends()]
+    found = STEP_CREDIT["difference"](tree.group(), verdicts)
+    assert found == [pytest.approx((3 / 8,)), *[pytest.approx((-3 / 32, -1 / 4))] * 3, pytest.approx((-3 / 32, 3 / 4))]
+    assert sum(own[0] for own in found) == pytest.approx(0) == sum(own[1] for own in found[1:])
 
 
 def test_a_tree_counts_both_differences_and_shares_them_among_those_who_came_through(worked):
