@@ -36,7 +36,7 @@ class Attempt:
     step_lengths: tuple[int, ...] = ()
     """Own tokens of each of its steps; empty where nobody parted it."""
     step_shares: tuple[float, ...] = ()
-    """Of each of its steps, how often it was drawn for every attempt that came through it: 1 where an attempt drew it itself; empty: all."""
+    """Of each of its steps, how often it was drawn for every attempt that came through it; empty: once for each, as independent ones do."""
     before: tuple[str, ...] = ()
     """What was said before the last turn, in order: a text of the model's, what it was told of it, and so on."""
 

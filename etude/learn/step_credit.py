@@ -10,8 +10,8 @@ tree        N / (N - 1) · ((M(s) - M) + (M(s) - M(before s))) / √n(s)        
 
 Attempts without a score count nowhere and get no credit; nor do those without values. N / (N - 1) makes of scores less their mean those
 less the mean of the others, as TreeRL has them; where a difference is 0 it takes that of the step before, here 0 stays 0, and it learns
-from some of its leaves, n among these, here from all. A step that several attempts share is learned from with each of them: in all with
-weight k by `difference`, so that what the policy drew at a place is told apart without bias wherever a search went on from, and √n by `tree`.
+from some of its leaves, n among these, here from all. A step that several attempts share is learned from with each of them: by `difference`
+k times in all, so that what was drawn at a place balances wherever a search went on from, by `tree` √n times.
 
 Identity: for attempts of one step, whose value before it is the mean of their scores, `difference` is `centred`, and `tree` twice
 `leave_one_out` (unless some were drawn several times).
