@@ -120,10 +120,8 @@ def test_what_is_sampled_for_a_task_stays_within_its_budget(small, tmp_path, mon
 
 @pytest.mark.parametrize("method", ["mcts", "tree"])
 def test_practice_by_search_raises_the_accuracy(tmp_path, method):
-    steps = {name: value for name, value in STEPS.items() if "steps" in name}
-    result = practice(
-        "tiny", steps | {"explore.search.method": method, "learn.credit": METHODS[method]["learn.credit"]}, run=tmp_path / "run"
-    )
+    how = {"explore.search.method": method, "learn.credit": METHODS[method]["learn.credit"], "machine.precision": "float32"}
+    result = practice("tiny", {name: value for name, value in STEPS.items() if "steps" in name} | how, run=tmp_path / "run")
     (pair,) = [pair for pair in result["paired"] if (pair["first"], pair["second"]) == ("warm_start", "practice")]
     assert pair["difference"] > 0.1 and pair["p_value"] < 1e-3
 
