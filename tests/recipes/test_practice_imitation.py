@@ -78,7 +78,7 @@ def test_practice_ends_with_the_step_that_spends_the_budget_and_resumes_as_ended
 
 def test_practice_by_star_raises_the_accuracy(tmp_path):
     options = STAR | {"explore.tasks_per_step": 100, "steps": 6, "learn.updates_per_epoch": 8, "learn.epochs": 3}
-    result = practice("tiny", options | {"explore.hint": " {answer}"}, run=tmp_path / "run")
+    result = practice("tiny", options | {"explore.hint": " {answer}", "machine.precision": "float32"}, run=tmp_path / "run")
     (pair,) = [pair for pair in result["paired"] if (pair["first"], pair["second"]) == ("warm_start", "practice")]
     assert pair["difference"] > 0.1 and pair["p_value"] < 1e-3
 

@@ -110,7 +110,7 @@ def test_judging_meanwhile_changes_nothing(small, tmp_path):
 
 
 def test_practice_in_turns_raises_the_accuracy_and_puts_more_right(tmp_path):
-    result = practice("tiny", REFINE, run=tmp_path / "run")
+    result = practice("tiny", REFINE | {"machine.precision": "float32"}, run=tmp_path / "run")
     accuracy = {row["model"]: row["accuracy"] for row in result["evaluation"]}
     assert accuracy["practice"] > accuracy["warm_start"] + 0.1
     rows = practised(tmp_path / "run")

@@ -127,7 +127,7 @@ def test_what_makes_no_sense_is_one_sentence(given, said):
 
 
 def test_practice_on_steps_that_a_model_values_raises_the_accuracy(tmp_path):
-    result = practice("tiny", ON | {"learn.credit": "difference"}, run=tmp_path / "run")
+    result = practice("tiny", ON | {"learn.credit": "difference", "machine.precision": "float32"}, run=tmp_path / "run")
     (pair,) = [pair for pair in result["paired"] if (pair["first"], pair["second"]) == ("warm_start", "practice")]
     assert pair["difference"] > 0.1 and pair["p_value"] < 1e-3
 
