@@ -1,6 +1,7 @@
 """Every study runs in its tiny form, goes on where it stopped, and its verdict follows from its rows."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -278,3 +279,14 @@ def test_a_table_has_a_line_for_each_row_and_leaves_open_what_a_row_lacks():
     assert lines[3] == "| random reward | 25.0 % [20.0 %, 30.0 %] | -1.0 [-2.0, +0.0], p = 0.04 | -1.0 |  |  |  |  | 61 s |"
     assert lines[5].startswith("Greedy: 1,000 items of a, 1 seeds; sampled, majority@8 and pass@8: the first 200 of each seed.")
     assert markdown([base, {**base, "set": "b"}]).splitlines()[3].startswith("| b | base | ")
+
+
+def test_leads_that_the_readme_states_of_papers_claims_are_those_of_the_study():
+    root = Path(__file__).parents[1]
+    rows = json.loads((root / "studies/exploration/result.json").read_text())["rows"]
+    ahead = [[-100 * row[f"policy_gradient_ahead{end}"] for end in ("", "_high", "_low")] for row in rows if "policy_gradient_ahead" in row]
+    measured = {tuple(f"{value + 0:.1f}" for value in lead) for lead in ahead}
+    table = (root / "README.md").read_text(encoding="utf8").split("| claim | here | by |")[1].split("\n\n")[0]
+    stated = re.findall(r"([+-][\d.]+)(?: points)? \[(-?[\d.]+), (-?[\d.]+)\]", table)
+    assert len(stated) >= 8
+    assert {(lead.removeprefix("+"), low, high) for lead, low, high in stated} <= measured

@@ -180,6 +180,8 @@ class BlockContext:
     def __init__(self, prompts: BlockPrompts, prompt_B: torch.Tensor, own: Blocks) -> None:
         """`prompt_B`: the prompt that each row continues, ascending."""
         self.prompts, self.prompt_B, self.own = prompts, prompt_B, own
+        self.keeps_reads = False
+        """Whether what the LM head reads is kept too, from the first token on."""
         self.drawn_B, self.slot_B = torch.zeros_like(prompt_B), torch.arange(len(prompt_B))
         self._is_held_S = torch.zeros(own.rows, dtype=torch.bool)
         self._arrange()
@@ -237,8 +239,9 @@ class BlockContext:
     def next_logits(self, tokens_B: torch.Tensor) -> torch.Tensor:
         if int(self.drawn_B.max()) >= self.own.positions:
             raise ValueError(f"a row has no room for another token: {self.own.positions} positions are drawn")
-        attend, keep = OneToken(self.own.kernels, self._behind, self.drawn_B), partial(self.own.keep_read, self.slot_B, self.drawn_B)
-        logits_BV = self.prompts.forward.logits(tokens_B, self._length_B + self.drawn_B, attend, self._rows_B, keep)
+        attend = OneToken(self.own.kernels, self._behind, self.drawn_B)
+        keep_read = partial(self.own.keep_read, self.slot_B, self.drawn_B) if self.keeps_reads else None
+        logits_BV = self.prompts.forward.logits(tokens_B, self._length_B + self.drawn_B, attend, self._rows_B, keep_read)
         self.drawn_B = self.drawn_B + 1
         return logits_BV
 

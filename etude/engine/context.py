@@ -37,7 +37,7 @@ class Context(Protocol):
         """Append a token to every row; returns the logits [B, V] of what follows it."""
 
 
-Keep = Callable[[torch.Tensor], None]
+KeepRead = Callable[[torch.Tensor], None]
 """Is given what the LM head reads of some tokens, [M, E]."""
 
 
@@ -51,9 +51,9 @@ class Forward(Protocol):
         """Logits [M, V] by what the head reads, [M, E]; None where that is not all there is to it, and nothing is kept."""
 
     def logits(
-        self, tokens_N: torch.Tensor, positions_N: torch.Tensor, attend: Attend, chosen_M: torch.Tensor, keep: Keep | None = None
+        self, tokens_N: torch.Tensor, positions_N: torch.Tensor, attend: Attend, chosen_M: torch.Tensor, keep_read: KeepRead | None = None
     ) -> torch.Tensor:
-        """Of what follows the chosen tokens, [M, V]; `keep` is given what the head reads of them."""
+        """Of what follows the chosen tokens, [M, V]; `keep_read` is given what the head reads of them."""
 
     def refresh(self) -> None:
         """The model's weights have changed."""

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 
 from etude.engine.attention import Attend
 from etude.engine.blocks import OneToken
-from etude.engine.context import Keep
+from etude.engine.context import KeepRead
 from etude.engine.packed import PackedLinear
 from etude.kernels.decoding import Layers, kernels_for
 from etude.models import LLAMA_SHAPED
@@ -56,12 +56,12 @@ class FusedForward:
         self._layers, self._few_rows = [], None
 
     def logits(
-        self, tokens_N: torch.Tensor, positions_N: torch.Tensor, attend: Attend, chosen_M: torch.Tensor, keep: Keep | None = None
+        self, tokens_N: torch.Tensor, positions_N: torch.Tensor, attend: Attend, chosen_M: torch.Tensor, keep_read: KeepRead | None = None
     ) -> torch.Tensor:
-        """Of what follows the chosen tokens, [M, V]; `keep` is given what the head reads of them."""
+        """Of what follows the chosen tokens, [M, V]; `keep_read` is given what the head reads of them."""
         read_ME = self._read(tokens_N, positions_N, attend, chosen_M)
-        if keep:
-            keep(read_ME)
+        if keep_read:
+            keep_read(read_ME)
         return self.head(read_ME)
 
     def head(self, read_ME: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ import torch
 from transformers import AttentionInterface
 
 from etude.engine.attention import Attend
-from etude.engine.context import Keep
+from etude.engine.context import KeepRead
 from etude.heads import head_on
 
 NAME = "etude_attend"
@@ -35,7 +35,7 @@ class ModulesForward:
         """Nothing is kept of the weights."""
 
     def logits(
-        self, tokens_N: torch.Tensor, positions_N: torch.Tensor, attend: Attend, chosen_M: torch.Tensor, keep: Keep | None = None
+        self, tokens_N: torch.Tensor, positions_N: torch.Tensor, attend: Attend, chosen_M: torch.Tensor, keep_read: KeepRead | None = None
     ) -> torch.Tensor:
         """Of what follows the chosen tokens, [M, V]; nothing is kept."""
         no_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool)  # of four dimensions, so that transformers hands it on as it is

@@ -70,10 +70,10 @@ def cut(prefix: Prefix, num_own_tokens: int) -> Prefix:
     return Prefix(tokens, prefix.policy_version, prefix.own_logprobs[:num_own_tokens], cached=Drawn(path))
 
 
-def join(forward: Forward, prefixes: Sequence[Prefix], n: int) -> tuple[Context, torch.Tensor, np.ndarray, int]:
+def join(forward: Forward, prefixes: Sequence[Prefix], n: int, *, keeps: bool) -> tuple[Context, torch.Tensor, np.ndarray, int]:
     """Rows that continue prefixes with paths by up to `n` tokens, each distinct one once; the logits [B, V] of what follows them; the row
     of each prefix; and how many tokens were computed: the last of each that has own ones and is extended for the first time, unless it was
-    cut out of a longer one.
+    cut out of a longer one. `keeps`: for what is cut out of these.
     """
     distinct = {id(prefix): prefix for prefix in prefixes}.values()
     ordered = sorted(distinct, key=_known)
@@ -81,11 +81,12 @@ def join(forward: Forward, prefixes: Sequence[Prefix], n: int) -> tuple[Context,
     new = [prefix for prefix in ordered if not _known(prefix)[0]]
     joined = BlockPrompts.of(forward, [path_of(prefix) for prefix in ordered])
     context = BlockContext(joined, torch.arange(len(new)), joined.blocks.beside(max(len(prefixes), len(ordered)), n))
+    context.keeps_reads = keeps
     logits = [context.next_logits(torch.tensor([prefix.tokens[-1] for prefix in new]))] if new else []
     parted = [prefix for prefix in ordered if _known(prefix) == (True, False)]
     if parted:
         assert forward.head
-        logits.append(forward.head(torch.stack([read_E for prefix in parted if (read_E := last_read(path_of(prefix))) is not None])))
+        logits.append(forward.head(torch.stack([_read_of(prefix) for prefix in parted])))
     logits += [logits_V[None] for prefix in ordered if (logits_V := _logits_of(prefix)) is not None]
     context.enter(torch.arange(len(new), len(ordered)))
     return context, torch.cat(logits), np.array([number[id(prefix)] for prefix in prefixes]), len(new)
@@ -94,6 +95,13 @@ def join(forward: Forward, prefixes: Sequence[Prefix], n: int) -> tuple[Context,
 def _known(prefix: Prefix) -> tuple[bool, bool]:
     """Whether its last token was computed, and whether the logits of what follows are kept."""
     return sum(stretch.length for stretch in path_of(prefix)) == len(prefix.tokens), _logits_of(prefix) is not None
+
+
+def _read_of(prefix: Prefix) -> torch.Tensor:
+    """What the LM head reads at the last token of one that was cut out of a longer one."""
+    read_E = last_read(path_of(prefix))
+    assert read_E is not None
+    return read_E
 
 
 def alike(prefixes: Sequence[Prefix]) -> list[Prefix]:

@@ -18,7 +18,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from etude.adapters import base_of, has_adapters
-from etude.engine.blocks import BlockPrompts
+from etude.engine.blocks import BlockContext, BlockPrompts
 from etude.engine.cache import cache_argument
 from etude.engine.completion import Completion, Prefix, Stop
 from etude.engine.context import Context, CopiedContext
@@ -132,7 +132,7 @@ class TransformersEngine:
             decoding.hand_out(range(len(prefixes)))
             return self._extended(decoding)
         before = alike(prefixes)
-        context, logits_BV, row_N = self._begin(before, room)
+        context, logits_BV, row_N = self._begin(before, room, keeps)
         decoding.run(context, logits_BV, row_N, refill)
         self.computed_tokens += decoding.num_computed
         extended = self._extended(decoding)
@@ -140,14 +140,17 @@ class TransformersEngine:
             keep(extended, before, decoding.drawn, [logits_BV[row] for row in row_N.tolist()])
         return extended
 
-    def _begin(self, prefixes: Sequence[Prefix], n: int) -> tuple[Context, torch.Tensor, np.ndarray]:
+    def _begin(self, prefixes: Sequence[Prefix], n: int, keeps: bool) -> tuple[Context, torch.Tensor, np.ndarray]:
         """Rows that continue these prefixes, each distinct one once, the logits [B, V] of what follows them, and the row of each prefix."""
         if is_one_batch(prefixes):
             distinct, row_N = np.unique([prefix.cached.row for prefix in prefixes], return_inverse=True)
             rows, source = torch.from_numpy(distinct).to(self._device), prefixes[0].cached.batch
-            return source.context.begin(rows, n, samples=len(prefixes)), source.logits_BV[rows], row_N
+            context = source.context.begin(rows, n, samples=len(prefixes))
+            if isinstance(context, BlockContext):
+                context.keeps_reads = keeps
+            return context, source.logits_BV[rows], row_N
         assert self._shared
-        context, logits_BV, row_N, computed = join(self._shared.forward, prefixes, n)
+        context, logits_BV, row_N, computed = join(self._shared.forward, prefixes, n, keeps=keeps)
         self.computed_tokens += computed
         return context, logits_BV, row_N
 

@@ -35,7 +35,7 @@ class Attempt:
     turns: int = 1
     step_lengths: tuple[int, ...] = ()
     """Own tokens of each of its steps; empty where nobody parted it."""
-    step_shares: tuple[float, ...] = ()
+    step_draws: tuple[float, ...] = ()
     """Of each of its steps, how often it was drawn for every attempt that came through it; empty: once for each, as independent ones do."""
     before: tuple[str, ...] = ()
     """What was said before the last turn, in order: a text of the model's, what it was told of it, and so on."""

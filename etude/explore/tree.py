@@ -169,15 +169,15 @@ class Tree:
     def group(self) -> Group:
         """Its answers as attempts, each as often as it was drawn; they know how often each of their steps was."""
         through = Counter(step for node in self.ends() for step in node.path for _ in node.keys)
-        shares = {node: len(node.keys) / number for node, number in through.items()}
-        return Group(self.task, tuple(self._attempt(node, key, shares) for node in self.ends() for key in node.keys))
+        draws = {node: len(node.keys) / number for node, number in through.items()}
+        return Group(self.task, tuple(self._attempt(node, key, draws) for node in self.ends() for key in node.keys))
 
-    def _attempt(self, node: Node, key: int, shares: Mapping[Node, float]) -> Attempt:
+    def _attempt(self, node: Node, key: int, draws: Mapping[Node, float]) -> Attempt:
         assert node.finish
         completion = Completion(node.own_tokens, node.own_logprobs, self.text_of(node), node.finish, key, self.policy_version)
         steps: dict[str, Any] = {
             "step_lengths": tuple(len(step.tokens) for step in node.path),
-            "step_shares": tuple(shares[step] for step in node.path),
+            "step_draws": tuple(draws[step] for step in node.path),
         }
         return replace(Attempt.of(self.prompt, completion), **steps)
 

@@ -36,8 +36,8 @@ def difference(group: Group, verdicts: Sequence[Verdict]) -> list[Weights]:
     for attempt, verdict in zip(group.attempts, verdicts, strict=True):
         values, is_known = verdict.step_values, verdict.score is not None and len(verdict.step_values) == len(attempt.step_lengths) + 1
         changes = [behind - before for before, behind in pairwise(values)] if is_known else [0.0] * len(attempt.step_lengths)
-        shares = attempt.step_shares or (1.0,) * len(changes)
-        found.append(_of_tokens(attempt, [share * change for share, change in zip(shares, changes, strict=True)]))
+        draws = attempt.step_draws or (1.0,) * len(changes)
+        found.append(_of_tokens(attempt, [each * change for each, change in zip(draws, changes, strict=True)]))
     return found
 
 

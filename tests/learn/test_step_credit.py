@@ -46,7 +46,7 @@ def test_a_difference_is_what_a_step_changed(worked):
 
 
 def test_a_beginning_that_a_search_went_on_from_is_learned_from_as_often_as_it_was_drawn():
-    """ "a" and "b" are drawn, then three more answers behind "b": V(b) = 1/4, V = 5/8. Without shares "b" would lose four times 3/8."""
+    """Of the root "a" and "b" are drawn, then three more answers behind "b": V(b) = 1/4, V = 5/8, and "b" does not lose 3/8 four times."""
     tree = Tree(Task("?"), [1], lambda tokens: "".join(map(chr, tokens)))
     (a, b), scores = (tree.add(tree.root, [ord(letter)], [-1.0], key) for key, letter in enumerate("ab")), {"a": 1.0}
     a.finish = "stop"
