@@ -1,4 +1,4 @@
-"""The picture of a study's rows: one panel a set, one line an arm, greedy accuracy with its 95 % interval."""
+"""The picture of a study's rows: one panel a set, two beside each other, one line an arm, greedy accuracy with its 95 % interval."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,14 +8,19 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 _INK, _QUIET, _SECOND = "#1f2a44", "#9aa3b5", "#c2571a"
+_COLUMNS = 2
 
 
 def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
     """Write an SVG: dots are greedy accuracy, small ones the single seeds, rings pass@8, the dashed line the best trivial baseline."""
     sets = list(dict.fromkeys(row["set"] for row in rows))
-    height = 1.1 + 0.42 * max(sum(row["set"] == name for row in rows) for name in sets)
-    figure = Figure(figsize=(5.2 * len(sets), height), layout="constrained")
-    for axes, name in zip(figure.subplots(1, len(sets), squeeze=False)[0], sets, strict=True):
+    lines = [sets[start : start + _COLUMNS] for start in range(0, len(sets), _COLUMNS)]
+    heights = [0.8 + 0.42 * max(sum(row["set"] == name for row in rows) for name in line) for line in lines]
+    figure = Figure(figsize=(5.2 * len(lines[0]), 0.3 + sum(heights)), layout="constrained")
+    panels = figure.subplots(len(lines), len(lines[0]), squeeze=False, height_ratios=heights).flatten()
+    for unused in panels[len(sets) :]:
+        unused.remove()
+    for axes, name in zip(panels, sets, strict=False):
         own = [row for row in rows if row["set"] == name]
         for place, row in enumerate(own):
             low, high = row["accuracy"] - row["accuracy_low"], row["accuracy_high"] - row["accuracy"]
@@ -32,7 +37,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
         axes.grid(axis="x", color="#e7e9ee", linewidth=0.8)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(length=0)
-        axes.set_title(f"{name} (n = {own[0]['n']:,}, {own[0]['seeds']} seeds)", loc="left", fontsize=10)
+        axes.set_title(f"{name} (n = {own[0]['n']:,}, {own[0]['seeds']} seed{'s' * (own[0]['seeds'] > 1)})", loc="left", fontsize=10)
     figure.supxlabel(
         "accuracy: dot greedy with 95 % interval, small dots single seeds,\nring pass@8, dashed the best trivial rule", fontsize=8
     )
