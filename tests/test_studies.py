@@ -13,6 +13,7 @@ from etude.runs import RunFolder
 from studies import exploration, quickstart, searching, step_values, word_problems
 from studies.arms import ARMS, Arms, reduce_arms, share
 from studies.cells import Options, compute
+from studies.figure import draw
 from studies.table import filled, markdown
 
 PARTS = ("__init__", "cells", "arms", "divergence", "figure", "table")
@@ -290,3 +291,14 @@ def test_leads_that_the_readme_states_of_papers_claims_are_those_of_the_study():
     stated = re.findall(r"([+-][\d.]+)(?: points)? \[(-?[\d.]+), (-?[\d.]+)\]", table)
     assert len(stated) >= 8
     assert {(lead.removeprefix("+"), low, high) for lead, low, high in stated} <= measured
+
+
+def test_panels_stand_two_beside_each_other(tmp_path):
+    shown = {"id": "base", "n": 9, "seeds": 1, "accuracy": 0.2, "accuracy_low": 0.1, "accuracy_high": 0.3, "accuracy_each_seed": [0.2]}
+    rows = [{**shown, "set": name, "best_baseline": 0.0} for name in "abcde"]
+    two, five = (draw(some, tmp_path / f"{len(some)}.svg").read_text() for some in (rows[:2], rows))
+    (wide, high), (wide_of_five, high_of_five) = (
+        map(float, re.search(r'width="(.*?)pt" height="(.*?)pt"', svg).groups()) for svg in (two, five)
+    )
+    assert wide == wide_of_five and high_of_five > 2 * high
+    assert all(f"{name} (n = 9, 1 seed)" in five for name in "abcde")
