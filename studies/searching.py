@@ -52,7 +52,8 @@ PARTNER = {"weighted": "majority", "best_step_model": "best_likely", "beam_step_
 SIZES: dict[str, list[Changes]] = {
     "samples": [{"evaluation.num_samples": number} for number in (2, 4, 8, 16)],
     "beam": [{"search.beams": number, "search.width": number} for number in (2, 4)],
-    "mcts": [{"search.simulations": number} for number in (2, 4, 8)],
+    "mcts": [{"search.simulations": number} for number in (2, 4, 8)]
+    + [{"search.simulations": number, "search.width": 4} for number in (4, 16)],  # at width 2 it has soon drawn all that it may
 }
 CASES = {
     f"{way}_{'_'.join(str(value) for value in size.values())}": {**how, **size}
