@@ -47,7 +47,7 @@ def _update(learner):
 
 
 def _step_model(model):
-    return StepModel(model, StepModelSettings(on=True, hidden=4))
+    return StepModel(model, StepModelSettings(on=True, hidden=4, replay_steps=2))
 
 
 def _foresee_and_learn(step_model):

@@ -7,10 +7,12 @@
 after Math-Shepherd (arXiv 2312.08935, sec. 3: soft and hard estimation, binary cross-entropy at the ends of steps). There the model is one
 of its own, trained once on continuations drawn for it; here it learns beside the policy from what practice draws anyway, its targets are
 scores in [0, 1], and the root of an answer is a beginning too. Every answer weighs the same, and within it every beginning, so that long
-answers do not drown short ones. Nothing is replayed: a step's answers are learned from in `epochs` passes and forgotten.
+answers do not drown short ones. A step's answers are learned from in `epochs` passes, together with those of `replay_steps` steps before
+it, all steps alike: one step's are too few to tell good answers to a task from bad. With 0 they are learned from and forgotten.
 
 backbone policy   the present policy's own states, without gradient: only the head is trained, by the states that it is used on next, which
-                  is why it learns after the policy did; one pass over a step's answers, what they have in common computed once
+                  is why it learns after the policy did; one pass over a step's answers, what they have in common computed once,
+                  and those of earlier steps by the states that they had then
          own      a copy of the model that practice began with, or another one of the same tokenizer, trained as a whole: a second model
                   and optimizer in memory
 
@@ -27,7 +29,7 @@ import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -68,6 +70,8 @@ class StepModelSettings:
     """What it learns: the mean score of what went on from a beginning, or 1 where any of it was right."""
     epochs: int = 8
     """Passes over a step's answers, one update each."""
+    replay_steps: int = 0
+    """Earlier steps whose answers it learns from again in every pass, by the states that the policy gave them then."""
     learning_rate: float = 1e-3
     """Of the head."""
     backbone_learning_rate: float | None = None
@@ -78,10 +82,16 @@ class StepModelSettings:
             raise UserError(f"step_model.trust must be in [0, 1], got {self.trust}")
         at_least("step_model.hidden", self.hidden, 0)
         at_least("step_model.epochs", self.epochs, 1)
+        at_least("step_model.replay_steps", self.replay_steps, 0)
         for name in ("learning_rate", "backbone_learning_rate"):
             rate = getattr(self, name)
             if rate is not None and rate <= 0:
                 raise UserError(f"step_model.{name} must be positive, got {rate}")
+        if self.replay_steps and self.backbone == "own":
+            raise UserError(
+                f"step_model.replay_steps is {self.replay_steps}, but the states of an own backbone change with every update: leave it "
+                "out, or set step_model.backbone to policy"
+            )
         for name in ("model", "backbone_learning_rate"):
             if getattr(self, name) is not None and self.backbone == "policy":
                 raise UserError(
@@ -110,6 +120,15 @@ class Outlook:
     """In [0, 1], one for each beginning."""
 
 
+class _Lesson(NamedTuple):
+    """What beginnings are read from, and what became of them."""
+
+    states_KE: torch.Tensor
+    targets_K: torch.Tensor
+    weights_K: torch.Tensor
+    """In the mean; those of a step sum to 1."""
+
+
 class StepModel:
     """A head on hidden states, with its optimizer."""
 
@@ -130,6 +149,8 @@ class StepModel:
         self.head = new_head(model, settings.hidden, seed).to(self.device)
         self.scores, self.ordered = (0.0, 0.0), (0.0, 0.0)
         """Sum and number of the scores seen so far, and of the pairs that it put in order, where older ones fade."""
+        self.earlier: list[_Lesson] = []
+        """What is learned from again, the oldest step first."""
         groups: list[dict[str, Any]] = [{"params": list(self.head.parameters()), "lr": settings.learning_rate}]
         if self.owns_backbone:
             groups.append({"params": list(self.backbone.parameters()), "lr": settings.backbone_learning_rate or 1e-5})
@@ -167,12 +188,12 @@ class StepModel:
         """`epochs` updates on these answers; the loss is that before the last. Without answers nothing changes."""
         if not outlooks:
             return {}
-        answers, loss = [outlook.beginnings for outlook in outlooks], 0.0
-        kept = None if self.owns_backbone else self._policy_states(answers)
+        kept = None if self.owns_backbone else self._with_earlier(outlooks)
+        loss = 0.0
         for _ in range(self.settings.epochs):
             loss = 0.0
-            for states_KE, members in kept or self._states(answers):
-                part = self._loss(states_KE, [outlooks[member] for member in members], len(outlooks))
+            for lesson in kept or self._lessons(outlooks):
+                part = self._loss(lesson)
                 part.backward()
                 loss += float(part.detach())
             self._step()
@@ -182,13 +203,20 @@ class StepModel:
         """Everything that it learned and its optimizer remembers, for a checkpoint; not the policy."""
         seen = {"seen": torch.tensor([*self.scores, *self.ordered], dtype=torch.float64)}
         weights = {f"weight.{name}": value.detach() for name, value in self._weights().items()}
-        return seen | weights | {f"moment.{name}": value for name, value in moments_of(self._adam, self.parameters).items()}
+        earlier = {
+            f"earlier.{place}.{name}": value for place, lesson in enumerate(self.earlier) for name, value in lesson._asdict().items()
+        }
+        return seen | earlier | weights | {f"moment.{name}": value for name, value in moments_of(self._adam, self.parameters).items()}
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Take over what `state` gave, and forget what was before."""
         seen = tensors["seen"].tolist()
         self.scores, self.ordered = (seen[0], seen[1]), (seen[2], seen[3])
+        number = sum(name.startswith("earlier.") for name in tensors) // len(_Lesson._fields)
+        self.earlier = [
+            _Lesson(*(tensors[f"earlier.{place}.{name}"].to(self.device, copy=True) for name in _Lesson._fields)) for place in range(number)
+        ]
         for name, value in self._weights().items():
             value.copy_(tensors[f"weight.{name}"])
         own = {name.removeprefix("moment."): value for name, value in tensors.items() if name.startswith("moment.")}
@@ -207,16 +235,26 @@ class StepModel:
             positions_K, members = _positions(batch, answers)
             yield hidden_states(self.backbone, batch, positions_K, self.dtype), members
 
-    @torch.no_grad()
-    def _policy_states(self, answers: Sequence[Beginnings]) -> list[tuple[torch.Tensor, list[int]]]:
-        return list(self._states(answers))
+    def _lessons(self, outlooks: Sequence[Outlook]) -> Iterator[_Lesson]:
+        """Of some answers at a time: each weighs the same in the mean, and within it every beginning."""
+        for states_KE, members in self._states([outlook.beginnings for outlook in outlooks]):
+            own = [outlooks[member] for member in members]
+            targets = [target for outlook in own for target in outlook.targets]
+            weights = [1 / (len(outlooks) * len(outlook.targets)) for outlook in own for _ in outlook.targets]
+            yield _Lesson(states_KE, torch.tensor(targets).to(states_KE), torch.tensor(weights).to(states_KE))
 
-    def _loss(self, states_KE: torch.Tensor, outlooks: Sequence[Outlook], number: int) -> torch.Tensor:
-        """The share of some of `number` answers in the mean."""
-        weights = [1 / (number * len(outlook.targets)) for outlook in outlooks for _ in outlook.targets]
-        targets = [target for outlook in outlooks for target in outlook.targets]
-        logits_K, targets_K, weights_K = self.head(states_KE), torch.tensor(targets).to(states_KE), torch.tensor(weights).to(states_KE)
-        return F.binary_cross_entropy_with_logits(logits_K, targets_K, weight=weights_K, reduction="sum")
+    @torch.no_grad()
+    def _with_earlier(self, outlooks: Sequence[Outlook]) -> list[_Lesson]:
+        """One of the policy's states, this step's behind those of earlier ones, all steps alike; the last `replay_steps` are kept."""
+        steps = [*self.earlier, _joined(list(self._lessons(outlooks)))]
+        self.earlier = steps[-self.settings.replay_steps :] if self.settings.replay_steps else []
+        together = _joined(steps)
+        return [together._replace(weights_K=together.weights_K / len(steps))]
+
+    def _loss(self, lesson: _Lesson) -> torch.Tensor:
+        """Its part in the mean."""
+        logits_K = self.head(lesson.states_KE)
+        return F.binary_cross_entropy_with_logits(logits_K, lesson.targets_K, weight=lesson.weights_K, reduction="sum")
 
     def _step(self) -> None:
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, _MOST_GRADIENT_NORM))
@@ -247,6 +285,10 @@ def new_head(model: Any, hidden: int, seed: int) -> Head:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(seed, "step model") % 2**63)
         return Head(model.get_output_embeddings().weight.shape[1], hidden)
+
+
+def _joined(lessons: Sequence[_Lesson]) -> _Lesson:
+    return _Lesson(*(torch.cat(parts) for parts in zip(*lessons, strict=True)))
 
 
 def _plain_copy(model: Any) -> Any:

@@ -87,8 +87,8 @@ def test_every_answer_weighs_the_same_and_within_it_every_beginning(llama):
     """By hand: every V is 1/2, so the loss is log 2, and the bias has the slope 1/2 (1/2 - 1/4) + 1/2 · 1/2 ((1/2 - 1) + (1/2 - 1))."""
     made = step_model(llama)
     outlooks = [Outlook(Beginnings(PROMPT, (20,), (1,)), (0.25,)), Outlook(Beginnings(PROMPT, (21, 22), (1, 2)), (1.0, 1.0))]
-    ((states, members),) = made._states([outlook.beginnings for outlook in outlooks])
-    loss = made._loss(states.detach(), [outlooks[member] for member in members], 2)
+    (lesson,) = made._lessons(outlooks)
+    loss = made._loss(lesson)
     loss.backward()
     assert float(loss.detach()) == pytest.approx(math.log(2))
     assert float(made.head.layers[-1].bias.grad) == pytest.approx(0.125 - 0.25)
@@ -109,7 +109,25 @@ def test_the_loss_is_the_cross_entropy_with_soft_targets(llama, hidden):
     assert made.update([]) == {}
 
 
-@pytest.mark.parametrize("settings", [{"hidden": 0}, {"hidden": 16}, {"backbone": "own", "backbone_learning_rate": 1e-3}])
+def test_steps_that_are_learned_from_again_weigh_as_much_as_the_present_one(llama):
+    """Two steps replayed of three: the loss is the mean of those of the last three steps, of which the first had more answers."""
+    made = step_model(llama, hidden=4, epochs=1, replay_steps=2, learning_rate=1e-9)  # values hardly move
+    with torch.no_grad():
+        made.head.layers[-1].weight.normal_(generator=torch.Generator().manual_seed(0))
+    steps = [[Outlook(own, (target,) * len(own.ends)) for own in answers] for answers, target in ((ANSWERS, 0.0), (ANSWERS[:1], 1.0))]
+    alone, again = [], []
+    for outlooks in (steps[0], steps[1], steps[0], steps[1]):
+        fresh = step_model(llama, hidden=4, epochs=1)
+        fresh.head.load_state_dict(made.head.state_dict())
+        alone.append(fresh.update(outlooks)["step_model_loss"])
+        again.append(made.update(outlooks)["step_model_loss"])
+    assert again == pytest.approx([sum(own := alone[max(0, place - 2) : place + 1]) / len(own) for place in range(4)], rel=1e-5)
+    assert alone[0] != pytest.approx(alone[1], rel=0.1) and len(made.earlier) == 2
+
+
+@pytest.mark.parametrize(
+    "settings", [{"hidden": 0}, {"hidden": 16}, {"hidden": 16, "replay_steps": 4}, {"backbone": "own", "backbone_learning_rate": 1e-3}]
+)
 def test_it_learns_to_tell_what_decided_an_answer_before_its_end(model_of, settings):
     """An answer is right where its first token is a 7, which nothing behind it shows; others than it learned from are put in order."""
     model, generator = model_of("llama"), torch.Generator().manual_seed(0)
@@ -158,6 +176,8 @@ def test_half_precision_reads_about_the_same(model_of, family):
     [
         ({"epochs": 0}, "step_model.epochs must be at least 1, got 0"),
         ({"hidden": -1}, "step_model.hidden must be at least 0"),
+        ({"replay_steps": -1}, "step_model.replay_steps must be at least 0"),
+        ({"replay_steps": 4, "backbone": "own"}, "step_model.replay_steps is 4, but the states of an own backbone change"),
         ({"learning_rate": 0.0}, "step_model.learning_rate must be positive"),
         ({"trust": 1.5}, r"step_model.trust must be in \[0, 1\], got 1.5"),
         ({"backbone_learning_rate": 1e-5}, "policy is only read: leave it out, or set the backbone to own"),

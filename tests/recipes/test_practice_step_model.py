@@ -20,7 +20,7 @@ from etude.runs import read_jsonl
 STEPS = {"explore.search.steps.end": "tokens", "explore.search.steps.max_tokens": 1}
 ON = STEPS | {"step_model.on": True}
 KINDS = {
-    "samples": {"learn.credit": "difference", "step_model.hidden": 8},
+    "samples": {"learn.credit": "difference", "step_model.hidden": 8, "step_model.replay_steps": 2},
     "believed": {"learn.credit": "difference", "step_model.trust": 0.5, "step_model.targets": "hard"},
     "own": {"learn.credit": "difference", "step_model.backbone": "own", "step_model.epochs": 2},
     "beam": {"explore.search.method": "beam", "explore.search.value": "step_model", "explore.search.beams": 2, "explore.search.width": 2},
