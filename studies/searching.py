@@ -28,14 +28,14 @@ from etude.recipes.settings import PracticeSettings, parse_practice, practice_de
 from etude.runs import RunFolder, environment
 from etude.watching import Console
 from studies.cells import Cell, Options, compute, options, write_result
+from studies.step_values import REPLAYED
 
 CLAIM = "at equal tokens some way of answering is right more often with the step model than without it, beyond both intervals"
 SEEDS = (50,)
 
 Changes = dict[str, Any]
 
-STEP_MODEL: Changes = {"step_model.on": True, "step_model.hidden": 64, "step_model.replay_steps": 8, "step_model.epochs": 32}
-"""As it foretold best what attempts of later steps would score, of those tried on a run of another seed."""
+STEP_MODEL: Changes = {"step_model.on": True} | {f"step_model.{name}": value for name, value in REPLAYED.items()}
 STEPS: Changes = {"search.steps.end": "tokens", "search.steps.max_tokens": 6}
 WITHOUT: dict[str, Changes] = {
     "majority": {"search.method": "samples"},

@@ -10,6 +10,7 @@ rollouts_1, _4, _9   the mean score of so many other answers from there (Math-Sh
 tree                 what the tree that the node stands in says (the mean of those of its answers that came through)
 root                 what the tree says of its root: one number for all beginnings of a task, what credit by outcome has
 step_model           a head on the policy's hidden states, trained on the attempts of 30 steps of practice at other tasks
+step_model_replayed  the same with a hidden layer and more passes, in which a step's attempts come with those of 8 steps before
 step_model_own       the same with a backbone of its own, trained as a whole: two passes over a step's attempts, the head's eight
 implicit_reward      Σ r of a second language model, trained on the outcomes of the same attempts (PRIME), one update a step at rate 1e-5
 likelihood           the policy's own mean log-prob of the beginning, which is no feedback
@@ -60,8 +61,10 @@ from studies.cells import Cell, Options, compute, options, write_result
 
 CLAIM = "learned values of steps, trained so, order beginnings of one task worse than nine rollouts from each do"
 SEEDS = (40,)
-LEARNED = ("step_model", "step_model_own", "implicit_reward")
+LEARNED = ("step_model", "step_model_replayed", "step_model_own", "implicit_reward")
 ESTIMATORS = ("rollouts_1", "rollouts_4", "rollouts_9", "rollouts_4_hard", "rollouts_9_hard", "tree", "root", *LEARNED, "likelihood")
+REPLAYED: dict[str, Any] = {"hidden": 64, "replay_steps": 8, "epochs": 32}
+"""As a step model foretold best what attempts of later steps would score, of those tried on a run of practice of another seed."""
 HARD = "_hard"
 """Of rollouts: whether any was right (Math-Shepherd's hard estimation), instead of their mean."""
 TRUTH = 64
@@ -166,11 +169,13 @@ class Agreement:
         """What learned estimators say, and the tokens of the attempts that they learned from."""
         dtype, batch_tokens = run.place.dtype, run.settings.machine.update_batch_tokens
         options: dict[str, Any] = {"dtype": dtype, "batch_tokens": batch_tokens}
-        policy, own = StepModelSettings(on=True), StepModelSettings(on=True, backbone="own", epochs=2)
-        heads = {
-            "step_model": StepModel(run.model, policy, seed=run.settings.seed, **options),
-            "step_model_own": StepModel(run.model, own, seed=run.settings.seed, **options),
+        kinds: dict[str, dict[str, Any]] = {
+            "step_model": {},
+            "step_model_replayed": REPLAYED,
+            "step_model_own": {"backbone": "own", "epochs": 2},
         }
+        settings = {name: StepModelSettings(on=True, **kind) for name, kind in kinds.items()}
+        heads = {name: StepModel(run.model, each, seed=run.settings.seed, **options) for name, each in settings.items()}
         how = ImplicitRewardSettings(1.0, optimiser=Optimiser(learning_rate=1e-5))
         implicit = ImplicitReward(run.model, how, **options)
         asked, tokens = {tree.task.key for tree, _ in nodes}, 0

@@ -101,7 +101,7 @@ def test_pairs_in_order_are_of_one_task_and_lie_apart():
 
 def test_learned_values_fall_behind_only_where_intervals_part():
     def rows(nine: tuple[float, float], learned: tuple[float, float]) -> list[dict]:
-        ends = {"rollouts_9": nine, "step_model": learned, "step_model_own": (-1.0, -1.0), "implicit_reward": (-1.0, -1.0)}
+        ends = {"rollouts_9": nine} | dict.fromkeys(step_values.LEARNED, (-1.0, -1.0)) | {"step_model": learned}
         measure = "ordered_within"
         return [{"id": name, measure: sum(own) / 2, f"{measure}_low": own[0], f"{measure}_high": own[1]} for name, own in ends.items()]
 
