@@ -120,7 +120,7 @@ class Outlook:
     """In [0, 1], one for each beginning."""
 
 
-class _Lesson(NamedTuple):
+class _Reading(NamedTuple):
     """What beginnings are read from, and what became of them."""
 
     states_KE: torch.Tensor
@@ -149,7 +149,7 @@ class StepModel:
         self.head = new_head(model, settings.hidden, seed).to(self.device)
         self.scores, self.ordered = (0.0, 0.0), (0.0, 0.0)
         """Sum and number of the scores seen so far, and of the pairs that it put in order, where older ones fade."""
-        self.earlier: list[_Lesson] = []
+        self.earlier: list[_Reading] = []
         """What is learned from again, the oldest step first."""
         groups: list[dict[str, Any]] = [{"params": list(self.head.parameters()), "lr": settings.learning_rate}]
         if self.owns_backbone:
@@ -192,8 +192,8 @@ class StepModel:
         loss = 0.0
         for _ in range(self.settings.epochs):
             loss = 0.0
-            for lesson in kept or self._lessons(outlooks):
-                part = self._loss(lesson)
+            for reading in kept or self._readings(outlooks):
+                part = self._loss(reading)
                 part.backward()
                 loss += float(part.detach())
             self._step()
@@ -204,7 +204,7 @@ class StepModel:
         seen = {"seen": torch.tensor([*self.scores, *self.ordered], dtype=torch.float64)}
         weights = {f"weight.{name}": value.detach() for name, value in self._weights().items()}
         earlier = {
-            f"earlier.{place}.{name}": value for place, lesson in enumerate(self.earlier) for name, value in lesson._asdict().items()
+            f"earlier.{place}.{name}": value for place, reading in enumerate(self.earlier) for name, value in reading._asdict().items()
         }
         return seen | earlier | weights | {f"moment.{name}": value for name, value in moments_of(self._adam, self.parameters).items()}
 
@@ -213,10 +213,10 @@ class StepModel:
         """Take over what `state` gave, and forget what was before."""
         seen = tensors["seen"].tolist()
         self.scores, self.ordered = (seen[0], seen[1]), (seen[2], seen[3])
-        number = sum(name.startswith("earlier.") for name in tensors) // len(_Lesson._fields)
-        self.earlier = [
-            _Lesson(*(tensors[f"earlier.{place}.{name}"].to(self.device, copy=True) for name in _Lesson._fields)) for place in range(number)
-        ]
+        names = _Reading._fields
+        number = sum(name.startswith("earlier.") for name in tensors) // len(names)
+        kept = ([tensors[f"earlier.{place}.{name}"].to(self.device, copy=True) for name in names] for place in range(number))
+        self.earlier = [_Reading(*own) for own in kept]
         for name, value in self._weights().items():
             value.copy_(tensors[f"weight.{name}"])
         own = {name.removeprefix("moment."): value for name, value in tensors.items() if name.startswith("moment.")}
@@ -235,26 +235,26 @@ class StepModel:
             positions_K, members = _positions(batch, answers)
             yield hidden_states(self.backbone, batch, positions_K, self.dtype), members
 
-    def _lessons(self, outlooks: Sequence[Outlook]) -> Iterator[_Lesson]:
+    def _readings(self, outlooks: Sequence[Outlook]) -> Iterator[_Reading]:
         """Of some answers at a time: each weighs the same in the mean, and within it every beginning."""
         for states_KE, members in self._states([outlook.beginnings for outlook in outlooks]):
             own = [outlooks[member] for member in members]
             targets = [target for outlook in own for target in outlook.targets]
             weights = [1 / (len(outlooks) * len(outlook.targets)) for outlook in own for _ in outlook.targets]
-            yield _Lesson(states_KE, torch.tensor(targets).to(states_KE), torch.tensor(weights).to(states_KE))
+            yield _Reading(states_KE, torch.tensor(targets).to(states_KE), torch.tensor(weights).to(states_KE))
 
     @torch.no_grad()
-    def _with_earlier(self, outlooks: Sequence[Outlook]) -> list[_Lesson]:
+    def _with_earlier(self, outlooks: Sequence[Outlook]) -> list[_Reading]:
         """One of the policy's states, this step's behind those of earlier ones, all steps alike; the last `replay_steps` are kept."""
-        steps = [*self.earlier, _joined(list(self._lessons(outlooks)))]
+        steps = [*self.earlier, _joined(list(self._readings(outlooks)))]
         self.earlier = steps[-self.settings.replay_steps :] if self.settings.replay_steps else []
         together = _joined(steps)
         return [together._replace(weights_K=together.weights_K / len(steps))]
 
-    def _loss(self, lesson: _Lesson) -> torch.Tensor:
+    def _loss(self, reading: _Reading) -> torch.Tensor:
         """Its part in the mean."""
-        logits_K = self.head(lesson.states_KE)
-        return F.binary_cross_entropy_with_logits(logits_K, lesson.targets_K, weight=lesson.weights_K, reduction="sum")
+        logits_K = self.head(reading.states_KE)
+        return F.binary_cross_entropy_with_logits(logits_K, reading.targets_K, weight=reading.weights_K, reduction="sum")
 
     def _step(self) -> None:
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, _MOST_GRADIENT_NORM))
@@ -287,8 +287,8 @@ def new_head(model: Any, hidden: int, seed: int) -> Head:
         return Head(model.get_output_embeddings().weight.shape[1], hidden)
 
 
-def _joined(lessons: Sequence[_Lesson]) -> _Lesson:
-    return _Lesson(*(torch.cat(parts) for parts in zip(*lessons, strict=True)))
+def _joined(readings: Sequence[_Reading]) -> _Reading:
+    return _Reading(*(torch.cat(parts) for parts in zip(*readings, strict=True)))
 
 
 def _plain_copy(model: Any) -> Any:

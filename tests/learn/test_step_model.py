@@ -87,8 +87,8 @@ def test_every_answer_weighs_the_same_and_within_it_every_beginning(llama):
     """By hand: every V is 1/2, so the loss is log 2, and the bias has the slope 1/2 (1/2 - 1/4) + 1/2 · 1/2 ((1/2 - 1) + (1/2 - 1))."""
     made = step_model(llama)
     outlooks = [Outlook(Beginnings(PROMPT, (20,), (1,)), (0.25,)), Outlook(Beginnings(PROMPT, (21, 22), (1, 2)), (1.0, 1.0))]
-    (lesson,) = made._lessons(outlooks)
-    loss = made._loss(lesson)
+    (reading,) = made._readings(outlooks)
+    loss = made._loss(reading)
     loss.backward()
     assert float(loss.detach()) == pytest.approx(math.log(2))
     assert float(made.head.layers[-1].bias.grad) == pytest.approx(0.125 - 0.25)
