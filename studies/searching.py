@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MultipleLocator
 
 from etude.configuration import arguments_from, find_configuration, resolved
 from etude.recipes.evaluate import evaluate
@@ -164,6 +165,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(lambda tokens, _: f"{tokens:.0f}")
     axes.set_xlabel("tokens sampled a task")
+    axes.yaxis.set_major_locator(MultipleLocator(0.05))
     axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
     axes.set_title(f"right answers, {rows[0]['set']} (n = {rows[0]['n']}, 95 % intervals)", loc="left", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
