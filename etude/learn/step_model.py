@@ -8,7 +8,7 @@ after Math-Shepherd (arXiv 2312.08935, sec. 3: soft and hard estimation, binary 
 of its own, trained once on continuations drawn for it; here it learns beside the policy from what practice draws anyway, its targets are
 scores in [0, 1], and the root of an answer is a beginning too. Every answer weighs the same, and within it every beginning, so that long
 answers do not drown short ones. A step's answers are learned from in `epochs` passes, together with those of `replay_steps` steps before
-it, all steps alike: one step's are too few to tell good answers to a task from bad. With 0 they are learned from and forgotten.
+it, each step weighing the same: one step's are too few to tell good answers to a task from bad. With 0 they are learned from and forgotten.
 
 backbone policy   the present policy's own states, without gradient: only the head is trained, by the states that it is used on next, which
                   is why it learns after the policy did; one pass over a step's answers, what they have in common computed once,
@@ -185,7 +185,7 @@ class StepModel:
         return found
 
     def update(self, outlooks: Sequence[Outlook]) -> dict[str, float]:
-        """`epochs` updates on these answers; the loss is that before the last. Without answers nothing changes."""
+        """`epochs` updates on these answers and earlier steps'; the loss is that before the last. Without answers nothing changes."""
         if not outlooks:
             return {}
         kept = None if self.owns_backbone else self._with_earlier(outlooks)
