@@ -10,7 +10,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ class Ledger:
         lines = [json.dumps(head if len(set(sizes)) == 1 else head | {"sizes": sizes})]
         for group, verdicts in zip(judged.groups, judged.verdicts, strict=True):
             for attempt, verdict in zip(group.attempts, verdicts, strict=True):
-                lines.append(json.dumps({"task": group.task.key, "attempt": asdict(attempt), "verdict": verdict.to_json()}))
+                lines.append(json.dumps({"task": group.task.key, "attempt": vars(attempt), "verdict": verdict.to_json()}))
         write_atomically(self._path(step), gzip.compress("\n".join(lines).encode(), compresslevel=1, mtime=0))
 
     def read(self, step: int, tasks: Sequence[Task]) -> Judged | None:

@@ -44,6 +44,8 @@ CHANGES: Changes = {
     "longer_warm_start": {"steps": 0},
 }
 ARMS = tuple(CHANGES)
+TINY = {"steps": 6, "explore.tasks_per_step": 6, "evaluation.n": 50, "evaluation.pass_n": 10}
+"""What a cell of a study's tiny form has otherwise: it is tried, and measures nothing."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pytest
 from etude.evaluation.statistics import mean_interval, sign_flip_test
 from etude.runs import RunFolder
 from studies import exploration, quickstart, searching, step_values, word_problems
-from studies.arms import ARMS, Arms, reduce_arms, share
+from studies.arms import ARMS, TINY, Arms, reduce_arms, share
 from studies.cells import Options, compute
 from studies.figure import draw
 from studies.table import filled, markdown
@@ -52,13 +52,13 @@ def test_a_study_runs_in_its_tiny_form_and_skips_cells_that_are_there(name, tmp_
 def refuses_other_settings(name: str, folder: Path) -> None:
     cell_path = next((folder / "cells").glob("practice-*.json"))
     cell = json.loads(cell_path.read_text())
-    assert cell["settings"]["steps"] == 20 and cell["commit"]
-    cell_path.write_text(json.dumps({**cell, "settings": {**cell["settings"], "steps": 21}}))
+    assert cell["settings"]["steps"] == TINY["steps"] and cell["commit"]
+    cell_path.write_text(json.dumps({**cell, "settings": {**cell["settings"], "steps": 7}}))
     with pytest.raises(SystemExit, match="another steps than there is now"):
         run(name, folder)
     cell_path.unlink()
     kept = folder / "runs" / cell_path.stem / "configuration.yaml"
-    kept.write_text(kept.read_text().replace("steps: 20", "steps: 21"))
+    kept.write_text(kept.read_text().replace("steps: 6", "steps: 7"))
     with pytest.raises(SystemExit, match="was run with another"):
         run(name, folder)
     assert not cell_path.exists()
