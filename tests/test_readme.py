@@ -76,8 +76,11 @@ def test_what_the_readme_says_runs(folder, kind, code, monkeypatch, capsys):
     if kind == "python":
         return exec(code, {})
     assert main(words_of(code)) == 0, capsys.readouterr().err
-    for gain, printed in zip(GAIN.findall(PRINTED[code]), GAIN.findall(capsys.readouterr().out), strict=False):
-        assert float(gain) == pytest.approx(float(printed), abs=5.0), "the page prints another gain than there is"
+    shown = [float(gain) for gain in GAIN.findall(PRINTED[code])]
+    found = [float(gain) for gain in GAIN.findall(" ".join(capsys.readouterr().out.split()))]
+    if shown:
+        assert found == pytest.approx(shown, abs=5.0), "the page prints another gain than there is"
+        assert min(found) > 10, "practice does not raise the accuracy"
 
 
 def words_of(command: str) -> list[str]:
