@@ -74,7 +74,7 @@ def parse(
 
 def parser_for(kind: type[Any]) -> ArgumentParser:
     """The options of a configuration class, in a parser of the caller's own."""
-    return copy.deepcopy(_parser_once(kind))
+    return copy.deepcopy(_parser_once(kind))  # type: ignore[arg-type]
 
 
 @functools.cache
