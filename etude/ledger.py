@@ -29,7 +29,7 @@ class Judged:
     groups: list[Group]
     verdicts: list[list[Verdict]]
     """One for each attempt, by group."""
-    counts: Mapping[str, int]
+    counts: Mapping[str, float]
     """What happened in feedback: judged, timed out, crashed."""
     seconds: Mapping[str, float]
     """What exploring and judging took, when that was done."""

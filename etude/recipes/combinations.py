@@ -126,6 +126,7 @@ def _feedback(settings: "PracticeSettings") -> None:
         raise UserError("feedback random needs the rate of right samples: set evaluation.pass_n and evaluation.num_samples to 1 or more")
     if "form" in settings.feedback_parts and not settings.tasks.actions.is_on:
         raise UserError("feedback form scores tagged actions, but there are none: set tasks.actions.preset or tasks.actions.tags")
+    _together(settings)
     if "judge" not in settings.feedback_parts:
         return
     if settings.judge.model is None:
@@ -133,6 +134,10 @@ def _feedback(settings: "PracticeSettings") -> None:
             "feedback judge needs a judge: set judge.model, with judge.url for a model on an OpenAI-compatible server, without it for "
             "one to load here"
         )
+
+
+def _together(settings: "PracticeSettings") -> None:
+    """Feedback that compares all attempts at a task has to have them at once."""
     explore = settings.explore
     alone = {
         "explore.search.method": explore.search.method != "samples",
@@ -140,12 +145,17 @@ def _feedback(settings: "PracticeSettings") -> None:
         "explore.rationalise": explore.rationalise,
         "tasks.actions.gate": settings.tasks.actions.gate,
     }
-    if settings.judge.how == "pairwise" and any(alone.values()):
-        name = next(name for name, is_set in alone.items() if is_set)
-        raise UserError(
-            f"judge.how pairwise compares all attempts at a task at once, but with {name} they come a few at a time: set "
-            "judge.how to rubric, or leave that out"
-        )
+    name = next((name for name, is_set in alone.items() if is_set), None)
+    compared = {
+        "judge.how pairwise": ("judge" in settings.feedback_parts and settings.judge.how == "pairwise", "judge.how to rubric"),
+        "feedback agreement": ("agreement" in settings.feedback_parts, "feedback to outcome"),
+    }
+    for what, (is_so, instead) in compared.items():
+        if is_so and name:
+            raise UserError(
+                f"{what} compares all attempts at a task at once, but with {name} they come a few at a time: set {instead}, or leave "
+                "that out"
+            )
 
 
 def _learns_to_the_end(name: str, optimiser: Optimiser, updates: int, named: str) -> None:

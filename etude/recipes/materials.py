@@ -158,7 +158,7 @@ def train_size(settings: PracticeSettings) -> int | None:
     """How many tasks are practised on; None: all that there are."""
     if settings.n is not None or not (settings.tasks.family or settings.tasks.function):
         return settings.n
-    return max(1, settings.steps) * settings.explore.tasks_per_step
+    return settings.labelled + max(1, settings.steps) * settings.explore.tasks_per_step
 
 
 def _demonstrations(settings: PracticeSettings, train: Sequence[Task], data: Path | None) -> list[Task]:

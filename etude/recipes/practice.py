@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from etude.errors import UserError
 from etude.evaluation.measure import Measurement, Suite, measure
 from etude.evaluation.report import write_report
 from etude.evaluation.retention import measure_retention
+from etude.explore.collapse import Collapse, collapse_in
 from etude.explore.order import batch_at
 from etude.explore.prompts import render_prompt, render_prompts
 from etude.explore.stopping import portions
@@ -40,6 +41,7 @@ from etude.models import describe, load_model, save_model
 from etude.randomness import seed_for
 from etude.recipes.advice import advice
 from etude.recipes.asking import remember
+from etude.recipes.believing import believing_for, without_labelled
 from etude.recipes.card import write_card
 from etude.recipes.checkpoints import Stateful, load_checkpoint, save_checkpoint
 from etude.recipes.exploring import Exploring
@@ -168,9 +170,11 @@ class Practice:
         self.engine = engine_at(self.place, self.model, self.tokenizer, settings.machine)
         for sentence in advice(settings, len(prompts), self.demonstrations, self.engine.text_of):
             self.watcher.say(sentence)
-        items = list(zip(self.materials.train, prompts, strict=True))
+        labelled, items = without_labelled(list(zip(self.materials.train, prompts, strict=True)), settings.labelled)
         render, room = partial(render_prompt, self.tokenizer), room_tokens(model, settings.explore.max_new_tokens)
         self.exploring = Exploring(settings, items, self.engine, self.feedback.counts, self.folder, render, room)
+        judge = self.outcome.judge
+        self.exploring.believing = believing_for(settings, self.feedback.agreement, labelled, self.engine, judge, self.folder)
 
     # ------------------------------------------------------------------ stages
 
@@ -280,7 +284,7 @@ class Practice:
             saves_last=True,
             prepare=lambda step: self.exploring.attempts_of(step, judge, begin),
             update=lambda step, judged: self.learn(step, judged, learner),
-            is_over=self._is_budget_spent,
+            is_over=self._is_over,
         )
         self._train(stage, learner, self.exploring.ledger)
 
@@ -311,14 +315,21 @@ class Practice:
         found = self.folder.checkpoints("step-")
         done = read_progress(found[-1])["step"] if found else 0
         kept = Ledger(self.folder.path / "ledger").steps()
-        return not self._is_budget_spent() and any(step not in kept for step in range(done + 1, self.settings.steps + 1))
+        return not self._is_over() and any(step not in kept for step in range(done + 1, self.settings.steps + 1))
 
-    def _is_budget_spent(self) -> bool:
-        """Whether the steps that are done have sampled as many tokens as practice may."""
+    def _is_over(self) -> bool:
+        """Whether the steps that are done have sampled as many tokens as practice may, or ended in what is a reason to stop."""
         budget = self.settings.budget_tokens
-        if budget is None:
-            return False
-        return sum(row.get("sampled_tokens", 0) for row in read_jsonl(self.folder.path / "metrics.jsonl")) >= budget
+        is_spent = budget is not None and sum(row["sampled_tokens"] for row in self._steps()) >= budget
+        return is_spent or (self.settings.collapse.action == "stop" and self._collapse() is not None)
+
+    def _collapse(self) -> Collapse | None:
+        """What the alarm saw in the steps that are done."""
+        return collapse_in(self._steps(), self.settings.collapse)
+
+    def _steps(self) -> list[dict[str, Any]]:
+        """The metrics of practice's steps so far."""
+        return [row for row in read_jsonl(self.folder.path / "metrics.jsonl") if row["phase"] == "practice"]
 
     def _learn_before(self, phase: str, step: int, update: Callable[[], dict[str, float]]) -> None:
         start = time.perf_counter()
@@ -361,6 +372,8 @@ class Practice:
             metrics |= refined(judged.groups, judged.verdicts, self.settings.explore.refine)
         metrics |= {"sampled_tokens": tokens} | self.exploring.keep(step, judged)
         self._log("practice", step, metrics, timings)
+        if (collapse := self._collapse()) and collapse.step == step:
+            self.watcher.say(collapse.words)
 
     # ------------------------------------------------------------------ parts
 
@@ -405,6 +418,8 @@ class Practice:
     def conclude(self, pages: Mapping[str, Page]) -> dict[str, Any]:
         """Write the model's card, `result.json` and the report."""
         result = result_of(self.name, self.settings, pages, self.materials.facts, self._feedback_counts())
+        if collapse := self._collapse():
+            result["collapse"] = asdict(collapse) | {"words": collapse.words, "action": self.settings.collapse.action}
         write_card(self.folder.path / "model", self.settings, result)
         self.folder.write_json("result.json", result)
         write_report([self.folder.path], self.folder.path / "report.html")
