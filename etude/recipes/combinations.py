@@ -74,6 +74,13 @@ def _attempts(settings: "PracticeSettings") -> None:
             f"explore.search.method {search.method} finds one answer to a task with these settings, and one compares with nothing: raise "
             f"explore.search.{' or '.join(wider)}"
         )
+    _self_made(settings)
+    if settings.explore.curriculum.method != "none" and settings.explore.reuse:
+        raise UserError(
+            "explore.reuse wants every task once an epoch, which explore.curriculum does not give: set one of them to its default"
+        )
+    if settings.explore.curriculum.method == "levels" and not settings.tasks.family:
+        raise UserError("explore.curriculum levels raises the parameters of a family: set tasks.family, or the method to weakness")
     if settings.explore.reuse and settings.budget_tokens is not None:
         raise UserError("budget_tokens counts what is sampled, but explore.reuse takes tokens over: leave it out, or set reuse to false")
     if settings.explore.rationalise and settings.learn.method == "credit":
@@ -90,6 +97,32 @@ def _attempts(settings: "PracticeSettings") -> None:
         raise UserError(
             "learn.preference.pairs step compares the steps of a search, but explore.search.method is "
             f"{settings.explore.search.method}: set the method to mcts, beam, tree or vine, or the pairs to outcome"
+        )
+
+
+def _self_made(settings: "PracticeSettings") -> None:
+    """Problems of its own are written beside plain attempts, and their answers compared as those of the tasks are."""
+    explore = settings.explore
+    if not explore.self_made.is_on:
+        return
+    others = {
+        f"explore.search.method {explore.search.method}": (explore.search.method != "samples", "samples"),
+        "explore.reuse true": (explore.reuse, "false"),
+        "explore.rationalise true": (explore.rationalise, "false"),
+        "tasks.actions.gate true": (settings.tasks.actions.gate, "false"),
+        "step_model.on true": (settings.step_model.on, "false"),
+        "learn.implicit_reward": (bool(settings.learn.implicit_reward.coefficient), "coefficient 0"),
+    }
+    for other, (is_set, instead) in others.items():
+        if is_set:
+            raise UserError(
+                f"explore.self_made.method {explore.self_made.method} adds problems to plain attempts, which {other} does not know: set "
+                f"{other.split()[0]} to {instead}, or explore.self_made to none"
+            )
+    if explore.self_made.method == "svs" and "outcome" not in settings.feedback_parts:
+        raise UserError(
+            f"explore.self_made svs writes from right attempts, and feedback {settings.feedback} does not know which are: set feedback to "
+            "outcome, or explore.self_made to proposer, which needs no answers"
         )
 
 

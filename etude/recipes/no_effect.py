@@ -57,6 +57,21 @@ def _unread(settings: PracticeSettings) -> Sections:
         _of_search("explore.search", unread): (False, searched),
         ("explore.num_samples",): (not explore.is_search, searched),
         ("explore.refine.",): (method == REFINE, searched),
+        ("explore.curriculum.category", "explore.curriculum.memory"): (
+            explore.curriculum.method == "weakness",
+            f"explore.curriculum is {explore.curriculum.method}",
+        ),
+        ("explore.curriculum.raise_at", "explore.curriculum.lower_at", "explore.curriculum.level_groups"): (
+            explore.curriculum.method == "levels",
+            f"explore.curriculum is {explore.curriculum.method}",
+        ),
+        ("explore.curriculum.rest",): (explore.curriculum.method != "none", "explore.curriculum is none"),
+        ("explore.self_made.",): (explore.self_made.is_on, "explore.self_made is none"),
+        ("explore.self_made.source_window", "explore.self_made.window"): (
+            explore.self_made.method != "proposer",
+            "explore.self_made is proposer",
+        ),
+        ("explore.self_made.min_share",): (explore.self_made.method != "svs", "explore.self_made is svs"),
         ("explore.hint",): (explore.rationalise, "explore.rationalise is false"),
         ("learn.turn_discount",): (explore.turns > 1, searched),
         ("learn.credit", "learn.outcome_coefficient", "learn.loss", "learn.clip_"): (learn.method == "credit", learned),

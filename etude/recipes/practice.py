@@ -44,7 +44,7 @@ from etude.recipes.asking import remember
 from etude.recipes.believing import believing_for, without_labelled
 from etude.recipes.card import write_card
 from etude.recipes.checkpoints import Stateful, load_checkpoint, save_checkpoint
-from etude.recipes.exploring import Exploring
+from etude.recipes.exploring import Exploring, curriculum_for
 from etude.recipes.feedback import Feedback, random_rate
 from etude.recipes.learners import implicit_reward_for, practice_learner, preference_learner, warm_start_learner
 from etude.recipes.limits import within_limits
@@ -53,6 +53,7 @@ from etude.recipes.materials import check_golds, gather, render_comparisons, ren
 from etude.recipes.refining import refined
 from etude.recipes.result import Page, result_of
 from etude.recipes.retention import logprobs_of, probe_for
+from etude.recipes.self_made import self_making_for
 from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
 from etude.recipes.stage import Stage
 from etude.recipes.step import added_credit, attempt_rows, foresee, learn_from, observed
@@ -174,6 +175,7 @@ class Practice:
         render, room = partial(render_prompt, self.tokenizer), room_tokens(model, settings.explore.max_new_tokens)
         self.exploring = Exploring(settings, items, self.engine, self.feedback.counts, self.folder, render, room)
         judge = self.outcome.judge
+        self.exploring.self_making = self_making_for(settings, self.engine, judge, self.model, self.tokenizer, measured)
         self.exploring.believing = believing_for(settings, self.feedback.agreement, labelled, self.engine, judge, self.folder)
 
     # ------------------------------------------------------------------ stages
@@ -363,11 +365,13 @@ class Practice:
         self.engine.refresh(step)
         timings["learn_seconds"] = time.perf_counter() - start
         is_plain, reuse = self.feedback.is_plain, self.settings.explore.reuse
-        rows = attempt_rows(step, judged.groups, verdicts, self.settings.learn, with_tokens=reuse, with_parts=not is_plain, added=added)
+        how: dict[str, Any] = {"with_tokens": reuse, "with_parts": not is_plain, "added": added, "made": judged.made}
+        rows = attempt_rows(step, judged.groups, verdicts, self.settings.learn, **how)
         self.folder.write_attempts(step, rows)
         halves = portions(self.settings.explore.num_samples, self.settings.explore.stop_when_decided)
         first, discount = len(halves[0]) if len(halves) > 1 else None, self.settings.learn.turn_discount
-        metrics |= observed(judged.groups, judged.verdicts, first, turn_discount=discount, with_parts=not is_plain) | dict(judged.counts)
+        given, row = judged.groups[judged.given], judged.verdicts[judged.given]
+        metrics |= observed(given, row, first, turn_discount=discount, with_parts=not is_plain) | dict(judged.counts)
         if self.settings.explore.turns > 1:
             metrics |= refined(judged.groups, judged.verdicts, self.settings.explore.refine)
         metrics |= {"sampled_tokens": tokens} | self.exploring.keep(step, judged)
@@ -391,14 +395,16 @@ class Practice:
 
     @property
     def beside(self) -> dict[str, Stateful]:
-        """What learns beside the policy, by its letter in checkpoints."""
-        return {letter: part for letter, part in (("s", self.step_model), ("i", self.implicit_reward)) if part}
+        """What learns or remembers beside the policy, by its letter in checkpoints."""
+        parts = {"s": self.step_model, "i": self.implicit_reward, "c": self.exploring.curriculum}
+        return {letter: part for letter, part in parts.items() if part}
 
     def add_models(self) -> None:
-        """Have steps and tokens valued by models from now on, as far as the settings want it."""
+        """Have steps and tokens valued by models, and tasks chosen by success, from now on, as far as the settings want it."""
         self.implicit_reward = implicit_reward_for(self.model, self.settings, self.place.dtype)
         self.step_model = step_model_for(self.model, self.settings, self.place.dtype)
         self.exploring.by_step_model = value_by(self.step_model) if self.step_model else None
+        self.exploring.curriculum = curriculum_for(self.settings, self.exploring.items)
 
     def _save_checkpoint(self, name: str, learner: Learner | None, progress: Mapping[str, int]) -> None:
         options: dict[str, Any] = {"beside": self.beside, "keep": self.settings.keep_checkpoints}

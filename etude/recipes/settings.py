@@ -26,7 +26,12 @@ from etude.tasks.sources import SOURCES, TaskSource
 
 FEEDBACK = ("outcome", "random", "agreement", "judge", "form")
 """Kinds of feedback, and the parts of a combined one."""
-SHORT = {"explore": "explore.search.method", "tasks.actions": "tasks.actions.preset"}
+SHORT = {
+    "explore": "explore.search.method",
+    "explore.self_made": "explore.self_made.method",
+    "explore.curriculum": "explore.curriculum.method",
+    "tasks.actions": "tasks.actions.preset",
+}
 """What `--explore mcts` and the like are on the command line."""
 
 

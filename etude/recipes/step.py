@@ -189,10 +189,11 @@ def attempt_rows(
     with_tokens: bool = False,
     with_parts: bool = False,
     added: Sequence[Sequence[Weights]] | None = None,
+    made: int = 0,
 ) -> list[dict[str, Any]]:
     """Every attempt with its verdict and mean credit (with what was `added` to it), as it is kept in the run folder; `with_tokens`, the ids
     of its own tokens too, and `with_parts`, the parts of its verdict. A revised one has all its `turns`, each with what the model was told
-    of it.
+    of it; of the last `made` groups it is said what they are at.
     """
     weights = token_weights(groups, verdicts, learn.credit, learn.turn_discount, added)
     credit = [[fmean(own) for own in row] for row in weights]
@@ -213,6 +214,7 @@ def attempt_rows(
             "mean_logprob": sum(attempt.logprobs) / attempt.num_own_tokens,
             "key": attempt.key,
             **({"view": attempt.view} if attempt.view != "full" else {}),
+            **({"made": group.task.origin} if place >= len(groups) - made else {}),
             **({"own_tokens": attempt.own_tokens} if with_tokens else {}),
             **({"parts": dict(verdict.parts)} if with_parts else {}),
             **({"turns": _turn_rows(attempt, verdict, weights[place][index], learn.method == "credit")} if attempt.turns > 1 else {}),
