@@ -53,7 +53,7 @@ from etude.recipes.materials import check_golds, gather, render_comparisons, ren
 from etude.recipes.refining import refined
 from etude.recipes.result import Page, result_of
 from etude.recipes.retention import logprobs_of, probe_for
-from etude.recipes.self_made import self_making_for
+from etude.recipes.self_made import self_making_for, writing_demonstrations
 from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
 from etude.recipes.stage import Stage
 from etude.recipes.step import added_credit, attempt_rows, foresee, learn_from, observed
@@ -159,6 +159,9 @@ class Practice:
         self.room_tokens = room_tokens(model, max(settings.explore.max_new_tokens, settings.evaluation.max_new_tokens or 0))
         prompts = render_prompts(self.tokenizer, self.materials.train, self.room_tokens)
         self.demonstrations = render_demonstrations(self.tokenizer, self.materials.demonstrations, room_tokens(model, 0))
+        how: dict[str, Any] = {"n": settings.warm_start.writing, "seed": settings.seed, "max_tokens": room_tokens(model, 0)}
+        shown = self.materials.demonstrations
+        self.demonstrations += writing_demonstrations(self.tokenizer, shown, settings.explore.self_made, **how)
         self.comparisons = render_comparisons(self.tokenizer, self.materials.comparisons, room_tokens(model, 0))
         known = [*self.materials.train, *self.materials.demonstrations, *(each.task for each in self.materials.comparisons)]
         self.probe = probe_for(settings.retention, self.tokenizer, room_tokens(model, 0), self.data)

@@ -24,15 +24,19 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from etude.engine.transformers import TransformersEngine
+from etude.errors import UserError
 from etude.evaluation.measure import Judge
 from etude.explore.attempts import Attempt, Group
-from etude.explore.prompts import render_prompt, without_control
+from etude.explore.prompts import render_answer, render_prompt, shown_answer, without_control
 from etude.explore.samples import sample_groups
 from etude.explore.self_made.problems import FLAWS, asking, flaw_of, read_problem
 from etude.explore.self_made.prompts import Example, writing_of_problem, writing_of_variant
+from etude.explore.self_made.settings import SelfMade
 from etude.explore.settings import Exploration
 from etude.feedback.agreement import Agreement, AgreementFeedback
 from etude.feedback.verdict import Verdict
+from etude.learn.example import Example as Demonstration
+from etude.learn.example import demonstration
 from etude.ledger import Judged
 from etude.randomness import seed_for
 from etude.recipes.machine import room_tokens
@@ -195,6 +199,28 @@ def self_making_for(
 
     room = room_tokens(model, max(explore.max_new_tokens, explore.self_made.max_new_tokens))
     return SelfMaking(explore, engine, judge, render, room, settings.seed, {task.key for task in measured})
+
+
+def writing_demonstrations(
+    tokenizer: Any, tasks: Sequence[Task], how: SelfMade, *, n: int, seed: int, max_tokens: int
+) -> list[Demonstration]:
+    """The first n of the tasks that demonstrate answers as demonstrations of writing: their problems are written, behind other ones, by
+    turns as a variant's writer and as a proposer is asked. One longer than `max_tokens` is left out.
+    """
+    if n > len(tasks):
+        raise UserError(f"warm_start.writing is {n}, but there are only {len(tasks)} demonstrations: lower it, or raise warm_start.n")
+    found = []
+    for place, task in enumerate(tasks[:n]):
+        others = [other for other in tasks if other.key != task.key]
+        order = sorted(range(len(others)), key=lambda other: seed_for(seed, "writing", place, other))
+        shown = [others[other] for other in order[: how.shots]]
+        if place % 2 == 0:
+            writing = writing_of_variant(task, shown_answer(task), [(other.question, shown_answer(other)) for other in shown])
+        else:
+            writing = writing_of_problem(task, [other.question for other in shown])
+        example = demonstration(render_prompt(tokenizer, writing), render_answer(tokenizer, f" {task.question}"))
+        found.append(example)
+    return [example for example in found if len(example.prompt) + len(example.completion) <= max_tokens]
 
 
 def _right(group: Group, row: Sequence[Verdict]) -> list[Attempt]:

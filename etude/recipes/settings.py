@@ -44,6 +44,8 @@ class WarmStart:
     all of them unless given; of a family or function: items of a split of their own, given always."""
     path: list[str] = field(default_factory=list)
     """Files of demonstrations, instead of training items."""
+    writing: int = 0
+    """So many of the demonstrations, the first ones, are shown turned round too, for explore.self_made: a problem is written."""
     steps: int = 0
     """Updates; 0 skips the warm start."""
     examples_per_step: int = 16
@@ -51,6 +53,7 @@ class WarmStart:
 
     def __post_init__(self) -> None:
         at_least("warm_start.n", self.n, 0)
+        at_least("warm_start.writing", self.writing, 0)
         at_least("warm_start.steps", self.steps, 0)
         at_least("warm_start.examples_per_step", self.examples_per_step, 1)
         self.optimiser.check("warm_start.optimiser")
