@@ -17,6 +17,7 @@ from safetensors.torch import load, save
 import etude
 from etude.engine.completion import Completion
 from etude.explore.attempts import Attempt, Group
+from etude.explore.curriculum import Curriculum, CurriculumSettings
 from etude.feedback.verdict import Verdict
 from etude.learn.example import demonstration
 from etude.learn.implicit_reward import ImplicitReward, ImplicitRewardSettings
@@ -69,7 +70,21 @@ def _reward_and_learn(implicit):
     return own, implicit.update(groups, [[Verdict(1.0), Verdict(0.0)]])
 
 
+_TASKS = [Task(f"{number}?", metadata={"level": number % 2}) for number in range(6)]
+
+
+def _curriculum(_):
+    return Curriculum(_TASKS, CurriculumSettings("levels", levels=[{}, {}], level_groups=1, raise_at=0.5), seed=3)
+
+
+def _draw_and_observe(curriculum):
+    places = curriculum.draw(len(curriculum.visits), 2)
+    groups = [Group(_TASKS[place], ()) for place in places]
+    return places, curriculum.observe(groups, [[Verdict(1.0), Verdict(place % 2 / 1.0)] for place in places]), curriculum.weights()
+
+
 PARTS = {
+    Curriculum: Part(_curriculum, _draw_and_observe),
     Learner: Part(_learner, _update),
     StepModel: Part(_step_model, _foresee_and_learn),
     ImplicitReward: Part(_implicit_reward, _reward_and_learn),

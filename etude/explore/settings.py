@@ -4,9 +4,11 @@ from dataclasses import dataclass, field
 
 from etude.engine.sampling import Sampling
 from etude.errors import UserError, at_least
+from etude.explore.curriculum import CurriculumSettings
 from etude.explore.hints import HINT
 from etude.explore.refinement import Refinement
 from etude.explore.search.settings import REFINE, Search
+from etude.explore.self_made.settings import SelfMade
 from etude.explore.stopping import StopWhen
 
 
@@ -30,6 +32,10 @@ class Exploration:
     `preference` learn as if it had not been shown (STaR)."""
     hint: str = HINT
     """How it is shown."""
+    curriculum: CurriculumSettings = field(default_factory=CurriculumSettings)
+    """Which tasks come next."""
+    self_made: SelfMade = field(default_factory=SelfMade)
+    """Problems that the policy writes itself, beside the tasks."""
     stop_when_decided: StopWhen = "never"
     """Whether a group gets the second half of its attempts only where the first half leaves doubt: not if all are `right`, or `wrong`, or
     `either`. Fewer attempts, but tasks that are nearly learnt (or hopeless) count less (`etude/explore/stopping.py`)."""

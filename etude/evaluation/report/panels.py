@@ -24,6 +24,11 @@ PANELS = (
     Panel("Score", "share", {"score": "mean score of sampled attempts", "pass_at_group": "groups with a right attempt"}),
     Panel("Refinement", "share", {"score_first": "mean score of first turns", "corrected": "wrong first answers that were put right"}),
     Panel("Entropy", "nats per token", {"entropy": "entropy"}),
+    Panel(
+        "Agreement",
+        "share",
+        {"vote_share": "attempts at a task with its majority answer", "constant_share": "tasks with the commonest majority answer"},
+    ),
     Panel("Completion length", "tokens", {"completion_tokens": "tokens"}),
     Panel("Groups without signal", "share of groups", {"groups_without_signal_share": "groups in which every attempt scored the same"}),
     Panel("Parsable", "share of sampled attempts", {"parsable": "an answer of the expected form was found"}),
