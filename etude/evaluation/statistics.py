@@ -3,7 +3,7 @@
 | question | function | source |
 |---|---|---|
 | how sure is an accuracy? | `wilson_interval` | Wilson, JASA 22 (1927) |
-| how often does one of k samples succeed? | `pass_at_k` | Chen et al., arXiv 2107.03374, eq. 1 |
+| how often does one of k samples succeed? | `pass_at_k`, `pass_curve` | Chen et al., arXiv 2107.03374, eq. 1 |
 | how sure is the mean of any numbers? | `mean_interval` | Efron and Tibshirani, An Introduction to the Bootstrap (1993), section 13.3 |
 | are two models different on the same items? | `paired_test` | McNemar (1947), exact; Newcombe, Stat. Med. 17 (1998) 2635, method 10 |
 | and where each item was answered in several runs? | `sign_flip_test` | Fisher, The Design of Experiments (1935), section 21, exact |
@@ -85,6 +85,18 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
         raise UserError(f"k must be in [1, n] with n = {n} attempts, got {k}: sample more attempts or ask for a smaller k")
     total = comb(n, k)
     return (total - comb(n - correct, k)) / total
+
+
+def pass_curve(groups: Sequence[Sequence[bool]]) -> dict[int, float]:
+    """pass@k against k = 1, 2, 4, ... up to the attempts of the smallest group: the mean over groups of `pass_at_k`, for each k of the same
+    groups. `groups[i][j]` says whether attempt j at task i is right.
+
+    >>> pass_curve([[True, False, False, False], [True, True, True, True, False]])
+    {1: 0.525, 2: 0.75, 4: 1.0}
+    """
+    fewest = min(map(len, groups))
+    sizes = [2**power for power in range(fewest.bit_length()) if 2**power <= fewest]
+    return {k: sum(pass_at_k(len(group), sum(group), k) for group in groups) / len(groups) for k in sizes}
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95, *, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:

@@ -6,6 +6,7 @@ from statistics import fmean
 from typing import Any
 
 from etude.explore.attempts import Attempt, Group
+from etude.explore.diversity import diversity
 from etude.explore.hints import VIEW
 from etude.explore.settings import Exploration
 from etude.feedback.verdict import Verdict, scores_of
@@ -167,6 +168,7 @@ def observed(
         "groups_without_signal": without_signal,
         "completion_tokens": own_tokens / len(attempts),
         "entropy": -sum(sum(attempt.logprobs) for attempt in attempts) / own_tokens,
+        **diversity([[attempt.text for attempt in row] for row in own], scores),
         **({} if first is None else {"attempts": sum(map(len, all_scores))}),
         **(_parts([verdict for row in verdicts for verdict in row]) if with_parts else {}),
     }
