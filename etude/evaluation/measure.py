@@ -1,8 +1,9 @@
 """How good is a model on a suite of tasks: greedy accuracy, sampled accuracy, pass@k, and whether its answers have the right form.
 
 Accuracy is greedy with a Wilson interval; unscored answers are counted and are not right. pass@k is the unbiased estimate of Chen et al.
-2021 (arXiv 2107.03374, eq. 1) on the suite's first `pass_n` tasks, and `pass_curve` that of fewer samples too. majority@k says how often the answer that most of the same k samples
-give is right (self-consistency, Wang et al. 2022, arXiv 2203.11171): what a model that only grew surer of its own answers could reach.
+2021 (arXiv 2107.03374, eq. 1) on the suite's first `pass_n` tasks, and `pass_curve` that of fewer samples too. majority@k says how often
+the answer that most of the same k samples give is right (self-consistency, Wang et al. 2022, arXiv 2203.11171): what a model that only grew
+surer of its own answers could reach.
 """
 
 from collections.abc import Callable, Sequence

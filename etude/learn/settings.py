@@ -11,6 +11,7 @@ from etude.learn.learner import Optimiser
 from etude.learn.lessons import LESSONS
 from etude.learn.losses import POLICY_LOSSES, PreferenceLoss
 from etude.learn.pairs import PAIRS
+from etude.learn.shaping import SHAPING
 from etude.learn.step_credit import STEP_CREDIT
 
 METHODS = (*LESSONS, "preference")
@@ -42,8 +43,15 @@ class Learning:
     method: str = "credit"
     """`credit` (policy gradient), `imitation` (of own right attempts) or `preference` (of better over worse ones)."""
     credit: str = "centred"
-    """`centred` (Dr. GRPO), `standardised` (GRPO), `leave_one_out` (RLOO), `batch`; of searches also by step: `difference` (VinePPO; of
-    independent attempts too, by the values of a step model), `tree` (TreeRL)."""
+    """`centred` (Dr. GRPO), `standardised` (GRPO), `leave_one_out` (RLOO), `batch`, `pass_at_k` (Pass@k training); of searches also by
+    step: `difference` (VinePPO; of independent attempts too, by the values of a step model), `tree` (TreeRL)."""
+    pass_k: int = 4
+    """Of credit `pass_at_k`: attempts in a set of which the best one counts; 1 is `standardised` (with the population's deviation)."""
+    shaping: str = "none"
+    """How scores are shaped before they become credit: `none`, or what is ordinary in a group counts less, by log-prob (`unlikeliness`), by
+    pairs of tokens (`novelty`) or by embeddings (`novelty_embedding`)."""
+    shaping_weight: float = 0.25
+    """The share of its score that the most ordinary right attempt may lose; in [0, 1]."""
     outcome_coefficient: float = 0.0
     """Of credit by step: weight of the outcome's own credit (`centred`) that is added to it."""
     step_values: Literal["soft", "hard"] = "soft"
@@ -75,9 +83,13 @@ class Learning:
     def __post_init__(self) -> None:
         check_known("learn.method", self.method, METHODS)
         check_known("learn.credit", self.credit, [*CREDIT, *STEP_CREDIT])
+        check_known("learn.shaping", self.shaping, ["none", *SHAPING])
         check_known("learn.loss", self.loss, POLICY_LOSSES)
         if self.outcome_coefficient < 0:
             raise UserError(f"learn.outcome_coefficient must be 0 (off) or more, got {self.outcome_coefficient}")
+        at_least("learn.pass_k", self.pass_k, 1)
+        if not 0 <= self.shaping_weight <= 1:
+            raise UserError(f"learn.shaping_weight must be in [0, 1], got {self.shaping_weight}")
         at_least("learn.epochs", self.epochs, 1)
         at_least("learn.updates_per_epoch", self.updates_per_epoch, 1)
         self.optimiser.check("learn.optimiser")

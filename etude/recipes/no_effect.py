@@ -56,7 +56,12 @@ def _unread(settings: PracticeSettings) -> Sections:
         ("explore.refine.",): (method == REFINE, searched),
         ("explore.hint",): (explore.rationalise, "explore.rationalise is false"),
         ("learn.turn_discount",): (explore.turns > 1, searched),
-        ("learn.credit", "learn.outcome_coefficient", "learn.loss", "learn.clip_"): (learn.method == "credit", learned),
+        ("learn.credit", "learn.pass_k", "learn.shaping", "learn.outcome_coefficient", "learn.loss", "learn.clip_"): (
+            learn.method == "credit",
+            learned,
+        ),
+        ("learn.pass_k",): (learn.method != "credit" or learn.credit == "pass_at_k", f"learn.credit is {learn.credit}"),
+        ("learn.shaping_weight",): (learn.method != "credit" or learn.shaping != "none", "learn.shaping is none"),
         ("learn.outcome_coefficient",): (learn.method != "credit" or learn.credit in STEP_CREDIT, f"learn.credit is {learn.credit}"),
         ("learn.step_values",): (explore.is_search, searched),
         ("learn.clip_low",): (learn.method != "credit" or learn.loss != "capped", "learn.loss is capped"),

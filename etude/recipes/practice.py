@@ -33,6 +33,7 @@ from etude.learn.implicit_reward import ImplicitReward
 from etude.learn.learner import Learner
 from etude.learn.pairs import Pair
 from etude.learn.preference import Preferring
+from etude.learn.shaping import shaped
 from etude.learn.step_model import StepModel
 from etude.learn.step_values import outlooks_of
 from etude.ledger import Judged, Ledger
@@ -344,7 +345,9 @@ class Practice:
         self.engine.put_away()
         verdicts, foreseen = foresee(self.step_model, judged, self.settings.explore)
         added, told = added_credit(self.implicit_reward, judged, self.settings.learn)
-        metrics: dict[str, Any] = learn_from(learner, judged.groups, verdicts, self.settings.learn, step=step, added=added)
+        how = self.settings.learn
+        credited = shaped(judged.groups, verdicts, how.shaping, how.shaping_weight, self.model.get_input_embeddings().weight)
+        metrics: dict[str, Any] = learn_from(learner, judged.groups, credited, how, step=step, added=added)
         if self.implicit_reward:
             metrics |= told | self.implicit_reward.update(judged.groups, judged.verdicts)
         if self.step_model:
@@ -352,7 +355,8 @@ class Practice:
         self.engine.refresh(step)
         timings["learn_seconds"] = time.perf_counter() - start
         is_plain, reuse = self.feedback.is_plain, self.settings.explore.reuse
-        rows = attempt_rows(step, judged.groups, verdicts, self.settings.learn, with_tokens=reuse, with_parts=not is_plain, added=added)
+        options: dict[str, Any] = {"with_tokens": reuse, "with_parts": not is_plain, "added": added, "credited": credited}
+        rows = attempt_rows(step, judged.groups, verdicts, how, **options)
         self.folder.write_attempts(step, rows)
         halves = portions(self.settings.explore.num_samples, self.settings.explore.stop_when_decided)
         first, discount = len(halves[0]) if len(halves) > 1 else None, self.settings.learn.turn_discount

@@ -65,6 +65,7 @@ def _by_lessons(
 ) -> Update:
     """By credit or imitation."""
     how: dict[str, Any] = {"credit": learn.credit, "with_anchor": learn.anchor > 0, "turn_discount": learn.turn_discount}
+    how |= {"pass_k": learn.pass_k}
     lessons = LESSONS[learn.method](groups, verdicts, **how, keep_all_right=learn.keep_all_right or learn.restart, added=added)
     if learn.anchor > 0:
         anchored = iter(learner.with_reference([example for lesson in lessons for example in lesson]))
@@ -188,12 +189,13 @@ def attempt_rows(
     with_tokens: bool = False,
     with_parts: bool = False,
     added: Sequence[Sequence[Weights]] | None = None,
+    credited: Sequence[Sequence[Verdict]] | None = None,
 ) -> list[dict[str, Any]]:
-    """Every attempt with its verdict and mean credit (with what was `added` to it), as it is kept in the run folder; `with_tokens`, the ids
-    of its own tokens too, and `with_parts`, the parts of its verdict. A revised one has all its `turns`, each with what the model was told
-    of it.
+    """Every attempt with its verdict and mean credit (by the verdicts that were `credited`, if they are others, and with what was `added`),
+    as it is kept in the run folder; `with_tokens`, the ids of its own tokens too, and `with_parts`, the parts of its verdict. A revised one
+    has all its `turns`, each with what the model was told of it.
     """
-    weights = token_weights(groups, verdicts, learn.credit, learn.turn_discount, added)
+    weights = token_weights(groups, credited or verdicts, learn.credit, learn.turn_discount, added, learn.pass_k)
     credit = [[fmean(own) for own in row] for row in weights]
     return [
         {

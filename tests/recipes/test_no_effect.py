@@ -45,6 +45,9 @@ def test_recipes_that_ship_set_nothing_without_effect(recipe):
         ({"explore": "mcts", "explore.search.value": "likelihood"}, "explore.search.value: explore.search.method is mcts"),
         ({"explore": "beam", "explore.search.value": "likelihood", "explore.search.rollouts": 7}, "explore.search.rollouts: "),
         ({"learn.outcome_coefficient": 0.5}, "learn.outcome_coefficient: learn.credit is centred"),
+        ({"learn.pass_k": 2}, "learn.pass_k: learn.credit is centred"),
+        ({"learn.shaping_weight": 0.5}, "learn.shaping_weight: learn.shaping is none"),
+        ({"learn.method": "imitation", "learn.shaping": "novelty", "learn.pass_k": 2}, "learn.pass_k, learn.shaping: learn.method is im"),
         ({"learn.step_values": "hard"}, "learn.step_values: explore.search.method is samples"),
         ({"learn.loss": "capped", "learn.clip_low": 0.9}, "learn.clip_low: learn.loss is capped"),
         ({"learn.method": "preference", "learn.preference.margin": 3}, "learn.preference.margin: learn.preference.loss is dpo"),
@@ -65,6 +68,7 @@ def test_what_nothing_reads_is_told_with_the_reason(changes, said):
         {"step_model.on": True, "explore.search.steps.max_tokens": 3, "learn.credit": "difference", "step_model.hidden": 8},
         {"learn.method": "preference", "learn.preference.beta": 0.3, "explore.rationalise": True, "explore.hint": "It is {answer}."},
         {"feedback": "judge", "judge.model": "mine"},
+        {"learn.credit": "pass_at_k", "learn.pass_k": 2, "learn.shaping": "novelty", "learn.shaping_weight": 0.5},
         {"learn.implicit_reward.coefficient": 0.5, "learn.implicit_reward.optimiser.learning_rate": 1e-3},
     ],
 )
