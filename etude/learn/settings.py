@@ -9,7 +9,7 @@ from etude.learn.credit import CREDIT
 from etude.learn.implicit_reward import ImplicitRewardSettings
 from etude.learn.learner import Optimiser
 from etude.learn.lessons import LESSONS
-from etude.learn.losses import POLICY_LOSSES, PreferenceLoss
+from etude.learn.losses import POLICY_LOSSES, CovarianceSettings, PreferenceLoss
 from etude.learn.pairs import PAIRS
 from etude.learn.shaping import SHAPING
 from etude.learn.step_credit import STEP_CREDIT
@@ -57,9 +57,10 @@ class Learning:
     step_values: Literal["soft", "hard"] = "soft"
     """Of searches: what a beginning is worth: the mean score of what went on from there, or 1 where any of it was right (Math-Shepherd)."""
     loss: str = "clipped"
-    """`clipped` (PPO, DAPO), `sequence` (GSPO), `capped` (CISPO)."""
+    """`clipped` (PPO, DAPO), `sequence` (GSPO), `capped` (CISPO), `clip_cov` and `kl_cov` (which hold back where entropy falls)."""
     clip_low: float = 0.2
     clip_high: float = 0.28
+    covariance: CovarianceSettings = field(default_factory=CovarianceSettings)
     aggregation: Literal["token", "sequence", "constant"] = "constant"
     """How tokens are averaged; `constant` divides by explore.max_new_tokens (Dr. GRPO). Turns of a revised attempt add up."""
     epochs: int = 1
