@@ -6,8 +6,8 @@ cov_t     (A_t - mean A) (log pi_t - mean log pi)
 clip_cov  as `clipped`, but of the tokens with low < cov_t < high (and not clipped anyway) some, drawn at random, lose their gradient
 kl_cov    -r_t A_t, without a clip, and of the tokens with the largest cov_t each + coefficient · |log pi_t - log behaviour_t|
 
-Some are share · N, rounded down, but at least one, as in the source (arXiv 2505.22617 and its code): a share of 2e-4 of a batch of fewer than
-10,000 tokens is one token. Share 0 is none.
+Some are share · N, rounded down, but at least one, as in the source (arXiv 2505.22617 and its code): a share of 2e-4 of a batch of fewer
+than 10,000 tokens is one token. Share 0 is none.
 
 A loss sees a micro-batch, but means, largest and drawn ones are those of the whole batch: `Covariance.mark` picks them before the batch is
 cut, from log-probs that a forward pass of its own finds (a third more work in an update). Draws are keyed by update, example and token.
