@@ -109,6 +109,8 @@ class Learner:
     """Temperature that own tokens were sampled at; 1 for demonstrations."""
     reference: Any = None
     """A frozen model to anchor to; None: with adapters, the model with its adapters off."""
+    entropy_bonus: float = 0.0
+    """How much the entropy of the policy stream's tokens, averaged as their loss is, takes off the loss; 0 is off, and costs nothing."""
     restarts: bool = False
     """Whether `restart` is to go back to the model as it is now."""
     updates: int = field(default=0, init=False)
@@ -152,8 +154,8 @@ class Learner:
         metrics = _Means()
         for batch in pack(examples, batch_tokens=self.batch_tokens, shares_prefixes=bool(self.shares_prefixes)):
             batch = batch.to(self.device)
-            outputs = token_logprobs(self.model, batch, self.dtype, self.temperature)
-            metrics.add({"entropy": outputs.entropy_N.mean()}, len(batch.example_N))
+            outputs = token_logprobs(self.model, batch, self.dtype, self.temperature, entropy_slopes=self.entropy_bonus > 0)
+            metrics.add({"entropy": outputs.entropy_N.detach().mean()}, len(batch.example_N))
             self._backward(outputs, batch, examples, size, metrics)
         return metrics.result() | self._step()
 
@@ -210,6 +212,8 @@ class Learner:
             metrics.add(extra, len(chosen))
             metrics.sum(f"{stream.name}_loss", loss)
             if stream.name == "policy":
+                if self.entropy_bonus:
+                    losses.append(-self.entropy_bonus * (part.entropy_N * tokens.shares_N).sum())
                 metrics.add({"kl_behaviour": (tokens.behaviour_N - part.logprobs_N.detach()).mean()}, len(chosen))
         if losses:
             total = torch.stack(losses).sum()

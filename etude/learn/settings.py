@@ -6,6 +6,7 @@ from typing import Literal
 from etude.adapters import LoRA
 from etude.errors import UserError, at_least, check_known
 from etude.learn.credit import CREDIT
+from etude.learn.entropy import EntropySettings
 from etude.learn.implicit_reward import ImplicitRewardSettings
 from etude.learn.learner import Optimiser
 from etude.learn.lessons import LESSONS
@@ -71,6 +72,7 @@ class Learning:
     """Of revised attempts, how much of what later turns gain a turn is credited with: at 1 all, at 0 its own improvement alone."""
     anchor: float = 0.0
     """Coefficient of the divergence from the model that practice began with; 0 is off. `credit` only."""
+    entropy: EntropySettings = field(default_factory=EntropySettings)
     preference: Preference = field(default_factory=Preference)
     implicit_reward: ImplicitRewardSettings = field(default_factory=ImplicitRewardSettings)
     keep_all_right: bool = False

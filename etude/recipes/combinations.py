@@ -67,7 +67,7 @@ def _values_of_steps(settings: "PracticeSettings") -> None:
 
 
 def _diversity(settings: "PracticeSettings") -> None:
-    """Credit and scores that look at a group as a whole."""
+    """Credit, scores and prompts that make something of a group as a whole."""
     explore, learn = settings.explore, settings.learn
     if learn.credit == "pass_at_k" and not explore.is_search and learn.pass_k >= explore.num_samples:
         raise UserError(
@@ -79,6 +79,12 @@ def _diversity(settings: "PracticeSettings") -> None:
         raise UserError(
             f"learn.shaping {learn.shaping} changes scores of whole answers, but credit comes from {other}: set the shaping to none, or "
             f"{'the method to samples' if explore.turns > 1 else 'the credit to one of ' + ', '.join(CREDIT)}"
+        )
+    if explore.variants and (learn.method == "preference" or settings.step_model.on):
+        other, fix = ("learn.method preference", "credit or imitation") if learn.method == "preference" else ("step_model.on true", "false")
+        raise UserError(
+            f"explore.variants makes attempts with different prompts, which {other} takes for answers to one: leave the variants out, or "
+            f"set {other.split()[0]} to {fix}"
         )
 
 

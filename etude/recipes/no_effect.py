@@ -57,7 +57,16 @@ def _unread(settings: PracticeSettings) -> Sections:
         ("explore.refine.",): (method == REFINE, searched),
         ("explore.hint",): (explore.rationalise, "explore.rationalise is false"),
         ("learn.turn_discount",): (explore.turns > 1, searched),
-        ("learn.credit", "learn.pass_k", "learn.shaping", "learn.outcome_coefficient", "learn.loss", "learn.clip_", "learn.covariance."): (
+        (
+            "learn.credit",
+            "learn.pass_k",
+            "learn.shaping",
+            "learn.outcome_coefficient",
+            "learn.loss",
+            "learn.clip_",
+            "learn.covariance.",
+            "learn.entropy.",
+        ): (
             learn.method == "credit",
             learned,
         ),
@@ -70,6 +79,7 @@ def _unread(settings: PracticeSettings) -> Sections:
         ("learn.covariance.",): (learn.method != "credit" or learn.loss in ("clip_cov", "kl_cov"), lost),
         ("learn.covariance.low", "learn.covariance.high"): (learn.method != "credit" or learn.loss != "kl_cov", lost),
         ("learn.covariance.coefficient",): (learn.method != "credit" or learn.loss != "clip_cov", lost),
+        ("learn.entropy.delta",): (learn.method != "credit" or learn.entropy.target is not None, "learn.entropy.target is None"),
         ("learn.preference.",): (learn.method == "preference", learned),
         ("learn.preference.margin",): (
             learn.method != "preference" or learn.preference.loss == "simpo",

@@ -25,9 +25,9 @@ from etude.evaluation.report import write_report
 from etude.evaluation.retention import measure_retention
 from etude.explore.order import batch_at
 from etude.explore.prompts import render_prompt, render_prompts
-from etude.explore.stopping import portions
 from etude.feedback.outcome import OutcomeFeedback
 from etude.interruption import Interrupted, Interruption
+from etude.learn.entropy import EntropyBonus
 from etude.learn.example import Example
 from etude.learn.implicit_reward import ImplicitReward
 from etude.learn.learner import Learner
@@ -54,7 +54,8 @@ from etude.recipes.result import Page, result_of
 from etude.recipes.retention import logprobs_of, probe_for
 from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
 from etude.recipes.stage import Stage
-from etude.recipes.step import added_credit, attempt_rows, foresee, learn_from, observed
+from etude.recipes.steering import steer
+from etude.recipes.step import added_credit, attempt_rows, first_half, foresee, learn_from, observed
 from etude.recipes.step_models import check_step_model, save_step_model, step_model_for, value_by
 from etude.runs import RunFolder, read_jsonl, read_progress
 from etude.watching import Quiet, Watcher
@@ -126,6 +127,7 @@ class Practice:
     step_model: StepModel | None = field(default=None, init=False)
     implicit_reward: ImplicitReward | None = field(default=None, init=False)
     """Of practice, from its beginning on."""
+    entropy_bonus: EntropyBonus | None = field(default=None, init=False)
 
     def run(self) -> dict[str, Any]:
         self.prepare()
@@ -344,10 +346,12 @@ class Practice:
         start = time.perf_counter()
         self.engine.put_away()
         verdicts, foreseen = foresee(self.step_model, judged, self.settings.explore)
-        added, told = added_credit(self.implicit_reward, judged, self.settings.learn)
         how = self.settings.learn
+        learners = [learner, *([self.implicit_reward.learner] if self.implicit_reward else [])]
+        steered = steer(learners, self.entropy_bonus, self.settings, step, judged.groups)
+        added, told = added_credit(self.implicit_reward, judged, self.settings.learn)
         credited = shaped(judged.groups, verdicts, how.shaping, how.shaping_weight, self.model.get_input_embeddings().weight)
-        metrics: dict[str, Any] = learn_from(learner, judged.groups, credited, how, step=step, added=added)
+        metrics: dict[str, Any] = learn_from(learner, judged.groups, credited, how, step=step, added=added) | steered
         if self.implicit_reward:
             metrics |= told | self.implicit_reward.update(judged.groups, judged.verdicts)
         if self.step_model:
@@ -358,9 +362,8 @@ class Practice:
         options: dict[str, Any] = {"with_tokens": reuse, "with_parts": not is_plain, "added": added, "credited": credited}
         rows = attempt_rows(step, judged.groups, verdicts, how, **options)
         self.folder.write_attempts(step, rows)
-        halves = portions(self.settings.explore.num_samples, self.settings.explore.stop_when_decided)
-        first, discount = len(halves[0]) if len(halves) > 1 else None, self.settings.learn.turn_discount
-        metrics |= observed(judged.groups, judged.verdicts, first, turn_discount=discount, with_parts=not is_plain) | dict(judged.counts)
+        seen: dict[str, Any] = {"turn_discount": how.turn_discount, "with_parts": not is_plain}
+        metrics |= observed(judged.groups, judged.verdicts, first_half(self.settings.explore), **seen) | dict(judged.counts)
         if self.settings.explore.turns > 1:
             metrics |= refined(judged.groups, judged.verdicts, self.settings.explore.refine)
         metrics |= {"sampled_tokens": tokens} | self.exploring.keep(step, judged)
@@ -382,12 +385,14 @@ class Practice:
 
     @property
     def beside(self) -> dict[str, Stateful]:
-        """What learns beside the policy, by its letter in checkpoints."""
-        return {letter: part for letter, part in (("s", self.step_model), ("i", self.implicit_reward)) if part}
+        """What changes beside the policy, by its letter in checkpoints."""
+        parts = ("s", self.step_model), ("i", self.implicit_reward), ("e", self.entropy_bonus)
+        return {letter: part for letter, part in parts if part}
 
     def add_models(self) -> None:
-        """Have steps and tokens valued by models from now on, as far as the settings want it."""
+        """Have steps and tokens valued by models from now on, and entropy by its coefficient, as far as the settings want it."""
         self.implicit_reward = implicit_reward_for(self.model, self.settings, self.place.dtype)
+        self.entropy_bonus = EntropyBonus(self.settings.learn.entropy) if self.settings.learn.entropy.is_on else None
         self.step_model = step_model_for(self.model, self.settings, self.place.dtype)
         self.exploring.by_step_model = value_by(self.step_model) if self.step_model else None
 
