@@ -7,6 +7,7 @@
 | how sure is the mean of any numbers? | `mean_interval` | Efron and Tibshirani, An Introduction to the Bootstrap (1993), section 13.3 |
 | are two models different on the same items? | `paired_test` | McNemar (1947), exact; Newcombe, Stat. Med. 17 (1998) 2635, method 10 |
 | and where each item was answered in several runs? | `sign_flip_test` | Fisher, The Design of Experiments (1935), section 21, exact |
+| do two numbers of the same runs go together? | `rank_correlation` | Spearman, Am. J. Psychol. 15 (1904) 72 |
 
 Pure functions of counts and numbers. Whether an item that could not be scored counts as wrong or is left out is the caller's to say.
 """
@@ -168,6 +169,23 @@ def sign_flip_test(differences: Sequence[int]) -> float:
         chances = 0.5 * (np.roll(chances, step) + np.roll(chances, -step))  # the sum stays inside, so nothing wraps around
     far = abs(sum(differences))
     return min(1.0, float(chances[: middle - far + 1].sum() + chances[middle + far :].sum()))
+
+
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
+    """Spearman's: Pearson's correlation of the ranks, equal numbers sharing the mean of theirs; 0 where one of both does not vary.
+
+    >>> round(rank_correlation([1.0, 2.0, 3.0], [3.0, 1.0, 2.0]), 12)
+    -0.5
+    """
+    if len(set(first)) < 2 or len(set(second)) < 2:
+        return 0.0
+    return float(np.corrcoef(_ranks(first), _ranks(second))[0, 1])
+
+
+def _ranks(values: Sequence[float]) -> np.ndarray:
+    """Of each value; equal ones share the mean of their places."""
+    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(count) - (count - 1) / 2)[place]
 
 
 def _mcnemar_p_value(only_first: int, only_second: int) -> float:
