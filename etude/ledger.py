@@ -1,6 +1,7 @@
 """What the dice and the outside world decided in a step, written before anything is learned from it.
 
-ledger/00012.jsonl.gz   of step 12: counts and times, then one line an attempt with its tokens, log-probs and verdict
+ledger/00012.jsonl.gz   of step 12: counts, times and the tasks that the model made itself, then one line an attempt with its tokens,
+                        log-probs and verdict
 
 A step that is made again after a kill takes its attempts and verdicts from here: nothing is sampled or judged twice, and an answer that
 timed out once is not right the second time. Floats are written so that they read back to the same bits.
@@ -29,12 +30,19 @@ class Judged:
     groups: list[Group]
     verdicts: list[list[Verdict]]
     """One for each attempt, by group."""
-    counts: Mapping[str, int]
+    counts: Mapping[str, float]
     """What happened in feedback: judged, timed out, crashed."""
     seconds: Mapping[str, float]
     """What exploring and judging took, when that was done."""
     is_kept: bool = False
     """Whether it comes from the ledger."""
+    made: int = 0
+    """How many of the groups, the last ones, are at problems that the model wrote itself, or at writing them."""
+
+    @property
+    def given(self) -> slice:
+        """The groups at the tasks that the step was given."""
+        return slice(len(self.groups) - self.made)
 
 
 class Ledger:
@@ -48,7 +56,9 @@ class Ledger:
         self.folder.mkdir(exist_ok=True)
         sizes = [len(group.attempts) for group in judged.groups]
         head: dict[str, Any] = {"counts": dict(judged.counts), "seconds": dict(judged.seconds)}
-        lines = [json.dumps(head if len(set(sizes)) == 1 else head | {"sizes": sizes})]
+        head |= {} if len(set(sizes)) == 1 else {"sizes": sizes}
+        head |= {"made": [asdict(group.task) for group in judged.groups[judged.given.stop :]]} if judged.made else {}
+        lines = [json.dumps(head)]
         for group, verdicts in zip(judged.groups, judged.verdicts, strict=True):
             for attempt, verdict in zip(group.attempts, verdicts, strict=True):
                 lines.append(json.dumps({"task": group.task.key, "attempt": asdict(attempt), "verdict": verdict.to_json()}))
@@ -61,6 +71,8 @@ class Ledger:
             return None
         try:
             head, *rows = map(json.loads, gzip.decompress(path.read_bytes()).decode().splitlines())
+            made = [_task(row) for row in head.get("made", ())]
+            tasks = [*tasks, *made]
             sizes = head.get("sizes") or [len(rows) // len(tasks)] * len(tasks)
             parts = [rows[end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True)]
             if sum(sizes) != len(rows) or not all(parts):
@@ -72,7 +84,7 @@ class Ledger:
             raise UserError(f"{path} is damaged ({error}): remove it and resume, which samples that step again") from error
         if [row["task"] for row in rows] != [task.key for task, part in zip(tasks, parts, strict=True) for _ in part]:
             raise UserError(f"--resume: {path} holds attempts at other tasks: resume with the data that the run began with")
-        return Judged(groups, verdicts, counts, seconds, is_kept=True)
+        return Judged(groups, verdicts, counts, seconds, is_kept=True, made=len(made))
 
     def steps(self) -> list[int]:
         """The steps that are kept, in order."""
@@ -86,6 +98,11 @@ class Ledger:
 
     def _path(self, step: int) -> Path:
         return self.folder / f"{step:05d}.jsonl.gz"
+
+
+def _task(row: Mapping[str, Any]) -> Task:
+    prompt = row["prompt"]
+    return Task(**{**row, "prompt": prompt if isinstance(prompt, str) else tuple(prompt)})
 
 
 def _attempt(row: Mapping[str, Any]) -> Attempt:

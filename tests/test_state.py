@@ -17,6 +17,7 @@ from safetensors.torch import load, save
 import etude
 from etude.engine.completion import Completion
 from etude.explore.attempts import Attempt, Group
+from etude.explore.curriculum import Curriculum, CurriculumSettings
 from etude.feedback.verdict import Verdict
 from etude.learn.entropy import EntropyBonus, EntropySettings
 from etude.learn.example import demonstration
@@ -78,7 +79,21 @@ def _steps_of_a_bonus(bonus):
     return [bonus.after(entropy) for entropy in (0.4, 0.6, 0.3)]
 
 
+_TASKS = [Task(f"{number}?", metadata={"level": number % 2}) for number in range(6)]
+
+
+def _curriculum(_):
+    return Curriculum(_TASKS, CurriculumSettings("levels", levels=[{}, {}], level_groups=1, raise_at=0.5), seed=3)
+
+
+def _draw_and_observe(curriculum):
+    places = curriculum.draw(len(curriculum.visits), 2)
+    groups = [Group(_TASKS[place], ()) for place in places]
+    return places, curriculum.observe(groups, [[Verdict(1.0), Verdict(place % 2 / 1.0)] for place in places]), curriculum.weights()
+
+
 PARTS = {
+    Curriculum: Part(_curriculum, _draw_and_observe),
     Learner: Part(_learner, _update),
     StepModel: Part(_step_model, _foresee_and_learn),
     EntropyBonus: Part(_entropy_bonus, _steps_of_a_bonus),

@@ -10,7 +10,7 @@ import pytest
 
 from etude.evaluation.statistics import mean_interval, rank_correlation, sign_flip_test
 from etude.runs import RunFolder
-from studies import diversity, exploration, quickstart, searching, step_values, word_problems
+from studies import diversity, exploration, practice_alone, quickstart, searching, step_values, word_problems
 from studies.arms import ARMS, Arms, reduce_arms, share
 from studies.cells import Options, compute
 from studies.figure import draw
@@ -22,7 +22,7 @@ OF_PRACTICE = ("quickstart", "word_problems")
 
 
 def test_every_study_is_tried_here():
-    assert set(STUDIES) == {*OF_PRACTICE, "diversity", "exploration", "searching", "step_values"}
+    assert set(STUDIES) == {*OF_PRACTICE, "diversity", "exploration", "searching", "step_values", "practice_alone"}
 
 
 @pytest.mark.parametrize("name", OF_PRACTICE)
@@ -105,6 +105,43 @@ def tiny(name: str, folder: Path) -> dict:
     subprocess.run(command, capture_output=True, text=True, check=True)
     assert (folder / "figure.svg").read_text().count("<svg") == 1
     return json.loads((folder / "result.json").read_text())
+
+
+def test_the_study_of_practice_alone_keeps_what_runs_showed_on_the_way(tmp_path):
+    rows = {row["id"]: row for row in tiny("practice_alone", tmp_path)["rows"]}
+    assert rows.keys() == {"base", "warm_start", *practice_alone.TINY_ARMS}
+    assert rows["proposer_solver"]["made"] > 0 and "made" not in rows["gold"]
+    assert all(0 <= rows[arm]["majority_right_first"] <= 1 and rows[arm]["collapsed"] == 0 for arm in practice_alone.TINY_ARMS)
+
+
+def test_the_best_of_the_screen_of_each_kind_is_in_the_final():
+    accuracy = {"gold": 0.5, "random_reward": 0.9, "agreement": 0.3, "agreement_abstain": 0.4, "proposer_solver": 0.2}
+    screened = [{"id": arm, "accuracy": value} for arm, value in (accuracy | {"svs": 0.6, "weakness_sampling": 0.5}).items()]
+    assert {arm for arm, _ in practice_alone.final(screened)} == {"gold", "random_reward", "agreement_abstain", "svs"}
+    assert practice_alone.final(screened[:-1]) == []
+
+
+def test_the_verdict_on_practice_alone_goes_by_the_gain_that_is_kept_on_every_set():
+    def rows(kept):
+        gains = {"gold": 0.2, "random_reward": -0.1, "agreement": 0.2 * kept}
+        return [{"id": arm, "set": name, "seeds": 3, "gain": gain} for arm, gain in gains.items() for name in ("a", "b", "c")]
+
+    assert practice_alone.judge(rows(0.6))[0] == "holds" and practice_alone.judge(rows(0.4))[0] == "does not hold"
+    assert practice_alone.judge(rows(0.6)[:-1])[0] == practice_alone.judge([])[0] == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "valid"),
+    [
+        ("Sort in descending order: -1.0, 3, 2", "['3', '2', '-1']", True),
+        ("Sort in ascending order: 3, 3, 2", "['2', '3']", False),
+        ("Sort in ascending order: 3", "['3']", False),
+        ("Sort these: 3, 2", "['2', '3']", None),
+        ("Sort in ascending order: 3, 2", None, False),
+    ],
+)
+def test_a_problem_of_sorting_is_judged_by_rule(question, answer, valid):
+    assert practice_alone.is_valid(question, answer) is valid
 
 
 def test_the_study_of_step_values_asks_every_estimator_in_its_tiny_form(tmp_path):

@@ -40,10 +40,15 @@ def render_prompts(tokenizer: Any, tasks: Sequence[Task], max_tokens: int) -> li
 
 def render_demonstration(tokenizer: Any, task: Task) -> tuple[int, ...]:
     """Token ids of the worked answer (the bare answer where there is none), closed by the end of sequence."""
+    return render_answer(tokenizer, shown_answer(task))
+
+
+def shown_answer(task: Task) -> str:
+    """The worked answer, or the bare one where there is none."""
     text = task.worked if task.worked is not None else task.answer
     if text is None:
         raise UserError(f"{task.origin or 'a task'} has neither a worked answer nor an answer to imitate")
-    return render_answer(tokenizer, text)
+    return text
 
 
 def render_answer(tokenizer: Any, text: str) -> tuple[int, ...]:

@@ -4,9 +4,11 @@ from dataclasses import dataclass, field, replace
 
 from etude.engine.sampling import Sampling
 from etude.errors import UserError, at_least
+from etude.explore.curriculum import CurriculumSettings
 from etude.explore.hints import HINT
 from etude.explore.refinement import Refinement
 from etude.explore.search.settings import REFINE, Search
+from etude.explore.self_made.settings import SelfMade
 from etude.explore.stopping import StopWhen
 
 
@@ -36,6 +38,10 @@ class Exploration:
     `preference` learn as if it had not been shown (STaR)."""
     hint: str = HINT
     """How it is shown."""
+    curriculum: CurriculumSettings = field(default_factory=CurriculumSettings)
+    """Which tasks come next."""
+    self_made: SelfMade = field(default_factory=SelfMade)
+    """Problems that the policy writes itself, beside the tasks."""
     stop_when_decided: StopWhen = "never"
     """Whether a group gets the second half of its attempts only where the first half leaves doubt: not if all are `right`, or `wrong`, or
     `either`. Fewer attempts, but tasks that are nearly learnt (or hopeless) count less (`etude/explore/stopping.py`)."""
@@ -84,6 +90,11 @@ class Exploration:
             )
         if self.temperature_end is not None and self.temperature_end <= 0:
             raise UserError(f"explore.temperature_end must be above 0, got {self.temperature_end}: at 0 all attempts at a task are equal")
+        if self.temperature_end is not None and self.self_made.is_on:
+            raise UserError(
+                f"explore.temperature_end {self.temperature_end} changes the temperature of attempts, but explore.self_made samples at "
+                "that of explore.sampling: leave the former out, or set explore.self_made.method to none"
+            )
         if len(self.variants) > self.num_samples:
             raise UserError(
                 f"explore.variants has {len(self.variants)} prompts for explore.num_samples {self.num_samples} attempts: name fewer, or "

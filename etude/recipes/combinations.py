@@ -97,6 +97,13 @@ def _attempts(settings: "PracticeSettings") -> None:
             f"explore.search.method {search.method} finds one answer to a task with these settings, and one compares with nothing: raise "
             f"explore.search.{' or '.join(wider)}"
         )
+    _self_made(settings)
+    if settings.explore.curriculum.method != "none" and settings.explore.reuse:
+        raise UserError(
+            "explore.reuse wants every task once an epoch, which explore.curriculum does not give: set one of them to its default"
+        )
+    if settings.explore.curriculum.method == "levels" and not settings.tasks.family:
+        raise UserError("explore.curriculum levels raises the parameters of a family: set tasks.family, or the method to weakness")
     if settings.explore.reuse and settings.budget_tokens is not None:
         raise UserError("budget_tokens counts what is sampled, but explore.reuse takes tokens over: leave it out, or set reuse to false")
     if settings.explore.rationalise and settings.learn.method == "credit":
@@ -113,6 +120,32 @@ def _attempts(settings: "PracticeSettings") -> None:
         raise UserError(
             "learn.preference.pairs step compares the steps of a search, but explore.search.method is "
             f"{settings.explore.search.method}: set the method to mcts, beam, tree or vine, or the pairs to outcome"
+        )
+
+
+def _self_made(settings: "PracticeSettings") -> None:
+    """Problems of its own are written beside plain attempts, and their answers compared as those of the tasks are."""
+    explore = settings.explore
+    if not explore.self_made.is_on:
+        return
+    others = {
+        f"explore.search.method {explore.search.method}": (explore.search.method != "samples", "samples"),
+        "explore.reuse true": (explore.reuse, "false"),
+        "explore.rationalise true": (explore.rationalise, "false"),
+        "tasks.actions.gate true": (settings.tasks.actions.gate, "false"),
+        "step_model.on true": (settings.step_model.on, "false"),
+        "learn.implicit_reward": (bool(settings.learn.implicit_reward.coefficient), "coefficient 0"),
+    }
+    for other, (is_set, instead) in others.items():
+        if is_set:
+            raise UserError(
+                f"explore.self_made.method {explore.self_made.method} adds problems to plain attempts, which {other} does not know: set "
+                f"{other.split()[0]} to {instead}, or explore.self_made to none"
+            )
+    if explore.self_made.method == "svs" and "outcome" not in settings.feedback_parts:
+        raise UserError(
+            f"explore.self_made svs writes from right attempts, and feedback {settings.feedback} does not know which are: set feedback to "
+            "outcome, or explore.self_made to proposer, which needs no answers"
         )
 
 
@@ -149,6 +182,7 @@ def _feedback(settings: "PracticeSettings") -> None:
         raise UserError("feedback random needs the rate of right samples: set evaluation.pass_n and evaluation.num_samples to 1 or more")
     if "form" in settings.feedback_parts and not settings.tasks.actions.is_on:
         raise UserError("feedback form scores tagged actions, but there are none: set tasks.actions.preset or tasks.actions.tags")
+    _together(settings)
     if "judge" not in settings.feedback_parts:
         return
     if settings.judge.model is None:
@@ -156,6 +190,10 @@ def _feedback(settings: "PracticeSettings") -> None:
             "feedback judge needs a judge: set judge.model, with judge.url for a model on an OpenAI-compatible server, without it for "
             "one to load here"
         )
+
+
+def _together(settings: "PracticeSettings") -> None:
+    """Feedback that compares all attempts at a task has to have them at once."""
     explore = settings.explore
     alone = {
         "explore.search.method": explore.search.method != "samples",
@@ -163,12 +201,17 @@ def _feedback(settings: "PracticeSettings") -> None:
         "explore.rationalise": explore.rationalise,
         "tasks.actions.gate": settings.tasks.actions.gate,
     }
-    if settings.judge.how == "pairwise" and any(alone.values()):
-        name = next(name for name, is_set in alone.items() if is_set)
-        raise UserError(
-            f"judge.how pairwise compares all attempts at a task at once, but with {name} they come a few at a time: set "
-            "judge.how to rubric, or leave that out"
-        )
+    name = next((name for name, is_set in alone.items() if is_set), None)
+    compared = {
+        "judge.how pairwise": ("judge" in settings.feedback_parts and settings.judge.how == "pairwise", "judge.how to rubric"),
+        "feedback agreement": ("agreement" in settings.feedback_parts, "feedback to outcome"),
+    }
+    for what, (is_so, instead) in compared.items():
+        if is_so and name:
+            raise UserError(
+                f"{what} compares all attempts at a task at once, but with {name} they come a few at a time: set {instead}, or leave "
+                "that out"
+            )
 
 
 def _learns_to_the_end(name: str, optimiser: Optimiser, updates: int, named: str) -> None:

@@ -11,6 +11,7 @@ from etude.errors import UserError
 from etude.evaluation.measure import Judge
 from etude.explore.attempts import Group
 from etude.explore.beginnings import parted
+from etude.explore.curriculum import Curriculum
 from etude.explore.hints import VIEW, hinted, without_hint
 from etude.explore.order import batch_at
 from etude.explore.refinement import refine
@@ -23,7 +24,9 @@ from etude.explore.stopping import is_decided, portions
 from etude.explore.variants import asked, sample_variously
 from etude.feedback.verdict import Verdict
 from etude.ledger import Judged, Ledger
+from etude.recipes.believing import Believing
 from etude.recipes.searching import group_of, searched, tree_row
+from etude.recipes.self_made import SelfMaking
 from etude.recipes.settings import PracticeSettings
 from etude.runs import RunFolder
 from etude.tasks.task import Task
@@ -93,6 +96,12 @@ def judge_groups(groups: Sequence[Group], judge: Judge) -> list[list[Verdict]]:
     return [[next(flat) for _ in group.attempts] for group in groups]
 
 
+def curriculum_for(settings: PracticeSettings, items: Sequence[tuple[Task, tuple[int, ...]]]) -> Curriculum | None:
+    """Of these tasks; None where they are taken in turn."""
+    how = settings.explore.curriculum
+    return None if how.method == "none" else Curriculum([task for task, _ in items], how, settings.seed)
+
+
 @dataclass
 class Exploring:
     """The exploring of one run in progress."""
@@ -110,6 +119,12 @@ class Exploring:
     """How long a prefix may be for an answer of explore.max_new_tokens to follow."""
     by_step_model: Value | None = None
     """What the step model expects of answers in searches, where there is one."""
+    believing: Believing | None = None
+    """What says from which share of the votes on a majority is believed, where labelled tasks do."""
+    curriculum: Curriculum | None = None
+    """What says which tasks come next, where they are not taken in turn."""
+    self_making: SelfMaking | None = None
+    """What has the policy write problems, where it is to."""
     _drafts: Drafts | None = None
 
     def __post_init__(self) -> None:
@@ -131,7 +146,9 @@ class Exploring:
         return replace(explore, sampling=explore.sampling_at(step, self.settings.steps))
 
     def tasks_of(self, step: int) -> list[tuple[Task, tuple[int, ...]]]:
-        """The tasks of practice step `step`, counted from 0, with their prompts as token ids."""
+        """The tasks of practice step `step`, counted from 0, with their prompts as token ids; with a curriculum, of the next one."""
+        if self.curriculum:
+            return [self.items[place] for place in self.curriculum.draw(step, self.settings.explore.tasks_per_step)]
         return batch_at(step, self.items, self.settings.explore.tasks_per_step, self.settings.seed, "practice")
 
     def attempts_of(self, step: int, judge: Judge, begin: Begin | None = None) -> Judged:
@@ -139,12 +156,22 @@ class Exploring:
 
         With `begin`, groups are judged by it while others are sampled; `feedback_seconds` are those that were waited for all the same.
         """
-        items, explore = self.tasks_of(step), self.explore_at(step)
+        items = self.tasks_of(step)
         kept = self.ledger.read(step + 1, [task for task, _ in items])
         if kept:
             return kept
-        if explore.is_search:
-            return self._searched(step, judge)
+        asked = self.believing.ask(step) if self.believing else None
+        judged = self._searched(step, judge) if self.settings.explore.is_search else self._sampled_and_judged(step, items, judge, begin)
+        if self.self_making:
+            judged = self.self_making.beside(step, judged)
+        if asked:
+            judged = asked.beside(judged)
+        self.ledger.write(step + 1, judged)
+        return judged
+
+    def _sampled_and_judged(self, step: int, items: Sequence[tuple[Task, tuple[int, ...]]], judge: Judge, begin: Begin | None) -> Judged:
+        """As `attempts_of`, from independent attempts, hinted and revised ones among them."""
+        explore = self.explore_at(step)
         counts, found, going = self.counts(), Explored([task for task, _ in items]), list(range(len(items)))
         for attempts in portions(explore.num_samples, explore.stop_when_decided):
             clock, meanwhile = [time.perf_counter()], Meanwhile(begin) if begin else None
@@ -161,9 +188,7 @@ class Exploring:
         if explore.turns > 1:
             self._revise(step, found, judge)
         more = self._rationalised(step, items, found, judge) if explore.rationalise else {}
-        judged = Judged(found.groups, found.verdicts, self._counted_since(counts) | more, found.seconds)
-        self.ledger.write(step + 1, judged)
-        return judged
+        return Judged(found.groups, found.verdicts, self._counted_since(counts) | more, found.seconds)
 
     def _rationalised(self, step: int, items: Sequence[tuple[Task, tuple[int, ...]]], found: Explored, judge: Judge) -> dict[str, int]:
         """As many attempts again, with the answer shown, at the tasks that nobody got right, if anything could be judged; returns how many,
@@ -205,9 +230,7 @@ class Exploring:
         groups, verdicts = zip(*(group_of(tree, outcomes, hard=self.settings.learn.step_values == "hard") for tree in trees), strict=True)
         seconds = {"explore_seconds": time.perf_counter() - clock - timed.seconds, "feedback_seconds": timed.seconds}
         sampled = {"sampled_tokens": sum(tree.sampled_tokens for tree in trees)}
-        found = Judged(list(groups), list(verdicts), self._counted_since(counts) | sampled, seconds)
-        self.ledger.write(step + 1, found)
-        return found
+        return Judged(list(groups), list(verdicts), self._counted_since(counts) | sampled, seconds)
 
     def _counted_since(self, before: Mapping[str, int]) -> dict[str, int]:
         return {name: number - before[name] for name, number in self.counts().items()}
@@ -278,7 +301,11 @@ class Exploring:
         return self._drafts
 
     def keep(self, step: int, judged: Judged) -> dict[str, float]:
-        """What later steps take from this one, counted from 1; the share of its tokens that it took from earlier ones itself."""
+        """What later steps take from this one, counted from 1, and metrics of it: the share of its tokens that it took from earlier ones
+        itself, or how a curriculum stands.
+        """
+        if self.curriculum:
+            return self.curriculum.observe(judged.groups[judged.given], judged.verdicts[judged.given])
         drafts = self.drafts_before(step)
         if drafts is None:
             return {}

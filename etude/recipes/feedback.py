@@ -8,6 +8,7 @@ from etude.engine.sampling import GREEDY
 from etude.errors import UserError
 from etude.evaluation.measure import Judge
 from etude.explore.prompts import render_prompt, without_control
+from etude.feedback.agreement import AgreementFeedback
 from etude.feedback.combined import CombinedFeedback
 from etude.feedback.endpoint import Endpoint
 from etude.feedback.form import FormFeedback, Gate
@@ -30,18 +31,21 @@ class Feedback:
     outcome: OutcomeFeedback
     model: JudgeFeedback | None
     """The judge, where one is asked."""
+    agreement: AgreementFeedback | None = None
+    """What counts votes, where attempts vote."""
 
     @staticmethod
     def of(settings: PracticeSettings, outcome: OutcomeFeedback, place: Place, *, has_steps_left: bool) -> "Feedback":
         """With a judge that is there, `has_steps_left` for it to judge: loaded, or a server that was asked once. Raises UserError where it
         can't be. A run with none left ends without it.
         """
+        agreement = AgreementFeedback(settings.agreement) if "agreement" in settings.feedback_parts else None
         if "judge" not in settings.feedback_parts or not settings.steps:
-            return Feedback(settings, outcome, None)
+            return Feedback(settings, outcome, None, agreement)
         judge = cache(lambda: ready_judge(settings.judge, place, settings.machine))
         if has_steps_left:
             judge()
-        return Feedback(settings, outcome, JudgeFeedback(lambda conversations: judge()(conversations), settings.judge))
+        return Feedback(settings, outcome, JudgeFeedback(lambda conversations: judge()(conversations), settings.judge), agreement)
 
     @property
     def is_plain(self) -> bool:
@@ -56,7 +60,8 @@ class Feedback:
 
     def counts(self) -> dict[str, int]:
         """What was counted so far."""
-        return dict.fromkeys(COUNTED, 0) | self.outcome.counts | (self.model.counts if self.model else {})
+        found = dict.fromkeys(COUNTED, 0) | self.outcome.counts
+        return found | (self.model.counts if self.model else {}) | (self.agreement.counts if self.agreement else {})
 
     def judge(self, rate: Callable[[], float]) -> Judge:
         """Scores attempts; `rate` says how often random scores are 1."""
@@ -68,6 +73,8 @@ class Feedback:
         }
         if (model := self.model) is not None:
             kinds["judge"] = lambda: model.judge
+        if (agreement := self.agreement) is not None:
+            kinds["agreement"] = lambda: agreement.judge
         parts = {name: kinds[name]() for name in settings.feedback_parts}
         if settings.feedback in ("outcome", "random"):
             whole = parts[settings.feedback]

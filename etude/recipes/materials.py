@@ -15,6 +15,7 @@ from etude.learn.pairs import Pair
 from etude.recipes.settings import PracticeSettings
 from etude.tasks.actions import with_instruction
 from etude.tasks.comparisons import Comparison, load_comparisons
+from etude.tasks.families import own_levels
 from etude.tasks.overlap import family_space, overlap, shared_wording
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.tasks.task import Task
@@ -40,7 +41,7 @@ class Materials:
 def gather(settings: PracticeSettings, name: str, data: Path | None) -> Materials:
     """Load everything; training items that stand in a suite are left out and counted."""
     suites = load_suites(settings.evaluation, settings.tasks, name, settings.seed, data, settings.system)
-    train = load_tasks(settings.tasks, split="train", n=train_size(settings), seed=settings.seed, data=data)
+    train = _levelled(settings) or load_tasks(settings.tasks, split="train", n=train_size(settings), seed=settings.seed, data=data)
     demonstrations = _demonstrations(settings, train, data)
     comparisons = load_comparisons(settings.preferences.path, settings.preferences.columns, settings.preferences.n, data)
     measured = [task for tasks in suites.values() for task in tasks]
@@ -158,7 +159,22 @@ def train_size(settings: PracticeSettings) -> int | None:
     """How many tasks are practised on; None: all that there are."""
     if settings.n is not None or not (settings.tasks.family or settings.tasks.function):
         return settings.n
-    return max(1, settings.steps) * settings.explore.tasks_per_step
+    return settings.labelled + max(1, settings.steps) * settings.explore.tasks_per_step
+
+
+def _levelled(settings: PracticeSettings) -> list[Task]:
+    """Tasks of a family on every level of the curriculum, about as many of each, with the level in their metadata; none without levels."""
+    how, source, size = settings.explore.curriculum, settings.tasks, train_size(settings)
+    if how.method != "levels":
+        return []
+    assert source.family is not None and size is not None
+    levels = how.levels or own_levels(source.family, how.own_levels)
+    found: dict[str, Task] = {}
+    for number, changes in enumerate(levels):
+        own = replace(source, parameters={**source.parameters, **changes})
+        for task in load_tasks(own, split="train", n=-(-size // len(levels)), seed=settings.seed):
+            found.setdefault(task.key, replace(task, metadata={**task.metadata, "level": number}))
+    return list(found.values())
 
 
 def _demonstrations(settings: PracticeSettings, train: Sequence[Task], data: Path | None) -> list[Task]:

@@ -52,9 +52,27 @@ def _unread(settings: PracticeSettings) -> Sections:
             "neither form nor tasks.actions.gate scores the form",
         ),
         ("judge.",): ("judge" in settings.feedback_parts, f"feedback is {settings.feedback}"),
+        ("agreement.",): ("agreement" in settings.feedback_parts, f"feedback is {settings.feedback}"),
+        ("agreement.probe_",): ("agreement" not in settings.feedback_parts or settings.agreement.probe_n > 0, "agreement.probe_n is 0"),
+        ("collapse.",): (settings.collapse.action != "off", "collapse.action is off"),
         _of_search("explore.search", unread): (False, searched),
         ("explore.num_samples",): (not explore.is_search, searched),
         ("explore.refine.",): (method == REFINE, searched),
+        ("explore.curriculum.category", "explore.curriculum.memory"): (
+            explore.curriculum.method == "weakness",
+            f"explore.curriculum is {explore.curriculum.method}",
+        ),
+        ("explore.curriculum.raise_at", "explore.curriculum.lower_at", "explore.curriculum.level_groups"): (
+            explore.curriculum.method == "levels",
+            f"explore.curriculum is {explore.curriculum.method}",
+        ),
+        ("explore.curriculum.rest",): (explore.curriculum.method != "none", "explore.curriculum is none"),
+        ("explore.self_made.",): (explore.self_made.is_on, "explore.self_made is none"),
+        ("explore.self_made.source_window", "explore.self_made.window"): (
+            explore.self_made.method != "proposer",
+            "explore.self_made is proposer",
+        ),
+        ("explore.self_made.min_share",): (explore.self_made.method != "svs", "explore.self_made is svs"),
         ("explore.hint",): (explore.rationalise, "explore.rationalise is false"),
         ("learn.turn_discount",): (explore.turns > 1, searched),
         (

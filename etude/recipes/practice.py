@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from etude.errors import UserError
 from etude.evaluation.measure import Measurement, Suite, measure
 from etude.evaluation.report import write_report
 from etude.evaluation.retention import measure_retention
+from etude.explore.collapse import Collapse, collapse_in
 from etude.explore.order import batch_at
 from etude.explore.prompts import render_prompt, render_prompts
 from etude.feedback.outcome import OutcomeFeedback
@@ -41,9 +42,10 @@ from etude.models import describe, load_model, save_model
 from etude.randomness import seed_for
 from etude.recipes.advice import advice
 from etude.recipes.asking import remember
+from etude.recipes.believing import believing_for, without_labelled
 from etude.recipes.card import write_card
 from etude.recipes.checkpoints import Stateful, load_checkpoint, save_checkpoint
-from etude.recipes.exploring import Exploring
+from etude.recipes.exploring import Exploring, curriculum_for
 from etude.recipes.feedback import Feedback, random_rate
 from etude.recipes.learners import implicit_reward_for, practice_learner, preference_learner, warm_start_learner
 from etude.recipes.limits import within_limits
@@ -52,6 +54,7 @@ from etude.recipes.materials import check_golds, gather, render_comparisons, ren
 from etude.recipes.refining import refined
 from etude.recipes.result import Page, result_of
 from etude.recipes.retention import logprobs_of, probe_for
+from etude.recipes.self_made import self_making_for, writing_demonstrations
 from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
 from etude.recipes.stage import Stage
 from etude.recipes.steering import steer
@@ -159,6 +162,9 @@ class Practice:
         self.room_tokens = room_tokens(model, max(settings.explore.max_new_tokens, settings.evaluation.max_new_tokens or 0))
         prompts = render_prompts(self.tokenizer, self.materials.train, self.room_tokens)
         self.demonstrations = render_demonstrations(self.tokenizer, self.materials.demonstrations, room_tokens(model, 0))
+        how: dict[str, Any] = {"n": settings.warm_start.writing, "seed": settings.seed, "max_tokens": room_tokens(model, 0)}
+        shown = self.materials.demonstrations
+        self.demonstrations += writing_demonstrations(self.tokenizer, shown, settings.explore.self_made, **how)
         self.comparisons = render_comparisons(self.tokenizer, self.materials.comparisons, room_tokens(model, 0))
         known = [*self.materials.train, *self.materials.demonstrations, *(each.task for each in self.materials.comparisons)]
         self.probe = probe_for(settings.retention, self.tokenizer, room_tokens(model, 0), self.data)
@@ -171,9 +177,12 @@ class Practice:
         self.engine = engine_at(self.place, self.model, self.tokenizer, settings.machine)
         for sentence in advice(settings, len(prompts), self.demonstrations, self.engine.text_of):
             self.watcher.say(sentence)
-        items = list(zip(self.materials.train, prompts, strict=True))
+        labelled, items = without_labelled(list(zip(self.materials.train, prompts, strict=True)), settings.labelled)
         render, room = partial(render_prompt, self.tokenizer), room_tokens(model, settings.explore.max_new_tokens)
         self.exploring = Exploring(settings, items, self.engine, self.feedback.counts, self.folder, render, room)
+        judge = self.outcome.judge
+        self.exploring.self_making = self_making_for(settings, self.engine, judge, self.model, self.tokenizer, measured)
+        self.exploring.believing = believing_for(settings, self.feedback.agreement, labelled, self.engine, judge, self.folder)
 
     # ------------------------------------------------------------------ stages
 
@@ -283,7 +292,7 @@ class Practice:
             saves_last=True,
             prepare=lambda step: self.exploring.attempts_of(step, judge, begin),
             update=lambda step, judged: self.learn(step, judged, learner),
-            is_over=self._is_budget_spent,
+            is_over=self._is_over,
         )
         self._train(stage, learner, self.exploring.ledger)
 
@@ -314,14 +323,21 @@ class Practice:
         found = self.folder.checkpoints("step-")
         done = read_progress(found[-1])["step"] if found else 0
         kept = Ledger(self.folder.path / "ledger").steps()
-        return not self._is_budget_spent() and any(step not in kept for step in range(done + 1, self.settings.steps + 1))
+        return not self._is_over() and any(step not in kept for step in range(done + 1, self.settings.steps + 1))
 
-    def _is_budget_spent(self) -> bool:
-        """Whether the steps that are done have sampled as many tokens as practice may."""
+    def _is_over(self) -> bool:
+        """Whether the steps that are done have sampled as many tokens as practice may, or ended in what is a reason to stop."""
         budget = self.settings.budget_tokens
-        if budget is None:
-            return False
-        return sum(row.get("sampled_tokens", 0) for row in read_jsonl(self.folder.path / "metrics.jsonl")) >= budget
+        is_spent = budget is not None and sum(row["sampled_tokens"] for row in self._steps()) >= budget
+        return is_spent or (self.settings.collapse.action == "stop" and self._collapse() is not None)
+
+    def _collapse(self) -> Collapse | None:
+        """What the alarm saw in the steps that are done."""
+        return collapse_in(self._steps(), self.settings.collapse)
+
+    def _steps(self) -> list[dict[str, Any]]:
+        """The metrics of practice's steps so far."""
+        return [row for row in read_jsonl(self.folder.path / "metrics.jsonl") if row["phase"] == "practice"]
 
     def _learn_before(self, phase: str, step: int, update: Callable[[], dict[str, float]]) -> None:
         start = time.perf_counter()
@@ -348,7 +364,7 @@ class Practice:
         verdicts, foreseen = foresee(self.step_model, judged, self.settings.explore)
         how = self.settings.learn
         learners = [learner, *([self.implicit_reward.learner] if self.implicit_reward else [])]
-        steered = steer(learners, self.entropy_bonus, self.settings, step, judged.groups)
+        steered = steer(learners, self.entropy_bonus, self.settings, step, judged.groups[judged.given])
         added, told = added_credit(self.implicit_reward, judged, self.settings.learn)
         credited = shaped(judged.groups, verdicts, how.shaping, how.shaping_weight, self.model.get_input_embeddings().weight)
         metrics: dict[str, Any] = learn_from(learner, judged.groups, credited, how, step=step, added=added) | steered
@@ -359,15 +375,18 @@ class Practice:
         self.engine.refresh(step)
         timings["learn_seconds"] = time.perf_counter() - start
         is_plain, reuse = self.feedback.is_plain, self.settings.explore.reuse
-        options: dict[str, Any] = {"with_tokens": reuse, "with_parts": not is_plain, "added": added, "credited": credited}
-        rows = attempt_rows(step, judged.groups, verdicts, how, **options)
+        kinds: dict[str, Any] = {"with_tokens": reuse, "with_parts": not is_plain, "added": added, "made": judged.made}
+        rows = attempt_rows(step, judged.groups, verdicts, how, credited=credited, **kinds)
         self.folder.write_attempts(step, rows)
+        given, row = judged.groups[judged.given], judged.verdicts[judged.given]
         seen: dict[str, Any] = {"turn_discount": how.turn_discount, "with_parts": not is_plain}
-        metrics |= observed(judged.groups, judged.verdicts, first_half(self.settings.explore), **seen) | dict(judged.counts)
+        metrics |= observed(given, row, first_half(self.settings.explore), **seen) | dict(judged.counts)
         if self.settings.explore.turns > 1:
             metrics |= refined(judged.groups, judged.verdicts, self.settings.explore.refine)
         metrics |= {"sampled_tokens": tokens} | self.exploring.keep(step, judged)
         self._log("practice", step, metrics, timings)
+        if (collapse := self._collapse()) and collapse.step == step:
+            self.watcher.say(collapse.words)
 
     # ------------------------------------------------------------------ parts
 
@@ -385,16 +404,17 @@ class Practice:
 
     @property
     def beside(self) -> dict[str, Stateful]:
-        """What changes beside the policy, by its letter in checkpoints."""
-        parts = ("s", self.step_model), ("i", self.implicit_reward), ("e", self.entropy_bonus)
-        return {letter: part for letter, part in parts if part}
+        """What learns, changes or remembers beside the policy, by its letter in checkpoints."""
+        parts = {"s": self.step_model, "i": self.implicit_reward, "e": self.entropy_bonus, "c": self.exploring.curriculum}
+        return {letter: part for letter, part in parts.items() if part}
 
     def add_models(self) -> None:
-        """Have steps and tokens valued by models from now on, and entropy by its coefficient, as far as the settings want it."""
+        """Have steps and tokens valued by models, entropy by its coefficient and tasks by success, as far as the settings want it."""
         self.implicit_reward = implicit_reward_for(self.model, self.settings, self.place.dtype)
         self.entropy_bonus = EntropyBonus(self.settings.learn.entropy) if self.settings.learn.entropy.is_on else None
         self.step_model = step_model_for(self.model, self.settings, self.place.dtype)
         self.exploring.by_step_model = value_by(self.step_model) if self.step_model else None
+        self.exploring.curriculum = curriculum_for(self.settings, self.exploring.items)
 
     def _save_checkpoint(self, name: str, learner: Learner | None, progress: Mapping[str, int]) -> None:
         options: dict[str, Any] = {"beside": self.beside, "keep": self.settings.keep_checkpoints}
@@ -414,6 +434,8 @@ class Practice:
     def conclude(self, pages: Mapping[str, Page]) -> dict[str, Any]:
         """Write the model's card, `result.json` and the report."""
         result = result_of(self.name, self.settings, pages, self.materials.facts, self._feedback_counts())
+        if collapse := self._collapse():
+            result["collapse"] = asdict(collapse) | {"words": collapse.words, "action": self.settings.collapse.action}
         write_card(self.folder.path / "model", self.settings, result)
         self.folder.write_json("result.json", result)
         write_report([self.folder.path], self.folder.path / "report.html")

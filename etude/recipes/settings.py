@@ -10,8 +10,10 @@ import yaml
 from etude.configuration import dotted, parse, resolved
 from etude.errors import UserError, at_least, check_known
 from etude.evaluation.settings import Evaluation, Retention
+from etude.explore.collapse import CollapseAlarm
 from etude.explore.search.settings import BY_STEPS
 from etude.explore.settings import Exploration
+from etude.feedback.agreement import Agreement
 from etude.feedback.judge import Judging
 from etude.learn.learner import Optimiser
 from etude.learn.losses import PreferenceLoss
@@ -22,9 +24,14 @@ from etude.recipes.machine import Machine
 from etude.tasks.actions import PRESETS
 from etude.tasks.sources import SOURCES, TaskSource
 
-FEEDBACK = ("outcome", "random", "judge", "form")
+FEEDBACK = ("outcome", "random", "agreement", "judge", "form")
 """Kinds of feedback, and the parts of a combined one."""
-SHORT = {"explore": "explore.search.method", "tasks.actions": "tasks.actions.preset"}
+SHORT = {
+    "explore": "explore.search.method",
+    "explore.self_made": "explore.self_made.method",
+    "explore.curriculum": "explore.curriculum.method",
+    "tasks.actions": "tasks.actions.preset",
+}
 """What `--explore mcts` and the like are on the command line."""
 
 
@@ -37,6 +44,8 @@ class WarmStart:
     all of them unless given; of a family or function: items of a split of their own, given always."""
     path: list[str] = field(default_factory=list)
     """Files of demonstrations, instead of training items."""
+    writing: int = 0
+    """So many of the demonstrations, the first ones, are shown turned round too, for explore.self_made: a problem is written."""
     steps: int = 0
     """Updates; 0 skips the warm start."""
     examples_per_step: int = 16
@@ -44,6 +53,7 @@ class WarmStart:
 
     def __post_init__(self) -> None:
         at_least("warm_start.n", self.n, 0)
+        at_least("warm_start.writing", self.writing, 0)
         at_least("warm_start.steps", self.steps, 0)
         at_least("warm_start.examples_per_step", self.examples_per_step, 1)
         self.optimiser.check("warm_start.optimiser")
@@ -96,12 +106,15 @@ class PracticeSettings:
     preferences: Preferences = field(default_factory=Preferences)
     explore: Exploration = field(default_factory=Exploration)
     feedback: str = "outcome"
-    """`outcome` (the tasks' verifiers), `random` (the control), `judge` (a model), `form` (of tasks.actions), or `combined`."""
+    """`outcome` (the tasks' verifiers), `random` (the control), `agreement` (of a task's attempts, without gold answers), `judge` (a
+    model), `form` (of tasks.actions), or `combined`."""
     feedback_weights: dict[str, float] = field(default_factory=dict)
     """`combined`: the parts with their weights, {outcome: 1.0, judge: 0.5, form: 0.1}; the score is their weighted mean."""
     feedback_optional: list[str] = field(default_factory=list)
     """`combined`: parts that are left out of the mean where they have no score; without a score of another part there is none at all."""
     judge: Judging = field(default_factory=Judging)
+    agreement: Agreement = field(default_factory=Agreement)
+    collapse: CollapseAlarm = field(default_factory=CollapseAlarm)
     timeout_seconds: float = 5.0
     """Time a verifier has for one answer."""
     isolate_verifiers: bool = True
@@ -129,6 +142,11 @@ class PracticeSettings:
         at_least("checkpoint_every", self.checkpoint_every, 0)
         at_least("keep_checkpoints", self.keep_checkpoints, 1)
         check_combinations(self)
+
+    @property
+    def labelled(self) -> int:
+        """How many tasks, the first ones, are asked about and not practised on."""
+        return self.agreement.probe_n if "agreement" in self.feedback_parts else 0
 
     @property
     def feedback_parts(self) -> tuple[str, ...]:

@@ -1,11 +1,13 @@
 """The parts of a step of practice behind its attempts: learn from them, and what to keep of it."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from statistics import fmean
 from typing import Any
 
 from etude.explore.attempts import Attempt, Group
+from etude.explore.collapse import agreement_metrics
 from etude.explore.diversity import diversity
 from etude.explore.hints import VIEW
 from etude.explore.settings import Exploration
@@ -165,7 +167,7 @@ def observed(
     unscored or without signal alone. Where some groups stop after their `first` attempts, everything that estimates the policy is taken
     from so many of each group; what was unscored or without signal, and the number of `attempts`, is of all. Of revised attempts scores and
     ends are those of the last turn, tokens those of all turns; a group has signal where one of its turns has. `with_parts`, the mean of
-    every named part of the verdicts that have it is `part_NAME`.
+    every named part of the verdicts that have it is `part_NAME`. How much attempts agree is of the last turns' answers.
     """
     all_scores = [[verdict.score for verdict in row] for row in verdicts]
     without_signal = sum(not any(turns_with_signal(map(scores_of, row), turn_discount)) for row in verdicts)
@@ -187,6 +189,7 @@ def observed(
         "completion_tokens": own_tokens / len(attempts),
         "entropy": sampled_entropy(attempts),
         **diversity([[attempt.text for attempt in row] for row in own], scores),
+        **agreement_metrics([replace(group, attempts=tuple(row)) for group, row in zip(groups, own, strict=True)]),
         **({} if first is None else {"attempts": sum(map(len, all_scores))}),
         **(_parts([verdict for row in verdicts for verdict in row]) if with_parts else {}),
     }
@@ -207,10 +210,11 @@ def attempt_rows(
     with_parts: bool = False,
     added: Sequence[Sequence[Weights]] | None = None,
     credited: Sequence[Sequence[Verdict]] | None = None,
+    made: int = 0,
 ) -> list[dict[str, Any]]:
     """Every attempt with its verdict and mean credit (by the verdicts that were `credited`, if they are others, and with what was `added`),
     as it is kept in the run folder; `with_tokens`, the ids of its own tokens too, and `with_parts`, the parts of its verdict. A revised one
-    has all its `turns`, each with what the model was told of it.
+    has all its `turns`, each with what the model was told of it; of the last `made` groups it is said what they are at.
     """
     weights = token_weights(groups, credited or verdicts, learn.credit, learn.turn_discount, added, learn.pass_k)
     credit = [[fmean(own) for own in row] for row in weights]
@@ -231,6 +235,7 @@ def attempt_rows(
             "mean_logprob": sum(attempt.logprobs) / attempt.num_own_tokens,
             "key": attempt.key,
             **({"view": attempt.view} if attempt.view != "full" else {}),
+            **({"made": group.task.origin} if place >= len(groups) - made else {}),
             **({"own_tokens": attempt.own_tokens} if with_tokens else {}),
             **({"parts": dict(verdict.parts)} if with_parts else {}),
             **({"turns": _turn_rows(attempt, verdict, weights[place][index], learn.method == "credit")} if attempt.turns > 1 else {}),

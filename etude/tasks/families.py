@@ -87,6 +87,23 @@ def load_family(
     return list(tasks.values())
 
 
+def own_levels(family: str, n: int) -> list[dict[str, Any]]:
+    """Parameters of the first n levels of difficulty that a family has itself, from easy to hard. Raises UserError where it has fewer."""
+    from reasoning_gym.factory import create_curriculum, has_curriculum
+
+    check_parameters(family, {})
+    curriculum = create_curriculum(family) if has_curriculum(family) else None
+    most = 0 if curriculum is None else 1 + max(len(attribute.levels) - 1 for attribute in curriculum.attributes.values())
+    if curriculum is None or n > most:
+        raise UserError(f"family {family!r} has {most} levels of its own, {n} were asked for: write them down as a list of parameters")
+    found = []
+    for level in range(n):
+        curriculum.set_global_level(level)
+        configuration = curriculum.generate_configuration()
+        found.append({each.name: getattr(configuration, each.name) for each in fields(configuration) if each.name not in ("seed", "size")})
+    return found
+
+
 def check_parameters(family: str, parameters: Mapping[str, Any]) -> None:
     """Raise UserError where the family does not exist or has no such parameter."""
     from reasoning_gym.factory import DATASETS

@@ -2,6 +2,7 @@
 
 import pytest
 
+from etude.feedback.agreement import Agreement, AgreementFeedback
 from etude.feedback.combined import CombinedFeedback
 from etude.feedback.form import FormFeedback, Gate
 from etude.feedback.judge import JudgeFeedback, Judging, Reply
@@ -27,7 +28,7 @@ def kinds():
         pairwise = JudgeFeedback(says("Better: tie"), Judging(model="x", how="pairwise"))
         silent = JudgeFeedback(says("I would rather not."), Judging(model="x"))
         parts = {"outcome": outcome.judge, "random": RandomFeedback(0, 0.5).judge, "form": FormFeedback(ACTIONS).judge}
-        parts["judge"] = rubric.judge
+        parts |= {"judge": rubric.judge, "agreement": AgreementFeedback(Agreement()).judge}
         yield parts | {
             "pairwise": pairwise.judge,
             "silent": silent.judge,

@@ -64,6 +64,10 @@ def test_settings_at_their_identity_change_no_byte_of_the_model(small, finished,
         ({"learn.credit": "pass_at_k", "learn.pass_k": 8}, "learn.pass_k 8 leaves no two sets .* set it to 7 or less"),
         ({"explore": "refine", "learn.shaping": "novelty"}, "learn.shaping novelty changes .* refine, by turns: .* method to samples"),
         ({"explore": "tree", "learn.credit": "tree", "learn.shaping": "novelty"}, "learn.shaping novelty changes .* credit to one of"),
+        (
+            {"explore.temperature_end": 0.5, "explore.self_made.method": "svs"},
+            "explore.temperature_end 0.5 changes .* explore.self_made.method to none",
+        ),
         ({"explore": "tree", "explore.variants": ["a"]}, "explore.variants asks .* explore.search.method tree can't"),
         ({"learn.method": "preference", "explore.variants": ["a"]}, "explore.variants makes .* set learn.method to credit or imitation"),
         (

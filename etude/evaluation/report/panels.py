@@ -26,6 +26,11 @@ PANELS = (
     Panel("Entropy", "nats per token", {"entropy": "entropy"}),
     Panel("Diversity", "share of a group's attempts", {"distinct_answers": "different answers", "distinct_forms": "different forms"}),
     Panel("pass@k", "share of groups", {f"pass_at_{k}": f"k = {k}" for k in (1, 2, 4, 8, 16, 32)}),
+    Panel(
+        "Agreement",
+        "share",
+        {"vote_share": "attempts at a task with its majority answer", "constant_share": "tasks with the commonest majority answer"},
+    ),
     Panel("Completion length", "tokens", {"completion_tokens": "tokens"}),
     Panel("Groups without signal", "share of groups", {"groups_without_signal_share": "groups in which every attempt scored the same"}),
     Panel("Parsable", "share of sampled attempts", {"parsable": "an answer of the expected form was found"}),

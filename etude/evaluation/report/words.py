@@ -77,6 +77,10 @@ def remarks_on(run: Run) -> list[str]:
         if row.get("model") == "practice" and best is not None and is_number(row.get("accuracy")) and best >= row["accuracy"]:
             reached = percent(row["accuracy"])
             remarks.append(f"On {row.get('suite')} a trivial baseline ({percent(best)}) does at least as well as practice ({reached}).")
+    collapse = run.result.get("collapse")
+    if isinstance(collapse, Mapping):
+        ended = "practice ended there" if collapse.get("action") == "stop" else "practice went on"
+        remarks.append(f"Signs of a {collapse.get('words')}; {ended}.")
     if run.notes:
         remarks.append(f"Files: {'; '.join(run.notes)}.")
     return remarks

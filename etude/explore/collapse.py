@@ -1,0 +1,108 @@
+"""Has a model that learns from its own agreement collapsed: surer and surer, of less and less?
+
+A policy that is scored by how many of its attempts agree scores best with one answer to everything (SRT, arXiv 2505.21444 sec. 5, saw it
+come). Two signs are looked for in the last `window` steps, against the first `window` steps of the run:
+
+constant  `constant_share`, the share of a step's tasks with the commonest majority answer, is at least `constant`, and at least half of
+          the way from where it began to 1: tasks may have few answers by nature
+narrow    `vote_share`, the share of the attempts that give their task's majority answer, rose by `rise` or more, while entropy or the
+          length of attempts or the share of different majority answers fell to `fall` of what it was, or below
+
+A model that learns what is right grows surer as well, but neither do its answers to different tasks become one, nor, short of perfection,
+does its entropy vanish. All are means over steps. Identity: `off` looks at nothing; no action changes anything before the alarm.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any, Literal
+
+from etude.errors import UserError, at_least
+from etude.explore.attempts import Group
+from etude.tasks.votes import Tally, vote
+
+FALLING = ("entropy", "completion_tokens", "distinct_majorities")
+"""Metrics of a step whose fall is a sign, where agreement rises."""
+_WORDS = {
+    "constant_share": "one answer to {now:.0%} of the tasks ({before:.0%} at first)",
+    "vote_share": "{now:.0%} of a task's attempts agree ({before:.0%})",
+    "entropy": "entropy {now:.2g} nats a token ({before:.2g})",
+    "completion_tokens": "{now:.1f} tokens an attempt ({before:.1f})",
+    "distinct_majorities": "{now:.0%} of the majority answers differ ({before:.0%})",
+}
+
+
+@dataclass(frozen=True)
+class CollapseAlarm:
+    """When a run is said to have collapsed, and what happens then."""
+
+    action: Literal["off", "warn", "stop"] = "warn"
+    """`warn` says so and goes on, `stop` ends practice with the model as it is; `off` does not look."""
+    window: int = 5
+    """Steps whose mean is compared with that of as many first ones."""
+    constant: float = 0.5
+    """Share of the tasks with one answer that is a sign."""
+    rise: float = 0.2
+    """How much the share of attempts that agree must have risen."""
+    fall: float = 0.25
+    """To what share of its beginning entropy, length or the share of different answers must have fallen."""
+
+    def __post_init__(self) -> None:
+        at_least("collapse.window", self.window, 1)
+        for name in ("constant", "rise", "fall"):
+            if not 0.0 < getattr(self, name) <= 1.0:
+                raise UserError(f"collapse.{name} must be above 0 and at most 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Collapse:
+    """What the alarm saw."""
+
+    step: int
+    """The first step at whose end it was seen."""
+    signs: tuple[str, ...]
+    """`constant`, `narrow` or both."""
+    before: Mapping[str, float]
+    now: Mapping[str, float]
+    """The metrics that were looked at: means over the first and the last steps."""
+
+    @property
+    def words(self) -> str:
+        """In one line."""
+        said = [_WORDS[name].format(now=value, before=self.before[name]) for name, value in self.now.items()]
+        return f"collapse at step {self.step} ({' and '.join(self.signs)}): {', '.join(said)}"
+
+
+def agreement_metrics(groups: Sequence[Group]) -> dict[str, float]:
+    """Of a step's groups: how many of a task's attempts agree, and how alike the tasks' majority answers are, as shares of the tasks whose
+    attempts give any answer; nothing where none does.
+    """
+    tallies = [Tally.of([vote(attempt.text, group.task) for attempt in group.attempts]) for group in groups]
+    winners = Counter(tally.winner for tally in tallies if tally.winner is not None)
+    n = sum(winners.values())
+    shares = {"vote_share": fmean(tally.share(tally.winner) for tally in tallies)}
+    return shares | ({"constant_share": max(winners.values()) / n, "distinct_majorities": len(winners) / n} if n else {})
+
+
+def collapse_in(rows: Sequence[Mapping[str, Any]], how: CollapseAlarm) -> Collapse | None:
+    """The first collapse that the metrics of practice steps show, one row a step, if there is one."""
+    if how.action == "off":
+        return None
+    ends = range(2 * how.window, len(rows) + 1)
+    return next((found for end in ends if (found := _seen(rows[: how.window], rows[end - how.window : end], how))), None)
+
+
+def _seen(first: Sequence[Mapping[str, Any]], last: Sequence[Mapping[str, Any]], how: CollapseAlarm) -> Collapse | None:
+    before, now = (_means(part) for part in (first, last))
+    if not before.keys() == now.keys() == _WORDS.keys():
+        return None
+    is_constant = now["constant_share"] >= max(how.constant, (1 + before["constant_share"]) / 2)
+    is_surer = now["vote_share"] >= before["vote_share"] + how.rise
+    is_narrow = is_surer and any(now[name] <= how.fall * before[name] for name in FALLING)
+    signs = tuple(name for name, is_seen in (("constant", is_constant), ("narrow", is_narrow)) if is_seen)
+    return Collapse(last[-1]["step"], signs, before, now) if signs else None
+
+
+def _means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    return {name: fmean(row[name] for row in rows) for name in _WORDS if all(row.get(name) is not None for row in rows)}

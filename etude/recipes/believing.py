@@ -1,0 +1,118 @@
+"""From which share of the votes on a majority is believed: asked anew every few steps, at tasks with gold answers that nobody practises on.
+
+What was found stands in the ledger with the step before which it was asked, and in its metrics, so that a resumed run asks nothing again.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from etude.engine.transformers import TransformersEngine
+from etude.errors import UserError
+from etude.evaluation.measure import Judge
+from etude.explore.attempts import Group
+from etude.explore.samples import sample_groups
+from etude.feedback.agreement import AgreementFeedback, believed_share
+from etude.ledger import Judged
+from etude.recipes.settings import PracticeSettings
+from etude.runs import RunFolder, read_jsonl
+from etude.tasks.task import Task
+from etude.tasks.votes import Tally, vote
+
+LEAST = "agreement_min_share"
+"""What the share is called among a step's metrics."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What labelled tasks said before a step."""
+
+    share: float
+    tokens: int
+    seconds: float
+
+    def beside(self, judged: Judged) -> Judged:
+        """A step's attempts with the share that was believed from on, and with what asking cost."""
+        tokens = self.tokens + sum(attempt.num_own_tokens for group in judged.groups for attempt in group.attempts)
+        seconds = {**judged.seconds, "explore_seconds": judged.seconds["explore_seconds"] + self.seconds}
+        counts: dict[str, float] = {**judged.counts, LEAST: self.share, "sampled_tokens": tokens}
+        return replace(judged, counts=counts, seconds=seconds)
+
+
+class Believing:
+    """Keeps the least share of an agreement's votes what the labelled tasks say that it has to be."""
+
+    def __init__(
+        self,
+        agreement: AgreementFeedback,
+        sample: Callable[[int], list[Group]],
+        judge: Judge,
+        last: Callable[[], float | None],
+    ) -> None:
+        """`sample` makes attempts at the labelled tasks before a step, counted from 0; `judge` knows their answers; `last` is the share of
+        the step before, None where there was none.
+        """
+        self.agreement, self.sample, self.judge, self.last = agreement, sample, judge, last
+
+    def ask(self, step: int) -> Asked:
+        """Set the share for step `step`, counted from 0: the last one, or by asking where it is time to."""
+        clock, groups, share = time.perf_counter(), list[Group](), self.last()
+        if share is None or step % self.agreement.how.probe_every == 0:
+            groups = self.sample(step)
+            share = believed_share(shares_and_truth(groups, self.judge), self.agreement.how)
+        believed = share
+        self.agreement.min_share = lambda: believed
+        tokens = sum(attempt.num_own_tokens for group in groups for attempt in group.attempts)
+        return Asked(share, tokens, time.perf_counter() - clock)
+
+
+Items = Sequence[tuple[Task, tuple[int, ...]]]
+"""Tasks with their prompts as token ids."""
+
+
+def without_labelled(items: Items, n: int) -> tuple[Items, Items]:
+    """The n first tasks, which are only asked about, and those to practise on. Raises UserError where none is left."""
+    if n >= len(items):
+        raise UserError(f"agreement.probe_n is {n}, but there are only {len(items)} tasks, and one at least must be left to practise on")
+    return items[:n], items[n:]
+
+
+def believing_for(
+    settings: PracticeSettings,
+    agreement: AgreementFeedback | None,
+    labelled: Items,
+    engine: TransformersEngine,
+    judge: Judge,
+    folder: RunFolder,
+) -> Believing | None:
+    """By these tasks with their prompts; None where nobody votes or there are none. Raises UserError for a task without a gold answer."""
+    if agreement is None or not labelled:
+        return None
+    for task, _ in labelled:
+        if task.answer is None:
+            raise UserError(f"agreement.probe_n is {len(labelled)}, but {task.origin}, one of the first, has no answer: put others first")
+    explore = settings.explore
+
+    def sample(step: int) -> list[Group]:
+        tasks, prompts = zip(*labelled, strict=True)
+        sizes: dict[str, Any] = {"num_samples": explore.num_samples, "max_new_tokens": explore.max_new_tokens}
+        return sample_groups(engine, tasks, prompts, **sizes, sampling=explore.sampling, names=(settings.seed, "agreement_probe", step))
+
+    def last() -> float | None:
+        rows = [row for row in read_jsonl(folder.path / "metrics.jsonl") if row["phase"] == "practice"]
+        return rows[-1][LEAST] if rows else None
+
+    return Believing(agreement, sample, judge, last)
+
+
+def shares_and_truth(groups: Sequence[Group], judge: Judge) -> list[tuple[float, bool]]:
+    """Of each group whose attempts give any answer, the majority's share of the votes and whether it is right."""
+    found: list[tuple[float, str, Task]] = []
+    for group in groups:
+        votes = [vote(attempt.text, group.task) for attempt in group.attempts]
+        tally = Tally.of(votes)
+        if tally.winner is not None:
+            found.append((tally.share(tally.winner), group.attempts[votes.index(tally.winner)].text, group.task))
+    verdicts = judge([(text, task) for _, text, task in found])
+    return [(share, verdict.score == 1.0) for (share, _, _), verdict in zip(found, verdicts, strict=True)]

@@ -1,0 +1,255 @@
+"""How far does a model get without a teacher? Its own agreement, its own problems and what it is weak at, beside gold answers.
+
+    python -m studies.practice_alone [--data DIR] [--hours H] [--only ID ...] [--seeds SEED ...] [--tiny]
+
+gold               policy gradient on the verifier's scores, every task in turn
+random_reward      the same on random scores of the same rate
+agreement          on the agreement of a task's attempts; no gold answer is read
+agreement_abstain  the same where half of a task's attempts agree, other tasks left out
+proposer_solver    the same, beside problems that the policy writes and rewards where its solvers are at odds
+svs                gold, beside variants of tasks that the policy writes from its right attempts
+weakness_sampling  gold, with more of the tasks that fail and do not get better
+
+Screen: every arm on number_sorting, one seed. Final: gold, the random control, and the best of the screen by greedy accuracy of the arms
+without gold answers and of those with, on number_sorting and word_problems (test and SVAMP), three seeds. Each arm practises until it has
+sampled its set's budget of tokens, its own problems among them. All arms go on from one warm start, in which the demonstrations are shown
+turned round as well (a problem is written), or a model of this size writes none.
+
+Claim: practice without gold answers keeps at least half of the gain over the warm start that gold answers give, on every set.
+
+Problems that the policy wrote are judged by a rule where one knows what a problem says (numbers to be sorted); of the others, fifty are
+written to `to_read.jsonl`, and what somebody who read them says of them is read from `read.jsonl` beside it.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from etude.randomness import seed_for
+from etude.runs import RunFolder, read_jsonl, write_atomically
+from etude.tasks.numbers import find_numbers
+from etude.tasks.task import Task
+from etude.tasks.votes import Tally, vote
+from studies.arms import Arms, reduce_arms
+from studies.cells import Cell, Options, compute, options, write_result
+
+BASELINE, CONTROL = "gold", "random_reward"
+ALONE = ("agreement", "agreement_abstain", "proposer_solver")
+"""Without gold answers."""
+TAUGHT = ("svs", "weakness_sampling")
+CLAIM = "practice without gold answers keeps at least half of the gain over the warm start that gold answers give, on every set"
+ABSTAIN = {"feedback": "agreement", "agreement.min_share": 0.5}
+ARMS: dict[str, dict[str, Any]] = {
+    BASELINE: {},
+    CONTROL: {"feedback": "random"},
+    "agreement": {"feedback": "agreement"},
+    "agreement_abstain": ABSTAIN,
+    "proposer_solver": ABSTAIN | {"explore.self_made.method": "proposer"},
+    "svs": {"explore.self_made.method": "svs"},
+    "weakness_sampling": {"explore.curriculum.method": "weakness"},
+}
+SCREEN_SEED, SEEDS = 40, (41, 42, 43)
+ALL_SETS = {"steps": 1000, "learn.optimiser.decay_steps": 0, "evaluation.num_samples": 32, "evaluation.pass_n": 100, "warm_start.steps": 40}
+SETS: dict[str, tuple[str, dict[str, Any]]] = {
+    "number_sorting": ("quickstart", {"n": 800, "budget_tokens": 120_000, "warm_start.writing": 320}),
+    "word_problems": ("word_problems", {"budget_tokens": 200_000, "warm_start.writing": 200}),
+}
+"""Which recipe practises for a set, and what it has otherwise."""
+CATEGORY = {"number_sorting": {"explore.curriculum.category": "{direction}"}}
+TINY_ARMS = (BASELINE, "proposer_solver", "weakness_sampling")
+TINY = {
+    "n": 60,
+    "warm_start.steps": 20,
+    "warm_start.writing": 20,
+    "steps": 3,
+    "explore.tasks_per_step": 6,
+    "explore.num_samples": 4,
+    "explore.self_made.max_new_tokens": 24,
+    "evaluation.n": 20,
+    "evaluation.pass_n": 5,
+    "evaluation.num_samples": 2,
+}
+OVER_TIME = ("score", "entropy", "vote_share", "constant_share", "completion_tokens")
+_PARTS = 10
+"""Parts of a run, by steps, of which means are kept."""
+_TO_READ = 50
+
+
+class Alone(Arms):
+    """Practice runs of which is kept what they showed on the way and which problems they made."""
+
+    def run(self, arm: str, seed: int, chosen: Options) -> Cell:
+        return super().run(arm, seed, chosen) | _seen(RunFolder(chosen.out / "runs" / f"{arm}-{seed}"))
+
+
+def _seen(folder: RunFolder) -> dict[str, Any]:
+    steps = [row for row in read_jsonl(folder.path / "metrics.jsonl") if row["phase"] == "practice"]
+    parts = [steps[len(steps) * part // _PARTS : len(steps) * (part + 1) // _PARTS] for part in range(_PARTS)]
+    parts = [part for part in parts if part]
+    over_time = {name: [_mean([row.get(name) for row in part]) for part in parts] for name in OVER_TIME}
+    rows = [row for step in range(1, len(steps) + 1) for row in folder.read_attempts(step)]
+    groups = _grouped([row for row in rows if "made" not in row])
+    per_part = [groups[len(groups) * part // _PARTS : len(groups) * (part + 1) // _PARTS] for part in range(_PARTS)]
+    over_time["majority_right"] = [_mean([_is_majority_right(group) for group in part]) for part in per_part if part]
+    made = {name: sum(row.get(name, 0) for row in steps) for name in ("made", "made_valid", "made_rewarded", "made_leak", "made_copy")}
+    collapse = (folder.read_json("result.json") or {}).get("collapse")
+    solved = _grouped([row for row in rows if row.get("made") == "a problem of its own"])
+    found = {"practice_steps": len(steps), "over_time": over_time, "collapse": collapse and collapse["words"]}
+    return found | ({"made": made, "problems": [_problem(group) for group in solved]} if made["made"] else {})
+
+
+def _grouped(rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """The attempts at each task, which stand together."""
+    groups: list[list[Mapping[str, Any]]] = []
+    for row in rows:
+        if row["index"] == 0:
+            groups.append([])
+        groups[-1].append(row)
+    return groups
+
+
+def _is_majority_right(group: Sequence[Mapping[str, Any]]) -> float | None:
+    """Whether the answer of most is the gold answer; None where there is none."""
+    task = Task("?", verifier=_verifier(group[0]["answer"]))
+    winner = Tally.of([vote(row["text"], task) for row in group]).winner
+    return None if group[0]["answer"] is None else float(winner is not None and winner == vote(group[0]["answer"], task))
+
+
+def _problem(group: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A problem that was solved: its answer, that of its source or, where there was none, of most, and how many attempts gave it."""
+    gold = group[0]["answer"]
+    task = Task("?", verifier=_verifier(gold if gold is not None else group[0]["text"]))
+    votes = Tally.of([vote(row["text"], task) for row in group])
+    answer = votes.winner if gold is None else vote(gold, task)
+    found = {"question": group[0]["question"], "answer": answer, "share": round(votes.share(answer), 3)}
+    return found | {"is_valid": is_valid(found["question"], answer)}
+
+
+def _verifier(answer: str | None) -> str:
+    """How an answer of this form is read here, where the task's own verifier would need more than a run folder keeps of it."""
+    return "exact" if answer is None or "[" in answer else "numeric"
+
+
+def is_valid(question: str, answer: str | None) -> bool | None:
+    """Whether a problem of sorting numbers has this answer; None where it is no such problem, so that a rule can't tell.
+
+    >>> is_valid("Sort in descending order: 1, 3.0, 2", "['3', '2', '1']"), is_valid("Sort in ascending order: 3, 2", "['3', '2']")
+    (True, False)
+    """
+    asked = re.fullmatch(r"Sort in (ascending|descending) order: (.*)", question.strip(), re.DOTALL)
+    if not asked:
+        return None
+    given, said = ([number.value for number in find_numbers(text)] for text in (asked[2], answer or ""))
+    expected: list[Fraction] = sorted(given, reverse=asked[1] == "descending")
+    return len(given) > 1 and said == expected
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(fmean(known), 4) if known else None
+
+
+# ---------------------------------------------------------------------- from cells to rows
+
+
+def main(chosen: Options) -> None:
+    sets = {"tiny": ("tiny", TINY)} if chosen.is_tiny else SETS
+    cells, rows, screened = [], [], []
+    for name, (recipe, overrides) in sets.items():
+        arms = {arm: changes | (CATEGORY.get(name, {}) if arm == "weakness_sampling" else {}) for arm, changes in ARMS.items()}
+        table = Alone(recipe, {}, overrides if chosen.is_tiny else ALL_SETS | overrides, arms)
+        own = replace(chosen, out=chosen.out / name)
+        if recipe == "word_problems" and chosen.data is None:
+            print(f"{name}: no cell is computed without --data DIR, the folder that holds word_problems and svamp")
+            found = compute([], table, own)
+        else:
+            if name != "word_problems":
+                screen = [(arm, SCREEN_SEED) for arm in (TINY_ARMS if chosen.is_tiny else ARMS)]
+                screened = _rows(compute(screen, table, own), [SCREEN_SEED], recipe, f"screen: {name}")
+            found = compute(final(screened), table, own)
+        cells += found
+        rows += _rows(found, SEEDS, recipe, name)
+    _write_problems(chosen.out, cells)
+    write_result(chosen, CLAIM, cells, screened + _with_reading(chosen.out, rows), *judge(rows))
+
+
+def final(screened: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
+    """The cells of the final, once the screen is complete: baseline, control, and the best of both kinds."""
+    accuracy = {row["id"]: row["accuracy"] for row in screened if row["id"] in ARMS}
+    if accuracy.keys() != ARMS.keys():
+        return []
+    best = [max(kind, key=accuracy.__getitem__) for kind in (ALONE, TAUGHT)]
+    return [(arm, seed) for seed in SEEDS for arm in (BASELINE, CONTROL, *best)]
+
+
+def _rows(cells: Sequence[Cell], seeds: Sequence[int], recipe: str, name: str) -> list[dict[str, Any]]:
+    """A family's suite is called like the recipe, so it is told by the set's name; with what arms showed on the way."""
+    own = [cell for cell in cells if cell["seed"] in seeds]
+    rows = [{**row, "set": name if row["set"] == recipe else row["set"]} for row in reduce_arms(own, list(ARMS), BASELINE)]
+    return [row | _shown([cell for cell in own if cell["id"] == row["id"]]) for row in rows]
+
+
+def _shown(cells: Sequence[Cell]) -> dict[str, Any]:
+    """How agreement and its truth went from the first to the last tenth of a run, and what became of its own problems."""
+    found: dict[str, Any] = {}
+    for name in ("vote_share", "majority_right"):
+        for when, place in (("first", 0), ("last", -1)):
+            values = [cell["over_time"][name][place] for cell in cells if cell["over_time"].get(name)]
+            if values and None not in values:
+                found[f"{name}_{when}"] = fmean(values)
+    if cells:
+        found["collapsed"] = sum(cell["collapse"] is not None for cell in cells)
+    made = [cell["made"] for cell in cells if "made" in cell]
+    if made:
+        found["made"] = sum(each["made"] for each in made)
+        found |= {f"{name}_share": sum(each[name] for each in made) / found["made"] for name in ("made_valid", "made_rewarded")}
+        known = [problem["is_valid"] for cell in cells for problem in cell.get("problems", ()) if problem["is_valid"] is not None]
+        found |= {"made_right_by_rule": fmean(known), "made_right_n": len(known)} if known else {}
+    return found
+
+
+def _write_problems(out: Path, cells: Sequence[Cell]) -> None:
+    """Fifty problems of the last seed's cells that no rule can judge, drawn by their words, for somebody to read."""
+    found = {
+        problem["question"]: {"arm": cell["id"], "seed": cell["seed"], **problem}
+        for cell in cells
+        for problem in cell.get("problems", ())
+        if problem["is_valid"] is None and cell["seed"] in SEEDS
+    }
+    drawn = sorted(found, key=lambda question: seed_for("read", ascii(question)))[:_TO_READ]
+    if drawn:
+        write_atomically(out / "to_read.jsonl", "".join(json.dumps(found[question]) + "\n" for question in drawn))
+
+
+def _with_reading(out: Path, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of arms that made problems with what a reader found: the share of sound ones, with their number."""
+    read = [row for row in read_jsonl(out / "read.jsonl") if row.get("is_sound") is not None]
+
+    def reading(arm: str) -> dict[str, Any]:
+        own = [row["is_sound"] for row in read if row["arm"] == arm]
+        return {"made_read_sound": fmean(own), "made_read_n": len(own)} if own else {}
+
+    return [row | (reading(row["id"]) if row["set"] == "test" else {}) for row in rows]
+
+
+def judge(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """The verdict on the claim, from the final's rows alone."""
+    gains = {(row["id"], row["set"]): row for row in rows if "gain" in row and row["seeds"] == len(SEEDS)}
+    sets = list(dict.fromkeys(name for _, name in gains))
+    arms = [arm for arm in ALONE if all((arm, name) in gains for name in sets)]
+    if len(sets) < 3 or not arms or any((arm, name) not in gains for arm in (BASELINE, CONTROL) for name in sets):
+        return "undecided", "not all cells are there"
+    (arm, *_) = arms
+    kept = {name: gains[arm, name]["gain"] / gains[BASELINE, name]["gain"] for name in sets}
+    is_kept = all(share >= 0.5 and gains[BASELINE, name]["gain"] > 0 for name, share in kept.items())
+    said = ", ".join(f"{name} {100 * gains[arm, name]['gain']:+.1f} of {100 * gains[BASELINE, name]['gain']:+.1f} points" for name in sets)
+    return ("holds" if is_kept else "does not hold"), f"{arm} gains {said}"
+
+
+if __name__ == "__main__":
+    main(options("practice_alone", list(ARMS), (SCREEN_SEED, *SEEDS)))

@@ -1,0 +1,106 @@
+"""Practice on the agreement of a task's attempts: without gold answers, with a few labelled tasks, and into a collapse."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from etude.configuration import find_configuration
+from etude.errors import UserError
+from etude.evaluation.report import write_report
+from etude.recipes.settings import parse_practice
+from etude.runs import RunFolder, read_jsonl
+from etude.tasks.sources import TaskSource, load_tasks
+from etude.tiny import letters
+from etude.watching import Quiet
+
+SAME = ("metrics.jsonl", "result.json", "model/model.safetensors")
+PROBED = {"feedback": "agreement", "agreement.probe_n": 8, "agreement.probe_every": 2, "agreement.probe_accuracy": 0.2}
+CONSTANT = {
+    "feedback": "agreement",
+    "explore.max_new_tokens": 1,
+    "explore.num_samples": 8,
+    "warm_start.steps": 12,
+    "learn.optimiser.learning_rate": 0.01,
+    "steps": 20,
+    "collapse.window": 3,
+}
+"""One letter to any question is the easiest to agree on."""
+
+
+def practised(folder):
+    return [row for row in read_jsonl(folder / "metrics.jsonl") if row["phase"] == "practice"]
+
+
+def test_scores_are_the_majoritys_and_need_no_answers(small, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [{"question": row["question"]} for row in letters("train", 60, seed=0)]
+    Path("train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path("shown.jsonl").write_text("".join(json.dumps(row) + "\n" for row in letters("shown", 40, seed=0)))
+    Path("test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in letters("test", 20, seed=0)))
+    files = {"tasks.path": ["train.jsonl"], "warm_start.path": ["shown.jsonl"], "evaluation.path": ["test.jsonl"]}
+    result = small(tmp_path / "run", files | {"feedback": "agreement", "explore.max_new_tokens": 4})
+    steps = practised(tmp_path / "run")
+    assert all(row["score"] == pytest.approx(row["vote_share"]) for row in steps)
+    assert result["feedback_counts"]["agreement_tasks"] == 4 * 6
+
+
+def test_labelled_tasks_say_which_majorities_are_believed(small, tmp_path):
+    small(tmp_path / "run", PROBED)
+    shares = [row["agreement_min_share"] for row in practised(tmp_path / "run")]
+    assert shares[0] == shares[1] and shares[2] == shares[3]  # asked anew every second step
+    assert all(0.25 <= share <= 2.0 for share in shares)
+    plain = {row["step"]: row["completion_tokens"] * 24 for row in practised(tmp_path / "run")}
+    spent = [row["sampled_tokens"] - plain[row["step"]] for row in practised(tmp_path / "run")]
+    assert spent[0] > 0 and spent[2] > 0 and spent[1] == spent[3] == pytest.approx(0)
+    asked = [task.key for task in load_tasks(TaskSource(function="etude.tiny:letters"), split="train", n=8, seed=0)]
+    assert not {row["task"] for step in range(1, 5) for row in RunFolder(tmp_path / "run").read_attempts(step)} & set(asked)
+
+
+def test_a_killed_run_believes_what_it_believed_before(small, tmp_path, killed_behind_step_3):
+    small(tmp_path / "whole", PROBED)
+    with killed_behind_step_3:
+        small(tmp_path / "killed", PROBED)
+    small(tmp_path / "killed", PROBED, resume=True)
+    for name in SAME:
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def test_one_answer_to_everything_raises_the_alarm_and_stops_practice(small, tmp_path):
+    result = small(tmp_path / "run", CONSTANT | {"collapse.action": "stop"})
+    steps, collapse = practised(tmp_path / "run"), result["collapse"]
+    assert collapse["step"] == len(steps) < 20 and "constant" in collapse["signs"]
+    assert collapse["now"]["constant_share"] > 0.5 > collapse["before"]["constant_share"]
+    page = write_report([tmp_path / "run"], tmp_path / "page.html").read_text()
+    assert f"Signs of a collapse at step {collapse['step']}" in page and "practice ended there" in page
+
+
+def test_an_alarm_that_warns_changes_nothing(small, tmp_path):
+    said = []
+
+    class Listening(Quiet):
+        def say(self, text):
+            said.append(text)
+
+    short = CONSTANT | {"steps": 8}
+    warned = small(tmp_path / "warned", short, watcher=Listening())
+    off = small(tmp_path / "off", short | {"collapse.action": "off"})
+    assert sum("collapse at step" in line for line in said) == 1 and "collapse" in warned and "collapse" not in off
+    assert {**warned, "collapse": None} == {**off, "collapse": None}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--explore", "mcts"], "feedback agreement compares all attempts at a task at once, but with explore.search.method"),
+        (["--explore.stop_when_decided", "right"], "but with explore.stop_when_decided they come a few at a time: set feedback to outcome"),
+    ],
+)
+def test_what_makes_no_sense_is_one_sentence(given, said):
+    with pytest.raises(UserError, match=said):
+        parse_practice(find_configuration("practice", "tiny"), ["--feedback", "agreement", *given])
+
+
+def test_as_many_labelled_tasks_as_there_are_tasks_are_refused(small, tmp_path):
+    with pytest.raises(UserError, match=r"agreement.probe_n is 60, but there are only 60 tasks, and one at least"):
+        small(tmp_path / "run", PROBED | {"agreement.probe_n": 60})
