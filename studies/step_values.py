@@ -37,6 +37,7 @@ from matplotlib.figure import Figure
 from etude.configuration import arguments_from, find_configuration, resolved
 from etude.engine.completion import Completion
 from etude.evaluation.measure import Judge
+from etude.evaluation.statistics import rank_correlation
 from etude.explore.attempts import Attempt, Group
 from etude.explore.beginnings import parted
 from etude.explore.order import batch_at
@@ -238,15 +239,7 @@ def _pairs_apart(group: Sequence[tuple[float, float]]) -> list[tuple[tuple[float
 
 def _spearman(groups: Groups) -> float:
     own, truth = zip(*(pair for group in groups for pair in group), strict=True)
-    if len(set(own)) == 1 or len(set(truth)) == 1:
-        return 0.0
-    return float(np.corrcoef(_ranks(own), _ranks(truth))[0, 1])
-
-
-def _ranks(values: Sequence[float]) -> np.ndarray:
-    """Of each value; equal ones share the mean of their places."""
-    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(count) - (count - 1) / 2)[place]
+    return rank_correlation(own, truth)
 
 
 def _interval(groups: Groups, of: Callable[[Groups], float]) -> tuple[float, float]:

@@ -19,6 +19,7 @@ from etude.engine.completion import Completion
 from etude.explore.attempts import Attempt, Group
 from etude.explore.curriculum import Curriculum, CurriculumSettings
 from etude.feedback.verdict import Verdict
+from etude.learn.entropy import EntropyBonus, EntropySettings
 from etude.learn.example import demonstration
 from etude.learn.implicit_reward import ImplicitReward, ImplicitRewardSettings
 from etude.learn.learner import Learner, Optimiser, Stream
@@ -70,6 +71,14 @@ def _reward_and_learn(implicit):
     return own, implicit.update(groups, [[Verdict(1.0), Verdict(0.0)]])
 
 
+def _entropy_bonus(_):
+    return EntropyBonus(EntropySettings(bonus=0.01, target=0.5))
+
+
+def _steps_of_a_bonus(bonus):
+    return [bonus.after(entropy) for entropy in (0.4, 0.6, 0.3)]
+
+
 _TASKS = [Task(f"{number}?", metadata={"level": number % 2}) for number in range(6)]
 
 
@@ -87,6 +96,7 @@ PARTS = {
     Curriculum: Part(_curriculum, _draw_and_observe),
     Learner: Part(_learner, _update),
     StepModel: Part(_step_model, _foresee_and_learn),
+    EntropyBonus: Part(_entropy_bonus, _steps_of_a_bonus),
     ImplicitReward: Part(_implicit_reward, _reward_and_learn),
 }
 

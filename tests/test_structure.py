@@ -13,6 +13,7 @@ from etude.learn.credit import CREDIT
 from etude.learn.lessons import LESSONS
 from etude.learn.losses import POLICY_LOSSES, PREFERENCE_LOSSES
 from etude.learn.pairs import PAIRS
+from etude.learn.shaping import SHAPING
 from etude.learn.step_credit import STEP_CREDIT
 from etude.recipes.settings import FEEDBACK
 from etude.tasks.verifiers import VERIFIERS
@@ -72,6 +73,7 @@ TABLES = {
     "verifiers": VERIFIERS,
     "credit": CREDIT,
     "steps": STEP_CREDIT,
+    "shapings": SHAPING,
     "losses": POLICY_LOSSES,
     "preferences": PREFERENCE_LOSSES,
     "pairs": PAIRS,

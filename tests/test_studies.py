@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from etude.evaluation.statistics import mean_interval, sign_flip_test
+from etude.evaluation.statistics import mean_interval, rank_correlation, sign_flip_test
 from etude.runs import RunFolder
-from studies import exploration, practice_alone, quickstart, searching, step_values, word_problems
+from studies import diversity, exploration, practice_alone, quickstart, searching, step_values, word_problems
 from studies.arms import ARMS, TINY, Arms, reduce_arms, share
 from studies.cells import Options, compute
 from studies.figure import draw
@@ -22,7 +22,7 @@ OF_PRACTICE = ("quickstart", "word_problems")
 
 
 def test_every_study_is_tried_here():
-    assert set(STUDIES) == {*OF_PRACTICE, "exploration", "searching", "step_values", "practice_alone"}
+    assert set(STUDIES) == {*OF_PRACTICE, "diversity", "exploration", "searching", "step_values", "practice_alone"}
 
 
 def run(name: str, folder: Path) -> None:
@@ -72,6 +72,42 @@ def test_the_study_of_exploration_tries_arms_of_each_kind_in_its_tiny_form(tmp_p
     for row in result["rows"]:
         if "gain" in row:
             assert row["set"] == "screen: tiny" and row["sampled_tokens"] > 0 and row["divergence"] is not None and row["entropy"] > 0
+
+
+def test_the_study_of_diversity_keeps_the_course_of_its_runs_in_its_tiny_form(tmp_path):
+    result = tiny("diversity", tmp_path)
+    assert result["verdict"] == "undecided" and "not all runs are there" in result["because"]
+    rows = {row["id"]: row for row in result["rows"]}
+    assert rows.keys() == {"base", "warm_start", *diversity.TINY_ARMS}
+    for arm in diversity.TINY_ARMS:
+        assert list(rows[arm]["pass_curve"]) == ["1", "2", "4"] and len(rows[arm]["course"]["distinct_forms"]) == 3
+        assert rows[arm]["final_pass_each_seed"] == [rows[arm]["pass_curve"]["4"]]
+    cell = json.loads((tmp_path / "cells" / f"{diversity.BASELINE}-{diversity.SEEDS[0]}.json").read_text())
+    assert cell["course"].keys() == set(diversity.COURSE) and "pass_at_4" in cell["evaluation"][0]
+    assert markdown(result["rows"]).startswith("| arm |")
+
+
+def diverse(forms, final, accuracy) -> list[dict]:
+    """A row for each arm of the study, of three runs."""
+    kinds = zip(diversity.ARMS, forms, final, accuracy, strict=True)
+    return [
+        {
+            "id": arm,
+            "distinct_forms_each_seed": [a, a + 0.01, a + 0.02],
+            "final_pass_each_seed": [b, b + 0.01, b + 0.02],
+            "accuracy_each_seed": [c, c + 0.01, c + 0.02],
+        }
+        for arm, a, b, c in kinds
+    ]
+
+
+def test_diversity_drives_exploration_where_both_correlations_are_above_zero():
+    rising, falling = [place / 20 for place in range(10)], [place / -20 for place in range(10)]
+    verdict, because = diversity.judge(diverse(rising, rising, rising))
+    assert verdict == "holds" and "1.00 [" in because
+    assert diversity.judge(diverse(rising, rising, falling))[0] == "does not hold"
+    assert diversity.judge(diverse(rising, [0.5] * 10, rising))[0] == "does not hold"
+    assert diversity.judge(diverse(rising, rising, rising)[1:])[0] == "undecided"
 
 
 def tiny(name: str, folder: Path) -> dict:
@@ -132,7 +168,7 @@ def test_the_study_of_searching_answers_with_the_step_model_and_without_in_its_t
 
 
 def test_rank_correlation_is_pearsons_of_ranks_where_equal_values_share_theirs():
-    assert step_values._ranks([3.0, 1.0, 1.0, 9.0]).tolist() == [3.0, 1.5, 1.5, 4.0]
+    assert rank_correlation([3.0, 1.0, 1.0, 9.0], [3.0, 1.5, 1.5, 4.0]) == pytest.approx(1.0)
     assert step_values._spearman([[(1.0, 10.0), (2.0, 100.0)], [(3.0, 1000.0)]]) == pytest.approx(1.0)
     assert step_values._spearman([[(1.0, 3.0), (2.0, 1.0), (3.0, 2.0)]]) == pytest.approx(-0.5)
     assert step_values._spearman([[(1.0, 3.0), (1.0, 1.0)]]) == 0.0

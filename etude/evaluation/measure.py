@@ -1,8 +1,9 @@
 """How good is a model on a suite of tasks: greedy accuracy, sampled accuracy, pass@k, and whether its answers have the right form.
 
 Accuracy is greedy with a Wilson interval; unscored answers are counted and are not right. pass@k is the unbiased estimate of Chen et al.
-2021 (arXiv 2107.03374, eq. 1) on the suite's first `pass_n` tasks. majority@k says how often the answer that most of the same k samples
-give is right (self-consistency, Wang et al. 2022, arXiv 2203.11171): what a model that only grew surer of its own answers could reach.
+2021 (arXiv 2107.03374, eq. 1) on the suite's first `pass_n` tasks, and `pass_curve` that of fewer samples too. majority@k says how often
+the answer that most of the same k samples give is right (self-consistency, Wang et al. 2022, arXiv 2203.11171): what a model that only grew
+surer of its own answers could reach.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,10 +14,10 @@ from typing import Any
 from etude.engine.sampling import GREEDY, Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
-from etude.evaluation.statistics import paired_test, pass_at_k, wilson_interval
+from etude.evaluation.statistics import paired_test, pass_at_k, pass_curve, wilson_interval
 from etude.feedback.verdict import Verdict
 from etude.randomness import seed_for
-from etude.tasks.answers import final_answer, normalised
+from etude.tasks.answers import voted_answer
 from etude.tasks.task import Task
 
 Judge = Callable[[Sequence[tuple[str, Task]]], list[Verdict]]
@@ -101,6 +102,7 @@ def _sampled(engine: TransformersEngine, suite: Suite, how: Measurement, judge: 
         f"pass_at_{k}": sum(passed) / len(passed),
         f"pass_at_{k}_low": low,
         f"pass_at_{k}_high": high,
+        "pass_curve": {str(fewer): value for fewer, value in pass_curve(right).items()},
         f"majority_at_{k}": sum(voted) / len(voted),
         "pass_n": len(tasks),
     }
@@ -128,7 +130,7 @@ def majority(texts: Sequence[str], weights: Sequence[float | Fraction] | None = 
     >>> majority(["The answer is 7.", "8", "7"], [0.2, 0.9, 0.4])
     1
     """
-    answers, votes = [normalised(final_answer(text)) for text in texts], dict[str, float | Fraction]()
+    answers, votes = [voted_answer(text) for text in texts], dict[str, float | Fraction]()
     for answer, weight in zip(answers, weights or [1] * len(texts), strict=True):
         votes[answer] = votes.get(answer, 0) + weight
     return answers.index(max(votes, key=votes.__getitem__))

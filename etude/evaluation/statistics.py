@@ -3,10 +3,11 @@
 | question | function | source |
 |---|---|---|
 | how sure is an accuracy? | `wilson_interval` | Wilson, JASA 22 (1927) |
-| how often does one of k samples succeed? | `pass_at_k` | Chen et al., arXiv 2107.03374, eq. 1 |
+| how often does one of k samples succeed? | `pass_at_k`, `pass_curve` | Chen et al., arXiv 2107.03374, eq. 1 |
 | how sure is the mean of any numbers? | `mean_interval` | Efron and Tibshirani, An Introduction to the Bootstrap (1993), section 13.3 |
 | are two models different on the same items? | `paired_test` | McNemar (1947), exact; Newcombe, Stat. Med. 17 (1998) 2635, method 10 |
 | and where each item was answered in several runs? | `sign_flip_test` | Fisher, The Design of Experiments (1935), section 21, exact |
+| do two numbers of the same runs go together? | `rank_correlation` | Spearman, Am. J. Psychol. 15 (1904) 72 |
 
 Pure functions of counts and numbers. Whether an item that could not be scored counts as wrong or is left out is the caller's to say.
 """
@@ -87,6 +88,18 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
     return (total - comb(n - correct, k)) / total
 
 
+def pass_curve(groups: Sequence[Sequence[bool]]) -> dict[int, float]:
+    """pass@k against k = 1, 2, 4, ... up to the attempts of the smallest group: the mean over groups of `pass_at_k`, for each k of the same
+    groups. `groups[i][j]` says whether attempt j at task i is right.
+
+    >>> pass_curve([[True, False, False, False], [True, True, True, True, False]])
+    {1: 0.525, 2: 0.75, 4: 1.0}
+    """
+    fewest = min(map(len, groups))
+    sizes = [2**power for power in range(fewest.bit_length()) if 2**power <= fewest]
+    return {k: sum(pass_at_k(len(group), sum(group), k) for group in groups) / len(groups) for k in sizes}
+
+
 def mean_interval(values: Sequence[float], confidence: float = 0.95, *, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
     """The interval of a mean by the percentile bootstrap: the middle `confidence` of the means of samples drawn with replacement.
 
@@ -156,6 +169,23 @@ def sign_flip_test(differences: Sequence[int]) -> float:
         chances = 0.5 * (np.roll(chances, step) + np.roll(chances, -step))  # the sum stays inside, so nothing wraps around
     far = abs(sum(differences))
     return min(1.0, float(chances[: middle - far + 1].sum() + chances[middle + far :].sum()))
+
+
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
+    """Spearman's: Pearson's correlation of the ranks, equal numbers sharing the mean of theirs; 0 where one of both does not vary.
+
+    >>> round(rank_correlation([1.0, 2.0, 3.0], [3.0, 1.0, 2.0]), 12)
+    -0.5
+    """
+    if len(set(first)) < 2 or len(set(second)) < 2:
+        return 0.0
+    return float(np.corrcoef(_ranks(first), _ranks(second))[0, 1])
+
+
+def _ranks(values: Sequence[float]) -> np.ndarray:
+    """Of each value; equal ones share the mean of their places."""
+    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(count) - (count - 1) / 2)[place]
 
 
 def _mcnemar_p_value(only_first: int, only_second: int) -> float:

@@ -1,6 +1,6 @@
 """How a step's attempts are made."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from etude.engine.sampling import Sampling
 from etude.errors import UserError, at_least
@@ -21,6 +21,12 @@ class Exploration:
     """Attempts at each task: the group."""
     max_new_tokens: int = 64
     sampling: Sampling = field(default_factory=Sampling)
+    temperature_end: float | None = None
+    """Temperature of the last step, to which that of explore.sampling changes by equal amounts from the first step on; None: it stays.
+    Evaluation has that of explore.sampling."""
+    variants: list[str] = field(default_factory=list)
+    """Paragraphs behind the question, of which attempt i at a task has the i-th, around and around ("" asks as it is), and is learned from
+    as it was asked; none asks all attempts alike, as evaluation does."""
     search: Search = field(default_factory=Search)
     refine: Refinement = field(default_factory=Refinement)
     """Of explore.search.method refine: an attempt, feedback in words, a revised attempt, for a number of turns."""
@@ -50,6 +56,17 @@ class Exploration:
         """Answers in an attempt at most."""
         return self.refine.turns if self.search.method == REFINE else 1
 
+    def sampling_at(self, step: int, steps: int) -> Sampling:
+        """How tokens are drawn in step `step`, counted from 0, of `steps`.
+
+        >>> [Exploration(temperature_end=0.5).sampling_at(step, 3).temperature for step in range(3)]
+        [1.0, 0.75, 0.5]
+        """
+        if self.temperature_end is None or steps < 2:
+            return self.sampling
+        share = step / (steps - 1)
+        return replace(self.sampling, temperature=(1 - share) * self.sampling.temperature + share * self.temperature_end)
+
     def __post_init__(self) -> None:
         at_least("explore.tasks_per_step", self.tasks_per_step, 1)
         at_least("explore.num_samples", self.num_samples, 2)
@@ -70,6 +87,24 @@ class Exploration:
             raise UserError(
                 f"explore.stop_when_decided {self.stop_when_decided} judges by the first half of explore.num_samples {self.num_samples}, "
                 "and one attempt alone says nothing: set num_samples to 4 or more, or stop_when_decided to never"
+            )
+        if self.temperature_end is not None and self.temperature_end <= 0:
+            raise UserError(f"explore.temperature_end must be above 0, got {self.temperature_end}: at 0 all attempts at a task are equal")
+        if self.temperature_end is not None and self.self_made.is_on:
+            raise UserError(
+                f"explore.temperature_end {self.temperature_end} changes the temperature of attempts, but explore.self_made samples at "
+                "that of explore.sampling: leave the former out, or set explore.self_made.method to none"
+            )
+        if len(self.variants) > self.num_samples:
+            raise UserError(
+                f"explore.variants has {len(self.variants)} prompts for explore.num_samples {self.num_samples} attempts: name fewer, or "
+                "raise num_samples"
+            )
+        if self.variants and (self.search.method != "samples" or self.reuse):
+            other = "explore.reuse true" if self.reuse else f"explore.search.method {self.search.method}"
+            raise UserError(
+                f"explore.variants asks for independent attempts in different words, which {other} can't: leave the variants out, or set "
+                f"{'reuse to false' if self.reuse else 'the method to samples'}"
             )
         for name, value, least in (("temperature", self.sampling.temperature, 0.0), ("top_k", self.sampling.top_k, 1)):
             if value == least:

@@ -362,6 +362,30 @@ void chosen_backward(T* logits, long rows, long vocabulary, float inverse_temper
     }
 }
 
+// The same, with the entropy's slopes: dH / dlogit = -p (log p + H).
+template <class T>
+void chosen_backward_with_entropy(T* logits, long rows, long vocabulary, float inverse_temperature, const int64_t* targets,
+                                  const float* normalisers, const float* slopes, const float* entropies, const float* entropy_slopes) {
+#pragma omp parallel for schedule(static)
+    for (long row = 0; row < rows; row++) {
+        T *mine = logits + row * vocabulary, *target = mine + targets[row];
+        const float slope = slopes[row] * inverse_temperature, normaliser = normalisers[row];
+        const float spread = entropy_slopes[row] * inverse_temperature, entropy = entropies[row];
+        const auto found = [&](float logit) {
+            const float logprob = std::max(logit * inverse_temperature - normaliser, -88.0f);
+            return std::exp(logprob) * (-slope - spread * (logprob + entropy));
+        };
+        const float its = slope + found(wide(*target));
+        const long even = vocabulary / W * W;
+        for (long v = 0; v < even; v += W) {
+            const Vec logprob = max_of(load(mine + v) * inverse_temperature - normaliser, Vec{} - 88.0f);  // no infinity times nothing
+            save(exp_of(logprob) * (-slope - spread * (logprob + entropy)), mine + v);
+        }
+        for (long v = even; v < vocabulary; v++) narrow(found(wide(mine[v])), mine + v);
+        narrow(its, target);
+    }
+}
+
 }  // namespace
 
 #define FOR_TYPE(T, NAME)                                                                                                                  \
@@ -396,6 +420,12 @@ void chosen_backward(T* logits, long rows, long vocabulary, float inverse_temper
     extern "C" void chosen_backward_##NAME(T* logits, long rows, long vocabulary, float inverse_temperature, const int64_t* targets,      \
                                            const float* normalisers, const float* slopes) {                                               \
         chosen_backward(logits, rows, vocabulary, inverse_temperature, targets, normalisers, slopes);                                      \
+    }                                                                                                                                      \
+    extern "C" void chosen_backward_with_entropy_##NAME(T* logits, long rows, long vocabulary, float inverse_temperature,                 \
+                                                        const int64_t* targets, const float* normalisers, const float* slopes,            \
+                                                        const float* entropies, const float* entropy_slopes) {                            \
+        chosen_backward_with_entropy(logits, rows, vocabulary, inverse_temperature, targets, normalisers, slopes, entropies,               \
+                                     entropy_slopes);                                                                                      \
     }
 
 FOR_TYPE(float, float32)

@@ -119,11 +119,20 @@ class UpdateKernels:
         return found[0], found[1], found[2]
 
     def chosen_backward(
-        self, logits_MV: torch.Tensor, targets_M: torch.Tensor, temperature: float, normaliser_M: torch.Tensor, slope_M: torch.Tensor
+        self,
+        logits_MV: torch.Tensor,
+        targets_M: torch.Tensor,
+        temperature: float,
+        normaliser_M: torch.Tensor,
+        slope_M: torch.Tensor,
+        entropy: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> None:
-        """Put the logits' slopes in their place, from those of the log-probs."""
-        given = at(targets_M), at(normaliser_M), at(slope_M)
-        self._call["chosen_backward"](at(logits_MV), *logits_MV.shape, 1 / temperature, *given)
+        """Put the logits' slopes in their place, from those of the log-probs and, where `entropy` gives them, the entropies and their
+        slopes, each [M].
+        """
+        given = at(targets_M), at(normaliser_M), at(slope_M), *map(at, entropy or ())
+        name = "chosen_backward_with_entropy" if entropy else "chosen_backward"
+        self._call[name](at(logits_MV), *logits_MV.shape, 1 / temperature, *given)
 
 
 _TREES = [AT, NUMBER, AT]
@@ -137,6 +146,7 @@ _DECLARED = {
     "attend_backward": [AT, *_TREES, NUMBER, NUMBER, NUMBER, REAL, AT, AT, AT, AT],
     "chosen": [AT, NUMBER, NUMBER, REAL, AT, AT, AT, AT],
     "chosen_backward": [AT, NUMBER, NUMBER, REAL, AT, AT, AT],
+    "chosen_backward_with_entropy": [AT, NUMBER, NUMBER, REAL, AT, AT, AT, AT, AT],
 }
 
 

@@ -6,11 +6,15 @@ centred       R - mean                          Dr. GRPO, arXiv 2503.20783
 standardised  (R - mean) / (std + 1e-4)         GRPO, arXiv 2402.03300 sec. 4.1.2 (std with n - 1, as in TRL)
 leave_one_out R - mean of the others            RLOO, arXiv 2402.14740 eq. 8; equals centred · G / (G - 1)
 batch         (R - mean) / (std of all the batch's scores + 1e-4)    "Lite PPO", arXiv 2508.08221
+pass_at_k     (mean over sets of k with the attempt - mean over all sets of k) / (their std), a set scoring what its best attempt does:
+              "Pass@k training", arXiv 2508.10751
 
 A group whose scores are all equal has no signal: every rule gives it 0.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from math import comb
 
 import numpy as np
 
@@ -42,12 +46,33 @@ def batch_standardised(groups: Sequence[Scores]) -> list[list[float]]:
     return [_spread(scores, lambda r: (r - r.mean()) / scale) for scores in groups]
 
 
+def pass_at_k(groups: Sequence[Scores], *, k: int = 1) -> list[list[float]]:
+    """What an attempt adds to sets of `k` attempts of its group, of which the best one counts; `k` above the group's size means all of it.
+
+    With scores of 0 and 1, c of n being right, and C the binomial coefficient, it is the source's closed form:
+
+        rho = 1 - C(n - c, k) / C(n, k)          sigma = sqrt(rho (1 - rho))
+        right   (1 - rho) / sigma                wrong   (1 - rho - C(n - c - 1, k - 1) / C(n - 1, k - 1)) / sigma
+
+    Other scores (partial ones, shaped ones) have no form there: a set scores what its best attempt does, of which 0 and 1 are a case. Where
+    every set scores alike (with 0 and 1: fewer than k are wrong) nobody gets credit, whatever the scores are.
+    Identity: k = 1 is `standardised` with the deviation of the population (n, not n - 1), and nothing added to it.
+    """
+    return [_spread(scores, partial(_of_sets, k=k)) for scores in groups]
+
+
 CREDIT: dict[str, Credit] = {
     "centred": centred,
     "standardised": standardised,
     "leave_one_out": leave_one_out,
     "batch": batch_standardised,
+    "pass_at_k": pass_at_k,
 }
+
+
+def credit_rule(name: str, pass_k: int) -> Credit:
+    """The rule of this name; `pass_k` is the size of the sets of `pass_at_k`."""
+    return partial(pass_at_k, k=pass_k) if name == "pass_at_k" else CREDIT[name]
 
 
 def has_signal(scores: Scores) -> bool:
@@ -66,3 +91,19 @@ def _spread(scores: Scores, rule: Callable[[np.ndarray], np.ndarray]) -> list[fl
 
 def _std(values: np.ndarray) -> float:
     return float(values.std(ddof=1)) if len(values) > 1 else 0.0
+
+
+def _of_sets(scores: np.ndarray, k: int) -> np.ndarray:
+    """Of each attempt, how its sets of `k` do beside all of them, in deviations of these."""
+    n, order = len(scores), np.argsort(scores, kind="stable")
+    k, rising = min(k, n), scores[order]
+    is_best = np.array([comb(place, k - 1) for place in range(n)]) / comb(n, k)  # share of sets whose best attempt it is
+    mean = float(is_best @ rising)
+    deviation = float(is_best @ (rising - mean) ** 2) ** 0.5
+    if deviation < _EPSILON**2:
+        return np.zeros(n)
+    with_it = np.empty(n)
+    for place in range(n):
+        above = sum(comb(other - 1, k - 2) * rising[other] for other in range(place + 1, n)) if k > 1 else 0.0
+        with_it[order[place]] = (comb(place, k - 1) * rising[place] + above) / comb(n - 1, k - 1)
+    return (with_it - mean) / deviation

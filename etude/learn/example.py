@@ -27,9 +27,11 @@ class Example:
     """Log-probs under which the tokens were sampled; the policy stream needs them."""
     reference_logprobs: Weights | None = None
     """Log-probs under the reference model; the anchor stream needs them."""
+    marks: Weights | None = None
+    """What a policy loss that looks at the whole batch makes of each token beforehand."""
 
     def __post_init__(self) -> None:
-        for name in ("policy", "imitate", "anchor", "likelihood", "behaviour_logprobs", "reference_logprobs"):
+        for name in ("policy", "imitate", "anchor", "likelihood", "behaviour_logprobs", "reference_logprobs", "marks"):
             values = getattr(self, name)
             if values is not None and len(values) != len(self.completion):
                 raise ValueError(f"{name} has {len(values)} numbers for {len(self.completion)} completion tokens")

@@ -52,15 +52,17 @@ class FusedPass:
         kernels = kernels_for(weight.device, dtype)
         return FusedPass(model, kernels) if kernels else None
 
-    def logprobs(self, batch: MicroBatch, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probs with gradient and entropies without, [M], of the distinct pairs of a position and a token."""
+    def logprobs(self, batch: MicroBatch, temperature: float, *, entropy_slopes: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probs with gradient and entropies without (with `entropy_slopes`, with it), [M], of the distinct pairs of a position and a
+        token.
+        """
         decoder = self._model.model
         vocabulary, most = len(self._model.lm_head.weight), int(batch.targets_M.max())
         if most >= vocabulary:
             raise ValueError(f"a completion holds the token {most}, but the model has {vocabulary}: resize its embeddings to the tokenizer")
         x_ME = self._residuals(batch, batch.sources_M)
         head = self._model.lm_head.weight, F.pad(batch.targets_M, (0, len(x_ME) - len(batch.targets_M))), temperature
-        found = _Head.apply(x_ME, decoder.norm.weight, *head, self._kernels, decoder.norm.variance_epsilon)
+        found = _Head.apply(x_ME, decoder.norm.weight, *head, self._kernels, decoder.norm.variance_epsilon, entropy_slopes)
         return found[0][: len(batch.sources_M)], found[1][: len(batch.sources_M)]
 
     def hidden_states(self, batch: MicroBatch, positions_K: torch.Tensor) -> torch.Tensor:
@@ -230,32 +232,36 @@ class _Head(torch.autograd.Function):
         temperature: float,
         kernels: UpdateKernels,
         epsilon: float,
+        entropy_slopes: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         normed_ME, inverse_M = kernels.norm(x_ME, norm, epsilon)
         weight = head.to(kernels.dtype)
         pieces = _pieces(normed_ME, targets_M)
         found = [kernels.chosen(normed @ weight.t(), targets, temperature) for normed, targets in pieces]
         logprobs_M, entropy_M, normaliser_M = (torch.cat(part) for part in zip(*found, strict=True))
-        ctx.save_for_backward(x_ME, norm, head, targets_M, inverse_M, normed_ME, normaliser_M)
+        kept = (entropy_M,) if entropy_slopes else ()
+        ctx.save_for_backward(x_ME, norm, head, targets_M, inverse_M, normed_ME, normaliser_M, *kept)
         ctx.kernels, ctx.temperature = kernels, temperature
-        ctx.mark_non_differentiable(entropy_M)
+        if not entropy_slopes:
+            ctx.mark_non_differentiable(entropy_M)
         return logprobs_M, entropy_M
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x_ME, norm, head, targets_M, inverse_M, normed_ME, normaliser_M = ctx.saved_tensors
+        x_ME, norm, head, targets_M, inverse_M, normed_ME, normaliser_M, *entropy = ctx.saved_tensors
         kernels, weight = ctx.kernels, head.to(ctx.kernels.dtype)
         normed_slope_ME, head_slope = torch.empty_like(normed_ME), None
-        pieces = _pieces(normed_ME, normed_slope_ME, targets_M, normaliser_M, gradients[0].contiguous())
-        for normed, normed_slope, targets, normalisers, slopes in pieces:
+        entropy = [*entropy, gradients[1].contiguous()] if entropy else []
+        pieces = _pieces(normed_ME, normed_slope_ME, targets_M, normaliser_M, gradients[0].contiguous(), *entropy)
+        for normed, normed_slope, targets, normalisers, slopes, *own in pieces:
             logits = normed @ weight.t()
-            kernels.chosen_backward(logits, targets, ctx.temperature, normalisers, slopes)
+            kernels.chosen_backward(logits, targets, ctx.temperature, normalisers, slopes, tuple(own) or None)
             torch.mm(logits, weight, out=normed_slope)
             slope = logits.t() @ normed
             head_slope = slope if head_slope is None else head_slope.float().add_(slope)
         x_slope_ME, norm_slope = kernels.norm_backward(normed_slope_ME, x_ME, inverse_M, norm)
-        return x_slope_ME, norm_slope, head_slope, None, None, None, None
+        return x_slope_ME, norm_slope, head_slope, None, None, None, None, None
 
 
 def _pieces(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:

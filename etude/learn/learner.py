@@ -21,12 +21,14 @@ import torch
 from etude.adapters import adapters_off, has_adapters
 from etude.errors import UserError
 from etude.learn.batches import MicroBatch, can_share_prefixes, pack
-from etude.learn.example import Example
+from etude.learn.example import Example, Weights
 from etude.learn.logprobs import Outputs, completion_logprobs, token_logprobs
 from etude.learn.losses.tokens import Aggregation, Tokens, shares
 from etude.learn.moments import load_moments, moments_of
 
 Loss = Callable[[Outputs, Tokens], tuple[torch.Tensor, dict[str, torch.Tensor]]]
+Mark = Callable[[Sequence[Example], Sequence[Weights], int], Sequence[Example]]
+"""A whole batch, its completions' log-probs as the model is now, and the number of updates so far, to the batch with marks."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class Stream:
     aggregation: Aggregation = "token"
     constant_tokens: int = 1
     """Length that `constant` aggregation divides by."""
+    mark: Mark | None = None
+    """What a loss wants done with a batch before it is cut, for the price of a forward pass."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,8 @@ class Learner:
     """Temperature that own tokens were sampled at; 1 for demonstrations."""
     reference: Any = None
     """A frozen model to anchor to; None: with adapters, the model with its adapters off."""
+    entropy_bonus: float = 0.0
+    """How much the entropy of the policy stream's tokens, averaged as their loss is, takes off the loss; 0 is off, and costs nothing."""
     restarts: bool = False
     """Whether `restart` is to go back to the model as it is now."""
     updates: int = field(default=0, init=False)
@@ -142,11 +148,14 @@ class Learner:
             return {}
         size = size or BatchSize.of(examples)
         self.model.eval()
+        for stream in self.streams:
+            if stream.mark:
+                examples = stream.mark(examples, self.logprobs(examples), self.updates)
         metrics = _Means()
         for batch in pack(examples, batch_tokens=self.batch_tokens, shares_prefixes=bool(self.shares_prefixes)):
             batch = batch.to(self.device)
-            outputs = token_logprobs(self.model, batch, self.dtype, self.temperature)
-            metrics.add({"entropy": outputs.entropy_N.mean()}, len(batch.example_N))
+            outputs = token_logprobs(self.model, batch, self.dtype, self.temperature, entropy_slopes=self.entropy_bonus > 0)
+            metrics.add({"entropy": outputs.entropy_N.detach().mean()}, len(batch.example_N))
             self._backward(outputs, batch, examples, size, metrics)
         return metrics.result() | self._step()
 
@@ -203,6 +212,8 @@ class Learner:
             metrics.add(extra, len(chosen))
             metrics.sum(f"{stream.name}_loss", loss)
             if stream.name == "policy":
+                if self.entropy_bonus:
+                    losses.append(-self.entropy_bonus * (part.entropy_N * tokens.shares_N).sum())
                 metrics.add({"kl_behaviour": (tokens.behaviour_N - part.logprobs_N.detach()).mean()}, len(chosen))
         if losses:
             total = torch.stack(losses).sum()
@@ -245,6 +256,7 @@ def _stream_tokens(stream: Stream, batch: MicroBatch, examples: Sequence[Example
         sequence_N=torch.tensor([k for k, n in enumerate(lengths) for _ in range(n)], device=device),
         behaviour_N=flat("behaviour_logprobs"),
         reference_N=flat("reference_logprobs"),
+        marks_N=flat("marks"),
     )
     return tokens, chosen
 

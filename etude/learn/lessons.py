@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from etude.explore.attempts import Attempt, Group, Source
 from etude.explore.hints import VIEW
 from etude.feedback.verdict import Verdict, scores_of
-from etude.learn.credit import CREDIT
+from etude.learn.credit import credit_rule
 from etude.learn.example import Example, Weights
 from etude.learn.step_credit import STEP_CREDIT
 from etude.learn.turn_credit import turn_credit, turns_with_signal
@@ -36,12 +36,13 @@ def by_credit(
     turn_discount: float = 1.0,
     keep_all_right: bool = False,
     added: Sequence[Sequence[Weights]] | None = None,
+    pass_k: int = 1,
 ) -> Lessons:
     """Policy examples of the groups with signal; `with_anchor` puts the tokens of all groups into the anchor stream. `added` is more credit
     of every own token, by group and attempt.
     """
     lessons = []
-    earned = token_weights(groups, verdicts, credit, turn_discount, added)
+    earned = token_weights(groups, verdicts, credit, turn_discount, added, pass_k)
     for group, row, weights in zip(groups, verdicts, earned, strict=True):
         has_signal = turns_with_signal(map(scores_of, row), turn_discount)
         lessons.append(
@@ -61,14 +62,15 @@ def token_weights(
     credit: str,
     turn_discount: float = 1.0,
     added: Sequence[Sequence[Weights]] | None = None,
+    pass_k: int = 1,
 ) -> list[list[Weights]]:
-    """The credit of every own token of every attempt, by group, with what is `added` to it."""
+    """The credit of every own token of every attempt, by group, with what is `added` to it; `pass_k` is of the rule `pass_at_k`."""
     if added is not None:
-        earned = token_weights(groups, verdicts, credit, turn_discount)
+        earned = token_weights(groups, verdicts, credit, turn_discount, pass_k=pass_k)
         return [[_sum(*both) for both in zip(row, more, strict=True)] for row, more in zip(earned, added, strict=True)]
     if credit in STEP_CREDIT:
         return [STEP_CREDIT[credit](group, row) for group, row in zip(groups, verdicts, strict=True)]
-    by_turn = turn_credit([[scores_of(verdict) for verdict in row] for row in verdicts], CREDIT[credit], turn_discount)
+    by_turn = turn_credit([[scores_of(verdict) for verdict in row] for row in verdicts], credit_rule(credit, pass_k), turn_discount)
     return [
         [_of_tokens(attempt, turns) for attempt, turns in zip(group.attempts, row, strict=True)]
         for group, row in zip(groups, by_turn, strict=True)
@@ -84,6 +86,7 @@ def by_imitation(
     turn_discount: float = 1.0,
     keep_all_right: bool = False,
     added: Sequence[Sequence[Weights]] | None = None,
+    pass_k: int = 1,
 ) -> Lessons:
     """Imitate examples: the right attempts of the groups with signal, or of all groups (`keep_all_right`); their weights add up to the
     number of the group's attempts, without those that saw the answer.

@@ -25,21 +25,24 @@ class Outputs:
     logprobs_N: torch.Tensor
     """Natural log-probs at the sampling temperature, with gradient."""
     entropy_N: torch.Tensor
-    """Entropy in nats of the distribution each token was chosen from, without gradient."""
+    """Entropy in nats of the distribution each token was chosen from, with gradient where that was asked for."""
 
 
-def token_logprobs(model: Any, batch: MicroBatch, dtype: torch.dtype = torch.float32, temperature: float = 1.0) -> Outputs:
+def token_logprobs(
+    model: Any, batch: MicroBatch, dtype: torch.dtype = torch.float32, temperature: float = 1.0, *, entropy_slopes: bool = False
+) -> Outputs:
     """One forward pass; `dtype` bfloat16 computes the matrix products under autocast, float32 masters untouched.
 
-    `temperature` is the one that the tokens were sampled at, so that log-probs are of the distribution that behaved.
+    `temperature` is the one that the tokens were sampled at, so that log-probs are of the distribution that behaved. `entropy_slopes` gives
+    entropies a gradient, for some more work in the backward pass.
     """
     fused = FusedPass.of(model, dtype)
     if fused:
-        logprobs_M, entropy_M = fused.logprobs(batch, temperature)
+        logprobs_M, entropy_M = fused.logprobs(batch, temperature, entropy_slopes=entropy_slopes)
         return Outputs(logprobs_M[batch.pair_N], entropy_M[batch.pair_N])
     with head_on(model, batch.sources_M):
         logits_MV = _read(model, batch, dtype).logits
-    logprobs_M, entropy_M = _ChosenLogProbs.apply(logits_MV, batch.targets_M, temperature)
+    logprobs_M, entropy_M = _ChosenLogProbs.apply(logits_MV, batch.targets_M, temperature, entropy_slopes)
     return Outputs(logprobs_M[batch.pair_N], entropy_M[batch.pair_N])
 
 
@@ -89,27 +92,38 @@ class _ChosenLogProbs(torch.autograd.Function):
     """logits [N, V], targets [N] → log softmax of logits / temperature at the targets and its entropy, both float32.
 
     The same numbers as `logits.float().log_softmax(-1).gather(...)`, whose float32 copies of a large vocabulary (three of N·V) cost more
-    than the head itself on a CPU; here a copy has a few rows, forward and backward.
+    than the head itself on a CPU; here a copy has a few rows, forward and backward. With p the softmax and H its entropy the slopes are
+    (1[v = target] - p_v) / temperature of the log-prob, and -p_v (log p_v + H) / temperature of the entropy, where it has them.
     """
 
     @staticmethod
-    def forward(ctx: Any, logits_NV: torch.Tensor, targets_N: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        ctx: Any, logits_NV: torch.Tensor, targets_N: torch.Tensor, temperature: float, entropy_slopes: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         parts = [_logprobs_and_entropy(logits, targets, temperature) for logits, targets in _slices(logits_NV, targets_N)]
         logprobs_N, entropy_N, normaliser_N = (torch.cat(part) for part in zip(*parts, strict=True))
-        ctx.save_for_backward(logits_NV, targets_N, normaliser_N)
+        ctx.save_for_backward(logits_NV, targets_N, normaliser_N, *([entropy_N] if entropy_slopes else []))
         ctx.temperature = temperature
-        ctx.mark_non_differentiable(entropy_N)
+        if not entropy_slopes:
+            ctx.mark_non_differentiable(entropy_N)
         return logprobs_N, entropy_N
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        logits_NV, targets_N, normaliser_N = ctx.saved_tensors
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        logits_NV, targets_N, normaliser_N, *entropy = ctx.saved_tensors
         result_NV = torch.empty_like(logits_NV)
-        for result, logits, target, normaliser, gradient in _slices(result_NV, logits_NV, targets_N, normaliser_N, gradients[0]):
+        entropy = [*entropy, gradients[1]] if entropy else []
+        for result, logits, target, normaliser, gradient, *own in _slices(
+            result_NV, logits_NV, targets_N, normaliser_N, gradients[0], *entropy
+        ):
             gradient = gradient / ctx.temperature
-            slope = _scaled(logits, ctx.temperature).sub_(normaliser[:, None]).exp_().mul_(-gradient[:, None])
+            logprobs = _scaled(logits, ctx.temperature).sub_(normaliser[:, None])
+            factor = -gradient[:, None]
+            if own:
+                factor = factor - (own[1] / ctx.temperature)[:, None] * (logprobs.clamp(min=-88) + own[0][:, None])
+            slope = logprobs.exp_().mul_(factor)
             result.copy_(slope.scatter_add_(1, target[:, None], gradient[:, None]))
-        return result_NV, None, None
+        return result_NV, None, None, None
 
 
 def _logprobs_and_entropy(

@@ -6,11 +6,13 @@ from typing import Literal
 from etude.adapters import LoRA
 from etude.errors import UserError, at_least, check_known
 from etude.learn.credit import CREDIT
+from etude.learn.entropy import EntropySettings
 from etude.learn.implicit_reward import ImplicitRewardSettings
 from etude.learn.learner import Optimiser
 from etude.learn.lessons import LESSONS
-from etude.learn.losses import POLICY_LOSSES, PreferenceLoss
+from etude.learn.losses import POLICY_LOSSES, CovarianceSettings, PreferenceLoss
 from etude.learn.pairs import PAIRS
+from etude.learn.shaping import SHAPING
 from etude.learn.step_credit import STEP_CREDIT
 
 METHODS = (*LESSONS, "preference")
@@ -42,16 +44,24 @@ class Learning:
     method: str = "credit"
     """`credit` (policy gradient), `imitation` (of own right attempts) or `preference` (of better over worse ones)."""
     credit: str = "centred"
-    """`centred` (Dr. GRPO), `standardised` (GRPO), `leave_one_out` (RLOO), `batch`; of searches also by step: `difference` (VinePPO; of
-    independent attempts too, by the values of a step model), `tree` (TreeRL)."""
+    """`centred` (Dr. GRPO), `standardised` (GRPO), `leave_one_out` (RLOO), `batch`, `pass_at_k` (Pass@k training); of searches also by
+    step: `difference` (VinePPO; of independent attempts too, by the values of a step model), `tree` (TreeRL)."""
+    pass_k: int = 4
+    """Of credit `pass_at_k`: attempts in a set of which the best one counts; 1 is `standardised` (with the population's deviation)."""
+    shaping: str = "none"
+    """How scores are shaped before they become credit: `none`, or what is ordinary in a group counts less, by log-prob (`unlikeliness`), by
+    pairs of tokens (`novelty`) or by embeddings (`novelty_embedding`)."""
+    shaping_weight: float = 0.25
+    """The share of its score that the most ordinary right attempt may lose; in [0, 1]."""
     outcome_coefficient: float = 0.0
     """Of credit by step: weight of the outcome's own credit (`centred`) that is added to it."""
     step_values: Literal["soft", "hard"] = "soft"
     """Of searches: what a beginning is worth: the mean score of what went on from there, or 1 where any of it was right (Math-Shepherd)."""
     loss: str = "clipped"
-    """`clipped` (PPO, DAPO), `sequence` (GSPO), `capped` (CISPO)."""
+    """`clipped` (PPO, DAPO), `sequence` (GSPO), `capped` (CISPO), `clip_cov` and `kl_cov` (which hold back where entropy falls)."""
     clip_low: float = 0.2
     clip_high: float = 0.28
+    covariance: CovarianceSettings = field(default_factory=CovarianceSettings)
     aggregation: Literal["token", "sequence", "constant"] = "constant"
     """How tokens are averaged; `constant` divides by explore.max_new_tokens (Dr. GRPO). Turns of a revised attempt add up."""
     epochs: int = 1
@@ -62,6 +72,7 @@ class Learning:
     """Of revised attempts, how much of what later turns gain a turn is credited with: at 1 all, at 0 its own improvement alone."""
     anchor: float = 0.0
     """Coefficient of the divergence from the model that practice began with; 0 is off. `credit` only."""
+    entropy: EntropySettings = field(default_factory=EntropySettings)
     preference: Preference = field(default_factory=Preference)
     implicit_reward: ImplicitRewardSettings = field(default_factory=ImplicitRewardSettings)
     keep_all_right: bool = False
@@ -75,9 +86,13 @@ class Learning:
     def __post_init__(self) -> None:
         check_known("learn.method", self.method, METHODS)
         check_known("learn.credit", self.credit, [*CREDIT, *STEP_CREDIT])
+        check_known("learn.shaping", self.shaping, ["none", *SHAPING])
         check_known("learn.loss", self.loss, POLICY_LOSSES)
         if self.outcome_coefficient < 0:
             raise UserError(f"learn.outcome_coefficient must be 0 (off) or more, got {self.outcome_coefficient}")
+        at_least("learn.pass_k", self.pass_k, 1)
+        if not 0 <= self.shaping_weight <= 1:
+            raise UserError(f"learn.shaping_weight must be in [0, 1], got {self.shaping_weight}")
         at_least("learn.epochs", self.epochs, 1)
         at_least("learn.updates_per_epoch", self.updates_per_epoch, 1)
         self.optimiser.check("learn.optimiser")

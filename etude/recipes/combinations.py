@@ -19,6 +19,7 @@ def check_combinations(settings: "PracticeSettings") -> None:
     """Raise UserError for the first combination that makes no sense."""
     _feedback(settings)
     _values_of_steps(settings)
+    _diversity(settings)
     _attempts(settings)
     _updates(settings)
 
@@ -63,6 +64,28 @@ def _values_of_steps(settings: "PracticeSettings") -> None:
                     f"learn.implicit_reward values every token of an answer, which {other} makes nothing of: set its coefficient to 0, or "
                     f"{other.split()[0]} to {instead}"
                 )
+
+
+def _diversity(settings: "PracticeSettings") -> None:
+    """Credit, scores and prompts that make something of a group as a whole."""
+    explore, learn = settings.explore, settings.learn
+    if learn.credit == "pass_at_k" and not explore.is_search and learn.pass_k >= explore.num_samples:
+        raise UserError(
+            f"learn.pass_k {learn.pass_k} leaves no two sets to compare of explore.num_samples {explore.num_samples} attempts: set it to "
+            f"{explore.num_samples - 1} or less"
+        )
+    if learn.shaping != "none" and (explore.turns > 1 or learn.credit in STEP_CREDIT):
+        other = "explore.search.method refine, by turns" if explore.turns > 1 else f"learn.credit {learn.credit}, by steps"
+        raise UserError(
+            f"learn.shaping {learn.shaping} changes scores of whole answers, but credit comes from {other}: set the shaping to none, or "
+            f"{'the method to samples' if explore.turns > 1 else 'the credit to one of ' + ', '.join(CREDIT)}"
+        )
+    if explore.variants and (learn.method == "preference" or settings.step_model.on):
+        other, fix = ("learn.method preference", "credit or imitation") if learn.method == "preference" else ("step_model.on true", "false")
+        raise UserError(
+            f"explore.variants makes attempts with different prompts, which {other} takes for answers to one: leave the variants out, or "
+            f"set {other.split()[0]} to {fix}"
+        )
 
 
 def _attempts(settings: "PracticeSettings") -> None:

@@ -4,9 +4,10 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from etude.engine.transformers import TransformersEngine
+from etude.errors import UserError
 from etude.evaluation.measure import Judge
 from etude.explore.attempts import Group
 from etude.explore.beginnings import parted
@@ -17,8 +18,10 @@ from etude.explore.refinement import refine
 from etude.explore.reuse import Drafts, visits
 from etude.explore.samples import sample_groups
 from etude.explore.search.growing import Value
+from etude.explore.settings import Exploration
 from etude.explore.steps import Steps
 from etude.explore.stopping import is_decided, portions
+from etude.explore.variants import asked, sample_variously
 from etude.feedback.verdict import Verdict
 from etude.ledger import Judged, Ledger
 from etude.recipes.believing import Believing
@@ -124,9 +127,23 @@ class Exploring:
     """What has the policy write problems, where it is to."""
     _drafts: Drafts | None = None
 
+    def __post_init__(self) -> None:
+        """Raise UserError where a variant of a prompt is too long."""
+        for task, _ in self.items if self.settings.explore.variants else ():
+            if (longest := max(map(len, self._variants_of(task)))) > self.room_tokens:
+                raise UserError(
+                    f"{task.origin or 'a task'} has a prompt of {longest} tokens by explore.variants; the model has room for "
+                    f"{self.room_tokens}: shorten the variants"
+                )
+
     @property
     def ledger(self) -> Ledger:
         return Ledger(self.folder.path / "ledger")
+
+    def explore_at(self, step: int) -> Exploration:
+        """How practice step `step`, counted from 0, explores: at its own temperature."""
+        explore = self.settings.explore
+        return replace(explore, sampling=explore.sampling_at(step, self.settings.steps))
 
     def tasks_of(self, step: int) -> list[tuple[Task, tuple[int, ...]]]:
         """The tasks of practice step `step`, counted from 0, with their prompts as token ids; with a curriculum, of the next one."""
@@ -154,7 +171,7 @@ class Exploring:
 
     def _sampled_and_judged(self, step: int, items: Sequence[tuple[Task, tuple[int, ...]]], judge: Judge, begin: Begin | None) -> Judged:
         """As `attempts_of`, from independent attempts, hinted and revised ones among them."""
-        explore = self.settings.explore
+        explore = self.explore_at(step)
         counts, found, going = self.counts(), Explored([task for task, _ in items]), list(range(len(items)))
         for attempts in portions(explore.num_samples, explore.stop_when_decided):
             clock, meanwhile = [time.perf_counter()], Meanwhile(begin) if begin else None
@@ -177,7 +194,7 @@ class Exploring:
         """As many attempts again, with the answer shown, at the tasks that nobody got right, if anything could be judged; returns how many,
         and how many are right.
         """
-        explore, clock = self.settings.explore, [time.perf_counter()]
+        explore, clock = self.explore_at(step), [time.perf_counter()]
         known = {place: [score for score in found.scores(place) if score is not None] for place in range(len(items))}
         without = [place for place, scores in known.items() if scores and 1.0 not in scores and items[place][0].answer is not None]
         shown = {place: hinted(items[place][0], explore.hint) for place in without}
@@ -208,7 +225,7 @@ class Exploring:
         """As `attempts_of`, from trees; `feedback_seconds` are those of judging within the search."""
         counts, timed, clock = self.counts(), Timed(judge), time.perf_counter()
         names = self.settings.seed, step + 1
-        trees, outcomes = searched(self.engine, self.tasks_of(step), self.settings.explore, timed, names, self.by_step_model)
+        trees, outcomes = searched(self.engine, self.tasks_of(step), self.explore_at(step), timed, names, self.by_step_model)
         self.folder.write_trees(step + 1, (tree_row(tree) for tree in trees))
         groups, verdicts = zip(*(group_of(tree, outcomes, hard=self.settings.learn.step_values == "hard") for tree in trees), strict=True)
         seconds = {"explore_seconds": time.perf_counter() - clock - timed.seconds, "feedback_seconds": timed.seconds}
@@ -220,7 +237,7 @@ class Exploring:
 
     def _revise(self, step: int, found: Explored, judge: Judge) -> None:
         """Give first attempts, judged, their further turns."""
-        explore, timed, clock = self.settings.explore, Timed(judge), time.perf_counter()
+        explore, timed, clock = self.explore_at(step), Timed(judge), time.perf_counter()
         found.groups, found.verdicts = refine(
             self.engine,
             found.groups,
@@ -240,8 +257,20 @@ class Exploring:
         self, step: int, items: Mapping[int, tuple[Task, tuple[int, ...]]], attempts: range, done: Meanwhile | None
     ) -> list[Group]:
         """Attempts of these numbers at some tasks of a step, by their places in it."""
-        explore = self.settings.explore
+        explore = self.explore_at(step)
         places: list[int] = list(items)
+        if explore.variants:
+            return sample_variously(
+                self.engine,
+                [task for task, _ in items.values()],
+                [self._variants_of(task) for task, _ in items.values()],
+                attempts=attempts,
+                max_new_tokens=explore.max_new_tokens,
+                sampling=explore.sampling,
+                names=(self.settings.seed, step + 1),
+                places=places,
+                done=done,
+            )
         if explore.reuse:
             of_all = visits(task.key for task, _ in self.tasks_of(step))
             places = [of_all[place] for place in items]
@@ -258,6 +287,10 @@ class Exploring:
             drafts=self.drafts_before(step + 1),
             done=done,
         )
+
+    def _variants_of(self, task: Task) -> list[tuple[int, ...]]:
+        """The task's prompts by `explore.variants`."""
+        return [self.render(asked(task, variant)) for variant in self.settings.explore.variants]
 
     def drafts_before(self, step: int) -> Drafts | None:
         """Of the attempts of the steps before `step`, counted from 1; None without reuse. A resumed run reads them from its folder."""

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from etude.learn.implicit_reward import ImplicitReward
-from etude.learn.learner import Learner, Optimiser, Stream
-from etude.learn.losses import POLICY_LOSSES, kl, negative_log_likelihood
+from etude.learn.learner import Learner, Mark, Optimiser, Stream
+from etude.learn.losses import POLICY_LOSSES, Covariance, kl, negative_log_likelihood
 from etude.learn.sequences import LIKELIHOOD
 from etude.recipes.settings import PracticeSettings
 
@@ -30,7 +30,7 @@ def practice_learner(model: Any, settings: PracticeSettings, dtype: torch.dtype)
     learn = settings.learn
     policy = partial(POLICY_LOSSES[learn.loss], clip_low=learn.clip_low, clip_high=learn.clip_high)
     stream = partial(Stream, aggregation=learn.aggregation, constant_tokens=settings.explore.max_new_tokens)
-    streams = [stream("policy", policy), stream("imitate", negative_log_likelihood)]
+    streams = [stream("policy", policy, mark=_mark_of(settings)), stream("imitate", negative_log_likelihood)]
     options: dict[str, Any] = {"temperature": settings.explore.sampling.temperature, "restarts": learn.restart}
     prefers = learn.method == "preference"
     if learn.anchor:
@@ -44,6 +44,14 @@ def practice_learner(model: Any, settings: PracticeSettings, dtype: torch.dtype)
         )  # then it is the model without its adapters
         options["reference"] = None if is_base else copy.deepcopy(model).eval().requires_grad_(False)
     return _learner(model, settings, dtype, learn.optimiser, streams, **options)
+
+
+def _mark_of(settings: PracticeSettings) -> Mark | None:
+    """What the policy loss marks in a batch before it is cut, if it does."""
+    learn = settings.learn
+    if learn.loss not in ("clip_cov", "kl_cov"):
+        return None
+    return Covariance(learn.loss, learn.covariance, learn.clip_low, learn.clip_high, settings.seed).mark
 
 
 def implicit_reward_for(model: Any, settings: PracticeSettings, dtype: torch.dtype) -> ImplicitReward | None:

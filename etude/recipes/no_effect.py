@@ -45,6 +45,7 @@ def _unread(settings: PracticeSettings) -> Sections:
     explore, learn, method = settings.explore, settings.learn, settings.explore.search.method
     unread = explore.search.unread - ({"steps."} if settings.step_model.on else set())
     searched, learned = f"explore.search.method is {method}", f"learn.method is {learn.method}"
+    lost = f"learn.loss is {learn.loss}"
     sections = {
         ("tasks.actions.malformed_score",): (
             settings.tasks.actions.gate or "form" in settings.feedback_parts,
@@ -74,10 +75,29 @@ def _unread(settings: PracticeSettings) -> Sections:
         ("explore.self_made.min_share",): (explore.self_made.method != "svs", "explore.self_made is svs"),
         ("explore.hint",): (explore.rationalise, "explore.rationalise is false"),
         ("learn.turn_discount",): (explore.turns > 1, searched),
-        ("learn.credit", "learn.outcome_coefficient", "learn.loss", "learn.clip_"): (learn.method == "credit", learned),
+        (
+            "learn.credit",
+            "learn.pass_k",
+            "learn.shaping",
+            "learn.outcome_coefficient",
+            "learn.loss",
+            "learn.clip_",
+            "learn.covariance.",
+            "learn.entropy.",
+        ): (
+            learn.method == "credit",
+            learned,
+        ),
+        ("learn.pass_k",): (learn.method != "credit" or learn.credit == "pass_at_k", f"learn.credit is {learn.credit}"),
+        ("learn.shaping_weight",): (learn.method != "credit" or learn.shaping != "none", "learn.shaping is none"),
         ("learn.outcome_coefficient",): (learn.method != "credit" or learn.credit in STEP_CREDIT, f"learn.credit is {learn.credit}"),
         ("learn.step_values",): (explore.is_search, searched),
-        ("learn.clip_low",): (learn.method != "credit" or learn.loss != "capped", "learn.loss is capped"),
+        ("learn.clip_low",): (learn.method != "credit" or learn.loss not in ("capped", "kl_cov"), lost),
+        ("learn.clip_high",): (learn.method != "credit" or learn.loss != "kl_cov", lost),
+        ("learn.covariance.",): (learn.method != "credit" or learn.loss in ("clip_cov", "kl_cov"), lost),
+        ("learn.covariance.low", "learn.covariance.high"): (learn.method != "credit" or learn.loss != "kl_cov", lost),
+        ("learn.covariance.coefficient",): (learn.method != "credit" or learn.loss != "clip_cov", lost),
+        ("learn.entropy.delta",): (learn.method != "credit" or learn.entropy.target is not None, "learn.entropy.target is None"),
         ("learn.preference.",): (learn.method == "preference", learned),
         ("learn.preference.margin",): (
             learn.method != "preference" or learn.preference.loss == "simpo",

@@ -26,14 +26,15 @@ from etude.evaluation.retention import measure_retention
 from etude.explore.collapse import Collapse, collapse_in
 from etude.explore.order import batch_at
 from etude.explore.prompts import render_prompt, render_prompts
-from etude.explore.stopping import portions
 from etude.feedback.outcome import OutcomeFeedback
 from etude.interruption import Interrupted, Interruption
+from etude.learn.entropy import EntropyBonus
 from etude.learn.example import Example
 from etude.learn.implicit_reward import ImplicitReward
 from etude.learn.learner import Learner
 from etude.learn.pairs import Pair
 from etude.learn.preference import Preferring
+from etude.learn.shaping import shaped
 from etude.learn.step_model import StepModel
 from etude.learn.step_values import outlooks_of
 from etude.ledger import Judged, Ledger
@@ -56,7 +57,8 @@ from etude.recipes.retention import logprobs_of, probe_for
 from etude.recipes.self_made import self_making_for, writing_demonstrations
 from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
 from etude.recipes.stage import Stage
-from etude.recipes.step import added_credit, attempt_rows, foresee, learn_from, observed
+from etude.recipes.steering import steer
+from etude.recipes.step import added_credit, attempt_rows, first_half, foresee, learn_from, observed
 from etude.recipes.step_models import check_step_model, save_step_model, step_model_for, value_by
 from etude.runs import RunFolder, read_jsonl, read_progress
 from etude.watching import Quiet, Watcher
@@ -128,6 +130,7 @@ class Practice:
     step_model: StepModel | None = field(default=None, init=False)
     implicit_reward: ImplicitReward | None = field(default=None, init=False)
     """Of practice, from its beginning on."""
+    entropy_bonus: EntropyBonus | None = field(default=None, init=False)
 
     def run(self) -> dict[str, Any]:
         self.prepare()
@@ -359,8 +362,12 @@ class Practice:
         start = time.perf_counter()
         self.engine.put_away()
         verdicts, foreseen = foresee(self.step_model, judged, self.settings.explore)
+        how = self.settings.learn
+        learners = [learner, *([self.implicit_reward.learner] if self.implicit_reward else [])]
+        steered = steer(learners, self.entropy_bonus, self.settings, step, judged.groups[judged.given])
         added, told = added_credit(self.implicit_reward, judged, self.settings.learn)
-        metrics: dict[str, Any] = learn_from(learner, judged.groups, verdicts, self.settings.learn, step=step, added=added)
+        credited = shaped(judged.groups, verdicts, how.shaping, how.shaping_weight, self.model.get_input_embeddings().weight)
+        metrics: dict[str, Any] = learn_from(learner, judged.groups, credited, how, step=step, added=added) | steered
         if self.implicit_reward:
             metrics |= told | self.implicit_reward.update(judged.groups, judged.verdicts)
         if self.step_model:
@@ -368,13 +375,12 @@ class Practice:
         self.engine.refresh(step)
         timings["learn_seconds"] = time.perf_counter() - start
         is_plain, reuse = self.feedback.is_plain, self.settings.explore.reuse
-        how: dict[str, Any] = {"with_tokens": reuse, "with_parts": not is_plain, "added": added, "made": judged.made}
-        rows = attempt_rows(step, judged.groups, verdicts, self.settings.learn, **how)
+        kinds: dict[str, Any] = {"with_tokens": reuse, "with_parts": not is_plain, "added": added, "made": judged.made}
+        rows = attempt_rows(step, judged.groups, verdicts, how, credited=credited, **kinds)
         self.folder.write_attempts(step, rows)
-        halves = portions(self.settings.explore.num_samples, self.settings.explore.stop_when_decided)
-        first, discount = len(halves[0]) if len(halves) > 1 else None, self.settings.learn.turn_discount
         given, row = judged.groups[judged.given], judged.verdicts[judged.given]
-        metrics |= observed(given, row, first, turn_discount=discount, with_parts=not is_plain) | dict(judged.counts)
+        seen: dict[str, Any] = {"turn_discount": how.turn_discount, "with_parts": not is_plain}
+        metrics |= observed(given, row, first_half(self.settings.explore), **seen) | dict(judged.counts)
         if self.settings.explore.turns > 1:
             metrics |= refined(judged.groups, judged.verdicts, self.settings.explore.refine)
         metrics |= {"sampled_tokens": tokens} | self.exploring.keep(step, judged)
@@ -398,13 +404,14 @@ class Practice:
 
     @property
     def beside(self) -> dict[str, Stateful]:
-        """What learns or remembers beside the policy, by its letter in checkpoints."""
-        parts = {"s": self.step_model, "i": self.implicit_reward, "c": self.exploring.curriculum}
+        """What learns, changes or remembers beside the policy, by its letter in checkpoints."""
+        parts = {"s": self.step_model, "i": self.implicit_reward, "e": self.entropy_bonus, "c": self.exploring.curriculum}
         return {letter: part for letter, part in parts.items() if part}
 
     def add_models(self) -> None:
-        """Have steps and tokens valued by models, and tasks chosen by success, from now on, as far as the settings want it."""
+        """Have steps and tokens valued by models, entropy by its coefficient and tasks by success, as far as the settings want it."""
         self.implicit_reward = implicit_reward_for(self.model, self.settings, self.place.dtype)
+        self.entropy_bonus = EntropyBonus(self.settings.learn.entropy) if self.settings.learn.entropy.is_on else None
         self.step_model = step_model_for(self.model, self.settings, self.place.dtype)
         self.exploring.by_step_model = value_by(self.step_model) if self.step_model else None
         self.exploring.curriculum = curriculum_for(self.settings, self.exploring.items)

@@ -8,8 +8,10 @@ from typing import Any
 
 from etude.explore.attempts import Attempt, Group
 from etude.explore.collapse import agreement_metrics
+from etude.explore.diversity import diversity
 from etude.explore.hints import VIEW
 from etude.explore.settings import Exploration
+from etude.explore.stopping import portions
 from etude.feedback.verdict import Verdict, scores_of
 from etude.learn.example import Weights
 from etude.learn.implicit_reward import ImplicitReward, token_returns, told_apart
@@ -66,6 +68,7 @@ def _by_lessons(
 ) -> Update:
     """By credit or imitation."""
     how: dict[str, Any] = {"credit": learn.credit, "with_anchor": learn.anchor > 0, "turn_discount": learn.turn_discount}
+    how |= {"pass_k": learn.pass_k}
     lessons = LESSONS[learn.method](groups, verdicts, **how, keep_all_right=learn.keep_all_right or learn.restart, added=added)
     if learn.anchor > 0:
         anchored = iter(learner.with_reference([example for lesson in lessons for example in lesson]))
@@ -133,6 +136,22 @@ def foresee(step_model: StepModel | None, judged: Judged, explore: Exploration) 
     return valued(judged.verdicts, values, trust), metrics | {"step_model_trust": trust}
 
 
+def first_half(explore: Exploration) -> int | None:
+    """How many attempts of a group are independent samples of the policy where groups may stop early; None: all."""
+    halves = portions(explore.num_samples, explore.stop_when_decided)
+    return len(halves[0]) if len(halves) > 1 else None
+
+
+def of_the_policy(groups: Sequence[Group], first: int | None = None) -> list[list[Attempt]]:
+    """The attempts that the policy made unhelped, by group, at most the `first` ones."""
+    return [[attempt for attempt in group.attempts if attempt.view != VIEW][:first] for group in groups]
+
+
+def sampled_entropy(attempts: Sequence[Attempt]) -> float:
+    """Minus the mean log-prob of what was sampled, in nats a token."""
+    return -sum(sum(attempt.logprobs) for attempt in attempts) / sum(attempt.num_own_tokens for attempt in attempts)
+
+
 def observed(
     groups: Sequence[Group],
     verdicts: Sequence[Sequence[Verdict]],
@@ -152,7 +171,7 @@ def observed(
     """
     all_scores = [[verdict.score for verdict in row] for row in verdicts]
     without_signal = sum(not any(turns_with_signal(map(scores_of, row), turn_discount)) for row in verdicts)
-    own = [[attempt for attempt in group.attempts if attempt.view != VIEW][:first] for group in groups]
+    own = of_the_policy(groups, first)
     attempts = [attempt for row in own for attempt in row]
     verdicts = [row[: len(mine)] for row, mine in zip(verdicts, own, strict=True)]  # what was hinted stands behind
     scores = [[verdict.score for verdict in row] for row in verdicts]
@@ -168,7 +187,8 @@ def observed(
         "groups": len(groups),
         "groups_without_signal": without_signal,
         "completion_tokens": own_tokens / len(attempts),
-        "entropy": -sum(sum(attempt.logprobs) for attempt in attempts) / own_tokens,
+        "entropy": sampled_entropy(attempts),
+        **diversity([[attempt.text for attempt in row] for row in own], scores),
         **agreement_metrics([replace(group, attempts=tuple(row)) for group, row in zip(groups, own, strict=True)]),
         **({} if first is None else {"attempts": sum(map(len, all_scores))}),
         **(_parts([verdict for row in verdicts for verdict in row]) if with_parts else {}),
@@ -189,13 +209,14 @@ def attempt_rows(
     with_tokens: bool = False,
     with_parts: bool = False,
     added: Sequence[Sequence[Weights]] | None = None,
+    credited: Sequence[Sequence[Verdict]] | None = None,
     made: int = 0,
 ) -> list[dict[str, Any]]:
-    """Every attempt with its verdict and mean credit (with what was `added` to it), as it is kept in the run folder; `with_tokens`, the ids
-    of its own tokens too, and `with_parts`, the parts of its verdict. A revised one has all its `turns`, each with what the model was told
-    of it; of the last `made` groups it is said what they are at.
+    """Every attempt with its verdict and mean credit (by the verdicts that were `credited`, if they are others, and with what was `added`),
+    as it is kept in the run folder; `with_tokens`, the ids of its own tokens too, and `with_parts`, the parts of its verdict. A revised one
+    has all its `turns`, each with what the model was told of it; of the last `made` groups it is said what they are at.
     """
-    weights = token_weights(groups, verdicts, learn.credit, learn.turn_discount, added)
+    weights = token_weights(groups, credited or verdicts, learn.credit, learn.turn_discount, added, learn.pass_k)
     credit = [[fmean(own) for own in row] for row in weights]
     return [
         {

@@ -74,6 +74,16 @@ def normalised(text: str) -> str:
     return words.lstrip(_SURROUNDINGS).rstrip(_SURROUNDINGS + ".") or words
 
 
+def voted_answer(text: str) -> str:
+    """What a text counts for where answers are compared with each other, nobody knowing which is right: its final one, without case, spaces
+    and punctuation.
+
+    >>> voted_answer("So the answer is  **New York**.") == voted_answer("new york")
+    True
+    """
+    return normalised(final_answer(text))
+
+
 def parse_list(text: str) -> list[Any] | None:
     """A JSON or Python list written as text, read without evaluating it; None where it is not one.
 

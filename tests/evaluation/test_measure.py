@@ -36,6 +36,7 @@ def test_the_numbers_of_a_suite_are_those_worked_out_by_hand():
     assert (row["n"], row["accuracy"], row["parsable"], row["truncated"], row["unscored"]) == (2, 0.5, 0.5, 0.5, 0)
     assert row["sampled_accuracy"] == pytest.approx((2 + 1) / 6)
     assert row["pass_at_3"] == 1.0  # each task has a right sample
+    assert row["pass_curve"] == {"1": pytest.approx((2 + 1) / 6), "2": pytest.approx((1 + 2 / 3) / 2)}
     assert row["majority_at_3"] == 0.5  # most say 7, rightly; most say 2, wrongly
 
 

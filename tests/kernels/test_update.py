@@ -134,5 +134,9 @@ def test_log_probs_of_chosen_tokens_their_entropy_and_slopes(dtype, vocabulary, 
     shares = (logits.double() / temperature).softmax(-1)
     torch.testing.assert_close(logprobs.double(), value, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(entropies.double(), torch.special.entr(shares).sum(-1), atol=1e-5, rtol=1e-5)
-    kernels.chosen_backward(logits, targets, temperature, normalisers, slope)
-    close(logits, logits_slope, dtype)
+    for its_entropy in (None, (entropies, torch.zeros(6)), (entropies, random(6, seed=2))):
+        own = logits.clone()
+        kernels.chosen_backward(own, targets, temperature, normalisers, slope, its_entropy)
+        logprobs = shares.log().clamp(min=-88)
+        more = 0 if its_entropy is None else its_entropy[1][:, None] * shares * (logprobs + entropies[:, None]) / temperature
+        close(own, (logits_slope - more).to(logits_slope.dtype), dtype)

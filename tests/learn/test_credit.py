@@ -1,7 +1,10 @@
+from itertools import combinations
+from math import comb
+
 import numpy as np
 import pytest
 
-from etude.learn.credit import CREDIT, batch_standardised, centred, has_signal, leave_one_out, standardised
+from etude.learn.credit import CREDIT, batch_standardised, centred, credit_rule, has_signal, leave_one_out, pass_at_k, standardised
 
 SCORES = [1.0, 0.0, 0.0]
 RANDOM = np.random.default_rng(0).random((4, 5)).tolist()
@@ -74,3 +77,46 @@ def test_leave_one_out_is_centred_times_a_constant():
 def test_other_groups_matter_to_the_batch_rule_alone():
     for name, rule in CREDIT.items():
         assert (rule([SCORES, [0.0, 1.0]])[0] == pytest.approx(rule([SCORES])[0])) == (name != "batch")
+
+
+def by_enumeration(scores, k):
+    """The same from all sets of k, one by one."""
+    sets = list(combinations(range(len(scores)), k))
+    best = [max(scores[i] for i in each) for each in sets]
+    mean, deviation = np.mean(best), np.std(best)
+    return [(np.mean([b for b, each in zip(best, sets, strict=True) if i in each]) - mean) / deviation for i in range(len(scores))]
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+@pytest.mark.parametrize("scores", [[1.0, 0.0, 0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 1.0, 0.0, 0.0], [0.75, 0.0, 0.9, 0.0, 0.0, 0.0], RANDOM[0]])
+def test_pass_at_k_is_what_all_sets_of_k_say(scores, k):
+    assert pass_at_k([scores], k=k)[0] == pytest.approx(by_enumeration(scores, k))
+
+
+@pytest.mark.parametrize(("n", "c", "k"), [(8, 1, 4), (8, 3, 4), (8, 2, 2), (5, 1, 3), (6, 3, 1)])
+def test_pass_at_k_is_the_papers_closed_form_for_right_and_wrong(n, c, k):
+    rho = 1 - comb(n - c, k) / comb(n, k)
+    sigma = (rho * (1 - rho)) ** 0.5
+    right, wrong = (1 - rho) / sigma, (1 - rho - comb(n - c - 1, k - 1) / comb(n - 1, k - 1)) / sigma
+    assert pass_at_k([[1.0] * c + [0.0] * (n - c)], k=k)[0] == pytest.approx([right] * c + [wrong] * (n - c))
+
+
+def test_pass_at_one_is_standardised_by_the_populations_deviation():
+    for scores in (SCORES, *RANDOM):
+        expected = (np.array(scores) - np.mean(scores)) / np.std(scores)
+        assert pass_at_k([scores], k=1)[0] == pytest.approx(expected.tolist())
+
+
+def test_where_every_set_has_a_right_attempt_nobody_gets_credit():
+    assert pass_at_k([[1.0, 1.0, 1.0, 0.0, 0.0]], k=3) == [[0.0] * 5]
+    assert pass_at_k([SCORES], k=9) == [[0.0] * 3]  # a single set
+
+
+def test_attempts_without_a_score_are_in_no_set():
+    (with_gaps,), (without,) = pass_at_k([[1.0, None, 0.0, 0.0, None]], k=2), pass_at_k([SCORES], k=2)
+    assert with_gaps == [without[0], 0.0, without[1], without[2], 0.0]
+
+
+def test_a_rule_is_found_by_its_name_and_sets_have_a_size():
+    assert credit_rule("pass_at_k", 2)([SCORES]) == pass_at_k([SCORES], k=2) != credit_rule("pass_at_k", 1)([SCORES])
+    assert credit_rule("centred", 2) is centred

@@ -35,16 +35,19 @@ def examples(seed=0):
     return [*found, found[-1]]
 
 
-def found_by(model, monkeypatch, *, is_fused, dtype=torch.float32, **options):
-    """Log-probs and entropies of all micro-batches, and the gradient of a combination of the log-probs."""
+def found_by(model, monkeypatch, *, is_fused, dtype=torch.float32, entropy_slopes=False, **options):
+    """Log-probs and entropies of all micro-batches, and the gradient of a combination of the log-probs (and of the entropies)."""
     monkeypatch.setattr(logprobs, "FusedPass", FusedPass if is_fused else NoFusedPass)
     assert not is_fused or FusedPass.of(model, dtype)
     model.zero_grad()
     outputs = []
     for batch in pack(examples(), **{"batch_tokens": 300, "shares_prefixes": True} | options):
-        output = token_logprobs(model, batch, dtype, temperature=0.8)
-        (output.logprobs_N * torch.linspace(-1, 1.5, len(output.logprobs_N))).sum().backward()
-        outputs.append(torch.stack([output.logprobs_N.detach(), output.entropy_N]))
+        output = token_logprobs(model, batch, dtype, temperature=0.8, entropy_slopes=entropy_slopes)
+        total = (output.logprobs_N * torch.linspace(-1, 1.5, len(output.logprobs_N))).sum()
+        if entropy_slopes:
+            total = total + (output.entropy_N * torch.linspace(2, -1, len(output.entropy_N))).sum()
+        total.backward()
+        outputs.append(torch.stack([output.logprobs_N.detach(), output.entropy_N.detach()]))
     return torch.cat(outputs, 1), {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
 
@@ -67,6 +70,18 @@ def test_values_and_gradients_are_those_of_the_modules(model_of, monkeypatch, fa
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
     for name, gradient in gradients.items():
         assert (mine[name] - gradient).norm() <= 1e-5 * gradient.norm() + 1e-6, name
+
+
+def test_entropies_have_the_modules_slopes_where_they_are_asked_for(model_of, monkeypatch):
+    model = model_of("llama", head_dim=16, initializer_range=0.3)
+    monkeypatch.setattr(fused, "_HEAD_ROWS", 50)
+    found, mine = found_by(model, monkeypatch, is_fused=True, entropy_slopes=True)
+    without, plain = found_by(model, monkeypatch, is_fused=True)
+    _, gradients = found_by(model, monkeypatch, is_fused=False, entropy_slopes=True)
+    assert torch.equal(found, without)
+    for name, gradient in gradients.items():
+        assert (mine[name] - gradient).norm() <= 1e-5 * gradient.norm() + 1e-6, name
+        assert (mine[name] - plain[name]).norm() > 0.01 * gradient.norm() or not gradient.norm(), name
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])

@@ -3,6 +3,7 @@ import torch
 
 from etude.adapters import LoRA, add_lora
 from etude.heads import head_on
+from etude.learn.logprobs import _ChosenLogProbs
 
 TOKENS = torch.randint(4, 260, (3, 8), generator=torch.Generator().manual_seed(0))
 POSITIONS = torch.tensor([0, 5, 5, 23, 9])
@@ -38,3 +39,19 @@ def test_head_on_is_removed_after_an_error(llama):
         llama(input_ids=TOKENS)
     assert not llama.lm_head._forward_pre_hooks
     assert llama(input_ids=TOKENS).logits.shape == (3, 8, 260)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_log_probs_and_entropies_have_autograds_slopes(temperature):
+    generator = torch.Generator().manual_seed(0)
+    logits_NV = (3 * torch.randn(40, 50, generator=generator, dtype=torch.float64)).index_fill_(1, torch.tensor([7]), -1e4)
+    targets_N, slopes_2N = torch.arange(40) % 7, torch.randn(2, 40, generator=generator, dtype=torch.float64)
+    plain_NV, mine_NV = (logits_NV.clone().requires_grad_() for _ in range(2))
+    shares_NV = (plain_NV / temperature).log_softmax(-1)
+    expected = shares_NV.gather(1, targets_N[:, None])[:, 0], -(shares_NV.exp() * shares_NV).sum(-1)
+    found = _ChosenLogProbs.apply(mine_NV, targets_N, temperature, True)
+    for one, other, slopes_N in zip(found, expected, slopes_2N, strict=True):
+        torch.testing.assert_close(one, other)
+        gradients = [torch.autograd.grad(value, of, slopes_N, retain_graph=True)[0] for value, of in ((one, mine_NV), (other, plain_NV))]
+        torch.testing.assert_close(*gradients)
+    assert not _ChosenLogProbs.apply(mine_NV, targets_N, temperature, False)[1].requires_grad

@@ -6,13 +6,14 @@ import torch
 
 from etude.learn.logprobs import Outputs
 from etude.learn.losses import POLICY_LOSSES, kl, negative_log_likelihood
+from etude.learn.losses.covariance import clip_cov, kl_cov
 from etude.learn.losses.policy import capped, clipped, sequence
 from etude.learn.losses.tokens import Tokens, shares
 
 CLIP = {"clip_low": 0.2, "clip_high": 0.3}
 
 
-def evaluate(loss, logprobs, weights, behaviour=None, reference=None, share=1.0, sequences=None):
+def evaluate(loss, logprobs, weights, behaviour=None, reference=None, share=1.0, sequences=None, marks=None):
     """Value, gradient for the log-probs, and metrics."""
     logprobs_N = torch.tensor(logprobs, dtype=torch.float64, requires_grad=True)
     n = len(logprobs)
@@ -22,6 +23,7 @@ def evaluate(loss, logprobs, weights, behaviour=None, reference=None, share=1.0,
         sequence_N=torch.tensor(sequences or [0] * n),
         behaviour_N=torch.tensor(behaviour or [0.0] * n, dtype=torch.float64),
         reference_N=torch.tensor(reference or [0.0] * n, dtype=torch.float64),
+        **({"marks_N": torch.tensor(marks, dtype=torch.float64)} if marks else {}),
     )
     value, metrics = loss(Outputs(logprobs_N, torch.zeros(n)), tokens)
     value.backward()
@@ -81,6 +83,26 @@ def test_capped_by_hand():
     assert value == pytest.approx(-sum(w * p for w, p in zip(weights, logprobs, strict=True)))
     assert gradient == pytest.approx([-w for w in weights])
     assert metrics["clip_share"].item() == pytest.approx(1 / 3)
+
+
+def test_clip_cov_is_clipped_without_the_marked_tokens():
+    logprobs, behaviour = with_ratios(1.1, 1.5, 0.5)
+    value, gradient, metrics = evaluate(partial(clip_cov, **CLIP), logprobs, [2.0, 1.0, 1.0], behaviour, share=0.5, marks=[0, 0, 1])
+    assert value == pytest.approx(-0.5 * (1.1 * 2 + 1.3))
+    assert gradient == pytest.approx([-0.5 * 1.1 * 2, 0, 0])
+    assert (metrics["clip_share"].item(), metrics["covariance_share"].item()) == pytest.approx((1 / 3, 1 / 3))
+    with_none = [evaluate(partial(loss, **CLIP), logprobs, [2.0, 1.0, -1.0], behaviour)[:2] for loss in (clip_cov, clipped)]
+    assert with_none[0] == with_none[1]
+
+
+def test_kl_cov_by_hand():
+    logprobs, behaviour = with_ratios(1.5, 0.5, 1.1)
+    value, gradient, metrics = evaluate(partial(kl_cov, **CLIP), logprobs, [2.0, -1.0, 1.0], behaviour, share=0.5, marks=[0.7, 0.7, 0])
+    assert value == pytest.approx(0.5 * (-1.5 * 2 + 0.5 - 1.1 + 0.7 * (log(1.5) + log(2))))
+    assert gradient == pytest.approx([0.5 * (-3 + 0.7), 0.5 * (0.5 - 0.7), 0.5 * -1.1])
+    assert metrics["covariance_share"].item() == pytest.approx(2 / 3)
+    open_ends = evaluate(partial(clipped, clip_low=1.0, clip_high=9.0), logprobs, [2.0, -1.0, 1.0], behaviour)
+    assert evaluate(partial(kl_cov, **CLIP), logprobs, [2.0, -1.0, 1.0], behaviour)[:2] == open_ends[:2]
 
 
 @pytest.mark.parametrize("loss", POLICY_LOSSES.values(), ids=POLICY_LOSSES)

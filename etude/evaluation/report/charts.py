@@ -30,7 +30,7 @@ def _chart(panel: Panel, runs: Sequence[Run], phase: str) -> dict[str, Any] | No
     return {
         "title": panel.title,
         "unit": panel.unit,
-        "legend": list(panel.measures.values()) if len(panel.measures) > 1 else [],
+        "legend": _legend(panel, drawn),
         "window": window if window > 1 else None,
         "x_ticks": [(across(tick), f"{tick:,.0f}") for tick in steps],
         "y_ticks": [(up(tick), tick_label(tick, y_ticks[1] - y_ticks[0], panel.is_share)) for tick in y_ticks],
@@ -45,6 +45,11 @@ def _chart(panel: Panel, runs: Sequence[Run], phase: str) -> dict[str, Any] | No
             for run_index, key_index, points in drawn
         ],
     }
+
+
+def _legend(panel: Panel, drawn: Sequence[tuple[int, int, Points]]) -> list[str]:
+    """What is drawn, by name; a panel of one measure needs no names."""
+    return list(panel.measures.values())[: 1 + max(key_index for _, key_index, _ in drawn)] if len(panel.measures) > 1 else []
 
 
 def _value_ticks(panel: Panel, low: float, high: float) -> list[float]:

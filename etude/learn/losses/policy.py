@@ -43,9 +43,13 @@ def capped(outputs: Outputs, tokens: Tokens, *, clip_low: float, clip_high: floa
     return loss, {"clip_share": (ratio_N > 1 + clip_high).float().mean()}
 
 
+def clipped_surrogates(ratio_N: torch.Tensor, tokens: Tokens, clip_low: float, clip_high: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """r A and clip(r) A of every token; the smaller one counts."""
+    return ratio_N * tokens.weights_N, ratio_N.clamp(1 - clip_low, 1 + clip_high) * tokens.weights_N
+
+
 def _clipped_surrogate(ratio_N: torch.Tensor, tokens: Tokens, clip_low: float, clip_high: float) -> tuple[torch.Tensor, Metrics]:
-    plain_N = ratio_N * tokens.weights_N
-    clipped_N = ratio_N.clamp(1 - clip_low, 1 + clip_high) * tokens.weights_N
+    plain_N, clipped_N = clipped_surrogates(ratio_N, tokens, clip_low, clip_high)
     loss = -(torch.minimum(plain_N, clipped_N) * tokens.shares_N).sum()
     return loss, {"clip_share": (clipped_N < plain_N).float().mean()}
 

@@ -4,7 +4,7 @@ Shapes: N completion tokens of a micro-batch, flat; S sequences.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -26,6 +26,8 @@ class Tokens:
     """Behaviour log-probs; 0 where a stream has none."""
     reference_N: torch.Tensor
     """Reference log-probs; 0 where a stream has none."""
+    marks_N: torch.Tensor = field(default_factory=lambda: torch.zeros(()))
+    """What was marked of single tokens before the batch was cut (`etude.learn.losses.covariance`); 0 where nothing was."""
 
 
 def shares(lengths_S: Sequence[int], aggregation: Aggregation, *, constant_tokens: int, sequences: int, tokens: int) -> list[float]:

@@ -1,0 +1,131 @@
+"""Policy losses that hold back the few tokens by which entropy falls: those whose log-prob and credit are high, or low, together.
+
+With the credit A_t and the log-prob under the model as it is now, over all N tokens of a batch that have credit:
+
+cov_t     (A_t - mean A) (log pi_t - mean log pi)
+clip_cov  as `clipped`, but of the tokens with low < cov_t < high (and not clipped anyway) some, drawn at random, lose their gradient
+kl_cov    -r_t A_t, without a clip, and of the tokens with the largest cov_t each + coefficient · |log pi_t - log behaviour_t|
+
+Some are share · N, rounded down, but at least one, as in the source (arXiv 2505.22617 and its code): a share of 2e-4 of a batch of fewer
+than 10,000 tokens is one token. Share 0 is none.
+
+A loss sees a micro-batch, but means, largest and drawn ones are those of the whole batch: `Covariance.mark` picks them before the batch is
+cut, from log-probs that a forward pass of its own finds (a third more work in an update). Draws are keyed by update, example and token.
+Departure: the source takes both from whatever stands in one of its micro-batches. Attempts that have no credit as their group has no
+signal do not count in N and means.
+
+Identity: with nothing marked (share 0) clip_cov is `clipped`, and kl_cov `clipped` without bounds; so is kl_cov with coefficient 0.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from etude.errors import UserError
+from etude.learn.example import Example, Weights
+from etude.learn.logprobs import Outputs
+from etude.learn.losses.policy import Metrics, clipped_surrogates
+from etude.learn.losses.tokens import Tokens
+from etude.randomness import seed_for, uniforms
+
+
+@dataclass(frozen=True)
+class CovarianceSettings:
+    """Which tokens `clip_cov` and `kl_cov` hold back, and how much."""
+
+    share: float = 2e-4
+    """Of all tokens with credit, at least one; the source has 2e-4, of `kl_cov` for 7B models 2e-3. 0: none."""
+    low: float = 1.0
+    """`clip_cov`: of tokens whose covariance is above this,"""
+    high: float = 5.0
+    """`clip_cov`: and below this."""
+    coefficient: float = 1.0
+    """`kl_cov`: of the distance to the behaviour log-prob."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise UserError(f"learn.covariance.share must be in [0, 1], got {self.share}")
+        if self.low >= self.high:
+            raise UserError(f"learn.covariance.low must be below learn.covariance.high, got {self.low} and {self.high}")
+        if self.coefficient < 0:
+            raise UserError(f"learn.covariance.coefficient must be 0 or more, got {self.coefficient}")
+
+
+@dataclass(frozen=True)
+class Covariance:
+    """Marks the tokens of a batch that its loss holds back."""
+
+    loss: str
+    """`clip_cov` or `kl_cov`."""
+    settings: CovarianceSettings
+    clip_low: float
+    clip_high: float
+    seed: int
+
+    def mark(self, examples: Sequence[Example], logprobs: Sequence[Weights], update: int) -> list[Example]:
+        """The examples with `marks`: 1 (of `kl_cov` the coefficient) where a token is held back, 0 elsewhere. `logprobs` are those of their
+        completions' tokens as the model is now, `update` counts the updates before this one.
+        """
+        members = [place for place, example in enumerate(examples) if example.policy is not None]
+        if not members:
+            return list(examples)
+        credit_N = _flat([examples[place].policy for place in members])
+        logprobs_N = _flat([logprobs[place] for place in members])
+        order_N = np.argsort(-covariances(credit_N, logprobs_N), kind="stable")
+        if self.loss == "clip_cov":
+            behaviour_N = _flat([examples[place].behaviour_logprobs for place in members])
+            drawn_N = np.concatenate([self._draws(update, place, len(examples[place].completion)) for place in members])
+            order_N = order_N[self._may_be_drawn(credit_N, logprobs_N, behaviour_N)[order_N]]
+            order_N = order_N[np.argsort(drawn_N[order_N], kind="stable")]
+        number = max(1, int(self.settings.share * len(credit_N))) if self.settings.share else 0
+        marks_N = np.zeros(len(credit_N))
+        marks_N[order_N[:number]] = self.settings.coefficient if self.loss == "kl_cov" else 1.0
+        ends = np.cumsum([len(examples[place].completion) for place in members])
+        marked = dict(zip(members, np.split(marks_N, ends[:-1]), strict=True))
+        return [replace(each, marks=tuple(marked[i].tolist())) if i in marked else each for i, each in enumerate(examples)]
+
+    def _may_be_drawn(self, credit_N: np.ndarray, logprobs_N: np.ndarray, behaviour_N: np.ndarray) -> np.ndarray:
+        """Whether the covariance is between the bounds, and the gradient not clipped away anyway."""
+        covariance_N, ratio_N = covariances(credit_N, logprobs_N), np.exp(logprobs_N - behaviour_N)
+        is_clipped_N = ((credit_N > 0) & (ratio_N > 1 + self.clip_high)) | ((credit_N < 0) & (ratio_N < 1 - self.clip_low))
+        return (self.settings.low < covariance_N) & (covariance_N < self.settings.high) & ~is_clipped_N
+
+    def _draws(self, update: int, place: int, tokens: int) -> np.ndarray:
+        """A number in [0, 1) for every token of an example."""
+        return uniforms(np.full(tokens, seed_for(self.seed, self.loss, update, place), dtype=np.uint64), np.arange(tokens))
+
+
+def covariances(credit_N: np.ndarray, logprobs_N: np.ndarray) -> np.ndarray:
+    """(A - mean A) (log pi - mean log pi) of every token."""
+    return (credit_N - credit_N.mean()) * (logprobs_N - logprobs_N.mean())
+
+
+def clip_cov(outputs: Outputs, tokens: Tokens, *, clip_low: float, clip_high: float) -> tuple[torch.Tensor, Metrics]:
+    """PPO's clipped surrogate, without the marked tokens."""
+    ratio_N = (outputs.logprobs_N - tokens.behaviour_N).exp()
+    plain_N, clipped_N = clipped_surrogates(ratio_N, tokens, clip_low, clip_high)
+    is_kept_N = tokens.marks_N == 0
+    loss = -(torch.minimum(plain_N, clipped_N) * is_kept_N * tokens.shares_N).sum()
+    return loss, {"clip_share": (clipped_N < plain_N).float().mean(), "covariance_share": _share(~is_kept_N, ratio_N)}
+
+
+def kl_cov(outputs: Outputs, tokens: Tokens, *, clip_low: float, clip_high: float) -> tuple[torch.Tensor, Metrics]:
+    """The surrogate without a clip, in which marked tokens pay for every step away from the behaviour policy. Neither bound has a part in
+    it.
+    """
+    log_ratio_N = outputs.logprobs_N - tokens.behaviour_N
+    terms_N = tokens.marks_N * log_ratio_N.abs() - log_ratio_N.exp() * tokens.weights_N
+    return (terms_N * tokens.shares_N).sum(), {
+        "clip_share": torch.zeros(()),
+        "covariance_share": _share(tokens.marks_N > 0, log_ratio_N),
+    }
+
+
+def _share(is_marked_N: torch.Tensor, like_N: torch.Tensor) -> torch.Tensor:
+    return is_marked_N.expand_as(like_N).float().mean()
+
+
+def _flat(rows: Sequence[Weights | None]) -> np.ndarray:
+    return np.array([value for row in rows for value in row or ()])

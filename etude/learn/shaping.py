@@ -1,0 +1,87 @@
+"""Scores that credit goes by, shaped: of right attempts, those count more that are unlike what the group does anyway.
+
+    R_i (1 - weight · o_i)          o_i in [0, 1]: how ordinary attempt i is among its group of G
+
+unlikeliness       o_i = rank_i / G, rank 0 for the attempt of the lowest mean log-prob: right answers that were unlikely earn more
+                   (He et al., arXiv 2506.02355, as their code has it, weight 0.25 with two epochs of updates). Departure: attempts that are
+                   as likely share the mean of their ranks, so that equal ones earn the same
+novelty            o_i = mean over the others of the share of its pairs of neighbouring tokens and theirs that both have
+                   (Jaccard; ours: 1 - o_i is the mean n-gram distance to the group)
+novelty_embedding  o_i = mean over the others of max(0, cos(e_i, e_j)), e the mean input embedding of the own tokens less that of the whole
+                   vocabulary (ours: the model is asked nothing more)
+
+Verdicts stay as they are, in what is measured and kept; only credit sees the shaped ones. No score is raised: what is ordinary is lowered,
+and a wrong attempt (score 0) gains nothing by being odd. A group whose scores are all equal stays as it is and has no signal, as in the
+source, so that neither all right nor all wrong attempts are told apart by shape alone. Of a group with signal any rule of
+`etude.learn.credit` makes credit, `pass_at_k` too: a set of attempts scores what its best shaped one does.
+
+Identity: `none`, or weight 0.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from statistics import fmean
+
+import torch
+
+from etude.explore.attempts import Attempt, Group
+from etude.feedback.verdict import Verdict
+from etude.learn.credit import has_signal
+
+Shaping = Callable[[Group, torch.Tensor], list[float]]
+"""A group, and the model's input embeddings [V, E], to how ordinary each attempt is."""
+
+
+def shaped(
+    groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]], name: str, weight: float, embeddings_VE: torch.Tensor
+) -> list[list[Verdict]]:
+    """The verdicts that credit goes by."""
+    if name == "none":
+        return [list(row) for row in verdicts]
+    return [_shaped(group, row, SHAPING[name], weight, embeddings_VE) for group, row in zip(groups, verdicts, strict=True)]
+
+
+def unlikeliness(group: Group, embeddings_VE: torch.Tensor) -> list[float]:
+    """rank / G by mean log-prob, the least likely first."""
+    means = [fmean(attempt.logprobs) for attempt in group.attempts]
+    return [(sum(other < mean for other in means) + (means.count(mean) - 1) / 2) / len(means) for mean in means]
+
+
+def novelty(group: Group, embeddings_VE: torch.Tensor) -> list[float]:
+    """Mean share of token pairs in common with each other attempt."""
+    pairs = [_pairs(attempt) for attempt in group.attempts]
+    return _mean_of_others([[len(one & other) / len(one | other) for other in pairs] for one in pairs])
+
+
+def novelty_embedding(group: Group, embeddings_VE: torch.Tensor) -> list[float]:
+    """Mean cosine with each other attempt, 0 where it is negative."""
+    centre_E = embeddings_VE.detach().float().mean(0)
+    means_GE = torch.stack([embeddings_VE.detach()[list(attempt.own_tokens)].float().mean(0) - centre_E for attempt in group.attempts])
+    unit_GE = torch.nn.functional.normalize(means_GE, dim=1)
+    return _mean_of_others((unit_GE @ unit_GE.T).clamp(0, 1).tolist())
+
+
+SHAPING: dict[str, Shaping] = {"unlikeliness": unlikeliness, "novelty": novelty, "novelty_embedding": novelty_embedding}
+
+
+def _shaped(group: Group, row: Sequence[Verdict], rule: Shaping, weight: float, embeddings_VE: torch.Tensor) -> list[Verdict]:
+    if not has_signal([verdict.score for verdict in row]):
+        return list(row)
+    ordinary = rule(group, embeddings_VE)
+    return [
+        verdict if verdict.score is None else replace(verdict, score=verdict.score * (1 - weight * own))
+        for verdict, own in zip(row, ordinary, strict=True)
+    ]
+
+
+def _pairs(attempt: Attempt) -> set[tuple[int, ...]]:
+    """The different pairs of neighbouring own tokens; of a single token, that."""
+    own = attempt.own_tokens
+    return set(pairwise(own)) or {own}
+
+
+def _mean_of_others(likeness: Sequence[Sequence[float]]) -> list[float]:
+    """Of each attempt, from how like it is to every one; a lone attempt is like none."""
+    others = [[value for place, value in enumerate(row) if place != own] for own, row in enumerate(likeness)]
+    return [fmean(row) if row else 0.0 for row in others]

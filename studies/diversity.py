@@ -1,0 +1,180 @@
+"""Does the richness of what a model generates drive what it comes to explore? Ways to keep attempts different, from one warm start.
+
+    python -m studies.diversity [--hours H] [--only ID ...] [--seeds SEED ...] [--tiny]
+
+Every way practises for the same steps on the quickstart's number_sorting, at a constant rate behind three steps, with four updates a step,
+so that ratios leave 1 and clipping matters; `none` has GRPO's credit and a clip of 0.2 on both sides, and each other way changes what its
+name says. A run keeps the course of its steps: entropy, different answers and different forms (`etude.explore.diversity`). The final
+model's pass@k is estimated from 32 samples of each of 100 tasks, all at temperature 1, also where practice warmed up. Seeds are gone
+through one after the other, so that the first of them is a screen.
+
+Claim: over all runs, the share of different forms in a group's attempts, on average over the steps, goes along with the final pass@32 and
+with the final accuracy: both rank correlations are above 0 beyond their intervals (95 %, bootstrap over runs). It says that they go
+together among these ways, which is less than that one makes the other.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from etude.evaluation.statistics import rank_correlation
+from etude.runs import read_jsonl
+from studies.arms import Arms, reduce_arms
+from studies.cells import Cell, Options, compute, options, write_result
+
+BASELINE = "none"
+CLAIM = "over all runs, different forms during practice go along with the final pass@32 and the final accuracy, both beyond their intervals"
+SEEDS = (60, 61, 62)
+COURSE = ("entropy", "distinct_answers", "distinct_forms")
+
+CLIP_HIGHER = {"learn.clip_high": 0.28}
+PASS_AT_K = {"learn.credit": "pass_at_k", "learn.pass_k": 4}
+NOVELTY = {"learn.shaping": "novelty"}
+ARMS: dict[str, dict[str, Any]] = {
+    BASELINE: {},
+    "temperature": {"explore.temperature_end": 1.3},
+    "entropy_bonus": {"learn.entropy.target": 0.2},
+    "clip_higher": CLIP_HIGHER,
+    "clip_cov": {"learn.loss": "clip_cov"},
+    "pass_at_k_credit": PASS_AT_K,
+    "unlikeliness": {"learn.shaping": "unlikeliness"},
+    "novelty": NOVELTY,
+    "clip_higher+pass_at_k_credit": CLIP_HIGHER | PASS_AT_K,
+    "novelty+pass_at_k_credit": NOVELTY | PASS_AT_K,
+}
+ALL = {
+    "n": 800,
+    "steps": 52,
+    "learn.credit": "standardised",
+    "learn.clip_low": 0.2,
+    "learn.clip_high": 0.2,
+    "learn.updates_per_epoch": 4,
+    "learn.optimiser.decay_steps": 0,
+    "evaluation.pass_n": 100,
+    "evaluation.num_samples": 32,
+}
+TINY_ARMS = (BASELINE, "clip_cov", "novelty+pass_at_k_credit")
+"""One of each kind."""
+TINY = {
+    "n": 60,
+    "warm_start.steps": 20,
+    "steps": 3,
+    "explore.tasks_per_step": 6,
+    "explore.num_samples": 4,
+    "learn.pass_k": 2,
+    "evaluation.n": 20,
+    "evaluation.pass_n": 5,
+    "evaluation.num_samples": 4,
+}
+_INK, _QUIET = "#1f2a44", "#9aa3b5"
+_COLOURS = ("#1f5fd6", "#c2500a", "#0b7a6c", "#8a3fc7", "#9a6a00", "#bd2573", "#4b7a12", "#53606f", "#2a9fd6", "#d6342a")
+
+
+class Courses(Arms):
+    """Practice runs, and how their steps went."""
+
+    def run(self, arm: str, seed: int, chosen: Options) -> Cell:
+        """One cell; the course has a number for each step."""
+        cell = super().run(arm, seed, chosen)
+        logged = read_jsonl(chosen.out / "runs" / f"{arm}-{seed}" / "metrics.jsonl")
+        steps = [row for row in logged if row["phase"] == "practice"]
+        return cell | {"course": {name: [round(row[name], 4) for row in steps] for name in COURSE}}
+
+
+def main(chosen: Options) -> None:
+    changes = {arm: own | (TINY if chosen.is_tiny else {}) for arm, own in ARMS.items()}
+    table = Courses("tiny" if chosen.is_tiny else "quickstart", {}, ALL, changes)
+    arms = TINY_ARMS if chosen.is_tiny else tuple(ARMS)
+    cells = compute([(arm, seed) for seed in SEEDS for arm in arms], table, chosen)
+    rows = reduce(cells)
+    write_result(chosen, CLAIM, cells, rows, *judge(rows), picture=draw)
+
+
+def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """One row for each way: accuracy with its interval, the course of its steps on average over seeds, and pass@k against k."""
+    rows = reduce_arms(cells, tuple(ARMS), BASELINE)
+    for row in rows:
+        own = [cell for cell in cells if cell["id"] == (row["id"] if row["id"] in ARMS else BASELINE)]
+        model = "practice" if row["id"] in ARMS else row["id"]
+        curves = [_curve(cell, model) for cell in own]
+        row["pass_curve"] = {k: fmean(curve[k] for curve in curves) for k in curves[0]}
+        row |= {"pass_at_8": row["pass_curve"]["8"]} if "8" in row["pass_curve"] else {}
+        if row["id"] in ARMS:
+            row["final_pass_each_seed"] = [list(curve.values())[-1] for curve in curves]
+            row["distinct_forms_each_seed"] = [fmean(cell["course"]["distinct_forms"]) for cell in own]
+            row["course"] = {name: _mean_course([cell["course"][name] for cell in own]) for name in COURSE}
+    return rows
+
+
+def _curve(cell: Cell, model: str) -> dict[str, float]:
+    return next(found["pass_curve"] for found in cell["evaluation"] if found["model"] == model)
+
+
+def _mean_course(courses: Sequence[Sequence[float]]) -> list[float]:
+    return [round(fmean(values), 4) for values in zip(*courses, strict=True)]
+
+
+def judge(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """The verdict on the claim, from the rows alone."""
+    found = {row["id"]: row for row in rows}
+    runs = [
+        (forms, final, accuracy)
+        for arm in ARMS
+        if arm in found
+        for forms, final, accuracy in zip(
+            *(found[arm][f"{name}_each_seed"] for name in ("distinct_forms", "final_pass", "accuracy")), strict=True
+        )
+    ]
+    if len(runs) < len(ARMS) * len(SEEDS):
+        return "undecided", f"not all runs are there ({len(runs)} of {len(ARMS) * len(SEEDS)})"
+    said, is_above = [], True
+    for place, name in ((1, "final pass@32"), (2, "final accuracy")):
+        pairs = [(run[0], run[place]) for run in runs]
+        low, high = interval(pairs)
+        is_above &= low > 0
+        said.append(f"{name} {rank_correlation(*zip(*pairs, strict=True)):.2f} [{low:.2f}, {high:.2f}]")
+    return ("holds" if is_above else "does not hold"), f"rank correlation of different forms over {len(runs)} runs with " + ", ".join(said)
+
+
+def interval(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Of the rank correlation, over runs drawn with replacement (percentile bootstrap, 95 %)."""
+    generator = np.random.default_rng(0)
+    draws = generator.integers(len(pairs), size=(1000, len(pairs)))
+    found = [rank_correlation(*zip(*(pairs[place] for place in draw), strict=True)) for draw in draws]
+    return float(np.quantile(found, 0.025)), float(np.quantile(found, 0.975))
+
+
+def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
+    """Write an SVG: pass@k against k, entropy over the steps, and for every run different forms against its last pass@k."""
+    ways = [row for row in rows if row["id"] in ARMS]
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    curves, steps, runs = figure.subplots(1, 3)
+    start = next(row for row in rows if row["id"] == "warm_start")
+    curves.plot([int(k) for k in start["pass_curve"]], list(start["pass_curve"].values()), color=_QUIET, linestyle="--", label="warm start")
+    for row in ways:
+        look: dict[str, Any] = {"color": _COLOURS[list(ARMS).index(row["id"])], "linewidth": 2 if row["id"] == BASELINE else 1.2}
+        curves.plot([int(k) for k in row["pass_curve"]], list(row["pass_curve"].values()), label=row["id"].replace("_", " "), **look)
+        steps.plot(range(1, len(row["course"]["entropy"]) + 1), row["course"]["entropy"], **look)
+        runs.scatter(row["distinct_forms_each_seed"], row["final_pass_each_seed"], s=22, color=look["color"])
+    most = list(start["pass_curve"])[-1]
+    titles = ("pass@k of the final model, by k", "entropy by step, nats a token", f"runs: pass@{most} by different forms (mean share)")
+    for axes, title in zip((curves, steps, runs), titles, strict=True):
+        axes.set_title(title, loc="left", fontsize=9, color=_INK)
+        axes.grid(color="#e7e9ee", linewidth=0.8)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(length=0, labelsize=8)
+    curves.set_xscale("log", base=2)
+    curves.set_xticks([int(k) for k in start["pass_curve"]], list(start["pass_curve"]))
+    figure.legend(*curves.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "etude"}):
+        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    return path
+
+
+if __name__ == "__main__":
+    main(options("diversity", list(ARMS), SEEDS))

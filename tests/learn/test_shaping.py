@@ -1,0 +1,98 @@
+"""What is ordinary in a group counts less: by hand, with what never changes."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from etude.engine.completion import Completion
+from etude.errors import UserError
+from etude.explore.attempts import Attempt, Group
+from etude.feedback.verdict import Verdict
+from etude.learn.credit import pass_at_k
+from etude.learn.lessons import by_credit
+from etude.learn.settings import Learning
+from etude.learn.shaping import SHAPING, novelty, novelty_embedding, shaped, unlikeliness
+from etude.tasks.task import Task
+
+EMBEDDINGS = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0], [2.0, 2.0], [-2.0, -2.0]])
+"""Of six tokens, with mean 0."""
+
+
+def group(*own, logprobs=None):
+    logprobs = logprobs or [-1.0] * len(own)
+    completions = [Completion(each, (value,) * len(each), "", "stop", 0, 0) for each, value in zip(own, logprobs, strict=True)]
+    return Group(Task("?"), tuple(Attempt.of((1, 2), completion) for completion in completions))
+
+
+def scores(name, own, verdicts, weight=0.25):
+    (found,) = shaped([own], [[Verdict(score) for score in verdicts]], name, weight, EMBEDDINGS)
+    return [verdict.score for verdict in found]
+
+
+def test_unlikely_right_attempts_earn_more():
+    own = group((0, 1), (2, 3), (4,), (5, 0), logprobs=[-0.1, -2.0, -1.0, -3.0])
+    assert unlikeliness(own, EMBEDDINGS) == [3 / 4, 1 / 4, 2 / 4, 0]
+    assert scores("unlikeliness", own, [1.0, 1.0, 0.0, 0.0]) == [1 - 0.25 * 3 / 4, 1 - 0.25 * 1 / 4, 0, 0]
+
+
+def test_attempts_that_are_as_likely_share_their_ranks():
+    assert unlikeliness(group((0,), (0,), (1,), logprobs=[-1.0, -1.0, -2.0]), EMBEDDINGS) == [pytest.approx(1.5 / 3)] * 2 + [0]
+
+
+def test_novelty_by_hand():
+    own = group((0, 1, 2), (0, 1, 3), (4, 5, 4))
+    assert novelty(own, EMBEDDINGS) == pytest.approx([1 / 3 / 2, 1 / 3 / 2, 0])
+    assert scores("novelty", own, [1.0, 0.0, 1.0], 0.6) == pytest.approx([1 - 0.1, 0, 1])
+    assert novelty(group((0,), (0,), (1,)), EMBEDDINGS) == pytest.approx([1 / 2, 1 / 2, 0])
+
+
+def test_novelty_by_embedding_by_hand():
+    own = group((0, 0), (0, 2), (1,))
+    assert novelty_embedding(own, EMBEDDINGS) == pytest.approx([0.5**0.5 / 2, 0.5**0.5 / 2, 0])
+    moved = EMBEDDINGS + torch.tensor([3.0, 7.0])
+    assert novelty_embedding(own, moved) == pytest.approx(novelty_embedding(own, EMBEDDINGS), abs=1e-6)  # what all tokens have in common
+
+
+@pytest.mark.parametrize("name", SHAPING)
+def test_every_shaping_leaves_wrong_unscored_and_groups_without_signal_alone(name):
+    own = group((0, 2), (0, 2), (1, 4), (3, 1), logprobs=[-0.1, -0.1, -1.0, -2.0])
+    found = scores(name, own, [1.0, 0.0, None, 1.0])
+    assert found[1:3] == [0.0, None] and 0.75 <= found[0] < found[3] <= 1
+    for without in ([1.0] * 4, [0.0] * 4, [1.0, None, 1.0, 1.0]):
+        assert scores(name, own, without) == without
+    assert scores(name, own, [1.0, 0.0, 0.0, 1.0], weight=0.0) == [1.0, 0.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("name", SHAPING)
+def test_every_shaping_follows_its_attempts_and_takes_a_lone_one(name):
+    own = group((0, 1), (2, 3, 0), (0, 1, 4), logprobs=[-0.1, -0.5, -1.0])
+    turned = replace(own, attempts=own.attempts[::-1])
+    assert SHAPING[name](turned, EMBEDDINGS) == pytest.approx(SHAPING[name](own, EMBEDDINGS)[::-1])
+    assert SHAPING[name](group((0, 1)), EMBEDDINGS) == [0.0]
+
+
+def test_without_shaping_verdicts_are_what_they_were():
+    verdicts = [[Verdict(1.0, message="right"), Verdict(0.0)]]
+    assert shaped([group((0,), (1,))], verdicts, "none", 0.25, EMBEDDINGS) == verdicts
+
+
+def test_shaped_scores_make_credit_of_sets():
+    own = group((0, 1), (0, 1), (2, 3), (4, 5))
+    (found,) = shaped([own], [[Verdict(1.0), Verdict(0.0), Verdict(1.0), Verdict(0.0)]], "novelty", 0.6, EMBEDDINGS)
+    (examples,) = by_credit([own], [found], credit="pass_at_k", pass_k=2)
+    assert [example.policy[0] for example in examples] == pytest.approx(pass_at_k([[1 - 0.6 / 3, 0.0, 1.0, 0.0]], k=2)[0])
+    assert examples[2].policy > examples[0].policy
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"shaping": "novel"}, "unknown learn.shaping 'novel'"),
+        ({"shaping_weight": 1.5}, r"learn.shaping_weight must be in \[0, 1\], got 1.5"),
+        ({"pass_k": 0}, "learn.pass_k must be at least 1, got 0"),
+    ],
+)
+def test_wrong_settings_are_told(wrong, message):
+    with pytest.raises(UserError, match=message):
+        Learning(**wrong)

@@ -1,0 +1,81 @@
+"""Runs that keep exploration alive in one way or another: each says what it did, and resumes to the same numbers."""
+
+import pytest
+
+from etude.configuration import arguments_from, find_configuration
+from etude.errors import UserError
+from etude.learn.learner import Learner
+from etude.recipes.settings import parse_practice
+from etude.runs import RunFolder, read_jsonl
+
+ENTROPY = {"learn.entropy.bonus": 0.01, "learn.entropy.target": 9.0, "learn.entropy.delta": 0.01, "explore.temperature_end": 0.5}
+ALL = ENTROPY | {
+    "learn.loss": "clip_cov",
+    "learn.covariance.share": 0.1,
+    "learn.covariance.low": 0.01,
+    "learn.credit": "pass_at_k",
+    "learn.pass_k": 2,
+    "learn.shaping": "novelty",
+    "learn.updates_per_epoch": 2,
+    "explore.variants": ["", "Be bold."],
+}
+
+
+def rows(folder):
+    return [row for row in read_jsonl(folder / "metrics.jsonl") if row["phase"] == "practice"]
+
+
+def test_a_run_follows_its_schedules_and_goes_on_with_them_after_a_kill(small, killed, tmp_path, monkeypatch):
+    seen, real = [], Learner.update
+
+    def spy(self, examples, size=None):
+        seen.append((self.temperature, self.entropy_bonus, {example.prompt for example in examples}))
+        return real(self, examples, size)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "update", spy)
+        small(tmp_path / "whole", ALL)
+    found = rows(tmp_path / "whole")
+    assert [row["temperature"] for row in found] == pytest.approx([1, 5 / 6, 4 / 6, 0.5])
+    assert [row["entropy_bonus"] for row in found] == pytest.approx([0.01, 0.02, 0.03, 0.04])
+    assert (seen[-1][0], seen[-1][1]) == (found[-1]["temperature"], found[-1]["entropy_bonus"])
+    assert all({"distinct_answers", "distinct_forms", "pass_at_1", "pass_at_2", "pass_at_4"} <= row.keys() for row in found)
+    assert any(row.get("covariance_share") for row in found)
+    attempts = RunFolder(tmp_path / "whole").read_attempts(1)
+    assert {row["score"] for row in attempts} <= {0.0, 1.0}  # verdicts, not what they were shaped into
+    with killed(RunFolder, "append", lambda folder, name, row: name == "metrics.jsonl" and row["step"] == 4 and row["phase"] == "practice"):
+        small(tmp_path / "killed", ALL)
+    small(tmp_path / "killed", ALL, resume=True)
+    assert rows(tmp_path / "killed") == found
+    model = "model/model.safetensors"
+    assert (tmp_path / "killed" / model).read_bytes() == (tmp_path / "whole" / model).read_bytes()
+
+
+def test_settings_at_their_identity_change_no_byte_of_the_model(small, finished, tmp_path):
+    at_identity = {"explore.variants": [""], "explore.temperature_end": 1.0, "learn.shaping": "unlikeliness", "learn.shaping_weight": 0.0}
+    small(tmp_path / "run", at_identity | {"learn.loss": "clip_cov", "learn.covariance.share": 0.0})
+    model = "model/model.safetensors"
+    assert (tmp_path / "run" / model).read_bytes() == (finished / model).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"learn.credit": "pass_at_k", "learn.pass_k": 8}, "learn.pass_k 8 leaves no two sets .* set it to 7 or less"),
+        ({"explore": "refine", "learn.shaping": "novelty"}, "learn.shaping novelty changes .* refine, by turns: .* method to samples"),
+        ({"explore": "tree", "learn.credit": "tree", "learn.shaping": "novelty"}, "learn.shaping novelty changes .* credit to one of"),
+        (
+            {"explore.temperature_end": 0.5, "explore.self_made.method": "svs"},
+            "explore.temperature_end 0.5 changes .* explore.self_made.method to none",
+        ),
+        ({"explore": "tree", "explore.variants": ["a"]}, "explore.variants asks .* explore.search.method tree can't"),
+        ({"learn.method": "preference", "explore.variants": ["a"]}, "explore.variants makes .* set learn.method to credit or imitation"),
+        (
+            {"step_model.on": True, "learn.credit": "difference", "explore.variants": ["a"]},
+            "explore.variants .* set step_model.on to false",
+        ),
+    ],
+)
+def test_what_makes_no_sense_together_is_told_with_the_fix(changes, message):
+    with pytest.raises(UserError, match=message):
+        parse_practice(find_configuration("practice", "tiny"), arguments_from(changes))
