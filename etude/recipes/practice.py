@@ -32,6 +32,7 @@ from etude.interruption import Interrupted, Interruption
 from etude.learn.example import Example
 from etude.learn.implicit_reward import ImplicitReward
 from etude.learn.learner import Learner
+from etude.learn.length import controlled
 from etude.learn.pairs import Pair
 from etude.learn.preference import Preferring
 from etude.learn.step_model import StepModel
@@ -156,7 +157,8 @@ class Practice:
         self.feedback = Feedback.of(settings, self.outcome, self.place, has_steps_left=self._has_steps_left())
         model, self.tokenizer = load_model(settings.model, device=self.place.device)
         check_step_model(settings, self.tokenizer)
-        self.room_tokens = room_tokens(model, max(settings.explore.max_new_tokens, settings.evaluation.max_new_tokens or 0))
+        longest = max(settings.explore.max_new_tokens, settings.evaluation.max_new_tokens or 0, settings.evaluation.thought.longest)
+        self.room_tokens = room_tokens(model, longest)
         prompts = render_prompts(self.tokenizer, self.materials.train, self.room_tokens)
         self.demonstrations = render_demonstrations(self.tokenizer, self.materials.demonstrations, room_tokens(model, 0))
         how: dict[str, Any] = {"n": settings.warm_start.writing, "seed": settings.seed, "max_tokens": room_tokens(model, 0)}
@@ -221,7 +223,8 @@ class Practice:
         """How suites are measured."""
         evaluation, explore = self.settings.evaluation, self.settings.explore
         longest = evaluation.max_new_tokens or explore.max_new_tokens
-        return Measurement(longest, evaluation.pass_n, evaluation.num_samples, explore.sampling, self.settings.seed)
+        sizes = longest, evaluation.pass_n, evaluation.num_samples
+        return Measurement(*sizes, explore.sampling, self.settings.seed, evaluation.thought)
 
     def warm_start(self) -> None:
         """Imitate the demonstrations."""
@@ -359,6 +362,7 @@ class Practice:
         start = time.perf_counter()
         self.engine.put_away()
         verdicts, foreseen = foresee(self.step_model, judged, self.settings.explore)
+        verdicts, lengths = controlled(judged.groups, verdicts, self.settings.learn.length, self.settings.explore.max_new_tokens)
         added, told = added_credit(self.implicit_reward, judged, self.settings.learn)
         metrics: dict[str, Any] = learn_from(learner, judged.groups, verdicts, self.settings.learn, step=step, added=added)
         if self.implicit_reward:
@@ -377,7 +381,7 @@ class Practice:
         metrics |= observed(given, row, first, turn_discount=discount, with_parts=not is_plain) | dict(judged.counts)
         if self.settings.explore.turns > 1:
             metrics |= refined(judged.groups, judged.verdicts, self.settings.explore.refine)
-        metrics |= {"sampled_tokens": tokens} | self.exploring.keep(step, judged)
+        metrics |= {"sampled_tokens": tokens} | lengths | self.exploring.keep(step, judged)
         self._log("practice", step, metrics, timings)
         if (collapse := self._collapse()) and collapse.step == step:
             self.watcher.say(collapse.words)

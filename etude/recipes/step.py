@@ -66,6 +66,7 @@ def _by_lessons(
 ) -> Update:
     """By credit or imitation."""
     how: dict[str, Any] = {"credit": learn.credit, "with_anchor": learn.anchor > 0, "turn_discount": learn.turn_discount}
+    how |= {"length": learn.length}
     lessons = LESSONS[learn.method](groups, verdicts, **how, keep_all_right=learn.keep_all_right or learn.restart, added=added)
     if learn.anchor > 0:
         anchored = iter(learner.with_reference([example for lesson in lessons for example in lesson]))
@@ -208,7 +209,7 @@ def attempt_rows(
             "score": verdict.score,
             "parsable": verdict.parts.get("parsable"),
             "message": verdict.message,
-            "credit": credit[place][index] if learn.method == "credit" else None,
+            "credit": credit[place][index] if learn.method == "credit" and not learn.length.masks(attempt) else None,
             "finish": attempt.finish,
             "tokens": attempt.num_own_tokens,
             "mean_logprob": sum(attempt.logprobs) / attempt.num_own_tokens,
