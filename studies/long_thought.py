@@ -2,8 +2,9 @@
 
     python -m studies.long_thought [--hours H] [--only ID ...] [--seeds SEED ...] [--tiny]
 
-Chains of sums (the recipe long_thought): from one warm start that shows a running total, practice on the verifier's scores, the same with
-control of length (scores lowered in the last 48 of 80 tokens by up to a half, and what was cut off left out), and on random scores.
+Chains of sums (the recipe long_thought): from one warm start that shows running totals, and checks of them behind "Wait", practice on the
+verifier's scores, the same with control of length, and on random scores. Length control lowers scores by up to a half in the last 52 of 104
+tokens, where answers without a check do not come, and leaves out what was cut off.
 Each model answers the same tasks greedily, as it likes (`free`), and behind thoughts of 8, 16, 32 and 64 tokens (`etude.explore.thought`).
 A task's slope is that of right (1) or not (0) over the logarithm of the length, to base 2: what a doubling of the thought adds. Differences
 are paired over tasks, intervals (95 %) over tasks.
@@ -28,7 +29,7 @@ CLAIM = "a doubling of the thought adds more accuracy after practice than before
 SEEDS = (60, 61, 62)
 BUDGETS = (8, 16, 32, 64)
 MEASURED = {"evaluation.thought.budgets": list(BUDGETS), "evaluation.pass_n": 100, "evaluation.n": 500, "retention.probe": False}
-LENGTH = {"learn.length.buffer_tokens": 48, "learn.length.penalty": 0.5, "learn.length.mask_truncated": True}
+LENGTH = {"learn.length.buffer_tokens": 52, "learn.length.penalty": 0.5, "learn.length.mask_truncated": True}
 CHANGES: dict[str, dict[str, Any]] = {
     "practice": {},
     "practice_length_control": LENGTH,

@@ -47,7 +47,13 @@ def retention_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
 def thoughts_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """One line for every model of every run and suite whose answers behind thoughts of fixed lengths were measured, with their rows."""
     return [
-        {"run": run.name, "suite": row.get("suite"), "name": MODELS.get(str(row.get("model")), row.get("model")), "row": row, "behind": behind}
+        {
+            "run": run.name,
+            "suite": row.get("suite"),
+            "name": MODELS.get(str(row.get("model")), row.get("model")),
+            "row": row,
+            "behind": behind,
+        }
         for run in runs
         for row in run.rows
         for behind in row.get("thought") or ()
