@@ -99,9 +99,7 @@ def _loaded(source: TaskSource, split: str, n: int | None, seed: int, data: Path
     if source.max_worked_steps is not None:
         tasks = [task for task in tasks if 0 < num_steps(task) <= source.max_worked_steps]
         if not tasks:
-            raise UserError(
-                f"{_named(source)} has no item with worked steps, {source.max_worked_steps} at most (max_worked_steps): raise it, or leave it out"
-            )
+            raise UserError(f"{_named(source)} has no item with {source.max_worked_steps} worked steps at most: raise max_worked_steps")
     tasks = _with_verifiers(tasks, source.verifier)
     _check_golds(tasks)
     if n is not None and n > len(tasks):

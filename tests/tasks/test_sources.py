@@ -280,7 +280,7 @@ def test_only_items_of_so_many_worked_steps_are_taken_where_that_is_asked_for(tm
     assert [task.question for task in load(path, max_worked_steps=2)] == ["q1", "q2"]
     assert len(load(path, max_worked_steps=3)) == 3 and len(load(path)) == 4
     bare = write(tmp_path / "b.jsonl", [{"question": "q", "answer": "6"}])
-    with pytest.raises(UserError, match=r"b.jsonl has no item with worked steps, 2 at most \(max_worked_steps\)"):
+    with pytest.raises(UserError, match=r"b.jsonl has no item with 2 worked steps at most: raise max_worked_steps"):
         load(bare, max_worked_steps=2)
     with pytest.raises(UserError, match="max_worked_steps counts the lines of worked steps, which a family's items do not have"):
         TaskSource(family="gcd", max_worked_steps=2)
