@@ -3,13 +3,13 @@
 With L the own tokens of an attempt, its end token among them, L_max the most that it may have and L_cache a buffer before that:
 
 penalty  0                              L <= L_max - L_cache
-         (L - (L_max - L_cache)) / L_cache      above, which is 1 at L_max
+         (L - (L_max - L_cache)) / L_cache      above, up to L_max
+         1                              L > L_max
 
-Soft over-length punishment, DAPO, arXiv 2503.14476, eq. 13: credit goes by score - weight · penalty. Its scores are -1 and 1, here they are
-0 and 1, so that at weight 1 a right answer of full length is worth a short wrong one, where DAPO's is worth the middle of the two: weight
-0.5 is the paper's proportion. A length above L_max (its third case) is not sampled here. Verdicts that are measured, kept and shown
-stay what feedback said: `Verdict.score` is the same, only what credit is computed from changes. A group whose scores are all equal may so
-come to have signal: its shorter answers are better.
+Soft over-length punishment, DAPO, arXiv 2503.14476, eq. 13: credit goes by score - weight · penalty. Its scores are -1 and 1, here they
+are 0 and 1, so that at weight 1 a right answer of full length is worth a short wrong one, where DAPO's is worth the middle of the two:
+weight 0.5 is the paper's proportion. Verdicts that are measured, kept and shown stay what feedback said: `Verdict.score` is the same,
+only what credit is computed from changes. A group whose scores are all equal may so come to have signal: its shorter answers are better.
 
 `mask_truncated`, overlong filtering (DAPO, section 3.4): an attempt that was cut off enters no loss, the anchor's among them, since it may
 have been right in the end. It counts in its group's statistics, and in the batch by which a loss is averaged, as in TRL, whose
@@ -63,7 +63,7 @@ def over_length(num_tokens: int, most_tokens: int, buffer_tokens: int) -> float:
     ([0.0, 0.25, 1.0], 0.0)
     """
     free = most_tokens - buffer_tokens
-    return max(0.0, (num_tokens - free) / buffer_tokens) if buffer_tokens else 0.0
+    return min(1.0, max(0.0, (num_tokens - free) / buffer_tokens)) if buffer_tokens else 0.0
 
 
 def controlled(

@@ -98,6 +98,11 @@ def _attempts(settings: "PracticeSettings") -> None:
             "learn.length measures one answer, but explore.search.method refine makes attempts of several: set buffer_tokens to 0 and "
             "mask_truncated to false, or the method to samples"
         )
+    if settings.learn.length.buffer_tokens and settings.explore.self_made.is_on:
+        raise UserError(
+            "learn.length.buffer_tokens lowers scores towards explore.max_new_tokens, which problems that the model writes do not go by: "
+            "set it to 0, or explore.self_made to none"
+        )
     if settings.learn.length.buffer_tokens > settings.explore.max_new_tokens:
         raise UserError(
             f"learn.length.buffer_tokens is {settings.learn.length.buffer_tokens}, more than an answer may have (explore.max_new_tokens "

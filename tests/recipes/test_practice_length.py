@@ -91,6 +91,7 @@ def test_wrong_thoughts_are_one_sentence(arguments, said, run, capsys):
     [
         ({"explore.search.method": "refine"}, "learn.length measures one answer, but explore.search.method refine"),
         ({"learn.length.buffer_tokens": 5}, r"learn.length.buffer_tokens is 5, more than an answer may have \(explore.max_new_tokens 4\)"),
+        ({"explore.self_made.method": "svs"}, "which problems that the model writes do not go by"),
         ({"evaluation.thought.budgets": [-3]}, "evaluation.thought.budgets must be at least 0"),
     ],
 )
