@@ -38,13 +38,13 @@ CHANGES: dict[str, dict[str, Any]] = {
 ROWS = ("warm_start", *CHANGES)
 TINY_BUDGETS = (1, 4)
 TINY = {
-    "n": 60,
-    "warm_start.steps": 20,
-    "steps": 3,
-    "explore.tasks_per_step": 6,
+    "n": 40,
+    "warm_start.steps": 10,
+    "steps": 2,
+    "explore.tasks_per_step": 4,
     "explore.num_samples": 4,
-    "evaluation.n": 20,
-    "evaluation.pass_n": 5,
+    "evaluation.n": 10,
+    "evaluation.pass_n": 4,
     "evaluation.num_samples": 2,
     "evaluation.thought.budgets": list(TINY_BUDGETS),
     "evaluation.thought.answer_tokens": 3,
