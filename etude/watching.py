@@ -75,6 +75,8 @@ class Console:
                 f"  {_words(model)} on {row['suite']}: {_accuracy(row)} greedy, {_share(row, 'sampled_accuracy')} sampled, "
                 f"{_of_samples(row)}, {_share(row, 'parsable')} parsable{_exceptions(row)}{_searched(row)}"
             )
+            for forced in row.get("thought", ()):
+                self.say(_behind_a_thought(forced))
 
     def steps(self, name: str, steps: range, total: int | None = None) -> Iterator[int]:
         columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()]
@@ -129,6 +131,14 @@ def _searched(row: Mapping[str, Any]) -> str:
     if "search_accuracy" not in row:
         return ""
     return f"; by search {_accuracy(row, 'search_accuracy')} at {row['search_tokens']:,.0f} tokens a task"
+
+
+def _behind_a_thought(row: Mapping[str, Any]) -> str:
+    """What greedy answers are worth behind a thought of a fixed length."""
+    return (
+        f"    behind a thought of {row['budget_tokens']} tokens: {_accuracy(row)}, {row['own_tokens']:.1f} own tokens, "
+        f"{row['extended']:.1%} would have ended sooner, {row['cut']:.1%} had not ended"
+    )
 
 
 def _exceptions(row: Mapping[str, Any]) -> str:

@@ -125,14 +125,18 @@ def share(runs: Mapping[str, Path], arm: str, settings: Mapping[str, Any]) -> No
 
 
 def _cell(folder: Path, result: Mapping[str, Any]) -> Cell:
-    """What a run found: for each suite the items' keys, and for each model which of them it answered rightly, as 0s and 1s.
+    """What a run found: for each suite the items' keys, and for each model which of them it answered rightly, as 0s and 1s; the same, as
+    `thought`, behind a thought of each length, where that was measured.
 
     Commit and hardware are those that the run began with.
     """
     items, right = {}, {}
+    thought: dict[str, dict[str, list[str]]] = {}
     for path in sorted((folder / "evaluation").glob("*.json")):
         suites = json.loads(path.read_text())["suites"]
         right[path.stem] = {page["suite"]: "".join("1" if item["score"] == 1.0 else "0" for item in page["items"]) for page in suites}
+        behind = {page["suite"]: _behind_thoughts(page["items"]) for page in suites if "thought" in page["row"]}
+        thought |= {path.stem: behind} if behind else {}
         items = {page["suite"]: " ".join(item["task"] for item in page["items"]) for page in suites}
     spent: Counter[str] = Counter()
     for row in read_jsonl(folder / "timings.jsonl"):
@@ -149,7 +153,13 @@ def _cell(folder: Path, result: Mapping[str, Any]) -> Cell:
         "tasks": result["tasks"],
         "items": items,
         "right": right,
+        **({"thought": thought} if thought else {}),
     }
+
+
+def _behind_thoughts(items: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A row of 0s and 1s for each length of thought."""
+    return ["".join("1" if score == 1.0 else "0" for score in scores) for scores in zip(*(item["thought"] for item in items), strict=True)]
 
 
 # ---------------------------------------------------------------------- from cells to rows

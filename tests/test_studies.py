@@ -10,7 +10,7 @@ import pytest
 
 from etude.evaluation.statistics import mean_interval, rank_correlation, sign_flip_test
 from etude.runs import RunFolder
-from studies import diversity, exploration, practice_alone, quickstart, searching, step_values, word_problems
+from studies import diversity, exploration, long_thought, practice_alone, quickstart, searching, step_values, word_problems
 from studies.arms import ARMS, TINY, Arms, reduce_arms, share
 from studies.cells import Options, compute
 from studies.figure import draw
@@ -22,7 +22,8 @@ OF_PRACTICE = ("quickstart", "word_problems")
 
 
 def test_every_study_is_tried_here():
-    assert set(STUDIES) == {*OF_PRACTICE, "diversity", "exploration", "searching", "step_values", "practice_alone"}
+    others = {"diversity", "exploration", "long_thought", "practice_alone", "searching", "step_values"}
+    assert set(STUDIES) == {*OF_PRACTICE, *others}
 
 
 def run(name: str, folder: Path) -> None:
@@ -165,6 +166,45 @@ def test_the_study_of_searching_answers_with_the_step_model_and_without_in_its_t
     rows = tiny("searching", tmp_path)["rows"]
     assert {row["id"] for row in rows} == {"greedy", *searching.TINY_CASES}
     assert markdown(rows).splitlines()[0] == "| answer | right | tokens a task |"
+
+
+def test_the_study_of_long_thought_measures_every_model_at_every_length_in_its_tiny_form(tmp_path):
+    result = tiny("long_thought", tmp_path)
+    lengths = ("free", *long_thought.TINY_BUDGETS)
+    assert [row["id"] for row in result["rows"]] == [f"{arm}_{length}" for arm in long_thought.ROWS for length in lengths]
+    assert result["verdict"] == "undecided" and "random_reward_behind_low" in result["rows"][3]
+    assert markdown(result["rows"]).splitlines()[0] == "| answer | right | tokens a task |"
+
+
+def test_the_slope_of_an_item_is_what_a_doubling_of_its_thought_adds():
+    answers = {"a": [[1, 0, 0, 1, 1]], "b": [[0, 1, 1, 1, 1]], "c": [[0, 0, 0, 0, 1], [0, 1, 0, 0, 0]]}
+    slopes = long_thought.slopes_of(answers, (8, 16, 32, 64))
+    assert slopes == {"a": pytest.approx((0.5 + 1.5) / 5), "b": pytest.approx(0), "c": pytest.approx(0)}
+
+
+def test_gains_of_slopes_are_paired_over_items_and_compared_with_random_scores():
+    def cell(name: str, after: list[str], seed: int = 1) -> dict:
+        thought = {"warm_start": {"s": ["00", "00"]}, "practice": {"s": after}}
+        right = {model: {"s": "00"} for model in thought}
+        forced = [{"budget_tokens": budget, "own_tokens": 3.0, "extended": 0.5, "cut": 0.5} for budget in (8, 16)]
+        rows = [{"suite": "s", "model": model, "mean_tokens": 9.0, "thought": forced} for model in thought]
+        return {"id": name, "seed": seed, "items": {"s": "a b"}, "right": right, "thought": thought, "evaluation": rows}
+
+    rows = long_thought.reduce([cell("practice", ["00", "11"]), cell("random_reward", ["00", "01"])], (8, 16))
+    free = {row["id"]: row for row in rows if row["budget_tokens"] is None}
+    assert (free["warm_start_free"]["slope"], free["practice_free"]["slope_gain"], free["random_reward_free"]["slope_gain"]) == (0, 1, 0.5)
+    assert free["practice_free"]["random_reward_behind"] == 0.5 and free["practice_free"]["tokens"] == 9.0
+
+
+def test_long_thought_pays_where_the_slope_gains_and_more_than_by_random_scores():
+    def rows(gain: float, ahead: float, seeds: int = 3) -> list[dict]:
+        ends = {"slope_gain": 0.2, "slope_gain_low": gain, "slope_gain_high": 0.3}
+        ends |= {"random_reward_behind": 0.2, "random_reward_behind_low": ahead, "random_reward_behind_high": 0.3}
+        return [{"id": f"{arm}_free", "seeds": seeds, "slope": 0.1, **ends} for arm in long_thought.ROWS]
+
+    assert long_thought.judge(rows(0.01, 0.01))[0] == "holds"
+    assert long_thought.judge(rows(-0.01, 0.01))[0] == long_thought.judge(rows(0.01, -0.01))[0] == "does not hold"
+    assert long_thought.judge(rows(0.01, 0.01, seeds=2))[0] == long_thought.judge(rows(0.01, 0.01)[1:])[0] == "undecided"
 
 
 def test_rank_correlation_is_pearsons_of_ranks_where_equal_values_share_theirs():

@@ -7,7 +7,7 @@ surer of its own answers could reach.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
@@ -15,6 +15,8 @@ from etude.engine.sampling import GREEDY, Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.evaluation.statistics import paired_test, pass_at_k, pass_curve, wilson_interval
+from etude.evaluation.thought import measure_thoughts
+from etude.explore.thought import Thoughts
 from etude.feedback.verdict import Verdict
 from etude.randomness import seed_for
 from etude.tasks.answers import voted_answer
@@ -43,6 +45,7 @@ class Measurement:
     num_samples: int
     sampling: Sampling
     seed: int
+    thought: Thoughts = field(default_factory=Thoughts)
 
 
 def measure(
@@ -56,6 +59,8 @@ def measure(
     """`{"suite", "row", "items"}`: the numbers of the suite, and every greedy answer with its score.
 
     `search` answers every task of a suite in another way, and says how many tokens it sampled: its accuracy stands beside the greedy one.
+    Where thoughts of fixed lengths are asked for, the row has a list of rows for these (`etude.evaluation.thought`), as `thought`, and each
+    item the scores of its answers.
     """
     greedy = [found[0] for found in engine.generate(suite.prompts, max_new_tokens=how.max_new_tokens, sampling=GREEDY)]
     verdicts = judge([(completion.text, task) for completion, task in zip(greedy, suite.tasks, strict=True)])
@@ -78,10 +83,13 @@ def measure(
         "baseline_constant": suite.baselines.get("most_frequent"),
         "baselines": suite.baselines,
     }
-    items = [
+    items: list[dict[str, Any]] = [
         {"task": task.key, "question": task.question, "answer": task.answer, "text": completion.text, "score": verdict.score}
         for task, completion, verdict in zip(suite.tasks, greedy, verdicts, strict=True)
     ]
+    if how.thought.budgets:
+        row["thought"], scores = measure_thoughts(engine, suite.tasks, suite.prompts, how.thought, judge)
+        items = [{**item, "thought": own} for item, own in zip(items, scores, strict=True)]
     return {"suite": suite.name, "row": row, "items": items}
 
 

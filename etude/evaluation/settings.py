@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from etude.errors import at_least
+from etude.explore.thought import Thoughts
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Evaluation:
     """Samples for each of these: the k."""
     max_new_tokens: int | None = None
     """Longest answer; explore.max_new_tokens unless given."""
+    thought: Thoughts = field(default_factory=Thoughts)
 
     def __post_init__(self) -> None:
         if self.n is not None:

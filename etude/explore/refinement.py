@@ -12,7 +12,7 @@ prefixes of a turn are computed anew, each distinct one once.
 Identity: one turn, independent samples.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Literal
@@ -22,6 +22,7 @@ from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError, at_least
 from etude.explore.attempts import Attempt, Group, Source
+from etude.explore.continuing import continued
 from etude.explore.prompts import render_feedback
 from etude.explore.steps import Steps
 from etude.feedback.verdict import Verdict, scores_of
@@ -92,7 +93,7 @@ def refine(
         if not prefixes:
             break
         keys = {(place, number): seed_for(*names, place, groups[place].task.key, number, "turn", turn) for place, number in prefixes}
-        for place, completion in _drawn(engine, prefixes, keys, max_new_tokens, sampling).items():
+        for place, completion in continued(engine, prefixes, keys, max_new_tokens, sampling).items():
             attempts[place] = _revised(attempts[place], words[place], given[place], completion)
         judged = judge([(attempts[place].text, groups[place[0]].task) for place in prefixes])
         for place, verdict in zip(prefixes, judged, strict=True):
@@ -124,31 +125,6 @@ def _given(engine: TransformersEngine, attempt: Attempt, feedback: tuple[int, ..
         return feedback[1:]
     end = engine.tokenizer.eos_token_id
     return feedback if has_end or brings_end or end is None else (end, *feedback)
-
-
-def _drawn(
-    engine: TransformersEngine,
-    prefixes: Mapping[Place, tuple[int, ...]],
-    keys: Mapping[Place, int],
-    max_new_tokens: int,
-    sampling: Sampling,
-) -> dict[Place, Completion]:
-    """A completion of each prefix, with its key; of equal ones the prefix is computed once."""
-    places: dict[tuple[int, ...], list[Place]] = {}
-    for place, prefix in prefixes.items():
-        places.setdefault(prefix, []).append(place)
-    drawn = engine.generate(
-        list(places),
-        num_samples=max(map(len, places.values())),
-        max_new_tokens=max_new_tokens,
-        sampling=sampling,
-        keys=[[keys[place] for place in those] for those in places.values()],
-    )
-    return {
-        place: completion
-        for those, completions in zip(places.values(), drawn, strict=True)
-        for place, completion in zip(those, completions, strict=True)
-    }
 
 
 def _revised(attempt: Attempt, words: str, given: tuple[int, ...], completion: Completion) -> Attempt:

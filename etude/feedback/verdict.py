@@ -23,7 +23,8 @@ class Verdict:
     words: str = ""
     """What the model may be told of it: what was read in its answer, never what is right (`etude.feedback.words`); "" leaves it at that."""
     turn_scores: tuple[float | None, ...] = ()
-    """Of an attempt that was revised, the scores of its turns, the last one its own; empty for one of a single turn."""
+    """Of an attempt that was revised, the scores of its turns, the last one its own; empty for one of a single turn, but where credit is
+    to go by another number than its score, which may be any (`etude.learn.length`)."""
 
     def __post_init__(self) -> None:
         if self.score is not None and not 0.0 <= self.score <= 1.0:

@@ -20,6 +20,7 @@ from etude.explore.hints import VIEW
 from etude.feedback.verdict import Verdict, scores_of
 from etude.learn.credit import credit_rule
 from etude.learn.example import Example, Weights
+from etude.learn.length import NO_CONTROL, LengthControl
 from etude.learn.step_credit import STEP_CREDIT
 from etude.learn.turn_credit import turn_credit, turns_with_signal
 
@@ -37,9 +38,10 @@ def by_credit(
     keep_all_right: bool = False,
     added: Sequence[Sequence[Weights]] | None = None,
     pass_k: int = 1,
+    length: LengthControl = NO_CONTROL,
 ) -> Lessons:
     """Policy examples of the groups with signal; `with_anchor` puts the tokens of all groups into the anchor stream. `added` is more credit
-    of every own token, by group and attempt.
+    of every own token, by group and attempt. Attempts that `length` masks are left out, though others were compared with them.
     """
     lessons = []
     earned = token_weights(groups, verdicts, credit, turn_discount, added, pass_k)
@@ -50,7 +52,7 @@ def by_credit(
                 _example(attempt, turn, policy=own if has_signal[turn] else None, anchor=(1.0,) * len(own) if with_anchor else None)
                 for attempt, own in zip(group.attempts, weights, strict=True)
                 for turn in range(attempt.turns)
-                if has_signal[turn] or with_anchor
+                if (has_signal[turn] or with_anchor) and not length.masks(attempt)
             ]
         )
     return lessons
@@ -87,11 +89,12 @@ def by_imitation(
     keep_all_right: bool = False,
     added: Sequence[Sequence[Weights]] | None = None,
     pass_k: int = 1,
+    length: LengthControl = NO_CONTROL,
 ) -> Lessons:
     """Imitate examples: the right attempts of the groups with signal, or of all groups (`keep_all_right`); their weights add up to the
     number of the group's attempts, without those that saw the answer.
 
-    Credit and anchor have no part in it.
+    Credit, anchor and length have no part in it.
     """
     lessons: Lessons = []
     for group, row in zip(groups, verdicts, strict=True):

@@ -9,6 +9,7 @@ from etude.learn.credit import CREDIT
 from etude.learn.entropy import EntropySettings
 from etude.learn.implicit_reward import ImplicitRewardSettings
 from etude.learn.learner import Optimiser
+from etude.learn.length import LengthControl
 from etude.learn.lessons import LESSONS
 from etude.learn.losses import POLICY_LOSSES, CovarianceSettings, PreferenceLoss
 from etude.learn.pairs import PAIRS
@@ -73,6 +74,7 @@ class Learning:
     anchor: float = 0.0
     """Coefficient of the divergence from the model that practice began with; 0 is off. `credit` only."""
     entropy: EntropySettings = field(default_factory=EntropySettings)
+    length: LengthControl = field(default_factory=LengthControl)
     preference: Preference = field(default_factory=Preference)
     implicit_reward: ImplicitRewardSettings = field(default_factory=ImplicitRewardSettings)
     keep_all_right: bool = False
@@ -111,6 +113,16 @@ class Learning:
             raise UserError(
                 f"learn.preference.refresh_every is {self.preference.refresh_every}, but {self.preference.loss} has no reference: set it "
                 "to 0, or the loss to dpo, ipo or kto"
+            )
+        if self.length.is_on and self.method != "credit":
+            raise UserError(
+                f"learn.length changes credit, of which learn.method {self.method} makes nothing: set its buffer_tokens to 0 and "
+                "mask_truncated to false, or the method to credit"
+            )
+        if self.length.buffer_tokens and self.credit in STEP_CREDIT:
+            raise UserError(
+                f"learn.length.buffer_tokens lowers the scores of whole answers, but learn.credit {self.credit} goes by what steps are "
+                f"worth: set it to 0, or the credit to one of {', '.join(CREDIT)}"
             )
         if self.anchor and self.method != "credit":
             raise UserError(

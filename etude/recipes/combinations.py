@@ -116,6 +116,21 @@ def _attempts(settings: "PracticeSettings") -> None:
         raise UserError(f"explore.search.method refine makes attempts of several turns, which {name} can't learn from: choose one of them")
     if settings.explore.rationalise and settings.step_model.on:
         raise UserError("explore.rationalise makes attempts that saw the answer, which a step model must not learn from: set one to false")
+    if settings.learn.length.is_on and settings.explore.turns > 1:
+        raise UserError(
+            "learn.length measures one answer, but explore.search.method refine makes attempts of several: set buffer_tokens to 0 and "
+            "mask_truncated to false, or the method to samples"
+        )
+    if settings.learn.length.buffer_tokens and settings.explore.self_made.is_on:
+        raise UserError(
+            "learn.length.buffer_tokens lowers scores towards explore.max_new_tokens, which problems that the model writes do not go by: "
+            "set it to 0, or explore.self_made to none"
+        )
+    if settings.learn.length.buffer_tokens > settings.explore.max_new_tokens:
+        raise UserError(
+            f"learn.length.buffer_tokens is {settings.learn.length.buffer_tokens}, more than an answer may have (explore.max_new_tokens "
+            f"{settings.explore.max_new_tokens}): set it to {settings.explore.max_new_tokens} or less"
+        )
     if settings.learn.method == "preference" and settings.learn.preference.pairs == "step" and not settings.explore.is_search:
         raise UserError(
             "learn.preference.pairs step compares the steps of a search, but explore.search.method is "

@@ -1,7 +1,7 @@
 """Evaluate: any saved model on suites, judged as a practice run judges its own."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from etude.evaluation.measure import Measurement, Suite, measure
 from etude.evaluation.settings import Evaluation
 from etude.explore.search.growing import Value
 from etude.explore.search.settings import REFINE
+from etude.explore.thought import Thoughts
 from etude.feedback.outcome import OutcomeFeedback
 from etude.models import describe, load_model
 from etude.recipes.answering import SHORT, AnswerSearch, answered
@@ -21,12 +22,15 @@ from etude.recipes.asking import as_asked, only_asking, remembered
 from etude.recipes.limits import within_limits
 from etude.recipes.machine import Machine, decide, engine_at, room_tokens
 from etude.recipes.materials import check_golds, load_suites, render_suites, train_size
-from etude.recipes.no_effect import unread_of_search
+from etude.recipes.no_effect import Sections, unread_of_search
 from etude.recipes.settings import parse_practice
 from etude.recipes.step_models import value_for
 from etude.tasks.actions import Actions
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.watching import Quiet, Watcher
+
+THOUGHT = {f"thought.{each.name}": f"evaluation.thought.{each.name}" for each in fields(Thoughts)}
+"""What `--thought.budgets` and the like are on the command line."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class EvaluateSettings:
 
 def parse_evaluate(model: str, overrides: Sequence[str]) -> EvaluateSettings:
     """Settings from overrides, before those of the recipe that they name, or else those that the model's folder remembers."""
-    return parse(EvaluateSettings, remembered(model), overrides, adjust=_with_recipe, short=SHORT)
+    return parse(EvaluateSettings, remembered(model), overrides, adjust=_with_recipe, short=SHORT | THOUGHT)
 
 
 def _with_recipe(values: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
@@ -94,15 +98,17 @@ def evaluate(
     if not isinstance(settings, EvaluateSettings):
         settings = parse_evaluate(model, arguments_from(settings or {}))
     watcher = watcher or Quiet()
-    for unread in unread_of_search(settings):
+    unthought: Sections = {} if settings.evaluation.thought.budgets else {("evaluation.thought.",): "evaluation.thought.budgets is empty"}
+    for unread in unread_of_search(settings, more=unthought):
         watcher.say(f"without effect: {unread}")
     suites, train = _suites(settings, Path(data) if data else None)
     place = decide(settings.machine)
     loaded, tokenizer = load_model(model, device=place.device)
     engine = engine_at(place, loaded, tokenizer, settings.machine)
     longest = settings.evaluation.max_new_tokens or settings.max_new_tokens
-    how = Measurement(longest, settings.evaluation.pass_n, settings.evaluation.num_samples, settings.sampling, settings.seed)
-    room = room_tokens(loaded, longest)
+    sizes = longest, settings.evaluation.pass_n, settings.evaluation.num_samples
+    how = Measurement(*sizes, settings.sampling, settings.seed, settings.evaluation.thought)
+    room = room_tokens(loaded, max(longest, settings.evaluation.thought.longest))
     by_step_model = value_for(settings.search, model, loaded, place, settings.machine)
     pages = []
     feedback = OutcomeFeedback(settings.timeout_seconds, is_isolated=settings.isolate_verifiers)

@@ -14,12 +14,14 @@ from etude.errors import UserError, at_least
 from etude.explore.prompts import render_prompts
 from etude.explore.search.growing import Value
 from etude.explore.search.settings import REFINE
+from etude.explore.thought import Thought, forced
 from etude.models import load_model
+from etude.randomness import seed_for
 from etude.recipes.answering import SHORT, AnswerSearch, answered
 from etude.recipes.asking import only_asking, remembered
 from etude.recipes.machine import Machine, decide, engine_at, room_tokens
 from etude.recipes.materials import with_system
-from etude.recipes.no_effect import unread_of_search
+from etude.recipes.no_effect import Sections, unread_of_search
 from etude.recipes.searching import Items
 from etude.recipes.step_models import value_for
 from etude.tasks.actions import with_instruction
@@ -44,6 +46,7 @@ class GenerateSettings:
     max_new_tokens: int = 128
     sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.0))
     search: AnswerSearch = field(default_factory=AnswerSearch)
+    thought: Thought = field(default_factory=Thought)
     stop: list[str] = field(default_factory=list)
     """Texts that end an answer."""
     seed: int = 0
@@ -59,6 +62,9 @@ class GenerateSettings:
             raise UserError(f"search.method refine revises one answer, but num_samples is {self.num_samples}: leave it out")
         if self.search.is_on and self.stop:
             raise UserError(f"stop and search.method {self.search.method} exclude each other: leave one out")
+        if self.thought.budget_tokens is not None and (self.search.is_on or self.stop):
+            name = f"search.method {self.search.method}" if self.search.is_on else "stop"
+            raise UserError(f"thought.budget_tokens and {name} exclude each other: leave one out")
         if self.num_samples > 1 and self.sampling.is_greedy:
             raise UserError(f"num_samples is {self.num_samples}, but at temperature 0 all answers are equal: set sampling.temperature")
 
@@ -75,23 +81,28 @@ def _but_greedy(values: Mapping[str, Any], given: Mapping[str, str]) -> dict[str
 def generate(model: str, prompts: Sequence[str], settings: GenerateSettings | None = None) -> list[dict[str, Any]]:
     """For each prompt `{"prompt", "completions", "finish"}`; of a search, which gives one completion, `{"search": {"answers", "tokens"}}`
     beside it: how many answers it chose from (of `refine` the answers of its `turns`), the tokens that it sampled, and its `tree` as a
-    list of nodes (`Tree.to_json`)."""
+    list of nodes (`Tree.to_json`); of thoughts of a fixed length `{"thought": {"budget_tokens", "own_tokens", "ends_taken_back"}}`, the
+    latter two for each completion."""
     settings = settings or parse_generate(model, [])
     if not prompts:
         raise UserError("there is no prompt: give --prompt, --file or lines on standard input")
     also = ["num_samples"] if settings.search.method not in ("none", "samples") else []
-    for unread in unread_of_search(settings, also):
+    unthought: Sections = {("thought.",): "thought.budget_tokens is not set"} if settings.thought.budget_tokens is None else {}
+    for unread in unread_of_search(settings, also, unthought):
         log.warning("without effect: %s", unread)
     place = decide(settings.machine)
     loaded, tokenizer = load_model(model, device=place.device)
     engine = engine_at(place, loaded, tokenizer, settings.machine)
-    room = room_tokens(loaded, settings.max_new_tokens)
+    budget = settings.thought.budget_tokens
+    room = room_tokens(loaded, settings.max_new_tokens if budget is None else settings.thought.most_tokens(budget))
     tasks = with_system([Task(prompt, origin=f"prompt {i + 1}") for i, prompt in enumerate(prompts)], settings.system)
     tasks = with_instruction(tasks, settings.instruction or "")
     rendered = render_prompts(tokenizer, tasks, room)
     if settings.search.is_on:
         by_step_model = value_for(settings.search, model, loaded, place, settings.machine)
         return _searched(engine, prompts, list(zip(tasks, rendered, strict=True)), settings, room, by_step_model)
+    if budget is not None:
+        return _thought(engine, prompts, rendered, settings, budget)
     found = engine.generate(
         rendered,
         num_samples=settings.num_samples,
@@ -104,6 +115,26 @@ def generate(model: str, prompts: Sequence[str], settings: GenerateSettings | No
         {"prompt": prompt, "completions": [c.text for c in completions], "finish": [c.finish for c in completions]}
         for prompt, completions in zip(prompts, found, strict=True)
     ]
+
+
+def _thought(
+    engine: TransformersEngine, prompts: Sequence[str], rendered: Sequence[tuple[int, ...]], settings: GenerateSettings, budget: int
+) -> list[dict[str, Any]]:
+    places = [(prompt, sample) for prompt in range(len(prompts)) for sample in range(settings.num_samples)]
+    keys = [seed_for(settings.seed, *place) for place in places]
+    of_all = [rendered[prompt] for prompt, _ in places]
+    found = forced(engine, of_all, settings.thought, budget, sampling=settings.sampling, keys=keys)
+    rows = []
+    for number, prompt in enumerate(prompts):
+        own = [answer for (place, _), answer in zip(places, found, strict=True) if place == number]
+        thought = {
+            "budget_tokens": budget,
+            "own_tokens": [answer.own_tokens for answer in own],
+            "ends_taken_back": [answer.ends_taken_back for answer in own],
+        }
+        texts = {"completions": [answer.text for answer in own], "finish": [answer.finish for answer in own]}
+        rows.append({"prompt": prompt, **texts, "thought": thought})
+    return rows
 
 
 def _searched(

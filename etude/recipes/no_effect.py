@@ -4,6 +4,7 @@ No mistake, since a recipe may be tried either way with one setting changed, but
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from etude.configuration import dotted, resolved
@@ -20,9 +21,11 @@ def without_effect(settings: PracticeSettings) -> list[str]:
     return unread_among(settings, practice_defaults(), _unread(settings))
 
 
-def unread_of_search(settings: Any, also: Sequence[str] = ()) -> list[str]:
-    """The same of settings with a search for answers (`etude.recipes.answering`); `also` are more that it does not read."""
-    sections = {(*also, *_of_search("search", settings.search.unread)): f"search.method is {settings.search.method}"}
+def unread_of_search(settings: Any, also: Sequence[str] = (), more: Sections = MappingProxyType({})) -> list[str]:
+    """The same of settings with a search for answers (`etude.recipes.answering`); `also` are more that it does not read, `more` what else
+    is not read, and why.
+    """
+    sections = {(*also, *_of_search("search", settings.search.unread)): f"search.method is {settings.search.method}", **more}
     return unread_among(settings, dotted(resolved(type(settings)())), sections)
 
 
@@ -98,12 +101,14 @@ def _unread(settings: PracticeSettings) -> Sections:
         ("learn.covariance.low", "learn.covariance.high"): (learn.method != "credit" or learn.loss != "kl_cov", lost),
         ("learn.covariance.coefficient",): (learn.method != "credit" or learn.loss != "clip_cov", lost),
         ("learn.entropy.delta",): (learn.method != "credit" or learn.entropy.target is not None, "learn.entropy.target is None"),
+        ("learn.length.penalty",): (bool(learn.length.buffer_tokens), "learn.length.buffer_tokens is 0"),
         ("learn.preference.",): (learn.method == "preference", learned),
         ("learn.preference.margin",): (
             learn.method != "preference" or learn.preference.loss == "simpo",
             f"learn.preference.loss is {learn.preference.loss}",
         ),
         ("learn.implicit_reward.",): (bool(learn.implicit_reward.coefficient), "learn.implicit_reward.coefficient is 0"),
+        ("evaluation.thought.",): (bool(settings.evaluation.thought.budgets), "evaluation.thought.budgets is empty"),
         ("preferences.",): (bool(settings.preferences.steps), "preferences.steps is 0"),
         ("step_model.",): (settings.step_model.on, "step_model.on is false"),
     }

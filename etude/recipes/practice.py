@@ -32,6 +32,7 @@ from etude.learn.entropy import EntropyBonus
 from etude.learn.example import Example
 from etude.learn.implicit_reward import ImplicitReward
 from etude.learn.learner import Learner
+from etude.learn.length import controlled
 from etude.learn.pairs import Pair
 from etude.learn.preference import Preferring
 from etude.learn.shaping import shaped
@@ -159,7 +160,8 @@ class Practice:
         self.feedback = Feedback.of(settings, self.outcome, self.place, has_steps_left=self._has_steps_left())
         model, self.tokenizer = load_model(settings.model, device=self.place.device)
         check_step_model(settings, self.tokenizer)
-        self.room_tokens = room_tokens(model, max(settings.explore.max_new_tokens, settings.evaluation.max_new_tokens or 0))
+        longest = max(settings.explore.max_new_tokens, settings.evaluation.max_new_tokens or 0, settings.evaluation.thought.longest)
+        self.room_tokens = room_tokens(model, longest)
         prompts = render_prompts(self.tokenizer, self.materials.train, self.room_tokens)
         self.demonstrations = render_demonstrations(self.tokenizer, self.materials.demonstrations, room_tokens(model, 0))
         how: dict[str, Any] = {"n": settings.warm_start.writing, "seed": settings.seed, "max_tokens": room_tokens(model, 0)}
@@ -224,7 +226,8 @@ class Practice:
         """How suites are measured."""
         evaluation, explore = self.settings.evaluation, self.settings.explore
         longest = evaluation.max_new_tokens or explore.max_new_tokens
-        return Measurement(longest, evaluation.pass_n, evaluation.num_samples, explore.sampling, self.settings.seed)
+        sizes = longest, evaluation.pass_n, evaluation.num_samples
+        return Measurement(*sizes, explore.sampling, self.settings.seed, evaluation.thought)
 
     def warm_start(self) -> None:
         """Imitate the demonstrations."""
@@ -367,6 +370,7 @@ class Practice:
         steered = steer(learners, self.entropy_bonus, self.settings, step, judged.groups[judged.given])
         added, told = added_credit(self.implicit_reward, judged, self.settings.learn)
         credited = shaped(judged.groups, verdicts, how.shaping, how.shaping_weight, self.model.get_input_embeddings().weight)
+        credited, lengths = controlled(judged.groups, credited, how.length, self.settings.explore.max_new_tokens)
         metrics: dict[str, Any] = learn_from(learner, judged.groups, credited, how, step=step, added=added) | steered
         if self.implicit_reward:
             metrics |= told | self.implicit_reward.update(judged.groups, judged.verdicts)
@@ -383,7 +387,7 @@ class Practice:
         metrics |= observed(given, row, first_half(self.settings.explore), **seen) | dict(judged.counts)
         if self.settings.explore.turns > 1:
             metrics |= refined(judged.groups, judged.verdicts, self.settings.explore.refine)
-        metrics |= {"sampled_tokens": tokens} | self.exploring.keep(step, judged)
+        metrics |= {"sampled_tokens": tokens} | lengths | self.exploring.keep(step, judged)
         self._log("practice", step, metrics, timings)
         if (collapse := self._collapse()) and collapse.step == step:
             self.watcher.say(collapse.words)

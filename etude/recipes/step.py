@@ -69,6 +69,7 @@ def _by_lessons(
     """By credit or imitation."""
     how: dict[str, Any] = {"credit": learn.credit, "with_anchor": learn.anchor > 0, "turn_discount": learn.turn_discount}
     how |= {"pass_k": learn.pass_k}
+    how |= {"length": learn.length}
     lessons = LESSONS[learn.method](groups, verdicts, **how, keep_all_right=learn.keep_all_right or learn.restart, added=added)
     if learn.anchor > 0:
         anchored = iter(learner.with_reference([example for lesson in lessons for example in lesson]))
@@ -229,7 +230,7 @@ def attempt_rows(
             "score": verdict.score,
             "parsable": verdict.parts.get("parsable"),
             "message": verdict.message,
-            "credit": credit[place][index] if learn.method == "credit" else None,
+            "credit": credit[place][index] if learn.method == "credit" and not learn.length.masks(attempt) else None,
             "finish": attempt.finish,
             "tokens": attempt.num_own_tokens,
             "mean_logprob": sum(attempt.logprobs) / attempt.num_own_tokens,

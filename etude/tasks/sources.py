@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from etude.errors import UserError, unknown
+from etude.errors import UserError, at_least, unknown
 from etude.randomness import seed_for
 from etude.tasks.actions import Actions, with_instruction
 from etude.tasks.answers import answer_form
@@ -55,6 +55,9 @@ class TaskSource:
     Default: the family's scorer; numeric where every answer is a number; choice with choices; else exact."""
     worked_format: str | None = None
     """A format string for the demonstration, over the columns, `answer` and `worked`: "{worked}\\nThe answer is {answer}."."""
+    max_worked_steps: int | None = None
+    """Of files, data sets and functions only items that come with worked steps, and with so many at most: the easy ones of GSM8K, say. A
+    step is a line before the last, which says the answer; all items unless given."""
     actions: Actions = field(default_factory=Actions)
 
     def __post_init__(self) -> None:
@@ -64,6 +67,10 @@ class TaskSource:
         for setting, owner in _BELONGS_TO.items():
             if getattr(self, setting) and owner != named[0]:
                 raise UserError(f"{setting} belongs to {owner} and has no effect on {named[0]}: leave it out")
+        if self.max_worked_steps is not None:
+            at_least("max_worked_steps", self.max_worked_steps, 1)
+            if self.family:
+                raise UserError("max_worked_steps counts the lines of worked steps, which a family's items do not have: leave it out")
         if self.columns and self.family:
             raise UserError("columns has no effect on family: leave it out")
 
@@ -89,6 +96,10 @@ def _loaded(source: TaskSource, split: str, n: int | None, seed: int, data: Path
     tasks = [_task(row, origin, source) for origin, row in _rows(source, split, n, seed, data)]
     if not tasks:
         raise UserError(f"{_named(source)} gave no tasks for split {_own_split(source, split)!r}")
+    if source.max_worked_steps is not None:
+        tasks = [task for task in tasks if 0 < num_steps(task) <= source.max_worked_steps]
+        if not tasks:
+            raise UserError(f"{_named(source)} has no item with {source.max_worked_steps} worked steps at most: raise max_worked_steps")
     tasks = _with_verifiers(tasks, source.verifier)
     _check_golds(tasks)
     if n is not None and n > len(tasks):
@@ -97,6 +108,15 @@ def _loaded(source: TaskSource, split: str, n: int | None, seed: int, data: Path
             f"ask for at most {len(tasks)}"
         )
     return _pick(tasks, n, seed)
+
+
+def num_steps(task: Task) -> int:
+    """The lines of its worked steps before the last, which says the answer; 0 without worked steps.
+
+    >>> num_steps(Task("What is 1 + 2 + 3?", "6", worked="1 + 2 = 3\\n3 + 3 = 6\\nThe answer is 6."))
+    2
+    """
+    return max(0, sum(bool(line.strip()) for line in (task.worked or "").splitlines()) - 1)
 
 
 def _family_tasks(source: TaskSource, split: str, n: int | None, seed: int) -> list[Task]:

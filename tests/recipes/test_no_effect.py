@@ -58,6 +58,8 @@ def test_recipes_that_ship_set_nothing_without_effect(recipe):
         ({"learn.loss": "capped", "learn.clip_low": 0.9}, "learn.clip_low: learn.loss is capped"),
         ({"learn.method": "preference", "learn.preference.margin": 3}, "learn.preference.margin: learn.preference.loss is dpo"),
         ({"tasks.actions.preset": "divide", "tasks.actions.malformed_score": 0.1}, "tasks.actions.malformed_score: neither form nor "),
+        ({"learn.length.penalty": 0.5}, "learn.length.penalty: learn.length.buffer_tokens is 0"),
+        ({"evaluation.thought.cue": "So"}, "evaluation.thought.cue: evaluation.thought.budgets is empty"),
         ({"preferences.loss": "simpo"}, "preferences.loss: preferences.steps is 0"),
     ],
 )

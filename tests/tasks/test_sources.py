@@ -272,3 +272,15 @@ def test_loading_a_file_imports_neither_hub_nor_families(tmp_path, monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", refuse)
     assert len(load(path)) == 1
+
+
+def test_only_items_of_so_many_worked_steps_are_taken_where_that_is_asked_for(tmp_path):
+    solutions = {1: "1 + 1 = 2\n#### 2", 2: "1 + 1 = 2\n2 + 2 = 4\n#### 4", 3: "a\nb\nc\n#### 5", 0: "6"}
+    path = write(tmp_path / "a.jsonl", [{"question": f"q{steps}", "answer": answer} for steps, answer in solutions.items()])
+    assert [task.question for task in load(path, max_worked_steps=2)] == ["q1", "q2"]
+    assert len(load(path, max_worked_steps=3)) == 3 and len(load(path)) == 4
+    bare = write(tmp_path / "b.jsonl", [{"question": "q", "answer": "6"}])
+    with pytest.raises(UserError, match=r"b.jsonl has no item with 2 worked steps at most: raise max_worked_steps"):
+        load(bare, max_worked_steps=2)
+    with pytest.raises(UserError, match="max_worked_steps counts the lines of worked steps, which a family's items do not have"):
+        TaskSource(family="gcd", max_worked_steps=2)

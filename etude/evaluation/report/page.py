@@ -15,7 +15,7 @@ from etude.evaluation.report.before_and_after import MAX_ITEMS, before_and_after
 from etude.evaluation.report.charts import charts_of
 from etude.evaluation.report.numbers import interval, is_number, nats, nats_interval, p_value, percent, plain, points, points_interval
 from etude.evaluation.report.run_folder import MODELS, Run, read_run
-from etude.evaluation.report.tables import retention_of, suites_of
+from etude.evaluation.report.tables import retention_of, suites_of, thoughts_of
 from etude.evaluation.report.trees import pictures_of
 from etude.evaluation.report.words import remarks_on, spaced, summary
 
@@ -57,6 +57,7 @@ def _contents(runs: Sequence[Run]) -> dict[str, Any]:
         "remarks": [remarks_on(run) for run in runs],
         "suites": suites_of(runs),
         "retention": retention_of(runs),
+        "thoughts": thoughts_of(runs),
         "has_paired": any(run.result.get("paired") for run in runs),
         "charts": {title: charts_of(runs, phase) for phase, title in PHASES.items()},
         "before_and_after": [before_and_after(run) for run in runs],

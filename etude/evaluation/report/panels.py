@@ -35,6 +35,7 @@ PANELS = (
     Panel("Groups without signal", "share of groups", {"groups_without_signal_share": "groups in which every attempt scored the same"}),
     Panel("Parsable", "share of sampled attempts", {"parsable": "an answer of the expected form was found"}),
     Panel("Truncated", "share of sampled attempts", {"truncated": "cut off at the length limit"}),
+    Panel("Length control", "share of sampled attempts", {"penalised": "score lowered for its length", "masked": "cut off and left out"}),
     Panel("Clipped", "share of completion tokens", {"clip_share": "tokens whose ratio is clipped"}, is_zoomed=True),
     Panel("Loss", "", {"loss": "loss"}),
     Panel("Gradient norm", "", {"gradient_norm": "norm before clipping"}),

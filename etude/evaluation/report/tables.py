@@ -44,6 +44,22 @@ def retention_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return rows
 
 
+def thoughts_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """One line for every model of every run and suite whose answers behind thoughts of fixed lengths were measured, with their rows."""
+    return [
+        {
+            "run": run.name,
+            "suite": row.get("suite"),
+            "name": MODELS.get(str(row.get("model")), row.get("model")),
+            "row": row,
+            "behind": behind,
+        }
+        for run in runs
+        for row in run.rows
+        for behind in row.get("thought") or ()
+    ]
+
+
 def num_samples(row: Mapping[str, Any]) -> int | None:
     """The k of a row's pass@k."""
     return next((int(name[8:]) for name in row if name.startswith("pass_at_") and name[8:].isdigit()), None)

@@ -1,0 +1,40 @@
+"""What a longer thought is worth: greedy accuracy behind thoughts of fixed lengths, on the tasks of a suite."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from etude.engine.sampling import GREEDY
+from etude.engine.transformers import TransformersEngine
+from etude.evaluation.statistics import wilson_interval
+from etude.explore.thought import Thoughts, forced
+from etude.feedback.verdict import Verdict
+from etude.tasks.task import Task
+
+Row = dict[str, Any]
+
+
+def measure_thoughts(
+    engine: TransformersEngine,
+    tasks: Sequence[Task],
+    prompts: Sequence[tuple[int, ...]],
+    how: Thoughts,
+    judge: Callable[[Sequence[tuple[str, Task]]], list[Verdict]],
+) -> tuple[list[Row], list[list[float | None]]]:
+    """A row for each budget, and of each task the scores of its answers, by budget.
+
+    Rows have `budget_tokens`, `accuracy` with its Wilson interval (what could not be scored is not right), the mean of `own_tokens` that
+    the model drew, `extended`, the share of answers whose thought would have ended sooner, and `cut`, the share whose thought had not.
+    """
+    rows, scores = [], []
+    for budget in how.budgets:
+        found = forced(engine, prompts, how, budget, sampling=GREEDY, keys=[0] * len(prompts))
+        verdicts = judge([(answer.text, task) for answer, task in zip(found, tasks, strict=True)])
+        n, right = len(found), sum(verdict.score == 1.0 for verdict in verdicts)
+        low, high = wilson_interval(right, n)
+        row = {"budget_tokens": budget, "accuracy": right / n, "accuracy_low": low, "accuracy_high": high}
+        row["own_tokens"] = sum(answer.own_tokens for answer in found) / n
+        row["extended"] = sum(answer.ends_taken_back > 0 for answer in found) / n
+        row["cut"] = sum(answer.is_cut for answer in found) / n
+        rows.append(row)
+        scores.append([verdict.score for verdict in verdicts])
+    return rows, [list(own) for own in zip(*scores, strict=True)]

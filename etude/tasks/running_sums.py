@@ -1,0 +1,68 @@
+"""Chains of additions and subtractions, worked with a running total: problems in which more tokens help, as a source that needs no data.
+
+    tasks: {function: etude.tasks.running_sums:running_sums}
+
+A chain of 3 to 5 numbers from 1 to 20, "Work out 12 + 7 - 5.", of which one at least is taken away, since the sum of all would be a good
+guess otherwise, and whose total never falls below 0. It is worked a line for each operation and then says its answer: so the number of
+lines that an answer needs is known (`terms` less one), and an answer that is given before them has to do in one go what was left. A third
+of the solutions check themselves before they answer: behind "Wait" they work some of their first lines again. So a model that is shown
+them knows what to do where a thought is made to go on (`etude.explore.thought`).
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from etude.randomness import seed_for
+
+TERMS = range(3, 6)
+"""How many numbers a chain may have; each as often."""
+LARGEST = 20
+CHECK, CHECKED = "Wait", 3
+"""What begins a check; one of so many solutions has one."""
+
+
+def running_sums(split: str, n: int | None, seed: int) -> Iterator[dict[str, Any]]:
+    """Rows with `question`, `answer`, `worked` and the number of `terms`; other ones in each split and for each seed.
+
+    >>> row = next(running_sums("train", 1, seed=0))
+    >>> row["worked"].endswith(f"The answer is {row['answer']}.")
+    True
+    """
+    generator = np.random.default_rng(seed_for("running_sums", split, seed))
+    for _ in range(n or 100):
+        terms = int(generator.choice(TERMS))
+        is_checked, lines = generator.integers(CHECKED) == 0, int(generator.integers(1, terms))
+        yield chain(drawn(generator, terms), checked_lines=lines if is_checked else 0)
+
+
+def chain(numbers: Sequence[int], checked_lines: int = 0) -> dict[str, Any]:
+    """The row of a chain of signed numbers, the first of which is positive; so many lines of its solution are worked again.
+
+    >>> chain([12, 7, -5], checked_lines=1)["worked"].splitlines()
+    ['12 + 7 = 19', '19 - 5 = 14', 'Wait', '12 + 7 = 19', 'The answer is 14.']
+    """
+    total, lines = numbers[0], []
+    for number in numbers[1:]:
+        lines.append(f"{total} {_signed(number)} = {total + number}")
+        total += number
+    asked = " ".join([str(numbers[0]), *map(_signed, numbers[1:])])
+    check = [CHECK, *lines[:checked_lines]] if checked_lines else []
+    worked = "\n".join([*lines, *check, f"The answer is {total}."])
+    return {"question": f"Work out {asked}.", "answer": str(total), "worked": worked, "verifier": "numeric", "terms": len(numbers)}
+
+
+def drawn(generator: np.random.Generator, terms: int) -> list[int]:
+    """Signed numbers, one at least below 0, of which no beginning adds up to less than 0."""
+    numbers: list[int] = []
+    while not any(number < 0 for number in numbers):
+        numbers = []
+        for size in generator.integers(1, LARGEST + 1, terms).tolist():
+            takes_away = numbers and sum(numbers) >= size and generator.integers(2)
+            numbers.append(-size if takes_away else size)
+    return numbers
+
+
+def _signed(number: int) -> str:
+    return f"{'-' if number < 0 else '+'} {abs(number)}"
