@@ -70,14 +70,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _practice(arguments: list[str]) -> None:
     from etude.configuration import find_configuration, resolved, shipped
-    from etude.recipes.settings import PracticeSettings, parse_practice
 
     names = ", ".join(shipped("practice"))
     if _wants_help(arguments):
+        from etude.recipes.settings import PracticeSettings
+
         head = f"etude practice NAME_OR_YAML [--key value ...]\n\nconfigurations that ship: {names}"
         return _help(f"{head}\n\n{_common_help()}", PracticeSettings)
     common, rest = _common(arguments, *COMMON)
     path = find_configuration("practice", _first(rest, f"practice needs a configuration: a YAML file or one of {names}"))
+    from etude.recipes.settings import parse_practice  # only now, since it waits for torch
+
     settings = parse_practice(path, rest[1:])
     if common.dry_run:
         return _dry_run(settings, resolved(settings), path.stem, common.data)

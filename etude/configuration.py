@@ -4,6 +4,8 @@ The dataclasses beside the code are the only list of settings: jsonargparse make
 """
 
 import contextlib
+import copy
+import functools
 import io
 import json
 import re
@@ -71,7 +73,13 @@ def parse(
 
 
 def parser_for(kind: type[Any]) -> ArgumentParser:
-    """The options of a configuration class."""
+    """The options of a configuration class, in a parser of the caller's own."""
+    return copy.deepcopy(_parser_once(kind))  # type: ignore[arg-type]
+
+
+@functools.cache
+def _parser_once(kind: type[Any]) -> ArgumentParser:
+    """Reading every docstring takes longer than parsing, so it is done once for a class; a copy costs next to nothing."""
     parser = ArgumentParser(exit_on_error=False, default_env=False, allow_abbrev=False)
     parser.add_class_arguments(kind)
     return parser

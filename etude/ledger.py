@@ -61,7 +61,7 @@ class Ledger:
         lines = [json.dumps(head)]
         for group, verdicts in zip(judged.groups, judged.verdicts, strict=True):
             for attempt, verdict in zip(group.attempts, verdicts, strict=True):
-                lines.append(json.dumps({"task": group.task.key, "attempt": asdict(attempt), "verdict": verdict.to_json()}))
+                lines.append(json.dumps({"task": group.task.key, "attempt": vars(attempt), "verdict": verdict.to_json()}))
         write_atomically(self._path(step), gzip.compress("\n".join(lines).encode(), compresslevel=1, mtime=0))
 
     def read(self, step: int, tasks: Sequence[Task]) -> Judged | None:

@@ -44,6 +44,8 @@ CHANGES: Changes = {
     "longer_warm_start": {"steps": 0},
 }
 ARMS = tuple(CHANGES)
+TINY = {"steps": 6, "explore.tasks_per_step": 6, "evaluation.n": 50, "evaluation.pass_n": 10}
+"""What a cell of a study's tiny form has otherwise: it is tried, and measures nothing."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,12 @@ class Arms:
     def defaults(self) -> dict[str, Any]:
         return practice_defaults()
 
-    def _check_run(self, folder: Path, settings: Mapping[str, Any]) -> None:
+    def _check_run(self, folder: Path, arm: str, seed: int) -> None:
         """A run of other settings is no cell of this table."""
         kept = folder / "configuration.yaml"
         if kept.exists():
             before = self.defaults() | dotted(yaml.safe_load(kept.read_text()))
-            refuse_others(f"{folder} was run", before, settings, "remove it to run it again")
+            refuse_others(f"{folder} was run", before, self.settings(arm, seed), "remove it to run it again")
 
     def _settings(self, arm: str, seed: int) -> PracticeSettings:
         changes = {**self.overrides, "seed": seed, **self.changes[arm]}
@@ -81,7 +83,7 @@ class Arms:
         settings = self._settings(arm, seed)
         runs = {other: chosen.out / "runs" / f"{other}-{seed}" for other in self.changes}
         for other, path in runs.items():
-            self._check_run(path, self.settings(other, seed))
+            self._check_run(path, other, seed)
         folder = runs[arm]
         if not folder.exists():
             share(runs, arm, resolved(settings))

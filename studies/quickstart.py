@@ -9,7 +9,7 @@ Imitation of own right attempts is practice of another kind: its row stands besi
 Wall-clock of each arm's training stands in its row (`training_seconds`, warm start included).
 """
 
-from studies.arms import ARMS, Arms, all_there, reduce_arms
+from studies.arms import ARMS, TINY, Arms, all_there, reduce_arms
 from studies.cells import Options, compute, options, write_result
 
 CLAIM = (
@@ -21,7 +21,7 @@ STEPS = {"longer_warm_start": 120}
 
 
 def main(chosen: Options) -> None:
-    recipe, steps, overrides = ("tiny", {"longer_warm_start": 60}, {"steps": 20}) if chosen.is_tiny else ("quickstart", STEPS, {})
+    recipe, steps, overrides = ("tiny", {"longer_warm_start": 40}, TINY) if chosen.is_tiny else ("quickstart", STEPS, {})
     seeds = chosen.seeds if chosen.is_tiny else SEEDS
     todo = [(arm, seed) for seed in seeds for arm in ARMS]
     cells = compute(todo, Arms(recipe, steps, overrides), chosen)

@@ -9,7 +9,7 @@ seed 10 was looked at with shorter practice before (LOG.md).
 """
 
 from etude.errors import UserError
-from studies.arms import ARMS, Arms, all_there, reduce_arms
+from studies.arms import ARMS, TINY, Arms, all_there, reduce_arms
 from studies.cells import Options, compute, options, write_result
 
 CLAIM = (
@@ -24,7 +24,7 @@ AIM = 1.25
 def main(chosen: Options) -> None:
     if chosen.data is None and not chosen.is_tiny:
         raise SystemExit(str(UserError("--data DIR is needed: the folder that holds word_problems and svamp")))
-    recipe, steps, overrides = ("tiny", {"longer_warm_start": 60}, {"steps": 20}) if chosen.is_tiny else ("word_problems", STEPS, {})
+    recipe, steps, overrides = ("tiny", {"longer_warm_start": 40}, TINY) if chosen.is_tiny else ("word_problems", STEPS, {})
     seeds = chosen.seeds if chosen.is_tiny else SEEDS
     todo = [(arm, seed) for arm in ARMS for seed in seeds]
     cells = compute(todo, Arms(recipe, steps, overrides), chosen)

@@ -2,7 +2,7 @@
 
 import json
 import re
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import pytest
 from etude.evaluation.statistics import mean_interval, rank_correlation, sign_flip_test
 from etude.runs import RunFolder
 from studies import diversity, exploration, practice_alone, quickstart, searching, step_values, word_problems
-from studies.arms import ARMS, Arms, reduce_arms, share
+from studies.arms import ARMS, TINY, Arms, reduce_arms, share
 from studies.cells import Options, compute
 from studies.figure import draw
 from studies.table import filled, markdown
@@ -25,10 +25,17 @@ def test_every_study_is_tried_here():
     assert set(STUDIES) == {*OF_PRACTICE, "diversity", "exploration", "searching", "step_values", "practice_alone"}
 
 
+def run(name: str, folder: Path) -> None:
+    """`python -m studies.NAME --tiny --out FOLDER`, in this process: one of its own would take seconds to begin."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [name, "--tiny", "--out", str(folder)])
+        runpy.run_path(str(Path(quickstart.__file__).with_name(f"{name}.py")), run_name="__main__")
+
+
 @pytest.mark.parametrize("name", OF_PRACTICE)
-def test_a_study_runs_in_its_tiny_form_and_skips_cells_that_are_there(name, tmp_path):
-    command = [sys.executable, "-m", f"studies.{name}", "--tiny", "--out", str(tmp_path)]
-    first = subprocess.run(command, capture_output=True, text=True, check=True)
+def test_a_study_runs_in_its_tiny_form_and_skips_cells_that_are_there(name, tmp_path, capsys):
+    run(name, tmp_path)
+    assert "cell practice" in capsys.readouterr().out
     result = json.loads((tmp_path / "result.json").read_text())
     assert {"claim", "commit", "hardware", "rows", "verdict", "because"} <= result.keys()
     assert {"practice", "random_reward", "imitation", "longer_warm_start"} <= {row["id"] for row in result["rows"]}
@@ -36,26 +43,29 @@ def test_a_study_runs_in_its_tiny_form_and_skips_cells_that_are_there(name, tmp_
     figure = (tmp_path / "figure.svg").read_text()
     assert all(row["id"].replace("_", " ") in figure for row in result["rows"])
     assert "bfloat16" in result["hardware"] or "float32" in result["hardware"]
-    again = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "cell practice" in first.stdout and "cell" not in again.stdout
-    if name != OF_PRACTICE[0]:
-        return  # what follows is the table's, whatever it is of
-    cell_path = next((tmp_path / "cells").glob("practice-*.json"))
+    run(name, tmp_path)
+    assert "cell" not in capsys.readouterr().out
+    if name == OF_PRACTICE[0]:  # the rest is the table's, whatever it is of
+        refuses_other_settings(name, tmp_path)
+
+
+def refuses_other_settings(name: str, folder: Path) -> None:
+    cell_path = next((folder / "cells").glob("practice-*.json"))
     cell = json.loads(cell_path.read_text())
-    assert cell["settings"]["steps"] == 20 and cell["commit"]
-    cell_path.write_text(json.dumps({**cell, "settings": {**cell["settings"], "steps": 21}}))
-    refused = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert refused.returncode != 0 and "another steps than there is now" in refused.stderr and "Traceback" not in refused.stderr
+    assert cell["settings"]["steps"] == TINY["steps"] and cell["commit"]
+    cell_path.write_text(json.dumps({**cell, "settings": {**cell["settings"], "steps": 7}}))
+    with pytest.raises(SystemExit, match="another steps than there is now"):
+        run(name, folder)
     cell_path.unlink()
-    kept = tmp_path / "runs" / cell_path.stem / "configuration.yaml"
-    kept.write_text(kept.read_text().replace("steps: 20", "steps: 21"))
-    stale = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert stale.returncode != 0 and "was run with another" in stale.stderr and "Traceback" not in stale.stderr and not cell_path.exists()
+    kept = folder / "runs" / cell_path.stem / "configuration.yaml"
+    kept.write_text(kept.read_text().replace("steps: 6", "steps: 7"))
+    with pytest.raises(SystemExit, match="was run with another"):
+        run(name, folder)
+    assert not cell_path.exists()
 
 
 def test_the_study_of_exploration_tries_arms_of_each_kind_in_its_tiny_form(tmp_path):
-    command = [sys.executable, "-m", "studies.exploration", "--tiny", "--out", str(tmp_path)]
-    subprocess.run(command, capture_output=True, text=True, check=True)
+    run("exploration", tmp_path)
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["verdict"] == "undecided"
     assert {row["id"] for row in result["rows"]} == {"base", *exploration.TINY_ARMS}
@@ -101,8 +111,7 @@ def test_diversity_drives_exploration_where_both_correlations_are_above_zero():
 
 
 def tiny(name: str, folder: Path) -> dict:
-    command = [sys.executable, "-m", f"studies.{name}", "--tiny", "--out", str(folder)]
-    subprocess.run(command, capture_output=True, text=True, check=True)
+    run(name, folder)
     assert (folder / "figure.svg").read_text().count("<svg") == 1
     return json.loads((folder / "result.json").read_text())
 

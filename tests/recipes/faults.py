@@ -19,7 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
-from kills import RUN, contents, start
+from forked import Forked
+from kills import RUN, contents, fork, start
 
 COMMAND = "import sys\nfrom etude.cli import main\n{before}\nsys.exit(main(sys.argv[1:]))"
 AT_STEP_3 = """
@@ -52,8 +53,7 @@ class Lost(Exception):
 
 
 def etude(folder: Path, *arguments: str, before: str = "") -> subprocess.CompletedProcess:
-    command = [sys.executable, "-c", COMMAND.format(before=before), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    return Forked(COMMAND.format(before=before), list(arguments), folder).wait()
 
 
 def practice(folder: Path, *more: str, before: str = "") -> subprocess.CompletedProcess:
@@ -159,7 +159,7 @@ def pickle(folder: Path, whole: Path) -> str:
 
 
 def two_runs(folder: Path, whole: Path) -> str:
-    first = start(folder / "run")
+    first = fork(folder / "run")
     while not (folder / "run" / "configuration.yaml").exists() and first.poll() is None:
         time.sleep(0.01)
     os.kill(first.pid, signal.SIGSTOP)  # so that it does not end before the second one asks
@@ -167,7 +167,7 @@ def two_runs(folder: Path, whole: Path) -> str:
         second, resumed = sentence(practice(folder)), sentence(practice(folder, "--resume"))
     finally:
         os.kill(first.pid, signal.SIGCONT)
-        first.communicate()
+        first.wait()
     if contents(folder / "run") != contents(whole):
         raise Lost("the first run was disturbed")
     return f"{resumed} | without --resume: {second}"

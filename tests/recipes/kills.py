@@ -15,7 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
+
+from forked import Forked
 
 RUN = ["practice", "tiny", "--n", "60", "--warm_start.steps", "12", "--steps", "6", "--explore.tasks_per_step", "6"]
 RUN += ["--explore.num_samples", "4", "--evaluation.n", "20", "--evaluation.pass_n", "5", "--evaluation.num_samples", "2"]
@@ -64,9 +67,15 @@ sys.exit(status)
 """
 
 
-def start(folder: Path, at: int = 0, *more: str) -> subprocess.Popen:
-    command = [sys.executable, "-c", CHILD, str(at), str(folder), *RUN, "--run", str(folder), *more]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+def start(folder: Path) -> subprocess.Popen:
+    """A run in an interpreter of its own."""
+    command = [sys.executable, "-c", CHILD, "0", str(folder), *RUN, "--run", str(folder)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def fork(folder: Path, at: int = 0, *more: str) -> Forked:
+    """A run that dies before write `at`, where that is not 0."""
+    return Forked(CHILD, [str(at), str(folder), *RUN, "--run", str(folder), *more], folder.parent)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -89,15 +98,16 @@ def sampled_again(folder: Path, done: int, before: int) -> list[int]:
 
 def kill_once(folder: Path, at: int, seconds: float) -> str:
     """Start a run and kill it before write `at`, or, where that is 0, `seconds` after its folder appeared; returns where that was."""
-    process = start(folder, at)
+    process = fork(folder, at)
     if not at:
         while not folder.exists() and process.poll() is None:
             time.sleep(0.005)
         time.sleep(seconds)
-        os.killpg(process.pid, signal.SIGKILL)
-    output = process.communicate()[0]
-    found = re.findall("killed before .*", output)
-    return found[-1] if found else f"killed after {seconds:.2f} s" if process.returncode < 0 else "ended before the kill"
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    ended = process.wait()
+    found = re.findall("killed before .*", ended.stdout)
+    return found[-1] if found else f"killed after {seconds:.2f} s" if ended.returncode < 0 else "ended before the kill"
 
 
 def main(kills: int, seed: int) -> int:
@@ -121,7 +131,8 @@ def main(kills: int, seed: int) -> int:
             is_finished = (folder / "result.json").exists()  # then it is not resumed
             before = 0 if is_finished else judged(folder)
             more = ["--resume"] if (folder / "configuration.yaml").exists() else []
-            said = start(folder, 0, *more).communicate()[0]
+            ended = fork(folder, 0, *more).wait()
+            said = ended.stdout + ended.stderr
             lines = [line for line in said.replace(scratch + "/", "").splitlines() if "going on" in line]
             done = int((re.findall(r"practice: going on from step (\d+)", said) or ["0"])[-1])
             found = contents(folder)

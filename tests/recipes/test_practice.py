@@ -281,11 +281,18 @@ def test_only_the_last_checkpoints_are_kept(small, tmp_path):
     assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} == {"warm_start", "step-00003", "step-00004"}
 
 
-@pytest.fixture
-def killed(small, tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def killed_once(small, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("killed") / "run"
     with pytest.raises(Killed):
-        small(tmp_path / "killed", watcher=Kill("practice", 3))
-    return tmp_path / "killed"
+        small(folder, watcher=Kill("practice", 3))
+    return folder
+
+
+@pytest.fixture
+def killed(killed_once, tmp_path) -> Path:
+    """A run that was killed behind its third step, for a test to change."""
+    return Path(shutil.copytree(killed_once, tmp_path / "killed"))
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "learner.safetensors", "progress.json"])
