@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from etude.learn.entropy import EntropyBonus
 from etude.learn.implicit_reward import ImplicitReward
 from etude.learn.learner import Learner, Mark, Optimiser, Stream
 from etude.learn.losses import POLICY_LOSSES, Covariance, kl, negative_log_likelihood
@@ -52,6 +53,12 @@ def _mark_of(settings: PracticeSettings) -> Mark | None:
     if learn.loss not in ("clip_cov", "kl_cov"):
         return None
     return Covariance(learn.loss, learn.covariance, learn.clip_low, learn.clip_high, settings.seed).mark
+
+
+def entropy_bonus_for(settings: PracticeSettings) -> EntropyBonus | None:
+    """What entropy is worth in the loss, if anything; of credit alone."""
+    learn = settings.learn
+    return EntropyBonus(learn.entropy) if learn.method == "credit" and learn.entropy.is_on else None
 
 
 def implicit_reward_for(model: Any, settings: PracticeSettings, dtype: torch.dtype) -> ImplicitReward | None:

@@ -48,7 +48,7 @@ from etude.recipes.card import write_card
 from etude.recipes.checkpoints import Stateful, load_checkpoint, save_checkpoint
 from etude.recipes.exploring import Exploring, curriculum_for
 from etude.recipes.feedback import Feedback, random_rate
-from etude.recipes.learners import implicit_reward_for, practice_learner, preference_learner, warm_start_learner
+from etude.recipes.learners import entropy_bonus_for, implicit_reward_for, practice_learner, preference_learner, warm_start_learner
 from etude.recipes.limits import within_limits
 from etude.recipes.machine import decide, engine_at, room_tokens
 from etude.recipes.materials import check_golds, gather, render_comparisons, render_demonstrations, render_suites
@@ -415,7 +415,7 @@ class Practice:
     def add_models(self) -> None:
         """Have steps and tokens valued by models, entropy by its coefficient and tasks by success, as far as the settings want it."""
         self.implicit_reward = implicit_reward_for(self.model, self.settings, self.place.dtype)
-        self.entropy_bonus = EntropyBonus(self.settings.learn.entropy) if self.settings.learn.entropy.is_on else None
+        self.entropy_bonus = entropy_bonus_for(self.settings)
         self.step_model = step_model_for(self.model, self.settings, self.place.dtype)
         self.exploring.by_step_model = value_by(self.step_model) if self.step_model else None
         self.exploring.curriculum = curriculum_for(self.settings, self.exploring.items)

@@ -350,6 +350,17 @@ def test_panels_are_there_where_their_metrics_are(make_run: MakeRun, tmp_path: P
     assert "loss: 2 at step 0" in labels[0] and "loss: -0.5 at step 0" in labels[-1]
 
 
+def test_a_legend_names_no_curve_that_is_not_there(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run()
+    write_lines(run / "metrics.jsonl", [{"phase": "practice", "step": step, "pass_at_1": 0.1, "pass_at_2": 0.2} for step in range(2)])
+    (run / "timings.jsonl").unlink()
+    page = Page(write_report([run], tmp_path / "report.html"))
+    assert "k = 2" in page.text and "k = 4" not in page.text
+    assert chart_labels(page) == [
+        "pass@k (share of groups) by step. k = 1: 0.1 at step 0, 0.1 at step 1; k = 2: 0.2 at step 0, 0.2 at step 1."
+    ]
+
+
 @pytest.mark.parametrize(("largest", "top"), [(0.0, "100 %"), (0.004, "0.4 %"), (1.0, "100 %")])
 def test_small_shares_are_drawn_large(make_run: MakeRun, tmp_path: Path, largest: float, top: str) -> None:
     run = make_run()
