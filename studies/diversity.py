@@ -1,12 +1,12 @@
 """Does the richness of what a model generates drive what it comes to explore? Ways to keep attempts different, from one warm start.
 
-    python -m studies.diversity [--hours H] [--only ID ...] [--seeds SEED ...] [--tiny]
+    python -m studies.diversity --data DIR [--hours H] [--only ID ...] [--seeds SEED ...] [--tiny]
 
-Every way practises for the same steps on the quickstart's number_sorting, at a constant rate behind three steps, with four updates a step,
-so that ratios leave 1 and clipping matters; `none` has GRPO's credit and a clip of 0.2 on both sides, and each other way changes what its
-name says. A run keeps the course of its steps: entropy, different answers and different forms (`etude.explore.diversity`). The final
-model's pass@k is estimated from 32 samples of each of 100 tasks, all at temperature 1, also where practice warmed up. Seeds are gone
-through one after the other, so that the first of them is a screen.
+Every way practises for the same steps on word_problems, whose solutions can be written in more than one form (the sorted lists of the
+quickstart can't), at a constant rate behind three steps, with four updates a step, so that ratios leave 1 and clipping matters; `none` has
+GRPO's credit and a clip of 0.2 on both sides, and each other way changes what its name says. A run keeps the course of its steps: entropy,
+different answers and different forms (`etude.explore.diversity`). The final model's pass@k is estimated from 32 samples of each of 100
+tasks, all at temperature 1, also where practice warmed up. Seeds are gone through one after the other, so that the first is a screen.
 
 Claim: over all runs, the share of different forms in a group's attempts, on average over the steps, goes along with the final pass@32 and
 with the final accuracy: both rank correlations are above 0 beyond their intervals (95 %, bootstrap over runs). It says that they go
@@ -22,6 +22,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from etude.errors import UserError
 from etude.evaluation.statistics import rank_correlation
 from etude.runs import read_jsonl
 from studies.arms import Arms, reduce_arms
@@ -48,8 +49,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "novelty+pass_at_k_credit": NOVELTY | PASS_AT_K,
 }
 ALL = {
-    "n": 800,
-    "steps": 52,
+    "steps": 40,
     "learn.credit": "standardised",
     "learn.clip_low": 0.2,
     "learn.clip_high": 0.2,
@@ -58,6 +58,7 @@ ALL = {
     "evaluation.pass_n": 100,
     "evaluation.num_samples": 32,
 }
+FILES = {"evaluation.path": ["word_problems/test.jsonl"]}
 TINY_ARMS = (BASELINE, "clip_cov", "novelty+pass_at_k_credit")
 """One of each kind."""
 TINY = {
@@ -88,7 +89,9 @@ class Courses(Arms):
 
 def main(chosen: Options) -> None:
     changes = {arm: own | (TINY if chosen.is_tiny else {}) for arm, own in ARMS.items()}
-    table = Courses("tiny" if chosen.is_tiny else "quickstart", {}, ALL, changes)
+    if chosen.data is None and not chosen.is_tiny:
+        raise SystemExit(str(UserError("--data DIR is needed: the folder that holds word_problems")))
+    table = Courses(*(("tiny", {}, ALL) if chosen.is_tiny else ("word_problems", {}, ALL | FILES)), changes)
     arms = TINY_ARMS if chosen.is_tiny else tuple(ARMS)
     cells = compute([(arm, seed) for seed in SEEDS for arm in arms], table, chosen)
     rows = reduce(cells)
