@@ -146,10 +146,14 @@ def _given(overrides: Sequence[str], lists: Collection[str], short: Mapping[str,
 
 
 def _listed(values: list[str]) -> list[Any]:
-    """The items of a list setting: as they stand, or the one JSON list that they are written as."""
+    """The items of a list setting: as they stand, or the one JSON list, or YAML list of mappings, that they are written as."""
     if len(values) == 1 and values[0].startswith("["):
         with contextlib.suppress(json.JSONDecodeError):
             return json.loads(values[0])
+        with contextlib.suppress(yaml.YAMLError):
+            found = yaml.safe_load(values[0])
+            if isinstance(found, list) and any(isinstance(item, dict) for item in found):  # else it may be a name in brackets
+                return found
     return values
 
 

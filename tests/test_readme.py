@@ -112,7 +112,9 @@ def test_what_the_readme_leaves_to_people_is_understood(line, tmp_path, monkeypa
     monkeypatch.setattr("etude.recipes.evaluate.load_model", begin)
     rows = [{key: row[key] for key in ("question", "answer", "worked")} for row in letters("train", 300, seed=0)]
     parts = {"my_train": rows[:200], "my_test": rows[200:250], "a": rows[250:], "DIR/word_problems/train": rows[:200]}
-    for name, part in (parts | {"DIR/word_problems/test": rows[200:250]}).items():
+    sums = [{"question": f"What is {i} + 1?", "answer": f"It is <<{i}+1={i + 1}>>{i + 1}.\n#### {i + 1}"} for i in range(250)]
+    parts |= {"DIR/word_problems/test": rows[200:250], "DIR/gsm8k/train": sums[:200], "DIR/gsm8k/test": sums[200:]}
+    for name, part in parts.items():
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
     compared = [{"prompt": row["question"], "chosen": row["answer"], "rejected": "?"} for row in rows[:50]]
