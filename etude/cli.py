@@ -101,14 +101,30 @@ def _evaluate(arguments: list[str]) -> None:
     from etude.recipes.evaluate import EvaluateSettings, evaluate, parse_evaluate
 
     options = ("data", "json")
+    suite, arguments = _take(arguments, "--suite")
+    if suite:
+        return _evaluate_suite(suite, arguments, *options)
     if _wants_help(arguments):
-        return _help(f"etude evaluate MODEL [--key value ...]\n\n{_common_help(*options)}", EvaluateSettings)
+        head = "etude evaluate MODEL [--key value ...]\netude evaluate MODEL --suite NAME_OR_YAML [--key value ...]"
+        return _help(f"{head}\n\n{_common_help(*options)}", EvaluateSettings)
     common, rest = _common(arguments, *options)
     model = _first(rest, "evaluate needs a model: a bundled name, a folder, a .gguf file or a hub id")
     settings = parse_evaluate(model, rest[1:])
     from etude.watching import Console
 
     result = evaluate(model, settings, data=common.data, watcher=Console())
+    _write_json(common.json, result)
+
+
+def _evaluate_suite(suite: str, arguments: list[str], *options: str) -> None:
+    from etude.recipes.retention_suite import RetentionSuite, evaluate_suite, parse_suite
+    from etude.watching import Console
+
+    if _wants_help(arguments):
+        return _help(f"etude evaluate MODEL --suite NAME_OR_YAML [--key value ...]\n\n{_common_help(*options)}", RetentionSuite)
+    common, rest = _common(arguments, *options)
+    model = _first(rest, f"evaluate needs a model before --suite {suite}: a bundled name, a folder, a .gguf file or a hub id")
+    result = evaluate_suite(model, parse_suite(suite, rest[1:]), data=common.data, watcher=Console())
     _write_json(common.json, result)
 
 
