@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 
 from etude.errors import at_least
+from etude.learn.gate import GateSettings
+from etude.learn.replay import ReplaySettings
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Retention:
-    """What the model knew before, measured beside the suites by likelihood: a text and multiple-choice questions.
+    """What the model knew before, measured beside the suites by likelihood (a text and multiple-choice questions), and how it is kept.
 
     Without files of yours they are those that ship: a page of common knowledge and 80 questions.
     """
@@ -53,6 +55,8 @@ class Retention:
     """Tokens of the text at most."""
     window_tokens: int = 64
     """Length of the pieces that the text is read in, each without the ones before."""
+    replay: ReplaySettings = field(default_factory=ReplaySettings)
+    gate: GateSettings = field(default_factory=GateSettings)
 
     def __post_init__(self) -> None:
         if self.n is not None:

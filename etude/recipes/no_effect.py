@@ -66,6 +66,13 @@ def _unread(settings: PracticeSettings) -> Sections:
             f"learn.preference.loss is {learn.preference.loss}",
         ),
         ("learn.implicit_reward.",): (bool(learn.implicit_reward.coefficient), "learn.implicit_reward.coefficient is 0"),
+        ("retention.gate.",): (bool(settings.retention.gate.every), "retention.gate.every is 0"),
+        ("retention.gate.factor",): (
+            settings.retention.gate.action in ("lower_rate", "raise_replay"),
+            f"retention.gate.action is {settings.retention.gate.action}",
+        ),
+        ("retention.gate.max_falls",): (settings.retention.gate.action != "stop", "retention.gate.action is stop"),
+        ("retention.replay.",): (bool(settings.retention.replay.ratio), "retention.replay.ratio is 0"),
         ("preferences.",): (bool(settings.preferences.steps), "preferences.steps is 0"),
         ("step_model.",): (settings.step_model.on, "step_model.on is false"),
     }

@@ -22,7 +22,7 @@ from etude.configuration import arguments_from, find_configuration, resolved
 from etude.errors import UserError
 from etude.evaluation.measure import Measurement, Suite, measure
 from etude.evaluation.report import write_report
-from etude.evaluation.retention import measure_retention
+from etude.evaluation.retention import Probe, measure_retention
 from etude.explore.order import batch_at
 from etude.explore.prompts import render_prompt, render_prompts
 from etude.explore.stopping import portions
@@ -33,6 +33,7 @@ from etude.learn.implicit_reward import ImplicitReward
 from etude.learn.learner import Learner
 from etude.learn.pairs import Pair
 from etude.learn.preference import Preferring
+from etude.learn.replay import Replay
 from etude.learn.step_model import StepModel
 from etude.learn.step_values import outlooks_of
 from etude.ledger import Judged, Ledger
@@ -44,11 +45,15 @@ from etude.recipes.card import write_card
 from etude.recipes.checkpoints import Stateful, load_checkpoint, save_checkpoint
 from etude.recipes.exploring import Exploring
 from etude.recipes.feedback import Feedback, random_rate
+from etude.recipes.gating import Gating, story_of
+from etude.recipes.holding import Holding
+from etude.recipes.keeping import gating_for, holding_of, replay_for, spared
 from etude.recipes.learners import implicit_reward_for, practice_learner, preference_learner, warm_start_learner
 from etude.recipes.limits import within_limits
 from etude.recipes.machine import decide, engine_at, room_tokens
 from etude.recipes.materials import check_golds, gather, render_comparisons, render_demonstrations, render_suites
 from etude.recipes.refining import refined
+from etude.recipes.replaying import pieces_of
 from etude.recipes.result import Page, result_of
 from etude.recipes.retention import logprobs_of, probe_for
 from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
@@ -125,6 +130,9 @@ class Practice:
     step_model: StepModel | None = field(default=None, init=False)
     implicit_reward: ImplicitReward | None = field(default=None, init=False)
     """Of practice, from its beginning on."""
+    replay: Replay | None = field(default=None, init=False)
+    holding: Holding | None = field(default=None, init=False)
+    gating: Gating | None = field(default=None, init=False)
 
     def run(self) -> dict[str, Any]:
         self.prepare()
@@ -159,6 +167,7 @@ class Practice:
         self.comparisons = render_comparisons(self.tokenizer, self.materials.comparisons, room_tokens(model, 0))
         known = [*self.materials.train, *self.materials.demonstrations, *(each.task for each in self.materials.comparisons)]
         self.probe = probe_for(settings.retention, self.tokenizer, room_tokens(model, 0), self.data)
+        self.replayed = pieces_of(settings.retention.replay, self.tokenizer, room_tokens(model, 0), self.data, measured)
         self.suites = render_suites(self.materials.suites, self.tokenizer, self.room_tokens, known, self.outcome.judge)
         self.watcher.baselines({suite.name: suite.baselines for suite in self.suites}, self.materials.facts)
         facts = {"precision": self.place.precision, "device": self.place.device, "weights": describe(settings.model)}
@@ -185,12 +194,20 @@ class Practice:
             counts = Counter(self.outcome.counts)
             page = dict(unchanged) if unchanged else {"suites": [self._measure(model, suite, how) for suite in self.suites]}
             if self.probe and not unchanged:
-                page["retention"] = measure_retention(self.probe, logprobs_of(self.model, self.place, self.settings.machine))
+                page["retention"] = self.known(self.probe)
             page |= {"model": model, "feedback_counts": self.outcome.counts_since(counts)}
             self.folder.write_json(f"evaluation/{model}.json", page)
         self._check_items(f"evaluation/{model}.json", page)
         self.watcher.measured(model, [suite["row"] for suite in page["suites"]])
         return page
+
+    def known(self, probe: Probe) -> dict[str, Any]:
+        """What the model as it is now knows of the probe."""
+        return measure_retention(probe, logprobs_of(self.model, self.place, self.settings.machine))
+
+    def known_row(self, probe: Probe) -> dict[str, Any]:
+        """The numbers of it."""
+        return self.known(probe)["row"]
 
     def _check_items(self, name: str, page: Mapping[str, Any]) -> None:
         """A page that was read back is of the items that are measured now, or paired tests would compare different questions."""
@@ -259,7 +276,7 @@ class Practice:
                 update=lambda step, prepared: self._learn_before(phase, step, partial(update, learner, prepared)),
             )
             self._train(stage, learner)
-            self._save_checkpoint(phase, None, {"order": ends_at})
+            self.save_checkpoint(phase, None, {"order": ends_at})
         self.engine.refresh(0)
         for unfinished in self.folder.checkpoints(kind):
             shutil.rmtree(unfinished)
@@ -271,6 +288,11 @@ class Practice:
         judge, begin = self.feedback.judge(partial(random_rate, self.folder)), self.feedback.begin
         learner = self.practice_learner()
         self.add_models()
+        self.holding = holding_of(self, learner)
+        self.replay = replay_for(self.settings, self.replayed, learner)
+        self.gating = gating_for(self, learner)
+        if self.gating and not self.folder.checkpoints("step-"):
+            self.holding.hold(0)
         stage = Stage(
             phase="practice",
             kind="step-",
@@ -280,7 +302,7 @@ class Practice:
             saves_last=True,
             prepare=lambda step: self.exploring.attempts_of(step, judge, begin),
             update=lambda step, judged: self.learn(step, judged, learner),
-            is_over=self._is_budget_spent,
+            is_over=lambda: self._is_budget_spent() or bool(self.gating and self.gating.is_over),
         )
         self._train(stage, learner, self.exploring.ledger)
 
@@ -290,6 +312,7 @@ class Practice:
         if found:
             done = load_checkpoint(found[-1], self.model, learner, self.beside)["step"]
             self.engine.refresh(done)
+            self.folder.prune(stage.kind, keep=self.settings.keep_checkpoints, spare=spared(self))  # a kill between two removals
         self.folder.cut_after(stage.phase, done)
         if done < stage.total and not stage.is_over():  # numbers of a model that is about to be made anew
             (self.folder.path / "evaluation" / f"{stage.phase}.json").unlink(missing_ok=True)
@@ -300,7 +323,8 @@ class Practice:
             self.watcher.say(f"{stage.name}: going on from step {done} of {stage.total} ({place}){again}")
 
         def save(done: int) -> None:
-            self._save_checkpoint(f"{stage.kind}{done:05d}", learner, {"order": stage.order + done, "step": done})
+            if not self.holding or self.holding.step != done:  # what is held is there already
+                self.save_checkpoint(f"{stage.kind}{done:05d}", learner, {"order": stage.order + done, "step": done})
             if ledger:
                 ledger.forget(read_progress(self.folder.checkpoints(stage.kind)[0])["step"])
 
@@ -344,7 +368,9 @@ class Practice:
         self.engine.put_away()
         verdicts, foreseen = foresee(self.step_model, judged, self.settings.explore)
         added, told = added_credit(self.implicit_reward, judged, self.settings.learn)
-        metrics: dict[str, Any] = learn_from(learner, judged.groups, verdicts, self.settings.learn, step=step, added=added)
+        pull = self.replay.of_step(step) if self.replay else None
+        metrics: dict[str, Any] = learn_from(learner, judged.groups, verdicts, self.settings.learn, step=step, added=added, replay=pull)
+        metrics |= {"replay_tokens": self.replay.tokens} if self.replay else {}
         if self.implicit_reward:
             metrics |= told | self.implicit_reward.update(judged.groups, judged.verdicts)
         if self.step_model:
@@ -360,7 +386,10 @@ class Practice:
         if self.settings.explore.turns > 1:
             metrics |= refined(judged.groups, judged.verdicts, self.settings.explore.refine)
         metrics |= {"sampled_tokens": tokens} | self.exploring.keep(step, judged)
+        metrics |= self.gating.look(step) if self.gating else {}
         self._log("practice", step, metrics, timings)
+        if self.gating:
+            self.gating.act(step)
 
     # ------------------------------------------------------------------ parts
 
@@ -379,7 +408,7 @@ class Practice:
     @property
     def beside(self) -> dict[str, Stateful]:
         """What learns beside the policy, by its letter in checkpoints."""
-        return {letter: part for letter, part in (("s", self.step_model), ("i", self.implicit_reward)) if part}
+        return {letter: part for letter, part in (("s", self.step_model), ("i", self.implicit_reward), ("g", self.gating)) if part}
 
     def add_models(self) -> None:
         """Have steps and tokens valued by models from now on, as far as the settings want it."""
@@ -387,8 +416,8 @@ class Practice:
         self.step_model = step_model_for(self.model, self.settings, self.place.dtype)
         self.exploring.by_step_model = value_by(self.step_model) if self.step_model else None
 
-    def _save_checkpoint(self, name: str, learner: Learner | None, progress: Mapping[str, int]) -> None:
-        options: dict[str, Any] = {"beside": self.beside, "keep": self.settings.keep_checkpoints}
+    def save_checkpoint(self, name: str, learner: Learner | None, progress: Mapping[str, int]) -> None:
+        options: dict[str, Any] = {"beside": self.beside, "keep": self.settings.keep_checkpoints, "spare": spared(self)}
         save_checkpoint(self.folder, name, self.model, self.tokenizer, learner, progress, settings=self.settings, **options)
 
     def _log(self, phase: str, step: int, metrics: Mapping[str, Any], timings: Mapping[str, float]) -> None:
@@ -405,6 +434,8 @@ class Practice:
     def conclude(self, pages: Mapping[str, Page]) -> dict[str, Any]:
         """Write the model's card, `result.json` and the report."""
         result = result_of(self.name, self.settings, pages, self.materials.facts, self._feedback_counts())
+        if self.gating:
+            result["gate"] = story_of(self.gating.gate, read_jsonl(self.folder.path / "metrics.jsonl"))
         write_card(self.folder.path / "model", self.settings, result)
         self.folder.write_json("result.json", result)
         write_report([self.folder.path], self.folder.path / "report.html")

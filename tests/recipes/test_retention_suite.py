@@ -50,7 +50,7 @@ def test_every_part_has_rows_with_intervals_and_all_questions_come_together(sets
     assert found["choice_accuracy"] == found["rows"][3] and found["left_out"] is None
     assert len(found["answers"]["instructions"]) == 11 and len(found["answers"]["gcd"]) == 3
     json.dumps(found)
-    with pytest.raises(UserError, match="path 'birds.jsonl' is not a file"):
+    with pytest.raises(UserError, match=r"path 'birds\.jsonl' is not a file"):
         evaluate_suite("tiny-random", "retention", SMALL | OWN, data=tmp_path.parent)
 
 
