@@ -55,6 +55,9 @@ class Retention:
     """Tokens of the text at most."""
     window_tokens: int = 64
     """Length of the pieces that the text is read in, each without the ones before."""
+    divergence_n: int = 0
+    """Evaluation tasks whose sampled answers of the model that practice began with tell how far practice moved it, evaluation.num_samples
+    of each; 0 leaves it out."""
     replay: ReplaySettings = field(default_factory=ReplaySettings)
     gate: GateSettings = field(default_factory=GateSettings)
 
@@ -62,4 +65,5 @@ class Retention:
         if self.n is not None:
             at_least("retention.n", self.n, 1)
         at_least("retention.text_tokens", self.text_tokens, 2)
+        at_least("retention.divergence_n", self.divergence_n, 0)
         at_least("retention.window_tokens", self.window_tokens, 3)

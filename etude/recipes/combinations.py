@@ -128,6 +128,10 @@ def _retention(settings: "PracticeSettings") -> None:
             "retention.gate.action raise_replay raises retention.replay.ratio, which is 0: set the ratio and retention.replay.path, or "
             "another action"
         )
+    if retention.divergence_n and not settings.evaluation.num_samples:
+        raise UserError(
+            f"retention.divergence_n is {retention.divergence_n}, but evaluation.num_samples is 0: set it to 1 or more, or the other to 0"
+        )
     if retention.replay.ratio and learn.method == "preference":
         raise UserError(
             f"retention.replay.ratio is {retention.replay.ratio}, but learn.method preference learns from pairs alone: set the ratio to 0, "

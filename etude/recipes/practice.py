@@ -43,6 +43,7 @@ from etude.recipes.advice import advice
 from etude.recipes.asking import remember
 from etude.recipes.card import write_card
 from etude.recipes.checkpoints import Stateful, load_checkpoint, save_checkpoint
+from etude.recipes.divergence import moved_from_start, start_answers
 from etude.recipes.exploring import Exploring
 from etude.recipes.feedback import Feedback, random_rate
 from etude.recipes.gating import Gating, story_of
@@ -133,6 +134,7 @@ class Practice:
     replay: Replay | None = field(default=None, init=False)
     holding: Holding | None = field(default=None, init=False)
     gating: Gating | None = field(default=None, init=False)
+    start_answers: list[list[Example]] = field(default_factory=list, init=False)
 
     def run(self) -> dict[str, Any]:
         self.prepare()
@@ -289,6 +291,7 @@ class Practice:
         learner = self.practice_learner()
         self.add_models()
         self.holding = holding_of(self, learner)
+        self.start_answers = start_answers(self)
         self.replay = replay_for(self.settings, self.replayed, learner)
         self.gating = gating_for(self, learner)
         if self.gating and not self.folder.checkpoints("step-"):
@@ -436,6 +439,8 @@ class Practice:
         result = result_of(self.name, self.settings, pages, self.materials.facts, self._feedback_counts())
         if self.gating:
             result["gate"] = story_of(self.gating.gate, read_jsonl(self.folder.path / "metrics.jsonl"))
+        if self.start_answers:
+            result["divergence"] = moved_from_start(self, self.start_answers)
         write_card(self.folder.path / "model", self.settings, result)
         self.folder.write_json("result.json", result)
         write_report([self.folder.path], self.folder.path / "report.html")
