@@ -65,6 +65,8 @@ def test_practice_falls_back_to_what_was_held_and_goes_on_with_other_random_numb
     first, again = (RunFolder(tmp_path / "run").read_attempts(step) for step in (3, 4))
     assert [row["key"] for row in first] != [row["key"] for row in again]
     assert {path.name for path in (tmp_path / "run/checkpoints").iterdir()} == {"warm_start", "step-00004"}
+    page = (tmp_path / "run/report.html").read_text()
+    assert "fell back to step 2" in page and page.count('class="fall"') >= 1
 
 
 def test_what_practice_ends_with_is_what_passed_last(small, tmp_path, seen):
