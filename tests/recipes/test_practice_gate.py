@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from etude.configuration import arguments_from, find_configuration
 from etude.errors import UserError
+from etude.recipes.exploring import Exploring
 from etude.recipes.gating import Gating
 from etude.recipes.no_effect import without_effect
 from etude.recipes.settings import parse_practice
@@ -89,16 +90,20 @@ def test_a_first_failure_falls_back_to_the_model_that_practice_began_with(small,
     assert equal(weights(tmp_path / "run/model"), weights(tmp_path / "run/checkpoints/warm_start"))
 
 
-def test_a_run_that_is_killed_between_looking_and_acting_falls_back_all_the_same(small, tmp_path, seen, killed):
+def test_a_run_that_is_killed_before_or_behind_a_fall_goes_on_to_the_same_bytes(small, tmp_path, seen, killed):
     seen(1, 999, 1, 1)
-    small(tmp_path / "whole", GATE)
-    seen(1, 999)
-    with killed(Gating, "act", lambda gating, step: step == 2):
-        small(tmp_path / "run", GATE)
-    seen(999, 1, 1)
-    small(tmp_path / "run", GATE, resume=True)
-    for name in ("metrics.jsonl", "result.json", "model/model.safetensors"):
-        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    how = GATE | {"retention.gate.action": "lower_rate"}
+    small(tmp_path / "whole", how)
+    before = (Gating, "act", lambda gating, step: step == 2)
+    behind = (Exploring, "attempts_of", lambda exploring, step, *_: step == 2)  # counted from 0
+    for number, place in enumerate((before, behind)):
+        seen(1, 999)
+        with killed(*place):
+            small(tmp_path / f"{number}", how)
+        seen(999, 1, 1)
+        small(tmp_path / f"{number}", how, resume=True)
+        for name in ("metrics.jsonl", "result.json", "model/model.safetensors"):
+            assert (tmp_path / f"{number}" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 def test_replay_is_counted_and_read_of_texts_and_of_answers(small, letter_files):
