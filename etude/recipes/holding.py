@@ -4,7 +4,8 @@
     step = holding.fall_back()    # policy, optimizer and what learns beside it are again what they were then
 
 The steps are counted on, so that random numbers behind a fall are others than those that led to it. What was held is a whole checkpoint,
-with the state of whoever decides, so that a run that is killed goes on from it as from any other.
+with the state of whoever decides, which takes `holding.state()` in, so that a run that is killed goes on from it as from any other. Several
+may share one holding: who finds a model good holds it, who sees it spoilt falls back.
 """
 
 from collections.abc import Callable, Mapping

@@ -72,6 +72,7 @@ def _unread(settings: PracticeSettings) -> Sections:
             f"retention.gate.action is {settings.retention.gate.action}",
         ),
         ("retention.gate.max_falls",): (settings.retention.gate.action != "stop", "retention.gate.action is stop"),
+        ("retention.divergence_n", "retention.gate", "retention.replay"): (bool(settings.steps), "steps is 0"),
         ("retention.replay.",): (bool(settings.retention.replay.ratio), "retention.replay.ratio is 0"),
         ("preferences.",): (bool(settings.preferences.steps), "preferences.steps is 0"),
         ("step_model.",): (settings.step_model.on, "step_model.on is false"),
