@@ -16,10 +16,12 @@ USAGE = """etude: language models get better by practising
 
   etude practice NAME_OR_YAML [--key value ...]   improve on tasks by own attempts
   etude evaluate MODEL [--key value ...]          measure a model on suites
+  etude evaluate MODEL --suite NAME_OR_YAML       measure what it knew and could do before, such as --suite retention
   etude generate MODEL [--key value ...]          answer prompts
   etude report RUN [RUN ...] [--out FILE]         the page of a run, or of several side by side
   etude report RUN --pack FILE.zip                a run for somebody else: no weights, no paths of this machine, no tokens
   etude models [list | fetch NAME | convert MODEL FOLDER]
+  etude models interpolate START END --factor A --out DIR
 
   etude COMMAND --help                            every setting of a command
 """
@@ -104,14 +106,30 @@ def _evaluate(arguments: list[str]) -> None:
     from etude.recipes.evaluate import EvaluateSettings, evaluate, parse_evaluate
 
     options = ("data", "json")
+    suite, arguments = _take(arguments, "--suite")
+    if suite:
+        return _evaluate_suite(suite, arguments, *options)
     if _wants_help(arguments):
-        return _help(f"etude evaluate MODEL [--key value ...]\n\n{_common_help(*options)}", EvaluateSettings)
+        head = "etude evaluate MODEL [--key value ...]\netude evaluate MODEL --suite NAME_OR_YAML [--key value ...]"
+        return _help(f"{head}\n\n{_common_help(*options)}", EvaluateSettings)
     common, rest = _common(arguments, *options)
     model = _first(rest, "evaluate needs a model: a bundled name, a folder, a .gguf file or a hub id")
     settings = parse_evaluate(model, rest[1:])
     from etude.watching import Console
 
     result = evaluate(model, settings, data=common.data, watcher=Console())
+    _write_json(common.json, result)
+
+
+def _evaluate_suite(suite: str, arguments: list[str], *options: str) -> None:
+    from etude.recipes.retention_suite import RetentionSuite, evaluate_suite, parse_suite
+    from etude.watching import Console
+
+    if _wants_help(arguments):
+        return _help(f"etude evaluate MODEL --suite NAME_OR_YAML [--key value ...]\n\n{_common_help(*options)}", RetentionSuite)
+    common, rest = _common(arguments, *options)
+    model = _first(rest, f"evaluate needs a model before --suite {suite}: a bundled name, a folder, a .gguf file or a hub id")
+    result = evaluate_suite(model, parse_suite(suite, rest[1:]), data=common.data, watcher=Console())
     _write_json(common.json, result)
 
 
@@ -156,7 +174,12 @@ def _models(arguments: list[str]) -> None:
     from etude import models
 
     if _wants_help(arguments):
-        print("etude models [list | fetch NAME | convert MODEL FOLDER]\n\nfetch says what it installs, convert writes a folder.")
+        print(
+            "etude models [list | fetch NAME | convert MODEL FOLDER]\n"
+            "etude models interpolate START END [--factor A] [--groups early=A late=A ...] --out DIR\n\n"
+            "fetch says what it installs, convert writes a folder; interpolate writes a model between two, (1 - A) START + A END, with "
+            "factors of their own for groups of layers: embeddings, early, middle, late, head."
+        )
         return
     match arguments:
         case [] | ["list"]:
@@ -166,8 +189,30 @@ def _models(arguments: list[str]) -> None:
             print(models.fetch(name))
         case ["convert", source, folder]:
             print(models.convert(source, Path(folder)))
+        case ["interpolate", *rest]:
+            print(_interpolate(rest))
         case _:
-            raise UserError("models takes: list, fetch NAME, or convert MODEL FOLDER")
+            raise UserError("models takes: list, fetch NAME, convert MODEL FOLDER, or interpolate START END --factor A --out DIR")
+
+
+def _interpolate(arguments: list[str]) -> Path:
+    from etude.interpolation import interpolate
+
+    factor, rest = _take(arguments, "--factor")
+    out, rest = _take(rest, "--out")
+    at = next((place for place, word in enumerate(rest) if word.startswith("--groups")), len(rest))
+    groups = [word for word in (rest[at].partition("=")[2], *rest[at + 1 :]) if word] if at < len(rest) else []
+    if len(rest[:at]) != 2 or out is None:
+        raise UserError("interpolate takes two models and a folder: etude models interpolate START END --factor A --out DIR")
+    named = {name: _share("--groups " + name, value) for name, _, value in (word.partition("=") for word in groups)}
+    return interpolate(rest[0], rest[1], Path(out), factor=None if factor is None else _share("--factor", factor), groups=named)
+
+
+def _share(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise UserError(f"{name} must be a number in [0, 1], got {text!r}") from error
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {

@@ -174,14 +174,21 @@ class RunFolder:
     def checkpoint(self, name: str) -> Path:
         return self.path / "checkpoints" / name
 
-    def commit_checkpoint(self, partial: Path, name: str, progress: Mapping[str, Any], *, keep: int) -> None:
-        """Make a written folder the checkpoint `name` by one rename, then remove all but the `keep` last of its kind (`step-`)."""
+    def commit_checkpoint(self, partial: Path, name: str, progress: Mapping[str, Any], *, keep: int, spare: str | None = None) -> None:
+        """Make a written folder the checkpoint `name` by one rename, then remove all but the `keep` last of its kind (`step-`) and the one
+        that is called `spare`.
+        """
         write_atomically(partial / "progress.json", json.dumps(progress))
         folder = self.checkpoint(name)
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
-        for old in self.checkpoints(name.split("-")[0] + "-")[:-keep]:
-            shutil.rmtree(old)
+        self.prune(name.split("-")[0] + "-", keep=keep, spare=spare)
+
+    def prune(self, kind: str, *, keep: int, spare: str | None = None) -> None:
+        """Remove all checkpoints of a kind but the `keep` last and the one that is called `spare`."""
+        for old in self.checkpoints(kind)[:-keep]:
+            if old.name != spare:
+                shutil.rmtree(old)
 
     def cut_after(self, phase: str, step: int) -> None:
         """Forget what was written after `step` of `phase`, the last one that a checkpoint holds."""

@@ -105,6 +105,9 @@ class Console:
             )
         for row in result.get("retention", ()):
             self.say(f"what it knew before, {_words(row['model'])}: {_retention(row)}")
+        for sentence in (_frontier(result), _gate(result.get("gate")), _moved(result.get("divergence"))):
+            if sentence:
+                self.say(sentence)
         counts = result.get("feedback_counts", {})
         if counts.get("timed_out") or counts.get("crashed"):
             self.say(
@@ -114,6 +117,31 @@ class Console:
         if counts.get("judge_asked"):
             self.say(_of_the_judge(counts))
         self.say(f"model: {folder / 'model'}   report: {folder / 'report.html'}")
+
+
+def _frontier(result: Mapping[str, Any]) -> str:
+    """New skill and old knowledge of every model, where both were measured."""
+    suite = next((row["suite"] for row in result["evaluation"]), None)
+    skill = {row["model"]: row["accuracy"] for row in result["evaluation"] if row["suite"] == suite}
+    known = {row["model"]: row["choice_accuracy"] for row in result.get("retention", ()) if "choice_accuracy" in row}
+    pairs = [f"{_words(model)} {skill[model]:.1%} and {known[model]:.1%}" for model in skill if model in known]
+    return f"new skill ({suite}) and old knowledge: {', '.join(pairs)}" if pairs else ""
+
+
+def _gate(gate: Mapping[str, Any] | None) -> str:
+    if not gate:
+        return ""
+    falls = [f"step {row['step']} to step {row['held']}" for row in gate["measurements"] if not row["passed"]]
+    ended = "; it ended practice" if gate["ended_practice"] else ""
+    back = f"from {', '.join(falls)}" if falls else "never"
+    return f"gate: looked {len(gate['measurements'])} times, fell back {back}{ended}"
+
+
+def _moved(divergence: Mapping[str, Any] | None) -> str:
+    if not divergence:
+        return ""
+    low, high = divergence["forward_kl_low"], divergence["forward_kl_high"]
+    return f"moved from where practice began: KL(start || now) {divergence['forward_kl']:.2f} nats an answer [{low:.2f}, {high:.2f}]"
 
 
 def _of_the_judge(counts: Mapping[str, int]) -> str:

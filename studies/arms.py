@@ -17,8 +17,9 @@ seeds, since something else may have run beside one of them.
 import json
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -65,12 +66,12 @@ class Arms:
     def defaults(self) -> dict[str, Any]:
         return practice_defaults()
 
-    def _check_run(self, folder: Path, arm: str, seed: int) -> None:
-        """A run of other settings is no cell of this table."""
+    def _check_run(self, folder: Path, settings: Callable[[], Mapping[str, Any]]) -> None:
+        """A run of other settings is no cell of this table; they are asked for where there is a run."""
         kept = folder / "configuration.yaml"
         if kept.exists():
             before = self.defaults() | dotted(yaml.safe_load(kept.read_text()))
-            refuse_others(f"{folder} was run", before, self.settings(arm, seed), "remove it to run it again")
+            refuse_others(f"{folder} was run", before, settings(), "remove it to run it again")
 
     def _settings(self, arm: str, seed: int) -> PracticeSettings:
         changes = {**self.overrides, "seed": seed, **self.changes[arm]}
@@ -83,7 +84,7 @@ class Arms:
         settings = self._settings(arm, seed)
         runs = {other: chosen.out / "runs" / f"{other}-{seed}" for other in self.changes}
         for other, path in runs.items():
-            self._check_run(path, other, seed)
+            self._check_run(path, partial(self.settings, other, seed))
         folder = runs[arm]
         if not folder.exists():
             share(runs, arm, resolved(settings))

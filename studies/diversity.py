@@ -18,12 +18,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from etude.errors import UserError
-from etude.evaluation.statistics import rank_correlation
+from etude.evaluation.statistics import correlation_interval, rank_correlation
 from etude.runs import read_jsonl
 from studies.arms import Arms, reduce_arms
 from studies.cells import Cell, Options, compute, options, write_result
@@ -138,18 +137,11 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     said, is_above = [], True
     for place, name in ((1, "final pass@32"), (2, "final accuracy")):
         pairs = [(run[0], run[place]) for run in runs]
-        low, high = interval(pairs)
+        forms, ends = zip(*pairs, strict=True)
+        low, high = correlation_interval(forms, ends)
         is_above &= low > 0
-        said.append(f"{name} {rank_correlation(*zip(*pairs, strict=True)):.2f} [{low:.2f}, {high:.2f}]")
+        said.append(f"{name} {rank_correlation(forms, ends):.2f} [{low:.2f}, {high:.2f}]")
     return ("holds" if is_above else "does not hold"), f"rank correlation of different forms over {len(runs)} runs with " + ", ".join(said)
-
-
-def interval(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Of the rank correlation, over runs drawn with replacement (percentile bootstrap, 95 %)."""
-    generator = np.random.default_rng(0)
-    draws = generator.integers(len(pairs), size=(1000, len(pairs)))
-    found = [rank_correlation(*zip(*(pairs[place] for place in draw), strict=True)) for draw in draws]
-    return float(np.quantile(found, 0.025)), float(np.quantile(found, 0.975))
 
 
 def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:

@@ -20,6 +20,20 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     if "spearman" in rows[0]:
         counted = f"{rows[0]['n']} beginnings of {rows[0]['tasks']} tasks, {_seeds(rows)}; intervals (95 %) over tasks."
         return _lines(["estimator", "pairs of one task in order", "rank correlation", "tokens"], map(_estimator, rows), counted)
+    if "kept" in rows[0]:
+        counted = (
+            f"{rows[0]['n']:,} items of {rows[0]['set']} and {rows[0]['known_n']} questions, {_seeds(rows)}; intervals (95 %) over items."
+        )
+        head = [
+            "arm",
+            "greedy",
+            "gain",
+            "of rl's gain",
+            "old knowledge kept",
+            "text, nats a token more",
+            "KL(start || model), nats an answer",
+        ]
+        return _lines(head, map(_kept, rows), counted)
     if not any("gain" in row for row in rows) and any("tokens" in row for row in rows):
         counted = f"{rows[0]['n']} items of {rows[0]['set']}, {_seeds(rows)}; intervals (95 %) over items."
         return _lines(["answer", "right", "tokens a task"], map(_answer, rows), counted)
@@ -63,6 +77,12 @@ def _p(value: float) -> str:
 def _estimator(row: Mapping[str, Any]) -> list[str]:
     measures = [_interval(row, name, "{:.2f}".format) for name in ("ordered_within", "spearman")]
     return [row["id"].replace("_", " "), *measures, f"{row['cost_tokens']:,.0f}"]
+
+
+def _kept(row: Mapping[str, Any]) -> list[str]:
+    share = "" if row.get("gain_share") is None else f"{100 * row['gain_share']:.0f} %"
+    measures = [_interval(row, "kept", _percent), _interval(row, "rise", "{:+.3f}".format), f"{row['forward_kl']:.2f}"]
+    return [row["id"].replace("_", " "), _interval(row, "accuracy", _percent), _points(row["gain"]), share, *measures]
 
 
 def _answer(row: Mapping[str, Any]) -> list[str]:

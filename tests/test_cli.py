@@ -92,7 +92,7 @@ MISTAKES = {
     "generate tiny-random --prompt a --num_samples 2": "num_samples is 2, but at temperature 0 all answers are equal",
     "report nowhere": "run folder 'nowhere' does not exist",
     "models fetch gpt": "unknown bundled model 'gpt'",
-    "models delete": "models takes: list, fetch NAME, or convert MODEL FOLDER",
+    "models delete": "models takes: list, fetch NAME, convert MODEL FOLDER, or interpolate START END",
 }
 
 

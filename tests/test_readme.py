@@ -110,6 +110,7 @@ def test_what_the_readme_leaves_to_people_is_understood(line, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("etude.recipes.estimate.estimate", begin)
     monkeypatch.setattr("etude.recipes.evaluate.load_model", begin)
+    monkeypatch.setattr("etude.recipes.retention_suite.load_model", begin)
     rows = [{key: row[key] for key in ("question", "answer", "worked")} for row in letters("train", 300, seed=0)]
     parts = {"my_train": rows[:200], "my_test": rows[200:250], "a": rows[250:], "DIR/word_problems/train": rows[:200]}
     sums = [{"question": f"What is {i} + 1?", "answer": f"It is <<{i}+1={i + 1}>>{i + 1}.\n#### {i + 1}"} for i in range(250)]

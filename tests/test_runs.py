@@ -152,10 +152,10 @@ def test_a_torn_last_line_is_dropped_before_more_is_written(run):
     assert [row["step"] for row in read_jsonl(run.path / "metrics.jsonl")] == [1, 2]
 
 
-def commit(run: RunFolder, name: str, order: int, keep: int = 1) -> None:
+def commit(run: RunFolder, name: str, order: int, keep: int = 1, spare: str | None = None) -> None:
     partial = run.path / "checkpoints" / f"{name}.writing"
     partial.mkdir(parents=True)
-    run.commit_checkpoint(partial, name, {"order": order}, keep=keep)
+    run.commit_checkpoint(partial, name, {"order": order}, keep=keep, spare=spare)
 
 
 def test_checkpoints_are_committed_and_pruned(run):
@@ -163,6 +163,14 @@ def test_checkpoints_are_committed_and_pruned(run):
     for step in (1, 2, 3):
         commit(run, f"step-{step:05d}", step, keep=2)
     assert [path.name for path in run.checkpoints()] == ["warm_start", "step-00002", "step-00003"]
+
+
+def test_a_checkpoint_that_is_held_stays_until_another_is(run):
+    for step in (1, 2, 3):
+        commit(run, f"step-{step:05d}", step, spare="step-00001")
+    assert [path.name for path in run.checkpoints()] == ["step-00001", "step-00003"]
+    run.prune("step-", keep=1, spare="step-00003")
+    assert [path.name for path in run.checkpoints()] == ["step-00003"]
 
 
 def test_a_checkpoint_that_was_not_renamed_is_none(run):

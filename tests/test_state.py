@@ -21,10 +21,13 @@ from etude.explore.curriculum import Curriculum, CurriculumSettings
 from etude.feedback.verdict import Verdict
 from etude.learn.entropy import EntropyBonus, EntropySettings
 from etude.learn.example import demonstration
+from etude.learn.gate import Gate, GateSettings
 from etude.learn.implicit_reward import ImplicitReward, ImplicitRewardSettings
 from etude.learn.learner import Learner, Optimiser, Stream
 from etude.learn.losses import negative_log_likelihood
 from etude.learn.step_model import Beginnings, Outlook, StepModel, StepModelSettings
+from etude.recipes.gating import Gating
+from etude.recipes.holding import Holding
 from etude.tasks.task import Task
 from etude.tiny import tiny_model
 
@@ -92,12 +95,47 @@ def _draw_and_observe(curriculum):
     return places, curriculum.observe(groups, [[Verdict(1.0), Verdict(place % 2 / 1.0)] for place in places]), curriculum.weights()
 
 
+def _gate(_):
+    return Gate(GateSettings(every=1, action="lower_rate", max_falls=2), {"choice_accuracy": 0.5})
+
+
+def _decide(gate):
+    passes = gate.passes({"choice_accuracy": 0.4})
+    gate.fall()
+    return passes, gate.rate_factor, gate.is_over
+
+
+def _holding(_):
+    return Holding(lambda step: None, lambda step: None)
+
+
+def _hold_and_fall_back(holding):
+    holding.hold((holding.step or 0) + 2)
+    return holding.fall_back()
+
+
+def _gating(model):
+    learner = _learner(model)
+    learner.read = []
+    return Gating(_gate(model), Holding(lambda step: None, learner.read.append), learner, None, lambda: {"choice_accuracy": 0.4})
+
+
+def _look_and_act(gating):
+    gating.holding.step = gating.holding.step or 3
+    seen = gating.look(4)
+    gating.act(4)
+    return seen, gating.is_over, gating.learner.rate_factor
+
+
 PARTS = {
     Curriculum: Part(_curriculum, _draw_and_observe),
     Learner: Part(_learner, _update),
     StepModel: Part(_step_model, _foresee_and_learn),
     EntropyBonus: Part(_entropy_bonus, _steps_of_a_bonus),
     ImplicitReward: Part(_implicit_reward, _reward_and_learn),
+    Gate: Part(_gate, _decide),
+    Holding: Part(_holding, _hold_and_fall_back),
+    Gating: Part(_gating, _look_and_act),
 }
 
 

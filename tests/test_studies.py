@@ -10,7 +10,7 @@ import pytest
 
 from etude.evaluation.statistics import mean_interval, rank_correlation, sign_flip_test
 from etude.runs import RunFolder
-from studies import diversity, exploration, long_thought, practice_alone, quickstart, searching, step_values, word_problems
+from studies import diversity, exploration, long_thought, practice_alone, quickstart, retention, searching, step_values, word_problems
 from studies.arms import ARMS, TINY, Arms, reduce_arms, share
 from studies.cells import Options, compute
 from studies.figure import draw
@@ -22,7 +22,7 @@ OF_PRACTICE = ("quickstart", "word_problems")
 
 
 def test_every_study_is_tried_here():
-    others = {"diversity", "exploration", "long_thought", "practice_alone", "searching", "step_values"}
+    others = {"diversity", "exploration", "long_thought", "practice_alone", "retention", "searching", "step_values"}
     assert set(STUDIES) == {*OF_PRACTICE, *others}
 
 
@@ -205,6 +205,46 @@ def test_long_thought_pays_where_the_slope_gains_and_more_than_by_random_scores(
     assert long_thought.judge(rows(0.01, 0.01))[0] == "holds"
     assert long_thought.judge(rows(-0.01, 0.01))[0] == long_thought.judge(rows(0.01, -0.01))[0] == "does not hold"
     assert long_thought.judge(rows(0.01, 0.01, seeds=2))[0] == long_thought.judge(rows(0.01, 0.01)[1:])[0] == "undecided"
+
+
+def test_the_study_of_retention_measures_what_every_model_can_and_knows_in_its_tiny_form(tmp_path):
+    rows = tiny("retention", tmp_path)["rows"]
+    assert [row["id"] for row in rows] == [arm for arm in retention.ARMS if arm in retention.TINY_ARMS]
+    start, *others = rows
+    assert (start["gain"], start["kept"], start["rise"], start["forward_kl"]) == (0.0, 1.0, 0.0, 0.0)
+    assert all(row["kept_low"] <= row["kept"] <= row["kept_high"] and row["forward_kl"] > 0 for row in others)
+    assert start["kl_cells"] == 4 and "above_rl" in next(row for row in rows if row["id"] == "sft")
+    assert markdown(rows).splitlines()[0].startswith("| arm | greedy | gain | of rl's gain | old knowledge kept |")
+
+
+def test_of_the_models_on_the_way_the_nearest_on_dev_tasks_is_taken_and_of_two_as_near_the_earlier():
+    assert retention.nearest({5: 0.25, 10: 0.5, 20: 0.75}, 0.7) == 20
+    assert retention.nearest({5: 0.25, 10: 0.5, 20: 0.75}, 0.375) == 5
+
+
+def test_forgetting_follows_divergence_only_where_the_interval_is_above_0():
+    rising = retention.correlation([(float(i), float(i * i)) for i in range(8)])
+    assert rising["kl_correlation"] == pytest.approx(1.0) and rising["kl_correlation_low"] > 0.9 and rising["kl_cells"] == 8
+    mixed = retention.correlation([(0.0, 1.0), (1.0, 0.0), (2.0, 3.0), (3.0, 1.5)])
+    assert mixed["kl_correlation_low"] < 0 < mixed["kl_correlation_high"]
+
+
+def test_retention_holds_only_where_all_four_of_its_claims_do():
+    def rows(**changes):
+        base = {"seeds": 3, "kept": 0.99, "gain": 0.3, "gain_share": 1.0, "kept_each_seed": [0.99] * 3, "stopped_each_seed": [True] * 3}
+        base |= {f"kl_correlation{end}": 0.5 for end in ("", "_low", "_high")} | {f"above_rl{end}": 0.1 for end in ("", "_low", "_high")}
+        return [{"id": arm, **base, **(changes.get(arm, {}))} for arm in retention.ARMS]
+
+    def verdict(**changes):
+        return retention.judge(rows(**changes), 3)[0]
+
+    assert verdict() == "holds"
+    assert retention.judge(rows()[1:], 3)[0] == "undecided" and verdict(rl={"seeds": 2}) == "undecided"
+    assert retention.judge([row | {"kept": 0.97} for row in rows()], 3)[0] == "does not hold"
+    assert verdict(start={"kl_correlation_low": -0.1}) == "does not hold"
+    assert verdict(sft={"above_rl_low": -0.01}) == "does not hold" and verdict(sft={"gain": 0.4}) == "does not hold"
+    assert verdict(harmful_gate={"stopped_each_seed": [True, False, True]}) == "does not hold"
+    assert verdict(harmful_gate={"kept_each_seed": [0.99, 0.97, 0.99]}) == "does not hold"
 
 
 def test_rank_correlation_is_pearsons_of_ranks_where_equal_values_share_theirs():

@@ -182,6 +182,14 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
     return float(np.corrcoef(_ranks(first), _ranks(second))[0, 1])
 
 
+def correlation_interval(first: Sequence[float], second: Sequence[float], draws: int = 1000) -> tuple[float, float]:
+    """The 95 % interval of the rank correlation over pairs drawn with replacement: percentile bootstrap, the same for the same numbers."""
+    one, other = np.asarray(first), np.asarray(second)
+    chosen = np.random.default_rng(0).integers(len(one), size=(draws, len(one)))
+    low, high = np.quantile([rank_correlation(one[draw].tolist(), other[draw].tolist()) for draw in chosen], [0.025, 0.975])
+    return float(low), float(high)
+
+
 def _ranks(values: Sequence[float]) -> np.ndarray:
     """Of each value; equal ones share the mean of their places."""
     _, place, count = np.unique(values, return_inverse=True, return_counts=True)

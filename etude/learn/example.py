@@ -1,9 +1,10 @@
-"""What the learner takes in: token sequences with a weight for every completion token in each of four streams.
+"""What the learner takes in: token sequences with a weight for every completion token in each of five streams.
 
 policy      the credit of a sampled token: policy gradient
-imitate     how much a token's log-likelihood counts: demonstrations, own best attempts, replayed text
+imitate     how much a token's log-likelihood counts: demonstrations, own best attempts
 anchor      how much a token's divergence from the reference model counts
 likelihood  how much a completion's log-likelihood counts just now, by a loss over whole completions (`etude.learn.sequences`)
+replay      how much a replayed token counts, which comes beside the batch (`etude.learn.replay`)
 """
 
 from collections.abc import Sequence
@@ -23,15 +24,16 @@ class Example:
     imitate: Weights | None = None
     anchor: Weights | None = None
     likelihood: Weights | None = None
+    replay: Weights | None = None
     behaviour_logprobs: Weights | None = None
     """Log-probs under which the tokens were sampled; the policy stream needs them."""
     reference_logprobs: Weights | None = None
-    """Log-probs under the reference model; the anchor stream needs them."""
+    """Log-probs under the reference model; the anchor stream needs them, and an anchor on replay."""
     marks: Weights | None = None
     """What a policy loss that looks at the whole batch makes of each token beforehand."""
 
     def __post_init__(self) -> None:
-        for name in ("policy", "imitate", "anchor", "likelihood", "behaviour_logprobs", "reference_logprobs", "marks"):
+        for name in ("policy", "imitate", "anchor", "likelihood", "replay", "behaviour_logprobs", "reference_logprobs", "marks"):
             values = getattr(self, name)
             if values is not None and len(values) != len(self.completion):
                 raise ValueError(f"{name} has {len(values)} numbers for {len(self.completion)} completion tokens")

@@ -1,10 +1,11 @@
-"""The one training loop: examples in four streams → an updated model.
+"""The one training loop: examples in five streams → an updated model.
 
 The learner knows no algorithm by name. A stream is a loss function, the weights it reads from an example, a coefficient and a way to
-average; warm start is the imitate stream alone, practice the policy stream, retention adds anchor and replayed imitate, preference the
-likelihood stream.
+average; warm start is the imitate stream alone, practice the policy stream, retention adds anchor and replay, preference the likelihood
+stream.
 The gradient of a batch does not depend on how it is cut into micro-batches: every token's share in the mean is fixed beforehand.
-All streams divide by the whole batch's count, so a stream that holds a quarter of a batch's examples weighs a quarter.
+All streams divide by the whole batch's count, so a stream that holds a quarter of a batch's examples weighs a quarter; replay comes beside
+the batch and is not counted in it.
 The model stays in evaluation mode: the denominator of a ratio is the behaviour policy, which sampled without dropout, and with dropout
 in the numerator an unchanged model would not have ratio 1.
 """
@@ -70,7 +71,7 @@ class Stream:
     """One term of the loss."""
 
     name: str
-    """`policy`, `imitate`, `anchor` or `likelihood`: the field of an example that holds the weights."""
+    """`policy`, `imitate`, `anchor`, `likelihood` or `replay`: the field of an example that holds the weights."""
     loss: Loss
     coefficient: float = 1.0
     aggregation: Aggregation = "token"
@@ -113,6 +114,8 @@ class Learner:
     """How much the entropy of the policy stream's tokens, averaged as their loss is, takes off the loss; 0 is off, and costs nothing."""
     restarts: bool = False
     """Whether `restart` is to go back to the model as it is now."""
+    rate_factor: float = 1.0
+    """What the optimizer's rate is multiplied by just now; whoever changes it carries it over a kill."""
     updates: int = field(default=0, init=False)
     _is_refreshed: bool = field(default=False, init=False)
     """Whether the reference is no longer what it was made as, so that a checkpoint holds it."""
@@ -221,7 +224,7 @@ class Learner:
 
     def _step(self) -> dict[str, float]:
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.optimiser.max_gradient_norm))
-        rate = self.optimiser.rate(self.updates)
+        rate = self.optimiser.rate(self.updates) * self.rate_factor
         if not math.isfinite(norm):
             self._adam.zero_grad(set_to_none=True)
             raise UserError(

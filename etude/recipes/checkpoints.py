@@ -43,15 +43,18 @@ def save_checkpoint(
     settings: PracticeSettings,
     beside: Mapping[str, Stateful] | None = None,
     keep: int = 1,
+    spare: str | None = None,
 ) -> None:
-    """Write the checkpoint beside its place and move it there by one rename; `beside` is what else learns, by letter."""
+    """Write the checkpoint beside its place and move it there by one rename; `beside` is what else learns, by letter, and `spare` an older
+    checkpoint that stays beside the `keep` last ones.
+    """
     partial = folder.path / "checkpoints" / f"{name}.writing"
     remember(save_model(model, tokenizer, partial), settings)
     parts = ({"o": learner} if learner else {}) | dict(beside or {})
     tensors = {f"{letter}.{key}": value for letter, part in parts.items() for key, value in part.state().items()}
     tensors |= {f"a.{key}": value.detach() for key, value in _adapters(model).items()}
     save_file({key: value.contiguous() for key, value in tensors.items()}, partial / "learner.safetensors")
-    folder.commit_checkpoint(partial, name, progress, keep=keep)
+    folder.commit_checkpoint(partial, name, progress, keep=keep, spare=spare)
 
 
 def load_checkpoint(path: Path, model: Any, learner: Learner | None = None, beside: Mapping[str, Stateful] | None = None) -> dict[str, Any]:

@@ -22,6 +22,7 @@ def check_combinations(settings: "PracticeSettings") -> None:
     _diversity(settings)
     _attempts(settings)
     _updates(settings)
+    _retention(settings)
 
 
 def _values_of_steps(settings: "PracticeSettings") -> None:
@@ -183,6 +184,35 @@ def _updates(settings: "PracticeSettings") -> None:
     warm = settings.warm_start
     if warm.steps and not (warm.n or warm.path or settings.tasks.path or settings.tasks.dataset):
         raise UserError(f"warm_start.steps is {warm.steps} but there are no demonstrations: set warm_start.n or warm_start.path")
+
+
+def _retention(settings: "PracticeSettings") -> None:
+    """What a gate and replay need of the others."""
+    retention, learn = settings.retention, settings.learn
+    if retention.gate.every and not retention.probe:
+        raise UserError(
+            f"retention.gate.every is {retention.gate.every}, but retention.probe is false, so that the gate has nothing to go by: set the "
+            "probe to true, or every to 0"
+        )
+    if retention.gate.every and retention.gate.action == "raise_replay" and not retention.replay.ratio:
+        raise UserError(
+            "retention.gate.action raise_replay raises retention.replay.ratio, which is 0: set the ratio and retention.replay.path, or "
+            "another action"
+        )
+    if retention.divergence_n and not settings.evaluation.num_samples:
+        raise UserError(
+            f"retention.divergence_n is {retention.divergence_n}, but evaluation.num_samples is 0: set it to 1 or more, or the other to 0"
+        )
+    if retention.replay.ratio and learn.method == "preference":
+        raise UserError(
+            f"retention.replay.ratio is {retention.replay.ratio}, but learn.method preference learns from pairs alone: set the ratio to 0, "
+            "or the method to credit or imitation"
+        )
+    both = sorted({*retention.replay.path} & {*retention.text, *retention.choices})
+    if both:
+        raise UserError(
+            f"retention.replay.path and the probe both name {both[0]}: what is replayed does not tell what is forgotten; name another file"
+        )
 
 
 def _feedback(settings: "PracticeSettings") -> None:

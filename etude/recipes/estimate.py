@@ -24,6 +24,7 @@ from etude.feedback.outcome import OutcomeFeedback
 from etude.feedback.verdict import Verdict
 from etude.learn.preference import Preferring
 from etude.ledger import Judged
+from etude.recipes.keeping import replay_for
 from etude.recipes.learners import preference_learner
 from etude.recipes.limits import within_limits
 from etude.recipes.practice import Practice
@@ -71,6 +72,7 @@ def estimate(settings: PracticeSettings, name: str, data: Path | None) -> Estima
         preference_seconds = settings.preferences.steps * _seconds_of_preference(run) if settings.preferences.steps else 0.0
         learner = run.practice_learner()
         run.add_models()
+        run.replay = replay_for(settings, run.replayed, learner)
         judged = run.exploring.attempts_of(0, _right_at_last(settings.explore.turns))
         pairs = [(attempt.text, group.task) for group in judged.groups for attempt in group.attempts]
         judge_seconds = _seconds(partial(outcome.judge, pairs))
@@ -145,13 +147,13 @@ def _stages(settings: PracticeSettings) -> int:
 
 
 def _checkpoints_bytes(run: Practice) -> int:
-    """Weights of the final model, of the stages before practice and of the checkpoints kept, one more while it is written; optimizers of
-    the latter.
+    """Weights of the final model, of the stages before practice and of the checkpoints kept, one more while it is written, one that a gate
+    holds; optimizers of the latter.
     """
     settings = run.settings
     weights = sum(parameter.numel() * parameter.element_size() for parameter in run.model.parameters())
     trained = sum(parameter.numel() * parameter.element_size() for parameter in run.model.parameters() if parameter.requires_grad)
-    kept = settings.keep_checkpoints + 1 if settings.steps else 0
+    kept = settings.keep_checkpoints + 1 + (settings.retention.gate.every > 0) if settings.steps else 0
     beside = sum(own.numel() * own.element_size() for own in run.step_model.parameters) if run.step_model else 0
     beside += trained if run.implicit_reward else 0
     reference = trained if settings.learn.method == "preference" and settings.learn.preference.refresh_every else 0

@@ -11,6 +11,7 @@ from etude.learn.entropy import EntropyBonus
 from etude.learn.implicit_reward import ImplicitReward
 from etude.learn.learner import Learner, Mark, Optimiser, Stream
 from etude.learn.losses import POLICY_LOSSES, Covariance, kl, negative_log_likelihood
+from etude.learn.replay import replay_stream
 from etude.learn.sequences import LIKELIHOOD
 from etude.recipes.settings import PracticeSettings
 
@@ -38,7 +39,10 @@ def practice_learner(model: Any, settings: PracticeSettings, dtype: torch.dtype)
         streams.append(stream("anchor", kl, learn.anchor))
     if prefers:
         streams.append(LIKELIHOOD)
-    if learn.anchor or (prefers and learn.preference.needs_reference):
+    replay = settings.retention.replay
+    if replay.ratio:
+        streams.append(replay_stream(replay, learn.aggregation, settings.explore.max_new_tokens))
+    if learn.anchor or replay.anchor or (prefers and learn.preference.needs_reference):
         is_fixed = not (prefers and learn.preference.refresh_every)
         is_base = (
             learn.lora.rank > 0 and is_fixed and not settings.warm_start.steps + settings.preferences.steps

@@ -109,6 +109,14 @@ def _unread(settings: PracticeSettings) -> Sections:
         ),
         ("learn.implicit_reward.",): (bool(learn.implicit_reward.coefficient), "learn.implicit_reward.coefficient is 0"),
         ("evaluation.thought.",): (bool(settings.evaluation.thought.budgets), "evaluation.thought.budgets is empty"),
+        ("retention.gate.",): (bool(settings.retention.gate.every), "retention.gate.every is 0"),
+        ("retention.gate.factor",): (
+            settings.retention.gate.action in ("lower_rate", "raise_replay"),
+            f"retention.gate.action is {settings.retention.gate.action}",
+        ),
+        ("retention.gate.max_falls",): (settings.retention.gate.action != "stop", "retention.gate.action is stop"),
+        ("retention.divergence_n", "retention.gate", "retention.replay"): (bool(settings.steps), "steps is 0"),
+        ("retention.replay.",): (bool(settings.retention.replay.ratio), "retention.replay.ratio is 0"),
         ("preferences.",): (bool(settings.preferences.steps), "preferences.steps is 0"),
         ("step_model.",): (settings.step_model.on, "step_model.on is false"),
     }

@@ -22,7 +22,7 @@ from etude.configuration import arguments_from, find_configuration, resolved
 from etude.errors import UserError
 from etude.evaluation.measure import Measurement, Suite, measure
 from etude.evaluation.report import write_report
-from etude.evaluation.retention import measure_retention
+from etude.evaluation.retention import Probe, measure_retention
 from etude.explore.collapse import Collapse, collapse_in
 from etude.explore.order import batch_at
 from etude.explore.prompts import render_prompt, render_prompts
@@ -35,6 +35,7 @@ from etude.learn.learner import Learner
 from etude.learn.length import controlled
 from etude.learn.pairs import Pair
 from etude.learn.preference import Preferring
+from etude.learn.replay import Replay
 from etude.learn.shaping import shaped
 from etude.learn.step_model import StepModel
 from etude.learn.step_values import outlooks_of
@@ -46,13 +47,18 @@ from etude.recipes.asking import remember
 from etude.recipes.believing import believing_for, without_labelled
 from etude.recipes.card import write_card
 from etude.recipes.checkpoints import Stateful, load_checkpoint, save_checkpoint
+from etude.recipes.divergence import moved_from_start, start_answers
 from etude.recipes.exploring import Exploring, curriculum_for
 from etude.recipes.feedback import Feedback, random_rate
+from etude.recipes.gating import Gating, story_of
+from etude.recipes.holding import Holding
+from etude.recipes.keeping import gating_for, holding_of, replay_for, spared
 from etude.recipes.learners import entropy_bonus_for, implicit_reward_for, practice_learner, preference_learner, warm_start_learner
 from etude.recipes.limits import within_limits
 from etude.recipes.machine import decide, engine_at, room_tokens
 from etude.recipes.materials import check_golds, gather, render_comparisons, render_demonstrations, render_suites
 from etude.recipes.refining import refined
+from etude.recipes.replaying import pieces_of
 from etude.recipes.result import Page, result_of
 from etude.recipes.retention import logprobs_of, probe_for
 from etude.recipes.self_made import self_making_for, writing_demonstrations
@@ -132,6 +138,10 @@ class Practice:
     implicit_reward: ImplicitReward | None = field(default=None, init=False)
     """Of practice, from its beginning on."""
     entropy_bonus: EntropyBonus | None = field(default=None, init=False)
+    replay: Replay | None = field(default=None, init=False)
+    holding: Holding | None = field(default=None, init=False)
+    gating: Gating | None = field(default=None, init=False)
+    start_answers: list[list[Example]] = field(default_factory=list, init=False)
 
     def run(self) -> dict[str, Any]:
         self.prepare()
@@ -170,6 +180,7 @@ class Practice:
         self.comparisons = render_comparisons(self.tokenizer, self.materials.comparisons, room_tokens(model, 0))
         known = [*self.materials.train, *self.materials.demonstrations, *(each.task for each in self.materials.comparisons)]
         self.probe = probe_for(settings.retention, self.tokenizer, room_tokens(model, 0), self.data)
+        self.replayed = pieces_of(settings.retention.replay, self.tokenizer, room_tokens(model, 0), self.data, measured)
         self.suites = render_suites(self.materials.suites, self.tokenizer, self.room_tokens, known, self.outcome.judge)
         self.watcher.baselines({suite.name: suite.baselines for suite in self.suites}, self.materials.facts)
         facts = {"precision": self.place.precision, "device": self.place.device, "weights": describe(settings.model)}
@@ -199,12 +210,20 @@ class Practice:
             counts = Counter(self.outcome.counts)
             page = dict(unchanged) if unchanged else {"suites": [self._measure(model, suite, how) for suite in self.suites]}
             if self.probe and not unchanged:
-                page["retention"] = measure_retention(self.probe, logprobs_of(self.model, self.place, self.settings.machine))
+                page["retention"] = self.known(self.probe)
             page |= {"model": model, "feedback_counts": self.outcome.counts_since(counts)}
             self.folder.write_json(f"evaluation/{model}.json", page)
         self._check_items(f"evaluation/{model}.json", page)
         self.watcher.measured(model, [suite["row"] for suite in page["suites"]])
         return page
+
+    def known(self, probe: Probe) -> dict[str, Any]:
+        """What the model as it is now knows of the probe."""
+        return measure_retention(probe, logprobs_of(self.model, self.place, self.settings.machine))
+
+    def known_row(self, probe: Probe) -> dict[str, Any]:
+        """The numbers of it."""
+        return self.known(probe)["row"]
 
     def _check_items(self, name: str, page: Mapping[str, Any]) -> None:
         """A page that was read back is of the items that are measured now, or paired tests would compare different questions."""
@@ -274,7 +293,7 @@ class Practice:
                 update=lambda step, prepared: self._learn_before(phase, step, partial(update, learner, prepared)),
             )
             self._train(stage, learner)
-            self._save_checkpoint(phase, None, {"order": ends_at})
+            self.save_checkpoint(phase, None, {"order": ends_at})
         self.engine.refresh(0)
         for unfinished in self.folder.checkpoints(kind):
             shutil.rmtree(unfinished)
@@ -286,6 +305,12 @@ class Practice:
         judge, begin = self.feedback.judge(partial(random_rate, self.folder)), self.feedback.begin
         learner = self.practice_learner()
         self.add_models()
+        self.holding = holding_of(self, learner)
+        self.start_answers = start_answers(self)
+        self.replay = replay_for(self.settings, self.replayed, learner)
+        self.gating = gating_for(self, learner)
+        if self.gating and not self.folder.checkpoints("step-"):
+            self.holding.hold(0)
         stage = Stage(
             phase="practice",
             kind="step-",
@@ -305,6 +330,7 @@ class Practice:
         if found:
             done = load_checkpoint(found[-1], self.model, learner, self.beside)["step"]
             self.engine.refresh(done)
+            self.folder.prune(stage.kind, keep=self.settings.keep_checkpoints, spare=spared(self))  # a kill between two removals
         self.folder.cut_after(stage.phase, done)
         if done < stage.total and not stage.is_over():  # numbers of a model that is about to be made anew
             (self.folder.path / "evaluation" / f"{stage.phase}.json").unlink(missing_ok=True)
@@ -315,7 +341,8 @@ class Practice:
             self.watcher.say(f"{stage.name}: going on from step {done} of {stage.total} ({place}){again}")
 
         def save(done: int) -> None:
-            self._save_checkpoint(f"{stage.kind}{done:05d}", learner, {"order": stage.order + done, "step": done})
+            if not self.holding or self.holding.step != done:  # what is held is there already
+                self.save_checkpoint(f"{stage.kind}{done:05d}", learner, {"order": stage.order + done, "step": done})
             if ledger:
                 ledger.forget(read_progress(self.folder.checkpoints(stage.kind)[0])["step"])
 
@@ -332,7 +359,8 @@ class Practice:
         """Whether the steps that are done have sampled as many tokens as practice may, or ended in what is a reason to stop."""
         budget = self.settings.budget_tokens
         is_spent = budget is not None and sum(row["sampled_tokens"] for row in self._steps()) >= budget
-        return is_spent or (self.settings.collapse.action == "stop" and self._collapse() is not None)
+        is_closed = self.gating is not None and self.gating.is_over
+        return is_spent or is_closed or (self.settings.collapse.action == "stop" and self._collapse() is not None)
 
     def _collapse(self) -> Collapse | None:
         """What the alarm saw in the steps that are done."""
@@ -371,7 +399,9 @@ class Practice:
         added, told = added_credit(self.implicit_reward, judged, self.settings.learn)
         credited = shaped(judged.groups, verdicts, how.shaping, how.shaping_weight, self.model.get_input_embeddings().weight)
         credited, lengths = controlled(judged.groups, credited, how.length, self.settings.explore.max_new_tokens)
-        metrics: dict[str, Any] = learn_from(learner, judged.groups, credited, how, step=step, added=added) | steered
+        pull = self.replay.of_step(step) if self.replay else None
+        metrics: dict[str, Any] = learn_from(learner, judged.groups, credited, how, step=step, added=added, replay=pull) | steered
+        metrics |= {"replay_tokens": self.replay.tokens} if self.replay else {}
         if self.implicit_reward:
             metrics |= told | self.implicit_reward.update(judged.groups, judged.verdicts)
         if self.step_model:
@@ -388,9 +418,12 @@ class Practice:
         if self.settings.explore.turns > 1:
             metrics |= refined(judged.groups, judged.verdicts, self.settings.explore.refine)
         metrics |= {"sampled_tokens": tokens} | lengths | self.exploring.keep(step, judged)
+        metrics |= self.gating.look(step) if self.gating else {}
         self._log("practice", step, metrics, timings)
         if (collapse := self._collapse()) and collapse.step == step:
             self.watcher.say(collapse.words)
+        if self.gating:
+            self.gating.act(step)
 
     # ------------------------------------------------------------------ parts
 
@@ -409,7 +442,7 @@ class Practice:
     @property
     def beside(self) -> dict[str, Stateful]:
         """What learns, changes or remembers beside the policy, by its letter in checkpoints."""
-        parts = {"s": self.step_model, "i": self.implicit_reward, "e": self.entropy_bonus, "c": self.exploring.curriculum}
+        parts = {"s": self.step_model, "i": self.implicit_reward, "e": self.entropy_bonus, "c": self.exploring.curriculum, "g": self.gating}
         return {letter: part for letter, part in parts.items() if part}
 
     def add_models(self) -> None:
@@ -420,8 +453,8 @@ class Practice:
         self.exploring.by_step_model = value_by(self.step_model) if self.step_model else None
         self.exploring.curriculum = curriculum_for(self.settings, self.exploring.items)
 
-    def _save_checkpoint(self, name: str, learner: Learner | None, progress: Mapping[str, int]) -> None:
-        options: dict[str, Any] = {"beside": self.beside, "keep": self.settings.keep_checkpoints}
+    def save_checkpoint(self, name: str, learner: Learner | None, progress: Mapping[str, int]) -> None:
+        options: dict[str, Any] = {"beside": self.beside, "keep": self.settings.keep_checkpoints, "spare": spared(self)}
         save_checkpoint(self.folder, name, self.model, self.tokenizer, learner, progress, settings=self.settings, **options)
 
     def _log(self, phase: str, step: int, metrics: Mapping[str, Any], timings: Mapping[str, float]) -> None:
@@ -440,6 +473,10 @@ class Practice:
         result = result_of(self.name, self.settings, pages, self.materials.facts, self._feedback_counts())
         if collapse := self._collapse():
             result["collapse"] = asdict(collapse) | {"words": collapse.words, "action": self.settings.collapse.action}
+        if self.gating:
+            result["gate"] = story_of(self.gating.gate, self._steps())
+        if self.start_answers:
+            result["divergence"] = moved_from_start(self, self.start_answers)
         write_card(self.folder.path / "model", self.settings, result)
         self.folder.write_json("result.json", result)
         write_report([self.folder.path], self.folder.path / "report.html")

@@ -10,7 +10,7 @@ from etude.evaluation.settings import Retention
 from etude.learn.example import Example
 from etude.learn.logprobs import completion_logprobs
 from etude.recipes.machine import Machine, Place
-from etude.tasks.files import places_of
+from etude.tasks.files import file_rows, places_of
 from etude.tasks.sources import TaskSource, load_tasks
 
 
@@ -19,7 +19,7 @@ def probe_for(retention: Retention, tokenizer: Any, positions: int, data: Path |
     if not retention.probe:
         return None
     is_own = bool(retention.text or retention.choices)
-    texts = [_read(path, data) for path in retention.text] if is_own else [_read(str(OLD_KNOWLEDGE / "text.txt"), None)]
+    texts = [read_text("retention.text", path, data) for path in (retention.text if is_own else [str(OLD_KNOWLEDGE / "text.txt")])]
     files = retention.choices if is_own else [str(OLD_KNOWLEDGE / "questions.jsonl")]
     tasks = []
     for path in files:
@@ -39,14 +39,25 @@ def logprobs_of(model: Any, place: Place, machine: Machine) -> Logprobs:
     return logprobs
 
 
-def _read(path: str, data: Path | None) -> str:
+def read_text(setting: str, path: str, data: Path | None) -> str:
+    """The text of a file in the current folder or the data folder; of JSONL the column `text`, its rows parted by an empty line."""
     place = next((place for place in places_of(path, data) if place.is_file()), None)
     if place is None:
-        raise UserError(f"retention.text: {path!r} is not a file in the current folder{' or the data folder' if data else ''}")
+        raise UserError(f"{setting}: {path!r} is not a file in the current folder{' or the data folder' if data else ''}")
     try:
-        text = place.read_text(encoding="utf-8")
+        text = _column(setting, place) if place.suffix == ".jsonl" else place.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(f"retention.text: {path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+        raise UserError(f"{setting}: {path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
     if not text.strip():
-        raise UserError(f"retention.text: {path} is empty")
+        raise UserError(f"{setting}: {path} is empty")
     return text
+
+
+def _column(setting: str, place: Path) -> str:
+    rows = list(file_rows(place))
+    for origin, row in rows:
+        if not isinstance(row.get("text"), str):
+            raise UserError(
+                f"{setting}: {origin} has no text: its columns are {', '.join(map(str, row))}; rows of a text need one called text"
+            )
+    return "\n\n".join(row["text"] for _, row in rows)

@@ -19,6 +19,7 @@ from etude.learn.learner import BatchSize, Learner
 from etude.learn.lessons import LESSONS, token_weights
 from etude.learn.pairs import PAIRS
 from etude.learn.preference import Preferring
+from etude.learn.replay import Pull
 from etude.learn.settings import Learning, Preference
 from etude.learn.step_credit import STEP_CREDIT
 from etude.learn.step_model import StepModel
@@ -38,16 +39,17 @@ def learn_from(
     *,
     step: int = 1,
     added: Sequence[Sequence[Weights]] | None = None,
+    replay: Pull | None = None,
 ) -> dict[str, float]:
     """All updates of a step, counted from 1; metrics are those of the last update, which has seen the most drift from the behaviour
-    policy. `added` is credit of tokens beside that of `learn.credit`.
+    policy. `added` is credit of tokens beside that of `learn.credit`; `replay` gives what each update by lessons replays.
     """
     if learn.restart:
         learner.restart()
     if learn.method == "preference":
         update, seen = _by_pairs(learner, groups, verdicts, learn.preference, step)
     else:
-        update, seen = _by_lessons(learner, groups, verdicts, learn, added), {}
+        update, seen = _by_lessons(learner, groups, verdicts, learn, added, replay), {}
     metrics: dict[str, float] = {}
     for _ in range(learn.epochs):
         for part in range(learn.updates_per_epoch):
@@ -65,6 +67,7 @@ def _by_lessons(
     verdicts: Sequence[Sequence[Verdict]],
     learn: Learning,
     added: Sequence[Sequence[Weights]] | None,
+    replay: Pull | None,
 ) -> Update:
     """By credit or imitation."""
     how: dict[str, Any] = {"credit": learn.credit, "with_anchor": learn.anchor > 0, "turn_discount": learn.turn_discount}
@@ -82,7 +85,8 @@ def _by_lessons(
         mine = [place for place, prompt in enumerate(prompts) if prompt in chosen]
         own_tokens = [attempt.num_own_tokens for place in mine for attempt in groups[place].attempts if attempt.view != VIEW]
         size = BatchSize(len(own_tokens), sum(own_tokens))  # turns of one attempt add up
-        return learner.update([example for place in mine for example in lessons[place]], size)
+        replayed = replay(size.tokens) if replay else []
+        return learner.update([*(example for place in mine for example in lessons[place]), *replayed], size)
 
     return update
 

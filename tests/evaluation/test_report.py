@@ -147,6 +147,25 @@ def test_page_tells_what_the_model_knew_before(make_run: MakeRun, tmp_path: Path
     assert "practice 24.50 +0.143 [-0.010, +0.300] 61.3 % [50.0, 71.0] none none 80" in text
 
 
+def test_new_skill_stands_against_old_knowledge_with_what_the_gate_did(make_run: MakeRun, tmp_path: Path) -> None:
+    folder = make_run()
+    result = json.loads((folder / "result.json").read_text())
+    result["retention"] = [{"model": model, **KNOWN, "choice_accuracy": known} for model, known in (("base", 0.6), ("practice", 0.5))]
+    (folder / "result.json").write_text(json.dumps(result))
+    seen = {"phase": "practice", "score": 0.5, "old_choice_accuracy": 0.55, "gate_held": 1}
+    write_lines(
+        folder / "metrics.jsonl", [{**seen, "step": 1, "gate_passed": 1}, {**seen, "step": 2, "gate_passed": 0}, {"gate_passed": "?"}]
+    )
+    page = Page(write_report([folder], tmp_path / "page.html"))
+    assert "New skill against old knowledge" in page.text and "fell back to step 1" in page.text
+    labels = [attributes.get("aria-label") or "" for _, attributes in page.tags]
+    assert any("base: 0.1 at 0.6; practice: 0.6 at 0.5" in label for label in labels)
+    rings = [tag for tag, attributes in page.tags if attributes.get("class") == "fall"]
+    assert rings == ["circle"] * 3  # two looks, and one fall by step
+    plain = Page(write_report([make_run("plain")], tmp_path / "plain.html"))
+    assert "The gate" not in plain.text and plain.text.count("Accuracy on the new task") == 1  # one model alone was asked the questions
+
+
 @pytest.mark.parametrize(("p_value", "difference", "verb"), [(0.2, 0.02, "did not measurably change"), (0.01, -0.2, "lowered")])
 def test_sentence_claims_no_more_than_the_test(make_run: MakeRun, tmp_path: Path, p_value: float, difference: float, verb: str) -> None:
     run = make_run()
@@ -330,7 +349,9 @@ def test_curves_have_gaps_where_values_are_missing(make_run: MakeRun, tmp_path: 
 
 
 def chart_labels(page: Page) -> list[str]:
-    return [attributes["aria-label"] or "" for tag, attributes in page.tags if tag == "svg" and "aria-label" in attributes]
+    """Of the curves, which are by step."""
+    labels = [attributes.get("aria-label") or "" for tag, attributes in page.tags if tag == "svg"]
+    return [label for label in labels if " by step." in label]
 
 
 def test_panels_are_there_where_their_metrics_are(make_run: MakeRun, tmp_path: Path) -> None:

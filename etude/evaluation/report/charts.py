@@ -35,6 +35,7 @@ def _chart(panel: Panel, runs: Sequence[Run], phase: str) -> dict[str, Any] | No
         "x_ticks": [(across(tick), f"{tick:,.0f}") for tick in steps],
         "y_ticks": [(up(tick), tick_label(tick, y_ticks[1] - y_ticks[0], panel.is_share)) for tick in y_ticks],
         "label": _chart_label(panel, runs, drawn),
+        "marks": [(across(step), up(value)) for i, _, points in drawn for step, value in _falls(panel, runs[i], phase, points)],
         "lines": [
             {
                 "colour": run_index if len(runs) > 1 else key_index,
@@ -50,6 +51,13 @@ def _chart(panel: Panel, runs: Sequence[Run], phase: str) -> dict[str, Any] | No
 def _legend(panel: Panel, drawn: Sequence[tuple[int, int, Points]]) -> list[str]:
     """What is drawn, by name; a panel of one measure needs no names."""
     return list(panel.measures.values())[: 1 + max(key_index for _, key_index, _ in drawn)] if len(panel.measures) > 1 else []
+
+
+def _falls(panel: Panel, run: Run, phase: str, points: Points) -> list[tuple[float, float]]:
+    """The points of steps behind which practice fell back."""
+    rows = [row for row in run.steps if row.get("phase") == phase and row.get("gate_passed") == 0] if panel.marks_falls else []
+    fallen = {row.get("step") for row in rows}
+    return [(step, value) for step, value in points if step in fallen and value is not None]
 
 
 def _value_ticks(panel: Panel, low: float, high: float) -> list[float]:

@@ -13,6 +13,7 @@ from etude.errors import UserError
 from etude.evaluation.report.attempts import attempts_json
 from etude.evaluation.report.before_and_after import MAX_ITEMS, before_and_after
 from etude.evaluation.report.charts import charts_of
+from etude.evaluation.report.frontier import frontiers_of, looks_of, outcome_of
 from etude.evaluation.report.numbers import interval, is_number, nats, nats_interval, p_value, percent, plain, points, points_interval
 from etude.evaluation.report.run_folder import MODELS, Run, read_run
 from etude.evaluation.report.tables import retention_of, suites_of, thoughts_of
@@ -58,6 +59,8 @@ def _contents(runs: Sequence[Run]) -> dict[str, Any]:
         "suites": suites_of(runs),
         "retention": retention_of(runs),
         "thoughts": thoughts_of(runs),
+        "frontiers": frontiers_of(runs),
+        "looks": [looks_of(run) for run in runs],
         "has_paired": any(run.result.get("paired") for run in runs),
         "charts": {title: charts_of(runs, phase) for phase, title in PHASES.items()},
         "before_and_after": [before_and_after(run) for run in runs],
@@ -93,6 +96,7 @@ def _environment() -> Environment:
         "interval": interval,
         "points_interval": points_interval,
         "nats_interval": nats_interval,
+        "outcome_of": outcome_of,
         "max_items": MAX_ITEMS,
     }
     return environment

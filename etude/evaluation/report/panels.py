@@ -15,6 +15,9 @@ class Panel:
     is_zoomed: bool = False
     """Whether the axis of a share ends a little above its largest value: for shares that are small where all is well."""
 
+    marks_falls: bool = False
+    """Whether steps behind which the gate had practice fall back are marked."""
+
     @property
     def is_share(self) -> bool:
         return self.unit.startswith("share")
@@ -44,5 +47,8 @@ PANELS = (
         "share of pairs of attempts put in order",
         {"step_model_auc_within": "at one task", "step_model_auc": "of all"},
     ),
+    Panel("Old knowledge", "share of questions right", {"old_choice_accuracy": "questions right"}, is_zoomed=True, marks_falls=True),
+    Panel("Old text", "perplexity", {"old_perplexity": "perplexity"}, marks_falls=True),
+    Panel("Replay", "nats per token", {"replay_nats": "replayed tokens"}),
     Panel("Speed", "tokens per second", {"tokens_per_second": "tokens per second"}),
 )

@@ -1,0 +1,149 @@
+"""Does a model do as it is told? Own prompts, each with a rule that can be checked, and the pure functions that check them.
+
+    Name three things that one may see in a forest. Write your answer in lowercase letters only.
+
+The idea is IFEval's (Zhou et al. 2023, arXiv 2311.07911, section 2: instructions that a program can verify); prompts and rules are this
+project's own, so no model was trained on them as they stand, and each has one rule. An answer follows a rule or does not, whatever else it
+says; an empty one follows none. Some rules are followed by chance: what counts is the change from one model to another.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from etude.errors import UserError
+from etude.randomness import seed_for
+
+_SENTENCE_END = re.compile(r"[.!?]+(?=\s|$)")
+_ITEM = re.compile(r"\s*(?:[-*\u2022]|\d{1,2}[.)])\s+\S")
+_WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One kind of instruction."""
+
+    asked: str
+    """What stands behind a question, a format string over `argument`."""
+    arguments: tuple[str, ...]
+    is_followed: Callable[[str, str], bool]
+    """(the answer without blanks around it, the argument) -> whether it is as asked."""
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """A prompt and the rule that an answer to it is checked by."""
+
+    prompt: str
+    rule: str
+    argument: str
+
+
+def _is_lower(text: str, _: str) -> bool:
+    return text == text.lower() and _WORD.search(text) is not None
+
+
+def _is_upper(text: str, _: str) -> bool:
+    return text == text.upper() and _WORD.search(text) is not None
+
+
+def _begins(text: str, words: str) -> bool:
+    return text.startswith(words)
+
+
+def _ends(text: str, words: str) -> bool:
+    return text.endswith(words)
+
+
+def _has_items(text: str, number: str) -> bool:
+    return sum(_ITEM.match(line) is not None for line in text.splitlines()) == int(number)
+
+
+def _lacks(text: str, letter: str) -> bool:
+    return letter not in text.lower()
+
+
+def _contains(text: str, word: str) -> bool:
+    return word.lower() in map(str.lower, _WORD.findall(text))
+
+
+def _is_short(text: str, most: str) -> bool:
+    return len(_WORD.findall(text)) <= int(most)
+
+
+def _is_quoted(text: str, _: str) -> bool:
+    return len(text) > 2 and text[0] == text[-1] == '"'
+
+
+def _has_sentences(text: str, number: str) -> bool:
+    return len(_SENTENCE_END.findall(text)) == int(number)
+
+
+RULES = {
+    "lowercase": Rule("Write your answer in lowercase letters only.", ("",), _is_lower),
+    "uppercase": Rule("Write your answer in CAPITAL LETTERS only.", ("",), _is_upper),
+    "begin": Rule('Begin your answer with "{argument}"', ("Of course", "Well,", "My answer", "Certainly"), _begins),
+    "end": Rule('End your answer with "{argument}"', ("That is all.", "I hope this helps.", "The end."), _ends),
+    "items": Rule(
+        "Give a list of exactly {argument} items, each on a line of its own that begins with a dash.", ("2", "3", "4"), _has_items
+    ),
+    "without": Rule('Do not use the letter "{argument}" anywhere in your answer.', ("z", "j", "k", "e"), _lacks),
+    "contain": Rule('Use the word "{argument}" in your answer.', ("river", "lamp", "yellow", "seven"), _contains),
+    "short": Rule("Use at most {argument} words.", ("5", "10", "20"), _is_short),
+    "commas": Rule("Use no commas.", (",",), _lacks),
+    "quoted": Rule("Put your whole answer in double quotation marks.", ("",), _is_quoted),
+    "sentences": Rule("Answer in exactly {argument} sentences.", ("1", "2"), _has_sentences),
+}
+
+_QUESTIONS = (
+    "Name some things that one may see in {place}.",
+    "Say what {place} is like.",
+    "Tell a child what one can do in {place}.",
+    "Describe a morning in {place}.",
+    "Say why somebody would like to live near {place}.",
+)
+_PLACES = (
+    "a forest",
+    "a kitchen",
+    "a harbour",
+    "a library",
+    "a market",
+    "a school",
+    "the mountains",
+    "a small village",
+    "a garden",
+    "a museum",
+)
+
+
+def instructions(n: int, seed: int = 0) -> list[Instruction]:
+    """n distinct prompts, the rules in turn; the first ones of a larger number are the smaller number. At most 550.
+
+    >>> instructions(1)[0].rule
+    'lowercase'
+    """
+    most = len(RULES) * len(_QUESTIONS) * len(_PLACES)
+    if n > most:
+        raise UserError(f"instructions must be at most {most}, got {n}: there are no more that differ")
+    generator = np.random.default_rng(seed_for("instructions", seed))
+    orders = {name: generator.permutation(len(_QUESTIONS) * len(_PLACES)) for name in RULES}
+    return [_instruction(name, int(orders[name][place // len(RULES)])) for place, name in zip(range(n), list(RULES) * n, strict=False)]
+
+
+def _instruction(name: str, number: int) -> Instruction:
+    """The one of a rule with this question and place."""
+    rule, question = RULES[name], _QUESTIONS[number // len(_PLACES)].format(place=_PLACES[number % len(_PLACES)])
+    argument = rule.arguments[number % len(rule.arguments)]
+    return Instruction(f"{question} {rule.asked.format(argument=argument)}", name, argument)
+
+
+def is_followed(text: str, instruction: Instruction) -> bool:
+    """Whether an answer is as it was asked for.
+
+    >>> is_followed("trees, moss and a deer.", Instruction("...", "lowercase", ""))
+    True
+    """
+    text = text.strip()
+    return bool(text) and RULES[instruction.rule].is_followed(text, instruction.argument)

@@ -1,0 +1,95 @@
+"""New skill against old knowledge: a point for every model of a run, joined in the order in which they came about, and one for every look
+of its gate, whose skill is the mean score of that step's attempts.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from etude.evaluation.report.axes import BOTTOM, LEFT, RIGHT, TOP, path_data, scale, tick_label, ticks_of
+from etude.evaluation.report.numbers import is_number
+from etude.evaluation.report.run_folder import MODELS, Run
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """One way to tell what a model knows of old, and how its chart is called."""
+
+    key: str
+    title: str
+    is_share: bool
+
+
+KNOWLEDGE = (
+    Knowledge("choice_accuracy", "Accuracy on the new task against old questions right", True),
+    Knowledge("perplexity", "Accuracy on the new task against the perplexity of old text", False),
+)
+
+
+def frontiers_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """A chart for each kind of knowledge that two models or more were measured on."""
+    return [chart for kind in KNOWLEDGE if (chart := _chart(kind, runs))]
+
+
+def looks_of(run: Run) -> list[Mapping[str, Any]]:
+    """What the gate saw and did, by step."""
+    return [row for row in run.steps if is_number(row.get("gate_passed")) and is_number(row.get("gate_held"))]
+
+
+def _chart(kind: Knowledge, runs: Sequence[Run]) -> dict[str, Any] | None:
+    models = [_models(kind, run) for run in runs]
+    looks = [_looks(kind, run) for run in runs]
+    every = [(known, skill) for of_run in (*models, *looks) for _, known, skill in of_run]
+    if max(map(len, models), default=0) < 2:
+        return None
+    known, skill = zip(*every, strict=True)
+    x_ticks, y_ticks = ticks_of(min(known), max(known)), ticks_of(min(skill), max(skill))
+    across, up = scale(x_ticks[0], x_ticks[-1], LEFT, RIGHT), scale(y_ticks[0], y_ticks[-1], BOTTOM, TOP)
+    return {
+        "title": kind.title,
+        "axis": "questions right" if kind.is_share else "perplexity",
+        "x_ticks": [(across(tick), tick_label(tick, x_ticks[1] - x_ticks[0], kind.is_share)) for tick in x_ticks],
+        "y_ticks": [(up(tick), tick_label(tick, y_ticks[1] - y_ticks[0], True)) for tick in y_ticks],
+        "label": _label(kind, runs, models),
+        "runs": [
+            {
+                "colour": number,
+                "path": path_data([(known, skill) for _, known, skill in of_run], across, up),
+                "models": [{"name": name, "x": across(known), "y": up(skill)} for name, known, skill in of_run],
+                "looks": [{"name": name, "x": across(known), "y": up(skill)} for name, known, skill in looks[number]],
+            }
+            for number, of_run in enumerate(models)
+        ],
+    }
+
+
+def _models(kind: Knowledge, run: Run) -> list[tuple[str, float, float]]:
+    """(name, knowledge, accuracy on the first suite) of the models that have both."""
+    suite = next((row.get("suite") for row in run.rows), None)
+    skill = {row.get("model"): row.get("accuracy") for row in run.rows if row.get("suite") == suite}
+    known = {row.get("model"): row.get(kind.key) for row in run.result.get("retention") or ()}
+    found = [(name, known.get(model), skill.get(model)) for model, name in MODELS.items()]
+    return [(name, knows, can) for name, knows, can in found if is_number(knows) and is_number(can)]
+
+
+def _looks(kind: Knowledge, run: Run) -> list[tuple[str, float, float]]:
+    found = [(_told(row), row.get(f"old_{kind.key}"), row.get("score")) for row in looks_of(run)]
+    return [(name, knows, can) for name, knows, can in found if is_number(knows) and is_number(can)]
+
+
+def _told(row: Mapping[str, Any]) -> str:
+    return f"step {row.get('step')}, {outcome_of(row)}"
+
+
+def outcome_of(row: Mapping[str, Any]) -> str:
+    """What the gate did behind a step."""
+    return "held" if row["gate_passed"] else f"fell back to step {row['gate_held']}"
+
+
+def _label(kind: Knowledge, runs: Sequence[Run], models: Sequence[Sequence[tuple[str, float, float]]]) -> str:
+    """What the chart shows, for those who do not see it."""
+    told = []
+    for run, of_run in zip(runs, models, strict=True):
+        who = f"{run.name}, " if len(runs) > 1 else ""
+        told += [f"{who}{name}: {can:.3g} at {knows:.3g}" for name, knows, can in of_run]
+    return f"{kind.title}. {'; '.join(told)}."

@@ -1,0 +1,144 @@
+"""Replay: general text and answers that are learned from beside practice, so that what they teach is not lost.
+
+Every update reads `ratio` times as many replayed tokens as own tokens were sampled for it, groups without signal included. A replayed token
+has the share in the mean that an own token has, and practice's own tokens keep theirs: the batch is counted without replay, so the
+gradient is that of practice plus
+
+    ratio · (share of all own tokens) · mean over replayed tokens of ( imitate · -log pi(token)  +  anchor · D(token) )
+
+and a replayed token pulls as an own one of credit 1 does. Where shares are by sequence, an own sequence's share does not depend on its
+length; there a replayed token has 1 / (own tokens), which is the same in sum.
+
+D needs no labels: it holds the model to what the one that practice began with says of the text (self-distillation). With p that model's
+probability of the text's token and q the model's own,
+
+    D = p log(p / q) + (1 - p) log((1 - p) / (1 - q))
+
+the divergence KL(start || now) of "this token or another one": a lower bound of the divergence over the whole vocabulary (data processing
+inequality), 0 where p = q, with the exact gradient (q - p) / (1 - q) in log q. The whole vocabulary's divergence would need the start's
+logits at every replayed token; this needs the log-probs that are read anyway. `learn.anchor` is the other divergence, KL(now || start) on
+own tokens.
+
+Which pieces an update reads depends on the seed, the step and the update's number alone, so a resumed run needs no state. Text and answers
+are read at the temperature that own tokens are sampled at. Identity: ratio 0.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+
+from etude.errors import UserError, at_least
+from etude.learn.example import Example
+from etude.learn.learner import Stream
+from etude.learn.logprobs import Outputs
+from etude.learn.losses.tokens import Aggregation, Tokens
+from etude.randomness import seed_for
+
+_MOST = 1 - 1e-6
+"""Of a probability, so that what another token has is not 0."""
+
+
+@dataclass(frozen=True)
+class ReplaySettings:
+    """General text and answers that are learned from beside practice."""
+
+    path: list[str] = field(default_factory=list)
+    """Text files, read in pieces, JSONL with a column `text`, or files of questions with answers, which are imitated as demonstrations."""
+    ratio: float = 0.0
+    """Replayed tokens for every own token sampled; 0 is off."""
+    imitate: float = 1.0
+    """Coefficient of their likelihood; 0 leaves the anchor alone."""
+    anchor: float = 0.0
+    """Coefficient of their divergence from the model that practice began with; 0 is off."""
+    window_tokens: int = 128
+    """Length of the pieces that a text is read in."""
+
+    def __post_init__(self) -> None:
+        for name in ("ratio", "imitate", "anchor"):
+            if getattr(self, name) < 0:
+                raise UserError(f"retention.replay.{name} must be 0 (off) or more, got {getattr(self, name)}")
+        at_least("retention.replay.window_tokens", self.window_tokens, 3)
+        if bool(self.path) != bool(self.ratio):
+            lacking = (
+                "path names files, but retention.replay.ratio is 0"
+                if self.path
+                else "ratio is set, but retention.replay.path names no file"
+            )
+            raise UserError(f"retention.replay.{lacking}: set both, or neither")
+        if self.ratio and not (self.imitate or self.anchor):
+            raise UserError("retention.replay learns nothing with imitate and anchor both 0: set one of them, or ratio to 0")
+
+
+Pull = Callable[[int], list[Example]]
+"""Own tokens of an update, and what is replayed beside them."""
+
+
+class Replay:
+    """The pieces of a run, and what each update reads of them."""
+
+    def __init__(
+        self,
+        pieces: Sequence[Example],
+        settings: ReplaySettings,
+        seed: int,
+        with_reference: Callable[[Sequence[Example]], list[Example]] | None = None,
+    ) -> None:
+        """`with_reference` gives pieces the log-probs of the model that practice began with; needed where there is an anchor."""
+        self.pieces, self.settings, self.seed, self.with_reference = pieces, settings, seed, with_reference
+        self.factor = 1.0
+        """What the ratio is multiplied by just now."""
+        self.tokens = 0
+        """Replayed since the step began."""
+
+    def of_step(self, step: int) -> Pull:
+        """What its updates draw from, in turn."""
+        self.tokens, number = 0, 0
+
+        def pull(own_tokens: int) -> list[Example]:
+            nonlocal number
+            number += 1
+            wanted = round(self.settings.ratio * self.factor * own_tokens)
+            drawn = draw(self.pieces, wanted, seed_for(self.seed, "replay", step, number))
+            self.tokens += wanted
+            return self.with_reference(drawn) if self.settings.anchor and self.with_reference else drawn
+
+        return pull
+
+
+def draw(pieces: Sequence[Example], tokens: int, key: int) -> list[Example]:
+    """Pieces in an order of their own for each key, all of them before one comes again, with `tokens` completion tokens in all: of the last
+    one as many as are left. All tokens have weight 1.
+    """
+    generator, drawn, left = np.random.default_rng(key), [], tokens
+    while left > 0:
+        for place in generator.permutation(len(pieces)):
+            piece = pieces[int(place)]
+            completion = piece.completion[:left]
+            drawn.append(replace(piece, completion=completion, replay=(1.0,) * len(completion)))
+            left -= len(completion)
+            if left <= 0:
+                break
+    return drawn
+
+
+def replay_stream(settings: ReplaySettings, aggregation: Aggregation, constant_tokens: int) -> Stream:
+    """The stream of replayed tokens beside streams of this aggregation."""
+
+    def loss(outputs: Outputs, tokens: Tokens) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        nats_N = -outputs.logprobs_N
+        total_N, metrics = settings.imitate * nats_N, {"replay_nats": nats_N.detach().mean()}
+        if settings.anchor:
+            divergence_N = divergence(tokens.reference_N, outputs.logprobs_N)
+            total_N = total_N + settings.anchor * divergence_N
+            metrics["replay_divergence"] = divergence_N.detach().mean()
+        return (total_N * tokens.weights_N * tokens.shares_N).sum(), metrics
+
+    return Stream("replay", loss, aggregation="constant" if aggregation == "constant" else "token", constant_tokens=constant_tokens)
+
+
+def divergence(start_N: torch.Tensor, now_N: torch.Tensor) -> torch.Tensor:
+    """KL(start || now) in nats of "this token or another one", from the token's log-probs."""
+    p_N, q_N = start_N.exp().clamp(max=_MOST), now_N.exp().clamp(max=_MOST)
+    return p_N * (start_N - now_N) + (1 - p_N) * (torch.log1p(-p_N) - torch.log1p(-q_N))

@@ -1,0 +1,366 @@
+"""What does a new skill cost of the old knowledge, and what keeps it? Ways to learn number sorting from one warm start, three seeds.
+
+    python -m studies.retention --data DIR [--hours H] [--only ID ...] [--seeds SEED ...] [--tiny]
+
+start          the warm-started model that all others go on from
+rl             the quickstart's practice; rl_kl with an anchor to the start, rl_replay beside replayed tales, rl_lora with adapters of rank
+               32 at ten times the rate, rl_gate with a gate every 13 steps that lowers the rate where it has to fall back
+sft            more demonstrations instead, five times as many, 16 a step at the warm start's rate; of the models at `SFT_STEPS` the one
+               whose accuracy on dev tasks is nearest to that of rl (of two as near the earlier), so that both have the same gain
+rl_0.25 ...    models between the start and rl, or sft, by interpolation; nothing is trained
+harmful        random scores at ten times the rate: what a gate is for; harmful_gate the same with a gate every 4 steps that stops
+
+Old knowledge is the 600 questions of the retention suite by likelihood (`kept`: accuracy as a share of the start's) and the perplexity of a
+book (`rise`: nats a token more than the start). `forward_kl` is KL(start || model) on the new task, in nats an answer.
+
+Claims, each with its rule: (1) some way keeps at least 98 % of the start's accuracy with at least 90 % of rl's gain (pooled over seeds);
+(2) forgetting follows the divergence: the rank correlation of `rise` and `forward_kl` over all cells but the start's has an interval
+(bootstrap over cells) above 0; (3) at equal gain sft's text costs more nats than rl's beyond the interval over pieces of text, where the
+gains differ by less than 5 points; (4) on each seed the gate stops the harmful run with at least 98 % kept. All four hold, or the study's
+claim does not.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from etude.configuration import resolved
+from etude.engine.transformers import TransformersEngine
+from etude.evaluation.measure import Measurement, Suite, measure
+from etude.evaluation.retention import measure_retention
+from etude.evaluation.statistics import correlation_interval, mean_interval, rank_correlation
+from etude.explore.prompts import render_prompts
+from etude.feedback.outcome import OutcomeFeedback
+from etude.interpolation import interpolate
+from etude.models import load_model, save_model
+from etude.recipes.asking import remember
+from etude.recipes.checkpoints import load_checkpoint
+from etude.recipes.divergence import as_rows, forward_divergence, from_rows, sampled, with_start
+from etude.recipes.machine import decide, engine_at, room_tokens
+from etude.recipes.materials import with_system
+from etude.recipes.practice import Practice, practice_named
+from etude.recipes.retention import logprobs_of, probe_for
+from etude.recipes.settings import PracticeSettings, WarmStart
+from etude.runs import RunFolder, environment
+from etude.tasks.sources import load_tasks
+from etude.watching import Console, Quiet
+from studies.arms import Arms, share
+from studies.cells import Cell, Options, compute, options, write_result
+
+CLAIM = (
+    "a way to practise keeps >= 98 % of old knowledge with >= 90 % of the gain; forgetting follows KL(start || now) on the new task; "
+    "practice forgets less than demonstrations at equal gain; a gate stops a harmful run before 2 % are lost"
+)
+SEEDS = (60, 61, 62)
+FACTORS = (0.25, 0.5, 0.75)
+SFT_STEPS = (5, 10, 20, 40, 70, 100)
+KEPT, GAIN, SAME_GAIN = 0.98, 0.90, 0.05
+
+KNOWN = {
+    "retention.choices": [
+        "science_mcq/ARC-Easy.test.jsonl",
+        "science_mcq/openbookqa.test.jsonl",
+        "mmlu/high_school_biology.test.jsonl",
+        "mmlu/world_religions.test.jsonl",
+    ],
+    "retention.columns": {"question": "q", "choices": "options", "answer": "a"},
+    "retention.n": 150,
+    "retention.text": ["gutenberg_books/treasure_island.md"],
+    "retention.window_tokens": 256,
+}
+REPLAY = {"retention.replay.path": ["gutenberg_books/grimms_fairy_tales.md"], "retention.replay.ratio": 0.25}
+GATE = {"retention.gate.every": 13, "retention.gate.action": "lower_rate"}
+HARM = {"feedback": "random", "learn.optimiser.learning_rate": 2e-4}
+
+PRACTISED: dict[str, dict[str, Any]] = {
+    "start": {"steps": 0},
+    "rl": {},
+    "rl_kl": {"learn.anchor": 0.05},
+    "rl_replay": REPLAY,
+    "rl_lora": {"learn.lora.rank": 32, "learn.optimiser.learning_rate": 2e-4},
+    "rl_gate": GATE,
+    "harmful": HARM,
+    "harmful_gate": HARM | {"retention.gate.every": 4, "retention.gate.action": "stop"},
+    "sft": {"steps": 0, "warm_start.n": 1600},
+}
+BETWEEN = {f"{end}_{factor:g}": (end, factor) for end in ("rl", "sft") for factor in FACTORS}
+ARMS = ("start", "rl", "sft", *BETWEEN, *(arm for arm in PRACTISED if arm not in ("start", "rl", "sft")))
+SIZES = {"test": 600, "dev": 200, "answers": 100, "samples": 4}
+"""Tasks of each split; those whose answers by the start tell the divergence, and answers to each."""
+RUN = {"evaluation.n": 100, "evaluation.pass_n": 50, "checkpoint_every": 13}
+
+TINY_ARMS = ("start", "rl", "sft", "rl_0.5", "harmful_gate")
+TINY_SIZES = {"test": 20, "dev": 10, "answers": 5, "samples": 2}
+TINY = {
+    "n": 60,
+    "warm_start.steps": 20,
+    "steps": 4,
+    "explore.tasks_per_step": 6,
+    "explore.num_samples": 4,
+    "evaluation.n": 10,
+    "evaluation.pass_n": 5,
+    "evaluation.num_samples": 2,
+    "retention.probe": True,
+    "retention.n": 10,
+    "retention.text_tokens": 200,
+}
+TINY_SFT_STEPS = (2, 4)
+
+
+@dataclass(frozen=True)
+class Retaining(Arms):
+    """A cell for every model: what it can and what it knows."""
+
+    sizes: Mapping[str, int] = field(default_factory=lambda: SIZES)
+    sft_steps: Sequence[int] = SFT_STEPS
+    """Updates after which a model that learns from more demonstrations is looked at."""
+
+    parsed: dict[tuple[str, int], PracticeSettings] = field(default_factory=dict, compare=False)
+
+    def _settings(self, arm: str, seed: int) -> PracticeSettings:
+        if (arm, seed) not in self.parsed:
+            self.parsed[arm, seed] = super()._settings(arm, seed)
+        return self.parsed[arm, seed]
+
+    def settings(self, arm: str, seed: int) -> dict[str, Any]:
+        end, factor = BETWEEN.get(arm, (arm, None))
+        more = {"sft_steps": list(self.sft_steps)} if end == "sft" else {}
+        return resolved(self._settings(end, seed)) | {"measured": dict(self.sizes), "factor": factor} | more
+
+    def run(self, arm: str, seed: int, chosen: Options) -> Cell:
+        """One cell; its model stays under `out/runs`, for those between."""
+        runs = {other: chosen.out / "runs" / f"{other}-{seed}" for other in ARMS}
+        needed = {"start": (), "rl": ("start",), "sft": ("start", "rl")}.get(arm, ("start", *BETWEEN.get(arm, ())[:1]))
+        missing = [other for other in needed if not (runs[other] / "measured.json").exists()]
+        if missing:
+            raise SystemExit(f"cell {arm}, seed {seed} needs the run of {', '.join(missing)} in {chosen.out / 'runs'}: compute that first")
+        facts: dict[str, Any] = {}
+        if arm in BETWEEN:
+            end, factor = BETWEEN[arm]
+            shutil.rmtree(runs[arm], ignore_errors=True)
+            interpolate(str(runs["start"] / "model"), str(runs[end] / "model"), runs[arm] / "model", factor=factor)
+        elif arm == "sft":
+            facts = self._demonstrated(seed, runs, chosen)
+        else:
+            facts = self._practised(arm, seed, runs, chosen)
+        found = self._measured(arm, seed, runs[arm] / "model", runs["start"], chosen)
+        RunFolder(runs[arm]).write_json("measured.json", {name: found[name] for name in ("dev",) if name in found})
+        if arm in BETWEEN:
+            shutil.rmtree(runs[arm] / "model")
+        where = RunFolder(runs["start"]).read_json("environment.json")
+        hardware = f"{where['processor']}, {where['threads']} threads, {where['precision']}"
+        return {"commit": environment()["commit"], "hardware": hardware, **facts, **found}
+
+    def _practised(self, arm: str, seed: int, runs: Mapping[str, Path], chosen: Options) -> dict[str, Any]:
+        """A practice run; what its gate did, if it has one."""
+        settings, folder = self._settings(arm, seed), runs[arm]
+        if settings.learn.lora.rank:  # adapters on the start itself, whose warm start trained all weights
+            settings = replace(settings, model=str(runs["start"] / "model"), warm_start=WarmStart())
+        self._check_run(folder, lambda: resolved(settings))
+        if not folder.exists() and settings.warm_start.steps:
+            share({name: path for name, path in runs.items() if name == "start" or path == folder}, arm, resolved(settings))
+        result = RunFolder(folder).read_json("result.json")
+        if result is None:
+            result = practice_named(settings, self.recipe, run=folder, data=chosen.data, resume=folder.exists(), watcher=Console())
+        for checkpoint in (folder / "checkpoints").glob("step-*"):
+            shutil.rmtree(checkpoint)
+        return {"gate": result["gate"]} if "gate" in result else {}
+
+    def _demonstrated(self, seed: int, runs: Mapping[str, Path], chosen: Options) -> dict[str, Any]:
+        """More demonstrations from the start on: the model on the way whose accuracy on dev tasks is nearest to that of rl stays."""
+        settings, folder = self._settings("sft", seed), runs["sft"]
+        shutil.rmtree(folder, ignore_errors=True)
+        kept = RunFolder.start(folder, resolved(settings), resume=False)
+        target, dev = RunFolder(runs["rl"]).read_json("measured.json")["dev"], {}
+        with OutcomeFeedback(settings.timeout_seconds, is_isolated=settings.isolate_verifiers) as outcome:
+            run = Practice(settings, self.recipe, kept, chosen.data, outcome, Quiet())
+            run.prepare()
+            load_checkpoint(runs["start"] / "checkpoints" / "warm_start", run.model)
+            learner = run.warm_start_learner()
+            for step in range(1, self.sft_steps[-1] + 1):
+                run.engine.put_away()
+                learner.update(run.demonstrations_of(step - 1))
+                if step in self.sft_steps:
+                    run.engine.refresh(step)
+                    dev[step] = _share_of(self._answered(settings, run.engine, run.room_tokens, outcome, "dev", chosen))
+                    print(f"after {step} steps: dev {dev[step]:.1%}", flush=True)
+                    if nearest(dev, target) == step:
+                        remember(save_model(run.model, run.tokenizer, folder / "model"), settings)
+        kept.release()
+        return {"step": nearest(dev, target), "dev_by_step": dev}
+
+    def _answered(
+        self, settings: PracticeSettings, engine: TransformersEngine, room: int, outcome: OutcomeFeedback, split: str, chosen: Options
+    ) -> str:
+        """Which tasks of a split are answered rightly, greedily: a 0 or 1 for each."""
+        tasks = load_tasks(settings.tasks, split=split, n=self.sizes[split], seed=settings.seed, data=chosen.data)
+        longest = settings.explore.max_new_tokens
+        prompts = render_prompts(engine.tokenizer, with_system(tasks, settings.system), room)
+        how = Measurement(longest, pass_n=0, num_samples=0, sampling=settings.explore.sampling, seed=settings.seed)
+        page = measure(engine, Suite(split, tasks, prompts, {}), how, outcome.judge)
+        return "".join(str(int(item["score"] == 1.0)) for item in page["items"])
+
+    def _measured(self, arm: str, seed: int, model: Path, start: Path, chosen: Options) -> dict[str, Any]:
+        """What a model can, what it knows, and how far it is from the start."""
+        settings, kept = self._settings("start", seed), RunFolder(start)
+        place = decide(settings.machine, kept.read_json("environment.json"))
+        loaded, tokenizer = load_model(str(model), device=place.device)
+        engine = engine_at(place, loaded, tokenizer, settings.machine)
+        longest = settings.explore.max_new_tokens
+        room, found = room_tokens(loaded, longest), dict[str, Any]()
+        with OutcomeFeedback(settings.timeout_seconds, is_isolated=settings.isolate_verifiers) as outcome:
+            found["right"] = self._answered(settings, engine, room, outcome, "test", chosen)
+            if arm == "rl":
+                found["dev"] = _share_of(self._answered(settings, engine, room, outcome, "dev", chosen))
+        probe = probe_for(settings.retention, tokenizer, room_tokens(loaded, 0), chosen.data)
+        assert probe is not None
+        known = measure_retention(probe, logprobs_of(loaded, place, settings.machine))
+        temperature = settings.explore.sampling.temperature
+        if arm == "start":
+            tasks = load_tasks(settings.tasks, split="test", n=self.sizes["answers"], seed=seed, data=chosen.data)
+            prompts = render_prompts(tokenizer, with_system(tasks, settings.system), room)
+            how = {"num_samples": self.sizes["samples"], "max_new_tokens": longest}
+            answers = sampled(engine, prompts, **how, sampling=settings.explore.sampling, seed=seed)
+            kept.write_json("answers.json", as_rows(with_start(loaded, answers, place.dtype, temperature)))
+        divergence = forward_divergence(loaded, from_rows(kept.read_json("answers.json")), place.dtype, temperature)
+        return {**found, "known": known["right"], "nats": known["nats"], "forward_kl": divergence["forward_kl"]}
+
+
+def nearest(dev: Mapping[int, float], target: float) -> int:
+    """The step whose accuracy is nearest to the target; of two as near the earlier."""
+    return min(sorted(dev), key=lambda step: abs(dev[step] - target))
+
+
+# ---------------------------------------------------------------------- from cells to rows
+
+
+def reduce(cells: Sequence[Cell], set_name: str) -> list[dict[str, Any]]:
+    """One row for each arm that is there, pooled over its seeds; the first one has the rank correlation over all cells."""
+    starts = {cell["seed"]: cell for cell in cells if cell["id"] == "start"}
+    own = {arm: [cell for cell in cells if cell["id"] == arm and cell["seed"] in starts] for arm in ARMS}
+    rows = [_row(arm, of_arm, starts, set_name) for arm, of_arm in own.items() if of_arm]
+    gain = next((row["gain"] for row in rows if row["id"] == "rl"), None)
+    for row in rows:
+        row["gain_share"] = row["gain"] / gain if gain else None
+    moved = [(cell["forward_kl"], _rise(cell, starts[cell["seed"]])) for of_arm in own.values() for cell in of_arm if cell["id"] != "start"]
+    rows[0] |= correlation(moved) if len(moved) > 2 else {}
+    pairs = [(cell, other) for cell in own["sft"] for other in own["rl"] if cell["seed"] == other["seed"]]
+    if pairs:
+        apart = [fmean(values) for values in zip(*(_differences(one["nats"], other["nats"]) for one, other in pairs), strict=True)]
+        low, high = mean_interval(apart)
+        next(row for row in rows if row["id"] == "sft").update(above_rl=fmean(apart), above_rl_low=low, above_rl_high=high)
+    return rows
+
+
+def _row(arm: str, own: Sequence[Cell], starts: Mapping[int, Cell], set_name: str) -> dict[str, Any]:
+    right = [int(bit) for cell in own for bit in cell["right"]]
+    gains = [_share_of(cell["right"]) - _share_of(starts[cell["seed"]]["right"]) for cell in own]
+    now, before = (_by_item([cell["known"] for cell in each]) for each in (own, [starts[cell["seed"]] for cell in own]))
+    changes = _differences(now, before)
+    rises = [fmean(values) for values in zip(*(_differences(cell["nats"], starts[cell["seed"]]["nats"]) for cell in own), strict=True)]
+    row: dict[str, Any] = {"id": arm, "set": set_name, "n": len(right), "seeds": len(own), "accuracy": fmean(right)}
+    row["accuracy_low"], row["accuracy_high"] = mean_interval(right)
+    row |= {"gain": fmean(gains), "gain_each_seed": [round(gain, 4) for gain in gains]}
+    row |= {"known": fmean(now), "known_n": len(now), "kept": fmean(now) / fmean(before)}
+    row["kept_low"], row["kept_high"] = (1 + end / fmean(before) for end in mean_interval(changes))
+    row["kept_each_seed"] = [round(_share_of(cell["known"]) / _share_of(starts[cell["seed"]]["known"]), 4) for cell in own]
+    row["rise"] = fmean(rises)
+    row["rise_low"], row["rise_high"] = mean_interval(rises)
+    row["forward_kl"] = fmean(cell["forward_kl"] for cell in own)
+    if "gate" in own[0]:
+        row["falls"] = sum(cell["gate"]["falls"] for cell in own)
+        row["stopped_each_seed"] = [cell["gate"]["ended_practice"] for cell in own]
+    return row
+
+
+def _share_of(bits: str) -> float:
+    return bits.count("1") / len(bits)
+
+
+def _by_item(rows: Sequence[str]) -> list[float]:
+    """The share of seeds that were right, for every question: they are the same in all."""
+    return [fmean(map(int, bits)) for bits in zip(*rows, strict=True)]
+
+
+def _differences(one: Sequence[float], other: Sequence[float]) -> list[float]:
+    return [mine - its for mine, its in zip(one, other, strict=True)]
+
+
+def _rise(cell: Cell, start: Cell) -> float:
+    return fmean(_differences(cell["nats"], start["nats"]))
+
+
+def correlation(pairs: Sequence[tuple[float, float]]) -> dict[str, float]:
+    """Spearman's rank correlation with its interval (95 %, bootstrap over pairs)."""
+
+    one, other = zip(*pairs, strict=True)
+    low, high = correlation_interval(one, other)
+    found = {"kl_correlation": rank_correlation(one, other), "kl_correlation_low": low, "kl_correlation_high": high}
+    return found | {"kl_cells": len(pairs)}
+
+
+def judge(rows: Sequence[Mapping[str, Any]], seeds: int) -> tuple[str, str]:
+    """The verdict on the four claims, from the rows alone."""
+    found = {row["id"]: row for row in rows}
+    if any(arm not in found or found[arm]["seeds"] < seeds for arm in ARMS):
+        return "undecided", "not all cells are there"
+    harmless = [row for row in rows if row["id"] != "start" and not row["id"].startswith("harmful")]
+    keeping = [row["id"] for row in harmless if row["kept"] >= KEPT and row["gain_share"] is not None and row["gain_share"] >= GAIN]
+    sft, stopped, start = found["sft"], found["harmful_gate"], found["start"]
+    is_same_gain = abs(sft["gain"] - found["rl"]["gain"]) < SAME_GAIN
+    parts = {
+        f"some way keeps >= 98 % with >= 90 % of the gain ({', '.join(keeping) or 'none'})": bool(keeping),
+        f"forgetting follows KL(start || now) (rank correlation {_said(start, 'kl_correlation')})": start["kl_correlation_low"] > 0,
+        f"sft costs more nats than rl at equal gain ({_said(sft, 'above_rl')})": is_same_gain and sft["above_rl_low"] > 0,
+        "the gate stops the harmful run with >= 98 % kept": all(stopped["stopped_each_seed"]) and min(stopped["kept_each_seed"]) >= KEPT,
+    }
+    said = "; ".join(f"{'holds' if is_so else 'does not hold'}: {part}" for part, is_so in parts.items())
+    return ("holds" if all(parts.values()) else "does not hold"), said
+
+
+def _said(row: Mapping[str, Any], name: str) -> str:
+    return f"{row[name]:.3f} [{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]"
+
+
+def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """New skill against old knowledge, a point for each arm, models between two joined by a line."""
+    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+    axes = figure.subplots()
+    found = {row["id"]: row for row in rows}
+    for end, colour in (("rl", "#1f2a44"), ("sft", "#c2571a")):
+        line = [found[arm] for arm in ("start", *(arm for arm in BETWEEN if BETWEEN[arm][0] == end), end) if arm in found]
+        axes.plot([row["kept"] for row in line], [row["accuracy"] for row in line], color=colour, linewidth=1, linestyle=":")
+    for row in rows:
+        ends = [abs(row["kept"] - row[f"kept_{end}"]) for end in ("low", "high")]
+        heights = [abs(row["accuracy"] - row[f"accuracy_{end}"]) for end in ("low", "high")]
+        axes.errorbar(
+            row["kept"], row["accuracy"], xerr=[[each] for each in ends], yerr=[[each] for each in heights], fmt="o", markersize=4
+        )
+        axes.annotate(row["id"].replace("_", " "), (row["kept"], row["accuracy"]), xytext=(5, 4), textcoords="offset points", fontsize=8)
+    axes.axvline(KEPT, color="#9aa3b5", linestyle="--", linewidth=1)
+    axes.set_xlabel("old knowledge kept, share of the start's choice accuracy")
+    axes.set_ylabel("accuracy on the new task")
+    axes.set_title(f"{rows[0]['set']}, {rows[0]['seeds']} seed{'s' * (rows[0]['seeds'] > 1)}, 95 % intervals", loc="left", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, metadata={"Date": None})
+
+
+def main(chosen: Options) -> None:
+    if not chosen.is_tiny and chosen.data is None:
+        raise SystemExit("the study needs --data DIR, the folder that holds science_mcq, mmlu and gutenberg_books")
+    if chosen.is_tiny:
+        table = Retaining("tiny", {}, TINY, PRACTISED, sizes=TINY_SIZES, sft_steps=TINY_SFT_STEPS)
+    else:
+        table = Retaining("quickstart", {}, RUN | KNOWN, PRACTISED)
+    cells = compute([(arm, seed) for seed in chosen.seeds for arm in (TINY_ARMS if chosen.is_tiny else ARMS)], table, chosen)
+    rows = reduce(cells, "tiny" if chosen.is_tiny else "number_sorting")
+    write_result(chosen, CLAIM, cells, rows, *judge(rows, len(SEEDS)), picture=draw)
+
+
+if __name__ == "__main__":
+    main(options("retention", ARMS, SEEDS))

@@ -1,0 +1,115 @@
+"""Replay: which pieces, how they weigh, and the divergence that needs no labels."""
+
+import copy
+import math
+
+import pytest
+import torch
+
+from etude.errors import UserError
+from etude.learn.example import Example, demonstration
+from etude.learn.learner import BatchSize, Learner, Optimiser, Stream
+from etude.learn.logprobs import Outputs
+from etude.learn.losses import negative_log_likelihood
+from etude.learn.losses.tokens import Tokens
+from etude.learn.replay import Replay, ReplaySettings, divergence, draw, replay_stream
+
+PIECES = [Example((5,), (6, 7, 8)), Example((9,), (10, 11)), Example((12, 13), (14, 15, 16, 17))]
+SETTINGS = ReplaySettings(path=["x"], ratio=0.5)
+
+
+def test_pieces_come_in_an_order_of_their_own_and_all_of_them_before_one_comes_again():
+    drawn = draw(PIECES, 23, key=7)
+    assert sum(len(piece.completion) for piece in drawn) == 23 and all(set(piece.replay) == {1.0} for piece in drawn)
+    assert {piece.prompt for piece in drawn[:3]} == {piece.prompt for piece in drawn[3:6]} == {piece.prompt for piece in PIECES}
+    assert drawn == draw(PIECES, 23, key=7) != draw(PIECES, 23, key=8)
+    assert draw(PIECES, 0, key=7) == []
+    assert [len(piece.completion) for piece in draw(PIECES[:1], 4, key=0)] == [3, 1]
+
+
+def test_every_update_of_a_step_draws_its_own_by_the_ratio_of_just_now():
+    replay = Replay(PIECES, SETTINGS, seed=3)
+    pull = replay.of_step(1)
+    first, second = pull(20), pull(8)
+    assert [sum(len(each.completion) for each in drawn) for drawn in (first, second)] == [10, 4] and replay.tokens == 14
+    again = Replay(PIECES, SETTINGS, seed=3).of_step(1)
+    assert (again(20), again(8)) == (first, second)
+    replay.factor = 2.0
+    assert sum(len(each.completion) for each in replay.of_step(2)(20)) == 20 == replay.tokens
+
+
+@pytest.mark.parametrize(("aggregation", "own"), [("token", 1.0), ("sequence", 1.0), ("constant", 20 / 32)])
+def test_a_replayed_token_has_the_share_of_an_own_token_and_is_not_counted_in_the_batch(model_of, aggregation, own):
+    stream, seen = replay_stream(SETTINGS, aggregation, 16), []
+
+    def loss(outputs, tokens):
+        seen.append(float(tokens.shares_N.sum()))
+        return stream.loss(outputs, tokens)
+
+    learner = Learner(model_of("llama"), Optimiser(), [Stream("replay", loss, 1.0, stream.aggregation, stream.constant_tokens)])
+    metrics = learner.update(draw(PIECES, 10, key=1), BatchSize(2, 20))
+    assert sum(seen) == pytest.approx(0.5 * own)  # the ratio times what all own tokens have
+    assert metrics["replay_loss"] == pytest.approx(0.5 * own * metrics["replay_nats"], rel=1e-5)
+
+
+def test_replay_is_added_to_the_gradient_of_practice_and_changes_nothing_of_it(model_of):
+    """The gradient of both is the sum of the gradient of each, token for token."""
+    shown, replayed, size = [demonstration((5, 6), (7, 8)), demonstration((4,), (9,))], draw(PIECES, 5, key=1), BatchSize(2, 3)
+
+    def gradient(examples):
+        learner = Learner(model_of("llama"), Optimiser(), [Stream("imitate", negative_log_likelihood), replay_stream(SETTINGS, "token", 1)])
+        learner._step = lambda: {}
+        learner.update(examples, size)
+        return torch.cat([parameter.grad.flatten() for parameter in learner.parameters])
+
+    assert torch.allclose(gradient([*shown, *replayed]), gradient(shown) + gradient(replayed), atol=1e-6)
+
+
+def test_the_divergence_is_that_of_this_token_or_another_in_value_and_gradient():
+    p, q = 0.5, 0.8
+    start, now = torch.tensor([math.log(p), -1.0, -9.0]), torch.tensor([math.log(q), -1.0, -9.0], requires_grad=True)
+    found = divergence(start, now)
+    assert found[0].item() == pytest.approx(0.5 * math.log(0.5 / 0.8) + 0.5 * math.log(0.5 / 0.2))
+    assert found[1:].tolist() == [0.0, 0.0]
+    found.sum().backward()
+    assert now.grad.tolist() == pytest.approx([(q - p) / (1 - q), 0.0, 0.0], abs=1e-6)
+
+
+def test_the_divergence_is_below_that_of_the_whole_vocabulary():
+    start, now = (torch.randn(50, 7, generator=torch.Generator().manual_seed(seed)).log_softmax(-1) for seed in (1, 2))
+    whole = (start.exp() * (start - now)).sum(-1)
+    for token in range(7):
+        found = divergence(start[:, token], now[:, token])
+        assert (found >= -1e-6).all() and (found <= whole + 1e-6).all()
+
+
+def test_an_anchor_on_replay_brings_a_model_back_to_what_it_began_as(model_of):
+    start = model_of("llama")
+    model = copy.deepcopy(start)
+    with torch.no_grad():
+        model.lm_head.weight.add_(0.3 * torch.randn(model.lm_head.weight.shape, generator=torch.Generator().manual_seed(0)))
+    how = ReplaySettings(path=["x"], ratio=1.0, imitate=0.0, anchor=1.0)
+    learner = Learner(model, Optimiser(learning_rate=3e-3), [replay_stream(how, "token", 1)], reference=start)
+    replay = Replay(PIECES, how, 0, learner.with_reference)
+    seen = [learner.update(replay.of_step(step)(9), BatchSize(1, 9))["replay_divergence"] for step in range(12)]
+    assert seen[-1] < 0.3 * seen[0]
+
+
+def test_the_loss_without_an_anchor_is_plain_likelihood():
+    tokens = Tokens(*(torch.tensor([1.0, 1.0]), torch.tensor([0.5, 0.5])), torch.tensor([0, 0]), torch.zeros(2), torch.zeros(2))
+    loss, metrics = replay_stream(SETTINGS, "token", 1).loss(Outputs(torch.tensor([-1.0, -3.0]), torch.zeros(2)), tokens)
+    assert float(loss) == 2.0 and metrics.keys() == {"replay_nats"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"ratio": 0.1}, r"retention\.replay\.ratio is set, but retention\.replay\.path names no file: set both, or neither"),
+        ({"path": ["x"]}, r"retention\.replay\.path names files, but retention\.replay\.ratio is 0"),
+        ({"path": ["x"], "ratio": -1.0}, r"retention\.replay\.ratio must be 0 \(off\) or more, got -1\.0"),
+        ({"path": ["x"], "ratio": 1.0, "imitate": 0.0}, r"retention\.replay learns nothing with imitate and anchor both 0"),
+    ],
+)
+def test_wrong_settings_are_told_in_one_sentence(wrong, said):
+    with pytest.raises(UserError, match=said):
+        ReplaySettings(**wrong)

@@ -1,0 +1,150 @@
+"""Practice runs that keep what their model knew: the gate, what it holds and falls back to, and replay beside."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from etude.configuration import arguments_from, find_configuration
+from etude.errors import UserError
+from etude.recipes.exploring import Exploring
+from etude.recipes.gating import Gating
+from etude.recipes.no_effect import without_effect
+from etude.recipes.settings import parse_practice
+from etude.runs import RunFolder, read_jsonl
+
+PROBE = {"retention.probe": True, "retention.n": 4, "retention.text_tokens": 100}
+GATE = PROBE | {"retention.gate.every": 1, "retention.gate.max_loss": 0.9, "checkpoint_every": 3}
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """`seen(perplexity of each measurement of a gate)`: what the gate sees instead of what there is."""
+
+    def set_to(*values):
+        left = iter(values)
+        monkeypatch.setattr("etude.recipes.practice.Practice.known_row", lambda *_: {"perplexity": next(left)})
+        monkeypatch.setattr("etude.learn.gate.Gate.passes", lambda gate, now: now["perplexity"] < 100)
+
+    return set_to
+
+
+def steps_of(folder):
+    return [row for row in read_jsonl(folder / "metrics.jsonl") if row["phase"] == "practice"]
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def equal(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_gate_that_always_passes_leaves_practice_as_it_was(small, tmp_path):
+    plain = small(tmp_path / "plain", PROBE)
+    gated = small(
+        tmp_path / "gated", PROBE | {"retention.gate.every": 2, "retention.gate.max_perplexity_rise": 1e9, "retention.gate.max_loss": 0.99}
+    )
+    assert equal(weights(tmp_path / "plain/model"), weights(tmp_path / "gated/model"))
+    assert [row["passed"] for row in gated.pop("gate")["measurements"]] == [True, True]
+    assert gated == plain
+    rows = [
+        {name: value for name, value in row.items() if "old_" not in name and "gate" not in name} for row in steps_of(tmp_path / "gated")
+    ]
+    assert rows == steps_of(tmp_path / "plain")
+
+
+def test_practice_falls_back_to_what_was_held_and_goes_on_with_other_random_numbers(small, tmp_path, seen):
+    seen(1, 1, 999, 1)
+    result = small(tmp_path / "run", GATE | {"retention.gate.action": "lower_rate"})
+    one, two, three, four = steps_of(tmp_path / "run")
+    assert [row["gate_held"] for row in (one, two, three, four)] == [1, 2, 2, 4]
+    assert four["learning_rate"] == three["learning_rate"] / 2  # update 3 once more, at half the rate
+    assert result["gate"]["falls"] == 1 and not result["gate"]["ended_practice"]
+    first, again = (RunFolder(tmp_path / "run").read_attempts(step) for step in (3, 4))
+    assert [row["key"] for row in first] != [row["key"] for row in again]
+    assert {path.name for path in (tmp_path / "run/checkpoints").iterdir()} == {"warm_start", "step-00004"}
+    page = (tmp_path / "run/report.html").read_text()
+    assert "fell back to step 2" in page and page.count('class="fall"') >= 1
+
+
+def test_what_practice_ends_with_is_what_passed_last(small, tmp_path, seen):
+    seen(1, 999)
+    result = small(tmp_path / "run", GATE | {"retention.gate.action": "stop"})
+    kept = tmp_path / "run/checkpoints"
+    assert len(steps_of(tmp_path / "run")) == 2 and result["gate"]["ended_practice"]
+    assert [row["held"] for row in result["gate"]["measurements"]] == [1, 1]
+    for last in (kept / "step-00002", tmp_path / "run/model"):
+        assert equal(weights(last), weights(kept / "step-00001"))
+    moments = (load_file(kept / name / "learner.safetensors") for name in ("step-00001", "step-00002"))
+    first, second = ({name: value for name, value in each.items() if name.startswith("o.")} for each in moments)
+    assert equal(first, second)
+
+
+def test_a_first_failure_falls_back_to_the_model_that_practice_began_with(small, tmp_path, seen):
+    seen(999, 999, 999)
+    result = small(tmp_path / "run", GATE | {"retention.gate.max_falls": 1})
+    assert [row["gate_held"] for row in steps_of(tmp_path / "run")] == [0, 0] and result["gate"]["falls"] == 2
+    assert equal(weights(tmp_path / "run/model"), weights(tmp_path / "run/checkpoints/warm_start"))
+
+
+def test_a_run_that_is_killed_before_or_behind_a_fall_goes_on_to_the_same_bytes(small, tmp_path, seen, killed):
+    seen(1, 999, 1, 1)
+    how = GATE | {"retention.gate.action": "lower_rate"}
+    small(tmp_path / "whole", how)
+    before = (Gating, "act", lambda gating, step: step == 2)
+    behind = (Exploring, "attempts_of", lambda exploring, step, *_: step == 2)  # counted from 0
+    for number, place in enumerate((before, behind)):
+        seen(1, 999)
+        with killed(*place):
+            small(tmp_path / f"{number}", how)
+        seen(999, 1, 1)
+        small(tmp_path / f"{number}", how, resume=True)
+        for name in ("metrics.jsonl", "result.json", "model/model.safetensors"):
+            assert (tmp_path / f"{number}" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_replay_is_counted_and_read_of_texts_and_of_answers(small, letter_files):
+    Path("tale.txt").write_text("Once upon a time there was a wren. " * 20)
+    how = {"retention.replay.path": ["tale.txt", "shown.jsonl"], "retention.replay.ratio": 0.5, "retention.replay.anchor": 0.1, "steps": 2}
+    small(letter_files / "run", how)
+    for row in steps_of(letter_files / "run"):
+        assert row["replay_tokens"] == round(0.5 * row["sampled_tokens"]) and row["replay_nats"] > 0 and row["replay_divergence"] >= 0
+    with pytest.raises(UserError, match=r"path 'none\.jsonl' is not a file"):
+        small(letter_files / "other", how | {"retention.replay.path": ["none.jsonl"]})
+    assert not (letter_files / "other").exists()
+
+
+def settings(**changes):
+    return parse_practice(find_configuration("practice", "tiny"), arguments_from(changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"retention.gate.every": 2}, r"retention\.gate\.every is 2, but retention\.probe is false"),
+        (
+            {"retention.gate.every": 2, "retention.probe": True, "retention.gate.action": "raise_replay"},
+            r"raise_replay raises retention\.replay\.ratio",
+        ),
+        (
+            {"retention.replay.path": ["x"], "retention.replay.ratio": 1, "learn.method": "preference"},
+            "learn.method preference learns from pairs",
+        ),
+        ({"retention.replay.path": ["x"], "retention.replay.ratio": 1, "retention.text": ["x"]}, "the probe both name x"),
+    ],
+)
+def test_combinations_that_make_no_sense_are_told_in_one_sentence(changes, said):
+    with pytest.raises(UserError, match=said):
+        settings(**changes)
+
+
+def test_settings_that_nothing_reads_are_named():
+    assert without_effect(settings(**{"retention.gate.max_loss": 0.1})) == ["retention.gate.max_loss: retention.gate.every is 0"]
+    on = {"retention.gate.every": 1, "retention.probe": True}
+    assert without_effect(settings(**on, **{"retention.gate.factor": 3.0})) == ["retention.gate.factor: retention.gate.action is roll_back"]
+    assert without_effect(settings(**{"retention.replay.window_tokens": 9})) == [
+        "retention.replay.window_tokens: retention.replay.ratio is 0"
+    ]
