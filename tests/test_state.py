@@ -17,6 +17,7 @@ from safetensors.torch import load, save
 import etude
 from etude.engine.completion import Completion
 from etude.explore.attempts import Attempt, Group
+from etude.explore.collapse import CollapseAlarm
 from etude.explore.curriculum import Curriculum, CurriculumSettings
 from etude.feedback.verdict import Verdict
 from etude.learn.entropy import EntropyBonus, EntropySettings
@@ -26,6 +27,7 @@ from etude.learn.implicit_reward import ImplicitReward, ImplicitRewardSettings
 from etude.learn.learner import Learner, Optimiser, Stream
 from etude.learn.losses import negative_log_likelihood
 from etude.learn.step_model import Beginnings, Outlook, StepModel, StepModelSettings
+from etude.recipes.alarm import Alarm
 from etude.recipes.gating import Gating
 from etude.recipes.holding import Holding
 from etude.tasks.task import Task
@@ -127,7 +129,19 @@ def _look_and_act(gating):
     return seen, gating.is_over, gating.learner.rate_factor
 
 
+def _alarm(_):
+    rows = [{"step": step, **dict.fromkeys(("vote_share", "constant_share", "distinct_majorities"), 0.1)} for step in range(1, 9)]
+    rows = [row | {"entropy": 1.0, "completion_tokens": 9.0} for row in rows]
+    return Alarm(CollapseAlarm("fall_back", window=2), Holding(lambda step: None, lambda step: None), lambda: rows)
+
+
+def _hold_in_turn(alarm):
+    alarm.act((alarm.holding.step or 0) + 2)
+    return alarm.holding.step
+
+
 PARTS = {
+    Alarm: Part(_alarm, _hold_in_turn),
     Curriculum: Part(_curriculum, _draw_and_observe),
     Learner: Part(_learner, _update),
     StepModel: Part(_step_model, _foresee_and_learn),

@@ -37,8 +37,9 @@ _WORDS = {
 class CollapseAlarm:
     """When a run is said to have collapsed, and what happens then."""
 
-    action: Literal["off", "warn", "stop"] = "warn"
-    """`warn` says so and goes on, `stop` ends practice with the model as it is; `off` does not look."""
+    action: Literal["off", "warn", "stop", "fall_back"] = "warn"
+    """`warn` says so and goes on, `stop` ends practice with the model as it is, `fall_back` with the last one in which the signs were less
+    than half as strong; `off` does not look."""
     window: int = 5
     """Steps whose mean is compared with that of as many first ones."""
     constant: float = 0.5
@@ -53,6 +54,10 @@ class CollapseAlarm:
         for name in ("constant", "rise", "fall"):
             if not 0.0 < getattr(self, name) <= 1.0:
                 raise UserError(f"collapse.{name} must be above 0 and at most 1, got {getattr(self, name)}")
+
+    @property
+    def ends_practice(self) -> bool:
+        return self.action in ("stop", "fall_back")
 
 
 @dataclass(frozen=True)
@@ -93,13 +98,23 @@ def collapse_in(rows: Sequence[Mapping[str, Any]], how: CollapseAlarm) -> Collap
     return next((found for end in ends if (found := _seen(rows[: how.window], rows[end - how.window : end], how))), None)
 
 
-def _seen(first: Sequence[Mapping[str, Any]], last: Sequence[Mapping[str, Any]], how: CollapseAlarm) -> Collapse | None:
+def is_sound(rows: Sequence[Mapping[str, Any]], how: CollapseAlarm) -> bool:
+    """Whether the last steps show no sign of a collapse, half as strong as the alarm asks for: half of the way to one answer for all, half
+    of the rise, the square root of the fall.
+    """
+    return _seen(rows[: how.window], rows[-how.window :], how, strength=0.5) is None
+
+
+def _seen(
+    first: Sequence[Mapping[str, Any]], last: Sequence[Mapping[str, Any]], how: CollapseAlarm, strength: float = 1.0
+) -> Collapse | None:
     before, now = (_means(part) for part in (first, last))
     if not before.keys() == now.keys() == _WORDS.keys():
         return None
-    is_constant = now["constant_share"] >= max(how.constant, (1 + before["constant_share"]) / 2)
-    is_surer = now["vote_share"] >= before["vote_share"] + how.rise
-    is_narrow = is_surer and any(now[name] <= how.fall * before[name] for name in FALLING)
+    constant = before["constant_share"]
+    is_constant = now["constant_share"] >= constant + strength * (max(how.constant, (1 + constant) / 2) - constant)
+    is_surer = now["vote_share"] >= before["vote_share"] + strength * how.rise
+    is_narrow = is_surer and any(now[name] <= how.fall**strength * before[name] for name in FALLING)
     signs = tuple(name for name, is_seen in (("constant", is_constant), ("narrow", is_narrow)) if is_seen)
     return Collapse(last[-1]["step"], signs, before, now) if signs else None
 

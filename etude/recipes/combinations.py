@@ -23,6 +23,7 @@ def check_combinations(settings: "PracticeSettings") -> None:
     _attempts(settings)
     _updates(settings)
     _retention(settings)
+    _collapse(settings)
 
 
 def _values_of_steps(settings: "PracticeSettings") -> None:
@@ -184,6 +185,15 @@ def _updates(settings: "PracticeSettings") -> None:
     warm = settings.warm_start
     if warm.steps and not (warm.n or warm.path or settings.tasks.path or settings.tasks.dataset):
         raise UserError(f"warm_start.steps is {warm.steps} but there are no demonstrations: set warm_start.n or warm_start.path")
+
+
+def _collapse(settings: "PracticeSettings") -> None:
+    """One thing at a time can be held."""
+    if settings.collapse.action == "fall_back" and settings.retention.gate.every:
+        raise UserError(
+            "collapse.action fall_back and retention.gate both hold what to fall back to, by their own signs: set collapse.action to stop, "
+            "or retention.gate.every to 0"
+        )
 
 
 def _retention(settings: "PracticeSettings") -> None:

@@ -15,7 +15,7 @@ from etude.recipes.settings import PracticeSettings
 if TYPE_CHECKING:
     from etude.recipes.practice import Practice
 
-DECIDES = ("g",)
+DECIDES = ("g", "w")
 """Letters of what decides to fall back, and so does not fall back itself."""
 
 

@@ -43,6 +43,7 @@ from etude.ledger import Judged, Ledger
 from etude.models import describe, load_model, save_model
 from etude.randomness import seed_for
 from etude.recipes.advice import advice
+from etude.recipes.alarm import Alarm, alarm_for
 from etude.recipes.asking import remember
 from etude.recipes.believing import believing_for, without_labelled
 from etude.recipes.card import write_card
@@ -141,6 +142,7 @@ class Practice:
     replay: Replay | None = field(default=None, init=False)
     holding: Holding | None = field(default=None, init=False)
     gating: Gating | None = field(default=None, init=False)
+    alarm: Alarm | None = field(default=None, init=False)
     start_answers: list[list[Example]] = field(default_factory=list, init=False)
 
     def run(self) -> dict[str, Any]:
@@ -309,7 +311,8 @@ class Practice:
         self.start_answers = start_answers(self)
         self.replay = replay_for(self.settings, self.replayed, learner)
         self.gating = gating_for(self, learner)
-        if self.gating and not self.folder.checkpoints("step-"):
+        self.alarm = alarm_for(self)
+        if (self.gating or self.alarm) and not self.folder.checkpoints("step-"):
             self.holding.hold(0)
         stage = Stage(
             phase="practice",
@@ -358,15 +361,15 @@ class Practice:
     def _is_over(self) -> bool:
         """Whether the steps that are done have sampled as many tokens as practice may, or ended in what is a reason to stop."""
         budget = self.settings.budget_tokens
-        is_spent = budget is not None and sum(row["sampled_tokens"] for row in self._steps()) >= budget
+        is_spent = budget is not None and sum(row["sampled_tokens"] for row in self.steps_so_far()) >= budget
         is_closed = self.gating is not None and self.gating.is_over
-        return is_spent or is_closed or (self.settings.collapse.action == "stop" and self._collapse() is not None)
+        return is_spent or is_closed or (self.settings.collapse.ends_practice and self._collapse() is not None)
 
     def _collapse(self) -> Collapse | None:
         """What the alarm saw in the steps that are done."""
-        return collapse_in(self._steps(), self.settings.collapse)
+        return collapse_in(self.steps_so_far(), self.settings.collapse)
 
-    def _steps(self) -> list[dict[str, Any]]:
+    def steps_so_far(self) -> list[dict[str, Any]]:
         """The metrics of practice's steps so far."""
         return [row for row in read_jsonl(self.folder.path / "metrics.jsonl") if row["phase"] == "practice"]
 
@@ -424,6 +427,8 @@ class Practice:
             self.watcher.say(collapse.words)
         if self.gating:
             self.gating.act(step)
+        if self.alarm:
+            self.alarm.act(step)
 
     # ------------------------------------------------------------------ parts
 
@@ -442,8 +447,8 @@ class Practice:
     @property
     def beside(self) -> dict[str, Stateful]:
         """What learns, changes or remembers beside the policy, by its letter in checkpoints."""
-        parts = {"s": self.step_model, "i": self.implicit_reward, "e": self.entropy_bonus, "c": self.exploring.curriculum, "g": self.gating}
-        return {letter: part for letter, part in parts.items() if part}
+        parts = {"s": self.step_model, "i": self.implicit_reward, "e": self.entropy_bonus, "c": self.exploring.curriculum}
+        return {letter: part for letter, part in (parts | {"g": self.gating, "w": self.alarm}).items() if part}
 
     def add_models(self) -> None:
         """Have steps and tokens valued by models, entropy by its coefficient and tasks by success, as far as the settings want it."""
@@ -474,7 +479,7 @@ class Practice:
         if collapse := self._collapse():
             result["collapse"] = asdict(collapse) | {"words": collapse.words, "action": self.settings.collapse.action}
         if self.gating:
-            result["gate"] = story_of(self.gating.gate, self._steps())
+            result["gate"] = story_of(self.gating.gate, self.steps_so_far())
         if self.start_answers:
             result["divergence"] = moved_from_start(self, self.start_answers)
         write_card(self.folder.path / "model", self.settings, result)

@@ -3,7 +3,7 @@ import pytest
 from etude.engine.completion import Completion
 from etude.errors import UserError
 from etude.explore.attempts import Attempt, Group
-from etude.explore.collapse import CollapseAlarm, agreement_metrics, collapse_in
+from etude.explore.collapse import CollapseAlarm, agreement_metrics, collapse_in, is_sound
 from etude.tasks.task import Task
 
 HOW = CollapseAlarm(window=2)
@@ -56,6 +56,15 @@ def test_nothing_is_seen_in_too_few_steps_nor_where_the_alarm_is_off():
     assert collapse_in(collapsed[:3], HOW) is None
     assert collapse_in(collapsed, CollapseAlarm(action="off", window=2)) is None
     assert collapse_in([{"step": row["step"]} for row in collapsed], HOW) is None  # a run from before there were these metrics
+
+
+def test_a_model_is_sound_until_a_sign_is_half_as_strong_as_the_alarm_asks():
+    assert is_sound(steps({}, {}, {}, {}), HOW)
+    assert is_sound(steps({}, {}, {"constant_share": 0.25}, {"constant_share": 0.25}), HOW)  # 0.1 to 0.55 is a collapse
+    assert not is_sound(steps({}, {}, {"constant_share": 0.35}, {"constant_share": 0.35}), HOW)
+    narrow, wider = {"vote_share": 0.65, "entropy": 0.35}, {"vote_share": 0.65, "entropy": 0.5}
+    assert not is_sound(steps({}, {}, narrow, narrow), HOW) and is_sound(steps({}, {}, wider, wider), HOW)
+    assert collapse_in(steps({}, {}, narrow, narrow), HOW) is None
 
 
 @pytest.mark.parametrize("name", ["constant", "rise", "fall"])

@@ -4,10 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from etude.configuration import find_configuration
 from etude.errors import UserError
 from etude.evaluation.report import write_report
+from etude.recipes.alarm import Alarm
 from etude.recipes.settings import parse_practice
 from etude.runs import RunFolder, read_jsonl
 from etude.tasks.sources import TaskSource, load_tasks
@@ -73,6 +76,23 @@ def test_one_answer_to_everything_raises_the_alarm_and_stops_practice(small, tmp
     assert collapse["now"]["constant_share"] > 0.5 > collapse["before"]["constant_share"]
     page = write_report([tmp_path / "run"], tmp_path / "page.html").read_text()
     assert f"Signs of a collapse at step {collapse['step']}" in page and "practice ended there" in page
+
+
+def test_practice_falls_back_to_what_was_sound_and_a_killed_run_does_too(small, tmp_path, killed):
+    how = CONSTANT | {"collapse.action": "fall_back", "collapse.window": 2, "checkpoint_every": 3}
+    result = small(tmp_path / "whole", how)
+    steps, kept = practised(tmp_path / "whole"), tmp_path / "whole" / "checkpoints"
+    held = max(int(path.name[5:]) for path in kept.glob("step-*") if path.name != f"step-{len(steps):05d}")
+    assert result["collapse"]["step"] == len(steps) < 20 and held < len(steps) - 1
+    for name in (f"step-{len(steps):05d}/model.safetensors", "../model/model.safetensors"):
+        ends, begun = (load_file(path) for path in (kept / name, kept / f"step-{held:05d}/model.safetensors"))
+        assert all(torch.equal(ends[key], begun[key]) for key in ends)
+    with killed(Alarm, "act", lambda alarm, step: step == len(steps)):
+        small(tmp_path / "killed", how)
+    small(tmp_path / "killed", how, resume=True)
+    for name in SAME:
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    assert "practice ended with what it was before" in write_report([tmp_path / "whole"], tmp_path / "page.html").read_text()
 
 
 def test_an_alarm_that_warns_changes_nothing(small, tmp_path):

@@ -79,7 +79,8 @@ def remarks_on(run: Run) -> list[str]:
             remarks.append(f"On {row.get('suite')} a trivial baseline ({percent(best)}) does at least as well as practice ({reached}).")
     collapse = run.result.get("collapse")
     if isinstance(collapse, Mapping):
-        ended = "practice ended there" if collapse.get("action") == "stop" else "practice went on"
+        done = {"stop": "practice ended there", "fall_back": "practice ended with what it was before"}
+        ended = done.get(str(collapse.get("action")), "practice went on")
         remarks.append(f"Signs of a {collapse.get('words')}; {ended}.")
     if run.notes:
         remarks.append(f"Files: {'; '.join(run.notes)}.")

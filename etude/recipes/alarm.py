@@ -1,0 +1,43 @@
+"""The alarm of collapse in a run that falls back: what shows no sign of one is held, and practice ends with that.
+
+What it says of a step follows from the log alone, so that all it has to carry over a kill is what is held.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from etude.explore.collapse import CollapseAlarm, collapse_in, is_sound
+from etude.recipes.holding import Holding
+
+if TYPE_CHECKING:
+    from etude.recipes.practice import Practice
+
+
+class Alarm:
+    """Holds the model every `window` steps while it is sound, and brings it back where it has collapsed."""
+
+    def __init__(self, how: CollapseAlarm, holding: Holding, rows: Callable[[], Sequence[Mapping[str, Any]]]) -> None:
+        """`rows` are the metrics of the steps that are done."""
+        self.how, self.holding, self.rows = how, holding, rows
+
+    def act(self, step: int) -> None:
+        """Hold the model behind `step`, or fall back; behind the log, which a checkpoint has to follow."""
+        rows = self.rows()
+        if (collapse := collapse_in(rows, self.how)) and collapse.step == step:
+            self.holding.fall_back()
+        elif step % self.how.window == 0 and is_sound(rows, self.how):
+            self.holding.hold(step)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        return self.holding.state()
+
+    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        self.holding.load(tensors)
+
+
+def alarm_for(run: "Practice") -> Alarm | None:
+    """Of a run that is to fall back, else None."""
+    how = run.settings.collapse
+    return Alarm(how, run.holding, run.steps_so_far) if how.action == "fall_back" and run.holding else None
