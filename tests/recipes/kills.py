@@ -1,6 +1,9 @@
 """Kill a small practice run with SIGKILL, resume it, and compare it with one that nobody disturbed, byte for byte.
 
-    python tests/recipes/kills.py [KILLS] [SEED] [--key value ...]      settings of the run, such as --explore tree --learn.credit tree
+    python tests/recipes/kills.py [KILLS] [SEED] [PART] [--key value ...]   settings of the run, such as --explore tree --learn.credit tree
+
+A part is a set of settings by name: plain, alone (agreement that labelled tasks gate, own problems, a curriculum, an alarm that falls back),
+diverse (losses, shaping, an entropy bonus and temperatures that change), kept (a gate that falls back, replay).
 
 Half of the kills come before a random write (file, line, rename or removal; a file or a line may be half written), the others at a random
 time. Exit code 1 where a resumed run differs or samples again what was judged before the kill.
@@ -23,6 +26,16 @@ from forked import Forked
 RUN = ["practice", "tiny", "--n", "60", "--warm_start.steps", "12", "--steps", "6", "--explore.tasks_per_step", "6"]
 RUN += ["--explore.num_samples", "4", "--evaluation.n", "20", "--evaluation.pass_n", "5", "--evaluation.num_samples", "2"]
 RUN += ["--checkpoint_every", "2", "--machine.precision", "float32"]
+PARTS = {
+    "plain": "",
+    "alone": "--feedback agreement --agreement.probe_n 6 --agreement.probe_every 2 --explore.curriculum weakness "
+    "--explore.self_made proposer --explore.self_made.max_new_tokens 24 "
+    "--collapse.action fall_back --collapse.window 2 --collapse.constant 0.3",
+    "diverse": "--learn.loss clip_cov --learn.updates_per_epoch 2 --learn.shaping novelty --learn.entropy.target 3 "
+    "--explore.temperature_end 1.3",
+    "kept": "--retention.probe true --retention.n 4 --retention.text_tokens 100 --learn.optimiser.learning_rate 0.01 "
+    "--retention.gate.every 1 --retention.gate.max_perplexity_rise 0 --retention.gate.action lower_rate",
+}
 SAME = ("metrics.jsonl", "result.json", "model/model.safetensors", "attempts", "evaluation", "checkpoints")
 
 CHILD = """
@@ -148,5 +161,6 @@ def main(kills: int, seed: int) -> int:
 
 if __name__ == "__main__":
     numbers = [int(argument) for argument in sys.argv[1:3] if argument.isdigit()]
-    RUN += sys.argv[1 + len(numbers) :]
+    words = sys.argv[1 + len(numbers) :]
+    RUN += [setting for word in words for setting in (PARTS[word].split() if word in PARTS else [word])]
     sys.exit(main(*(numbers + [20, 0][len(numbers) :])))

@@ -4,8 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
-def test_a_run_that_is_killed_anywhere_resumes_to_the_same_bytes():
+
+@pytest.mark.parametrize("part", ["plain", "alone", "diverse", "kept"])
+def test_a_run_that_is_killed_anywhere_resumes_to_the_same_bytes(part):
     script = Path(__file__).with_name("kills.py")
-    done = subprocess.run([sys.executable, str(script), "3", "0"], capture_output=True, text=True)
-    assert done.returncode == 0 and "3 of 3 resumed runs equal the undisturbed one" in done.stdout, done.stdout + done.stderr
+    done = subprocess.run([sys.executable, str(script), "2", "0", part], capture_output=True, text=True)
+    assert done.returncode == 0 and "2 of 2 resumed runs equal the undisturbed one" in done.stdout, done.stdout + done.stderr
