@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from etude.tasks.answers import final_answer, normalised, parse_list
+from etude.tasks.answers import final_answer, normalised, parse_list, voted_answer
 from etude.tasks.choices import read_choice
 from etude.tasks.numbers import find_numbers
 from etude.tasks.task import Task
@@ -27,9 +27,8 @@ def vote(text: str, task: Task) -> str | None:
         return None if number is None else str(number)
     if task.verifier == "choice":
         return read_choice(text, task.metadata.get("choices", ()))
-    answer = final_answer(text)
-    items = parse_list(answer)
-    return (normalised(answer) if items is None else str([_item(item) for item in items])) or None
+    items = parse_list(final_answer(text))
+    return (voted_answer(text) if items is None else str([_item(item) for item in items])) or None
 
 
 def _item(item: object) -> str:

@@ -2,8 +2,8 @@
 
     python tests/recipes/kills.py [KILLS] [SEED] [PART] [--key value ...]   settings of the run, such as --explore tree --learn.credit tree
 
-A part is a set of settings by name: plain, alone (agreement that labelled tasks gate, own problems, a curriculum, an alarm that falls back),
-diverse (losses, shaping, an entropy bonus and temperatures that change), kept (a gate that falls back, replay).
+A part is a set of settings by name: plain, alone (agreement that labelled tasks gate, own problems, a curriculum, an alarm that falls
+back), diverse (losses, shaping, an entropy bonus and temperatures that change), kept (a gate that falls back, replay).
 
 Half of the kills come before a random write (file, line, rename or removal; a file or a line may be half written), the others at a random
 time. Exit code 1 where a resumed run differs or samples again what was judged before the kill.

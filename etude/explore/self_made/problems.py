@@ -3,7 +3,7 @@
 | flaw | a problem that |
 |---|---|
 | `unfinished` | was cut off before its end |
-| `empty` | has fewer than three words |
+| `empty` | has fewer than three words, or is a list or another answer rather than a question |
 | `leak` | says its answer: the answer's words stand in it in a row, or a marker such as "The answer is" does |
 | `copy` | has too many pieces of 4 words in common with one that its writer was shown, or all words with another of the step |
 | `measured` | stands in the evaluation |
@@ -16,7 +16,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from etude.engine.completion import Finish
-from etude.tasks.answers import bounded, marked_answer
+from etude.tasks.answers import answer_form, bounded, marked_answer
 from etude.tasks.numbers import find_numbers
 from etude.tasks.overlap import shared_wording
 from etude.tasks.task import Task
@@ -52,7 +52,7 @@ def flaw_of(
     """
     checks = {
         "unfinished": not is_finished,
-        "empty": len(problem.words) < 3,
+        "empty": len(problem.words) < 3 or answer_form(problem.question.strip()) in ("number", "list", "object"),
         "leak": leaks(problem.question, problem.answer),
         "copy": problem.key in written or any(_overlap(problem, other) > max_overlap for other in shown),
         "measured": problem.key in measured,

@@ -60,7 +60,7 @@ def test_each_flaw_is_found_and_a_sound_problem_has_none():
     sound = "Kim baked 11 cakes and sold 6 of them. What has she now?"
     assert flaw(sound) == ""
     assert flaw(sound, is_finished=False) == "unfinished"
-    assert flaw("How?") == flaw("") == "empty"
+    assert flaw("How?") == flaw("") == flaw("[4, 5, 6]") == flaw("['a b c', 'd']") == "empty"
     assert flaw("Kim baked 11 cakes and sold 6. She has 5, has she not?") == "leak"
     assert flaw(PENS.question) == flaw("Ann has 8 pens and gives 2 to Bob. How many are left?") == "copy"
     assert flaw(sound, written={Task(sound).key}) == "copy"
