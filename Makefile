@@ -11,7 +11,7 @@ practice: $(VENV)/model
 	$(BIN)/etude practice quickstart --seed $(SEED) --run runs/quickstart-$$(date +%Y%m%d-%H%M%S)
 
 test: $(VENV)/test $(VENV)/model
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile  # tiny models gain nothing by threads
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder  # tiny models gain nothing by threads
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .

@@ -74,6 +74,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft asks for it
 
 
+LONG = ("test_faults.py", "test_kills.py", "test_practice_feedback.py", "test_studies.py", "test_bench.py", "test_readme.py")
+"""Files that take longest, which begin first, so that no worker is left alone with one of them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
 def make_model(family: str = "llama", seed: int = 0, **changes: object) -> PreTrainedModel:
     """A random model in float32 with grouped-query attention, the same for the same seed."""
     kind, config, extra = _FAMILIES[family]

@@ -1,9 +1,9 @@
 """Kill a small practice run with SIGKILL, resume it, and compare it with one that nobody disturbed, byte for byte.
 
-    python tests/recipes/kills.py [KILLS] [SEED] [PART] [--key value ...]   settings of the run, such as --explore tree --learn.credit tree
+    python tests/recipes/kills.py [KILLS] [SEED] [PART ...] [--key value ...]   settings of the run, such as --explore tree --learn.credit tree
 
-A part is a set of settings by name: plain, alone (agreement that labelled tasks gate, own problems, a curriculum, an alarm that falls
-back), diverse (losses, shaping, an entropy bonus and temperatures that change), kept (a gate that falls back, replay).
+A part is a set of settings by name, and each is tried: plain, alone (agreement that labelled tasks gate, own problems, a curriculum, an
+alarm that falls back), diverse (losses, shaping, an entropy bonus and temperatures that change), kept (a gate that falls back).
 
 Half of the kills come before a random write (file, line, rename or removal; a file or a line may be half written), the others at a random
 time. Exit code 1 where a resumed run differs or samples again what was judged before the kill.
@@ -80,15 +80,15 @@ sys.exit(status)
 """
 
 
-def start(folder: Path) -> subprocess.Popen:
+def start(folder: Path, run: list[str]) -> subprocess.Popen:
     """A run in an interpreter of its own."""
-    command = [sys.executable, "-c", CHILD, "0", str(folder), *RUN, "--run", str(folder)]
+    command = [sys.executable, "-c", CHILD, "0", str(folder), *run, "--run", str(folder)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def fork(folder: Path, at: int = 0, *more: str) -> Forked:
+def fork(folder: Path, run: list[str], at: int = 0) -> Forked:
     """A run that dies before write `at`, where that is not 0."""
-    return Forked(CHILD, [str(at), str(folder), *RUN, "--run", str(folder), *more], folder.parent)
+    return Forked(CHILD, [str(at), str(folder), *run, "--run", str(folder)], folder.parent)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -109,9 +109,9 @@ def sampled_again(folder: Path, done: int, before: int) -> list[int]:
     return [row["step"] for row in rows if row["phase"] == "practice" and done < row["step"] <= before and "from_ledger" not in row]
 
 
-def kill_once(folder: Path, at: int, seconds: float) -> str:
+def kill_once(folder: Path, run: list[str], at: int, seconds: float) -> str:
     """Start a run and kill it before write `at`, or, where that is 0, `seconds` after its folder appeared; returns where that was."""
-    process = fork(folder, at)
+    process = fork(folder, run, at)
     if not at:
         while not folder.exists() and process.poll() is None:
             time.sleep(0.005)
@@ -123,11 +123,11 @@ def kill_once(folder: Path, at: int, seconds: float) -> str:
     return found[-1] if found else f"killed after {seconds:.2f} s" if ended.returncode < 0 else "ended before the kill"
 
 
-def main(kills: int, seed: int) -> int:
-    chance = random.Random(seed)
+def main(part: str, more: list[str], kills: int, seed: int) -> int:
+    chance, run = random.Random(seed), [*RUN, *PARTS[part].split(), *more]
     with tempfile.TemporaryDirectory() as scratch:
         whole = Path(scratch) / "whole"
-        process = start(whole)
+        process = start(whole, run)
         while not whole.exists() and process.poll() is None:
             time.sleep(0.005)
         began = time.perf_counter()
@@ -136,25 +136,25 @@ def main(kills: int, seed: int) -> int:
         took = time.perf_counter() - began
         writes = int(re.findall(r"writes (\d+)", process.communicate()[0])[-1])
         expected, wrong = contents(whole), 0
-        print(f"undisturbed: {took:.1f} s, {writes} writes, {len(expected)} files to compare", flush=True)
+        print(f"{part}, undisturbed: {took:.1f} s, {writes} writes, {len(expected)} files to compare", flush=True)
         for number in range(kills):
             folder = Path(scratch) / f"killed-{number}"
             at = chance.randint(1, writes) if number % 2 == 0 else 0
-            where = kill_once(folder, at, chance.uniform(0, took))
+            where = kill_once(folder, run, at, chance.uniform(0, took))
             is_finished = (folder / "result.json").exists()  # then it is not resumed
             before = 0 if is_finished else judged(folder)
-            more = ["--resume"] if (folder / "configuration.yaml").exists() else []
-            ended = fork(folder, 0, *more).wait()
+            again = ["--resume"] if (folder / "configuration.yaml").exists() else []
+            ended = fork(folder, [*run, *again]).wait()
             said = ended.stdout + ended.stderr
             lines = [line for line in said.replace(scratch + "/", "").splitlines() if "going on" in line]
             done = int((re.findall(r"practice: going on from step (\d+)", said) or ["0"])[-1])
             found = contents(folder)
             differing = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-            again = sampled_again(folder, done, before)
-            verdict = f"differs in {differing}, samples steps {again} again" if differing or again else "equal"
+            twice = sampled_again(folder, done, before)
+            verdict = f"differs in {differing}, samples steps {twice} again" if differing or twice else "equal"
             went_on = " | ".join(lines) or ("it had finished" if is_finished else "no step was done")
             print(f"{number + 1}: {where}; {went_on}; {verdict}", flush=True)
-            wrong += bool(differing or again)
+            wrong += bool(differing or twice)
         print(f"{kills - wrong} of {kills} resumed runs equal the undisturbed one")
     return min(wrong, 1)
 
@@ -162,5 +162,5 @@ def main(kills: int, seed: int) -> int:
 if __name__ == "__main__":
     numbers = [int(argument) for argument in sys.argv[1:3] if argument.isdigit()]
     words = sys.argv[1 + len(numbers) :]
-    RUN += [setting for word in words for setting in (PARTS[word].split() if word in PARTS else [word])]
-    sys.exit(main(*(numbers + [20, 0][len(numbers) :])))
+    parts, more = [word for word in words if word in PARTS] or ["plain"], [word for word in words if word not in PARTS]
+    sys.exit(max(main(part, more, *(numbers + [20, 0][len(numbers) :])) for part in parts))
