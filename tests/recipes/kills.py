@@ -1,6 +1,6 @@
 """Kill a small practice run with SIGKILL, resume it, and compare it with one that nobody disturbed, byte for byte.
 
-    python tests/recipes/kills.py [KILLS] [SEED] [PART ...] [--key value ...]   settings of the run, such as --explore tree --learn.credit tree
+    python tests/recipes/kills.py [KILLS] [SEED] [PART ...] [--key value ...]   settings, such as --explore tree --learn.credit tree
 
 A part is a set of settings by name, and each is tried: plain, alone (agreement that labelled tasks gate, own problems, a curriculum, an
 alarm that falls back), diverse (losses, shaping, an entropy bonus and temperatures that change), kept (a gate that falls back).
