@@ -394,41 +394,49 @@ class Practice:
         timings = {**judged.seconds, "tokens_per_second": tokens / judged.seconds["explore_seconds"]}
         timings |= {"from_ledger": 1} if judged.is_kept else {}
         start = time.perf_counter()
+        rows, metrics = self._updated(step, judged, learner)
+        timings["learn_seconds"] = time.perf_counter() - start
+        self.folder.write_attempts(step, rows)
+        metrics |= self._seen(judged) | {"sampled_tokens": tokens} | self.exploring.keep(step, judged)
+        metrics |= self.gating.look(step) if self.gating else {}
+        self._log("practice", step, metrics, timings)
+        self._guard(step)
+
+    def _updated(self, step: int, judged: Judged, learner: Learner) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """Update the policy, and what learns beside it; returns the attempts as they are kept, with their credit, and metrics."""
+        how, explore = self.settings.learn, self.settings.explore
         self.engine.put_away()
-        verdicts, foreseen = foresee(self.step_model, judged, self.settings.explore)
-        how = self.settings.learn
+        verdicts, foreseen = foresee(self.step_model, judged, explore)
         learners = [learner, *([self.implicit_reward.learner] if self.implicit_reward else [])]
         steered = steer(learners, self.entropy_bonus, self.settings, step, judged.groups[judged.given])
-        added, told = added_credit(self.implicit_reward, judged, self.settings.learn)
+        added, told = added_credit(self.implicit_reward, judged, how)
         credited = shaped(judged.groups, verdicts, how.shaping, how.shaping_weight, self.model.get_input_embeddings().weight)
-        credited, lengths = controlled(judged.groups, credited, how.length, self.settings.explore.max_new_tokens)
+        credited, lengths = controlled(judged.groups, credited, how.length, explore.max_new_tokens)
         pull = self.replay.of_step(step) if self.replay else None
-        metrics: dict[str, Any] = learn_from(learner, judged.groups, credited, how, step=step, added=added, replay=pull) | steered
+        metrics: dict[str, Any] = learn_from(learner, judged.groups, credited, how, step=step, added=added, replay=pull) | steered | lengths
         metrics |= {"replay_tokens": self.replay.tokens} if self.replay else {}
         if self.implicit_reward:
             metrics |= told | self.implicit_reward.update(judged.groups, judged.verdicts)
         if self.step_model:
             metrics |= foreseen | self.step_model.update(outlooks_of(judged.groups, judged.verdicts, self.settings.step_model.targets))
         self.engine.refresh(step)
-        timings["learn_seconds"] = time.perf_counter() - start
-        is_plain, reuse = self.feedback.is_plain, self.settings.explore.reuse
-        kinds: dict[str, Any] = {"with_tokens": reuse, "with_parts": not is_plain, "added": added, "made": judged.made}
-        rows = attempt_rows(step, judged.groups, verdicts, how, credited=credited, **kinds)
-        self.folder.write_attempts(step, rows)
-        given, row = judged.groups[judged.given], judged.verdicts[judged.given]
-        seen: dict[str, Any] = {"turn_discount": how.turn_discount, "with_parts": not is_plain}
-        metrics |= observed(given, row, first_half(self.settings.explore), **seen) | dict(judged.counts)
-        if self.settings.explore.turns > 1:
-            metrics |= refined(judged.groups, judged.verdicts, self.settings.explore.refine)
-        metrics |= {"sampled_tokens": tokens} | lengths | self.exploring.keep(step, judged)
-        metrics |= self.gating.look(step) if self.gating else {}
-        self._log("practice", step, metrics, timings)
+        kinds: dict[str, Any] = {"with_tokens": explore.reuse, "with_parts": not self.feedback.is_plain, "made": judged.made}
+        return attempt_rows(step, judged.groups, verdicts, how, credited=credited, added=added, **kinds), metrics
+
+    def _seen(self, judged: Judged) -> dict[str, Any]:
+        """What exploration and feedback showed at the tasks that the step was given, and what was counted."""
+        groups, verdicts = judged.groups[judged.given], judged.verdicts[judged.given]
+        how: dict[str, Any] = {"turn_discount": self.settings.learn.turn_discount, "with_parts": not self.feedback.is_plain}
+        seen = observed(groups, verdicts, first_half(self.settings.explore), **how) | dict(judged.counts)
+        return seen | (refined(groups, verdicts, self.settings.explore.refine) if self.settings.explore.turns > 1 else {})
+
+    def _guard(self, step: int) -> None:
+        """Say what the alarm sees, and hold the model or fall back; behind the log, which a checkpoint has to follow."""
         if (collapse := self._collapse()) and collapse.step == step:
             self.watcher.say(collapse.words)
-        if self.gating:
-            self.gating.act(step)
-        if self.alarm:
-            self.alarm.act(step)
+        for guard in (self.gating, self.alarm):
+            if guard is not None:
+                guard.act(step)
 
     # ------------------------------------------------------------------ parts
 
