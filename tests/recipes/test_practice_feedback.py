@@ -120,7 +120,7 @@ def test_the_combined_score_is_the_weighted_mean_of_its_parts(small, tmp_path, j
 @pytest.mark.parametrize("part", ["outcome", "random", "judge", "form"])
 def test_one_part_alone_is_that_feedback(small, tmp_path, judge_server, part):
     server = judge_server(by_rubric)
-    overrides = ACTIONS | judged_by(server) | {"steps": 2, "evaluation.n": 10}
+    overrides = ACTIONS | judged_by(server) | {"warm_start.steps": 12, "steps": 2, "evaluation.n": 5}
     small(tmp_path / "alone", overrides | {"feedback": part})
     small(tmp_path / "whole", overrides | {"feedback": "combined", "feedback_weights": {part: 0.3}})
     for name in SAME[1:]:
