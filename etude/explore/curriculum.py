@@ -141,7 +141,8 @@ class Curriculum:
         if self.how.method == "levels":
             self._move()
             return {"level": float(self.level)}
-        return self._pools() | {f"failing {name}".strip(): rate for name, rate in sorted(self.failure_rates().items())}
+        rates = sorted(self.failure_rates().items())
+        return self._pools() | {f"failing_{name}" if name else "failing": rate for name, rate in rates}
 
     def state(self) -> dict[str, torch.Tensor]:
         """Every visit, and the level."""

@@ -34,6 +34,17 @@ PANELS = (
         "share",
         {"vote_share": "attempts at a task with its majority answer", "constant_share": "tasks with the commonest majority answer"},
     ),
+    Panel(
+        "Own problems",
+        "problems of a step",
+        {"made": "written", "made_valid": "without a flaw", "made_rewarded": "neither too hard nor too easy"},
+    ),
+    Panel(
+        "Curriculum",
+        "share of the tasks that were visited",
+        {"pool_hard": "hard: right in a quarter at most", "pool_medium": "medium", "pool_easy": "easy: right in over three quarters"},
+    ),
+    Panel("Level", "of difficulty", {"level": "level"}),
     Panel("Completion length", "tokens", {"completion_tokens": "tokens"}),
     Panel("Groups without signal", "share of groups", {"groups_without_signal_share": "groups in which every attempt scored the same"}),
     Panel("Parsable", "share of sampled attempts", {"parsable": "an answer of the expected form was found"}),
