@@ -6,7 +6,8 @@ gold               policy gradient on the verifier's scores, every task in turn
 random_reward      the same on random scores of the same rate
 agreement          on the agreement of a task's attempts; no gold answer is read
 agreement_abstain  the same where half of a task's attempts agree, other tasks left out
-proposer_solver    the same, beside problems that the policy writes and rewards where its solvers are at odds
+agreement_probe    the same where 32 tasks with answers, asked every ten steps, say that majorities of this share are right in four of five
+proposer_solver    agreement_abstain, beside problems that the policy writes and rewards where its solvers are at odds
 svs                gold, beside variants of tasks that the policy writes from its right attempts
 weakness_sampling  gold, with more of the tasks that fail and do not get better
 
@@ -39,8 +40,8 @@ from studies.arms import Arms, reduce_arms
 from studies.cells import Cell, Options, compute, options, write_result
 
 BASELINE, CONTROL = "gold", "random_reward"
-ALONE = ("agreement", "agreement_abstain", "proposer_solver")
-"""Without gold answers."""
+ALONE = ("agreement", "agreement_abstain", "agreement_probe", "proposer_solver")
+"""Without gold answers, but for the 32 of the probe."""
 TAUGHT = ("svs", "weakness_sampling")
 CLAIM = "practice without gold answers keeps at least half of the gain over the warm start that gold answers give, on every set"
 ABSTAIN = {"feedback": "agreement", "agreement.min_share": 0.5}
@@ -49,6 +50,7 @@ ARMS: dict[str, dict[str, Any]] = {
     CONTROL: {"feedback": "random"},
     "agreement": {"feedback": "agreement"},
     "agreement_abstain": ABSTAIN,
+    "agreement_probe": {"feedback": "agreement", "agreement.probe_n": 32, "agreement.probe_accuracy": 0.8},
     "proposer_solver": ABSTAIN | {"explore.self_made.method": "proposer"},
     "svs": {"explore.self_made.method": "svs"},
     "weakness_sampling": {"explore.curriculum.method": "weakness"},

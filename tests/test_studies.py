@@ -125,7 +125,14 @@ def test_the_study_of_practice_alone_keeps_what_runs_showed_on_the_way(tmp_path)
 
 
 def test_the_best_of_the_screen_of_each_kind_is_in_the_final():
-    accuracy = {"gold": 0.5, "random_reward": 0.9, "agreement": 0.3, "agreement_abstain": 0.4, "proposer_solver": 0.2}
+    accuracy = {
+        "gold": 0.5,
+        "random_reward": 0.9,
+        "agreement": 0.3,
+        "agreement_abstain": 0.4,
+        "agreement_probe": 0.1,
+        "proposer_solver": 0.2,
+    }
     screened = [{"id": arm, "accuracy": value} for arm, value in (accuracy | {"svs": 0.6, "weakness_sampling": 0.5}).items()]
     assert {arm for arm, _ in practice_alone.final(screened)} == {"gold", "random_reward", "agreement_abstain", "svs"}
     assert practice_alone.final(screened[:-1]) == []
