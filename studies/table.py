@@ -46,9 +46,12 @@ def _practice(rows: Sequence[Mapping[str, Any]]) -> str:
     """
     ahead = next((name for row in rows for name in row if name.endswith("_ahead")), "practice_ahead")
     head = ["arm", "greedy", "gain over the warm start", "each seed", "sampled", "majority@8", "pass@8"]
-    head += [f"{ahead.removesuffix('_ahead').replace('_', ' ')} ahead by", "training"]
+    led = f"{ahead.removesuffix('_ahead').replace('_', ' ')} ahead by"
+    head += [led, "training"]
     if any("sampled_tokens" in row for row in rows):
         head += ["tokens sampled", "entropy, nats a token", "KL, nats an answer"]
+    if any("majority_right_last" in row for row in rows):
+        head += ["attempts that agree", "majorities that are right", "own problems"]
     if len({row["set"] for row in rows}) > 1:
         head.insert(0, "set")
     lines = []
@@ -58,7 +61,7 @@ def _practice(rows: Sequence[Mapping[str, Any]]) -> str:
             values["gain over the warm start"] = f"{_interval(row, 'gain', _points)}, p {_p(row['gain_p'])}"
             values["each seed"] = ", ".join(map(_points, row["gain_each_seed"]))
         if ahead in row:
-            values[head[-5 if "tokens sampled" in head else -2]] = _interval(row, ahead, _points)
+            values[led] = _interval(row, ahead, _points)
         if "training_seconds" in row:
             values["training"] = f"{row['training_seconds']:.0f} s"
         values |= {"sampled": _percent(row.get("sampled_accuracy")), "majority@8": _percent(row.get("majority_at_8"))}
@@ -66,8 +69,20 @@ def _practice(rows: Sequence[Mapping[str, Any]]) -> str:
         values |= {"tokens sampled": f"{row['sampled_tokens']:,.0f}"} if "sampled_tokens" in row else {}
         values |= {"entropy, nats a token": f"{row['entropy']:.2f}"} if "entropy" in row else {}
         values |= {"KL, nats an answer": f"{row['divergence']:.2f}"} if "divergence" in row else {}
+        values |= _agreeing(row)
         lines.append([values.get(name, "") for name in head])
     return _lines(head, lines, _counted_on(rows))
+
+
+def _agreeing(row: Mapping[str, Any]) -> dict[str, str]:
+    """How agreement and its truth went from the first to the last tenth of the steps, and what became of a run's own problems."""
+    names = {"vote_share": "attempts that agree", "majority_right": "majorities that are right"}
+    ends = {said: [row[f"{name}_{end}"] for end in ("first", "last")] for name, said in names.items() if f"{name}_last" in row}
+    values = {said: " to ".join(map(_percent, both)) for said, both in ends.items()}
+    if "made" in row:
+        right = f", {_percent(row['made_right_by_rule'])} of {row['made_right_n']} right" if "made_right_n" in row else ""
+        values["own problems"] = f"{row['made']}, {_percent(row['made_valid_share'])} without a flaw{right}"
+    return values
 
 
 def _p(value: float) -> str:
