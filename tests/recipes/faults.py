@@ -159,7 +159,7 @@ def pickle(folder: Path, whole: Path) -> str:
 
 
 def two_runs(folder: Path, whole: Path) -> str:
-    first = fork(folder / "run")
+    first = fork(folder / "run", RUN)
     while not (folder / "run" / "configuration.yaml").exists() and first.poll() is None:
         time.sleep(0.01)
     os.kill(first.pid, signal.SIGSTOP)  # so that it does not end before the second one asks
@@ -194,7 +194,7 @@ def main(names: list[str]) -> int:
     names = names or list(FAULTS)
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(AT_ONCE) as pool:
         whole = Path(scratch) / "whole"
-        start(whole).communicate()
+        start(whole, RUN).communicate()
 
         def found(number: int) -> tuple[str, str]:
             folder = Path(scratch) / str(number)
