@@ -20,6 +20,7 @@ from etude.errors import UserError
 from etude.evaluation.measure import Suite, measure
 from etude.feedback.outcome import OutcomeFeedback
 from etude.recipes.checkpoints import load_checkpoint
+from etude.recipes.measuring import measurement
 from etude.recipes.practice import Practice
 from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
 from etude.runs import RunFolder, environment
@@ -120,5 +121,5 @@ def dev_suite(run: Practice, items: int) -> Suite:
 
 
 def _score(run: Practice, suite: Suite) -> dict[str, float]:
-    row = measure(run.engine, suite, run.measurement(), run.outcome.judge)["row"]
+    row = measure(run.engine, suite, measurement(run.settings), run.outcome.judge)["row"]
     return {"score": row["sampled_accuracy"], "greedy": row["accuracy"]}

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from etude.errors import UserError
 from etude.evaluation.statistics import correlation_interval, rank_correlation
 from etude.runs import read_jsonl
-from studies.arms import Arms, reduce_arms
+from studies.arms import TINY_RUN, Arms, reduce_arms
 from studies.cells import Cell, Options, compute, options, write_result
 
 BASELINE = "none"
@@ -60,17 +60,7 @@ ALL = {
 FILES = {"evaluation.path": ["word_problems/test.jsonl"]}
 TINY_ARMS = (BASELINE, "clip_cov", "novelty+pass_at_k_credit")
 """One of each kind."""
-TINY = {
-    "n": 60,
-    "warm_start.steps": 20,
-    "steps": 3,
-    "explore.tasks_per_step": 6,
-    "explore.num_samples": 4,
-    "learn.pass_k": 2,
-    "evaluation.n": 20,
-    "evaluation.pass_n": 5,
-    "evaluation.num_samples": 4,
-}
+TINY = TINY_RUN | {"learn.pass_k": 2, "evaluation.num_samples": 4}
 _INK, _QUIET = "#1f2a44", "#9aa3b5"
 _COLOURS = ("#1f5fd6", "#c2500a", "#0b7a6c", "#8a3fc7", "#9a6a00", "#bd2573", "#4b7a12", "#53606f", "#2a9fd6", "#d6342a")
 

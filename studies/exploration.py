@@ -16,7 +16,7 @@ four test sets.
 from dataclasses import replace
 from typing import Any
 
-from studies.arms import Arms, reduce_arms
+from studies.arms import TINY_RUN, Arms, reduce_arms
 from studies.cells import Cell, Options, compute, options, write_result
 
 BASELINE = "policy_gradient"
@@ -70,17 +70,7 @@ SETS: dict[str, tuple[str, dict[str, Any]]] = {
 """Which recipe practises for a set, and what it has otherwise. Word problems are two test sets, and the other families one each."""
 TINY_ARMS = ("warm_start", "star_rationalised", "step_dpo_trees", BASELINE, "policy_gradient_refine", "policy_gradient_step_model")
 """One of each kind."""
-TINY = {
-    "n": 60,
-    "warm_start.steps": 20,
-    "steps": 3,
-    "explore.tasks_per_step": 6,
-    "explore.num_samples": 4,
-    "learn.updates_per_epoch": 2,
-    "evaluation.n": 20,
-    "evaluation.pass_n": 5,
-    "evaluation.num_samples": 2,
-}
+TINY = TINY_RUN | {"learn.updates_per_epoch": 2}
 
 
 def main(chosen: Options) -> None:

@@ -36,7 +36,7 @@ from etude.runs import RunFolder, read_jsonl, write_atomically
 from etude.tasks.numbers import find_numbers
 from etude.tasks.task import Task
 from etude.tasks.votes import Tally, vote
-from studies.arms import Arms, reduce_arms
+from studies.arms import TINY_RUN, Arms, reduce_arms
 from studies.cells import Cell, Options, compute, options, write_result
 
 BASELINE, CONTROL = "gold", "random_reward"
@@ -64,18 +64,7 @@ SETS: dict[str, tuple[str, dict[str, Any]]] = {
 """Which recipe practises for a set, and what it has otherwise."""
 CATEGORY = {"number_sorting": {"explore.curriculum.category": "{direction}"}}
 TINY_ARMS = (BASELINE, "proposer_solver", "weakness_sampling")
-TINY = {
-    "n": 60,
-    "warm_start.steps": 20,
-    "warm_start.writing": 20,
-    "steps": 3,
-    "explore.tasks_per_step": 6,
-    "explore.num_samples": 4,
-    "explore.self_made.max_new_tokens": 24,
-    "evaluation.n": 20,
-    "evaluation.pass_n": 5,
-    "evaluation.num_samples": 2,
-}
+TINY = TINY_RUN | {"warm_start.writing": 20, "explore.self_made.max_new_tokens": 24}
 OVER_TIME = ("score", "entropy", "vote_share", "constant_share", "completion_tokens")
 _PARTS = 10
 """Parts of a run, by steps, of which means are kept."""

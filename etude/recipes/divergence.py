@@ -19,6 +19,7 @@ from etude.evaluation.statistics import mean_interval
 from etude.learn.example import Example
 from etude.learn.logprobs import completion_logprobs
 from etude.randomness import seed_for
+from etude.recipes.measuring import measurement
 
 if TYPE_CHECKING:
     from etude.recipes.practice import Practice
@@ -36,7 +37,7 @@ def start_answers(run: "Practice") -> Answers:
         return []
     kept = run.folder.read_json(FILE)
     if kept is None:
-        how = {"num_samples": settings.evaluation.num_samples, "max_new_tokens": run.measurement().max_new_tokens}
+        how = {"num_samples": settings.evaluation.num_samples, "max_new_tokens": measurement(settings).max_new_tokens}
         prompts = [prompt for suite in run.suites for prompt in suite.prompts][:n]
         found = sampled(run.engine, prompts, **how, sampling=settings.explore.sampling, seed=settings.seed)
         kept = as_rows(with_start(run.model, found, run.place.dtype, settings.explore.sampling.temperature))

@@ -27,6 +27,7 @@ from etude.ledger import Judged
 from etude.recipes.keeping import replay_for
 from etude.recipes.learners import preference_learner
 from etude.recipes.limits import within_limits
+from etude.recipes.measuring import measurement
 from etude.recipes.practice import Practice
 from etude.recipes.settings import PracticeSettings
 from etude.runs import RunFolder
@@ -133,7 +134,7 @@ def _seconds_of_preference(run: Practice) -> float:
 
 def _seconds_of_measuring(run: Practice, sample_seconds: float) -> float:
     """Of all suites once: some greedy answers are timed, samples take what an answer of the step took."""
-    how, explore = run.measurement(), run.settings.explore
+    how, explore = measurement(run.settings), run.settings.explore
     prompts = run.suites[0].prompts[: explore.tasks_per_step]
     greedy = _seconds(partial(run.engine.generate, prompts, max_new_tokens=how.max_new_tokens, sampling=GREEDY)) / len(prompts)
     sampled = sample_seconds * how.max_new_tokens / explore.max_new_tokens

@@ -44,12 +44,17 @@ def _of_search(prefix: str, names: Collection[str]) -> tuple[str, ...]:
     return tuple(f"{prefix}.{name}" for name in sorted(names))
 
 
+Reads = dict[tuple[str, ...], tuple[bool, str]]
+"""Beginnings of names, whether anything reads them, and why not."""
+
+
 def _unread(settings: PracticeSettings) -> Sections:
-    explore, learn, method = settings.explore, settings.learn, settings.explore.search.method
-    unread = explore.search.unread - ({"steps."} if settings.step_model.on else set())
-    searched, learned = f"explore.search.method is {method}", f"learn.method is {learn.method}"
-    lost = f"learn.loss is {learn.loss}"
-    sections = {
+    sections = _of_feedback(settings) | _of_exploring(settings) | _of_learning(settings) | _of_keeping(settings)
+    return {prefixes: why for prefixes, (is_read, why) in sections.items() if not is_read}
+
+
+def _of_feedback(settings: PracticeSettings) -> Reads:
+    return {
         ("tasks.actions.malformed_score",): (
             settings.tasks.actions.gate or "form" in settings.feedback_parts,
             "neither form nor tasks.actions.gate scores the form",
@@ -58,6 +63,14 @@ def _unread(settings: PracticeSettings) -> Sections:
         ("agreement.",): ("agreement" in settings.feedback_parts, f"feedback is {settings.feedback}"),
         ("agreement.probe_",): ("agreement" not in settings.feedback_parts or settings.agreement.probe_n > 0, "agreement.probe_n is 0"),
         ("collapse.",): (settings.collapse.action != "off", "collapse.action is off"),
+    }
+
+
+def _of_exploring(settings: PracticeSettings) -> Reads:
+    explore, method = settings.explore, settings.explore.search.method
+    unread = explore.search.unread - ({"steps."} if settings.step_model.on else set())
+    searched = f"explore.search.method is {method}"
+    return {
         _of_search("explore.search", unread): (False, searched),
         ("explore.num_samples",): (not explore.is_search, searched),
         ("explore.refine.",): (method == REFINE, searched),
@@ -77,6 +90,17 @@ def _unread(settings: PracticeSettings) -> Sections:
         ),
         ("explore.self_made.min_share",): (explore.self_made.method != "svs", "explore.self_made is svs"),
         ("explore.hint",): (explore.rationalise, "explore.rationalise is false"),
+    }
+
+
+def _of_learning(settings: PracticeSettings) -> Reads:
+    explore, learn = settings.explore, settings.learn
+    searched, learned, lost = (
+        f"explore.search.method is {explore.search.method}",
+        f"learn.method is {learn.method}",
+        f"learn.loss is {learn.loss}",
+    )
+    return {
         ("learn.turn_discount",): (explore.turns > 1, searched),
         (
             "learn.credit",
@@ -108,6 +132,12 @@ def _unread(settings: PracticeSettings) -> Sections:
             f"learn.preference.loss is {learn.preference.loss}",
         ),
         ("learn.implicit_reward.",): (bool(learn.implicit_reward.coefficient), "learn.implicit_reward.coefficient is 0"),
+    }
+
+
+def _of_keeping(settings: PracticeSettings) -> Reads:
+    """Of what is measured and kept, and of what learns before practice or beside it."""
+    return {
         ("evaluation.thought.",): (bool(settings.evaluation.thought.budgets), "evaluation.thought.budgets is empty"),
         ("retention.gate.",): (bool(settings.retention.gate.every), "retention.gate.every is 0"),
         ("retention.gate.factor",): (
@@ -120,4 +150,3 @@ def _unread(settings: PracticeSettings) -> Sections:
         ("preferences.",): (bool(settings.preferences.steps), "preferences.steps is 0"),
         ("step_model.",): (settings.step_model.on, "step_model.on is false"),
     }
-    return {prefixes: why for prefixes, (is_read, why) in sections.items() if not is_read}

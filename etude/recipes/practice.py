@@ -6,10 +6,8 @@
 Every stage leaves a file or a checkpoint. A resumed run skips measurements and stages that are there, and goes on from the last checkpoint.
 """
 
-import itertools
 import shutil
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -20,9 +18,8 @@ from typing import Any
 from etude.adapters import add_lora
 from etude.configuration import arguments_from, find_configuration, resolved
 from etude.errors import UserError
-from etude.evaluation.measure import Measurement, Suite, measure
 from etude.evaluation.report import write_report
-from etude.evaluation.retention import Probe, measure_retention
+from etude.evaluation.retention import Probe
 from etude.explore.collapse import Collapse, collapse_in
 from etude.explore.order import batch_at
 from etude.explore.prompts import render_prompt, render_prompts
@@ -58,10 +55,11 @@ from etude.recipes.learners import entropy_bonus_for, implicit_reward_for, pract
 from etude.recipes.limits import within_limits
 from etude.recipes.machine import decide, engine_at, room_tokens
 from etude.recipes.materials import check_golds, gather, render_comparisons, render_demonstrations, render_suites
+from etude.recipes.measuring import known, measured
 from etude.recipes.refining import refined
 from etude.recipes.replaying import pieces_of
 from etude.recipes.result import Page, result_of
-from etude.recipes.retention import logprobs_of, probe_for
+from etude.recipes.retention import probe_for
 from etude.recipes.self_made import self_making_for, writing_demonstrations
 from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
 from etude.recipes.stage import Stage
@@ -147,14 +145,14 @@ class Practice:
 
     def run(self) -> dict[str, Any]:
         self.prepare()
-        base = self.measured("base")
+        base = measured(self, "base")
         self.warm_start()
-        warm = self.measured("warm_start") if self.settings.warm_start.steps else base
+        warm = measured(self, "warm_start") if self.settings.warm_start.steps else base
         self.prefer()
-        preferred = self.measured("preference") if self.settings.preferences.steps else warm
+        preferred = measured(self, "preference") if self.settings.preferences.steps else warm
         self.practise()
         pages = {"base": base, "warm_start": warm, "preference": preferred}
-        pages["practice"] = self.measured("practice", unchanged=None if self.settings.steps else preferred)
+        pages["practice"] = measured(self, "practice", unchanged=None if self.settings.steps else preferred)
         with suppress(Interrupted), self.interruption.whole():  # a signal that comes now comes too late
             remember(save_model(self.model, self.tokenizer, self.folder.path / "model"), self.settings)
             if self.step_model:
@@ -201,54 +199,9 @@ class Practice:
 
     # ------------------------------------------------------------------ stages
 
-    def measured(self, model: str, *, unchanged: Page | None = None) -> Page:
-        """The model as it is now, measured on every suite and probed; read from the folder where that was done before.
-
-        `unchanged` is what was found of the same model before, where nothing was done to it since.
-        """
-        page = self.folder.read_json(f"evaluation/{model}.json")
-        if page is None:
-            how = self.measurement()
-            counts = Counter(self.outcome.counts)
-            page = dict(unchanged) if unchanged else {"suites": [self._measure(model, suite, how) for suite in self.suites]}
-            if self.probe and not unchanged:
-                page["retention"] = self.known(self.probe)
-            page |= {"model": model, "feedback_counts": self.outcome.counts_since(counts)}
-            self.folder.write_json(f"evaluation/{model}.json", page)
-        self._check_items(f"evaluation/{model}.json", page)
-        self.watcher.measured(model, [suite["row"] for suite in page["suites"]])
-        return page
-
-    def known(self, probe: Probe) -> dict[str, Any]:
-        """What the model as it is now knows of the probe."""
-        return measure_retention(probe, logprobs_of(self.model, self.place, self.settings.machine))
-
     def known_row(self, probe: Probe) -> dict[str, Any]:
-        """The numbers of it."""
-        return self.known(probe)["row"]
-
-    def _check_items(self, name: str, page: Mapping[str, Any]) -> None:
-        """A page that was read back is of the items that are measured now, or paired tests would compare different questions."""
-        pairs = itertools.zip_longest(self.suites, page["suites"])
-        is_same = all(
-            suite and found and [task.key for task in suite.tasks] == [item["task"] for item in found["items"]] for suite, found in pairs
-        )
-        if not is_same or (self.probe and "retention" in page and page["retention"]["probe"] != self.probe.key):
-            raise UserError(
-                f"--resume: {self.folder.path / name} is of other evaluation items than there are now: "
-                "resume with the data that the run began with, or start another run"
-            )
-
-    def _measure(self, model: str, suite: Suite, how: Measurement) -> dict[str, Any]:
-        self.watcher.measuring(model, suite.name, len(suite.tasks))
-        return measure(self.engine, suite, how, self.outcome.judge)
-
-    def measurement(self) -> Measurement:
-        """How suites are measured."""
-        evaluation, explore = self.settings.evaluation, self.settings.explore
-        longest = evaluation.max_new_tokens or explore.max_new_tokens
-        sizes = longest, evaluation.pass_n, evaluation.num_samples
-        return Measurement(*sizes, explore.sampling, self.settings.seed, evaluation.thought)
+        """The numbers of what the model as it is now knows of the probe."""
+        return known(self, probe)["row"]
 
     def warm_start(self) -> None:
         """Imitate the demonstrations."""

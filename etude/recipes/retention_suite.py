@@ -220,5 +220,5 @@ def _families(suite: RetentionSuite, engine: TransformersEngine, prompts: Prompt
 def _line(row: Row) -> str:
     """A row as a line of the table."""
     number = "{value:6.2f} [{low:.2f}, {high:.2f}]" if row["part"] == "text" else "{value:6.1%} [{low:.1%}, {high:.1%}]"
-    unit = ("perplexity", "tokens") if row["part"] == "text" else ("", "")
-    return f"{row['part']:<13} {row['name']:<40} {number.format(**row)}  n = {row['n']:,} {unit[1]}".rstrip()
+    unit = "tokens" if row["part"] == "text" else ""
+    return f"{row['part']:<13} {row['name']:<40} {number.format(**row)}  n = {row['n']:,} {unit}".rstrip()
