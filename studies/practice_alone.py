@@ -7,8 +7,11 @@ random_reward      the same on random scores of the same rate
 agreement          on the agreement of a task's attempts; no gold answer is read
 agreement_abstain  the same where half of a task's attempts agree, other tasks left out
 agreement_probe    the same where 32 tasks with answers, asked every ten steps, say that majorities of this share are right in four of five
+agreement_rate     agreement_probe, where an update's rate falls with the share of tasks that are left to learn from
+agreement_sure     the same where seven of eight attempts agree, and no task has an answer
 proposer_solver    agreement_abstain, beside problems that the policy writes and rewards where its solvers are at odds
 svs                gold, beside variants of tasks that the policy writes from its right attempts
+svs_rate           svs, with the rate of agreement_rate
 weakness_sampling  gold, with more of the tasks that fail and do not get better
 
 Screen: every arm on number_sorting, one seed. Final: gold, the random control, and the best of the screen by greedy accuracy of the arms
@@ -40,19 +43,24 @@ from studies.arms import TINY_RUN, Arms, reduce_arms
 from studies.cells import Cell, Options, compute, options, write_result
 
 BASELINE, CONTROL = "gold", "random_reward"
-ALONE = ("agreement", "agreement_abstain", "agreement_probe", "proposer_solver")
+ALONE = ("agreement", "agreement_abstain", "agreement_probe", "agreement_rate", "agreement_sure", "proposer_solver")
 """Without gold answers, but for the 32 of the probe."""
-TAUGHT = ("svs", "weakness_sampling")
+TAUGHT = ("svs", "svs_rate", "weakness_sampling")
 CLAIM = "practice without gold answers keeps at least half of the gain over the warm start that gold answers give, on every set"
 ABSTAIN = {"feedback": "agreement", "agreement.min_share": 0.5}
+PROBE = {"feedback": "agreement", "agreement.probe_n": 32, "agreement.probe_accuracy": 0.8}
+BY_SIGNAL = {"learn.rate_by_signal": True}
 ARMS: dict[str, dict[str, Any]] = {
     BASELINE: {},
     CONTROL: {"feedback": "random"},
     "agreement": {"feedback": "agreement"},
     "agreement_abstain": ABSTAIN,
-    "agreement_probe": {"feedback": "agreement", "agreement.probe_n": 32, "agreement.probe_accuracy": 0.8},
+    "agreement_probe": PROBE,
+    "agreement_rate": PROBE | BY_SIGNAL,
+    "agreement_sure": {"feedback": "agreement", "agreement.min_share": 0.875} | BY_SIGNAL,
     "proposer_solver": ABSTAIN | {"explore.self_made.method": "proposer"},
     "svs": {"explore.self_made.method": "svs"},
+    "svs_rate": {"explore.self_made.method": "svs"} | BY_SIGNAL,
     "weakness_sampling": {"explore.curriculum.method": "weakness"},
 }
 SCREEN_SEED, SEEDS = 40, (41, 42, 43)

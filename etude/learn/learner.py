@@ -145,8 +145,8 @@ class Learner:
         self._adam.state.clear()
         self.updates = 0
 
-    def update(self, examples: Sequence[Example], size: BatchSize | None = None) -> dict[str, float]:
-        """One optimizer step on a batch; returns metrics (token means). An empty batch changes nothing."""
+    def update(self, examples: Sequence[Example], size: BatchSize | None = None, *, rate_share: float = 1.0) -> dict[str, float]:
+        """One optimizer step on a batch, at that share of the rate; returns metrics (token means). An empty batch changes nothing."""
         if not examples:
             return {}
         size = size or BatchSize.of(examples)
@@ -160,7 +160,7 @@ class Learner:
             outputs = token_logprobs(self.model, batch, self.dtype, self.temperature, entropy_slopes=self.entropy_bonus > 0)
             metrics.add({"entropy": outputs.entropy_N.detach().mean()}, len(batch.example_N))
             self._backward(outputs, batch, examples, size, metrics)
-        return metrics.result() | self._step()
+        return metrics.result() | self._step(rate_share)
 
     def logprobs(self, examples: Sequence[Example], *, reference: bool = False) -> list[tuple[float, ...]]:
         """Log-probs of the examples' completion tokens under the model, or under the reference."""
@@ -222,9 +222,9 @@ class Learner:
             total = torch.stack(losses).sum()
             total.backward()
 
-    def _step(self) -> dict[str, float]:
+    def _step(self, rate_share: float) -> dict[str, float]:
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.optimiser.max_gradient_norm))
-        rate = self.optimiser.rate(self.updates) * self.rate_factor
+        rate = self.optimiser.rate(self.updates) * self.rate_factor * rate_share
         if not math.isfinite(norm):
             self._adam.zero_grad(set_to_none=True)
             raise UserError(

@@ -69,6 +69,9 @@ class Learning:
     """Passes over a step's attempts; ratios are taken to the behaviour log-probs recorded while sampling."""
     updates_per_epoch: int = 1
     """Parts that an epoch is cut into, by groups; one optimizer step each."""
+    rate_by_signal: bool = False
+    """Whether an update's rate falls with the share of its groups that have signal, as the length of a plain gradient step does. Adam's is
+    as long from one group as from all, so that where few have signal it follows their noise."""
     turn_discount: float = 1.0
     """Of revised attempts, how much of what later turns gain a turn is credited with: at 1 all, at 0 its own improvement alone."""
     anchor: float = 0.0
@@ -113,6 +116,11 @@ class Learning:
             raise UserError(
                 f"learn.preference.refresh_every is {self.preference.refresh_every}, but {self.preference.loss} has no reference: set it "
                 "to 0, or the loss to dpo, ipo or kto"
+            )
+        if self.rate_by_signal and self.method == "preference":
+            raise UserError(
+                "learn.rate_by_signal goes by the groups of credit and imitation, and learn.method preference learns from pairs: set it to "
+                "false, or the method to credit or imitation"
             )
         if self.length.is_on and self.method != "credit":
             raise UserError(

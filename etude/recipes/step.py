@@ -77,6 +77,7 @@ def _by_lessons(
     if learn.anchor > 0:
         anchored = iter(learner.with_reference([example for lesson in lessons for example in lesson]))
         lessons = [[next(anchored) for _ in lesson] for lesson in lessons]
+    has_signal = [any(example.policy is not None or example.imitate is not None for example in lesson) for lesson in lessons]
     prompts = [group.attempts[0].prompt for group in groups]
     distinct = list(dict.fromkeys(prompts))  # of all groups, so that dropping some moves none to another part
 
@@ -86,7 +87,8 @@ def _by_lessons(
         own_tokens = [attempt.num_own_tokens for place in mine for attempt in groups[place].attempts if attempt.view != VIEW]
         size = BatchSize(len(own_tokens), sum(own_tokens))  # turns of one attempt add up
         replayed = replay(size.tokens) if replay else []
-        return learner.update([*(example for place in mine for example in lessons[place]), *replayed], size)
+        share = fmean(has_signal[place] for place in mine) if learn.rate_by_signal and mine else 1.0
+        return learner.update([*(example for place in mine for example in lessons[place]), *replayed], size, rate_share=share)
 
     return update
 

@@ -72,7 +72,7 @@ def test_an_update_has_the_gradient_of_the_cross_entropy_and_leaves_unscored_att
             parameter.mul_(1.05)
         for parameter in plain.parameters():
             parameter.mul_(1.05)
-    implicit.learner._step = lambda: {}
+    implicit.learner._step = lambda share: {}
     metrics = implicit.update(GROUPS, VERDICTS)
     logits, targets = [], []
     for g, row in zip(GROUPS, VERDICTS, strict=True):

@@ -46,7 +46,7 @@ def random_examples(model, groups=GROUPS, seed=0, zero_credit_groups=()):
 def gradients(model, examples, streams, size=None, **options):
     """The gradient of every parameter that `update` would use, and its metrics; the weights stay as they are."""
     learner = Learner(model, PLAIN, streams, **options)
-    learner._step = dict
+    learner._step = lambda share: {}
     model.zero_grad()
     metrics = learner.update(examples, size)
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}, metrics
@@ -233,13 +233,14 @@ def test_the_learning_rate_follows_its_schedule():
     assert [Optimiser(learning_rate=0.4, warmup_steps=2).rate(step) for step in (0, 1, 2)] == [0.2, 0.4, 0.4]
 
 
-def test_an_update_uses_the_rate_of_its_step_and_one_step_of_adam(llama):
+@pytest.mark.parametrize("share", [1.0, 0.25])
+def test_an_update_uses_its_share_of_the_rate_of_its_step_and_one_step_of_adam(llama, share):
     optimiser = Optimiser(learning_rate=1e-3, warmup_steps=4)
     learner, before = Learner(llama, optimiser, [IMITATE]), weights_of(llama)
-    metrics = learner.update(random_examples(llama))
-    assert metrics["learning_rate"] == 1e-3 / 4
+    metrics = learner.update(random_examples(llama), rate_share=share)
+    assert metrics["learning_rate"] == share * 1e-3 / 4
     moved = max((value - before[name]).abs().max().item() for name, value in llama.state_dict().items())
-    assert moved == pytest.approx(1e-3 / 4, rel=1e-2)  # Adam's first step is the rate times the gradient's sign
+    assert moved == pytest.approx(share * 1e-3 / 4, rel=1e-2)  # Adam's first step is the rate times the gradient's sign
 
 
 def test_a_large_gradient_is_scaled_down(llama):

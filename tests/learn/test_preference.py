@@ -44,7 +44,7 @@ def moved(model, seed=3):
 def learner_of(model, seed=3, **options):
     reference = moved(model, seed).requires_grad_(False)
     learner = Learner(model, Optimiser(learning_rate=1e-2), [LIKELIHOOD], reference=reference, **options)
-    learner._step = lambda: {}  # so that gradients stay to be looked at
+    learner._step = lambda share: {}  # so that gradients stay to be looked at
     return learner
 
 

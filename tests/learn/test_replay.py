@@ -58,7 +58,7 @@ def test_replay_is_added_to_the_gradient_of_practice_and_changes_nothing_of_it(m
 
     def gradient(examples):
         learner = Learner(model_of("llama"), Optimiser(), [Stream("imitate", negative_log_likelihood), replay_stream(SETTINGS, "token", 1)])
-        learner._step = lambda: {}
+        learner._step = lambda share: {}
         learner.update(examples, size)
         return torch.cat([parameter.grad.flatten() for parameter in learner.parameters])
 

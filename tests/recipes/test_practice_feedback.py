@@ -14,6 +14,7 @@ from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.evaluation.report import write_report
 from etude.feedback.judge import Judging, Reply
+from etude.recipes import practice as practising
 from etude.recipes.exploring import Exploring
 from etude.recipes.feedback import local_judge
 from etude.recipes.machine import Machine, Place
@@ -30,10 +31,6 @@ ACTIONS = {
     "warm_start.steps": 60,
 }
 """Letters to repeat within a tag."""
-
-
-class Killed(Exception):
-    pass
 
 
 def quoted(prompt, name):
@@ -177,20 +174,12 @@ def test_actions_are_steps_where_nothing_else_is_said_to_be(given, steps):
 
 
 @pytest.mark.parametrize("search", [{}, {"explore.search.method": "tree", "explore.search.chains": 2, "explore.search.width": 2}])
-def test_a_killed_run_resumes_to_the_same_bytes_and_asks_about_no_step_again(small, tmp_path, judge_server, monkeypatch, search):
+def test_a_killed_run_resumes_to_the_same_bytes_and_asks_about_no_step_again(small, tmp_path, judge_server, killed_behind_step_3, search):
     server = judge_server(by_rubric)
     overrides = judged_by(server) | search | {"checkpoint_every": 3}
     small(tmp_path / "whole", overrides)
     asked = len(server.prompts)
-    attempts = Exploring.attempts_of
-
-    def killed_behind(self, step, *rest):
-        if step == 3:
-            raise Killed
-        return attempts(self, step, *rest)
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Exploring, "attempts_of", killed_behind)
+    with killed_behind_step_3:
         small(tmp_path / "run", overrides | {"checkpoint_every": 0})
     small(tmp_path / "run", overrides | {"checkpoint_every": 0}, resume=True)
     assert len(server.prompts) == 2 * asked
@@ -217,20 +206,12 @@ def test_a_judge_may_have_moved_when_a_run_goes_on(small, tmp_path, judge_server
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["changed_on_resume"] == {"judge.url": second.url}
 
 
-@pytest.mark.parametrize(("name", "at"), [("measured", "practice"), ("learn", 4)])
-def test_a_run_with_nothing_left_to_judge_goes_on_without_its_judge(small, tmp_path, judge_server, monkeypatch, name, at):
+@pytest.mark.parametrize(("owner", "name", "at"), [(practising, "measured", "practice"), (Practice, "learn", 4)])
+def test_a_run_with_nothing_left_to_judge_goes_on_without_its_judge(small, tmp_path, judge_server, killed, owner, name, at):
     server = judge_server(by_rubric)
     overrides = judged_by(server) | {"checkpoint_every": 0}
     small(tmp_path / "whole", overrides)
-    real = getattr(Practice, name)
-
-    def killed(self, model_or_step, *rest, **options):
-        if model_or_step == at:
-            raise Killed
-        return real(self, model_or_step, *rest, **options)
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Practice, name, killed)
+    with killed(owner, name, lambda run, model_or_step, *rest, **options: model_or_step == at):
         small(tmp_path / "run", overrides)
     server.answer = lambda body: (404, "no such model", {})
     asked = len(server.asked)

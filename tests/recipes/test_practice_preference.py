@@ -58,6 +58,7 @@ def test_practice_by_preference_raises_the_accuracy(tmp_path):
         (["--learn.preference.pairs_per_task", "0"], "pairs_per_task must be at least 1"),
         (["--learn.preference.loss", "dop"], "did you mean 'dpo'"),
         (["--learn.method", "preference", "--learn.preference.loss", "simpo", "--learn.preference.refresh_every", "3"], "has no reference"),
+        (["--learn.method", "preference", "--learn.rate_by_signal", "true"], "learn.rate_by_signal goes by the groups"),
         (["--learn.method", "preference", "--explore", "refine"], "makes attempts of several turns"),
     ],
 )

@@ -21,10 +21,11 @@ class Recorder:
     """A learner that keeps what it is given."""
 
     def __init__(self):
-        self.updates = []
+        self.updates, self.rate_shares = [], []
 
-    def update(self, examples, size):
+    def update(self, examples, size, *, rate_share):
         self.updates.append((examples, size))
+        self.rate_shares.append(rate_share)
         return {"updates": float(len(self.updates))}
 
     def with_reference(self, examples):
@@ -58,6 +59,15 @@ def test_every_part_is_averaged_over_its_own_attempts():
     learner = Recorder()
     learn_from(learner, groups, [VERDICTS[0]] * 3, Learning(updates_per_epoch=2))
     assert [(len(examples), size.sequences, size.tokens) for examples, size in learner.updates] == [(4, 4, 8), (2, 2, 4)]
+
+
+@pytest.mark.parametrize(("method", "anchor"), [("credit", 0.0), ("credit", 1e-12), ("imitation", 0.0)])
+def test_the_rate_follows_the_share_of_groups_with_signal_where_it_is_to(method, anchor):
+    learner = Recorder()
+    for is_on in (False, True):
+        learn_from(learner, GROUPS[:3], VERDICTS[:3], Learning(method, updates_per_epoch=2, anchor=anchor, rate_by_signal=is_on))
+        learn_from(learner, GROUPS[:3], VERDICTS[:3], Learning(method, anchor=anchor, rate_by_signal=is_on))
+    assert learner.rate_shares == [1, 1, 1, 1, 0, pytest.approx(2 / 3)]  # of 10 and 12, of 11, of all three
 
 
 def test_attempts_that_saw_the_answer_do_not_count_in_the_batch():
@@ -113,9 +123,9 @@ def test_settings_reach_the_learner(small, tmp_path, monkeypatch):
     seen = []
     real = Learner.update
 
-    def spy(self, examples, size=None):
+    def spy(self, examples, *rest, **options):
         seen.append((self, examples))
-        return real(self, examples, size)
+        return real(self, examples, *rest, **options)
 
     monkeypatch.setattr(Learner, "update", spy)
     learn = {"loss": "sequence", "credit": "standardised", "aggregation": "sequence", "clip_low": 0.11, "clip_high": 0.31, "anchor": 0.07}
