@@ -83,7 +83,7 @@ class SelfMaking:
         solved = self._sampled(tasks, self.explore.num_samples, step, "solve")
         sampled = time.perf_counter() - clock
         verdicts = self._judged(solved)
-        worth = dict(zip(places, map(self._worth, solved, verdicts), strict=True))
+        worth = dict(zip(places, map(self._worth, verdicts), strict=True))
         scores = [[worth.get((place, number), 0.0) for number in range(len(group.attempts))] for place, group in enumerate(written)]
         seconds = dict(judged.seconds)
         seconds["explore_seconds"] += sampled
@@ -106,12 +106,12 @@ class SelfMaking:
     def _sources(self, step: int, judged: Judged) -> list[Source]:
         """The step's, of those with room, as many as are wanted, by seed."""
         how = self.explore.self_made
-        found = self._variations(step, judged) if how.method == "svs" else self._proposals(step, judged)
+        found = WAYS[how.method].sources(self, step, judged)
         fitting = [source for source in found if len(self.render(source.writing)) <= self.room_tokens]
         order = sorted(range(len(fitting)), key=lambda place: seed_for(self.seed, "sources", step, place))
         return [fitting[place] for place in sorted(order[: how.sources])]
 
-    def _variations(self, step: int, judged: Judged) -> list[Source]:
+    def variations(self, step: int, judged: Judged) -> list[Source]:
         """One of each different right attempt at a task in the window, which is shown with right attempts at other tasks."""
         right = [_right(group, row) for group, row in zip(judged.groups, judged.verdicts, strict=True)]
         solved = [(group.task, own[0]) for group, own in zip(judged.groups, right, strict=True) if own]
@@ -127,7 +127,7 @@ class SelfMaking:
                 found.append(Source(group.task, writing, (group.task, *(task for task, _ in shots))))
         return found
 
-    def _proposals(self, step: int, judged: Judged) -> list[Source]:
+    def proposals(self, step: int, judged: Judged) -> list[Source]:
         """By examples among the step's tasks; what is written has the first one's form, and no answer that anybody knows."""
         tasks = list({group.task.key: group.task for group in judged.groups}.values())
         found = []
@@ -171,19 +171,43 @@ class SelfMaking:
         return problems, flaws
 
     def _judged(self, solved: Sequence[Group]) -> list[list[Verdict]]:
-        """Of the attempts at problems: by the answer that they keep, or by agreement."""
-        how = self.explore.self_made
-        judge = self.judge if how.method == "svs" else AgreementFeedback(Agreement(min_share=how.min_share)).judge
+        judge = WAYS[self.explore.self_made.method].judge(self)
         flat = iter(judge([(attempt.text, group.task) for group in solved for attempt in group.attempts]))
         return [[next(flat) for _ in group.attempts] for group in solved]
 
-    def _worth(self, group: Group, row: Sequence[Verdict]) -> float:
-        """The reward of having written this problem."""
-        scores = [verdict.score for verdict in row if verdict.score is not None]
-        if self.explore.self_made.method == "svs":
-            return float(self.explore.self_made.window.admits(scores.count(1.0), len(scores)))
-        p = sum(scores) / len(row)  # nothing where too few agree
-        return 4 * p * (1 - p)
+    def _worth(self, row: Sequence[Verdict]) -> float:
+        """The reward of having written a problem whose attempts were judged so."""
+        return WAYS[self.explore.self_made.method].worth(self.explore.self_made, [verdict.score for verdict in row])
+
+
+class Way(NamedTuple):
+    """One way to make problems."""
+
+    sources: Callable[[SelfMaking, int, Judged], list[Source]]
+    """What a step's problems may be written from."""
+    judge: Callable[[SelfMaking], Judge]
+    """What scores attempts at them."""
+    worth: Callable[[SelfMade, Sequence[float | None]], float]
+    """The reward of having written a problem, by the scores of the attempts at it."""
+
+
+def _is_in_window(how: SelfMade, scores: Sequence[float | None]) -> float:
+    known = [score for score in scores if score is not None]
+    return float(how.window.admits(known.count(1.0), len(known)))
+
+
+def _learnability(how: SelfMade, scores: Sequence[float | None]) -> float:
+    p = sum(score or 0.0 for score in scores) / len(scores)  # nothing where too few agree
+    return 4 * p * (1 - p)
+
+
+WAYS = {
+    "svs": Way(SelfMaking.variations, lambda making: making.judge, _is_in_window),
+    "proposer": Way(
+        SelfMaking.proposals, lambda making: AgreementFeedback(Agreement(min_share=making.explore.self_made.min_share)).judge, _learnability
+    ),
+}
+"""By the name of `explore.self_made.method`."""
 
 
 def self_making_for(
