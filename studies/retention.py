@@ -8,7 +8,7 @@ rl             the quickstart's practice; rl_kl with an anchor to the start, rl_
 sft            more demonstrations instead, five times as many, 16 a step at the warm start's rate; of the models at `SFT_STEPS` the one
                whose accuracy on dev tasks is nearest to that of rl (of two as near the earlier), so that both have the same gain
 rl_0.25 ...    models between the start and rl, or sft, by interpolation; nothing is trained
-harmful        random scores at ten times the rate: what a gate is for; harmful_gate the same with a gate every 4 steps that stops
+harmful        20 steps on random scores at 25 times the rate: what a gate is for; harmful_gate the same with a gate every 2 steps that stops
 
 Old knowledge is the 600 questions of the retention suite by likelihood (`kept`: accuracy as a share of the start's) and the perplexity of a
 book (`rise`: nats a token more than the start). `forward_kl` is KL(start || model) on the new task, in nats an answer.
@@ -75,7 +75,7 @@ KNOWN = {
 }
 REPLAY = {"retention.replay.path": ["gutenberg_books/grimms_fairy_tales.md"], "retention.replay.ratio": 0.25}
 GATE = {"retention.gate.every": 13, "retention.gate.action": "lower_rate"}
-HARM = {"feedback": "random", "learn.optimiser.learning_rate": 2e-4}
+HARM = {"feedback": "random", "steps": 20, "learn.optimiser.learning_rate": 5e-4}
 
 PRACTISED: dict[str, dict[str, Any]] = {
     "start": {"steps": 0},
@@ -85,7 +85,7 @@ PRACTISED: dict[str, dict[str, Any]] = {
     "rl_lora": {"learn.lora.rank": 32, "learn.optimiser.learning_rate": 2e-4},
     "rl_gate": GATE,
     "harmful": HARM,
-    "harmful_gate": HARM | {"retention.gate.every": 4, "retention.gate.action": "stop"},
+    "harmful_gate": HARM | {"retention.gate.every": 2, "retention.gate.action": "stop"},
     "sft": {"steps": 0, "warm_start.n": 1600},
 }
 BETWEEN = {f"{end}_{factor:g}": (end, factor) for end in ("rl", "sft") for factor in FACTORS}
