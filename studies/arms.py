@@ -27,7 +27,7 @@ from typing import Any
 import yaml
 
 from etude.configuration import arguments_from, dotted, find_configuration, resolved
-from etude.evaluation.statistics import mean_interval, sign_flip_test, wilson_interval
+from etude.evaluation.statistics import mean_interval, shares_interval, sign_flip_test
 from etude.recipes.practice import practice_named
 from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
 from etude.runs import RunFolder, read_jsonl
@@ -200,7 +200,7 @@ def _row(arm: str, suite: str, own: Sequence[Cell], others: Mapping[int, Cell], 
     right = _right(own, model, suite)
     n = len(right)
     row: dict[str, Any] = {"id": arm, "set": suite, "n": n, "seeds": len(own), "accuracy": sum(map(_share_of, right.values())) / n}
-    row["accuracy_low"], row["accuracy_high"] = _interval(right)
+    row["accuracy_low"], row["accuracy_high"] = shares_interval([_share_of(bits) for bits in right.values()])
     row["accuracy_each_seed"] = [round(_accuracy(cell, model, suite), 4) for cell in own]
     found = [row for cell in own for row in cell["evaluation"] if row["suite"] == suite and row["model"] == model]
     for name in ("sampled_accuracy", "majority_at_8", "pass_at_8", "pass_at_32", "pass_n", "parsable", "baseline_constant"):
@@ -223,14 +223,6 @@ def _row(arm: str, suite: str, own: Sequence[Cell], others: Mapping[int, Cell], 
             if measured:
                 row[name] = fmean(measured)
     return row
-
-
-def _interval(right: Mapping[str, Sequence[int]]) -> tuple[float, float]:
-    """Of the accuracy, over items; where no item or every one was right, as if each had been answered once."""
-    shares = [_share_of(bits) for bits in right.values()]
-    if set(shares) <= {0.0, 1.0}:
-        return wilson_interval(round(sum(shares)), len(shares))
-    return mean_interval(shares)
 
 
 def _right(cells: Sequence[Cell], model: str, suite: str) -> dict[str, list[int]]:

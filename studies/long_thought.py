@@ -21,7 +21,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from etude.evaluation.statistics import mean_interval
+from etude.evaluation.statistics import mean_interval, shares_interval
 from studies.arms import Arms
 from studies.cells import Cell, Options, compute, options, write_result
 
@@ -83,7 +83,8 @@ def _rows(arm: str, suite: str, own: Sequence[Cell], controls: Sequence[Cell], b
     for place, budget in enumerate((None, *budgets)):
         shares = [fmean(right[place] for right in rights) for rights in answers.values()]
         found = [_measured(cell, model, suite, budget) for cell in own]
-        row = {"id": f"{arm}_{'free' if budget is None else budget}", **kind, **_interval("accuracy", shares)}
+        row = {"id": f"{arm}_{'free' if budget is None else budget}", **kind, "accuracy": fmean(shares)}
+        row["accuracy_low"], row["accuracy_high"] = shares_interval(shares)
         row |= {name: fmean(each[name] for each in found) for name in found[0]}
         rows.append(row | {"budget_tokens": budget})
     slopes = slopes_of(answers, budgets)
@@ -92,6 +93,7 @@ def _rows(arm: str, suite: str, own: Sequence[Cell], controls: Sequence[Cell], b
         return rows
     gains = gains_of(own, suite, budgets)
     rows[0] |= _interval("slope_gain", gains.values())
+    rows[0]["slope_gain_each_seed"] = [fmean(gains_of([cell], suite, budgets).values()) for cell in own]
     same = [cell for cell in controls if cell["seed"] in {each["seed"] for each in own}]
     if arm != "random_reward" and same:
         paired = gains_of([cell for cell in own if cell["seed"] in {each["seed"] for each in same}], suite, budgets)
@@ -149,7 +151,9 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     practice = found["practice_free"]
     said = [f"a doubling adds {100 * found['warm_start_free']['slope']:+.1f} points at the warm start"]
     said += [f"{100 * found[f'{arm}_free']['slope']:+.1f} after {arm.replace('_', ' ')}" for arm in CHANGES]
-    said.append(f"by practice {_points(practice, 'slope_gain')}, ahead of random scores by {_points(practice, 'random_reward_behind')}")
+    seeds = ", ".join(f"{100 * gain:+.1f}" for gain in practice["slope_gain_each_seed"])
+    ahead = _points(practice, "random_reward_behind")
+    said.append(f"by practice {_points(practice, 'slope_gain')} (each seed {seeds}), ahead of random scores by {ahead}")
     holds = practice["slope_gain_low"] > 0 and practice["random_reward_behind_low"] > 0
     return ("holds" if holds else "does not hold"), "; ".join(said)
 

@@ -8,16 +8,18 @@ rl             the quickstart's practice; rl_kl with an anchor to the start, rl_
 sft            more demonstrations instead, five times as many, 16 a step at the warm start's rate; of the models at `SFT_STEPS` the one
                whose accuracy on dev tasks is nearest to that of rl (of two as near the earlier), so that both have the same gain
 rl_0.25 ...    models between the start and rl, or sft, by interpolation; nothing is trained
-harmful        20 steps on random scores at 25 times the rate: what a gate is for; harmful_gate the same with a gate every 2 steps that stops
+harmful        20 steps on random scores at 25 times the rate: what a gate is for; harmful_gate the same with a gate every 2 steps,
+               which stops
 
 Old knowledge is the 600 questions of the retention suite by likelihood (`kept`: accuracy as a share of the start's) and the perplexity of a
-book (`rise`: nats a token more than the start). `forward_kl` is KL(start || model) on the new task, in nats an answer.
+book (`rise`: nats a token more than the start); gates go by 600 others and another book, so that what they keep is measured on what they
+did not see. `forward_kl` is KL(start || model) on the new task, in nats an answer.
 
 Claims, each with its rule: (1) some way keeps at least 98 % of the start's accuracy with at least 90 % of rl's gain (pooled over seeds);
-(2) forgetting follows the divergence: the rank correlation of `rise` and `forward_kl` over all cells but the start's has an interval
-(bootstrap over cells) above 0; (3) at equal gain sft's text costs more nats than rl's beyond the interval over pieces of text, where the
-gains differ by less than 5 points; (4) on each seed the gate stops the harmful run with at least 98 % kept. All four hold, or the study's
-claim does not.
+(2) forgetting follows the divergence: the rank correlation of `rise` and `forward_kl` over all cells that were trained has an interval
+(bootstrap over cells) above 0; (3) at equal gain sft's text costs more nats than rl's beyond the interval over pieces of text, which is
+told only where their gains differ by less than 5 points on each seed; (4) on each seed the gate stops the harmful run with at least 98 %
+kept. All four hold, or the study's claim does not.
 """
 
 import shutil
@@ -33,7 +35,8 @@ from etude.configuration import resolved
 from etude.engine.transformers import TransformersEngine
 from etude.evaluation.measure import Measurement, Suite, measure
 from etude.evaluation.retention import measure_retention
-from etude.evaluation.statistics import correlation_interval, mean_interval, rank_correlation
+from etude.evaluation.settings import Retention
+from etude.evaluation.statistics import correlation_interval, mean_interval, rank_correlation, shares_interval
 from etude.explore.prompts import render_prompts
 from etude.feedback.outcome import OutcomeFeedback
 from etude.interpolation import interpolate
@@ -61,18 +64,29 @@ FACTORS = (0.25, 0.5, 0.75)
 SFT_STEPS = (5, 10, 20, 40, 70, 100)
 KEPT, GAIN, SAME_GAIN = 0.98, 0.90, 0.05
 
-KNOWN = {
-    "retention.choices": [
+ASKED: dict[str, Any] = {"columns": {"question": "q", "choices": "options", "answer": "a"}, "n": 150, "window_tokens": 256}
+KNOWN = Retention(
+    choices=[
         "science_mcq/ARC-Easy.test.jsonl",
         "science_mcq/openbookqa.test.jsonl",
         "mmlu/high_school_biology.test.jsonl",
         "mmlu/world_religions.test.jsonl",
     ],
-    "retention.columns": {"question": "q", "choices": "options", "answer": "a"},
-    "retention.n": 150,
-    "retention.text": ["gutenberg_books/treasure_island.md"],
-    "retention.window_tokens": 256,
+    text=["gutenberg_books/treasure_island.md"],
+    **ASKED,
+)
+"""What every model is measured on."""
+WATCHED = {
+    "retention.choices": [
+        "science_mcq/ARC-Easy.train.jsonl",
+        "science_mcq/openbookqa.train.jsonl",
+        "mmlu/nutrition.test.jsonl",
+        "mmlu/prehistory.test.jsonl",
+    ],
+    "retention.text": ["gutenberg_books/the_wind_in_the_willows.md"],
+    **{f"retention.{name}": value for name, value in ASKED.items()},
 }
+"""What runs measure on the way, and gates go by."""
 REPLAY = {"retention.replay.path": ["gutenberg_books/grimms_fairy_tales.md"], "retention.replay.ratio": 0.25}
 GATE = {"retention.gate.every": 13, "retention.gate.action": "lower_rate"}
 HARM = {"feedback": "random", "steps": 20, "learn.optimiser.learning_rate": 5e-4}
@@ -109,6 +123,7 @@ TINY = {
     "retention.n": 10,
     "retention.text_tokens": 200,
 }
+TINY_KNOWN = Retention(n=20, text_tokens=300)
 TINY_SFT_STEPS = (2, 4)
 
 
@@ -116,6 +131,7 @@ TINY_SFT_STEPS = (2, 4)
 class Retaining(Arms):
     """A cell for every model: what it can and what it knows."""
 
+    known: Retention = KNOWN
     sizes: Mapping[str, int] = field(default_factory=lambda: SIZES)
     sft_steps: Sequence[int] = SFT_STEPS
     """Updates after which a model that learns from more demonstrations is looked at."""
@@ -130,7 +146,8 @@ class Retaining(Arms):
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
         end, factor = BETWEEN.get(arm, (arm, None))
         more = {"sft_steps": list(self.sft_steps)} if end == "sft" else {}
-        return resolved(self._settings(end, seed)) | {"measured": dict(self.sizes), "factor": factor} | more
+        measured = dict(self.sizes) | {"known": resolved(self.known)}
+        return resolved(self._settings(end, seed)) | {"measured": measured, "factor": factor} | more
 
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
         """One cell; its model stays under `out/runs`, for those between."""
@@ -217,7 +234,7 @@ class Retaining(Arms):
             found["right"] = self._answered(settings, engine, room, outcome, "test", chosen)
             if arm == "rl":
                 found["dev"] = _share_of(self._answered(settings, engine, room, outcome, "dev", chosen))
-        probe = probe_for(settings.retention, tokenizer, room_tokens(loaded, 0), chosen.data)
+        probe = probe_for(self.known, tokenizer, room_tokens(loaded, 0), chosen.data)
         assert probe is not None
         known = measure_retention(probe, logprobs_of(loaded, place, settings.machine))
         temperature = settings.explore.sampling.temperature
@@ -247,7 +264,8 @@ def reduce(cells: Sequence[Cell], set_name: str) -> list[dict[str, Any]]:
     gain = next((row["gain"] for row in rows if row["id"] == "rl"), None)
     for row in rows:
         row["gain_share"] = row["gain"] / gain if gain else None
-    moved = [(cell["forward_kl"], _rise(cell, starts[cell["seed"]])) for of_arm in own.values() for cell in of_arm if cell["id"] != "start"]
+    trained = [cell for arm in PRACTISED if arm != "start" for cell in own[arm]]
+    moved = [(cell["forward_kl"], _rise(cell, starts[cell["seed"]])) for cell in trained]
     rows[0] |= correlation(moved) if len(moved) > 2 else {}
     pairs = [(cell, other) for cell in own["sft"] for other in own["rl"] if cell["seed"] == other["seed"]]
     if pairs:
@@ -264,7 +282,7 @@ def _row(arm: str, own: Sequence[Cell], starts: Mapping[int, Cell], set_name: st
     changes = _differences(now, before)
     rises = [fmean(values) for values in zip(*(_differences(cell["nats"], starts[cell["seed"]]["nats"]) for cell in own), strict=True)]
     row: dict[str, Any] = {"id": arm, "set": set_name, "n": len(right), "seeds": len(own), "accuracy": fmean(right)}
-    row["accuracy_low"], row["accuracy_high"] = mean_interval(right)
+    row["accuracy_low"], row["accuracy_high"] = shares_interval(right)
     row |= {"gain": fmean(gains), "gain_each_seed": [round(gain, 4) for gain in gains]}
     row |= {"known": fmean(now), "known_n": len(now), "kept": fmean(now) / fmean(before)}
     row["kept_low"], row["kept_high"] = (1 + end / fmean(before) for end in mean_interval(changes))
@@ -312,15 +330,17 @@ def judge(rows: Sequence[Mapping[str, Any]], seeds: int) -> tuple[str, str]:
     harmless = [row for row in rows if row["id"] != "start" and not row["id"].startswith("harmful")]
     keeping = [row["id"] for row in harmless if row["kept"] >= KEPT and row["gain_share"] is not None and row["gain_share"] >= GAIN]
     sft, stopped, start = found["sft"], found["harmful_gate"], found["start"]
-    is_same_gain = abs(sft["gain"] - found["rl"]["gain"]) < SAME_GAIN
-    parts = {
+    gains = zip(sft["gain_each_seed"], found["rl"]["gain_each_seed"], strict=True)
+    costs_more = sft["above_rl_low"] > 0 if all(abs(one - other) < SAME_GAIN for one, other in gains) else None
+    parts: dict[str, bool | None] = {
         f"some way keeps >= 98 % with >= 90 % of the gain ({', '.join(keeping) or 'none'})": bool(keeping),
         f"forgetting follows KL(start || now) (rank correlation {_said(start, 'kl_correlation')})": start["kl_correlation_low"] > 0,
-        f"sft costs more nats than rl at equal gain ({_said(sft, 'above_rl')})": is_same_gain and sft["above_rl_low"] > 0,
+        f"sft costs more nats than rl at equal gain ({_said(sft, 'above_rl')})": costs_more,
         "the gate stops the harmful run with >= 98 % kept": all(stopped["stopped_each_seed"]) and min(stopped["kept_each_seed"]) >= KEPT,
     }
-    said = "; ".join(f"{'holds' if is_so else 'does not hold'}: {part}" for part, is_so in parts.items())
-    return ("holds" if all(parts.values()) else "does not hold"), said
+    words = {True: "holds", False: "does not hold", None: "undecided, since gains differ"}
+    said = "; ".join(f"{words[is_so]}: {part}" for part, is_so in parts.items())
+    return ("does not hold" if False in parts.values() else "undecided" if None in parts.values() else "holds"), said
 
 
 def _said(row: Mapping[str, Any], name: str) -> str:
@@ -354,9 +374,9 @@ def main(chosen: Options) -> None:
     if not chosen.is_tiny and chosen.data is None:
         raise SystemExit("the study needs --data DIR, the folder that holds science_mcq, mmlu and gutenberg_books")
     if chosen.is_tiny:
-        table = Retaining("tiny", {}, TINY, PRACTISED, sizes=TINY_SIZES, sft_steps=TINY_SFT_STEPS)
+        table = Retaining("tiny", {}, TINY, PRACTISED, known=TINY_KNOWN, sizes=TINY_SIZES, sft_steps=TINY_SFT_STEPS)
     else:
-        table = Retaining("quickstart", {}, RUN | KNOWN, PRACTISED)
+        table = Retaining("quickstart", {}, RUN | WATCHED, PRACTISED)
     cells = compute([(arm, seed) for seed in chosen.seeds for arm in (TINY_ARMS if chosen.is_tiny else ARMS)], table, chosen)
     rows = reduce(cells, "tiny" if chosen.is_tiny else "number_sorting")
     write_result(chosen, CLAIM, cells, rows, *judge(rows, len(SEEDS)), picture=draw)

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +35,8 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
             "KL(start || model), nats an answer",
         ]
         return _lines(head, map(_kept, rows), counted)
+    if "budget_tokens" in rows[0]:
+        return _thoughts(rows)
     if not any("gain" in row for row in rows) and any("tokens" in row for row in rows):
         counted = f"{rows[0]['n']} items of {rows[0]['set']}, {_seeds(rows)}; intervals (95 %) over items."
         return _lines(["answer", "right", "tokens a task"], map(_answer, rows), counted)
@@ -52,6 +55,8 @@ def _practice(rows: Sequence[Mapping[str, Any]]) -> str:
         head += ["tokens sampled", "entropy, nats a token", "KL, nats an answer"]
     if any("majority_right_last" in row for row in rows):
         head += ["attempts that agree", "majorities that are right", "own problems"]
+    if any("course" in row for row in rows):
+        head += ["different answers", "different forms", "last pass@k"]
     if len({row["set"] for row in rows}) > 1:
         head.insert(0, "set")
     lines = []
@@ -69,7 +74,7 @@ def _practice(rows: Sequence[Mapping[str, Any]]) -> str:
         values |= {"tokens sampled": f"{row['sampled_tokens']:,.0f}"} if "sampled_tokens" in row else {}
         values |= {"entropy, nats a token": f"{row['entropy']:.2f}"} if "entropy" in row else {}
         values |= {"KL, nats an answer": f"{row['divergence']:.2f}"} if "divergence" in row else {}
-        values |= _agreeing(row)
+        values |= _agreeing(row) | _differing(row)
         lines.append([values.get(name, "") for name in head])
     return _lines(head, lines, _counted_on(rows))
 
@@ -83,6 +88,44 @@ def _agreeing(row: Mapping[str, Any]) -> dict[str, str]:
         right = f", {_percent(row['made_right_by_rule'])} of {row['made_right_n']} right" if "made_right_n" in row else ""
         values["own problems"] = f"{row['made']}, {_percent(row['made_valid_share'])} without a flaw{right}"
     return values
+
+
+def _differing(row: Mapping[str, Any]) -> dict[str, str]:
+    """Shares of different answers and forms in a group's attempts, over the steps, and the chance that one of most samples is right."""
+    if "pass_curve" not in row:
+        return {}
+    course, (most, share) = row.get("course", {}), list(row["pass_curve"].items())[-1]
+    names = {"distinct_answers": "different answers", "distinct_forms": "different forms"}
+    return {said: f"{fmean(course[name]):.2f}" for name, said in names.items() if name in course} | {
+        "last pass@k": f"{_percent(share)} (k = {most})"
+    }
+
+
+def _thoughts(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One line a model: right answers as it likes and behind thoughts of each length, and what a doubling of the thought adds."""
+    budgets = list(dict.fromkeys(row["budget_tokens"] for row in rows if row["budget_tokens"]))
+    found = {(row["id"].rpartition("_")[0], row["budget_tokens"]): row for row in rows}
+    head = [
+        "model",
+        "free",
+        "tokens",
+        *(f"behind {budget}" for budget in budgets),
+        "a doubling adds",
+        "more than before",
+        "each seed",
+        "random reward behind",
+    ]
+    lines = []
+    for row in (row for row in rows if not row["budget_tokens"]):
+        arm = row["id"].rpartition("_")[0]
+        forced = [_interval(found[arm, budget], "accuracy", _percent) for budget in budgets]
+        slope, gain, ahead = (
+            _interval(row, name, _points) if name in row else "" for name in ("slope", "slope_gain", "random_reward_behind")
+        )
+        seeds = ", ".join(map(_points, row.get("slope_gain_each_seed", ())))
+        free = [_interval(row, "accuracy", _percent), f"{row['tokens']:.0f}"]
+        lines.append([arm.replace("_", " "), *free, *forced, slope, gain, seeds, ahead])
+    return _lines(head, lines, f"{rows[0]['n']:,} items of {rows[0]['set']}, {_seeds(rows)}; points and intervals (95 %) over items.")
 
 
 def _p(value: float) -> str:

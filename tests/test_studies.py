@@ -85,7 +85,9 @@ def test_the_study_of_diversity_keeps_the_course_of_its_runs_in_its_tiny_form(tm
         assert rows[arm]["final_pass_each_seed"] == [rows[arm]["pass_curve"]["4"]]
     cell = json.loads((tmp_path / "cells" / f"{diversity.BASELINE}-{diversity.SEEDS[0]}.json").read_text())
     assert cell["course"].keys() == set(diversity.COURSE) and "pass_at_4" in cell["evaluation"][0]
-    assert markdown(result["rows"]).startswith("| arm |")
+    head = markdown(result["rows"]).splitlines()[0]
+    assert head.startswith("| arm |") and head.endswith("| different answers | different forms | last pass@k |")
+    assert markdown(result["rows"]).splitlines()[4].endswith("(k = 4) |")
 
 
 def diverse(forms, final, accuracy) -> list[dict]:
@@ -180,7 +182,9 @@ def test_the_study_of_long_thought_measures_every_model_at_every_length_in_its_t
     lengths = ("free", *long_thought.TINY_BUDGETS)
     assert [row["id"] for row in result["rows"]] == [f"{arm}_{length}" for arm in long_thought.ROWS for length in lengths]
     assert result["verdict"] == "undecided" and "random_reward_behind_low" in result["rows"][3]
-    assert markdown(result["rows"]).splitlines()[0] == "| answer | right | tokens a task |"
+    head, _, *lines = markdown(result["rows"]).splitlines()
+    assert head.startswith("| model | free | tokens | behind 1 | behind 4 | a doubling adds | more than before | each seed |")
+    assert [line.split(" | ")[0] for line in lines[:-2]] == [f"| {arm.replace('_', ' ')}" for arm in long_thought.ROWS]
 
 
 def test_the_slope_of_an_item_is_what_a_doubling_of_its_thought_adds():
@@ -207,6 +211,7 @@ def test_long_thought_pays_where_the_slope_gains_and_more_than_by_random_scores(
     def rows(gain: float, ahead: float, seeds: int = 3) -> list[dict]:
         ends = {"slope_gain": 0.2, "slope_gain_low": gain, "slope_gain_high": 0.3}
         ends |= {"random_reward_behind": 0.2, "random_reward_behind_low": ahead, "random_reward_behind_high": 0.3}
+        ends |= {"slope_gain_each_seed": [0.1, 0.2, 0.3]}
         return [{"id": f"{arm}_free", "seeds": seeds, "slope": 0.1, **ends} for arm in long_thought.ROWS]
 
     assert long_thought.judge(rows(0.01, 0.01))[0] == "holds"
@@ -220,7 +225,7 @@ def test_the_study_of_retention_measures_what_every_model_can_and_knows_in_its_t
     start, *others = rows
     assert (start["gain"], start["kept"], start["rise"], start["forward_kl"]) == (0.0, 1.0, 0.0, 0.0)
     assert all(row["kept_low"] <= row["kept"] <= row["kept_high"] and row["forward_kl"] > 0 for row in others)
-    assert start["kl_cells"] == 4 and "above_rl" in next(row for row in rows if row["id"] == "sft")
+    assert start["kl_cells"] == 3 and "above_rl" in next(row for row in rows if row["id"] == "sft")
     assert markdown(rows).splitlines()[0].startswith("| arm | greedy | gain | of rl's gain | old knowledge kept |")
 
 
@@ -238,7 +243,14 @@ def test_forgetting_follows_divergence_only_where_the_interval_is_above_0():
 
 def test_retention_holds_only_where_all_four_of_its_claims_do():
     def rows(**changes):
-        base = {"seeds": 3, "kept": 0.99, "gain": 0.3, "gain_share": 1.0, "kept_each_seed": [0.99] * 3, "stopped_each_seed": [True] * 3}
+        base = {
+            "seeds": 3,
+            "kept": 0.99,
+            "gain_each_seed": [0.3] * 3,
+            "gain_share": 1.0,
+            "kept_each_seed": [0.99] * 3,
+            "stopped_each_seed": [True] * 3,
+        }
         base |= {f"kl_correlation{end}": 0.5 for end in ("", "_low", "_high")} | {f"above_rl{end}": 0.1 for end in ("", "_low", "_high")}
         return [{"id": arm, **base, **(changes.get(arm, {}))} for arm in retention.ARMS]
 
@@ -249,7 +261,9 @@ def test_retention_holds_only_where_all_four_of_its_claims_do():
     assert retention.judge(rows()[1:], 3)[0] == "undecided" and verdict(rl={"seeds": 2}) == "undecided"
     assert retention.judge([row | {"kept": 0.97} for row in rows()], 3)[0] == "does not hold"
     assert verdict(start={"kl_correlation_low": -0.1}) == "does not hold"
-    assert verdict(sft={"above_rl_low": -0.01}) == "does not hold" and verdict(sft={"gain": 0.4}) == "does not hold"
+    assert verdict(sft={"above_rl_low": -0.01}) == "does not hold"
+    apart = {"gain_each_seed": [0.3, 0.4, 0.3]}
+    assert verdict(sft=apart) == "undecided" and verdict(sft=apart, start={"kl_correlation_low": -0.1}) == "does not hold"
     assert verdict(harmful_gate={"stopped_each_seed": [True, False, True]}) == "does not hold"
     assert verdict(harmful_gate={"kept_each_seed": [0.99, 0.97, 0.99]}) == "does not hold"
 

@@ -16,8 +16,9 @@ import numpy as np
 from etude.errors import UserError
 from etude.randomness import seed_for
 
-_SENTENCE_END = re.compile(r"[.!?]+(?=\s|$)")
-_ITEM = re.compile(r"\s*(?:[-*\u2022]|\d{1,2}[.)])\s+\S")
+_SENTENCE_END = re.compile(r"[.!?]+[\"')\u2019\u201d]*(?=\s|$)")
+_NUMBERED = re.compile(r"^\s*\d{1,2}[.)]\s+", re.MULTILINE)
+_ITEM = re.compile(r"\s*[-\u2013\u2014]\s+\S")
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
 
 
@@ -78,7 +79,10 @@ def _is_quoted(text: str, _: str) -> bool:
 
 
 def _has_sentences(text: str, number: str) -> bool:
-    return len(_SENTENCE_END.findall(text)) == int(number)
+    """What stands unfinished behind the last one is one too many."""
+    text = _NUMBERED.sub("", text)
+    ends = [end.end() for end in _SENTENCE_END.finditer(text)]
+    return len(ends) == int(number) and ends[-1] == len(text)
 
 
 RULES = {

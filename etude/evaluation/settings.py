@@ -63,6 +63,11 @@ class Retention:
     replay: ReplaySettings = field(default_factory=ReplaySettings)
     gate: GateSettings = field(default_factory=GateSettings)
 
+    @property
+    def is_own(self) -> bool:
+        """Whether files of the user's are measured."""
+        return bool(self.text or self.choices)
+
     def __post_init__(self) -> None:
         if self.n is not None:
             at_least("retention.n", self.n, 1)

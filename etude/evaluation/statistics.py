@@ -100,6 +100,18 @@ def pass_curve(groups: Sequence[Sequence[bool]]) -> dict[int, float]:
     return {k: sum(pass_at_k(len(group), sum(group), k) for group in groups) / len(groups) for k in sizes}
 
 
+def shares_interval(shares: Sequence[float]) -> tuple[float, float]:
+    """The interval (95 %) of an accuracy over items of which each was right in so many of its answers; where none or every one was always
+    right, which resampling would be sure of, as if each had been answered once (Wilson).
+
+    >>> shares_interval([0.0] * 100)[1] > 0.03
+    True
+    """
+    if set(shares) <= {0.0, 1.0}:
+        return wilson_interval(round(sum(shares)), len(shares))
+    return mean_interval(shares)
+
+
 def mean_interval(values: Sequence[float], confidence: float = 0.95, *, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
     """The interval of a mean by the percentile bootstrap: the middle `confidence` of the means of samples drawn with replacement.
 

@@ -4,7 +4,7 @@ A policy that is scored by how many of its attempts agree scores best with one a
 come). Two signs are looked for in the last `window` steps, against the first `window` steps of the run:
 
 constant  `constant_share`, the share of a step's tasks with the commonest majority answer, is at least `constant`, and at least half of
-          the way from where it began to 1: tasks may have few answers by nature
+          the way from where it began to 1: tasks may have few answers by nature, or be one a step
 narrow    `vote_share`, the share of the attempts that give their task's majority answer, rose by `rise` or more, while entropy or the
           length of attempts or the share of different majority answers fell to `fall` of what it was, or below
 
@@ -103,9 +103,10 @@ def collapse_in(rows: Sequence[Mapping[str, Any]], how: CollapseAlarm) -> Collap
 
 def is_sound(rows: Sequence[Mapping[str, Any]], how: CollapseAlarm) -> bool:
     """Whether the last steps show no sign of a collapse, half as strong as the alarm asks for: half of the way to one answer for all, half
-    of the rise, the square root of the fall.
+    of the rise, the square root of the fall. A model that gives no answer to anything is not sound either.
     """
-    return _seen(rows[: how.window], rows[-how.window :], how, strength=0.5) is None
+    first, last = rows[: how.window], rows[-how.window :]
+    return _means(last).keys() == _WORDS.keys() and _seen(first, last, how, strength=0.5) is None
 
 
 def _seen(
@@ -115,7 +116,7 @@ def _seen(
     if not before.keys() == now.keys() == _WORDS.keys():
         return None
     constant = before["constant_share"]
-    is_constant = now["constant_share"] >= constant + strength * (max(how.constant, (1 + constant) / 2) - constant)
+    is_constant = constant < 1 and now["constant_share"] >= constant + strength * (max(how.constant, (1 + constant) / 2) - constant)
     is_surer = now["vote_share"] >= before["vote_share"] + strength * how.rise
     is_narrow = is_surer and any(now[name] <= how.fall**strength * before[name] for name in FALLING)
     signs = tuple(name for name, is_seen in (("constant", is_constant), ("narrow", is_narrow)) if is_seen)
@@ -123,4 +124,5 @@ def _seen(
 
 
 def _means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    return {name: fmean(row[name] for row in rows) for name in _WORDS if all(row.get(name) is not None for row in rows)}
+    known = {name: [row[name] for row in rows if row.get(name) is not None] for name in _WORDS}  # not where nobody gave an answer
+    return {name: fmean(values) for name, values in known.items() if values}

@@ -98,7 +98,8 @@ class Curriculum:
     def __init__(self, tasks: Sequence[Task], how: CurriculumSettings, seed: int) -> None:
         """Raises UserError where the category names what a task does not have."""
         self.how, self.seed = how, seed
-        self.places = {task.key: place for place, task in enumerate(tasks)}
+        self.places = {task.key: place for place, task in reversed(list(enumerate(tasks)))}
+        """Of every task its first place: one that stands there again is drawn and counted as the first."""
         self.levels = [int(task.metadata.get("level", 0)) for task in tasks]
         self.categories = [
             "" if how.category is None else fill("explore.curriculum.category", how.category, _names(task)) for task in tasks
@@ -118,7 +119,11 @@ class Curriculum:
         return [int(place) for place in order]
 
     def weights(self) -> list[float]:
-        """Of every task, as things stand."""
+        """Of every task, as things stand; 0 where it stood before."""
+        firsts = set(self.places.values())
+        return [weight * (place in firsts) for place, weight in enumerate(self._weights())]
+
+    def _weights(self) -> list[float]:
         if self.how.method == "levels":
             return [1.0 if level == self.level else self.how.rest * (level < self.level) for level in self.levels]
         failing, own = self.failure_rates(), self._by_task()

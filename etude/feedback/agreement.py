@@ -39,7 +39,8 @@ class Agreement:
     min_share: float = 0.0
     """A task is left out where the answer of most has a smaller share of the attempts; 0 leaves none out."""
     probe_n: int = 0
-    """Tasks with gold answers, the first ones, that are not practised on but say from which share on the majority is right; 0: none."""
+    """Tasks with gold answers, the first ones that no demonstration shows, which are not practised on but say from which share on the
+    majority is right; 0: none."""
     probe_every: int = 10
     """Steps between two times that they are asked."""
     probe_accuracy: float = 0.5
@@ -62,7 +63,7 @@ class AgreementFeedback:
         self.counts: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
 
     def judge(self, pairs: Sequence[tuple[str, Task]]) -> list[Verdict]:
-        """One verdict for each (text, task), in order; `agreement` among its parts is the share of the attempts with the same answer.
+        """One verdict for each (text, task), in order; `vote_share` among its parts is the share of the attempts with the same answer.
 
         >>> task = Task("3 + 4?", verifier="numeric")
         >>> [verdict.score for verdict in AgreementFeedback(Agreement()).judge([("7", task), ("8", task), ("It is 7.", task)])]
@@ -79,7 +80,7 @@ class AgreementFeedback:
 
     def _verdict(self, answer: str | None, tally: Tally, least: float) -> Verdict:
         share, most = tally.share(answer), tally.share(tally.winner)
-        parts = {"parsable": float(answer is not None), "agreement": share}
+        parts = {"parsable": float(answer is not None), "vote_share": share}
         if most < least:
             wanted = "no majority is believed" if least > 1 else f"{least:.2f} are asked for"
             return Verdict(None, parts, message=f"too few attempts agree: {most:.2f} of them at most, {wanted}")

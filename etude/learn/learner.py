@@ -39,7 +39,7 @@ class Optimiser:
     learning_rate: float = 1e-5
     warmup_steps: int = 0
     """Updates in which the rate rises from 0. A step of practice makes learn.epochs x learn.updates_per_epoch of them, and none where no
-    group has signal."""
+    group has signal and nothing is anchored."""
     decay_steps: int = 0
     """Updates after which the rate has fallen linearly to 0; 0 keeps it constant."""
     betas: tuple[float, float] = (0.9, 0.95)

@@ -47,6 +47,8 @@ def by_credit(
     earned = token_weights(groups, verdicts, credit, turn_discount, added, pass_k)
     for group, row, weights in zip(groups, verdicts, earned, strict=True):
         has_signal = turns_with_signal(map(scores_of, row), turn_discount)
+        if not any(any(own) for own in weights):  # scores differ, and no set of attempts is better than another (`pass_at_k`)
+            has_signal = [False] * len(has_signal)
         lessons.append(
             [
                 _example(attempt, turn, policy=own if has_signal[turn] else None, anchor=(1.0,) * len(own) if with_anchor else None)

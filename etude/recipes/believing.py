@@ -4,7 +4,7 @@ What was found stands in the ledger with the step before which it was asked, and
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -71,11 +71,25 @@ Items = Sequence[tuple[Task, tuple[int, ...]]]
 """Tasks with their prompts as token ids."""
 
 
-def without_labelled(items: Items, n: int) -> tuple[Items, Items]:
-    """The n first tasks, which are only asked about, and those to practise on. Raises UserError where none is left."""
-    if n >= len(items):
-        raise UserError(f"agreement.probe_n is {n}, but there are only {len(items)} tasks, and one at least must be left to practise on")
-    return items[:n], items[n:]
+def without_labelled(items: Items, n: int, shown: Collection[str]) -> tuple[Items, Items]:
+    """The n first different tasks of which no demonstration has the key (`shown`: there the model knows better than elsewhere), which are
+    only asked about, and those to practise on. Raises UserError where none is left.
+    """
+    if n == 0:
+        return [], items
+    unseen: dict[str, tuple[Task, tuple[int, ...]]] = {}
+    for task, prompt in items:
+        if task.key not in shown:
+            unseen.setdefault(task.key, (task, prompt))
+    labelled = list(unseen.values())[:n]
+    asked = {task.key for task, _ in labelled}
+    left = [(task, prompt) for task, prompt in items if task.key not in asked]
+    if len(labelled) < n or not left:
+        raise UserError(
+            f"agreement.probe_n is {n}, but there are only {len(unseen)} different tasks that no demonstration shows, and one at least "
+            "must be left to practise on: lower it, or give more tasks"
+        )
+    return labelled, left
 
 
 def believing_for(

@@ -3,6 +3,7 @@
 What a setting may be by itself stands with it (`etude.recipes.settings`); here is what it may be beside the others.
 """
 
+from os.path import normpath
 from typing import TYPE_CHECKING
 
 from etude.errors import UserError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 def check_combinations(settings: "PracticeSettings") -> None:
     """Raise UserError for the first combination that makes no sense."""
     _feedback(settings)
+    _agreement(settings)
     _values_of_steps(settings)
     _diversity(settings)
     _attempts(settings)
@@ -159,6 +161,11 @@ def _self_made(settings: "PracticeSettings") -> None:
                 f"explore.self_made.method {explore.self_made.method} adds problems to plain attempts, which {other} does not know: set "
                 f"{other.split()[0]} to {instead}, or explore.self_made to none"
             )
+    if explore.self_made.method == "proposer" and settings.learn.method == "imitation":
+        raise UserError(
+            "explore.self_made proposer rewards writing by degrees, of which learn.method imitation takes the highest alone: set the "
+            "method to credit or preference, or explore.self_made to svs"
+        )
     if explore.self_made.method == "svs" and "outcome" not in settings.feedback_parts:
         raise UserError(
             f"explore.self_made svs writes from right attempts, and feedback {settings.feedback} does not know which are: set feedback to "
@@ -218,7 +225,7 @@ def _retention(settings: "PracticeSettings") -> None:
             f"retention.replay.ratio is {retention.replay.ratio}, but learn.method preference learns from pairs alone: set the ratio to 0, "
             "or the method to credit or imitation"
         )
-    both = sorted({*retention.replay.path} & {*retention.text, *retention.choices})
+    both = sorted({*map(normpath, retention.replay.path)} & {*map(normpath, [*retention.text, *retention.choices])})
     if both:
         raise UserError(
             f"retention.replay.path and the probe both name {both[0]}: what is replayed does not tell what is forgotten; name another file"
@@ -245,6 +252,29 @@ def _feedback(settings: "PracticeSettings") -> None:
             "feedback judge needs a judge: set judge.model, with judge.url for a model on an OpenAI-compatible server, without it for "
             "one to load here"
         )
+
+
+def _agreement(settings: "PracticeSettings") -> None:
+    """What is learned from votes, and labelled tasks that are asked as those to practise on are."""
+    agreement, explore = settings.agreement, settings.explore
+    if "agreement" not in settings.feedback_parts:
+        return
+    if agreement.score == "soft" and settings.learn.method == "imitation":
+        raise UserError(
+            "agreement.score soft is 1 only where all attempts agree, and learn.method imitation learns from nothing less, nor from groups "
+            "that are all alike: set the score to hard, or the method to credit or preference"
+        )
+    otherwise = {
+        "explore.temperature_end": explore.temperature_end is not None,
+        "explore.variants": bool(explore.variants),
+        "explore.curriculum levels": explore.curriculum.method == "levels",
+    }
+    for name, is_set in otherwise.items():
+        if agreement.probe_n and is_set:
+            raise UserError(
+                f"agreement.probe_n asks labelled tasks as tasks are asked at first, and practice comes to ask otherwise by {name}: set it "
+                "to 0, or leave that out"
+            )
 
 
 def _together(settings: "PracticeSettings") -> None:

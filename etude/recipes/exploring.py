@@ -305,7 +305,12 @@ class Exploring:
         itself, or how a curriculum stands.
         """
         if self.curriculum:
-            return self.curriculum.observe(judged.groups[judged.given], judged.verdicts[judged.given])
+            groups = judged.groups[judged.given]
+            own = [
+                [verdict for attempt, verdict in zip(group.attempts, row, strict=True) if attempt.view != VIEW]
+                for group, row in zip(groups, judged.verdicts[judged.given], strict=True)
+            ]
+            return self.curriculum.observe(groups, own)
         drafts = self.drafts_before(step)
         if drafts is None:
             return {}

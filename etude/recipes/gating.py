@@ -28,9 +28,9 @@ class Gating:
         """Whether practice is to end."""
         return self.gate.is_over
 
-    def look(self, step: int) -> dict[str, float]:
-        """What it sees behind `step`, and whether that passes, for the log; nothing where it is not its turn."""
-        if step % self.gate.settings.every:
+    def look(self, step: int, *, is_last: bool) -> dict[str, float]:
+        """What it sees behind `step`, and whether that passes, for the log; nothing where it is not its turn. The last step always is."""
+        if step % self.gate.settings.every and not is_last:
             return {}
         now = self.measure()
         self._has_passed = self.gate.passes(now)

@@ -87,7 +87,10 @@ def generate(model: str, prompts: Sequence[str], settings: GenerateSettings | No
     if not prompts:
         raise UserError("there is no prompt: give --prompt, --file or lines on standard input")
     also = ["num_samples"] if settings.search.method not in ("none", "samples") else []
-    unthought: Sections = {("thought.",): "thought.budget_tokens is not set"} if settings.thought.budget_tokens is None else {}
+    is_thought = settings.thought.budget_tokens is not None
+    unthought: Sections = {
+        ("max_new_tokens",) if is_thought else ("thought.",): f"thought.budget_tokens is {'' if is_thought else 'not '}set"
+    }
     for unread in unread_of_search(settings, also, unthought):
         log.warning("without effect: %s", unread)
     place = decide(settings.machine)

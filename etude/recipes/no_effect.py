@@ -139,6 +139,10 @@ def _of_keeping(settings: PracticeSettings) -> Reads:
     """Of what is measured and kept, and of what learns before practice or beside it."""
     return {
         ("evaluation.thought.",): (bool(settings.evaluation.thought.budgets), "evaluation.thought.budgets is empty"),
+        tuple(f"retention.{name}" for name in ("text", "choices", "n", "window_tokens")): (
+            settings.retention.probe,
+            "retention.probe is false",
+        ),
         ("retention.gate.",): (bool(settings.retention.gate.every), "retention.gate.every is 0"),
         ("retention.gate.factor",): (
             settings.retention.gate.action in ("lower_rate", "raise_replay"),

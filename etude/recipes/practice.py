@@ -59,7 +59,7 @@ from etude.recipes.measuring import known, measured
 from etude.recipes.refining import refined
 from etude.recipes.replaying import pieces_of
 from etude.recipes.result import Page, result_of
-from etude.recipes.retention import probe_for
+from etude.recipes.retention import probe_for, questions_of
 from etude.recipes.self_made import self_making_for, writing_demonstrations
 from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
 from etude.recipes.stage import Stage
@@ -180,7 +180,8 @@ class Practice:
         self.comparisons = render_comparisons(self.tokenizer, self.materials.comparisons, room_tokens(model, 0))
         known = [*self.materials.train, *self.materials.demonstrations, *(each.task for each in self.materials.comparisons)]
         self.probe = probe_for(settings.retention, self.tokenizer, room_tokens(model, 0), self.data)
-        self.replayed = pieces_of(settings.retention.replay, self.tokenizer, room_tokens(model, 0), self.data, measured)
+        asked = [*measured, *questions_of(settings.retention, self.data)]
+        self.replayed = pieces_of(settings.retention.replay, self.tokenizer, room_tokens(model, 0), self.data, asked)
         self.suites = render_suites(self.materials.suites, self.tokenizer, self.room_tokens, known, self.outcome.judge)
         self.watcher.baselines({suite.name: suite.baselines for suite in self.suites}, self.materials.facts)
         facts = {"precision": self.place.precision, "device": self.place.device, "weights": describe(settings.model)}
@@ -190,11 +191,13 @@ class Practice:
         self.engine = engine_at(self.place, self.model, self.tokenizer, settings.machine)
         for sentence in advice(settings, len(prompts), self.demonstrations, self.engine.text_of):
             self.watcher.say(sentence)
-        labelled, items = without_labelled(list(zip(self.materials.train, prompts, strict=True)), settings.labelled)
+        tasks = list(zip(self.materials.train, prompts, strict=True))
+        labelled, items = without_labelled(tasks, settings.labelled, {task.key for task in shown})
         render, room = partial(render_prompt, self.tokenizer), room_tokens(model, settings.explore.max_new_tokens)
         self.exploring = Exploring(settings, items, self.engine, self.feedback.counts, self.folder, render, room)
         judge = self.outcome.judge
-        self.exploring.self_making = self_making_for(settings, self.engine, judge, self.model, self.tokenizer, measured)
+        of_model, train = (self.model, self.tokenizer), self.materials.train
+        self.exploring.self_making = self_making_for(settings, self.engine, judge, *of_model, train, measured)
         self.exploring.believing = believing_for(settings, self.feedback.agreement, labelled, self.engine, judge, self.folder)
 
     # ------------------------------------------------------------------ stages
@@ -313,10 +316,18 @@ class Practice:
 
     def _is_over(self) -> bool:
         """Whether the steps that are done have sampled as many tokens as practice may, or ended in what is a reason to stop."""
-        budget = self.settings.budget_tokens
-        is_spent = budget is not None and sum(row["sampled_tokens"] for row in self.steps_so_far()) >= budget
         is_closed = self.gating is not None and self.gating.is_over
-        return is_spent or is_closed or (self.settings.collapse.ends_practice and self._collapse() is not None)
+        return is_closed or self._is_enough(self.steps_so_far())
+
+    def _ends_with(self, step: int, metrics: Mapping[str, Any]) -> bool:
+        """Whether `step` is the last one, by what it showed, which is not logged yet."""
+        return step == self.settings.steps or self._is_enough([*self.steps_so_far(), {**metrics, "step": step}])
+
+    def _is_enough(self, rows: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether these steps have sampled all tokens that practice may, or show a collapse that ends it."""
+        budget, collapse = self.settings.budget_tokens, self.settings.collapse
+        is_spent = budget is not None and sum(row["sampled_tokens"] for row in rows) >= budget
+        return is_spent or (collapse.ends_practice and collapse_in(rows, collapse) is not None)
 
     def _collapse(self) -> Collapse | None:
         """What the alarm saw in the steps that are done."""
@@ -351,7 +362,7 @@ class Practice:
         timings["learn_seconds"] = time.perf_counter() - start
         self.folder.write_attempts(step, rows)
         metrics |= self._seen(judged) | {"sampled_tokens": tokens} | self.exploring.keep(step, judged)
-        metrics |= self.gating.look(step) if self.gating else {}
+        metrics |= self.gating.look(step, is_last=self._ends_with(step, metrics)) if self.gating else {}
         self._log("practice", step, metrics, timings)
         self._guard(step)
 
@@ -363,7 +374,8 @@ class Practice:
         learners = [learner, *([self.implicit_reward.learner] if self.implicit_reward else [])]
         steered = steer(learners, self.entropy_bonus, self.settings, step, judged.groups[judged.given])
         added, told = added_credit(self.implicit_reward, judged, how)
-        credited = shaped(judged.groups, verdicts, how.shaping, how.shaping_weight, self.model.get_input_embeddings().weight)
+        shaping = how.shaping if how.method == "credit" else "none"  # others learn from what is right, not from how much it counts
+        credited = shaped(judged.groups, verdicts, shaping, how.shaping_weight, self.model.get_input_embeddings().weight)
         credited, lengths = controlled(judged.groups, credited, how.length, explore.max_new_tokens)
         pull = self.replay.of_step(step) if self.replay else None
         metrics: dict[str, Any] = learn_from(learner, judged.groups, credited, how, step=step, added=added, replay=pull) | steered | lengths

@@ -10,14 +10,16 @@ from etude.explore.prompts import render_demonstration, render_prompts
 from etude.learn.example import Example
 from etude.learn.replay import ReplaySettings
 from etude.recipes.retention import read_text
+from etude.tasks.choices import without_choices
 from etude.tasks.files import ENDINGS, file_rows, find_file
-from etude.tasks.overlap import overlap
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.tasks.task import Task
 
 
 def pieces_of(replay: ReplaySettings, tokenizer: Any, room: int, data: Path | None, measured: Sequence[Task]) -> list[Example]:
-    """The pieces of all files, of at most `room` tokens; questions that stand in an evaluation (`measured`) are left out."""
+    """The pieces of all files, of at most `room` tokens; questions that are measured elsewhere, whatever choices stand behind
+    them, are left out.
+    """
     pieces = []
     for path in replay.path:
         pieces += _windows(replay, path, tokenizer, room, data) if _is_text(path, data) else _answers(path, tokenizer, room, data, measured)
@@ -27,7 +29,7 @@ def pieces_of(replay: ReplaySettings, tokenizer: Any, room: int, data: Path | No
 
 
 def _is_text(path: str, data: Path | None) -> bool:
-    """Whether a file is a text: by its ending, or as JSONL whose first row has a column `text` and no question."""
+    """Whether a file is a text: by its ending, or as rows of which the first has a column `text` and no question."""
     if Path(path).suffix not in ENDINGS:
         return True
     _, row = next(iter(file_rows(find_file(path, data))))
@@ -36,14 +38,19 @@ def _is_text(path: str, data: Path | None) -> bool:
 
 def _windows(replay: ReplaySettings, path: str, tokenizer: Any, room: int, data: Path | None) -> list[Example]:
     text, window = read_text("retention.replay.path", path, data), min(replay.window_tokens, room)
-    probe = make_probe(text, [], tokenizer, window_tokens=window, text_tokens=len(text), room=room)
+    probe = make_probe(text, [], tokenizer, window_tokens=window, text_tokens=len(text.encode()) + 1, room=room)
     return [Example(piece[:1], piece[1:]) for piece in probe.windows]
+
+
+def _bare(task: Task) -> str:
+    """The key of a task's question without its choices."""
+    return Task(without_choices(task.question, task.metadata.get("choices", ()))).key
 
 
 def _answers(path: str, tokenizer: Any, room: int, data: Path | None, measured: Sequence[Task]) -> list[Example]:
     tasks = load_tasks(TaskSource(path=[path]), split="replay", n=None, seed=0, data=data)
-    shared = {found.key for _, found in overlap(tasks, measured)}
-    tasks = [task for task in tasks if task.key not in shared]
+    asked = {_bare(task) for task in measured}
+    tasks = [task for task in tasks if _bare(task) not in asked]
     pieces = [
         Example(prompt, render_demonstration(tokenizer, task))
         for task, prompt in zip(tasks, render_prompts(tokenizer, tasks, room), strict=True)

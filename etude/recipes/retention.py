@@ -10,23 +10,34 @@ from etude.evaluation.settings import Retention
 from etude.learn.example import Example
 from etude.learn.logprobs import completion_logprobs
 from etude.recipes.machine import Machine, Place
-from etude.tasks.files import file_rows, places_of
+from etude.tasks.files import ENDINGS, file_rows, places_of
 from etude.tasks.sources import TaskSource, load_tasks
+from etude.tasks.task import Task
 
 
 def probe_for(retention: Retention, tokenizer: Any, positions: int, data: Path | None) -> Probe | None:
     """The probe that is asked for: the user's files, or what ships where there are none; None where it is off."""
     if not retention.probe:
         return None
-    is_own = bool(retention.text or retention.choices)
-    texts = [read_text("retention.text", path, data) for path in (retention.text if is_own else [str(OLD_KNOWLEDGE / "text.txt")])]
-    files = retention.choices if is_own else [str(OLD_KNOWLEDGE / "questions.jsonl")]
-    tasks = []
-    for path in files:
-        source = TaskSource(path=[path], columns=retention.columns if is_own else {}, verifier="choice")
-        tasks += load_tasks(source, split="retention", n=retention.n, seed=0, data=data)
+    files = retention.text if retention.is_own else [str(OLD_KNOWLEDGE / "text.txt")]
+    texts = [read_text("retention.text", path, data) for path in files]
     window = min(retention.window_tokens, positions)
-    return make_probe("\n\n".join(texts), tasks, tokenizer, window_tokens=window, text_tokens=retention.text_tokens, room=positions)
+    return make_probe(
+        "\n\n".join(texts),
+        questions_of(retention, data),
+        tokenizer,
+        window_tokens=window,
+        text_tokens=retention.text_tokens,
+        room=positions,
+    )
+
+
+def questions_of(retention: Retention, data: Path | None) -> list[Task]:
+    """The questions that the probe asks; none where it is off."""
+    files = (retention.choices if retention.is_own else [str(OLD_KNOWLEDGE / "questions.jsonl")]) if retention.probe else []
+    columns = retention.columns if retention.is_own else {}
+    sources = [TaskSource(path=[path], columns=columns, verifier="choice") for path in files]
+    return [task for source in sources for task in load_tasks(source, split="retention", n=retention.n, seed=0, data=data)]
 
 
 def logprobs_of(model: Any, place: Place, machine: Machine) -> Logprobs:
@@ -40,12 +51,14 @@ def logprobs_of(model: Any, place: Place, machine: Machine) -> Logprobs:
 
 
 def read_text(setting: str, path: str, data: Path | None) -> str:
-    """The text of a file in the current folder or the data folder; of JSONL the column `text`, its rows parted by an empty line."""
+    """The text of a file in the current folder or the data folder; of rows (`etude.tasks.files`) the column `text`, parted by
+    empty lines.
+    """
     place = next((place for place in places_of(path, data) if place.is_file()), None)
     if place is None:
         raise UserError(f"{setting}: {path!r} is not a file in the current folder{' or the data folder' if data else ''}")
     try:
-        text = _column(setting, place) if place.suffix == ".jsonl" else place.read_text(encoding="utf-8")
+        text = _column(setting, place) if place.suffix in ENDINGS else place.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{setting}: {path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
     if not text.strip():

@@ -211,12 +211,26 @@ WAYS = {
 
 
 def self_making_for(
-    settings: PracticeSettings, engine: TransformersEngine, judge: Judge, model: Any, tokenizer: Any, measured: Sequence[Task]
+    settings: PracticeSettings,
+    engine: TransformersEngine,
+    judge: Judge,
+    model: Any,
+    tokenizer: Any,
+    tasks: Sequence[Task],
+    measured: Sequence[Task],
 ) -> SelfMaking | None:
-    """What makes problems in this run, none of them an item of `measured`; `judge` scores attempts at them. None where it is off."""
+    """What makes problems beside these tasks, none of them an item of `measured`; `judge` scores attempts at them. None where it is off.
+    Raises UserError for tasks whose answers no other problem can keep.
+    """
     explore = settings.explore
     if not explore.self_made.is_on:
         return None
+    choice = next((task for task in tasks if task.verifier == "choice"), None)
+    if choice and explore.self_made.method == "svs":
+        raise UserError(
+            f"explore.self_made svs writes problems that keep a task's answer, and the answer of {choice.origin or 'a task'} is a letter "
+            "among its own choices: set explore.self_made to none, or give tasks without choices"
+        )
 
     def render(task: Task) -> tuple[int, ...]:  # what a model wrote stands in it
         return render_prompt(tokenizer, asking(task, without_control(tokenizer, task.question)))

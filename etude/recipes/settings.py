@@ -145,7 +145,7 @@ class PracticeSettings:
 
     @property
     def labelled(self) -> int:
-        """How many tasks, the first ones, are asked about and not practised on."""
+        """How many tasks are asked about and not practised on."""
         return self.agreement.probe_n if "agreement" in self.feedback_parts else 0
 
     @property

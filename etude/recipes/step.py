@@ -58,7 +58,8 @@ def learn_from(
 
 
 Update = Callable[[slice], dict[str, float]]
-"""One optimizer step on some of a step's groups; a part whose groups all lack signal changes nothing, and has no metrics."""
+"""One optimizer step on some of a step's groups; a part whose groups all lack signal changes nothing, and has no metrics, unless an anchor
+holds on to their tokens."""
 
 
 def _by_lessons(
@@ -86,9 +87,10 @@ def _by_lessons(
         mine = [place for place, prompt in enumerate(prompts) if prompt in chosen]
         own_tokens = [attempt.num_own_tokens for place in mine for attempt in groups[place].attempts if attempt.view != VIEW]
         size = BatchSize(len(own_tokens), sum(own_tokens))  # turns of one attempt add up
-        replayed = replay(size.tokens) if replay else []
+        own = [example for place in mine for example in lessons[place]]
+        replayed = replay(size.tokens) if replay and own else []  # beside practice, not instead of it
         share = fmean(has_signal[place] for place in mine) if learn.rate_by_signal and mine else 1.0
-        return learner.update([*(example for place in mine for example in lessons[place]), *replayed], size, rate_share=share)
+        return learner.update([*own, *replayed], size, rate_share=share)
 
     return update
 

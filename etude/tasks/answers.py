@@ -7,6 +7,7 @@ import ast
 import json
 import re
 import warnings
+from itertools import takewhile
 from typing import Any
 
 from etude.tasks.numbers import find_numbers
@@ -74,6 +75,22 @@ def normalised(text: str) -> str:
     return words.lstrip(_SURROUNDINGS).rstrip(_SURROUNDINGS + ".") or words
 
 
+def stated_answer(text: str) -> str:
+    """The final answer where nothing says what form it should have: behind the last answer marker the first line, of a grid (as many words
+    in every line, more than one) all of them, without a closing full stop or emphasis; without a marker the whole text.
+
+    >>> stated_answer("The answer is [1, 2].\\nSo it is sorted."), stated_answer("The answer is\\n1 2\\n3 4\\n\\nDone.")
+    ('[1, 2]', '1 2\\n3 4')
+    """
+    answer = marked_answer(bounded(text))
+    if answer is None:
+        return bounded(text)
+    first, *others = answer.splitlines()
+    width = len(first.split())
+    grid = takewhile(lambda line: 1 < width == len(line.split()), others)
+    return "\n".join([first, *grid]).strip().rstrip("*`.").strip()
+
+
 def voted_answer(text: str) -> str:
     """What a text counts for where answers are compared with each other, nobody knowing which is right: its final one, without case, spaces
     and punctuation.
@@ -81,7 +98,7 @@ def voted_answer(text: str) -> str:
     >>> voted_answer("So the answer is  **New York**.") == voted_answer("new york")
     True
     """
-    return normalised(final_answer(text))
+    return normalised(stated_answer(text))
 
 
 def parse_list(text: str) -> list[Any] | None:

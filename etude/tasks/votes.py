@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from etude.tasks.answers import final_answer, normalised, parse_list, voted_answer
+from etude.tasks.answers import normalised, parse_list, stated_answer, voted_answer
 from etude.tasks.choices import read_choice
 from etude.tasks.numbers import find_numbers
 from etude.tasks.task import Task
@@ -15,9 +15,10 @@ from etude.tasks.verifiers import read_number
 
 
 def vote(text: str, task: Task) -> str | None:
-    """The answer that a text gives, as the task's verifier reads answers, or None where it gives none.
+    """The answer that a text gives, where the task's verifier would look for it, or None where it gives none.
 
-    Numbers are compared by value, choices by letter, lists by their items, everything else without case, spaces and punctuation.
+    Numbers are compared by value, choices by letter, lists by their items, everything else, expressions too, as text without case, spaces
+    and punctuation.
 
     >>> vote("3 + 4 = 7.0", Task("3 + 4?", verifier="numeric")), vote("[1.0, '2']", Task("Sort: 2, 1")), vote("", Task("?"))
     ('7', "['1', '2']", None)
@@ -27,7 +28,7 @@ def vote(text: str, task: Task) -> str | None:
         return None if number is None else str(number)
     if task.verifier == "choice":
         return read_choice(text, task.metadata.get("choices", ()))
-    items = parse_list(final_answer(text))
+    items = parse_list(stated_answer(text))
     return (voted_answer(text) if items is None else str([_item(item) for item in items])) or None
 
 

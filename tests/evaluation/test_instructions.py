@@ -28,6 +28,20 @@ def test_a_rule_tells_an_answer_that_keeps_it_from_a_near_miss(rule, argument):
     assert not is_followed("", asked) and not is_followed(" \n", asked)
 
 
+@pytest.mark.parametrize(
+    ("rule", "argument", "text", "follows"),
+    [
+        ("items", "2", "1. a tree\n2. a deer", False),
+        ("items", "2", "\u2013 a tree\n\u2014 a deer", True),
+        ("sentences", "2", "It is green. It is tall. There are", False),
+        ("sentences", "2", "1. It is green.\n2. It is tall.", True),
+        ("sentences", "2", 'It is green. They say "it is tall."', True),
+    ],
+)
+def test_a_rule_goes_by_what_was_asked(rule, argument, text, follows):
+    assert is_followed(text, Instruction("?", rule, argument)) == follows
+
+
 def test_every_rule_is_tried_and_asked_for_in_turn():
     assert {rule for rule, _ in KEPT} == set(RULES)
     asked = instructions(550)

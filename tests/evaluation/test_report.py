@@ -162,6 +162,9 @@ def test_new_skill_stands_against_old_knowledge_with_what_the_gate_did(make_run:
     assert any("base: 0.1 at 0.6; practice: 0.6 at 0.5" in label for label in labels)
     rings = [tag for tag, attributes in page.tags if attributes.get("class") == "fall"]
     assert rings == ["circle"] * 3  # two looks, and one fall by step
+    (folder / "configuration.yaml").write_text("feedback: agreement\n")
+    agreed = Page(write_report([folder], tmp_path / "agreed.html"))  # its scores are no accuracy
+    assert len([tag for tag, attributes in agreed.tags if attributes.get("class") == "fall"]) == len(rings) - 2
     plain = Page(write_report([make_run("plain")], tmp_path / "plain.html"))
     assert "The gate" not in plain.text and plain.text.count("Accuracy on the new task") == 1  # one model alone was asked the questions
 

@@ -51,6 +51,18 @@ def test_tasks_of_few_answers_have_to_come_closer_to_one():
     assert collapse_in(steps(few, few, few, few, {"constant_share": 0.9}, {"constant_share": 0.9}), HOW).signs == ("constant",)
 
 
+def test_a_step_of_one_task_has_one_answer_and_that_is_no_sign():
+    alone = {"constant_share": 1.0}
+    assert collapse_in(steps(*[alone] * 6), HOW) is None
+
+
+def test_steps_in_which_nobody_answers_are_left_out_and_a_model_that_gives_no_answer_is_not_sound():
+    silent = {"constant_share": None, "distinct_majorities": None}
+    collapsed = steps({}, silent, {}, {"constant_share": 0.9}, silent)
+    assert collapse_in(collapsed, HOW).signs == ("constant",)
+    assert is_sound(steps({}, {}, {}, silent), HOW) and not is_sound(steps({}, {}, silent, silent), HOW)
+
+
 def test_nothing_is_seen_in_too_few_steps_nor_where_the_alarm_is_off():
     collapsed = steps({}, {}, {"constant_share": 1.0}, {"constant_share": 1.0})
     assert collapse_in(collapsed[:3], HOW) is None

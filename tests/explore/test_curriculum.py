@@ -54,6 +54,14 @@ def test_what_fails_is_drawn_more_often():
     assert counts["add"] > 1.5 * counts["sort"]
 
 
+def test_a_task_that_stands_there_twice_is_one_task():
+    curriculum = Curriculum([*TASKS, TASKS[0], Task("ADD 0 ?", metadata={"kind": "add"})], WEAKNESS, seed=0)
+    seen(curriculum, 0, 0.0, 0.0)
+    weights = curriculum.weights()
+    assert weights[0] == pytest.approx(0.1 * weights[1]) and weights[8:] == [0.0, 0.0]
+    assert all(len({TASKS[place].key for place in curriculum.draw(step, 8)}) == 8 for step in range(20))
+
+
 def test_admission_is_by_variance_not_by_the_mean():
     curriculum = Curriculum(TASKS, WEAKNESS, seed=0)
     for place, scores in enumerate([(0.5, 0.5), (0.0, 1.0), (0.0, 0.0), (1.0, 1.0)]):

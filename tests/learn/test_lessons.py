@@ -27,6 +27,12 @@ def test_a_group_without_signal_teaches_nothing():
     assert by_imitation([equal[0]], [equal[1]]) == [[]]
 
 
+def test_a_group_in_which_no_set_of_attempts_is_better_than_another_teaches_nothing():
+    one_wrong, half = group(1.0, 1.0, 1.0, 0.0), group(1.0, 1.0, 0.0, 0.0)
+    none, examples = by_credit([one_wrong[0], half[0]], [one_wrong[1], half[1]], credit="pass_at_k", pass_k=2)
+    assert none == [] and len(examples) == 4
+
+
 def test_a_group_without_signal_is_still_anchored():
     equal = group(0.0, 0.0)
     (examples,) = by_credit([equal[0]], [equal[1]], credit="centred", with_anchor=True)

@@ -60,6 +60,7 @@ def test_recipes_that_ship_set_nothing_without_effect(recipe):
         ({"tasks.actions.preset": "divide", "tasks.actions.malformed_score": 0.1}, "tasks.actions.malformed_score: neither form nor "),
         ({"learn.length.penalty": 0.5}, "learn.length.penalty: learn.length.buffer_tokens is 0"),
         ({"evaluation.thought.cue": "So"}, "evaluation.thought.cue: evaluation.thought.budgets is empty"),
+        ({"retention.n": 9, "retention.text": ["x"]}, "retention.text, retention.n: retention.probe is false"),
         ({"preferences.loss": "simpo"}, "preferences.loss: preferences.steps is 0"),
     ],
 )
@@ -113,10 +114,17 @@ def test_what_a_search_for_answers_does_not_read_is_told(changes, unread):
         assert names == [said.partition(":")[0] for said in unread]
 
 
-def test_generate_tells_it(caplog):
-    command = "generate tiny-random --prompt a --max_new_tokens 2 --sampling.temperature 1 --search mcts --num_samples 8"
-    assert main(command.split()) == 0
-    assert "without effect: num_samples: search.method is mcts" in caplog.text
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("--max_new_tokens 2 --sampling.temperature 1 --search mcts --num_samples 8", "num_samples: search.method is mcts"),
+        ("--max_new_tokens 2 --thought.budget_tokens 3", "max_new_tokens: thought.budget_tokens is set"),
+        ("--max_new_tokens 2 --thought.cue So", "thought.cue: thought.budget_tokens is not set"),
+    ],
+)
+def test_generate_tells_it(caplog, given, said):
+    assert main(f"generate tiny-random --prompt a {given}".split()) == 0
+    assert f"without effect: {said}" in caplog.text
 
 
 def test_a_run_tells_it_when_it_begins(tmp_path, capsys):

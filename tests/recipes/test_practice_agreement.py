@@ -11,9 +11,11 @@ from etude.configuration import find_configuration
 from etude.errors import UserError
 from etude.evaluation.report import write_report
 from etude.recipes.alarm import Alarm
+from etude.recipes.believing import without_labelled
 from etude.recipes.settings import parse_practice
 from etude.runs import RunFolder, read_jsonl
 from etude.tasks.sources import TaskSource, load_tasks
+from etude.tasks.task import Task
 from etude.tiny import letters
 from etude.watching import Quiet
 
@@ -58,6 +60,14 @@ def test_labelled_tasks_say_which_majorities_are_believed(small, tmp_path):
     assert spent[0] > 0 and spent[2] > 0 and spent[1] == spent[3] == pytest.approx(0)
     asked = [task.key for task in load_tasks(TaskSource(function="etude.tiny:letters"), split="train", n=8, seed=0)]
     assert not {row["task"] for step in range(1, 5) for row in RunFolder(tmp_path / "run").read_attempts(step)} & set(asked)
+
+
+def test_no_labelled_task_was_shown_and_none_is_practised_on():
+    items = [(Task(name), (place,)) for place, name in enumerate("aabcb")]
+    labelled, left = without_labelled(items, 2, shown={Task("a").key})
+    assert [task.prompt for task, _ in labelled] == ["b", "c"] and [prompt for _, prompt in labelled] == [(2,), (3,)]
+    assert [prompt for _, prompt in left] == [(0,), (1,)]
+    assert without_labelled(items, 0, shown={Task("a").key}) == ([], items)
 
 
 def test_a_killed_run_believes_what_it_believed_before(small, tmp_path, killed_behind_step_3):
@@ -113,6 +123,9 @@ def test_an_alarm_that_warns_changes_nothing(small, tmp_path):
     ("given", "said"),
     [
         (["--explore", "mcts"], "feedback agreement compares all attempts at a task at once, but with explore.search.method"),
+        (["--agreement.score", "soft", "--learn.method", "imitation"], "agreement.score soft is 1 only where all attempts agree"),
+        (["--agreement.probe_n", "8", "--explore.temperature_end", "1.5"], "agreement.probe_n asks labelled tasks as tasks are asked"),
+        (["--agreement.probe_n", "8", "--explore.variants", "Think."], "by explore.variants: set it to 0"),
         (["--explore.stop_when_decided", "right"], "but with explore.stop_when_decided they come a few at a time: set feedback to outcome"),
     ],
 )
@@ -122,5 +135,5 @@ def test_what_makes_no_sense_is_one_sentence(given, said):
 
 
 def test_as_many_labelled_tasks_as_there_are_tasks_are_refused(small, tmp_path):
-    with pytest.raises(UserError, match=r"agreement.probe_n is 60, but there are only 60 tasks, and one at least"):
+    with pytest.raises(UserError, match=r"agreement.probe_n is 60, but there are only \d+ different tasks that no demonstration shows"):
         small(tmp_path / "run", PROBED | {"agreement.probe_n": 60})

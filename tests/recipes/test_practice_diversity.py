@@ -28,9 +28,9 @@ def rows(folder):
 def test_a_run_follows_its_schedules_and_goes_on_with_them_after_a_kill(small, killed, tmp_path, monkeypatch):
     seen, real = [], Learner.update
 
-    def spy(self, examples, size=None):
+    def spy(self, examples, *rest, **options):
         seen.append((self.temperature, self.entropy_bonus, {example.prompt for example in examples}))
-        return real(self, examples, size)
+        return real(self, examples, *rest, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(Learner, "update", spy)

@@ -1,5 +1,6 @@
 """Practice runs that keep what their model knew: the gate, what it holds and falls back to, and replay beside."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,13 @@ from safetensors.torch import load_file
 
 from etude.configuration import arguments_from, find_configuration
 from etude.errors import UserError
+from etude.evaluation.settings import Retention
+from etude.learn.replay import ReplaySettings
 from etude.recipes.exploring import Exploring
 from etude.recipes.gating import Gating
 from etude.recipes.no_effect import without_effect
+from etude.recipes.replaying import pieces_of
+from etude.recipes.retention import questions_of
 from etude.recipes.settings import parse_practice
 from etude.runs import RunFolder, read_jsonl
 
@@ -83,6 +88,25 @@ def test_what_practice_ends_with_is_what_passed_last(small, tmp_path, seen):
     assert equal(first, second)
 
 
+def test_the_last_step_is_looked_at_whatever_its_number(small, tmp_path, seen):
+    seen(1, 999)
+    result = small(tmp_path / "run", GATE | {"retention.gate.every": 3})
+    assert [(row["step"], row["passed"], row["held"]) for row in result["gate"]["measurements"]] == [(3, True, 3), (4, False, 3)]
+    assert equal(weights(tmp_path / "run/model"), weights(tmp_path / "run/checkpoints/step-00003"))
+
+
+def test_the_step_that_spends_the_budget_is_the_last_one_to_a_gate(small, tmp_path, seen):
+    seen(1)
+    spends = sum(row["sampled_tokens"] for row in steps_of_plain(small, tmp_path)[:2])
+    result = small(tmp_path / "run", GATE | {"retention.gate.every": 9, "budget_tokens": int(spends)})
+    assert [row["step"] for row in result["gate"]["measurements"]] == [2]
+
+
+def steps_of_plain(small, folder):
+    small(folder / "plain", PROBE)
+    return steps_of(folder / "plain")
+
+
 def test_a_first_failure_falls_back_to_the_model_that_practice_began_with(small, tmp_path, seen):
     seen(999, 999, 999)
     result = small(tmp_path / "run", GATE | {"retention.gate.max_falls": 1})
@@ -117,6 +141,26 @@ def test_replay_is_counted_and_read_of_texts_and_of_answers(small, letter_files)
     assert not (letter_files / "other").exists()
 
 
+def test_what_is_asked_elsewhere_is_not_replayed(tmp_path, monkeypatch, chat_tokenizer):
+    monkeypatch.chdir(tmp_path)
+    rows = [
+        {"question": "Which is a fruit?", "choices": ["a stone", "a pear"], "answer": "B"},
+        {"question": "Who barks?", "answer": "a dog"},
+    ]
+    Path("known.jsonl").write_text(json.dumps(rows[0]))
+    Path("shown.jsonl").write_text("\n".join(json.dumps({**row, "choices": None} if "choices" in row else row) for row in rows))
+    how = ReplaySettings(path=["shown.jsonl"], ratio=0.5)
+    asked = questions_of(Retention(choices=["known.jsonl"]), None)
+    assert len(pieces_of(how, chat_tokenizer, 500, None, [])) == 2 and len(pieces_of(how, chat_tokenizer, 500, None, asked)) == 1
+
+
+def test_rows_of_a_text_are_replayed_without_their_other_columns(tmp_path, monkeypatch, chat_tokenizer):
+    monkeypatch.chdir(tmp_path)
+    Path("notes.csv").write_text("id,text\n7,\u732b\u732b\u732b\n8,dogs bark\n")
+    (piece,) = pieces_of(ReplaySettings(path=["notes.csv"], ratio=0.5), chat_tokenizer, 500, None, [])
+    assert chat_tokenizer.decode([*piece.prompt, *piece.completion]).endswith("\u732b\u732b\u732b\n\ndogs bark")
+
+
 def settings(**changes):
     return parse_practice(find_configuration("practice", "tiny"), arguments_from(changes))
 
@@ -133,7 +177,7 @@ def settings(**changes):
             {"retention.replay.path": ["x"], "retention.replay.ratio": 1, "learn.method": "preference"},
             "learn.method preference learns from pairs",
         ),
-        ({"retention.replay.path": ["x"], "retention.replay.ratio": 1, "retention.text": ["x"]}, "the probe both name x"),
+        ({"retention.replay.path": ["x"], "retention.replay.ratio": 1, "retention.text": ["./x"]}, "the probe both name x"),
     ],
 )
 def test_combinations_that_make_no_sense_are_told_in_one_sentence(changes, said):

@@ -53,6 +53,20 @@ def test_a_run_of_star_that_was_killed_resumes_to_the_same_bytes(small, tmp_path
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+def test_shaping_leaves_imitation_as_it_is(small, tmp_path):
+    small(tmp_path / "plain", IMITATE)
+    small(tmp_path / "shaped", IMITATE | {"learn.shaping": "novelty"})
+    model = "model/model.safetensors"
+    assert (tmp_path / "shaped" / model).read_bytes() == (tmp_path / "plain" / model).read_bytes()
+
+
+def test_answers_that_were_shown_say_nothing_of_how_hard_a_task_is(small, tmp_path):
+    small(tmp_path / "run", STAR | {"explore.curriculum.method": "weakness", "steps": 1})
+    (step,), attempts = practice_rows(tmp_path / "run"), attempts_of(tmp_path / "run")
+    own = [row["score"] for row in attempts if "view" not in row]  # four at each of six tasks
+    assert len(own) == 24 < len(attempts) and step["failing"] == pytest.approx((24 - sum(own)) / 4 / 8 + 1 / 8)
+
+
 def test_a_learner_that_restarts_learns_again_what_it_learned_first(model_of):
     learner = Learner(
         model_of("llama"), Optimiser(learning_rate=1e-2, warmup_steps=2), [Stream("imitate", negative_log_likelihood)], restarts=True

@@ -10,7 +10,7 @@ from etude.explore.self_made.settings import SelfMade
 from etude.explore.settings import Exploration
 from etude.feedback.verdict import Verdict
 from etude.ledger import Judged, Ledger
-from etude.recipes.self_made import SelfMaking
+from etude.recipes.self_made import SelfMaking, self_making_for
 from etude.recipes.settings import parse_practice
 from etude.runs import read_jsonl
 from etude.tasks.task import Task
@@ -137,6 +137,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(small, tmp_path, killed_behind_s
     ("given", "said"),
     [
         (["--explore.self_made", "svs", "--explore", "mcts"], "adds problems to plain attempts, which explore.search.method mcts does not"),
+        (["--explore.self_made", "proposer", "--learn.method", "imitation"], "proposer rewards writing by degrees"),
         (["--explore.self_made", "svs", "--feedback", "agreement"], "svs writes from right attempts, and feedback agreement does not know"),
         (["--explore.curriculum", "weakness", "--explore.reuse", "true"], "explore.reuse wants every task once an epoch"),
         (["--explore.curriculum.method", "levels", "--explore.curriculum.own_levels", "2"], "levels raises the parameters of a family"),
@@ -145,3 +146,10 @@ def test_a_killed_run_resumes_to_the_same_bytes(small, tmp_path, killed_behind_s
 def test_what_makes_no_sense_is_one_sentence(given, said):
     with pytest.raises(UserError, match=said):
         parse_practice(find_configuration("practice", "tiny"), given)
+
+
+def test_a_letter_among_choices_is_no_answer_that_another_problem_could_keep():
+    settings = parse_practice(find_configuration("practice", "tiny"), ["--explore.self_made", "svs"])
+    task = Task("Which is a fruit?", "B", "choice", metadata={"choices": ["a stone", "a pear"]}, origin="fruit.jsonl:1")
+    with pytest.raises(UserError, match=r"the answer of fruit\.jsonl:1 is a letter among its own choices"):
+        self_making_for(settings, None, judge, None, None, [task], [])

@@ -70,6 +70,17 @@ def test_the_rate_follows_the_share_of_groups_with_signal_where_it_is_to(method,
     assert learner.rate_shares == [1, 1, 1, 1, 0, pytest.approx(2 / 3)]  # of 10 and 12, of 11, of all three
 
 
+def test_a_part_without_signal_replays_nothing():
+    learner, asked = Recorder(), []
+
+    def replay(tokens):
+        asked.append(tokens)
+        return []
+
+    learn_from(learner, GROUPS[:2], VERDICTS[:2], Learning(updates_per_epoch=2), replay=replay)
+    assert asked == [4]
+
+
 def test_attempts_that_saw_the_answer_do_not_count_in_the_batch():
     hinted = replace(attempt(11, 7), view=VIEW)
     groups = [GROUPS[0], Group(GROUPS[1].task, (*GROUPS[1].attempts, hinted))]

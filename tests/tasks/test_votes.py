@@ -15,7 +15,9 @@ CHOICE = Task("Which?", verifier="choice", metadata={"choices": ["a stone", "a p
         (CHOICE, ["B", "The answer is (b).", "a pear"], "B"),
         (CHOICE, ["", "A or B"], None),
         (Task("Sort: 2, -1"), ["['-1', '2']", "[-1, 2.0]", "The answer is [-1,2]"], "['-1', '2']"),
-        (Task("Capital?"), ["Paris", "The answer is **paris**.", " paris "], "paris"),
+        (Task("Sort: 2, 1"), ["[1, 2]", "The answer is [1, 2].", "The answer is [1, 2].\nThey are sorted."], "['1', '2']"),
+        (Task("Capital?"), ["Paris", "The answer is **paris**.", " paris ", "The answer is Paris.\nIt lies on the Seine."], "paris"),
+        (Task("Grid?"), ["The answer is\n1 2\n3 4", "1 2\n3 4", "The answer is:\n1 2\n3 4\n\nSo it is."], "1 2 3 4"),
         (Task("Capital?"), ["", "  "], None),
     ],
 )

@@ -1,5 +1,5 @@
 """New skill against old knowledge: a point for every model of a run, joined in the order in which they came about, and one for every look
-of its gate, whose skill is the mean score of that step's attempts.
+of its gate, whose skill is the mean score of that step's attempts, where these are scored by who knows what is right.
 """
 
 from collections.abc import Mapping, Sequence
@@ -73,6 +73,9 @@ def _models(kind: Knowledge, run: Run) -> list[tuple[str, float, float]]:
 
 
 def _looks(kind: Knowledge, run: Run) -> list[tuple[str, float, float]]:
+    """None where the score is not how often attempts are right: agreement and random scores are no accuracy."""
+    if run.feedback != "outcome":
+        return []
     found = [(_told(row), row.get(f"old_{kind.key}"), row.get("score")) for row in looks_of(run)]
     return [(name, knows, can) for name, knows, can in found if is_number(knows) and is_number(can)]
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,6 +37,12 @@ class Run:
     @property
     def is_finished(self) -> bool:
         return self.result.get("status") == "finished"
+
+    @property
+    def feedback(self) -> str:
+        """What scored the attempts of practice."""
+        found = re.search(r"^feedback: (\w+)$", self.configuration, re.MULTILINE)
+        return found[1] if found else "outcome"
 
     @property
     def rows(self) -> list[Mapping[str, Any]]:
