@@ -4,7 +4,7 @@ part          measured by                                                 number
 choices       likelihood alone (`etude.evaluation.retention`)             accuracy of each file, and of all its questions together
 text          likelihood alone                                            perplexity of each file
 instructions  greedy answers, rules that a function checks                share followed
-families      greedy answers to problems of reasoning-gym, its scorers    accuracy of each family
+families      greedy answers to problems of reasoning-gym                 accuracy of each family
 
 `choice_accuracy` is that of all questions of the files, or without them of those that ship. A model's folder may remember how a run asked
 it; here it is asked plainly, so that two models' numbers compare. What ships is always measured; without the data folder it is all there is
@@ -62,7 +62,11 @@ class RetentionSuite:
     instructions: int = 110
     """Prompts with a rule that can be checked; 0 leaves them out."""
     families: list[str] = field(default_factory=list)
-    """Families of reasoning-gym, as they come: name none that is practised."""
+    """Families of reasoning-gym: name none that is practised."""
+    family_parameters: dict[str, Any] = field(default_factory=dict)
+    """Parameters of a family, by its name; others are as they come."""
+    family_verifier: str | None = None
+    """What scores their answers, such as `numeric`, which finds a number in prose; their own scorers, which want it alone, unless given."""
     family_n: int = 40
     """Problems of each."""
     max_new_tokens: int = 96
@@ -210,7 +214,8 @@ def _families(suite: RetentionSuite, engine: TransformersEngine, prompts: Prompt
     how = Measurement(suite.max_new_tokens, pass_n=0, num_samples=0, sampling=Sampling(), seed=0)
     with OutcomeFeedback(suite.timeout_seconds, is_isolated=suite.isolate_verifiers) as outcome:
         for family in suite.families:
-            tasks = load_tasks(TaskSource(family=family), split="retention", n=suite.family_n, seed=0)
+            source = TaskSource(family=family, parameters=suite.family_parameters.get(family, {}), verifier=suite.family_verifier)
+            tasks = load_tasks(source, split="retention", n=suite.family_n, seed=0)
             page = measure(engine, Suite(family, tasks, prompts(tasks), {}), how, outcome.judge)
             rows.append(_share("families", family, [item["score"] == 1.0 for item in page["items"]]))
             said[family] = page["items"]

@@ -66,8 +66,10 @@ def test_without_data_what_ships_is_measured_and_the_rest_is_named(tmp_path, cap
 
 def test_a_suite_is_found_by_name_or_file_and_its_settings_are_checked(tmp_path):
     mine = tmp_path / "mine.yaml"
-    mine.write_text("command: suite\nfamilies: [gcd]\n")
-    assert parse_suite(str(mine), ["--family_n", "2"]) == RetentionSuite(families=["gcd"], family_n=2)
+    mine.write_text("command: suite\nfamilies: [gcd]\nfamily_parameters:\n  gcd: {max_value: 9}\n")
+    assert parse_suite(str(mine), ["--family_n", "2"]) == RetentionSuite(
+        families=["gcd"], family_parameters={"gcd": {"max_value": 9}}, family_n=2
+    )
     with pytest.raises(UserError, match="did you mean 'retention'"):
         parse_suite("retentoin", [])
     with pytest.raises(UserError, match="window_tokens must be at least 3, got 2"):
