@@ -124,7 +124,7 @@ def _gating(model):
 
 def _look_and_act(gating):
     gating.holding.step = gating.holding.step or 3
-    seen = gating.look(4)
+    seen = gating.look(4, is_last=False)
     gating.act(4)
     return seen, gating.is_over, gating.learner.rate_factor
 

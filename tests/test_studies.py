@@ -137,7 +137,8 @@ def test_the_best_of_the_screen_of_each_kind_is_in_the_final():
         "agreement_sure": 0.2,
         "proposer_solver": 0.2,
     }
-    screened = [{"id": arm, "accuracy": value} for arm, value in (accuracy | {"svs": 0.6, "svs_rate": 0.4, "weakness_sampling": 0.5}).items()]
+    accuracy |= {"svs": 0.6, "svs_rate": 0.4, "weakness_sampling": 0.5}
+    screened = [{"id": arm, "accuracy": value} for arm, value in accuracy.items()]
     assert {arm for arm, _ in practice_alone.final(screened)} == {"gold", "random_reward", "agreement_abstain", "svs"}
     assert practice_alone.final(screened[:-1]) == []
 
