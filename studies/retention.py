@@ -42,6 +42,7 @@ from etude.feedback.outcome import OutcomeFeedback
 from etude.interpolation import interpolate
 from etude.models import load_model, save_model
 from etude.recipes.asking import remember
+from etude.recipes.before_practice import demonstrations_of
 from etude.recipes.checkpoints import load_checkpoint
 from etude.recipes.divergence import as_rows, forward_divergence, from_rows, sampled, with_start
 from etude.recipes.machine import decide, engine_at, room_tokens
@@ -201,7 +202,7 @@ class Retaining(Arms):
             learner = run.warm_start_learner()
             for step in range(1, self.sft_steps[-1] + 1):
                 run.engine.put_away()
-                learner.update(run.demonstrations_of(step - 1))
+                learner.update(demonstrations_of(run, step - 1))
                 if step in self.sft_steps:
                     run.engine.refresh(step)
                     dev[step] = _share_of(self._answered(settings, run.engine, run.room_tokens, outcome, "dev", chosen))

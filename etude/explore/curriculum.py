@@ -119,7 +119,7 @@ class Curriculum:
         return [int(place) for place in order]
 
     def weights(self) -> list[float]:
-        """Of every task, as things stand; 0 where it stood before."""
+        """Of every task, as things stand; 0 of one that stood there before."""
         firsts = set(self.places.values())
         return [weight * (place in firsts) for place, weight in enumerate(self._weights())]
 

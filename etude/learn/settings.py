@@ -88,6 +88,11 @@ class Learning:
     lora: LoRA = field(default_factory=LoRA)
     optimiser: Optimiser = field(default_factory=lambda: Optimiser(learning_rate=1e-5, warmup_steps=3))
 
+    @property
+    def shapes_by(self) -> str:
+        """How scores are shaped: other methods than credit go by which are right, not by how much they count."""
+        return self.shaping if self.method == "credit" else "none"
+
     def __post_init__(self) -> None:
         check_known("learn.method", self.method, METHODS)
         check_known("learn.credit", self.credit, [*CREDIT, *STEP_CREDIT])

@@ -24,6 +24,7 @@ from etude.feedback.outcome import OutcomeFeedback
 from etude.feedback.verdict import Verdict
 from etude.learn.preference import Preferring
 from etude.ledger import Judged
+from etude.recipes.before_practice import comparisons_of, demonstrations_of
 from etude.recipes.keeping import replay_for
 from etude.recipes.learners import preference_learner
 from etude.recipes.limits import within_limits
@@ -119,14 +120,14 @@ def _steps(settings: PracticeSettings, judged: Judged) -> int:
 
 def _seconds_of_warm_start(run: Practice) -> float:
     run.engine.put_away()
-    seconds = _seconds(partial(run.warm_start_learner().update, run.demonstrations_of(0)))
+    seconds = _seconds(partial(run.warm_start_learner().update, demonstrations_of(run, 0)))
     run.engine.refresh(0)
     return seconds
 
 
 def _seconds_of_preference(run: Practice) -> float:
     run.engine.put_away()
-    learner, pairs = preference_learner(run.model, run.settings, run.place.dtype), run.comparisons_of(0)
+    learner, pairs = preference_learner(run.model, run.settings, run.place.dtype), comparisons_of(run, 0)
     seconds = _seconds(lambda: Preferring(learner, pairs, run.settings.preferences).update(pairs))
     run.engine.refresh(0)
     return seconds

@@ -87,11 +87,10 @@ def generate(model: str, prompts: Sequence[str], settings: GenerateSettings | No
     if not prompts:
         raise UserError("there is no prompt: give --prompt, --file or lines on standard input")
     also = ["num_samples"] if settings.search.method not in ("none", "samples") else []
-    is_thought = settings.thought.budget_tokens is not None
-    unthought: Sections = {
-        ("max_new_tokens",) if is_thought else ("thought.",): f"thought.budget_tokens is {'' if is_thought else 'not '}set"
-    }
-    for unread in unread_of_search(settings, also, unthought):
+    of_length: Sections = {("thought.",): "thought.budget_tokens is not set"}
+    if settings.thought.budget_tokens is not None:
+        of_length = {("max_new_tokens",): "thought.budget_tokens is set"}
+    for unread in unread_of_search(settings, also, of_length):
         log.warning("without effect: %s", unread)
     place = decide(settings.machine)
     loaded, tokenizer = load_model(model, device=place.device)

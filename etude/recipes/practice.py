@@ -6,9 +6,8 @@
 Every stage leaves a file or a checkpoint. A resumed run skips measurements and stages that are there, and goes on from the last checkpoint.
 """
 
-import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -21,7 +20,6 @@ from etude.errors import UserError
 from etude.evaluation.report import write_report
 from etude.evaluation.retention import Probe
 from etude.explore.collapse import Collapse, collapse_in
-from etude.explore.order import batch_at
 from etude.explore.prompts import render_prompt, render_prompts
 from etude.feedback.outcome import OutcomeFeedback
 from etude.interruption import Interrupted, Interruption
@@ -30,8 +28,6 @@ from etude.learn.example import Example
 from etude.learn.implicit_reward import ImplicitReward
 from etude.learn.learner import Learner
 from etude.learn.length import controlled
-from etude.learn.pairs import Pair
-from etude.learn.preference import Preferring
 from etude.learn.replay import Replay
 from etude.learn.shaping import shaped
 from etude.learn.step_model import StepModel
@@ -42,6 +38,7 @@ from etude.randomness import seed_for
 from etude.recipes.advice import advice
 from etude.recipes.alarm import Alarm, alarm_for
 from etude.recipes.asking import remember
+from etude.recipes.before_practice import imitate_demonstrations, learn_from_comparisons
 from etude.recipes.believing import believing_for, without_labelled
 from etude.recipes.card import write_card
 from etude.recipes.checkpoints import Stateful, load_checkpoint, save_checkpoint
@@ -148,7 +145,7 @@ class Practice:
         base = measured(self, "base")
         self.warm_start()
         warm = measured(self, "warm_start") if self.settings.warm_start.steps else base
-        self.prefer()
+        learn_from_comparisons(self)
         preferred = measured(self, "preference") if self.settings.preferences.steps else warm
         self.practise()
         pages = {"base": base, "warm_start": warm, "preference": preferred}
@@ -164,25 +161,26 @@ class Practice:
         """Load tasks and model; a finished stage's checkpoint brings its weights."""
         settings = self.settings
         self.materials = gather(settings, self.name, self.data)
-        measured = [task for tasks in self.materials.suites.values() for task in tasks]
-        check_golds([*self.materials.train, *measured], self.outcome.judge)
+        judge, train = self.outcome.judge, self.materials.train
+        evaluated = [task for tasks in self.materials.suites.values() for task in tasks]
+        check_golds([*train, *evaluated], judge)
         self.place = decide(settings.machine, self.folder.read_json("environment.json") or {})
         self.feedback = Feedback.of(settings, self.outcome, self.place, has_steps_left=self._has_steps_left())
         model, self.tokenizer = load_model(settings.model, device=self.place.device)
         check_step_model(settings, self.tokenizer)
         longest = max(settings.explore.max_new_tokens, settings.evaluation.max_new_tokens or 0, settings.evaluation.thought.longest)
         self.room_tokens = room_tokens(model, longest)
-        prompts = render_prompts(self.tokenizer, self.materials.train, self.room_tokens)
-        self.demonstrations = render_demonstrations(self.tokenizer, self.materials.demonstrations, room_tokens(model, 0))
-        how: dict[str, Any] = {"n": settings.warm_start.writing, "seed": settings.seed, "max_tokens": room_tokens(model, 0)}
+        prompts = render_prompts(self.tokenizer, train, self.room_tokens)
         shown = self.materials.demonstrations
+        self.demonstrations = render_demonstrations(self.tokenizer, shown, room_tokens(model, 0))
+        how: dict[str, Any] = {"n": settings.warm_start.writing, "seed": settings.seed, "max_tokens": room_tokens(model, 0)}
         self.demonstrations += writing_demonstrations(self.tokenizer, shown, settings.explore.self_made, **how)
         self.comparisons = render_comparisons(self.tokenizer, self.materials.comparisons, room_tokens(model, 0))
-        known = [*self.materials.train, *self.materials.demonstrations, *(each.task for each in self.materials.comparisons)]
+        taught = [*train, *shown, *(each.task for each in self.materials.comparisons)]
         self.probe = probe_for(settings.retention, self.tokenizer, room_tokens(model, 0), self.data)
-        asked = [*measured, *questions_of(settings.retention, self.data)]
+        asked = [*evaluated, *(questions_of(settings.retention, self.data) if settings.retention.replay.path else ())]
         self.replayed = pieces_of(settings.retention.replay, self.tokenizer, room_tokens(model, 0), self.data, asked)
-        self.suites = render_suites(self.materials.suites, self.tokenizer, self.room_tokens, known, self.outcome.judge)
+        self.suites = render_suites(self.materials.suites, self.tokenizer, self.room_tokens, taught, judge)
         self.watcher.baselines({suite.name: suite.baselines for suite in self.suites}, self.materials.facts)
         facts = {"precision": self.place.precision, "device": self.place.device, "weights": describe(settings.model)}
         self.folder.begin(resolved(settings), **facts, verifiers_kept_from=self.outcome.closed)
@@ -191,13 +189,10 @@ class Practice:
         self.engine = engine_at(self.place, self.model, self.tokenizer, settings.machine)
         for sentence in advice(settings, len(prompts), self.demonstrations, self.engine.text_of):
             self.watcher.say(sentence)
-        tasks = list(zip(self.materials.train, prompts, strict=True))
-        labelled, items = without_labelled(tasks, settings.labelled, {task.key for task in shown})
+        labelled, items = without_labelled(list(zip(train, prompts, strict=True)), settings.labelled, {task.key for task in shown})
         render, room = partial(render_prompt, self.tokenizer), room_tokens(model, settings.explore.max_new_tokens)
         self.exploring = Exploring(settings, items, self.engine, self.feedback.counts, self.folder, render, room)
-        judge = self.outcome.judge
-        of_model, train = (self.model, self.tokenizer), self.materials.train
-        self.exploring.self_making = self_making_for(settings, self.engine, judge, *of_model, train, measured)
+        self.exploring.self_making = self_making_for(settings, self.engine, judge, self.model, self.tokenizer, train, evaluated)
         self.exploring.believing = believing_for(settings, self.feedback.agreement, labelled, self.engine, judge, self.folder)
 
     # ------------------------------------------------------------------ stages
@@ -208,53 +203,7 @@ class Practice:
 
     def warm_start(self) -> None:
         """Imitate the demonstrations."""
-        before, steps = self.settings.preferences.steps, self.settings.warm_start.steps
-        if steps:
-            make, prepare = self.warm_start_learner, self.demonstrations_of
-            self._before_practice("warm_start", "warm-", steps, ends_at=-before, make=make, prepare=prepare, update=Learner.update)
-
-    def prefer(self) -> None:
-        """Learn from answers that somebody compared."""
-        how = self.settings.preferences
-        if how.steps:
-
-            def update(learner: Learner, pairs: Sequence[Pair]) -> dict[str, float]:
-                return Preferring(learner, pairs, how).update(pairs)
-
-            make, prepare = self.preference_learner, self.comparisons_of
-            self._before_practice("preference", "preference-", how.steps, ends_at=0, make=make, prepare=prepare, update=update)
-
-    def _before_practice(
-        self,
-        phase: str,
-        kind: str,
-        steps: int,
-        *,
-        ends_at: int,
-        make: Callable[[], Learner],
-        prepare: Callable[[int], Any],
-        update: Callable[[Learner, Any], dict[str, float]],
-    ) -> None:
-        """A stage whose last checkpoint, at `ends_at` in their order, stays; its optimizer does not outlive it."""
-        if self.folder.checkpoint(phase).exists():
-            load_checkpoint(self.folder.checkpoint(phase), self.model)
-        else:
-            learner = make()
-            stage = Stage(
-                phase=phase,
-                kind=kind,
-                order=ends_at - steps,
-                total=steps,
-                every=self.settings.checkpoint_every,
-                saves_last=False,
-                prepare=prepare,
-                update=lambda step, prepared: self._learn_before(phase, step, partial(update, learner, prepared)),
-            )
-            self._train(stage, learner)
-            self.save_checkpoint(phase, None, {"order": ends_at})
-        self.engine.refresh(0)
-        for unfinished in self.folder.checkpoints(kind):
-            shutil.rmtree(unfinished)
+        imitate_demonstrations(self)
 
     def practise(self) -> None:
         """Explore, judge, learn, for as many steps as were asked for."""
@@ -281,9 +230,9 @@ class Practice:
             update=lambda step, judged: self.learn(step, judged, learner),
             is_over=self._is_over,
         )
-        self._train(stage, learner, self.exploring.ledger)
+        self.train(stage, learner, self.exploring.ledger)
 
-    def _train(self, stage: Stage, learner: Learner, ledger: Ledger | None = None) -> None:
+    def train(self, stage: Stage, learner: Learner, ledger: Ledger | None = None) -> None:
         """Take the last checkpoint of the stage, if there is one, and make the steps that are left; `ledger` keeps what none holds."""
         found, done = self.folder.checkpoints(stage.kind), 0
         if found:
@@ -337,20 +286,6 @@ class Practice:
         """The metrics of practice's steps so far."""
         return [row for row in read_jsonl(self.folder.path / "metrics.jsonl") if row["phase"] == "practice"]
 
-    def _learn_before(self, phase: str, step: int, update: Callable[[], dict[str, float]]) -> None:
-        start = time.perf_counter()
-        self.engine.put_away()
-        metrics = update()
-        self._log(phase, step, metrics, {"learn_seconds": time.perf_counter() - start})
-
-    def comparisons_of(self, step: int) -> list[Pair]:
-        """The pairs of preference step `step`, counted from 0."""
-        return batch_at(step, self.comparisons, self.settings.preferences.pairs_per_step, self.settings.seed, "preference")
-
-    def demonstrations_of(self, step: int) -> list[Example]:
-        """What warm-start step `step`, counted from 0, imitates."""
-        return batch_at(step, self.demonstrations, self.settings.warm_start.examples_per_step, self.settings.seed, "warm_start")
-
     def learn(self, step: int, judged: Judged, learner: Learner) -> None:
         """Learn from judged attempts, and keep what was seen."""
         own_tokens = sum(attempt.num_own_tokens for group in judged.groups for attempt in group.attempts)
@@ -363,7 +298,7 @@ class Practice:
         self.folder.write_attempts(step, rows)
         metrics |= self._seen(judged) | {"sampled_tokens": tokens} | self.exploring.keep(step, judged)
         metrics |= self.gating.look(step, is_last=self._ends_with(step, metrics)) if self.gating else {}
-        self._log("practice", step, metrics, timings)
+        self.log("practice", step, metrics, timings)
         self._guard(step)
 
     def _updated(self, step: int, judged: Judged, learner: Learner) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -374,8 +309,7 @@ class Practice:
         learners = [learner, *([self.implicit_reward.learner] if self.implicit_reward else [])]
         steered = steer(learners, self.entropy_bonus, self.settings, step, judged.groups[judged.given])
         added, told = added_credit(self.implicit_reward, judged, how)
-        shaping = how.shaping if how.method == "credit" else "none"  # others learn from what is right, not from how much it counts
-        credited = shaped(judged.groups, verdicts, shaping, how.shaping_weight, self.model.get_input_embeddings().weight)
+        credited = shaped(judged.groups, verdicts, how.shapes_by, how.shaping_weight, self.model.get_input_embeddings().weight)
         credited, lengths = controlled(judged.groups, credited, how.length, explore.max_new_tokens)
         pull = self.replay.of_step(step) if self.replay else None
         metrics: dict[str, Any] = learn_from(learner, judged.groups, credited, how, step=step, added=added, replay=pull) | steered | lengths
@@ -435,7 +369,8 @@ class Practice:
         options: dict[str, Any] = {"beside": self.beside, "keep": self.settings.keep_checkpoints, "spare": spared(self)}
         save_checkpoint(self.folder, name, self.model, self.tokenizer, learner, progress, settings=self.settings, **options)
 
-    def _log(self, phase: str, step: int, metrics: Mapping[str, Any], timings: Mapping[str, float]) -> None:
+    def log(self, phase: str, step: int, metrics: Mapping[str, Any], timings: Mapping[str, float]) -> None:
+        """Keep what a step showed, and tell it."""
         self.folder.append("metrics.jsonl", {"phase": phase, "step": step, **metrics})
         self.folder.append("timings.jsonl", {"phase": phase, "step": step, **{k: round(v, 3) for k, v in timings.items()}})
         self.watcher.step(phase, step, metrics, timings)

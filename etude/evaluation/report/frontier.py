@@ -73,7 +73,7 @@ def _models(kind: Knowledge, run: Run) -> list[tuple[str, float, float]]:
 
 
 def _looks(kind: Knowledge, run: Run) -> list[tuple[str, float, float]]:
-    """None where the score is not how often attempts are right: agreement and random scores are no accuracy."""
+    """By step, where scores say how often attempts are right: agreement and random ones are no accuracy."""
     if run.feedback != "outcome":
         return []
     found = [(_told(row), row.get(f"old_{kind.key}"), row.get("score")) for row in looks_of(run)]
