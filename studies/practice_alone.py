@@ -12,6 +12,7 @@ agreement_sure     the same where seven of eight attempts agree, and no task has
 proposer_solver    agreement_abstain, beside problems that the policy writes and rewards where its solvers are at odds
 svs                gold, beside variants of tasks that the policy writes from its right attempts
 svs_rate           svs, with the rate of agreement_rate
+gold_rate          gold, with the rate of agreement_rate: what that rate alone does
 weakness_sampling  gold, with more of the tasks that fail and do not get better
 
 Screen: every arm on number_sorting, one seed. Final: gold, the random control, and the best of the screen by greedy accuracy of the arms
@@ -52,6 +53,7 @@ PROBE = {"feedback": "agreement", "agreement.probe_n": 32, "agreement.probe_accu
 BY_SIGNAL = {"learn.rate_by_signal": True}
 ARMS: dict[str, dict[str, Any]] = {
     BASELINE: {},
+    "gold_rate": BY_SIGNAL,
     CONTROL: {"feedback": "random"},
     "agreement": {"feedback": "agreement"},
     "agreement_abstain": ABSTAIN,

@@ -129,6 +129,7 @@ def test_the_study_of_practice_alone_keeps_what_runs_showed_on_the_way(tmp_path)
 def test_the_best_of_the_screen_of_each_kind_is_in_the_final():
     accuracy = {
         "gold": 0.5,
+        "gold_rate": 0.9,
         "random_reward": 0.9,
         "agreement": 0.3,
         "agreement_abstain": 0.4,

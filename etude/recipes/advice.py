@@ -1,6 +1,8 @@
 """What a person should know before a run begins, though it is no mistake."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
+from typing import Any
 
 from etude.explore.search.settings import BY_STEPS, BY_VALUE
 from etude.explore.settings import Exploration
@@ -26,6 +28,22 @@ def advice(
     found += _chosen_by_score(settings)
     found += _nothing_reused(explore, settings.steps, num_tasks)
     return found
+
+
+def expected_of_agreement(settings: PracticeSettings, suites: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What agreement may teach the model that practice begins with, by its measured `suites`: what most of its answers say, and no more."""
+    k = settings.evaluation.num_samples
+    if "agreement" not in settings.feedback_parts or not settings.steps:
+        return []
+    return [_majority_and_greedy(suite, k) for suite in suites if f"majority_at_{k}" in suite["row"]]
+
+
+def _majority_and_greedy(suite: Mapping[str, Any], k: int) -> str:
+    row = suite["row"]
+    majority, greedy = row[f"majority_at_{k}"], fmean(item["score"] == 1.0 for item in suite["items"][: row["pass_n"]])
+    told = f"agreement teaches what most answers say: right in {majority:.1%} of {suite['suite']} (n = {row['pass_n']}, {k} answers each)"
+    ahead = "" if majority > greedy else ": little is to be gained by it"
+    return f"{told}, where the greedy answer is in {greedy:.1%}{ahead}"
 
 
 def _too_long(demonstrations: Sequence[Example], room: int) -> list[str]:

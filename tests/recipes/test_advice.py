@@ -4,7 +4,7 @@ import pytest
 
 from etude.configuration import arguments_from, find_configuration
 from etude.learn.example import Example
-from etude.recipes.advice import advice
+from etude.recipes.advice import advice, expected_of_agreement
 from etude.recipes.settings import parse_practice
 
 TOKENS = {"explore.search.steps.end": "tokens", "explore.search.steps.max_tokens": 2}
@@ -44,3 +44,17 @@ def test_a_policy_gradient_on_answers_chosen_by_score_is_said_to_be_biased(chang
 
 def test_a_plain_run_is_told_nothing():
     assert said() == []
+
+
+@pytest.mark.parametrize(
+    ("majority", "ahead"), [(0.75, ""), (0.5, ": little is to be gained by it"), (0.25, ": little is to be gained by it")]
+)
+def test_agreement_is_told_what_most_answers_know_beside_the_greedy_one_on_the_same_items(majority, ahead):
+    settings = parse_practice(find_configuration("practice", "tiny"), arguments_from({"feedback": "agreement"}))
+    k = settings.evaluation.num_samples
+    items = [{"score": score} for score in (1.0, 0.0, 1.0, None, 1.0, 1.0)]
+    suite = {"suite": "sums", "row": {"pass_n": 4, f"majority_at_{k}": majority}, "items": items}
+    (sentence,) = expected_of_agreement(settings, [suite, {"suite": "unsampled", "row": {"pass_n": 0}, "items": items}])
+    told = f"right in {majority:.1%} of sums (n = 4, {k} answers each), where the greedy answer is in 50.0%"
+    assert sentence == f"agreement teaches what most answers say: {told}{ahead}"
+    assert not expected_of_agreement(parse_practice(find_configuration("practice", "tiny"), []), [suite])
