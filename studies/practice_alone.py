@@ -35,6 +35,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
 from etude.randomness import seed_for
 from etude.runs import RunFolder, read_jsonl, write_atomically
 from etude.tasks.numbers import find_numbers
@@ -76,6 +79,23 @@ CATEGORY = {"number_sorting": {"explore.curriculum.category": "{direction}"}}
 TINY_ARMS = (BASELINE, "proposer_solver", "weakness_sampling")
 TINY = TINY_RUN | {"warm_start.writing": 20, "explore.self_made.max_new_tokens": 24}
 OVER_TIME = ("score", "entropy", "vote_share", "constant_share", "completion_tokens")
+DRAWN = {"entropy": "entropy, nats a token", "majority_right": "tasks whose majority is right"}
+"""What is drawn over a run's tenths."""
+_COLOURS = (
+    "#1f2a44",
+    "#1f5fd6",
+    "#9aa3b5",
+    "#c2500a",
+    "#0b7a6c",
+    "#8a3fc7",
+    "#9a6a00",
+    "#bd2573",
+    "#4b7a12",
+    "#d6342a",
+    "#2a9fd6",
+    "#5b4636",
+)
+_QUIET = "#53606f"
 _PARTS = 10
 """Parts of a run, by steps, of which means are kept."""
 _TO_READ = 50
@@ -176,7 +196,7 @@ def main(chosen: Options) -> None:
         cells += found
         rows += _rows(found, SEEDS, recipe, name)
     _write_problems(chosen.out, cells)
-    write_result(chosen, CLAIM, cells, screened + _with_reading(chosen.out, rows), *judge(rows))
+    write_result(chosen, CLAIM, cells, screened + _with_reading(chosen.out, rows), *judge(rows), picture=draw)
 
 
 def final(screened: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
@@ -205,6 +225,7 @@ def _shown(cells: Sequence[Cell]) -> dict[str, Any]:
                 found[f"{name}_{when}"] = fmean(values)
     if cells:
         found["collapsed"] = sum(cell["collapse"] is not None for cell in cells)
+        found["over_time"] = {name: _mean_course([cell["over_time"][name] for cell in cells]) for name in DRAWN}
     made = [cell["made"] for cell in cells if "made" in cell]
     if made:
         found["made"] = sum(each["made"] for each in made)
@@ -212,6 +233,10 @@ def _shown(cells: Sequence[Cell]) -> dict[str, Any]:
         known = [problem["is_valid"] for cell in cells for problem in cell.get("problems", ()) if problem["is_valid"] is not None]
         found |= {"made_right_by_rule": fmean(known), "made_right_n": len(known)} if known else {}
     return found
+
+
+def _mean_course(courses: Sequence[Sequence[float | None]]) -> list[float | None]:
+    return [_mean(values) for values in zip(*courses, strict=True)]
 
 
 def _write_problems(out: Path, cells: Sequence[Cell]) -> None:
@@ -250,6 +275,49 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     is_kept = all(share >= 0.5 and gains[BASELINE, name]["gain"] > 0 for name, share in kept.items())
     said = ", ".join(f"{name} {100 * gains[arm, name]['gain']:+.1f} of {100 * gains[BASELINE, name]['gain']:+.1f} points" for name in sets)
     return ("holds" if is_kept else "does not hold"), f"{arm} gains {said}"
+
+
+def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write an SVG, a line of panels for each set: greedy accuracy with its interval and single seeds, then the course of the runs."""
+    sets = list(dict.fromkeys(row["set"] for row in rows))
+    own = {name: [row for row in rows if row["set"] == name] for name in sets}
+    heights = [0.9 + 0.26 * len(of_set) for of_set in own.values()]
+    figure = Figure(figsize=(11, 0.2 + sum(heights)), layout="constrained")
+    panels = figure.subplots(len(sets), 1 + len(DRAWN), squeeze=False, height_ratios=heights)
+    colour = {arm: _COLOURS[place % len(_COLOURS)] for place, arm in enumerate(ARMS)}
+    drawn: list[Any] = []
+    for (accuracy, *courses), (name, of_set) in zip(panels, own.items(), strict=True):
+        for place, row in enumerate(of_set):
+            ends = [[row["accuracy"] - row["accuracy_low"]], [row["accuracy_high"] - row["accuracy"]]]
+            ink = colour.get(row["id"], _QUIET)
+            accuracy.errorbar(row["accuracy"], place, xerr=ends, fmt="o", color=ink, capsize=3, markersize=5)
+            accuracy.scatter(row["accuracy_each_seed"], [place + 0.25] * row["seeds"], s=7, color=ink)
+        accuracy.set_yticks(range(len(of_set)), [row["id"].replace("_", " ") for row in of_set])
+        for label, row in zip(accuracy.get_yticklabels(), of_set, strict=True):
+            label.set_color(colour.get(row["id"], _QUIET))
+        accuracy.set_ylim(len(of_set) - 0.5, -0.5)
+        accuracy.set_xlabel("greedy accuracy with its 95 % interval, and by seed", fontsize=8)
+        accuracy.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
+        seeds = max(row["seeds"] for row in of_set)
+        accuracy.set_title(f"{name} (n = {of_set[0]['n']:,}, {seeds} seed{'s' * (seeds > 1)})", loc="left", fontsize=9)
+        shown = {row["id"]: row["over_time"] for row in of_set if "over_time" in row}
+        if shown in drawn:  # another test set of the same runs
+            for axes in courses:
+                axes.remove()
+        else:
+            for axes, (measure, title) in zip(courses, DRAWN.items(), strict=True):
+                for arm, over_time in shown.items():
+                    values = [float("nan") if value is None else value for value in over_time[measure]]
+                    axes.plot(range(1, len(values) + 1), values, color=colour[arm], linewidth=2 if arm == BASELINE else 1.2)
+                axes.set_title(title, loc="left", fontsize=9)
+                axes.set_xlabel("tenth of a run", fontsize=8)
+        drawn.append(shown)
+    for axes in figure.axes:
+        axes.grid(axis="x" if axes in panels[:, 0] else "both", color="#e7e9ee", linewidth=0.8)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(length=0, labelsize=8)
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "etude"}):
+        figure.savefig(path, metadata={"Date": None})
 
 
 if __name__ == "__main__":
