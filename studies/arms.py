@@ -203,7 +203,16 @@ def _row(arm: str, suite: str, own: Sequence[Cell], others: Mapping[int, Cell], 
     row["accuracy_low"], row["accuracy_high"] = shares_interval([_share_of(bits) for bits in right.values()])
     row["accuracy_each_seed"] = [round(_accuracy(cell, model, suite), 4) for cell in own]
     found = [row for cell in own for row in cell["evaluation"] if row["suite"] == suite and row["model"] == model]
-    for name in ("sampled_accuracy", "majority_at_8", "pass_at_8", "pass_at_32", "pass_n", "parsable", "baseline_constant"):
+    for name in (
+        "sampled_accuracy",
+        "majority_at_8",
+        "majority_at_32",
+        "pass_at_8",
+        "pass_at_32",
+        "pass_n",
+        "parsable",
+        "baseline_constant",
+    ):
         values = [value for r in found if (value := r.get(name, r.get("pass_curve", {}).get(name.removeprefix("pass_at_")))) is not None]
         if values:
             row[name] = sum(values) / len(values)

@@ -1,8 +1,8 @@
-"""The rows of a study as a Markdown table, and the README's copies of such tables.
+"""The rows of a study as a Markdown table, and the copies of such tables in the README and the pages beside it.
 
-    python -m studies.table        put every study's table into README.md
+    python -m studies.table        put every study's table where a page has a place for it
 
-The README marks the place with `<!-- table: NAME -->` and `<!-- end -->` on lines of their own.
+A page marks the place with `<!-- table: NAME -->` and `<!-- end -->` on lines of their own.
 """
 
 import json
@@ -13,6 +13,15 @@ from statistics import fmean
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+_DRAWN = {
+    "sampled_accuracy": "sampled",
+    "majority_at_8": "majority@8",
+    "majority_at_32": "majority@32",
+    "pass_at_8": "pass@8",
+    "pass_at_32": "pass@32",
+}
+"""What rows hold of sampled answers, and how a table calls it."""
 _PLACE = re.compile(r"(?<=<!-- table: )(\w+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
 
 
@@ -48,9 +57,9 @@ def _practice(rows: Sequence[Mapping[str, Any]]) -> str:
     and tokens sampled, entropy and divergence where they were measured.
     """
     ahead = next((name for row in rows for name in row if name.endswith("_ahead")), "practice_ahead")
-    head = ["arm", "greedy", "gain over the warm start", "each seed", "sampled", "majority@8", "pass@8"]
+    drawn = [name for name in _DRAWN if any(name in row for row in rows)]
     led = f"{ahead.removesuffix('_ahead').replace('_', ' ')} ahead by"
-    head += [led, "training"]
+    head = ["arm", "greedy", "gain over the warm start", "each seed", *(_DRAWN[name] for name in drawn), led, "training"]
     if any("sampled_tokens" in row for row in rows):
         head += ["tokens sampled", "entropy, nats a token", "KL, nats an answer"]
     if any("majority_right_last" in row for row in rows):
@@ -59,9 +68,10 @@ def _practice(rows: Sequence[Mapping[str, Any]]) -> str:
         head += ["different answers", "different forms", "last pass@k"]
     if len({row["set"] for row in rows}) > 1:
         head.insert(0, "set")
-    lines = []
+    lines, most = [], max(row["seeds"] for row in rows)
     for row in rows:
-        values = {"set": row["set"], "arm": row["id"].replace("_", " "), "greedy": _interval(row, "accuracy", _percent)}
+        fewer = f" ({_seeds([row])})" if row["seeds"] < most else ""
+        values = {"set": row["set"], "arm": row["id"].replace("_", " ") + fewer, "greedy": _interval(row, "accuracy", _percent)}
         if "gain" in row:
             values["gain over the warm start"] = f"{_interval(row, 'gain', _points)}, p {_p(row['gain_p'])}"
             values["each seed"] = ", ".join(map(_points, row["gain_each_seed"]))
@@ -69,8 +79,7 @@ def _practice(rows: Sequence[Mapping[str, Any]]) -> str:
             values[led] = _interval(row, ahead, _points)
         if "training_seconds" in row:
             values["training"] = f"{row['training_seconds']:.0f} s"
-        values |= {"sampled": _percent(row.get("sampled_accuracy")), "majority@8": _percent(row.get("majority_at_8"))}
-        values["pass@8"] = _percent(row.get("pass_at_8"))
+        values |= {_DRAWN[name]: _percent(row.get(name)) for name in drawn}
         values |= {"tokens sampled": f"{row['sampled_tokens']:,.0f}"} if "sampled_tokens" in row else {}
         values |= {"entropy, nats a token": f"{row['entropy']:.2f}"} if "entropy" in row else {}
         values |= {"KL, nats an answer": f"{row['divergence']:.2f}"} if "divergence" in row else {}
@@ -160,9 +169,8 @@ def _seeds(rows: Sequence[Mapping[str, Any]]) -> str:
 def _counted_on(rows: Sequence[Mapping[str, Any]]) -> str:
     items = ", ".join(f"{row['n']:,} items of {row['set']}" for row in rows if row["id"] == rows[0]["id"])
     sampled = next((row["pass_n"] for row in rows if "pass_n" in row), 0)
-    seeds = max(row["seeds"] for row in rows)
     return (
-        f"Greedy: {items}, {seeds} seeds; sampled, majority@8 and pass@8: the first {sampled:.0f} of each seed. "
+        f"Greedy: {items}, {_seeds(rows)}; what is drawn: the first {sampled:.0f} of each seed. "
         "Intervals (95 %) and p are over items, of these runs; how runs differ stands under each seed."
     )
 
@@ -189,5 +197,5 @@ def _points(share: float) -> str:
 
 
 if __name__ == "__main__":
-    page = ROOT / "README.md"
-    page.write_text(filled(page.read_text(encoding="utf8")), encoding="utf8")
+    for page in PAGES:
+        page.write_text(filled(page.read_text(encoding="utf8")), encoding="utf8")

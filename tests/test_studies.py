@@ -14,7 +14,7 @@ from studies import diversity, exploration, long_thought, practice_alone, quicks
 from studies.arms import ARMS, TINY, Arms, reduce_arms, share
 from studies.cells import Options, compute
 from studies.figure import draw
-from studies.table import filled, markdown
+from studies.table import PAGES, ROOT, filled, markdown
 
 PARTS = ("__init__", "cells", "arms", "divergence", "figure", "table")
 STUDIES = sorted(path.stem for path in Path(quickstart.__file__).parent.glob("*.py") if path.stem not in PARTS)
@@ -440,12 +440,11 @@ def test_a_cell_that_is_older_than_a_setting_was_computed_with_its_default(tmp_p
         compute([], table, chosen)
 
 
-def test_the_readme_shows_the_tables_as_the_studies_found_them():
-    root = Path(quickstart.__file__).parents[1]
-    text = (root / "README.md").read_text(encoding="utf8")
-    assert filled(text) == text, "run python -m studies.table"
-    for path in (root / "studies").glob("*/result.json"):
-        assert f"<!-- table: {path.parent.name} -->" in text
+def test_pages_show_the_tables_as_the_studies_found_them():
+    texts = [page.read_text(encoding="utf8") for page in PAGES]
+    assert [filled(text) for text in texts] == texts, "run python -m studies.table"
+    for path in (ROOT / "studies").glob("*/result.json"):
+        assert any(f"<!-- table: {path.parent.name} -->" in text for text in texts)
 
 
 def test_a_table_is_put_where_its_place_is_marked_and_nowhere_else(tmp_path, monkeypatch):
@@ -462,19 +461,20 @@ def test_a_table_has_a_line_for_each_row_and_leaves_open_what_a_row_lacks():
     base = {"id": "base", "set": "a", "accuracy": 0.25, "accuracy_low": 0.2, "accuracy_high": 0.3, "n": 1000, "seeds": 1, "pass_n": 200}
     gain = {"gain": -0.01, "gain_low": -0.02, "gain_high": 0.0, "gain_p": 0.04, "gain_each_seed": [-0.01]}
     row = {**base, "id": "random_reward", "training_seconds": 61.2, **gain}
-    lines = markdown([base, row]).splitlines()
-    assert lines[2] == "| base | 25.0 % [20.0 %, 30.0 %] |  |  |  |  |  |  |  |"
-    assert lines[3] == "| random reward | 25.0 % [20.0 %, 30.0 %] | -1.0 [-2.0, +0.0], p = 0.04 | -1.0 |  |  |  |  | 61 s |"
-    assert lines[5].startswith("Greedy: 1,000 items of a, 1 seeds; sampled, majority@8 and pass@8: the first 200 of each seed.")
+    lines = markdown([base | {"majority_at_32": 0.5}, row]).splitlines()
+    assert lines[0] == "| arm | greedy | gain over the warm start | each seed | majority@32 | practice ahead by | training |"
+    assert lines[2] == "| base | 25.0 % [20.0 %, 30.0 %] |  |  | 50.0 % |  |  |"
+    assert lines[3] == "| random reward | 25.0 % [20.0 %, 30.0 %] | -1.0 [-2.0, +0.0], p = 0.04 | -1.0 |  |  | 61 s |"
+    assert lines[5].startswith("Greedy: 1,000 items of a, 1 seed; what is drawn: the first 200 of each seed.")
     assert markdown([base, {**base, "set": "b"}]).splitlines()[3].startswith("| b | base | ")
+    assert [line[:18] for line in markdown([{**base, "seeds": 3}, base]).splitlines()[2:4]] == ["| base | 25.0 % [2", "| base (1 seed) | "]
 
 
-def test_leads_that_the_readme_states_of_papers_claims_are_those_of_the_study():
-    root = Path(__file__).parents[1]
-    rows = json.loads((root / "studies/exploration/result.json").read_text())["rows"]
+def test_leads_that_are_stated_of_papers_claims_are_those_of_the_study():
+    rows = json.loads((ROOT / "studies/exploration/result.json").read_text())["rows"]
     ahead = [[-100 * row[f"policy_gradient_ahead{end}"] for end in ("", "_high", "_low")] for row in rows if "policy_gradient_ahead" in row]
     measured = {tuple(f"{value + 0:.1f}" for value in lead) for lead in ahead}
-    table = (root / "README.md").read_text(encoding="utf8").split("| claim | here | by |")[1].split("\n\n")[0]
+    table = (ROOT / "docs" / "learning.md").read_text(encoding="utf8").split("| claim | here | by |")[1].split("\n\n")[0]
     stated = re.findall(r"([+-][\d.]+)(?: points)? \[(-?[\d.]+), (-?[\d.]+)\]", table)
     assert len(stated) >= 8
     assert {(lead.removeprefix("+"), low, high) for lead, low, high in stated} <= measured

@@ -1,4 +1,4 @@
-"""README.md does what it says: its ```console commands and ```python blocks run, in order, in one folder.
+"""README.md and docs/ do what they say: ```console commands and ```python blocks run, in order, in one folder.
 
 Commands in ```sh fences (make, pip, what needs a network or minutes) are for people; the `etude` lines among them are run up to where the
 minutes begin: practice as a dry run without its trial step, evaluate up to its settings.
@@ -13,8 +13,9 @@ import pytest
 
 from etude.cli import main
 from etude.tiny import letters
+from studies.table import PAGES
 
-ROOT = Path(__file__).parents[1]
+TEXT = "\n".join(page.read_text(encoding="utf8") for page in PAGES)
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -45,15 +46,15 @@ def printed_of(text: str) -> dict[str, str]:
 
 
 GAIN = re.compile(r"practice against warm start ([+-][\d.]+) points")
-STEPS = steps_of((ROOT / "README.md").read_text(encoding="utf8"))
+STEPS = steps_of(TEXT)
 
 
-PRINTED = printed_of((ROOT / "README.md").read_text(encoding="utf8"))
+PRINTED = printed_of(TEXT)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("readme")
+    return tmp_path_factory.mktemp("pages")
 
 
 def test_fences_are_read_as_described():
@@ -62,7 +63,7 @@ def test_fences_are_read_as_described():
     assert steps_of(text) == [("console", "etude a      --b"), ("console", "etude c"), ("python", "print(1)\n")]
 
 
-def test_the_readme_shows_the_commands():
+def test_the_pages_show_the_commands():
     assert sum(bool(GAIN.search(printed)) for printed in PRINTED.values()) >= 3
     shown = {code.split()[1] for kind, code in STEPS if kind == "console" and code.startswith("etude ")}
     assert {"practice", "evaluate", "generate", "report"} <= shown
@@ -70,7 +71,7 @@ def test_the_readme_shows_the_commands():
 
 
 @pytest.mark.parametrize(("kind", "code"), STEPS, ids=[f"{i}-{code.splitlines()[0][:50]}" for i, (_, code) in enumerate(STEPS)])
-def test_what_the_readme_says_runs(folder, kind, code, monkeypatch, capsys):
+def test_what_the_pages_say_runs(folder, kind, code, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     if kind == "python":
@@ -92,10 +93,18 @@ def words_of(command: str) -> list[str]:
 
 LONG = [
     line.split("#")[0].replace("...", "").strip()
-    for kind, block in FENCE.findall((ROOT / "README.md").read_text(encoding="utf8"))
+    for kind, block in FENCE.findall(TEXT)
     for line in block.splitlines()
     if kind == "sh" and line.startswith(("etude practice", "etude evaluate"))
 ]
+
+
+def test_what_a_page_links_to_is_there():
+    for page in PAGES:
+        links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf8"))
+        assert [link for link in links if not (page.parent / link).exists()] == []
+    linked = re.findall(r"\]\(docs/(\w+)\.md", PAGES[0].read_text(encoding="utf8"))
+    assert {page.stem for page in PAGES[1:]} == set(linked), "README.md links to every page"
 
 
 class Begun(Exception):
@@ -103,7 +112,7 @@ class Begun(Exception):
 
 
 @pytest.mark.parametrize("line", LONG)
-def test_what_the_readme_leaves_to_people_is_understood(line, tmp_path, monkeypatch):
+def test_what_the_pages_leave_to_people_is_understood(line, tmp_path, monkeypatch):
     def begin(*_: object, **__: object) -> None:
         raise Begun
 
