@@ -143,6 +143,11 @@ def convert(source: str, folder: Path) -> Path:
     return save_model(model, tokenizer, folder)
 
 
+def positions_of(model: Any) -> int:
+    """How many tokens a model has positions for; 2**31 where its configuration sets no end."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
+
+
 def half_precision_pays(device: str | torch.device = "cpu", seconds: float = 0.05) -> bool:
     """Whether bfloat16 matrix products are at least 1.3 times as fast as float32 ones here, by a probe of about 2 x `seconds`.
 

@@ -232,7 +232,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text(encoding="utf8").splitlines():
+    for line in filter(None, path.read_text(encoding="utf8").split("\n")):  # other ends of lines may stand in what a row says
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:

@@ -196,7 +196,7 @@ def main(chosen: Options) -> None:
         cells += found
         rows += _rows(found, SEEDS, recipe, name)
     _write_problems(chosen.out, cells)
-    write_result(chosen, CLAIM, cells, screened + _with_reading(chosen.out, rows), *judge(rows), picture=draw)
+    write_result(chosen, CLAIM, cells, screened + _with_reading(chosen.out, rows), *judge(rows, final(screened)), picture=draw)
 
 
 def final(screened: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
@@ -263,16 +263,14 @@ def _with_reading(out: Path, rows: Sequence[dict[str, Any]]) -> list[dict[str, A
     return [row | (reading(row["id"]) if row["set"] == "test" else {}) for row in rows]
 
 
-def judge(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    """The verdict on the claim, from the final's rows alone."""
+def judge(rows: Sequence[Mapping[str, Any]], picked: Sequence[tuple[str, int]]) -> tuple[str, str]:
+    """The verdict on the claim, from the final's rows alone, by the arm without gold answers that the screen picked."""
     gains = {(row["id"], row["set"]): row for row in rows if "gain" in row and row["seeds"] == len(SEEDS)}
     sets = list(dict.fromkeys(name for _, name in gains))
-    arms = [arm for arm in ALONE if all((arm, name) in gains for name in sets)]
-    if len(sets) < 3 or not arms or any((arm, name) not in gains for arm in (BASELINE, CONTROL) for name in sets):
+    arm = next((arm for arm, _ in picked if arm in ALONE), None)
+    if arm is None or len(sets) < 3 or any((each, name) not in gains for each in (BASELINE, CONTROL, arm) for name in sets):
         return "undecided", "not all cells are there"
-    (arm, *_) = arms
-    kept = {name: gains[arm, name]["gain"] / gains[BASELINE, name]["gain"] for name in sets}
-    is_kept = all(share >= 0.5 and gains[BASELINE, name]["gain"] > 0 for name, share in kept.items())
+    is_kept = all(gains[BASELINE, name]["gain"] > 0 and 2 * gains[arm, name]["gain"] >= gains[BASELINE, name]["gain"] for name in sets)
     said = ", ".join(f"{name} {100 * gains[arm, name]['gain']:+.1f} of {100 * gains[BASELINE, name]['gain']:+.1f} points" for name in sets)
     return ("holds" if is_kept else "does not hold"), f"{arm} gains {said}"
 

@@ -152,6 +152,14 @@ def test_a_torn_last_line_is_dropped_before_more_is_written(run):
     assert [row["step"] for row in read_jsonl(run.path / "metrics.jsonl")] == [1, 2]
 
 
+def test_any_text_may_stand_in_a_row(run):
+    rows = [{"phase": "practice", "step": step, "failing_law\u2028tort\u0085\r\n": 0.5} for step in (1, 2)]
+    for row in rows:
+        run.append("metrics.jsonl", row)
+    run.cut_after("practice", 2)
+    assert read_jsonl(run.path / "metrics.jsonl") == rows
+
+
 def commit(run: RunFolder, name: str, order: int, keep: int = 1, spare: str | None = None) -> None:
     partial = run.path / "checkpoints" / f"{name}.writing"
     partial.mkdir(parents=True)

@@ -149,8 +149,11 @@ def test_the_verdict_on_practice_alone_goes_by_the_gain_that_is_kept_on_every_se
         gains = {"gold": 0.2, "random_reward": -0.1, "agreement": 0.2 * kept}
         return [{"id": arm, "set": name, "seeds": 3, "gain": gain} for arm, gain in gains.items() for name in ("a", "b", "c")]
 
-    assert practice_alone.judge(rows(0.6))[0] == "holds" and practice_alone.judge(rows(0.4))[0] == "does not hold"
-    assert practice_alone.judge(rows(0.6)[:-1])[0] == practice_alone.judge([])[0] == "undecided"
+    picked = [("gold", 41), ("agreement", 41)]
+    assert [practice_alone.judge(rows(kept), picked)[0] for kept in (0.6, 0.4)] == ["holds", "does not hold"]
+    assert practice_alone.judge([{**row, "gain": 0.0} for row in rows(1.0)], picked)[0] == "does not hold"
+    for some, of in ((rows(0.6)[:-1], picked), (rows(0.6), [("gold", 41), ("agreement_rate", 41)]), ([], picked), (rows(0.6), [])):
+        assert practice_alone.judge(some, of)[0] == "undecided"
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from etude.engine.forward import forward_of
 from etude.engine.prefixes import Drawn, OpenBatch, Row, alike, cut, is_one_batch, join, keep, path_of
 from etude.engine.sampling import Sampling
 from etude.engine.working_copy import WorkingCopy
+from etude.models import positions_of
 from etude.randomness import seed_for
 
 _REFILL_FROM = 0.25
@@ -54,6 +55,8 @@ class TransformersEngine:
         self.computed_tokens = 0
         """Given to the model so far, those of prompts and of what is drawn, but for drafts."""
         base = base_of(model)
+        self.positions = positions_of(base)
+        """How long a prompt may be with what is drawn behind it."""
         cache_argument(base)  # one that takes none is refused
         self._copy = None if dtype == torch.float32 and not has_adapters(model) else WorkingCopy(model, dtype)
         self._model: PreTrainedModel = self._copy.model if self._copy else base

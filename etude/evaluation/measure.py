@@ -2,8 +2,8 @@
 
 Accuracy is greedy with a Wilson interval; unscored answers are counted and are not right. pass@k is the unbiased estimate of Chen et al.
 2021 (arXiv 2107.03374, eq. 1) on the suite's first `pass_n` tasks, and `pass_curve` that of fewer samples too. majority@k says how often
-the answer that most of the same k samples give is right (self-consistency, Wang et al. 2022, arXiv 2203.11171): what a model that only grew
-surer of its own answers could reach.
+the answer that most of the same k samples give (`etude.tasks.votes`) is right (self-consistency, Wang et al. 2022, arXiv 2203.11171): what
+a model that only grew surer of its own answers could reach.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,8 +19,8 @@ from etude.evaluation.thought import measure_thoughts
 from etude.explore.thought import Thoughts
 from etude.feedback.verdict import Verdict
 from etude.randomness import seed_for
-from etude.tasks.answers import voted_answer
 from etude.tasks.task import Task
+from etude.tasks.votes import vote
 
 Judge = Callable[[Sequence[tuple[str, Task]]], list[Verdict]]
 
@@ -103,7 +103,8 @@ def _sampled(engine: TransformersEngine, suite: Suite, how: Measurement, judge: 
     k = how.num_samples
     right = [[verdict.score == 1.0 for verdict in verdicts[start : start + k]] for start in range(0, len(verdicts), k)]
     passed = [pass_at_k(k, sum(row), k) for row in right]
-    voted = [row[majority([completion.text for completion in group])] for row, group in zip(right, found, strict=True)]
+    votes = [[vote(completion.text, task) for completion in group] for task, group in zip(tasks, found, strict=True)]
+    voted = [row[majority(own)] for row, own in zip(right, votes, strict=True)]
     low, high = wilson_interval(round(sum(passed)), len(passed))  # k of k samples: every value is 0 or 1
     return {
         "sampled_accuracy": sum(map(sum, right)) / len(verdicts),
@@ -129,19 +130,19 @@ def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def majority(texts: Sequence[str], weights: Sequence[float | Fraction] | None = None) -> int:
-    """The place of the first text whose answer is the most frequent one, or the one of most weight; answers are compared without case,
-    spaces and punctuation.
+def majority(answers: Sequence[str | None], weights: Sequence[float | Fraction] | None = None) -> int:
+    """The place of the first answer of those that are most frequent, or have the most weight; None is no answer. 0 where there is none.
 
-    >>> majority(["The answer is 7.", "8", "7"])
-    0
-    >>> majority(["The answer is 7.", "8", "7"], [0.2, 0.9, 0.4])
+    >>> majority(["7", "8", None, None, "7"]), majority([None, None])
+    (0, 0)
+    >>> majority(["7", "8", "7"], [0.2, 0.9, 0.4])
     1
     """
-    answers, votes = [voted_answer(text) for text in texts], dict[str, float | Fraction]()
-    for answer, weight in zip(answers, weights or [1] * len(texts), strict=True):
-        votes[answer] = votes.get(answer, 0) + weight
-    return answers.index(max(votes, key=votes.__getitem__))
+    votes = dict[str, float | Fraction]()
+    for answer, weight in zip(answers, weights or [1] * len(answers), strict=True):
+        if answer is not None:
+            votes[answer] = votes.get(answer, 0) + weight
+    return answers.index(max(votes, key=votes.__getitem__)) if votes else 0
 
 
 def compare(first: str, second: str, before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from typing import Any
 
 from etude.errors import UserError
 from etude.evaluation.statistics import mean_interval, paired_test, wilson_interval
-from etude.tasks.choices import without_choices
+from etude.tasks.choices import choices_of, without_choices
 from etude.tasks.task import Task
 
 OLD_KNOWLEDGE = Path(__file__).with_name("old_knowledge")
@@ -75,7 +75,7 @@ def _ids(tokenizer: Any, text: str) -> Tokens:
 
 
 def _question(task: Task, tokenizer: Any, start: Tokens, room: int) -> Question:
-    choices = task.metadata.get("choices")
+    choices = choices_of(task)
     if not choices or task.answer is None:
         raise UserError(f"retention.choices: {task.origin} needs choices and an answer")
     shown = f"Question: {without_choices(task.question, choices)}\nAnswer:"

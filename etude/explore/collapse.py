@@ -22,8 +22,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 from etude.errors import UserError, at_least
-from etude.explore.attempts import Group
-from etude.tasks.votes import Tally, vote
+from etude.tasks.votes import Tally
 
 FALLING = ("entropy", "completion_tokens", "distinct_majorities")
 """Metrics of a step whose fall is a sign, where agreement rises."""
@@ -82,11 +81,11 @@ class Collapse:
         return f"collapse at step {self.step} ({' and '.join(self.signs)}): {', '.join(said)}"
 
 
-def agreement_metrics(groups: Sequence[Group]) -> dict[str, float]:
-    """Of a step's groups: how many of a task's attempts agree, and how alike the tasks' majority answers are, as shares of the tasks whose
-    attempts give any answer; nothing where none does.
+def agreement_metrics(votes: Sequence[Sequence[str | None]]) -> dict[str, float]:
+    """Of the votes of a step's groups: how many of a task's attempts agree, and how alike the tasks' majority answers are, as shares of the
+    tasks whose attempts give any answer; nothing where none does.
     """
-    tallies = [Tally.of([vote(attempt.text, group.task) for attempt in group.attempts]) for group in groups]
+    tallies = [Tally.of(own) for own in votes]
     winners = Counter(tally.winner for tally in tallies if tally.winner is not None)
     n = sum(winners.values())
     shares = {"vote_share": fmean(tally.share(tally.winner) for tally in tallies)}

@@ -1,6 +1,6 @@
 """How different a step's attempts are: what of richness there is to learn from, measured before any update.
 
-distinct_answers   share of a group's attempts that say different answers, as a vote reads them (`etude.tasks.answers.voted_answer`)
+distinct_answers   share of a group's attempts that say different answers, as a vote reads them (`etude.tasks.votes.vote`)
 distinct_forms     share of a group's attempts that differ in form (`solution_form`)
 pass_at_K          chance that one of K attempts is right, K = 1, 2, 4, ... (`etude.evaluation.statistics.pass_curve`)
 
@@ -9,29 +9,34 @@ where no two are. All cost a few string operations an attempt, and nothing of th
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from statistics import fmean
 
 from etude.evaluation.statistics import pass_curve
-from etude.tasks.answers import bounded, voted_answer
+from etude.tasks.answers import bounded
 
 _NUMBER = re.compile(r"(?:(?<![\w)\].])[-+\u2212])?\d+(?:[.,]\d+)*")
 _WORD = re.compile(r"[^\W\d_][\w'\u2019-]*")
 
 
-def diversity(texts: Sequence[Sequence[str]], scores: Sequence[Sequence[float | None]]) -> dict[str, float]:
-    """The measures of groups of attempts, by their texts and scores; an attempt without a score is not right."""
-    measured = {"distinct_answers": distinct_share(texts, voted_answer), "distinct_forms": distinct_share(texts, solution_form)}
+def diversity(
+    texts: Sequence[Sequence[str]], votes: Sequence[Sequence[str | None]], scores: Sequence[Sequence[float | None]]
+) -> dict[str, float]:
+    """The measures of groups of attempts, by their texts, votes and scores; attempts without a vote have one answer in common, none, and
+    an attempt without a score is not right.
+    """
+    forms = [[solution_form(text) for text in group] for group in texts]
+    measured = {"distinct_answers": distinct_share(votes), "distinct_forms": distinct_share(forms)}
     return measured | {f"pass_at_{k}": value for k, value in pass_curve([[score == 1.0 for score in row] for row in scores]).items()}
 
 
-def distinct_share(groups: Sequence[Sequence[str]], read: Callable[[str], str]) -> float:
-    """How many different readings a group has for every text of it, on average over groups.
+def distinct_share(groups: Sequence[Sequence[str | None]]) -> float:
+    """How many different readings a group has for every one of it, on average over groups.
 
-    >>> distinct_share([["a", "A", "b"], ["c", "c", "c"]], str.lower)
+    >>> distinct_share([["a", "a", "b"], ["c", "c", "c"]])
     0.5
     """
-    return fmean(len(set(map(read, group))) / len(group) for group in groups)
+    return fmean(len(set(group)) / len(group) for group in groups)
 
 
 def solution_form(text: str) -> str:

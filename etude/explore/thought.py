@@ -114,7 +114,7 @@ def forced(
             engine,
             {place: thoughts[place].tokens for place in going},
             {place: seed_for(keys[place], "thought", rounds) if rounds else keys[place] for place in going},
-            max(thoughts[place].room for place in going),
+            min(max(thoughts[place].room for place in going), engine.positions - max(len(thoughts[place].tokens) for place in going)),
             sampling,
             (how.cue,),
         )
@@ -146,11 +146,13 @@ class _Growing:
         return self.budget_tokens - len(self.own)
 
     def take(self, engine: TransformersEngine, completion: Completion, how: Thinking) -> None:
-        """What was drawn next, up to the budget; an end before that is taken back, and the continuation put there."""
+        """What was drawn next, up to the budget; an end before that is taken back, and the continuation put there. What was cut before the
+        budget, for want of the model's positions beside longer ones, only goes on.
+        """
         room, end = self.room, _end(engine, completion, how.cue)
         self.own += completion.tokens[: min(room, end)]
         self.has_ended |= end <= room and completion.finish == "stop"
-        if end < room:
+        if end < room and completion.finish == "stop":
             given = self.line(engine, how.continuation)[: self.room]
             self.own += given
             self.num_given += len(given)

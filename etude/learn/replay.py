@@ -36,8 +36,8 @@ from etude.learn.logprobs import Outputs
 from etude.learn.losses.tokens import Aggregation, Tokens
 from etude.randomness import seed_for
 
-_MOST = 1 - 1e-6
-"""Of a probability, so that what another token has is not 0."""
+_LEAST_NATS = 1e-6
+"""Of a token, so that what another one has is not 0."""
 
 
 @dataclass(frozen=True)
@@ -140,5 +140,11 @@ def replay_stream(settings: ReplaySettings, aggregation: Aggregation, constant_t
 
 def divergence(start_N: torch.Tensor, now_N: torch.Tensor) -> torch.Tensor:
     """KL(start || now) in nats of "this token or another one", from the token's log-probs."""
-    p_N, q_N = start_N.exp().clamp(max=_MOST), now_N.exp().clamp(max=_MOST)
-    return p_N * (start_N - now_N) + (1 - p_N) * (torch.log1p(-p_N) - torch.log1p(-q_N))
+    start_N, now_N = _below_one(start_N), _below_one(now_N)
+    p_N = start_N.exp()
+    return p_N * (start_N - now_N) + (1 - p_N) * (torch.log(-torch.expm1(start_N)) - torch.log(-torch.expm1(now_N)))
+
+
+def _below_one(logprobs_N: torch.Tensor) -> torch.Tensor:
+    """Log-probs of at most `-_LEAST_NATS`; the gradient goes on to those above as if they were that."""
+    return logprobs_N + (logprobs_N.clamp(max=-_LEAST_NATS) - logprobs_N).detach()

@@ -71,7 +71,8 @@ class Learning:
     """Parts that an epoch is cut into, by groups; one optimizer step each."""
     rate_by_signal: bool = False
     """Whether an update's rate falls with the share of its groups that have signal, as the length of a plain gradient step does. Adam's is
-    as long from one group as from all, so that where few have signal it follows their noise."""
+    as long from one group as from all, so that where few have signal it follows their noise. What is replayed beside them is learned at
+    the same rate."""
     turn_discount: float = 1.0
     """Of revised attempts, how much of what later turns gain a turn is credited with: at 1 all, at 0 its own improvement alone."""
     anchor: float = 0.0

@@ -11,6 +11,7 @@ from etude.learn.example import Example
 from etude.learn.step_credit import STEP_CREDIT
 from etude.recipes.no_effect import without_effect
 from etude.recipes.settings import PracticeSettings
+from etude.tasks.families import own_levels
 
 _READ = 100
 """Demonstrations whose steps are looked at."""
@@ -27,6 +28,7 @@ def advice(
         found += _of_one_step(demonstrations, explore.search.steps, decode)
     found += _chosen_by_score(settings)
     found += _nothing_reused(explore, settings.steps, num_tasks)
+    found += _measured_on_another_level(settings)
     return found
 
 
@@ -87,4 +89,18 @@ def _nothing_reused(explore: Exploration, steps: int, num_tasks: int) -> list[st
     return [
         f"explore.reuse has no effect: {steps} steps of {explore.tasks_per_step} tasks come to none of the {num_tasks} tasks twice; "
         "set a smaller n, or more steps"
+    ]
+
+
+def _measured_on_another_level(settings: PracticeSettings) -> list[str]:
+    """Levels of a family's own set parameters that demonstrations and the evaluation have from `tasks.parameters`."""
+    how, tasks = settings.explore.curriculum, settings.tasks
+    if how.method != "levels" or not how.own_levels or not tasks.family:
+        return []
+    names = [name for name in own_levels(tasks.family, how.own_levels)[0] if name in tasks.parameters]
+    if not names:
+        return []
+    return [
+        f"explore.curriculum.own_levels practises on {tasks.family}'s own {', '.join(names)}; demonstrations and evaluation have those of "
+        "tasks.parameters"
     ]

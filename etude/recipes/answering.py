@@ -16,6 +16,7 @@ from etude.explore.search.worth import likelihood
 from etude.explore.tree import Node, Tree
 from etude.recipes.refining import revised_answers
 from etude.recipes.searching import Items, grown
+from etude.tasks.answers import voted_answer
 
 SHORT = {"search": "search.method"}
 """What `--search mcts` is on the command line."""
@@ -150,4 +151,4 @@ def _most_agree(tree: Tree, weights: Mapping[Node, float] | None = None) -> Node
     """Every answer votes with its share of the policy's answers, times these weights."""
     shares = tree.shares()
     votes = [share if weights is None else float(share) * weights[node] for node, share in shares.items()]
-    return list(shares)[majority([tree.text_of(node) for node in shares], votes)]
+    return list(shares)[majority([voted_answer(tree.text_of(node)) for node in shares], votes)]

@@ -51,7 +51,7 @@ class Believing:
         last: Callable[[], float | None],
     ) -> None:
         """`sample` makes attempts at the labelled tasks before a step, counted from 0; `judge` knows their answers; `last` is the share of
-        the step before, None where there was none.
+        the step before, None where there was none or a gate fell back behind it.
         """
         self.agreement, self.sample, self.judge, self.last = agreement, sample, judge, last
 
@@ -115,7 +115,8 @@ def believing_for(
 
     def last() -> float | None:
         rows = [row for row in read_jsonl(folder.path / "metrics.jsonl") if row["phase"] == "practice"]
-        return rows[-1][LEAST] if rows else None
+        has_fallen = bool(rows) and rows[-1].get("gate_passed") == 0  # so that the share was that of a model which is no more
+        return rows[-1][LEAST] if rows and not has_fallen else None
 
     return Believing(agreement, sample, judge, last)
 

@@ -73,6 +73,11 @@ def _values_of_steps(settings: "PracticeSettings") -> None:
 def _diversity(settings: "PracticeSettings") -> None:
     """Credit, scores and prompts that make something of a group as a whole."""
     explore, learn = settings.explore, settings.learn
+    if learn.rate_by_signal and learn.anchor:
+        raise UserError(
+            "learn.rate_by_signal makes an update small where few groups have signal, the pull of learn.anchor with it, which needs none: "
+            "set one of them to its default"
+        )
     if learn.credit == "pass_at_k" and not explore.is_search and learn.pass_k >= explore.num_samples:
         raise UserError(
             f"learn.pass_k {learn.pass_k} leaves no two sets to compare of explore.num_samples {explore.num_samples} attempts: set it to "

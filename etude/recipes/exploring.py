@@ -160,19 +160,21 @@ class Exploring:
         kept = self.ledger.read(step + 1, [task for task, _ in items])
         if kept:
             return kept
+        counts = self.counts()
         asked = self.believing.ask(step) if self.believing else None
         judged = self._searched(step, judge) if self.settings.explore.is_search else self._sampled_and_judged(step, items, judge, begin)
         if self.self_making:
             judged = self.self_making.beside(step, judged)
         if asked:
             judged = asked.beside(judged)
+        judged = replace(judged, counts={**judged.counts, **self._counted_since(counts)})
         self.ledger.write(step + 1, judged)
         return judged
 
     def _sampled_and_judged(self, step: int, items: Sequence[tuple[Task, tuple[int, ...]]], judge: Judge, begin: Begin | None) -> Judged:
         """As `attempts_of`, from independent attempts, hinted and revised ones among them."""
         explore = self.explore_at(step)
-        counts, found, going = self.counts(), Explored([task for task, _ in items]), list(range(len(items)))
+        found, going = Explored([task for task, _ in items]), list(range(len(items)))
         for attempts in portions(explore.num_samples, explore.stop_when_decided):
             clock, meanwhile = [time.perf_counter()], Meanwhile(begin) if begin else None
             groups = self._sampled(step, {place: items[place] for place in going}, attempts, meanwhile)
@@ -188,7 +190,7 @@ class Exploring:
         if explore.turns > 1:
             self._revise(step, found, judge)
         more = self._rationalised(step, items, found, judge) if explore.rationalise else {}
-        return Judged(found.groups, found.verdicts, self._counted_since(counts) | more, found.seconds)
+        return Judged(found.groups, found.verdicts, more, found.seconds)
 
     def _rationalised(self, step: int, items: Sequence[tuple[Task, tuple[int, ...]]], found: Explored, judge: Judge) -> dict[str, int]:
         """As many attempts again, with the answer shown, at the tasks that nobody got right, if anything could be judged; returns how many,
@@ -223,14 +225,14 @@ class Exploring:
 
     def _searched(self, step: int, judge: Judge) -> Judged:
         """As `attempts_of`, from trees; `feedback_seconds` are those of judging within the search."""
-        counts, timed, clock = self.counts(), Timed(judge), time.perf_counter()
+        timed, clock = Timed(judge), time.perf_counter()
         names = self.settings.seed, step + 1
         trees, outcomes = searched(self.engine, self.tasks_of(step), self.explore_at(step), timed, names, self.by_step_model)
         self.folder.write_trees(step + 1, (tree_row(tree) for tree in trees))
         groups, verdicts = zip(*(group_of(tree, outcomes, hard=self.settings.learn.step_values == "hard") for tree in trees), strict=True)
         seconds = {"explore_seconds": time.perf_counter() - clock - timed.seconds, "feedback_seconds": timed.seconds}
         sampled = {"sampled_tokens": sum(tree.sampled_tokens for tree in trees)}
-        return Judged(list(groups), list(verdicts), self._counted_since(counts) | sampled, seconds)
+        return Judged(list(groups), list(verdicts), sampled, seconds)
 
     def _counted_since(self, before: Mapping[str, int]) -> dict[str, int]:
         return {name: number - before[name] for name, number in self.counts().items()}

@@ -8,7 +8,7 @@ import torch
 
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
-from etude.models import best_device, half_precision_pays
+from etude.models import best_device, half_precision_pays, positions_of
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def engine_at(place: Place, model: Any, tokenizer: Any, machine: Machine) -> Tra
 
 def room_tokens(model: Any, max_new_tokens: int) -> int:
     """How long a prompt may be, so that `max_new_tokens` more fit into the model's positions."""
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
+    positions = positions_of(model)
     if max_new_tokens >= positions:
         raise UserError(f"max_new_tokens {max_new_tokens} leaves no room for a prompt: the model has {positions} positions")
     return positions - max_new_tokens

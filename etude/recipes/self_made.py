@@ -226,10 +226,10 @@ def self_making_for(
     if not explore.self_made.is_on:
         return None
     choice = next((task for task in tasks if task.verifier == "choice"), None)
-    if choice and explore.self_made.method == "svs":
+    if choice:
         raise UserError(
-            f"explore.self_made svs writes problems that keep a task's answer, and the answer of {choice.origin or 'a task'} is a letter "
-            "among its own choices: set explore.self_made to none, or give tasks without choices"
+            f"explore.self_made {explore.self_made.method} writes problems, but no choices to them, and the answer of "
+            f"{choice.origin or 'a task'} is a letter among its own: set explore.self_made to none, or give tasks without choices"
         )
 
     def render(task: Task) -> tuple[int, ...]:  # what a model wrote stands in it

@@ -1,7 +1,6 @@
 """The parts of a step of practice behind its attempts: learn from them, and what to keep of it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import accumulate
 from statistics import fmean
 from typing import Any
@@ -26,6 +25,7 @@ from etude.learn.step_model import StepModel
 from etude.learn.step_values import Foresight, beginnings_of, valued
 from etude.learn.turn_credit import turns_with_signal
 from etude.ledger import Judged
+from etude.tasks.votes import vote
 
 Credit = list[list[Weights]]
 """Of every own token of every attempt, by group."""
@@ -184,6 +184,7 @@ def observed(
     attempts = [attempt for row in own for attempt in row]
     verdicts = [row[: len(mine)] for row, mine in zip(verdicts, own, strict=True)]  # what was hinted stands behind
     scores = [[verdict.score for verdict in row] for row in verdicts]
+    votes = [[vote(attempt.text, group.task) for attempt in row] for group, row in zip(groups, own, strict=True)]
     own_tokens = sum(attempt.num_own_tokens for attempt in attempts)
     known = [score for row in scores for score in row if score is not None]
     parsable = [verdict.parts["parsable"] for row in verdicts for verdict in row if "parsable" in verdict.parts]
@@ -197,8 +198,8 @@ def observed(
         "groups_without_signal": without_signal,
         "completion_tokens": own_tokens / len(attempts),
         "entropy": sampled_entropy(attempts),
-        **diversity([[attempt.text for attempt in row] for row in own], scores),
-        **agreement_metrics([replace(group, attempts=tuple(row)) for group, row in zip(groups, own, strict=True)]),
+        **diversity([[attempt.text for attempt in row] for row in own], votes, scores),
+        **agreement_metrics(votes),
         **({} if first is None else {"attempts": sum(map(len, all_scores))}),
         **(_parts([verdict for row in verdicts for verdict in row]) if with_parts else {}),
     }

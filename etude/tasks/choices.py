@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from string import ascii_uppercase
 
 from etude.tasks.answers import bounded, final_answer, marked_answer, normalised
+from etude.tasks.task import Task
 
 _LETTER = re.compile(r"\W{0,3}(?:(?:option|choice) )?\(?([A-Za-z])(?:\)|[.:]|$)(.*)", re.IGNORECASE | re.DOTALL)
 _ANOTHER_LETTER = re.compile(r"(?<!\w)(?:\([A-Za-z]\)|[B-HJ-Z])(?!\w)")
@@ -12,6 +13,16 @@ _CAPITAL = re.compile(r"\W{0,3}(?:(?i:option|choice) )?\(?([A-Z])(?![A-Za-z0-9_'
 _ANY_LETTER = re.compile(r"(?<!\w)(?:\([a-z]\)|[A-HJ-Z])(?!\w)")
 _ALTERNATIVE = re.compile(r"(?:or|and|nor)\b", re.IGNORECASE)
 _NO_NOUN = re.compile(r"(?:because|since|as|which)\b", re.IGNORECASE)
+
+
+def choices_of(task: Task) -> list[str]:
+    """The texts of the choices that a task's metadata list, whatever they are; none where it lists none.
+
+    >>> choices_of(Task("2 + 2?", "B", metadata={"choices": [3, 4]})), choices_of(Task("?", metadata={"choices": None}))
+    (['3', '4'], [])
+    """
+    listed = task.metadata.get("choices")
+    return [str(text) for text in listed] if isinstance(listed, (list, tuple)) else []
 
 
 def show_choices(question: str, choices: Sequence[str]) -> str:

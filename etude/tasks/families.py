@@ -88,8 +88,10 @@ def load_family(
 
 
 def own_levels(family: str, n: int) -> list[dict[str, Any]]:
-    """Parameters of the first n levels of difficulty that a family has itself, from easy to hard. Raises UserError where it has fewer."""
-    from reasoning_gym.factory import create_curriculum, has_curriculum
+    """Parameters of the first n levels of difficulty that a family has itself, from easy to hard: those that some level has otherwise than
+    the family has them by default. Raises UserError where it has fewer.
+    """
+    from reasoning_gym.factory import DATASETS, create_curriculum, has_curriculum
 
     check_parameters(family, {})
     curriculum = create_curriculum(family) if has_curriculum(family) else None
@@ -97,11 +99,13 @@ def own_levels(family: str, n: int) -> list[dict[str, Any]]:
     if curriculum is None or n > most:
         raise UserError(f"family {family!r} has {most} levels of its own, {n} were asked for: write them down as a list of parameters")
     found = []
-    for level in range(n):
+    for level in range(most):
         curriculum.set_global_level(level)
         configuration = curriculum.generate_configuration()
         found.append({each.name: getattr(configuration, each.name) for each in fields(configuration) if each.name not in ("seed", "size")})
-    return found
+    default = DATASETS[family][1]()
+    changed = [name for name in found[0] if any(level[name] != getattr(default, name) for level in found)]
+    return [{name: level[name] for name in changed} for level in found[:n]]
 
 
 def check_parameters(family: str, parameters: Mapping[str, Any]) -> None:

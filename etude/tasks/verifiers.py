@@ -23,7 +23,7 @@ from etude.errors import unknown
 from etude.feedback.verdict import Verdict
 from etude.feedback.words import of_another_form, quoted, read_as, shortened
 from etude.tasks.answers import answer_form, bounded, final_answer, has_form_of, marked_answer, normalised, parse_list
-from etude.tasks.choices import read_choice
+from etude.tasks.choices import choices_of, read_choice
 from etude.tasks.equations import wrong_equation
 from etude.tasks.expressions import math
 from etude.tasks.family_scores import reasoning_gym
@@ -171,8 +171,7 @@ def choice(text: str, task: Task) -> Verdict:
     """
     if task.answer is None:
         return _no_gold()
-    listed = task.metadata.get("choices")
-    choices = [str(text) for text in listed] if isinstance(listed, (list, tuple)) else []
+    choices = choices_of(task)
     gold = read_choice(task.answer, choices)
     if gold is None:
         return Verdict(None, message=f"the gold answer {_short(task.answer)} names none of the choices")

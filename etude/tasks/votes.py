@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from etude.tasks.answers import normalised, parse_list, stated_answer, voted_answer
-from etude.tasks.choices import read_choice
+from etude.tasks.choices import choices_of, read_choice
 from etude.tasks.numbers import find_numbers
 from etude.tasks.task import Task
 from etude.tasks.verifiers import read_number
@@ -27,9 +27,17 @@ def vote(text: str, task: Task) -> str | None:
         number, _ = read_number(text)
         return None if number is None else str(number)
     if task.verifier == "choice":
-        return read_choice(text, task.metadata.get("choices", ()))
+        return read_choice(text, choices_of(task))
     items = parse_list(stated_answer(text))
-    return (voted_answer(text) if items is None else str([_item(item) for item in items])) or None
+    return (voted_answer(text) if items is None else _listed(items) or voted_answer(text)) or None
+
+
+def _listed(items: list[object]) -> str | None:
+    """The items as one text; None where one is a number of more digits than Python writes."""
+    try:
+        return str([_item(item) for item in items])
+    except ValueError:
+        return None
 
 
 def _item(item: object) -> str:

@@ -1,5 +1,7 @@
 """A suite's numbers, worked out by hand on answers that are known."""
 
+from dataclasses import replace
+
 import pytest
 
 from etude.engine.completion import Completion
@@ -46,7 +48,20 @@ def test_a_suite_without_any_score_is_the_verifiers_fault():
 
 
 @pytest.mark.parametrize(
-    ("texts", "place"), [(["a", "b", "B ."], 1), (["a", "b"], 0), (["3 + 4 = 7\nThe answer is 7.", "8", "7"], 0), (["x"], 0)]
+    ("answers", "place"), [(["a", "b", "b"], 1), (["a", "b"], 0), (["7", "8", "7"], 0), (["x"], 0), ([None, None, "x"], 2), ([None], 0)]
 )
-def test_the_majority_is_the_first_text_with_the_most_frequent_answer(texts, place):
-    assert majority(texts) == place
+def test_the_majority_is_the_first_of_the_most_frequent_answers(answers, place):
+    assert majority(answers) == place
+
+
+def test_samples_vote_as_agreement_reads_them():
+    texts = ["It is 8", "3 + 4 = 7", "It is 8", "4 + 3 = 7", "7 in all"]
+
+    class Differing:
+        def generate(self, prompts, *, num_samples=1, **_):
+            return [[Completion((5,), (-0.1,), text, "stop", 0, 0) for text in texts[:num_samples]]]
+
+    suite = Suite("sums", [Task("3 + 4?", "7", "numeric")], [(1,)], {})
+    how = replace(HOW, pass_n=1, num_samples=5)
+    row = measure(Differing(), suite, how, lambda pairs: [numeric(text, task) for text, task in pairs])["row"]
+    assert row["majority_at_5"] == 1.0  # as text "It is 8" is the commonest

@@ -1,10 +1,7 @@
 import pytest
 
-from etude.engine.completion import Completion
 from etude.errors import UserError
-from etude.explore.attempts import Attempt, Group
 from etude.explore.collapse import CollapseAlarm, agreement_metrics, collapse_in, is_sound
-from etude.tasks.task import Task
 
 HOW = CollapseAlarm(window=2)
 WELL = {"vote_share": 0.5, "constant_share": 0.1, "distinct_majorities": 1.0, "entropy": 0.8, "completion_tokens": 20.0}
@@ -14,16 +11,10 @@ def steps(*metrics):
     return [{"step": number, **WELL, **each} for number, each in enumerate(metrics, start=1)]
 
 
-def groups(*answers):
-    own = [Completion((1,), (-1.0,), text, "stop", 0, 0) for row in answers for text in row]
-    rows = iter(own)
-    return [Group(Task(f"{place}?"), tuple(Attempt.of((1,), next(rows)) for _ in row)) for place, row in enumerate(answers)]
-
-
 def test_agreement_within_tasks_and_likeness_between_them_by_hand():
-    found = agreement_metrics(groups(["7", "7", "8", ""], ["9", "9", "9", "9"], ["7", "7", "7", "1"]))
+    found = agreement_metrics([["7", "7", "8", None], ["9", "9", "9", "9"], ["7", "7", "7", "1"]])
     assert found == {"vote_share": pytest.approx((0.5 + 1.0 + 0.75) / 3), "constant_share": 2 / 3, "distinct_majorities": 2 / 3}
-    assert agreement_metrics(groups(["", ""])) == {"vote_share": 0.0}
+    assert agreement_metrics([[None, None]]) == {"vote_share": 0.0}
 
 
 def test_one_answer_to_everything_is_a_collapse():

@@ -117,7 +117,8 @@ def test_a_slope_by_hand():
 
 def test_the_levels_of_a_family_are_its_own():
     levels = own_levels("chain_sum", 3)
-    assert [level["min_terms"] for level in levels] == sorted(level["min_terms"] for level in levels)
+    assert [level["max_terms"] for level in levels] == [2, 3, 4]
+    assert "min_value" in own_levels("number_sorting", 1)[0] and "allow_negation" not in levels[0]
     with pytest.raises(UserError, match="family 'number_sorting' has 8 levels of its own, 99 were asked for"):
         own_levels("number_sorting", 99)
 

@@ -8,7 +8,7 @@ from etude.engine.completion import Completion, Stop
 from etude.engine.sampling import GREEDY, Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
-from etude.explore.thought import Thinking, Thought, Thoughts, forced
+from etude.explore.thought import Thinking, Thought, Thoughts, _Growing, forced
 
 HOW = Thinking(cue="So", continuation="Wait", answer_tokens=5)
 PROMPTS = [tuple(range(40, 49)), (50, 51, 52), tuple(range(40, 49))]
@@ -23,6 +23,7 @@ class Scripted:
     """An engine that writes what it is told, one text a call; `<` ends a text with the end token."""
 
     end_tokens = frozenset({1})
+    positions = 1000
 
     def __init__(self, tokenizer, *texts: str) -> None:
         self.tokenizer, self.texts, self.asked = tokenizer, list(texts), []
@@ -87,6 +88,26 @@ def test_thoughts_of_a_real_model_have_their_length(engine):
                 assert budget < answer.own_tokens <= budget + HOW.answer_tokens
         again = forced(engine, PROMPTS[2:], HOW, budget, sampling=Sampling(), keys=[3])
         assert again[0] == found[2]  # whatever is thought beside it
+
+
+def test_no_more_is_drawn_than_there_are_positions_beside_a_longer_thought(tokenizer):
+    engine = Scripted(tokenizer, "abcd", "ef", "5")
+    engine.positions = 5  # one of them for the prompt: fewer than a thought of 6 wants
+    thought = _Growing(tuple(tokenizer("Q")["input_ids"]), 6)
+    thought.take(engine, engine.generate([thought.tokens], max_new_tokens=4, keys=[[3]])[0][0], HOW)
+    assert engine.text_of(thought.own) == "abcd" and (thought.room, thought.ends_taken_back, thought.has_ended) == (2, 0, False)
+    longer, shorter = (9,) * 3, (9,)
+    asked = []
+
+    class Endless(Scripted):
+        positions = 10
+
+        def generate(self, prompts, *, max_new_tokens, **_):
+            asked.append(max(map(len, prompts)) + max_new_tokens)
+            return [[Completion((40,) * max_new_tokens, (0.0,) * max_new_tokens, "", "length", 0, 0)] for _ in prompts]
+
+    forced(Endless(tokenizer), [longer, shorter], replace(HOW, answer_tokens=1), 5, sampling=GREEDY, keys=[1, 2])
+    assert max(asked[:-1]) <= Endless.positions
 
 
 def test_a_model_that_always_ends_is_made_to_go_on(engine):

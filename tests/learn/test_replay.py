@@ -75,6 +75,14 @@ def test_the_divergence_is_that_of_this_token_or_another_in_value_and_gradient()
     assert now.grad.tolist() == pytest.approx([(q - p) / (1 - q), 0.0, 0.0], abs=1e-6)
 
 
+def test_the_divergence_pulls_back_what_the_model_has_become_sure_of():
+    for now in (-1e-5, -2e-7, 0.0):
+        sure = torch.tensor([now], requires_grad=True)
+        divergence(torch.tensor([math.log(0.5)]), sure).sum().backward()
+        assert sure.grad.item() == pytest.approx(0.5 / max(-now, 1e-6), rel=1e-3)
+    assert divergence(torch.zeros(1), torch.zeros(1)).item() == 0.0
+
+
 def test_the_divergence_is_below_that_of_the_whole_vocabulary():
     start, now = (torch.randn(50, 7, generator=torch.Generator().manual_seed(seed)).log_softmax(-1) for seed in (1, 2))
     whole = (start.exp() * (start - now)).sum(-1)

@@ -58,3 +58,12 @@ def test_agreement_is_told_what_most_answers_know_beside_the_greedy_one_on_the_s
     told = f"right in {majority:.1%} of sums (n = 4, {k} answers each), where the greedy answer is in 50.0%"
     assert sentence == f"agreement teaches what most answers say: {told}{ahead}"
     assert not expected_of_agreement(parse_practice(find_configuration("practice", "tiny"), []), [suite])
+
+
+def test_a_familys_own_levels_are_said_to_be_others_than_those_that_are_measured():
+    levels = {"explore.curriculum": "levels", "explore.curriculum.own_levels": 2}
+    settings = parse_practice(find_configuration("practice", "quickstart"), arguments_from(levels))
+    (sentence,) = [each for each in advice(settings, 60, [], str) if "own_levels" in each]
+    assert "number_sorting's own " in sentence and "min_numbers" in sentence
+    settings = parse_practice(find_configuration("practice", "quickstart"), [])
+    assert not any("own_levels" in each for each in advice(settings, 60, [], str))

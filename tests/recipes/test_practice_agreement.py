@@ -70,6 +70,14 @@ def test_no_labelled_task_was_shown_and_none_is_practised_on():
     assert without_labelled(items, 0, shown={Task("a").key}) == ([], items)
 
 
+def test_labelled_tasks_are_asked_again_of_the_model_that_a_gate_brought_back(small, tmp_path, monkeypatch):
+    monkeypatch.setattr("etude.learn.gate.Gate.passes", lambda gate, now: False)
+    gate = {"retention.probe": True, "retention.n": 4, "retention.text_tokens": 100, "retention.gate.every": 1}
+    small(tmp_path / "run", PROBED | gate | {"agreement.probe_every": 100})
+    rows = practised(tmp_path / "run")
+    assert len(rows) > 1 and all(row["sampled_tokens"] > row["completion_tokens"] * 24 for row in rows)
+
+
 def test_a_killed_run_believes_what_it_believed_before(small, tmp_path, killed_behind_step_3):
     small(tmp_path / "whole", PROBED)
     with killed_behind_step_3:

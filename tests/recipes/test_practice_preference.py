@@ -59,6 +59,7 @@ def test_practice_by_preference_raises_the_accuracy(tmp_path):
         (["--learn.preference.loss", "dop"], "did you mean 'dpo'"),
         (["--learn.method", "preference", "--learn.preference.loss", "simpo", "--learn.preference.refresh_every", "3"], "has no reference"),
         (["--learn.method", "preference", "--learn.rate_by_signal", "true"], "learn.rate_by_signal goes by the groups"),
+        (["--learn.rate_by_signal", "true", "--learn.anchor", "0.1"], "learn.rate_by_signal makes an update small"),
         (["--learn.method", "preference", "--explore", "refine"], "makes attempts of several turns"),
     ],
 )

@@ -12,7 +12,7 @@ from etude.feedback.verdict import Verdict
 from etude.ledger import Judged, Ledger
 from etude.recipes.self_made import SelfMaking, self_making_for
 from etude.recipes.settings import parse_practice
-from etude.runs import read_jsonl
+from etude.runs import RunFolder, read_jsonl
 from etude.tasks.task import Task
 from etude.tasks.verifiers import numeric
 
@@ -131,6 +131,10 @@ def test_a_killed_run_resumes_to_the_same_bytes(small, tmp_path, killed_behind_s
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
     steps = [row for row in read_jsonl(tmp_path / "whole" / "metrics.jsonl") if row["phase"] == "practice"]
     assert sum(row["made"] for row in steps) > 0 and all(row["groups"] == 6 for row in steps) and result["status"] == "finished"
+    attempts = [RunFolder(tmp_path / "whole").read_attempts(row["step"]) for row in steps]
+    solved = [sum(row.get("made") == "a problem of its own" for row in rows) for rows in attempts]
+    by_verifier = solved if method == "svs" else [0] * len(steps)  # a proposer's are judged by agreement
+    assert sum(solved) > 0 and [row["judged"] for row in steps] == [24 + number for number in by_verifier]
 
 
 @pytest.mark.parametrize(
@@ -148,8 +152,9 @@ def test_what_makes_no_sense_is_one_sentence(given, said):
         parse_practice(find_configuration("practice", "tiny"), given)
 
 
-def test_a_letter_among_choices_is_no_answer_that_another_problem_could_keep():
-    settings = parse_practice(find_configuration("practice", "tiny"), ["--explore.self_made", "svs"])
+@pytest.mark.parametrize("method", ["svs", "proposer"])
+def test_a_problem_of_its_own_has_no_choices(method):
+    settings = parse_practice(find_configuration("practice", "tiny"), ["--explore.self_made", method])
     task = Task("Which is a fruit?", "B", "choice", metadata={"choices": ["a stone", "a pear"]}, origin="fruit.jsonl:1")
-    with pytest.raises(UserError, match=r"the answer of fruit\.jsonl:1 is a letter among its own choices"):
+    with pytest.raises(UserError, match=r"the answer of fruit\.jsonl:1 is a letter among its own: set"):
         self_making_for(settings, None, judge, None, None, [task], [])

@@ -24,6 +24,7 @@ from etude.recipes.evaluate import evaluate
 from etude.recipes.generate import GenerateSettings, generate
 from etude.recipes.machine import Machine, Place
 from etude.recipes.step_models import load_step_model, save_step_model, value_by
+from etude.tasks.answers import voted_answer
 from etude.tasks.task import Task
 
 HOT = Sampling(temperature=1.0)
@@ -121,7 +122,7 @@ def test_the_answer_is_that_of_which_the_step_model_expects_most(saved, choose):
         votes = [node for node in answer.tree.ends() for _ in node.keys]
         values = worth([(answer.tree, node) for node in votes])
         texts = [answer.tree.text_of(node) for node in votes]
-        best = majority(texts, values) if choose == "weighted" else values.index(max(values))
+        best = majority([voted_answer(text) for text in texts], values) if choose == "weighted" else values.index(max(values))
         assert answer.text == texts[best]
 
 

@@ -14,6 +14,8 @@ CHOICE = Task("Which?", verifier="choice", metadata={"choices": ["a stone", "a p
         (NUMERIC, ["", "seven", "It is 7 or 8"], None),
         (CHOICE, ["B", "The answer is (b).", "a pear"], "B"),
         (CHOICE, ["", "A or B"], None),
+        (Task("2 + 2?", verifier="choice", metadata={"choices": [3, 4]}), ["B", "4", "B. 4"], "B"),
+        (Task("2 + 2?", verifier="choice", metadata={"choices": None}), ["B", "(b)"], "B"),
         (Task("Sort: 2, -1"), ["['-1', '2']", "[-1, 2.0]", "The answer is [-1,2]"], "['-1', '2']"),
         (Task("Sort: 2, 1"), ["[1, 2]", "The answer is [1, 2].", "The answer is [1, 2].\nThey are sorted."], "['1', '2']"),
         (Task("Capital?"), ["Paris", "The answer is **paris**.", " paris ", "The answer is Paris.\nIt lies on the Seine."], "paris"),
@@ -25,7 +27,7 @@ def test_equal_answers_are_equal_votes(task, texts, answer):
     assert {vote(text, task) for text in texts} == {answer}
 
 
-@pytest.mark.parametrize("text", ["\ud800", "[" * 5_000, "[1, 2", "9" * 10_000, "[" + "9" * 5_000 + "]"])
+@pytest.mark.parametrize("text", ["\ud800", "[" * 5_000, "[1, 2", "9" * 10_000, "[" + "9" * 5_000 + "]", "[0x" + "f" * 3_600 + "]"])
 def test_whatever_a_model_writes_votes_for_something_or_nothing(text):
     for task in (NUMERIC, CHOICE, Task("?")):
         assert isinstance(vote(text, task), str | None)
