@@ -17,8 +17,9 @@ did not see. `forward_kl` is KL(start || model) on the new task, in nats an answ
 
 Claims, each with its rule: (1) some way keeps at least 98 % of the start's accuracy with at least 90 % of rl's gain (pooled over seeds);
 (2) forgetting follows the divergence: the rank correlation of `rise` and `forward_kl` over all cells that were trained has an interval
-(bootstrap over cells) above 0; (3) at equal gain sft's text costs more nats than rl's beyond the interval over pieces of text, which is
-told only where their gains differ by less than 5 points on each seed; (4) on each seed the gate stops the harmful run with at least 98 %
+(bootstrap over cells) above 0; (3) at equal gain sft's text costs more nats than rl's beyond the interval over pieces of text: that it does
+is told where its gain is less than 5 points above rl's on each seed (less gain at a higher cost is no excuse), that it does not where it
+is less than 5 below; (4) on each seed the gate stops the harmful run with at least 98 %
 kept. All four hold, or the study's claim does not.
 """
 
@@ -331,8 +332,10 @@ def judge(rows: Sequence[Mapping[str, Any]], seeds: int) -> tuple[str, str]:
     harmless = [row for row in rows if row["id"] != "start" and not row["id"].startswith("harmful")]
     keeping = [row["id"] for row in harmless if row["kept"] >= KEPT and row["gain_share"] is not None and row["gain_share"] >= GAIN]
     sft, stopped, start = found["sft"], found["harmful_gate"], found["start"]
-    gains = zip(sft["gain_each_seed"], found["rl"]["gain_each_seed"], strict=True)
-    costs_more = sft["above_rl_low"] > 0 if all(abs(one - other) < SAME_GAIN for one, other in gains) else None
+    ahead = [one - other for one, other in zip(sft["gain_each_seed"], found["rl"]["gain_each_seed"], strict=True)]
+    costs_more: bool | None = sft["above_rl_low"] > 0
+    if max(ahead) >= SAME_GAIN if costs_more else min(ahead) <= -SAME_GAIN:
+        costs_more = None
     parts: dict[str, bool | None] = {
         f"some way keeps >= 98 % with >= 90 % of the gain ({', '.join(keeping) or 'none'})": bool(keeping),
         f"forgetting follows KL(start || now) (rank correlation {_said(start, 'kl_correlation')})": start["kl_correlation_low"] > 0,

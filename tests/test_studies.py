@@ -269,8 +269,10 @@ def test_retention_holds_only_where_all_four_of_its_claims_do():
     assert retention.judge([row | {"kept": 0.97} for row in rows()], 3)[0] == "does not hold"
     assert verdict(start={"kl_correlation_low": -0.1}) == "does not hold"
     assert verdict(sft={"above_rl_low": -0.01}) == "does not hold"
-    apart = {"gain_each_seed": [0.3, 0.4, 0.3]}
-    assert verdict(sft=apart) == "undecided" and verdict(sft=apart, start={"kl_correlation_low": -0.1}) == "does not hold"
+    more, less = {"gain_each_seed": [0.3, 0.4, 0.3]}, {"gain_each_seed": [0.3, 0.2, 0.3]}
+    assert verdict(sft=more) == "undecided" and verdict(sft=more, start={"kl_correlation_low": -0.1}) == "does not hold"
+    assert verdict(sft=more | {"above_rl_low": -0.01}) == "does not hold"
+    assert verdict(sft=less) == "holds" and verdict(sft=less | {"above_rl_low": -0.01}) == "undecided"
     assert verdict(harmful_gate={"stopped_each_seed": [True, False, True]}) == "does not hold"
     assert verdict(harmful_gate={"kept_each_seed": [0.99, 0.97, 0.99]}) == "does not hold"
 
