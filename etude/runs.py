@@ -48,6 +48,10 @@ CHANGEABLE = (
 """Settings that may change on resume: a smaller machine, the same numbers but for rounding; the same judge in another place."""
 
 
+SWITCHES = {"retention.gate.": "retention.gate.every"}
+"""Sections of which nothing is read while one of their settings is 0: then it does not matter how the others stand."""
+
+
 class RunFolder:
     """One run's files."""
 
@@ -299,9 +303,10 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def differing(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Dotted names of the settings in which two configurations differ."""
+    """Dotted names of the settings in which two configurations differ, but for those of sections that are off in both (`SWITCHES`)."""
     before, after = dotted(kept), dotted(wanted)
-    return sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
+    off = tuple(section for section, switch in SWITCHES.items() if not before.get(switch) and not after.get(switch))
+    return sorted(name for name in {*before, *after} if before.get(name) != after.get(name) and not name.startswith(off))
 
 
 def _read_configuration(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import yaml
 
 import etude
 from etude.errors import UserError
-from etude.runs import RunFolder, environment, read_jsonl, write_atomically
+from etude.runs import RunFolder, differing, environment, read_jsonl, write_atomically
 
 CONFIGURATION = {"steps": 3, "learn": {"epochs": 1, "names": ["a"]}}
 
@@ -101,6 +101,15 @@ def test_a_run_is_resumed_with_the_same_configuration_only(run, tmp_path):
     run.write_json("result.json", {"status": "finished"})
     with pytest.raises(UserError, match="is finished"):
         RunFolder.start(run.path, CONFIGURATION, resume=True)
+
+
+def test_how_a_gate_would_be_does_not_matter_where_there_is_none():
+    def gate(every, rise):
+        return {"retention": {"gate": {"every": every, "max_perplexity_rise": rise}}}
+
+    assert differing(gate(0, 0.1), gate(0, 0.02)) == []
+    assert differing(gate(5, 0.1), gate(5, 0.02)) == ["retention.gate.max_perplexity_rise"]
+    assert differing(gate(0, 0.1), gate(5, 0.1)) == differing(gate(5, 0.1), gate(0, 0.1)) == ["retention.gate.every"]
 
 
 def test_two_processes_never_write_to_one_run(run):
