@@ -48,8 +48,8 @@ CHANGEABLE = (
 """Settings that may change on resume: a smaller machine, the same numbers but for rounding; the same judge in another place."""
 
 
-SWITCHES = {"retention.gate.": "retention.gate.every"}
-"""Sections of which nothing is read while one of their settings is 0: then it does not matter how the others stand."""
+SWITCHES = {"gate": "every"}
+"""Sections of which nothing is read while this one of their settings is 0: then it does not matter how the others stand."""
 
 
 class RunFolder:
@@ -305,8 +305,15 @@ def _git(folder: Path, *arguments: str) -> str | None:
 def differing(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """Dotted names of the settings in which two configurations differ, but for those of sections that are off in both (`SWITCHES`)."""
     before, after = dotted(kept), dotted(wanted)
-    off = tuple(section for section, switch in SWITCHES.items() if not before.get(switch) and not after.get(switch))
-    return sorted(name for name in {*before, *after} if before.get(name) != after.get(name) and not name.startswith(off))
+    names = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
+    return [name for name in names if not (_is_off(name, before) and _is_off(name, after))]
+
+
+def _is_off(name: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a setting is one of a section that is off."""
+    section, _, _ = name.rpartition(".")
+    switch = SWITCHES.get(section.rpartition(".")[2])
+    return switch is not None and not settings.get(f"{section}.{switch}")
 
 
 def _read_configuration(path: Path) -> dict[str, Any]:
