@@ -30,6 +30,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from etude.configuration import resolved
@@ -109,6 +110,18 @@ ARMS = ("start", "rl", "sft", *BETWEEN, *(arm for arm in PRACTISED if arm not in
 SIZES = {"test": 600, "dev": 200, "answers": 100, "samples": 4}
 """Tasks of each split; those whose answers by the start tell the divergence, and answers to each."""
 RUN = {"evaluation.n": 100, "evaluation.pass_n": 50, "checkpoint_every": 13}
+
+_ENDS = {"rl": "#1f2a44", "sft": "#c2571a"}
+_OTHERS = {
+    "start": "#9aa3b5",
+    "rl_kl": "#1f5fd6",
+    "rl_replay": "#0b7a6c",
+    "rl_lora": "#8a3fc7",
+    "rl_gate": "#2a9fd6",
+    "harmful": "#d6342a",
+    "harmful_gate": "#bd2573",
+}
+_MARKERS = "sv^DPX*"
 
 TINY_ARMS = ("start", "rl", "sft", "rl_0.5", "harmful_gate")
 TINY_SIZES = {"test": 20, "dev": 10, "answers": 5, "samples": 2}
@@ -352,26 +365,35 @@ def _said(row: Mapping[str, Any], name: str) -> str:
 
 
 def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """New skill against old knowledge, a point for each arm, models between two joined by a line."""
-    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
-    axes = figure.subplots()
+    """Write an SVG: new skill against old knowledge, by questions and by text, a point for each arm; those between two joined by a line."""
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
     found = {row["id"]: row for row in rows}
-    for end, colour in (("rl", "#1f2a44"), ("sft", "#c2571a")):
-        line = [found[arm] for arm in ("start", *(arm for arm in BETWEEN if BETWEEN[arm][0] == end), end) if arm in found]
-        axes.plot([row["kept"] for row in line], [row["accuracy"] for row in line], color=colour, linewidth=1, linestyle=":")
-    for row in rows:
-        ends = [abs(row["kept"] - row[f"kept_{end}"]) for end in ("low", "high")]
-        heights = [abs(row["accuracy"] - row[f"accuracy_{end}"]) for end in ("low", "high")]
-        axes.errorbar(
-            row["kept"], row["accuracy"], xerr=[[each] for each in ends], yerr=[[each] for each in heights], fmt="o", markersize=4
-        )
-        axes.annotate(row["id"].replace("_", " "), (row["kept"], row["accuracy"]), xytext=(5, 4), textcoords="offset points", fontsize=8)
-    axes.axvline(KEPT, color="#9aa3b5", linestyle="--", linewidth=1)
-    axes.set_xlabel("old knowledge kept, share of the start's choice accuracy")
-    axes.set_ylabel("accuracy on the new task")
-    axes.set_title(f"{rows[0]['set']}, {rows[0]['seeds']} seed{'s' * (rows[0]['seeds'] > 1)}, 95 % intervals", loc="left", fontsize=10)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, metadata={"Date": None})
+    for axes, name in zip(panels, ("kept", "rise"), strict=True):
+        for end, colour in _ENDS.items():
+            line = [found[arm] for arm in ("start", *(arm for arm in BETWEEN if BETWEEN[arm][0] == end), end) if arm in found]
+            axes.plot([row[name] for row in line], [row["accuracy"] for row in line], color=colour, linewidth=1, linestyle=":")
+        for row in rows:
+            errors = [[[abs(row[of] - row[f"{of}_{end}"])] for end in ("low", "high")] for of in (name, "accuracy")]
+            end, size = BETWEEN.get(row["id"], (row["id"], None))
+            look: dict[str, Any] = {"color": (_ENDS | _OTHERS)[end], "markersize": 6 if size is None else 3 + 3 * size, "elinewidth": 0.7}
+            said = row["id"].replace("_", " ") if size is None else None
+            marker = "o" if end in _ENDS else _MARKERS[list(_OTHERS).index(end)]
+            axes.errorbar(row[name], row["accuracy"], xerr=errors[0], yerr=errors[1], fmt=marker, label=said, **look)
+        axes.grid(color="#e7e9ee", linewidth=0.8)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(length=0, labelsize=8)
+    panels[0].axvline(KEPT, color="#9aa3b5", linestyle="--", linewidth=1)
+    panels[0].set_xlabel("old knowledge kept, share of the start's choice accuracy", fontsize=9)
+    panels[0].set_ylabel("accuracy on the new task", fontsize=9)
+    panels[1].set_xscale("symlog", linthresh=0.01)
+    panels[1].set_xlabel("text of old, nats a token more than the start", fontsize=9)
+    seeds = rows[0]["seeds"]
+    said = f"{rows[0]['set']}, {seeds} seed{'s' * (seeds > 1)}, 95 % intervals; small dots lie between the start and rl, or sft"
+    panels[0].set_title(said, loc="left", fontsize=9)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8, frameon=False)
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "etude"}):
+        figure.savefig(path, metadata={"Date": None})
 
 
 def main(chosen: Options) -> None:
