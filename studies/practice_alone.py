@@ -22,8 +22,9 @@ turned round as well (a problem is written), or a model of this size writes none
 
 Claim: practice without gold answers keeps at least half of the gain over the warm start that gold answers give, on every set.
 
-Problems that the policy wrote are judged by a rule where one knows what a problem says (numbers to be sorted); of the others, fifty are
-written to `to_read.jsonl`, and what somebody who read them says of them is read from `read.jsonl` beside it.
+Problems that the policy wrote are judged by a rule where one knows what a problem says (numbers to be sorted). For others the best arm that
+writes problems has one run on word_problems, of which fifty are written to `to_read.jsonl`; what somebody who read them says of them is
+read from `read.jsonl` beside it.
 """
 
 import json
@@ -50,6 +51,8 @@ BASELINE, CONTROL = "gold", "random_reward"
 ALONE = ("agreement", "agreement_abstain", "agreement_probe", "agreement_rate", "agreement_sure", "proposer_solver")
 """Without gold answers, but for the 32 of the probe."""
 TAUGHT = ("svs", "svs_rate", "weakness_sampling")
+MAKERS = ("proposer_solver", "svs", "svs_rate")
+"""Of both kinds, those that write problems."""
 CLAIM = "practice without gold answers keeps at least half of the gain over the warm start that gold answers give, on every set"
 ABSTAIN = {"feedback": "agreement", "agreement.min_share": 0.5}
 PROBE = {"feedback": "agreement", "agreement.probe_n": 32, "agreement.probe_accuracy": 0.8}
@@ -192,7 +195,7 @@ def main(chosen: Options) -> None:
             if name != "word_problems":
                 screen = [(arm, SCREEN_SEED) for arm in (TINY_ARMS if chosen.is_tiny else ARMS)]
                 screened = _rows(compute(screen, table, own), [SCREEN_SEED], recipe, f"screen: {name}")
-            found = compute(final(screened), table, own)
+            found = compute(final(screened) + (to_read(screened) if name == "word_problems" else []), table, own)
         cells += found
         rows += _rows(found, SEEDS, recipe, name)
     _write_problems(chosen.out, cells)
@@ -206,6 +209,12 @@ def final(screened: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
         return []
     best = [max(kind, key=accuracy.__getitem__) for kind in (ALONE, TAUGHT)]
     return [(arm, seed) for seed in SEEDS for arm in (BASELINE, CONTROL, *best)]
+
+
+def to_read(screened: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
+    """The cell whose problems are read, once the screen is complete: the best arm of those that write any, with one seed."""
+    accuracy = {row["id"]: row["accuracy"] for row in screened}
+    return [(max(MAKERS, key=accuracy.__getitem__), SEEDS[0])] if final(screened) else []
 
 
 def _rows(cells: Sequence[Cell], seeds: Sequence[int], recipe: str, name: str) -> list[dict[str, Any]]:

@@ -141,7 +141,8 @@ def test_the_best_of_the_screen_of_each_kind_is_in_the_final():
     accuracy |= {"svs": 0.6, "svs_rate": 0.4, "weakness_sampling": 0.5}
     screened = [{"id": arm, "accuracy": value} for arm, value in accuracy.items()]
     assert {arm for arm, _ in practice_alone.final(screened)} == {"gold", "random_reward", "agreement_abstain", "svs"}
-    assert practice_alone.final(screened[:-1]) == []
+    assert practice_alone.to_read(screened) == [("svs", 41)]
+    assert practice_alone.final(screened[:-1]) == practice_alone.to_read(screened[:-1]) == []
 
 
 def test_the_verdict_on_practice_alone_goes_by_the_gain_that_is_kept_on_every_set():
