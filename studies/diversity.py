@@ -18,7 +18,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from etude.errors import UserError
@@ -26,6 +25,7 @@ from etude.evaluation.statistics import correlation_interval, rank_correlation
 from etude.runs import read_jsonl
 from studies.arms import TINY_RUN, Arms, reduce_arms
 from studies.cells import Cell, Options, compute, options, write_result
+from studies.figure import save
 
 BASELINE = "none"
 CLAIM = "over all runs, different forms during practice go along with the final pass@32 and the final accuracy, both beyond their intervals"
@@ -156,9 +156,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
     curves.set_xscale("log", base=2)
     curves.set_xticks([int(k) for k in start["pass_curve"]], list(start["pass_curve"]))
     figure.legend(*curves.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8, frameon=False)
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "etude"}):
-        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
-    return path
+    return save(figure, path)
 
 
 if __name__ == "__main__":

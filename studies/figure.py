@@ -41,6 +41,11 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
     figure.supxlabel(
         "accuracy: dot greedy with 95 % interval, small dots single seeds,\nring pass@8, dashed the best trivial rule", fontsize=8
     )
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "etude"}):  # text stays text, and the same rows give the same file
+    return save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure: text stays text, and the same rows give the same file."""
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "etude"}):
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     return path

@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from etude.evaluation.statistics import mean_interval, shares_interval
 from studies.arms import Arms
 from studies.cells import Cell, Options, compute, options, write_result
+from studies.figure import save
 
 CLAIM = "a doubling of the thought adds more accuracy after practice than before it, and more so than after practice on random scores"
 SEEDS = (60, 61, 62)
@@ -186,7 +187,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     axes.set_title(f"right answers, {rows[0]['set']} (n = {rows[0]['n']:,}, {seeds}, 95 % intervals)", loc="left", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside right upper", fontsize=8, frameon=False)
-    figure.savefig(path, metadata={"Date": None})
+    save(figure, path)
 
 
 if __name__ == "__main__":

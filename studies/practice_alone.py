@@ -36,7 +36,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from etude.randomness import seed_for
@@ -46,6 +45,7 @@ from etude.tasks.task import Task
 from etude.tasks.votes import Tally, vote
 from studies.arms import TINY_RUN, Arms, reduce_arms
 from studies.cells import Cell, Options, compute, options, write_result
+from studies.figure import save
 
 BASELINE, CONTROL = "gold", "random_reward"
 ALONE = ("agreement", "agreement_abstain", "agreement_probe", "agreement_rate", "agreement_sure", "proposer_solver")
@@ -249,7 +249,7 @@ def _mean_course(courses: Sequence[Sequence[float | None]]) -> list[float | None
 
 
 def _write_problems(out: Path, cells: Sequence[Cell]) -> None:
-    """Fifty problems of the last seed's cells that no rule can judge, drawn by their words, for somebody to read."""
+    """Fifty problems of the final's cells that no rule can judge, drawn by their words, for somebody to read."""
     found = {
         problem["question"]: {"arm": cell["id"], "seed": cell["seed"], **problem}
         for cell in cells
@@ -323,8 +323,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         axes.grid(axis="x" if axes in panels[:, 0] else "both", color="#e7e9ee", linewidth=0.8)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(length=0, labelsize=8)
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "etude"}):
-        figure.savefig(path, metadata={"Date": None})
+    save(figure, path)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,7 @@ Claims, each with its rule: (1) some way keeps at least 98 % of the start's accu
 (2) forgetting follows the divergence: the rank correlation of `rise` and `forward_kl` over all cells that were trained has an interval
 (bootstrap over cells) above 0; (3) at equal gain sft's text costs more nats than rl's beyond the interval over pieces of text: that it does
 is told where its gain is less than 5 points above rl's on each seed (less gain at a higher cost is no excuse), that it does not where it
-is less than 5 below; (4) on each seed the gate stops the harmful run with at least 98 %
-kept. All four hold, or the study's claim does not.
+is less than 5 below; (4) on each seed the gate stops the harmful run with at least 98 % kept. All four hold, or the study's claim does not.
 """
 
 import shutil
@@ -30,7 +29,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from etude.configuration import resolved
@@ -57,6 +55,7 @@ from etude.tasks.sources import load_tasks
 from etude.watching import Console, Quiet
 from studies.arms import Arms, share
 from studies.cells import Cell, Options, compute, options, write_result
+from studies.figure import save
 
 CLAIM = (
     "a way to practise keeps >= 98 % of old knowledge with >= 90 % of the gain; forgetting follows KL(start || now) on the new task; "
@@ -392,8 +391,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     said = f"{rows[0]['set']}, {seeds} seed{'s' * (seeds > 1)}, 95 % intervals; small dots lie between the start and rl, or sft"
     panels[0].set_title(said, loc="left", fontsize=9)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8, frameon=False)
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "etude"}):
-        figure.savefig(path, metadata={"Date": None})
+    save(figure, path)
 
 
 def main(chosen: Options) -> None:

@@ -29,6 +29,7 @@ from etude.recipes.settings import PracticeSettings, parse_practice, practice_de
 from etude.runs import RunFolder, environment
 from etude.watching import Console
 from studies.cells import Cell, Options, compute, options, write_result
+from studies.figure import save
 from studies.step_values import REPLAYED
 
 CLAIM = "at equal tokens some way of answering is right more often with the step model than without it, beyond both intervals"
@@ -170,7 +171,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     axes.set_title(f"right answers, {rows[0]['set']} (n = {rows[0]['n']}, 95 % intervals)", loc="left", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside right upper", fontsize=8, frameon=False)
-    figure.savefig(path, metadata={"Date": None})
+    save(figure, path)
 
 
 def main(chosen: Options) -> None:

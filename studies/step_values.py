@@ -59,6 +59,7 @@ from etude.runs import RunFolder, environment
 from etude.tasks.task import Task
 from etude.watching import Console
 from studies.cells import Cell, Options, compute, options, write_result
+from studies.figure import save
 
 CLAIM = "learned values of steps, trained so, order beginnings of one task worse than nine rollouts from each do"
 SEEDS = (40,)
@@ -273,7 +274,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         axes.set_title(title, loc="left", fontsize=9)
         axes.spines[["top", "right", "left"]].set_visible(False)
     figure.supxlabel(f"against the mean of {TRUTH} rollouts: {rows[0]['n']} beginnings of {rows[0]['tasks']} tasks", fontsize=8)
-    figure.savefig(path, metadata={"Date": None})
+    save(figure, path)
 
 
 def main(chosen: Options) -> None:

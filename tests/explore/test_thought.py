@@ -96,18 +96,25 @@ def test_no_more_is_drawn_than_there_are_positions_beside_a_longer_thought(token
     thought = _Growing(tuple(tokenizer("Q")["input_ids"]), 6)
     thought.take(engine, engine.generate([thought.tokens], max_new_tokens=4, keys=[[3]])[0][0], HOW)
     assert engine.text_of(thought.own) == "abcd" and (thought.room, thought.ends_taken_back, thought.has_ended) == (2, 0, False)
-    longer, shorter = (9,) * 3, (9,)
+
+
+def test_a_longer_thought_beside_a_shorter_one_is_not_drawn_past_the_positions(tokenizer):
     asked = []
 
-    class Endless(Scripted):
-        positions = 10
+    class Ending(Scripted):
+        """At first the longer prompt's thought ends behind 5 tokens, the shorter one's at once; then nothing ends."""
+
+        positions = 12
 
         def generate(self, prompts, *, max_new_tokens, **_):
+            lengths = [5 if len(prompt) == 3 else 0 for prompt in prompts] if not asked else []
             asked.append(max(map(len, prompts)) + max_new_tokens)
-            return [[Completion((40,) * max_new_tokens, (0.0,) * max_new_tokens, "", "length", 0, 0)] for _ in prompts]
+            drawn = [((40,) * own + (1,), "stop") for own in lengths] or [((40,) * max_new_tokens, "length") for _ in prompts]
+            return [[Completion(tokens, (0.0,) * len(tokens), "", finish, 0, 0)] for tokens, finish in drawn]
 
-    forced(Endless(tokenizer), [longer, shorter], replace(HOW, answer_tokens=1), 5, sampling=GREEDY, keys=[1, 2])
-    assert max(asked[:-1]) <= Endless.positions
+    how = replace(HOW, continuation="W", cue="S", answer_tokens=1)
+    found = forced(Ending(tokenizer), [(9,) * 3, (9,)], how, 8, sampling=GREEDY, keys=[1, 2])
+    assert len(asked) > 2 and max(asked[:-1]) <= Ending.positions and [each.ends_taken_back for each in found] == [1, 1]
 
 
 def test_a_model_that_always_ends_is_made_to_go_on(engine):
