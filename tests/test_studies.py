@@ -274,8 +274,10 @@ def test_retention_holds_only_where_all_four_of_its_claims_do():
     assert verdict(sft=more) == "undecided" and verdict(sft=more, start={"kl_correlation_low": -0.1}) == "does not hold"
     assert verdict(sft=more | {"above_rl_low": -0.01}) == "does not hold"
     assert verdict(sft=less) == "holds" and verdict(sft=less | {"above_rl_low": -0.01}) == "undecided"
-    assert verdict(harmful_gate={"stopped_each_seed": [True, False, True]}) == "does not hold"
-    assert verdict(harmful_gate={"kept_each_seed": [0.99, 0.97, 0.99]}) == "does not hold"
+    went_on, lost = {"stopped_each_seed": [True, False, True]}, {"kept_each_seed": [0.99, 0.97, 0.99]}
+    assert verdict(harmful_gate=went_on, harmful_gate_kl=lost) == "does not hold"
+    one_is_enough = retention.judge(rows(harmful_gate=lost), 3)
+    assert one_is_enough[0] == "holds" and "98 % kept (harmful_gate_kl)" in one_is_enough[1]
 
 
 def test_rank_correlation_is_pearsons_of_ranks_where_equal_values_share_theirs():

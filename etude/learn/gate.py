@@ -1,13 +1,16 @@
 """The gate: may practice go on from the model as it is now, or has that lost too much of what it knew before?
 
-    passes:  accuracy   >= (1 - max_loss) · accuracy before practice
-             perplexity <= (1 + max_perplexity_rise) · perplexity before practice
+    passes:  accuracy           >= (1 - max_loss) · accuracy before practice
+             perplexity         <= (1 + max_perplexity_rise) · perplexity before practice
+             KL(start || now)   <= max_divergence                                             where that is set
 
-on the same questions and the same text (`etude.evaluation.retention`), so that the comparison is surer than either number is by its
-interval. What passes is held; where it fails, practice falls back to what was held, and goes on by `action`: as it was
-(`roll_back`; other random numbers, so another path), at a lower rate, or with more replay. After `max_falls` of these, or at once by
-`stop`, it ends with what was held. It looks behind the last step too, so what a gated run ends with has passed, whatever happened on the
-way.
+on the same questions, the same text (`etude.evaluation.retention`) and the same answers (`etude.recipes.divergence`), so that the
+comparison is surer than either number is by its interval. The divergence is read on the new task: it tells what questions and text are slow
+to show, since forgetting goes with it (Shenfeld et al. 2025, arXiv 2509.04259), and needs no old knowledge to ask for.
+
+What passes is held; where it fails, practice falls back to what was held, and goes on by `action`: as it was (`roll_back`; other random
+numbers, so another path), at a lower rate, or with more replay. After `max_falls` of these, or at once by `stop`, it ends with what was
+held. It looks behind the last step too, so what a gated run ends with has passed, whatever happened on the way.
 
 Decisions only: what holds a model and brings it back is the recipe's. Identity: every = 0, or a gate that always passes.
 """
@@ -33,6 +36,12 @@ class GateSettings:
     max_perplexity_rise: float = 0.02
     """Share by which the perplexity before practice may rise. It sees more than some hundred questions do: a model that was at
     +9 % had lost 9 % of what it knew of other questions, while those that its gate asked said nothing (`LOG.md`, 2026-11-27)."""
+    max_divergence: float | None = None
+    """Nats an answer by which the model may have moved from where practice began, KL(start || now) on tasks that it practises on; none has
+    the gate go by old knowledge alone. How far practice moves a model goes by its task: `retention.divergence_n` tells it of a run that is
+    known to be sound."""
+    divergence_n: int = 64
+    """Tasks that are practised on of which an answer of the start tells that divergence."""
     action: Literal["stop", "roll_back", "lower_rate", "raise_replay"] = "roll_back"
     """What follows a fall back to what was held: the end of practice, another try, one at a lower rate, or one with more replay."""
     factor: float = 2.0
@@ -47,12 +56,15 @@ class GateSettings:
             raise UserError(f"retention.gate.max_loss must be in [0, 1), a share of the accuracy before practice, got {self.max_loss}")
         if self.max_perplexity_rise < 0:
             raise UserError(f"retention.gate.max_perplexity_rise must be 0 or more, a share, got {self.max_perplexity_rise}")
+        if self.max_divergence is not None and self.max_divergence <= 0:
+            raise UserError(f"retention.gate.max_divergence must be above 0, in nats an answer, or none, got {self.max_divergence}")
+        at_least("retention.gate.divergence_n", self.divergence_n, 1)
         if self.factor <= 1:
             raise UserError(f"retention.gate.factor must be above 1, got {self.factor}")
 
 
 Numbers = Mapping[str, Any]
-"""`choice_accuracy` and `perplexity`, or one of them."""
+"""`choice_accuracy`, `perplexity` and `forward_kl`, or some of them."""
 
 
 class Gate:
@@ -68,7 +80,8 @@ class Gate:
         how, before = self.settings, self.before
         keeps_knowledge = "choice_accuracy" not in before or now["choice_accuracy"] >= (1 - how.max_loss) * before["choice_accuracy"]
         keeps_language = "perplexity" not in before or now["perplexity"] <= (1 + how.max_perplexity_rise) * before["perplexity"]
-        return keeps_knowledge and keeps_language
+        keeps_near = how.max_divergence is None or now["forward_kl"] <= how.max_divergence
+        return keeps_knowledge and keeps_language and keeps_near
 
     def fall(self) -> None:
         """Count a fall back."""

@@ -211,10 +211,10 @@ def _collapse(settings: "PracticeSettings") -> None:
 def _retention(settings: "PracticeSettings") -> None:
     """What a gate and replay need of the others."""
     retention, learn = settings.retention, settings.learn
-    if retention.gate.every and not retention.probe:
+    if retention.gate.every and not retention.probe and retention.gate.max_divergence is None:
         raise UserError(
-            f"retention.gate.every is {retention.gate.every}, but retention.probe is false, so that the gate has nothing to go by: set the "
-            "probe to true, or every to 0"
+            f"retention.gate.every is {retention.gate.every}, but retention.probe is false and retention.gate.max_divergence none, so that "
+            "the gate has nothing to go by: set the probe to true, max_divergence to some nats an answer, or every to 0"
         )
     if retention.gate.every and retention.gate.action == "raise_replay" and not retention.replay.ratio:
         raise UserError(

@@ -3,8 +3,10 @@
     mean over answers y that the model which practice began with samples of  log pi_start(y) - log pi_now(y)      in nats an answer
 
 an unbiased estimate; both are read by the same pass at the sampling temperature. RL's Razor (Shenfeld et al. 2025, arXiv 2509.04259) finds
-that forgetting is a function of this number, whatever the method was. The answers are to evaluation tasks, drawn before the first step and
-kept in the run folder (`start_answers.json`). The interval is over tasks. Identity: a model that was not moved has 0.
+that forgetting is a function of this number, whatever the method was. The answers are drawn before the first step and kept in the run
+folder: those to evaluation tasks for what a run tells in the end (`start_answers.json`), those to tasks that it practises on for its gate,
+which decides in training and so reads nothing of the evaluation (`gate_answers.json`). The interval is over tasks. Identity: a model that
+was not moved has 0.
 """
 
 from collections.abc import Sequence
@@ -16,6 +18,7 @@ import torch
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.evaluation.statistics import mean_interval
+from etude.explore.order import batch_at
 from etude.learn.example import Example
 from etude.learn.logprobs import completion_logprobs
 from etude.randomness import seed_for
@@ -24,24 +27,37 @@ from etude.recipes.measuring import measurement
 if TYPE_CHECKING:
     from etude.recipes.practice import Practice
 
-FILE = "start_answers.json"
+FILE, GATE_FILE = "start_answers.json", "gate_answers.json"
 
 Answers = list[list[Example]]
 """By task, with the start's log-probs as `reference_logprobs`."""
 
 
 def start_answers(run: "Practice") -> Answers:
-    """The answers of the run's model as it is now, before practice, or those that were drawn then; [] where it is off."""
-    settings, n = run.settings, run.settings.retention.divergence_n
-    if not n:
+    """The answers to evaluation tasks of the run's model as it is now, before practice, or those that were drawn then; [] where it is
+    off.
+    """
+    prompts = [prompt for suite in run.suites for prompt in suite.prompts][: run.settings.retention.divergence_n]
+    num_samples, max_new_tokens = run.settings.evaluation.num_samples, measurement(run.settings).max_new_tokens
+    return _drawn_once(run, FILE, prompts, num_samples, max_new_tokens) if prompts else []
+
+
+def practised_answers(run: "Practice") -> Answers:
+    """The same of tasks that the run practises on, one answer to each, as its gate needs them; [] where it goes by old knowledge alone."""
+    settings, gate, items = run.settings, run.settings.retention.gate, run.exploring.items
+    if gate.max_divergence is None:
         return []
-    kept = run.folder.read_json(FILE)
+    prompts = [prompt for _, prompt in batch_at(0, items, min(gate.divergence_n, len(items)), settings.seed, "gate")]
+    return _drawn_once(run, GATE_FILE, prompts, 1, settings.explore.max_new_tokens)
+
+
+def _drawn_once(run: "Practice", file: str, prompts: Sequence[tuple[int, ...]], num_samples: int, max_new_tokens: int) -> Answers:
+    settings, kept = run.settings, run.folder.read_json(file)
     if kept is None:
-        how = {"num_samples": settings.evaluation.num_samples, "max_new_tokens": measurement(settings).max_new_tokens}
-        prompts = [prompt for suite in run.suites for prompt in suite.prompts][:n]
-        found = sampled(run.engine, prompts, **how, sampling=settings.explore.sampling, seed=settings.seed)
+        how: dict[str, Any] = {"num_samples": num_samples, "max_new_tokens": max_new_tokens, "sampling": settings.explore.sampling}
+        found = sampled(run.engine, prompts, **how, seed=settings.seed)
         kept = as_rows(with_start(run.model, found, run.place.dtype, settings.explore.sampling.temperature))
-        run.folder.write_json(FILE, kept)
+        run.folder.write_json(file, kept)
     return from_rows(kept)
 
 

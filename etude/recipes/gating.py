@@ -1,4 +1,6 @@
-"""The gate in a run: it measures old knowledge every so many steps, holds what passes, and has practice fall back where it fails."""
+"""The gate in a run: every so many steps it measures what the model knows and how far it has moved, holds what passes, and has practice
+fall back where it fails.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,7 +12,8 @@ from etude.learn.learner import Learner
 from etude.learn.replay import Replay
 from etude.recipes.holding import Holding
 
-SEEN = ("choice_accuracy", "perplexity")
+SEEN = {"choice_accuracy": "old_choice_accuracy", "perplexity": "old_perplexity", "forward_kl": "forward_kl"}
+"""What a gate goes by, and how it is called in the log."""
 
 
 class Gating:
@@ -19,7 +22,7 @@ class Gating:
     def __init__(
         self, gate: Gate, holding: Holding, learner: Learner, replay: Replay | None, measure: Callable[[], Mapping[str, Any]]
     ) -> None:
-        """`measure` gives the numbers of old knowledge of the model as it is now."""
+        """`measure` gives the numbers of the model as it is now."""
         self.gate, self.holding, self.learner, self.replay, self.measure = gate, holding, learner, replay, measure
         self._has_passed: bool | None = None
 
@@ -35,7 +38,7 @@ class Gating:
         now = self.measure()
         self._has_passed = self.gate.passes(now)
         held = step if self._has_passed or self.holding.step is None else self.holding.step
-        seen = {f"old_{name}": now[name] for name in SEEN if name in now}
+        seen = {logged: now[name] for name, logged in SEEN.items() if name in now}
         return {**seen, "gate_passed": int(self._has_passed), "gate_held": held}
 
     def act(self, step: int) -> None:
@@ -67,7 +70,7 @@ def story_of(gate: Gate, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     practice.
     """
     seen = [row for row in rows if "gate_passed" in row]
-    measured = [{name: row.get(f"old_{name}") for name in SEEN if f"old_{name}" in row} for row in seen]
+    measured = [{name: row[logged] for name, logged in SEEN.items() if logged in row} for row in seen]
     return {
         "before": {name: gate.before[name] for name in SEEN if name in gate.before},
         "measurements": [

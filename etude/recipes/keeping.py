@@ -1,13 +1,14 @@
 """How a practice run keeps what its model knew: what it replays, what it holds, and the gate, as far as its settings want them."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from etude.learn.example import Example
 from etude.learn.gate import Gate
 from etude.learn.learner import Learner
 from etude.learn.replay import Replay
 from etude.recipes.checkpoints import load_checkpoint
+from etude.recipes.divergence import moved_from_start, practised_answers
 from etude.recipes.gating import Gating
 from etude.recipes.holding import Holding
 from etude.recipes.settings import PracticeSettings
@@ -40,15 +41,20 @@ def holding_of(run: "Practice", learner: Learner) -> Holding:
 
 
 def gating_for(run: "Practice", learner: Learner) -> Gating | None:
-    """The gate of a run that has a probe, which compares with what was measured before practice; None where it is off."""
+    """The gate of a run, which compares with the model as it was before practice; None where it is off."""
     settings, probe, holding = run.settings, run.probe, run.holding
-    if not settings.retention.gate.every or not probe or not holding:
+    if not settings.retention.gate.every or not holding:
         return None
     if settings.learn.preference.refresh_every and learner.reference is not None:
         learner.refresh_reference()  # the same numbers; from now on checkpoints hold them, so that falling back finds them
     began_as = "preference" if settings.preferences.steps else "warm_start" if settings.warm_start.steps else "base"
-    before = run.folder.read_json(f"evaluation/{began_as}.json")["retention"]["row"]
-    return Gating(Gate(settings.retention.gate, before), holding, learner, run.replay, lambda: run.known_row(probe))
+    before = run.folder.read_json(f"evaluation/{began_as}.json")["retention"]["row"] if probe else {}
+    answers = practised_answers(run)
+
+    def measure() -> dict[str, Any]:
+        return (run.known_row(probe) if probe else {}) | (moved_from_start(run, answers) if answers else {})
+
+    return Gating(Gate(settings.retention.gate, before), holding, learner, run.replay, measure)
 
 
 def spared(run: "Practice") -> str | None:

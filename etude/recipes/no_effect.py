@@ -148,6 +148,11 @@ def _of_keeping(settings: PracticeSettings) -> Reads:
             settings.retention.gate.action in ("lower_rate", "raise_replay"),
             f"retention.gate.action is {settings.retention.gate.action}",
         ),
+        ("retention.gate.divergence_n",): (settings.retention.gate.max_divergence is not None, "retention.gate.max_divergence is none"),
+        ("retention.gate.max_loss", "retention.gate.max_perplexity_rise"): (
+            settings.retention.probe or not settings.retention.gate.every,
+            "retention.probe is false",
+        ),
         ("retention.gate.max_falls",): (settings.retention.gate.action != "stop", "retention.gate.action is stop"),
         ("retention.divergence_n", "retention.gate", "retention.replay"): (bool(settings.steps), "steps is 0"),
         ("retention.replay.",): (bool(settings.retention.replay.ratio), "retention.replay.ratio is 0"),

@@ -11,6 +11,7 @@ from etude.configuration import arguments_from, find_configuration
 from etude.errors import UserError
 from etude.evaluation.settings import Retention
 from etude.learn.replay import ReplaySettings
+from etude.recipes.divergence import FILE, GATE_FILE
 from etude.recipes.exploring import Exploring
 from etude.recipes.gating import Gating
 from etude.recipes.no_effect import without_effect
@@ -130,6 +131,36 @@ def test_a_run_that_is_killed_before_or_behind_a_fall_goes_on_to_the_same_bytes(
             assert (tmp_path / f"{number}" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+NEAR = {"retention.gate.every": 2, "retention.gate.divergence_n": 5, "checkpoint_every": 3}
+"""A gate that goes by how far the model has moved, and by nothing else."""
+
+
+def test_a_gate_by_divergence_needs_no_old_knowledge_and_holds_while_it_is_near(small, tmp_path):
+    plain = small(tmp_path / "plain")
+    gated = small(tmp_path / "far", NEAR | {"retention.gate.max_divergence": 1e9, "retention.divergence_n": 5})
+    assert equal(weights(tmp_path / "plain/model"), weights(tmp_path / "far/model")) and gated["evaluation"] == plain["evaluation"]
+    looks = gated["gate"]["measurements"]
+    assert [(row["step"], row["passed"], row["held"]) for row in looks] == [(2, True, 2), (4, True, 4)]
+    assert all(row["forward_kl"] > 0 for row in looks) and looks[0].keys() == {"step", "forward_kl", "passed", "held"}
+    own, shown = (json.loads((tmp_path / "far" / name).read_text()) for name in (GATE_FILE, FILE))
+    prompts, evaluated = ({tuple(each["prompt"]) for row in rows for each in row} for rows in (own, shown))
+    assert len(prompts) == len(own) == 5 and not prompts & evaluated  # nothing of the evaluation decides in training
+    page = (tmp_path / "far/report.html").read_text()
+    assert "Divergence from the start" in page and f"<td>{looks[0]['forward_kl']:.2f}</td><td>held</td>" in page
+
+
+def test_a_gate_by_divergence_goes_back_to_the_start_and_resumes_to_the_same_bytes(small, tmp_path, killed_behind_step_3):
+    how = NEAR | {"retention.gate.max_divergence": 1e-9}
+    whole = small(tmp_path / "whole", how)
+    assert [(row["passed"], row["held"]) for row in whole["gate"]["measurements"]] == [(False, 0)] * 2
+    assert equal(weights(tmp_path / "whole/model"), weights(tmp_path / "whole/checkpoints/warm_start"))
+    with killed_behind_step_3:
+        small(tmp_path / "run", how)
+    small(tmp_path / "run", how, resume=True)
+    for name in ("metrics.jsonl", "result.json", GATE_FILE, "model/model.safetensors"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
 def test_replay_is_counted_and_read_of_texts_and_of_answers(small, letter_files):
     Path("tale.txt").write_text("Once upon a time there was a wren. " * 20)
     how = {"retention.replay.path": ["tale.txt", "shown.jsonl"], "retention.replay.ratio": 0.5, "retention.replay.anchor": 0.1, "steps": 2}
@@ -168,7 +199,7 @@ def settings(**changes):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"retention.gate.every": 2}, r"retention\.gate\.every is 2, but retention\.probe is false"),
+        ({"retention.gate.every": 2}, r"retention\.gate\.every is 2, but retention\.probe is false and .* none"),
         (
             {"retention.gate.every": 2, "retention.probe": True, "retention.gate.action": "raise_replay"},
             r"raise_replay raises retention\.replay\.ratio",
@@ -189,6 +220,11 @@ def test_settings_that_nothing_reads_are_named():
     assert without_effect(settings(**{"retention.gate.max_loss": 0.1})) == ["retention.gate.max_loss: retention.gate.every is 0"]
     on = {"retention.gate.every": 1, "retention.probe": True}
     assert without_effect(settings(**on, **{"retention.gate.factor": 3.0})) == ["retention.gate.factor: retention.gate.action is roll_back"]
+    near = {"retention.gate.every": 1, "retention.gate.max_divergence": 9.0}
+    assert without_effect(settings(**near, **{"retention.gate.max_loss": 0.1})) == ["retention.gate.max_loss: retention.probe is false"]
+    assert without_effect(settings(**on, **{"retention.gate.divergence_n": 9})) == [
+        "retention.gate.divergence_n: retention.gate.max_divergence is none"
+    ]
     assert without_effect(settings(**{"retention.replay.window_tokens": 9})) == [
         "retention.replay.window_tokens: retention.replay.ratio is 0"
     ]

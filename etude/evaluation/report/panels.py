@@ -60,6 +60,7 @@ PANELS = (
     ),
     Panel("Old knowledge", "share of questions right", {"old_choice_accuracy": "questions right"}, is_zoomed=True, marks_falls=True),
     Panel("Old text", "perplexity", {"old_perplexity": "perplexity"}, marks_falls=True),
+    Panel("Divergence from the start", "nats an answer", {"forward_kl": "KL(start || now)"}, marks_falls=True),
     Panel("Replay", "nats per token", {"replay_nats": "replayed tokens"}),
     Panel("Speed", "tokens per second", {"tokens_per_second": "tokens per second"}),
 )
