@@ -95,7 +95,8 @@ def _agreeing(row: Mapping[str, Any]) -> dict[str, str]:
     values = {said: " to ".join(map(_percent, both)) for said, both in ends.items()}
     if "made" in row:
         right = f", {_percent(row['made_right_by_rule'])} of {row['made_right_n']} right" if "made_right_n" in row else ""
-        values["own problems"] = f"{row['made']}, {_percent(row['made_valid_share'])} without a flaw{right}"
+        read = f", {_percent(row['made_read_sound'])} of {row['made_read_n']} read are sound" if "made_read_n" in row else ""
+        values["own problems"] = f"{row['made']}, {_percent(row['made_valid_share'])} without a flaw{right}{read}"
     return values
 
 

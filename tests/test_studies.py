@@ -145,6 +145,18 @@ def test_the_best_of_the_screen_of_each_kind_is_in_the_final():
     assert practice_alone.final(screened[:-1]) == practice_alone.to_read(screened[:-1]) == []
 
 
+def test_what_a_reader_says_of_own_problems_stands_with_the_arm_that_wrote_them_on_the_set_it_practised(tmp_path):
+    said = [{"arm": "svs", "is_sound": True}, {"arm": "svs", "is_sound": False}, {"arm": "svs", "is_sound": None}]
+    (tmp_path / "read.jsonl").write_text("".join(json.dumps(row) + "\n" for row in said))
+    rows = [{"id": arm, "set": name} for arm, name in (("svs", "test"), ("svs", "SVAMP_dev"), ("gold", "test"))]
+    assert practice_alone._with_reading(tmp_path, rows) == [rows[0] | {"made_read_sound": 0.5, "made_read_n": 2}, *rows[1:]]
+    assert practice_alone._with_reading(tmp_path / "none", rows) == rows
+    made = {"made": 9, "made_valid_share": 0.5, "made_rewarded_share": 0.1, "made_read_sound": 0.5, "made_read_n": 2}
+    row = {"id": "svs", "set": "test", "n": 9, "seeds": 1, "accuracy": 0.5, "accuracy_low": 0.4, "accuracy_high": 0.6}
+    table = markdown([row | made | {f"{name}_{end}": 0.5 for name in ("vote_share", "majority_right") for end in ("first", "last")}])
+    assert "9, 50.0 % without a flaw, 50.0 % of 2 read are sound" in table
+
+
 def test_the_verdict_on_practice_alone_goes_by_the_gain_that_is_kept_on_every_set():
     def rows(kept):
         gains = {"gold": 0.2, "random_reward": -0.1, "agreement": 0.2 * kept}
