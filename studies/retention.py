@@ -17,13 +17,14 @@ did not see. `forward_kl` is KL(start || model) on the new task, in nats an answ
 
 Claims, each with its rule: (1) some way keeps at least 98 % of the start's accuracy with at least 90 % of rl's gain (pooled over seeds);
 (2) forgetting follows the divergence: the rank correlation of `rise` and `forward_kl` over all cells that were trained has an interval
-(bootstrap over cells) above 0; (3) at equal gain sft's text costs more nats than rl's beyond the interval over pieces of text: that it does
-is told where its gain is less than 5 points above rl's on each seed (less gain at a higher cost is no excuse), that it does not where it
-is less than 5 below; (4) on each seed a gate stops the harmful run with at least 98 % kept: each of both gates is told, one is enough. All
-four hold, or the study's claim does not.
+(bootstrap over cells) above 0, beside which that of the sound ways alone is told; (3) at equal gain sft's text costs more nats than rl's
+beyond the interval over pieces of text: that it does is told where its gain is less than 5 points above rl's on each seed (less gain at a
+higher cost is no excuse), that it does not where it is less than 5 below; (4) on each seed a gate stops the harmful run with at least 98 %
+kept: each of both gates is told, one is enough. All four hold, or the study's claim does not.
 
 Seed 60 came first, and two things were set by what it showed: the gate's limit on perplexity (2 %, where 10 % had let harm pass), and
-harmful_gate_kl with its 20 nats (sound ways end within 5, the harmful run was at 68 behind two steps). The other seeds are their test.
+harmful_gate_kl with its 20 nats (sound ways end within 5, the harmful run was at 68 behind two steps). The other seeds are their test; in
+(2) the latter counts for nothing, since it came later and ends as the start.
 """
 
 import shutil
@@ -110,6 +111,7 @@ PRACTISED: dict[str, dict[str, Any]] = {
     "harmful_gate_kl": HARM | STOP | {"retention.gate.max_divergence": 20.0},
     "sft": {"steps": 0, "warm_start.n": 1600},
 }
+HARMED = tuple(arm for arm in PRACTISED if arm.startswith("harmful"))
 BETWEEN = {f"{end}_{factor:g}": (end, factor) for end in ("rl", "sft") for factor in FACTORS}
 ARMS = ("start", "rl", "sft", *BETWEEN, *(arm for arm in PRACTISED if arm not in ("start", "rl", "sft")))
 SIZES = {"test": 600, "dev": 200, "answers": 100, "samples": 4}
@@ -285,9 +287,10 @@ def reduce(cells: Sequence[Cell], set_name: str) -> list[dict[str, Any]]:
     gain = next((row["gain"] for row in rows if row["id"] == "rl"), None)
     for row in rows:
         row["gain_share"] = row["gain"] / gain if gain else None
-    trained = [cell for arm in PRACTISED if arm != "start" for cell in own[arm]]
-    moved = [(cell["forward_kl"], _rise(cell, starts[cell["seed"]])) for cell in trained]
-    rows[0] |= correlation(moved) if len(moved) > 2 else {}
+    trained = [arm for arm in PRACTISED if arm not in ("start", "harmful_gate_kl")]
+    for name, arms in (("kl_correlation", trained), ("sound_kl_correlation", [arm for arm in trained if arm not in HARMED])):
+        moved = [(cell["forward_kl"], _rise(cell, starts[cell["seed"]])) for arm in arms for cell in own[arm]]
+        rows[0] |= correlation(name, moved) if len(moved) > 2 else {}
     pairs = [(cell, other) for cell in own["sft"] for other in own["rl"] if cell["seed"] == other["seed"]]
     if pairs:
         apart = [fmean(values) for values in zip(*(_differences(one["nats"], other["nats"]) for one, other in pairs), strict=True)]
@@ -334,13 +337,11 @@ def _rise(cell: Cell, start: Cell) -> float:
     return fmean(_differences(cell["nats"], start["nats"]))
 
 
-def correlation(pairs: Sequence[tuple[float, float]]) -> dict[str, float]:
-    """Spearman's rank correlation with its interval (95 %, bootstrap over pairs)."""
-
+def correlation(name: str, pairs: Sequence[tuple[float, float]]) -> dict[str, float]:
+    """Spearman's rank correlation with its interval (95 %, bootstrap over pairs) and their number."""
     one, other = zip(*pairs, strict=True)
     low, high = correlation_interval(one, other)
-    found = {"kl_correlation": rank_correlation(one, other), "kl_correlation_low": low, "kl_correlation_high": high}
-    return found | {"kl_cells": len(pairs)}
+    return {name: rank_correlation(one, other), f"{name}_low": low, f"{name}_high": high, f"{name}_n": len(pairs)}
 
 
 def judge(rows: Sequence[Mapping[str, Any]], seeds: int) -> tuple[str, str]:
@@ -348,7 +349,7 @@ def judge(rows: Sequence[Mapping[str, Any]], seeds: int) -> tuple[str, str]:
     found = {row["id"]: row for row in rows}
     if any(arm not in found or found[arm]["seeds"] < seeds for arm in ARMS):
         return "undecided", "not all cells are there"
-    harmless = [row for row in rows if row["id"] != "start" and not row["id"].startswith("harmful")]
+    harmless = [row for row in rows if row["id"] not in ("start", *HARMED)]
     keeping = [row["id"] for row in harmless if row["kept"] >= KEPT and row["gain_share"] is not None and row["gain_share"] >= GAIN]
     sft, start, gates = found["sft"], found["start"], ("harmful_gate", "harmful_gate_kl")
     stopping = [gate for gate in gates if all(found[gate]["stopped_each_seed"]) and min(found[gate]["kept_each_seed"]) >= KEPT]
@@ -358,7 +359,8 @@ def judge(rows: Sequence[Mapping[str, Any]], seeds: int) -> tuple[str, str]:
         costs_more = None
     parts: dict[str, bool | None] = {
         f"some way keeps >= 98 % with >= 90 % of the gain ({', '.join(keeping) or 'none'})": bool(keeping),
-        f"forgetting follows KL(start || now) (rank correlation {_said(start, 'kl_correlation')})": start["kl_correlation_low"] > 0,
+        f"forgetting follows KL(start || now) (rank correlation {_said(start, 'kl_correlation')}, of the sound ways "
+        f"{_said(start, 'sound_kl_correlation')})": start["kl_correlation_low"] > 0,
         f"sft costs more nats than rl at equal gain ({_said(sft, 'above_rl')})": costs_more,
         f"a gate stops the harmful run with >= 98 % kept ({', '.join(stopping) or 'none'})": bool(stopping),
     }

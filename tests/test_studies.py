@@ -245,7 +245,11 @@ def test_the_study_of_retention_measures_what_every_model_can_and_knows_in_its_t
     start, *others = rows
     assert (start["gain"], start["kept"], start["rise"], start["forward_kl"]) == (0.0, 1.0, 0.0, 0.0)
     assert all(row["kept_low"] <= row["kept"] <= row["kept_high"] and row["forward_kl"] > 0 for row in others)
-    assert start["kl_cells"] == 3 and "above_rl" in next(row for row in rows if row["id"] == "sft")
+    assert (
+        start["kl_correlation_n"] == 3
+        and "sound_kl_correlation" not in start
+        and "above_rl" in next(row for row in rows if row["id"] == "sft")
+    )
     assert markdown(rows).splitlines()[0].startswith("| arm | greedy | gain | of rl's gain | old knowledge kept |")
 
 
@@ -255,10 +259,10 @@ def test_of_the_models_on_the_way_the_nearest_on_dev_tasks_is_taken_and_of_two_a
 
 
 def test_forgetting_follows_divergence_only_where_the_interval_is_above_0():
-    rising = retention.correlation([(float(i), float(i * i)) for i in range(8)])
-    assert rising["kl_correlation"] == pytest.approx(1.0) and rising["kl_correlation_low"] > 0.9 and rising["kl_cells"] == 8
-    mixed = retention.correlation([(0.0, 1.0), (1.0, 0.0), (2.0, 3.0), (3.0, 1.5)])
-    assert mixed["kl_correlation_low"] < 0 < mixed["kl_correlation_high"]
+    rising = retention.correlation("kl", [(float(i), float(i * i)) for i in range(8)])
+    assert rising["kl"] == pytest.approx(1.0) and rising["kl_low"] > 0.9 and rising["kl_n"] == 8
+    mixed = retention.correlation("kl", [(0.0, 1.0), (1.0, 0.0), (2.0, 3.0), (3.0, 1.5)])
+    assert mixed["kl_low"] < 0 < mixed["kl_high"]
 
 
 def test_retention_holds_only_where_all_four_of_its_claims_do():
@@ -271,7 +275,9 @@ def test_retention_holds_only_where_all_four_of_its_claims_do():
             "kept_each_seed": [0.99] * 3,
             "stopped_each_seed": [True] * 3,
         }
-        base |= {f"kl_correlation{end}": 0.5 for end in ("", "_low", "_high")} | {f"above_rl{end}": 0.1 for end in ("", "_low", "_high")}
+        base |= {f"{of}kl_correlation{end}": 0.5 for of in ("", "sound_") for end in ("", "_low", "_high")} | {
+            f"above_rl{end}": 0.1 for end in ("", "_low", "_high")
+        }
         return [{"id": arm, **base, **(changes.get(arm, {}))} for arm in retention.ARMS]
 
     def verdict(**changes):
