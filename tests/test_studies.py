@@ -245,11 +245,8 @@ def test_the_study_of_retention_measures_what_every_model_can_and_knows_in_its_t
     start, *others = rows
     assert (start["gain"], start["kept"], start["rise"], start["forward_kl"]) == (0.0, 1.0, 0.0, 0.0)
     assert all(row["kept_low"] <= row["kept"] <= row["kept_high"] and row["forward_kl"] > 0 for row in others)
-    assert (
-        start["kl_correlation_n"] == 3
-        and "sound_kl_correlation" not in start
-        and "above_rl" in next(row for row in rows if row["id"] == "sft")
-    )
+    assert start["kl_correlation_n"] == 3 and "sound_kl_correlation" not in start  # of two sound ways none is told
+    assert "above_rl" in next(row for row in rows if row["id"] == "sft")
     assert markdown(rows).splitlines()[0].startswith("| arm | greedy | gain | of rl's gain | old knowledge kept |")
 
 

@@ -34,9 +34,9 @@ PARTS = {
     "diverse": "--learn.loss clip_cov --learn.updates_per_epoch 2 --learn.shaping novelty --learn.entropy.target 3 "
     "--explore.temperature_end 1.3",
     "kept": "--retention.probe true --retention.n 4 --retention.text_tokens 100 --learn.optimiser.learning_rate 0.01 "
-    "--retention.gate.every 1 --retention.gate.max_perplexity_rise 0 --retention.gate.action lower_rate",
+    "--retention.gate.every 1 --retention.gate.max_perplexity_rise 0 --retention.gate.max_divergence 2 --retention.gate.action lower_rate",
 }
-SAME = ("metrics.jsonl", "result.json", "model/model.safetensors", "attempts", "evaluation", "checkpoints")
+SAME = ("metrics.jsonl", "result.json", "gate_answers.json", "model/model.safetensors", "attempts", "evaluation", "checkpoints")
 
 CHILD = """
 import os, pathlib, shutil, signal, sys
