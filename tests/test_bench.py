@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import profile, reuse, rollout, score_cells, search, step, time_to_score
+from bench import heap, profile, reuse, rollout, score_cells, search, step, time_to_score
 from bench.curves import half_gain, rising, seconds_to, times_as_long
 from bench.exactness import measured
 from bench.limits import decoding_limit
@@ -251,3 +251,12 @@ def test_a_step_is_taken_apart_with_kernels_and_without():
             assert parts["matrix products"] > 0 and found["seconds"][way][stage] > 0
         assert found["parts"][way]["learning"]["optimizer"] > 0
     assert "| sampling | all, without the profiler |" in profile.table(found)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="what a process holds is read there")
+def test_memory_is_read_behind_every_batch_with_thresholds_set_and_moving():
+    found = heap.measured("tiny-random", rollout.Shape(prompts=3, samples=2, tokens=4), batches=2)
+    for row in found["ways"].values():
+        assert len(row["held_bytes"]) == 3 and min(row["held_bytes"]) > 2**26 and row["processor_seconds"] > 0
+    assert found["ways"].keys() == {"set", "moving"}
+    assert "| moving | " in heap.table(found) and "| batch 2 |" in heap.table(found)

@@ -25,6 +25,7 @@ from etude.engine.context import Context, CopiedContext
 from etude.engine.decoding import Decoding, Done, More, Refill
 from etude.engine.drafts import Reading, Tree
 from etude.engine.forward import forward_of
+from etude.engine.heap import fix_thresholds
 from etude.engine.prefixes import Drawn, OpenBatch, Row, alike, cut, is_one_batch, join, keep, path_of
 from etude.engine.sampling import Sampling
 from etude.engine.working_copy import WorkingCopy
@@ -49,6 +50,7 @@ class TransformersEngine:
         """`dtype` is the precision of the working copy (float32 without adapters samples from `model` itself, without a copy);
         `batch_tokens` bounds the cache positions (rows x length) that are decoded together.
         """
+        fix_thresholds()
         self.tokenizer = tokenizer
         self.batch_tokens = batch_tokens
         self.policy_version = 0
