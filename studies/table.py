@@ -65,7 +65,9 @@ def _practice(rows: Sequence[Mapping[str, Any]]) -> str:
     if any("majority_right_last" in row for row in rows):
         head += ["attempts that agree", "majorities that are right", "own problems"]
     if any("course" in row for row in rows):
-        head += ["different answers", "different forms", "last pass@k"]
+        head += ["different answers", "different forms"]
+    if any("last pass@k" in _differing(row) for row in rows):
+        head.append("last pass@k")
     if len({row["set"] for row in rows}) > 1:
         head.insert(0, "set")
     lines, most = [], max(row["seeds"] for row in rows)
@@ -101,14 +103,15 @@ def _agreeing(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _differing(row: Mapping[str, Any]) -> dict[str, str]:
-    """Shares of different answers and forms in a group's attempts, over the steps, and the chance that one of most samples is right."""
+    """Shares of different answers and forms in a group's attempts, over the steps, and the chance that one of most samples is right,
+    where no other column has it.
+    """
     if "pass_curve" not in row:
         return {}
     course, (most, share) = row.get("course", {}), list(row["pass_curve"].items())[-1]
     names = {"distinct_answers": "different answers", "distinct_forms": "different forms"}
-    return {said: f"{fmean(course[name]):.2f}" for name, said in names.items() if name in course} | {
-        "last pass@k": f"{_percent(share)} (k = {most})"
-    }
+    values = {said: f"{fmean(course[name]):.2f}" for name, said in names.items() if name in course}
+    return values if f"pass_at_{most}" in _DRAWN else values | {"last pass@k": f"{_percent(share)} (k = {most})"}
 
 
 def _thoughts(rows: Sequence[Mapping[str, Any]]) -> str:

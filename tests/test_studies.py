@@ -90,6 +90,11 @@ def test_the_study_of_diversity_keeps_the_course_of_its_runs_in_its_tiny_form(tm
     assert markdown(result["rows"]).splitlines()[4].endswith("(k = 4) |")
 
 
+def test_a_table_has_pass_at_k_once():
+    head = markdown(json.loads((ROOT / "studies/diversity/result.json").read_text())["rows"]).splitlines()[0]
+    assert "| pass@32 |" in head and "last pass@k" not in head
+
+
 def diverse(forms, final, accuracy) -> list[dict]:
     """A row for each arm of the study, of three runs."""
     kinds = zip(diversity.ARMS, forms, final, accuracy, strict=True)
