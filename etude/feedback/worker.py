@@ -25,11 +25,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from etude.feedback.isolation import isolate
+from etude.orphans import die_with
 from etude.tasks.functions import as_verdict
 from etude.tasks.task import Task
 from etude.tasks.verifiers import verifier_named
 
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 def main(parent: int, memory_bytes: int, scratch: str, how: str) -> None:
@@ -85,14 +86,6 @@ def adopt_orphans() -> None:
     """Become the parent of every descendant whose own parent ends, so that none gets away."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
-
-
-def die_with(parent: int, by: signal.Signals) -> None:
-    """Have the kernel send a signal here when the parent dies, however that happens; elsewhere than on Linux the closed pipe must do."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, by)
-    if os.getppid() != parent:  # it died before the call
-        sys.exit(0)
 
 
 def limit_memory(memory_bytes: int) -> None:

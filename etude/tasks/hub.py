@@ -1,4 +1,4 @@
-"""Rows of a data set on the Hugging Face hub, or of one that `datasets` can load from a local folder."""
+"""Rows of a data set on the Hugging Face hub, or of one that `datasets` can load from a local folder, at once or streamed."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,10 +12,19 @@ def hub_rows(dataset: str, *, name: str | None, split: str) -> Iterator[tuple[st
     `name` is the configuration where a data set has several. Raises UserError where the data set cannot be loaded: offline and not
     in the cache, misspelt, private, or without that configuration or split.
     """
+    return _rows(dataset, name, split, streaming=False)
+
+
+def streamed_rows(dataset: str, *, name: str | None, split: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The same of a data set that is larger than disk and memory: read as it comes, in its order."""
+    return _rows(dataset, name, split, streaming=True)
+
+
+def _rows(dataset: str, name: str | None, split: str, *, streaming: bool) -> Iterator[tuple[str, Mapping[str, Any]]]:
     from datasets import load_dataset
 
     try:
-        rows = load_dataset(dataset, name, split=split)
+        rows = load_dataset(dataset, name, split=split, streaming=streaming)
     except Exception as error:  # the hub, the network and the readers raise dozens of unrelated types
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(

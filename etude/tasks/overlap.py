@@ -11,6 +11,9 @@ from etude.tasks.families import draw_entries
 from etude.tasks.sources import TaskSource
 from etude.tasks.task import Task
 
+Piece = tuple[str, ...]
+"""Words in a row."""
+
 
 def overlap(train: Iterable[Task], evaluation: Iterable[Task]) -> list[tuple[Task, Task]]:
     """The evaluation tasks that are in training too, by canonical key, each with the first such training task.
@@ -34,17 +37,21 @@ def shared_wording(train: Iterable[Task], evaluation: Sequence[Task], n: int = 8
     >>> shared_wording([Task("Ann has 3 red pens and 4 blue pens.")], [Task("Now Ann has 3 red pens and 4 green pens.")], n=4)
     [0.5]
     """
-    pieces = [_pieces(task, n) for task in evaluation]
-    asked = {piece for of_task in pieces for piece in of_task}
-    found: set[tuple[str, ...]] = set()
+    asked = [pieces(task.words, n) for task in evaluation]
+    all_asked = {piece for of_task in asked for piece in of_task}
+    found: set[Piece] = set()
     for task in train:
-        found |= asked & _pieces(task, n)
-    return [len(of_task & found) / len(of_task) for of_task in pieces]
+        found |= all_asked & pieces(task.words, n)
+    return [len(of_task & found) / len(of_task) for of_task in asked]
 
 
-def _pieces(task: Task, n: int) -> set[tuple[str, ...]]:
-    words = task.words
-    return {tuple(words[start : start + n]) for start in range(max(1, len(words) - n + 1))}
+def pieces(words: Sequence[str], n: int) -> set[Piece]:
+    """All different runs of n words; of fewer words one shorter run.
+
+    >>> sorted(pieces("a b c a b".split(), 2))
+    [('a', 'b'), ('b', 'c'), ('c', 'a')]
+    """
+    return set(zip(*(words[start:] for start in range(n)), strict=False)) or {tuple(words)}
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,16 @@ class Task:
     def words(self) -> list[str]:
         """The words, numbers and marks of what is asked, in the form that the key compares."""
         turns = [self.prompt] if isinstance(self.prompt, str) else [m["content"] for m in self.prompt if m["role"] != "system"]
-        return _WORD.findall(_plain("\n".join(turns)))
+        return canonical_words("\n".join(turns))
+
+
+def canonical_words(text: str) -> list[str]:
+    """The words, numbers and marks of a text, in one case and one Unicode form.
+
+    >>> canonical_words("Don\u2019t pay 3.50!")
+    ['don', "'", 't', 'pay', '3.50', '!']
+    """
+    return _WORD.findall(_plain(text))
 
 
 def _plain(text: str) -> str:

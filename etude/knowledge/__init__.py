@@ -1,0 +1,1 @@
+"""Knowledge: documents → training text: selection, quality, near-duplicates, leaks; passages and stages."""

@@ -1,0 +1,175 @@
+"""Every document of a corpus scored and checked, in blocks, in several processes, kept as it goes on.
+
+    blocks/000012.safetensors    of the documents of block 12, in their order: score, words, flaw, is_domain
+
+A block is a run of documents of about `block_bytes`. Its file appears by one rename, so that whoever is killed goes on with the blocks
+that are missing, none twice. A block's file names the documents it was made of: a corpus that is another one than before is refused.
+Memory is that of a few blocks, and of one row of numbers for each document in the end.
+"""
+
+import hashlib
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from etude.errors import UserError
+from etude.knowledge.documents import Document
+from etude.knowledge.quality import NO_TEXT, RULES, Quality, flaw
+from etude.knowledge.scorers import Scorer
+from etude.orphans import die_with
+
+FLAWS = ("", NO_TEXT, *RULES)
+"""What the numbers of a block's `flaw` mean."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of every document of a corpus, in its order."""
+
+    score: np.ndarray
+    words: np.ndarray
+    flaw: np.ndarray
+    """Place in `FLAWS`; 0 for none."""
+    is_domain: np.ndarray
+    """Whether its label says so."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Documents that are scored together."""
+
+    number: int
+    documents: list[Document]
+
+    @property
+    def key(self) -> str:
+        """Tells these documents from others."""
+        digest = hashlib.blake2b(digest_size=8)
+        for document in self.documents:
+            digest.update(f"{document.origin}\x1f{document.text}\x1e".encode(errors="replace"))
+        return digest.hexdigest()
+
+
+def in_blocks(documents: Iterable[Document], block_bytes: int) -> Iterator[Block]:
+    """The documents in runs of about `block_bytes`."""
+    held: list[Document] = []
+    size = number = 0
+    for document in documents:
+        held.append(document)
+        size += len(document.text)
+        if size >= block_bytes:
+            yield Block(number, held)
+            held, size, number = [], 0, number + 1
+    if held:
+        yield Block(number, held)
+
+
+def score_all(
+    documents: Iterable[Document],
+    scorer: Scorer,
+    quality: Quality,
+    folder: Path,
+    *,
+    domain_labels: Sequence[str],
+    workers: int,
+    block_bytes: int,
+    tell: Callable[[int], None] = lambda bytes: None,
+) -> Scores:
+    """Score every document, go on where a process before was stopped, and return what all blocks say.
+
+    `workers` 0 scores in this process, which a scorer that runs a model needs. `tell` hears how many bytes of text each block had.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    count = 0
+
+    def missing() -> Iterator[Block]:
+        nonlocal count
+        for block in in_blocks(documents, block_bytes):
+            count += 1
+            if not _is_kept(_path(folder, block.number), block):
+                yield block
+            else:
+                tell(sum(len(document.text) for document in block.documents))
+
+    if workers == 0:
+        for block in missing():
+            tell(_score(block, scorer, quality, domain_labels, folder))
+    else:
+        context = get_context("spawn")  # a fork of a process with threads may hang
+        given = (os.getpid(), scorer, quality, domain_labels, folder)
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare, initargs=given) as pool:
+            waiting: deque[Future[int]] = deque()
+            for block in missing():
+                waiting.append(pool.submit(_score_prepared, block))
+                if len(waiting) > 2 * workers:  # what waits is in memory
+                    tell(waiting.popleft().result())
+            for future in waiting:
+                tell(future.result())
+    return _read(folder, count)
+
+
+_prepared: tuple[Scorer, Quality, Sequence[str], Path]
+
+
+def _prepare(parent: int, *parts: Any) -> None:
+    """What every block of a worker process needs."""
+    global _prepared
+    die_with(parent, signal.SIGTERM)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent says when it is over
+    _prepared = parts  # type: ignore[assignment]
+
+
+def _score_prepared(block: Block) -> int:
+    return _score(block, *_prepared)
+
+
+def _score(block: Block, scorer: Scorer, quality: Quality, domain_labels: Sequence[str], folder: Path) -> int:
+    """Write the block's file; returns its bytes."""
+    texts = [document.text for document in block.documents]
+    flaws = [FLAWS.index(flaw(text, quality) or "") for text in texts]
+    values: dict[str, np.ndarray] = {
+        "score": np.asarray(scorer(texts), dtype=np.float32),
+        "words": np.array([len(text.split()) for text in texts], dtype=np.int32),
+        "flaw": np.array(flaws, dtype=np.uint8),
+        "is_domain": np.array([document.label in domain_labels for document in block.documents]),
+    }
+    path = _path(folder, block.number)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    save_file(values, partial, metadata={"key": block.key})
+    partial.rename(path)
+    return sum(map(len, texts))
+
+
+def _path(folder: Path, number: int) -> Path:
+    return folder / f"{number:06d}.safetensors"
+
+
+def _is_kept(path: Path, block: Block) -> bool:
+    if not path.exists():
+        return False
+    with safe_open(path, framework="numpy") as file:
+        if file.metadata()["key"] != block.key:
+            raise UserError(
+                f"{path.parent}: block {block.number} was scored from other documents, the first of them now {block.documents[0].origin}: "
+                "the corpus changed; remove the folder to score it again"
+            )
+    return True
+
+
+def _read(folder: Path, count: int) -> Scores:
+    columns: dict[str, list[np.ndarray]] = {"score": [], "words": [], "flaw": [], "is_domain": []}
+    for number in range(count):
+        with safe_open(_path(folder, number), framework="numpy") as file:
+            for name, values in columns.items():
+                values.append(file.get_tensor(name))
+    return Scores(**{name: np.concatenate(values) if values else np.zeros(0) for name, values in columns.items()})

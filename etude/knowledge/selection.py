@@ -1,0 +1,327 @@
+"""Selection: from a general corpus the documents of a domain, and general ones to replay beside them.
+
+    sample the corpus → fit a scorer (domain against corpus) → score and check every document → take the best until the budget is full,
+    without near-duplicates and without what holds a question that is asked later → draw general documents the same way
+
+after TRAIT (2024.emnlp-main.1162): in-domain text selected by a classifier, filtered by quality, with general text as replay. There a
+threshold says what is taken; here the best until `budget_tokens`, and nothing below `min_score`.
+
+    scorer.safetensors    the fitted scorer
+    blocks/               what every document scored (`etude.knowledge.scoring`)
+    selected.jsonl        text, origin, score, tokens of what was taken, in the corpus's order
+    replay.jsonl          the same of general documents
+    selection.json        what was taken, what was left out, and why; precision and recall where labels say what is of the domain
+
+Every file appears by one rename; whoever is killed goes on, and what is there is not made again. `selection.json` comes last.
+"""
+
+import heapq
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from etude.errors import UserError, at_least, check_known
+from etude.evaluation.statistics import wilson_interval
+from etude.knowledge.documents import Corpus, Document, documents
+from etude.knowledge.duplicates import Seen
+from etude.knowledge.leaks import Leaks
+from etude.knowledge.quality import Quality
+from etude.knowledge.scorers import METHODS, Linear, Random, Scorer, fit, least_of
+from etude.knowledge.scoring import FLAWS, Scores, score_all
+from etude.randomness import seed_for
+from etude.runs import write_atomically
+from etude.tasks.task import canonical_words
+
+_EVERY_SECONDS = 10
+
+CountTokens = Callable[[Sequence[str]], list[int]]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is taken of a corpus."""
+
+    method: str = "classifier"
+    """classifier, importance, perplexity, or random (the control)."""
+    budget_tokens: int = 1_000_000
+    """What is taken has as many tokens at most."""
+    min_score: float | None = None
+    """Nothing below is taken; unless given it is the score that a share `found` of held-out examples reaches, and none of random."""
+    found: float = 0.95
+    """A fifth of the domain's examples is held out, and so much of it is to be found; the rest is where the domain ends."""
+    samples: int = 2000
+    """So many documents of the domain and of the corpus, at most, the scorer is fitted on."""
+    quality: Quality = field(default_factory=Quality)
+    similarity: float = 0.8
+    """A document with so much of another one's wording (Jaccard, of pieces of five words) is left out; 1 leaves out copies alone."""
+    leak_share: float = 0.5
+    """A document with this share of a question's wording is left out."""
+    replay_tokens: int = 0
+    """General text to keep beside, drawn from what passes the rules and was not taken."""
+    domain_labels: list[str] = field(default_factory=list)
+    """What `label_column` says of documents of the domain: what was taken is judged by it, nothing is taken by it."""
+    workers: int = 1
+    """Processes that score; 0 scores in this one."""
+    block_bytes: int = 4_000_000
+    """Text that is scored and kept at once."""
+
+    def check(self, name: str) -> None:
+        """Raise UserError for what cannot be."""
+        check_known(f"{name}.method", self.method, METHODS)
+        at_least(f"{name}.budget_tokens", self.budget_tokens, 1)
+        at_least(f"{name}.samples", self.samples, 10)
+        at_least(f"{name}.replay_tokens", self.replay_tokens, 0)
+        at_least(f"{name}.workers", self.workers, 0)
+        at_least(f"{name}.block_bytes", self.block_bytes, 1)
+        for setting in ("found", "similarity", "leak_share"):
+            if not 0 < getattr(self, setting) <= 1:
+                raise UserError(f"{name}.{setting} must be above 0 and at most 1, got {getattr(self, setting)}")
+        self.quality.check(f"{name}.quality")
+        if not all(map(find_spec, ("sklearn", "datasketch"))):
+            raise UserError(f"{name} needs scikit-learn and datasketch: pip install 'etude[knowledge]'")
+
+
+def select(
+    corpus: Corpus,
+    domain: Corpus,
+    how: Selection,
+    folder: Path,
+    *,
+    count_tokens: CountTokens,
+    questions: Mapping[str, str],
+    seed: int = 0,
+    data: Path | None = None,
+    scorer: Scorer | None = None,
+    tell: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Select into `folder`, or go on there; returns what `selection.json` holds.
+
+    `domain` are examples of the domain, `questions` (by name) what must not be in the text; `scorer` is the one of method perplexity.
+    Raises UserError where nothing is left to take.
+    """
+    done = folder / "selection.json"
+    facts = json.loads(json.dumps({"corpus": asdict(corpus), "domain": asdict(domain), "how": asdict(how), "seed": seed}))
+    if done.exists():
+        found: dict[str, Any] = json.loads(done.read_text())
+        _check_same(found["settings"], facts, folder)
+        return found
+    _begin(folder, facts)
+    scorer, least = _scorer(corpus, domain, how, folder, seed, data, scorer)
+    work: dict[str, Any] = {"domain_labels": how.domain_labels, "workers": how.workers, "block_bytes": how.block_bytes}
+    scores = score_all(documents(corpus, data), scorer, how.quality, folder / "blocks", tell=_progress(tell), **work)
+    taking = _Taking(corpus, data, scores, Leaks(questions, how.leak_share), Seen(how.similarity), count_tokens)
+    usable = scores.flaw == 0
+    of_domain = np.flatnonzero(usable & (scores.score >= least))
+    taken = taking.take(of_domain[np.argsort(-scores.score[of_domain], kind="stable")], how.budget_tokens, folder / "selected.jsonl")
+    if not taken:
+        raise UserError(_why_nothing(scores, least, how, taking))
+    spoken_for = [*taking.considered, *(of_domain if np.isfinite(least) else ())]
+    general = np.setdiff1d(np.flatnonzero(usable), spoken_for)
+    order = np.random.default_rng(seed_for(seed, "replay text")).permutation(general)
+    replayed = taking.take(order, how.replay_tokens, folder / "replay.jsonl")
+    report = _report(scores, least, taking, taken, replayed, how) | {"settings": facts}
+    write_atomically(done, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    return report
+
+
+def _begin(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Keep the settings of a selection that begins, or see that it goes on with the same ones."""
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = folder / "settings.json"
+    if kept.exists():
+        _check_same(json.loads(kept.read_text()), facts, folder)
+    else:
+        write_atomically(kept, json.dumps(facts, indent=1) + "\n")
+
+
+def _progress(tell: Callable[[str], None]) -> Callable[[int], None]:
+    """Hears of text that was scored, and says every ten seconds how much it is."""
+    start = said = time.monotonic()
+    total = 0
+
+    def scored(size: int) -> None:
+        nonlocal said, total
+        total += size
+        now = time.monotonic()
+        if now - said >= _EVERY_SECONDS:
+            tell(f"scored {total / 1e6:,.0f} MB, {total / 1e6 / (now - start):.1f} MB/s")
+            said = now
+
+    return scored
+
+
+def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+    changed = [name for name in now if name != "how" and before.get(name) != now[name]]
+    changed += [f"how.{name}" for name, value in now["how"].items() if name != "workers" and before["how"].get(name) != value]
+    if changed:
+        raise UserError(f"{folder} holds a selection of other settings ({', '.join(changed)}): remove it, or name another folder")
+
+
+def _scorer(
+    corpus: Corpus, domain: Corpus, how: Selection, folder: Path, seed: int, data: Path | None, given: Scorer | None
+) -> tuple[Scorer, float]:
+    """The scorer, which is given, kept or fitted on samples, and the least score that is taken."""
+    if how.method == "random":
+        return Random(seed), -np.inf if how.min_score is None else how.min_score
+    kept = folder / "scorer.safetensors"
+    if given is not None:
+        scorer, least = given, least_of(given, _examples(domain, data, how.samples, seed)[0], how.found)
+    elif kept.exists():
+        scorer, least = (fitted := Linear.load(kept)), fitted.least
+    else:
+        held_out, examples = _examples(domain, data, how.samples, seed)
+        others = _sample(documents(corpus, data), how.samples, seed, "corpus")
+        fitted = fit(how.method, examples, held_out, others, how.found, seed_for(seed, "scorer"))
+        fitted.save(partial := kept.with_name(kept.name + ".partial"))
+        partial.rename(kept)
+        scorer, least = fitted, fitted.least
+    return scorer, least if how.min_score is None else how.min_score
+
+
+def _examples(domain: Corpus, data: Path | None, samples: int, seed: int) -> tuple[list[str], list[str]]:
+    """A fifth of the domain's examples, which is held out, and the others."""
+    examples = _sample(documents(domain, data), samples, seed, "domain")
+    if len(examples) < 10:
+        raise UserError(f"the examples of the domain are {len(examples)} documents with text: give at least 10")
+    return examples[: len(examples) // 5], examples[len(examples) // 5 :]
+
+
+def _sample(source: Iterable[Document], count: int, seed: int, name: str) -> list[str]:
+    """`count` texts, each as likely as any other, in the order of their keys; the same whatever else was drawn."""
+    keyed = ((seed_for(seed, name, document.origin), document.text) for document in source if document.text)
+    return [text for _, text in heapq.nsmallest(count, keyed)]
+
+
+class _Taking:
+    """Takes documents in an order of preference until a budget is full; what was taken before is known."""
+
+    def __init__(self, corpus: Corpus, data: Path | None, scores: Scores, leaks: Leaks, seen: Seen, count_tokens: CountTokens) -> None:
+        self.corpus, self.data, self.scores, self.leaks, self.seen, self.count_tokens = corpus, data, scores, leaks, seen, count_tokens
+        self.considered: set[int] = set()
+        self.copies: list[dict[str, str]] = []
+        self.leaking: list[dict[str, Any]] = []
+        self._tokens_a_word = 1.5
+
+    def take(self, order: np.ndarray, budget_tokens: int, path: Path) -> dict[int, int]:
+        """Write the best of `order` to `path`; returns the tokens of each that was taken, by its place in the corpus.
+
+        The corpus is read once for as many of the order as should fill the budget, and again where near-duplicates and leaks left room.
+        Which of two near-duplicates stays is the corpus's order's to say. What is over the budget goes, the last of the order first.
+        """
+        partial, tokens = path.with_name(path.name + ".partial"), dict[int, int]()
+        with partial.open("w", encoding="utf-8") as out:
+            at = 0
+            while at < len(order) and sum(tokens.values()) < budget_tokens:
+                missing = (budget_tokens - sum(tokens.values())) * 1.1
+                upto = np.cumsum(self.scores.words[order[at:]]) * self._tokens_a_word
+                count = int(np.searchsorted(upto, missing)) + 1
+                for place, row in self._admitted(set(map(int, order[at : at + count]))):
+                    tokens[place] = row["tokens"]
+                    out.write(json.dumps({"place": place, **row}, ensure_ascii=False) + "\n")
+                at += count
+        rank = {int(place): number for number, place in enumerate(order)}
+        kept, total = dict[int, int](), 0
+        for place in sorted(tokens, key=rank.__getitem__):
+            if total + tokens[place] > budget_tokens:
+                break
+            kept[place] = tokens[place]
+            total += tokens[place]
+        _keep(partial, kept, path)
+        return kept
+
+    def _admitted(self, wanted: set[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Those of the wanted documents that are neither copies nor leaks, in the corpus's order."""
+        self.considered |= wanted
+        words = tokens = 0
+        with closing(documents(self.corpus, self.data)) as all_documents:  # type: ignore[type-var]
+            for place, document in enumerate(all_documents):
+                if place not in wanted:
+                    continue
+                wanted.discard(place)
+                canonical = canonical_words(document.text)
+                if leak := self.leaks.worst(canonical):
+                    self.leaking.append({"origin": document.origin, **leak._asdict()})
+                elif like := self.seen.admit(document.origin, canonical):
+                    self.copies.append({"origin": document.origin, "like": like})
+                else:
+                    count = self.count_tokens([document.text])[0]
+                    words, tokens = words + int(self.scores.words[place]), tokens + count
+                    score = round(float(self.scores.score[place]), 4)
+                    yield place, {"text": document.text, "origin": document.origin, "score": score, "tokens": count}
+                if not wanted:
+                    break
+        if words:
+            self._tokens_a_word = tokens / words
+
+
+def _keep(partial: Path, kept: Mapping[int, int], path: Path) -> None:
+    """The rows of `partial` that are kept, in the corpus's order, as `path`."""
+    chosen = path.with_name(path.name + ".chosen")
+    rows: list[tuple[int, int]] = []
+    with partial.open("rb") as lines:
+        begin = 0
+        for line in lines:
+            place = json.loads(line)["place"]
+            if place in kept:
+                rows.append((place, begin))
+            begin += len(line)
+        with chosen.open("w", encoding="utf-8") as out:
+            for _, begin in sorted(rows):
+                lines.seek(begin)
+                row = json.loads(lines.readline())
+                out.write(json.dumps({name: value for name, value in row.items() if name != "place"}, ensure_ascii=False) + "\n")
+    chosen.rename(path)
+    partial.unlink()
+
+
+def _why_nothing(scores: Scores, least: float, how: Selection, taking: _Taking) -> str:
+    flaws, below = _flaws(scores), int(((scores.flaw == 0) & (scores.score < least)).sum())
+    worst = f" (most: {max(flaws, key=lambda name: flaws[name])})" if flaws else ""
+    return (
+        f"nothing was selected: of {len(scores.score)} documents {sum(flaws.values())} break a rule{worst}, {below} score below "
+        f"{least:.3g}, {len(taking.leaking)} hold a question that is asked, {len(taking.copies)} are copies, and the others are longer "
+        f"than budget_tokens {how.budget_tokens}: give other examples, a lower min_score, fewer rules or a larger budget"
+    )
+
+
+def _flaws(scores: Scores) -> dict[str, int]:
+    """How many documents break which rule."""
+    counts = Counter(scores.flaw.tolist())
+    return {FLAWS[number]: counts[number] for number in sorted(counts) if number}
+
+
+def _report(
+    scores: Scores, least: float, taking: _Taking, taken: Mapping[int, int], replayed: Mapping[int, int], how: Selection
+) -> dict[str, Any]:
+    judged = {"judged": _judged(scores.is_domain, list(taken))} if how.domain_labels else {}
+    return judged | {
+        "documents": len(scores.score),
+        "words": int(scores.words.sum()),
+        "flaws": _flaws(scores),
+        "least": least if np.isfinite(least) else None,
+        "above_least": int(((scores.flaw == 0) & (scores.score >= least)).sum()),
+        "considered": len(taking.considered),
+        "copies": taking.copies,
+        "leaks": taking.leaking,
+        "unchecked_questions": taking.leaks.unchecked,
+        "selected": {"documents": len(taken), "tokens": sum(taken.values())},
+        "replay": {"documents": len(replayed), "tokens": sum(replayed.values())},
+    }
+
+
+def _judged(is_domain: np.ndarray, taken: list[int]) -> dict[str, float]:
+    """Precision and recall of what was taken, by labels, over documents."""
+    right, found = int(is_domain[taken].sum()), dict[str, float]()
+    for name, n in (("precision", len(taken)), ("recall", int(is_domain.sum()))):
+        if n:
+            low, high = wilson_interval(right, n)
+            found |= {name: right / n, f"{name}_low": low, f"{name}_high": high, f"{name}_n": n}
+    return found

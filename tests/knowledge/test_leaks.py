@@ -1,0 +1,46 @@
+from etude.knowledge.leaks import Leak, Leaks
+from etude.tasks.task import canonical_words
+
+QUESTION = "Which chamber of the heart receives blood that comes from the lungs through the pulmonary veins?"
+PAGE = "The heart has four chambers. " * 5
+OTHER = "Name the bone that protects the brain and say which joints hold its plates together in adults."
+
+
+def worst(text, questions=None, **how):
+    return Leaks(questions or {"heart": QUESTION, "skull": OTHER}, **how).worst(canonical_words(text))
+
+
+def test_an_exact_copy_is_found_whatever_its_case_and_marks():
+    assert worst(f"{PAGE} {QUESTION.upper()} {PAGE}") == Leak("heart", 1.0)
+
+
+def test_a_lightly_edited_copy_is_found():
+    edited = QUESTION.replace("lungs", "lung").replace("Which", "What")
+    leak = worst(f"{PAGE} {edited} {PAGE}")
+    assert leak is not None and leak.question == "heart" and 0.5 <= leak.share < 1
+
+
+def test_a_page_on_the_subject_is_no_leak():
+    assert worst(f"{PAGE} The left atrium receives blood from the lungs through four pulmonary veins.") is None
+
+
+def test_the_question_that_is_leaked_most_is_named():
+    half = " ".join(OTHER.split()[:11])
+    assert worst(f"{half}. {QUESTION}") == Leak("heart", 1.0)
+
+
+def test_the_share_decides():
+    half = " ".join(QUESTION.split()[:11])
+    assert worst(half, share=0.4) is not None and worst(half, share=0.9) is None
+
+
+def test_a_blank_parts_a_question_and_what_fills_it_does_not_matter():
+    questions = {"blank": "The chamber that receives blood from the lungs is ________ and it has thin walls too."}
+    page = "The chamber that receives blood from the lungs is the left atrium and it has thin walls too."
+    assert worst(page, questions) == Leak("blank", 1.0)
+
+
+def test_questions_too_short_to_tell_are_named():
+    leaks = Leaks({"short": "What is bone?", "long": QUESTION})
+    assert leaks.unchecked == ["short"]
+    assert leaks.worst(canonical_words("What is bone?")) is None

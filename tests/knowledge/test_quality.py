@@ -1,0 +1,54 @@
+import pytest
+
+from etude.errors import UserError
+from etude.knowledge.quality import NO_TEXT, RULES, Quality, explaining, flaw
+
+GOOD = (
+    "The heart is a muscle that pumps blood through the body. It has four chambers, and each of them has a valve. "
+    "Blood with oxygen leaves by the aorta, and blood without it returns to the right side."
+)
+BAD = {
+    "length": "The heart and the lungs.",
+    "word length": "the of a b c d e f g h i j k l m n o p q r s t to and",
+    "symbols": GOOD + " #heart #aorta #valve #blood #lungs #veins #muscle",
+    "letters": GOOD + " 12 34 56 78" * 10,
+    "stop words": "buy cheap shoes now online best price shipping worldwide order today save money great offers click here daily",
+    "list": "\n".join(f"- the heart and its part number {word}" for word in ("one", "two", "three", "four")),
+    "cut off": "\n".join(f"The heart of an animal like this has {word} chambers and it ..." for word in ("four", "many", "some", "few")),
+    "repeated lines": "The heart is a muscle that pumps.\n" * 3 + GOOD,
+    "repeated pairs": "the blood goes round and " + "blood vessels " * 20 + "to the heart",
+    "decoding": GOOD + "\ufffd" * 5,
+}
+
+
+def test_a_good_text_has_no_flaw():
+    assert flaw(GOOD, Quality()) is None
+
+
+@pytest.mark.parametrize("rule", BAD)
+def test_each_rule_finds_what_it_is_for_and_no_other_does(rule):
+    others = [name for name in RULES if name != rule]
+    assert flaw(BAD[rule], Quality(rules=[rule])) == rule
+    assert flaw(GOOD, Quality(rules=[rule])) is None
+    assert flaw(BAD[rule], Quality(rules=others)) is None
+
+
+def test_every_rule_has_its_example():
+    assert set(BAD) == set(RULES) - {"explaining"}
+
+
+def test_explaining_counts_phrases_that_define_and_give_reasons():
+    text = "A neuron is called a cell, because it is one. It fires. It rests, for example at night."
+    assert explaining(text) == 1.0
+    assert flaw(GOOD, Quality(min_explaining=0.5)) == "explaining"
+    assert flaw(f"{text} {GOOD}", Quality(min_explaining=0.5)) is None
+
+
+def test_without_rules_only_documents_without_text_are_left_out():
+    assert flaw("x", Quality(rules=[])) is None
+    assert flaw("  \n", Quality(rules=[])) == NO_TEXT
+
+
+def test_an_unknown_rule_is_named_with_the_nearest():
+    with pytest.raises(UserError, match=r"unknown rule of selection.quality.rules 'letter': did you mean 'letters'"):
+        Quality(rules=["letter"]).check("selection.quality")
