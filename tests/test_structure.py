@@ -19,7 +19,7 @@ from etude.recipes.settings import FEEDBACK
 from etude.tasks.verifiers import VERIFIERS
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("kernels", "tasks", "engine", "explore", "feedback", "learn", "evaluation")
+ROOMS = ("kernels", "tasks", "engine", "explore", "feedback", "learn", "knowledge", "evaluation")
 TOP = ("etude.recipes", "etude.cli")
 
 
@@ -50,6 +50,7 @@ def test_rooms_know_neither_recipes_nor_the_command(room):
     ("room", "later"),
     [
         ("tasks", ("engine", "explore", "learn")),
+        ("knowledge", ("engine", "explore", "feedback", "learn")),
         ("feedback", ("engine", "explore", "learn")),
         ("engine", ("explore", "learn")),
         ("explore", ("learn",)),
@@ -61,8 +62,8 @@ def test_earlier_stages_do_not_know_later_ones(room, later):
         assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"
 
 
-@pytest.mark.parametrize("room", ["tasks", "feedback"])
-def test_tasks_and_feedback_need_no_torch(room):
+@pytest.mark.parametrize("room", ["tasks", "feedback", "knowledge"])
+def test_these_rooms_need_no_torch(room):
     modules = [f"etude.{room}.{path.stem}" for path in sorted((ROOT / "etude" / room).glob("*.py")) if path.stem != "__init__"]
     code = f"import sys, importlib; [importlib.import_module(m) for m in {modules}]; sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
