@@ -16,7 +16,7 @@ USAGE = """etude: language models get better by practising
 
   etude practice NAME_OR_YAML [--key value ...]   improve on tasks by own attempts
   etude evaluate MODEL [--key value ...]          measure a model on suites
-  etude evaluate MODEL --suite NAME_OR_YAML       measure what it knew and could do before, such as --suite retention
+  etude evaluate MODEL --suite NAME_OR_YAML       measure what it knew and could do before, --suite retention, or what it knows of a domain
   etude generate MODEL [--key value ...]          answer prompts
   etude report RUN [RUN ...] [--out FILE]         the page of a run, or of several side by side
   etude report RUN --pack FILE.zip                a run for somebody else: no weights, no paths of this machine, no tokens
@@ -122,14 +122,21 @@ def _evaluate(arguments: list[str]) -> None:
 
 
 def _evaluate_suite(suite: str, arguments: list[str], *options: str) -> None:
+    from etude.configuration import command_of, shipped
+    from etude.recipes.domain_suite import DomainSuite, evaluate_domain, parse_domain
     from etude.recipes.retention_suite import RetentionSuite, evaluate_suite, parse_suite
     from etude.watching import Console
 
+    is_domain = suite in shipped("domain") or (Path(suite).is_file() and command_of(Path(suite)) == "domain")
     if _wants_help(arguments):
-        return _help(f"etude evaluate MODEL --suite NAME_OR_YAML [--key value ...]\n\n{_common_help(*options)}", RetentionSuite)
+        head = f"etude evaluate MODEL --suite NAME_OR_YAML [--key value ...]\n\n{_common_help(*options)}"
+        return _help(head, DomainSuite if is_domain else RetentionSuite)
     common, rest = _common(arguments, *options)
     model = _first(rest, f"evaluate needs a model before --suite {suite}: a bundled name, a folder, a .gguf file or a hub id")
-    result = evaluate_suite(model, parse_suite(suite, rest[1:]), data=common.data, watcher=Console())
+    if is_domain:
+        result = evaluate_domain(model, parse_domain(suite, rest[1:]), data=common.data, watcher=Console())
+    else:
+        result = evaluate_suite(model, parse_suite(suite, rest[1:]), data=common.data, watcher=Console())
     _write_json(common.json, result)
 
 

@@ -29,7 +29,7 @@ _SHIPPED = Path(__file__).parent / "configs"
 
 def shipped(command: str) -> dict[str, Path]:
     """The configurations that ship for a command, by name."""
-    return {path.stem: path for path in sorted(_SHIPPED.glob("*.yaml")) if yaml.safe_load(path.read_text()).get("command") == command}
+    return {path.stem: path for path in sorted(_SHIPPED.glob("*.yaml")) if command_of(path) == command}
 
 
 def find_configuration(command: str, name: str) -> Path:
@@ -43,6 +43,15 @@ def find_configuration(command: str, name: str) -> Path:
     if name not in known:
         raise unknown(f"{command} configuration", name, known)
     return known[name]
+
+
+def command_of(path: Path) -> str | None:
+    """What a YAML file says it is for, if it says so and can be read."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf8"))
+    except (yaml.YAMLError, OSError, UnicodeDecodeError):
+        return None
+    return values.get("command") if isinstance(values, dict) else None
 
 
 Adjust = Callable[[Mapping[str, Any], Mapping[str, str]], dict[str, Any]]

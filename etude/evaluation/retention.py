@@ -56,7 +56,7 @@ class Probe:
 
 def make_probe(text: str, tasks: Sequence[Task], tokenizer: Any, *, window_tokens: int, text_tokens: int, room: int) -> Probe:
     """The text's first `text_tokens` in windows, and the tasks, which must have choices, as questions of at most `room` tokens."""
-    start, ids = _start(tokenizer), _ids(tokenizer, text)[:text_tokens]
+    start, ids = beginning(tokenizer), token_ids(tokenizer, text)[:text_tokens]
     own = window_tokens - len(start)
     windows = [(*start, *ids[begin : begin + own]) for begin in range(0, len(ids), own)]
     if len(windows) > 1 and 2 * len(windows[-1]) < window_tokens:  # a short rest would count as much as a whole window
@@ -64,13 +64,13 @@ def make_probe(text: str, tasks: Sequence[Task], tokenizer: Any, *, window_token
     return Probe([window for window in windows if len(window) > 1], [_question(task, tokenizer, start, room) for task in tasks])
 
 
-def _start(tokenizer: Any) -> Tokens:
+def beginning(tokenizer: Any) -> Tokens:
     """What the tokenizer itself puts before a text, which is nothing for many."""
-    text, whole = _ids(tokenizer, "x"), tuple(tokenizer("x")["input_ids"])
+    text, whole = token_ids(tokenizer, "x"), tuple(tokenizer("x")["input_ids"])
     return next(whole[:i] for i in range(len(whole)) if whole[i : i + len(text)] == text)
 
 
-def _ids(tokenizer: Any, text: str) -> Tokens:
+def token_ids(tokenizer: Any, text: str) -> Tokens:
     return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
@@ -79,8 +79,8 @@ def _question(task: Task, tokenizer: Any, start: Tokens, room: int) -> Question:
     if not choices or task.answer is None:
         raise UserError(f"retention.choices: {task.origin} needs choices and an answer")
     shown = f"Question: {without_choices(task.question, choices)}\nAnswer:"
-    prompt = _ids(tokenizer, shown)
-    tokens = tuple(_ids(tokenizer, f"{shown} {choice}")[len(prompt) :] for choice in choices)
+    prompt = token_ids(tokenizer, shown)
+    tokens = tuple(token_ids(tokenizer, f"{shown} {choice}")[len(prompt) :] for choice in choices)
     length = len(start) + len(prompt) + max(map(len, tokens))
     if length > room or not all(tokens):
         raise UserError(f"retention.choices: {task.origin} has {length} tokens with its longest choice; there is room for 1 to {room}")

@@ -12,7 +12,7 @@ def hub_rows(dataset: str, *, name: str | None, split: str) -> Iterator[tuple[st
     `name` is the configuration where a data set has several. Raises UserError where the data set cannot be loaded: offline and not
     in the cache, misspelt, private, or without that configuration or split.
     """
-    return _rows(dataset, name, split, streaming=False)
+    return _rows(dataset, name, split)
 
 
 def streamed_rows(dataset: str, *, name: str | None, split: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -20,11 +20,11 @@ def streamed_rows(dataset: str, *, name: str | None, split: str) -> Iterator[tup
     return _rows(dataset, name, split, streaming=True)
 
 
-def _rows(dataset: str, name: str | None, split: str, *, streaming: bool) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _rows(dataset: str, name: str | None, split: str, **how: bool) -> Iterator[tuple[str, Mapping[str, Any]]]:
     from datasets import load_dataset
 
     try:
-        rows = load_dataset(dataset, name, split=split, streaming=streaming)
+        rows = load_dataset(dataset, name, split=split, **how)
     except Exception as error:  # the hub, the network and the readers raise dozens of unrelated types
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(

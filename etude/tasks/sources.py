@@ -7,8 +7,10 @@ A family is generated, each split from seeds of its own. Files and data sets are
 is for `etude.tasks.overlap` to say.
 """
 
+from bisect import bisect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,9 @@ from etude.tasks.verifiers import CHEAP, VERIFIERS, check_gold, verifier_named
 
 SOURCES = ("path", "family", "dataset", "function")
 """The kinds of source: the settings of a `TaskSource` of which exactly one is given."""
+
+Row = tuple[str, Task | Mapping[str, Any]]
+"""Where it stands, and what it is."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,13 @@ class TaskSource:
     """A generator of your own, `file.py:function`, called with split, n and seed; yields Task or dictionaries with a file's columns."""
     columns: dict[str, str] = field(default_factory=dict)
     """Our names (question, answer, worked, choices, messages, verifier) to the source's columns."""
+    where: dict[str, str] = field(default_factory=dict)
+    """Of files and data sets only rows whose columns have these values, such as {type: mcq}."""
+    split_by: str | None = None
+    """A column of files and data sets that have no splits of their own, such as section: all rows of one value are in the same split, which
+    is drawn by the value alone."""
+    split_shares: dict[str, float] = field(default_factory=lambda: {"train": 0.6, "dev": 0.1, "test": 0.3})
+    """What `split_by` makes, and how likely a value is in each."""
     verifier: str | None = None
     """Who says what is right, instead of the rows' own; may be `file.py:function`, which a row of a file or data set may not name.
     Default: the family's scorer; numeric where every answer is a number; choice with choices; else exact."""
@@ -71,8 +83,12 @@ class TaskSource:
             at_least("max_worked_steps", self.max_worked_steps, 1)
             if self.family:
                 raise UserError("max_worked_steps counts the lines of worked steps, which a family's items do not have: leave it out")
-        if self.columns and self.family:
-            raise UserError("columns has no effect on family: leave it out")
+        for setting in ("columns", "where", "split_by"):
+            if getattr(self, setting) and self.family:
+                raise UserError(f"{setting} has no effect on family: leave it out")
+        shares = self.split_shares.values()
+        if min(shares, default=0) <= 0 or abs(sum(shares) - 1) > 1e-6:
+            raise UserError(f"split_shares must be above 0 and sum to 1, got {dict(self.split_shares)}")
 
 
 _BELONGS_TO = {"parameters": "family", "dataset_name": "dataset", "dataset_split": "dataset"}
@@ -93,9 +109,10 @@ def load_tasks(source: TaskSource, *, split: str, n: int | None, seed: int, data
 def _loaded(source: TaskSource, split: str, n: int | None, seed: int, data: Path | None) -> list[Task]:
     if source.family is not None:
         return _family_tasks(source, split, n, seed)
-    tasks = [_task(row, origin, source) for origin, row in _rows(source, split, n, seed, data)]
+    tasks = [_task(row, origin, source) for origin, row in _chosen(_rows(source, split, n, seed, data), source, split)]
     if not tasks:
-        raise UserError(f"{_named(source)} gave no tasks for split {_own_split(source, split)!r}")
+        wanted = f" with {', '.join(f'{name} {value}' for name, value in source.where.items())}" if source.where else ""
+        raise UserError(f"{_named(source)} gave no tasks for split {_own_split(source, split)!r}{wanted}")
     if source.max_worked_steps is not None:
         tasks = [task for task in tasks if 0 < num_steps(task) <= source.max_worked_steps]
         if not tasks:
@@ -134,13 +151,39 @@ def _family_tasks(source: TaskSource, split: str, n: int | None, seed: int) -> l
     return tasks
 
 
-def _rows(source: TaskSource, split: str, n: int | None, seed: int, data: Path | None) -> Iterable[tuple[str, Task | Mapping[str, Any]]]:
+def _rows(source: TaskSource, split: str, n: int | None, seed: int, data: Path | None) -> Iterable[Row]:
     if source.function is not None:
         return generated_rows(source.function, split=split, n=n, seed=seed)
     if source.dataset is not None:
         return hub_rows(source.dataset, name=source.dataset_name, split=_own_split(source, split))
     files = [find_file(path.replace("{split}", split), data) for path in source.path]
     return (row for file in files for row in file_rows(file))
+
+
+def _chosen(rows: Iterable[Row], source: TaskSource, split: str) -> Iterable[Row]:
+    """The rows that `where` and `split_by` leave."""
+    if source.split_by and split not in source.split_shares:
+        raise unknown(f"split of {source.split_by}", split, source.split_shares)
+    for origin, row in rows:
+        if isinstance(row, Mapping):
+            for column in (*source.where, *([source.split_by] if source.split_by else ())):
+                if column not in row:
+                    raise unknown(f"column in {origin}", column, map(str, row))
+            if any(str(row[column]) != value for column, value in source.where.items()):
+                continue
+            if source.split_by and split_of(str(row[source.split_by]), source.split_shares) != split:
+                continue
+        yield origin, row
+
+
+def split_of(value: str, shares: Mapping[str, float]) -> str:
+    """The split of all rows with this value: as likely as its share, the same wherever the value stands.
+
+    >>> split_of("m45981", {"train": 0.6, "dev": 0.1, "test": 0.3})
+    'train'
+    """
+    ends = list(accumulate(shares.values()))
+    return list(shares)[min(bisect(ends, seed_for("split", value) / 2**64), len(ends) - 1)]
 
 
 def _own_split(source: TaskSource, split: str) -> str:

@@ -284,3 +284,45 @@ def test_only_items_of_so_many_worked_steps_are_taken_where_that_is_asked_for(tm
         load(bare, max_worked_steps=2)
     with pytest.raises(UserError, match="max_worked_steps counts the lines of worked steps, which a family's items do not have"):
         TaskSource(family="gcd", max_worked_steps=2)
+
+
+def sections(tmp_path, count=400):
+    rows = [{"question": f"What is {i}?", "answer": str(i), "section": f"s{i // 2}", "kind": "ab"[i % 2]} for i in range(count)]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_rows_are_chosen_by_their_columns(tmp_path):
+    sections(tmp_path, 10)
+    tasks = load_tasks(TaskSource(path=["q.jsonl"], where={"kind": "b"}), split="train", n=None, seed=0, data=tmp_path)
+    assert [task.answer for task in tasks] == ["1", "3", "5", "7", "9"]
+
+
+def test_a_column_splits_a_file_by_whole_values_in_the_shares_that_are_asked_for(tmp_path):
+    sections(tmp_path)
+    source = TaskSource(path=["q.jsonl"], split_by="section", split_shares={"train": 0.5, "dev": 0.2, "test": 0.3})
+    splits = {split: load_tasks(source, split=split, n=None, seed=0, data=tmp_path) for split in source.split_shares}
+    of_split = {split: {task.metadata["section"] for task in tasks} for split, tasks in splits.items()}
+    assert sum(map(len, splits.values())) == 400 and sum(map(len, of_split.values())) == 200
+    assert [len(sections) for sections in of_split.values()] == pytest.approx([100, 40, 60], abs=22)
+    again = load_tasks(source, split="dev", n=None, seed=5, data=tmp_path)
+    assert [task.key for task in again] == [task.key for task in splits["dev"]]
+
+
+@pytest.mark.parametrize(
+    ("source", "split", "sentence"),
+    [
+        ({"where": {"kidn": "a"}}, "train", r"unknown column in q\.jsonl:1 'kidn': did you mean 'kind'"),
+        ({"where": {"kind": "c"}}, "train", r"q\.jsonl gave no tasks for split 'train' with kind c"),
+        ({"split_by": "section"}, "validation", "unknown split of section 'validation'"),
+        ({"split_shares": {"train": 0.5, "test": 0.4}}, "train", "split_shares must be above 0 and sum to 1"),
+    ],
+)
+def test_wrong_choices_of_rows_are_named(source, split, sentence, tmp_path):
+    sections(tmp_path, 10)
+    with pytest.raises(UserError, match=sentence):
+        load_tasks(TaskSource(path=["q.jsonl"], **source), split=split, n=None, seed=0, data=tmp_path)
+
+
+def test_a_family_has_no_rows_to_choose():
+    with pytest.raises(UserError, match="where has no effect on family"):
+        TaskSource(family="gcd", where={"kind": "a"})

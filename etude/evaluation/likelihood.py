@@ -1,0 +1,119 @@
+"""What a model knows, by likelihood alone: questions with choices, open questions with an answer, terms behind their definition.
+
+A question with choices is answered by the choice that scores most, in three ways from the same log-probs:
+
+    per_byte     log p(choice | question) / bytes of the choice                         (acc_norm of lm-evaluation-harness, which counts
+                                                                                         characters)
+    sum          log p(choice | question)                                               (its acc)
+    calibrated   log p(choice | question) - log p(choice | "Answer:")                   (PMI-DC, Holtzman et al. 2021, arXiv 2104.08315)
+
+and `nats` is minus log p(right choice | question) a byte: it moves before a choice does, and is all there is of an open question. A term is
+asked for as a question with choices, "Definition: ...\\nTerm:", the others being terms of the same section, where there are enough.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from etude.errors import UserError
+from etude.evaluation.retention import Logprobs, Tokens, beginning, token_ids
+from etude.randomness import seed_for
+from etude.tasks.choices import choices_of, without_choices
+from etude.tasks.task import Task
+
+SCORINGS = ("per_byte", "sum", "calibrated")
+_CHOICES = 4
+_UNASKED = "Answer:"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked as text, and the texts that may follow; the one at `right` should."""
+
+    prompt: str
+    choices: tuple[str, ...]
+    right: int
+    origin: str = ""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a model said to a list of questions."""
+
+    right: Mapping[str, list[bool]]
+    """By each way of scoring, whether a question was answered rightly; nothing where there are no choices."""
+    nats: list[float]
+    """Of the right answer, a byte."""
+
+
+def question_of(task: Task) -> Asked:
+    """A task as it is asked: with its choices, or with its answer alone."""
+    choices = tuple(choices_of(task))
+    if task.answer is None:
+        raise UserError(f"{task.origin} has no answer: a question needs one")
+    shown = f"Question: {without_choices(task.question, choices)}\nAnswer:"
+    return Asked(shown, choices or (task.answer,), ord(task.answer) - ord("A") if choices else 0, task.origin)
+
+
+def cloze(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Asked]:
+    """Rows of a glossary (`term`, `definition` and perhaps `section`), each asked for its term among three others.
+
+    The others are drawn by the term from those of its section, and from all where the section has too few.
+    """
+    for origin, row in rows:
+        for column in ("term", "definition"):
+            if not isinstance(row.get(column), str) or not row[column].strip():
+                raise UserError(f"{origin} has no {column}: a glossary needs the columns term and definition; it has {', '.join(row)}")
+    terms = list(dict.fromkeys(row["term"] for _, row in rows))
+    if len(terms) < _CHOICES:
+        raise UserError(f"a glossary needs at least {_CHOICES} different terms to choose from, got {len(terms)}")
+    of_section: dict[Any, list[str]] = {}
+    for _, row in rows:
+        of_section.setdefault(row.get("section"), []).append(row["term"])
+    asked = []
+    for origin, row in rows:
+        draw = np.random.default_rng(seed_for("cloze", row["term"], row["definition"]))
+        near = [term for term in dict.fromkeys(of_section[row.get("section")]) if term != row["term"]]
+        others = near if len(near) >= _CHOICES - 1 else [term for term in terms if term != row["term"]]
+        choices = [row["term"], *(others[place] for place in draw.permutation(len(others))[: _CHOICES - 1])]
+        order = draw.permutation(_CHOICES)
+        shown = f"Definition: {row['definition'].strip()}\nTerm:"
+        asked.append(Asked(shown, tuple(choices[place] for place in order), int(np.flatnonzero(order == 0)[0]), origin))
+    return asked
+
+
+def ask(questions: Sequence[Asked], tokenizer: Any, logprobs: Logprobs, room: int) -> Known:
+    """Read every choice behind its question; a question longer than `room` tokens loses its beginning."""
+    pairs = [_tokens(tokenizer, question.prompt, choice, room) for question in questions for choice in question.choices]
+    unasked = list(dict.fromkeys(choice for question in questions if len(question.choices) > 1 for choice in question.choices))
+    alone = [_tokens(tokenizer, _UNASKED, choice, room) for choice in unasked]
+    found = iter(logprobs([*pairs, *alone]))
+    sums = [[sum(next(found)) for _ in question.choices] for question in questions]
+    prior = {choice: sum(next(found)) for choice in unasked}
+    right: dict[str, list[bool]] = {scoring: [] for scoring in SCORINGS} if unasked else {}
+    nats = []
+    for question, own in zip(questions, sums, strict=True):
+        sizes = [len(choice.encode()) for choice in question.choices]
+        nats.append(-own[question.right] / sizes[question.right])
+        if len(question.choices) > 1:
+            scores = {
+                "per_byte": [value / size for value, size in zip(own, sizes, strict=True)],
+                "sum": own,
+                "calibrated": [value - prior[choice] for value, choice in zip(own, question.choices, strict=True)],
+            }
+            for scoring, values in scores.items():
+                right[scoring].append(values.index(max(values)) == question.right)
+    return Known(right, nats)
+
+
+def _tokens(tokenizer: Any, prompt: str, choice: str, room: int) -> tuple[Tokens, Tokens]:
+    """Prompt, behind what the tokenizer puts first, and choice as tokens."""
+    before = token_ids(tokenizer, prompt)
+    completion = token_ids(tokenizer, f"{prompt} {choice}")[len(before) :]
+    start = beginning(tokenizer)
+    left = room - len(completion) - len(start)
+    if not completion or left < 1:
+        raise UserError(f"the answer {choice[:80]!r} has {len(completion)} tokens; there is room for 1 to {room - len(start) - 1}")
+    return (*start, *before[-left:]), completion

@@ -1,0 +1,196 @@
+"""What a model knows of a domain, and what it should not lose by learning it, as `etude evaluate MODEL --suite domain`.
+
+part      what is asked, all by likelihood (`etude.evaluation.likelihood`)        value
+choices   the domain's questions with choices, of the split that is measured      accuracy
+open      its open questions                                                      nats a byte of the answer
+cloze     a term for its definition, among three others of the same section       accuracy
+near      questions of neighbouring domains, a row for each file and for all      accuracy
+far       questions of other domains, the same                                    accuracy
+text      perplexity of general texts                                             perplexity
+
+Accuracy is by likelihood a byte; `sum` and `calibrated` stand beside it, and `nats`, which moves before a choice does. `bits` are the
+answers of each row, so that two models can be compared by pairs.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from etude.configuration import arguments_from, find_configuration, parse
+from etude.errors import UserError, at_least
+from etude.evaluation.likelihood import Asked, Known, ask, cloze, question_of
+from etude.evaluation.retention import Logprobs, make_probe, measure_retention
+from etude.evaluation.statistics import mean_interval, wilson_interval
+from etude.models import describe, load_model
+from etude.recipes.limits import within_limits
+from etude.recipes.machine import Machine, decide, room_tokens
+from etude.recipes.retention import logprobs_of, read_text
+from etude.tasks.files import file_rows, find_file
+from etude.tasks.sources import TaskSource, load_tasks
+from etude.watching import Quiet, Watcher
+
+ALL = "all questions"
+Row = dict[str, Any]
+"""`part`, `name`, `n`, `value` with `low` and `high` (95 %); of questions `nats`, and with choices `sum`, `calibrated` and `bits`."""
+
+
+@dataclass(frozen=True)
+class DomainSuite:
+    """Questions of a domain, of its neighbours and of the rest, and general text."""
+
+    questions: list[str] = field(default_factory=list)
+    """Files of the domain's questions."""
+    choices_where: dict[str, str] = field(default_factory=dict)
+    """Columns by which rows with choices are known, such as {type: mcq}; all rows unless given."""
+    open_where: dict[str, str] = field(default_factory=dict)
+    """Columns by which open questions are known, such as {type: open}; none unless given."""
+    split_by: str | None = None
+    """A column by which the domain's files are split, such as section (`tasks.split_by`)."""
+    split: str = "test"
+    """The split that is measured, of `split_by` and of `{split}` in a path."""
+    glossary: list[str] = field(default_factory=list)
+    """Files with the columns term, definition and perhaps section, whole, since no split of theirs is practised."""
+    near: list[str] = field(default_factory=list)
+    far: list[str] = field(default_factory=list)
+    """Files of questions with choices."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Our names (question, choices, answer) to the columns of all files of questions."""
+    n: int | None = None
+    """Questions of each file of near and far, at equal distances; all unless given."""
+    glossary_n: int | None = None
+    """Terms of each glossary, the same."""
+    text: list[str] = field(default_factory=list)
+    """Text files, or rows with a column `text`."""
+    text_tokens: int = 16384
+    """Tokens of each text at most."""
+    window_tokens: int = 256
+    """Length of the pieces that a text is read in, each without the ones before."""
+    machine: Machine = field(default_factory=Machine)
+
+    def __post_init__(self) -> None:
+        for name in ("n", "glossary_n"):
+            if getattr(self, name) is not None:
+                at_least(name, getattr(self, name), 1)
+        at_least("text_tokens", self.text_tokens, 2)
+        at_least("window_tokens", self.window_tokens, 3)
+        if not any((self.questions, self.glossary, self.near, self.far, self.text)):
+            raise UserError("a suite of a domain needs at least one of questions, glossary, near, far and text")
+
+
+def parse_domain(name: str, overrides: Sequence[str]) -> DomainSuite:
+    """The suite of a YAML file, or one that ships, with `--key value` overrides."""
+    return parse(DomainSuite, find_configuration("domain", name), overrides)
+
+
+def evaluate_domain(
+    model: str,
+    suite: DomainSuite | str = "domain",
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    data: Path | str | None = None,
+    watcher: Watcher | None = None,
+) -> dict[str, Any]:
+    """`{"model", "weights", "rows"}` of any model.
+
+    >>> evaluate_domain("runs/first/model", data="sets")  # doctest: +SKIP
+    """
+    if not isinstance(suite, DomainSuite):
+        suite = parse_domain(suite, arguments_from(overrides or {}))
+    folder, watcher = Path(data) if data else None, watcher or Quiet()
+    asked, texts = questions_of_suite(suite, folder), [(path, read_text("text", path, folder)) for path in suite.text]
+    place = decide(suite.machine)
+    loaded, tokenizer = load_model(model, device=place.device)
+    with within_limits(suite.machine):
+        rows = measure_domain(suite, asked, texts, tokenizer, logprobs_of(loaded, place, suite.machine), room_tokens(loaded, 0), watcher)
+    return {"model": model, "weights": describe(model), "rows": rows}
+
+
+Questions = dict[tuple[str, str], list[Asked]]
+"""By part and name."""
+
+
+def questions_of_suite(suite: DomainSuite, data: Path | None) -> Questions:
+    """All that is asked."""
+    found: Questions = {}
+    for path in suite.questions:
+        found["choices", path] = _tasks(suite, path, suite.choices_where, data, suite.columns)
+        if suite.open_where:
+            columns = {ours: theirs for ours, theirs in suite.columns.items() if ours != "choices"}
+            found["open", path] = _tasks(suite, path, suite.open_where, data, columns)
+    for path in suite.glossary:
+        found["cloze", path] = _picked(cloze(list(file_rows(find_file(path, data)))), suite.glossary_n)
+    for part in ("near", "far"):
+        for path in getattr(suite, part):
+            source = TaskSource(path=[path], columns=suite.columns, verifier="choice")
+            tasks = load_tasks(source, split=suite.split, n=None, seed=0, data=data)
+            found[part, path] = _picked([question_of(task) for task in tasks], suite.n)
+    return found
+
+
+def _tasks(suite: DomainSuite, path: str, where: dict[str, str], data: Path | None, columns: dict[str, str]) -> list[Asked]:
+    source = TaskSource(path=[path], where=where, split_by=suite.split_by, columns=columns)
+    return [question_of(task) for task in load_tasks(source, split=suite.split, n=None, seed=0, data=data)]
+
+
+def _picked(asked: list[Asked], n: int | None) -> list[Asked]:
+    """`n` of them at equal distances, in their order; all where there are fewer."""
+    if n is None or n >= len(asked):
+        return asked
+    return [asked[place * len(asked) // n] for place in range(n)]
+
+
+def measure_domain(
+    suite: DomainSuite,
+    asked: Questions,
+    texts: Sequence[tuple[str, str]],
+    tokenizer: Any,
+    logprobs: Logprobs,
+    room: int,
+    watcher: Watcher,
+) -> list[Row]:
+    """A row for every file and part, and for near and far one of all their questions."""
+    rows: list[Row] = []
+    parts: dict[str, list[Known]] = {}
+
+    def say(row: Row) -> None:
+        watcher.say(line(row))
+        rows.append(row)
+
+    for (part, name), questions in asked.items():
+        known = ask(questions, tokenizer, logprobs, room)
+        parts.setdefault(part, []).append(known)
+        say(row_of(part, name, [known]))
+        if part in ("near", "far") and len(parts[part]) == len(getattr(suite, part)) > 1:
+            say(row_of(part, ALL, parts[part]))
+    sizes = {"window_tokens": min(suite.window_tokens, room), "text_tokens": suite.text_tokens, "room": room}
+    for path, text in texts:
+        found = measure_retention(make_probe(text, [], tokenizer, **sizes), logprobs)
+        low, high = map(math.exp, mean_interval(found["nats"]))
+        row = {"part": "text", "name": path, "n": found["row"]["text_tokens"], "value": found["row"]["perplexity"]}
+        say(row | {"low": low, "high": high, "windows": [round(value, 4) for value in found["nats"]]})
+    return rows
+
+
+def row_of(part: str, name: str, known: Sequence[Known]) -> Row:
+    """The numbers of one or several lists of questions together."""
+    nats = [value for each in known for value in each.nats]
+    row: Row = {"part": part, "name": name, "n": len(nats)}
+    if not known[0].right:
+        low, high = mean_interval(nats)
+        return row | {"value": fmean(nats), "low": low, "high": high, "each": [round(value, 4) for value in nats]}
+    right = {scoring: [bit for each in known for bit in each.right[scoring]] for scoring in known[0].right}
+    low, high = wilson_interval(sum(right["per_byte"]), len(nats))
+    row |= {"value": fmean(right["per_byte"]), "low": low, "high": high}
+    row |= {scoring: fmean(right[scoring]) for scoring in ("sum", "calibrated")}
+    return row | {"nats": fmean(nats), "bits": "".join(str(int(bit)) for bit in right["per_byte"])}
+
+
+def line(row: Row) -> str:
+    """A row as a line of the table."""
+    number = "{value:6.1%} [{low:.1%}, {high:.1%}]" if "bits" in row else "{value:6.3f} [{low:.3f}, {high:.3f}]"
+    others = ", sum {sum:.1%}, calibrated {calibrated:.1%}, {nats:.3f} nats a byte".format(**row) if "bits" in row else ""
+    unit = {"open": "nats a byte", "text": "tokens, perplexity"}.get(row["part"], "")
+    return f"{row['part']:<8} {row['name']:<38} {number.format(**row)}{others}  n = {row['n']:,} {unit}".rstrip()

@@ -1,0 +1,100 @@
+"""The suite of a domain."""
+
+import json
+
+import pytest
+
+from etude.cli import main
+from etude.errors import UserError
+from etude.recipes.domain_suite import DomainSuite, evaluate_domain, parse_domain
+
+OWN = {
+    "questions": ["questions.jsonl"],
+    "glossary": ["terms.jsonl"],
+    "near": ["near.jsonl"],
+    "far": ["far.jsonl", "other.jsonl"],
+    "text": ["tale.md"],
+    "text_tokens": 300,
+    "machine.precision": "float32",
+}
+
+
+@pytest.fixture
+def sets(tmp_path):
+    """Files as the suite that ships wants them, in small."""
+
+    def write(name, rows):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def choices(count, **more):
+        return [{"q": f"Which of them is {i}?", "options": ["a wren", "flint"], "a": i % 2} | more for i in range(count)]
+
+    questions = [row | {"section": f"s{number}", "type": "mcq"} for number, row in enumerate(choices(30))]
+    questions += [{"q": f"Why {i}?", "a": "It is so.", "section": f"s{i}", "type": "open"} for i in range(30)]
+    write("questions.jsonl", questions)
+    write("terms.jsonl", [{"section": "s", "term": f"term {i}", "definition": f"what {i} is"} for i in range(9)])
+    write("near.jsonl", choices(3))
+    write("far.jsonl", choices(4))
+    write("other.jsonl", choices(5))
+    (tmp_path / "tale.md").write_text("Once upon a time there was a wren. " * 20)
+    return tmp_path
+
+
+def test_every_part_has_its_rows_and_only_the_split_is_asked(sets):
+    test, train = (evaluate_domain("tiny-random", "domain", OWN | {"split": split}, data=sets)["rows"] for split in ("test", "train"))
+    parts = [(row["part"], row["name"]) for row in test]
+    assert parts == [
+        ("choices", "questions.jsonl"),
+        ("open", "questions.jsonl"),
+        ("cloze", "terms.jsonl"),
+        ("near", "near.jsonl"),
+        ("far", "far.jsonl"),
+        ("far", "other.jsonl"),
+        ("far", "all questions"),
+        ("text", "tale.md"),
+    ]
+    assert all(row["low"] <= row["value"] <= row["high"] for row in test)
+    assert test[0]["n"] + train[0]["n"] <= 30 and test[0]["n"] == test[1]["n"] < train[0]["n"]
+    assert [row["n"] for row in test[2:7]] == [9, 3, 4, 5, 9] and test[6]["bits"] == test[4]["bits"] + test[5]["bits"]
+    assert all(len(row["bits"]) == row["n"] and row["value"] == row["bits"].count("1") / row["n"] for row in test if "bits" in row)
+
+
+def test_the_command_tells_a_suite_of_a_domain_by_name_and_by_file(sets, tmp_path, capsys):
+    words = [word for name, value in OWN.items() for word in (f"--{name}", *(value if isinstance(value, list) else [str(value)]))]
+    out = tmp_path / "out.json"
+    assert main(["evaluate", "tiny-random", "--suite", "domain", "--data", str(sets), *words, "--json", str(out)]) == 0
+    found = json.loads(out.read_text())
+    said = capsys.readouterr().out
+    assert found["model"] == "tiny-random" and len(found["rows"]) == 8
+    assert said.startswith("choices  questions.jsonl") and "calibrated" in said and "tokens, perplexity" in said
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(f"command: domain\nfar: [{sets}/far.jsonl]\ncolumns: {{question: q, choices: options, answer: a}}\n")
+    assert main(["evaluate", "tiny-random", "--suite", str(mine)]) == 0
+    assert capsys.readouterr().out.startswith("far ")
+
+
+def test_terms_are_picked_at_equal_distances(sets):
+    found = evaluate_domain("tiny-random", DomainSuite(glossary=[str(sets / "terms.jsonl")], glossary_n=3))
+    assert [row["n"] for row in found["rows"]] == [3]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["--split", "tset"], "unknown split of section 'tset': did you mean 'test'"),
+        (["--split_by", "chapter"], "unknown column in questions.jsonl:1 'chapter'"),
+        (["--choices_where", '{"type": "mcp"}'], "questions.jsonl gave no tasks for split 'test' with type mcp"),
+        (["--glossary", "far.jsonl"], "far.jsonl:1 has no term"),
+        (["--near", "nera.jsonl"], "'nera.jsonl' is not a file"),
+        (["--n", "0"], "n must be at least 1, got 0"),
+    ],
+)
+def test_wrong_settings_are_named(overrides, sentence, sets):
+    words = [word for name, value in OWN.items() for word in (f"--{name}", *(value if isinstance(value, list) else [str(value)]))]
+    with pytest.raises(UserError, match=sentence):
+        evaluate_domain("tiny-random", parse_domain("domain", [*words, *overrides]), data=sets)
+
+
+def test_a_suite_of_nothing_is_refused():
+    with pytest.raises(UserError, match="needs at least one of questions, glossary, near, far and text"):
+        DomainSuite()
