@@ -1,0 +1,111 @@
+"""Stages of training text: which pieces of which source each step reads, fixed beforehand.
+
+A stage reads `tokens` in steps of about `tokens_per_step`, its sources in the shares that their weights say. The next piece is always of
+the source that lacks most,
+
+    argmax over sources of  weight · (tokens read so far + the piece's)  -  tokens read of the source
+
+so that at every moment the shares are right within one piece, whatever the lengths of pieces. A source gives all its pieces in an order of
+its own before one comes again. The schedule depends on the sizes, the weights and the key alone: who goes on after a kill makes it again.
+
+Documents are cut into windows. A window's first token is predicted from the one before it, which stands before the window without being
+learned again, and a document's from the tokenizer's end of text: every token of a document is learned exactly once in a pass. Windows are
+examples of their own, so nothing attends from one document to another.
+
+Identity: one source, or weights of 0 for all but one: plain passes over it.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from etude.errors import UserError, at_least
+from etude.randomness import seed_for
+
+Ids = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Which piece of which source."""
+
+    source: str
+    place: int
+
+
+@dataclass(frozen=True)
+class StudyStage:
+    """A stretch of training with weights of its own."""
+
+    name: str
+    weights: Mapping[str, float]
+    """Source to its share of the tokens; they need not sum to 1."""
+    tokens: int
+    """Learned in the whole stage, within a step."""
+
+    def check(self, name: str, sources: Iterable[str]) -> None:
+        """Raise UserError for a source that is not there, and for weights that are none."""
+        known = set(sources)
+        at_least(f"{name}.tokens", self.tokens, 1)
+        for source, weight in self.weights.items():
+            if source not in known:
+                raise UserError(f"{name}.weights: {source!r} is no source: there are {', '.join(sorted(known))}")
+            if weight < 0:
+                raise UserError(f"{name}.weights: {source} must be 0 or more, got {weight}")
+        if not any(self.weights.values()):
+            raise UserError(f"{name}.weights must have one above 0, got {dict(self.weights)}")
+
+
+def windows(documents: Iterable[Ids], window_tokens: int, end_of_text: int) -> Iterator[tuple[Ids, Ids]]:
+    """(the token before, the window) of every document, which ends with the end of text.
+
+    >>> list(windows([(5, 6, 7), (8,)], 2, 0))
+    [((0,), (5, 6)), ((6,), (7, 0)), ((0,), (8, 0))]
+    """
+    for document in documents:
+        whole = (end_of_text, *document, end_of_text)
+        for start in range(1, len(whole), window_tokens):
+            yield whole[start - 1 : start], whole[start : start + window_tokens]
+
+
+def schedule(sizes: Mapping[str, Sequence[int]], stage: StudyStage, tokens_per_step: int, key: int) -> list[list[Piece]]:
+    """The pieces of every step; `sizes` are the tokens of each source's pieces. A step ends with the piece that fills it."""
+    weights = {name: weight for name, weight in stage.weights.items() if weight > 0}
+    for name in weights:
+        if not len(sizes[name]):
+            raise UserError(f"stage {stage.name}: source {name} is empty: give it text, or the weight 0")
+    total = sum(weights.values())
+    orders = {name: _endless(len(sizes[name]), seed_for(key, stage.name, name)) for name in weights}
+    upcoming = {name: next(order) for name, order in orders.items()}
+    read = dict.fromkeys(weights, 0)
+    steps: list[list[Piece]] = [[]]
+    in_step = 0
+    while sum(read.values()) < stage.tokens:
+        if in_step >= tokens_per_step:
+            steps.append([])
+            in_step = 0
+        so_far = sum(read.values())
+        lacking = {name: weight / total * (so_far + sizes[name][upcoming[name]]) - read[name] for name, weight in weights.items()}
+        name = max(lacking, key=lambda each: (lacking[each], each))
+        steps[-1].append(Piece(name, upcoming[name]))
+        size = sizes[name][upcoming[name]]
+        read[name] += size
+        in_step += size
+        upcoming[name] = next(orders[name])
+    return steps
+
+
+def _endless(count: int, key: int) -> Iterator[int]:
+    """All places in a new order for every pass."""
+    for number in range(2**31):
+        yield from map(int, np.random.default_rng(seed_for(key, number)).permutation(count))
+
+
+def passes(steps: Sequence[Sequence[Piece]], sizes: Mapping[str, Sequence[int]]) -> dict[str, float]:
+    """How often a schedule reads each source, by its tokens."""
+    read = dict.fromkeys(sizes, 0)
+    for step in steps:
+        for piece in step:
+            read[piece.source] += sizes[piece.source][piece.place]
+    return {name: tokens / sum(sizes[name]) if len(sizes[name]) else 0.0 for name, tokens in read.items()}
