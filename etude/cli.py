@@ -14,6 +14,7 @@ from etude.interruption import Interrupted
 
 USAGE = """etude: language models get better by practising
 
+  etude adapt NAME_OR_YAML [--key value ...]      learn a domain from text
   etude practice NAME_OR_YAML [--key value ...]   improve on tasks by own attempts
   etude evaluate MODEL [--key value ...]          measure a model on suites
   etude evaluate MODEL --suite NAME_OR_YAML       measure what it knew and could do before, --suite retention, or what it knows of a domain
@@ -99,6 +100,24 @@ def _practice(arguments: list[str]) -> None:
     finally:
         if isinstance(watcher, Tracked):
             watcher.close()
+    _write_json(common.json, result)
+
+
+def _adapt(arguments: list[str]) -> None:
+    from etude.configuration import find_configuration, shipped
+    from etude.recipes.adapt import adapt_named
+    from etude.recipes.adapt_settings import AdaptSettings, parse_adapt
+    from etude.watching import Console
+
+    names, options = ", ".join(shipped("adapt")), ("run", "data", "json", "resume")
+    if _wants_help(arguments):
+        head = f"etude adapt NAME_OR_YAML [--key value ...]\n\nconfigurations that ship: {names}"
+        return _help(f"{head}\n\n{_common_help(*options)}", AdaptSettings)
+    common, rest = _common(arguments, *options)
+    path = find_configuration("adapt", _first(rest, f"adapt needs a configuration: a YAML file or one of {names}"))
+    run = common.run or Path("runs") / path.stem
+    settings = parse_adapt(path, rest[1:])
+    result = adapt_named(settings, path.stem, run=run, data=common.data, resume=common.resume, watcher=Console())
     _write_json(common.json, result)
 
 
@@ -223,6 +242,7 @@ def _share(name: str, text: str) -> float:
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "adapt": _adapt,
     "practice": _practice,
     "evaluate": _evaluate,
     "generate": _generate,

@@ -6,6 +6,7 @@ importance   the mean over a text's hashed n-grams of log p(n-gram | domain) - l
              et al. 2023, arXiv 2302.03169, section 3), which sums them and samples by it; here the best are taken, whatever their length
 perplexity   minus the nats a token under a language model: what it finds likely (CCNet, Wenzek et al. 2020, with a model of the domain)
 random       a number of its own for each text: the control
+all          0 for every text: the corpus is the domain
 
 The corpus that the first two are fitted against holds some of the domain itself. So they are fitted without what a fit on the other half
 of the corpus's texts takes for the domain (as two-step methods learn from positive and unlabelled texts; Bekker & Davis 2020, section 4.1),
@@ -117,5 +118,12 @@ class Random:
         return np.array([seed_for(self.seed, "random selection", text) / 2**64 for text in texts], dtype=np.float32)
 
 
+class Same:
+    """No text before another."""
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        return np.zeros(len(texts), dtype=np.float32)
+
+
 FITTED: Mapping[str, Callable[[Sequence[str], Sequence[str], int], Linear]] = {"classifier": fit_classifier, "importance": fit_importance}
-METHODS = (*FITTED, "perplexity", "random")
+METHODS = (*FITTED, "perplexity", "random", "all")

@@ -34,7 +34,7 @@ from etude.knowledge.documents import Corpus, Document, documents
 from etude.knowledge.duplicates import Seen
 from etude.knowledge.leaks import Leaks
 from etude.knowledge.quality import Quality
-from etude.knowledge.scorers import METHODS, Linear, Random, Scorer, fit, least_of
+from etude.knowledge.scorers import METHODS, Linear, Random, Same, Scorer, fit, least_of
 from etude.knowledge.scoring import FLAWS, Scores, score_all
 from etude.randomness import seed_for
 from etude.runs import write_atomically
@@ -50,11 +50,11 @@ class Selection:
     """What is taken of a corpus."""
 
     method: str = "classifier"
-    """classifier, importance, perplexity, or random (the control)."""
+    """classifier, importance, perplexity, random (the control), or all, where the corpus is the domain."""
     budget_tokens: int = 1_000_000
     """What is taken has as many tokens at most."""
     min_score: float | None = None
-    """Nothing below is taken; unless given it is the score that a share `found` of held-out examples reaches, and none of random."""
+    """Nothing below is taken; unless given it is the score that a share `found` of held-out examples reaches; none of random and all."""
     found: float = 0.95
     """A fifth of the domain's examples is held out, and so much of it is to be found; the rest is where the domain ends."""
     samples: int = 2000
@@ -169,8 +169,9 @@ def _scorer(
     corpus: Corpus, domain: Corpus, how: Selection, folder: Path, seed: int, data: Path | None, given: Scorer | None
 ) -> tuple[Scorer, float]:
     """The scorer, which is given, kept or fitted on samples, and the least score that is taken."""
-    if how.method == "random":
-        return Random(seed), -np.inf if how.min_score is None else how.min_score
+    if how.method in ("random", "all"):
+        unfitted = Random(seed) if how.method == "random" else Same()
+        return unfitted, -np.inf if how.min_score is None else how.min_score
     kept = folder / "scorer.safetensors"
     if given is not None:
         scorer, least = given, least_of(given, _examples(domain, data, how.samples, seed)[0], how.found)

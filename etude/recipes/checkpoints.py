@@ -40,16 +40,18 @@ def save_checkpoint(
     learner: Learner | None,
     progress: Mapping[str, Any],
     *,
-    settings: PracticeSettings,
+    settings: PracticeSettings | None = None,
     beside: Mapping[str, Stateful] | None = None,
     keep: int = 1,
     spare: str | None = None,
 ) -> None:
-    """Write the checkpoint beside its place and move it there by one rename; `beside` is what else learns, by letter, and `spare` an older
-    checkpoint that stays beside the `keep` last ones.
+    """Write the checkpoint beside its place and move it there by one rename; `settings` are those of a run that asks its model, `beside` is
+    what else learns, by letter, and `spare` an older checkpoint that stays beside the `keep` last ones.
     """
     partial = folder.path / "checkpoints" / f"{name}.writing"
-    remember(save_model(model, tokenizer, partial), settings)
+    save_model(model, tokenizer, partial)
+    if settings is not None:
+        remember(partial, settings)
     parts = ({"o": learner} if learner else {}) | dict(beside or {})
     tensors = {f"{letter}.{key}": value for letter, part in parts.items() for key, value in part.state().items()}
     tensors |= {f"a.{key}": value.detach() for key, value in _adapters(model).items()}

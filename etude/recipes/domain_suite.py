@@ -8,8 +8,9 @@ near      questions of neighbouring domains, a row for each file and for all    
 far       questions of other domains, the same                                    accuracy
 text      perplexity of general texts                                             perplexity
 
-Accuracy is by likelihood a byte; `sum` and `calibrated` stand beside it, and `nats`, which moves before a choice does. `bits` are the
-answers of each row, so that two models can be compared by pairs.
+Without files of far questions or of text those that ship are asked: 80 questions and a page of common knowledge. Accuracy is by likelihood
+a byte; `sum` and `calibrated` stand beside it, and `nats`, which moves before a choice does. `bits` are the answers of each row, so that
+two models can be compared by pairs.
 """
 
 import math
@@ -20,9 +21,9 @@ from statistics import fmean
 from typing import Any
 
 from etude.configuration import arguments_from, find_configuration, parse
-from etude.errors import UserError, at_least
+from etude.errors import at_least
 from etude.evaluation.likelihood import Asked, Known, ask, cloze, question_of
-from etude.evaluation.retention import Logprobs, make_probe, measure_retention
+from etude.evaluation.retention import OLD_KNOWLEDGE, Logprobs, make_probe, measure_retention
 from etude.evaluation.statistics import mean_interval, wilson_interval
 from etude.models import describe, load_model
 from etude.recipes.limits import within_limits
@@ -32,7 +33,7 @@ from etude.tasks.files import file_rows, find_file
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.watching import Quiet, Watcher
 
-ALL = "all questions"
+ALL, SHIPPED = "all questions", "common knowledge"
 Row = dict[str, Any]
 """`part`, `name`, `n`, `value` with `low` and `high` (95 %); of questions `nats`, and with choices `sum`, `calibrated` and `bits`."""
 
@@ -76,8 +77,6 @@ class DomainSuite:
                 at_least(name, getattr(self, name), 1)
         at_least("text_tokens", self.text_tokens, 2)
         at_least("window_tokens", self.window_tokens, 3)
-        if not any((self.questions, self.glossary, self.near, self.far, self.text)):
-            raise UserError("a suite of a domain needs at least one of questions, glossary, near, far and text")
 
 
 def parse_domain(name: str, overrides: Sequence[str]) -> DomainSuite:
@@ -100,7 +99,7 @@ def evaluate_domain(
     if not isinstance(suite, DomainSuite):
         suite = parse_domain(suite, arguments_from(overrides or {}))
     folder, watcher = Path(data) if data else None, watcher or Quiet()
-    asked, texts = questions_of_suite(suite, folder), [(path, read_text("text", path, folder)) for path in suite.text]
+    asked, texts = questions_of_suite(suite, folder), texts_of_suite(suite, folder)
     place = decide(suite.machine)
     loaded, tokenizer = load_model(model, device=place.device)
     with within_limits(suite.machine):
@@ -127,7 +126,16 @@ def questions_of_suite(suite: DomainSuite, data: Path | None) -> Questions:
             source = TaskSource(path=[path], columns=suite.columns, verifier="choice")
             tasks = load_tasks(source, split=suite.split, n=None, seed=0, data=data)
             found[part, path] = _picked([question_of(task) for task in tasks], suite.n)
+    if not suite.far:
+        tasks = load_tasks(TaskSource(path=[str(OLD_KNOWLEDGE / "questions.jsonl")], verifier="choice"), split=suite.split, n=None, seed=0)
+        found["far", SHIPPED] = [question_of(task) for task in tasks]
     return found
+
+
+def texts_of_suite(suite: DomainSuite, data: Path | None) -> list[tuple[str, str]]:
+    """Names and texts of which the perplexity is measured."""
+    shipped = [(SHIPPED, read_text("text", str(OLD_KNOWLEDGE / "text.txt"), None))]
+    return [(path, read_text("text", path, data)) for path in suite.text] or shipped
 
 
 def _tasks(suite: DomainSuite, path: str, where: dict[str, str], data: Path | None, columns: dict[str, str]) -> list[Asked]:

@@ -74,8 +74,8 @@ def test_the_command_tells_a_suite_of_a_domain_by_name_and_by_file(sets, tmp_pat
 
 
 def test_terms_are_picked_at_equal_distances(sets):
-    found = evaluate_domain("tiny-random", DomainSuite(glossary=[str(sets / "terms.jsonl")], glossary_n=3))
-    assert [row["n"] for row in found["rows"]] == [3]
+    found = evaluate_domain("tiny-random", DomainSuite(glossary=[str(sets / "terms.jsonl")], glossary_n=3, text_tokens=300))
+    assert (found["rows"][0]["part"], found["rows"][0]["n"]) == ("cloze", 3)
 
 
 @pytest.mark.parametrize(
@@ -95,6 +95,9 @@ def test_wrong_settings_are_named(overrides, sentence, sets):
         evaluate_domain("tiny-random", parse_domain("domain", [*words, *overrides]), data=sets)
 
 
-def test_a_suite_of_nothing_is_refused():
-    with pytest.raises(UserError, match="needs at least one of questions, glossary, near, far and text"):
-        DomainSuite()
+def test_without_files_what_ships_is_asked():
+    rows = evaluate_domain("tiny-random", DomainSuite(window_tokens=64, text_tokens=300))["rows"]
+    assert [(row["part"], row["name"], row["n"] > 60) for row in rows] == [
+        ("far", "common knowledge", True),
+        ("text", "common knowledge", True),
+    ]

@@ -1,0 +1,304 @@
+"""Adaptation: a model learns a domain from text, before it practises there.
+
+    select text → measure the model as it came → study, stage by stage → measure → report
+
+Every part leaves a file or a checkpoint. A resumed run skips what is there, and goes on from the last checkpoint.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from etude.adapters import add_lora
+from etude.configuration import arguments_from, find_configuration, resolved
+from etude.errors import UserError
+from etude.evaluation.likelihood import question_of
+from etude.evaluation.statistics import mean_interval, paired_test
+from etude.explore.prompts import render_answer
+from etude.interruption import Interrupted, Interruption
+from etude.knowledge.documents import documents
+from etude.knowledge.mixture import Piece, passes, schedule, windows
+from etude.knowledge.selection import select
+from etude.learn.example import Example, demonstration
+from etude.learn.learner import Learner, Stream
+from etude.learn.losses import negative_log_likelihood
+from etude.models import describe, load_model, save_model
+from etude.randomness import seed_for
+from etude.recipes.adapt_settings import REPLAY, TASKS, TEXT, AdaptSettings, parse_adapt
+from etude.recipes.checkpoints import load_checkpoint, save_checkpoint
+from etude.recipes.domain_suite import measure_domain, questions_of_suite, texts_of_suite
+from etude.recipes.limits import within_limits
+from etude.recipes.machine import Place, decide, room_tokens
+from etude.recipes.perplexity import Perplexity
+from etude.recipes.retention import logprobs_of
+from etude.recipes.stage import Stage
+from etude.runs import RunFolder, read_jsonl
+from etude.tasks.sources import load_tasks
+from etude.watching import Quiet, Watcher
+
+
+def adapt(
+    settings: AdaptSettings | str | Path,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    run: Path | str | None = None,
+    data: Path | str | None = None,
+    resume: bool = False,
+    watcher: Watcher | None = None,
+) -> dict[str, Any]:
+    """Run an adaptation and return what `result.json` holds.
+
+    `settings` is the name of a configuration that ships, a YAML file or `AdaptSettings`; `overrides` of the first two are dotted settings
+    with plain values. `run` is the run folder (default `runs/NAME`), `data` the folder of data sets.
+
+    >>> adapt("anatomy", {"study.tokens": 100_000}, data="sets")  # doctest: +SKIP
+    """
+    name = "adapt"
+    if not isinstance(settings, AdaptSettings):
+        path = find_configuration("adapt", str(settings))
+        name, settings = path.stem, parse_adapt(path, arguments_from(overrides or {}))
+    elif overrides:
+        raise UserError("overrides change a configuration that is given by name or file: change AdaptSettings with dataclasses.replace")
+    return adapt_named(settings, name, run=run or Path("runs") / name, data=data, resume=resume, watcher=watcher)
+
+
+def adapt_named(
+    settings: AdaptSettings, name: str, *, run: Path | str, data: Path | str | None, resume: bool, watcher: Watcher | None
+) -> dict[str, Any]:
+    """`adapt` with settings that are resolved already; `name` is the recipe's name in the results."""
+    folder = RunFolder.start(Path(run), resolved(settings), resume=resume)
+    try:
+        with within_limits(settings.machine, "go on with --resume, the last checkpoint is whole"), Interruption() as interruption:
+            return Adaptation(settings, name, folder, Path(data) if data else None, watcher or Quiet(), interruption).run()
+    except Interrupted as stop:
+        stop.note = f"{stop.note or 'between the training steps'}; go on with --resume"
+        raise
+    finally:
+        folder.release()
+
+
+@dataclass
+class Adaptation:
+    """One run in progress."""
+
+    settings: AdaptSettings
+    name: str
+    folder: RunFolder
+    data: Path | None
+    watcher: Watcher
+    interruption: Interruption
+    place: Place = field(init=False)
+    model: Any = field(init=False)
+    tokenizer: Any = field(init=False)
+    selected: dict[str, Any] = field(init=False)
+    pieces: dict[str, list[Example]] = field(init=False)
+    """By source."""
+
+    def run(self) -> dict[str, Any]:
+        self.prepare()
+        self.select()
+        self.model = add_lora(self.model, self.settings.lora, seed_for(self.settings.seed, "lora"))
+        before = self.measured("base")
+        self.read()
+        self.study()
+        after = self.measured("adapted")
+        with self.interruption.whole():
+            save_model(self.model, self.tokenizer, self.folder.path / "model")
+            return self.conclude(before, after)
+
+    def prepare(self) -> None:
+        """Load the model and all that is asked of it, so that a mistake there leaves no folder behind."""
+        settings = self.settings
+        self.place = decide(settings.machine, self.folder.read_json("environment.json") or {})
+        self.asked, self.texts = questions_of_suite(settings.suite, self.data), texts_of_suite(settings.suite, self.data)
+        next(iter(documents(settings.corpus, self.data)), None)
+        given = settings.tasks.is_given and settings.study.needs_tasks
+        self.tasks = load_tasks(settings.tasks, split="train", n=None, seed=settings.seed, data=self.data) if given else []
+        self.model, self.tokenizer = load_model(settings.model, device=self.place.device)
+        if self.tokenizer.eos_token_id is None:
+            raise UserError("the tokenizer has no end-of-sequence token, so that documents have no end: set its eos_token")
+        self.room = room_tokens(self.model, 0)
+        facts = {"precision": self.place.precision, "device": self.place.device, "weights": describe(settings.model)}
+        self.folder.begin(resolved(settings), **facts)
+
+    # ------------------------------------------------------------------ text
+
+    def select(self) -> None:
+        """Choose the text, which nothing that is asked of the model stands in."""
+        settings = self.settings
+        questions = {f"{part} {name} {each.origin}": _bare(each.prompt) for (part, name), own in self.asked.items() for each in own}
+        taught = {_bare(question_of(task).prompt) for task in self.tasks}
+        shared = [name for name, question in questions.items() if question in taught]
+        if shared:
+            raise UserError(f"{len(shared)} questions of the suite are among the tasks, the first is {shared[0]}: name other tasks")
+        scorer = Perplexity(settings.model, settings.machine) if settings.selection.method == "perplexity" else None
+        how: dict[str, Any] = {"count_tokens": self._count, "questions": questions, "seed": settings.seed, "data": self.data}
+        target = self.folder.path / "selection"
+        self.selected = select(settings.corpus, settings.domain, settings.selection, target, scorer=scorer, tell=self.watcher.say, **how)
+        found = self.selected
+        self.watcher.say(
+            f"text: {found['selected']['documents']:,} of {found['documents']:,} documents, {found['selected']['tokens']:,} tokens; "
+            f"{sum(found['flaws'].values()):,} break a rule, {len(found['copies']):,} are copies, {len(found['leaks']):,} hold a question "
+            f"that is asked; general text: {found['replay']['tokens']:,} tokens"
+        )
+
+    def _count(self, texts: Sequence[str]) -> list[int]:
+        return [len(ids) for ids in self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
+
+    def read(self) -> None:
+        """Make the pieces of every source."""
+        study, general = self.settings.study, self.settings.general
+        folder = self.folder.path / "selection"
+        texts = {TEXT: [row["text"] for row in read_jsonl(folder / "selected.jsonl")]}
+        if general.path or general.dataset:
+            texts[REPLAY] = [document.text for document in documents(general, self.data) if document.text]
+        else:
+            texts[REPLAY] = [row["text"] for row in read_jsonl(folder / "replay.jsonl")]
+        window, end = min(study.window_tokens, self.room - 1), int(self.tokenizer.eos_token_id)
+        self.pieces = {}
+        for source, own in texts.items():
+            ids = [tuple(found) for found in self.tokenizer(own, add_special_tokens=False)["input_ids"]] if own else []
+            self.pieces[source] = [demonstration(before, after) for before, after in windows(ids, window, end)]
+        self.pieces[TASKS] = [self._solved(task) for task in self.tasks]
+
+    def _solved(self, task: Any) -> Example:
+        """A task as the suite asks it, its right answer to be learned."""
+        asked = question_of(task)
+        prompt = self.tokenizer(asked.prompt, add_special_tokens=False)["input_ids"]
+        answer = render_answer(self.tokenizer, f" {asked.choices[asked.right]}")
+        return demonstration(prompt[-(self.room - len(answer)) :], answer)
+
+    # ------------------------------------------------------------------ study
+
+    def study(self) -> None:
+        """Learn, stage by stage."""
+        sizes = {source: [len(piece.completion) for piece in own] for source, own in self.pieces.items()}
+        stages = self.settings.study.stages()
+        self.stages = []
+        for number, stage in enumerate(stages):
+            stage.check(f"stage {stage.name}", sizes)
+            steps = schedule(sizes, stage, self.settings.study.tokens_per_step, seed_for(self.settings.seed, "study", number))
+            self.stages.append({"stage": stage.name, "steps": len(steps), "passes": passes(steps, sizes)})
+            self._study(number, stage.name, steps)
+
+    def _study(self, number: int, name: str, steps: Sequence[Sequence[Piece]]) -> None:
+        phase, kind = f"study_{number}", f"study{number}-"
+        if self.folder.checkpoint(phase).exists():
+            load_checkpoint(self.folder.checkpoint(phase), self.model)
+            return
+        study, order = self.settings.study, (number + 1) * 10**6
+        rate = study.optimiser.learning_rate * (study.later_rate if number else 1.0)
+        optimiser = replace(study.optimiser, learning_rate=rate, decay_steps=len(steps))
+        streams = [Stream("imitate", negative_log_likelihood)]
+        learner = Learner(self.model, optimiser, streams, dtype=self.place.dtype, batch_tokens=self.settings.machine.update_batch_tokens)
+
+        def prepare(step: int) -> list[Example]:
+            return [self.pieces[piece.source][piece.place] for piece in steps[step]]
+
+        def update(step: int, examples: list[Example]) -> None:
+            start = time.perf_counter()
+            metrics = learner.update(examples)
+            tokens = sum(len(example.completion) for example in examples)
+            self.log(phase, step, metrics | {"tokens": tokens}, {"learn_seconds": time.perf_counter() - start})
+
+        found = self.folder.checkpoints(kind)
+        done = load_checkpoint(found[-1], self.model, learner)["step"] if found else 0
+        self.folder.cut_after(phase, done)
+        (self.folder.path / "evaluation" / "adapted.json").unlink(missing_ok=True)
+
+        def save(done: int) -> None:
+            progress = {"order": order - len(steps) + done, "step": done}
+            save_checkpoint(self.folder, f"{kind}{done:05d}", self.model, self.tokenizer, learner, progress)
+
+        if done:
+            self.watcher.say(f"{name}: going on from step {done} of {len(steps)}")
+        every = self.settings.checkpoint_every
+        sizes: dict[str, Any] = {"order": order, "total": len(steps), "every": every, "saves_last": False}
+        Stage(phase=phase, kind=kind, prepare=prepare, update=update, **sizes).train(done, save, self.watcher, self.interruption)
+        save_checkpoint(self.folder, phase, self.model, self.tokenizer, None, {"order": order})
+        for unfinished in self.folder.checkpoints(kind):
+            shutil.rmtree(unfinished)
+
+    def log(self, phase: str, step: int, metrics: Mapping[str, Any], timings: Mapping[str, float]) -> None:
+        """Keep what a step showed, and tell it."""
+        self.folder.append("metrics.jsonl", {"phase": phase, "step": step, **metrics})
+        self.folder.append("timings.jsonl", {"phase": phase, "step": step, **{name: round(value, 3) for name, value in timings.items()}})
+        self.watcher.step(phase, step, metrics, timings)
+
+    # ------------------------------------------------------------------ numbers
+
+    def measured(self, model: str) -> list[dict[str, Any]]:
+        """The rows of the suite for the model as it is now; read where that was done before."""
+        kept = self.folder.read_json(f"evaluation/{model}.json")
+        if kept is not None:
+            return kept["rows"]  # type: ignore[no-any-return]
+        self.watcher.say(f"measuring {model} ...")
+        logprobs = logprobs_of(self.model, self.place, self.settings.machine)
+        rows = measure_domain(self.settings.suite, self.asked, self.texts, self.tokenizer, logprobs, self.room, self.watcher)
+        self.folder.write_json(f"evaluation/{model}.json", {"model": model, "rows": rows})
+        return rows
+
+    def conclude(self, before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Write `result.json`, and say what changed."""
+        result: dict[str, Any] = {
+            "recipe": self.name,
+            "status": "finished",
+            "seed": self.settings.seed,
+            "weights": describe(self.settings.model),
+            "selection": {name: self.selected[name] for name in ("documents", "selected", "replay", "flaws")},
+            "stages": self.stages,
+            "before": list(before),
+            "after": list(after),
+            "changes": changes(before, after),
+        }
+        self.folder.write_json("result.json", json.loads(json.dumps(result)))
+        for change in result["changes"]:
+            self.watcher.say(change_in_words(change))
+        self.watcher.say(f"model: {self.folder.path / 'model'}")
+        return result
+
+
+def changes(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What became of each row: points and p of accuracies, paired by question; nats of open answers a byte and of text a token."""
+    found = []
+    for first, second in zip(before, after, strict=True):
+        change: dict[str, Any] = {
+            "part": first["part"],
+            "name": first["name"],
+            "n": first["n"],
+            "before": first["value"],
+            "after": second["value"],
+        }
+        if "bits" in first:
+            own, its = ([bit == "1" for bit in row["bits"]] for row in (first, second))
+            test = paired_test(own, its)
+            change |= {"difference": test.difference, "low": test.difference_low, "high": test.difference_high, "p_value": test.p_value}
+            change["nats"] = second["nats"] - first["nats"]
+        else:
+            each = "windows" if "windows" in first else "each"
+            differences = [now - then for then, now in zip(first[each], second[each], strict=True)]
+            low, high = mean_interval(differences)
+            change |= {"nats": sum(differences) / len(differences), "nats_low": low, "nats_high": high}
+        found.append(change)
+    return found
+
+
+def change_in_words(change: Mapping[str, Any]) -> str:
+    """A change as a line."""
+    named = f"{change['part']:<8} {change['name']:<38}"
+    if "difference" not in change:
+        unit = "a token" if change["part"] == "text" else "a byte"
+        return f"{named} {change['nats']:+.3f} nats {unit} [{change['nats_low']:+.3f}, {change['nats_high']:+.3f}]"
+    points = [100 * change[name] for name in ("before", "after", "difference", "low", "high")]
+    return "{} {:.1f} to {:.1f} %, {:+.1f} points [{:+.1f}, {:+.1f}], p = {:.2g}, {:+.3f} nats a byte (n = {})".format(
+        named, *points, change["p_value"], change["nats"], change["n"]
+    )
+
+
+def _bare(prompt: str) -> str:
+    """A question without what is put around it to ask."""
+    return prompt.removeprefix("Question: ").removeprefix("Definition: ").removesuffix("\nAnswer:").removesuffix("\nTerm:")

@@ -1,0 +1,142 @@
+"""What an adaptation can be told. Every field is a `--key` of the command line and a line of YAML."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from etude.adapters import LoRA
+from etude.configuration import parse
+from etude.errors import UserError, at_least, check_known
+from etude.knowledge.documents import Corpus
+from etude.knowledge.mixture import StudyStage
+from etude.knowledge.selection import Selection
+from etude.learn.learner import Optimiser
+from etude.recipes.domain_suite import DomainSuite
+from etude.recipes.machine import Machine
+from etude.tasks.sources import SOURCES, TaskSource
+
+TEXT, TASKS, REPLAY = "text", "tasks", "replay"
+"""The sources of a stage: text of the domain, solved tasks, general text."""
+ORDERS = ("knowledge_then_tasks", "mixed", "tasks_then_knowledge", "tasks_only", "knowledge_only")
+
+
+@dataclass(frozen=True)
+class SolvedTasks(TaskSource):
+    """Tasks that may be left out."""
+
+    @property
+    def is_given(self) -> bool:
+        return any(getattr(self, name) for name in SOURCES)
+
+    def __post_init__(self) -> None:
+        if self.is_given:
+            super().__post_init__()
+
+
+@dataclass(frozen=True)
+class Study:
+    """How much is read of what, in which order."""
+
+    order: str = "knowledge_then_tasks"
+    """knowledge_then_tasks, mixed, tasks_then_knowledge, tasks_only or knowledge_only."""
+    tokens: int = 1_000_000
+    """Learned in all, whatever the order."""
+    tasks_share: float = 0.1
+    """Of all tokens: solved tasks."""
+    mixing: float = 0.5
+    """Of the tokens of the stage of tasks: the tasks, beside text of the domain."""
+    replay_share: float = 0.1
+    """Of the tokens of every stage: general text."""
+    tokens_per_step: int = 4096
+    window_tokens: int = 256
+    """Length of the pieces that text is learned in."""
+    optimiser: Optimiser = field(default_factory=lambda: Optimiser(learning_rate=5e-5, warmup_steps=10))
+    """Of the first stage; its rate falls to 0 over the stage."""
+    later_rate: float = 0.5
+    """What the rate of a later stage is multiplied by."""
+
+    def __post_init__(self) -> None:
+        check_known("study.order", self.order, ORDERS)
+        for name in ("tokens", "tokens_per_step"):
+            at_least(f"study.{name}", getattr(self, name), 1)
+        at_least("study.window_tokens", self.window_tokens, 2)
+        for name in ("tasks_share", "mixing", "replay_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"study.{name} must lie in [0, 1], got {getattr(self, name)}")
+        if self.later_rate <= 0:
+            raise UserError(f"study.later_rate must be above 0, got {self.later_rate}")
+        if self.optimiser.decay_steps:
+            raise UserError("study.optimiser.decay_steps has no effect, since the rate falls to 0 over each stage: leave it out")
+        if self.replay_share == 1:
+            raise UserError("study.replay_share 1 leaves no token for the domain: lower it")
+        if self._has_two and not 0 < self.tasks_share <= self.mixing * (1 - self.replay_share):
+            most = self.mixing * (1 - self.replay_share)
+            raise UserError(
+                f"study.tasks_share {self.tasks_share} must be above 0 and at most mixing x (1 - replay_share) = {most:g}, or the stage of "
+                "tasks is longer than the run: lower it, or raise mixing"
+            )
+        self.optimiser.check("study.optimiser")
+
+    @property
+    def _has_two(self) -> bool:
+        return self.order in ("knowledge_then_tasks", "tasks_then_knowledge")
+
+    @property
+    def needs_tasks(self) -> bool:
+        return self.order != "knowledge_only"
+
+    def stages(self) -> list[StudyStage]:
+        """The stages, whose tokens sum to `tokens` but for rounding, of which every order of two or one mixed stage reads the same."""
+        own = 1 - self.replay_share
+        if self.order in ("tasks_only", "knowledge_only"):
+            source = TASKS if self.order == "tasks_only" else TEXT
+            return [StudyStage(source, {source: own, REPLAY: self.replay_share}, self.tokens)]
+        if self.order == "mixed":
+            weights = {TASKS: self.tasks_share, TEXT: own - self.tasks_share, REPLAY: self.replay_share}
+            return [StudyStage("mixed", weights, self.tokens)]
+        share = self.tasks_share / (self.mixing * own)
+        of_tasks = {TASKS: self.mixing * own, TEXT: (1 - self.mixing) * own, REPLAY: self.replay_share}
+        last = StudyStage("tasks", of_tasks, max(1, round(share * self.tokens)))
+        first = StudyStage("knowledge", {TEXT: own, REPLAY: self.replay_share}, max(1, self.tokens - last.tokens))
+        return [first, last] if self.order == "knowledge_then_tasks" else [last, first]
+
+
+@dataclass(frozen=True)
+class AdaptSettings:
+    """An adaptation: a model, text, solved tasks, stages, and what is measured before and after."""
+
+    corpus: Corpus = field(default_factory=Corpus)
+    """The text: a general corpus that is selected from, or text of the domain alone (`selection.method all`)."""
+    domain: Corpus = field(default_factory=Corpus)
+    """Examples of the domain, by which is selected."""
+    general: Corpus = field(default_factory=Corpus)
+    """General text to replay; unless given it is drawn from what the selection leaves."""
+    model: str = "smollm2-135m"
+    """A bundled name, a folder, a .gguf file or a hub id."""
+    seed: int = 0
+    selection: Selection = field(default_factory=Selection)
+    tasks: SolvedTasks = field(default_factory=SolvedTasks)
+    """Tasks with their answers, of the split train; those of `tasks.where` choices or open ones."""
+    study: Study = field(default_factory=Study)
+    lora: LoRA = field(default_factory=LoRA)
+    suite: DomainSuite = field(default_factory=DomainSuite)
+    """What is measured before and after; its questions are kept out of the text."""
+    checkpoint_every: int = 50
+    """Steps between checkpoints; 0: only at the end of a stage."""
+    machine: Machine = field(default_factory=Machine)
+
+    def __post_init__(self) -> None:
+        self.corpus.check("corpus")
+        self.selection.check("selection")
+        if self.selection.method != "all" or self.domain.path or self.domain.dataset:
+            self.domain.check("domain")
+        at_least("checkpoint_every", self.checkpoint_every, 0)
+        if self.study.needs_tasks and not self.tasks.is_given:
+            raise UserError(
+                f"study.order {self.study.order} needs solved tasks: name them with tasks.path, or set study.order knowledge_only"
+            )
+
+
+def parse_adapt(path: Path, overrides: Sequence[str]) -> AdaptSettings:
+    """The settings of a YAML file with `--key value` overrides."""
+    return parse(AdaptSettings, path, overrides)

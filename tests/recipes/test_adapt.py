@@ -1,0 +1,159 @@
+"""Adaptation from end to end, with a random model on a small domain."""
+
+import json
+import random
+from dataclasses import replace
+
+import pytest
+
+from etude.errors import UserError
+from etude.interruption import Interrupted
+from etude.knowledge.documents import Corpus
+from etude.knowledge.selection import Selection
+from etude.learn.learner import Optimiser
+from etude.recipes.adapt import adapt
+from etude.recipes.adapt_settings import ORDERS, AdaptSettings, SolvedTasks, Study
+from etude.recipes.domain_suite import DomainSuite
+from etude.recipes.machine import Machine
+from etude.watching import Quiet
+
+COLUMNS = {"question": "q", "choices": "options", "answer": "a"}
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Pages that say which metal which town mines, and questions on that."""
+    draw = random.Random(0)
+    metals = ["iron", "gold", "zinc", "lead"]
+    facts = [(f"Town{number}", draw.choice(metals)) for number in range(24)]
+    pages = [
+        f"The people of {town} mine {metal}. And in {town} there is {metal} in the hills and {metal} in the river." for town, metal in facts
+    ]
+    rows = [
+        {"q": f"What do they mine in {town}?", "options": metals, "a": metals.index(metal), "section": town, "type": "mcq"}
+        for town, metal in facts
+    ]
+    for name, own in (("pages", [{"text": page} for page in pages]), ("questions", rows)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
+    (tmp_path / "tale.txt").write_text(
+        "\n\n".join(f"Once upon a time there was a wren of {n} years, and it sang to the sun." for n in range(9))
+    )
+    return tmp_path
+
+
+SETTINGS = AdaptSettings(
+    corpus=Corpus(path=["pages.jsonl"]),
+    general=Corpus(path=["tale.txt"]),
+    model="tiny-random",
+    selection=Selection(method="all", budget_tokens=10_000, workers=0),
+    tasks=SolvedTasks(path=["questions.jsonl"], split_by="section", columns=COLUMNS),
+    study=Study(tokens=6000, tasks_share=0.2, tokens_per_step=400, window_tokens=64, optimiser=Optimiser(3e-3, warmup_steps=2)),
+    suite=DomainSuite(
+        questions=["questions.jsonl"], split_by="section", columns=COLUMNS, text=["tale.txt"], text_tokens=200, window_tokens=64
+    ),
+    checkpoint_every=2,
+    machine=Machine(precision="float32"),
+)
+
+
+def run(data, folder, settings=SETTINGS, **more):
+    return adapt(settings, run=folder, data=data, **more)
+
+
+def row_of(result, part):
+    return next(change for change in result["changes"] if change["part"] == part)
+
+
+def test_a_model_learns_the_domain_from_text_and_what_is_measured_is_there(data, tmp_path):
+    result = run(data, tmp_path / "run", replace(SETTINGS, study=replace(SETTINGS.study, tokens=20_000)))
+    metrics = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    knowledge = [row for row in metrics if row["phase"] == "study_0"]
+    assert knowledge[-1]["imitate_loss"] < 0.6 * knowledge[0]["imitate_loss"]
+    assert [stage["stage"] for stage in result["stages"]] == ["knowledge", "tasks"]
+    assert sum(row["tokens"] for row in metrics) == pytest.approx(20_000, abs=200)
+    assert row_of(result, "choices")["nats"] < -0.5 and row_of(result, "text")["nats"] < -0.5
+    assert {path.name for path in (tmp_path / "run/checkpoints").iterdir()} == {"study_0", "study_1"}
+    from transformers import AutoModelForCausalLM
+
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "run/model").num_parameters() > 0
+
+
+def test_every_order_reads_as_many_tokens_and_two_stages_read_what_one_mixed_stage_reads(data):
+    read = {}
+    for order in ORDERS:
+        stages = replace(SETTINGS.study, order=order).stages()
+        assert sum(stage.tokens for stage in stages) == 6000
+        read[order] = {
+            source: sum(stage.tokens * stage.weights.get(source, 0) / sum(stage.weights.values()) for stage in stages)
+            for source in ("text", "tasks", "replay")
+        }
+    for order in ("knowledge_then_tasks", "tasks_then_knowledge"):
+        assert read[order] == pytest.approx(read["mixed"], abs=1)  # a stage has a whole number of tokens
+    assert read["mixed"] == pytest.approx({"text": 4200, "tasks": 1200, "replay": 600})
+    assert read["tasks_only"]["tasks"] == read["knowledge_only"]["text"] == 5400
+
+
+class Stops(Quiet):
+    """Ends the run in the stage and before the step that it is told."""
+
+    def __init__(self, phase, step):
+        self.at = phase, step
+
+    def step(self, phase, step, metrics, timings):
+        if (phase, step) == self.at:
+            raise Interrupted(15)
+
+
+@pytest.mark.parametrize("at", [("study_0", 5), ("study_1", 1)])
+def test_who_is_stopped_goes_on_to_the_same_bytes(at, data, tmp_path):
+    whole = run(data, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        run(data, tmp_path / "run", watcher=Stops(*at))
+    assert run(data, tmp_path / "run", resume=True) == whole
+    for name in ("model/model.safetensors", "metrics.jsonl", "result.json", "selection/selected.jsonl"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def test_what_is_asked_later_is_not_read(data, tmp_path):
+    rows = [json.loads(line) for line in (data / "questions.jsonl").read_text().splitlines()]
+    leaking = [
+        {"text": f"They say at school: {row['q']} And who knows it may sit down and have his bread with the rest of us."} for row in rows
+    ]
+    with (data / "pages.jsonl").open("a") as file:
+        file.writelines(json.dumps(row) + "\n" for row in leaking)
+    result = run(data, tmp_path / "run", replace(SETTINGS, study=replace(SETTINGS.study, tokens=800)))
+    report = json.loads((tmp_path / "run/selection/selection.json").read_text())
+    assert result["before"][0]["n"] == len(report["leaks"]) > 2
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"corpus": Corpus()}, "corpus needs either path or dataset, got neither"),
+        ({"selection": Selection()}, "domain needs either path or dataset, got neither"),
+        ({"tasks": SolvedTasks()}, "study.order knowledge_then_tasks needs solved tasks"),
+    ],
+)
+def test_settings_that_cannot_be_are_named(change, sentence):
+    with pytest.raises(UserError, match=sentence):
+        replace(SETTINGS, **change)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"order": "tasks_first"}, "unknown study.order 'tasks_first'"),
+        ({"tasks_share": 0.6}, r"tasks_share 0.6 must be above 0 and at most mixing x \(1 - replay_share\) = 0.45"),
+        ({"replay_share": 1.5}, r"replay_share must lie in \[0, 1\], got 1.5"),
+        ({"later_rate": 0.0}, "later_rate must be above 0"),
+    ],
+)
+def test_a_study_that_cannot_be_is_named(change, sentence):
+    with pytest.raises(UserError, match=sentence):
+        Study(**change)
+
+
+def test_questions_of_the_suite_among_the_tasks_are_refused(data, tmp_path):
+    tasks = SolvedTasks(path=["questions.jsonl"], columns=COLUMNS)
+    with pytest.raises(UserError, match="questions of the suite are among the tasks"):
+        run(data, tmp_path / "run", replace(SETTINGS, tasks=tasks))
