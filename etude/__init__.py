@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from etude.errors import UserError
+    from etude.recipes.adapt import adapt
     from etude.recipes.evaluate import evaluate
     from etude.recipes.generate import generate
     from etude.recipes.practice import practice
     from etude.tasks.task import Task
 
 __version__ = "0.1.0"
-__all__ = ["Task", "UserError", "evaluate", "generate", "practice"]
+__all__ = ["Task", "UserError", "adapt", "evaluate", "generate", "practice"]
 
 _HOMES = {
     "Task": "etude.tasks.task",
     "UserError": "etude.errors",
+    "adapt": "etude.recipes.adapt",
     "evaluate": "etude.recipes.evaluate",
     "generate": "etude.recipes.generate",
     "practice": "etude.recipes.practice",

@@ -30,6 +30,14 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     if "spearman" in rows[0]:
         counted = f"{rows[0]['n']} beginnings of {rows[0]['tasks']} tasks, {_seeds(rows)}; intervals (95 %) over tasks."
         return _lines(["estimator", "pairs of one task in order", "rank correlation", "tokens"], map(_estimator, rows), counted)
+    if "recall" in rows[0]:
+        counted = (
+            f"{rows[0]['n']:,} hidden documents among {rows[0]['documents']:,}, {_seeds(rows)}; intervals (95 %) over documents, of what "
+            "the classifier finds more paired."
+        )
+        return _lines(
+            ["way", "found of what is hidden", "each seed", "right of what is taken", "classifier ahead by"], map(_found, rows), counted
+        )
     if "kept" in rows[0]:
         counted = (
             f"{rows[0]['n']:,} items of {rows[0]['set']} and {rows[0]['known_n']} questions, {_seeds(rows)}; intervals (95 %) over items."
@@ -148,6 +156,12 @@ def _p(value: float) -> str:
 def _estimator(row: Mapping[str, Any]) -> list[str]:
     measures = [_interval(row, name, "{:.2f}".format) for name in ("ordered_within", "spearman")]
     return [row["id"].replace("_", " "), *measures, f"{row['cost_tokens']:,.0f}"]
+
+
+def _found(row: Mapping[str, Any]) -> list[str]:
+    recall, precision = (_interval(row, name, _percent) for name in ("recall", "precision"))
+    ahead = _interval(row, "classifier_ahead", _points) if "classifier_ahead" in row else ""
+    return [row["id"], recall, ", ".join(map(_percent, row["recall_each_seed"])), precision, ahead]
 
 
 def _kept(row: Mapping[str, Any]) -> list[str]:

@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 
 from etude.explore.search.settings import REFINE, SEARCHES
+from etude.knowledge.quality import RULES
+from etude.knowledge.scorers import METHODS
 from etude.learn.credit import CREDIT
 from etude.learn.lessons import LESSONS
 from etude.learn.losses import POLICY_LOSSES, PREFERENCE_LOSSES
 from etude.learn.pairs import PAIRS
 from etude.learn.shaping import SHAPING
 from etude.learn.step_credit import STEP_CREDIT
+from etude.recipes.adapt_settings import ORDERS
 from etude.recipes.settings import FEEDBACK
 from etude.tasks.verifiers import VERIFIERS
 
@@ -81,6 +84,9 @@ TABLES = {
     "lessons": LESSONS,
     "searches": (*SEARCHES, REFINE),
     "feedback": FEEDBACK,
+    "selection": METHODS,
+    "quality": RULES,
+    "orders": ORDERS,
 }
 
 

@@ -10,7 +10,18 @@ import pytest
 
 from etude.evaluation.statistics import mean_interval, rank_correlation, sign_flip_test
 from etude.runs import RunFolder
-from studies import diversity, exploration, long_thought, practice_alone, quickstart, retention, searching, step_values, word_problems
+from studies import (
+    diversity,
+    exploration,
+    long_thought,
+    practice_alone,
+    quickstart,
+    retention,
+    searching,
+    selection,
+    step_values,
+    word_problems,
+)
 from studies.arms import ARMS, TINY, Arms, reduce_arms, share
 from studies.cells import Options, compute
 from studies.figure import draw
@@ -22,7 +33,7 @@ OF_PRACTICE = ("quickstart", "word_problems")
 
 
 def test_every_study_is_tried_here():
-    others = {"diversity", "exploration", "long_thought", "practice_alone", "retention", "searching", "step_values"}
+    others = {"diversity", "exploration", "long_thought", "practice_alone", "retention", "searching", "selection", "step_values"}
     assert set(STUDIES) == {*OF_PRACTICE, *others}
 
 
@@ -517,3 +528,34 @@ def test_panels_stand_two_beside_each_other(tmp_path):
     )
     assert wide == wide_of_five and high_of_five > 2 * high
     assert all(f"{name} (n = 9, 1 seed)" in five for name in "abcde")
+
+
+def test_the_study_of_selection_finds_hidden_pages_in_its_tiny_form(tmp_path):
+    result = tiny("selection", tmp_path)
+    assert result["verdict"] == "undecided" and "not all runs are there" in result["because"]
+    rows = {row["id"]: row for row in result["rows"]}
+    assert rows.keys() == set(selection.ARMS)
+    assert rows["classifier"]["recall"] == rows["importance"]["recall"] == 1.0 and rows["random"]["recall"] < 0.5
+    assert all(row["recall_low"] <= row["recall"] <= row["recall_high"] for row in rows.values())
+    assert "| classifier | 100.0 % [" in markdown(result["rows"])
+
+
+def selected(recall_low, *ahead_low) -> list[dict]:
+    rows = [{"id": "classifier", "seeds": 3, "recall": 0.95, "recall_low": recall_low, "recall_high": 0.97}]
+    return rows + [
+        {"id": arm, "seeds": 3, "classifier_ahead": low + 0.1, "classifier_ahead_low": low, "classifier_ahead_high": low + 0.2}
+        for arm, low in zip(selection.ARMS[1:], ahead_low, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "verdict"),
+    [
+        (selected(0.92, 0.01, 0.3, 0.8), "holds"),
+        (selected(0.89, 0.01, 0.3, 0.8), "does not hold"),
+        (selected(0.92, -0.01, 0.3, 0.8), "does not hold"),
+        (selected(0.92, 0.01, 0.3, 0.8)[:3], "undecided"),
+    ],
+)
+def test_selection_holds_where_the_classifier_finds_enough_and_more_than_every_other_way(rows, verdict):
+    assert selection.judge(rows)[0] == verdict
