@@ -192,8 +192,8 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _live(phase: str, step: int, metrics: Mapping[str, Any], timings: Mapping[str, float]) -> str:
-    if phase == "warm_start":
-        return f"warm start {step}: loss {metrics['imitate_loss']:.3f}"
+    if "score" not in metrics and "imitate_loss" in metrics:
+        return f"{_words(phase)} {step}: loss {metrics['imitate_loss']:.3f}"
     if phase == "preference":
         return f"preference {step}: loss {metrics['preference_loss']:.3f}, {metrics['preference_accuracy']:.0%} of the pairs right"
     score = "-" if metrics["score"] is None else f"{metrics['score']:.3f}"

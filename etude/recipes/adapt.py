@@ -5,7 +5,6 @@
 Every part leaves a file or a checkpoint. A resumed run skips what is there, and goes on from the last checkpoint.
 """
 
-import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from etude.adapters import add_lora
 from etude.configuration import arguments_from, find_configuration, resolved
 from etude.errors import UserError
 from etude.evaluation.likelihood import question_of
+from etude.evaluation.report import write_report
 from etude.evaluation.statistics import mean_interval, paired_test
 from etude.explore.prompts import render_answer
 from etude.interruption import Interrupted, Interruption
@@ -185,11 +185,11 @@ class Adaptation:
             self.stages.append({"stage": stage.name, "steps": len(steps), "passes": passes(steps, sizes)})
             self._study(number, stage.name, steps)
 
-    def _study(self, number: int, name: str, steps: Sequence[Sequence[Piece]]) -> None:
-        phase, kind = f"study_{number}", f"study{number}-"
+    def _study(self, number: int, phase: str, steps: Sequence[Sequence[Piece]]) -> None:
+        kind = f"{phase}-"
         if self.folder.checkpoint(phase).exists():
             load_checkpoint(self.folder.checkpoint(phase), self.model)
-            return
+            return self._remove(kind)
         study, order = self.settings.study, (number + 1) * 10**6
         rate = study.optimiser.learning_rate * (study.later_rate if number else 1.0)
         optimiser = replace(study.optimiser, learning_rate=rate, decay_steps=len(steps))
@@ -215,11 +215,15 @@ class Adaptation:
             save_checkpoint(self.folder, f"{kind}{done:05d}", self.model, self.tokenizer, learner, progress)
 
         if done:
-            self.watcher.say(f"{name}: going on from step {done} of {len(steps)}")
+            self.watcher.say(f"{phase}: going on from step {done} of {len(steps)}")
         every = self.settings.checkpoint_every
         sizes: dict[str, Any] = {"order": order, "total": len(steps), "every": every, "saves_last": False}
         Stage(phase=phase, kind=kind, prepare=prepare, update=update, **sizes).train(done, save, self.watcher, self.interruption)
         save_checkpoint(self.folder, phase, self.model, self.tokenizer, None, {"order": order})
+        self._remove(kind)
+
+    def _remove(self, kind: str) -> None:
+        """The checkpoints on the way to a stage's end."""
         for unfinished in self.folder.checkpoints(kind):
             shutil.rmtree(unfinished)
 
@@ -243,7 +247,7 @@ class Adaptation:
         return rows
 
     def conclude(self, before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Write `result.json`, and say what changed."""
+        """Write `result.json` and the report, and say what changed."""
         result: dict[str, Any] = {
             "recipe": self.name,
             "status": "finished",
@@ -255,10 +259,11 @@ class Adaptation:
             "after": list(after),
             "changes": changes(before, after),
         }
-        self.folder.write_json("result.json", json.loads(json.dumps(result)))
+        self.folder.write_json("result.json", result)
+        write_report([self.folder.path], self.folder.path / "report.html")
         for change in result["changes"]:
             self.watcher.say(change_in_words(change))
-        self.watcher.say(f"model: {self.folder.path / 'model'}")
+        self.watcher.say(f"model: {self.folder.path / 'model'}   report: {self.folder.path / 'report.html'}")
         return result
 
 

@@ -67,12 +67,15 @@ def row_of(result, part):
 def test_a_model_learns_the_domain_from_text_and_what_is_measured_is_there(data, tmp_path):
     result = run(data, tmp_path / "run", replace(SETTINGS, study=replace(SETTINGS.study, tokens=20_000)))
     metrics = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
-    knowledge = [row for row in metrics if row["phase"] == "study_0"]
+    knowledge = [row for row in metrics if row["phase"] == "knowledge"]
     assert knowledge[-1]["imitate_loss"] < 0.6 * knowledge[0]["imitate_loss"]
     assert [stage["stage"] for stage in result["stages"]] == ["knowledge", "tasks"]
     assert sum(row["tokens"] for row in metrics) == pytest.approx(20_000, abs=200)
     assert row_of(result, "choices")["nats"] < -0.5 and row_of(result, "text")["nats"] < -0.5
-    assert {path.name for path in (tmp_path / "run/checkpoints").iterdir()} == {"study_0", "study_1"}
+    assert {path.name for path in (tmp_path / "run/checkpoints").iterdir()} == {"knowledge", "tasks"}
+    page = (tmp_path / "run/report.html").read_text()
+    assert "Adaptation " in page and "What was learned of the domain, and what was kept" in page and "questions.jsonl" in page
+    assert all(f">{stage}</h3>" in page for stage in ("Knowledge", "Tasks"))
     from transformers import AutoModelForCausalLM
 
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "run/model").num_parameters() > 0
@@ -104,7 +107,7 @@ class Stops(Quiet):
             raise Interrupted(15)
 
 
-@pytest.mark.parametrize("at", [("study_0", 5), ("study_1", 1)])
+@pytest.mark.parametrize("at", [("knowledge", 5), ("tasks", 1)])
 def test_who_is_stopped_goes_on_to_the_same_bytes(at, data, tmp_path):
     whole = run(data, tmp_path / "whole")
     with pytest.raises(Interrupted):

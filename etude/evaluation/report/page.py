@@ -16,11 +16,19 @@ from etude.evaluation.report.charts import charts_of
 from etude.evaluation.report.frontier import frontiers_of, looks_of, outcome_of
 from etude.evaluation.report.numbers import interval, is_number, nats, nats_interval, p_value, percent, plain, points, points_interval
 from etude.evaluation.report.run_folder import MODELS, Run, read_run
-from etude.evaluation.report.tables import retention_of, suites_of, thoughts_of
+from etude.evaluation.report.tables import changes_of, retention_of, suites_of, thoughts_of
 from etude.evaluation.report.trees import pictures_of
 from etude.evaluation.report.words import remarks_on, spaced, summary
 
-PHASES = {"warm_start": "Warm start", "preference": "Preference", "practice": "Practice"}
+PHASES = {
+    "knowledge": "Knowledge",
+    "text": "Text",
+    "mixed": "Text and tasks",
+    "tasks": "Tasks",
+    "warm_start": "Warm start",
+    "preference": "Preference",
+    "practice": "Practice",
+}
 MAX_RUNS = 8
 """As many as there are colours that can be told apart."""
 MAX_ATTEMPTS = 10_000
@@ -58,6 +66,7 @@ def _contents(runs: Sequence[Run]) -> dict[str, Any]:
         "remarks": [remarks_on(run) for run in runs],
         "suites": suites_of(runs),
         "retention": retention_of(runs),
+        "changes": changes_of(runs),
         "thoughts": thoughts_of(runs),
         "frontiers": frontiers_of(runs),
         "looks": [looks_of(run) for run in runs],

@@ -44,6 +44,11 @@ def retention_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return rows
 
 
+def changes_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """What became of every part of a domain's suite in every run that adapted a model."""
+    return [{"run": run.name, "row": row} for run in runs for row in run.result.get("changes") or () if isinstance(row, Mapping)]
+
+
 def thoughts_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """One line for every model of every run and suite whose answers behind thoughts of fixed lengths were measured, with their rows."""
     return [

@@ -41,7 +41,20 @@ def summary(run: Run) -> str:
             f"95{THIN_SPACE}% interval {points_interval(test.get('difference_low'), test.get('difference_high'))}, "
             f"n{FIXED_SPACE}={FIXED_SPACE}{plain(test.get('n'))}, p{FIXED_SPACE}{p_value(test.get('p_value'), relation=True)}."
         )
-    return _progress(run)
+    return _adapted(run) or _progress(run)
+
+
+def _adapted(run: Run) -> str:
+    """What a run that adapted a model says of the domain's questions, or nothing."""
+    change = next((row for row in run.result.get("changes") or () if row.get("part") == "choices"), None)
+    if change is None:
+        return ""
+    return (
+        f"Adaptation {_verb(change)} the accuracy on {change.get('name')}, by likelihood: from {percent(change.get('before'))} to "
+        f"{percent(change.get('after'))}, {points(change.get('difference'))} points, 95{THIN_SPACE}% interval "
+        f"{points_interval(change.get('low'), change.get('high'))}, n{FIXED_SPACE}={FIXED_SPACE}{plain(change.get('n'))}, "
+        f"p{FIXED_SPACE}{p_value(change.get('p_value'), relation=True)}."
+    )
 
 
 def _progress(run: Run) -> str:
