@@ -75,6 +75,7 @@ def test_a_model_learns_the_domain_from_text_and_what_is_measured_is_there(data,
     assert {path.name for path in (tmp_path / "run/checkpoints").iterdir()} == {"knowledge", "tasks"}
     page = (tmp_path / "run/report.html").read_text()
     assert "Adaptation " in page and "What was learned of the domain, and what was kept" in page and "questions.jsonl" in page
+    assert 'id="attempts" hidden' in page and "are missing" not in page
     assert all(f">{stage}</h3>" in page for stage in ("Knowledge", "Tasks"))
     from transformers import AutoModelForCausalLM
 

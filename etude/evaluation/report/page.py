@@ -70,6 +70,7 @@ def _contents(runs: Sequence[Run]) -> dict[str, Any]:
         "thoughts": thoughts_of(runs),
         "frontiers": frontiers_of(runs),
         "looks": [looks_of(run) for run in runs],
+        "has_attempts": not all(run.is_adaptation for run in runs),
         "has_paired": any(run.result.get("paired") for run in runs),
         "charts": {title: charts_of(runs, phase) for phase, title in PHASES.items()},
         "before_and_after": [before_and_after(run) for run in runs],

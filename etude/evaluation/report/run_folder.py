@@ -39,6 +39,11 @@ class Run:
         return self.result.get("status") == "finished"
 
     @property
+    def is_adaptation(self) -> bool:
+        """Whether it read text, and so has neither attempts nor answers."""
+        return is_adaptation(self.configuration)
+
+    @property
     def feedback(self) -> str:
         """What scored the attempts of practice."""
         found = re.search(r"^feedback: (\w+)$", self.configuration, re.MULTILINE)
@@ -57,18 +62,24 @@ class Run:
         return rows
 
 
+def is_adaptation(configuration: str) -> bool:
+    """Whether these settings are of a run that adapts a model."""
+    return re.search(r"^study:$", configuration, re.MULTILINE) is not None
+
+
 def read_run(folder: Path, name: str, max_attempts: int) -> Run:
     """Read a folder as a run of this name, with at most `max_attempts` of its attempts."""
     notes: list[str] = []
     configuration = folder / "configuration.yaml"
-    attempts, num_attempts = _read_attempts(folder / "attempts", max_attempts, notes)
-    if not configuration.is_file():
+    settings = configuration.read_text("utf-8", errors="replace") if configuration.is_file() else ""
+    attempts, num_attempts = _read_attempts(folder / "attempts", max_attempts, [] if is_adaptation(settings) else notes)
+    if not settings:
         notes.append("configuration.yaml is missing")
     result = _read_json(folder / "result.json", notes)
     evaluated = [model for model in MODELS if not result or (folder / "evaluation" / f"{model}.json").is_file()]
     return Run(
         name=name,
-        configuration=configuration.read_text("utf-8", errors="replace") if configuration.is_file() else "",
+        configuration=settings,
         environment=_read_json(folder / "environment.json", notes),
         result=result,
         steps=[row for part in ("metrics.jsonl", "timings.jsonl") for row in _read_lines(folder / part, notes)],
