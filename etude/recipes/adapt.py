@@ -70,6 +70,10 @@ def adapt_named(
     settings: AdaptSettings, name: str, *, run: Path | str, data: Path | str | None, resume: bool, watcher: Watcher | None
 ) -> dict[str, Any]:
     """`adapt` with settings that are resolved already; `name` is the recipe's name in the results."""
+    result: dict[str, Any] | None = RunFolder(Path(run)).read_json("result.json") if resume else None
+    if result and not (Path(run) / "report.html").exists():  # killed between its last two writes
+        write_report([Path(run)], Path(run) / "report.html")
+        return result
     folder = RunFolder.start(Path(run), resolved(settings), resume=resume)
     try:
         with within_limits(settings.machine, "go on with --resume, the last checkpoint is whole"), Interruption() as interruption:

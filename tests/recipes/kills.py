@@ -3,7 +3,8 @@
     python tests/recipes/kills.py [KILLS] [SEED] [PART ...] [--key value ...]   settings, such as --explore tree --learn.credit tree
 
 A part is a set of settings by name, and each is tried: plain, alone (agreement that labelled tasks gate, own problems, a curriculum, an
-alarm that falls back), diverse (losses, shaping, an entropy bonus and temperatures that change), kept (a gate that falls back).
+alarm that falls back), diverse (losses, shaping, an entropy bonus and temperatures that change), kept (a gate that falls back), and adapt
+(a domain learned from text, in two stages).
 
 Half of the kills come before a random write (file, line, rename or removal; a file or a line may be half written), the others at a random
 time. Exit code 1 where a resumed run differs or samples again what was judged before the kill.
@@ -36,7 +37,18 @@ PARTS = {
     "kept": "--retention.probe true --retention.n 4 --retention.text_tokens 100 --learn.optimiser.learning_rate 0.01 "
     "--retention.gate.every 1 --retention.gate.max_perplexity_rise 0 --retention.gate.max_divergence 2 --retention.gate.action lower_rate",
 }
-SAME = ("metrics.jsonl", "result.json", "gate_answers.json", "model/model.safetensors", "attempts", "evaluation", "checkpoints")
+ADAPT = "adapt"
+SAME = (
+    "selection/selected.jsonl",
+    "selection/selection.json",
+    "metrics.jsonl",
+    "result.json",
+    "gate_answers.json",
+    "model/model.safetensors",
+    "attempts",
+    "evaluation",
+    "checkpoints",
+)
 
 CHILD = """
 import os, pathlib, shutil, signal, sys
@@ -78,6 +90,34 @@ status = main(sys.argv[3:])
 print(f"writes {count}", flush=True)
 sys.exit(status)
 """
+
+
+def adaptation(scratch: Path) -> list[str]:
+    """A domain in small: which town mines what, on pages and as questions; and the command that learns it."""
+    metals, chance = ["iron", "gold", "zinc", "lead"], random.Random(0)
+    facts = [(f"Town{number}", chance.randrange(4)) for number in range(30)]
+    text = "The people of {0} mine {1}. And in {0} there is {1} in the hills and {1} in the river of {0}."
+    rows = {
+        "pages": [{"text": text.format(town, metals[metal])} for town, metal in facts],
+        "questions": [{"question": f"What is in {town}?", "choices": metals, "answer": metals[m], "town": town} for town, m in facts],
+    }
+    for name, own in rows.items():
+        (scratch / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
+    settings = {
+        "command": ADAPT,
+        "model": "tiny-random",
+        "corpus": {"path": [str(scratch / "pages.jsonl")]},
+        "general": {"path": [str(scratch / "pages.jsonl")]},
+        "selection": {"method": "all", "workers": 0, "block_bytes": 500},
+        "tasks": {"path": [str(scratch / "questions.jsonl")], "split_by": "town"},
+        "study": {"tokens": 6000, "tasks_share": 0.2, "tokens_per_step": 400, "window_tokens": 64},
+        "suite": {"questions": [str(scratch / "questions.jsonl")], "split_by": "town", "text_tokens": 200, "window_tokens": 64},
+        "checkpoint_every": 3,
+        "machine": {"precision": "float32"},
+    }
+    path = scratch / "towns.yaml"
+    path.write_text(json.dumps(settings))  # JSON is YAML
+    return [ADAPT, str(path)]
 
 
 def start(folder: Path, run: list[str]) -> subprocess.Popen:
@@ -124,8 +164,9 @@ def kill_once(folder: Path, run: list[str], at: int, seconds: float) -> str:
 
 
 def main(part: str, more: list[str], kills: int, seed: int) -> int:
-    chance, run = random.Random(seed), [*RUN, *PARTS[part].split(), *more]
+    chance = random.Random(seed)
     with tempfile.TemporaryDirectory() as scratch:
+        run = [*(adaptation(Path(scratch)) if part == ADAPT else [*RUN, *PARTS[part].split()]), *more]
         whole = Path(scratch) / "whole"
         process = start(whole, run)
         while not whole.exists() and process.poll() is None:
@@ -162,5 +203,5 @@ def main(part: str, more: list[str], kills: int, seed: int) -> int:
 if __name__ == "__main__":
     numbers = [int(argument) for argument in sys.argv[1:3] if argument.isdigit()]
     words = sys.argv[1 + len(numbers) :]
-    parts, more = [word for word in words if word in PARTS] or ["plain"], [word for word in words if word not in PARTS]
+    parts, more = [word for word in words if word in (*PARTS, ADAPT)] or ["plain"], [word for word in words if word not in (*PARTS, ADAPT)]
     sys.exit(max(main(part, more, *(numbers + [20, 0][len(numbers) :])) for part in parts))
