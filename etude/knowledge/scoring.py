@@ -13,6 +13,7 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -107,14 +108,20 @@ def score_all(
     else:
         context = get_context("spawn")  # a fork of a process with threads may hang
         given = (os.getpid(), scorer, quality, domain_labels, folder)
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare, initargs=given) as pool:
-            waiting: deque[Future[int]] = deque()
-            for block in missing():
-                waiting.append(pool.submit(_score_prepared, block))
-                if len(waiting) > 2 * workers:  # what waits is in memory
-                    tell(waiting.popleft().result())
-            for future in waiting:
-                tell(future.result())
+        waiting: deque[Future[int]] = deque()
+        try:
+            with ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare, initargs=given) as pool:
+                for block in missing():
+                    waiting.append(pool.submit(_score_prepared, block))
+                    if len(waiting) > 2 * workers:  # what waits is in memory
+                        tell(waiting.popleft().result())
+                for future in waiting:
+                    tell(future.result())
+        except BrokenProcessPool as error:
+            raise UserError(
+                f"a process that scores text was killed, perhaps for its memory: lower selection.workers (now {workers}) or "
+                f"selection.block_bytes (now {block_bytes:,}); what was scored is kept"
+            ) from error
     return _read(folder, count)
 
 

@@ -21,6 +21,7 @@ from etude.evaluation.statistics import mean_interval, paired_test
 from etude.explore.prompts import render_answer
 from etude.interruption import Interrupted, Interruption
 from etude.knowledge.documents import documents
+from etude.knowledge.leaks import Leaks
 from etude.knowledge.mixture import Piece, passes, schedule, windows
 from etude.knowledge.selection import select
 from etude.learn.example import Example, demonstration
@@ -38,6 +39,7 @@ from etude.recipes.retention import logprobs_of
 from etude.recipes.stage import Stage
 from etude.runs import RunFolder, read_jsonl
 from etude.tasks.sources import load_tasks
+from etude.tasks.task import canonical_words
 from etude.watching import Quiet, Watcher
 
 
@@ -99,6 +101,8 @@ class Adaptation:
     model: Any = field(init=False)
     tokenizer: Any = field(init=False)
     selected: dict[str, Any] = field(init=False)
+    questions: dict[str, str] = field(init=False)
+    """What is asked of the model, by name."""
     pieces: dict[str, list[Example]] = field(init=False)
     """By source."""
 
@@ -134,7 +138,9 @@ class Adaptation:
     def select(self) -> None:
         """Choose the text, which nothing that is asked of the model stands in."""
         settings = self.settings
-        questions = {f"{part} {name} {each.origin}": _bare(each.prompt) for (part, name), own in self.asked.items() for each in own}
+        questions = self.questions = {
+            f"{part} {name} {each.origin}": _bare(each.prompt) for (part, name), own in self.asked.items() for each in own
+        }
         taught = {_bare(question_of(task).prompt) for task in self.tasks}
         shared = [name for name, question in questions.items() if question in taught]
         if shared:
@@ -159,7 +165,11 @@ class Adaptation:
         folder = self.folder.path / "selection"
         texts = {TEXT: [row["text"] for row in read_jsonl(folder / "selected.jsonl")]}
         if general.path or general.dataset:
-            texts[REPLAY] = [document.text for document in documents(general, self.data) if document.text]
+            leaks = Leaks(self.questions, self.settings.selection.leak_share)
+            whole = [document.text for document in documents(general, self.data) if document.text]
+            texts[REPLAY] = [text for text in whole if not leaks.worst(canonical_words(text))]
+            left_out = len(whole) - len(texts[REPLAY])
+            self.watcher.say(f"general text: {len(texts[REPLAY]):,} documents; {left_out:,} hold a question that is asked")
         else:
             texts[REPLAY] = [row["text"] for row in read_jsonl(folder / "replay.jsonl")]
         window, end = min(study.window_tokens, self.room - 1), int(self.tokenizer.eos_token_id)

@@ -131,6 +131,9 @@ class AdaptSettings:
         if self.selection.method != "all" or self.domain.path or self.domain.dataset:
             self.domain.check("domain")
         at_least("checkpoint_every", self.checkpoint_every, 0)
+        read = {*self.corpus.path, *self.general.path}
+        if measured := [path for path in self.suite.text if path in read]:
+            raise UserError(f"suite.text {measured[0]} is read in training, so that its perplexity would say nothing: name another text")
         if self.study.needs_tasks and not self.tasks.is_given:
             raise UserError(
                 f"study.order {self.study.order} needs solved tasks: name them with tasks.path, or set study.order knowledge_only"

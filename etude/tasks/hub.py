@@ -24,12 +24,11 @@ def _rows(dataset: str, name: str | None, split: str, **how: bool) -> Iterator[t
     from datasets import load_dataset
 
     try:
-        rows = load_dataset(dataset, name, split=split, **how)
-    except Exception as error:  # the hub, the network and the readers raise dozens of unrelated types
+        for index, row in enumerate(load_dataset(dataset, name, split=split, **how)):
+            yield f"{dataset}/{split}[{index}]", row
+    except Exception as error:  # the hub, the network and the readers raise dozens of unrelated types, while they stream too
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"dataset {dataset!r} (dataset_name {name!r}, split {split!r}) cannot be loaded: {reason}. "
             "Without a network, load it once where there is one, or give a file with path"
         ) from error
-    for index, row in enumerate(rows):
-        yield f"{dataset}/{split}[{index}]", row

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from etude.errors import UserError
-from etude.knowledge.documents import Corpus
+from etude.knowledge.documents import Corpus, documents
+from etude.knowledge.quality import Quality
+from etude.knowledge.scoring import score_all
 from etude.knowledge.selection import Selection, select
 
 HEART = ["heart", "blood", "artery", "vein", "valve", "atrium", "pulse", "aorta", "oxygen", "muscle", "chamber", "pressure", "vessel"]
@@ -206,6 +208,18 @@ def test_who_is_killed_goes_on_to_the_same_files_and_no_child_is_left(data, tmp_
     assert kept.items() <= {path.name: path.stat().st_mtime_ns for path in blocks.glob("*.safetensors")}.items()
     for name in ("selected.jsonl", "replay.jsonl"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+class Dies:
+    """A scorer that kills its process."""
+
+    def __call__(self, texts):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_process_that_is_killed_ends_in_one_sentence(data, tmp_path):
+    with pytest.raises(UserError, match=r"was killed, perhaps for its memory: lower selection.workers \(now 1\)"):
+        score_all(documents(CORPUS, data), Dies(), Quality(), tmp_path / "blocks", domain_labels=[], workers=1, block_bytes=3000)
 
 
 def _is_alive(group: int) -> bool:

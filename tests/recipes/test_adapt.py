@@ -35,6 +35,7 @@ def data(tmp_path):
     ]
     for name, own in (("pages", [{"text": page} for page in pages]), ("questions", rows)):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
+    (tmp_path / "other.txt").write_text("Two wrens met at the mill and sang of the rain, and the miller gave them bread. " * 5)
     (tmp_path / "tale.txt").write_text(
         "\n\n".join(f"Once upon a time there was a wren of {n} years, and it sang to the sun." for n in range(9))
     )
@@ -49,7 +50,7 @@ SETTINGS = AdaptSettings(
     tasks=SolvedTasks(path=["questions.jsonl"], split_by="section", columns=COLUMNS),
     study=Study(tokens=6000, tasks_share=0.2, tokens_per_step=400, window_tokens=64, optimiser=Optimiser(3e-3, warmup_steps=2)),
     suite=DomainSuite(
-        questions=["questions.jsonl"], split_by="section", columns=COLUMNS, text=["tale.txt"], text_tokens=200, window_tokens=64
+        questions=["questions.jsonl"], split_by="section", columns=COLUMNS, text=["other.txt"], text_tokens=200, window_tokens=64
     ),
     checkpoint_every=2,
     machine=Machine(precision="float32"),
@@ -135,6 +136,7 @@ def test_what_is_asked_later_is_not_read(data, tmp_path):
     [
         ({"corpus": Corpus()}, "corpus needs either path or dataset, got neither"),
         ({"selection": Selection()}, "domain needs either path or dataset, got neither"),
+        ({"suite": DomainSuite(text=["pages.jsonl"])}, "suite.text pages.jsonl is read in training"),
         ({"tasks": SolvedTasks()}, "study.order knowledge_then_tasks needs solved tasks"),
     ],
 )
