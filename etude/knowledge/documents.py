@@ -33,6 +33,8 @@ class Document:
     text: str
     origin: str
     """Where it stands, `web.jsonl:12#3`: once in a corpus. Of a text that was cut, the number of the piece is behind the mark."""
+    heading: str = ""
+    """What it stands below."""
     label: str = ""
     """What somebody says of it, such as its subject; nothing is selected by it, what was selected is judged by it."""
 
@@ -51,6 +53,8 @@ class Corpus:
     dataset_split: str = "train"
     text_column: str = "text"
     """The column of rows that holds the text."""
+    heading_column: str | None = None
+    """The column that holds a row's heading, such as title; no heading unless given."""
     label_column: str | None = None
     """The column that says what a row is about, where one does."""
     max_words: int = 400
@@ -72,13 +76,13 @@ def documents(corpus: Corpus, data: Path | None = None) -> Iterator[Document]:
     """
     for origin, row in _rows(corpus, data):
         text = row.get(corpus.text_column) if row is not None else None
-        label = str(row.get(corpus.label_column, "")) if row is not None and corpus.label_column else ""
+        heading, label = (str((row or {}).get(column, "")) if column else "" for column in (corpus.heading_column, corpus.label_column))
         if not isinstance(text, str) or not text.strip():
-            yield Document("", origin, label)
+            yield Document("", origin, heading, label)
             continue
         pieces = cut(text, corpus.max_words)
         for number, piece in enumerate(pieces):
-            yield Document(piece, f"{origin}#{number}" if len(pieces) > 1 else origin, label)
+            yield Document(piece, f"{origin}#{number}" if len(pieces) > 1 else origin, heading, label)
 
 
 def _rows(corpus: Corpus, data: Path | None) -> Iterator[Row]:

@@ -8,7 +8,7 @@ threshold says what is taken; here the best until `budget_tokens`, and nothing b
 
     scorer.safetensors    the fitted scorer
     blocks/               what every document scored (`etude.knowledge.scoring`)
-    selected.jsonl        text, origin, score, tokens of what was taken, in the corpus's order
+    selected.jsonl        text, heading, origin, score, tokens of what was taken, in the corpus's order
     replay.jsonl          the same of general documents
     selection.json        what was taken, what was left out, and why; precision and recall where labels say what is of the domain
 
@@ -256,7 +256,8 @@ class _Taking:
                     count = self.count_tokens([document.text])[0]
                     words, tokens = words + int(self.scores.words[place]), tokens + count
                     score = round(float(self.scores.score[place]), 4)
-                    yield place, {"text": document.text, "origin": document.origin, "score": score, "tokens": count}
+                    named = {"heading": document.heading} if document.heading else {}
+                    yield place, {"text": document.text, **named, "origin": document.origin, "score": score, "tokens": count}
                 if not wanted:
                     break
         if words:

@@ -5,6 +5,7 @@
 Every part leaves a file or a checkpoint. A resumed run skips what is there, and goes on from the last checkpoint.
 """
 
+import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from etude.interruption import Interrupted, Interruption
 from etude.knowledge.documents import documents
 from etude.knowledge.leaks import Leaks
 from etude.knowledge.mixture import Piece, passes, schedule, windows
+from etude.knowledge.passages import Knowledge, Rarity, Writing, rule_made, together
 from etude.knowledge.selection import select
 from etude.learn.example import Example, demonstration
 from etude.learn.learner import Learner, Stream
@@ -37,7 +39,7 @@ from etude.recipes.machine import Place, decide, room_tokens
 from etude.recipes.perplexity import Perplexity
 from etude.recipes.retention import logprobs_of
 from etude.recipes.stage import Stage
-from etude.runs import RunFolder, read_jsonl
+from etude.runs import RunFolder, read_jsonl, write_atomically
 from etude.tasks.sources import load_tasks
 from etude.tasks.task import canonical_words
 from etude.watching import Quiet, Watcher
@@ -177,7 +179,27 @@ class Adaptation:
         for source, own in texts.items():
             ids = [tuple(found) for found in self.tokenizer(own, add_special_tokens=False)["input_ids"]] if own else []
             self.pieces[source] = [demonstration(before, after) for before, after in windows(ids, window, end)]
-        self.pieces[TASKS] = [self._solved(task) for task in self.tasks]
+        if study.tasks_as == "answers":
+            self.pieces[TASKS] = [self._solved(task) for task in self.tasks]
+        else:
+            ids = [tuple(found) for found in self.tokenizer(self._passages(), add_special_tokens=False)["input_ids"]]
+            self.pieces[TASKS] = [demonstration(before, after) for before, after in windows(ids, window, end)]
+
+    def _passages(self) -> list[str]:
+        """Passages on the solved tasks, from the text that was selected; kept with their sources."""
+        rows = read_jsonl(self.folder.path / "selection" / "selected.jsonl")
+        knowledge = [Knowledge(row.get("heading", ""), row["text"], row["origin"]) for row in rows]
+        rarity = Rarity.of([each.text for each in knowledge])
+        leaks = Leaks(self.questions, self.settings.selection.leak_share)
+        writing = Writing(rule_made(rarity), leaks, self.settings.selection.similarity)
+        found = list(writing.passages(together(knowledge, self.tasks, rarity)))
+        if not found:
+            raise UserError(f"no passage came of {len(self.tasks)} tasks ({dict(writing.rejected)}): set study.tasks_as answers")
+        kept = "".join(json.dumps({"text": each.text, "sources": each.sources}, ensure_ascii=False) + "\n" for each in found)
+        write_atomically(self.folder.path / "passages.jsonl", kept)
+        left_out = "".join(f", {count:,} left out: {reason}" for reason, count in sorted(writing.rejected.items()))
+        self.watcher.say(f"passages: {len(found):,} on {len(self.tasks):,} tasks{left_out}")
+        return [each.text for each in found]
 
     def _solved(self, task: Any) -> Example:
         """A task as the suite asks it, its right answer to be learned."""

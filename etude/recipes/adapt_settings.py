@@ -19,6 +19,8 @@ TEXT, TASKS, REPLAY = "text", "tasks", "replay"
 """The sources of a stage: text of the domain, solved tasks, general text."""
 ORDERS = ("knowledge_then_tasks", "mixed", "tasks_then_knowledge", "tasks_only", "knowledge_only")
 
+TASKS_AS = ("answers", "passages")
+
 
 @dataclass(frozen=True)
 class SolvedTasks(TaskSource):
@@ -43,6 +45,8 @@ class Study:
     """Learned in all, whatever the order."""
     tasks_share: float = 0.1
     """Of all tokens: solved tasks."""
+    tasks_as: str = "answers"
+    """What is learned of solved tasks: their answers behind the question, or passages that join several with sentences of the text."""
     mixing: float = 0.5
     """Of the tokens of the stage of tasks: the tasks, beside text of the domain."""
     replay_share: float = 0.1
@@ -57,6 +61,7 @@ class Study:
 
     def __post_init__(self) -> None:
         check_known("study.order", self.order, ORDERS)
+        check_known("study.tasks_as", self.tasks_as, TASKS_AS)
         for name in ("tokens", "tokens_per_step"):
             at_least(f"study.{name}", getattr(self, name), 1)
         at_least("study.window_tokens", self.window_tokens, 2)

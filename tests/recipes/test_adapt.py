@@ -119,6 +119,18 @@ def test_who_is_stopped_goes_on_to_the_same_bytes(at, data, tmp_path):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
+def test_tasks_are_read_in_passages_with_sentences_of_the_text(data, tmp_path):
+    study = replace(SETTINGS.study, tasks_as="passages", tokens=3000)
+    run(data, tmp_path / "run", replace(SETTINGS, study=study))
+    passages = [json.loads(line) for line in (tmp_path / "run/passages.jsonl").read_text().splitlines()]
+    assert passages and all("Question: What do they mine in Town" in passage["text"] for passage in passages)
+    for passage in passages:
+        town = passage["text"].split(" in ")[1].split("?")[0]
+        assert f"The people of {town} mine" in passage["text"] or f"in {town} there is" in passage["text"]
+    asked = sum(text.count("Question:") for text in (passage["text"] for passage in passages))
+    assert asked == sum(len(passage["sources"]) - 1 for passage in passages)
+
+
 def test_what_is_asked_later_is_not_read(data, tmp_path):
     rows = [json.loads(line) for line in (data / "questions.jsonl").read_text().splitlines()]
     leaking = [
@@ -151,6 +163,7 @@ def test_settings_that_cannot_be_are_named(change, sentence):
         ({"order": "tasks_first"}, "unknown study.order 'tasks_first'"),
         ({"tasks_share": 0.6}, r"tasks_share 0.6 must be above 0 and at most mixing x \(1 - replay_share\) = 0.45"),
         ({"replay_share": 1.5}, r"replay_share must lie in \[0, 1\], got 1.5"),
+        ({"tasks_as": "passage"}, "unknown study.tasks_as 'passage': did you mean 'passages'"),
         ({"later_rate": 0.0}, "later_rate must be above 0"),
     ],
 )
