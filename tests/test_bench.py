@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import heap, profile, reuse, rollout, score_cells, search, step, time_to_score
+from bench import heap, profile, reuse, rollout, score_cells, search, selection, step, time_to_score
 from bench.curves import half_gain, rising, seconds_to, times_as_long
 from bench.exactness import measured
 from bench.limits import decoding_limit
@@ -16,9 +16,11 @@ from bench.peer import Peer, Running
 from bench.practising import Theirs, their_settings
 from etude.engine.completion import Completion
 from etude.errors import UserError
+from etude.evaluation.retention import OLD_KNOWLEDGE
 from etude.explore.attempts import Attempt, Group
 from etude.feedback.outcome import OutcomeFeedback
 from etude.feedback.verdict import Verdict
+from etude.knowledge.documents import Corpus
 from etude.learn.example import demonstration
 from etude.learn.learner import Learner
 from etude.recipes.practice import Practice
@@ -260,3 +262,11 @@ def test_memory_is_read_behind_every_batch_with_thresholds_set_and_moving():
         assert len(row["held_bytes"]) == 3 and min(row["held_bytes"]) > 2**26 and row["processor_seconds"] > 0
     assert found["ways"].keys() == {"set", "moving"}
     assert "| moving | " in heap.table(found) and "| batch 2 |" in heap.table(found)
+
+
+def test_selection_is_measured_by_size_and_processes():
+    found = selection.measured([0.1, 0.3], [1], Corpus(path=[str(OLD_KNOWLEDGE / "text.txt")], max_words=200), None)
+    small, large = found["rows"]
+    assert 0.1 <= small["megabytes"] < 0.11 and 0.3 <= large["megabytes"] < 0.31 and large["documents"] > 2 * small["documents"]
+    assert min(small["seconds"], small["memory_bytes"] / 2**26, small["child_memory_bytes"] / 2**26) > 0.5
+    assert "| 0 MB | " in selection.table(found) and "MB/s" in selection.table(found)
