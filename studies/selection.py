@@ -14,6 +14,7 @@ SmolLM2-135M and random numbers do (paired over hidden documents, 95 %).
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from etude.knowledge.scorers import METHODS
 from etude.knowledge.selection import Selection, select
 from etude.models import load_model
 from etude.randomness import seed_for
-from etude.recipes.machine import Machine
+from etude.recipes.machine import Machine, decide
 from etude.recipes.perplexity import Perplexity
 from etude.runs import environment, read_jsonl
 from etude.tasks.files import file_rows
@@ -131,7 +132,7 @@ class Hidden:
             return [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
 
         how = self._selection(arm, sum(count_tokens(list(hidden.values()))))
-        scorer = Perplexity(self.model, Machine()) if arm == "perplexity" else None
+        scorer = partial(Perplexity, self.model, decide(Machine()), Machine()) if arm == "perplexity" else None
         domain = Corpus(path=[str(folder / "domain.jsonl")])
         report = select(corpus, domain, how, folder / "selection", count_tokens=count_tokens, questions={}, seed=seed, scorer=scorer)
         taken = {row["origin"] for row in read_jsonl(folder / "selection" / "selected.jsonl")}

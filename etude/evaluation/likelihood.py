@@ -86,6 +86,12 @@ def cloze(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Asked]:
 
 def ask(questions: Sequence[Asked], tokenizer: Any, logprobs: Logprobs, room: int) -> Known:
     """Read every choice behind its question; a question longer than `room` tokens loses its beginning."""
+    if len({len(question.choices) > 1 for question in questions}) > 1:
+        one = next(question for question in questions if len(question.choices) == 1)
+        raise UserError(f"{one.origin} has no choices, where others have: tell them apart by choices_where and open_where")
+    for question in questions:
+        if not all(choice.strip() for choice in question.choices):
+            raise UserError(f"{question.origin} has an empty choice or answer: mend it, or leave it out")
     pairs = [_tokens(tokenizer, question.prompt, choice, room) for question in questions for choice in question.choices]
     unasked = list(dict.fromkeys(choice for question in questions if len(question.choices) > 1 for choice in question.choices))
     alone = [_tokens(tokenizer, _UNASKED, choice, room) for choice in unasked]

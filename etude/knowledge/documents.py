@@ -9,6 +9,8 @@ read whole. A row without text is a document without text, for whoever counts th
 
 import gzip
 import json
+import re
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +22,7 @@ from etude.tasks.hub import streamed_rows
 
 TEXT_ENDINGS = (".txt", ".md")
 _JSONL, _PARQUET = ".jsonl", ".parquet"
+_SURROGATES = re.compile("[\ud800-\udfff]")
 _READ = (*TEXT_ENDINGS, *ENDINGS, _PARQUET)
 
 Row = tuple[str, Mapping[str, Any] | None]
@@ -32,7 +35,8 @@ class Document:
 
     text: str
     origin: str
-    """Where it stands, `web.jsonl:12#3`: once in a corpus. Of a text that was cut, the number of the piece is behind the mark."""
+    """Where it stands, `web.jsonl:12#3`: once in a corpus, in a folder by the path from there. Of a text that was cut, the number of the
+    piece is behind the mark."""
     heading: str = ""
     """What it stands below."""
     label: str = ""
@@ -76,34 +80,45 @@ def documents(corpus: Corpus, data: Path | None = None) -> Iterator[Document]:
     """
     for origin, row in _rows(corpus, data):
         text = row.get(corpus.text_column) if row is not None else None
-        heading, label = (str((row or {}).get(column, "")) if column else "" for column in (corpus.heading_column, corpus.label_column))
+        heading, label = (_named(row, column) for column in (corpus.heading_column, corpus.label_column))
         if not isinstance(text, str) or not text.strip():
             yield Document("", origin, heading, label)
             continue
-        pieces = cut(text, corpus.max_words)
+        pieces = cut(_whole(text), corpus.max_words)
         for number, piece in enumerate(pieces):
             yield Document(piece, f"{origin}#{number}" if len(pieces) > 1 else origin, heading, label)
 
 
+def _named(row: Mapping[str, Any] | None, column: str | None) -> str:
+    value = row.get(column) if row is not None and column else None
+    return "" if value is None else _whole(str(value))
+
+
+def _whole(text: str) -> str:
+    """The text with halves of characters replaced, which JSON can spell and no file can hold."""
+    return _SURROGATES.sub("\ufffd", text)
+
+
 def _rows(corpus: Corpus, data: Path | None) -> Iterator[Row]:
     if corpus.dataset:
-        yield from streamed_rows(corpus.dataset, name=corpus.dataset_name, split=corpus.dataset_split)
-        return
-    for name, path in _files(corpus.path, data):
-        rows = _read(name, path, corpus.text_column)
-        first = next(rows, None)
-        if first is not None:
-            if first[1] is not None and corpus.text_column not in first[1]:
-                raise UserError(
-                    f"{first[0]} has no column {corpus.text_column!r}: its columns are {', '.join(first[1])}; name one with text_column"
-                )
-            yield first
+        sources: list[Iterator[Row]] = [streamed_rows(corpus.dataset, name=corpus.dataset_name, split=corpus.dataset_split)]
+    else:
+        sources = [_read(name, path, corpus.text_column) for name, path in files_of(corpus, data)]
+    for rows in sources:
+        first = next(iter(rows), None)
+        if first is None:
+            continue
+        origin, row = first
+        if row is not None and corpus.text_column not in row:
+            raise UserError(f"{origin} has no column {corpus.text_column!r}: its columns are {', '.join(row)}; name one with text_column")
+        yield first
         yield from rows
 
 
-def _files(paths: list[str], data: Path | None) -> Iterator[tuple[str, Path]]:
-    """Each file with the name that documents say: what is in a folder has its path from there, so that two files of one name differ."""
-    for path in paths:
+def files_of(corpus: Corpus, data: Path | None) -> list[tuple[str, Path]]:
+    """Each file of a corpus with the name that documents say; raises UserError for a path that is not there, or that comes twice."""
+    found: list[tuple[str, Path]] = []
+    for path in corpus.path:
         place = next((place for place in places_of(path, data) if place.exists()), None)
         if place is None:
             raise UserError(f"path {path!r} is neither a file nor a folder, in the current folder{' or the data folder' if data else ''}")
@@ -112,8 +127,12 @@ def _files(paths: list[str], data: Path | None) -> Iterator[tuple[str, Path]]:
             raise UserError(f"folder {path!r} holds nothing that can be read: {', '.join(_READ)}")
         if _ending(inside[0]) not in _READ:
             raise UserError(f"{path!r} must end in one of {', '.join(_READ)}")
-        for file in inside:
-            yield (f"{place.name}/{file.relative_to(place).as_posix()}" if place.is_dir() else path), file
+        found += [(f"{path.rstrip('/')}/{file.relative_to(place).as_posix()}" if place.is_dir() else path, file) for file in inside]
+    seen: dict[Path, str] = {}
+    for name, file in found:
+        if (before := seen.setdefault(file.resolve(), name)) != name or sum(other == name for other, _ in found) > 1:
+            raise UserError(f"{name} is read twice, as {before} too: name it once")
+    return found
 
 
 def _ending(file: Path) -> str:
@@ -123,6 +142,13 @@ def _ending(file: Path) -> str:
 
 
 def _read(name: str, file: Path, column: str) -> Iterator[Row]:
+    try:
+        yield from _rows_of(name, file, column)
+    except (EOFError, OSError, zlib.error) as error:
+        raise UserError(f"{name} cannot be read to its end ({error}): mend it, or leave it out") from error
+
+
+def _rows_of(name: str, file: Path, column: str) -> Iterator[Row]:
     ending = _ending(file)
     if ending in TEXT_ENDINGS:
         with _opened(file) as text:

@@ -4,9 +4,10 @@
 
 MinHash estimates J by the share of equal minima of 128 random hashes (Broder 1997), with a standard error of 0.04 at most; banding finds
 those above a threshold with few comparisons (Leskovec et al., Mining of Massive Datasets, section 3.4). Both are datasketch's. What banding
-finds is checked by the estimate, so that nothing is left out below `similarity`; what it overlooks is rare, and stays.
+finds is checked by the estimate; what it overlooks is rare, and stays. At similarity 1 texts are compared by their words alone.
 """
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,16 +26,25 @@ class Seen:
 
         self.similarity = similarity
         self._index = MinHashLSH(threshold=min(similarity, 0.95), num_perm=_HASHES)
-        self._sketches: dict[str, Any] = {}
+        self._sketches: dict[int, Any] = {}
+        self._exact: dict[bytes, int] = {}
 
-    def admit(self, origin: str, words: Sequence[str]) -> str | None:
-        """The origin of a text that was taken and has this wording; where there is none, None, and this one is taken."""
+    def admit(self, key: int, words: Sequence[str]) -> int | None:
+        """The key of a text that was taken and has this wording; where there is none, None, and this one is taken under its key, which no
+        other text may have.
+        """
+        exact = hashlib.blake2b(" ".join(words).encode(), digest_size=16).digest()
+        if (same := self._exact.setdefault(exact, key)) != key:
+            return same
+        if self.similarity == 1:
+            return None
         sketch = _sketch(words)
-        near = [name for name in self._index.query(sketch) if self._sketches[name].jaccard(sketch) >= self.similarity]
+        near = [other for other in self._index.query(sketch) if self._sketches[other].jaccard(sketch) >= self.similarity]
         if near:
+            del self._exact[exact]
             return min(near)
-        self._index.insert(origin, sketch)
-        self._sketches[origin] = sketch
+        self._index.insert(key, sketch)
+        self._sketches[key] = sketch
         return None
 
 

@@ -169,19 +169,21 @@ class Writing:
     def passages(self, pieces: Sequence[tuple[Knowledge, Sequence[Task]]]) -> Iterator[Passage]:
         """A passage for every `most_tasks` tasks of every piece, kinds of tasks mixed, as far as it passes the checks."""
         seen = Seen(self.similarity)
-        for knowledge, tasks in pieces:
-            mixed = _alternating(tasks)
-            for start in range(0, len(mixed), self.most_tasks):
-                chosen = mixed[start : start + self.most_tasks]
-                text = self.writer(knowledge, chosen)
-                origin = f"{knowledge.origin}+{start}"
-                reason = self._flaw(text, chosen, seen, origin)
-                if reason:
-                    self.rejected[reason] += 1
-                elif text is not None:
-                    yield Passage(text, (knowledge.origin, *(task.origin for task in chosen)))
+        batches = [
+            (knowledge, mixed[start : start + self.most_tasks])
+            for knowledge, tasks in pieces
+            for mixed in [_alternating(tasks)]
+            for start in range(0, len(mixed), self.most_tasks)
+        ]
+        for key, (knowledge, chosen) in enumerate(batches):
+            text = self.writer(knowledge, chosen)
+            reason = self._flaw(text, chosen, seen, key)
+            if reason:
+                self.rejected[reason] += 1
+            elif text is not None:
+                yield Passage(text, (knowledge.origin, *(task.origin for task in chosen)))
 
-    def _flaw(self, text: str | None, tasks: Sequence[Task], seen: Seen, origin: str) -> str | None:
+    def _flaw(self, text: str | None, tasks: Sequence[Task], seen: Seen, key: int) -> str | None:
         """Why a passage is not good enough, if it is not."""
         if text is None:
             return "nothing to say"
@@ -191,7 +193,7 @@ class Writing:
             return "gold answer missing"
         if self.leaks.worst(words):
             return "holds a question that is asked"
-        return "repeats another" if seen.admit(origin, words) else None
+        return "repeats another" if seen.admit(key, words) is not None else None
 
 
 def _alternating(tasks: Sequence[Task]) -> list[Task]:

@@ -15,6 +15,7 @@ threshold says what is taken; here the best until `budget_tokens`, and nothing b
 Every file appears by one rename; whoever is killed goes on, and what is there is not made again. `selection.json` comes last.
 """
 
+import hashlib
 import heapq
 import json
 import time
@@ -41,6 +42,8 @@ from etude.runs import write_atomically
 from etude.tasks.task import canonical_words
 
 _EVERY_SECONDS = 10
+_LEAST_AT_ONCE = 500
+"""Documents for which the corpus is read again."""
 
 CountTokens = Callable[[Sequence[str]], list[int]]
 
@@ -61,7 +64,7 @@ class Selection:
     """So many documents of the domain and of the corpus, at most, the scorer is fitted on."""
     quality: Quality = field(default_factory=Quality)
     similarity: float = 0.8
-    """A document with so much of another one's wording (Jaccard, of pieces of five words) is left out; 1 leaves out copies alone."""
+    """A document with so much of another one's wording (Jaccard, of pieces of five words) is left out; at 1 one with the same words."""
     leak_share: float = 0.5
     """A document with this share of a question's wording is left out."""
     replay_tokens: int = 0
@@ -99,24 +102,27 @@ def select(
     questions: Mapping[str, str],
     seed: int = 0,
     data: Path | None = None,
-    scorer: Scorer | None = None,
+    scorer: Callable[[], Scorer] | None = None,
     tell: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Select into `folder`, or go on there; returns what `selection.json` holds.
 
-    `domain` are examples of the domain, `questions` (by name) what must not be in the text; `scorer` is the one of method perplexity.
+    `domain` are examples of the domain, `questions` (by name) what must not be in the text; `scorer` makes the one of method perplexity,
+    which scores in this process.
     Raises UserError where nothing is left to take.
     """
     done = folder / "selection.json"
-    facts = json.loads(json.dumps({"corpus": asdict(corpus), "domain": asdict(domain), "how": asdict(how), "seed": seed}))
+    settings = {"corpus": asdict(corpus), "domain": asdict(domain), "how": asdict(how), "seed": seed, "questions": _key(questions)}
+    facts = json.loads(json.dumps(settings))
     if done.exists():
         found: dict[str, Any] = json.loads(done.read_text())
         _check_same(found["settings"], facts, folder)
         return found
     _begin(folder, facts)
-    scorer, least = _scorer(corpus, domain, how, folder, seed, data, scorer)
-    work: dict[str, Any] = {"domain_labels": how.domain_labels, "workers": how.workers, "block_bytes": how.block_bytes}
-    scores = score_all(documents(corpus, data), scorer, how.quality, folder / "blocks", tell=_progress(tell), **work)
+    fitted, least = _scorer(corpus, domain, how, folder, seed, data, scorer() if scorer else None)
+    workers = 0 if scorer else how.workers
+    work: dict[str, Any] = {"domain_labels": how.domain_labels, "workers": workers, "block_bytes": how.block_bytes}
+    scores = score_all(documents(corpus, data), fitted, how.quality, folder / "blocks", tell=_progress(tell), **work)
     taking = _Taking(corpus, data, scores, Leaks(questions, how.leak_share), Seen(how.similarity), count_tokens)
     usable = scores.flaw == 0
     of_domain = np.flatnonzero(usable & (scores.score >= least))
@@ -130,6 +136,11 @@ def select(
     report = _report(scores, least, taking, taken, replayed, how) | {"settings": facts}
     write_atomically(done, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     return report
+
+
+def _key(questions: Mapping[str, str]) -> str:
+    """Tells these questions from others."""
+    return hashlib.blake2b(json.dumps(sorted(questions.items())).encode(), digest_size=8).hexdigest()
 
 
 def _begin(folder: Path, facts: Mapping[str, Any]) -> None:
@@ -174,12 +185,16 @@ def _scorer(
         return unfitted, -np.inf if how.min_score is None else how.min_score
     kept = folder / "scorer.safetensors"
     if given is not None:
+        if how.min_score is not None:
+            return given, how.min_score
         scorer, least = given, least_of(given, _examples(domain, data, how.samples, seed)[0], how.found)
     elif kept.exists():
         scorer, least = (fitted := Linear.load(kept)), fitted.least
     else:
         held_out, examples = _examples(domain, data, how.samples, seed)
         others = _sample(documents(corpus, data), how.samples, seed, "corpus")
+        if len(others) < 2:
+            raise UserError(f"the corpus has {len(others)} documents with text: give at least 2 to tell the domain from")
         fitted = fit(how.method, examples, held_out, others, how.found, seed_for(seed, "scorer"))
         fitted.save(partial := kept.with_name(kept.name + ".partial"))
         partial.rename(kept)
@@ -210,25 +225,30 @@ class _Taking:
         self.copies: list[dict[str, str]] = []
         self.leaking: list[dict[str, Any]] = []
         self._tokens_a_word = 1.5
+        self._origins: dict[int, str] = {}
 
     def take(self, order: np.ndarray, budget_tokens: int, path: Path) -> dict[int, int]:
         """Write the best of `order` to `path`; returns the tokens of each that was taken, by its place in the corpus.
 
-        The corpus is read once for as many of the order as should fill the budget, and again where near-duplicates and leaks left room.
-        Which of two near-duplicates stays is the corpus's order's to say. What is over the budget goes, the last of the order first.
+        The corpus is read once for as many of the order as should fill the budget, and again where near-duplicates and leaks left room. Of
+        two near-duplicates the one stays that the corpus has first, at the better one's rank. What is over the budget goes, the last first,
+        and what alone is longer.
         """
         partial, tokens = path.with_name(path.name + ".partial"), dict[int, int]()
+        rank = {int(place): number for number, place in enumerate(order)}
         with partial.open("w", encoding="utf-8") as out:
             at = 0
             while at < len(order) and sum(tokens.values()) < budget_tokens:
-                missing = (budget_tokens - sum(tokens.values())) * 1.1
+                admitted = max(len(tokens), 1) / max(at, 1)
+                missing = (budget_tokens - sum(tokens.values())) * 1.1 / min(1.0, admitted)
                 upto = np.cumsum(self.scores.words[order[at:]]) * self._tokens_a_word
-                count = int(np.searchsorted(upto, missing)) + 1
-                for place, row in self._admitted(set(map(int, order[at : at + count]))):
+                count = max(int(np.searchsorted(upto, missing)) + 1, _LEAST_AT_ONCE if at else 1)
+                for place, row in self._admitted(set(map(int, order[at : at + count])), rank):
+                    if row["tokens"] > budget_tokens:
+                        continue
                     tokens[place] = row["tokens"]
                     out.write(json.dumps({"place": place, **row}, ensure_ascii=False) + "\n")
                 at += count
-        rank = {int(place): number for number, place in enumerate(order)}
         kept, total = dict[int, int](), 0
         for place in sorted(tokens, key=rank.__getitem__):
             if total + tokens[place] > budget_tokens:
@@ -238,8 +258,10 @@ class _Taking:
         _keep(partial, kept, path)
         return kept
 
-    def _admitted(self, wanted: set[int]) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Those of the wanted documents that are neither copies nor leaks, in the corpus's order."""
+    def _admitted(self, wanted: set[int], rank: dict[int, int]) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Those of the wanted documents that are neither copies nor leaks, in the corpus's order; what a copy is like takes its rank over,
+        where that is the better one.
+        """
         self.considered |= wanted
         words = tokens = 0
         with closing(documents(self.corpus, self.data)) as all_documents:  # type: ignore[type-var]
@@ -250,9 +272,11 @@ class _Taking:
                 canonical = canonical_words(document.text)
                 if leak := self.leaks.worst(canonical):
                     self.leaking.append({"origin": document.origin, **leak._asdict()})
-                elif like := self.seen.admit(document.origin, canonical):
-                    self.copies.append({"origin": document.origin, "like": like})
+                elif (like := self.seen.admit(place, canonical)) is not None:
+                    self.copies.append({"origin": document.origin, "like": self._origins[like]})
+                    rank[like] = min(rank.get(like, rank[place]), rank[place])
                 else:
+                    self._origins[place] = document.origin
                     count = self.count_tokens([document.text])[0]
                     words, tokens = words + int(self.scores.words[place]), tokens + count
                     score = round(float(self.scores.score[place]), 4)

@@ -10,18 +10,22 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from etude.adapters import add_lora
 from etude.configuration import arguments_from, find_configuration, resolved
 from etude.errors import UserError
 from etude.evaluation.likelihood import question_of
 from etude.evaluation.report import write_report
+from etude.evaluation.retention import beginning, token_ids
 from etude.evaluation.statistics import mean_interval, paired_test
 from etude.explore.prompts import render_answer
 from etude.interruption import Interrupted, Interruption
-from etude.knowledge.documents import documents
+from etude.knowledge.documents import documents, files_of
 from etude.knowledge.leaks import Leaks
 from etude.knowledge.mixture import Piece, passes, schedule, windows
 from etude.knowledge.passages import Knowledge, Rarity, Writing, rule_made, together
@@ -40,9 +44,13 @@ from etude.recipes.perplexity import Perplexity
 from etude.recipes.retention import logprobs_of
 from etude.recipes.stage import Stage
 from etude.runs import RunFolder, read_jsonl, write_atomically
+from etude.tasks.files import places_of
 from etude.tasks.sources import load_tasks
 from etude.tasks.task import canonical_words
 from etude.watching import Quiet, Watcher
+
+_TOKENS_A_WORD = 1.3
+"""Of English by the usual tokenizers, to know how much text is enough."""
 
 
 def adapt(
@@ -125,7 +133,7 @@ class Adaptation:
         settings = self.settings
         self.place = decide(settings.machine, self.folder.read_json("environment.json") or {})
         self.asked, self.texts = questions_of_suite(settings.suite, self.data), texts_of_suite(settings.suite, self.data)
-        next(iter(documents(settings.corpus, self.data)), None)
+        self._check_places()
         given = settings.tasks.is_given and settings.study.needs_tasks
         self.tasks = load_tasks(settings.tasks, split="train", n=None, seed=settings.seed, data=self.data) if given else []
         self.model, self.tokenizer = load_model(settings.model, device=self.place.device)
@@ -134,6 +142,19 @@ class Adaptation:
         self.room = room_tokens(self.model, 0)
         facts = {"precision": self.place.precision, "device": self.place.device, "weights": describe(settings.model)}
         self.folder.begin(resolved(settings), **facts)
+
+    def _check_places(self) -> None:
+        """See that every text is there, and that none of those that are measured is read."""
+        settings = self.settings
+        read = {
+            file.resolve(): name
+            for corpus in (settings.corpus, settings.domain, settings.general)
+            for name, file in files_of(corpus, self.data)
+        }
+        for path in settings.suite.text:
+            places = [place.resolve() for place in places_of(path, self.data) if place.is_file()]
+            if places and places[0] in read:
+                raise UserError(f"suite.text {path} is read in training, so that its perplexity would say nothing: name another text")
 
     # ------------------------------------------------------------------ text
 
@@ -147,7 +168,8 @@ class Adaptation:
         shared = [name for name, question in questions.items() if question in taught]
         if shared:
             raise UserError(f"{len(shared)} questions of the suite are among the tasks, the first is {shared[0]}: name other tasks")
-        scorer = Perplexity(settings.model, settings.machine) if settings.selection.method == "perplexity" else None
+        likely = partial(Perplexity, settings.model, self.place, settings.machine)
+        scorer = likely if settings.selection.method == "perplexity" else None
         how: dict[str, Any] = {"count_tokens": self._count, "questions": questions, "seed": settings.seed, "data": self.data}
         target = self.folder.path / "selection"
         self.selected = select(settings.corpus, settings.domain, settings.selection, target, scorer=scorer, tell=self.watcher.say, **how)
@@ -158,20 +180,21 @@ class Adaptation:
             f"that is asked; general text: {found['replay']['tokens']:,} tokens"
         )
 
+        if settings.study.replay_share and not settings.has_general and not found["replay"]["tokens"]:
+            raise UserError(
+                "the selection left no general text to replay: name some with general.path, select less, or set study.replay_share 0"
+            )
+
     def _count(self, texts: Sequence[str]) -> list[int]:
         return [len(ids) for ids in self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
 
     def read(self) -> None:
         """Make the pieces of every source."""
-        study, general = self.settings.study, self.settings.general
+        study = self.settings.study
         folder = self.folder.path / "selection"
         texts = {TEXT: [row["text"] for row in read_jsonl(folder / "selected.jsonl")]}
-        if general.path or general.dataset:
-            leaks = Leaks(self.questions, self.settings.selection.leak_share)
-            whole = [document.text for document in documents(general, self.data) if document.text]
-            texts[REPLAY] = [text for text in whole if not leaks.worst(canonical_words(text))]
-            left_out = len(whole) - len(texts[REPLAY])
-            self.watcher.say(f"general text: {len(texts[REPLAY]):,} documents; {left_out:,} hold a question that is asked")
+        if self.settings.has_general:
+            texts[REPLAY] = self._general() if study.replay_share else []
         else:
             texts[REPLAY] = [row["text"] for row in read_jsonl(folder / "replay.jsonl")]
         window, end = min(study.window_tokens, self.room - 1), int(self.tokenizer.eos_token_id)
@@ -179,11 +202,31 @@ class Adaptation:
         for source, own in texts.items():
             ids = [tuple(found) for found in self.tokenizer(own, add_special_tokens=False)["input_ids"]] if own else []
             self.pieces[source] = [demonstration(before, after) for before, after in windows(ids, window, end)]
-        if study.tasks_as == "answers":
+        if study.tasks_as == "answers" or not self.tasks:
             self.pieces[TASKS] = [self._solved(task) for task in self.tasks]
         else:
             ids = [tuple(found) for found in self.tokenizer(self._passages(), add_special_tokens=False)["input_ids"]]
             self.pieces[TASKS] = [demonstration(before, after) for before, after in windows(ids, window, end)]
+
+    def _general(self) -> list[str]:
+        """General text for a pass: a sample of ten times as much, so that a corpus without end may be named."""
+        settings, found, words = self.settings, list[str](), 0
+        wanted = settings.study.replay_share * settings.study.tokens / _TOKENS_A_WORD
+        leaks = Leaks(self.questions, settings.selection.leak_share)
+        left_out = 0
+        for document in documents(settings.general, self.data):
+            if leaks.worst(canonical_words(document.text)):
+                left_out += 1
+            elif document.text:
+                found.append(document.text)
+                words += len(document.text.split())
+            if words > 10 * wanted:
+                break
+        order = np.random.default_rng(seed_for(settings.seed, "general text")).permutation(len(found))
+        upto = np.cumsum([len(found[place].split()) for place in order])
+        chosen = sorted(order[: int(np.searchsorted(upto, wanted)) + 1])
+        self.watcher.say(f"general text: {len(chosen):,} of {len(found):,} documents; {left_out:,} hold a question that is asked")
+        return [found[place] for place in chosen]
 
     def _passages(self) -> list[str]:
         """Passages on the solved tasks, from the text that was selected; kept with their sources."""
@@ -204,9 +247,12 @@ class Adaptation:
     def _solved(self, task: Any) -> Example:
         """A task as the suite asks it, its right answer to be learned."""
         asked = question_of(task)
-        prompt = self.tokenizer(asked.prompt, add_special_tokens=False)["input_ids"]
+        start, prompt = beginning(self.tokenizer), token_ids(self.tokenizer, asked.prompt)
         answer = render_answer(self.tokenizer, f" {asked.choices[asked.right]}")
-        return demonstration(prompt[-(self.room - len(answer)) :], answer)
+        left = self.room - len(start) - len(answer)
+        if left < 1:
+            raise UserError(f"{task.origin} has an answer of {len(answer)} tokens; the model has room for {self.room} in all")
+        return demonstration((*start, *prompt[-left:]), answer)
 
     # ------------------------------------------------------------------ study
 

@@ -33,6 +33,8 @@ class SolvedTasks(TaskSource):
     def __post_init__(self) -> None:
         if self.is_given:
             super().__post_init__()
+        if self.family:
+            raise UserError("tasks.family has no end, and no answers but its own: name tasks with path, dataset or function")
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,10 @@ class Study:
             raise UserError(
                 f"study.tasks_share {self.tasks_share} must be above 0 and at most mixing x (1 - replay_share) = {most:g}, or the stage of "
                 "tasks is longer than the run: lower it, or raise mixing"
+            )
+        if self.order == "mixed" and self.tasks_share > 1 - self.replay_share:
+            raise UserError(
+                f"study.tasks_share {self.tasks_share} and replay_share {self.replay_share} are more than all tokens: lower one"
             )
         self.optimiser.check("study.optimiser")
 
@@ -130,15 +136,24 @@ class AdaptSettings:
     """Steps between checkpoints; 0: only at the end of a stage."""
     machine: Machine = field(default_factory=Machine)
 
+    @property
+    def has_general(self) -> bool:
+        """Whether general text is read from a place of its own."""
+        return bool(self.general.path or self.general.dataset)
+
     def __post_init__(self) -> None:
         self.corpus.check("corpus")
         self.selection.check("selection")
-        if self.selection.method != "all" or self.domain.path or self.domain.dataset:
+        if self.selection.method not in ("all", "random") or self.domain.path or self.domain.dataset:
             self.domain.check("domain")
+        if self.has_general:
+            self.general.check("general")
+        elif self.study.replay_share and not self.selection.replay_tokens:
+            raise UserError(
+                f"study.replay_share {self.study.replay_share} needs general text: name some with general.path, let the selection keep "
+                "some with selection.replay_tokens, or set study.replay_share 0"
+            )
         at_least("checkpoint_every", self.checkpoint_every, 0)
-        read = {*self.corpus.path, *self.general.path}
-        if measured := [path for path in self.suite.text if path in read]:
-            raise UserError(f"suite.text {measured[0]} is read in training, so that its perplexity would say nothing: name another text")
         if self.study.needs_tasks and not self.tasks.is_given:
             raise UserError(
                 f"study.order {self.study.order} needs solved tasks: name them with tasks.path, or set study.order knowledge_only"

@@ -8,7 +8,7 @@ import numpy as np
 from etude.learn.example import Example
 from etude.learn.logprobs import completion_logprobs
 from etude.models import load_model
-from etude.recipes.machine import Machine, decide
+from etude.recipes.machine import Machine, Place
 
 _NO_TEXT = -1e9
 
@@ -16,8 +16,8 @@ _NO_TEXT = -1e9
 class Perplexity:
     """Minus the nats a token of a text's first `tokens`, the very first of which is given."""
 
-    def __init__(self, model: str, machine: Machine, tokens: int = 128) -> None:
-        self._place, self._machine, self._tokens = decide(machine), machine, tokens
+    def __init__(self, model: str, place: Place, machine: Machine, tokens: int = 128) -> None:
+        self._place, self._machine, self._tokens = place, machine, tokens
         self._model, self._tokenizer = load_model(model, device=self._place.device)
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:

@@ -2,12 +2,15 @@
 
 import csv
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from etude.errors import UserError
+
+csv.field_size_limit(sys.maxsize)  # a book may stand in a cell
 
 ENDINGS = (".jsonl", ".json", ".csv", ".tsv")
 

@@ -155,7 +155,7 @@ def _rows(source: TaskSource, split: str, n: int | None, seed: int, data: Path |
     if source.function is not None:
         return generated_rows(source.function, split=split, n=n, seed=seed)
     if source.dataset is not None:
-        return hub_rows(source.dataset, name=source.dataset_name, split=_own_split(source, split))
+        return hub_rows(source.dataset, name=source.dataset_name, split=_own_split(source, "train" if source.split_by else split))
     files = [find_file(path.replace("{split}", split), data) for path in source.path]
     return (row for file in files for row in file_rows(file))
 

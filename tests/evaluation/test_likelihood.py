@@ -45,6 +45,18 @@ def test_an_open_question_has_nats_and_no_choices():
     assert found.right == {} and found.nats == [1.25, 2.0]
 
 
+@pytest.mark.parametrize(
+    ("questions", "sentence"),
+    [
+        ([Asked("Which?", ("a", "b"), 0), Asked("Why?", ("c",), 0, "q:2")], "q:2 has no choices, where others have"),
+        ([Asked("Which?", ("a", " "), 0, "q:1")], "q:1 has an empty choice"),
+    ],
+)
+def test_questions_that_cannot_be_asked_together_are_refused(questions, sentence):
+    with pytest.raises(UserError, match=sentence):
+        ask(questions, TOKENIZER, spelled, room=200)
+
+
 def test_bytes_and_not_characters_are_counted():
     def flat(pairs):
         return [(-6.0,) * len(completion) for _, completion in pairs]

@@ -43,6 +43,8 @@ def test_a_data_set_is_streamed(tmp_path):
     write_rows(tmp_path / "train.jsonl", [{"text": "one"}, {"text": "two"}])
     found = documents(Corpus(dataset=str(tmp_path)))
     assert [document.text for document in found] == ["one", "two"]
+    with pytest.raises(UserError, match="has no column 'body': its columns are text"):
+        list(documents(Corpus(dataset=str(tmp_path), text_column="body")))
 
 
 def test_a_long_text_is_cut_between_paragraphs_and_a_long_paragraph_between_words(tmp_path):
@@ -59,6 +61,32 @@ def test_a_broken_row_is_a_document_without_text_and_ends_nothing(tmp_path):
     found = list(documents(Corpus(path=["a.jsonl"]), tmp_path))
     assert [document.text for document in found] == ["one", "", "", "", "two"]
     assert [document.origin for document in found] == [f"a.jsonl:{line}" for line in (1, 2, 3, 4, 6)]
+
+
+def test_half_a_character_and_an_empty_heading_are_no_trouble(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "bad \\ud83d end", "title": null}\n')
+    (document,) = documents(Corpus(path=["a.jsonl"], heading_column="title"), tmp_path)
+    assert document.text == "bad \ufffd end" and document.heading == ""
+    document.text.encode()
+
+
+def test_two_folders_of_one_name_are_told_apart_and_a_file_is_not_read_twice(tmp_path):
+    for folder in ("x/pages", "y/pages"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "a.txt").write_text(folder)
+    found = list(documents(Corpus(path=["x/pages", "y/pages/"]), tmp_path))
+    assert [document.origin for document in found] == ["x/pages/a.txt", "y/pages/a.txt"]
+    for again in ("x/pages/a.txt", "x/pages"):
+        with pytest.raises(UserError, match=r"x/pages/a\.txt is read twice"):
+            list(documents(Corpus(path=["x/pages", again]), tmp_path))
+
+
+def test_a_book_may_stand_in_a_cell_and_a_torn_archive_is_named(tmp_path):
+    (tmp_path / "a.csv").write_text("text\n" + "word " * 50_000 + "\n")
+    assert len(list(documents(Corpus(path=["a.csv"]), tmp_path))) == 125
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(json.dumps({"text": WORDS}).encode() * 200)[:-20])
+    with pytest.raises(UserError, match=r"a\.jsonl\.gz cannot be read to its end"):
+        list(documents(Corpus(path=["a.jsonl.gz"]), tmp_path))
 
 
 def test_bytes_that_are_no_text_are_replaced(tmp_path):

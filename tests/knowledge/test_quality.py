@@ -12,7 +12,7 @@ BAD = {
     "word length": "the of a b c d e f g h i j k l m n o p q r s t to and",
     "symbols": GOOD + " #heart #aorta #valve #blood #lungs #veins #muscle",
     "letters": GOOD + " 12 34 56 78" * 10,
-    "stop words": "buy cheap shoes now online best price shipping worldwide order today save money great offers click here daily",
+    "stop words": "buy cheap shoes now online best price shipping worldwide order today save money great offers click here now today only",
     "list": "\n".join(f"- the heart and its part number {word}" for word in ("one", "two", "three", "four")),
     "cut off": "\n".join(f"The heart of an animal like this has {word} chambers and it ..." for word in ("four", "many", "some", "few")),
     "repeated lines": "The heart is a muscle that pumps.\n" * 3 + GOOD,

@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from etude.errors import UserError
@@ -52,8 +53,8 @@ def count(texts):
     return [len(text.split()) for text in texts]
 
 
-def run(data, out, corpus=CORPUS, how=HOW, questions=None, **more):
-    return select(corpus, DOMAIN, how, out, count_tokens=count, questions=questions or {}, data=data, tell=lambda _: None, **more)
+def run(data, out, corpus=CORPUS, how=HOW, questions=None, count_tokens=count, **more):
+    return select(corpus, DOMAIN, how, out, count_tokens=count_tokens, questions=questions or {}, data=data, tell=lambda _: None, **more)
 
 
 def rows_of(path):
@@ -110,6 +111,37 @@ def test_a_full_budget_is_filled_from_further_down_where_copies_leave_room(data,
     assert report["copies"] and 6000 - 60 < report["selected"]["tokens"] <= 6000
 
 
+def test_of_a_copy_and_the_better_one_that_it_is_like_one_stays(data, tmp_path):
+    """The best document comes last in the corpus, and first as a copy that scores least: what stays has the better rank."""
+    draw = random.Random(1)
+    pages = [page(SHIP, draw) for _ in range(6)]
+
+    class Falling:
+        def __call__(self, texts):
+            return np.array([9.0 if "best" in text else -float(pages.index(text.removesuffix(" copy."))) for text in texts])
+
+    rows = [{"text": f"{pages[5]} copy."}, *({"text": text} for text in pages[:5]), {"text": f"{pages[5]} best."}]
+    write(data / "corpus.jsonl", rows)
+    how = replace(HOW, method="perplexity", min_score=-1e9, budget_tokens=590, replay_tokens=0)  # two of the six
+    report = run(data, tmp_path / "out", how=how, scorer=Falling, count_tokens=lambda texts: [3 * n for n in count(texts)])
+    taken = [row["origin"] for row in rows_of(tmp_path / "out/selected.jsonl")]
+    assert [copy["like"] for copy in report["copies"]] == ["corpus.jsonl:1"] and taken == ["corpus.jsonl:1", "corpus.jsonl:2"]
+
+
+def test_a_document_longer_than_the_budget_makes_way_for_the_next(data, tmp_path):
+    write(
+        data / "corpus.jsonl", [{"text": " ".join(page(HEART, random.Random(n)) for n in range(4))}, {"text": page(SHIP, random.Random(9))}]
+    )
+    report = run(data, tmp_path / "out", how=replace(HOW, method="all", budget_tokens=100, replay_tokens=0))
+    assert report["selected"]["documents"] == 1 and rows_of(tmp_path / "out/selected.jsonl")[0]["origin"] == "corpus.jsonl:2"
+
+
+def test_a_corpus_of_one_document_is_refused(data, tmp_path):
+    write(data / "corpus.jsonl", [{"text": page(SHIP, random.Random(0))}])
+    with pytest.raises(UserError, match="the corpus has 1 documents with text: give at least 2"):
+        run(data, tmp_path / "out")
+
+
 def test_what_is_no_document_is_counted_and_nothing_is_lost(data, tmp_path):
     lines = (data / "corpus.jsonl").read_text()
     (data / "corpus.jsonl").write_text('{"text": \n{"text": "short", "about": "ship"}\n' + lines)
@@ -135,6 +167,8 @@ def test_other_settings_in_a_used_folder_are_refused_by_name(data, tmp_path):
     with pytest.raises(UserError, match=r"holds a selection of other settings \(how.budget_tokens\)"):
         run(data, tmp_path / "out", how=replace(HOW, budget_tokens=5000))
     assert run(data, tmp_path / "out", how=replace(HOW, workers=2))
+    with pytest.raises(UserError, match=r"of other settings \(questions\)"):
+        run(data, tmp_path / "out", questions={"new": QUESTION})
 
 
 def test_a_corpus_that_changed_between_two_goes_is_refused(data, tmp_path):

@@ -35,7 +35,8 @@ def data(tmp_path):
     ]
     for name, own in (("pages", [{"text": page} for page in pages]), ("questions", rows)):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
-    (tmp_path / "other.txt").write_text("Two wrens met at the mill and sang of the rain, and the miller gave them bread. " * 5)
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts/other.txt").write_text("Two wrens met at the mill and sang of the rain, and the miller gave them bread. " * 5)
     (tmp_path / "tale.txt").write_text(
         "\n\n".join(f"Once upon a time there was a wren of {n} years, and it sang to the sun." for n in range(9))
     )
@@ -50,7 +51,7 @@ SETTINGS = AdaptSettings(
     tasks=SolvedTasks(path=["questions.jsonl"], split_by="section", columns=COLUMNS),
     study=Study(tokens=6000, tasks_share=0.2, tokens_per_step=400, window_tokens=64, optimiser=Optimiser(3e-3, warmup_steps=2)),
     suite=DomainSuite(
-        questions=["questions.jsonl"], split_by="section", columns=COLUMNS, text=["other.txt"], text_tokens=200, window_tokens=64
+        questions=["questions.jsonl"], split_by="section", columns=COLUMNS, text=["texts/other.txt"], text_tokens=200, window_tokens=64
     ),
     checkpoint_every=2,
     machine=Machine(precision="float32"),
@@ -148,7 +149,8 @@ def test_what_is_asked_later_is_not_read(data, tmp_path):
     [
         ({"corpus": Corpus()}, "corpus needs either path or dataset, got neither"),
         ({"selection": Selection()}, "domain needs either path or dataset, got neither"),
-        ({"suite": DomainSuite(text=["pages.jsonl"])}, "suite.text pages.jsonl is read in training"),
+        ({"general": Corpus()}, "study.replay_share 0.1 needs general text: name some with general.path"),
+        ({"general": Corpus(path=["tale.txt"], max_words=0)}, "general.max_words must be at least 20, got 0"),
         ({"tasks": SolvedTasks()}, "study.order knowledge_then_tasks needs solved tasks"),
     ],
 )
@@ -164,12 +166,39 @@ def test_settings_that_cannot_be_are_named(change, sentence):
         ({"tasks_share": 0.6}, r"tasks_share 0.6 must be above 0 and at most mixing x \(1 - replay_share\) = 0.45"),
         ({"replay_share": 1.5}, r"replay_share must lie in \[0, 1\], got 1.5"),
         ({"tasks_as": "passage"}, "unknown study.tasks_as 'passage': did you mean 'passages'"),
+        ({"order": "mixed", "tasks_share": 0.95}, "tasks_share 0.95 and replay_share 0.1 are more than all tokens"),
         ({"later_rate": 0.0}, "later_rate must be above 0"),
     ],
 )
 def test_a_study_that_cannot_be_is_named(change, sentence):
     with pytest.raises(UserError, match=sentence):
         Study(**change)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"suite": replace(SETTINGS.suite, text=["tale.txt"])}, "suite.text tale.txt is read in training"),
+        ({"corpus": Corpus(path=["texts"])}, "suite.text texts/other.txt is read in training"),
+        ({"corpus": Corpus(path=["pages.jsonl", "pagse.jsonl"])}, "path 'pagse.jsonl' is neither a file nor a folder"),
+        ({"general": Corpus(path=["tael.txt"])}, "path 'tael.txt' is neither a file nor a folder"),
+    ],
+)
+def test_texts_that_cannot_be_read_are_named_before_a_folder_is_made(change, sentence, data, tmp_path):
+    with pytest.raises(UserError, match=sentence):
+        run(data, tmp_path / "run", replace(SETTINGS, **change))
+    assert not (tmp_path / "run").exists()
+
+
+def test_knowledge_only_needs_no_passages(data, tmp_path):
+    study = replace(SETTINGS.study, order="knowledge_only", tasks_as="passages", tokens=800)
+    assert [stage["stage"] for stage in run(data, tmp_path / "run", replace(SETTINGS, study=study))["stages"]] == ["text"]
+
+
+def test_text_may_be_selected_by_likelihood(data, tmp_path):
+    how = replace(SETTINGS.selection, method="perplexity", budget_tokens=300)
+    settings = replace(SETTINGS, selection=how, domain=Corpus(path=["pages.jsonl"]), study=replace(SETTINGS.study, tokens=800))
+    assert 200 < run(data, tmp_path / "run", settings)["selection"]["selected"]["tokens"] <= 300
 
 
 def test_questions_of_the_suite_among_the_tasks_are_refused(data, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from etude.cli import main
 from etude.errors import UserError
-from etude.recipes.domain_suite import DomainSuite, evaluate_domain, parse_domain
+from etude.recipes.domain_suite import DomainSuite, evaluate_domain, parse_domain, questions_of_suite
 
 OWN = {
     "questions": ["questions.jsonl"],
@@ -17,6 +17,11 @@ OWN = {
     "text_tokens": 300,
     "machine.precision": "float32",
 }
+
+
+def words_of(settings):
+    """Settings as the command line has them."""
+    return [word for name, value in settings.items() for word in (f"--{name}", *(value if isinstance(value, list) else [str(value)]))]
 
 
 @pytest.fixture
@@ -41,7 +46,7 @@ def sets(tmp_path):
 
 
 def test_every_part_has_its_rows_and_only_the_split_is_asked(sets):
-    test, train = (evaluate_domain("tiny-random", "domain", OWN | {"split": split}, data=sets)["rows"] for split in ("test", "train"))
+    test = evaluate_domain("tiny-random", "domain", OWN, data=sets)["rows"]
     parts = [(row["part"], row["name"]) for row in test]
     assert parts == [
         ("choices", "questions.jsonl"),
@@ -54,13 +59,23 @@ def test_every_part_has_its_rows_and_only_the_split_is_asked(sets):
         ("text", "tale.md"),
     ]
     assert all(row["low"] <= row["value"] <= row["high"] for row in test)
-    assert test[0]["n"] + train[0]["n"] <= 30 and test[0]["n"] == test[1]["n"] < train[0]["n"]
+    assert test[0]["n"] == test[1]["n"]
+    asked = [
+        {
+            each.origin
+            for own in questions_of_suite(parse_domain("domain", [*words_of(OWN), "--split", split]), sets).values()
+            for each in own
+        }
+        for split in ("train", "dev", "test")
+    ]
+    of_domain = [{origin for origin in own if origin.startswith("questions")} for own in asked]
+    assert sum(map(len, of_domain)) == len(set.union(*of_domain)) == 60 and min(map(len, of_domain)) > 0
     assert [row["n"] for row in test[2:7]] == [9, 3, 4, 5, 9] and test[6]["bits"] == test[4]["bits"] + test[5]["bits"]
     assert all(len(row["bits"]) == row["n"] and row["value"] == row["bits"].count("1") / row["n"] for row in test if "bits" in row)
 
 
 def test_the_command_tells_a_suite_of_a_domain_by_name_and_by_file(sets, tmp_path, capsys):
-    words = [word for name, value in OWN.items() for word in (f"--{name}", *(value if isinstance(value, list) else [str(value)]))]
+    words = words_of(OWN)
     out = tmp_path / "out.json"
     assert main(["evaluate", "tiny-random", "--suite", "domain", "--data", str(sets), *words, "--json", str(out)]) == 0
     found = json.loads(out.read_text())
@@ -90,7 +105,7 @@ def test_terms_are_picked_at_equal_distances(sets):
     ],
 )
 def test_wrong_settings_are_named(overrides, sentence, sets):
-    words = [word for name, value in OWN.items() for word in (f"--{name}", *(value if isinstance(value, list) else [str(value)]))]
+    words = words_of(OWN)
     with pytest.raises(UserError, match=sentence):
         evaluate_domain("tiny-random", parse_domain("domain", [*words, *overrides]), data=sets)
 
