@@ -164,10 +164,7 @@ class Adaptation:
         questions = self.questions = {
             f"{part} {name} {each.origin}": _bare(each.prompt) for (part, name), own in self.asked.items() for each in own
         }
-        taught = {_bare(question_of(task).prompt) for task in self.tasks}
-        shared = [name for name, question in questions.items() if question in taught]
-        if shared:
-            raise UserError(f"{len(shared)} questions of the suite are among the tasks, the first is {shared[0]}: name other tasks")
+        self._leave_out_what_is_asked()
         likely = partial(Perplexity, settings.model, self.place, settings.machine)
         scorer = likely if settings.selection.method == "perplexity" else None
         how: dict[str, Any] = {"count_tokens": self._count, "questions": questions, "seed": settings.seed, "data": self.data}
@@ -184,6 +181,16 @@ class Adaptation:
             raise UserError(
                 "the selection left no general text to replay: name some with general.path, select less, or set study.replay_share 0"
             )
+
+    def _leave_out_what_is_asked(self) -> None:
+        """Take the questions of the suite from the tasks."""
+        asked = {" ".join(canonical_words(question)) for question in self.questions.values()}
+        own = [task for task in self.tasks if " ".join(canonical_words(_bare(question_of(task).prompt))) not in asked]
+        if len(own) < len(self.tasks):
+            self.watcher.say(f"tasks: {len(self.tasks) - len(own)} of {len(self.tasks)} are asked in the suite and were left out")
+        if self.tasks and not own:
+            raise UserError("all tasks are asked in the suite: name other tasks, or another split of the suite")
+        self.tasks = own
 
     def _count(self, texts: Sequence[str]) -> list[int]:
         return [len(ids) for ids in self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]]

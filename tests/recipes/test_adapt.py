@@ -201,7 +201,17 @@ def test_text_may_be_selected_by_likelihood(data, tmp_path):
     assert 200 < run(data, tmp_path / "run", settings)["selection"]["selected"]["tokens"] <= 300
 
 
-def test_questions_of_the_suite_among_the_tasks_are_refused(data, tmp_path):
+def test_questions_of_the_suite_are_left_out_of_the_tasks(data, tmp_path):
+    said = []
+
+    class Hears(Quiet):
+        def say(self, text):
+            said.append(text)
+
     tasks = SolvedTasks(path=["questions.jsonl"], columns=COLUMNS)
-    with pytest.raises(UserError, match="questions of the suite are among the tasks"):
-        run(data, tmp_path / "run", replace(SETTINGS, tasks=tasks))
+    study = replace(SETTINGS.study, tokens=800)
+    n = run(data, tmp_path / "run", replace(SETTINGS, tasks=tasks, study=study), watcher=Hears())["before"][0]["n"]
+    assert f"tasks: {n} of 24 are asked in the suite and were left out" in said
+    suite = replace(SETTINGS.suite, split_by=None)
+    with pytest.raises(UserError, match="all tasks are asked in the suite"):
+        run(data, tmp_path / "none", replace(SETTINGS, tasks=tasks, suite=suite))
