@@ -170,14 +170,14 @@ class Adaptation:
         how: dict[str, Any] = {"count_tokens": self._count, "questions": questions, "seed": settings.seed, "data": self.data}
         target = self.folder.path / "selection"
         self.selected = select(settings.corpus, settings.domain, settings.selection, target, scorer=scorer, tell=self.watcher.say, **how)
-        found = self.selected
+        found, replayed = self.selected, self.selected["replay"]["tokens"]
         self.watcher.say(
             f"text: {found['selected']['documents']:,} of {found['documents']:,} documents, {found['selected']['tokens']:,} tokens; "
             f"{sum(found['flaws'].values()):,} break a rule, {len(found['copies']):,} are copies, {len(found['leaks']):,} hold a question "
-            f"that is asked; general text: {found['replay']['tokens']:,} tokens"
+            f"that is asked{'' if settings.has_general else f'; general text: {replayed:,} tokens'}"
         )
 
-        if settings.study.replay_share and not settings.has_general and not found["replay"]["tokens"]:
+        if settings.study.replay_share and not settings.has_general and not replayed:
             raise UserError(
                 "the selection left no general text to replay: name some with general.path, select less, or set study.replay_share 0"
             )
