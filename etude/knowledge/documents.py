@@ -35,8 +35,8 @@ class Document:
 
     text: str
     origin: str
-    """Where it stands, `web.jsonl:12#3`: once in a corpus, in a folder by the path from there. Of a text that was cut, the number of the
-    piece is behind the mark."""
+    """Where it stands, `web.jsonl:12#3`: once in a corpus; a file of a folder by the path that led there. Of a text that was cut, the
+    number of the piece is behind the mark."""
     heading: str = ""
     """What it stands below."""
     label: str = ""
@@ -130,8 +130,10 @@ def files_of(corpus: Corpus, data: Path | None) -> list[tuple[str, Path]]:
         found += [(f"{path.rstrip('/')}/{file.relative_to(place).as_posix()}" if place.is_dir() else path, file) for file in inside]
     seen: dict[Path, str] = {}
     for name, file in found:
-        if (before := seen.setdefault(file.resolve(), name)) != name or sum(other == name for other, _ in found) > 1:
-            raise UserError(f"{name} is read twice, as {before} too: name it once")
+        whole = file.resolve()
+        if whole in seen:
+            raise UserError(f"{name} is read twice, as {seen[whole]} too: name it once")
+        seen[whole] = name
     return found
 
 

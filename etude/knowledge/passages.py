@@ -1,7 +1,7 @@
 """Passages: how a piece of knowledge is used, as text to learn from.
 
 A passage joins several solved problems on one piece of knowledge, for each a paragraph with the answer and its reason, and last a
-paragraph on what they share and where each is special (TRAIT, 2024.emnlp-main.1162, section 3.2, whose passages a large model writes). Who
+paragraph on what they share and where each is special (TRAIT, 2024.emnlp-main.1162, whose passages a large model writes). Who
 writes is a function behind one interface,
 
     writer(knowledge, tasks) -> text, or None where it has nothing to say

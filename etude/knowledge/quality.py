@@ -1,9 +1,9 @@
 """Is a text worth reading? Rules that a function checks, each with a name; the first that fails is why a document is left out.
 
-After Gopher's rules (Rae et al. 2021, arXiv 2112.11446, table A1), which most web corpora use: too few or too many words, words too short
-or too long on average, symbols for words, too few words with a letter, too few stop words, lines that are all bullets or all cut off; and
-repetition (its section A1.1): duplicate lines, and a pair of words that makes up the text. Departures: the least number of words is 20 and
-not 50, since pieces are short here; the replacement character, which stands where bytes were no text, may be one in a thousand.
+After Gopher's rules (Rae et al. 2021, arXiv 2112.11446, appendix A.1), which most web corpora use: too few or too many words, words too
+short or too long on average, symbols for words, too few words with a letter, too few stop words, lines that are all bullets or all cut off;
+and repetition: duplicate lines, and a pair of words that makes up the text. Departures: the least number of words is 20 and not 50, since
+pieces are short here; the replacement character, which stands where bytes were no text, may be one in a thousand.
 
 `min_explaining` asks for text that teaches, by its wording: phrases that define, give a reason or an example. It is a cheap stand-in for a
 model's score of educational value (FineWeb-Edu, Penedo et al. 2024).

@@ -205,15 +205,12 @@ class Adaptation:
         else:
             texts[REPLAY] = [row["text"] for row in read_jsonl(folder / "replay.jsonl")]
         window, end = min(study.window_tokens, self.room - 1), int(self.tokenizer.eos_token_id)
-        self.pieces = {}
+        if study.tasks_as == "passages" and self.tasks:
+            texts[TASKS] = self._passages()
+        self.pieces = {TASKS: [self._solved(task) for task in self.tasks]} if TASKS not in texts else {}
         for source, own in texts.items():
             ids = [tuple(found) for found in self.tokenizer(own, add_special_tokens=False)["input_ids"]] if own else []
             self.pieces[source] = [demonstration(before, after) for before, after in windows(ids, window, end)]
-        if study.tasks_as == "answers" or not self.tasks:
-            self.pieces[TASKS] = [self._solved(task) for task in self.tasks]
-        else:
-            ids = [tuple(found) for found in self.tokenizer(self._passages(), add_special_tokens=False)["input_ids"]]
-            self.pieces[TASKS] = [demonstration(before, after) for before, after in windows(ids, window, end)]
 
     def _general(self) -> list[str]:
         """General text for a pass: a sample of ten times as much, so that a corpus without end may be named."""
