@@ -21,7 +21,7 @@ from statistics import fmean
 from typing import Any
 
 from etude.configuration import arguments_from, find_configuration, parse
-from etude.errors import at_least
+from etude.errors import UserError, at_least
 from etude.evaluation.likelihood import Asked, Known, ask, cloze, question_of
 from etude.evaluation.retention import OLD_KNOWLEDGE, Logprobs, make_probe, measure_retention
 from etude.evaluation.statistics import mean_interval, wilson_interval
@@ -30,7 +30,7 @@ from etude.recipes.limits import within_limits
 from etude.recipes.machine import Machine, decide, room_tokens
 from etude.recipes.retention import logprobs_of, read_text
 from etude.tasks.files import file_rows, find_file
-from etude.tasks.sources import TaskSource, load_tasks
+from etude.tasks.sources import SPLIT_SHARES, TaskSource, load_tasks, split_of
 from etude.watching import Quiet, Watcher
 
 ALL, SHIPPED = "all questions", "common knowledge"
@@ -53,7 +53,7 @@ class DomainSuite:
     split: str = "test"
     """The split that is measured, of `split_by` and of `{split}` in a path."""
     glossary: list[str] = field(default_factory=list)
-    """Files with the columns term, definition and perhaps section, whole, since no split of theirs is practised."""
+    """Files with the columns term, definition and perhaps section; split by `split_by` where they have that column, whole where not."""
     near: list[str] = field(default_factory=list)
     far: list[str] = field(default_factory=list)
     """Files of questions with choices."""
@@ -120,7 +120,11 @@ def questions_of_suite(suite: DomainSuite, data: Path | None) -> Questions:
             columns = {ours: theirs for ours, theirs in suite.columns.items() if ours != "choices"}
             found["open", path] = _tasks(suite, path, suite.open_where, data, columns)
     for path in suite.glossary:
-        found["cloze", path] = _picked(cloze(list(file_rows(find_file(path, data)))), suite.glossary_n)
+        rows = list(file_rows(find_file(path, data)))
+        asked = [question for question, (_, row) in zip(cloze(rows), rows, strict=True) if _is_of_split(suite, row)]
+        if not asked:
+            raise UserError(f"glossary {path} gave no terms for split {suite.split!r} of {suite.split_by}: name another split")
+        found["cloze", path] = _picked(asked, suite.glossary_n)
     for part in ("near", "far"):
         for path in getattr(suite, part):
             source = TaskSource(path=[path], columns=suite.columns, verifier="choice")
@@ -141,6 +145,10 @@ def texts_of_suite(suite: DomainSuite, data: Path | None) -> list[tuple[str, str
 def _tasks(suite: DomainSuite, path: str, where: dict[str, str], data: Path | None, columns: dict[str, str]) -> list[Asked]:
     source = TaskSource(path=[path], where=where, split_by=suite.split_by, columns=columns)
     return [question_of(task) for task in load_tasks(source, split=suite.split, n=None, seed=0, data=data)]
+
+
+def _is_of_split(suite: DomainSuite, row: Mapping[str, Any]) -> bool:
+    return suite.split_by not in row or split_of(str(row[suite.split_by]), SPLIT_SHARES) == suite.split
 
 
 def _picked(asked: list[Asked], n: int | None) -> list[Asked]:

@@ -33,6 +33,10 @@ Row = tuple[str, Task | Mapping[str, Any]]
 """Where it stands, and what it is."""
 
 
+SPLIT_SHARES = {"train": 0.6, "dev": 0.1, "test": 0.3}
+"""What a column without shares of its own makes of files and data sets."""
+
+
 @dataclass(frozen=True)
 class TaskSource:
     """A source of tasks: exactly one of `path`, `family`, `dataset` and `function`."""
@@ -60,7 +64,7 @@ class TaskSource:
     split_by: str | None = None
     """A column of files and data sets that have no splits of their own, such as section: all rows of one value are in the same split, which
     is drawn by the value alone."""
-    split_shares: dict[str, float] = field(default_factory=lambda: {"train": 0.6, "dev": 0.1, "test": 0.3})
+    split_shares: dict[str, float] = field(default_factory=lambda: dict(SPLIT_SHARES))
     """What `split_by` makes, and how likely a value is in each."""
     verifier: str | None = None
     """Who says what is right, instead of the rows' own; may be `file.py:function`, which a row of a file or data set may not name.

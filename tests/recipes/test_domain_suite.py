@@ -37,7 +37,7 @@ def sets(tmp_path):
     questions = [row | {"section": f"s{number}", "type": "mcq"} for number, row in enumerate(choices(30))]
     questions += [{"q": f"Why {i}?", "a": "It is so.", "section": f"s{i}", "type": "open"} for i in range(30)]
     write("questions.jsonl", questions)
-    write("terms.jsonl", [{"section": "s", "term": f"term {i}", "definition": f"what {i} is"} for i in range(9)])
+    write("terms.jsonl", [{"term": f"term {i}", "definition": f"what {i} is"} for i in range(9)])
     write("near.jsonl", choices(3))
     write("far.jsonl", choices(4))
     write("other.jsonl", choices(5))
@@ -91,6 +91,20 @@ def test_the_command_tells_a_suite_of_a_domain_by_name_and_by_file(sets, tmp_pat
 def test_terms_are_picked_at_equal_distances(sets):
     found = evaluate_domain("tiny-random", DomainSuite(glossary=[str(sets / "terms.jsonl")], glossary_n=3, text_tokens=300))
     assert (found["rows"][0]["part"], found["rows"][0]["n"]) == ("cloze", 3)
+
+
+def test_terms_of_a_section_are_asked_in_the_split_of_its_questions(sets):
+    rows = [{"section": f"s{number // 5}", "term": f"term {number}", "definition": f"what {number} is"} for number in range(150)]
+    (sets / "terms.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    suite = {"questions": ["questions.jsonl"], "columns": {"question": "q", "choices": "options", "answer": "a"}}
+    found = {}
+    for split in ("train", "dev", "test"):
+        how = DomainSuite(**suite, choices_where={"type": "mcq"}, split_by="section", split=split, glossary=["terms.jsonl"])
+        asked = questions_of_suite(how, sets)
+        of_questions = {question.origin.rpartition(":")[2] for question in asked["choices", "questions.jsonl"]}
+        found[split] = [int(question.origin.rpartition(":")[2]) for question in asked["cloze", "terms.jsonl"]]
+        assert {str((line - 1) // 5 + 1) for line in found[split]} == of_questions
+    assert sorted(sum(found.values(), [])) == list(range(1, 151))
 
 
 @pytest.mark.parametrize(
