@@ -165,7 +165,7 @@ def completion(text: Any) -> str:
 @pytest.fixture
 def judge_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[dict[str, Any]], Any]], JudgeServer]]:
     """`judge_server(answer)` is a running server; trying again takes no time."""
-    monkeypatch.setattr("etude.feedback.endpoint.WAIT_SECONDS", 0.01)
+    monkeypatch.setattr("etude.chat.endpoint.WAIT_SECONDS", 0.01)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     running = []
 

@@ -22,7 +22,7 @@ from etude.recipes.settings import FEEDBACK
 from etude.tasks.verifiers import VERIFIERS
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("kernels", "tasks", "engine", "explore", "feedback", "learn", "knowledge", "evaluation")
+ROOMS = ("kernels", "chat", "tasks", "engine", "explore", "feedback", "learn", "knowledge", "evaluation")
 TOP = ("etude.recipes", "etude.cli")
 
 
@@ -52,6 +52,7 @@ def test_rooms_know_neither_recipes_nor_the_command(room):
 @pytest.mark.parametrize(
     ("room", "later"),
     [
+        ("chat", ("tasks", "engine", "explore", "feedback", "learn")),
         ("tasks", ("engine", "explore", "learn")),
         ("knowledge", ("engine", "explore", "feedback", "learn")),
         ("feedback", ("engine", "explore", "learn")),
@@ -65,7 +66,7 @@ def test_earlier_stages_do_not_know_later_ones(room, later):
         assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"
 
 
-@pytest.mark.parametrize("room", ["tasks", "feedback", "knowledge"])
+@pytest.mark.parametrize("room", ["chat", "tasks", "feedback", "knowledge"])
 def test_these_rooms_need_no_torch(room):
     modules = [f"etude.{room}.{path.stem}" for path in sorted((ROOT / "etude" / room).glob("*.py")) if path.stem != "__init__"]
     code = f"import sys, importlib; [importlib.import_module(m) for m in {modules}]; sys.exit('torch' in sys.modules)"

@@ -21,12 +21,12 @@ verifiers, and look at attempts that a judge likes and a verifier does not.
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import fmean, pstdev
-from typing import Any, Literal, NamedTuple
-from urllib.parse import urlsplit
+from typing import Literal
 
+from etude.chat.model import Ask, ChatModel, Messages, Reply
 from etude.errors import UserError, at_least
 from etude.feedback.pairwise import EQUAL, Compared, Which, pairs_of, standings
 from etude.feedback.verdict import Verdict
@@ -38,24 +38,6 @@ COUNTED = (
 )
 """Questions to the judge; those without a reply, and with one that is no verdict; requests made again; which place it preferred; what it
 was asked about more than once (a pair in both orders, an attempt in several judgements), and where it did not say the same."""
-
-Messages = Sequence[Mapping[str, str]]
-
-
-class Reply(NamedTuple):
-    """What a judge said."""
-
-    text: str | None
-    problem: str = ""
-    """Why there is no text."""
-    retries: int = 0
-    """How often it was asked again."""
-    is_cut_off: bool = False
-    """Whether its longest length ended it."""
-
-
-Ask = Callable[[Sequence[Messages]], Sequence[Reply]]
-"""Puts chat messages to a judge, many conversations at once: a reply to each, in order."""
 
 RUBRIC = (
     "An attempt that answers the question rightly and completely is best, one that is wrong or does not answer it is worst; in between, "
@@ -72,16 +54,11 @@ _LONGEST_MESSAGE = 2_000
 
 
 @dataclass(frozen=True)
-class Judging:
-    """The judge: which model, how it is asked, and what is made of its replies."""
+class Judging(ChatModel):
+    """The judge: which model, how it is asked, and what is made of its replies. One that is loaded here answers greedily."""
 
-    model: str | None = None
-    """The judge: the model's name on the server `url`, or, without one, a model to load here (a bundled name, a folder, a .gguf file or a
-    hub id), which answers greedily."""
-    url: str | None = None
-    """Base address of an OpenAI-compatible server, such as http://127.0.0.1:8000/v1."""
-    key_variable: str | None = None
-    """Name of the environment variable that holds the server's API key; no key is sent unless given. The key itself is written nowhere."""
+    section = "judge"
+
     how: Literal["rubric", "pairwise"] = "rubric"
     """One attempt at a time with a score, or two at a time with the better one."""
     rubric: str = RUBRIC
@@ -96,29 +73,12 @@ class Judging:
     """`pairwise`: each attempt with the next one of its group, or `all`."""
     max_pairs: int = 64
     """`pairwise`: most pairs of a group, each asked about twice; the ring is always whole."""
-    temperature: float = 0.0
-    max_new_tokens: int = 512
-    """Longest reply; one that is cut off there is not read."""
-    request: dict[str, Any] = field(default_factory=dict)
-    """More fields for the server's requests; null leaves one out: {max_tokens: null, max_completion_tokens: 2048}."""
-    timeout_seconds: float = 60.0
-    """Time for one reply of the server; a request that took longer is not made again."""
-    retries: int = 4
-    """How often a request is made again after status 429, 5xx or a broken connection, each time waiting twice as long."""
-    concurrency: int = 8
-    """Requests at once."""
 
     def __post_init__(self) -> None:
-        least = {"scale": 1, "samples": 1, "max_pairs": 1, "max_new_tokens": 1, "retries": 0, "concurrency": 1}
-        for name, bound in least.items():
-            at_least(f"judge.{name}", getattr(self, name), bound)
-        if not self.timeout_seconds > 0:
-            raise UserError(f"judge.timeout_seconds must be above 0, got {self.timeout_seconds}")
-        if self.temperature < 0:
-            raise UserError(f"judge.temperature must be 0 (greedy) or more, got {self.temperature}")
-        if self.url is not None:
-            _check_url(self.url)
-        elif self.temperature:
+        super().__post_init__()
+        for name in ("scale", "samples", "max_pairs"):
+            at_least(f"judge.{name}", getattr(self, name), 1)
+        if self.url is None and self.temperature:
             raise UserError(f"judge.temperature is {self.temperature}, but a judge that is loaded here answers greedily: set it to 0")
         if self.samples > 1 and self.how == "pairwise":
             raise UserError(f"judge.samples {self.samples} has no effect on judge.how pairwise: set it to 1, or how to rubric")
@@ -280,17 +240,3 @@ def _reasons(reply: str) -> str:
 
 def _hashed(text: str) -> str:
     return hashlib.blake2b(ascii(text).encode(), digest_size=8).hexdigest()
-
-
-def _check_url(url: str) -> None:
-    try:
-        parts = urlsplit(url)
-        is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_good = False
-    if not is_good or not re.fullmatch(r"[!-~]+", url):
-        raise UserError(f"judge.url must be the base address of a server, such as http://127.0.0.1:8000/v1, got {url!r}")
-    if parts.username is not None or parts.query or parts.fragment:
-        raise UserError(
-            "judge.url must be an address alone, without a user, a password or a query: name the key's variable in key_variable"
-        )

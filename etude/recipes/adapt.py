@@ -134,8 +134,8 @@ class Adaptation:
         self.place = decide(settings.machine, self.folder.read_json("environment.json") or {})
         self.asked, self.texts = questions_of_suite(settings.suite, self.data), texts_of_suite(settings.suite, self.data)
         self._check_places()
-        given = settings.tasks.is_given and settings.study.needs_tasks
-        self.tasks = load_tasks(settings.tasks, split="train", n=None, seed=settings.seed, data=self.data) if given else []
+        kinds = settings.tasks.kinds() if settings.study.needs_tasks else []
+        self.tasks = [task for kind in kinds for task in load_tasks(kind, split="train", n=None, seed=settings.seed, data=self.data)]
         self.model, self.tokenizer = load_model(settings.model, device=self.place.device)
         if self.tokenizer.eos_token_id is None:
             raise UserError("the tokenizer has no end-of-sequence token, so that documents have no end: set its eos_token")

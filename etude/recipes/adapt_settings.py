@@ -1,7 +1,7 @@
 """What an adaptation can be told. Every field is a `--key` of the command line and a line of YAML."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from etude.adapters import LoRA
@@ -24,7 +24,17 @@ TASKS_AS = ("answers", "passages")
 
 @dataclass(frozen=True)
 class SolvedTasks(TaskSource):
-    """Tasks that may be left out."""
+    """Tasks that may be left out, and may be of two kinds."""
+
+    open_where: dict[str, str] = field(default_factory=dict)
+    """Columns by which open tasks of the same files are known, such as {type: open}, beside those of `where`; none unless given."""
+
+    def kinds(self) -> list[TaskSource]:
+        """A source for each kind: as it is, and the open tasks, without choices."""
+        own = {each.name: getattr(self, each.name) for each in fields(TaskSource)}
+        columns = {ours: theirs for ours, theirs in self.columns.items() if ours != "choices"}
+        open_ones = [TaskSource(**own | {"where": self.open_where, "columns": columns})] if self.open_where else []
+        return [TaskSource(**own), *open_ones] if self.is_given else []
 
     @property
     def is_given(self) -> bool:
@@ -127,7 +137,7 @@ class AdaptSettings:
     seed: int = 0
     selection: Selection = field(default_factory=Selection)
     tasks: SolvedTasks = field(default_factory=SolvedTasks)
-    """Tasks with their answers, of the split train; those of `tasks.where` choices or open ones."""
+    """Tasks with their answers, of the split train."""
     study: Study = field(default_factory=Study)
     lora: LoRA = field(default_factory=LoRA)
     suite: DomainSuite = field(default_factory=DomainSuite)

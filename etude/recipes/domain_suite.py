@@ -148,7 +148,8 @@ def _tasks(suite: DomainSuite, path: str, where: dict[str, str], data: Path | No
 
 
 def _is_of_split(suite: DomainSuite, row: Mapping[str, Any]) -> bool:
-    return suite.split_by not in row or split_of(str(row[suite.split_by]), SPLIT_SHARES) == suite.split
+    column = suite.split_by
+    return column is None or column not in row or split_of(str(row[column]), SPLIT_SHARES) == suite.split
 
 
 def _picked(asked: list[Asked], n: int | None) -> list[Asked]:

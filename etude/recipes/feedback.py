@@ -1,26 +1,21 @@
 """What judges the attempts of a practice run: verifiers, random scores, a model, the form, or several of them. Verifiers alone measure."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
-from etude.engine.sampling import GREEDY
-from etude.errors import UserError
 from etude.evaluation.measure import Judge
-from etude.explore.prompts import render_prompt, without_control
 from etude.feedback.agreement import AgreementFeedback
 from etude.feedback.combined import CombinedFeedback
-from etude.feedback.endpoint import Endpoint
 from etude.feedback.form import FormFeedback, Gate
-from etude.feedback.judge import Ask, JudgeFeedback, Judging, Messages, Reply, put
+from etude.feedback.judge import JudgeFeedback, put
 from etude.feedback.outcome import COUNTED, OutcomeFeedback
 from etude.feedback.random_score import RandomFeedback
-from etude.models import load_model
+from etude.recipes.chat import ready
 from etude.recipes.exploring import Begin
-from etude.recipes.machine import Machine, Place, engine_at, room_tokens
+from etude.recipes.machine import Place
 from etude.recipes.settings import PracticeSettings
 from etude.runs import RunFolder
-from etude.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -42,7 +37,7 @@ class Feedback:
         agreement = AgreementFeedback(settings.agreement) if "agreement" in settings.feedback_parts else None
         if "judge" not in settings.feedback_parts or not settings.steps:
             return Feedback(settings, outcome, None, agreement)
-        judge = cache(lambda: ready_judge(settings.judge, place, settings.machine))
+        judge = cache(lambda: ready(settings.judge, place, settings.machine, put("?")))
         if has_steps_left:
             judge()
         return Feedback(settings, outcome, JudgeFeedback(lambda conversations: judge()(conversations), settings.judge), agreement)
@@ -90,41 +85,3 @@ def random_rate(folder: RunFolder) -> float:
     pages = (folder.read_json(f"evaluation/{model}.json") for model in ("preference", "warm_start", "base"))
     page = next(page for page in pages if page)
     return min(max(page["suites"][0]["row"]["sampled_accuracy"], 0.05), 0.95)
-
-
-def ready_judge(how: Judging, place: Place, machine: Machine) -> Ask:
-    """A judge that can be asked. Raises UserError."""
-    if how.url is None:
-        return local_judge(how, place, machine)
-    endpoint = Endpoint(how)
-    endpoint.check()
-    return endpoint.ask
-
-
-def local_judge(how: Judging, place: Place, machine: Machine) -> Ask:
-    """A judge that is loaded here and answers greedily, a batch at a time."""
-    assert how.model is not None
-    try:
-        model, tokenizer = load_model(how.model, device=place.device)
-        engine, room = engine_at(place, model, tokenizer, machine), room_tokens(model, how.max_new_tokens)
-        render_prompt(tokenizer, Task(tuple(put("?"))))  # which its chat template may refuse
-    except UserError as error:
-        raise UserError(f"judge.model {how.model}: {error}") from error
-
-    def as_data(message: Mapping[str, str]) -> Mapping[str, str]:
-        return {**message, "content": without_control(tokenizer, message["content"])}
-
-    def ask(conversations: Sequence[Messages]) -> list[Reply]:
-        prompts = [render_prompt(tokenizer, Task(tuple(map(as_data, messages)))) for messages in conversations]
-        fitting = [prompt for prompt in prompts if len(prompt) <= room]
-        found = iter(engine.generate(fitting, max_new_tokens=how.max_new_tokens, sampling=GREEDY) if fitting else [])
-
-        def reply_to(prompt: Sequence[int]) -> Reply:
-            if len(prompt) > room:
-                return Reply(None, f"the judge has room for a question of {room} tokens, this one has {len(prompt)}")
-            (completion,) = next(found)
-            return Reply(completion.text, is_cut_off=completion.finish == "length")
-
-        return [reply_to(prompt) for prompt in prompts]
-
-    return ask

@@ -2,10 +2,11 @@
 
 import pytest
 
+from etude.chat.model import Reply
 from etude.feedback.agreement import Agreement, AgreementFeedback
 from etude.feedback.combined import CombinedFeedback
 from etude.feedback.form import FormFeedback, Gate
-from etude.feedback.judge import JudgeFeedback, Judging, Reply
+from etude.feedback.judge import JudgeFeedback, Judging
 from etude.feedback.outcome import OutcomeFeedback
 from etude.feedback.random_score import RandomFeedback
 from etude.recipes.settings import FEEDBACK

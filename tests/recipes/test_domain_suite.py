@@ -104,7 +104,7 @@ def test_terms_of_a_section_are_asked_in_the_split_of_its_questions(sets):
         of_questions = {question.origin.rpartition(":")[2] for question in asked["choices", "questions.jsonl"]}
         found[split] = [int(question.origin.rpartition(":")[2]) for question in asked["cloze", "terms.jsonl"]]
         assert {str((line - 1) // 5 + 1) for line in found[split]} == of_questions
-    assert sorted(sum(found.values(), [])) == list(range(1, 151))
+    assert sorted(line for lines in found.values() for line in lines) == list(range(1, 151))
 
 
 @pytest.mark.parametrize(

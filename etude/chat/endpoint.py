@@ -20,8 +20,8 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
+from etude.chat.model import ChatModel, Messages, Reply
 from etude.errors import UserError
-from etude.feedback.judge import Judging, Messages, Reply
 
 WAIT_SECONDS = 0.5
 """Before the first try again."""
@@ -58,16 +58,18 @@ class _NoRedirect(HTTPRedirectHandler):
 class Endpoint:
     """A server that is asked by some threads at once. They end with the process, whatever they wait for."""
 
-    def __init__(self, how: Judging) -> None:
+    def __init__(self, how: ChatModel) -> None:
         """Raises UserError where the variable that is to hold the key is not set."""
         assert how.url is not None and how.model is not None
         self.how = how
         self._address = f"{how.url.rstrip('/')}/chat/completions"
         self._key = os.environ.get(how.key_variable, "").strip() if how.key_variable else ""
         if how.key_variable and not self._key:
-            raise UserError(f"judge.key_variable: the environment variable {how.key_variable} is not set: put the API key there")
+            raise UserError(f"{how.section}.key_variable: the environment variable {how.key_variable} is not set: put the API key there")
         if not all("!" <= character <= "~" for character in self._key):
-            raise UserError(f"judge.key_variable: what {how.key_variable} holds is no API key: it has blanks or letters outside of ASCII")
+            raise UserError(
+                f"{how.section}.key_variable: what {how.key_variable} holds is no API key: it has blanks or letters outside of ASCII"
+            )
         is_in_the_clear = bool(self._key) and urlsplit(how.url).scheme == "http"
         self._opener = build_opener(_NoRedirect, *([ProxyHandler({})] if is_in_the_clear else []))
 
@@ -96,7 +98,7 @@ class Endpoint:
                 done.put((place, *self._tried(conversations[place], stopped)))
 
         for _ in range(min(self.how.concurrency, len(conversations))):
-            threading.Thread(target=work, name="judge", daemon=True).start()
+            threading.Thread(target=work, name=self.how.section, daemon=True).start()
         replies: dict[int, Reply] = {}
         outages: list[_Failed] = []
         try:
@@ -104,7 +106,7 @@ class Endpoint:
                 place, found, retries = done.get()
                 if isinstance(found, _Failed):
                     outages += [found] if found.is_outage else []
-                    found = Reply(None, f"the judge did not answer: {found}", retries)
+                    found = Reply(None, f"the {self.how.section} did not answer: {found}", retries)
                 elif isinstance(found, Exception):
                     raise found
                 replies[place] = found
@@ -172,9 +174,10 @@ class Endpoint:
         return text.replace(self._key, "[key]") if self._key else text
 
     def _unusable(self, failed: _Failed) -> UserError:
+        who = self.how.section
         return UserError(
-            f"judge.url {self.how.url} can't be used as a judge ({failed}): see that the server runs, and that judge.url, judge.model and "
-            "judge.key_variable are right; a run that has begun goes on with --resume"
+            f"{who}.url {self.how.url} can't be used as a {who} ({failed}): see that the server runs, and that {who}.url, {who}.model and "
+            f"{who}.key_variable are right; a run that has begun goes on with --resume"
         )
 
 

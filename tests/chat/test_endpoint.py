@@ -10,9 +10,10 @@ import time
 
 import pytest
 
+from etude.chat.endpoint import Endpoint
+from etude.chat.model import Reply
 from etude.errors import UserError
-from etude.feedback.endpoint import Endpoint
-from etude.feedback.judge import Judging, Reply
+from etude.feedback.judge import Judging
 
 
 def question(text):
@@ -238,7 +239,7 @@ def test_a_process_that_is_interrupted_waits_for_no_reply(judge_server):
     script = (
         "import signal\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which a shell takes away from what it starts behind
-        "from etude.feedback.endpoint import Endpoint\n"
+        "from etude.chat.endpoint import Endpoint\n"
         "from etude.feedback.judge import Judging\n"
         f"Endpoint(Judging(model='x', url={server.url!r})).ask([({{'role': 'user', 'content': '?'}},)] * 3)\n"
     )

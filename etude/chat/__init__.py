@@ -1,0 +1,1 @@
+"""Models that are asked by chat messages, wherever they run."""

@@ -1,0 +1,52 @@
+"""A model that can be asked by chat messages: a server that was asked once, or a model that is loaded here."""
+
+from collections.abc import Mapping, Sequence
+
+from etude.chat.endpoint import Endpoint
+from etude.chat.model import Ask, ChatModel, Messages, Reply
+from etude.engine.sampling import Sampling
+from etude.errors import UserError
+from etude.explore.prompts import render_prompt, without_control
+from etude.models import load_model
+from etude.randomness import seed_for
+from etude.recipes.machine import Machine, Place, engine_at, room_tokens
+from etude.tasks.task import Task
+
+
+def ready(how: ChatModel, place: Place, machine: Machine, example: Messages, seed: int = 0) -> Ask:
+    """Whoever `how` names; `example` has the roles that all messages have. Raises UserError where nobody can be asked."""
+    if how.url is None:
+        return local(how, place, machine, example, seed)
+    endpoint = Endpoint(how)
+    endpoint.check()
+    return endpoint.ask
+
+
+def local(how: ChatModel, place: Place, machine: Machine, example: Messages, seed: int = 0) -> Ask:
+    """A model that is loaded here; conversations of a call are a batch, and what is drawn depends on `seed` and their text."""
+    assert how.model is not None
+    try:
+        model, tokenizer = load_model(how.model, device=place.device)
+        engine, room = engine_at(place, model, tokenizer, machine), room_tokens(model, how.max_new_tokens)
+        render_prompt(tokenizer, Task(tuple(example)))  # which its chat template may refuse
+    except UserError as error:
+        raise UserError(f"{how.section}.model {how.model}: {error}") from error
+
+    def as_data(message: Mapping[str, str]) -> Mapping[str, str]:
+        return {**message, "content": without_control(tokenizer, message["content"])}
+
+    def ask(conversations: Sequence[Messages]) -> list[Reply]:
+        prompts = [render_prompt(tokenizer, Task(tuple(map(as_data, messages)))) for messages in conversations]
+        fitting = [prompt for prompt in prompts if len(prompt) <= room]
+        sampling, drawn = Sampling(temperature=how.temperature), seed_for(seed, how.section, str(fitting))
+        found = iter(engine.generate(fitting, max_new_tokens=how.max_new_tokens, sampling=sampling, seed=drawn) if fitting else [])
+
+        def reply_to(prompt: Sequence[int]) -> Reply:
+            if len(prompt) > room:
+                return Reply(None, f"the {how.section} has room for a question of {room} tokens, this one has {len(prompt)}")
+            (completion,) = next(found)
+            return Reply(completion.text, is_cut_off=completion.finish == "length")
+
+        return [reply_to(prompt) for prompt in prompts]
+
+    return ask
