@@ -7,10 +7,12 @@ import ast
 import json
 import re
 import warnings
+from collections import Counter
 from itertools import takewhile
 from typing import Any
 
 from etude.tasks.numbers import find_numbers
+from etude.tasks.task import canonical_words
 
 MAX_CHARACTERS = 20_000
 """How much of a text is read: its end, since that is where the answer stands."""
@@ -73,6 +75,15 @@ def normalised(text: str) -> str:
     """
     words = " ".join(text.casefold().split())
     return words.lstrip(_SURROUNDINGS).rstrip(_SURROUNDINGS + ".") or words
+
+
+def word_counts(text: str) -> Counter[str]:
+    """How often a text says each of its words, without articles, marks and case.
+
+    >>> sorted(word_counts("The atria, and the left atrium.").items())
+    [('and', 1), ('atria', 1), ('atrium', 1), ('left', 1)]
+    """
+    return Counter(word for word in canonical_words(bounded(text)) if word[0].isalnum() and word not in ("a", "an", "the"))
 
 
 def stated_answer(text: str) -> str:

@@ -4,12 +4,15 @@
 |---|---|---|
 | `exact` | the same text but for case, spaces and surrounding punctuation | the gold answer's: number, list, object, word, text |
 | `numeric` | the same number (`etude.tasks.numbers`) | one number |
+| `words` | the same words; else the score is the F1 of the words in common | words |
 | `choice` | the same choice, by letter or text | one choice |
 | `math` | the same expression (math-verify, `etude.tasks.expressions`) | an expression |
 | `reasoning_gym` | a full score from the source's own scorer (`etude.tasks.family_scores`) | the gold answer's |
 
+Scores are 1 or 0, but for those of `words`, which lie between.
+
 `parts["parsable"]` is 1.0 where an answer of the expected form was found: it tells a model that does not know from one that does not
-say. `exact`, `numeric` and `choice` need microseconds, read at most 20,000 characters in linear time and never raise. `math` and
+say. `exact`, `numeric`, `words` and `choice` need microseconds, read at most 20,000 characters in linear time and never raise. `math` and
 `reasoning_gym` run other people's code, which may hang or raise: `etude.feedback.outcome` runs verifiers in a process that it can kill.
 """
 
@@ -22,7 +25,7 @@ from typing import Any
 from etude.errors import unknown
 from etude.feedback.verdict import Verdict
 from etude.feedback.words import of_another_form, quoted, read_as, shortened
-from etude.tasks.answers import answer_form, bounded, final_answer, has_form_of, marked_answer, normalised, parse_list
+from etude.tasks.answers import answer_form, bounded, final_answer, has_form_of, marked_answer, normalised, parse_list, word_counts
 from etude.tasks.choices import choices_of, read_choice
 from etude.tasks.equations import wrong_equation
 from etude.tasks.expressions import math
@@ -31,7 +34,7 @@ from etude.tasks.functions import load_function
 from etude.tasks.numbers import Number, find_numbers, is_range, same_number
 from etude.tasks.task import Task
 
-CHEAP = frozenset({"exact", "numeric", "choice"})
+CHEAP = frozenset({"exact", "numeric", "words", "choice"})
 """Verifiers that may run in any process: no foreign code, linear time."""
 
 _NO_NUMBER = "no number in the answer"
@@ -87,6 +90,28 @@ def numeric(text: str, task: Task) -> Verdict:
     verdict = _verdict(same_number(found, gold), f"got {found}, expected {gold}", shortened(str(found)))
     wrong = "" if verdict.score else wrong_equation(text)
     return replace(verdict, words=f"{verdict.words} {quoted(wrong)} does not hold.") if wrong else verdict
+
+
+def words(text: str, task: Task) -> Verdict:
+    """The F1 of an answer's words, for answers that may be worded freely (SQuAD, Rajpurkar et al. 2016, arXiv 1606.05250).
+
+    What stands behind the last answer marker counts, or else the whole text; how often a word is said counts, articles and marks do not.
+
+    >>> words("the left ventricle", Task("Which chamber?", "Left ventricle")).score
+    1.0
+    """
+    if task.answer is None:
+        return _no_gold()
+    said, gold = (word_counts(final_answer(each, task.answer)) for each in (text, task.answer))
+    if not gold:
+        return Verdict(None, message=f"no words in the gold answer {_short(task.answer)}")
+    if not said:
+        return _unparsable("no words in the answer", "I found no words in your answer.")
+    f1 = 2 * (said & gold).total() / (said.total() + gold.total())
+    if f1 == 1:
+        return _verdict(True, "", "")
+    read = _short(final_answer(text, task.answer))
+    return Verdict(f1, {"parsable": 1.0}, message=f"got {read}, expected {_short(task.answer)}", words=read_as(read))
 
 
 def read_number(text: str) -> tuple[Number | None, str]:
@@ -184,6 +209,7 @@ def choice(text: str, task: Task) -> Verdict:
 VERIFIERS: dict[str, Callable[[str, Task], Verdict]] = {
     "exact": exact,
     "numeric": numeric,
+    "words": words,
     "choice": choice,
     "math": math,
     "reasoning_gym": reasoning_gym,

@@ -242,11 +242,30 @@ def test_only_whole_plain_names_become_latex():
         assert as_latex(text) == text
 
 
+@pytest.mark.parametrize(
+    ("gold", "text", "score"),
+    [
+        ("the left ventricle", "The answer is Left Ventricle.", 1.0),
+        ("the left ventricle", "It is the left one.", 2 * 1 / (4 + 2)),
+        ("red red blood", "red blood blood", 2 * 2 / (3 + 3)),
+        ("12", "It is 12.5", 0.0),
+        ("a vein", "an artery", 0.0),
+    ],
+)
+def test_words_count_what_answers_share(gold, text, score):
+    assert verdict("words", gold, text).score == pytest.approx(score)
+
+
+def test_an_answer_without_words_is_not_parsable():
+    assert verdict("words", "a vein", "The answer is: ...").parts["parsable"] == 0.0
+    assert verdict("words", "...", "a vein").score is None
+
+
 def test_math_is_not_parsable_without_an_expression():
     assert verdict("math", "12", "hello world").parts["parsable"] == 0.0
 
 
-@pytest.mark.parametrize("verifier", ["exact", "numeric", "choice", "math"])
+@pytest.mark.parametrize("verifier", ["exact", "numeric", "words", "choice", "math"])
 def test_a_task_without_a_gold_answer_is_unscored(verifier):
     assert VERIFIERS[verifier]("5", Task("question")).score is None
 
@@ -324,7 +343,7 @@ def test_no_verifier_raises_on_arbitrary_text(verifier):
     for _ in range(300 if verifier in CHEAP else 40):
         text = "".join(draw.choice(parts) for _ in range(draw.randrange(30)))
         result = VERIFIERS[verifier](text, task)
-        assert result.score in (0.0, 1.0)
+        assert 0.0 <= result.score <= 1.0 if verifier == "words" else result.score in (0.0, 1.0)
         assert result.parts["parsable"] in (0.0, 1.0)
         assert (result.message == "") == (result.score == 1.0)
 
