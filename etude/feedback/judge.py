@@ -18,7 +18,6 @@ the same, prefers long and confident texts, and is no more right than it is able
 verifiers, and look at attempts that a judge likes and a verifier does not.
 """
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from statistics import fmean, pstdev
 from typing import Literal
 
 from etude.chat.model import Ask, ChatModel, Messages, Reply
+from etude.chat.quoting import fenced
 from etude.errors import UserError, at_least
 from etude.feedback.pairwise import EQUAL, Compared, Which, pairs_of, standings
 from etude.feedback.verdict import Verdict
@@ -195,20 +195,6 @@ def put(question: str) -> Messages:
     return ({"role": "system", "content": _SYSTEM}, {"role": "user", "content": question})
 
 
-def fenced(name: str, text: str) -> str:
-    """A text between a BEGIN and an END line whose mark is a hash of the text, so that nothing in the text can be its END line.
-
-    >>> print(fenced("ATTEMPT", "4"))
-    BEGIN ATTEMPT 5c7651fb4838b651
-    4
-    END ATTEMPT 5c7651fb4838b651
-    """
-    mark = _hashed(text)
-    while mark in text:
-        mark = _hashed(mark + text)
-    return f"BEGIN {name} {mark}\n{text}\nEND {name} {mark}"
-
-
 def read_score(reply: str, scale: int) -> tuple[int | None, str]:
     """The score on a reply's last line, or None and what is wrong: nothing but `Score: N` with 0 <= N <= scale is one.
 
@@ -236,7 +222,3 @@ def _last_line(reply: str) -> str:
 
 def _reasons(reply: str) -> str:
     return "\n".join(reply.strip().splitlines()[:-1]).strip()[:_LONGEST_MESSAGE]
-
-
-def _hashed(text: str) -> str:
-    return hashlib.blake2b(ascii(text).encode(), digest_size=8).hexdigest()

@@ -1,34 +1,37 @@
 """Passages: how a piece of knowledge is used, as text to learn from.
 
 A passage joins several solved problems on one piece of knowledge, for each a paragraph with the answer and its reason, and last a
-paragraph on what they share and where each is special (TRAIT, 2024.emnlp-main.1162, whose passages a large model writes). Who
-writes is a function behind one interface,
+paragraph on what they share and where each is special (TRAIT, 2024.emnlp-main.1162, whose passages a large model writes). Who writes is a
+function behind one interface (`etude.knowledge.writers`),
 
-    writer(knowledge, tasks) -> text, or None where it has nothing to say
+    writer(assignments) -> for each what was written, or why nothing was
 
-and `rule_made` needs no model: reasons are the knowledge's own sentences that hold most of a problem's rare words, and what is shared are
-the rare words that all problems have, in a sentence of the knowledge. What a writer says is checked: the gold answers must stand in it,
-nothing that is asked later may, and it may not repeat another passage.
+and what is written is checked: it may not contradict a gold answer, hold a question that is asked later, or repeat another passage. What
+is rejected is kept with its reason, beside what is not.
 
-Departure: problems are of one piece of knowledge by their words, not by what a model takes them for.
+Departure: problems are of one piece of knowledge by their words (`etude.knowledge.rarity`), not by what a model takes them for.
 """
 
-import math
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from etude.knowledge.duplicates import Seen
 from etude.knowledge.leaks import Leaks
 from etude.tasks.choices import choices_of, without_choices
 from etude.tasks.task import Task, canonical_words
+from etude.tasks.verifiers import VERIFIERS
 
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z\u201c\"(])")
 _LEAST_WORDS, _MOST_WORDS = 6, 60
 """Of a sentence that may be a reason."""
-_NAMED, _LEAST_LETTERS, _LEAST_NATS = 3, 4, 1.5
-"""Words that a problem is described by: so many, of so many letters, and in less than a quarter of the pieces of knowledge."""
+_AT_ONCE = 32
+"""Assignments that a writer gets together, and at most so many that a kill loses."""
+_LONGEST_SAID = 4000
+
+Row = dict[str, Any]
+"""`sources`, and `text`; or `rejected`, the reason, with what was `said`."""
 
 
 @dataclass(frozen=True)
@@ -42,47 +45,38 @@ class Knowledge:
     @property
     def sentences(self) -> list[str]:
         """Of prose: neither headings nor lists."""
-        found = [" ".join(part.split()) for line in self.text.split("\n") for part in _SENTENCE.split(line)]
-        return [part for part in found if part.endswith((".", "!")) and _LEAST_WORDS <= len(part.split()) <= _MOST_WORDS]
+        return [part for line in self.text.split("\n") for part in sentences_of(line) if _LEAST_WORDS <= len(part.split()) <= _MOST_WORDS]
+
+
+def sentences_of(line: str) -> list[str]:
+    """The sentences of a line that come to an end."""
+    return [part for part in (" ".join(part.split()) for part in _SENTENCE.split(line)) if part.endswith((".", "!"))]
 
 
 @dataclass(frozen=True)
-class Passage:
-    """A text that was written, and from what."""
+class Assignment:
+    """What a passage is to be on."""
 
-    text: str
-    sources: tuple[str, ...]
-    """The origins of the knowledge and of each problem."""
-
-
-Writer = Callable[[Knowledge, Sequence[Task]], str | None]
+    knowledge: Knowledge
+    tasks: tuple[Task, ...]
 
 
-@dataclass
-class Rarity:
-    """How much a word says: log of documents for each that has it."""
+class Written(NamedTuple):
+    """What a writer made of an assignment."""
 
-    documents: int
-    having: Mapping[str, int]
+    reasons: tuple[str | None, ...] = ()
+    """For each problem why its answer is right; None leaves the problem out."""
+    shared: str = ""
+    """What the problems share, and where each is special."""
+    answers: tuple[str, ...] = ()
+    """What the writer takes for the right answers; nothing where it copies the gold ones."""
+    problem: str = ""
+    """Why nothing was written, in words that are the same for the same cause."""
+    said: str = ""
+    """What came instead, whole."""
 
-    @staticmethod
-    def of(texts: Sequence[str]) -> "Rarity":
-        counts = Counter(word for text in texts for word in set(canonical_words(text)) if word.isalnum())
-        return Rarity(len(texts), counts)
 
-    def __call__(self, word: str) -> float:
-        """In nats; 0 for what no document has, and for what every one has."""
-        having = self.having.get(word, 0)
-        return math.log(self.documents / having) if having else 0.0
-
-    def rarest(self, words: set[str]) -> list[str]:
-        """The words that say most, if any says much."""
-        telling = [word for word in words if len(word) >= _LEAST_LETTERS and self(word) >= _LEAST_NATS]
-        return sorted(telling, key=lambda word: (-self(word), word))[:_NAMED]
-
-    def shared(self, one: set[str], other: set[str]) -> float:
-        """Of the words that two texts have in common."""
-        return sum(map(self, one & other))
+Writer = Callable[[Sequence[Assignment]], Sequence[Written]]
 
 
 def answer_text(task: Task) -> str:
@@ -91,115 +85,66 @@ def answer_text(task: Task) -> str:
     return choices[ord(task.answer) - ord("A")] if choices and task.answer else task.answer or ""
 
 
-def rule_made(rarity: Rarity) -> Writer:
-    """A writer that joins what is there: problems, answers, and sentences of the knowledge."""
+def is_right(said: str, task: Task, least: float) -> bool:
+    """Whether an answer is the gold one; where that is worded freely, whether the F1 of their words is `least`."""
+    if task.verifier in ("choice", "numeric"):
+        return VERIFIERS[task.verifier](said, task).score == 1.0
+    return (VERIFIERS["words"](said, task).score or 0.0) >= least
 
-    def write(knowledge: Knowledge, tasks: Sequence[Task]) -> str | None:
-        sentences = knowledge.sentences
-        words = [set(canonical_words(sentence)) for sentence in sentences]
-        if not sentences or not tasks:
-            return None
 
-        def best(wanted: set[str], taken: set[int]) -> int:
-            free = [place for place in range(len(sentences)) if place not in taken]
-            return max(free, key=lambda place: (rarity.shared(wanted, words[place]), -place), default=-1)
-
-        parts, taken, wanted_by = [knowledge.heading] if knowledge.heading else [], set[int](), list[set[str]]()
-        for task in tasks:
+def compose(assignment: Assignment, written: Written) -> str:
+    """The passage: heading, each problem with its gold answer and the reason, and what they share."""
+    heading = assignment.knowledge.heading
+    parts = [heading] if heading else []
+    for task, reason in zip(assignment.tasks, written.reasons, strict=True):
+        if reason is not None:
             question, answer = without_choices(task.question, choices_of(task)), answer_text(task)
-            wanted = set(canonical_words(f"{question} {answer}"))
-            wanted_by.append(wanted)
-            place = best(wanted, taken)
-            if place < 0:
-                return None
-            taken.add(place)
-            parts.append(f"Question: {question}\nAnswer: {answer}{'' if answer.endswith(('.', '!', '?')) else '.'} {sentences[place]}")
-        if len(tasks) > 1:
-            parts.append(_enlightenment(knowledge, tasks, wanted_by, sentences, best, rarity))
-        return "\n\n".join(parts)
-
-    return write
-
-
-def _enlightenment(
-    knowledge: Knowledge,
-    tasks: Sequence[Task],
-    wanted_by: Sequence[set[str]],
-    sentences: Sequence[str],
-    best: Callable[[set[str], set[int]], int],
-    rarity: Rarity,
-) -> str:
-    """What the problems share, and what each is about alone."""
-    about = _listed([*([knowledge.heading] if knowledge.heading else ()), *rarity.rarest(set.intersection(*wanted_by))])
-    lines = [f"What these questions share: {f'all are about {about}. ' if about else ''}{sentences[best(set().union(*wanted_by), set())]}"]
-    for number, (task, wanted) in enumerate(zip(tasks, wanted_by, strict=True), 1):
-        others = set().union(*(other for other in wanted_by if other is not wanted))
-        own = rarity.rarest(wanted - others)
-        kind = "asks which of several answers is right" if choices_of(task) else "asks for an explanation"
-        lines.append(f"Question {number} {kind}" + (f"; its own matter is {_listed(own)}." if own else "."))
-    return " ".join(lines)
-
-
-def _listed(words: Sequence[str]) -> str:
-    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else "".join(words)
-
-
-def together(knowledge: Sequence[Knowledge], tasks: Sequence[Task], rarity: Rarity) -> list[tuple[Knowledge, list[Task]]]:
-    """Each piece of knowledge with the tasks that share most rare words with it; those without tasks are left out."""
-    words = [set(canonical_words(f"{each.heading} {each.text}")) for each in knowledge]
-    of_piece: dict[int, list[Task]] = {}
-    for task in tasks:
-        wanted = set(canonical_words(f"{task.question} {answer_text(task)}"))
-        place = max(range(len(words)), key=lambda place: (rarity.shared(wanted, words[place]), -place))
-        of_piece.setdefault(place, []).append(task)
-    return [(knowledge[place], of_piece[place]) for place in sorted(of_piece)]
+            parts.append(f"Question: {question}\nAnswer: {answer}{'' if answer.endswith(('.', '!', '?')) else '.'} {reason}")
+    return "\n\n".join([*parts, written.shared] if written.shared else parts)
 
 
 @dataclass
 class Writing:
-    """Writes passages, and counts what was not good enough."""
+    """Has passages written, and checks them."""
 
     writer: Writer
     leaks: Leaks
     similarity: float = 0.8
-    most_tasks: int = 3
-    rejected: Counter[str] = field(default_factory=Counter)
-    """By reason."""
+    min_agreement: float = 0.3
+    """F1 of words at which an answer that may be worded freely agrees with the gold one."""
 
-    def passages(self, pieces: Sequence[tuple[Knowledge, Sequence[Task]]]) -> Iterator[Passage]:
-        """A passage for every `most_tasks` tasks of every piece, kinds of tasks mixed, as far as it passes the checks."""
+    def rows(self, assignments: Sequence[Assignment], kept: Sequence[Row] = ()) -> Iterator[Row]:
+        """A row for every assignment behind those whose rows are kept."""
         seen = Seen(self.similarity)
-        batches = [
-            (knowledge, mixed[start : start + self.most_tasks])
-            for knowledge, tasks in pieces
-            for mixed in [_alternating(tasks)]
-            for start in range(0, len(mixed), self.most_tasks)
-        ]
-        for key, (knowledge, chosen) in enumerate(batches):
-            text = self.writer(knowledge, chosen)
-            reason = self._flaw(text, chosen, seen, key)
-            if reason:
-                self.rejected[reason] += 1
-            elif text is not None:
-                yield Passage(text, (knowledge.origin, *(task.origin for task in chosen)))
+        for key, row in enumerate(kept):
+            if "text" in row:
+                seen.admit(key, canonical_words(row["text"]))
+        for start in range(len(kept), len(assignments), _AT_ONCE):
+            batch = assignments[start : start + _AT_ONCE]
+            for key, (assignment, written) in enumerate(zip(batch, self.writer(batch), strict=True), start):
+                yield self._row(assignment, written, seen, key)
 
-    def _flaw(self, text: str | None, tasks: Sequence[Task], seen: Seen, key: int) -> str | None:
+    def _row(self, assignment: Assignment, written: Written, seen: Seen, key: int) -> Row:
+        known = [task for task, reason in zip(assignment.tasks, written.reasons, strict=False) if reason is not None]
+        row: Row = {"sources": [assignment.knowledge.origin, *(task.origin for task in (known or assignment.tasks))]}
+        if written.problem:
+            return row | {"rejected": written.problem, "said": written.said[:_LONGEST_SAID]}
+        text = compose(assignment, written)
+        flaw = self._flaw(text, assignment, written, seen, key)
+        return row | ({"rejected": flaw, "said": text} if flaw else {"text": text})
+
+    def _flaw(self, text: str, assignment: Assignment, written: Written, seen: Seen, key: int) -> str | None:
         """Why a passage is not good enough, if it is not."""
-        if text is None:
-            return "nothing to say"
+        pairs = zip(written.answers, assignment.tasks, strict=True) if written.answers else ()
+        if not all(is_right(said, task, self.min_agreement) for said, task in pairs):
+            return "contradicts the gold answer"
         words = canonical_words(text)
-        said = " ".join(words)
-        if any(" ".join(canonical_words(answer_text(task))) not in said for task in tasks):
-            return "gold answer missing"
         if self.leaks.worst(words):
             return "holds a question that is asked"
         return "repeats another" if seen.admit(key, words) is not None else None
 
 
-def _alternating(tasks: Sequence[Task]) -> list[Task]:
-    """Tasks with choices and open ones by turns, as long as there are both, so that a passage shows different uses."""
-    kinds = [[task for task in tasks if choices_of(task)], [task for task in tasks if not choices_of(task)]]
-    mixed = []
-    for place in range(max(map(len, kinds), default=0)):
-        mixed += [kind[place] for kind in kinds if place < len(kind)]
-    return mixed
+def rejected(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """How many rows were rejected for each reason, most first."""
+    reasons = [row["rejected"] for row in rows if "rejected" in row]
+    return {reason: reasons.count(reason) for reason in sorted(set(reasons), key=lambda reason: (-reasons.count(reason), reason))}

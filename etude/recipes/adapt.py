@@ -5,7 +5,6 @@
 Every part leaves a file or a checkpoint. A resumed run skips what is there, and goes on from the last checkpoint.
 """
 
-import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -23,12 +22,11 @@ from etude.evaluation.likelihood import question_of
 from etude.evaluation.report import write_report
 from etude.evaluation.retention import beginning, token_ids
 from etude.evaluation.statistics import mean_interval, paired_test
-from etude.explore.prompts import render_answer
+from etude.explore.prompts import render_answer, without_control
 from etude.interruption import Interrupted, Interruption
 from etude.knowledge.documents import documents, files_of
 from etude.knowledge.leaks import Leaks
 from etude.knowledge.mixture import Piece, passes, schedule, windows
-from etude.knowledge.passages import Knowledge, Rarity, Writing, rule_made, together
 from etude.knowledge.selection import select
 from etude.learn.example import Example, demonstration
 from etude.learn.learner import Learner, Stream
@@ -40,10 +38,11 @@ from etude.recipes.checkpoints import load_checkpoint, save_checkpoint
 from etude.recipes.domain_suite import measure_domain, questions_of_suite, texts_of_suite
 from etude.recipes.limits import within_limits
 from etude.recipes.machine import Place, decide, room_tokens
+from etude.recipes.passages import passages_for
 from etude.recipes.perplexity import Perplexity
 from etude.recipes.retention import logprobs_of
 from etude.recipes.stage import Stage
-from etude.runs import RunFolder, read_jsonl, write_atomically
+from etude.runs import RunFolder, read_jsonl
 from etude.tasks.files import places_of
 from etude.tasks.sources import load_tasks
 from etude.tasks.task import canonical_words
@@ -197,19 +196,21 @@ class Adaptation:
 
     def read(self) -> None:
         """Make the pieces of every source."""
-        study = self.settings.study
+        settings, study = self.settings, self.settings.study
         folder = self.folder.path / "selection"
         texts = {TEXT: [row["text"] for row in read_jsonl(folder / "selected.jsonl")]}
-        if self.settings.has_general:
+        if settings.has_general:
             texts[REPLAY] = self._general() if study.replay_share else []
         else:
             texts[REPLAY] = [row["text"] for row in read_jsonl(folder / "replay.jsonl")]
         window, end = min(study.window_tokens, self.room - 1), int(self.tokenizer.eos_token_id)
         if study.tasks_as == "passages" and self.tasks:
-            texts[TASKS] = self._passages()
+            how = {"place": self.place, "model": self.model, "tokenizer": self.tokenizer, "room": self.room, "watcher": self.watcher}
+            texts[TASKS] = passages_for(settings, self.folder, self.tasks, self.questions, **how)
         self.pieces = {TASKS: [self._solved(task) for task in self.tasks]} if TASKS not in texts else {}
         for source, own in texts.items():
-            ids = [tuple(found) for found in self.tokenizer(own, add_special_tokens=False)["input_ids"]] if own else []
+            plain = [without_control(self.tokenizer, text) for text in own]
+            ids = [tuple(found) for found in self.tokenizer(plain, add_special_tokens=False)["input_ids"]] if own else []
             self.pieces[source] = [demonstration(before, after) for before, after in windows(ids, window, end)]
 
     def _general(self) -> list[str]:
@@ -231,22 +232,6 @@ class Adaptation:
         chosen = sorted(order[: int(np.searchsorted(upto, wanted)) + 1])
         self.watcher.say(f"general text: {len(chosen):,} of {len(found):,} documents; {left_out:,} hold a question that is asked")
         return [found[place] for place in chosen]
-
-    def _passages(self) -> list[str]:
-        """Passages on the solved tasks, from the text that was selected; kept with their sources."""
-        rows = read_jsonl(self.folder.path / "selection" / "selected.jsonl")
-        knowledge = [Knowledge(row.get("heading", ""), row["text"], row["origin"]) for row in rows]
-        rarity = Rarity.of([each.text for each in knowledge])
-        leaks = Leaks(self.questions, self.settings.selection.leak_share)
-        writing = Writing(rule_made(rarity), leaks, self.settings.selection.similarity)
-        found = list(writing.passages(together(knowledge, self.tasks, rarity)))
-        if not found:
-            raise UserError(f"no passage came of {len(self.tasks)} tasks ({dict(writing.rejected)}): set study.tasks_as answers")
-        kept = "".join(json.dumps({"text": each.text, "sources": each.sources}, ensure_ascii=False) + "\n" for each in found)
-        write_atomically(self.folder.path / "passages.jsonl", kept)
-        left_out = "".join(f", {count:,} left out: {reason}" for reason, count in sorted(writing.rejected.items()))
-        self.watcher.say(f"passages: {len(found):,} on {len(self.tasks):,} tasks{left_out}")
-        return [each.text for each in found]
 
     def _solved(self, task: Any) -> Example:
         """A task as the suite asks it, its right answer to be learned."""

@@ -10,6 +10,7 @@ from etude.errors import UserError, at_least, check_known
 from etude.knowledge.documents import Corpus
 from etude.knowledge.mixture import StudyStage
 from etude.knowledge.selection import Selection
+from etude.knowledge.writers.settings import PassageWriter
 from etude.learn.learner import Optimiser
 from etude.recipes.domain_suite import DomainSuite
 from etude.recipes.machine import Machine
@@ -138,6 +139,8 @@ class AdaptSettings:
     selection: Selection = field(default_factory=Selection)
     tasks: SolvedTasks = field(default_factory=SolvedTasks)
     """Tasks with their answers, of the split train."""
+    writer: PassageWriter = field(default_factory=PassageWriter)
+    """Who writes passages, where study.tasks_as says so."""
     study: Study = field(default_factory=Study)
     lora: LoRA = field(default_factory=LoRA)
     suite: DomainSuite = field(default_factory=DomainSuite)
@@ -163,6 +166,8 @@ class AdaptSettings:
                 f"study.replay_share {self.study.replay_share} needs general text: name some with general.path, let the selection keep "
                 "some with selection.replay_tokens, or set study.replay_share 0"
             )
+        if self.writer.how != "rules" and (self.study.tasks_as != "passages" or not self.study.needs_tasks):
+            raise UserError(f"writer.how {self.writer.how} has no effect without passages: set study.tasks_as passages, or leave it out")
         at_least("checkpoint_every", self.checkpoint_every, 0)
         if self.study.needs_tasks and not self.tasks.is_given:
             raise UserError(

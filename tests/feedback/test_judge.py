@@ -5,8 +5,9 @@ import re
 import pytest
 
 from etude.chat.model import Reply
+from etude.chat.quoting import fenced
 from etude.errors import UserError
-from etude.feedback.judge import JudgeFeedback, Judging, fenced, read_score
+from etude.feedback.judge import JudgeFeedback, Judging, read_score
 from etude.feedback.pairwise import Compared, pairs_of, standings
 from etude.tasks.task import Task
 

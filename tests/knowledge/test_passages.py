@@ -1,9 +1,9 @@
-from collections import Counter
-
 import pytest
 
 from etude.knowledge.leaks import Leaks
-from etude.knowledge.passages import Knowledge, Rarity, Writing, rule_made, together
+from etude.knowledge.passages import Assignment, Knowledge, Writing, Written, rejected
+from etude.knowledge.rarity import Rarity, assignments, together
+from etude.knowledge.writers.rules import rule_made
 from etude.tasks.choices import show_choices
 from etude.tasks.task import Task
 
@@ -35,9 +35,14 @@ TASKS = [PACEMAKER, WALL, FEMUR]
 NO_LEAKS = Leaks({})
 
 
-def written(writer=None, leaks=NO_LEAKS, tasks=TASKS, **how):
+def rows_of(writer=None, leaks=NO_LEAKS, tasks=TASKS, most_tasks=3, kept=(), **how):
     writing = Writing(writer or rule_made(RARITY), leaks, **how)
-    return list(writing.passages(together(ALL, tasks, RARITY))), writing.rejected
+    return list(writing.rows(assignments(together(ALL, tasks, RARITY), most_tasks), kept))
+
+
+def saying(**fields):
+    """A writer that says the same of everything."""
+    return lambda assignments: [Written(**fields) for _ in assignments]
 
 
 def test_tasks_go_to_the_knowledge_that_has_their_rare_words():
@@ -54,10 +59,9 @@ def test_sentences_are_prose_without_headings_and_lists():
 
 
 def test_a_passage_has_each_answer_with_its_reason_and_then_what_is_shared_and_special():
-    (heart, bones), rejected = written()
-    assert not rejected
-    assert heart.sources == ("book:1", "q:1", "q:2") and bones.sources == ("book:2", "q:3")
-    parts = heart.text.split("\n\n")
+    heart, bones = rows_of()
+    assert heart["sources"] == ["book:1", "q:1", "q:2"] and bones["sources"] == ["book:2", "q:3"]
+    parts = heart["text"].split("\n\n")
     assert parts[0] == "The Heart"
     assert parts[1] == (
         "Question: Which part is called the pacemaker?\nAnswer: the sinoatrial node. "
@@ -66,33 +70,71 @@ def test_a_passage_has_each_answer_with_its_reason_and_then_what_is_shared_and_s
     assert parts[2].endswith("It pumps blood to the whole body. The left ventricle has the thickest wall of all chambers.")
     assert parts[3].startswith("What these questions share: all are about The Heart")
     assert "Question 1 asks which of several answers is right" in parts[3] and "Question 2 asks for an explanation" in parts[3]
-    assert len(bones.text.split("\n\n")) == 2  # one problem shares nothing
+    assert len(bones["text"].split("\n\n")) == 2  # one problem shares nothing
 
 
 def test_a_passage_mixes_kinds_of_tasks():
     more = [choice(f"Which part of the heart is number {n}?", ["the aorta", "the atrium"], "A", f"m:{n}") for n in range(2)]
-    (first, second), _ = written(tasks=[*more, WALL, PACEMAKER], most_tasks=2, similarity=1.0)
-    assert first.sources == ("book:1", "m:0", "q:2") and second.sources == ("book:1", "m:1", "q:1")
+    first, second = rows_of(tasks=[*more, WALL, PACEMAKER], most_tasks=2, similarity=1.0)
+    assert first["sources"] == ["book:1", "m:0", "q:2"] and second["sources"] == ["book:1", "m:1", "q:1"]
 
 
 @pytest.mark.parametrize(
-    ("writer", "leaks", "reason"),
+    ("writer", "leaks", "reason", "said"),
     [
-        (lambda knowledge, tasks: "The answer is the tibia and the aorta.", NO_LEAKS, "gold answer missing"),
-        (lambda knowledge, tasks: None, NO_LEAKS, "nothing to say"),
-        (None, Leaks({"test": "The femur is the longest bone of the body and bears its weight"}), "holds a question that is asked"),
+        (
+            saying(reasons=("It is long.",), answers=("the tibia",)),
+            NO_LEAKS,
+            "contradicts the gold answer",
+            "Answer: the femur. It is long.",
+        ),
+        (saying(problem="no reply", said="status 500"), NO_LEAKS, "no reply", "status 500"),
+        (
+            None,
+            Leaks({"test": "The femur is the longest bone of the body and bears its weight"}),
+            "holds a question that is asked",
+            "femur",
+        ),
     ],
 )
-def test_what_is_not_good_enough_is_counted_by_reason(writer, leaks, reason):
-    passages, rejected = written(writer, leaks, [FEMUR])
-    assert passages == [] and rejected == Counter({reason: 1})
+def test_what_is_not_good_enough_is_kept_with_its_reason(writer, leaks, reason, said):
+    (row,) = rows_of(writer, leaks, [FEMUR])
+    assert row["rejected"] == reason and said in row["said"] and "text" not in row
+    assert rejected([row, {"text": "", "sources": []}]) == {reason: 1}
+
+
+def test_an_answer_that_agrees_is_written_as_the_gold_one():
+    writer = saying(reasons=("It bears the weight.",), answers=("A",))
+    assert "Answer: the femur. It bears the weight." in rows_of(writer, tasks=[FEMUR])[0]["text"]
+    freely = saying(reasons=("It pumps far.",), answers=("Because it pumps the blood to all of the body.",))
+    assert "Answer: It pumps blood to the whole body. It pumps far." in rows_of(freely, tasks=[WALL])[0]["text"]
+    assert rows_of(freely, tasks=[WALL], min_agreement=0.9)[0]["rejected"] == "contradicts the gold answer"
+
+
+def test_a_problem_without_a_reason_is_left_out_of_its_passage():
+    (row,) = rows_of(saying(reasons=(None, "It pumps far.")), tasks=[PACEMAKER, WALL])
+    assert row["sources"] == ["book:1", "q:2"] and "pacemaker" not in row["text"]
 
 
 def test_a_passage_that_repeats_another_is_left_out():
-    passages, rejected = written(tasks=[FEMUR, FEMUR], most_tasks=1)
-    assert len(passages) == 1 and rejected == Counter({"repeats another": 1})
+    first, second = rows_of(tasks=[FEMUR, FEMUR], most_tasks=1)
+    assert "text" in first and second["rejected"] == "repeats another"
+
+
+def test_who_goes_on_writes_what_is_missing_and_knows_what_was_written():
+    asked = []
+
+    def writer(assignments):
+        asked.extend(each.tasks[0].origin for each in assignments)
+        return rule_made(RARITY)(assignments)
+
+    whole = rows_of(tasks=[FEMUR, FEMUR, PACEMAKER], most_tasks=1)
+    for done in range(4):
+        asked.clear()
+        assert whole[:done] + rows_of(writer, tasks=[FEMUR, FEMUR, PACEMAKER], most_tasks=1, kept=whole[:done]) == whole
+        assert asked == ["q:1", "q:3", "q:3"][done:]
 
 
 def test_knowledge_without_sentences_has_nothing_to_say():
-    assert rule_made(RARITY)(Knowledge("Empty", "* a list\n* of bones", "book:9"), [FEMUR]) is None
-    assert rule_made(RARITY)(BONES, []) is None
+    empty = Assignment(Knowledge("Empty", "* a list\n* of bones", "book:9"), (FEMUR,))
+    assert rule_made(RARITY)([empty]) == [Written(problem="nothing to say")]

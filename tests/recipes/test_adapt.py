@@ -2,6 +2,7 @@
 
 import json
 import random
+import time
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from etude.errors import UserError
 from etude.interruption import Interrupted
 from etude.knowledge.documents import Corpus
 from etude.knowledge.selection import Selection
+from etude.knowledge.writers.settings import PassageWriter
 from etude.learn.learner import Optimiser
 from etude.recipes.adapt import adapt
 from etude.recipes.adapt_settings import ORDERS, AdaptSettings, SolvedTasks, Study
@@ -215,3 +217,93 @@ def test_questions_of_the_suite_are_left_out_of_the_tasks(data, tmp_path):
     suite = replace(SETTINGS.suite, split_by=None)
     with pytest.raises(UserError, match="all tasks are asked in the suite"):
         run(data, tmp_path / "none", replace(SETTINGS, tasks=tasks, suite=suite))
+
+
+PASSAGES = replace(SETTINGS, study=replace(SETTINGS.study, tasks_as="passages"))
+
+
+def by_model(server, **how):
+    return replace(
+        PASSAGES, writer=PassageWriter(how="model", model="x", url=server.url, most_tasks=1, timeout_seconds=0.3, retries=1, **how)
+    )
+
+
+def is_trial(body):
+    """Whether a server is asked whether it is there."""
+    return len(body["messages"]) == 1
+
+
+def study_of(body):
+    """What a good writer replies to what it is shown."""
+    shown = body["messages"][-1]["content"]
+    if is_trial(body):
+        return "ready"
+    metal = shown.partition("BEGIN RIGHT ANSWER 1 ")[2].split("\n")[1]
+    town = shown.partition("What do they mine in ")[2].partition("?")[0]
+    return f"Reason 1: The hills of {town} are full of {metal}, and they dig there.\nAnswer 1: {metal}\nShared: It is all about {town}."
+
+
+def rows_in(folder):
+    return [json.loads(line) for line in (folder / "passages.jsonl").read_text().splitlines()]
+
+
+def test_passages_by_a_server_are_read_and_whatever_else_it_replies_is_counted(judge_server, data, tmp_path, monkeypatch):
+    replies = [0]
+
+    def answer(body):
+        replies[0] += not is_trial(body)
+        if replies[0] == 1:
+            return "Certainly! Mining is a very old trade."
+        if replies[0] == 2:
+            time.sleep(0.6)
+        if replies[0] == 3:
+            return study_of(body).replace("Answer 1: ", "Answer 1: no ")
+        return study_of(body)
+
+    monkeypatch.setenv("PASS_KEY", "open-sesame")
+    server, said = judge_server(answer), []
+    settings = by_model(server, key_variable="PASS_KEY", concurrency=1)
+    watcher = Quiet()
+    watcher.say = said.append
+    result = run(data, tmp_path / "run", settings, watcher=watcher)
+    assert result["status"] == "finished" and server.headers[0]["Authorization"] == "Bearer open-sesame"
+    rows = rows_in(tmp_path / "run")
+    reasons = ["the reply has not the form that was asked for", "no reply", "contradicts the gold answer"]
+    assert [row.get("rejected") for row in rows[:3]] == reasons and all("text" in row for row in rows[3:]) and len(rows) > 5
+    assert "no reply within 0.3 s" in rows[1]["said"] and "Certainly!" in rows[0]["said"]
+    assert any(line.startswith(f"passages: {len(rows) - 3} on {len(rows)} tasks, 1 left out: contradicts") for line in said)
+    assert not any(b"sesame" in path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file())
+
+
+def test_a_server_that_goes_away_ends_the_run_and_what_was_written_stays(judge_server, data, tmp_path, monkeypatch):
+    monkeypatch.setattr("etude.knowledge.passages._AT_ONCE", 4)
+    asked = []
+
+    def answer(body):
+        if not is_trial(body):
+            asked.append(body)
+        return (503, "gone", {}) if len(asked) > 4 else study_of(body)
+
+    server = judge_server(answer)
+    with pytest.raises(UserError, match=r"writer.url http://127.0.0.1:\d+.* can't be used as a writer .*--resume"):
+        run(data, tmp_path / "run", by_model(server, concurrency=1))
+    before = rows_in(tmp_path / "run")
+    assert len(before) == 4
+    with (tmp_path / "run/passages.jsonl").open("a") as file:
+        file.write('{"sources": ["torn')
+    asked[:] = [None] * -(10**6)
+    server.answer = study_of
+    result = run(data, tmp_path / "run", by_model(server, concurrency=1), resume=True)
+    whole = run(data, tmp_path / "whole", by_model(server, concurrency=1))
+    assert rows_in(tmp_path / "run")[:4] == before and rows_in(tmp_path / "run") == rows_in(tmp_path / "whole")
+    assert result["after"] == whole["after"]
+
+
+def test_passages_by_a_model_that_is_loaded_here_and_by_own_attempts_that_are_nonsense_are_counted(data, tmp_path):
+    loaded = PassageWriter(how="model", model="tiny-random", max_new_tokens=8)
+    own = PassageWriter(how="attempts", temperature=1.0, attempts=2, max_new_tokens=8)
+    for name, writer, reason in (("model", loaded, "no reply"), ("attempts", own, "no right attempt with a reason")):
+        with pytest.raises(UserError, match=r"no passage came of \d+ tasks .*set study.tasks_as answers"):
+            run(data, tmp_path / name, replace(PASSAGES, writer=writer))
+        assert {row["rejected"] for row in rows_in(tmp_path / name)} == {reason}
+    assert "the writer has room for a question of" in rows_in(tmp_path / "model")[0]["said"]

@@ -1,0 +1,21 @@
+"""Texts that a model is shown as data."""
+
+import hashlib
+
+
+def fenced(name: str, text: str) -> str:
+    """A text between a BEGIN and an END line whose mark is a hash of the text, so that nothing in the text can be its END line.
+
+    >>> print(fenced("ATTEMPT", "4"))
+    BEGIN ATTEMPT 5c7651fb4838b651
+    4
+    END ATTEMPT 5c7651fb4838b651
+    """
+    mark = _hashed(text)
+    while mark in text:
+        mark = _hashed(mark + text)
+    return f"BEGIN {name} {mark}\n{text}\nEND {name} {mark}"
+
+
+def _hashed(text: str) -> str:
+    return hashlib.blake2b(ascii(text).encode(), digest_size=8).hexdigest()

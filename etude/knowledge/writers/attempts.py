@@ -1,0 +1,66 @@
+"""Passages of a model's own verified attempts: self-improvement without a teacher.
+
+The model attempts each problem several times with the text before it; of the attempts whose answer is right the one whose reason has most
+rare words in common with the knowledge is kept, without its last answer. What problems share is said by rule. Problems without a right
+attempt that has a reason are left out. Learning from own right answers is STaR's (Zelikman et al. 2022, arXiv 2203.14465); here the text is
+open while it attempts, and closed when it is asked later.
+"""
+
+from collections.abc import Callable, Sequence
+
+from etude.knowledge.passages import Assignment, Writer, Written, is_right, sentences_of
+from etude.knowledge.rarity import Rarity
+from etude.knowledge.writers.rules import enlightenment
+from etude.tasks.answers import marked_answer
+from etude.tasks.task import Task, canonical_words
+
+Attempts = Callable[[Sequence[str]], Sequence[Sequence[str]]]
+"""Several texts for each prompt, in order."""
+
+_SENTENCES = 6
+"""Of the knowledge that stand before a problem."""
+_LEAST_WORDS = 5
+"""Of a reason."""
+
+
+def attempted(attempts: Attempts, rarity: Rarity, min_agreement: float) -> Writer:
+    """A writer of what a model answers itself."""
+
+    def write(assignments: Sequence[Assignment]) -> list[Written]:
+        found = iter(attempts([open_book(each, task, rarity) for each in assignments for task in each.tasks]))
+        written = []
+        for assignment in assignments:
+            about = set(canonical_words(assignment.knowledge.text))
+            reasons = [best_reason(next(found), task, about, rarity, min_agreement) for task in assignment.tasks]
+            solved = tuple(task for task, reason in zip(assignment.tasks, reasons, strict=True) if reason is not None)
+            shared = enlightenment(Assignment(assignment.knowledge, solved), rarity)
+            written.append(Written(tuple(reasons), shared) if solved else Written(problem="no right attempt with a reason"))
+        return written
+
+    return write
+
+
+def open_book(assignment: Assignment, task: Task, rarity: Rarity) -> str:
+    """The problem behind the sentences that say most on it."""
+    sentences, asked = assignment.knowledge.sentences, set(canonical_words(task.question))
+    shares = [rarity.shared(asked, set(canonical_words(sentence))) for sentence in sentences]
+    best = sorted(sorted(range(len(sentences)), key=lambda place: -shares[place])[:_SENTENCES])
+    text = " ".join(sentences[place] for place in best)
+    ending = 'Explain in a few sentences by the text. Then end with "The answer is" and the answer.'
+    return "\n\n".join(filter(None, (assignment.knowledge.heading, text, task.question, ending)))
+
+
+def best_reason(texts: Sequence[str], task: Task, about: set[str], rarity: Rarity, min_agreement: float) -> str | None:
+    """The reason of the right attempt that is most about the knowledge, None without one."""
+    right = (reason_of(text) for text in dict.fromkeys(texts) if is_right(text, task, min_agreement))
+    told = [reason for reason in right if len(reason.split()) >= _LEAST_WORDS]
+    return max(told, key=lambda reason: rarity.shared(about, set(canonical_words(reason))), default=None)
+
+
+def reason_of(text: str) -> str:
+    """The sentences of an attempt that do not give its answer.
+
+    >>> reason_of("The node sets the rhythm. So it leads. The answer is B.")
+    'The node sets the rhythm. So it leads.'
+    """
+    return " ".join(part for line in text.splitlines() for part in sentences_of(line) if marked_answer(part) is None)

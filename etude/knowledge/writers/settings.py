@@ -1,0 +1,38 @@
+"""Who writes passages."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from etude.chat.model import ChatModel
+from etude.errors import UserError, at_least
+
+
+@dataclass(frozen=True)
+class PassageWriter(ChatModel):
+    """Who writes, and how. A model is asked by chat; own attempts are sampled from the model that is adapted."""
+
+    section = "writer"
+
+    how: Literal["rules", "model", "attempts"] = "rules"
+    """rules: sentences of the text, without a model; model: `writer.model`, on a server or loaded here; attempts: the model's own."""
+    most_tasks: int = 3
+    """Problems of one passage."""
+    with_answer: bool = True
+    """Whether a model is shown the gold answers; they are compared with its own either way."""
+    attempts: int = 8
+    """Own attempts at each problem."""
+    min_agreement: float = 0.3
+    """F1 of words at which an answer that is worded freely agrees with the gold one."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("most_tasks", "attempts"):
+            at_least(f"writer.{name}", getattr(self, name), 1)
+        if not 0 < self.min_agreement <= 1:
+            raise UserError(f"writer.min_agreement must lie in (0, 1], got {self.min_agreement}")
+        if self.how == "model" and self.model is None:
+            raise UserError("writer.how model needs writer.model: a name on the server writer.url, or a model to load here")
+        if self.how != "model" and (self.model is not None or self.url is not None):
+            raise UserError(f"writer.model and writer.url have no effect on writer.how {self.how}: set it to model, or leave them out")
+        if self.how == "attempts" and not self.temperature:
+            raise UserError("writer.how attempts needs writer.temperature above 0, such as 1.0, or all attempts at a problem are the same")
