@@ -324,7 +324,9 @@ def _dry_run(settings: Any, values: dict[str, Any], name: str, data: Path | None
     attempts = settings.steps * settings.explore.tasks_per_step * settings.explore.num_samples
     turns = f"{settings.explore.turns} turns of at most " if settings.explore.turns > 1 else ""
     print(f"# {settings.steps} steps, {attempts} attempts of at most {turns}{settings.explore.max_new_tokens} tokens", flush=True)
-    print(f"# {estimate(settings, name, data)}{'; the time of the judge aside' if 'judge' in settings.feedback_parts else ''}")
+    aside = [*(["the judge"] if "judge" in settings.feedback_parts else []), *(["the adaptation"] if settings.adaptation else [])]
+    without = f"; the time of {' and '.join(aside)} aside" if aside else ""
+    print(f"# {estimate(settings, name, data)}{without}")
 
 
 def _wants_help(arguments: Sequence[str]) -> bool:

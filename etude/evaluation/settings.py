@@ -15,7 +15,7 @@ class Evaluation:
     path: list[str] = field(default_factory=list)
     """Files, one suite each, named by the stem."""
     own: bool = True
-    """Whether a source that has splits (a family, a function, a data set) is measured on its own evaluation split, too."""
+    """Whether a source that has splits (a family, function or data set, files with split_by) is measured on its evaluation split, too."""
     split: str = "test"
     """Name of that split."""
     n: int | None = None

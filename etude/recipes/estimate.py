@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -62,7 +62,10 @@ class Estimate:
 
 
 def estimate(settings: PracticeSettings, name: str, data: Path | None) -> Estimate:
-    """Try one update of the warm start, one step of practice and a few greedy answers of the run that `settings` describe."""
+    """Try one update of the warm start, one step of practice and a few greedy answers of the run that `settings` describe, without an
+    adaptation before it, which is not counted.
+    """
+    settings = replace(settings, adaptation=None, adaptation_settings={})
     with (
         within_limits(settings.machine),
         tempfile.TemporaryDirectory() as scratch,

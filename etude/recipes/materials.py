@@ -79,16 +79,16 @@ def gather(settings: PracticeSettings, name: str, data: Path | None) -> Material
 def load_suites(
     evaluation: Evaluation, tasks: TaskSource | None, name: str, seed: int, data: Path | None, system: str | None
 ) -> dict[str, list[Task]]:
-    """Suites by name: the source's own evaluation split where it has splits, and one for each file."""
+    """Suites by name: the source's own evaluation split where it has splits (files by `split_by`), and one for each file."""
     suites: dict[str, list[Task]] = {}
-    if tasks is not None and not tasks.path and evaluation.own:
-        n = evaluation.n or (None if tasks.dataset else _GENERATED_EVALUATION)
+    if tasks is not None and (tasks.split_by or not tasks.path) and evaluation.own:
+        n = evaluation.n or (None if tasks.dataset or tasks.path else _GENERATED_EVALUATION)
         suites[name] = load_tasks(tasks, split=evaluation.split, n=n, seed=seed, data=data)
     for path in evaluation.path:
         source = _files_like(tasks, [path])
         suites[_suite_name(path, [*suites])] = load_tasks(source, split=evaluation.split, n=evaluation.n, seed=seed, data=data)
     if not suites:
-        raise UserError("there is nothing to measure: set evaluation.path to one or more files")
+        raise UserError("there is nothing to measure: set evaluation.path to one or more files, or split the tasks with tasks.split_by")
     return {suite: with_system(loaded, system) for suite, loaded in suites.items()}
 
 

@@ -48,6 +48,7 @@ from etude.recipes.feedback import Feedback, random_rate
 from etude.recipes.gating import Gating, story_of
 from etude.recipes.holding import Holding
 from etude.recipes.keeping import gating_for, holding_of, replay_for, spared
+from etude.recipes.knowledge_first import FOLDER, adaptation_of, adapted
 from etude.recipes.learners import entropy_bonus_for, implicit_reward_for, practice_learner, preference_learner, warm_start_learner
 from etude.recipes.limits import within_limits
 from etude.recipes.machine import decide, engine_at, room_tokens
@@ -161,7 +162,7 @@ class Practice:
 
     def prepare(self) -> None:
         """Load tasks and model; a finished stage's checkpoint brings its weights."""
-        settings = self.settings
+        settings, adaptation = self.settings, adaptation_of(self.settings)
         self.materials = gather(settings, self.name, self.data)
         judge, train = self.outcome.judge, self.materials.train
         evaluated = [task for tasks in self.materials.suites.values() for task in tasks]
@@ -186,6 +187,10 @@ class Practice:
         self.watcher.baselines({suite.name: suite.baselines for suite in self.suites}, self.materials.facts)
         facts = {"precision": self.place.precision, "device": self.place.device, "weights": describe(settings.model)}
         self.folder.begin(resolved(settings), **facts, verifiers_kept_from=self.outcome.closed)
+        if adaptation is not None:
+            del model
+            name = Path(str(settings.adaptation)).stem
+            model, _ = load_model(str(adapted(adaptation, name, self.folder.path, self.data, self.watcher)), device=self.place.device)
         self.outcome.counts.clear()
         self.model = add_lora(model, settings.learn.lora, seed_for(settings.seed, "lora"))
         self.engine = engine_at(self.place, self.model, self.tokenizer, settings.machine)
@@ -394,6 +399,7 @@ class Practice:
             result["divergence"] = moved_from_start(self, self.start_answers)
         write_card(self.folder.path / "model", self.settings, result)
         self.folder.write_json("result.json", result)
-        write_report([self.folder.path], self.folder.path / "report.html")
+        knowledge = [self.folder.path / FOLDER] if self.settings.adaptation else []
+        write_report([self.folder.path, *knowledge], self.folder.path / "report.html")
         self.watcher.concluded(result, self.folder.path)
         return result

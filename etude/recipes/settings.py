@@ -93,6 +93,11 @@ class PracticeSettings:
     tasks: TaskSource
     model: str = "smollm2-135m"
     """A bundled name, a folder, a .gguf file or a hub id."""
+    adaptation: str | None = None
+    """An adaptation (`etude adapt`: the name of one that ships, or a YAML file) that the model goes through first, with this model and
+    seed, in the run's folder `knowledge`; none unless given."""
+    adaptation_settings: dict[str, Any] = field(default_factory=dict)
+    """Its settings that are to be others, by dotted name: {study.tokens: 300000}."""
     system: str | None = None
     """System message put before every prompt; none leaves it to the chat template, "" is an empty one."""
     n: int | None = None
@@ -137,6 +142,8 @@ class PracticeSettings:
         for part in self.feedback_weights:
             check_known("part of feedback_weights", part, FEEDBACK)
         at_least("steps", self.steps, 0)
+        if self.adaptation_settings and self.adaptation is None:
+            raise UserError("adaptation_settings are set, but adaptation is not: name the adaptation, or leave them out")
         if self.budget_tokens is not None:
             at_least("budget_tokens", self.budget_tokens, 1)
         at_least("checkpoint_every", self.checkpoint_every, 0)

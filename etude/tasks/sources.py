@@ -70,7 +70,8 @@ class TaskSource:
     """Who says what is right, instead of the rows' own; may be `file.py:function`, which a row of a file or data set may not name.
     Default: the family's scorer; numeric where every answer is a number; choice with choices; else exact."""
     worked_format: str | None = None
-    """A format string for the demonstration, over the columns, `answer` and `worked`: "{worked}\\nThe answer is {answer}."."""
+    """A format string for the demonstration, over the columns, `answer`, `worked` and, with choices, `choice`, the right one's text:
+    "{worked}\\nThe answer is {answer}."."""
     max_worked_steps: int | None = None
     """Of files, data sets and functions only items that come with worked steps, and with so many at most: the easy ones of GSM8K, say. A
     step is a line before the last, which says the answer; all items unless given."""

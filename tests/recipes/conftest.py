@@ -1,6 +1,7 @@
 """Small practice runs: letters to repeat, a random model, seconds."""
 
 import json
+import random
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -92,4 +93,27 @@ def letter_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for row in rows[worked:]:
             del row["worked"]
         Path(f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+@pytest.fixture
+def towns(tmp_path: Path) -> Path:
+    """Pages that say which metal which town mines, and questions on that."""
+    draw = random.Random(0)
+    metals = ["iron", "gold", "zinc", "lead"]
+    facts = [(f"Town{number}", draw.choice(metals)) for number in range(24)]
+    pages = [
+        f"The people of {town} mine {metal}. And in {town} there is {metal} in the hills and {metal} in the river." for town, metal in facts
+    ]
+    rows = [
+        {"q": f"What do they mine in {town}?", "options": metals, "a": metals.index(metal), "section": town, "type": "mcq"}
+        for town, metal in facts
+    ]
+    for name, own in (("pages", [{"text": page} for page in pages]), ("questions", rows)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts/other.txt").write_text("Two wrens met at the mill and sang of the rain, and the miller gave them bread. " * 5)
+    (tmp_path / "tale.txt").write_text(
+        "\n\n".join(f"Once upon a time there was a wren of {n} years, and it sang to the sun." for n in range(9))
+    )
     return tmp_path

@@ -1,7 +1,6 @@
 """Adaptation from end to end, with a random model on a small domain."""
 
 import json
-import random
 import time
 from dataclasses import replace
 
@@ -20,29 +19,6 @@ from etude.recipes.machine import Machine
 from etude.watching import Quiet
 
 COLUMNS = {"question": "q", "choices": "options", "answer": "a"}
-
-
-@pytest.fixture
-def data(tmp_path):
-    """Pages that say which metal which town mines, and questions on that."""
-    draw = random.Random(0)
-    metals = ["iron", "gold", "zinc", "lead"]
-    facts = [(f"Town{number}", draw.choice(metals)) for number in range(24)]
-    pages = [
-        f"The people of {town} mine {metal}. And in {town} there is {metal} in the hills and {metal} in the river." for town, metal in facts
-    ]
-    rows = [
-        {"q": f"What do they mine in {town}?", "options": metals, "a": metals.index(metal), "section": town, "type": "mcq"}
-        for town, metal in facts
-    ]
-    for name, own in (("pages", [{"text": page} for page in pages]), ("questions", rows)):
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
-    (tmp_path / "texts").mkdir()
-    (tmp_path / "texts/other.txt").write_text("Two wrens met at the mill and sang of the rain, and the miller gave them bread. " * 5)
-    (tmp_path / "tale.txt").write_text(
-        "\n\n".join(f"Once upon a time there was a wren of {n} years, and it sang to the sun." for n in range(9))
-    )
-    return tmp_path
 
 
 SETTINGS = AdaptSettings(
@@ -68,8 +44,8 @@ def row_of(result, part):
     return next(change for change in result["changes"] if change["part"] == part)
 
 
-def test_a_model_learns_the_domain_from_text_and_what_is_measured_is_there(data, tmp_path):
-    result = run(data, tmp_path / "run", replace(SETTINGS, study=replace(SETTINGS.study, tokens=20_000)))
+def test_a_model_learns_the_domain_from_text_and_what_is_measured_is_there(towns, tmp_path):
+    result = run(towns, tmp_path / "run", replace(SETTINGS, study=replace(SETTINGS.study, tokens=20_000)))
     metrics = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     knowledge = [row for row in metrics if row["phase"] == "knowledge"]
     assert knowledge[-1]["imitate_loss"] < 0.6 * knowledge[0]["imitate_loss"]
@@ -86,7 +62,7 @@ def test_a_model_learns_the_domain_from_text_and_what_is_measured_is_there(data,
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "run/model").num_parameters() > 0
 
 
-def test_every_order_reads_as_many_tokens_and_two_stages_read_what_one_mixed_stage_reads(data):
+def test_every_order_reads_as_many_tokens_and_two_stages_read_what_one_mixed_stage_reads(towns):
     read = {}
     for order in ORDERS:
         stages = replace(SETTINGS.study, order=order).stages()
@@ -113,18 +89,18 @@ class Stops(Quiet):
 
 
 @pytest.mark.parametrize("at", [("knowledge", 5), ("tasks", 1)])
-def test_who_is_stopped_goes_on_to_the_same_bytes(at, data, tmp_path):
-    whole = run(data, tmp_path / "whole")
+def test_who_is_stopped_goes_on_to_the_same_bytes(at, towns, tmp_path):
+    whole = run(towns, tmp_path / "whole")
     with pytest.raises(Interrupted):
-        run(data, tmp_path / "run", watcher=Stops(*at))
-    assert run(data, tmp_path / "run", resume=True) == whole
+        run(towns, tmp_path / "run", watcher=Stops(*at))
+    assert run(towns, tmp_path / "run", resume=True) == whole
     for name in ("model/model.safetensors", "metrics.jsonl", "result.json", "selection/selected.jsonl"):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
-def test_tasks_are_read_in_passages_with_sentences_of_the_text(data, tmp_path):
+def test_tasks_are_read_in_passages_with_sentences_of_the_text(towns, tmp_path):
     study = replace(SETTINGS.study, tasks_as="passages", tokens=3000)
-    run(data, tmp_path / "run", replace(SETTINGS, study=study))
+    run(towns, tmp_path / "run", replace(SETTINGS, study=study))
     passages = [json.loads(line) for line in (tmp_path / "run/passages.jsonl").read_text().splitlines()]
     assert passages and all("Question: What do they mine in Town" in passage["text"] for passage in passages)
     for passage in passages:
@@ -134,14 +110,14 @@ def test_tasks_are_read_in_passages_with_sentences_of_the_text(data, tmp_path):
     assert asked == sum(len(passage["sources"]) - 1 for passage in passages)
 
 
-def test_what_is_asked_later_is_not_read(data, tmp_path):
-    rows = [json.loads(line) for line in (data / "questions.jsonl").read_text().splitlines()]
+def test_what_is_asked_later_is_not_read(towns, tmp_path):
+    rows = [json.loads(line) for line in (towns / "questions.jsonl").read_text().splitlines()]
     leaking = [
         {"text": f"They say at school: {row['q']} And who knows it may sit down and have his bread with the rest of us."} for row in rows
     ]
-    with (data / "pages.jsonl").open("a") as file:
+    with (towns / "pages.jsonl").open("a") as file:
         file.writelines(json.dumps(row) + "\n" for row in leaking)
-    result = run(data, tmp_path / "run", replace(SETTINGS, study=replace(SETTINGS.study, tokens=800)))
+    result = run(towns, tmp_path / "run", replace(SETTINGS, study=replace(SETTINGS.study, tokens=800)))
     report = json.loads((tmp_path / "run/selection/selection.json").read_text())
     assert result["before"][0]["n"] == len(report["leaks"]) > 2
 
@@ -186,24 +162,24 @@ def test_a_study_that_cannot_be_is_named(change, sentence):
         ({"general": Corpus(path=["tael.txt"])}, "path 'tael.txt' is neither a file nor a folder"),
     ],
 )
-def test_texts_that_cannot_be_read_are_named_before_a_folder_is_made(change, sentence, data, tmp_path):
+def test_texts_that_cannot_be_read_are_named_before_a_folder_is_made(change, sentence, towns, tmp_path):
     with pytest.raises(UserError, match=sentence):
-        run(data, tmp_path / "run", replace(SETTINGS, **change))
+        run(towns, tmp_path / "run", replace(SETTINGS, **change))
     assert not (tmp_path / "run").exists()
 
 
-def test_knowledge_only_needs_no_passages(data, tmp_path):
+def test_knowledge_only_needs_no_passages(towns, tmp_path):
     study = replace(SETTINGS.study, order="knowledge_only", tasks_as="passages", tokens=800)
-    assert [stage["stage"] for stage in run(data, tmp_path / "run", replace(SETTINGS, study=study))["stages"]] == ["text"]
+    assert [stage["stage"] for stage in run(towns, tmp_path / "run", replace(SETTINGS, study=study))["stages"]] == ["text"]
 
 
-def test_text_may_be_selected_by_likelihood(data, tmp_path):
+def test_text_may_be_selected_by_likelihood(towns, tmp_path):
     how = replace(SETTINGS.selection, method="perplexity", budget_tokens=300)
     settings = replace(SETTINGS, selection=how, domain=Corpus(path=["pages.jsonl"]), study=replace(SETTINGS.study, tokens=800))
-    assert 200 < run(data, tmp_path / "run", settings)["selection"]["selected"]["tokens"] <= 300
+    assert 200 < run(towns, tmp_path / "run", settings)["selection"]["selected"]["tokens"] <= 300
 
 
-def test_questions_of_the_suite_are_left_out_of_the_tasks(data, tmp_path):
+def test_questions_of_the_suite_are_left_out_of_the_tasks(towns, tmp_path):
     said = []
 
     class Hears(Quiet):
@@ -212,11 +188,11 @@ def test_questions_of_the_suite_are_left_out_of_the_tasks(data, tmp_path):
 
     tasks = SolvedTasks(path=["questions.jsonl"], columns=COLUMNS)
     study = replace(SETTINGS.study, tokens=800)
-    n = run(data, tmp_path / "run", replace(SETTINGS, tasks=tasks, study=study), watcher=Hears())["before"][0]["n"]
+    n = run(towns, tmp_path / "run", replace(SETTINGS, tasks=tasks, study=study), watcher=Hears())["before"][0]["n"]
     assert f"tasks: {n} of 24 are asked in the suite and were left out" in said
     suite = replace(SETTINGS.suite, split_by=None)
     with pytest.raises(UserError, match="all tasks are asked in the suite"):
-        run(data, tmp_path / "none", replace(SETTINGS, tasks=tasks, suite=suite))
+        run(towns, tmp_path / "none", replace(SETTINGS, tasks=tasks, suite=suite))
 
 
 PASSAGES = replace(SETTINGS, study=replace(SETTINGS.study, tasks_as="passages"))
@@ -247,7 +223,7 @@ def rows_in(folder):
     return [json.loads(line) for line in (folder / "passages.jsonl").read_text().splitlines()]
 
 
-def test_passages_by_a_server_are_read_and_whatever_else_it_replies_is_counted(judge_server, data, tmp_path, monkeypatch):
+def test_passages_by_a_server_are_read_and_whatever_else_it_replies_is_counted(judge_server, towns, tmp_path, monkeypatch):
     replies = [0]
 
     def answer(body):
@@ -265,7 +241,7 @@ def test_passages_by_a_server_are_read_and_whatever_else_it_replies_is_counted(j
     settings = by_model(server, key_variable="PASS_KEY", concurrency=1)
     watcher = Quiet()
     watcher.say = said.append
-    result = run(data, tmp_path / "run", settings, watcher=watcher)
+    result = run(towns, tmp_path / "run", settings, watcher=watcher)
     assert result["status"] == "finished" and server.headers[0]["Authorization"] == "Bearer open-sesame"
     rows = rows_in(tmp_path / "run")
     reasons = ["the reply has not the form that was asked for", "no reply", "contradicts the gold answer"]
@@ -275,7 +251,7 @@ def test_passages_by_a_server_are_read_and_whatever_else_it_replies_is_counted(j
     assert not any(b"sesame" in path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file())
 
 
-def test_a_server_that_goes_away_ends_the_run_and_what_was_written_stays(judge_server, data, tmp_path, monkeypatch):
+def test_a_server_that_goes_away_ends_the_run_and_what_was_written_stays(judge_server, towns, tmp_path, monkeypatch):
     monkeypatch.setattr("etude.knowledge.passages._AT_ONCE", 4)
     asked = []
 
@@ -286,24 +262,38 @@ def test_a_server_that_goes_away_ends_the_run_and_what_was_written_stays(judge_s
 
     server = judge_server(answer)
     with pytest.raises(UserError, match=r"writer.url http://127.0.0.1:\d+.* can't be used as a writer .*--resume"):
-        run(data, tmp_path / "run", by_model(server, concurrency=1))
+        run(towns, tmp_path / "run", by_model(server, concurrency=1))
     before = rows_in(tmp_path / "run")
     assert len(before) == 4
     with (tmp_path / "run/passages.jsonl").open("a") as file:
         file.write('{"sources": ["torn')
     asked[:] = [None] * -(10**6)
     server.answer = study_of
-    result = run(data, tmp_path / "run", by_model(server, concurrency=1), resume=True)
-    whole = run(data, tmp_path / "whole", by_model(server, concurrency=1))
+    result = run(towns, tmp_path / "run", by_model(server, concurrency=1), resume=True)
+    whole = run(towns, tmp_path / "whole", by_model(server, concurrency=1))
     assert rows_in(tmp_path / "run")[:4] == before and rows_in(tmp_path / "run") == rows_in(tmp_path / "whole")
     assert result["after"] == whole["after"]
 
 
-def test_passages_by_a_model_that_is_loaded_here_and_by_own_attempts_that_are_nonsense_are_counted(data, tmp_path):
+def test_passages_by_a_model_that_is_loaded_here_and_by_own_attempts_that_are_nonsense_are_counted(towns, tmp_path):
     loaded = PassageWriter(how="model", model="tiny-random", max_new_tokens=8)
     own = PassageWriter(how="attempts", temperature=1.0, attempts=2, max_new_tokens=8)
     for name, writer, reason in (("model", loaded, "no reply"), ("attempts", own, "no right attempt with a reason")):
         with pytest.raises(UserError, match=r"no passage came of \d+ tasks .*set study.tasks_as answers"):
-            run(data, tmp_path / name, replace(PASSAGES, writer=writer))
+            run(towns, tmp_path / name, replace(PASSAGES, writer=writer))
         assert {row["rejected"] for row in rows_in(tmp_path / name)} == {reason}
     assert "the writer has room for a question of" in rows_in(tmp_path / "model")[0]["said"]
+
+
+def test_open_tasks_are_read_beside_those_with_choices(towns, tmp_path):
+    rows = [json.loads(line) for line in (towns / "questions.jsonl").read_text().splitlines()]
+    rows += [{"q": f"Why do they mine in {row['section']}?", "a": "It pays", "section": row["section"], "type": "open"} for row in rows]
+    (towns / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    kinds = SolvedTasks(path=["questions.jsonl"], split_by="section", columns=COLUMNS, where={"type": "mcq"}, open_where={"type": "open"})
+    asked = replace(SETTINGS.suite, choices_where={"type": "mcq"}, open_where={"type": "open"})
+    run(towns, tmp_path / "run", replace(PASSAGES, tasks=kinds, suite=asked))
+    sources = [row["sources"][1:] for row in rows_in(tmp_path / "run")]
+    lines = [int(origin.rpartition(":")[2]) for origins in sources for origin in origins]
+    assert sum(line <= len(rows) // 2 for line in lines) == sum(line > len(rows) // 2 for line in lines) > 5
+    assert all("asks for an explanation" in row["text"] for row in rows_in(tmp_path / "run"))
+    assert SolvedTasks().kinds() == [] and len(replace(kinds, open_where={}).kinds()) == 1

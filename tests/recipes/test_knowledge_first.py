@@ -1,0 +1,102 @@
+"""An adaptation, then practice on what it taught, in one run."""
+
+import pytest
+import yaml
+
+from etude.cli import main
+from etude.errors import UserError
+from etude.interruption import Interrupted
+from etude.recipes.practice import practice
+from etude.runs import RunFolder
+from etude.watching import Quiet
+
+SOURCE = {"path": ["questions.jsonl"], "split_by": "section", "columns": {"question": "q", "choices": "options", "answer": "a"}}
+ADAPTATION = {
+    "command": "adapt",
+    "corpus": {"path": ["pages.jsonl"]},
+    "selection": {"method": "all", "workers": 0},
+    "tasks": SOURCE,
+    "study": {"tokens": 1500, "tasks_share": 0.2, "replay_share": 0, "window_tokens": 64, "tokens_per_step": 400},
+    "suite": {
+        "questions": ["questions.jsonl"],
+        "split_by": "section",
+        "columns": SOURCE["columns"],
+        "text_tokens": 200,
+        "window_tokens": 64,
+    },
+    "checkpoint_every": 1,
+}
+PRACTICE = {
+    "command": "practice",
+    "model": "tiny-random",
+    "tasks": SOURCE | {"worked_format": "{choice}"},
+    "warm_start": {"n": 8, "steps": 2},
+    "steps": 2,
+    "explore": {"tasks_per_step": 3, "num_samples": 4, "max_new_tokens": 8},
+    "evaluation": {"n": 4, "num_samples": 2, "pass_n": 2},
+    "machine": {"precision": "float32"},
+}
+
+
+@pytest.fixture
+def recipe(towns):
+    """The two halves as YAML files; the second names the first."""
+    (towns / "towns.yaml").write_text(yaml.safe_dump(ADAPTATION))
+    (towns / "whole.yaml").write_text(yaml.safe_dump(PRACTICE | {"adaptation": str(towns / "towns.yaml")}))
+    return towns / "whole.yaml"
+
+
+def test_one_recipe_runs_knowledge_warm_start_practice_and_evaluation(recipe, towns, tmp_path):
+    result = practice(str(recipe), run=tmp_path / "run", data=towns)
+    knowledge = RunFolder(tmp_path / "run/knowledge").read_json("result.json")
+    assert result["status"] == knowledge["status"] == "finished"
+    alone = practice(str(recipe), {"adaptation": None, "model": str(tmp_path / "run/knowledge/model")}, run=tmp_path / "alone", data=towns)
+    assert result["evaluation"] == alone["evaluation"]
+    files = [(tmp_path / name / "model/model.safetensors").read_bytes() for name in ("run", "alone", "run/knowledge")]
+    assert files[0] == files[1] != files[2]
+    page = (tmp_path / "run/report.html").read_text()
+    assert "What was learned of the domain, and what was kept" in page and "warm start" in page
+
+
+def test_the_adaptation_has_practices_model_and_seed_and_the_settings_that_it_is_given(recipe, towns, tmp_path):
+    changes = {"seed": 3, "adaptation_settings": {"study.order": "knowledge_only", "study.tokens": 700}}
+    practice(str(recipe), changes, run=tmp_path / "run", data=towns)
+    kept = yaml.safe_load((tmp_path / "run/knowledge/configuration.yaml").read_text())
+    assert (kept["seed"], kept["model"], kept["study"]["order"], kept["study"]["tokens"]) == (3, "tiny-random", "knowledge_only", 700)
+
+
+def test_who_is_stopped_while_it_adapts_goes_on_there(recipe, towns, tmp_path):
+    whole = practice(str(recipe), run=tmp_path / "whole", data=towns)
+
+    class Stops(Quiet):
+        def step(self, phase, step, metrics, timings):
+            if (phase, step) == ("knowledge", 2):
+                raise Interrupted(15)
+
+    with pytest.raises(Interrupted):
+        practice(str(recipe), run=tmp_path / "run", data=towns, watcher=Stops())
+    said = []
+    watcher = Quiet()
+    watcher.say = said.append
+    assert practice(str(recipe), run=tmp_path / "run", data=towns, resume=True, watcher=watcher) == whole
+    assert any(line.startswith("knowledge: going on from step ") for line in said)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"adaptation": "anatom"}, "unknown adapt configuration 'anatom': did you mean 'anatomy'"),
+        ({"adaptation_settings": {"study.tokenz": 3}}, "study.tokenz"),
+        ({"adaptation_settings": {"model": "x"}}, "adaptation_settings.model is practice's own: set model there"),
+        ({"adaptation": None, "adaptation_settings": {"study.tokens": 3}}, "adaptation_settings are set, but adaptation is not"),
+    ],
+)
+def test_settings_that_cannot_be_are_named_before_a_folder_is_made(changes, sentence, recipe, towns, tmp_path):
+    with pytest.raises(UserError, match=sentence):
+        practice(str(recipe), changes, run=tmp_path / "run", data=towns)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_adapts_nothing_and_says_so(recipe, towns, capsys):
+    assert main(["practice", str(recipe), "--data", str(towns), "--dry-run"]) == 0
+    assert "the time of the adaptation aside" in (said := capsys.readouterr().out) and "knowledge:" not in said
