@@ -5,10 +5,14 @@ BIN := $(VENV)/bin
 SEED ?= 0
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: practice test lint tiny bench-peers clean
+.PHONY: practice adapt test lint tiny bench-peers clean
 
 practice: $(VENV)/model
 	$(BIN)/etude practice quickstart --seed $(SEED) --run runs/quickstart-$$(date +%Y%m%d-%H%M%S)
+
+adapt: $(VENV)/knowledge $(VENV)/model
+	$(BIN)/python -m etude.knowledge.python_reference runs/python_reference
+	$(BIN)/etude adapt python --data runs/python_reference --seed $(SEED) --run runs/python-$$(date +%Y%m%d-%H%M%S)
 
 test: $(VENV)/test $(VENV)/model
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder  # tiny models gain nothing by threads
@@ -40,6 +44,10 @@ $(VENV)/pip:
 
 $(VENV)/base: $(VENV)/pip pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(VENV)/knowledge: $(VENV)/base
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[knowledge]'
 	touch $@
 
 $(VENV)/test: $(VENV)/base

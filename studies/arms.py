@@ -102,7 +102,7 @@ class Arms:
         result = RunFolder(folder).read_json("result.json")
         if result is None:
             result = practice_named(settings, self.recipe, run=folder, data=chosen.data, resume=folder.exists(), watcher=Console())
-        cell = _cell(folder, result) | moved(settings, folder, chosen.data)
+        cell = cell_of(folder, result) | moved(settings, folder, chosen.data)
         shutil.rmtree(folder / "model", ignore_errors=True)
         for checkpoint in (folder / "checkpoints").glob("*"):
             if checkpoint.name != "warm_start":
@@ -136,7 +136,7 @@ def share(runs: Mapping[str, Path], arm: str, settings: Mapping[str, Any]) -> No
     partial.rename(folder)
 
 
-def _cell(folder: Path, result: Mapping[str, Any]) -> Cell:
+def cell_of(folder: Path, result: Mapping[str, Any]) -> Cell:
     """What a run found: for each suite the items' keys, and for each model which of them it answered rightly, as 0s and 1s; the same, as
     `thought`, behind a thought of each length, where that was measured.
 
@@ -197,7 +197,7 @@ def reduce_arms(cells: Sequence[Cell], arms: Sequence[str] = ARMS, baseline: str
 
 def _row(arm: str, suite: str, own: Sequence[Cell], others: Mapping[int, Cell], baseline: str, *, is_arm: bool) -> dict[str, Any]:
     model = "practice" if is_arm else arm
-    right = _right(own, model, suite)
+    right = right_of(own, model, suite)
     n = len(right)
     row: dict[str, Any] = {"id": arm, "set": suite, "n": n, "seeds": len(own), "accuracy": sum(map(_share_of, right.values())) / n}
     row["accuracy_low"], row["accuracy_high"] = shares_interval([_share_of(bits) for bits in right.values()])
@@ -220,12 +220,12 @@ def _row(arm: str, suite: str, own: Sequence[Cell], others: Mapping[int, Cell], 
     paired = [cell for cell in own if cell["seed"] in others]
     if is_arm and paired:
         start = [others[cell["seed"]] if arm == "longer_warm_start" else cell for cell in paired]
-        row |= _difference("gain", _right(start, "warm_start", suite), _right(paired, "practice", suite))
+        row |= difference("gain", right_of(start, "warm_start", suite), right_of(paired, "practice", suite))
         each = [_accuracy(c, "practice", suite) - _accuracy(s, "warm_start", suite) for c, s in zip(paired, start, strict=True)]
         row["gain_each_seed"] = [round(value, 4) for value in each]
         if arm != baseline:
             same_seeds = [others[cell["seed"]] for cell in paired]
-            row |= _difference(f"{baseline}_ahead", _right(paired, "practice", suite), _right(same_seeds, "practice", suite))
+            row |= difference(f"{baseline}_ahead", right_of(paired, "practice", suite), right_of(same_seeds, "practice", suite))
         row["training_seconds"] = round(median(sum(cell["training_seconds"].values()) for cell in own), 1)
         for name in ("sampled_tokens", "entropy", "divergence"):
             measured = [cell[name] for cell in own if cell.get(name) is not None]
@@ -234,7 +234,7 @@ def _row(arm: str, suite: str, own: Sequence[Cell], others: Mapping[int, Cell], 
     return row
 
 
-def _right(cells: Sequence[Cell], model: str, suite: str) -> dict[str, list[int]]:
+def right_of(cells: Sequence[Cell], model: str, suite: str) -> dict[str, list[int]]:
     """Every item's answers over the seeds that had it: 1 where right."""
     found: dict[str, list[int]] = {}
     for cell in cells:
@@ -255,7 +255,7 @@ def _share_of(bits: Sequence[int]) -> float:
     return sum(bits) / len(bits)
 
 
-def _difference(name: str, before: Mapping[str, Sequence[int]], after: Mapping[str, Sequence[int]]) -> dict[str, float]:
+def difference(name: str, before: Mapping[str, Sequence[int]], after: Mapping[str, Sequence[int]]) -> dict[str, float]:
     """The paired difference over items, with its bootstrap interval and its exact sign-flip p-value."""
     low, high = mean_interval([_share_of(after[key]) - _share_of(before[key]) for key in before])
     mean = sum(_share_of(after[key]) - _share_of(before[key]) for key in before) / len(before)

@@ -33,7 +33,7 @@ from etude.learn.learner import Learner, Stream
 from etude.learn.losses import negative_log_likelihood
 from etude.models import describe, load_model, save_model
 from etude.randomness import seed_for
-from etude.recipes.adapt_settings import REPLAY, TASKS, TEXT, AdaptSettings, parse_adapt
+from etude.recipes.adapt_settings import REPLAY, TASKS, TEXT, AdaptSettings, adapt_defaults, parse_adapt
 from etude.recipes.checkpoints import load_checkpoint, save_checkpoint
 from etude.recipes.domain_suite import measure_domain, questions_of_suite, texts_of_suite
 from etude.recipes.limits import within_limits
@@ -85,7 +85,7 @@ def adapt_named(
     if result and not (Path(run) / "report.html").exists():  # killed between its last two writes
         write_report([Path(run)], Path(run) / "report.html")
         return result
-    folder = RunFolder.start(Path(run), resolved(settings), resume=resume)
+    folder = RunFolder.start(Path(run), resolved(settings), resume=resume, defaults=adapt_defaults())
     try:
         with within_limits(settings.machine, "go on with --resume, the last checkpoint is whole"), Interruption() as interruption:
             return Adaptation(settings, name, folder, Path(data) if data else None, watcher or Quiet(), interruption).run()

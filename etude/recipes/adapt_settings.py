@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from etude.adapters import LoRA
-from etude.configuration import parse
+from etude.configuration import dotted, parse, resolved
 from etude.errors import UserError, at_least, check_known
 from etude.knowledge.documents import Corpus
 from etude.knowledge.mixture import StudyStage
@@ -173,6 +174,15 @@ class AdaptSettings:
             raise UserError(
                 f"study.order {self.study.order} needs solved tasks: name them with tasks.path, or set study.order knowledge_only"
             )
+
+
+def adapt_defaults() -> dict[str, Any]:
+    """What every setting is where nobody says otherwise, by dotted name; without those that were said here."""
+    said = ("corpus.path", "selection.method", "study.order", "study.replay_share")
+    found = AdaptSettings(
+        corpus=Corpus(path=["any"]), selection=Selection(method="all"), study=Study(order="knowledge_only", replay_share=0.0)
+    )
+    return {name: value for name, value in dotted(resolved(found)).items() if name not in said}
 
 
 def parse_adapt(path: Path, overrides: Sequence[str]) -> AdaptSettings:

@@ -9,6 +9,7 @@ import pytest
 from etude.errors import UserError
 from etude.interruption import Interrupted
 from etude.knowledge.documents import Corpus
+from etude.knowledge.python_reference import write
 from etude.knowledge.selection import Selection
 from etude.knowledge.writers.settings import PassageWriter
 from etude.learn.learner import Optimiser
@@ -297,3 +298,11 @@ def test_open_tasks_are_read_beside_those_with_choices(towns, tmp_path):
     assert sum(line <= len(rows) // 2 for line in lines) == sum(line > len(rows) // 2 for line in lines) > 5
     assert all("asks for an explanation" in row["text"] for row in rows_in(tmp_path / "run"))
     assert SolvedTasks().kinds() == [] and len(replace(kinds, open_where={}).kinds()) == 1
+
+
+def test_the_recipe_on_what_python_says_runs_on_this_machine_alone(tmp_path):
+    write(tmp_path / "sets")
+    small = {"model": "tiny-random", "study.tokens": 2000, "suite.text_tokens": 200, "corpus.max_words": 60, "study.window_tokens": 64}
+    result = adapt("python", small, run=tmp_path / "run", data=tmp_path / "sets")
+    assert [row["part"] for row in result["after"]] == ["choices", "cloze", "far", "text"] and result["after"][0]["n"] > 50
+    assert any("text" in row and "What does " in row["text"] for row in rows_in(tmp_path / "run"))

@@ -1,0 +1,118 @@
+"""A corpus that is there wherever Python is: what it says of itself, as files for `etude adapt python`.
+
+    python -m etude.knowledge.python_reference DIR
+
+pages.jsonl        the language's reference (of `pydoc`) and what modules of the standard library say at their beginning: text to read
+questions.jsonl    "What does shutil.move do?", with the first sentences of four functions of a module as choices; a column `module`
+glossary.jsonl     methods of built-in types (term) by what they say of themselves (definition), among others of their type (section)
+
+The pages say of methods what they do in other words than the methods themselves. Sources are read, never imported.
+"""
+
+import ast
+import json
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from etude.errors import UserError
+from etude.randomness import seed_for
+
+Row = dict[str, Any]
+
+_LEAST_WORDS = 4
+"""Of a sentence that is asked for."""
+_CHOICES = 4
+_TYPES = (str, bytes, bytearray, list, dict, set, frozenset, int, float)
+
+
+def write(folder: Path) -> dict[str, int]:
+    """Write the three files; rows by name. Raises UserError where Python came without its reference or its sources."""
+    folder.mkdir(parents=True, exist_ok=True)
+    modules = list(_modules())
+    sets = {"pages": [*_topics(), *_beginnings(modules)], "questions": list(_questions(modules)), "glossary": list(_methods())}
+    for name, rows in sets.items():
+        if not rows:
+            raise UserError(f"this Python came without {'its reference' if name == 'pages' else 'its sources or docstrings'}: use another")
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (folder / f"{name}.jsonl").write_text(text, encoding="utf8")
+    return {name: len(rows) for name, rows in sets.items()}
+
+
+def _topics() -> Iterator[Row]:
+    """The reference, a page for each of its subjects."""
+    from pydoc_data.topics import topics  # only here, since some distributions leave it out
+
+    for name, text in sorted(topics.items()):
+        yield {"title": name, "text": text.strip()}
+
+
+def _modules() -> Iterator[tuple[str, ast.Module]]:
+    """Names and syntax trees of the standard library's modules that are written in Python."""
+    folder = Path(sysconfig.get_paths()["stdlib"])
+    for name in sorted(sys.stdlib_module_names):
+        places = (folder / f"{name}.py", folder / name / "__init__.py")
+        file = next((place for place in places if place.is_file()), None)
+        if file is not None and not name.startswith("_"):
+            yield name, ast.parse(file.read_text(encoding="utf8", errors="replace"))
+
+
+def _beginnings(modules: list[tuple[str, ast.Module]]) -> Iterator[Row]:
+    for name, tree in modules:
+        if text := ast.get_docstring(tree):
+            yield {"title": name, "text": text}
+
+
+def _questions(modules: list[tuple[str, ast.Module]]) -> Iterator[Row]:
+    """Every function of a module that has enough of them, with three others' sentences."""
+    for module, tree in modules:
+        functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
+        told = {node.name: _first_sentence(ast.get_docstring(node), node.name) for node in functions}
+        sentences = {name: sentence for name, sentence in told.items() if sentence}
+        for name, sentence in sentences.items():
+            others = [other for other in dict.fromkeys(sentences.values()) if other != sentence]
+            if len(others) >= _CHOICES - 1:
+                draw = np.random.default_rng(seed_for("python reference", module, name))
+                chosen = [sentence, *(others[place] for place in draw.permutation(len(others))[: _CHOICES - 1])]
+                choices = [chosen[place] for place in draw.permutation(_CHOICES)]
+                asked = {"question": f"What does {module}.{name} do?", "choices": choices, "answer": choices.index(sentence)}
+                yield asked | {"module": module}
+
+
+def _methods() -> Iterator[Row]:
+    for kind in _TYPES:
+        seen = set[str]()
+        for name in sorted(vars(kind)):
+            sentence = _first_sentence(getattr(kind, name).__doc__, name) if not name.startswith("_") else None
+            if sentence and sentence not in seen:
+                seen.add(sentence)
+                yield {"section": kind.__name__, "term": name, "definition": sentence}
+
+
+def _first_sentence(text: str | None, name: str) -> str | None:
+    """The first sentence, None where it is short, or names what it is about.
+
+    >>> _first_sentence("Return the upper case.\\n\\nMore.", "upper"), _first_sentence("Return a copy of all items.", "copy")
+    (None, None)
+    >>> _first_sentence("Remove all items from the list. It is empty then.", "clear")
+    'Remove all items from the list.'
+    """
+    paragraph = " ".join((text or "").strip().split("\n\n")[0].split())
+    sentence = paragraph.split(". ")[0].rstrip(".") + "."
+    is_telling = len(sentence.split()) >= _LEAST_WORDS and name.lower() not in sentence.lower()
+    return sentence if is_telling and "->" not in sentence else None
+
+
+def main() -> None:
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+        raise SystemExit("usage: python -m etude.knowledge.python_reference DIR")
+    found = write(Path(sys.argv[1]))
+    print(", ".join(f"{count:,} {name}" for name, count in found.items()), f"in {sys.argv[1]}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,267 @@
+"""Knowledge first? A textbook and its questions in several orders, at equal tokens, then the same practice on the questions.
+
+    python -m studies.order --data DIR [--hours H] [--only ID ...] [--seeds SEED ...] [--tiny]
+
+knowledge_then_tasks     the recipe `anatomy_practice` as it ships: text, then passages on solved questions mixed with text, then practice
+mixed                    the same tokens of each source in one stage
+tasks_then_knowledge     the two stages the other way round
+tasks_only               passages alone, as many tokens
+plain                    knowledge_then_tasks with the plain answers that the passages are made of: what passages add to solved tasks
+mix_25, mix_75           passages a quarter, or three quarters, of the stage of tasks, where the recipe has half: a screen, one seed
+raw                      the same practice from the model as it came
+
+Passages are made by rule: no model writes them, so that nothing is distilled. Downstream tasks are of two groups, questions with choices
+and open ones, of sections that are not asked later. Every order reads as many tokens with as many updates; warm start and practice are the
+same. `base` and `warm_start` are models of the first arm's runs.
+
+Claims, each with its rule: (1) the recipe adds at least 6 points to the domain's questions with choices, by likelihood, pooled over seeds,
+and (2) loses at most 1 point on far questions; (3) behind practice, knowledge_then_tasks answers more of the test questions than each other
+order (paired over questions, lower end of the interval above 0). All three hold, or the study's claim does not. Seeds 80 to 82; settings
+were chosen on the sections of dev.
+"""
+
+import json
+import random
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import yaml
+from matplotlib.figure import Figure
+
+from etude.configuration import arguments_from, dotted, find_configuration, resolved
+from etude.evaluation.statistics import mean_interval
+from etude.recipes.adapt_settings import adapt_defaults
+from etude.recipes.knowledge_first import FOLDER, adaptation_of
+from etude.recipes.practice import practice_named
+from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
+from etude.runs import RunFolder, read_jsonl
+from etude.watching import Console
+from studies.arms import cell_of, reduce_arms
+from studies.cells import Cell, Options, compute, options, write_result
+from studies.figure import save
+
+CLAIM = (
+    "text first, then passages: >= 6 points on the domain's questions with choices, <= 1 point lost on far ones, and behind the same "
+    "practice more right answers than in every other order"
+)
+SEEDS = (80, 81, 82)
+BASELINE = "knowledge_then_tasks"
+ORDERS = (BASELINE, "mixed", "tasks_then_knowledge", "tasks_only")
+CHANGES: dict[str, dict[str, Any]] = {
+    **{order: {"study.order": order} for order in ORDERS},
+    "plain": {"study.tasks_as": "answers"},
+    "mix_25": {"study.mixing": 0.25},
+    "mix_75": {"study.mixing": 0.75},
+}
+ARMS = (*ORDERS, "plain", "raw", "mix_25", "mix_75")
+SCREENED = ("mix_25", "mix_75")
+PARTS = ("choices", "cloze", "open", "near", "far", "text")
+GAIN, LOSS = 0.06, 0.01
+
+
+@dataclass(frozen=True)
+class Orders:
+    """A cell for every order and seed: one run of the recipe."""
+
+    recipe: str
+
+    def _settings(self, arm: str, seed: int) -> PracticeSettings:
+        changes: dict[str, Any] = {"seed": seed}
+        changes |= {"adaptation": None} if arm == "raw" else {"adaptation_settings": CHANGES[arm]}
+        return parse_practice(find_configuration("practice", self.recipe), arguments_from(changes))
+
+    def settings(self, arm: str, seed: int) -> dict[str, Any]:
+        practice = self._settings(arm, seed)
+        adaptation = adaptation_of(practice)
+        own = resolved(practice) | {"adaptation": None, "adaptation_settings": {}}  # which stand in full beside it
+        return {"practice": own, "adaptation": resolved(adaptation) if adaptation else {}}
+
+    def defaults(self) -> dict[str, Any]:
+        return dotted({"practice": practice_defaults(), "adaptation": adapt_defaults()})
+
+    def run(self, arm: str, seed: int, chosen: Options) -> Cell:
+        """One run of the recipe under `out/runs`, gone on with or only read where it is there already."""
+        folder = chosen.out / "runs" / f"{arm}-{seed}"
+        result = RunFolder(folder).read_json("result.json")
+        if result is None:
+            is_begun = (folder / "configuration.yaml").exists()
+            settings = self._settings(arm, seed)
+            data = chosen.out / "sets" if chosen.is_tiny else chosen.data
+            result = practice_named(settings, Path(self.recipe).stem, run=folder, data=data, resume=is_begun, watcher=Console())
+        steps = [row for row in read_jsonl(folder / "metrics.jsonl") if row["phase"] == "practice"]
+        cell = cell_of(folder, result) | {"signal": [round(1 - row["groups_without_signal"] / row["groups"], 4) for row in steps]}
+        if arm != "raw":
+            cell |= knowledge_of(folder / FOLDER)
+        for run in (folder, folder / FOLDER):
+            for weights in ("model", "checkpoints"):
+                shutil.rmtree(run / weights, ignore_errors=True)
+        return cell
+
+
+def knowledge_of(folder: Path) -> dict[str, Any]:
+    """What was measured before and after an adaptation, and what it read."""
+    result = RunFolder(folder).read_json("result.json")
+    kept = ("part", "name", "n", "value", "nats", "bits", "each", "windows")
+    rows = {when: [{name: row[name] for name in kept if name in row} for row in result[when]] for when in ("before", "after")}
+    return {"stages": result["stages"], **rows}
+
+
+# ---------------------------------------------------------------------- from cells to rows
+
+
+def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """The rows of practice, and in each what the adaptation before it changed; every arm is compared with the baseline."""
+    there = [arm for arm in ARMS if any(cell["id"] == arm for cell in cells)]
+    rows = reduce_arms(cells, there, BASELINE) if BASELINE in there else []
+    for row in rows:
+        own = [cell for cell in cells if cell["id"] == row["id"]]
+        if own:
+            row["start_accuracy"] = fmean(_model_row(cell, "base")["accuracy"] for cell in own)
+            row["start_pass_at_8"] = fmean(_model_row(cell, "base")["pass_curve"]["8"] for cell in own) if not _is_tiny(own) else None
+            row["signal_first"] = fmean(fmean(cell["signal"][: max(1, len(cell["signal"]) // 2)]) for cell in own)
+            for part in PARTS if "before" in own[0] else ():
+                row |= _change(part, own)
+    return rows
+
+
+def _is_tiny(cells: Sequence[Cell]) -> bool:
+    return "8" not in _model_row(cells[0], "base")["pass_curve"]
+
+
+def _model_row(cell: Cell, model: str) -> dict[str, Any]:
+    return next(row for row in cell["evaluation"] if row["model"] == model)
+
+
+def _change(part: str, cells: Sequence[Cell]) -> dict[str, Any]:
+    """A part before and after, over its questions: each with the mean of the seeds, so that an interval counts it once."""
+    found: dict[str, list[list[float]]] = {
+        when: [[value for row in _own_rows(cell[when], part) for value in _values(row)] for cell in cells] for when in ("before", "after")
+    }
+    before, after = ([fmean(values) for values in zip(*found[when], strict=True)] for when in ("before", "after"))
+    if not before:
+        return {}
+    differences = [now - then for then, now in zip(before, after, strict=True)]
+    low, high = mean_interval(differences)
+    each = [fmean(now) - fmean(then) for then, now in zip(found["before"], found["after"], strict=True)]
+    found_here: dict[str, Any] = {"n": len(before), "before": fmean(before), "after": fmean(after), "gain": fmean(differences)}
+    found_here |= {"gain_low": low, "gain_high": high, "gain_each_seed": [round(value, 4) for value in each]}
+    return {f"{part}_{name}": value for name, value in found_here.items()}
+
+
+def _own_rows(rows: Sequence[Mapping[str, Any]], part: str) -> list[Mapping[str, Any]]:
+    """The rows of a part, one a file; the row of all files together would count them twice."""
+    own = [row for row in rows if row["part"] == part]
+    return own if len(own) == 1 else [row for row in own if row["name"] != "all questions"]
+
+
+def _values(row: Mapping[str, Any]) -> list[float]:
+    """Of each question whether it was answered rightly; of open answers nats a byte, of text nats a token of each window."""
+    return [float(bit) for bit in row["bits"]] if "bits" in row else row.get("each", row.get("windows", []))
+
+
+def judge(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """The verdict on the claims, from the rows alone."""
+    found = {row["id"]: row for row in rows}
+    missing = [arm for arm in ARMS if arm not in found or found[arm]["seeds"] < (1 if arm in SCREENED else len(SEEDS))]
+    if missing:
+        return "undecided", f"not all runs are there: {', '.join(missing)}"
+    own = found[BASELINE]
+    ahead = {arm: [found[arm][f"{BASELINE}_ahead{end}"] for end in ("", "_low", "_high")] for arm in ORDERS[1:]}
+    parts = {
+        f"choices {_points(own, 'choices')}": own["choices_gain"] >= GAIN,
+        f"far {_points(own, 'far')}": own["far_gain"] >= -LOSS,
+        "ahead of " + ", ".join(f"{arm} {_said(values)}" for arm, values in ahead.items()): min(low for _, low, _ in ahead.values()) > 0,
+    }
+    said = "; ".join(f"{'holds' if is_so else 'does not hold'}: {part}" for part, is_so in parts.items())
+    return ("holds" if all(parts.values()) else "does not hold"), said
+
+
+def _points(row: Mapping[str, Any], part: str) -> str:
+    return _said([row[f"{part}_gain{end}"] for end in ("", "_low", "_high")])
+
+
+def _said(values: Sequence[float]) -> str:
+    mean, low, high = (100 * value for value in values)
+    return f"{mean:+.1f} points [{low:+.1f}, {high:+.1f}]"
+
+
+def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
+    """Write an SVG: for each arm the change of the domain's questions, cloze and far questions, and accuracy behind practice."""
+    own = [row for row in rows if row["id"] in ARMS]
+    panels = [("choices", "questions with choices"), ("cloze", "terms of the glossary"), ("far", "far questions"), ("", "behind practice")]
+    figure = Figure(figsize=(11, 0.9 + 0.4 * len(own)), layout="constrained")
+    for axes, (part, title) in zip(figure.subplots(1, len(panels), sharey=True), panels, strict=True):
+        for place, row in enumerate(own):
+            name = f"{part}_gain" if part else "accuracy"
+            if name not in row:
+                continue
+            error = [[100 * (row[name] - row[f"{name}_low"])], [100 * (row[f"{name}_high"] - row[name])]]
+            each = row[f"{part}_gain_each_seed"] if part else row["accuracy_each_seed"]
+            axes.scatter([100 * value for value in each], [place + 0.22] * len(each), s=9, color="#9aa3b5")
+            axes.errorbar(100 * row[name], place, xerr=error, fmt="o", color="#1f2a44", capsize=3, markersize=5)
+        if part:
+            axes.axvline(0, color="#9aa3b5", linewidth=1)
+        axes.set_yticks(range(len(own)), [row["id"].replace("_", " ") for row in own])
+        axes.set_ylim(len(own) - 0.5, -0.5)
+        axes.set_title(f"{title}, {'points' if part else '%'}", loc="left", fontsize=9)
+        axes.grid(axis="x", color="#e7e9ee", linewidth=0.8)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(length=0)
+    return save(figure, path)
+
+
+# ---------------------------------------------------------------------- the tiny form
+
+
+def tiny_recipe(out: Path) -> str:
+    """A domain in small: what is mined where, by a random model; its recipe, whose files are in `out/sets`."""
+    draw_, metals, sets = random.Random(0), ["iron", "gold", "zinc", "lead"], out / "sets"
+    sets.mkdir(parents=True, exist_ok=True)
+    facts = [(f"Town{number}", draw_.choice(metals)) for number in range(30)]
+    page = "The people of {0} mine {1}. And in {0} there is {1} in the hills and {1} in the river, and the people of {0} sell the {1}."
+    pages = [{"text": page.format(*fact)} for fact in facts]
+    asked = [{"question": f"What is mined in {town}?", "choices": metals, "answer": metal, "town": town} for town, metal in facts]
+    far = [
+        {"question": f"Which colour has the ship of number {number}?", "choices": ["red", "blue"], "answer": "red"} for number in range(6)
+    ]
+    for name, own in (("pages", pages), ("questions", asked), ("far", far)):
+        (sets / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
+    source = {"path": ["questions.jsonl"], "split_by": "town"}
+    adaptation = {
+        "command": "adapt",
+        "corpus": {"path": ["pages.jsonl"]},
+        "selection": {"method": "all", "workers": 0},
+        "tasks": source,
+        "study": {"tokens": 600, "tokens_per_step": 200, "tasks_share": 0.2, "tasks_as": "passages", "replay_share": 0.0},
+        "suite": {"questions": ["questions.jsonl"], "split_by": "town", "far": ["far.jsonl"], "text_tokens": 200, "window_tokens": 64},
+    }
+    practised = {
+        "command": "practice",
+        "model": "tiny-random",
+        "adaptation": str(sets / "towns.yaml"),
+        "tasks": source | {"worked_format": "{choice}"},
+        "warm_start": {"n": 8, "steps": 1},
+        "steps": 2,
+        "explore": {"tasks_per_step": 3, "num_samples": 2, "max_new_tokens": 4},
+        "evaluation": {"n": 4, "num_samples": 2, "pass_n": 2},
+        "retention": {"probe": False},
+    }
+    for name, values in (("towns", adaptation), ("towns_practice", practised)):
+        (sets / f"{name}.yaml").write_text(yaml.safe_dump(values))
+    return str(sets / "towns_practice.yaml")
+
+
+def main(chosen: Options) -> None:
+    seeds = chosen.seeds if chosen.is_tiny else SEEDS
+    todo = [(arm, seed) for seed in seeds for arm in ARMS if arm not in SCREENED or seed == SEEDS[0]]
+    cells = compute(todo, Orders(tiny_recipe(chosen.out) if chosen.is_tiny else "anatomy_practice"), chosen)
+    rows = reduce(cells)
+    write_result(chosen, CLAIM, cells, rows, *judge(rows), picture=draw)
+
+
+if __name__ == "__main__":
+    main(options("order", ARMS, SEEDS))
