@@ -33,7 +33,7 @@ COMMON = {
     "json": "--json FILE    write the result there too",
     "track": "--track NAMES  trackers to tell too: tensorboard, wandb, trackio, ... (one, or several with commas)",
     "resume": "--resume       go on with an unfinished run",
-    "dry_run": "--dry-run      print the resolved configuration and the tasks, try one step for time, memory and disk, and stop",
+    "dry_run": "--dry-run      print the resolved configuration, try one step for time, memory and disk, and stop",
 }
 
 
@@ -104,12 +104,12 @@ def _practice(arguments: list[str]) -> None:
 
 
 def _adapt(arguments: list[str]) -> None:
-    from etude.configuration import find_configuration, shipped
+    from etude.configuration import find_configuration, resolved, shipped
     from etude.recipes.adapt import adapt_named
     from etude.recipes.adapt_settings import AdaptSettings, parse_adapt
     from etude.watching import Console
 
-    names, options = ", ".join(shipped("adapt")), ("run", "data", "json", "resume")
+    names, options = ", ".join(shipped("adapt")), ("run", "data", "json", "resume", "dry_run")
     if _wants_help(arguments):
         head = f"etude adapt NAME_OR_YAML [--key value ...]\n\nconfigurations that ship: {names}"
         return _help(f"{head}\n\n{_common_help(*options)}", AdaptSettings)
@@ -117,6 +117,13 @@ def _adapt(arguments: list[str]) -> None:
     path = find_configuration("adapt", _first(rest, f"adapt needs a configuration: a YAML file or one of {names}"))
     run = common.run or Path("runs") / path.stem
     settings = parse_adapt(path, rest[1:])
+    if common.dry_run:
+        import yaml
+
+        from etude.recipes.estimate_adapt import estimate_adaptation
+
+        print(yaml.safe_dump(resolved(settings), sort_keys=False), end="", flush=True)
+        return print(f"# {estimate_adaptation(settings, common.data)}")
     result = adapt_named(settings, path.stem, run=run, data=common.data, resume=common.resume, watcher=Console())
     _write_json(common.json, result)
 

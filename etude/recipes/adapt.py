@@ -34,6 +34,7 @@ from etude.learn.losses import negative_log_likelihood
 from etude.models import describe, load_model, save_model
 from etude.randomness import seed_for
 from etude.recipes.adapt_settings import REPLAY, TASKS, TEXT, AdaptSettings, adapt_defaults, parse_adapt
+from etude.recipes.adapted_card import adapted_card
 from etude.recipes.checkpoints import load_checkpoint, save_checkpoint
 from etude.recipes.domain_suite import measure_domain, questions_of_suite, texts_of_suite
 from etude.recipes.limits import within_limits
@@ -330,6 +331,7 @@ class Adaptation:
             "after": list(after),
             "changes": changes(before, after),
         }
+        (self.folder.path / "model" / "README.md").write_text(adapted_card(self.settings, result), encoding="utf8")
         self.folder.write_json("result.json", result)
         write_report([self.folder.path], self.folder.path / "report.html")
         for change in result["changes"]:

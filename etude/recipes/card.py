@@ -46,22 +46,29 @@ def write_card(folder: Path, settings: PracticeSettings, result: Mapping[str, An
 
 def card(settings: PracticeSettings, result: Mapping[str, Any]) -> str:
     """The card of the model that a finished run saved."""
-    licence, base = LICENCES.get(settings.model, (None, settings.model if _is_hub_id(settings.model) else None))
-    head: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["etude"]}
-    head |= {"base_model": base} if base else {}
-    head |= {"license": licence} if licence else {}
+    head, licence = origin(settings.model)
     known = f"\n## What it knew before\n\n{_known(result)}\n" if result.get("retention") else ""
     return _CARD.format(
-        head=yaml.safe_dump(head, sort_keys=False),
-        recipe=_text(result["recipe"]),
-        base=_text(_named(settings)),
-        tasks=_text(_tasks(settings)),
+        head=head,
+        recipe=plain(result["recipe"]),
+        base=plain(named(settings.model)),
+        tasks=plain(_tasks(settings)),
         story=_story(settings),
         seed=result["seed"],
         table=_table(result),
         known=known,
-        licence=f"The base model's is {licence}." if licence else "That of the base model holds.",
+        licence=licence,
     )
+
+
+def origin(model: str) -> tuple[str, str]:
+    """The head of a card of what was made of a model, and a sentence on the licence."""
+    licence, base = LICENCES.get(model, (None, model if _is_hub_id(model) else None))
+    head: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["etude"]}
+    head |= {"base_model": base} if base else {}
+    head |= {"license": licence} if licence else {}
+    said = f"The base model's is {licence}." if licence else "That of the base model holds."
+    return yaml.safe_dump(head, sort_keys=False), said
 
 
 def _is_hub_id(model: str) -> bool:
@@ -69,8 +76,8 @@ def _is_hub_id(model: str) -> bool:
     return model.count("/") == 1 and not is_local
 
 
-def _named(settings: PracticeSettings) -> str:
-    model = settings.model
+def named(model: str) -> str:
+    """What a card calls a model."""
     return describe(model) if model in BUNDLED or model == TINY or _is_hub_id(model) else Path(model).name
 
 
@@ -87,7 +94,8 @@ def _tasks(settings: PracticeSettings) -> str:
 
 def _story(settings: PracticeSettings) -> str:
     warm, explore, learn = settings.warm_start, settings.explore, settings.learn
-    shown = f"{warm.steps} updates on demonstrations, then " if warm.steps else ""
+    shown = f"the adaptation {plain(Path(settings.adaptation).stem)}, then " if settings.adaptation else ""
+    shown += f"{warm.steps} updates on demonstrations, then " if warm.steps else ""
     if settings.preferences.steps:
         shown += f"{settings.preferences.steps} updates on compared answers ({settings.preferences.loss}), then "
     ways = {
@@ -111,11 +119,11 @@ def _table(result: Mapping[str, Any]) -> str:
     for row in result["evaluation"]:
         accuracy = f"{row['accuracy']:.1%} [{row['accuracy_low']:.1%}, {row['accuracy_high']:.1%}]"
         sampled = f"{row['sampled_accuracy']:.1%}" if row.get("sampled_accuracy") is not None else ""
-        lines.append(f"| {_text(row['suite'])} | {row['model'].replace('_', ' ')} | {accuracy} | {sampled} | {row['n']} |")
+        lines.append(f"| {plain(row['suite'])} | {row['model'].replace('_', ' ')} | {accuracy} | {sampled} | {row['n']} |")
     for suite, baselines in {row["suite"]: row["baselines"] for row in result["evaluation"]}.items():
         best = max(baselines, key=lambda name: baselines[name], default=None)
         if best is not None:
-            lines.append(f"| {_text(suite)} | best trivial rule: {_text(best.replace('_', ' '))} | {baselines[best]:.1%} | | |")
+            lines.append(f"| {plain(suite)} | best trivial rule: {plain(best.replace('_', ' '))} | {baselines[best]:.1%} | | |")
     return "\n".join(lines)
 
 
@@ -129,7 +137,7 @@ def _known(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _text(value: str) -> str:
+def plain(value: str) -> str:
     """A name as plain text in Markdown: on one line, with what could mean something escaped."""
     line = " ".join(str(value).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", line)

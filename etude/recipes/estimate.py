@@ -54,9 +54,9 @@ class Estimate:
 
     def __str__(self) -> str:
         seconds = {name: getattr(self, f"{name}_seconds") for name in ("warm_start", "preference", "practice", "evaluation")}
-        stages = [f"{name} {_minutes(value)}" for name, value in seconds.items() if value or name != "preference"]
+        stages = [f"{name} {minutes(value)}" for name, value in seconds.items() if value or name != "preference"]
         return (
-            f"at most about {_minutes(self.seconds)} here ({', '.join(stages)}), {self.memory_bytes / 1e9:.1f} GB of memory, "
+            f"at most about {minutes(self.seconds)} here ({', '.join(stages)}), {self.memory_bytes / 1e9:.1f} GB of memory, "
             f"{self.disk_bytes / 1e9:.2g} GB of disk"
         )
 
@@ -80,9 +80,9 @@ def estimate(settings: PracticeSettings, name: str, data: Path | None) -> Estima
         run.replay = replay_for(settings, run.replayed, learner)
         judged = run.exploring.attempts_of(0, _right_at_last(settings.explore.turns))
         pairs = [(attempt.text, group.task) for group in judged.groups for attempt in group.attempts]
-        judge_seconds = _seconds(partial(outcome.judge, pairs))
+        judge_seconds = seconds_of(partial(outcome.judge, pairs))
         explore_seconds = (judged.seconds["explore_seconds"] + judge_seconds) * (2 if settings.explore.rationalise else 1)
-        step_seconds = explore_seconds + _seconds(partial(run.learn, 1, judged, learner))
+        step_seconds = explore_seconds + seconds_of(partial(run.learn, 1, judged, learner))
         steps = _steps(settings, judged)
         answers = sum(attempt.turns for group in judged.groups for attempt in group.attempts)
         attempts_bytes = sum(path.stat().st_size for path in (run.folder.path / "attempts").glob("*"))
@@ -91,7 +91,7 @@ def estimate(settings: PracticeSettings, name: str, data: Path | None) -> Estima
             preference_seconds,
             steps * step_seconds,
             _stages(settings) * _seconds_of_measuring(run, explore_seconds / answers),
-            _peak_memory_bytes(run.place.device),
+            peak_memory_bytes(run.place.device),
             steps * attempts_bytes + _checkpoints_bytes(run),
         )
 
@@ -107,7 +107,8 @@ def _right_at_last(turns: int) -> Judge:
     return judge
 
 
-def _seconds(action: Callable[[], Any]) -> float:
+def seconds_of(action: Callable[[], Any]) -> float:
+    """How long it takes."""
     start = time.perf_counter()
     action()
     return time.perf_counter() - start
@@ -123,7 +124,7 @@ def _steps(settings: PracticeSettings, judged: Judged) -> int:
 
 def _seconds_of_warm_start(run: Practice) -> float:
     run.engine.put_away()
-    seconds = _seconds(partial(run.warm_start_learner().update, demonstrations_of(run, 0)))
+    seconds = seconds_of(partial(run.warm_start_learner().update, demonstrations_of(run, 0)))
     run.engine.refresh(0)
     return seconds
 
@@ -131,7 +132,7 @@ def _seconds_of_warm_start(run: Practice) -> float:
 def _seconds_of_preference(run: Practice) -> float:
     run.engine.put_away()
     learner, pairs = preference_learner(run.model, run.settings, run.place.dtype), comparisons_of(run, 0)
-    seconds = _seconds(lambda: Preferring(learner, pairs, run.settings.preferences).update(pairs))
+    seconds = seconds_of(lambda: Preferring(learner, pairs, run.settings.preferences).update(pairs))
     run.engine.refresh(0)
     return seconds
 
@@ -140,7 +141,7 @@ def _seconds_of_measuring(run: Practice, sample_seconds: float) -> float:
     """Of all suites once: some greedy answers are timed, samples take what an answer of the step took."""
     how, explore = measurement(run.settings), run.settings.explore
     prompts = run.suites[0].prompts[: explore.tasks_per_step]
-    greedy = _seconds(partial(run.engine.generate, prompts, max_new_tokens=how.max_new_tokens, sampling=GREEDY)) / len(prompts)
+    greedy = seconds_of(partial(run.engine.generate, prompts, max_new_tokens=how.max_new_tokens, sampling=GREEDY)) / len(prompts)
     sampled = sample_seconds * how.max_new_tokens / explore.max_new_tokens
     sizes = [len(suite.prompts) for suite in run.suites]
     return sum(greedy * n + sampled * min(n, how.pass_n) * how.num_samples for n in sizes)
@@ -166,11 +167,13 @@ def _checkpoints_bytes(run: Practice) -> int:
     return weights * (1 + before + kept) + 2 * trained * kept + beside * (1 + 3 * kept) + reference * kept
 
 
-def _peak_memory_bytes(device: str) -> int:
+def peak_memory_bytes(device: str) -> int:
+    """The most at once so far."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _minutes(seconds: float) -> str:
+def minutes(seconds: float) -> str:
+    """A time as a person says it."""
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

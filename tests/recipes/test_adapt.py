@@ -1,11 +1,15 @@
 """Adaptation from end to end, with a random model on a small domain."""
 
 import json
+import re
 import time
 from dataclasses import replace
 
 import pytest
+import yaml
 
+from etude.cli import main
+from etude.configuration import resolved
 from etude.errors import UserError
 from etude.interruption import Interrupted
 from etude.knowledge.documents import Corpus
@@ -16,6 +20,7 @@ from etude.learn.learner import Optimiser
 from etude.recipes.adapt import adapt
 from etude.recipes.adapt_settings import ORDERS, AdaptSettings, SolvedTasks, Study
 from etude.recipes.domain_suite import DomainSuite
+from etude.recipes.estimate_adapt import estimate_adaptation
 from etude.recipes.machine import Machine
 from etude.watching import Quiet
 
@@ -54,6 +59,10 @@ def test_a_model_learns_the_domain_from_text_and_what_is_measured_is_there(towns
     assert sum(row["tokens"] for row in metrics) == pytest.approx(20_000, abs=200)
     assert row_of(result, "choices")["nats"] < -0.5 and row_of(result, "text")["nats"] < -0.5
     assert {path.name for path in (tmp_path / "run/checkpoints").iterdir()} == {"knowledge", "tasks"}
+    card = (tmp_path / "run/model/README.md").read_text()
+    assert card.startswith("---\nlibrary_name: transformers") and "20,000 tokens, knowledge then tasks" in card
+    assert "of 24 documents (pages.jsonl, selection: all) and general text, with solved tasks" in card
+    assert f"| choices | questions.jsonl | {result['before'][0]['value']:.1%} |" in card
     page = (tmp_path / "run/report.html").read_text()
     assert "Adaptation " in page and "What was learned of the domain, and what was kept" in page and "questions.jsonl" in page
     assert 'id="attempts" hidden' in page and "are missing" not in page
@@ -306,3 +315,13 @@ def test_the_recipe_on_what_python_says_runs_on_this_machine_alone(tmp_path):
     result = adapt("python", small, run=tmp_path / "run", data=tmp_path / "sets")
     assert [row["part"] for row in result["after"]] == ["choices", "cloze", "far", "text"] and result["after"][0]["n"] > 50
     assert any("text" in row and "What does " in row["text"] for row in rows_in(tmp_path / "run"))
+
+
+def test_a_dry_run_says_what_it_will_take_and_leaves_nothing(towns, capsys):
+    (towns / "towns.yaml").write_text(yaml.safe_dump({"command": "adapt"} | resolved(SETTINGS)))
+    assert main(["adapt", str(towns / "towns.yaml"), "--data", str(towns), "--run", str(towns / "run"), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "order: knowledge_then_tasks" in said and re.search(r"# about \d+ s here \(study \d+ s, measuring 8\d questions twice", said)
+    assert not (towns / "run").exists()
+    estimate = estimate_adaptation(SETTINGS, towns)
+    assert 0 < estimate.study_seconds < 60 and 0 < estimate.measure_seconds < 60

@@ -1,0 +1,101 @@
+"""What an adaptation will take here: one update is made and some questions are asked, and both are multiplied. Selecting text and writing
+passages are not counted.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from etude.adapters import add_lora
+from etude.errors import UserError
+from etude.evaluation.likelihood import Asked, ask
+from etude.knowledge.documents import documents
+from etude.knowledge.mixture import windows
+from etude.learn.example import Example, demonstration
+from etude.learn.learner import Learner, Stream
+from etude.learn.losses import negative_log_likelihood
+from etude.models import load_model
+from etude.randomness import seed_for
+from etude.recipes.adapt_settings import AdaptSettings
+from etude.recipes.domain_suite import questions_of_suite, texts_of_suite
+from etude.recipes.estimate import minutes, peak_memory_bytes, seconds_of
+from etude.recipes.limits import within_limits
+from etude.recipes.machine import decide, room_tokens
+from etude.recipes.retention import logprobs_of
+
+_TRIED = 24
+"""Questions that are asked, at equal distances."""
+
+
+@dataclass(frozen=True)
+class AdaptEstimate:
+    """Of a whole adaptation: time by stage, the most memory at once, what the run folder grows to."""
+
+    questions: int
+    measure_seconds: float
+    """Of both models together."""
+    study_seconds: float
+    memory_bytes: int
+    disk_bytes: int
+
+    def __str__(self) -> str:
+        return (
+            f"about {minutes(self.measure_seconds + self.study_seconds)} here (study {minutes(self.study_seconds)}, measuring "
+            f"{self.questions:,} questions twice {minutes(self.measure_seconds)}; selecting text and writing passages aside), "
+            f"{self.memory_bytes / 1e9:.1f} GB of memory, {self.disk_bytes / 1e9:.2g} GB of disk"
+        )
+
+
+def estimate_adaptation(settings: AdaptSettings, data: Path | None) -> AdaptEstimate:
+    """Load the model, ask some questions, make one update on the first documents of the corpus."""
+    place = decide(settings.machine)
+    asked = [question for own in questions_of_suite(settings.suite, data).values() for question in own]
+    model, tokenizer = load_model(settings.model, device=place.device)
+    with within_limits(settings.machine):
+        room, logprobs = room_tokens(model, 0), logprobs_of(model, place, settings.machine)
+        texts = sum(min(settings.suite.text_tokens, _length(tokenizer, text)) for _, text in texts_of_suite(settings.suite, data))
+        tried = [asked[place * len(asked) // _TRIED] for place in range(_TRIED)] if len(asked) > _TRIED else asked
+        kinds = [[each for each in tried if (len(each.choices) > 1) == is_choice] for is_choice in (True, False)]
+        seconds = sum(seconds_of(partial(ask, own, tokenizer, logprobs, room)) for own in kinds if own)
+        read = sum(_size(tokenizer, question) for question in tried)
+        whole = sum(_size(tokenizer, question) for question in asked) + texts
+        model = add_lora(model, settings.lora, seed_for(settings.seed, "lora"))
+        streams = [Stream("imitate", negative_log_likelihood)]
+        batch_tokens = settings.machine.update_batch_tokens
+        learner = Learner(model, settings.study.optimiser, streams, dtype=place.dtype, batch_tokens=batch_tokens)
+        examples = _batch(settings, tokenizer, room, data)
+        learner.update(examples)  # which makes what the next ones use again
+        update = seconds_of(partial(learner.update, examples)) / sum(len(example.completion) for example in examples)
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    trained = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters() if parameter.requires_grad)
+    checkpoints = len(settings.study.stages()) * weights + (2 * (weights + 2 * trained) if settings.checkpoint_every else 0)
+    return AdaptEstimate(
+        len(asked),
+        2 * seconds * whole / max(1, read),
+        update * settings.study.tokens,
+        peak_memory_bytes(place.device),
+        weights + checkpoints,
+    )
+
+
+def _batch(settings: AdaptSettings, tokenizer: Any, room: int, data: Path | None) -> list[Example]:
+    """As much of the corpus as an update reads, or all of it."""
+    study = settings.study
+    window = min(study.window_tokens, room - 1)
+    texts = (tuple(tokenizer(each.text, add_special_tokens=False)["input_ids"]) for each in documents(settings.corpus, data))
+    pieces = windows(texts, window, int(tokenizer.eos_token_id or 0))
+    found = [demonstration(before, after) for before, after in islice(pieces, max(1, study.tokens_per_step // window))]
+    if not found:
+        raise UserError("the corpus has no document with text: name others with corpus.path")
+    return found
+
+
+def _length(tokenizer: Any, text: str) -> int:
+    return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _size(tokenizer: Any, question: Asked) -> int:
+    """Tokens that are read to ask a question."""
+    return _length(tokenizer, question.prompt) + sum(2 * _length(tokenizer, choice) for choice in question.choices)
