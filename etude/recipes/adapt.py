@@ -21,7 +21,6 @@ from etude.errors import UserError
 from etude.evaluation.likelihood import question_of
 from etude.evaluation.report import write_report
 from etude.evaluation.retention import beginning, token_ids
-from etude.evaluation.statistics import mean_interval, paired_test
 from etude.explore.prompts import render_answer, without_control
 from etude.interruption import Interrupted, Interruption
 from etude.knowledge.documents import documents, files_of
@@ -36,9 +35,10 @@ from etude.randomness import seed_for
 from etude.recipes.adapt_settings import REPLAY, TASKS, TEXT, AdaptSettings, adapt_defaults, parse_adapt
 from etude.recipes.adapted_card import adapted_card
 from etude.recipes.checkpoints import load_checkpoint, save_checkpoint
-from etude.recipes.domain_suite import measure_domain, questions_of_suite, texts_of_suite
+from etude.recipes.domain_changes import change_in_words, changes
+from etude.recipes.domain_suite import answers_by, measure_domain, questions_of_suite, texts_of_suite
 from etude.recipes.limits import within_limits
-from etude.recipes.machine import Place, decide, room_tokens
+from etude.recipes.machine import Place, decide, engine_at, room_tokens
 from etude.recipes.passages import passages_for
 from etude.recipes.perplexity import Perplexity
 from etude.recipes.retention import logprobs_of
@@ -314,7 +314,8 @@ class Adaptation:
             return kept["rows"]  # type: ignore[no-any-return]
         self.watcher.say(f"measuring {model} ...")
         logprobs = logprobs_of(self.model, self.place, self.settings.machine)
-        rows = measure_domain(self.settings.suite, self.asked, self.texts, self.tokenizer, logprobs, self.room, self.watcher)
+        answers = answers_by(partial(engine_at, self.place, self.model, self.tokenizer, self.settings.machine), self.room)
+        rows = measure_domain(self.settings.suite, self.asked, self.texts, self.tokenizer, logprobs, answers, self.room, self.watcher)
         self.folder.write_json(f"evaluation/{model}.json", {"model": model, "rows": rows})
         return rows
 
@@ -338,43 +339,6 @@ class Adaptation:
             self.watcher.say(change_in_words(change))
         self.watcher.say(f"model: {self.folder.path / 'model'}   report: {self.folder.path / 'report.html'}")
         return result
-
-
-def changes(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What became of each row: points and p of accuracies, paired by question; nats of open answers a byte and of text a token."""
-    found = []
-    for first, second in zip(before, after, strict=True):
-        change: dict[str, Any] = {
-            "part": first["part"],
-            "name": first["name"],
-            "n": first["n"],
-            "before": first["value"],
-            "after": second["value"],
-        }
-        if "bits" in first:
-            own, its = ([bit == "1" for bit in row["bits"]] for row in (first, second))
-            test = paired_test(own, its)
-            change |= {"difference": test.difference, "low": test.difference_low, "high": test.difference_high, "p_value": test.p_value}
-            change["nats"] = second["nats"] - first["nats"]
-        else:
-            each = "windows" if "windows" in first else "each"
-            differences = [now - then for then, now in zip(first[each], second[each], strict=True)]
-            low, high = mean_interval(differences)
-            change |= {"nats": sum(differences) / len(differences), "nats_low": low, "nats_high": high}
-        found.append(change)
-    return found
-
-
-def change_in_words(change: Mapping[str, Any]) -> str:
-    """A change as a line."""
-    named = f"{change['part']:<8} {change['name']:<38}"
-    if "difference" not in change:
-        unit = "a token" if change["part"] == "text" else "a byte"
-        return f"{named} {change['nats']:+.3f} nats {unit} [{change['nats_low']:+.3f}, {change['nats_high']:+.3f}]"
-    points = [100 * change[name] for name in ("before", "after", "difference", "low", "high")]
-    return "{} {:.1f} to {:.1f} %, {:+.1f} points [{:+.1f}, {:+.1f}], p = {:.2g}, {:+.3f} nats a byte (n = {})".format(
-        named, *points, change["p_value"], change["nats"], change["n"]
-    )
 
 
 def _bare(prompt: str) -> str:

@@ -18,7 +18,7 @@ _CARD = """---
 
 {table}
 
-Questions are answered by likelihood; intervals (95 %) are paired by question.
+Questions are answered by likelihood (`said`: in words, F1); intervals (95 %) are paired by question.
 
 ## Licence
 

@@ -1,11 +1,12 @@
 """What a model knows of a domain, and what it should not lose by learning it, as `etude evaluate MODEL --suite domain`.
 
-part      what is asked, all by likelihood (`etude.evaluation.likelihood`)        value
+part      what is asked, by likelihood (`etude.evaluation.likelihood`) but `said`  value
 choices   the domain's questions with choices, of the split that is measured      accuracy
 open      its open questions                                                      nats a byte of the answer
 cloze     a term for its definition, among three others of the same section       accuracy
 near      questions of neighbouring domains, a row for each file and for all      accuracy
 far       questions of other domains, the same                                    accuracy
+said      the term for a definition and open questions, answered in words         F1 of words
 text      perplexity of general texts                                             perplexity
 
 Without files of far questions or of text those that ship are asked: 80 questions and a page of common knowledge. Accuracy is by likelihood
@@ -14,23 +15,28 @@ two models can be compared by pairs.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from etude.configuration import arguments_from, find_configuration, parse
+from etude.engine.sampling import GREEDY
+from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError, at_least
 from etude.evaluation.likelihood import Asked, Known, ask, cloze, question_of
-from etude.evaluation.retention import OLD_KNOWLEDGE, Logprobs, make_probe, measure_retention
+from etude.evaluation.retention import OLD_KNOWLEDGE, Logprobs, beginning, make_probe, measure_retention, token_ids
 from etude.evaluation.statistics import mean_interval, wilson_interval
 from etude.models import describe, load_model
 from etude.recipes.limits import within_limits
-from etude.recipes.machine import Machine, decide, room_tokens
+from etude.recipes.machine import Machine, decide, engine_at, room_tokens
 from etude.recipes.retention import logprobs_of, read_text
 from etude.tasks.files import file_rows, find_file
 from etude.tasks.sources import SPLIT_SHARES, TaskSource, load_tasks, split_of
+from etude.tasks.task import Task
+from etude.tasks.verifiers import words
 from etude.watching import Quiet, Watcher
 
 ALL, SHIPPED = "all questions", "common knowledge"
@@ -63,6 +69,9 @@ class DomainSuite:
     """Questions of each file of near and far, at equal distances; all unless given."""
     glossary_n: int | None = None
     """Terms of each glossary, the same."""
+    said_n: int = 0
+    """So many of each glossary and file with open questions, at equal distances, are also answered in words, greedily, and compared with
+    the right answer by the words in common (the verifier `words`); 0: none."""
     text: list[str] = field(default_factory=list)
     """Text files, or rows with a column `text`."""
     text_tokens: int = 16384
@@ -75,6 +84,7 @@ class DomainSuite:
         for name in ("n", "glossary_n"):
             if getattr(self, name) is not None:
                 at_least(name, getattr(self, name), 1)
+        at_least("said_n", self.said_n, 0)
         at_least("text_tokens", self.text_tokens, 2)
         at_least("window_tokens", self.window_tokens, 3)
 
@@ -102,10 +112,17 @@ def evaluate_domain(
     asked, texts = questions_of_suite(suite, folder), texts_of_suite(suite, folder)
     place = decide(suite.machine)
     loaded, tokenizer = load_model(model, device=place.device)
+    room, logprobs = room_tokens(loaded, 0), logprobs_of(loaded, place, suite.machine)
+    answers = answers_by(partial(engine_at, place, loaded, tokenizer, suite.machine), room)
     with within_limits(suite.machine):
-        rows = measure_domain(suite, asked, texts, tokenizer, logprobs_of(loaded, place, suite.machine), room_tokens(loaded, 0), watcher)
+        rows = measure_domain(suite, asked, texts, tokenizer, logprobs, answers, room, watcher)
     return {"model": model, "weights": describe(model), "rows": rows}
 
+
+Answers = Callable[[Sequence[str]], Sequence[str]]
+"""Texts behind prompts, as a model says them."""
+_SAID_TOKENS = 48
+"""Of an answer in words, at most."""
 
 Questions = dict[tuple[str, str], list[Asked]]
 """By part and name."""
@@ -165,6 +182,7 @@ def measure_domain(
     texts: Sequence[tuple[str, str]],
     tokenizer: Any,
     logprobs: Logprobs,
+    answers: Answers,
     room: int,
     watcher: Watcher,
 ) -> list[Row]:
@@ -182,6 +200,9 @@ def measure_domain(
         say(row_of(part, name, [known]))
         if part in ("near", "far") and len(parts[part]) == len(getattr(suite, part)) > 1:
             say(row_of(part, ALL, parts[part]))
+    for (part, name), questions in asked.items():
+        if part in ("cloze", "open") and suite.said_n:
+            say(said_row(name, _picked(questions, suite.said_n), answers))
     sizes = {"window_tokens": min(suite.window_tokens, room), "text_tokens": suite.text_tokens, "room": room}
     for path, text in texts:
         found = measure_retention(make_probe(text, [], tokenizer, **sizes), logprobs)
@@ -189,6 +210,29 @@ def measure_domain(
         row = {"part": "text", "name": path, "n": found["row"]["text_tokens"], "value": found["row"]["perplexity"]}
         say(row | {"low": low, "high": high, "windows": [round(value, 4) for value in found["nats"]]})
     return rows
+
+
+def answers_by(engine: Callable[[], TransformersEngine], room: int) -> Answers:
+    """Greedy answers, to the end of the line, by an engine that is made when it is needed, since it may hold a copy of the model."""
+
+    def answers(prompts: Sequence[str]) -> list[str]:
+        asked = engine()
+        start, longest = beginning(asked.tokenizer), min(_SAID_TOKENS, room // 2)
+        ids = [(*start, *token_ids(asked.tokenizer, prompt)[-(room - longest - len(start)) :]) for prompt in prompts]
+        found = asked.generate(ids, max_new_tokens=longest, sampling=GREEDY, stop_strings=["\n"])
+        return [completion.text for (completion,) in found]
+
+    return answers
+
+
+def said_row(name: str, questions: Sequence[Asked], answers: Answers) -> Row:
+    """How many words the answers to these questions share with the right ones."""
+    said = answers([question.prompt for question in questions])
+    gold = [question.choices[question.right] for question in questions]
+    f1s = [words(text, Task("", right)).score or 0.0 for text, right in zip(said, gold, strict=True)]
+    low, high = mean_interval(f1s)
+    row = {"part": "said", "name": name, "n": len(f1s), "value": fmean(f1s), "low": low, "high": high}
+    return row | {"exact": fmean(f1 == 1 for f1 in f1s), "f1s": [round(f1, 4) for f1 in f1s]}
 
 
 def row_of(part: str, name: str, known: Sequence[Known]) -> Row:
@@ -207,6 +251,8 @@ def row_of(part: str, name: str, known: Sequence[Known]) -> Row:
 
 def line(row: Row) -> str:
     """A row as a line of the table."""
+    if "f1s" in row:
+        return "{part:<8} {name:<38} {value:6.1%} [{low:.1%}, {high:.1%}] F1, {exact:.1%} exact  n = {n:,}".format(**row)
     number = "{value:6.1%} [{low:.1%}, {high:.1%}]" if "bits" in row else "{value:6.3f} [{low:.3f}, {high:.3f}]"
     others = ", sum {sum:.1%}, calibrated {calibrated:.1%}, {nats:.3f} nats a byte".format(**row) if "bits" in row else ""
     unit = {"open": "nats a byte", "text": "tokens, perplexity"}.get(row["part"], "")

@@ -6,7 +6,8 @@ import pytest
 
 from etude.cli import main
 from etude.errors import UserError
-from etude.recipes.domain_suite import DomainSuite, evaluate_domain, parse_domain, questions_of_suite
+from etude.recipes.domain_changes import change_in_words, changes
+from etude.recipes.domain_suite import DomainSuite, evaluate_domain, line, parse_domain, questions_of_suite, said_row
 
 OWN = {
     "questions": ["questions.jsonl"],
@@ -72,6 +73,24 @@ def test_every_part_has_its_rows_and_only_the_split_is_asked(sets):
     assert sum(map(len, of_domain)) == len(set.union(*of_domain)) == 60 and min(map(len, of_domain)) > 0
     assert [row["n"] for row in test[2:7]] == [9, 3, 4, 5, 9] and test[6]["bits"] == test[4]["bits"] + test[5]["bits"]
     assert all(len(row["bits"]) == row["n"] and row["value"] == row["bits"].count("1") / row["n"] for row in test if "bits" in row)
+
+
+def test_terms_and_open_questions_are_answered_in_words(sets):
+    found = evaluate_domain("tiny-random", "domain", OWN | {"said_n": 4}, data=sets)["rows"]
+    said = [row for row in found if row["part"] == "said"]
+    assert [(row["name"], row["n"]) for row in said] == [("questions.jsonl", 4), ("terms.jsonl", 4)]
+    assert all(len(row["f1s"]) == 4 and row["low"] <= row["value"] <= row["high"] for row in said)
+    assert "said" not in {row["part"] for row in evaluate_domain("tiny-random", "domain", OWN, data=sets)["rows"]}
+
+
+def test_an_answer_in_words_counts_by_the_words_that_it_shares(sets):
+    asked = questions_of_suite(parse_domain("domain", words_of(OWN)), sets)["cloze", "terms.jsonl"][:3]
+    row = said_row("terms.jsonl", asked, lambda prompts: ["Term 0.", "the term", "no idea"])
+    assert row["f1s"] == [1.0, 0.6667, 0.0] and row["exact"] == 1 / 3 and row["value"] == pytest.approx(5 / 9)
+    assert asked[0].prompt == "Definition: what 0 is\nTerm:" and line(row).endswith("F1, 33.3% exact  n = 3")
+    (change,) = changes([row], [row | {"f1s": [1.0, 1.0, 0.5], "value": 2.5 / 3}])
+    assert change["difference"] == pytest.approx(0.8333 / 3, abs=1e-3) and "nats" not in change
+    assert "points" in change_in_words(change) and change_in_words(change).endswith("of F1 (n = 3)")
 
 
 def test_the_command_tells_a_suite_of_a_domain_by_name_and_by_file(sets, tmp_path, capsys):

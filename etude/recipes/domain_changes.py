@@ -1,0 +1,47 @@
+"""What became of what a model knew of a domain: the suite's rows before and after."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from etude.evaluation.statistics import mean_interval, paired_test
+
+
+def changes(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What became of each row: points and p of accuracies, points of F1, nats of open answers a byte and of text a token; paired."""
+    found = []
+    for first, second in zip(before, after, strict=True):
+        change: dict[str, Any] = {
+            "part": first["part"],
+            "name": first["name"],
+            "n": first["n"],
+            "before": first["value"],
+            "after": second["value"],
+        }
+        if "f1s" in first:
+            differences = [now - then for then, now in zip(first["f1s"], second["f1s"], strict=True)]
+            low, high = mean_interval(differences)
+            change |= {"difference": sum(differences) / len(differences), "low": low, "high": high}
+        elif "bits" in first:
+            own, its = ([bit == "1" for bit in row["bits"]] for row in (first, second))
+            test = paired_test(own, its)
+            change |= {"difference": test.difference, "low": test.difference_low, "high": test.difference_high, "p_value": test.p_value}
+            change["nats"] = second["nats"] - first["nats"]
+        else:
+            each = "windows" if "windows" in first else "each"
+            differences = [now - then for then, now in zip(first[each], second[each], strict=True)]
+            low, high = mean_interval(differences)
+            change |= {"nats": sum(differences) / len(differences), "nats_low": low, "nats_high": high}
+        found.append(change)
+    return found
+
+
+def change_in_words(change: Mapping[str, Any]) -> str:
+    """A change as a line."""
+    named = f"{change['part']:<8} {change['name']:<38}"
+    if "difference" not in change:
+        unit = "a token" if change["part"] == "text" else "a byte"
+        return f"{named} {change['nats']:+.3f} nats {unit} [{change['nats_low']:+.3f}, {change['nats_high']:+.3f}]"
+    points = [100 * change[name] for name in ("before", "after", "difference", "low", "high")]
+    moved = "{:.1f} to {:.1f} %, {:+.1f} points [{:+.1f}, {:+.1f}]".format(*points)
+    more = f", p = {change['p_value']:.2g}, {change['nats']:+.3f} nats a byte" if "p_value" in change else " of F1"
+    return f"{named} {moved}{more} (n = {change['n']})"
