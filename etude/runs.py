@@ -44,9 +44,13 @@ _PACKAGES = ("etude", "torch", "transformers", "accelerate", "peft", "reasoning-
 CHANGEABLE = (
     *("machine.device", "machine.decode_batch_tokens", "machine.update_batch_tokens"),
     "selection.workers",
-    *(f"{who}.{name}" for who in ("judge", "writer") for name in ("url", "key_variable", "timeout_seconds", "retries", "concurrency")),
+    *(
+        f"{who}.{name}"
+        for who in ("judge", "writer", "grader")
+        for name in ("url", "key_variable", "timeout_seconds", "retries", "concurrency")
+    ),
 )
-"""Settings that may change on resume: a smaller machine, the same numbers but for rounding; the same judge or writer in another place."""
+"""Settings that may change on resume: a smaller machine, the same numbers but for rounding; the same model in another place."""
 
 
 SWITCHES = {"gate": "every"}

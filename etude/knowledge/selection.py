@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from etude.errors import UserError, at_least, check_known
 from etude.evaluation.statistics import wilson_interval
 from etude.knowledge.documents import Corpus, Document, documents
 from etude.knowledge.duplicates import Seen
+from etude.knowledge.grading import Grading
 from etude.knowledge.leaks import Leaks
 from etude.knowledge.quality import Quality
 from etude.knowledge.scorers import METHODS, Linear, Random, Same, Scorer, fit, least_of
@@ -44,6 +46,7 @@ from etude.tasks.task import canonical_words
 _EVERY_SECONDS = 10
 _LEAST_AT_ONCE = 500
 """Documents for which the corpus is read again."""
+_GRADED_AT_ONCE = 64
 
 CountTokens = Callable[[Sequence[str]], list[int]]
 
@@ -103,16 +106,18 @@ def select(
     seed: int = 0,
     data: Path | None = None,
     scorer: Callable[[], Scorer] | None = None,
+    grading: Grading | None = None,
     tell: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Select into `folder`, or go on there; returns what `selection.json` holds.
 
     `domain` are examples of the domain, `questions` (by name) what must not be in the text; `scorer` makes the one of method perplexity,
-    which scores in this process.
+    which scores in this process; what is taken, but not what is replayed, is graded by `grading`.
     Raises UserError where nothing is left to take.
     """
     done = folder / "selection.json"
     settings = {"corpus": asdict(corpus), "domain": asdict(domain), "how": asdict(how), "seed": seed, "questions": _key(questions)}
+    settings |= {"grader": {name: getattr(grading.how, name) for name in ("model", "min_grade", "max_characters")}} if grading else {}
     facts = json.loads(json.dumps(settings))
     if done.exists():
         found: dict[str, Any] = json.loads(done.read_text())
@@ -126,14 +131,16 @@ def select(
     taking = _Taking(corpus, data, scores, Leaks(questions, how.leak_share), Seen(how.similarity), count_tokens)
     usable = scores.flaw == 0
     of_domain = np.flatnonzero(usable & (scores.score >= least))
-    taken = taking.take(of_domain[np.argsort(-scores.score[of_domain], kind="stable")], how.budget_tokens, folder / "selected.jsonl")
+    best = of_domain[np.argsort(-scores.score[of_domain], kind="stable")]
+    taken = taking.take(best, how.budget_tokens, folder / "selected.jsonl", grading)
     if not taken:
         raise UserError(_why_nothing(scores, least, how, taking))
     spoken_for = [*taking.considered, *(of_domain if np.isfinite(least) else ())]
     general = np.setdiff1d(np.flatnonzero(usable), spoken_for)
     order = np.random.default_rng(seed_for(seed, "replay text")).permutation(general)
     replayed = taking.take(order, how.replay_tokens, folder / "replay.jsonl")
-    report = _report(scores, least, taking, taken, replayed, how) | {"settings": facts}
+    graded = {"grades": grading.report()} if grading else {}
+    report = _report(scores, least, taking, taken, replayed, how) | graded | {"settings": facts}
     write_atomically(done, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     return report
 
@@ -227,7 +234,7 @@ class _Taking:
         self._tokens_a_word = 1.5
         self._origins: dict[int, str] = {}
 
-    def take(self, order: np.ndarray, budget_tokens: int, path: Path) -> dict[int, int]:
+    def take(self, order: np.ndarray, budget_tokens: int, path: Path, grading: Grading | None = None) -> dict[int, int]:
         """Write the best of `order` to `path`; returns the tokens of each that was taken, by its place in the corpus.
 
         The corpus is read once for as many of the order as should fill the budget, and again where near-duplicates and leaks left room. Of
@@ -243,7 +250,7 @@ class _Taking:
                 missing = (budget_tokens - sum(tokens.values())) * 1.1 / min(1.0, admitted)
                 upto = np.cumsum(self.scores.words[order[at:]]) * self._tokens_a_word
                 count = max(int(np.searchsorted(upto, missing)) + 1, _LEAST_AT_ONCE if at else 1)
-                for place, row in self._admitted(set(map(int, order[at : at + count])), rank):
+                for place, row in _good(self._admitted(set(map(int, order[at : at + count])), rank), grading):
                     if row["tokens"] > budget_tokens:
                         continue
                     tokens[place] = row["tokens"]
@@ -286,6 +293,17 @@ class _Taking:
                     break
         if words:
             self._tokens_a_word = tokens / words
+
+
+def _good(rows: Iterable[tuple[int, dict[str, Any]]], grading: Grading | None) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Those whose text is graded well enough, all of them where nobody grades."""
+    if grading is None:
+        yield from rows
+        return
+    rows = iter(rows)
+    while batch := list(islice(rows, _GRADED_AT_ONCE)):
+        are_good = grading.are_good([row["text"] for _, row in batch])
+        yield from (pair for pair, is_good in zip(batch, are_good, strict=True) if is_good)
 
 
 def _keep(partial: Path, kept: Mapping[int, int], path: Path) -> None:

@@ -24,6 +24,7 @@ from etude.evaluation.retention import beginning, token_ids
 from etude.explore.prompts import render_answer, without_control
 from etude.interruption import Interrupted, Interruption
 from etude.knowledge.documents import documents, files_of
+from etude.knowledge.grading import Grading, asking
 from etude.knowledge.leaks import Leaks
 from etude.knowledge.mixture import Piece, passes, schedule, windows
 from etude.knowledge.selection import select
@@ -34,6 +35,7 @@ from etude.models import describe, load_model, save_model
 from etude.randomness import seed_for
 from etude.recipes.adapt_settings import REPLAY, TASKS, TEXT, AdaptSettings, adapt_defaults, parse_adapt
 from etude.recipes.adapted_card import adapted_card
+from etude.recipes.chat import ready
 from etude.recipes.checkpoints import load_checkpoint, save_checkpoint
 from etude.recipes.domain_changes import change_in_words, changes
 from etude.recipes.domain_suite import answers_by, measure_domain, questions_of_suite, texts_of_suite
@@ -169,12 +171,16 @@ class Adaptation:
         scorer = likely if settings.selection.method == "perplexity" else None
         how: dict[str, Any] = {"count_tokens": self._count, "questions": questions, "seed": settings.seed, "data": self.data}
         target = self.folder.path / "selection"
+        if settings.grader.is_on and not (target / "selection.json").exists():
+            graders = ready(settings.grader, self.place, settings.machine, asking("?"), settings.seed)
+            how["grading"] = Grading(graders, settings.grader, target / "grades.jsonl")
         self.selected = select(settings.corpus, settings.domain, settings.selection, target, scorer=scorer, tell=self.watcher.say, **how)
         found, replayed = self.selected, self.selected["replay"]["tokens"]
+        general = "" if settings.has_general else f"; general text: {replayed:,} tokens"
         self.watcher.say(
             f"text: {found['selected']['documents']:,} of {found['documents']:,} documents, {found['selected']['tokens']:,} tokens; "
             f"{sum(found['flaws'].values()):,} break a rule, {len(found['copies']):,} are copies, {len(found['leaks']):,} hold a question "
-            f"that is asked{'' if settings.has_general else f'; general text: {replayed:,} tokens'}"
+            f"that is asked{_graded(found.get('grades', {}), settings.grader.min_grade)}{general}"
         )
 
         if settings.study.replay_share and not settings.has_general and not replayed:
@@ -339,6 +345,12 @@ class Adaptation:
             self.watcher.say(change_in_words(change))
         self.watcher.say(f"model: {self.folder.path / 'model'}   report: {self.folder.path / 'report.html'}")
         return result
+
+
+def _graded(grades: Mapping[str, int], least: int) -> str:
+    """What became of documents that were graded, in words."""
+    below = sum(count for grade, count in grades.items() if grade != "none" and int(grade) < least)
+    return f", {below:,} are graded below {least} and {grades.get('none', 0):,} not at all" if grades else ""
 
 
 def _bare(prompt: str) -> str:

@@ -9,6 +9,7 @@ from etude.adapters import LoRA
 from etude.configuration import dotted, parse, resolved
 from etude.errors import UserError, at_least, check_known
 from etude.knowledge.documents import Corpus
+from etude.knowledge.grading import Grader
 from etude.knowledge.mixture import StudyStage
 from etude.knowledge.selection import Selection
 from etude.knowledge.writers.settings import PassageWriter
@@ -138,6 +139,8 @@ class AdaptSettings:
     """A bundled name, a folder, a .gguf file or a hub id."""
     seed: int = 0
     selection: Selection = field(default_factory=Selection)
+    grader: Grader = field(default_factory=Grader)
+    """A model that grades what would be taken by its educational value; none unless grader.model names one."""
     tasks: SolvedTasks = field(default_factory=SolvedTasks)
     """Tasks with their answers, of the split train."""
     writer: PassageWriter = field(default_factory=PassageWriter)

@@ -13,6 +13,7 @@ from etude.configuration import resolved
 from etude.errors import UserError
 from etude.interruption import Interrupted
 from etude.knowledge.documents import Corpus
+from etude.knowledge.grading import Grader
 from etude.knowledge.python_reference import write
 from etude.knowledge.selection import Selection
 from etude.knowledge.writers.settings import PassageWriter
@@ -325,3 +326,15 @@ def test_a_dry_run_says_what_it_will_take_and_leaves_nothing(towns, capsys):
     assert not (towns / "run").exists()
     estimate = estimate_adaptation(SETTINGS, towns)
     assert 0 < estimate.study_seconds < 60 and 0 < estimate.measure_seconds < 60
+
+
+def test_text_is_graded_by_a_server_before_it_is_read(judge_server, towns, tmp_path):
+    server = judge_server(
+        lambda body: "ready" if is_trial(body) else "Grade: 4" if "iron" in body["messages"][-1]["content"] else "Grade: 2"
+    )
+    said, watcher = [], Quiet()
+    watcher.say = said.append
+    run(towns, tmp_path / "run", replace(SETTINGS, grader=Grader(model="x", url=server.url)), watcher=watcher)
+    rows = [json.loads(line) for line in (tmp_path / "run/selection/selected.jsonl").read_text().splitlines()]
+    assert 0 < len(rows) < 24 and all("iron" in row["text"] for row in rows)
+    assert any(f"{24 - len(rows)} are graded below 3 and 0 not at all" in line for line in said)
