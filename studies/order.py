@@ -120,16 +120,23 @@ def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     for row in rows:
         own = [cell for cell in cells if cell["id"] == row["id"]]
         if own:
-            row["start_accuracy"] = fmean(_model_row(cell, "base")["accuracy"] for cell in own)
-            row["start_pass_at_8"] = fmean(_model_row(cell, "base")["pass_curve"]["8"] for cell in own) if not _is_tiny(own) else None
-            row["signal_first"] = fmean(fmean(cell["signal"][: max(1, len(cell["signal"]) // 2)]) for cell in own)
+            row |= _explored(own)
             for part in PARTS if "before" in own[0] else ():
                 row |= _change(part, own)
     return rows
 
 
-def _is_tiny(cells: Sequence[Cell]) -> bool:
-    return "8" not in _model_row(cells[0], "base")["pass_curve"]
+def _explored(cells: Sequence[Cell]) -> dict[str, Any]:
+    """What practice found: right answers and the chance of one among the samples (pass@k), before the warm start, behind it and behind
+    practice, and the share of groups with signal in the first and the second half of the steps.
+    """
+    found: dict[str, Any] = {}
+    for model in ("base", "warm_start", "practice"):
+        of_model = [_model_row(cell, model) for cell in cells]
+        found[f"{model}_right"] = fmean(row["accuracy"] for row in of_model)
+        found[f"{model}_found"] = fmean(list(row["pass_curve"].values())[-1] for row in of_model)
+    halves = [(cell["signal"][: len(cell["signal"]) // 2], cell["signal"][len(cell["signal"]) // 2 :]) for cell in cells]
+    return found | {f"signal_{name}": fmean(fmean(half[place]) for half in halves) for place, name in enumerate(("first", "last"))}
 
 
 def _model_row(cell: Cell, model: str) -> dict[str, Any]:

@@ -38,6 +38,8 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         return _lines(
             ["way", "found of what is hidden", "each seed", "right of what is taken", "classifier ahead by"], map(_found, rows), counted
         )
+    if any("choices_gain" in row for row in rows):
+        return _orders(rows)
     if "kept" in rows[0]:
         counted = (
             f"{rows[0]['n']:,} items of {rows[0]['set']} and {rows[0]['known_n']} questions, {_seeds(rows)}; intervals (95 %) over items."
@@ -147,6 +149,51 @@ def _thoughts(rows: Sequence[Mapping[str, Any]]) -> str:
         free = [_interval(row, "accuracy", _percent), f"{row['tokens']:.0f}"]
         lines.append([arm.replace("_", " "), *free, *forced, slope, gain, seeds, ahead])
     return _lines(head, lines, f"{rows[0]['n']:,} items of {rows[0]['set']}, {_seeds(rows)}; points and intervals (95 %) over items.")
+
+
+def _orders(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Two tables of what was read in which order: what it changed by likelihood, and what practice made of it."""
+    own = [row for row in rows if "signal_first" in row]
+    name = {row["id"]: row["id"].replace("_", " ") + (f" ({_seeds([row])})" if row["seeds"] < own[0]["seeds"] else "") for row in own}
+    parts = {
+        "choices": ("questions with choices", _points),
+        "cloze": ("terms", _points),
+        "open": ("open questions, nats a byte", "{:+.3f}".format),
+        "near": ("near questions", _points),
+        "far": ("far questions", _points),
+        "text": ("general text, nats a token", "{:+.3f}".format),
+    }
+    shown = [part for part in parts if any(f"{part}_gain" in row for row in own)]
+    read = [
+        [name[row["id"]], *(_interval(row, f"{part}_gain", parts[part][1]) if f"{part}_gain" in row else "" for part in shown)]
+        for row in own
+        if "choices_gain" in row
+    ]
+    counts = ", ".join(f"{own[0][f'{part}_n']:,} {parts[part][0].split(',')[0]}" for part in shown)
+    first = _lines(["order", *(parts[part][0] for part in shown)], read, f"{counts}; {_seeds(own)}; intervals (95 %) over questions.")
+    ahead = next((key for row in own for key in row if key.endswith("_ahead")), "")
+    head = [
+        "order",
+        "before",
+        "warm start",
+        "practice",
+        "gain",
+        "each seed",
+        "pass@8 before",
+        "warm start",
+        "practice",
+        "groups with signal",
+    ]
+    lines = []
+    for row in own:
+        right = [_percent(row["base_right"]), _percent(row["warm_start_right"]), _interval(row, "accuracy", _percent)]
+        gain = [_interval(row, "gain", _points), ", ".join(map(_points, row["gain_each_seed"]))]
+        found = [_percent(row[f"{model}_found"]) for model in ("base", "warm_start", "practice")]
+        signal = f"{_percent(row['signal_first'])} to {_percent(row['signal_last'])}"
+        lines.append([name[row["id"]], *right, *gain, *found, signal, _interval(row, ahead, _points) if ahead in row else ""])
+    led = f"{ahead.removesuffix('_ahead').replace('_', ' ')} ahead by"
+    below = f"{own[0]['n']:,} items, answered greedily, {_seeds(own)}; intervals (95 %) over items; halves of the steps."
+    return f"{first}\n{_lines([*head, led], lines, below)}"
 
 
 def _p(value: float) -> str:

@@ -122,6 +122,7 @@ def test_what_the_pages_leave_to_people_is_understood(line, tmp_path, monkeypatc
     monkeypatch.setattr("etude.recipes.retention_suite.load_model", begin)
     monkeypatch.setattr("etude.recipes.domain_suite.questions_of_suite", begin)
     monkeypatch.setattr("etude.recipes.adapt.questions_of_suite", begin)
+    monkeypatch.setattr("etude.recipes.estimate_adapt.questions_of_suite", begin)
     rows = [{key: row[key] for key in ("question", "answer", "worked")} for row in letters("train", 300, seed=0)]
     parts = {"my_train": rows[:200], "my_test": rows[200:250], "a": rows[250:], "DIR/word_problems/train": rows[:200]}
     sums = [{"question": f"What is {i} + 1?", "answer": f"It is <<{i}+1={i + 1}>>{i + 1}.\n#### {i + 1}"} for i in range(250)]
@@ -134,6 +135,10 @@ def test_what_the_pages_leave_to_people_is_understood(line, tmp_path, monkeypatc
     Path("DIR/svamp").mkdir()
     Path("DIR/svamp/SVAMP_dev.json").write_text(json.dumps(rows[250:]))
     Path("b.csv").write_text("question,answer\n" + "".join(f"{row['question']},{row['answer']}\n" for row in rows[250:]))
+    asked = [{"q": f"{i}?", "options": ["a", "b"], "a": i % 2, "section": str(i), "type": "mcq"} for i in range(300)]
+    Path("runs/python_reference").mkdir(parents=True)
+    Path("DIR/openstax_anatomy").mkdir()
+    Path("DIR/openstax_anatomy/questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
     arguments = shlex.split(line)[1:]
     with pytest.raises(Begun):
         main([*arguments, "--dry-run"] if arguments[0] == "practice" else arguments)

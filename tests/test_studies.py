@@ -14,6 +14,7 @@ from studies import (
     diversity,
     exploration,
     long_thought,
+    order,
     practice_alone,
     quickstart,
     retention,
@@ -33,7 +34,7 @@ OF_PRACTICE = ("quickstart", "word_problems")
 
 
 def test_every_study_is_tried_here():
-    others = {"diversity", "exploration", "long_thought", "practice_alone", "retention", "searching", "selection", "step_values"}
+    others = {"diversity", "exploration", "long_thought", "order", "practice_alone", "retention", "searching", "selection", "step_values"}
     assert set(STUDIES) == {*OF_PRACTICE, *others}
 
 
@@ -559,3 +560,62 @@ def selected(recall_low, *ahead_low) -> list[dict]:
 )
 def test_selection_holds_where_the_classifier_finds_enough_and_more_than_every_other_way(rows, verdict):
     assert selection.judge(rows)[0] == verdict
+
+
+@pytest.fixture(scope="module")
+def ordered(tmp_path_factory) -> dict:
+    return tiny("order", tmp_path_factory.mktemp("order"))
+
+
+def test_the_study_of_orders_reads_adapts_and_practises_in_its_tiny_form(ordered):
+    assert ordered["verdict"] == "undecided" and "not all runs are there" in ordered["because"]
+    rows = {row["id"]: row for row in ordered["rows"]}
+    assert set(order.ARMS) <= rows.keys()
+    adapted = {name for name, row in rows.items() if "choices_gain" in row}
+    assert adapted == set(order.ARMS) - {"raw"} and all(rows[name]["choices_before"] == rows["mixed"]["choices_before"] for name in adapted)
+    table = markdown(ordered["rows"])
+    assert "| knowledge then tasks | " in table and "questions with choices" in table and "groups with signal" in table
+
+
+def test_a_change_counts_a_question_once_whatever_the_seeds():
+    def cell(before, after):
+        return {when: [{"part": "far", "name": "a", "bits": bits}] for when, bits in (("before", before), ("after", after))}
+
+    found = order._change("far", [cell("0010", "0110"), cell("0010", "1110")])
+    assert (found["far_n"], found["far_before"], found["far_after"], found["far_gain"]) == (4, 0.25, 0.625, 0.375)
+    assert found["far_gain_each_seed"] == [0.25, 0.5]
+    two = {
+        when: [{"part": "far", "name": name, "bits": bits} for name, bits in (("a", "01"), ("b", "1"), ("all questions", "011"))]
+        for when in ("before", "after")
+    }
+    assert order._change("far", [two])["far_n"] == 3
+
+
+def of_orders(choices=0.07, far=-0.005, lows=(0.01, 0.02, 0.03), missing=()) -> list[dict]:
+    rows = []
+    for arm in order.ARMS:
+        ends = {"": 0.05, "_low": 0.01, "_high": 0.1}
+        row = {"id": arm, "seeds": 1 if arm in order.SCREENED else 3}
+        row |= {
+            f"{part}_gain{end}": value + {"choices": choices, "far": far}[part] - 0.05
+            for part in ("choices", "far")
+            for end, value in ends.items()
+        }
+        if arm in order.ORDERS[1:]:
+            row |= {f"knowledge_then_tasks_ahead{end}": lows[order.ORDERS[1:].index(arm)] - 0.01 + value for end, value in ends.items()}
+        rows.append(row)
+    return [row for row in rows if row["id"] not in missing]
+
+
+@pytest.mark.parametrize(
+    ("rows", "verdict"),
+    [
+        (of_orders(), "holds"),
+        (of_orders(choices=0.059), "does not hold"),
+        (of_orders(far=-0.011), "does not hold"),
+        (of_orders(lows=(0.01, -0.001, 0.02)), "does not hold"),
+        (of_orders(missing=("plain",)), "undecided"),
+    ],
+)
+def test_the_claim_on_orders_holds_where_all_its_parts_do(rows, verdict):
+    assert order.judge(rows)[0] == verdict
