@@ -80,7 +80,7 @@ class RunFolder:
         if resume:
             if not kept.exists():
                 raise UserError(f"--resume: {path} holds no run; start one without --resume")
-            run._changed = _check_same({**(defaults or {}), **dotted(_read_configuration(kept))}, configuration, path)
+            run._changed = check_same({**(defaults or {}), **dotted(read_configuration(kept))}, configuration, path)
             if (run.read_json("result.json") or {}).get("status") == "finished":
                 raise UserError(f"--resume: the run in {path} is finished; see {path / 'report.html'}")
             run.lock()
@@ -307,6 +307,11 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return found.stdout.strip()
 
 
+def may_change(name: str) -> bool:
+    """Whether a setting may be another one on resume (`CHANGEABLE`), of a run or of the adaptation that it begins with."""
+    return name.removeprefix("adaptation_settings.") in CHANGEABLE
+
+
 def differing(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """Dotted names of the settings in which two configurations differ, but for those of sections that are off in both (`SWITCHES`)."""
     before, after = dotted(kept), dotted(wanted)
@@ -321,7 +326,7 @@ def _is_off(name: str, settings: Mapping[str, Any]) -> bool:
     return switch is not None and not settings.get(f"{section}.{switch}")
 
 
-def _read_configuration(path: Path) -> dict[str, Any]:
+def read_configuration(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf8"))
     except (yaml.YAMLError, ValueError) as error:
@@ -331,12 +336,12 @@ def _read_configuration(path: Path) -> dict[str, Any]:
     return values
 
 
-def _check_same(kept: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def check_same(kept: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """What the machine is told otherwise than before. Raises UserError for any other difference."""
     before, after = dotted(kept), dotted(wanted)
     names = differing(kept, wanted)
     for name in names:
-        if name not in CHANGEABLE:
+        if not may_change(name):
             raise UserError(
                 f"--resume: the run in {path} was started with {name} = {before.get(name)!r}, now it is {after.get(name)!r}; "
                 "resume with the same configuration, or start another run"

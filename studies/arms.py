@@ -77,13 +77,6 @@ class Arms:
     def defaults(self) -> dict[str, Any]:
         return practice_defaults()
 
-    def _check_run(self, folder: Path, settings: Callable[[], Mapping[str, Any]]) -> None:
-        """A run of other settings is no cell of this table; they are asked for where there is a run."""
-        kept = folder / "configuration.yaml"
-        if kept.exists():
-            before = self.defaults() | dotted(yaml.safe_load(kept.read_text()))
-            refuse_others(f"{folder} was run", before, settings(), "remove it to run it again")
-
     def _settings(self, arm: str, seed: int) -> PracticeSettings:
         changes = {**self.overrides, "seed": seed, **self.changes[arm]}
         if arm in self.steps:
@@ -95,7 +88,7 @@ class Arms:
         settings = self._settings(arm, seed)
         runs = {other: chosen.out / "runs" / f"{other}-{seed}" for other in self.changes}
         for other, path in runs.items():
-            self._check_run(path, partial(self.settings, other, seed))
+            check_run(path, self.defaults(), partial(self.settings, other, seed))
         folder = runs[arm]
         if not folder.exists():
             share(runs, arm, resolved(settings))
@@ -108,6 +101,14 @@ class Arms:
             if checkpoint.name != "warm_start":
                 shutil.rmtree(checkpoint)
         return cell
+
+
+def check_run(folder: Path, defaults: Mapping[str, Any], settings: Callable[[], Mapping[str, Any]]) -> None:
+    """End where a run of other settings is there: it is no cell of a table. They are asked for where there is a run."""
+    kept = folder / "configuration.yaml"
+    if kept.exists():
+        before = {**defaults, **dotted(yaml.safe_load(kept.read_text()))}
+        refuse_others(f"{folder} was run", before, settings(), "remove it to run it again")
 
 
 def share(runs: Mapping[str, Path], arm: str, settings: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from etude.configuration import dotted
 from etude.errors import UserError
-from etude.runs import CHANGEABLE, differing, write_atomically
+from etude.runs import differing, may_change, write_atomically
 from studies.figure import draw
 
 Cell = dict[str, Any]
@@ -96,7 +96,7 @@ def _read(path: Path, table: Table) -> Cell:
 
 def refuse_others(made: str, kept: Mapping[str, Any], settings: Mapping[str, Any], again: str) -> None:
     """End where what is kept was made with other settings than there are now."""
-    names = [name for name in differing(kept, settings) if name not in CHANGEABLE]  # what changes no result but for rounding
+    names = [name for name in differing(kept, settings) if not may_change(name)]  # what changes no result but for rounding
     if names:
         raise SystemExit(f"{made} with another {names[0]} than there is now (and {len(names) - 1} more): {again}")
 

@@ -11,8 +11,9 @@ mix_25, mix_75           passages a quarter, or three quarters, of the stage of 
 raw                      the same practice from the model as it came
 
 Passages are made by rule: no model writes them, so that nothing is distilled. Downstream tasks are of two groups, questions with choices
-and open ones, of sections that are not asked later. Every order reads as many tokens with as many updates; warm start and practice are the
-same. `base` and `warm_start` are models of the first arm's runs.
+and open ones, of sections that are not asked later. Every order reads as many tokens, in as many updates but for one or two; warm start
+and practice are the same. What belongs to stages comes with them: the rate falls to 0 over each, a second one's from half the first's.
+`base` and `warm_start` are models of the first arm's runs.
 
 Claims, each with its rule: (1) the recipe adds at least 6 points to the domain's questions with choices, by likelihood, pooled over seeds,
 and (2) loses at most 1 point on far questions; (3) behind practice, knowledge_then_tasks answers more of the test questions than each other
@@ -40,7 +41,7 @@ from etude.recipes.practice import practice_named
 from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
 from etude.runs import RunFolder, read_jsonl
 from etude.watching import Console
-from studies.arms import cell_of, reduce_arms
+from studies.arms import cell_of, check_run, reduce_arms
 from studies.cells import Cell, Options, compute, options, write_result
 from studies.figure import save
 
@@ -78,7 +79,7 @@ class Orders:
         practice = self._settings(arm, seed)
         adaptation = adaptation_of(practice)
         own = resolved(practice) | {"adaptation": None, "adaptation_settings": {}}  # which stand in full beside it
-        return {"practice": own, "adaptation": resolved(adaptation) if adaptation else {}}
+        return {"practice": own, "adaptation": resolved(adaptation) if adaptation else adapt_defaults()}  # which raw has no use for
 
     def defaults(self) -> dict[str, Any]:
         return dotted({"practice": practice_defaults(), "adaptation": adapt_defaults()})
@@ -86,10 +87,13 @@ class Orders:
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
         """One run of the recipe under `out/runs`, gone on with or only read where it is there already."""
         folder = chosen.out / "runs" / f"{arm}-{seed}"
+        settings = self._settings(arm, seed)
+        check_run(folder, practice_defaults(), lambda: resolved(settings))
+        if adaptation := adaptation_of(settings):
+            check_run(folder / FOLDER, adapt_defaults(), lambda: resolved(adaptation))
         result = RunFolder(folder).read_json("result.json")
         if result is None:
             is_begun = (folder / "configuration.yaml").exists()
-            settings = self._settings(arm, seed)
             data = chosen.out / "sets" if chosen.is_tiny else chosen.data
             result = practice_named(settings, Path(self.recipe).stem, run=folder, data=data, resume=is_begun, watcher=Console())
         steps = [row for row in read_jsonl(folder / "metrics.jsonl") if row["phase"] == "practice"]
@@ -116,7 +120,7 @@ def knowledge_of(folder: Path) -> dict[str, Any]:
 def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     """The rows of practice, and in each what the adaptation before it changed; every arm is compared with the baseline."""
     there = [arm for arm in ARMS if any(cell["id"] == arm for cell in cells)]
-    rows = reduce_arms(cells, there, BASELINE) if BASELINE in there else []
+    rows = reduce_arms(cells, there, BASELINE if BASELINE in there else there[0])
     for row in rows:
         own = [cell for cell in cells if cell["id"] == row["id"]]
         if own:

@@ -58,7 +58,7 @@ from etude.recipes.settings import PracticeSettings, WarmStart
 from etude.runs import RunFolder, environment
 from etude.tasks.sources import load_tasks
 from etude.watching import Console, Quiet
-from studies.arms import Arms, share
+from studies.arms import Arms, check_run, share
 from studies.cells import Cell, Options, compute, options, write_result
 from studies.figure import save
 
@@ -201,7 +201,7 @@ class Retaining(Arms):
         settings, folder = self._settings(arm, seed), runs[arm]
         if settings.learn.lora.rank:  # adapters on the start itself, whose warm start trained all weights
             settings = replace(settings, model=str(runs["start"] / "model"), warm_start=WarmStart())
-        self._check_run(folder, lambda: resolved(settings))
+        check_run(folder, self.defaults(), lambda: resolved(settings))
         if not folder.exists() and settings.warm_start.steps:
             share({name: path for name, path in runs.items() if name == "start" or path == folder}, arm, resolved(settings))
         result = RunFolder(folder).read_json("result.json")

@@ -563,11 +563,14 @@ def test_selection_holds_where_the_classifier_finds_enough_and_more_than_every_o
 
 
 @pytest.fixture(scope="module")
-def ordered(tmp_path_factory) -> dict:
-    return tiny("order", tmp_path_factory.mktemp("order"))
+def ordered(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("order")
+    tiny("order", folder)
+    return folder
 
 
 def test_the_study_of_orders_reads_adapts_and_practises_in_its_tiny_form(ordered):
+    ordered = json.loads((ordered / "result.json").read_text())
     assert ordered["verdict"] == "undecided" and "not all runs are there" in ordered["because"]
     rows = {row["id"]: row for row in ordered["rows"]}
     assert set(order.ARMS) <= rows.keys()
@@ -575,6 +578,17 @@ def test_the_study_of_orders_reads_adapts_and_practises_in_its_tiny_form(ordered
     assert adapted == set(order.ARMS) - {"raw"} and all(rows[name]["choices_before"] == rows["mixed"]["choices_before"] for name in adapted)
     table = markdown(ordered["rows"])
     assert "| knowledge then tasks | " in table and "questions with choices" in table and "groups with signal" in table
+
+
+def test_the_study_of_orders_goes_on_and_no_two_of_its_arms_are_the_same(ordered, capsys):
+    before = (ordered / "result.json").read_bytes()
+    run("order", ordered)
+    assert "cell " not in capsys.readouterr().out and (ordered / "result.json").read_bytes() == before
+    table = order.Orders("anatomy_practice")
+    settings = {arm: json.dumps(table.settings(arm, 80), sort_keys=True) for arm in order.ARMS}
+    assert len(set(settings.values())) == len(order.ARMS)
+    study = table.settings(order.BASELINE, 80)["adaptation"]["study"]
+    assert study["tasks_as"] == "passages" and study["mixing"] == 0.5
 
 
 def test_a_change_counts_a_question_once_whatever_the_seeds():

@@ -147,7 +147,7 @@ class Endpoint:
         except _Failed as failed:
             failed.said = self._hidden(failed.said)
             raise
-        return reply._replace(text=self._hidden(reply.text or ""))
+        return reply._replace(text=self._hidden(_whole(reply.text or "")))
 
     def _answered(self, messages: Messages) -> Reply:
         how = self.how
@@ -179,6 +179,11 @@ class Endpoint:
             f"{who}.url {self.how.url} can't be used as a {who} ({failed}): see that the server runs, and that {who}.url, {who}.model and "
             f"{who}.key_variable are right; a run that has begun goes on with --resume"
         )
+
+
+def _whole(text: str) -> str:
+    """The text with halves of characters replaced, which JSON can spell and no file can hold."""
+    return text.encode(errors="replace").decode()
 
 
 def _read(response: Any, deadline: float) -> bytes:

@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, ClassVar, NamedTuple
 from urllib.parse import urlsplit
 
 from etude.errors import UserError, at_least
+
+_OF_SERVERS = ("key_variable", "request", "timeout_seconds", "retries", "concurrency")
 
 Messages = Sequence[Mapping[str, str]]
 
@@ -62,6 +64,12 @@ class ChatModel:
             raise UserError(f"{self.section}.temperature must be 0 (greedy) or more, got {self.temperature}")
         if self.url is not None:
             self._check_url(self.url)
+        elif of_server := [name for name in self.told() if name in _OF_SERVERS]:
+            raise UserError(f"{self.section}.{of_server[0]} has no effect without {self.section}.url: name the server, or leave it out")
+
+    def told(self) -> list[str]:
+        """The settings that are not what they are where nobody says otherwise."""
+        return [each.name for each in fields(self) if getattr(self, each.name) != _default(each)]
 
     def _check_url(self, url: str) -> None:
         try:
@@ -76,3 +84,7 @@ class ChatModel:
                 f"{self.section}.url must be an address alone, without a user, a password or a query: name the key's variable in "
                 f"{self.section}.key_variable"
             )
+
+
+def _default(each: "Field[Any]") -> Any:
+    return each.default_factory() if each.default_factory is not MISSING else each.default

@@ -29,7 +29,7 @@ _SCALE = (
     "where it suits teaching and is coherent; 1 more where it explains clearly, like a chapter of a textbook; 1 more where it teaches "
     "outstandingly well. Reply with one line and nothing else:\nGrade: N"
 )
-_GRADE = re.compile(r"Grade: ([0-5])\b")
+_GRADE = re.compile(r"\bgrade[*_ ]{0,3}:[*_ ]{0,3}([0-9]+(?:\.[0-9]+)?)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Grader(ChatModel):
             raise UserError(f"grader.min_grade must lie in [0, 5], got {self.min_grade}")
         if self.max_characters < 1:
             raise UserError(f"grader.max_characters must be at least 1, got {self.max_characters}")
-        if self.url is not None and self.model is None:
-            raise UserError("grader.url needs grader.model: the model's name on the server")
+        if not self.is_on and (told := self.told()):
+            raise UserError(f"grader.{told[0]} has no effect without grader.model: name the model, or leave it out")
 
     @property
     def is_on(self) -> bool:
@@ -61,17 +61,22 @@ class Grader(ChatModel):
 class Grading:
     """Grades documents, each text once."""
 
-    def __init__(self, ask: Ask, how: Grader, kept: Path) -> None:
-        """`kept` is a JSONL file of the grades so far, which grows."""
-        self.how, self._ask, self._kept = how, ask, kept
-        rows = read_jsonl(kept)
-        self._grades: dict[str, int | None] = {row["text"]: row["grade"] for row in rows}
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(kept, "".join(json.dumps(row) + "\n" for row in rows))  # without the line that a kill tore
+    def __init__(self, ask: Ask, how: Grader) -> None:
+        self.how, self._ask = how, ask
+        self._kept: Path | None = None
+        self._grades: dict[str, int | None] = {}
         self._used: dict[str, int | None] = {}
 
+    def go_on(self, kept: Path) -> None:
+        """With the grades of a JSONL file, which grows."""
+        self._kept, rows = kept, read_jsonl(kept)
+        self._grades = {row["text"]: row["grade"] for row in rows}
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(kept, "".join(json.dumps(row) + "\n" for row in rows))  # without the line that a kill tore
+
     def are_good(self, texts: Sequence[str]) -> list[bool]:
-        """Which of the texts have the least grade or more."""
+        """Which of the texts have the least grade or more. Raises UserError where not one of the first of them gets a grade at all."""
+        assert self._kept is not None, "begin with go_on"
         keys = [hashlib.blake2b(text.encode(), digest_size=12).hexdigest() for text in texts]
         new = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._grades}
         replies = self._ask([asking(text[: self.how.max_characters]) for text in new.values()]) if new else []
@@ -80,7 +85,13 @@ class Grading:
                 self._grades[key] = read_grade(reply)
                 if reply.text is not None:  # who did not answer may do so another time
                     file.write(json.dumps({"text": key, "grade": self._grades[key]}) + "\n")
-        self._used |= {key: self._grades[key] for key in keys}
+        is_first, self._used = not self._used, self._used | {key: self._grades[key] for key in keys}
+        if is_first and all(self._grades[key] is None for key in keys):
+            said = next((reply.text or reply.problem for reply in replies), "")
+            raise UserError(
+                f"grader.model {self.how.model} gave none of the first {len(keys)} documents a grade: it says {said[:200]!r} instead of "
+                "'Grade: N'; name another model, or raise grader.max_new_tokens"
+            )
         return [(grade := self._grades[key]) is not None and grade >= self.how.min_grade for key in keys]
 
     def report(self) -> dict[str, int]:
@@ -100,5 +111,6 @@ def read_grade(reply: Reply) -> int | None:
     >>> read_grade(Reply("Grade: 4")), read_grade(Reply("Grade: 4 or Grade: 2")), read_grade(Reply("Grade: 12"))
     (4, None, None)
     """
-    found = set(_GRADE.findall(reply.text or ""))
-    return int(found.pop()) if len(found) == 1 else None
+    found = set() if reply.is_cut_off else set(_GRADE.findall(reply.text or ""))
+    grade = found.pop() if len(found) == 1 else ""
+    return int(grade) if grade in ("0", "1", "2", "3", "4", "5") else None

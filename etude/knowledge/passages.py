@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from etude.knowledge.duplicates import Seen
 from etude.knowledge.leaks import Leaks
+from etude.tasks.answers import answer_form
 from etude.tasks.choices import choices_of, without_choices
 from etude.tasks.task import Task, canonical_words
 from etude.tasks.verifiers import VERIFIERS
@@ -29,9 +30,13 @@ _LEAST_WORDS, _MOST_WORDS = 6, 60
 _AT_ONCE = 32
 """Assignments that a writer gets together, and at most so many that a kill loses."""
 _LONGEST_SAID = 4000
+_WORDED_FREELY = 4
+"""Words from which on an answer that is to be exact may be worded otherwise."""
 
 Row = dict[str, Any]
-"""`sources`, and `text`; or `rejected`, the reason, with what was `said`."""
+"""`place` of the assignment, `sources`, and `text`; or `rejected`, the reason, with what was `said`."""
+NO_REPLY = "no reply"
+"""Why there is no passage where a writer did not answer, who may do so another time."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +91,15 @@ def answer_text(task: Task) -> str:
 
 
 def is_right(said: str, task: Task, least: float) -> bool:
-    """Whether an answer is the gold one; where that is worded freely, whether the F1 of their words is `least`."""
-    if task.verifier in ("choice", "numeric"):
-        return VERIFIERS[task.verifier](said, task).score == 1.0
-    return (VERIFIERS["words"](said, task).score or 0.0) >= least
+    """Whether an answer is the gold one, by the task's verifier, one of `CHEAP`; where that is worded freely, whether the F1 of their
+    words is `least`.
+    """
+    gold = task.answer or ""
+    is_sentence = answer_form(gold) == "text" and sum(word.isalpha() and len(word) > 1 for word in canonical_words(gold)) >= _WORDED_FREELY
+    is_free = task.verifier == "words" or (task.verifier == "exact" and is_sentence)
+    if is_free:
+        return (VERIFIERS["words"](said, task).score or 0.0) >= least
+    return VERIFIERS[task.verifier](said, task).score == 1.0
 
 
 def compose(assignment: Assignment, written: Written) -> str:
@@ -114,15 +124,18 @@ class Writing:
     """F1 of words at which an answer that may be worded freely agrees with the gold one."""
 
     def rows(self, assignments: Sequence[Assignment], kept: Sequence[Row] = ()) -> Iterator[Row]:
-        """A row for every assignment behind those whose rows are kept."""
+        """A row for every assignment that none of the kept rows is of; they name its `place`."""
         seen = Seen(self.similarity)
-        for key, row in enumerate(kept):
+        for row in kept:
             if "text" in row:
-                seen.admit(key, canonical_words(row["text"]))
-        for start in range(len(kept), len(assignments), _AT_ONCE):
-            batch = assignments[start : start + _AT_ONCE]
-            for key, (assignment, written) in enumerate(zip(batch, self.writer(batch), strict=True), start):
-                yield self._row(assignment, written, seen, key)
+                seen.admit(row["place"], canonical_words(row["text"]))
+        done = {row["place"] for row in kept}
+        missing = [place for place in range(len(assignments)) if place not in done]
+        for start in range(0, len(missing), _AT_ONCE):
+            places = missing[start : start + _AT_ONCE]
+            batch = [assignments[place] for place in places]
+            for place, assignment, written in zip(places, batch, self.writer(batch), strict=True):
+                yield {"place": place} | self._row(assignment, written, seen, place)
 
     def _row(self, assignment: Assignment, written: Written, seen: Seen, key: int) -> Row:
         known = [task for task, reason in zip(assignment.tasks, written.reasons, strict=False) if reason is not None]

@@ -32,12 +32,12 @@ _TYPES = (str, bytes, bytearray, list, dict, set, frozenset, int, float)
 
 def write(folder: Path) -> dict[str, int]:
     """Write the three files; rows by name. Raises UserError where Python came without its reference or its sources."""
+    modules, topics = list(_modules()), list(_topics())
+    sets = {"pages": [*topics, *_beginnings(modules)], "questions": list(_questions(modules)), "glossary": list(_methods())}
+    if not topics or not all(sets.values()):
+        raise UserError(f"this Python came without its {'sources or docstrings' if topics else 'reference (pydoc_data)'}: use another")
     folder.mkdir(parents=True, exist_ok=True)
-    modules = list(_modules())
-    sets = {"pages": [*_topics(), *_beginnings(modules)], "questions": list(_questions(modules)), "glossary": list(_methods())}
     for name, rows in sets.items():
-        if not rows:
-            raise UserError(f"this Python came without {'its reference' if name == 'pages' else 'its sources or docstrings'}: use another")
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         (folder / f"{name}.jsonl").write_text(text, encoding="utf8")
     return {name: len(rows) for name, rows in sets.items()}
@@ -45,8 +45,10 @@ def write(folder: Path) -> dict[str, int]:
 
 def _topics() -> Iterator[Row]:
     """The reference, a page for each of its subjects."""
-    from pydoc_data.topics import topics  # only here, since some distributions leave it out
-
+    try:
+        from pydoc_data.topics import topics
+    except ImportError:  # some distributions leave it out
+        return
     for name, text in sorted(topics.items()):
         yield {"title": name, "text": text.strip()}
 
@@ -110,7 +112,10 @@ def _first_sentence(text: str | None, name: str) -> str | None:
 def main() -> None:
     if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         raise SystemExit("usage: python -m etude.knowledge.python_reference DIR")
-    found = write(Path(sys.argv[1]))
+    try:
+        found = write(Path(sys.argv[1]))
+    except (UserError, OSError) as error:
+        raise SystemExit(f"python_reference: {error}") from None
     print(", ".join(f"{count:,} {name}" for name, count in found.items()), f"in {sys.argv[1]}")
 
 

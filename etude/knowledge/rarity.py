@@ -37,7 +37,7 @@ class Rarity:
 
     def shared(self, one: set[str], other: set[str]) -> float:
         """Of the words that two texts have in common."""
-        return sum(map(self, one & other))
+        return math.fsum(map(self, one & other))  # whatever the order of the set
 
 
 def words_of(task: Task) -> set[str]:

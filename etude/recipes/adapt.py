@@ -38,17 +38,17 @@ from etude.recipes.adapted_card import adapted_card
 from etude.recipes.chat import ready
 from etude.recipes.checkpoints import load_checkpoint, save_checkpoint
 from etude.recipes.domain_changes import change_in_words, changes
-from etude.recipes.domain_suite import answers_by, measure_domain, questions_of_suite, texts_of_suite
+from etude.recipes.domain_suite import Questions, answers_by, measure_domain, questions_of_suite, texts_of_suite
 from etude.recipes.limits import within_limits
 from etude.recipes.machine import Place, decide, engine_at, room_tokens
-from etude.recipes.passages import passages_for
+from etude.recipes.passages import Passages
 from etude.recipes.perplexity import Perplexity
 from etude.recipes.retention import logprobs_of
 from etude.recipes.stage import Stage
 from etude.runs import RunFolder, read_jsonl
 from etude.tasks.files import places_of
 from etude.tasks.sources import load_tasks
-from etude.tasks.task import canonical_words
+from etude.tasks.task import Task, canonical_words
 from etude.watching import Quiet, Watcher
 
 _TOKENS_A_WORD = 1.3
@@ -115,6 +115,8 @@ class Adaptation:
     selected: dict[str, Any] = field(init=False)
     questions: dict[str, str] = field(init=False)
     """What is asked of the model, by name."""
+    grading: Grading | None = field(init=False)
+    passages: Passages | None = field(init=False)
     pieces: dict[str, list[Example]] = field(init=False)
     """By source."""
 
@@ -134,29 +136,22 @@ class Adaptation:
         """Load the model and all that is asked of it, so that a mistake there leaves no folder behind."""
         settings = self.settings
         self.place = decide(settings.machine, self.folder.read_json("environment.json") or {})
-        self.asked, self.texts = questions_of_suite(settings.suite, self.data), texts_of_suite(settings.suite, self.data)
-        self._check_places()
-        kinds = settings.tasks.kinds() if settings.study.needs_tasks else []
-        self.tasks = [task for kind in kinds for task in load_tasks(kind, split="train", n=None, seed=settings.seed, data=self.data)]
+        self.asked, self.texts, self.tasks = gather_asked(settings, self.data)
         self.model, self.tokenizer = load_model(settings.model, device=self.place.device)
-        if self.tokenizer.eos_token_id is None:
-            raise UserError("the tokenizer has no end-of-sequence token, so that documents have no end: set its eos_token")
+        end_of_text(self.tokenizer)
         self.room = room_tokens(self.model, 0)
+        self._meet_models()
         facts = {"precision": self.place.precision, "device": self.place.device, "weights": describe(settings.model)}
         self.folder.begin(resolved(settings), **facts)
 
-    def _check_places(self) -> None:
-        """See that every text is there, and that none of those that are measured is read."""
-        settings = self.settings
-        read = {
-            file.resolve(): name
-            for corpus in (settings.corpus, settings.domain, settings.general)
-            for name, file in files_of(corpus, self.data)
-        }
-        for path in settings.suite.text:
-            places = [place.resolve() for place in places_of(path, self.data) if place.is_file()]
-            if places and places[0] in read:
-                raise UserError(f"suite.text {path} is read in training, so that its perplexity would say nothing: name another text")
+    def _meet_models(self) -> None:
+        """Have those that are to be asked ready, before anything takes time."""
+        settings, folder = self.settings, self.folder.path
+        self.grading, self.passages = None, None
+        if settings.grader.is_on and not (folder / "selection" / "selection.json").exists():
+            self.grading = Grading(ready(settings.grader, self.place, settings.machine, asking("?"), settings.seed), settings.grader)
+        if settings.study.tasks_as == "passages" and self.tasks:
+            self.passages = Passages.of(settings, self.tasks, self.place, self.model)
 
     # ------------------------------------------------------------------ text
 
@@ -171,9 +166,9 @@ class Adaptation:
         scorer = likely if settings.selection.method == "perplexity" else None
         how: dict[str, Any] = {"count_tokens": self._count, "questions": questions, "seed": settings.seed, "data": self.data}
         target = self.folder.path / "selection"
-        if settings.grader.is_on and not (target / "selection.json").exists():
-            graders = ready(settings.grader, self.place, settings.machine, asking("?"), settings.seed)
-            how["grading"] = Grading(graders, settings.grader, target / "grades.jsonl")
+        if self.grading is not None:
+            self.grading.go_on(target / "grades.jsonl")
+            how["grading"] = self.grading
         self.selected = select(settings.corpus, settings.domain, settings.selection, target, scorer=scorer, tell=self.watcher.say, **how)
         found, replayed = self.selected, self.selected["replay"]["tokens"]
         general = "" if settings.has_general else f"; general text: {replayed:,} tokens"
@@ -210,10 +205,10 @@ class Adaptation:
             texts[REPLAY] = self._general() if study.replay_share else []
         else:
             texts[REPLAY] = [row["text"] for row in read_jsonl(folder / "replay.jsonl")]
-        window, end = min(study.window_tokens, self.room - 1), int(self.tokenizer.eos_token_id)
-        if study.tasks_as == "passages" and self.tasks:
-            how = {"place": self.place, "model": self.model, "tokenizer": self.tokenizer, "room": self.room, "watcher": self.watcher}
-            texts[TASKS] = passages_for(settings, self.folder, self.tasks, self.questions, **how)
+        window, end = min(study.window_tokens, self.room - 1), end_of_text(self.tokenizer)
+        if self.passages is not None:
+            engine = partial(engine_at, self.place, self.model, self.tokenizer, settings.machine)
+            texts[TASKS] = self.passages.written(self.folder, self.tasks, self.questions, engine, self.watcher)
         self.pieces = {TASKS: [self._solved(task) for task in self.tasks]} if TASKS not in texts else {}
         for source, own in texts.items():
             plain = [without_control(self.tokenizer, text) for text in own]
@@ -243,8 +238,8 @@ class Adaptation:
     def _solved(self, task: Any) -> Example:
         """A task as the suite asks it, its right answer to be learned."""
         asked = question_of(task)
-        start, prompt = beginning(self.tokenizer), token_ids(self.tokenizer, asked.prompt)
-        answer = render_answer(self.tokenizer, f" {asked.choices[asked.right]}")
+        start, prompt = beginning(self.tokenizer), token_ids(self.tokenizer, without_control(self.tokenizer, asked.prompt))
+        answer = render_answer(self.tokenizer, without_control(self.tokenizer, f" {asked.choices[asked.right]}"))
         left = self.room - len(start) - len(answer)
         if left < 1:
             raise UserError(f"{task.origin} has an answer of {len(answer)} tokens; the model has room for {self.room} in all")
@@ -345,6 +340,29 @@ class Adaptation:
             self.watcher.say(change_in_words(change))
         self.watcher.say(f"model: {self.folder.path / 'model'}   report: {self.folder.path / 'report.html'}")
         return result
+
+
+def end_of_text(tokenizer: Any) -> int:
+    """What ends a document. Raises UserError where the tokenizer has nothing for it."""
+    if tokenizer.eos_token_id is None:
+        raise UserError("the tokenizer has no end-of-sequence token, so that documents have no end: set its eos_token")
+    return int(tokenizer.eos_token_id)
+
+
+def gather_asked(settings: AdaptSettings, data: Path | None) -> tuple[Questions, list[tuple[str, str]], list[Task]]:
+    """What is asked of the model, the texts whose perplexity is measured, and the solved tasks. Raises UserError for what can't be read,
+    and for a text that is measured and read in training.
+    """
+    asked, texts = questions_of_suite(settings.suite, data), texts_of_suite(settings.suite, data)
+    corpora = (settings.corpus, settings.domain, settings.general)
+    read = {file.resolve() for corpus in corpora for _, file in files_of(corpus, data)}
+    for path in settings.suite.text:
+        places = [place.resolve() for place in places_of(path, data) if place.is_file()]
+        if places and places[0] in read:
+            raise UserError(f"suite.text {path} is read in training, so that its perplexity would say nothing: name another text")
+    kinds = settings.tasks.kinds() if settings.study.needs_tasks else []
+    tasks = [task for kind in kinds for task in load_tasks(kind, split="train", n=None, seed=settings.seed, data=data)]
+    return asked, texts, tasks
 
 
 def _graded(grades: Mapping[str, int], least: int) -> str:

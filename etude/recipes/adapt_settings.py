@@ -46,6 +46,8 @@ class SolvedTasks(TaskSource):
     def __post_init__(self) -> None:
         if self.is_given:
             super().__post_init__()
+        if self.open_where and not self.where:
+            raise UserError("tasks.open_where needs tasks.where, which says which of the others have choices: set both, or neither")
         if self.family:
             raise UserError("tasks.family has no end, and no answers but its own: name tasks with path, dataset or function")
 
@@ -170,8 +172,8 @@ class AdaptSettings:
                 f"study.replay_share {self.study.replay_share} needs general text: name some with general.path, let the selection keep "
                 "some with selection.replay_tokens, or set study.replay_share 0"
             )
-        if self.writer.how != "rules" and (self.study.tasks_as != "passages" or not self.study.needs_tasks):
-            raise UserError(f"writer.how {self.writer.how} has no effect without passages: set study.tasks_as passages, or leave it out")
+        if (told := self.writer.told()) and (self.study.tasks_as != "passages" or not self.study.needs_tasks):
+            raise UserError(f"writer.{told[-1]} has no effect without passages: set study.tasks_as passages, or leave it out")
         at_least("checkpoint_every", self.checkpoint_every, 0)
         if self.study.needs_tasks and not self.tasks.is_given:
             raise UserError(

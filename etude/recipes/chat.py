@@ -23,7 +23,7 @@ def ready(how: ChatModel, place: Place, machine: Machine, example: Messages, see
 
 
 def local(how: ChatModel, place: Place, machine: Machine, example: Messages, seed: int = 0) -> Ask:
-    """A model that is loaded here; conversations of a call are a batch, and what is drawn depends on `seed` and their text."""
+    """A model that is loaded here; what is drawn depends on `seed` and the conversation alone."""
     assert how.model is not None
     try:
         model, tokenizer = load_model(how.model, device=place.device)
@@ -38,8 +38,9 @@ def local(how: ChatModel, place: Place, machine: Machine, example: Messages, see
     def ask(conversations: Sequence[Messages]) -> list[Reply]:
         prompts = [render_prompt(tokenizer, Task(tuple(map(as_data, messages)))) for messages in conversations]
         fitting = [prompt for prompt in prompts if len(prompt) <= room]
-        sampling, drawn = Sampling(temperature=how.temperature), seed_for(seed, how.section, str(fitting))
-        found = iter(engine.generate(fitting, max_new_tokens=how.max_new_tokens, sampling=sampling, seed=drawn) if fitting else [])
+        keys = [[seed_for(seed, how.section, str(prompt))] for prompt in fitting]
+        sampling = Sampling(temperature=how.temperature)
+        found = iter(engine.generate(fitting, max_new_tokens=how.max_new_tokens, sampling=sampling, keys=keys) if fitting else [])
 
         def reply_to(prompt: Sequence[int]) -> Reply:
             if len(prompt) > room:

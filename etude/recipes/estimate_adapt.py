@@ -1,5 +1,5 @@
-"""What an adaptation will take here: one update is made and some questions are asked, and both are multiplied. Selecting text and writing
-passages are not counted.
+"""What an adaptation will take here: one update is made and some questions are asked, and both are multiplied. Selecting text, writing
+passages and answers in words are not counted.
 """
 
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ from etude.learn.learner import Learner, Stream
 from etude.learn.losses import negative_log_likelihood
 from etude.models import load_model
 from etude.randomness import seed_for
+from etude.recipes.adapt import end_of_text, gather_asked
 from etude.recipes.adapt_settings import AdaptSettings
-from etude.recipes.domain_suite import questions_of_suite, texts_of_suite
 from etude.recipes.estimate import minutes, peak_memory_bytes, seconds_of
 from etude.recipes.limits import within_limits
 from etude.recipes.machine import decide, room_tokens
@@ -43,7 +43,8 @@ class AdaptEstimate:
     def __str__(self) -> str:
         return (
             f"about {minutes(self.measure_seconds + self.study_seconds)} here (study {minutes(self.study_seconds)}, measuring "
-            f"{self.questions:,} questions twice {minutes(self.measure_seconds)}; selecting text and writing passages aside), "
+            f"{self.questions:,} questions twice {minutes(self.measure_seconds)}; selecting text, writing passages and answers in words "
+            "aside), "
             f"{self.memory_bytes / 1e9:.1f} GB of memory, {self.disk_bytes / 1e9:.2g} GB of disk"
         )
 
@@ -51,11 +52,12 @@ class AdaptEstimate:
 def estimate_adaptation(settings: AdaptSettings, data: Path | None) -> AdaptEstimate:
     """Load the model, ask some questions, make one update on the first documents of the corpus."""
     place = decide(settings.machine)
-    asked = [question for own in questions_of_suite(settings.suite, data).values() for question in own]
+    of_suite, measured, _ = gather_asked(settings, data)
+    asked = [question for own in of_suite.values() for question in own]
     model, tokenizer = load_model(settings.model, device=place.device)
     with within_limits(settings.machine):
         room, logprobs = room_tokens(model, 0), logprobs_of(model, place, settings.machine)
-        texts = sum(min(settings.suite.text_tokens, _length(tokenizer, text)) for _, text in texts_of_suite(settings.suite, data))
+        texts = sum(min(settings.suite.text_tokens, _length(tokenizer, text)) for _, text in measured)
         tried = [asked[place * len(asked) // _TRIED] for place in range(_TRIED)] if len(asked) > _TRIED else asked
         kinds = [[each for each in tried if (len(each.choices) > 1) == is_choice] for is_choice in (True, False)]
         seconds = sum(seconds_of(partial(ask, own, tokenizer, logprobs, room)) for own in kinds if own)
@@ -85,7 +87,7 @@ def _batch(settings: AdaptSettings, tokenizer: Any, room: int, data: Path | None
     study = settings.study
     window = min(study.window_tokens, room - 1)
     texts = (tuple(tokenizer(each.text, add_special_tokens=False)["input_ids"]) for each in documents(settings.corpus, data))
-    pieces = windows(texts, window, int(tokenizer.eos_token_id or 0))
+    pieces = windows(texts, window, end_of_text(tokenizer))
     found = [demonstration(before, after) for before, after in islice(pieces, max(1, study.tokens_per_step // window))]
     if not found:
         raise UserError("the corpus has no document with text: name others with corpus.path")

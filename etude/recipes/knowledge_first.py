@@ -1,17 +1,17 @@
 """An adaptation before practice: one recipe of knowledge, warm start, practice and evaluation.
 
-The adaptation is a run of its own in the practice run's folder `knowledge`, with practice's model and seed, and is gone on with where it
-was interrupted. Practice begins from its model.
+The adaptation is a run of its own in the practice run's folder `knowledge`, with practice's model, seed and machine, and is gone on with
+where it was interrupted. Practice begins from its model.
 """
 
 from pathlib import Path
 
-from etude.configuration import arguments_from, find_configuration
+from etude.configuration import arguments_from, dotted, find_configuration, resolved
 from etude.errors import UserError
-from etude.recipes.adapt import adapt_named
-from etude.recipes.adapt_settings import AdaptSettings, parse_adapt
+from etude.recipes.adapt import adapt_named, gather_asked
+from etude.recipes.adapt_settings import AdaptSettings, adapt_defaults, parse_adapt
 from etude.recipes.settings import PracticeSettings
-from etude.runs import RunFolder
+from etude.runs import RunFolder, check_same, read_configuration
 from etude.watching import Watcher
 
 FOLDER = "knowledge"
@@ -23,14 +23,29 @@ def adaptation_of(settings: PracticeSettings) -> AdaptSettings | None:
         return None
     if clash := {"model", "seed"} & settings.adaptation_settings.keys():
         raise UserError(f"adaptation_settings.{min(clash)} is practice's own: set {min(clash)} there")
-    changes = {"seed": settings.seed, "model": settings.model, **settings.adaptation_settings}
-    return parse_adapt(find_configuration("adapt", settings.adaptation), arguments_from(changes))
+    shared = {"seed": settings.seed, "model": settings.model, **dotted({"machine": resolved(settings.machine)})}
+    changes = arguments_from({**shared, **settings.adaptation_settings})
+    return parse_adapt(find_configuration("adapt", settings.adaptation), changes)
+
+
+def check_adaptation(settings: AdaptSettings, run: Path, data: Path | None) -> None:
+    """Raise UserError where the adaptation could not begin, or was run with other settings."""
+    gather_asked(settings, data)
+    kept = run / FOLDER / "configuration.yaml"
+    if kept.exists():
+        check_same({**adapt_defaults(), **dotted(read_configuration(kept))}, resolved(settings), run / FOLDER)
 
 
 def adapted(settings: AdaptSettings, name: str, run: Path, data: Path | None, watcher: Watcher) -> Path:
     """The folder of the adapted model; made, gone on with, or found."""
     folder = run / FOLDER
-    if (RunFolder(folder).read_json("result.json") or {}).get("status") != "finished":
-        is_begun = (folder / "configuration.yaml").exists()
+    is_begun = (folder / "configuration.yaml").exists()
+    is_whole = (RunFolder(folder).read_json("result.json") or {}).get("status") == "finished" and (folder / "report.html").exists()
+    if not is_whole:
         adapt_named(settings, name, run=folder, data=data, resume=is_begun, watcher=watcher)
     return folder / "model"
+
+
+def told_by(run: Path) -> list[Path]:
+    """The runs that the page of a practice run tells of: itself, and the adaptation before it."""
+    return [run, *([run / FOLDER] if (run / FOLDER / "configuration.yaml").exists() else [])]

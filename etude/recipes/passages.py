@@ -1,86 +1,110 @@
 """The passages of an adaptation, written on its solved tasks from the text that was selected.
 
 They are kept one by one in `passages.jsonl` with their sources, what was rejected among them, so that a run that ends in between goes on
-where it was.
+where it was. Who did not answer is asked again when the run is gone on with.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from etude.chat.model import Ask
 from etude.engine.sampling import Sampling
+from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.explore.prompts import render_prompt, without_control
 from etude.knowledge.leaks import Leaks
-from etude.knowledge.passages import Knowledge, Writer, Writing, rejected
+from etude.knowledge.passages import NO_REPLY, Assignment, Knowledge, Writer, Writing, rejected
 from etude.knowledge.rarity import Rarity, assignments, together
-from etude.knowledge.writers.attempts import attempted
+from etude.knowledge.writers.attempts import Attempts, attempted
 from etude.knowledge.writers.rules import rule_made
 from etude.knowledge.writers.settings import PassageWriter
 from etude.knowledge.writers.told import asking, told
 from etude.randomness import seed_for
 from etude.recipes.adapt_settings import AdaptSettings
 from etude.recipes.chat import ready
-from etude.recipes.machine import Machine, Place, engine_at
+from etude.recipes.machine import Place, room_tokens
 from etude.runs import RunFolder, read_jsonl, write_atomically
 from etude.tasks.task import Task
+from etude.tasks.verifiers import CHEAP
 from etude.watching import Watcher
 
+Engine = Callable[[], TransformersEngine]
+"""Makes the engine of the model that is adapted, which may hold a copy of it."""
 
-def passages_for(
-    settings: AdaptSettings,
-    folder: RunFolder,
-    tasks: Sequence[Task],
-    questions: Mapping[str, str],
-    *,
-    place: Place,
-    model: Any,
-    tokenizer: Any,
-    room: int,
-    watcher: Watcher,
-) -> list[str]:
-    """The texts of the passages. Raises UserError where none is good enough, and where a server that is to write can't be used."""
-    how = settings.writer
-    rows = read_jsonl(folder.path / "selection" / "selected.jsonl")
-    knowledge = [Knowledge(row.get("heading", ""), row["text"], row["origin"]) for row in rows]
-    rarity = Rarity.of([each.text for each in knowledge])
-    todo = assignments(together(knowledge, tasks, rarity), how.most_tasks)
-    kept = read_jsonl(folder.path / "passages.jsonl")
-    write_atomically(folder.path / "passages.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))  # no torn line
-    if len(kept) < len(todo):
+
+@dataclass
+class Passages:
+    """The passages of one run."""
+
+    settings: AdaptSettings
+    ask: Ask | None
+    """The model that writes, where one does."""
+    room: int
+    """How long the prompt of an own attempt may be."""
+
+    @staticmethod
+    def of(settings: AdaptSettings, tasks: Sequence[Task], place: Place, model: Any) -> "Passages":
+        """With a writer that is there. Raises UserError where it can't be asked, or its answers could not be compared."""
+        how = settings.writer
+        foreign = next((task for task in tasks if task.verifier not in CHEAP), None)
+        if how.how != "rules" and foreign is not None:
+            raise UserError(
+                f"writer.how {how.how} compares answers by {', '.join(sorted(CHEAP))}, but {foreign.origin or 'a task'} has the verifier "
+                f"{foreign.verifier}: set tasks.verifier, or writer.how rules"
+            )
+        example = asking(Assignment(Knowledge("", "?", ""), tuple(tasks[:1])), how.with_answer)
+        ask = ready(how, place, settings.machine, example, settings.seed) if how.how == "model" else None
+        return Passages(settings, ask, room_tokens(model, how.max_new_tokens) if how.how == "attempts" else 0)
+
+    def written(
+        self, folder: RunFolder, tasks: Sequence[Task], questions: Mapping[str, str], engine: Engine, watcher: Watcher
+    ) -> list[str]:
+        """The texts of the passages. Raises UserError where none is good enough, and where the server that writes goes away."""
+        how, path = self.settings.writer, folder.path / "passages.jsonl"
+        rows = read_jsonl(folder.path / "selection" / "selected.jsonl")
+        knowledge = [Knowledge(row.get("heading", ""), row["text"], row["origin"]) for row in rows]
+        rarity = Rarity.of([each.text for each in knowledge])
+        todo = assignments(together(knowledge, tasks, rarity), how.most_tasks)
+        kept = [row for row in read_jsonl(path) if row.get("rejected") != NO_REPLY]
+        write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))  # without a line that a kill tore
+        if len(kept) < len(todo):
+            leaks = Leaks(questions, self.settings.selection.leak_share)
+            writing = Writing(self._writer(rarity, engine), leaks, self.settings.selection.similarity, how.min_agreement)
+            for row in writing.rows(todo, list(kept)):
+                folder.append("passages.jsonl", row)
+                kept.append(row)
+        left_out = rejected(kept)
+        found = [row["text"] for row in sorted(kept, key=lambda row: row["place"]) if "text" in row]
+        said = "".join(f", {count:,} left out: {reason}" for reason, count in left_out.items())
+        watcher.say(f"passages: {len(found):,} on {len(tasks):,} tasks{said}")
+        if not found:
+            raise UserError(
+                f"no passage came of {len(tasks)} tasks ({left_out}; what was said stands in {path}): go on with --resume where the writer "
+                "did not answer, or begin another run with another writer or study.tasks_as answers"
+            )
+        return found
+
+    def _writer(self, rarity: Rarity, engine: Engine) -> Writer:
+        how = self.settings.writer
+        if self.ask is not None:
+            return told(self.ask, how.with_answer)
         if how.how == "rules":
-            writer = rule_made(rarity)
-        elif how.how == "model":
-            writer = told(ready(how, place, settings.machine, asking(todo[0], how.with_answer), settings.seed), how.with_answer)
-        else:
-            writer = _own(how, place, model, tokenizer, room, settings.machine, rarity, settings.seed)
-        leaks = Leaks(questions, settings.selection.leak_share)
-        writing = Writing(writer, leaks, settings.selection.similarity, how.min_agreement)
-        for row in writing.rows(todo, kept):
-            folder.append("passages.jsonl", row)
-            kept.append(row)
-    left_out = rejected(kept)
-    found = [row["text"] for row in kept if "text" in row]
-    said = "".join(f", {count:,} left out: {reason}" for reason, count in left_out.items())
-    watcher.say(f"passages: {len(found):,} on {len(tasks):,} tasks{said}")
-    if not found:
-        raise UserError(
-            f"no passage came of {len(tasks)} tasks ({left_out}; what was said stands in {folder.path / 'passages.jsonl'}): set "
-            "study.tasks_as answers, or another writer, and begin another run"
-        )
-    return found
+            return rule_made(rarity)
+        return attempted(own_attempts(engine(), how, self.room, self.settings.seed), rarity, how.min_agreement)
 
 
-def _own(how: PassageWriter, place: Place, model: Any, tokenizer: Any, room: int, machine: Machine, rarity: Rarity, seed: int) -> Writer:
-    """A writer of the attempts of the model as it is now."""
-    engine = engine_at(place, model, tokenizer, machine)
+def own_attempts(engine: TransformersEngine, how: PassageWriter, room: int, seed: int) -> Attempts:
+    """Attempts of the model as it is now, drawn by the prompt, whatever else is asked beside it; none at what is too long."""
 
     def attempts(prompts: Sequence[str]) -> list[list[str]]:
-        rendered = [render_prompt(tokenizer, Task(without_control(tokenizer, prompt))) for prompt in prompts]
-        fitting = [ids for ids in rendered if len(ids) + how.max_new_tokens <= room]
-        sizes: dict[str, Any] = {"num_samples": how.attempts, "max_new_tokens": how.max_new_tokens}
-        drawn = seed_for(seed, "attempts", str(fitting))
-        found = iter(engine.generate(fitting, sampling=Sampling(temperature=how.temperature), seed=drawn, **sizes) if fitting else [])
-        return [[each.text for each in next(found)] if len(ids) + how.max_new_tokens <= room else [] for ids in rendered]
+        rendered = [render_prompt(engine.tokenizer, Task(without_control(engine.tokenizer, prompt))) for prompt in prompts]
+        fitting = [ids for ids in rendered if len(ids) <= room]
+        keys = [[seed_for(seed, "attempts", str(ids), number) for number in range(how.attempts)] for ids in fitting]
+        sampling = Sampling(temperature=how.temperature)
+        drawn = engine.generate(fitting, num_samples=how.attempts, max_new_tokens=how.max_new_tokens, sampling=sampling, keys=keys)
+        found = iter(drawn)
+        return [[each.text for each in next(found)] if len(ids) <= room else [] for ids in rendered]
 
-    return attempted(attempts, rarity, how.min_agreement)
+    return attempts

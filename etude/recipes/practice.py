@@ -48,7 +48,7 @@ from etude.recipes.feedback import Feedback, random_rate
 from etude.recipes.gating import Gating, story_of
 from etude.recipes.holding import Holding
 from etude.recipes.keeping import gating_for, holding_of, replay_for, spared
-from etude.recipes.knowledge_first import FOLDER, adaptation_of, adapted
+from etude.recipes.knowledge_first import adaptation_of, adapted, check_adaptation, told_by
 from etude.recipes.learners import entropy_bonus_for, implicit_reward_for, practice_learner, preference_learner, warm_start_learner
 from etude.recipes.limits import within_limits
 from etude.recipes.machine import decide, engine_at, room_tokens
@@ -101,7 +101,7 @@ def practice_named(
     """`practice` with settings that are resolved already; `name` is the recipe's name in the results."""
     result = RunFolder(Path(run)).read_json("result.json") if resume else None
     if result and not (Path(run) / "report.html").exists():  # killed between its last two writes
-        write_report([Path(run)], Path(run) / "report.html")
+        write_report(told_by(Path(run)), Path(run) / "report.html")
         return result
     folder = RunFolder.start(Path(run), resolved(settings), resume=resume, defaults=practice_defaults())
     limits = within_limits(settings.machine, "go on with --resume, the last checkpoint is whole")
@@ -112,7 +112,8 @@ def practice_named(
             return Practice(settings, name, folder, data_folder, outcome, watcher or Quiet(), interruption).run()
     except Interrupted as stop:
         if (folder.path / "configuration.yaml").exists():
-            stop.note = f"{stop.note or 'between the training steps'}; go on with --resume"
+            ending = "; go on with --resume"
+            stop.note = f"{(stop.note or 'between the training steps').removesuffix(ending)}{ending}"
         else:
             stop.note = "before it began: nothing is kept"
         raise
@@ -163,6 +164,8 @@ class Practice:
     def prepare(self) -> None:
         """Load tasks and model; a finished stage's checkpoint brings its weights."""
         settings, adaptation = self.settings, adaptation_of(self.settings)
+        if adaptation is not None:
+            check_adaptation(adaptation, self.folder.path, self.data)
         self.materials = gather(settings, self.name, self.data)
         judge, train = self.outcome.judge, self.materials.train
         evaluated = [task for tasks in self.materials.suites.values() for task in tasks]
@@ -399,7 +402,6 @@ class Practice:
             result["divergence"] = moved_from_start(self, self.start_answers)
         write_card(self.folder.path / "model", self.settings, result)
         self.folder.write_json("result.json", result)
-        knowledge = [self.folder.path / FOLDER] if self.settings.adaptation else []
-        write_report([self.folder.path, *knowledge], self.folder.path / "report.html")
+        write_report(told_by(self.folder.path), self.folder.path / "report.html")
         self.watcher.concluded(result, self.folder.path)
         return result

@@ -51,7 +51,7 @@ def task_from_row(
     text = fill("question", question, row) if question is not None else None
     if worked_format is not None:
         right = {"choice": choices[ord(answer) - ord("A")]} if choices and answer is not None else {}
-        worked = fill("worked_format", worked_format, {**named, **right, "answer": answer, "worked": worked or ""})
+        worked = fill("worked_format", worked_format, {**right, **named, "answer": answer, "worked": worked or ""})
     used = _OURS | set(columns.values())
     extra = {name: value for name, value in row.items() if name not in used}
     return Task(

@@ -224,6 +224,12 @@ def test_too_many_requests_end_a_call_even_if_one_more_were_answered(judge_serve
         endpoint_of(server, retries=0).ask([question("a"), question("b")])
 
 
+def test_half_a_character_in_a_reply_is_one_that_a_file_can_hold(judge_server):
+    body = '{"choices": [{"message": {"content": "it pumps \\ud83d far"}}]}'
+    (reply,) = endpoint_of(judge_server(lambda _: (200, body, {}))).ask([question("?")])
+    assert reply.text == "it pumps ? far" and reply.text.encode()
+
+
 def test_a_key_that_is_not_there_is_a_mistake(monkeypatch):
     monkeypatch.delenv("NO_KEY", raising=False)
     with pytest.raises(UserError, match="environment variable NO_KEY is not set"):

@@ -1,7 +1,7 @@
 import pytest
 
 from etude.knowledge.leaks import Leaks
-from etude.knowledge.passages import Assignment, Knowledge, Writing, Written, rejected
+from etude.knowledge.passages import Assignment, Knowledge, Writing, Written, is_right, rejected
 from etude.knowledge.rarity import Rarity, assignments, together
 from etude.knowledge.writers.rules import rule_made
 from etude.tasks.choices import show_choices
@@ -111,6 +111,20 @@ def test_an_answer_that_agrees_is_written_as_the_gold_one():
     assert rows_of(freely, tasks=[WALL], min_agreement=0.9)[0]["rejected"] == "contradicts the gold answer"
 
 
+@pytest.mark.parametrize(
+    ("task", "said", "is_so"),
+    [
+        (Task("?", "x + 1", "exact"), "x - 1", False),
+        (Task("?", "[1, 2, 3]", "exact"), "[3, 2, 1]", False),
+        (Task("?", "7", "numeric"), "It is 7.0", True),
+        (Task("?", "It pumps the blood", "words"), "because it pumps blood", True),
+        (Task("?", "It pumps the blood", "exact"), "to build bone", False),
+    ],
+)
+def test_an_answer_is_right_by_its_verifier_and_by_words_where_it_is_worded_freely(task, said, is_so):
+    assert is_right(said, task, 0.5) is is_so
+
+
 def test_a_problem_without_a_reason_is_left_out_of_its_passage():
     (row,) = rows_of(saying(reasons=(None, "It pumps far.")), tasks=[PACEMAKER, WALL])
     assert row["sources"] == ["book:1", "q:2"] and "pacemaker" not in row["text"]
@@ -133,6 +147,9 @@ def test_who_goes_on_writes_what_is_missing_and_knows_what_was_written():
         asked.clear()
         assert whole[:done] + rows_of(writer, tasks=[FEMUR, FEMUR, PACEMAKER], most_tasks=1, kept=whole[:done]) == whole
         assert asked == ["q:1", "q:3", "q:3"][done:]
+    asked.clear()
+    assert [row["place"] for row in rows_of(writer, tasks=[FEMUR, FEMUR, PACEMAKER], most_tasks=1, kept=whole[1:2])] == [0, 2]
+    assert asked == ["q:1", "q:3"]
 
 
 def test_knowledge_without_sentences_has_nothing_to_say():

@@ -1,6 +1,7 @@
 """The corpus that is there wherever Python is."""
 
 import json
+import sys
 
 import pytest
 
@@ -45,4 +46,8 @@ def test_it_is_the_same_each_time(rows, tmp_path):
 def test_a_python_without_sources_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(python_reference, "_modules", lambda: iter(()))
     with pytest.raises(UserError, match="this Python came without its sources or docstrings: use another"):
-        write(tmp_path)
+        write(tmp_path / "sets")
+    monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
+    with pytest.raises(UserError, match=r"this Python came without its reference \(pydoc_data\): use another"):
+        write(tmp_path / "sets")
+    assert not (tmp_path / "sets").exists()

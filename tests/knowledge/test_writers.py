@@ -91,6 +91,7 @@ def test_of_right_attempts_the_reason_that_is_most_about_the_knowledge_is_kept()
         "I think of the ship on the sea. The answer is B.",
         "It sets the rhythm of the heart muscle.\nThe answer is the sinoatrial node.",
         "The answer is B.",
+        "It is B because of the heart muscle and its rhythm, and blood. The answer is B.",
     ]
     about = {"rhythm", "heart", "muscle", "blood"}
     assert best_reason(texts, PACEMAKER, about, RARITY, 0.3) == "It sets the rhythm of the heart muscle."
@@ -113,12 +114,15 @@ def test_passages_of_own_attempts_leave_out_what_was_not_solved():
     ("change", "sentence"),
     [
         ({"how": "model"}, "writer.how model needs writer.model"),
-        ({"model": "x"}, "writer.model and writer.url have no effect on writer.how rules"),
+        ({"model": "x"}, "writer.model has no effect on writer.how rules"),
         ({"how": "attempts"}, "writer.how attempts needs writer.temperature above 0"),
         ({"most_tasks": 0}, "writer.most_tasks must be at least 1, got 0"),
         ({"min_agreement": 0.0}, r"writer.min_agreement must lie in \(0, 1\], got 0.0"),
         ({"how": "model", "model": "x", "url": "ftp://there"}, "writer.url must be the base address of a server"),
         ({"timeout_seconds": 0}, "writer.timeout_seconds must be above 0, got 0"),
+        ({"how": "model", "model": "x", "retries": 1}, "writer.retries has no effect without writer.url"),
+        ({"how": "model", "model": "x", "attempts": 2}, "writer.attempts has no effect on writer.how model"),
+        ({"with_answer": False}, "writer.with_answer has no effect on writer.how rules"),
     ],
 )
 def test_a_writer_that_cannot_be_is_named(change, sentence):

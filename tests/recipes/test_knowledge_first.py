@@ -82,6 +82,40 @@ def test_who_is_stopped_while_it_adapts_goes_on_there(recipe, towns, tmp_path):
     assert any(line.startswith("knowledge: going on from step ") for line in said)
 
 
+def test_another_machine_reaches_the_adaptation_and_other_settings_of_it_are_refused(recipe, towns, tmp_path):
+    class Stops(Quiet):
+        def step(self, phase, step, metrics, timings):
+            if (phase, step) == ("warm_start", 1):
+                raise Interrupted(15)
+
+    with pytest.raises(Interrupted) as stop:
+        practice(str(recipe), run=tmp_path / "run", data=towns, watcher=Stops())
+    assert stop.value.note.count("--resume") == 1
+    kept = (towns / "towns.yaml").read_text()
+    (towns / "towns.yaml").write_text(kept.replace("tokens: 1500", "tokens: 1600"))
+    with pytest.raises(UserError, match=r"was started with study.tokens = 1500, now it is 1600"):
+        practice(str(recipe), run=tmp_path / "run", data=towns, resume=True)
+    (towns / "towns.yaml").write_text(kept)
+    practice(str(recipe), {"machine.update_batch_tokens": 512}, run=tmp_path / "run", data=towns, resume=True)
+    begun = practice(str(recipe), {"machine.update_batch_tokens": 512}, run=tmp_path / "small", data=towns)
+    assert begun["status"] == "finished"
+    assert yaml.safe_load((tmp_path / "small/knowledge/configuration.yaml").read_text())["machine"]["update_batch_tokens"] == 512
+
+
+def test_a_page_that_is_missing_is_made_again_with_its_knowledge(recipe, towns, tmp_path):
+    practice(str(recipe), run=tmp_path / "run", data=towns)
+    (tmp_path / "run/report.html").unlink()
+    practice(str(recipe), run=tmp_path / "run", data=towns, resume=True)
+    assert "What was learned of the domain, and what was kept" in (tmp_path / "run/report.html").read_text()
+
+
+def test_a_file_of_the_adaptation_that_is_missing_leaves_no_folder(recipe, towns, tmp_path):
+    (towns / "towns.yaml").write_text(yaml.safe_dump(ADAPTATION | {"corpus": {"path": ["pagez.jsonl"]}}))
+    with pytest.raises(UserError, match=r"pagez.jsonl"):
+        practice(str(recipe), run=tmp_path / "run", data=towns)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [

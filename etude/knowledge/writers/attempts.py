@@ -1,11 +1,12 @@
 """Passages of a model's own verified attempts: self-improvement without a teacher.
 
 The model attempts each problem several times with the text before it; of the attempts whose answer is right the one whose reason has most
-rare words in common with the knowledge is kept, without its last answer. What problems share is said by rule. Problems without a right
-attempt that has a reason are left out. Learning from own right answers is STaR's (Zelikman et al. 2022, arXiv 2203.14465); here the text is
-open while it attempts, and closed when it is asked later.
+rare words in common with the knowledge is kept, without the sentences that give an answer or name a choice by its letter. What problems
+share is said by rule. Problems without a right attempt that has a reason are left out. Learning from own right answers is STaR's (Zelikman
+et al. 2022, arXiv 2203.14465); here the text is open while it attempts, and closed when it is asked later.
 """
 
+import re
 from collections.abc import Callable, Sequence
 
 from etude.knowledge.passages import Assignment, Writer, Written, is_right, sentences_of
@@ -19,6 +20,7 @@ Attempts = Callable[[Sequence[str]], Sequence[Sequence[str]]]
 
 _SENTENCES = 6
 """Of the knowledge that stand before a problem."""
+_LETTER = re.compile(r"\b(?:option|choice|is|not)\s{1,2}\(?[A-Z]\)?(?=[\s.,;:!]|$)")
 _LEAST_WORDS = 5
 """Of a reason."""
 
@@ -58,9 +60,10 @@ def best_reason(texts: Sequence[str], task: Task, about: set[str], rarity: Rarit
 
 
 def reason_of(text: str) -> str:
-    """The sentences of an attempt that do not give its answer.
+    """The sentences of an attempt that neither give its answer nor name a choice by its letter, which a passage does not show.
 
     >>> reason_of("The node sets the rhythm. So it leads. The answer is B.")
     'The node sets the rhythm. So it leads.'
     """
-    return " ".join(part for line in text.splitlines() for part in sentences_of(line) if marked_answer(part) is None)
+    parts = [part for line in text.splitlines() for part in sentences_of(line)]
+    return " ".join(part for part in parts if marked_answer(part) is None and not _LETTER.search(part))

@@ -6,6 +6,11 @@ from typing import Literal
 from etude.chat.model import ChatModel
 from etude.errors import UserError, at_least
 
+_OF_ALL = {"how", "most_tasks"}
+_ASKED = {"temperature", "max_new_tokens", "min_agreement"}
+_OF_MODEL = {"model", "url", "key_variable", "request", "timeout_seconds", "retries", "concurrency", "with_answer"}
+"""Settings by who reads them."""
+
 
 @dataclass(frozen=True)
 class PassageWriter(ChatModel):
@@ -32,7 +37,8 @@ class PassageWriter(ChatModel):
             raise UserError(f"writer.min_agreement must lie in (0, 1], got {self.min_agreement}")
         if self.how == "model" and self.model is None:
             raise UserError("writer.how model needs writer.model: a name on the server writer.url, or a model to load here")
-        if self.how != "model" and (self.model is not None or self.url is not None):
-            raise UserError(f"writer.model and writer.url have no effect on writer.how {self.how}: set it to model, or leave them out")
+        of = {"rules": _OF_ALL, "model": {*_OF_ALL, *_ASKED, *_OF_MODEL}, "attempts": {*_OF_ALL, *_ASKED, "attempts"}}[self.how]
+        if unread := [name for name in self.told() if name not in of]:
+            raise UserError(f"writer.{unread[0]} has no effect on writer.how {self.how}: leave it out, or set writer.how to what it is for")
         if self.how == "attempts" and not self.temperature:
             raise UserError("writer.how attempts needs writer.temperature above 0, such as 1.0, or all attempts at a problem are the same")
