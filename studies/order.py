@@ -2,12 +2,12 @@
 
     python -m studies.order --data DIR [--hours H] [--only ID ...] [--seeds SEED ...] [--tiny]
 
-knowledge_then_tasks     the recipe `anatomy_practice` as it ships: text, then passages on solved questions mixed with text, then practice
+knowledge_then_tasks     the recipe `anatomy_practice` as it ships: text, then solved questions mixed with text, then practice
 mixed                    the same tokens of each source in one stage
 tasks_then_knowledge     the two stages the other way round
-tasks_only               passages alone, as many tokens
-plain                    knowledge_then_tasks with the plain answers that the passages are made of: what passages add to solved tasks
-mix_25, mix_75           passages a quarter, or three quarters, of the stage of tasks, where the recipe has half: a screen, one seed
+tasks_only               solved questions alone, as many tokens, again and again
+passages                 knowledge_then_tasks with passages on the same solved questions instead of the plain ones
+mix_25, mix_75           solved questions a quarter, or three quarters, of the stage of tasks, where the recipe has half: a screen, one seed
 raw                      the same practice from the model as it came
 
 Passages are made by rule: no model writes them, so that nothing is distilled. Downstream tasks are of two groups, questions with choices
@@ -46,7 +46,7 @@ from studies.cells import Cell, Options, compute, options, write_result
 from studies.figure import save
 
 CLAIM = (
-    "text first, then passages: >= 6 points on the domain's questions with choices, <= 1 point lost on far ones, and behind the same "
+    "text first, then solved tasks: >= 6 points on the domain's questions with choices, <= 1 point lost on far ones, and behind the same "
     "practice more right answers than in every other order"
 )
 SEEDS = (80, 81, 82)
@@ -54,11 +54,11 @@ BASELINE = "knowledge_then_tasks"
 ORDERS = (BASELINE, "mixed", "tasks_then_knowledge", "tasks_only")
 CHANGES: dict[str, dict[str, Any]] = {
     **{order: {"study.order": order} for order in ORDERS},
-    "plain": {"study.tasks_as": "answers"},
+    "passages": {"study.tasks_as": "passages"},
     "mix_25": {"study.mixing": 0.25},
     "mix_75": {"study.mixing": 0.75},
 }
-ARMS = (*ORDERS, "plain", "raw", "mix_25", "mix_75")
+ARMS = (*ORDERS, "passages", "raw", "mix_25", "mix_75")
 SCREENED = ("mix_25", "mix_75")
 PARTS = ("choices", "cloze", "open", "near", "far", "text")
 GAIN, LOSS = 0.06, 0.01
@@ -247,7 +247,7 @@ def tiny_recipe(out: Path) -> str:
         "corpus": {"path": ["pages.jsonl"]},
         "selection": {"method": "all", "workers": 0},
         "tasks": source,
-        "study": {"tokens": 600, "tokens_per_step": 200, "tasks_share": 0.2, "tasks_as": "passages", "replay_share": 0.0},
+        "study": {"tokens": 600, "tokens_per_step": 200, "tasks_share": 0.2, "replay_share": 0.0},
         "suite": {"questions": ["questions.jsonl"], "split_by": "town", "far": ["far.jsonl"], "text_tokens": 200, "window_tokens": 64},
     }
     practised = {

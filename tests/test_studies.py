@@ -587,8 +587,8 @@ def test_the_study_of_orders_goes_on_and_no_two_of_its_arms_are_the_same(ordered
     table = order.Orders("anatomy_practice")
     settings = {arm: json.dumps(table.settings(arm, 80), sort_keys=True) for arm in order.ARMS}
     assert len(set(settings.values())) == len(order.ARMS)
-    study = table.settings(order.BASELINE, 80)["adaptation"]["study"]
-    assert study["tasks_as"] == "passages" and study["mixing"] == 0.5
+    own, other = (table.settings(arm, 80)["adaptation"]["study"] for arm in (order.BASELINE, "passages"))
+    assert own["mixing"] == 0.5 and (own["tasks_as"], other["tasks_as"]) == ("answers", "passages")
 
 
 def test_a_change_counts_a_question_once_whatever_the_seeds():
@@ -628,7 +628,7 @@ def of_orders(choices=0.07, far=-0.005, lows=(0.01, 0.02, 0.03), missing=()) -> 
         (of_orders(choices=0.059), "does not hold"),
         (of_orders(far=-0.011), "does not hold"),
         (of_orders(lows=(0.01, -0.001, 0.02)), "does not hold"),
-        (of_orders(missing=("plain",)), "undecided"),
+        (of_orders(missing=("passages",)), "undecided"),
     ],
 )
 def test_the_claim_on_orders_holds_where_all_its_parts_do(rows, verdict):
