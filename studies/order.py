@@ -7,13 +7,14 @@ mixed                    the same tokens of each source in one stage
 tasks_then_knowledge     the two stages the other way round
 tasks_only               solved questions alone, as many tokens, again and again
 passages                 knowledge_then_tasks with passages on the same solved questions instead of the plain ones
+attempts                 the same with passages of the model's own verified attempts: a screen, one seed
 mix_25, mix_75           solved questions a quarter, or three quarters, of the stage of tasks, where the recipe has half: a screen, one seed
 raw                      the same practice from the model as it came
 
-Passages are made by rule: no model writes them, so that nothing is distilled. Downstream tasks are of two groups, questions with choices
-and open ones, of sections that are not asked later. Every order reads as many tokens, in as many updates but for one or two; warm start
-and practice are the same. What belongs to stages comes with them: the rate falls to 0 over each, a second one's from half the first's.
-`base` and `warm_start` are models of the first arm's runs.
+Passages are made by rule, or of own attempts: no other model writes them, so that nothing is distilled. Downstream tasks are of two
+groups, questions with choices and open ones, of sections that are not asked later. Every order reads as many tokens, in as many updates but
+for one or two; warm start and practice are the same. What belongs to stages comes with them: the rate falls to 0 over each, a second one's
+from half the first's. `base` and `warm_start` are models of the first arm's runs.
 
 Claims, each with its rule: (1) the recipe adds at least 6 points to the domain's questions with choices, by likelihood, pooled over seeds,
 and (2) loses at most 1 point on far questions; (3) behind practice, knowledge_then_tasks answers more of the test questions than each other
@@ -55,11 +56,18 @@ ORDERS = (BASELINE, "mixed", "tasks_then_knowledge", "tasks_only")
 CHANGES: dict[str, dict[str, Any]] = {
     **{order: {"study.order": order} for order in ORDERS},
     "passages": {"study.tasks_as": "passages"},
+    "attempts": {
+        "study.tasks_as": "passages",
+        "writer.how": "attempts",
+        "writer.temperature": 1.0,
+        "writer.attempts": 4,
+        "writer.max_new_tokens": 64,
+    },
     "mix_25": {"study.mixing": 0.25},
     "mix_75": {"study.mixing": 0.75},
 }
-ARMS = (*ORDERS, "passages", "raw", "mix_25", "mix_75")
-SCREENED = ("mix_25", "mix_75")
+ARMS = (*ORDERS, "passages", "raw", "attempts", "mix_25", "mix_75")
+SCREENED = ("attempts", "mix_25", "mix_75")
 PARTS = ("choices", "cloze", "open", "near", "far", "text")
 GAIN, LOSS = 0.06, 0.01
 
@@ -268,7 +276,8 @@ def tiny_recipe(out: Path) -> str:
 
 def main(chosen: Options) -> None:
     seeds = chosen.seeds if chosen.is_tiny else SEEDS
-    todo = [(arm, seed) for seed in seeds for arm in ARMS if arm not in SCREENED or seed == SEEDS[0]]
+    arms = [arm for arm in ARMS if not chosen.is_tiny or arm != "attempts"]  # a random model has no right attempt
+    todo = [(arm, seed) for seed in seeds for arm in arms if arm not in SCREENED or seed == SEEDS[0]]
     cells = compute(todo, Orders(tiny_recipe(chosen.out) if chosen.is_tiny else "anatomy_practice"), chosen)
     rows = reduce(cells)
     write_result(chosen, CLAIM, cells, rows, *judge(rows), picture=draw)

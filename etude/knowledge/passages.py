@@ -90,14 +90,18 @@ def answer_text(task: Task) -> str:
     return choices[ord(task.answer) - ord("A")] if choices and task.answer else task.answer or ""
 
 
+def is_worded_freely(task: Task) -> bool:
+    """Whether the right answer is one of many wordings: a sentence, or what the verifier `words` compares."""
+    gold = task.answer or ""
+    is_sentence = answer_form(gold) == "text" and sum(word.isalpha() and len(word) > 1 for word in canonical_words(gold)) >= _WORDED_FREELY
+    return task.verifier == "words" or (task.verifier == "exact" and is_sentence)
+
+
 def is_right(said: str, task: Task, least: float) -> bool:
     """Whether an answer is the gold one, by the task's verifier, one of `CHEAP`; where that is worded freely, whether the F1 of their
     words is `least`.
     """
-    gold = task.answer or ""
-    is_sentence = answer_form(gold) == "text" and sum(word.isalpha() and len(word) > 1 for word in canonical_words(gold)) >= _WORDED_FREELY
-    is_free = task.verifier == "words" or (task.verifier == "exact" and is_sentence)
-    if is_free:
+    if is_worded_freely(task):
         return (VERIFIERS["words"](said, task).score or 0.0) >= least
     return VERIFIERS[task.verifier](said, task).score == 1.0
 

@@ -92,7 +92,7 @@ class Passages:
             return told(self.ask, how.with_answer)
         if how.how == "rules":
             return rule_made(rarity)
-        return attempted(own_attempts(engine(), how, self.room, self.settings.seed), rarity, how.min_agreement)
+        return attempted(own_attempts(engine(), how, self.room, self.settings.seed), rarity)
 
 
 def own_attempts(engine: TransformersEngine, how: PassageWriter, room: int, seed: int) -> Attempts:

@@ -94,8 +94,8 @@ def test_of_right_attempts_the_reason_that_is_most_about_the_knowledge_is_kept()
         "It is B because of the heart muscle and its rhythm, and blood. The answer is B.",
     ]
     about = {"rhythm", "heart", "muscle", "blood"}
-    assert best_reason(texts, PACEMAKER, about, RARITY, 0.3) == "It sets the rhythm of the heart muscle."
-    assert best_reason(texts[:1] + texts[3:], PACEMAKER, about, RARITY, 0.3) is None
+    assert best_reason(texts, PACEMAKER, about, RARITY) == "It sets the rhythm of the heart muscle."
+    assert best_reason(texts[:1] + texts[3:], PACEMAKER, about, RARITY) is None
 
 
 def test_passages_of_own_attempts_leave_out_what_was_not_solved():
@@ -105,8 +105,8 @@ def test_passages_of_own_attempts_leave_out_what_was_not_solved():
         asked.extend(prompts)
         return [["It sets the rhythm of all the heart. The answer is B."] if "pacemaker?" in prompt else ["No idea."] for prompt in prompts]
 
-    (one, none) = attempted(attempts, RARITY, 0.3)([BOTH, Assignment(HEART, (WALL,))])
-    assert len(asked) == 3 and one.reasons == ("It sets the rhythm of all the heart.", None) and one.shared == ""
+    (one, none) = attempted(attempts, RARITY)([BOTH, Assignment(HEART, (WALL,))])
+    assert len(asked) == 1 and one.reasons == ("It sets the rhythm of all the heart.", None) and one.shared == ""
     assert none.problem == "no right attempt with a reason"
 
 

@@ -2,18 +2,20 @@
 
 The model attempts each problem several times with the text before it; of the attempts whose answer is right the one whose reason has most
 rare words in common with the knowledge is kept, without the sentences that give an answer or name a choice by its letter. What problems
-share is said by rule. Problems without a right attempt that has a reason are left out. Learning from own right answers is STaR's (Zelikman
+share is said by rule. Problems without a right attempt that has a reason are left out, and so are those whose answer may be worded freely:
+words in common verify nothing. Learning from own right answers is STaR's (Zelikman
 et al. 2022, arXiv 2203.14465); here the text is open while it attempts, and closed when it is asked later.
 """
 
 import re
 from collections.abc import Callable, Sequence
 
-from etude.knowledge.passages import Assignment, Writer, Written, is_right, sentences_of
+from etude.knowledge.passages import Assignment, Writer, Written, is_worded_freely, sentences_of
 from etude.knowledge.rarity import Rarity
 from etude.knowledge.writers.rules import enlightenment
 from etude.tasks.answers import marked_answer
 from etude.tasks.task import Task, canonical_words
+from etude.tasks.verifiers import VERIFIERS
 
 Attempts = Callable[[Sequence[str]], Sequence[Sequence[str]]]
 """Several texts for each prompt, in order."""
@@ -25,15 +27,17 @@ _LEAST_WORDS = 5
 """Of a reason."""
 
 
-def attempted(attempts: Attempts, rarity: Rarity, min_agreement: float) -> Writer:
+def attempted(attempts: Attempts, rarity: Rarity) -> Writer:
     """A writer of what a model answers itself."""
 
     def write(assignments: Sequence[Assignment]) -> list[Written]:
-        found = iter(attempts([open_book(each, task, rarity) for each in assignments for task in each.tasks]))
+        asked = [(each, task) for each in assignments for task in each.tasks if not is_worded_freely(task)]
+        found = iter(attempts([open_book(each, task, rarity) for each, task in asked]))
         written = []
         for assignment in assignments:
             about = set(canonical_words(assignment.knowledge.text))
-            reasons = [best_reason(next(found), task, about, rarity, min_agreement) for task in assignment.tasks]
+            texts = [[] if is_worded_freely(task) else next(found) for task in assignment.tasks]
+            reasons = [best_reason(own, task, about, rarity) for own, task in zip(texts, assignment.tasks, strict=True)]
             solved = tuple(task for task, reason in zip(assignment.tasks, reasons, strict=True) if reason is not None)
             shared = enlightenment(Assignment(assignment.knowledge, solved), rarity)
             written.append(Written(tuple(reasons), shared) if solved else Written(problem="no right attempt with a reason"))
@@ -52,9 +56,9 @@ def open_book(assignment: Assignment, task: Task, rarity: Rarity) -> str:
     return "\n\n".join(filter(None, (assignment.knowledge.heading, text, task.question, ending)))
 
 
-def best_reason(texts: Sequence[str], task: Task, about: set[str], rarity: Rarity, min_agreement: float) -> str | None:
+def best_reason(texts: Sequence[str], task: Task, about: set[str], rarity: Rarity) -> str | None:
     """The reason of the right attempt that is most about the knowledge, None without one."""
-    right = (reason_of(text) for text in dict.fromkeys(texts) if is_right(text, task, min_agreement))
+    right = (reason_of(text) for text in dict.fromkeys(texts) if VERIFIERS[task.verifier](text, task).score == 1.0)
     told = [reason for reason in right if len(reason.split()) >= _LEAST_WORDS]
     return max(told, key=lambda reason: rarity.shared(about, set(canonical_words(reason))), default=None)
 

@@ -7,8 +7,8 @@ from etude.chat.model import ChatModel
 from etude.errors import UserError, at_least
 
 _OF_ALL = {"how", "most_tasks"}
-_ASKED = {"temperature", "max_new_tokens", "min_agreement"}
-_OF_MODEL = {"model", "url", "key_variable", "request", "timeout_seconds", "retries", "concurrency", "with_answer"}
+_ASKED = {"temperature", "max_new_tokens"}
+_OF_MODEL = {"model", "url", "key_variable", "request", "timeout_seconds", "retries", "concurrency", "with_answer", "min_agreement"}
 """Settings by who reads them."""
 
 
@@ -25,9 +25,9 @@ class PassageWriter(ChatModel):
     with_answer: bool = True
     """Whether a model is shown the gold answers; they are compared with its own either way."""
     attempts: int = 8
-    """Own attempts at each problem."""
+    """Own attempts at each problem whose answer can be verified."""
     min_agreement: float = 0.3
-    """F1 of words at which an answer that is worded freely agrees with the gold one."""
+    """F1 of words at which a model's answer that is worded freely agrees with the gold one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
