@@ -66,8 +66,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "mix_25": {"study.mixing": 0.25},
     "mix_75": {"study.mixing": 0.75},
 }
-ARMS = (*ORDERS, "passages", "raw", "attempts", "mix_25", "mix_75")
-SCREENED = ("attempts", "mix_25", "mix_75")
+ARMS = (*ORDERS, "passages", "raw", "mix_25", "mix_75", "attempts")
+SCREENED = ("mix_25", "mix_75", "attempts")
 PARTS = ("choices", "cloze", "open", "near", "far", "text")
 GAIN, LOSS = 0.06, 0.01
 
@@ -128,7 +128,7 @@ def knowledge_of(folder: Path) -> dict[str, Any]:
 def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     """The rows of practice, and in each what the adaptation before it changed; every arm is compared with the baseline."""
     there = [arm for arm in ARMS if any(cell["id"] == arm for cell in cells)]
-    rows = reduce_arms(cells, there, BASELINE if BASELINE in there else there[0])
+    rows = reduce_arms(cells, there, BASELINE if BASELINE in there else there[0]) if there else []
     for row in rows:
         own = [cell for cell in cells if cell["id"] == row["id"]]
         if own:
@@ -185,7 +185,7 @@ def _values(row: Mapping[str, Any]) -> list[float]:
 def judge(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     """The verdict on the claims, from the rows alone."""
     found = {row["id"]: row for row in rows}
-    missing = [arm for arm in ARMS if arm not in found or found[arm]["seeds"] < (1 if arm in SCREENED else len(SEEDS))]
+    missing = [arm for arm in ORDERS if arm not in found or found[arm]["seeds"] < len(SEEDS)]
     if missing:
         return "undecided", f"not all runs are there: {', '.join(missing)}"
     own = found[BASELINE]
@@ -277,7 +277,8 @@ def tiny_recipe(out: Path) -> str:
 def main(chosen: Options) -> None:
     seeds = chosen.seeds if chosen.is_tiny else SEEDS
     arms = [arm for arm in ARMS if not chosen.is_tiny or arm != "attempts"]  # a random model has no right attempt
-    todo = [(arm, seed) for seed in seeds for arm in arms if arm not in SCREENED or seed == SEEDS[0]]
+    todo = [(arm, seed) for seed in seeds for arm in arms if arm not in SCREENED]
+    todo += [(arm, seeds[0]) for arm in arms if arm in SCREENED]
     cells = compute(todo, Orders(tiny_recipe(chosen.out) if chosen.is_tiny else "anatomy_practice"), chosen)
     rows = reduce(cells)
     write_result(chosen, CLAIM, cells, rows, *judge(rows), picture=draw)

@@ -630,7 +630,7 @@ def of_orders(choices=0.07, far=-0.005, lows=(0.01, 0.02, 0.03), missing=()) -> 
         (of_orders(choices=0.059), "does not hold"),
         (of_orders(far=-0.011), "does not hold"),
         (of_orders(lows=(0.01, -0.001, 0.02)), "does not hold"),
-        (of_orders(missing=("passages",)), "undecided"),
+        (of_orders(missing=("mixed",)), "undecided"),
     ],
 )
 def test_the_claim_on_orders_holds_where_all_its_parts_do(rows, verdict):

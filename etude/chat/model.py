@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from etude.errors import UserError, at_least
 
-_OF_SERVERS = ("key_variable", "request", "timeout_seconds", "retries", "concurrency")
+_OF_SERVERS = ("key_variable", "timeout_seconds", "retries", "concurrency")
 
 Messages = Sequence[Mapping[str, str]]
 

@@ -31,6 +31,9 @@ _SCALE = (
 )
 _GRADE = re.compile(r"\bgrade[*_ ]{0,3}:[*_ ]{0,3}([0-9]+(?:\.[0-9]+)?)", re.IGNORECASE)
 
+_ENOUGH = 8
+"""Documents without a single grade that are no accident."""
+
 
 @dataclass(frozen=True)
 class Grader(ChatModel):
@@ -61,38 +64,37 @@ class Grader(ChatModel):
 class Grading:
     """Grades documents, each text once."""
 
-    def __init__(self, ask: Ask, how: Grader) -> None:
-        self.how, self._ask = how, ask
-        self._kept: Path | None = None
-        self._grades: dict[str, int | None] = {}
+    def __init__(self, ask: Ask, how: Grader, kept: Path) -> None:
+        """`kept` is a JSONL file of the grades so far, which grows."""
+        self.how, self._ask, self._kept, rows = how, ask, kept, read_jsonl(kept)
+        self._grades: dict[str, int | None] = {row["text"]: row["grade"] for row in rows}
         self._used: dict[str, int | None] = {}
-
-    def go_on(self, kept: Path) -> None:
-        """With the grades of a JSONL file, which grows."""
-        self._kept, rows = kept, read_jsonl(kept)
-        self._grades = {row["text"]: row["grade"] for row in rows}
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(kept, "".join(json.dumps(row) + "\n" for row in rows))  # without the line that a kill tore
 
     def are_good(self, texts: Sequence[str]) -> list[bool]:
-        """Which of the texts have the least grade or more. Raises UserError where not one of the first of them gets a grade at all."""
-        assert self._kept is not None, "begin with go_on"
+        """Which of the texts have the least grade or more. Raises UserError where not one of the first, if they are some, gets a grade."""
         keys = [hashlib.blake2b(text.encode(), digest_size=12).hexdigest() for text in texts]
         new = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._grades}
         replies = self._ask([asking(text[: self.how.max_characters]) for text in new.values()]) if new else []
+        found = {key: read_grade(reply) for key, reply in zip(new, replies, strict=True)}
+        if len(found) >= _ENOUGH and not self._grades and not any(grade is not None for grade in found.values()):
+            raise UserError(self._none_of(replies))
         with self._kept.open("a", encoding="utf8") as file:
-            for key, reply in zip(new, replies, strict=True):
-                self._grades[key] = read_grade(reply)
+            for reply, (key, grade) in zip(replies, found.items(), strict=True):
                 if reply.text is not None:  # who did not answer may do so another time
-                    file.write(json.dumps({"text": key, "grade": self._grades[key]}) + "\n")
-        is_first, self._used = not self._used, self._used | {key: self._grades[key] for key in keys}
-        if is_first and all(self._grades[key] is None for key in keys):
-            said = next((reply.text or reply.problem for reply in replies), "")
-            raise UserError(
-                f"grader.model {self.how.model} gave none of the first {len(keys)} documents a grade: it says {said[:200]!r} instead of "
-                "'Grade: N'; name another model, or raise grader.max_new_tokens"
-            )
+                    file.write(json.dumps({"text": key, "grade": grade}) + "\n")
+        self._grades |= found
+        self._used |= {key: self._grades[key] for key in keys}
         return [(grade := self._grades[key]) is not None and grade >= self.how.min_grade for key in keys]
+
+    def _none_of(self, replies: Sequence[Reply]) -> str:
+        """What is wrong where not one of many documents gets a grade."""
+        told = f"grader.model {self.how.model} gave none of the first {len(replies)} documents a grade"
+        said = next((reply.text for reply in replies if reply.text is not None), None)
+        if said is None:
+            return f"{told} ({replies[0].problem}): mend that, and go on with --resume"
+        return f"{told}: it says {said[:200]!r} instead of 'Grade: N'; begin another run with another model or more grader.max_new_tokens"
 
     def report(self) -> dict[str, int]:
         """How many of the documents had which grade; `none` had none."""

@@ -98,11 +98,12 @@ def is_worded_freely(task: Task) -> bool:
 
 
 def is_right(said: str, task: Task, least: float) -> bool:
-    """Whether an answer is the gold one, by the task's verifier, one of `CHEAP`; where that is worded freely, whether the F1 of their
-    words is `least`.
+    """Whether an answer is the gold one, by the task's verifier, one of `CHEAP`, a name but for articles; where that is worded freely,
+    whether the F1 of their words is `least`.
     """
-    if is_worded_freely(task):
-        return (VERIFIERS["words"](said, task).score or 0.0) >= least
+    is_name = task.verifier == "exact" and (task.answer or "").replace(" ", "").isalpha()
+    if is_name or is_worded_freely(task):
+        return (VERIFIERS["words"](said, task).score or 0.0) >= (least if is_worded_freely(task) else 1.0)
     return VERIFIERS[task.verifier](said, task).score == 1.0
 
 

@@ -35,13 +35,13 @@ from etude.models import describe, load_model, save_model
 from etude.randomness import seed_for
 from etude.recipes.adapt_settings import REPLAY, TASKS, TEXT, AdaptSettings, adapt_defaults, parse_adapt
 from etude.recipes.adapted_card import adapted_card
-from etude.recipes.chat import ready
+from etude.recipes.chat import check, ready
 from etude.recipes.checkpoints import load_checkpoint, save_checkpoint
 from etude.recipes.domain_changes import change_in_words, changes
 from etude.recipes.domain_suite import Questions, answers_by, measure_domain, questions_of_suite, texts_of_suite
 from etude.recipes.limits import within_limits
 from etude.recipes.machine import Place, decide, engine_at, room_tokens
-from etude.recipes.passages import Passages
+from etude.recipes.passages import check_writer, write_passages
 from etude.recipes.perplexity import Perplexity
 from etude.recipes.retention import logprobs_of
 from etude.recipes.stage import Stage
@@ -115,8 +115,6 @@ class Adaptation:
     selected: dict[str, Any] = field(init=False)
     questions: dict[str, str] = field(init=False)
     """What is asked of the model, by name."""
-    grading: Grading | None = field(init=False)
-    passages: Passages | None = field(init=False)
     pieces: dict[str, list[Example]] = field(init=False)
     """By source."""
 
@@ -140,18 +138,11 @@ class Adaptation:
         self.model, self.tokenizer = load_model(settings.model, device=self.place.device)
         end_of_text(self.tokenizer)
         self.room = room_tokens(self.model, 0)
-        self._meet_models()
+        if settings.writer.how == "attempts":
+            room_tokens(self.model, settings.writer.max_new_tokens)
+        check_models(settings, self.tasks, self.place, self.folder.path)
         facts = {"precision": self.place.precision, "device": self.place.device, "weights": describe(settings.model)}
         self.folder.begin(resolved(settings), **facts)
-
-    def _meet_models(self) -> None:
-        """Have those that are to be asked ready, before anything takes time."""
-        settings, folder = self.settings, self.folder.path
-        self.grading, self.passages = None, None
-        if settings.grader.is_on and not (folder / "selection" / "selection.json").exists():
-            self.grading = Grading(ready(settings.grader, self.place, settings.machine, asking("?"), settings.seed), settings.grader)
-        if settings.study.tasks_as == "passages" and self.tasks:
-            self.passages = Passages.of(settings, self.tasks, self.place, self.model)
 
     # ------------------------------------------------------------------ text
 
@@ -166,9 +157,9 @@ class Adaptation:
         scorer = likely if settings.selection.method == "perplexity" else None
         how: dict[str, Any] = {"count_tokens": self._count, "questions": questions, "seed": settings.seed, "data": self.data}
         target = self.folder.path / "selection"
-        if self.grading is not None:
-            self.grading.go_on(target / "grades.jsonl")
-            how["grading"] = self.grading
+        if settings.grader.is_on and not (target / "selection.json").exists():
+            graders = ready(settings.grader, self.place, settings.machine, asking("?"), settings.seed)
+            how["grading"] = Grading(graders, settings.grader, target / "grades.jsonl")
         self.selected = select(settings.corpus, settings.domain, settings.selection, target, scorer=scorer, tell=self.watcher.say, **how)
         found, replayed = self.selected, self.selected["replay"]["tokens"]
         general = "" if settings.has_general else f"; general text: {replayed:,} tokens"
@@ -206,9 +197,10 @@ class Adaptation:
         else:
             texts[REPLAY] = [row["text"] for row in read_jsonl(folder / "replay.jsonl")]
         window, end = min(study.window_tokens, self.room - 1), end_of_text(self.tokenizer)
-        if self.passages is not None:
+        if study.tasks_as == "passages" and self.tasks:
             engine = partial(engine_at, self.place, self.model, self.tokenizer, settings.machine)
-            texts[TASKS] = self.passages.written(self.folder, self.tasks, self.questions, engine, self.watcher)
+            how: dict[str, Any] = {"place": self.place, "engine": engine, "room": self.room - settings.writer.max_new_tokens}
+            texts[TASKS] = write_passages(settings, self.folder, self.tasks, self.questions, watcher=self.watcher, **how)
         self.pieces = {TASKS: [self._solved(task) for task in self.tasks]} if TASKS not in texts else {}
         for source, own in texts.items():
             plain = [without_control(self.tokenizer, text) for text in own]
@@ -340,6 +332,14 @@ class Adaptation:
             self.watcher.say(change_in_words(change))
         self.watcher.say(f"model: {self.folder.path / 'model'}   report: {self.folder.path / 'report.html'}")
         return result
+
+
+def check_models(settings: AdaptSettings, tasks: Sequence[Task], place: Place, run: Path) -> None:
+    """Raise UserError where a grader or writer can't be asked, as long as there is something to ask it."""
+    if settings.grader.is_on and not (run / "selection" / "selection.json").exists():
+        check(settings.grader, place, settings.machine, asking("?"))
+    if settings.study.tasks_as == "passages" and tasks:
+        check_writer(settings, tasks, place, run)
 
 
 def end_of_text(tokenizer: Any) -> int:

@@ -22,6 +22,11 @@ def ready(how: ChatModel, place: Place, machine: Machine, example: Messages, see
     return endpoint.ask
 
 
+def check(how: ChatModel, place: Place, machine: Machine, example: Messages) -> None:
+    """Raise UserError where nobody can be asked; a model is loaded for that, and let go."""
+    ready(how, place, machine, example)
+
+
 def local(how: ChatModel, place: Place, machine: Machine, example: Messages, seed: int = 0) -> Ask:
     """A model that is loaded here; what is drawn depends on `seed` and the conversation alone."""
     assert how.model is not None

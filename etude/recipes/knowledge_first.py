@@ -1,15 +1,16 @@
 """An adaptation before practice: one recipe of knowledge, warm start, practice and evaluation.
 
-The adaptation is a run of its own in the practice run's folder `knowledge`, with practice's model, seed and machine, and is gone on with
-where it was interrupted. Practice begins from its model.
+The adaptation is a run of its own in the practice run's folder `knowledge`, with practice's model and seed, and what practice is told of
+the machine; it is gone on with where it was interrupted. Practice begins from its model.
 """
 
 from pathlib import Path
 
 from etude.configuration import arguments_from, dotted, find_configuration, resolved
 from etude.errors import UserError
-from etude.recipes.adapt import adapt_named, gather_asked
+from etude.recipes.adapt import adapt_named, check_models, gather_asked
 from etude.recipes.adapt_settings import AdaptSettings, adapt_defaults, parse_adapt
+from etude.recipes.machine import Machine, decide
 from etude.recipes.settings import PracticeSettings
 from etude.runs import RunFolder, check_same, read_configuration
 from etude.watching import Watcher
@@ -23,27 +24,36 @@ def adaptation_of(settings: PracticeSettings) -> AdaptSettings | None:
         return None
     if clash := {"model", "seed"} & settings.adaptation_settings.keys():
         raise UserError(f"adaptation_settings.{min(clash)} is practice's own: set {min(clash)} there")
-    shared = {"seed": settings.seed, "model": settings.model, **dotted({"machine": resolved(settings.machine)})}
+    usual, own = dotted(resolved(Machine())), dotted(resolved(settings.machine))
+    shared = {"seed": settings.seed, "model": settings.model}
+    shared |= {f"machine.{name}": value for name, value in own.items() if value != usual[name]}
     changes = arguments_from({**shared, **settings.adaptation_settings})
     return parse_adapt(find_configuration("adapt", settings.adaptation), changes)
 
 
 def check_adaptation(settings: AdaptSettings, run: Path, data: Path | None) -> None:
-    """Raise UserError where the adaptation could not begin, or was run with other settings."""
-    gather_asked(settings, data)
-    kept = run / FOLDER / "configuration.yaml"
-    if kept.exists():
-        check_same({**adapt_defaults(), **dotted(read_configuration(kept))}, resolved(settings), run / FOLDER)
+    """Raise UserError where the adaptation could not begin or go on, or was run with other settings."""
+    folder = run / FOLDER
+    if (folder / "configuration.yaml").exists():
+        kept = read_configuration(folder / "configuration.yaml")
+        check_same({**adapt_defaults(), **dotted(kept)}, resolved(settings), folder)
+    if not is_adapted(folder):
+        _, _, tasks = gather_asked(settings, data)
+        check_models(settings, tasks, decide(settings.machine), folder)
 
 
 def adapted(settings: AdaptSettings, name: str, run: Path, data: Path | None, watcher: Watcher) -> Path:
     """The folder of the adapted model; made, gone on with, or found."""
     folder = run / FOLDER
     is_begun = (folder / "configuration.yaml").exists()
-    is_whole = (RunFolder(folder).read_json("result.json") or {}).get("status") == "finished" and (folder / "report.html").exists()
-    if not is_whole:
+    if not (is_adapted(folder) and (folder / "report.html").exists()):
         adapt_named(settings, name, run=folder, data=data, resume=is_begun, watcher=watcher)
     return folder / "model"
+
+
+def is_adapted(folder: Path) -> bool:
+    """Whether the adaptation is finished."""
+    return (RunFolder(folder).read_json("result.json") or {}).get("status") == "finished"
 
 
 def told_by(run: Path) -> list[Path]:

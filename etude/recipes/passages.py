@@ -1,21 +1,20 @@
 """The passages of an adaptation, written on its solved tasks from the text that was selected.
 
 They are kept one by one in `passages.jsonl` with their sources, what was rejected among them, so that a run that ends in between goes on
-where it was. Who did not answer is asked again when the run is gone on with.
+where it was. Who did not answer is asked again when the run is gone on with, as long as nothing was learned.
 """
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
-from etude.chat.model import Ask
+from etude.chat.model import Messages
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.explore.prompts import render_prompt, without_control
 from etude.knowledge.leaks import Leaks
-from etude.knowledge.passages import NO_REPLY, Assignment, Knowledge, Writer, Writing, rejected
+from etude.knowledge.passages import NO_REPLY, Assignment, Knowledge, Writing, rejected
 from etude.knowledge.rarity import Rarity, assignments, together
 from etude.knowledge.writers.attempts import Attempts, attempted
 from etude.knowledge.writers.rules import rule_made
@@ -23,8 +22,8 @@ from etude.knowledge.writers.settings import PassageWriter
 from etude.knowledge.writers.told import asking, told
 from etude.randomness import seed_for
 from etude.recipes.adapt_settings import AdaptSettings
-from etude.recipes.chat import ready
-from etude.recipes.machine import Place, room_tokens
+from etude.recipes.chat import check, ready
+from etude.recipes.machine import Place
 from etude.runs import RunFolder, read_jsonl, write_atomically
 from etude.tasks.task import Task
 from etude.tasks.verifiers import CHEAP
@@ -34,65 +33,69 @@ Engine = Callable[[], TransformersEngine]
 """Makes the engine of the model that is adapted, which may hold a copy of it."""
 
 
-@dataclass
-class Passages:
-    """The passages of one run."""
+def check_writer(settings: AdaptSettings, tasks: Sequence[Task], place: Place, run: Path) -> None:
+    """Raise UserError where the writer can't be asked, though there is something to write, and where answers could not be compared."""
+    how = settings.writer
+    foreign = next((task for task in tasks if task.verifier not in CHEAP), None)
+    if how.how != "rules" and foreign is not None:
+        raise UserError(
+            f"writer.how {how.how} compares answers by {', '.join(sorted(CHEAP))}, but {foreign.origin or 'a task'} has the verifier "
+            f"{foreign.verifier}: set tasks.verifier, or writer.how rules"
+        )
+    if how.how == "model" and not (run / "passages.jsonl").exists():
+        check(how, place, settings.machine, _example(tasks, how))
 
-    settings: AdaptSettings
-    ask: Ask | None
-    """The model that writes, where one does."""
-    room: int
-    """How long the prompt of an own attempt may be."""
 
-    @staticmethod
-    def of(settings: AdaptSettings, tasks: Sequence[Task], place: Place, model: Any) -> "Passages":
-        """With a writer that is there. Raises UserError where it can't be asked, or its answers could not be compared."""
-        how = settings.writer
-        foreign = next((task for task in tasks if task.verifier not in CHEAP), None)
-        if how.how != "rules" and foreign is not None:
-            raise UserError(
-                f"writer.how {how.how} compares answers by {', '.join(sorted(CHEAP))}, but {foreign.origin or 'a task'} has the verifier "
-                f"{foreign.verifier}: set tasks.verifier, or writer.how rules"
-            )
-        example = asking(Assignment(Knowledge("", "?", ""), tuple(tasks[:1])), how.with_answer)
-        ask = ready(how, place, settings.machine, example, settings.seed) if how.how == "model" else None
-        return Passages(settings, ask, room_tokens(model, how.max_new_tokens) if how.how == "attempts" else 0)
-
-    def written(
-        self, folder: RunFolder, tasks: Sequence[Task], questions: Mapping[str, str], engine: Engine, watcher: Watcher
-    ) -> list[str]:
-        """The texts of the passages. Raises UserError where none is good enough, and where the server that writes goes away."""
-        how, path = self.settings.writer, folder.path / "passages.jsonl"
-        rows = read_jsonl(folder.path / "selection" / "selected.jsonl")
-        knowledge = [Knowledge(row.get("heading", ""), row["text"], row["origin"]) for row in rows]
-        rarity = Rarity.of([each.text for each in knowledge])
-        todo = assignments(together(knowledge, tasks, rarity), how.most_tasks)
-        kept = [row for row in read_jsonl(path) if row.get("rejected") != NO_REPLY]
+def write_passages(
+    settings: AdaptSettings,
+    folder: RunFolder,
+    tasks: Sequence[Task],
+    questions: Mapping[str, str],
+    *,
+    place: Place,
+    engine: Engine,
+    room: int,
+    watcher: Watcher,
+) -> list[str]:
+    """The texts of the passages; own attempts have prompts of `room` tokens at most. Raises UserError where none is good enough, and where
+    the server that writes goes away.
+    """
+    how, path = settings.writer, folder.path / "passages.jsonl"
+    knowledge = [
+        Knowledge(row.get("heading", ""), row["text"], row["origin"]) for row in read_jsonl(folder.path / "selection" / "selected.jsonl")
+    ]
+    rarity = Rarity.of([each.text for each in knowledge])
+    todo = assignments(together(knowledge, tasks, rarity), how.most_tasks)
+    kept = read_jsonl(path)
+    if not folder.checkpoints():  # afterwards they are being learned
+        kept = [row for row in kept if row.get("rejected") != NO_REPLY]
         write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))  # without a line that a kill tore
         if len(kept) < len(todo):
-            leaks = Leaks(questions, self.settings.selection.leak_share)
-            writing = Writing(self._writer(rarity, engine), leaks, self.settings.selection.similarity, how.min_agreement)
-            for row in writing.rows(todo, list(kept)):
+            if how.how == "rules":
+                writer = rule_made(rarity)
+            elif how.how == "model":
+                ask = ready(how, place, settings.machine, _example(tasks, how), settings.seed)
+                writer = told(ask, how.with_answer)
+            else:
+                writer = attempted(own_attempts(engine(), how, room, settings.seed), rarity)
+            leaks = Leaks(questions, settings.selection.leak_share)
+            for row in Writing(writer, leaks, settings.selection.similarity, how.min_agreement).rows(todo, list(kept)):
                 folder.append("passages.jsonl", row)
                 kept.append(row)
-        left_out = rejected(kept)
-        found = [row["text"] for row in sorted(kept, key=lambda row: row["place"]) if "text" in row]
-        said = "".join(f", {count:,} left out: {reason}" for reason, count in left_out.items())
-        watcher.say(f"passages: {len(found):,} on {len(tasks):,} tasks{said}")
-        if not found:
-            raise UserError(
-                f"no passage came of {len(tasks)} tasks ({left_out}; what was said stands in {path}): go on with --resume where the writer "
-                "did not answer, or begin another run with another writer or study.tasks_as answers"
-            )
-        return found
+    left_out = rejected(kept)
+    found = [row["text"] for row in sorted(kept, key=lambda row: row["place"]) if "text" in row]
+    said = "".join(f", {count:,} left out: {reason}" for reason, count in left_out.items())
+    watcher.say(f"passages: {len(found):,} on {len(tasks):,} tasks{said}")
+    if not found:
+        raise UserError(
+            f"no passage came of {len(tasks)} tasks ({left_out}; what was said stands in {path}): go on with --resume where the writer "
+            "did not answer, or begin another run with another writer or study.tasks_as answers"
+        )
+    return found
 
-    def _writer(self, rarity: Rarity, engine: Engine) -> Writer:
-        how = self.settings.writer
-        if self.ask is not None:
-            return told(self.ask, how.with_answer)
-        if how.how == "rules":
-            return rule_made(rarity)
-        return attempted(own_attempts(engine(), how, self.room, self.settings.seed), rarity)
+
+def _example(tasks: Sequence[Task], how: PassageWriter) -> Messages:
+    return asking(Assignment(Knowledge("", "?", ""), tuple(tasks[:1])), how.with_answer)
 
 
 def own_attempts(engine: TransformersEngine, how: PassageWriter, room: int, seed: int) -> Attempts:

@@ -95,7 +95,7 @@ class PracticeSettings:
     """A bundled name, a folder, a .gguf file or a hub id."""
     adaptation: str | None = None
     """An adaptation (`etude adapt`: the name of one that ships, or a YAML file) that the model goes through first, with this model and
-    seed, in the run's folder `knowledge`; none unless given."""
+    seed, and what is said here of the machine, in the run's folder `knowledge`; none unless given."""
     adaptation_settings: dict[str, Any] = field(default_factory=dict)
     """Its settings that are to be others, by dotted name: {study.tokens: 300000}."""
     system: str | None = None

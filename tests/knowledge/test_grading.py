@@ -27,9 +27,7 @@ def grading(tmp_path, replies, how=HOW):
         asked.extend(shown)
         return [reply if isinstance(reply, Reply) else Reply(reply) for reply in map(replies, shown)]
 
-    found = Grading(ask, how)
-    found.go_on(tmp_path / "grades.jsonl")
-    return found, asked
+    return Grading(ask, how, tmp_path / "grades.jsonl"), asked
 
 
 @pytest.mark.parametrize(
@@ -69,9 +67,13 @@ def test_who_goes_on_asks_only_about_what_has_no_answer_yet(tmp_path):
 
 def test_a_grader_that_grades_nothing_ends_at_once_and_says_what_it_says(tmp_path):
     graded, asked = grading(tmp_path, lambda text: "As a language model, I think it is good.")
-    with pytest.raises(UserError, match=r"grader\.model x gave none of the first 2 documents a grade: it says 'As a language model"):
-        graded.are_good(["a", "b"])
-    assert asked == ["a", "b"]
+    with pytest.raises(UserError, match=r"grader\.model x gave none of the first 8 documents a grade: it says 'As a language model"):
+        graded.are_good(list("abcdefgh"))
+    assert asked == list("abcdefgh") and (tmp_path / "grades.jsonl").read_text() == ""
+    assert graded.are_good(["a"]) == [False]  # one alone may be an accident
+    silent, _ = grading(tmp_path / "silent", lambda text: Reply(None, "no reply within 60 s"))
+    with pytest.raises(UserError, match=r"a grade \(no reply within 60 s\): mend that, and go on with --resume"):
+        silent.are_good(list("abcdefgh"))
 
 
 def test_the_beginning_is_shown_as_data(tmp_path):

@@ -117,6 +117,8 @@ def test_an_answer_that_agrees_is_written_as_the_gold_one():
         (Task("?", "x + 1", "exact"), "x - 1", False),
         (Task("?", "[1, 2, 3]", "exact"), "[3, 2, 1]", False),
         (Task("?", "7", "numeric"), "It is 7.0", True),
+        (Task("?", "the heart", "exact"), "Heart", True),
+        (Task("?", "the heart", "exact"), "the heart muscle", False),
         (Task("?", "It pumps the blood", "words"), "because it pumps blood", True),
         (Task("?", "It pumps the blood", "exact"), "to build bone", False),
     ],

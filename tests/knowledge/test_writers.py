@@ -6,7 +6,7 @@ from etude.chat.model import Reply
 from etude.errors import UserError
 from etude.knowledge.passages import Assignment, Knowledge
 from etude.knowledge.rarity import Rarity
-from etude.knowledge.writers.attempts import attempted, best_reason, open_book
+from etude.knowledge.writers.attempts import attempted, best_reason, open_book, reason_of
 from etude.knowledge.writers.settings import PassageWriter
 from etude.knowledge.writers.told import asking, read_reply, told
 from etude.tasks.choices import show_choices
@@ -96,6 +96,14 @@ def test_of_right_attempts_the_reason_that_is_most_about_the_knowledge_is_kept()
     about = {"rhythm", "heart", "muscle", "blood"}
     assert best_reason(texts, PACEMAKER, about, RARITY) == "It sets the rhythm of the heart muscle."
     assert best_reason(texts[:1] + texts[3:], PACEMAKER, about, RARITY) is None
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    ["Option B is the node.", "Choice C is wrong.", "B is right.", "The answer must be (B) here.", "So it is B.", "The answer is B."],
+)
+def test_a_reason_names_no_choice_by_its_letter(sentence):
+    assert reason_of(f"The node sets the rhythm. {sentence} A beat begins there.") == "The node sets the rhythm. A beat begins there."
 
 
 def test_passages_of_own_attempts_leave_out_what_was_not_solved():

@@ -286,6 +286,23 @@ def test_a_server_that_goes_away_ends_the_run_and_what_was_written_stays(judge_s
     assert result["after"] == whole["after"]
 
 
+def test_what_nobody_answered_is_not_asked_again_once_something_was_learned(judge_server, towns, tmp_path):
+    replies = [0]
+
+    def answer(body):
+        replies[0] += not is_trial(body)
+        return (400, "not this one", {}) if replies[0] == 2 else study_of(body)
+
+    server = judge_server(answer)
+    with pytest.raises(Interrupted):
+        run(towns, tmp_path / "run", by_model(server, concurrency=1), watcher=Stops("knowledge", 5))
+    before = (tmp_path / "run/passages.jsonl").read_bytes()
+    assert rows_in(tmp_path / "run")[1]["rejected"] == "no reply"
+    server.shutdown()  # which is not needed any more
+    run(towns, tmp_path / "run", by_model(server, concurrency=1), resume=True)
+    assert (tmp_path / "run/passages.jsonl").read_bytes() == before
+
+
 def test_passages_by_a_model_that_is_loaded_here_and_by_own_attempts_that_are_nonsense_are_counted(towns, tmp_path):
     loaded = PassageWriter(how="model", model="tiny-random", max_new_tokens=8)
     own = PassageWriter(how="attempts", temperature=1.0, attempts=2, max_new_tokens=8)
@@ -340,7 +357,7 @@ def test_text_is_graded_by_a_server_before_it_is_read(judge_server, towns, tmp_p
     assert any(f"{24 - len(rows)} are graded below 3 and 0 not at all" in line for line in said)
 
 
-NOBODY, OWN = "http://127.0.0.1:9/v1", PassageWriter(how="attempts", temperature=1.0)
+NOBODY, OWN = "http://127.0.0.1:9/v1", PassageWriter(how="attempts", temperature=1.0, max_new_tokens=8)
 
 
 @pytest.mark.parametrize(

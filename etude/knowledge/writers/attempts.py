@@ -10,19 +10,19 @@ et al. 2022, arXiv 2203.14465); here the text is open while it attempts, and clo
 import re
 from collections.abc import Callable, Sequence
 
-from etude.knowledge.passages import Assignment, Writer, Written, is_worded_freely, sentences_of
+from etude.knowledge.passages import Assignment, Writer, Written, is_right, is_worded_freely, sentences_of
 from etude.knowledge.rarity import Rarity
 from etude.knowledge.writers.rules import enlightenment
 from etude.tasks.answers import marked_answer
 from etude.tasks.task import Task, canonical_words
-from etude.tasks.verifiers import VERIFIERS
 
 Attempts = Callable[[Sequence[str]], Sequence[Sequence[str]]]
 """Several texts for each prompt, in order."""
 
 _SENTENCES = 6
 """Of the knowledge that stand before a problem."""
-_LETTER = re.compile(r"\b(?:option|choice|is|not)\s{1,2}\(?[A-Z]\)?(?=[\s.,;:!]|$)")
+_LETTER = re.compile(r"\b(?:(?i:option|choice|answer)|is|not)\s{1,2}\(?[A-Z]\)?(?=[\s.,;:!]|$)|\([A-Z]\)|^[B-Z] (?=is\b|was\b)")
+"""A choice by its letter; some sentences on blood of type O go with it."""
 _LEAST_WORDS = 5
 """Of a reason."""
 
@@ -58,7 +58,7 @@ def open_book(assignment: Assignment, task: Task, rarity: Rarity) -> str:
 
 def best_reason(texts: Sequence[str], task: Task, about: set[str], rarity: Rarity) -> str | None:
     """The reason of the right attempt that is most about the knowledge, None without one."""
-    right = (reason_of(text) for text in dict.fromkeys(texts) if VERIFIERS[task.verifier](text, task).score == 1.0)
+    right = (reason_of(text) for text in dict.fromkeys(texts) if is_right(text, task, 1.0))
     told = [reason for reason in right if len(reason.split()) >= _LEAST_WORDS]
     return max(told, key=lambda reason: rarity.shared(about, set(canonical_words(reason))), default=None)
 
