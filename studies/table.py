@@ -170,7 +170,8 @@ def _orders(rows: Sequence[Mapping[str, Any]]) -> str:
         if "choices_gain" in row
     ]
     counts = ", ".join(f"{own[0][f'{part}_n']:,} {parts[part][0].split(',')[0]}" for part in shown)
-    first = _lines(["order", *(parts[part][0] for part in shown)], read, f"{counts}; {_seeds(own)}; intervals (95 %) over questions.")
+    counts = counts.replace("general text", "pieces of general text")
+    first = _lines(["order", *(parts[part][0] for part in shown)], read, f"{counts}; {_seeds(own)}; intervals (95 %) over these.")
     ahead = next((key for row in own for key in row if key.endswith("_ahead")), "")
     head = [
         "order",
@@ -191,9 +192,10 @@ def _orders(rows: Sequence[Mapping[str, Any]]) -> str:
         found = [_percent(row[f"{model}_found"]) for model in ("base", "warm_start", "practice")]
         signal = f"{_percent(row['signal_first'])} to {_percent(row['signal_last'])}"
         lines.append([name[row["id"]], *right, *gain, *found, signal, _interval(row, ahead, _points) if ahead in row else ""])
-    led = f"{ahead.removesuffix('_ahead').replace('_', ' ')} ahead by"
+    if ahead:
+        head.append(f"{ahead.removesuffix('_ahead').replace('_', ' ')} ahead by")
     below = f"{own[0]['n']:,} items, answered greedily, {_seeds(own)}; intervals (95 %) over items; halves of the steps."
-    return f"{first}\n{_lines([*head, led], lines, below)}"
+    return f"{first}\n{_lines(head, [line[: len(head)] for line in lines], below)}"
 
 
 def _p(value: float) -> str:
