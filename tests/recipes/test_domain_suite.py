@@ -16,6 +16,7 @@ OWN = {
     "far": ["far.jsonl", "other.jsonl"],
     "text": ["tale.md"],
     "text_tokens": 300,
+    "said_n": 0,
     "machine.precision": "float32",
 }
 
