@@ -3,8 +3,8 @@
 The model attempts each problem several times with the text before it; of the attempts whose answer is right the one whose reason has most
 rare words in common with the knowledge is kept, without the sentences that give an answer or name a choice by its letter. What problems
 share is said by rule. Problems without a right attempt that has a reason are left out, and so are those whose answer may be worded freely:
-words in common verify nothing. Learning from own right answers is STaR's (Zelikman
-et al. 2022, arXiv 2203.14465); here the text is open while it attempts, and closed when it is asked later.
+words in common verify nothing. Learning from own right answers is STaR's (Zelikman et al. 2022, arXiv 2203.14465); here the text is open
+while it attempts, and closed when it is asked later.
 """
 
 import re
