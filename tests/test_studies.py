@@ -4,11 +4,15 @@ import json
 import re
 import runpy
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
+from etude.configuration import find_configuration, resolved
 from etude.evaluation.statistics import mean_interval, rank_correlation, sign_flip_test
+from etude.recipes.adapt_settings import parse_adapt
 from etude.runs import RunFolder
 from studies import (
     diversity,
@@ -586,11 +590,28 @@ def test_the_study_of_orders_goes_on_and_no_two_of_its_arms_are_the_same(ordered
     before = (ordered / "result.json").read_bytes()
     run("order", ordered)
     assert "cell " not in capsys.readouterr().out and (ordered / "result.json").read_bytes() == before
-    table = order.Orders("anatomy_practice")
+    table = order.Orders("anatomy_practice", order.TOKENS)
     settings = {arm: json.dumps(table.settings(arm, 80), sort_keys=True) for arm in order.ARMS}
     assert len(set(settings.values())) == len(order.ARMS)
     own, other = (table.settings(arm, 80)["adaptation"]["study"] for arm in (order.BASELINE, "passages"))
     assert own["mixing"] == 0.5 and (own["tasks_as"], other["tasks_as"]) == ("answers", "passages")
+
+
+def test_an_order_takes_what_another_measured_of_the_same_model_before_it_learned(tmp_path):
+    settings = parse_adapt(find_configuration("adapt", "anatomy"), [])
+    rows = {"model": "base", "rows": [{"part": "far", "value": 0.5}]}
+    first = RunFolder(tmp_path / "mixed-80")
+    first.begin(resolved(settings), precision="float32", device="cpu", weights="own")
+    first.release()
+    order.begin_measured(tmp_path / "mixed-81", settings)
+    assert not (tmp_path / "mixed-81").exists()  # nothing was measured yet
+    first.write_json("evaluation/base.json", rows)
+    order.begin_measured(tmp_path / "mixed-81", replace(settings, seed=81))
+    taken = RunFolder(tmp_path / "mixed-81")
+    assert taken.read_json("evaluation/base.json") == rows and taken.read_json("environment.json")["weights"] == "own"
+    assert yaml.safe_load((taken.path / "configuration.yaml").read_text())["seed"] == 81
+    order.begin_measured(tmp_path / "mixed-82", replace(settings, suite=replace(settings.suite, n=5)))
+    assert not (tmp_path / "mixed-82").exists()  # another suite
 
 
 def test_a_change_counts_a_question_once_whatever_the_seeds():
