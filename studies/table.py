@@ -181,9 +181,10 @@ def _orders(rows: Sequence[Mapping[str, Any]]) -> str:
         "gain",
         "each seed",
         "pass@8 before",
-        "warm start",
-        "practice",
+        "pass@8 warm start",
+        "pass@8 practice",
         "groups with signal",
+        "tokens sampled",
     ]
     lines = []
     for row in own:
@@ -191,7 +192,8 @@ def _orders(rows: Sequence[Mapping[str, Any]]) -> str:
         gain = [_interval(row, "gain", _points), ", ".join(map(_points, row["gain_each_seed"]))]
         found = [_percent(row[f"{model}_found"]) for model in ("base", "warm_start", "practice")]
         signal = f"{_percent(row['signal_first'])} to {_percent(row['signal_last'])}"
-        lines.append([name[row["id"]], *right, *gain, *found, signal, _interval(row, ahead, _points) if ahead in row else ""])
+        spent = f"{row['sampled_tokens']:,.0f}"
+        lines.append([name[row["id"]], *right, *gain, *found, signal, spent, _interval(row, ahead, _points) if ahead in row else ""])
     if ahead:
         head.append(f"{ahead.removesuffix('_ahead').replace('_', ' ')} ahead by")
     below = f"{own[0]['n']:,} items, answered greedily, {_seeds(own)}; intervals (95 %) over items; halves of the steps."

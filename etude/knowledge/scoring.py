@@ -119,8 +119,8 @@ def score_all(
                     tell(future.result())
         except BrokenProcessPool as error:
             raise UserError(
-                f"a process that scores text was killed, perhaps for its memory: lower selection.workers (now {workers}); what was scored is "
-                'kept. A script of your own needs its calls behind `if __name__ == "__main__":`'
+                f"a process that scores text was killed, perhaps for its memory: lower selection.workers (now {workers}); what was scored "
+                'is kept. A script of your own needs its calls behind `if __name__ == "__main__":`'
             ) from error
     return _read(folder, count)
 

@@ -236,8 +236,11 @@ class _Head(torch.autograd.Function):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         normed_ME, inverse_M = kernels.norm(x_ME, norm, epsilon)
         weight = head.to(kernels.dtype)
-        pieces = _pieces(normed_ME, targets_M)
-        found = [kernels.chosen(normed @ weight.t(), targets, temperature) for normed, targets in pieces]
+        found = []
+        for normed, targets in _pieces(normed_ME, targets_M):
+            logits = normed @ weight.t()
+            found.append(kernels.chosen(logits, targets, temperature))
+        ctx.logits = logits if len(found) == 1 and any(ctx.needs_input_grad) else None  # or else they are made again, a piece at a time
         logprobs_M, entropy_M, normaliser_M = (torch.cat(part) for part in zip(*found, strict=True))
         kept = (entropy_M,) if entropy_slopes else ()
         ctx.save_for_backward(x_ME, norm, head, targets_M, inverse_M, normed_ME, normaliser_M, *kept)
@@ -254,8 +257,9 @@ class _Head(torch.autograd.Function):
         normed_slope_ME, head_slope = torch.empty_like(normed_ME), None
         entropy = [*entropy, gradients[1].contiguous()] if entropy else []
         pieces = _pieces(normed_ME, normed_slope_ME, targets_M, normaliser_M, gradients[0].contiguous(), *entropy)
+        kept, ctx.logits = ctx.logits, None  # slopes take their place
         for normed, normed_slope, targets, normalisers, slopes, *own in pieces:
-            logits = normed @ weight.t()
+            logits = normed @ weight.t() if kept is None else kept
             kernels.chosen_backward(logits, targets, ctx.temperature, normalisers, slopes, tuple(own) or None)
             torch.mm(logits, weight, out=normed_slope)
             slope = logits.t() @ normed

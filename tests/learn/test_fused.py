@@ -59,17 +59,26 @@ class NoFusedPass:
 
 @pytest.mark.parametrize(("family", "changes"), SHAPES)
 @pytest.mark.parametrize("shares_prefixes", [True, False])
-def test_values_and_gradients_are_those_of_the_modules(model_of, monkeypatch, family, changes, shares_prefixes):
+@pytest.mark.parametrize("rows", [50, 1024])
+def test_values_and_gradients_are_those_of_the_modules(model_of, monkeypatch, family, changes, shares_prefixes, rows):
     model = model_of(family, **changes)
     for name, parameter in model.named_parameters():
         if name.endswith("bias") or "norm" in name:
             torch.nn.init.normal_(parameter, 0.5, 0.3, generator=torch.Generator().manual_seed(len(name)))
     expected, gradients = found_by(model, monkeypatch, is_fused=False, shares_prefixes=shares_prefixes)
-    monkeypatch.setattr(fused, "_HEAD_ROWS", 50)
+    monkeypatch.setattr(fused, "_HEAD_ROWS", rows)
     found, mine = found_by(model, monkeypatch, is_fused=True, shares_prefixes=shares_prefixes)
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
     for name, gradient in gradients.items():
         assert (mine[name] - gradient).norm() <= 1e-5 * gradient.norm() + 1e-6, name
+
+
+def test_a_graph_that_is_kept_gives_the_same_gradients_again(model_of):
+    model = model_of("llama", head_dim=16)
+    batch = next(iter(pack(examples(), batch_tokens=300, shares_prefixes=True)))
+    total = token_logprobs(model, batch).logprobs_N.sum()
+    first, again = (torch.autograd.grad(total, list(model.parameters()), retain_graph=True) for _ in range(2))
+    assert all(map(torch.equal, first, again))
 
 
 def test_entropies_have_the_modules_slopes_where_they_are_asked_for(model_of, monkeypatch):
