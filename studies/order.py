@@ -2,7 +2,7 @@
 
     python -m studies.order --data DIR [--hours H] [--only ID ...] [--seeds SEED ...] [--tiny]
 
-knowledge_then_tasks     text, then solved questions mixed with text: the recipe `anatomy_practice`, at fewer tokens
+knowledge_then_tasks     text, then solved questions mixed with text: the recipe `anatomy_practice` as it ships
 mixed                    the same tokens of each source in one stage
 tasks_then_knowledge     the two stages the other way round
 tasks_only               solved questions alone, as many tokens, again and again
@@ -71,7 +71,6 @@ CHANGES: dict[str, dict[str, Any]] = {
 ARMS = (*ORDERS, "raw", "passages", "mix_25", "mix_75", "attempts")
 SCREENED = ("passages", "mix_25", "mix_75", "attempts")
 PARTS = ("choices", "cloze", "open", "near", "far", "text")
-TOKENS = 240_000
 GAIN, LOSS = 0.06, 0.01
 
 
@@ -80,12 +79,10 @@ class Orders:
     """A cell for every order and seed: one run of the recipe."""
 
     recipe: str
-    tokens: int
-    """That an order reads."""
 
     def _settings(self, arm: str, seed: int) -> PracticeSettings:
         changes: dict[str, Any] = {"seed": seed}
-        changes |= {"adaptation": None} if arm == "raw" else {"adaptation_settings": {"study.tokens": self.tokens, **CHANGES[arm]}}
+        changes |= {"adaptation": None} if arm == "raw" else {"adaptation_settings": CHANGES[arm]}
         return parse_practice(find_configuration("practice", self.recipe), arguments_from(changes))
 
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
@@ -310,7 +307,7 @@ def main(chosen: Options) -> None:
     arms = [arm for arm in ARMS if not chosen.is_tiny or arm != "attempts"]  # a random model has no right attempt
     todo = [(arm, seed) for seed in seeds for arm in arms if arm not in SCREENED]
     todo += [(arm, seeds[0]) for arm in arms if arm in SCREENED]
-    table = Orders(tiny_recipe(chosen.out), 600) if chosen.is_tiny else Orders("anatomy_practice", TOKENS)
+    table = Orders(tiny_recipe(chosen.out) if chosen.is_tiny else "anatomy_practice")
     cells = compute(todo, table, chosen)
     rows = reduce(cells)
     write_result(chosen, CLAIM, cells, rows, *judge(rows), picture=draw)

@@ -590,7 +590,7 @@ def test_the_study_of_orders_goes_on_and_no_two_of_its_arms_are_the_same(ordered
     before = (ordered / "result.json").read_bytes()
     run("order", ordered)
     assert "cell " not in capsys.readouterr().out and (ordered / "result.json").read_bytes() == before
-    table = order.Orders("anatomy_practice", order.TOKENS)
+    table = order.Orders("anatomy_practice")
     settings = {arm: json.dumps(table.settings(arm, 80), sort_keys=True) for arm in order.ARMS}
     assert len(set(settings.values())) == len(order.ARMS)
     own, other = (table.settings(arm, 80)["adaptation"]["study"] for arm in (order.BASELINE, "passages"))
