@@ -237,9 +237,14 @@ def _said(values: Sequence[float]) -> str:
 
 
 def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
-    """Write an SVG: for each arm the change of the domain's questions, cloze and far questions, and accuracy behind practice."""
+    """Write an SVG: for each arm the change of the domain's questions, cloze and far questions, and accuracy before and behind practice."""
     own = [row for row in rows if row["id"] in ARMS]
-    panels = [("choices", "questions with choices"), ("cloze", "terms of the glossary"), ("far", "far questions"), ("", "behind practice")]
+    panels = [
+        ("choices", "questions with choices"),
+        ("cloze", "terms of the glossary"),
+        ("far", "far questions"),
+        ("", "practised, ring: before"),
+    ]
     figure = Figure(figsize=(11, 0.9 + 0.4 * len(own)), layout="constrained")
     for axes, (part, title) in zip(figure.subplots(1, len(panels), sharey=True), panels, strict=True):
         for place, row in enumerate(own):
@@ -250,8 +255,9 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
             each = row[f"{part}_gain_each_seed"] if part else row["accuracy_each_seed"]
             axes.scatter([100 * value for value in each], [place + 0.22] * len(each), s=9, color="#9aa3b5")
             axes.errorbar(100 * row[name], place, xerr=error, fmt="o", color="#1f2a44", capsize=3, markersize=5)
-        if part:
-            axes.axvline(0, color="#9aa3b5", linewidth=1)
+            if not part:
+                axes.scatter(100 * row["warm_start_right"], place, s=36, facecolors="none", edgecolors="#1f2a44")
+        axes.axvline(0, color="#9aa3b5", linewidth=1)
         axes.set_yticks(range(len(own)), [row["id"].replace("_", " ") for row in own])
         axes.set_ylim(len(own) - 0.5, -0.5)
         axes.set_title(f"{title}, {'points' if part else '%'}", loc="left", fontsize=9)
