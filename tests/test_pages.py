@@ -138,6 +138,8 @@ def test_what_the_pages_leave_to_people_is_understood(line, tmp_path, monkeypatc
     Path("runs/python_reference").mkdir(parents=True)
     Path("DIR/openstax_anatomy").mkdir()
     Path("DIR/openstax_anatomy/questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
+    terms = [{"term": f"bone {i}", "definition": f"the {i}. of all bones", "section": str(i)} for i in range(2500)]
+    Path("DIR/openstax_anatomy/glossary.jsonl").write_text("".join(json.dumps(row) + "\n" for row in terms))
     arguments = shlex.split(line)[1:]
     with pytest.raises(Begun):
         main([*arguments, "--dry-run"] if arguments[0] == "practice" else arguments)
