@@ -117,13 +117,7 @@ def share(runs: Mapping[str, Path], arm: str, settings: Mapping[str, Any]) -> No
     source = next((path for path in usable if (path / "result.json").exists()), None)
     if source is None:
         return
-    folder = runs[arm]
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    facts = RunFolder(source).read_json("environment.json")
-    begun = RunFolder(partial)
-    begun.begin(settings, **{name: facts[name] for name in ("precision", "device", "weights")})
-    begun.release()
+    partial = begin_like(source, runs[arm], settings)
     names = ["evaluation/base.json"]
     if arm != "longer_warm_start":
         names += ["evaluation/warm_start.json", "checkpoints/warm_start"]
@@ -134,7 +128,18 @@ def share(runs: Mapping[str, Path], arm: str, settings: Mapping[str, Any]) -> No
         (partial / name).parent.mkdir(parents=True, exist_ok=True)
         copy = shutil.copytree if (source / name).is_dir() else shutil.copyfile
         copy(source / name, partial / name)
-    partial.rename(folder)
+    partial.rename(runs[arm])
+
+
+def begin_like(source: Path, folder: Path, settings: Mapping[str, Any]) -> Path:
+    """A run that begins with what `source` began with, in a folder beside `folder`: to be filled, and then renamed to it."""
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    facts = RunFolder(source).read_json("environment.json")
+    begun = RunFolder(partial)
+    begun.begin(settings, **{name: facts[name] for name in ("precision", "device", "weights")})
+    begun.release()
+    return partial
 
 
 def cell_of(folder: Path, result: Mapping[str, Any]) -> Cell:

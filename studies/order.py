@@ -44,7 +44,7 @@ from etude.recipes.practice import practice_named
 from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
 from etude.runs import RunFolder, read_jsonl
 from etude.watching import Console
-from studies.arms import cell_of, check_run, reduce_arms
+from studies.arms import begin_like, cell_of, check_run, reduce_arms
 from studies.cells import Cell, Options, compute, options, write_result
 from studies.figure import save
 
@@ -128,16 +128,14 @@ class Orders:
 
 def begin_measured(folder: Path, settings: AdaptSettings) -> None:
     """Begin an adaptation with what another one beside it measured of the same model before it learned, if there is one."""
-    for other in sorted(folder.parent.glob("*/evaluation/base.json")):
-        source = RunFolder(other.parents[1])
-        kept, own = yaml.safe_load((source.path / "configuration.yaml").read_text()), resolved(settings)
+    own = resolved(settings)
+    for measured in sorted(folder.parent.glob("*/evaluation/base.json")):
+        source = measured.parents[1]
+        kept = yaml.safe_load((source / "configuration.yaml").read_text())
         if all(kept[name] == own[name] for name in ("model", "suite", "machine")):
-            facts, partial = source.read_json("environment.json"), folder.with_name(folder.name + ".partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            begun = RunFolder(partial)
-            begun.begin(own, **{name: facts[name] for name in ("precision", "device", "weights")})
-            begun.write_json("evaluation/base.json", source.read_json("evaluation/base.json"))
-            begun.release()
+            partial = begin_like(source, folder, own)
+            (partial / "evaluation").mkdir()
+            shutil.copyfile(measured, partial / "evaluation" / measured.name)
             partial.rename(folder)
             return
 
