@@ -15,6 +15,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from hashlib import sha256
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,13 @@ from matplotlib.figure import Figure
 from etude.errors import UserError
 from etude.evaluation.statistics import paired_test, wilson_interval
 from etude.knowledge.documents import Corpus, documents
-from etude.knowledge.scorers import METHODS
+from etude.knowledge.scorers import METHODS, Scorer
 from etude.knowledge.selection import Selection, select
 from etude.models import load_model
 from etude.randomness import seed_for
 from etude.recipes.machine import Machine, decide
 from etude.recipes.perplexity import Perplexity
-from etude.runs import environment, read_jsonl
+from etude.runs import environment, read_jsonl, write_atomically
 from etude.tasks.files import file_rows
 from studies.cells import Cell, Options, compute, options, write_result
 from studies.figure import save
@@ -97,6 +98,22 @@ def hide(sections: Sequence[str], other: Texts, seed: int, folder: Path, times: 
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chosen), encoding="utf8")
 
 
+class Once:
+    """A scorer whose scores are kept in a file: the draws share most of their texts, and a text is as likely in each of them."""
+
+    def __init__(self, make: Callable[[], Scorer], path: Path) -> None:
+        self._scorer, self._path = make(), path
+        self._known: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        keys = [sha256(text.encode()).hexdigest() for text in texts]
+        new = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._known}
+        if new:
+            self._known |= zip(new, self._scorer(list(new.values())).tolist(), strict=True)
+            write_atomically(self._path, json.dumps(self._known))
+        return np.array([self._known[key] for key in keys], dtype=np.float32)
+
+
 class Hidden:
     """A cell for every way and draw."""
 
@@ -132,7 +149,10 @@ class Hidden:
             return [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
 
         how = self._selection(arm, sum(count_tokens(list(hidden.values()))))
-        scorer = partial(Perplexity, self.model, decide(Machine()), Machine()) if arm == "perplexity" else None
+        scorer = None
+        if arm == "perplexity":
+            likely = partial(Perplexity, self.model, decide(Machine()), Machine())
+            scorer = partial(Once, likely, chosen.out / "runs" / "perplexity.json")
         domain = Corpus(path=[str(folder / "domain.jsonl")])
         report = select(corpus, domain, how, folder / "selection", count_tokens=count_tokens, questions={}, seed=seed, scorer=scorer)
         taken = {row["origin"] for row in read_jsonl(folder / "selection" / "selected.jsonl")}

@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -551,6 +552,20 @@ def selected(recall_low, *ahead_low) -> list[dict]:
         {"id": arm, "seeds": 3, "classifier_ahead": low + 0.1, "classifier_ahead_low": low, "classifier_ahead_high": low + 0.2}
         for arm, low in zip(selection.ARMS[1:], ahead_low, strict=True)
     ]
+
+
+def test_a_text_is_scored_once_whatever_the_draws_that_hold_it(tmp_path):
+    asked = []
+
+    def lengths(texts):
+        asked.append(list(texts))
+        return np.array([len(text) for text in texts], dtype=np.float32)
+
+    first = selection.Once(lambda: lengths, tmp_path / "kept.json")
+    assert first(["ab", "abc", "ab"]).tolist() == [2, 3, 2]
+    again = selection.Once(lambda: lengths, tmp_path / "kept.json")
+    assert again(["abc", "a"]).tolist() == [3, 1]
+    assert asked == [["ab", "abc"], ["a"]]
 
 
 @pytest.mark.parametrize(
