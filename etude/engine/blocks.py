@@ -91,6 +91,10 @@ Path = tuple[Stretch, ...]
 """What a prefix has behind it, in order: its prompt's keys and values, and those of what was drawn."""
 
 
+def length_of(path: Path) -> int:
+    return sum(stretch.length for stretch in path)
+
+
 def beginning(path: Path, length: int) -> Path:
     """The first `length` positions."""
     kept: list[Stretch] = []
@@ -117,14 +121,20 @@ class BlockPrompts:
     length_P: torch.Tensor
 
     @staticmethod
-    def prefill(forward: Forward, prompts: Sequence[Sequence[int]]) -> tuple["BlockPrompts", torch.Tensor]:
-        """The prompts, and the logits [P, V] of what follows them. Raises `NotImplementedError` where the kernels can't be used."""
+    def prefill(
+        forward: Forward, prompts: Sequence[Sequence[int]], behind: Sequence[Path] | None = None
+    ) -> tuple["BlockPrompts", torch.Tensor]:
+        """The prompts, and the logits [P, V] of what follows them; `behind`: what each of them follows, which is copied, not computed.
+        Raises `NotImplementedError` where the kernels can't be used.
+        """
         parameter = next(forward.model.parameters())
         kernels = kernels_for(parameter.device, parameter.dtype)
         if kernels is None:
             raise NotImplementedError("there are no kernels")
-        length_P = torch.tensor([len(prompt) for prompt in prompts])
-        blocks = Blocks(kernels, len(prompts), int(length_P.max()))
+        first_P = [length_of(path) for path in behind] if behind else [0] * len(prompts)
+        length_P = torch.tensor([first + len(prompt) for first, prompt in zip(first_P, prompts, strict=True)])
+        longest = int(length_P.max())
+        blocks = _copied(behind, longest) if behind and any(behind) else Blocks(kernels, len(prompts), longest)
 
         def attend_of(part: Part) -> Attend:
             seen_N = part.position_N + 1
@@ -137,25 +147,13 @@ class BlockPrompts:
 
             return attend
 
-        return BlockPrompts(forward, blocks, length_P), compute_prompts(forward, prompts, attend_of)
+        return BlockPrompts(forward, blocks, length_P), compute_prompts(forward, prompts, attend_of, first_P)
 
     @staticmethod
     def of(forward: Forward, paths: Sequence[Path]) -> "BlockPrompts":
         """Each path as a prompt: a copy, nothing is computed."""
-        length_P = torch.tensor([sum(stretch.length for stretch in path) for path in paths])
-        blocks = paths[0][0].blocks.beside(len(paths), int(length_P.max()))
-        sources: dict[int, tuple[Blocks, list[tuple[int, int, int, int]]]] = {}
-        for number, path in enumerate(paths):
-            start = 0
-            for stretch in path:
-                _, places = sources.setdefault(id(stretch.blocks), (stretch.blocks, []))
-                places += [(stretch.row, position, number, start + position) for position in range(stretch.length)]
-                start += stretch.length
-        for source, places in sources.values():
-            rows_N, positions_N, to_rows_N, to_positions_N = torch.tensor(places).view(-1, 4).T.contiguous()
-            for store, to in zip(source.stores, blocks.stores, strict=True):
-                blocks.kernels.copy(store, rows_N, positions_N, to, to_rows_N, to_positions_N)
-        return BlockPrompts(forward, blocks, length_P)
+        length_P = torch.tensor([length_of(path) for path in paths])
+        return BlockPrompts(forward, _copied(paths, int(length_P.max())), length_P)
 
     def path_of(self, prompt: int) -> Path:
         """What follows this prompt has behind it."""
@@ -258,6 +256,23 @@ class OneToken:
         behind = self.behind
         own = Own(keys, values, behind.own[layer], behind.slot_N, self.drawn_B)
         return self.kernels.attend(queries, prompts=behind.prompts[layer], seen_N=behind.seen_N, items=behind.items, scale=scale, own=own)
+
+
+def _copied(paths: Sequence[Path], positions: int) -> Blocks:
+    """A row for each path, with room for so many positions; one at least is not empty."""
+    blocks = next(path for path in paths if path)[0].blocks.beside(len(paths), positions)
+    sources: dict[int, tuple[Blocks, list[tuple[int, int, int, int]]]] = {}
+    for number, path in enumerate(paths):
+        start = 0
+        for stretch in path:
+            _, places = sources.setdefault(id(stretch.blocks), (stretch.blocks, []))
+            places += [(stretch.row, position, number, start + position) for position in range(stretch.length)]
+            start += stretch.length
+    for source, places in sources.values():
+        rows_N, positions_N, to_rows_N, to_positions_N = torch.tensor(places).view(-1, 4).T.contiguous()
+        for store, to in zip(source.stores, blocks.stores, strict=True):
+            blocks.kernels.copy(store, rows_N, positions_N, to, to_rows_N, to_positions_N)
+    return blocks
 
 
 def _items(prompt_N: torch.Tensor, rows: int) -> torch.Tensor:

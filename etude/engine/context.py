@@ -132,13 +132,19 @@ class Part:
     position_N: torch.Tensor
 
 
-def compute_prompts(forward: Forward, prompts: Sequence[Sequence[int]], attend_of: Callable[[Part], Attend]) -> torch.Tensor:
-    """The logits [P, V] of what follows the prompts, with an `Attend` for each part of them that also keeps keys and values."""
+def compute_prompts(
+    forward: Forward, prompts: Sequence[Sequence[int]], attend_of: Callable[[Part], Attend], first_P: Sequence[int] | None = None
+) -> torch.Tensor:
+    """The logits [P, V] of what follows the prompts, with an `Attend` for each part of them that also keeps keys and values. `first_P`:
+    the positions of their first tokens, 0 unless given.
+    """
     logits = []
+    first_P = first_P or [0] * len(prompts)
     for first, end in _parts([len(prompt) for prompt in prompts]):
         lengths = [len(prompt) for prompt in prompts[first:end]]
         prompt_N = torch.repeat_interleave(torch.arange(first, end), torch.tensor(lengths))
-        part = Part(lengths, prompt_N, torch.cat([torch.arange(length) for length in lengths]))
+        positions = [torch.arange(start, start + length) for start, length in zip(first_P[first:end], lengths, strict=True)]
+        part = Part(lengths, prompt_N, torch.cat(positions))
         tokens_N = torch.tensor([token for prompt in prompts[first:end] for token in prompt])
         logits.append(forward.logits(tokens_N, part.position_N, attend_of(part), torch.tensor(lengths).cumsum(0) - 1))
     return torch.cat(logits)

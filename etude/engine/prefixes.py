@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from etude.engine.blocks import BlockContext, BlockPrompts, Path, Stretch, beginning, last_read
+from etude.engine.blocks import BlockContext, BlockPrompts, Path, Stretch, beginning, last_read, length_of
 from etude.engine.completion import Prefix
 from etude.engine.context import Context, Forward, Opened
 
@@ -94,7 +94,7 @@ def join(forward: Forward, prefixes: Sequence[Prefix], n: int, *, keeps: bool) -
 
 def _known(prefix: Prefix) -> tuple[bool, bool]:
     """Whether its last token was computed, and whether the logits of what follows are kept."""
-    return sum(stretch.length for stretch in path_of(prefix)) == len(prefix.tokens), _logits_of(prefix) is not None
+    return length_of(path_of(prefix)) == len(prefix.tokens), _logits_of(prefix) is not None
 
 
 def _read_of(prefix: Prefix) -> torch.Tensor:

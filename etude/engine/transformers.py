@@ -6,10 +6,11 @@ which forks where they part; finished rows leave, and prompts that wait take the
 position (`etude.randomness`), so an attempt does not depend on what is sampled beside it; in float32 exactly up to rounding of the matrix
 products, in bfloat16 another batch shape can flip a token.
 
-A second engine offers the same `open`, `extend`, `redraw`, `release`, `generate`, `put_away` and `refresh`.
+A second engine offers the same `open`, `extend`, `extend_joint`, `redraw`, `release`, `generate`, `put_away` and `refresh`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from etude.adapters import base_of, has_adapters
-from etude.engine.blocks import BlockContext, BlockPrompts
+from etude.engine.blocks import BlockContext, BlockPrompts, length_of
 from etude.engine.cache import cache_argument
 from etude.engine.completion import Completion, Prefix, Stop
 from etude.engine.context import Context, CopiedContext
@@ -26,6 +27,7 @@ from etude.engine.decoding import Decoding, Done, More, Refill
 from etude.engine.drafts import Reading, Tree
 from etude.engine.forward import forward_of
 from etude.engine.heap import fix_thresholds
+from etude.engine.joint import Join, Joint, JointContext, product
 from etude.engine.prefixes import Drawn, OpenBatch, Row, alike, cut, is_one_batch, join, keep, path_of
 from etude.engine.sampling import Sampling
 from etude.engine.working_copy import WorkingCopy
@@ -90,16 +92,29 @@ class TransformersEngine:
     # ------------------------------------------------------------------ the three verbs
 
     @torch.inference_mode()
-    def open(self, prompts: Sequence[Sequence[int]]) -> list[Prefix]:
-        """Prefill the prompts as one batch; returns one prefix for each, in order."""
+    def open(self, prompts: Sequence[Sequence[int]], behind: Sequence[Prefix] | None = None) -> list[Prefix]:
+        """Prefill the prompts as one batch; returns one prefix for each, in order.
+
+        `behind`: a prefix for each prompt, finished or not, that it stands behind (the same one may be named many times); what is kept of
+        these is not computed again. What comes back has no own tokens: all that it holds is given.
+        """
         self._check_here()
         if any(len(prompt) == 0 for prompt in prompts):
             raise ValueError("a prompt needs at least one token")
-        batch = OpenBatch(*(self._shared.prefill(prompts) if self._shared else self._prefill_copied(prompts)))
-        self.computed_tokens += sum(map(len, prompts))
-        return [
-            Prefix(tokens=tuple(prompt), policy_version=self.policy_version, cached=Row(batch, row)) for row, prompt in enumerate(prompts)
-        ]
+        for prefix in behind or ():
+            self._check_held(prefix)
+        paths = [path_of(prefix) for prefix in behind or ()]
+        before = [prefix.tokens for prefix in behind] if behind else [()] * len(prompts)
+        inputs = [(*given, *prompt) for given, prompt in zip(before, prompts, strict=True)]
+        if any(paths):
+            assert self._shared
+            new = [tokens[length_of(path) :] for tokens, path in zip(inputs, paths, strict=True)]
+            batch = OpenBatch(*BlockPrompts.prefill(self._shared.forward, new, paths))
+        else:
+            new = inputs
+            batch = OpenBatch(*(self._shared.prefill(new) if self._shared else self._prefill_copied(new)))
+        self.computed_tokens += sum(map(len, new))
+        return [Prefix(tokens, self.policy_version, cached=Row(batch, row)) for row, tokens in enumerate(inputs)]
 
     @torch.inference_mode()
     def extend(
@@ -144,6 +159,43 @@ class TransformersEngine:
         if decoding.drawn:
             keep(extended, before, decoding.drawn, [logits_BV[row] for row in row_N.tolist()])
         return extended
+
+    @torch.inference_mode()
+    def extend_joint(
+        self,
+        groups: Sequence[Sequence[Prefix]],
+        n: int,
+        *,
+        sampling: Sampling,
+        keys: Sequence[int],
+        join: Join = product,
+        stop_strings: Sequence[str] = (),
+    ) -> list[Joint]:
+        """One answer of up to `n` tokens to each group of prefixes, any number in each, decoded from what `join` makes of their next-token
+        distributions (`etude.engine.joint`); one key for each group. A prefix that stands in a group twice weighs twice and costs once.
+
+        Random numbers are drawn as for a prompt, so that the answer to a group of one is what `generate` gives.
+        """
+        self._check_here()
+        flat = [prefix for group in groups for prefix in group]
+        for prefix in flat:
+            self._check_alive(prefix)
+        flat = flat if is_one_batch(flat) or all(map(path_of, flat)) else self._reopen(flat)
+        context, logits_BV, row_N = self._begin(alike(flat), n, False)
+        group_N = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
+        distinct, place_N = np.unique(np.stack([row_N, group_N], axis=1), axis=0, return_inverse=True)
+        rows, group_B = torch.from_numpy(distinct).to(self._device).unbind(1)
+        if len(rows) > len(context):  # some stand in several groups, and part there
+            context.keep(rows, n)
+        share_N = np.array([1 / len(group) for group in groups])[group_N]
+        weight_B = torch.from_numpy(np.bincount(place_N.reshape(-1), weights=share_N)).to(logits_BV.device, torch.float32)
+        joint = JointContext(context, group_B, weight_B, join)
+        empty = [Prefix((), self.policy_version) for _ in groups]
+        decoding = Decoding(empty, n, Stop(self.end_tokens, tuple(stop_strings)), sampling, keys, self._decode)
+        decoding.run(joint, joint.joined(logits_BV[rows]), np.arange(len(groups)))
+        self.computed_tokens += joint.computed_tokens
+        found = [self._completion(prefix, key, stop_strings) for prefix, key in zip(decoding.results(), keys, strict=True)]
+        return [Joint(replace(each, view="joint"), joint.agreement(number, each.tokens)) for number, each in enumerate(found)]
 
     def _begin(self, prefixes: Sequence[Prefix], n: int, keeps: bool) -> tuple[Context, torch.Tensor, np.ndarray]:
         """Rows that continue these prefixes, each distinct one once, the logits [B, V] of what follows them, and the row of each prefix."""
@@ -351,6 +403,9 @@ class TransformersEngine:
     def _check_alive(self, prefix: Prefix) -> None:
         if prefix.finish is not None:
             raise ValueError(f"a finished prefix ({prefix.finish}) can't be extended")
+        self._check_held(prefix)
+
+    def _check_held(self, prefix: Prefix) -> None:
         if prefix.cached is None:
             raise ValueError("a released prefix can't be extended")
         if prefix.policy_version != self.policy_version:

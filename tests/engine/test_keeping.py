@@ -178,3 +178,40 @@ def test_what_was_not_kept_once_is_extended_twice_all_the_same(engine, origin):
 def test_room_for_others_and_what_is_kept_exclude_each_other(engine):
     with pytest.raises(ValueError, match="keeps or refill"):
         engine.extend(engine.open(PROMPTS[:1]), 3, keys=[0], refill=lambda going: None, **HOW)
+
+
+def test_prompts_stand_behind_what_was_drawn_and_nothing_is_computed_again(engine):
+    opened = engine.open(PROMPTS[:2])
+    drawn = engine.extend([*opened, opened[0]], 6, keys=[1, 2, 3], **HOW)
+    behind, tails = [opened[1], drawn[0], drawn[0], drawn[2]], [[7, 8, 9], [5], [6, 6], list(range(100, 140))]
+    before = engine.computed_tokens
+    found = engine.open(tails, behind)
+    assert engine.computed_tokens - before == sum(map(len, tails)) + 3  # the last token of each that was drawn
+    whole = [[*prefix.tokens, *tail] for prefix, tail in zip(behind, tails, strict=True)]
+    assert [(prefix.tokens, prefix.own_tokens) for prefix in found] == [(tuple(tokens), ()) for tokens in whole]
+    anew = engine.extend(engine.open(whole), 8, keys=range(4), **HOW)
+    for mine, its in zip(engine.extend(found, 8, keys=range(4), **HOW), anew, strict=True):
+        assert mine.tokens == its.tokens
+        assert mine.own_logprobs == pytest.approx(its.own_logprobs, abs=1e-4)
+
+
+@pytest.mark.parametrize("family", ["qwen3", "llama", "mamba"])
+def test_prompts_stand_behind_others_whatever_is_kept_of_these(model_of, tokenizer, family):
+    engine = TransformersEngine(model_of(family), tokenizer)
+    opened = engine.open(PROMPTS)
+    (ended,) = engine.extend(opened[:1], 3, until=Stop(frozenset(range(260))), sampling=Sampling(), keys=[0])
+    assert ended.finish == "stop"
+    found = engine.open([[3, 4], [5]], [ended, opened[2]])
+    whole = engine.open([[*ended.tokens, 3, 4], [*PROMPTS[2], 5]])
+    both = [engine.extend(prefixes, 6, keys=[1, 2], **HOW) for prefixes in (found, whole)]
+    assert [prefix.tokens for prefix in both[0]] == [prefix.tokens for prefix in both[1]]
+
+
+def test_nothing_stands_behind_a_released_prefix_or_one_of_an_earlier_policy(engine):
+    first, second = engine.open(PROMPTS[:2])
+    engine.release([first])
+    with pytest.raises(ValueError, match="released"):
+        engine.open([[1]], [first])
+    engine.refresh(1)
+    with pytest.raises(ValueError, match="policy version 0"):
+        engine.open([[1]], [second])
