@@ -73,7 +73,7 @@ class Console:
         for row in rows:
             self.say(
                 f"  {_words(model)} on {row['suite']}: {_accuracy(row)} greedy, {_share(row, 'sampled_accuracy')} sampled, "
-                f"{_of_samples(row)}, {_share(row, 'parsable')} parsable{_exceptions(row)}{_searched(row)}"
+                f"{_of_samples(row)}, {_share(row, 'parsable')} parsable{_exceptions(row)}{_other_ways(row)}"
             )
             for forced in row.get("thought", ()):
                 self.say(_behind_a_thought(forced))
@@ -154,11 +154,16 @@ def _of_the_judge(counts: Mapping[str, int]) -> str:
     return text + (f"; asked again it contradicted itself in {counts['judge_contradicted'] / again:.1%} of {again}" if again else "")
 
 
-def _searched(row: Mapping[str, Any]) -> str:
-    """What a search answers, where there was one."""
-    if "search_accuracy" not in row:
-        return ""
-    return f"; by search {_accuracy(row, 'search_accuracy')} at {row['search_tokens']:,.0f} tokens a task"
+def _other_ways(row: Mapping[str, Any]) -> str:
+    """What is answered by a search or by a method of decoding, where there was one."""
+    said = ""
+    for way in ("search", "decoding"):
+        if f"{way}_accuracy" in row:
+            said += f"; by {way} {_accuracy(row, f'{way}_accuracy')} at {row[f'{way}_tokens']:,.0f} tokens a task"
+            gain = [100 * row[f"{way}_gain{end}"] for end in ("", "_low", "_high")]
+            said += f", {gain[0]:+.1f} points [{gain[1]:+.1f}, {gain[2]:+.1f}] on greedy"
+            said += f", {row[f'{way}_not_given']:.1%} not given" if row[f"{way}_not_given"] else ""
+    return said
 
 
 def _behind_a_thought(row: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from etude.decoding.methods import METHODS as DECODING
 from etude.explore.search.settings import REFINE, SEARCHES
 from etude.knowledge.quality import RULES
 from etude.knowledge.scorers import METHODS
@@ -22,7 +23,7 @@ from etude.recipes.settings import FEEDBACK
 from etude.tasks.verifiers import VERIFIERS
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("kernels", "chat", "tasks", "engine", "explore", "feedback", "learn", "knowledge", "evaluation")
+ROOMS = ("kernels", "chat", "tasks", "engine", "explore", "feedback", "learn", "knowledge", "decoding", "evaluation")
 TOP = ("etude.recipes", "etude.cli")
 
 
@@ -56,8 +57,9 @@ def test_rooms_know_neither_recipes_nor_the_command(room):
         ("tasks", ("engine", "explore", "learn")),
         ("knowledge", ("engine", "explore", "feedback", "learn")),
         ("feedback", ("engine", "explore", "learn")),
-        ("engine", ("explore", "learn")),
-        ("explore", ("learn",)),
+        ("engine", ("explore", "learn", "decoding")),
+        ("explore", ("learn", "decoding")),
+        ("decoding", ("feedback", "learn", "knowledge")),
     ],
 )
 def test_earlier_stages_do_not_know_later_ones(room, later):
@@ -84,6 +86,7 @@ TABLES = {
     "pairs": PAIRS,
     "lessons": LESSONS,
     "searches": (*SEARCHES, REFINE),
+    "decoding": DECODING,
     "feedback": FEEDBACK,
     "selection": METHODS,
     "quality": RULES,

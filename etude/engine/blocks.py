@@ -175,6 +175,8 @@ class BlockPrompts:
 class BlockContext:
     """Rows that continue prompts, with what each has drawn, which stays where it is while rows fork and end."""
 
+    copies = False
+
     def __init__(self, prompts: BlockPrompts, prompt_B: torch.Tensor, own: Blocks) -> None:
         """`prompt_B`: the prompt that each row continues, ascending."""
         self.prompts, self.prompt_B, self.own = prompts, prompt_B, own

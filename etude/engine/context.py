@@ -10,7 +10,7 @@ Shapes: as in `etude.engine.attention`.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -26,6 +26,10 @@ _PREFILL_TOKENS = 2048
 
 class Context(Protocol):
     """Rows that decode in step."""
+
+    @property
+    def copies(self) -> bool:
+        """Whether `keep` copies what the rows have behind them, so that they had better leave some at a time."""
 
     def __len__(self) -> int:
         """How many."""
@@ -80,6 +84,7 @@ class CopiedContext:
     cache: Cache
     mask_BT: torch.Tensor
     """0 at padding, on the left."""
+    copies: ClassVar[bool] = True
 
     @staticmethod
     def prefill(model: Any, prompts: Sequence[Sequence[int]], pad: int) -> tuple["CopiedContext", torch.Tensor]:

@@ -16,7 +16,7 @@ from etude.errors import UserError
 from etude.randomness import uniforms
 
 _COMPACT_BELOW = 0.75
-"""Finished rows leave the batch when fewer than this share of the rows are still going (and whenever a row forks)."""
+"""Where leaving copies the others, finished rows leave when fewer than this share are still going (and whenever a row forks)."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class Decoding:
             more = refill(len(going_N)) if refill and isinstance(context, BlockContext) else None
             branches, branch_N = np.unique(np.stack([row_N, drawn_N], axis=1), axis=0, return_inverse=True)
             parents, next_tokens = branches[:, 0], branches[:, 1]
-            most = len(context) if isinstance(context, BlockContext) else _COMPACT_BELOW * len(context)  # there it costs no copy
+            most = _COMPACT_BELOW * len(context) if context.copies else len(context)
             if more or len(np.unique(parents)) < len(parents) or len(parents) < most:
                 context.keep(torch.from_numpy(parents).to(device), self._room(going_N) + 1)
                 row_N = branch_N.reshape(-1)

@@ -60,6 +60,10 @@ class JointContext:
         self._choices: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
         """For each token what every row would have chosen, by its group's first name, and with its weight."""
 
+    @property
+    def copies(self) -> bool:
+        return self.context.copies
+
     def __len__(self) -> int:
         return len(self.number_G)
 

@@ -108,6 +108,8 @@ class Prompts:
 class SharedContext:
     """Rows of one prompt share its keys and values; what each has drawn is its own. Without prompts, everything is its own."""
 
+    copies = True
+
     def __init__(
         self, forward: Forward, prompts: Prompts | None, prompt_B: torch.Tensor, length_B: torch.Tensor, own: _Layers, filled: int
     ) -> None:

@@ -194,7 +194,7 @@ class TransformersEngine:
         decoding = Decoding(empty, n, Stop(self.end_tokens, tuple(stop_strings)), sampling, keys, self._decode)
         decoding.run(joint, joint.joined(logits_BV[rows]), np.arange(len(groups)))
         self.computed_tokens += joint.computed_tokens
-        found = [self._completion(prefix, key, stop_strings) for prefix, key in zip(decoding.results(), keys, strict=True)]
+        found = [self.completion(prefix, key, stop_strings) for prefix, key in zip(decoding.results(), keys, strict=True)]
         return [Joint(replace(each, view="joint"), joint.agreement(number, each.tokens)) for number, each in enumerate(found)]
 
     def _begin(self, prefixes: Sequence[Prefix], n: int, keeps: bool) -> tuple[Context, torch.Tensor, np.ndarray]:
@@ -303,7 +303,7 @@ class TransformersEngine:
 
                 def keep(place: int, prefix: Prefix, part: list[tuple[int, int, int]] = part) -> None:
                     i, sample, key = part[place]
-                    found[i][sample] = self._completion(prefix, key, stop_strings)
+                    found[i][sample] = self.completion(prefix, key, stop_strings)
                     if done and len(found[i]) == len(keys[i]):
                         done(i, _in_order(found[i]))
 
@@ -357,7 +357,8 @@ class TransformersEngine:
             return max(1, (self.batch_tokens - prompt_tokens) // max(1, max_new_tokens))
         return max(1, self.batch_tokens // (prompt_tokens + max_new_tokens))
 
-    def _completion(self, prefix: Prefix, key: int, stop_strings: Sequence[str]) -> Completion:
+    def completion(self, prefix: Prefix, key: int, stop_strings: Sequence[str] = ()) -> Completion:
+        """What is over, as it is handed out."""
         text = self._decode(prefix.own_tokens)
         places = [text.find(string) for string in stop_strings if string in text]
         return Completion(

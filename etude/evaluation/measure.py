@@ -6,9 +6,10 @@ the answer that most of the same k samples give (`etude.tasks.votes`) is right (
 a model that only grew surer of its own answers could reach.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from types import MappingProxyType
 from typing import Any
 
 from etude.engine.sampling import GREEDY, Sampling
@@ -54,13 +55,13 @@ def measure(
     how: Measurement,
     judge: Judge,
     *,
-    search: Callable[[Suite], Sequence[tuple[str, int]]] | None = None,
+    ways: Mapping[str, Callable[[Suite], Sequence[tuple[str | None, int]]]] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """`{"suite", "row", "items"}`: the numbers of the suite, and every greedy answer with its score.
 
-    `search` answers every task of a suite in another way, and says how many tokens it sampled: its accuracy stands beside the greedy one.
-    Where thoughts of fixed lengths are asked for, the row has a list of rows for these (`etude.evaluation.thought`), as `thought`, and each
-    item the scores of its answers.
+    Each of the `ways` answers every task of a suite, or gives no answer, and says how many tokens it sampled: its accuracy stands beside
+    the greedy one, with what it gains, paired over tasks; an answer that is not given is no right one. Where thoughts of fixed lengths are
+    asked for, the row has a list of rows for these (`etude.evaluation.thought`), as `thought`, and each item the scores of its answers.
     """
     greedy = [found[0] for found in engine.generate(suite.prompts, max_new_tokens=how.max_new_tokens, sampling=GREEDY)]
     verdicts = judge([(completion.text, task) for completion, task in zip(greedy, suite.tasks, strict=True)])
@@ -68,6 +69,8 @@ def measure(
         raise UserError(f"no answer to {suite.name} could be scored ({verdicts[0].message}): put the verifier right first")
     n, right = len(verdicts), sum(verdict.score == 1.0 for verdict in verdicts)
     low, high = wilson_interval(right, n)
+    scores = [verdict.score == 1.0 for verdict in verdicts]
+    others = [_other_way(name, suite, judge, answer(suite), scores) for name, answer in ways.items()]
     row = {
         "suite": suite.name,
         "n": n,
@@ -75,7 +78,7 @@ def measure(
         "accuracy_low": low,
         "accuracy_high": high,
         **_sampled(engine, suite, how, judge),
-        **(_by_search(suite, judge, search(suite)) if search else {}),
+        **{name: value for own in others for name, value in own.row.items()},
         "parsable": _mean([verdict.parts["parsable"] for verdict in verdicts if "parsable" in verdict.parts]),
         "mean_tokens": sum(len(completion.tokens) for completion in greedy) / n,
         "truncated": sum(completion.finish == "length" for completion in greedy) / n,
@@ -87,9 +90,11 @@ def measure(
         {"task": task.key, "question": task.question, "answer": task.answer, "text": completion.text, "score": verdict.score}
         for task, completion, verdict in zip(suite.tasks, greedy, verdicts, strict=True)
     ]
+    for own in others:
+        items = [{**item, own.name: answer} for item, answer in zip(items, own.answers, strict=True)]
     if how.thought.budgets:
-        row["thought"], scores = measure_thoughts(engine, suite.tasks, suite.prompts, how.thought, judge)
-        items = [{**item, "thought": own} for item, own in zip(items, scores, strict=True)]
+        row["thought"], thought = measure_thoughts(engine, suite.tasks, suite.prompts, how.thought, judge)
+        items = [{**item, "thought": answers} for item, answers in zip(items, thought, strict=True)]
     return {"suite": suite.name, "row": row, "items": items}
 
 
@@ -117,12 +122,34 @@ def _sampled(engine: TransformersEngine, suite: Suite, how: Measurement, judge: 
     }
 
 
-def _by_search(suite: Suite, judge: Judge, answers: Sequence[tuple[str, int]]) -> dict[str, Any]:
-    verdicts = judge([(text, task) for (text, _), task in zip(answers, suite.tasks, strict=True)])
-    n, right = len(verdicts), sum(verdict.score == 1.0 for verdict in verdicts)
-    low, high = wilson_interval(right, n)
-    tokens = sum(sampled for _, sampled in answers) / n
-    return {"search_accuracy": right / n, "search_accuracy_low": low, "search_accuracy_high": high, "search_tokens": tokens}
+@dataclass(frozen=True)
+class _Way:
+    """What another way of answering gave."""
+
+    name: str
+    row: dict[str, Any]
+    answers: list[dict[str, Any]]
+
+
+def _other_way(name: str, suite: Suite, judge: Judge, answers: Sequence[tuple[str | None, int]], greedy: Sequence[bool]) -> _Way:
+    given = [(text, task) for (text, _), task in zip(answers, suite.tasks, strict=True) if text is not None]
+    verdicts = iter(judge(given) if given else [])
+    scores = [0.0 if text is None else next(verdicts).score for text, _ in answers]
+    n, right = len(scores), [score == 1.0 for score in scores]
+    low, high = wilson_interval(sum(right), n)
+    test = paired_test(greedy, right)
+    row = {
+        "accuracy": sum(right) / n,
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "tokens": sum(sampled for _, sampled in answers) / n,
+        "not_given": (n - len(given)) / n,
+        "gain": test.difference,
+        "gain_low": test.difference_low,
+        "gain_high": test.difference_high,
+    }
+    own = [{"text": text, "score": score} for (text, _), score in zip(answers, scores, strict=True)]
+    return _Way(name, {f"{name}_{key}": value for key, value in row.items()}, own)
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -78,6 +78,15 @@ def render_feedback(tokenizer: Any, words: str) -> tuple[int, ...]:
     return tuple(tokenizer(behind, add_special_tokens=False)["input_ids"])
 
 
+def behind_answer(tokenizer: Any, end_tokens: frozenset[int], last_token: int, feedback: tuple[int, ...]) -> tuple[int, ...]:
+    """What stands between an answer, by its last token, and its next turn: the feedback, and one end token before it, whoever wrote it."""
+    has_end, brings_end = last_token in end_tokens, feedback[0] in end_tokens
+    if has_end and brings_end:
+        return feedback[1:]
+    end = tokenizer.eos_token_id
+    return feedback if has_end or brings_end or end is None else (end, *feedback)
+
+
 def without_control(tokenizer: Any, text: str) -> str:
     """A text in which no control token is spelled: a space parts the first character of each from its rest."""
     controls = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special and len(token.content) > 1}

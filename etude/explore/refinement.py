@@ -23,7 +23,7 @@ from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError, at_least
 from etude.explore.attempts import Attempt, Group, Source
 from etude.explore.continuing import continued
-from etude.explore.prompts import render_feedback
+from etude.explore.prompts import behind_answer, render_feedback
 from etude.explore.steps import Steps
 from etude.feedback.verdict import Verdict, scores_of
 from etude.feedback.words import words_of
@@ -87,7 +87,8 @@ def refine(
         going = [place for place in attempts if how.goes_on(attempts[place], found[place])]
         words = {place: _told(engine, attempts[place], found[place], how, steps) for place in going}
         rendered = {said: render_feedback(engine.tokenizer, said) for said in dict.fromkeys(words.values())}
-        given = {place: _given(engine, attempts[place], rendered[said]) for place, said in words.items()}
+        own_end = engine.tokenizer, engine.end_tokens
+        given = {place: behind_answer(*own_end, attempts[place].tokens[-1], rendered[said]) for place, said in words.items()}
         prefixes = {place: (*attempts[place].tokens, *more) for place, more in given.items()}
         prefixes = {place: prefix for place, prefix in prefixes.items() if len(prefix) <= room_tokens}
         if not prefixes:
@@ -116,15 +117,6 @@ def _told(engine: TransformersEngine, attempt: Attempt, verdict: Verdict, how: R
         ends = list(accumulate(steps.lengths(own, engine.text_of)))
         texts = [engine.text_of(own[begin:behind]) for begin, behind in pairwise([0, *ends])]
     return how.verifier_words.replace("{words}", words_of(verdict, texts))
-
-
-def _given(engine: TransformersEngine, attempt: Attempt, feedback: tuple[int, ...]) -> tuple[int, ...]:
-    """What stands between an attempt and its next turn: the feedback, and one end token before it, whoever wrote it."""
-    has_end, brings_end = attempt.tokens[-1] in engine.end_tokens, feedback[0] in engine.end_tokens
-    if has_end and brings_end:
-        return feedback[1:]
-    end = engine.tokenizer.eos_token_id
-    return feedback if has_end or brings_end or end is None else (end, *feedback)
 
 
 def _revised(attempt: Attempt, words: str, given: tuple[int, ...], completion: Completion) -> Attempt:

@@ -18,8 +18,8 @@ from etude.recipes.refining import revised_answers
 from etude.recipes.searching import Items, grown
 from etude.tasks.answers import voted_answer
 
-SHORT = {"search": "search.method"}
-"""What `--search mcts` is on the command line."""
+SHORT = {"search": "search.method", "method": "decoding.method", "k": "decoding.k"}
+"""What `--search mcts` and `--method integrative --k 4` are on the command line."""
 
 
 @dataclass(frozen=True)

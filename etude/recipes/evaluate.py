@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from etude.configuration import arguments_from, dotted, find_configuration, parse, resolved
+from etude.decoding.decode import decode
+from etude.decoding.settings import ReliableDecoding
 from etude.engine.sampling import GREEDY, Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError, at_least
@@ -22,7 +24,7 @@ from etude.recipes.asking import as_asked, only_asking, remembered
 from etude.recipes.limits import within_limits
 from etude.recipes.machine import Machine, decide, engine_at, room_tokens
 from etude.recipes.materials import check_golds, load_suites, render_suites, train_size
-from etude.recipes.no_effect import Sections, unread_of_search
+from etude.recipes.no_effect import Sections, unread_of_decoding, unread_of_search
 from etude.recipes.settings import parse_practice
 from etude.recipes.step_models import value_for
 from etude.tasks.actions import Actions
@@ -55,6 +57,8 @@ class EvaluateSettings:
     sampling: Sampling = field(default_factory=Sampling)
     search: AnswerSearch = field(default_factory=AnswerSearch)
     """Beside greedy answers, also some that are searched for; `samples` are evaluation.num_samples."""
+    decoding: ReliableDecoding = field(default_factory=ReliableDecoding)
+    """Beside greedy answers, also some that are made of several, greedily."""
     seed: int = 0
     timeout_seconds: float = 5.0
     isolate_verifiers: bool = True
@@ -99,7 +103,7 @@ def evaluate(
         settings = parse_evaluate(model, arguments_from(settings or {}))
     watcher = watcher or Quiet()
     unthought: Sections = {} if settings.evaluation.thought.budgets else {("evaluation.thought.",): "evaluation.thought.budgets is empty"}
-    for unread in unread_of_search(settings, more=unthought):
+    for unread in unread_of_search(settings, more={**unthought, **unread_of_decoding(settings.decoding)}):
         watcher.say(f"without effect: {unread}")
     suites, train = _suites(settings, Path(data) if data else None)
     place = decide(settings.machine)
@@ -116,8 +120,12 @@ def evaluate(
         check_golds([task for tasks in suites.values() for task in tasks], outcome.judge)
         for suite in render_suites(suites, tokenizer, room, train, outcome.judge):
             watcher.measuring(Path(model).name, suite.name, len(suite.tasks))
-            search = partial(_answers, engine, settings, longest, room, by_step_model) if settings.search.is_on else None
-            pages.append(measure(engine, suite, how, outcome.judge, search=search))
+            ways: dict[str, Any] = {}
+            if settings.search.is_on:
+                ways["search"] = partial(_answers, engine, settings, longest, room, by_step_model)
+            if settings.decoding.is_on:
+                ways["decoding"] = partial(_decoded, engine, settings, longest, room)
+            pages.append(measure(engine, suite, how, outcome.judge, ways=ways))
             watcher.measured(Path(model).name, [pages[-1]["row"]])
     return {
         "model": model,
@@ -138,6 +146,14 @@ def _answers(
     sampling = GREEDY if settings.search.method == REFINE else settings.sampling  # beside greedy answers, so that revising alone differs
     found = answered(engine, items, settings.search, **how, sampling=sampling, names=names, by_step_model=by_step_model)
     return [(answer.text, answer.sampled_tokens) for answer in found]
+
+
+def _decoded(engine: TransformersEngine, settings: EvaluateSettings, longest: int, room: int, suite: Suite) -> list[tuple[str | None, int]]:
+    """What a method of decoding answers to each task, and the tokens that were drawn for it."""
+    items = list(zip(suite.tasks, suite.prompts, strict=True))
+    names = settings.seed, "evaluation by decoding", suite.name
+    found = decode(engine, items, settings.decoding, max_new_tokens=longest, room_tokens=room, names=names)
+    return [(each.answer.text, each.sampled_tokens) for each in found]
 
 
 def _suites(settings: EvaluateSettings, data: Path | None) -> tuple[dict[str, Any], list[Any]]:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from etude.configuration import parse
+from etude.decoding.decode import decode
+from etude.decoding.settings import ReliableDecoding
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError, at_least
@@ -21,7 +23,7 @@ from etude.recipes.answering import SHORT, AnswerSearch, answered
 from etude.recipes.asking import only_asking, remembered
 from etude.recipes.machine import Machine, decide, engine_at, room_tokens
 from etude.recipes.materials import with_system
-from etude.recipes.no_effect import Sections, unread_of_search
+from etude.recipes.no_effect import Sections, unread_of_decoding, unread_of_search
 from etude.recipes.searching import Items
 from etude.recipes.step_models import value_for
 from etude.tasks.actions import with_instruction
@@ -46,6 +48,7 @@ class GenerateSettings:
     max_new_tokens: int = 128
     sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.0))
     search: AnswerSearch = field(default_factory=AnswerSearch)
+    decoding: ReliableDecoding = field(default_factory=ReliableDecoding)
     thought: Thought = field(default_factory=Thought)
     stop: list[str] = field(default_factory=list)
     """Texts that end an answer."""
@@ -65,6 +68,15 @@ class GenerateSettings:
         if self.thought.budget_tokens is not None and (self.search.is_on or self.stop):
             name = f"search.method {self.search.method}" if self.search.is_on else "stop"
             raise UserError(f"thought.budget_tokens and {name} exclude each other: leave one out")
+        if self.decoding.is_on:
+            beside = {
+                f"search.method {self.search.method}": self.search.is_on,
+                f"num_samples {self.num_samples}": self.num_samples > 1,
+                "thought.budget_tokens": self.thought.budget_tokens is not None,
+            }
+            for name, is_there in beside.items():
+                if is_there:
+                    raise UserError(f"decoding.method {self.decoding.method} and {name} exclude each other: leave one out")
         if self.num_samples > 1 and self.sampling.is_greedy:
             raise UserError(f"num_samples is {self.num_samples}, but at temperature 0 all answers are equal: set sampling.temperature")
 
@@ -82,7 +94,9 @@ def generate(model: str, prompts: Sequence[str], settings: GenerateSettings | No
     """For each prompt `{"prompt", "completions", "finish"}`; of a search, which gives one completion, `{"search": {"answers", "tokens"}}`
     beside it: how many answers it chose from (of `refine` the answers of its `turns`), the tokens that it sampled, and its `tree` as a
     list of nodes (`Tree.to_json`); of thoughts of a fixed length `{"thought": {"budget_tokens", "own_tokens", "ends_taken_back"}}`, the
-    latter two for each completion."""
+    latter two for each completion; of a method of decoding, which gives one completion or none, `{"decoding": {"samples", "tokens",
+    "sampled_tokens", "agreement", "confidence", "notes"}}` (`etude.decoding.pool.Decoded`), where `tokens` are texts, one for each value of
+    the agreement."""
     settings = settings or parse_generate(model, [])
     if not prompts:
         raise UserError("there is no prompt: give --prompt, --file or lines on standard input")
@@ -90,7 +104,7 @@ def generate(model: str, prompts: Sequence[str], settings: GenerateSettings | No
     of_length: Sections = {("thought.",): "thought.budget_tokens is not set"}
     if settings.thought.budget_tokens is not None:
         of_length = {("max_new_tokens",): "thought.budget_tokens is set"}
-    for unread in unread_of_search(settings, also, of_length):
+    for unread in unread_of_search(settings, also, {**of_length, **unread_of_decoding(settings.decoding)}):
         log.warning("without effect: %s", unread)
     place = decide(settings.machine)
     loaded, tokenizer = load_model(model, device=place.device)
@@ -103,6 +117,8 @@ def generate(model: str, prompts: Sequence[str], settings: GenerateSettings | No
     if settings.search.is_on:
         by_step_model = value_for(settings.search, model, loaded, place, settings.machine)
         return _searched(engine, prompts, list(zip(tasks, rendered, strict=True)), settings, room, by_step_model)
+    if settings.decoding.is_on:
+        return _decoded(engine, prompts, list(zip(tasks, rendered, strict=True)), settings, room)
     if budget is not None:
         return _thought(engine, prompts, rendered, settings, budget)
     found = engine.generate(
@@ -136,6 +152,24 @@ def _thought(
         }
         texts = {"completions": [answer.text for answer in own], "finish": [answer.finish for answer in own]}
         rows.append({"prompt": prompt, **texts, "thought": thought})
+    return rows
+
+
+def _decoded(
+    engine: TransformersEngine, prompts: Sequence[str], items: Items, settings: GenerateSettings, room: int
+) -> list[dict[str, Any]]:
+    how: dict[str, Any] = {"max_new_tokens": settings.max_new_tokens, "sampling": settings.sampling, "stop_strings": settings.stop}
+    found = decode(engine, items, settings.decoding, **how, room_tokens=room, names=(settings.seed, "generate"))
+    rows = []
+    for prompt, each in zip(prompts, found, strict=True):
+        answer = each.answer
+        if answer.text is None:
+            log.warning("no answer to %r: %s", prompt[:80], "; ".join(answer.notes))
+        tokens = [engine.text_of([token]) for token in answer.tokens]
+        facts = {"samples": list(each.samples), "tokens": tokens, "sampled_tokens": each.sampled_tokens}
+        facts |= {"agreement": list(answer.agreement), "confidence": answer.confidence, "notes": list(answer.notes)}
+        given = ([], []) if answer.text is None else ([answer.text], [answer.finish])
+        rows.append({"prompt": prompt, "completions": given[0], "finish": given[1], "decoding": facts})
     return rows
 
 

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from etude.configuration import dotted, resolved
+from etude.decoding.settings import ReliableDecoding
 from etude.explore.search.settings import REFINE
 from etude.learn.step_credit import STEP_CREDIT
 from etude.recipes.settings import PracticeSettings, practice_defaults
@@ -27,6 +28,11 @@ def unread_of_search(settings: Any, also: Sequence[str] = (), more: Sections = M
     """
     sections = {(*also, *_of_search("search", settings.search.unread)): f"search.method is {settings.search.method}", **more}
     return unread_among(settings, dotted(resolved(type(settings)())), sections)
+
+
+def unread_of_decoding(how: ReliableDecoding) -> Sections:
+    """The settings in a section `decoding` that its method does not read."""
+    return {tuple(f"decoding.{name}" for name in sorted(how.unread)): f"decoding.method is {how.method}"}
 
 
 def unread_among(settings: Any, defaults: Mapping[str, Any], sections: Sections) -> list[str]:

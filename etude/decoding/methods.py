@@ -1,0 +1,43 @@
+"""The methods by name, with the settings that each of them reads."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from etude.decoding.best_logprob import best_logprob
+from etude.decoding.integrative import (
+    integrative,
+    integrative_mean_prob,
+    integrative_original,
+    integrative_same_sample,
+    integrative_unrelated,
+)
+from etude.decoding.majority import majority
+from etude.decoding.pool import Decoded
+from etude.decoding.self_reflection import self_reflection
+from etude.decoding.universal_self_consistency import universal_self_consistency
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to answer."""
+
+    answer: Callable[..., list[Decoded]]
+    """A pool, and the settings that it takes by name → an answer to each question."""
+    reads: tuple[str, ...]
+    """Settings of `ReliableDecoding`; `sampling` is the pool's."""
+    is_control: bool = False
+
+
+_SAMPLES, _INPUTS = ("k", "sampling"), ("again", "layout")
+
+METHODS: Mapping[str, Method] = {
+    "majority": Method(majority, _SAMPLES),
+    "universal_self_consistency": Method(universal_self_consistency, _SAMPLES),
+    "self_reflection": Method(self_reflection, _SAMPLES),
+    "integrative": Method(integrative, (*_SAMPLES, *_INPUTS)),
+    "integrative_mean_prob": Method(integrative_mean_prob, (*_SAMPLES, *_INPUTS)),
+    "best_logprob": Method(best_logprob, _SAMPLES, is_control=True),
+    "integrative_original": Method(integrative_original, ("k",), is_control=True),
+    "integrative_unrelated": Method(integrative_unrelated, (*_SAMPLES, *_INPUTS), is_control=True),
+    "integrative_same_sample": Method(integrative_same_sample, ("sampling", *_INPUTS), is_control=True),
+}

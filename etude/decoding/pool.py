@@ -1,0 +1,136 @@
+"""Questions that are answered together, and samples of each, drawn when a method first asks for them and kept for the next one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from etude.engine.completion import Completion, Finish, Prefix, Stop
+from etude.engine.joint import Join, Joint
+from etude.engine.sampling import GREEDY, Sampling
+from etude.engine.transformers import TransformersEngine
+from etude.explore.prompts import render_prompt
+from etude.randomness import seed_for
+from etude.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What a method answers to a question."""
+
+    text: str | None
+    """None: it gives no answer."""
+    finish: Finish | None = None
+    tokens: tuple[int, ...] = ()
+    agreement: tuple[float, ...] = ()
+    """Of a joint answer, for each token the share of its inputs whose own likeliest token it was."""
+    confidence: float | None = None
+    """In [0, 1], what the method makes of how far the samples agree; None where it says nothing of that."""
+    notes: tuple[str, ...] = ()
+    """What was left out, or why there is no answer."""
+
+    @staticmethod
+    def of(completion: Completion, **more: object) -> "Decoded":
+        return Decoded(completion.text, completion.finish, completion.tokens, **more)  # type: ignore[arg-type]
+
+
+class Pool:
+    """The first k samples of a question are the same, whatever method asks, and for how many."""
+
+    def __init__(
+        self,
+        engine: TransformersEngine,
+        tasks: Sequence[Task],
+        prompts: Sequence[tuple[int, ...]],
+        *,
+        samples: Sampling,
+        max_new_tokens: int,
+        room_tokens: int,
+        sampling: Sampling = GREEDY,
+        names: Sequence[object] = (),
+        stop_strings: Sequence[str] = (),
+    ) -> None:
+        """`samples`: how these are drawn, `sampling` how the answer is; `room_tokens`: how long an input may be for one of `max_new_tokens`
+        to follow. Random numbers are keyed by `names` and the task.
+        """
+        self.engine, self.tasks, self.prompts = engine, tasks, prompts
+        self.max_new_tokens, self.room_tokens, self.sampling = max_new_tokens, room_tokens, sampling
+        self.names, self.stop_strings = names, tuple(stop_strings)
+        self.sampled_tokens = [0] * len(tasks)
+        """Drawn so far for each question: samples, and what was made of them."""
+        self._sampling = samples
+        self._opened: list[Prefix] = []
+        self._samples: list[list[Prefix]] = [[] for _ in tasks]
+
+    @property
+    def opened(self) -> list[Prefix]:
+        """The questions' own prompts."""
+        self._opened = self._opened or self.engine.open(self.prompts)
+        return self._opened
+
+    def samples(self, k: int) -> list[list[Prefix]]:
+        """The first `k` of each question."""
+        have = len(self._samples[0])
+        if have < k:
+            places = [(place, number) for place in range(len(self.tasks)) for number in range(have, k)]
+            drawn = self.engine.extend(
+                [self.opened[place] for place, _ in places],
+                self.max_new_tokens,
+                until=Stop(self.engine.end_tokens, self.stop_strings),
+                sampling=self._sampling,
+                keys=[self._key(place, "sample", number) for place, number in places],
+            )
+            for (place, _), prefix in zip(places, drawn, strict=True):
+                self._samples[place].append(prefix)
+                self.sampled_tokens[place] += len(prefix.own_tokens)
+        return [own[:k] for own in self._samples]
+
+    @property
+    def drawn(self) -> list[list[Prefix]]:
+        """The samples of each question that were asked for so far."""
+        return self._samples
+
+    def sample(self, prefix: Prefix) -> Completion:
+        """One of them as what was answered."""
+        return self.engine.completion(prefix, 0, self.stop_strings)
+
+    def asked(self, tasks: Sequence[Task | None]) -> list[Completion | None]:
+        """An answer to another task in each question's place; None where there is none, or where it has no room."""
+        prompts = [task and render_prompt(self.engine.tokenizer, task) for task in tasks]
+        places = [place for place, prompt in enumerate(prompts) if prompt and len(prompt) <= self.room_tokens]
+        found = self.engine.generate(
+            [prompts[place] or () for place in places],
+            max_new_tokens=self.max_new_tokens,
+            sampling=self.sampling,
+            keys=[[self._key(place, "answer")] for place in places],
+            stop_strings=self.stop_strings,
+        )
+        answers: list[Completion | None] = [None] * len(tasks)
+        for place, (completion,) in zip(places, found, strict=True):
+            answers[place] = completion
+            self.sampled_tokens[place] += len(completion.tokens)
+        return answers
+
+    def joint(self, inputs: Sequence[Sequence[Prefix]], join: Join) -> list[Joint | None]:
+        """An answer to the inputs in each question's place; None where there are none."""
+        places = [place for place, own in enumerate(inputs) if own]
+        answers: list[Joint | None] = [None] * len(inputs)
+        if not places:
+            return answers
+        found = self.engine.extend_joint(
+            [inputs[place] for place in places],
+            self.max_new_tokens,
+            sampling=self.sampling,
+            keys=[self._key(place, "answer") for place in places],
+            join=join,
+            stop_strings=self.stop_strings,
+        )
+        for place, joint in zip(places, found, strict=True):
+            answers[place] = joint
+            self.sampled_tokens[place] += len(joint.completion.tokens)
+        return answers
+
+    def release(self) -> None:
+        """Give the memory back; what was sampled can't be gone on with."""
+        self.engine.release([*self._opened, *(prefix for own in self._samples for prefix in own)])
+
+    def _key(self, place: int, *what: object) -> int:
+        return seed_for(*self.names, *what, self.tasks[place].key)

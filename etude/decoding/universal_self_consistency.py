@@ -1,0 +1,40 @@
+"""Universal self-consistency: the model itself says which of its k samples agrees most with the others.
+
+Chen et al. 2023 (arXiv 2311.17311), in our words. The number is the first one in what it writes. Where that names none of the samples, or
+the list leaves no room, the first sample is given, with a note. Identity: k = 1 is one sample.
+"""
+
+import re
+
+from etude.decoding.listing import listed
+from etude.decoding.pool import Decoded, Pool
+
+WORDS = (
+    "These are {number} answers to the same question. Which of them agrees most with the others? Begin with its number: "
+    '"Answer N is the most consistent one."'
+)
+
+
+def universal_self_consistency(pool: Pool, k: int) -> list[Decoded]:
+    found = []
+    samples = [[pool.sample(sample) for sample in own] for own in pool.samples(k)]
+    tokenizer, texts = pool.engine.tokenizer, [[answer.text for answer in own] for own in samples]
+    asked = [
+        listed(tokenizer, task, own, WORDS) if len(set(own)) > 1 else None  # there is nothing to choose
+        for task, own in zip(pool.tasks, texts, strict=True)
+    ]
+    for own, question, reply in zip(samples, asked, pool.asked(asked), strict=True):
+        place = named(reply.text if reply else "", len(own))
+        notes = ("the model named none of its samples",) if question and place is None else ()
+        found.append(Decoded.of(own[place or 0], notes=notes))
+    return found
+
+
+def named(reply: str, number: int) -> int | None:
+    """The place, from 0, of the answer that is named by the first number of a reply, if there are so many.
+
+    >>> named("Answer 3 is the most consistent one.", 4), named("Answer 7", 4), named("All agree", 4)
+    (2, None, None)
+    """
+    first = re.search(r"\d+", reply)
+    return int(first[0]) - 1 if first and len(first[0]) < 10 and 1 <= int(first[0]) <= number else None

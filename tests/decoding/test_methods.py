@@ -1,0 +1,291 @@
+"""What is said of every method that makes an answer of several, and what is said of each."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from etude.decoding.best_logprob import best_logprob
+from etude.decoding.decode import decode
+from etude.decoding.integrative import (
+    WORDINGS,
+    integrative,
+    integrative_mean_prob,
+    integrative_original,
+    integrative_same_sample,
+    integrative_unrelated,
+)
+from etude.decoding.majority import majority
+from etude.decoding.methods import METHODS
+from etude.decoding.pool import Pool
+from etude.decoding.self_reflection import WORDS, self_reflection
+from etude.decoding.settings import ReliableDecoding
+from etude.decoding.universal_self_consistency import universal_self_consistency
+from etude.engine.completion import Completion
+from etude.engine.joint import JOINS
+from etude.engine.sampling import GREEDY, Sampling
+from etude.engine.transformers import TransformersEngine
+from etude.errors import UserError
+from etude.explore.prompts import render_prompt
+from etude.tasks.task import Task
+
+TASKS = [
+    Task("2 + 2?", "4"),
+    Task("Who wrote Emma?", "Jane Austen", instruction="One line."),
+    Task("Is it?", "yes"),
+    Task("Where?", "here"),
+]
+ASKING = {"max_new_tokens": 8, "room_tokens": 900}
+
+
+@pytest.fixture
+def engine(model_of, chat_tokenizer):
+    return TransformersEngine(model_of("qwen3", max_position_embeddings=1024), chat_tokenizer)
+
+
+def items_of(engine, tasks=TASKS):
+    return [(task, render_prompt(engine.tokenizer, task)) for task in tasks]
+
+
+def pool_of(engine, tasks=TASKS, temperature=1.0, **changes):
+    prompts = [prompt for _, prompt in items_of(engine, tasks)]
+    return Pool(engine, tasks, prompts, samples=Sampling(temperature=temperature), names=(3,), **(ASKING | changes))
+
+
+def says(pool, monkeypatch, texts):
+    """The samples of every question read as these texts."""
+    order = {}
+
+    def sample(prefix):
+        text = texts[order.setdefault(id(prefix), len(order)) % len(texts)]
+        return Completion(prefix.own_tokens, prefix.own_logprobs, text, prefix.finish or "length", 0, 0)
+
+    monkeypatch.setattr(pool, "sample", sample)
+    return pool
+
+
+def joint_of(engine, inputs, name="product"):
+    prefixes = iter(engine.open([tokens for group in inputs for tokens in group]))
+    groups = [[next(prefixes) for _ in group] for group in inputs]
+    found = engine.extend_joint(groups, 8, sampling=GREEDY, keys=[0] * len(groups), join=JOINS[name])
+    return [joint.completion.text for joint in found]
+
+
+# ---------------------------------------------------------------------- every method
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_answers_each_question_and_twice_the_same(engine, method):
+    how = ReliableDecoding(method, k=3)
+    found = decode(engine, items_of(engine), how, **ASKING, names=(3,))
+    assert len(found) == len(TASKS)
+    assert found == decode(engine, items_of(engine), how, **ASKING, names=(3,))
+    for each in found:
+        assert isinstance(each.answer.text, str) and each.answer.finish in ("stop", "length")
+        assert len(each.samples) == {"integrative_original": 0, "integrative_same_sample": 1}.get(method, 3)
+        assert each.sampled_tokens >= len(each.answer.tokens) > 0
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "integrative_unrelated"])
+def test_an_answer_does_not_depend_on_the_questions_beside_it(engine, method):
+    how = ReliableDecoding(method, k=3)
+    together = decode(engine, items_of(engine), how, **ASKING, names=(3,))
+    for item, found in zip(items_of(engine), together, strict=True):
+        (alone,) = decode(engine, [item], how, **ASKING, names=(3,))
+        assert (alone.answer.text, alone.samples) == (found.answer.text, found.samples)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_parts_of_questions_get_the_answers_that_all_get_at_once(engine, method):
+    how, items = ReliableDecoding(method, k=2), items_of(engine)
+    at_once = decode(engine, items, how, **ASKING, names=(3,))
+    engine.batch_tokens = 1
+    assert [each.samples for each in decode(engine, items, how, **ASKING, names=(3,))] == [each.samples for each in at_once]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_reads_the_settings_that_it_names_and_no_others(method):
+    unread = ReliableDecoding(method).unread
+    names = {"k", "sampling.", "again", "layout"}
+    assert unread == names - {f"{name}." if name == "sampling" else name for name in METHODS[method].reads}
+    assert {each.name for each in dataclasses.fields(ReliableDecoding)} == {name.strip(".") for name in names} | {"method"}
+
+
+@pytest.mark.parametrize("method", ["majority", "best_logprob", "universal_self_consistency"])
+def test_of_one_sample_that_is_what_is_chosen(engine, method):
+    for found in decode(engine, items_of(engine), ReliableDecoding(method, k=1), **ASKING, names=(3,)):
+        assert (found.answer.text,) == found.samples
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"method": "integrativ"}, "unknown decoding.method 'integrativ': did you mean 'integrative'"),
+        ({"method": "majority", "k": 0}, "decoding.k must be at least 1, got 0"),
+        ({"method": "majority", "sampling": GREEDY}, "makes an answer of 4 samples, but at temperature 0 all are equal"),
+    ],
+)
+def test_what_makes_no_sense_is_one_sentence(settings, message):
+    with pytest.raises(UserError, match=message):
+        ReliableDecoding(**settings)
+
+
+def test_one_sample_may_be_the_greedy_one():
+    assert ReliableDecoding("integrative", k=1, sampling=GREEDY).is_on
+
+
+# ---------------------------------------------------------------------- the pool
+
+
+def test_the_first_samples_are_the_same_however_many_are_asked_for(engine):
+    few, many = pool_of(engine), pool_of(engine)
+    two, then, five = few.samples(2), few.samples(5), many.samples(5)
+    texts = [[[few.sample(each).text for each in own] for own in samples] for samples in (two, then, five)]
+    assert texts[1] == texts[2] and texts[0] == [own[:2] for own in texts[1]]
+    assert few.sampled_tokens == many.sampled_tokens == [sum(len(each.own_tokens) for each in own) for own in five]
+
+
+# ---------------------------------------------------------------------- integrative
+
+
+def inputs_by_hand(engine, pool, again):
+    """<user>question<assistant>sample<end><user>again, question<assistant>, as ids."""
+    inputs = []
+    for task, samples in zip(pool.tasks, pool.drawn, strict=True):
+        question = task.question + (f"\n\n{task.instruction}" if task.instruction else "")
+        words = engine.tokenizer(f"<user>{again}\n\n{question}<assistant>", add_special_tokens=False)["input_ids"]
+        head = engine.tokenizer(f"<user>{question}<assistant>", add_special_tokens=False)["input_ids"]
+        ended = [(*head, *each.own_tokens) if each.finish == "stop" else (*head, *each.own_tokens, 1) for each in samples]
+        inputs.append([(*tokens, *words) for tokens in ended])
+    return inputs
+
+
+@pytest.mark.parametrize(("method", "join"), [(integrative, "product"), (integrative_mean_prob, "mean")])
+def test_every_input_shows_the_model_a_sample_as_its_own_answer_and_asks_again(engine, method, join):
+    pool = pool_of(engine)
+    found = method(pool, 3, again="Once more.")
+    assert [each.text for each in found] == joint_of(engine, inputs_by_hand(engine, pool, "Once more."), join)
+    assert all(len(each.agreement) == len(each.tokens) for each in found)
+    assert found[0].text != engine.generate(pool.prompts, max_new_tokens=8, sampling=GREEDY)[0][0].text
+
+
+def test_only_what_stands_behind_a_sample_is_computed(engine):
+    pool = pool_of(engine)
+    drawn = pool.samples(3)
+    behind = [[len(tokens) - len(sample.tokens) for tokens, sample in zip(own, samples, strict=True)]
+              for own, samples in zip(inputs_by_hand(engine, pool, "Once more."), drawn, strict=True)]  # fmt: skip
+    before = engine.computed_tokens
+    found = integrative(pool, 3, again="Once more.")
+    last_of_samples, decoded = sum(map(len, behind)), sum(3 * (len(each.tokens) - 1) for each in found)
+    assert engine.computed_tokens - before == sum(map(sum, behind)) + last_of_samples + decoded
+
+
+def test_in_one_message_the_sample_stands_between_the_question_and_itself(engine, monkeypatch):
+    pool = says(pool_of(engine, TASKS[:2]), monkeypatch, ["<user>so", "four"])
+    found = integrative(pool, 2, again="Again:", layout="one_message")
+    text = "<user>{0}\n\n{1}\n\nAgain:\n\n{0}{2}<assistant>"
+    ends = ("", "\n\nOne line.")
+    inputs = [[text.format(task.question, said, end) for said in ("< user>so", "four")] for task, end in zip(TASKS, ends, strict=False)]
+    ids = [[engine.tokenizer(each, add_special_tokens=False)["input_ids"] for each in own] for own in inputs]
+    assert [each.text for each in found] == joint_of(engine, ids)
+
+
+def test_samples_that_are_the_same_weigh_more_and_cost_once(engine):
+    pool = pool_of(engine, temperature=1e-4)  # all but greedy
+    found = integrative(pool, 4)
+    assert [each.text for each in found] == [each.text for each in integrative_same_sample(pool_of(engine, temperature=1e-4))]
+    assert all(set(each.agreement) == {1.0} for each in found)
+
+
+def test_without_samples_one_wording_is_plain_decoding_and_more_are_an_ensemble(engine):
+    plain = [each[0].text for each in engine.generate(pool_of(engine).prompts, max_new_tokens=8, sampling=GREEDY)]
+    assert [each.text for each in integrative_original(pool_of(engine), 1)] == plain
+    wordings = [[render_prompt(engine.tokenizer, dataclasses.replace(task, prompt=wording.format(question=task.question)))
+                 for wording in WORDINGS[:3]] for task in TASKS]  # fmt: skip
+    assert [each.text for each in integrative_original(pool_of(engine), 3)] == joint_of(engine, wordings)
+    assert len(WORDINGS) == len(set(WORDINGS)) == 16 and all(wording.count("{question}") == 1 for wording in WORDINGS)
+
+
+def test_a_question_with_braces_is_reworded_as_it_is(engine):
+    assert integrative_original(pool_of(engine, [Task("What is {x} in {}?")]), 3)[0].text is not None
+
+
+def test_unrelated_samples_are_those_of_the_next_question(engine):
+    pool = pool_of(engine, TASKS[:2])
+    found = integrative_unrelated(pool, 2, again="Once more.")
+    own = inputs_by_hand(engine, pool, "Once more.")
+    crossed = []
+    for place, inputs in enumerate(own):
+        head, other = pool.prompts[place], 1 - place
+        ends = [tokens[len(sample.tokens) + (sample.finish != "stop") :] for tokens, sample in zip(inputs, pool.drawn[place], strict=True)]
+        crossed.append([(*head, *said.own_tokens, *(() if said.finish == "stop" else (1,)), *ends[0]) for said in pool.drawn[other]])
+    assert [each.text for each in found] == joint_of(engine, crossed)
+    with pytest.raises(UserError, match="ask two"):
+        integrative_unrelated(pool_of(engine, TASKS[:1]), 2)
+
+
+def test_an_empty_sample_makes_no_input_and_without_inputs_there_is_no_answer(engine, monkeypatch):
+    pool = pool_of(engine, TASKS[:1])
+    pool.samples(2)
+    expected = joint_of(engine, [inputs_by_hand(engine, pool, "Once more.")[0][:1]])
+    some = says(pool, monkeypatch, ["something", "  \n"])
+    assert [each.text for each in integrative(some, 2, again="Once more.")] == expected
+    (none,) = integrative(says(pool_of(engine, TASKS[:1]), monkeypatch, [" "]), 3)
+    assert none.text is None and none.notes == ("no sample says anything that leaves room for an answer",)
+
+
+def test_an_input_that_leaves_no_room_is_left_out(engine):
+    pool = pool_of(engine, TASKS[:2], room_tokens=len(TASKS[0].question) * 2 + 8 + 95)
+    short, long = integrative(pool, 2)
+    assert short.text is not None and long.text is None
+    assert integrative(pool_of(engine, TASKS[:2]), 2)[0].text == short.text
+
+
+# ---------------------------------------------------------------------- choosing and asking
+
+
+def test_the_majority_counts_answers_by_what_they_say(engine, monkeypatch):
+    tasks = [Task("2 + 2?", "4", verifier="numeric")]
+    (found,) = majority(says(pool_of(engine, tasks), monkeypatch, ["It is 5.", "", "4.0", "So, 4"]), 4)
+    assert (found.text, found.confidence) == ("4.0", 0.5)
+    (none,) = majority(says(pool_of(engine, tasks), monkeypatch, ["none", "who knows"]), 2)
+    assert (none.text, none.confidence) == (None, 0.0) and none.notes
+
+
+def test_the_likeliest_sample_is_that_of_the_best_mean(engine):
+    pool = pool_of(engine)
+    for found, samples in zip(best_logprob(pool, 5), pool.samples(5), strict=True):
+        means = [torch.tensor(each.own_logprobs).mean() for each in samples]
+        assert found.text == pool.sample(samples[int(torch.stack(means).argmax())]).text
+
+
+@pytest.mark.parametrize(("reply", "chosen", "notes"), [("Answer 2 it is", "b", 0), ("3 or 1", "c", 0), ("Answer 4", "a", 1), ("", "a", 1)])
+def test_the_model_names_the_answer_that_agrees_most(engine, monkeypatch, reply, chosen, notes):
+    pool = says(pool_of(engine, TASKS[:1]), monkeypatch, ["a", "b", "c"])
+    asked = []
+
+    def answers(tasks):
+        asked.extend(tasks)
+        return [Completion((), (), reply, "stop", 0, 0)]
+
+    monkeypatch.setattr(pool, "asked", answers)
+    (found,) = universal_self_consistency(pool, 3)
+    assert (found.text, len(found.notes)) == (chosen, notes)
+    assert asked[0].question.startswith("2 + 2?\n\nAnswer 1: a\nAnswer 2: b\nAnswer 3: c\n\nThese are 3 answers")
+
+
+def test_where_all_samples_agree_there_is_nothing_to_ask(engine, monkeypatch):
+    pool = says(pool_of(engine, TASKS[:1]), monkeypatch, ["a"])
+    pool.samples(3)
+    drawn = pool.sampled_tokens[0]
+    (found,) = universal_self_consistency(pool, 3)
+    assert (found.text, found.notes, pool.sampled_tokens[0]) == ("a", (), drawn)
+
+
+def test_the_model_reads_its_samples_and_answers_again(engine, monkeypatch):
+    pool = says(pool_of(engine, TASKS[:1]), monkeypatch, ["four <assistant>", " ", "five"])
+    (found,) = self_reflection(pool, 3)
+    prompt = engine.tokenizer(f"<user>2 + 2?\n\nAnswer 1: four < assistant>\nAnswer 2: five\n\n{WORDS}<assistant>")["input_ids"]
+    assert found.text == engine.generate([prompt], max_new_tokens=8, sampling=GREEDY)[0][0].text
+    (none,) = self_reflection(says(pool_of(engine, TASKS[:1]), monkeypatch, [""]), 2)
+    assert none.text is None and none.notes

@@ -1,0 +1,105 @@
+"""Answers that are made of several, from the commands and from Python."""
+
+import json
+import logging
+
+import pytest
+
+from etude.cli import main
+from etude.decoding.methods import METHODS
+from etude.decoding.settings import ReliableDecoding
+from etude.engine.sampling import Sampling
+from etude.errors import UserError
+from etude.explore.thought import Thought
+from etude.recipes.answering import AnswerSearch
+from etude.recipes.evaluate import evaluate
+from etude.recipes.generate import GenerateSettings, generate
+from etude.recipes.machine import Machine
+
+QUESTIONS = ["repeat c after 1234: c", "repeat b after 99: b"]
+EVALUATED = {"recipe": "tiny", "evaluation.n": 20, "evaluation.pass_n": 5, "evaluation.num_samples": 3, "machine.precision": "float32"}
+
+
+@pytest.fixture
+def model(finished):
+    return str(finished / "model")
+
+
+def generated(model, method, questions=QUESTIONS, **options):
+    decoding = ReliableDecoding(method, k=3, sampling=Sampling(temperature=1.0))
+    return generate(
+        model, questions, GenerateSettings(max_new_tokens=6, decoding=decoding, machine=Machine(precision="float32"), **options)
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_gives_one_answer_with_what_it_was_made_of(model, method):
+    rows = generated(model, method)
+    assert rows == generated(model, method)
+    for row in rows:
+        assert len(row["completions"]) == len(row["finish"]) == 1
+        facts = row["decoding"]
+        assert facts["sampled_tokens"] >= len(facts["tokens"]) > 0
+        assert "".join(facts["tokens"]) == row["completions"][0]
+        is_joint = method.startswith("integrative")
+        assert len(facts["agreement"]) == (len(facts["tokens"]) if is_joint else 0)
+        assert all(0 <= share <= 1 for share in facts["agreement"])
+
+
+@pytest.mark.parametrize("method", ["majority", "integrative", "integrative_original"])
+def test_an_evaluation_says_what_a_method_gains_on_greedy_answers_and_what_it_costs(model, method):
+    plain = evaluate(model, EVALUATED)
+    found = evaluate(model, EVALUATED | {"decoding.method": method, "decoding.k": 3})
+    row, items = found["evaluation"][0], found["items"]["tiny"]
+    assert {name: row[name] for name in plain["evaluation"][0]} == plain["evaluation"][0]
+    right = [item["decoding"]["score"] == 1.0 for item in items]
+    assert row["decoding_accuracy"] == sum(right) / 20 and row["decoding_accuracy_low"] <= row["decoding_accuracy"]
+    assert row["decoding_gain"] == pytest.approx(row["decoding_accuracy"] - row["accuracy"])
+    assert row["decoding_gain_low"] <= row["decoding_gain"] <= row["decoding_gain_high"]
+    assert row["decoding_tokens"] > row["mean_tokens"] * (3 if method == "majority" else 1) * 0.5
+    assert row["decoding_not_given"] == 0
+
+
+def test_one_wording_without_samples_is_the_greedy_answer(model):
+    found = evaluate(model, EVALUATED | {"decoding.method": "integrative_original", "decoding.k": 1})
+    assert all(item["decoding"]["text"] == item["text"] for item in found["items"]["tiny"])
+    assert found["evaluation"][0]["decoding_gain"] == 0
+
+
+def test_the_commands_take_a_method_by_its_name(model, capsys, tmp_path):
+    given = ["--method", "integrative", "--k", "3", "--max_new_tokens", "4", "--json", str(tmp_path / "found.json")]
+    assert main(["generate", model, "--prompt", QUESTIONS[0], *given]) == 0
+    (row,) = json.loads((tmp_path / "found.json").read_text())
+    assert len(row["decoding"]["samples"]) == 3
+    given = ["--recipe", "tiny", "--evaluation.n", "10", "--evaluation.pass_n", "0", "--method", "majority", "--k", "2"]
+    assert main(["evaluate", model, *given]) == 0
+    said = capsys.readouterr().out
+    assert "; by decoding " in said and "points [" in said
+
+
+def test_a_question_without_an_answer_is_said_and_its_row_is_empty(model, caplog, monkeypatch):
+    monkeypatch.setattr("etude.decoding.integrative.render_feedback", lambda tokenizer, words: tuple([5] * 5000))
+    with caplog.at_level(logging.WARNING):
+        rows = generated(model, "integrative")
+    assert [(row["completions"], row["finish"]) for row in rows] == [([], []), ([], [])]
+    assert rows[0]["decoding"]["notes"] and "no answer to 'repeat c after 1234: c': no sample" in caplog.text
+
+
+def test_a_setting_that_the_method_does_not_read_is_named(model, caplog):
+    with caplog.at_level(logging.WARNING):
+        settings = GenerateSettings(decoding=ReliableDecoding("majority", again="Again."), machine=Machine(precision="float32"))
+        generate(model, QUESTIONS[:1], settings)
+    assert "without effect: decoding.again: decoding.method is majority" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"search": AnswerSearch("refine")}, "search.method refine"),
+        ({"num_samples": 2, "sampling": Sampling()}, "num_samples 2"),
+        ({"thought": Thought(budget_tokens=5)}, "thought.budget_tokens"),
+    ],
+)
+def test_two_ways_to_answer_exclude_each_other(settings, named):
+    with pytest.raises(UserError, match=f"decoding.method integrative and {named} exclude each other: leave one out"):
+        GenerateSettings(decoding=ReliableDecoding("integrative"), **settings)
