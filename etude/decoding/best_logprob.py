@@ -1,15 +1,13 @@
-"""The sample of k that the model finds likeliest: by the mean log-prob of its tokens, under the distribution that drew them.
+"""The sample of k that the model itself finds likeliest, by the mean log-prob of its tokens, at temperature 1 however it was drawn.
 
-The mean, since a sum prefers short answers. At a temperature other than 1 the log-probs are those at that temperature. It is the control
-that tells choosing among samples from joining them. Identity: k = 1 is one sample.
+The mean, since a sum prefers short answers. It is the control that tells choosing among samples from joining them. Identity: k = 1 is one
+sample.
 """
 
 from etude.decoding.pool import Decoded, Pool
 
 
 def best_logprob(pool: Pool, k: int) -> list[Decoded]:
-    found = []
-    for samples in pool.samples(k):
-        means = [sum(sample.own_logprobs) / len(sample.own_logprobs) for sample in samples]
-        found.append(Decoded.of(pool.sample(samples[means.index(max(means))])))
-    return found
+    samples = pool.samples(k)
+    means = pool.likelihoods([[sample.own_tokens for sample in own] for own in samples])
+    return [Decoded.of(pool.sample(own[found.index(max(found))])) for own, found in zip(samples, means, strict=True)]

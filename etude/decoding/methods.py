@@ -11,6 +11,8 @@ from etude.decoding.integrative import (
     integrative_same_sample,
     integrative_unrelated,
 )
+from etude.decoding.layer_candidates import layer_candidates
+from etude.decoding.layer_contrast import layer_contrast_dynamic, layer_contrast_static, random_layer
 from etude.decoding.majority import majority
 from etude.decoding.pool import Decoded
 from etude.decoding.self_reflection import self_reflection
@@ -28,7 +30,7 @@ class Method:
     is_control: bool = False
 
 
-_SAMPLES, _INPUTS = ("k", "sampling"), ("again", "layout")
+_SAMPLES, _INPUTS, _CONTRAST = ("k", "sampling"), ("again", "layout"), ("strength", "plausible", "final_norm")
 
 METHODS: Mapping[str, Method] = {
     "majority": Method(majority, _SAMPLES),
@@ -36,8 +38,12 @@ METHODS: Mapping[str, Method] = {
     "self_reflection": Method(self_reflection, _SAMPLES),
     "integrative": Method(integrative, (*_SAMPLES, *_INPUTS)),
     "integrative_mean_prob": Method(integrative_mean_prob, (*_SAMPLES, *_INPUTS)),
+    "layer_contrast_static": Method(layer_contrast_static, ("layers", *_CONTRAST)),
+    "layer_contrast_dynamic": Method(layer_contrast_dynamic, ("layers", "layer_set", *_CONTRAST)),
+    "layer_candidates": Method(layer_candidates, ("k", "choose", *_CONTRAST)),
     "best_logprob": Method(best_logprob, _SAMPLES, is_control=True),
     "integrative_original": Method(integrative_original, ("k",), is_control=True),
     "integrative_unrelated": Method(integrative_unrelated, (*_SAMPLES, *_INPUTS), is_control=True),
     "integrative_same_sample": Method(integrative_same_sample, ("sampling", *_INPUTS), is_control=True),
+    "random_layer": Method(random_layer, ("layers", "layer_set", *_CONTRAST), is_control=True),
 }

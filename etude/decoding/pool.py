@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from etude.engine.completion import Completion, Finish, Prefix, Stop
+from etude.engine.completion import Completion, Finish, Logprobs, Prefix, Stop
+from etude.engine.context import View
 from etude.engine.joint import Join, Joint
 from etude.engine.sampling import GREEDY, Sampling
 from etude.engine.transformers import TransformersEngine
@@ -44,16 +45,17 @@ class Pool:
         samples: Sampling,
         max_new_tokens: int,
         room_tokens: int,
+        logprobs: Logprobs,
         sampling: Sampling = GREEDY,
         names: Sequence[object] = (),
         stop_strings: Sequence[str] = (),
     ) -> None:
         """`samples`: how these are drawn, `sampling` how the answer is; `room_tokens`: how long an input may be for one of `max_new_tokens`
-        to follow. Random numbers are keyed by `names` and the task.
+        to follow; `logprobs`: what the model itself says of an answer. Random numbers are keyed by `names` and the task.
         """
         self.engine, self.tasks, self.prompts = engine, tasks, prompts
         self.max_new_tokens, self.room_tokens, self.sampling = max_new_tokens, room_tokens, sampling
-        self.names, self.stop_strings = names, tuple(stop_strings)
+        self.names, self.stop_strings, self._logprobs = names, tuple(stop_strings), logprobs
         self.sampled_tokens = [0] * len(tasks)
         """Drawn so far for each question: samples, and what was made of them."""
         self._sampling = samples
@@ -91,6 +93,26 @@ class Pool:
     def sample(self, prefix: Prefix) -> Completion:
         """One of them as what was answered."""
         return self.engine.completion(prefix, 0, self.stop_strings)
+
+    def viewed(self, view: View) -> list[Completion]:
+        """An answer to each question as it is, by another view of the model."""
+        found = self.engine.generate(
+            self.prompts,
+            max_new_tokens=self.max_new_tokens,
+            sampling=self.sampling,
+            keys=[[self._key(place, "answer")] for place in range(len(self.tasks))],
+            stop_strings=self.stop_strings,
+            view=view,
+        )
+        for place, (completion,) in enumerate(found):
+            self.sampled_tokens[place] += len(completion.tokens)
+        return [completion for (completion,) in found]
+
+    def likelihoods(self, answers: Sequence[Sequence[tuple[int, ...]]]) -> list[list[float]]:
+        """The mean log-prob of a token of each question's answers, by the model itself."""
+        pairs = [(prompt, tokens) for prompt, own in zip(self.prompts, answers, strict=True) for tokens in own]
+        means = iter([sum(logprobs) / len(logprobs) for logprobs in self._logprobs(pairs)])
+        return [[next(means) for _ in own] for own in answers]
 
     def asked(self, tasks: Sequence[Task | None]) -> list[Completion | None]:
         """An answer to another task in each question's place; None where there is none, or where it has no room."""

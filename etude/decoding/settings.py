@@ -1,8 +1,10 @@
 """How an answer is decoded from several."""
 
 from dataclasses import dataclass, field, fields
+from typing import Literal
 
 from etude.decoding.integrative import AGAIN, Layout
+from etude.decoding.layer_candidates import Choose
 from etude.decoding.methods import METHODS
 from etude.engine.sampling import Sampling
 from etude.errors import UserError, at_least, unknown
@@ -15,9 +17,11 @@ class ReliableDecoding:
     method: str = "none"
     """`none` (plain decoding); `majority`, `universal_self_consistency` (the model says which of its samples agrees most with the others),
     `self_reflection` (it reads them all and answers again), `integrative` (inputs with a sample each are decoded as one),
-    `integrative_mean_prob`; or a control: `best_logprob`, `integrative_original`, `integrative_unrelated`, `integrative_same_sample`."""
+    `integrative_mean_prob`; `layer_contrast_static`, `layer_contrast_dynamic` (the last layer against an earlier one), `layer_candidates`
+    (an answer for each of k sets of layers); or a control: `best_logprob`, `integrative_original`, `integrative_unrelated`,
+    `integrative_same_sample`, `random_layer`."""
     k: int = 4
-    """Samples of each question."""
+    """Samples of each question; of `layer_candidates` the sets of layers, of `integrative_original` the wordings."""
     sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.7))
     """How these are drawn."""
     again: str = AGAIN
@@ -26,10 +30,28 @@ class ReliableDecoding:
     """Where a sample stands in an input: `turns`, as the model's own answer, whose keys and values are there from sampling; `one_message`,
     in the user's words between the question and itself, as Cheng et al. 2025 have it."""
 
+    layers: list[int] = field(default_factory=list)
+    """Layers that the last one is set against, from 0, the embeddings; empty: those of `layer_set`, for `layer_contrast_static` the middle
+    one."""
+    layer_set: Literal["low", "high"] = "high"
+    """Every other layer of the lower or the upper half."""
+    strength: float = 1.0
+    """How much of an earlier layer's log-prob is taken off; 0 is plain decoding."""
+    plausible: float = 0.1
+    """Tokens less likely than this share of the likeliest one are never said by a contrast; 0: all may be."""
+    final_norm: bool = True
+    """Whether an earlier layer goes through the norm before the head."""
+    choose: Choose = "agreement"
+    """Which of the `layer_candidates` is given: the answer of most of them, or the one that the model itself finds likeliest."""
+
     def __post_init__(self) -> None:
         if self.method not in ("none", *METHODS):
             raise unknown("decoding.method", self.method, ("none", *METHODS))
         at_least("decoding.k", self.k, 1)
+        if self.strength < 0:
+            raise UserError(f"decoding.strength must be 0 (plain decoding) or more, got {self.strength}")
+        if not 0 <= self.plausible <= 1:
+            raise UserError(f"decoding.plausible must be in [0, 1], got {self.plausible}")
         if self.is_on and "sampling." not in self.unread and self.sampling.is_greedy and self.k > 1:
             raise UserError(
                 f"decoding.method {self.method} makes an answer of {self.k} samples, but at temperature 0 all are equal: set "

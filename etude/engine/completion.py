@@ -1,10 +1,15 @@
 """What an engine hands out: prefixes that can be extended, and finished completions."""
 
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Finish = Literal["stop", "length"]
+
+Tokens = tuple[int, ...]
+Logprobs = Callable[[Sequence[tuple[Tokens, Tokens]]], list[tuple[float, ...]]]
+"""(prompt, completion) pairs → the model's own log-prob of every completion token."""
 
 
 @dataclass(frozen=True)

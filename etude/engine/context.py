@@ -73,6 +73,17 @@ class Opened(Protocol):
         """Rows that continue these prompts, by number, ascending; `samples` completions in all, each of up to `room_tokens` tokens."""
 
 
+class View(Protocol):
+    """Another way in which a model sees a context, or says what follows it."""
+
+    @property
+    def name(self) -> str:
+        """As it stands on what was decoded so."""
+
+    def prefill(self, model: Any, prompts: Sequence[Sequence[int]], pad: int) -> tuple[Opened, torch.Tensor]:
+        """The prompts, and the logits [P, V] of what follows them."""
+
+
 # ---------------------------------------------------------------------- a copy of the prompt for every row
 
 

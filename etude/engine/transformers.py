@@ -22,7 +22,7 @@ from etude.adapters import base_of, has_adapters
 from etude.engine.blocks import BlockContext, BlockPrompts, length_of
 from etude.engine.cache import cache_argument
 from etude.engine.completion import Completion, Prefix, Stop
-from etude.engine.context import Context, CopiedContext
+from etude.engine.context import Context, CopiedContext, Opened, View
 from etude.engine.decoding import Decoding, Done, More, Refill
 from etude.engine.drafts import Reading, Tree
 from etude.engine.forward import forward_of
@@ -92,13 +92,16 @@ class TransformersEngine:
     # ------------------------------------------------------------------ the three verbs
 
     @torch.inference_mode()
-    def open(self, prompts: Sequence[Sequence[int]], behind: Sequence[Prefix] | None = None) -> list[Prefix]:
+    def open(self, prompts: Sequence[Sequence[int]], behind: Sequence[Prefix] | None = None, *, view: View | None = None) -> list[Prefix]:
         """Prefill the prompts as one batch; returns one prefix for each, in order.
 
         `behind`: a prefix for each prompt, finished or not, that it stands behind (the same one may be named many times); what is kept of
-        these is not computed again. What comes back has no own tokens: all that it holds is given.
+        these is not computed again. What comes back has no own tokens: all that it holds is given. With a `view`, which nothing else may
+        stand behind, it is decoded by that.
         """
         self._check_here()
+        if view and behind:
+            raise ValueError("what a view opens stands behind nothing: give it whole prompts")
         if any(len(prompt) == 0 for prompt in prompts):
             raise ValueError("a prompt needs at least one token")
         for prefix in behind or ():
@@ -112,7 +115,7 @@ class TransformersEngine:
             batch = OpenBatch(*BlockPrompts.prefill(self._shared.forward, new, paths))
         else:
             new = inputs
-            batch = OpenBatch(*(self._shared.prefill(new) if self._shared else self._prefill_copied(new)))
+            batch = OpenBatch(*self._prefill(new, view))
         self.computed_tokens += sum(map(len, new))
         return [Prefix(tokens, self.policy_version, cached=Row(batch, row)) for row, tokens in enumerate(inputs)]
 
@@ -277,16 +280,15 @@ class TransformersEngine:
         stop_strings: Sequence[str] = (),
         drafts: Sequence[Sequence[Sequence[int]]] | None = None,
         done: Callable[[int, list[Completion]], None] | None = None,
-        view: None = None,
+        view: View | None = None,
     ) -> list[list[Completion]]:
         """`num_samples` completions of every prompt, token ids in and out.
 
         `keys` (one for each prompt and sample; some prompts may have fewer samples) fix the random numbers; without them they are hashed
         from `seed`, the prompt's place and the sample's number. `drafts` (one for each prompt and sample, maybe empty) are guesses at what
         these decide: they change how long it takes, and nothing else. `done` is given the place and completions of each prompt that has
-        them all, while those of others are still decoded. `view` is the place where cache policies attach; None is the full context.
+        them all, while those of others are still decoded. `view`: how the model sees the context and says what follows it; None: as it is.
         """
-        assert view is None, "views attach with the long-context policies"
         if keys is None:
             keys = [[seed_for(seed, i, j) for j in range(num_samples)] for i in range(len(prompts))]
         until = Stop(self.end_tokens, tuple(stop_strings))
@@ -296,14 +298,15 @@ class TransformersEngine:
             count = self._chunk_size(len(prompts[waiting[0]]), num_samples, max_new_tokens)
             chunk, waiting[:] = waiting[:count], waiting[count:]
             wanted = [(i, sample, keys[i][sample]) for i in chunk for sample in range(len(keys[i]))]
-            guesses = drafts if drafts and any(any(drafts[i]) for i in chunk) else None
-            opened = {} if guesses else dict(zip(chunk, self.open([prompts[i] for i in chunk]), strict=True))
-            rows = self._samples_at_once(len(prompts[chunk[0]]), max_new_tokens, is_shared=self._shared is not None and not guesses)
+            guesses = drafts if drafts and not view and any(any(drafts[i]) for i in chunk) else None
+            opened = {} if guesses else dict(zip(chunk, self.open([prompts[i] for i in chunk], view=view), strict=True))
+            is_shared = self._shared is not None and not guesses and not view
+            rows = self._samples_at_once(len(prompts[chunk[0]]), max_new_tokens, is_shared=is_shared)
             for part in (wanted[start : start + rows] for start in range(0, len(wanted), rows)):
 
                 def keep(place: int, prefix: Prefix, part: list[tuple[int, int, int]] = part) -> None:
                     i, sample, key = part[place]
-                    found[i][sample] = self.completion(prefix, key, stop_strings)
+                    found[i][sample] = replace(self.completion(prefix, key, stop_strings), view=view.name if view else "full")
                     if done and len(found[i]) == len(keys[i]):
                         done(i, _in_order(found[i]))
 
@@ -312,7 +315,8 @@ class TransformersEngine:
                     chosen = [guesses[i][sample] for i, sample, _ in part]
                     self.redraw([prompts[i] for i, _, _ in part], chosen, max_new_tokens, **how)
                 else:
-                    refill = self._refill_from(waiting, prompts, keys, part) if len(wanted) <= rows and not drafts else None
+                    refills = len(wanted) <= rows and not drafts and not view
+                    refill = self._refill_from(waiting, prompts, keys, part) if refills else None
                     self.extend([opened[i] for i, _, _ in part], max_new_tokens, **how, refill=refill, keeps=False)
             self.release(list(opened.values()))
         return [_in_order(completions) for completions in found]
@@ -386,8 +390,10 @@ class TransformersEngine:
             prefix.cached = Drawn(None)
         return results
 
-    def _prefill_copied(self, prompts: Sequence[Sequence[int]]) -> tuple[CopiedContext, torch.Tensor]:
-        return CopiedContext.prefill(self._model, prompts, self._pad)
+    def _prefill(self, prompts: Sequence[Sequence[int]], view: View | None) -> tuple[Opened, torch.Tensor]:
+        if view:
+            return view.prefill(self._model, prompts, self._pad)
+        return self._shared.prefill(prompts) if self._shared else CopiedContext.prefill(self._model, prompts, self._pad)
 
     def _reopen(self, prefixes: Sequence[Prefix]) -> list[Prefix]:
         """Prefixes of several batches, or with own tokens, are prefilled anew as one batch (each distinct token row once)."""

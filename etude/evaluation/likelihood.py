@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from etude.engine.completion import Logprobs, Tokens
 from etude.errors import UserError
-from etude.evaluation.retention import Logprobs, Tokens, beginning, token_ids
+from etude.evaluation.retention import beginning, token_ids
 from etude.randomness import seed_for
 from etude.tasks.choices import choices_of, without_choices
 from etude.tasks.task import Task

@@ -12,21 +12,18 @@ they stand; they find gross forgetting, files of one's own find what matters to 
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from etude.engine.completion import Logprobs, Tokens
 from etude.errors import UserError
 from etude.evaluation.statistics import mean_interval, paired_test, wilson_interval
 from etude.tasks.choices import choices_of, without_choices
 from etude.tasks.task import Task
 
 OLD_KNOWLEDGE = Path(__file__).with_name("old_knowledge")
-
-Tokens = tuple[int, ...]
-Logprobs = Callable[[Sequence[tuple[Tokens, Tokens]]], list[tuple[float, ...]]]
-"""(prompt, completion) pairs → the log-prob of every completion token."""
 
 
 @dataclass(frozen=True)

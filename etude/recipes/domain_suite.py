@@ -23,11 +23,12 @@ from statistics import fmean
 from typing import Any
 
 from etude.configuration import arguments_from, find_configuration, parse
+from etude.engine.completion import Logprobs
 from etude.engine.sampling import GREEDY
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError, at_least
 from etude.evaluation.likelihood import Asked, Known, ask, cloze, question_of
-from etude.evaluation.retention import OLD_KNOWLEDGE, Logprobs, beginning, make_probe, measure_retention, token_ids
+from etude.evaluation.retention import OLD_KNOWLEDGE, beginning, make_probe, measure_retention, token_ids
 from etude.evaluation.statistics import mean_interval, wilson_interval
 from etude.models import describe, load_model
 from etude.recipes.limits import within_limits

@@ -9,6 +9,7 @@ from typing import Any
 from etude.configuration import arguments_from, dotted, find_configuration, parse, resolved
 from etude.decoding.decode import decode
 from etude.decoding.settings import ReliableDecoding
+from etude.engine.completion import Logprobs
 from etude.engine.sampling import GREEDY, Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError, at_least
@@ -25,6 +26,7 @@ from etude.recipes.limits import within_limits
 from etude.recipes.machine import Machine, decide, engine_at, room_tokens
 from etude.recipes.materials import check_golds, load_suites, render_suites, train_size
 from etude.recipes.no_effect import Sections, unread_of_decoding, unread_of_search
+from etude.recipes.retention import logprobs_of
 from etude.recipes.settings import parse_practice
 from etude.recipes.step_models import value_for
 from etude.tasks.actions import Actions
@@ -124,7 +126,7 @@ def evaluate(
             if settings.search.is_on:
                 ways["search"] = partial(_answers, engine, settings, longest, room, by_step_model)
             if settings.decoding.is_on:
-                ways["decoding"] = partial(_decoded, engine, settings, longest, room)
+                ways["decoding"] = partial(_decoded, engine, settings, longest, room, logprobs_of(loaded, place, settings.machine))
             pages.append(measure(engine, suite, how, outcome.judge, ways=ways))
             watcher.measured(Path(model).name, [pages[-1]["row"]])
     return {
@@ -148,11 +150,14 @@ def _answers(
     return [(answer.text, answer.sampled_tokens) for answer in found]
 
 
-def _decoded(engine: TransformersEngine, settings: EvaluateSettings, longest: int, room: int, suite: Suite) -> list[tuple[str | None, int]]:
+def _decoded(
+    engine: TransformersEngine, settings: EvaluateSettings, longest: int, room: int, logprobs: Logprobs, suite: Suite
+) -> list[tuple[str | None, int]]:
     """What a method of decoding answers to each task, and the tokens that were drawn for it."""
     items = list(zip(suite.tasks, suite.prompts, strict=True))
     names = settings.seed, "evaluation by decoding", suite.name
-    found = decode(engine, items, settings.decoding, max_new_tokens=longest, room_tokens=room, names=names)
+    sizes: dict[str, Any] = {"max_new_tokens": longest, "room_tokens": room}
+    found = decode(engine, items, settings.decoding, **sizes, logprobs=logprobs, names=names)
     return [(each.answer.text, each.sampled_tokens) for each in found]
 
 

@@ -10,6 +10,7 @@ from typing import Any, TextIO
 from etude.configuration import parse
 from etude.decoding.decode import decode
 from etude.decoding.settings import ReliableDecoding
+from etude.engine.completion import Logprobs
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError, at_least
@@ -24,6 +25,7 @@ from etude.recipes.asking import only_asking, remembered
 from etude.recipes.machine import Machine, decide, engine_at, room_tokens
 from etude.recipes.materials import with_system
 from etude.recipes.no_effect import Sections, unread_of_decoding, unread_of_search
+from etude.recipes.retention import logprobs_of
 from etude.recipes.searching import Items
 from etude.recipes.step_models import value_for
 from etude.tasks.actions import with_instruction
@@ -118,7 +120,8 @@ def generate(model: str, prompts: Sequence[str], settings: GenerateSettings | No
         by_step_model = value_for(settings.search, model, loaded, place, settings.machine)
         return _searched(engine, prompts, list(zip(tasks, rendered, strict=True)), settings, room, by_step_model)
     if settings.decoding.is_on:
-        return _decoded(engine, prompts, list(zip(tasks, rendered, strict=True)), settings, room)
+        logprobs = logprobs_of(loaded, place, settings.machine)
+        return _decoded(engine, prompts, list(zip(tasks, rendered, strict=True)), settings, room, logprobs)
     if budget is not None:
         return _thought(engine, prompts, rendered, settings, budget)
     found = engine.generate(
@@ -156,10 +159,10 @@ def _thought(
 
 
 def _decoded(
-    engine: TransformersEngine, prompts: Sequence[str], items: Items, settings: GenerateSettings, room: int
+    engine: TransformersEngine, prompts: Sequence[str], items: Items, settings: GenerateSettings, room: int, logprobs: Logprobs
 ) -> list[dict[str, Any]]:
     how: dict[str, Any] = {"max_new_tokens": settings.max_new_tokens, "sampling": settings.sampling, "stop_strings": settings.stop}
-    found = decode(engine, items, settings.decoding, **how, room_tokens=room, names=(settings.seed, "generate"))
+    found = decode(engine, items, settings.decoding, **how, room_tokens=room, logprobs=logprobs, names=(settings.seed, "generate"))
     rows = []
     for prompt, each in zip(prompts, found, strict=True):
         answer = each.answer

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from etude.engine.completion import Logprobs, Tokens
 from etude.errors import UserError
-from etude.evaluation.retention import OLD_KNOWLEDGE, Logprobs, Probe, Tokens, make_probe
+from etude.evaluation.retention import OLD_KNOWLEDGE, Probe, make_probe
 from etude.evaluation.settings import Retention
 from etude.learn.example import Example
 from etude.learn.logprobs import completion_logprobs

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from etude.configuration import arguments_from, find_configuration, parse
+from etude.engine.completion import Logprobs
 from etude.engine.sampling import GREEDY, Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import at_least
 from etude.evaluation.instructions import instructions, is_followed
 from etude.evaluation.measure import Measurement, Suite, measure
-from etude.evaluation.retention import OLD_KNOWLEDGE, Logprobs, make_probe, measure_retention
+from etude.evaluation.retention import OLD_KNOWLEDGE, make_probe, measure_retention
 from etude.evaluation.statistics import mean_interval, wilson_interval
 from etude.explore.prompts import render_prompts
 from etude.feedback.outcome import OutcomeFeedback

@@ -1,7 +1,10 @@
 """What is said of every method that makes an answer of several, and what is said of each."""
 
 import dataclasses
+import inspect
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +18,8 @@ from etude.decoding.integrative import (
     integrative_same_sample,
     integrative_unrelated,
 )
+from etude.decoding.layer_candidates import layer_candidates
+from etude.decoding.layer_contrast import layer_contrast_dynamic, layer_contrast_static
 from etude.decoding.majority import majority
 from etude.decoding.methods import METHODS
 from etude.decoding.pool import Pool
@@ -35,21 +40,36 @@ TASKS = [
     Task("Is it?", "yes"),
     Task("Where?", "here"),
 ]
-ASKING = {"max_new_tokens": 8, "room_tokens": 900}
+SIZES = {"max_new_tokens": 8, "room_tokens": 900}
 
 
 @pytest.fixture
 def engine(model_of, chat_tokenizer):
-    return TransformersEngine(model_of("qwen3", max_position_embeddings=1024), chat_tokenizer)
+    return TransformersEngine(model_of("qwen3", max_position_embeddings=1024, num_hidden_layers=5), chat_tokenizer)
 
 
 def items_of(engine, tasks=TASKS):
     return [(task, render_prompt(engine.tokenizer, task)) for task in tasks]
 
 
+def asking(engine):
+    return SIZES | {"names": (3,), "logprobs": partial(own_logprobs, engine)}
+
+
+@torch.no_grad()
+def own_logprobs(engine, pairs):
+    """Of completions, each in a pass of its own."""
+    found = []
+    for prompt, completion in pairs:
+        logprobs = engine._model(torch.tensor([[*prompt, *completion]])).logits[0].log_softmax(-1)
+        places = range(len(prompt) - 1, len(prompt) + len(completion) - 1)
+        found.append(tuple(float(logprobs[place, token]) for place, token in zip(places, completion, strict=True)))
+    return found
+
+
 def pool_of(engine, tasks=TASKS, temperature=1.0, **changes):
     prompts = [prompt for _, prompt in items_of(engine, tasks)]
-    return Pool(engine, tasks, prompts, samples=Sampling(temperature=temperature), names=(3,), **(ASKING | changes))
+    return Pool(engine, tasks, prompts, samples=Sampling(temperature=temperature), **(asking(engine) | changes))
 
 
 def says(pool, monkeypatch, texts):
@@ -77,43 +97,44 @@ def joint_of(engine, inputs, name="product"):
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_answers_each_question_and_twice_the_same(engine, method):
     how = ReliableDecoding(method, k=3)
-    found = decode(engine, items_of(engine), how, **ASKING, names=(3,))
+    found = decode(engine, items_of(engine), how, **asking(engine))
     assert len(found) == len(TASKS)
-    assert found == decode(engine, items_of(engine), how, **ASKING, names=(3,))
+    assert found == decode(engine, items_of(engine), how, **asking(engine))
     for each in found:
         assert isinstance(each.answer.text, str) and each.answer.finish in ("stop", "length")
-        assert len(each.samples) == {"integrative_original": 0, "integrative_same_sample": 1}.get(method, 3)
+        assert len(each.samples) == (1 if method == "integrative_same_sample" else 3 if "sampling" in METHODS[method].reads else 0)
         assert each.sampled_tokens >= len(each.answer.tokens) > 0
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "integrative_unrelated"])
 def test_an_answer_does_not_depend_on_the_questions_beside_it(engine, method):
     how = ReliableDecoding(method, k=3)
-    together = decode(engine, items_of(engine), how, **ASKING, names=(3,))
+    together = decode(engine, items_of(engine), how, **asking(engine))
     for item, found in zip(items_of(engine), together, strict=True):
-        (alone,) = decode(engine, [item], how, **ASKING, names=(3,))
+        (alone,) = decode(engine, [item], how, **asking(engine))
         assert (alone.answer.text, alone.samples) == (found.answer.text, found.samples)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_parts_of_questions_get_the_answers_that_all_get_at_once(engine, method):
     how, items = ReliableDecoding(method, k=2), items_of(engine)
-    at_once = decode(engine, items, how, **ASKING, names=(3,))
+    at_once = decode(engine, items, how, **asking(engine))
     engine.batch_tokens = 1
-    assert [each.samples for each in decode(engine, items, how, **ASKING, names=(3,))] == [each.samples for each in at_once]
+    assert [each.samples for each in decode(engine, items, how, **asking(engine))] == [each.samples for each in at_once]
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_reads_the_settings_that_it_names_and_no_others(method):
-    unread = ReliableDecoding(method).unread
-    names = {"k", "sampling.", "again", "layout"}
-    assert unread == names - {f"{name}." if name == "sampling" else name for name in METHODS[method].reads}
-    assert {each.name for each in dataclasses.fields(ReliableDecoding)} == {name.strip(".") for name in names} | {"method"}
+    reads = METHODS[method].reads
+    taken = [name for name in inspect.signature(METHODS[method].answer).parameters if name != "pool"]
+    assert sorted(taken) == sorted(set(reads) - {"sampling"})
+    every = {each.name for each in dataclasses.fields(ReliableDecoding)} - {"method"}
+    assert {name.strip(".") for name in ReliableDecoding(method).unread} == every - set(reads)
 
 
 @pytest.mark.parametrize("method", ["majority", "best_logprob", "universal_self_consistency"])
 def test_of_one_sample_that_is_what_is_chosen(engine, method):
-    for found in decode(engine, items_of(engine), ReliableDecoding(method, k=1), **ASKING, names=(3,)):
+    for found in decode(engine, items_of(engine), ReliableDecoding(method, k=1), **asking(engine)):
         assert (found.answer.text,) == found.samples
 
 
@@ -122,6 +143,8 @@ def test_of_one_sample_that_is_what_is_chosen(engine, method):
     [
         ({"method": "integrativ"}, "unknown decoding.method 'integrativ': did you mean 'integrative'"),
         ({"method": "majority", "k": 0}, "decoding.k must be at least 1, got 0"),
+        ({"method": "random_layer", "strength": -1.0}, "decoding.strength must be 0 .plain decoding. or more, got -1.0"),
+        ({"method": "random_layer", "plausible": 2.0}, "decoding.plausible must be in .0, 1., got 2.0"),
         ({"method": "majority", "sampling": GREEDY}, "makes an answer of 4 samples, but at temperature 0 all are equal"),
     ],
 )
@@ -191,9 +214,9 @@ def test_in_one_message_the_sample_stands_between_the_question_and_itself(engine
 
 
 def test_samples_that_are_the_same_weigh_more_and_cost_once(engine):
-    pool = pool_of(engine, temperature=1e-4)  # all but greedy
+    pool = pool_of(engine, temperature=0.0)
     found = integrative(pool, 4)
-    assert [each.text for each in found] == [each.text for each in integrative_same_sample(pool_of(engine, temperature=1e-4))]
+    assert [each.text for each in found] == [each.text for each in integrative_same_sample(pool_of(engine, temperature=0.0))]
     assert all(set(each.agreement) == {1.0} for each in found)
 
 
@@ -252,11 +275,49 @@ def test_the_majority_counts_answers_by_what_they_say(engine, monkeypatch):
     assert (none.text, none.confidence) == (None, 0.0) and none.notes
 
 
-def test_the_likeliest_sample_is_that_of_the_best_mean(engine):
-    pool = pool_of(engine)
-    for found, samples in zip(best_logprob(pool, 5), pool.samples(5), strict=True):
-        means = [torch.tensor(each.own_logprobs).mean() for each in samples]
-        assert found.text == pool.sample(samples[int(torch.stack(means).argmax())]).text
+def test_the_likeliest_sample_is_that_of_the_best_mean_at_temperature_1(engine):
+    pool = pool_of(engine, temperature=2.0)
+    for found, samples, prompt in zip(best_logprob(pool, 5), pool.samples(5), pool.prompts, strict=True):
+        means = [np.mean(own) for own in own_logprobs(engine, [(prompt, each.own_tokens) for each in samples])]
+        assert found.text == pool.sample(samples[int(np.argmax(means))]).text
+
+
+# ---------------------------------------------------------------------- layers
+
+
+def test_one_set_of_all_layers_is_the_dynamic_contrast_over_all(engine):
+    (one,) = {each.text for each in layer_candidates(pool_of(engine, TASKS[:1]), 1, "agreement", 1.0, 0.1, True)}
+    (all_layers,) = layer_contrast_dynamic(pool_of(engine, TASKS[:1]), [1, 2, 3, 4], "low", 1.0, 0.1, True)
+    assert one == all_layers.text
+
+
+def test_without_strength_every_contrast_is_plain_decoding(engine):
+    plain = [each[0].text for each in engine.generate(pool_of(engine).prompts, max_new_tokens=8, sampling=GREEDY)]
+    for method in ("layer_contrast_static", "layer_contrast_dynamic", "random_layer", "layer_candidates"):
+        found = decode(engine, items_of(engine), ReliableDecoding(method, k=2, strength=0.0), **asking(engine))
+        assert [each.answer.text for each in found] == plain
+
+
+def test_of_the_candidates_most_are_right_or_the_likeliest(engine, monkeypatch):
+    texts = {0: "so 5", 1: "4", 2: "it is 4.0", 3: "6"}
+    pool = pool_of(engine, [Task("2 + 2?", "4", verifier="numeric")])
+    monkeypatch.setattr(pool, "viewed", lambda view: [Completion((view.layers.number,), (0.0,), texts[view.layers.number], "stop", 0, 0)])
+    monkeypatch.setattr(pool, "likelihoods", lambda answers: [[-1.0, -3.0, -2.0, -0.5]])
+    (agreed,) = layer_candidates(pool, 4, "agreement", 1.0, 0.1, True)
+    assert (agreed.text, agreed.confidence) == ("it is 4.0", 0.5)
+    (likely,) = layer_candidates(pool, 4, "likelihood", 1.0, 0.1, True)
+    assert (likely.text, likely.confidence) == ("6", 0.25)
+
+
+def test_a_static_contrast_takes_one_layer(engine):
+    (found,) = layer_contrast_static(pool_of(engine, TASKS[:1]), [2], 1.0, 0.1, True)
+    (middle,) = layer_contrast_static(pool_of(engine, TASKS[:1]), [], 1.0, 0.1, True)
+    assert found.text == middle.text  # of five layers
+    with pytest.raises(UserError, match="layers names 2, but layer_contrast_static takes one"):
+        layer_contrast_static(pool_of(engine, TASKS[:1]), [1, 2], 1.0, 0.1, True)
+
+
+# ---------------------------------------------------------------------- asking the model
 
 
 @pytest.mark.parametrize(("reply", "chosen", "notes"), [("Answer 2 it is", "b", 0), ("3 or 1", "c", 0), ("Answer 4", "a", 1), ("", "a", 1)])

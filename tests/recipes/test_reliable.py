@@ -26,7 +26,7 @@ def model(finished):
 
 
 def generated(model, method, questions=QUESTIONS, **options):
-    decoding = ReliableDecoding(method, k=3, sampling=Sampling(temperature=1.0))
+    decoding = ReliableDecoding(method, k=2, sampling=Sampling(temperature=1.0))
     return generate(
         model, questions, GenerateSettings(max_new_tokens=6, decoding=decoding, machine=Machine(precision="float32"), **options)
     )
@@ -42,6 +42,7 @@ def test_a_method_gives_one_answer_with_what_it_was_made_of(model, method):
         assert facts["sampled_tokens"] >= len(facts["tokens"]) > 0
         assert "".join(facts["tokens"]) == row["completions"][0]
         is_joint = method.startswith("integrative")
+        assert bool(facts["samples"]) == ("sampling" in METHODS[method].reads)
         assert len(facts["agreement"]) == (len(facts["tokens"]) if is_joint else 0)
         assert all(0 <= share <= 1 for share in facts["agreement"])
 

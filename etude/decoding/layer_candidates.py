@@ -1,0 +1,34 @@
+"""Candidates from the layers: an answer for each set of layers, by contrast with it, and one of them is chosen.
+
+Unleash-then-Eliminate (NeurIPS 2024, by its code) makes a candidate for each early layer and keeps the one from which the question is found
+again; here a set of neighbouring layers makes one, dynamically (`etude.decoding.layer_contrast`), and `choose` keeps
+
+    agreement     the answer of most candidates, as `majority` counts; of several the likeliest
+    likelihood    the one that the model itself finds likeliest, by the mean log-prob of its tokens
+
+Identity: k = 1, one set of all layers, is `layer_contrast_dynamic` over all of them; with strength 0 all candidates are plain decoding.
+"""
+
+from typing import Literal
+
+from etude.decoding.layer_contrast import LayerContrast
+from etude.decoding.lens import Part
+from etude.decoding.pool import Decoded, Pool
+from etude.tasks.votes import Tally, vote
+
+Choose = Literal["agreement", "likelihood"]
+
+
+def layer_candidates(pool: Pool, k: int, choose: Choose, strength: float, plausible: float, final_norm: bool) -> list[Decoded]:
+    views = [LayerContrast(Part(number, k), strength, plausible, final_norm) for number in range(k)]
+    by_set = [pool.viewed(view) for view in views]
+    candidates = [list(own) for own in zip(*by_set, strict=True)]
+    means = pool.likelihoods([[each.tokens for each in own] for own in candidates])
+    found = []
+    for task, own, likely in zip(pool.tasks, candidates, means, strict=True):
+        votes = [vote(each.text, task) for each in own]
+        tally = Tally.of(votes)
+        most = max(map(tally.share, votes)) if choose == "agreement" else 0.0
+        best = max((place for place in range(k) if tally.share(votes[place]) >= most), key=likely.__getitem__)
+        found.append(Decoded.of(own[best], confidence=tally.share(votes[best])))
+    return found

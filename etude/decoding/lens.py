@@ -1,0 +1,115 @@
+"""What a model would say after each of its layers: the head on what a layer gives, normed or not (the logit lens, nostalgebraist 2020).
+
+Layers are counted as transformers counts hidden states: 0 is the embeddings, l what the l-th layer gives, and the last one the model
+itself. Shapes: B rows, E hidden width, V vocabulary.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from etude.errors import UserError
+
+_SAME = 0.05
+"""Mean difference of logits, in their standard deviations, up to which the last layer's are the model's own."""
+
+
+class Lens:
+    """Reads layers at the last position of every row, while a model computes."""
+
+    def __init__(self, model: Any, layers: Sequence[int], *, final_norm: bool = True) -> None:
+        """`final_norm`: whether the norm before the head stands there after earlier layers too. Raises UserError for a layer that is not
+        before the last one.
+        """
+        self.layers, self._final_norm = tuple(layers), final_norm
+        decoder, self._head = model.get_decoder(), model.get_output_embeddings()
+        self._blocks = _blocks(model, decoder)
+        norms = [part for part in decoder.children() if "norm" in type(part).__name__.lower()]
+        self._norm = norms[-1] if norms else torch.nn.Identity()
+        last = len(self._blocks) - 1
+        if not layers:
+            raise UserError(f"no layer to set against the last one: name some from 0 (embeddings) to {last}")
+        for layer in layers:
+            if not 0 <= layer <= last:
+                raise UserError(f"layer {layer} can't be set against the last one of this model: name one from 0 (embeddings) to {last}")
+        self._states: dict[int, torch.Tensor] = {}
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """While the model computes within it, the layers are read."""
+        with ExitStack() as hooks:
+            for layer in self.layers:
+                hooks.callback(self._blocks[layer].register_forward_pre_hook(self._reader(layer), with_kwargs=True).remove)
+            hooks.callback(self._blocks[-1].register_forward_hook(self._read_last).remove)
+            yield
+
+    def logits(self, layer: int) -> torch.Tensor:
+        """[B, V] after a layer, of what was computed last."""
+        state_BE = self._states[layer]
+        found: torch.Tensor = self._head(self._norm(state_BE) if self._final_norm else state_BE)
+        return found
+
+    def check(self, logits_BV: torch.Tensor) -> None:
+        """Raise UserError where norm and head are not all that the model does behind its last layer, whose logits these are."""
+        found = self._head(self._norm(self._states[len(self._blocks)])).detach().float()
+        distance = (found - logits_BV).abs().mean() / logits_BV.float().std()
+        if not float(distance) < _SAME:
+            raise UserError(
+                "this model does more between its last layer and its logits than a norm and a head, so what its layers would say can't be "
+                "read: take a method without layers"
+            )
+
+    def _reader(self, layer: int) -> Any:
+        def read(_: Any, given: tuple[torch.Tensor, ...], named: dict[str, Any]) -> None:
+            self._states[layer] = (given[0] if given else named["hidden_states"])[:, -1]
+
+        return read
+
+    def _read_last(self, _: Any, given: Any, found: Any) -> None:
+        self._states[len(self._blocks)] = (found[0] if isinstance(found, tuple) else found)[:, -1]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of so many sets of neighbouring layers, about as large as the others."""
+
+    number: int
+    """From 0."""
+    of: int
+
+
+LayerSet = Literal["low", "high", "middle"]
+Layers = tuple[int, ...] | LayerSet | Part
+"""By number, or as a model has them."""
+
+
+def layers_of(model: Any, layers: Layers) -> tuple[int, ...]:
+    """Their numbers: every other layer of the `low` or the `high` half, the one in the `middle`, or a part of all. The embeddings are none
+    of them where the head is tied to them, since what they say is the last token again.
+    """
+    number, is_tied = len(_blocks(model, model.get_decoder())), model.config.get_text_config().tie_word_embeddings
+    every = range(1 if is_tied else 0, number)
+    match layers:
+        case "low":
+            return tuple(range(2 if is_tied else 0, number // 2, 2))
+        case "high":
+            return tuple(range(number // 2, number, 2))
+        case "middle":
+            return (number // 2,)
+        case Part(place, of):
+            if of > len(every):
+                raise UserError(f"decoding.k is {of}, but this model has {len(every)} layers to make sets of: set k to no more")
+            return tuple(every[len(every) * place // of : len(every) * (place + 1) // of])
+        case _:
+            return layers
+
+
+def _blocks(model: Any, decoder: Any) -> Sequence[Any]:
+    number = model.config.get_text_config().num_hidden_layers
+    lists = [part for part in decoder.children() if isinstance(part, torch.nn.ModuleList) and len(part) == number]
+    if not lists:
+        raise UserError(f"the layers of a {type(model).__name__} can't be found, so what they would say can't be read")
+    return list(lists[0])

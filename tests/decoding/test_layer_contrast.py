@@ -1,0 +1,146 @@
+"""An earlier layer is taken off the last one as the formula says, in every architecture whose layers can be read."""
+
+import numpy as np
+import pytest
+import torch
+
+from etude.decoding.layer_contrast import LayerContrast, divergence
+from etude.decoding.lens import Lens, Part, layers_of
+from etude.engine.sampling import GREEDY, Sampling
+from etude.engine.transformers import TransformersEngine
+from etude.errors import UserError
+from etude.randomness import uniforms
+
+FAMILIES = ["llama", "qwen3", "gpt2", "mamba", "gemma3", "lfm2"]
+PROMPTS = [[10, 11, 12, 13], [40, 41], list(range(60, 75))]
+SAMPLED = Sampling(temperature=0.8)
+
+
+@torch.no_grad()
+def reference(model, prompt, n, how, sampling, key=0):
+    """Whole passes with all hidden states, token by token; transformers norms the last of these itself."""
+    decoder, tokens = model.get_decoder(), []
+    norm = [part for part in decoder.children() if "norm" in type(part).__name__.lower()][-1]
+    while len(tokens) < n and model.config.eos_token_id not in tokens:
+        found = model(torch.tensor([[*prompt, *tokens]]), output_hidden_states=True)
+        final = found.logits[0, -1].log_softmax(-1)
+        hidden = found.hidden_states
+        if model.config.model_type == "mamba":  # which leaves out the embeddings
+            hidden = (model.get_input_embeddings()(torch.tensor([[*prompt, *tokens]])), *hidden)
+        states = [hidden[layer][0, -1] for layer in how.layers]
+        early = [model.get_output_embeddings()(norm(each) if how.final_norm else each).log_softmax(-1) for each in states]
+        means = [(final.exp() + each.exp()) / 2 for each in early]
+        distances = [((final.exp() * (final - mean.log())).sum() + (each.exp() * (each - mean.log())).sum()) / 2
+                     for each, mean in zip(early, means, strict=True)]  # fmt: skip
+        place = int(torch.stack(distances).argmax())
+        if how.choice == "random":
+            length = len(prompt) + len(tokens)
+            drawn = uniforms(np.array([[*prompt, *tokens][-1]]), np.array([length]))[0]
+            place = int(drawn * len(early))
+        scores = final - how.strength * early[place]
+        scores[final.exp() < how.plausible * final.exp().max()] = -torch.inf
+        own = (scores / (sampling.temperature or 1)).log_softmax(-1)
+        drawn = float(uniforms(np.array([key]), np.array([len(tokens)]))[0])
+        sampled = int(torch.searchsorted(own.exp().double().cumsum(0), drawn * own.exp().double().sum(), right=True))
+        tokens.append(int(own.argmax()) if sampling.is_greedy else sampled)
+    return tokens
+
+
+def answers(model, tokenizer, how, sampling=GREEDY, prompts=PROMPTS):
+    engine = TransformersEngine(model, tokenizer)
+    found = engine.generate(prompts, max_new_tokens=10, sampling=sampling, keys=[[key] for key in range(len(prompts))], view=how)
+    return [completion for (completion,) in found]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "how",
+    [
+        LayerContrast((1,)),
+        LayerContrast((0, 1)),
+        LayerContrast((0, 1), strength=0.5, plausible=0.3),
+        LayerContrast((0, 1), final_norm=False),
+        LayerContrast((0, 1), choice="random"),
+    ],
+    ids=["static", "dynamic", "weak", "without norm", "random"],
+)
+def test_answers_are_those_of_a_slow_reference(model_of, tokenizer, family, how):
+    model = model_of(family)
+    for sampling in (GREEDY, SAMPLED):
+        for key, (found, prompt) in enumerate(zip(answers(model, tokenizer, how, sampling), PROMPTS, strict=True)):
+            assert list(found.tokens) == reference(model, prompt, 10, how, sampling, key)
+            assert found.view == "layer contrast"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("sampling", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+def test_without_strength_it_is_plain_decoding(model_of, tokenizer, family, sampling):
+    model = model_of(family)
+    found = answers(model, tokenizer, LayerContrast((0, 1), strength=0.0), sampling)
+    plain = TransformersEngine(model, tokenizer).generate(PROMPTS, max_new_tokens=10, sampling=sampling, keys=[[0], [1], [2]])
+    assert [each.tokens for each in found] == [each.tokens for (each,) in plain]
+    assert [each.tokens for each in answers(model, tokenizer, LayerContrast((1,)))] != [each.tokens for (each,) in plain]
+
+
+def test_an_answer_does_not_depend_on_the_questions_beside_it(model_of, tokenizer):
+    model, how = model_of("llama"), LayerContrast((0, 1), choice="random")
+    together = answers(model, tokenizer, how, SAMPLED)
+    engine = TransformersEngine(model, tokenizer)
+    for key, prompt in enumerate(PROMPTS):
+        (alone,) = engine.generate([prompt], max_new_tokens=10, sampling=SAMPLED, keys=[[key]], view=how)[0]
+        assert alone.tokens == together[key].tokens
+
+
+def test_a_random_layer_is_now_one_and_now_the_other(model_of, tokenizer):
+    model, prompts = model_of("llama"), [[token, token + 1] for token in range(20, 60)]
+    found = answers(model, tokenizer, LayerContrast((0, 1), choice="random"), prompts=prompts)
+    alone = [answers(model, tokenizer, LayerContrast((layer,)), prompts=prompts) for layer in (0, 1)]
+    firsts = [[each.tokens[0] for each in own] for own in (found, *alone)]
+    same = [sum(mine == its for mine, its in zip(firsts[0], own, strict=True)) for own in firsts[1:]]
+    assert all(0 < number < len(prompts) for number in same)
+
+
+def test_divergence_is_0_of_equal_distributions_and_log_2_of_disjoint_ones():
+    first = torch.tensor([[0.5, 0.5, 0.0], [0.7, 0.2, 0.1]]).clamp(min=1e-30).log()
+    second = torch.tensor([[0.0, 0.0, 1.0], [0.7, 0.2, 0.1]]).clamp(min=1e-30).log()
+    assert divergence(first, second).tolist() == pytest.approx([np.log(2), 0.0], abs=1e-6)
+
+
+def test_a_view_leaves_no_hooks_and_the_model_as_it_was(llama, tokenizer):
+    answers(llama, tokenizer, LayerContrast((0, 1)))
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in llama.modules())
+
+
+@pytest.mark.parametrize(("layers", "said"), [((2,), "layer 2 can't be set against"), ((-1,), "layer -1 can't"), ((), "no layer to set")])
+def test_layers_that_are_not_there_are_refused(llama, tokenizer, layers, said):
+    with pytest.raises(UserError, match=said):
+        answers(llama, tokenizer, LayerContrast(layers))
+
+
+def test_layers_have_names(model_of):
+    plain, tied = model_of("llama", num_hidden_layers=8), model_of("qwen3", num_hidden_layers=8)
+    assert [layers_of(plain, name) for name in ("low", "high", "middle")] == [(0, 2), (4, 6), (4,)]
+    assert [layers_of(tied, name) for name in ("low", "high", "middle")] == [(2,), (4, 6), (4,)]
+
+
+def test_parts_are_all_layers_in_order(model_of):
+    plain, tied = model_of("llama", num_hidden_layers=8), model_of("qwen3", num_hidden_layers=8)
+    assert [layers_of(plain, Part(number, 3)) for number in range(3)] == [(0, 1), (2, 3, 4), (5, 6, 7)]
+    assert [layers_of(tied, Part(number, 2)) for number in range(2)] == [(1, 2, 3), (4, 5, 6, 7)]
+    with pytest.raises(UserError, match="is 8, but this model has 7 layers to make sets of"):
+        layers_of(tied, Part(0, 8))
+
+
+def test_a_model_that_does_more_behind_its_last_layer_is_refused(llama):
+    lens = Lens(llama, (1,))
+    with lens.reading(), torch.no_grad():
+        logits = llama(torch.tensor([[1, 2, 3]])).logits[:, -1]
+    lens.check(logits)
+    with pytest.raises(UserError, match="does more between its last layer and its logits"):
+        lens.check(torch.tanh(logits) * 2)
+
+
+def test_nothing_stands_before_what_a_view_opens(llama, tokenizer):
+    engine = TransformersEngine(llama, tokenizer)
+    with pytest.raises(ValueError, match="stands behind nothing"):
+        engine.open([[1]], engine.open([[2]]), view=LayerContrast((1,)))
