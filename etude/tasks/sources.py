@@ -17,6 +17,7 @@ from typing import Any
 from etude.errors import UserError, at_least, unknown
 from etude.randomness import seed_for
 from etude.tasks.actions import Actions, with_instruction
+from etude.tasks.aliases import with_aliases
 from etude.tasks.answers import answer_form
 from etude.tasks.columns import task_from_row
 from etude.tasks.families import check_parameters, load_family
@@ -241,6 +242,7 @@ def _with_verifiers(tasks: list[Task], verifier: str | None) -> list[Task]:
         tasks = [task if task.verifier else replace(task, verifier=default) for task in tasks]
     elif verifier is not None:
         tasks = [replace(task, verifier=verifier) for task in tasks]
+    tasks = [with_aliases(task) if task.verifier == "aliases" else task for task in tasks]
     for name in {task.verifier for task in tasks}:
         verifier_named(name)
     return tasks

@@ -5,6 +5,7 @@
 | `exact` | the same text but for case, spaces and surrounding punctuation | the gold answer's: number, list, object, word, text |
 | `numeric` | the same number (`etude.tasks.numbers`) | one number |
 | `words` | the same words; else the score is the F1 of the words in common | words |
+| `aliases` | says one of the answer's names (`etude.tasks.aliases`), whatever stands around it | words |
 | `choice` | the same choice, by letter or text | one choice |
 | `math` | the same expression (math-verify, `etude.tasks.expressions`) | an expression |
 | `reasoning_gym` | a full score from the source's own scorer (`etude.tasks.family_scores`) | the gold answer's |
@@ -12,8 +13,9 @@
 Scores are 1 or 0, but for those of `words`, which lie between.
 
 `parts["parsable"]` is 1.0 where an answer of the expected form was found: it tells a model that does not know from one that does not
-say. `exact`, `numeric`, `words` and `choice` need microseconds, read at most 20,000 characters in linear time and never raise. `math` and
-`reasoning_gym` run other people's code, which may hang or raise: `etude.feedback.outcome` runs verifiers in a process that it can kill.
+say. `exact`, `numeric`, `words`, `aliases` and `choice` need microseconds, read at most 20,000 characters in linear time and never raise.
+`math` and `reasoning_gym` run other people's code, which may hang or raise: `etude.feedback.outcome` runs verifiers in a process that it
+can kill.
 """
 
 import re
@@ -25,6 +27,7 @@ from typing import Any
 from etude.errors import unknown
 from etude.feedback.verdict import Verdict
 from etude.feedback.words import of_another_form, quoted, read_as, shortened
+from etude.tasks.aliases import aliases_of, said_alias
 from etude.tasks.answers import answer_form, bounded, final_answer, has_form_of, marked_answer, normalised, parse_list, word_counts
 from etude.tasks.choices import choices_of, read_choice
 from etude.tasks.equations import wrong_equation
@@ -34,7 +37,7 @@ from etude.tasks.functions import load_function
 from etude.tasks.numbers import Number, find_numbers, is_range, same_number
 from etude.tasks.task import Task
 
-CHEAP = frozenset({"exact", "numeric", "words", "choice"})
+CHEAP = frozenset({"exact", "numeric", "words", "aliases", "choice"})
 """Verifiers that may run in any process: no foreign code, linear time."""
 
 _NO_NUMBER = "no number in the answer"
@@ -112,6 +115,23 @@ def words(text: str, task: Task) -> Verdict:
         return _verdict(True, "", "")
     read = _short(final_answer(text, task.answer))
     return Verdict(f1, {"parsable": 1.0}, message=f"got {read}, expected {_short(task.answer)}", words=read_as(read))
+
+
+def aliases(text: str, task: Task) -> Verdict:
+    """1.0 where a text says one of the names that the answer goes by. It counts wherever it stands: who says much is right more often.
+
+    >>> aliases("I think that it was Twain, Mark Twain.", Task("Who?", "Samuel Clemens; Mark Twain")).score
+    1.0
+    """
+    if task.answer is None:
+        return _no_gold()
+    names = aliases_of(task)
+    if not names:
+        return Verdict(None, message=f"no name in the gold answer {_short(task.answer)}")
+    if not word_counts(text):
+        return _unparsable("no words in the answer", "I found no words in your answer.")
+    found = said_alias(text, names)
+    return _verdict(found is not None, f"got {_short(text)}, expected one of {_short('; '.join(names))}", _short(text))
 
 
 def read_number(text: str) -> tuple[Number | None, str]:
@@ -210,6 +230,7 @@ VERIFIERS: dict[str, Callable[[str, Task], Verdict]] = {
     "exact": exact,
     "numeric": numeric,
     "words": words,
+    "aliases": aliases,
     "choice": choice,
     "math": math,
     "reasoning_gym": reasoning_gym,

@@ -102,7 +102,7 @@ def test_a_row_of_data_cannot_name_code_to_run(tmp_path, trap, monkeypatch):
     import datasets
 
     row = {"question": "a", "answer": "1", "verifier": trap}
-    message = r"unknown verifier 'trap.py:verify': Choices: choice, exact, .*: set tasks\.verifier to use a function of your own"
+    message = r"unknown verifier 'trap.py:verify': Choices: aliases, choice, exact, .*: set tasks\.verifier to use a function of your own"
     with pytest.raises(UserError, match=r"^a\.jsonl:1: " + message):
         load(write(tmp_path / "a.jsonl", [row]))
     with pytest.raises(UserError, match=r"^a\.jsonl:1: "):
@@ -128,6 +128,16 @@ def test_csv_is_read_with_mapped_columns_and_another_wording(tmp_path):
         str(tmp_path / "a.csv"), columns={"answer": "gold"}, question="{text} (in {unit})", worked_format="The answer is {answer}."
     )
     assert (task.prompt, task.answer, task.worked) == ("How far,\nin all? (in km)", "3", "The answer is 3.")
+
+
+def test_an_answers_names_are_read_from_a_list_or_between_semicolons(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"qText": "Who?", "answers": ["Mark Twain", "Samuel Clemens"]}\n')
+    (tmp_path / "b.csv").write_text('qText,answers\n"Who?","Mark Twain; Samuel Clemens; Mark Twain"\n')
+    columns = {"question": "qText", "answer": "answers"}
+    for name in ("a.jsonl", "b.csv"):
+        source = TaskSource(path=[str(tmp_path / name)], verifier="aliases", columns=columns)
+        (task,) = load_tasks(source, split="train", n=None, seed=0)
+        assert (task.answer, task.metadata["aliases"]) == ("Mark Twain", ["Mark Twain", "Samuel Clemens"])
 
 
 def test_a_relative_path_is_looked_up_here_and_then_in_the_data_folder(tmp_path, monkeypatch):

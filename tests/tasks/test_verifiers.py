@@ -261,11 +261,33 @@ def test_an_answer_without_words_is_not_parsable():
     assert verdict("words", "...", "a vein").score is None
 
 
+@pytest.mark.parametrize(
+    ("text", "gold", "right"),
+    [
+        ("It is the Pulsar.", "Yukon Optics; PULSAR", True),
+        ("pulsars", "PULSAR", False),
+        ("Mark wrote it, said Twain", "Mark Twain", False),
+        ("In 1,900 or so", '["1,900"]', True),
+        ("São Paulo", "S\u0061\u0303o Paulo", True),
+        ("U.S.A.", "U.S.A.; United States", True),
+        ("the", "The", False),
+    ],
+)
+def test_a_text_is_right_that_says_one_of_the_answers_names(text, gold, right):
+    found = verdict("aliases", gold, text)
+    assert (found.score == 1.0) == right, found.message
+
+
+def test_an_alias_is_unscored_where_there_is_no_name_and_unparsable_without_words():
+    assert verdict("aliases", " ; ", "a vein").score is None
+    assert verdict("aliases", "a vein", " ?! ").parts["parsable"] == 0.0
+
+
 def test_math_is_not_parsable_without_an_expression():
     assert verdict("math", "12", "hello world").parts["parsable"] == 0.0
 
 
-@pytest.mark.parametrize("verifier", ["exact", "numeric", "words", "choice", "math"])
+@pytest.mark.parametrize("verifier", ["exact", "numeric", "words", "aliases", "choice", "math"])
 def test_a_task_without_a_gold_answer_is_unscored(verifier):
     assert VERIFIERS[verifier]("5", Task("question")).score is None
 
