@@ -3,7 +3,9 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from etude.decoding.abstain import abstain
 from etude.decoding.best_logprob import best_logprob
+from etude.decoding.context_contrast import context_contrast
 from etude.decoding.integrative import (
     integrative,
     integrative_mean_prob,
@@ -41,6 +43,8 @@ METHODS: Mapping[str, Method] = {
     "layer_contrast_static": Method(layer_contrast_static, ("layers", *_CONTRAST)),
     "layer_contrast_dynamic": Method(layer_contrast_dynamic, ("layers", "layer_set", *_CONTRAST)),
     "layer_candidates": Method(layer_candidates, ("k", "choose", *_CONTRAST)),
+    "context_contrast": Method(context_contrast, ("strength",)),
+    "abstain": Method(abstain, (*_SAMPLES, "confidence", "min_confidence")),
     "best_logprob": Method(best_logprob, _SAMPLES, is_control=True),
     "integrative_original": Method(integrative_original, ("k",), is_control=True),
     "integrative_unrelated": Method(integrative_unrelated, (*_SAMPLES, *_INPUTS), is_control=True),

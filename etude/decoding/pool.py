@@ -131,8 +131,8 @@ class Pool:
             self.sampled_tokens[place] += len(completion.tokens)
         return answers
 
-    def joint(self, inputs: Sequence[Sequence[Prefix]], join: Join) -> list[Joint | None]:
-        """An answer to the inputs in each question's place; None where there are none."""
+    def joint(self, inputs: Sequence[Sequence[Prefix]], join: Join, weights: Sequence[Sequence[float]] | None = None) -> list[Joint | None]:
+        """An answer to the inputs in each question's place, by their weights, if these are given; None where there are none."""
         places = [place for place, own in enumerate(inputs) if own]
         answers: list[Joint | None] = [None] * len(inputs)
         if not places:
@@ -143,6 +143,7 @@ class Pool:
             sampling=self.sampling,
             keys=[self._key(place, "answer") for place in places],
             join=join,
+            weights=[weights[place] for place in places] if weights else None,
             stop_strings=self.stop_strings,
         )
         for place, joint in zip(places, found, strict=True):

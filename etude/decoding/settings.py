@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
+from etude.decoding.abstain import Confidence
 from etude.decoding.integrative import AGAIN, Layout
 from etude.decoding.layer_candidates import Choose
 from etude.decoding.methods import METHODS
@@ -18,7 +19,8 @@ class ReliableDecoding:
     """`none` (plain decoding); `majority`, `universal_self_consistency` (the model says which of its samples agrees most with the others),
     `self_reflection` (it reads them all and answers again), `integrative` (inputs with a sample each are decoded as one),
     `integrative_mean_prob`; `layer_contrast_static`, `layer_contrast_dynamic` (the last layer against an earlier one), `layer_candidates`
-    (an answer for each of k sets of layers); or a control: `best_logprob`, `integrative_original`, `integrative_unrelated`,
+    (an answer for each of k sets of layers); `context_contrast` (with evidence against without); `abstain` (the majority where it is large
+    enough, else no answer); or a control: `best_logprob`, `integrative_original`, `integrative_unrelated`,
     `integrative_same_sample`, `random_layer`."""
     k: int = 4
     """Samples of each question; of `layer_candidates` the sets of layers, of `integrative_original` the wordings."""
@@ -36,13 +38,19 @@ class ReliableDecoding:
     layer_set: Literal["low", "high"] = "high"
     """Every other layer of the lower or the upper half."""
     strength: float = 1.0
-    """How much of an earlier layer's log-prob is taken off; 0 is plain decoding."""
+    """How much of an earlier layer's log-prob is taken off, or of what is said without evidence; 0 is plain decoding."""
     plausible: float = 0.1
     """Tokens less likely than this share of the likeliest one are never said by a contrast; 0: all may be."""
     final_norm: bool = True
     """Whether an earlier layer goes through the norm before the head."""
     choose: Choose = "agreement"
     """Which of the `layer_candidates` is given: the answer of most of them, or the one that the model itself finds likeliest."""
+
+    confidence: Confidence = "agreement"
+    """What `abstain` goes by: the share of samples that give the winning answer, or 1 less the entropy of their answers by that of all
+    different ones."""
+    min_confidence: float = 0.5
+    """With less there is no answer; 0: there always is one."""
 
     def __post_init__(self) -> None:
         if self.method not in ("none", *METHODS):
@@ -52,6 +60,8 @@ class ReliableDecoding:
             raise UserError(f"decoding.strength must be 0 (plain decoding) or more, got {self.strength}")
         if not 0 <= self.plausible <= 1:
             raise UserError(f"decoding.plausible must be in [0, 1], got {self.plausible}")
+        if not 0 <= self.min_confidence <= 1:
+            raise UserError(f"decoding.min_confidence must be in [0, 1], got {self.min_confidence}")
         if self.is_on and "sampling." not in self.unread and self.sampling.is_greedy and self.k > 1:
             raise UserError(
                 f"decoding.method {self.method} makes an answer of {self.k} samples, but at temperature 0 all are equal: set "

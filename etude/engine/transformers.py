@@ -172,10 +172,12 @@ class TransformersEngine:
         sampling: Sampling,
         keys: Sequence[int],
         join: Join = product,
+        weights: Sequence[Sequence[float]] | None = None,
         stop_strings: Sequence[str] = (),
     ) -> list[Joint]:
         """One answer of up to `n` tokens to each group of prefixes, any number in each, decoded from what `join` makes of their next-token
-        distributions (`etude.engine.joint`); one key for each group. A prefix that stands in a group twice weighs twice and costs once.
+        distributions (`etude.engine.joint`); one key for each group. `weights`: of each prefix, 1 in all of a group; all the same unless
+        given. A prefix that stands in a group twice weighs twice and costs once.
 
         Random numbers are drawn as for a prompt, so that the answer to a group of one is what `generate` gives.
         """
@@ -190,8 +192,9 @@ class TransformersEngine:
         rows, group_B = torch.from_numpy(distinct).to(self._device).unbind(1)
         if len(rows) > len(context):  # some stand in several groups, and part there
             context.keep(rows, n)
-        share_N = np.array([1 / len(group) for group in groups])[group_N]
-        weight_B = torch.from_numpy(np.bincount(place_N.reshape(-1), weights=share_N)).to(logits_BV.device, torch.float32)
+        weights = weights or [[1 / len(group)] * len(group) for group in groups]
+        weight_N = np.array([weight for own in weights for weight in own])
+        weight_B = torch.from_numpy(np.bincount(place_N.reshape(-1), weights=weight_N)).to(logits_BV.device, torch.float32)
         joint = JointContext(context, group_B, weight_B, join)
         empty = [Prefix((), self.policy_version) for _ in groups]
         decoding = Decoding(empty, n, Stop(self.end_tokens, tuple(stop_strings)), sampling, keys, self._decode)

@@ -15,6 +15,7 @@ from typing import Any
 from etude.engine.sampling import GREEDY, Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
+from etude.evaluation.calibration import expected_calibration_error, risk_coverage
 from etude.evaluation.statistics import paired_test, pass_at_k, pass_curve, wilson_interval
 from etude.evaluation.thought import measure_thoughts
 from etude.explore.thought import Thoughts
@@ -49,19 +50,31 @@ class Measurement:
     thought: Thoughts = field(default_factory=Thoughts)
 
 
+@dataclass(frozen=True)
+class Answered:
+    """A task by another way than greedy decoding."""
+
+    text: str | None
+    """None: it gives no answer."""
+    sampled_tokens: int
+    confidence: float | None = None
+    """In [0, 1]; None where it says nothing of that."""
+
+
 def measure(
     engine: TransformersEngine,
     suite: Suite,
     how: Measurement,
     judge: Judge,
     *,
-    ways: Mapping[str, Callable[[Suite], Sequence[tuple[str | None, int]]]] = MappingProxyType({}),
+    ways: Mapping[str, Callable[[Suite], Sequence[Answered]]] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """`{"suite", "row", "items"}`: the numbers of the suite, and every greedy answer with its score.
 
-    Each of the `ways` answers every task of a suite, or gives no answer, and says how many tokens it sampled: its accuracy stands beside
-    the greedy one, with what it gains, paired over tasks; an answer that is not given is no right one. Where thoughts of fixed lengths are
-    asked for, the row has a list of rows for these (`etude.evaluation.thought`), as `thought`, and each item the scores of its answers.
+    Each of the `ways` answers every task of a suite in another way: its accuracy stands beside the greedy one, with what it gains, paired
+    over tasks, and how well its confidence is calibrated over the answers that it gives; one that is not given is no right one. Where
+    thoughts of fixed lengths are asked for, the row has a list of rows for these (`etude.evaluation.thought`), as `thought`, and each item
+    the scores of its answers.
     """
     greedy = [found[0] for found in engine.generate(suite.prompts, max_new_tokens=how.max_new_tokens, sampling=GREEDY)]
     verdicts = judge([(completion.text, task) for completion, task in zip(greedy, suite.tasks, strict=True)])
@@ -131,10 +144,10 @@ class _Way:
     answers: list[dict[str, Any]]
 
 
-def _other_way(name: str, suite: Suite, judge: Judge, answers: Sequence[tuple[str | None, int]], greedy: Sequence[bool]) -> _Way:
-    given = [(text, task) for (text, _), task in zip(answers, suite.tasks, strict=True) if text is not None]
+def _other_way(name: str, suite: Suite, judge: Judge, answers: Sequence[Answered], greedy: Sequence[bool]) -> _Way:
+    given = [(answer.text, task) for answer, task in zip(answers, suite.tasks, strict=True) if answer.text is not None]
     verdicts = iter(judge(given) if given else [])
-    scores = [0.0 if text is None else next(verdicts).score for text, _ in answers]
+    scores = [0.0 if answer.text is None else next(verdicts).score for answer in answers]
     n, right = len(scores), [score == 1.0 for score in scores]
     low, high = wilson_interval(sum(right), n)
     test = paired_test(greedy, right)
@@ -142,13 +155,19 @@ def _other_way(name: str, suite: Suite, judge: Judge, answers: Sequence[tuple[st
         "accuracy": sum(right) / n,
         "accuracy_low": low,
         "accuracy_high": high,
-        "tokens": sum(sampled for _, sampled in answers) / n,
+        "tokens": sum(answer.sampled_tokens for answer in answers) / n,
         "not_given": (n - len(given)) / n,
         "gain": test.difference,
         "gain_low": test.difference_low,
         "gain_high": test.difference_high,
     }
-    own = [{"text": text, "score": score} for (text, _), score in zip(answers, scores, strict=True)]
+    sure = [(answer.confidence, each) for answer, each in zip(answers, right, strict=True) if answer.text is not None]
+    known = [(confidence, each) for confidence, each in sure if confidence is not None]
+    if known:
+        confidences, outcomes = [confidence for confidence, _ in known], [each for _, each in known]
+        row["ece"] = expected_calibration_error(confidences, outcomes)
+        row["aurc"] = sum(risk_coverage(confidences, outcomes)) / len(known)
+    own = [{"text": answer.text, "score": score, "confidence": answer.confidence} for answer, score in zip(answers, scores, strict=True)]
     return _Way(name, {f"{name}_{key}": value for key, value in row.items()}, own)
 
 

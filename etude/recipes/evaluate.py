@@ -13,7 +13,7 @@ from etude.engine.completion import Logprobs
 from etude.engine.sampling import GREEDY, Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError, at_least
-from etude.evaluation.measure import Measurement, Suite, measure
+from etude.evaluation.measure import Answered, Measurement, Suite, measure
 from etude.evaluation.settings import Evaluation
 from etude.explore.search.growing import Value
 from etude.explore.search.settings import REFINE
@@ -140,25 +140,25 @@ def evaluate(
 
 def _answers(
     engine: TransformersEngine, settings: EvaluateSettings, longest: int, room: int, by_step_model: Value | None, suite: Suite
-) -> list[tuple[str, int]]:
+) -> list[Answered]:
     """What a search answers to each task, and the tokens that it sampled."""
     items = list(zip(suite.tasks, suite.prompts, strict=True))
     how: dict[str, Any] = {"num_samples": settings.evaluation.num_samples, "max_new_tokens": longest, "room_tokens": room}
     names = settings.seed, "evaluation by search", suite.name
     sampling = GREEDY if settings.search.method == REFINE else settings.sampling  # beside greedy answers, so that revising alone differs
     found = answered(engine, items, settings.search, **how, sampling=sampling, names=names, by_step_model=by_step_model)
-    return [(answer.text, answer.sampled_tokens) for answer in found]
+    return [Answered(answer.text, answer.sampled_tokens) for answer in found]
 
 
 def _decoded(
     engine: TransformersEngine, settings: EvaluateSettings, longest: int, room: int, logprobs: Logprobs, suite: Suite
-) -> list[tuple[str | None, int]]:
+) -> list[Answered]:
     """What a method of decoding answers to each task, and the tokens that were drawn for it."""
     items = list(zip(suite.tasks, suite.prompts, strict=True))
     names = settings.seed, "evaluation by decoding", suite.name
     sizes: dict[str, Any] = {"max_new_tokens": longest, "room_tokens": room}
     found = decode(engine, items, settings.decoding, **sizes, logprobs=logprobs, names=names)
-    return [(each.answer.text, each.sampled_tokens) for each in found]
+    return [Answered(each.answer.text, each.sampled_tokens, each.answer.confidence) for each in found]
 
 
 def _suites(settings: EvaluateSettings, data: Path | None) -> tuple[dict[str, Any], list[Any]]:

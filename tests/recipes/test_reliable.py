@@ -37,6 +37,8 @@ def test_a_method_gives_one_answer_with_what_it_was_made_of(model, method):
     rows = generated(model, method)
     assert rows == generated(model, method)
     for row in rows:
+        if method == "abstain" and not row["completions"]:
+            continue
         assert len(row["completions"]) == len(row["finish"]) == 1
         facts = row["decoding"]
         assert facts["sampled_tokens"] >= len(facts["tokens"]) > 0
@@ -59,6 +61,17 @@ def test_an_evaluation_says_what_a_method_gains_on_greedy_answers_and_what_it_co
     assert row["decoding_gain_low"] <= row["decoding_gain"] <= row["decoding_gain_high"]
     assert row["decoding_tokens"] > row["mean_tokens"] * (3 if method == "majority" else 1) * 0.5
     assert row["decoding_not_given"] == 0
+    assert ("decoding_ece" in row) == ("decoding_aurc" in row) == (method == "majority")
+
+
+def test_answers_that_are_withheld_are_counted_and_are_not_right(model):
+    given = {"decoding.method": "abstain", "decoding.k": 2, "decoding.min_confidence": 1.0, "decoding.sampling.temperature": 1.0}
+    found = evaluate(model, EVALUATED | given)
+    row, items = found["evaluation"][0], [item["decoding"] for item in found["items"]["tiny"]]
+    withheld = [item for item in items if item["text"] is None]
+    assert 0 < len(withheld) == row["decoding_not_given"] * 20 and all(item["score"] == 0.0 for item in withheld)
+    assert all(item["confidence"] == 1.0 for item in items if item["text"] is not None)
+    assert row["decoding_ece"] == pytest.approx(1 - sum(item["score"] for item in items) / (20 - len(withheld)))
 
 
 def test_one_wording_without_samples_is_the_greedy_answer(model):

@@ -1,0 +1,44 @@
+"""No answer rather than one that the model is not sure of: the majority's, where its samples agree enough.
+
+    agreement    the share of all samples that give the winning answer
+    entropy      1 - H / log k, with H the entropy in nats of the samples' answers; a sample that can't be read has an answer of its own
+
+`min_confidence` is what an answer needs; how often one is right at each confidence is found on questions whose answers are known
+(`etude.evaluation.calibration`). Identity: `min_confidence` 0 is `majority`.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+from etude.decoding.majority import majority
+from etude.decoding.pool import Decoded, Pool
+from etude.tasks.votes import vote
+
+Confidence = Literal["agreement", "entropy"]
+
+
+def abstain(pool: Pool, k: int, confidence: Confidence, min_confidence: float) -> list[Decoded]:
+    found = []
+    for task, samples, answer in zip(pool.tasks, pool.samples(k), majority(pool, k), strict=True):
+        votes = [vote(pool.sample(sample).text, task) for sample in samples]
+        sure = answer if confidence == "agreement" else replace(answer, confidence=sameness(votes))
+        assert sure.confidence is not None
+        if answer.text is None or sure.confidence >= min_confidence:
+            found.append(sure)
+        else:
+            found.append(Decoded(None, confidence=sure.confidence, notes=(f"its samples agree by {sure.confidence:.2f}",)))
+    return found
+
+
+def sameness(votes: Sequence[str | None]) -> float:
+    """1 where all votes are the same, 0 where no two are; of one vote it is 1.
+
+    >>> sameness(["a", "a"]), sameness(["a", None]), sameness(["a", "a", "b", "b"])
+    (1.0, 0.0, 0.5)
+    """
+    counts = Counter((place if each is None else each) for place, each in enumerate(votes))
+    entropy = -sum(count / len(votes) * math.log(count / len(votes)) for count in counts.values())
+    return 1.0 if len(votes) < 2 else round(1 - entropy / math.log(len(votes)), 12)

@@ -1,0 +1,29 @@
+"""What evidence says against what the model would say without it.
+
+    score(v) = (1 + strength) log p(v | evidence, question) - strength log p(v | question)        (context-aware decoding, Shi et al. 2024,
+                                                                                                 NAACL, arXiv 2305.14739)
+
+The evidence is the task's `metadata["evidence"]`, and stands before the question. A task without any is answered as it is, with a note.
+Identity: strength 0 is plain decoding behind the evidence.
+"""
+
+from etude.decoding.integrative import reworded
+from etude.decoding.pool import Decoded, Pool
+from etude.engine.joint import product
+from etude.explore.prompts import render_prompt, without_control
+
+
+def context_contrast(pool: Pool, strength: float) -> list[Decoded]:
+    tokenizer, with_evidence = pool.engine.tokenizer, []
+    for task, prompt in zip(pool.tasks, pool.prompts, strict=True):
+        evidence = without_control(tokenizer, str(task.metadata.get("evidence") or "").strip())
+        told = render_prompt(tokenizer, reworded(task, f"{evidence}\n\n{task.question}")) if evidence else prompt
+        with_evidence.append(told if len(told) <= pool.room_tokens else prompt)
+    opened = pool.engine.open(with_evidence)
+    is_told = [told != prompt for told, prompt in zip(with_evidence, pool.prompts, strict=True)]
+    inputs = [[told, plain] if told_so else [plain] for told, plain, told_so in zip(opened, pool.opened, is_told, strict=True)]
+    weights = [[1 + strength, -strength] if told_so else [1.0] for told_so in is_told]
+    found = pool.joint(inputs, product, weights)
+    pool.engine.release(opened)
+    note = "it has no evidence that there is room for, and is answered as it is"
+    return [Decoded.of(each.completion, notes=() if told else (note,)) for each, told in zip(found, is_told, strict=True) if each]
