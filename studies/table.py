@@ -38,6 +38,8 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         return _lines(
             ["way", "found of what is hidden", "each seed", "right of what is taken", "classifier ahead by"], map(_found, rows), counted
         )
+    if "not_given" in rows[0]:
+        return _decodings(rows)
     if any("choices_gain" in row for row in rows):
         return _orders(rows)
     if "kept" in rows[0]:
@@ -219,6 +221,25 @@ def _kept(row: Mapping[str, Any]) -> list[str]:
     share = "" if row.get("gain_share") is None else f"{100 * row['gain_share']:.0f} %"
     measures = [_interval(row, "kept", _percent), _interval(row, "rise", "{:+.3f}".format), f"{row['forward_kl']:.2f}"]
     return [row["id"].replace("_", " "), _interval(row, "accuracy", _percent), _points(row["gain"]), share, *measures]
+
+
+def _decodings(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One line a method and number of samples, over all sets if there are several."""
+    name = "all" if any(row["set"] == "all" for row in rows) else rows[0]["set"]
+    own = [row for row in rows if row["set"] == name]
+    sets = dict.fromkeys(row["set"] for row in rows if row["set"] != "all")
+    counted = f"{own[0]['n']:,} questions of {', '.join(sets)}; intervals (95 %) over questions, gains paired with greedy answers."
+    head = ["method", "right", "gain", "no answer", "words", "names and numbers", "tokens drawn", "time of greedy", "ece", "aurc"]
+    return _lines(head, map(_decoding, own), counted)
+
+
+def _decoding(row: Mapping[str, Any]) -> list[str]:
+    sure = [f"{row[name]:.3f}" if name in row else "" for name in ("ece", "aurc")]
+    counts = [f"{row['words']:.1f}", f"{row['details']:.2f}", f"{row['tokens']:.0f}", f"{row['seconds_ratio']:.1f}"]
+    way, _, k = row["id"].rpartition("_k")
+    gain = "" if way == "greedy" else _interval(row, "gain", _points)
+    title = f"{way.replace('_', ' ')}, k = {k}"
+    return [title, _interval(row, "accuracy", _percent), gain, _percent(row["not_given"]), *counts, *sure]
 
 
 def _answer(row: Mapping[str, Any]) -> list[str]:

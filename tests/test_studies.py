@@ -16,6 +16,7 @@ from etude.evaluation.statistics import mean_interval, rank_correlation, sign_fl
 from etude.recipes.adapt_settings import parse_adapt
 from etude.runs import RunFolder
 from studies import (
+    decoding,
     diversity,
     exploration,
     long_thought,
@@ -39,7 +40,18 @@ OF_PRACTICE = ("quickstart", "word_problems")
 
 
 def test_every_study_is_tried_here():
-    others = {"diversity", "exploration", "long_thought", "order", "practice_alone", "retention", "searching", "selection", "step_values"}
+    others = {
+        "decoding",
+        "diversity",
+        "exploration",
+        "long_thought",
+        "order",
+        "practice_alone",
+        "retention",
+        "searching",
+        "selection",
+        "step_values",
+    }
     assert set(STUDIES) == {*OF_PRACTICE, *others}
 
 
@@ -534,6 +546,57 @@ def test_panels_stand_two_beside_each_other(tmp_path):
     )
     assert wide == wide_of_five and high_of_five > 2 * high
     assert all(f"{name} (n = 9, 1 seed)" in five for name in "abcde")
+
+
+def test_the_study_of_decoding_answers_by_every_method_in_its_tiny_form(tmp_path):
+    rows = tiny("decoding", tmp_path)["rows"]
+    named = {row["id"] for row in rows}
+    assert named >= {f"{method}_k{k}" for k in (1, 2) for method in ("greedy", *decoding.methods_at(k))}
+    assert "random_layer_k1" in named and "random_layer_k2" not in named
+    one = {row["id"]: row for row in rows}
+    for chosen in ("majority_k1", "best_logprob_k1", "universal_self_consistency_k1"):
+        assert (one[chosen]["accuracy"], one[chosen]["words"]) == (one["sampled_k1"]["accuracy"], one["sampled_k1"]["words"])
+    assert one["integrative_original_k1"]["words"] == one["greedy_k1"]["words"]
+    for row in rows:
+        assert row["n"] == 5 and row["seconds_ratio"] > 0 and row["tokens"] > 0
+        assert row["gain"] == pytest.approx(row["accuracy"] - one[f"greedy_k{row['id'][-1]}"]["accuracy"])
+    assert "| integrative, k = 2 |" in markdown(rows)
+
+
+def page_of(method, right, **other):
+    kept = {"words": [3] * len(right), "details": [1] * len(right), "confidence": [None] * len(right), "seconds": 2.0, "tokens": 40}
+    return {method: {"right": right, **kept, **other}}
+
+
+def test_rows_of_decoding_are_of_each_set_and_of_all_together():
+    sure = {"confidence": [0.5, 1.0, 0.5, 1.0]}
+    pages = [
+        page_of("greedy", "0011") | page_of("majority", "01-1", **sure),
+        page_of("greedy", "00") | page_of("majority", "10", confidence=[1.0, 1.0], seconds=6.0),
+    ]
+    cells = [{"id": f"{name}_k2", "methods": page} for name, page in zip(("a", "b"), pages, strict=True)]
+    rows = {(row["id"], row["set"]): row for row in decoding.reduce(cells)}
+    assert set(rows) == {(f"{method}_k2", name) for method in ("greedy", "majority") for name in ("a", "b", "all")}
+    assert [rows["majority_k2", name]["accuracy"] for name in ("a", "b", "all")] == [0.5, 0.5, 0.5]
+    assert rows["majority_k2", "a"]["gain"] == 0 and rows["majority_k2", "all"]["gain"] == pytest.approx(1 / 6)
+    assert rows["majority_k2", "all"]["not_given"] == pytest.approx(1 / 6)
+    assert [rows["majority_k2", name]["seconds_ratio"] for name in ("a", "b", "all")] == [1.0, 3.0, 2.0]
+    assert rows["majority_k2", "a"]["ece"] == pytest.approx(0.5 / 3)  # of three answers: 0 of 1 at 0.5, 2 of 2 at 1
+    assert "ece" not in rows["greedy_k2", "all"]
+
+
+@pytest.mark.parametrize(
+    ("greedy", "control", "verdict"),
+    [("0" * 40, "0" * 40, "holds"), ("0" * 40, "1" * 40, "does not hold"), ("1" * 40, "0" * 40, "does not hold")],
+)
+def test_integrative_decoding_holds_where_it_is_ahead_of_greedy_and_of_every_control(greedy, control, verdict):
+    page = page_of("greedy", greedy) | page_of("integrative", "1" * 40)
+    for name in decoding.CONTROLS:
+        page |= page_of(name, control if name == "best_logprob" else "0" * 40)
+    at_one = {name: page.pop(name) for name in ("integrative_same_sample",)} | page_of("greedy", greedy)
+    cells = [{"id": "a_k8", "methods": page}, {"id": "a_k1", "methods": at_one}]
+    assert decoding.judge(cells, ["a_k1", "a_k8"])[0] == verdict
+    assert decoding.judge(cells[:1], ["a_k1", "a_k8"])[0] == "undecided"
 
 
 def test_the_study_of_selection_finds_hidden_pages_in_its_tiny_form(tmp_path):

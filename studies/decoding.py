@@ -1,0 +1,308 @@
+"""Do methods of decoding answer more rightly than greedy decoding, and is it what they say they do that helps?
+
+    python -m studies.decoding --data DIR [--hours H] [--only ID ...] [--tiny]
+
+SmolLM2-135M answers open questions in a few words by every method of `etude.decoding` beside its greedy answers, from one pool of samples a
+question. A cell is a set of questions and a number k of samples: TriviaQA, Natural Questions and WebQuestions (500 questions each; right is
+an answer that says one of the gold answer's names), TruthfulQA (all 410; right is an answer nearer to a true than to a false one). What
+does not depend on k is computed at k = 1. Seconds are this process's own beside greedy decoding of the same questions, eight at a time,
+those of drawing the samples included.
+
+Claim: with eight samples integrative decoding is right more often than greedy decoding over all sets (paired, 95 %), and more often than
+each control: wordings without samples, samples of other questions, one sample, the likeliest sample.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from etude.decoding.methods import METHODS
+from etude.decoding.pool import Decoded, Pool
+from etude.decoding.settings import ReliableDecoding
+from etude.engine.sampling import GREEDY
+from etude.errors import UserError
+from etude.evaluation.calibration import expected_calibration_error, risk_coverage
+from etude.evaluation.descriptive import describe
+from etude.evaluation.statistics import paired_test, wilson_interval
+from etude.evaluation.truthful import truth
+from etude.explore.prompts import render_prompts
+from etude.models import load_model
+from etude.recipes.machine import Machine, decide, engine_at, room_tokens
+from etude.recipes.retention import logprobs_of
+from etude.runs import environment
+from etude.tasks.actions import with_instruction
+from etude.tasks.files import file_rows
+from etude.tasks.sources import TaskSource, load_tasks
+from etude.tasks.task import Task
+from etude.tasks.verifiers import VERIFIERS
+from studies.cells import Cell, Options, compute, options, write_result
+from studies.figure import save
+
+CLAIM = "with eight samples integrative decoding is right more often than greedy decoding over all sets, and more often than each control"
+SEEDS = (90,)
+NUMBERS = (1, 2, 4, 8)
+MANY, OF_MANY = 16, ("integrative", "majority", "best_logprob")
+"""More samples, for some of the methods."""
+BATCH, MAX_NEW_TOKENS, N = 8, 24, 500
+INSTRUCTION = "Answer in a few words."
+MODEL = "smollm2-135m"
+CONTROLS = ("integrative_original", "integrative_unrelated", "integrative_same_sample", "best_logprob")
+
+Right = Callable[[str, Task], bool]
+
+
+@dataclass(frozen=True)
+class Questions:
+    """A set of questions, and what is right."""
+
+    load: Callable[[Path | None], list[Task]]
+    is_right: Right
+
+
+def _open(path: str, columns: Mapping[str, str], data: Path | None) -> list[Task]:
+    return load_tasks(TaskSource(path=[path], columns=dict(columns), verifier="aliases"), split="test", n=N, seed=SEEDS[0], data=data)
+
+
+def _truthful(data: Path | None) -> list[Task]:
+    assert data is not None
+    rows = [row for _, row in file_rows(data / "truthfulqa" / "mc_task.jsonl")]
+    targets = [{is_true: [text for text, value in row["mc2_targets"].items() if value == is_true] for is_true in (1, 0)} for row in rows]
+    return [Task(row["question"], metadata={"true": own[1], "false": own[0]}) for row, own in zip(rows, targets, strict=True)]
+
+
+def _tiny(data: Path | None) -> list[Task]:
+    return [Task(f"repeat {letter}: {letter}", letter, "aliases") for letter in "abcde"]
+
+
+def says_a_name(text: str, task: Task) -> bool:
+    return VERIFIERS["aliases"](text, task).score == 1.0
+
+
+def is_true(text: str, task: Task) -> bool:
+    return truth(text, task.metadata["true"], task.metadata["false"]) > 0
+
+
+SETS = {
+    "triviaqa": Questions(partial(_open, "openqa_false_answers/TriviaQA.csv", {}), says_a_name),
+    "natural_questions": Questions(partial(_open, "openqa_false_answers/Natural_Questions.csv", {}), says_a_name),
+    "webquestions": Questions(partial(_open, "webquestions/devtest.jsonl", {"question": "qText", "answer": "answers"}), says_a_name),
+    "truthfulqa": Questions(_truthful, is_true),
+}
+TINY_SETS = {"letters": Questions(_tiny, says_a_name)}
+ARMS = [f"{name}_k{k}" for name in SETS for k in (*NUMBERS, MANY)]
+TINY_ARMS = ["letters_k1", "letters_k2"]
+
+
+def methods_at(k: int) -> list[str]:
+    """What is computed in a cell: what depends on k, and with one sample all but what needs evidence, which these questions lack."""
+    if k == MANY:
+        return list(OF_MANY)
+    return [name for name, method in METHODS.items() if name != "context_contrast" and (k == 1 or "k" in method.reads)]
+
+
+class Answering:
+    """A cell for every set and number of samples."""
+
+    def __init__(self, is_tiny: bool) -> None:
+        self.is_tiny, self.model = is_tiny, "tiny-random" if is_tiny else MODEL
+        self.sets = TINY_SETS if is_tiny else SETS
+
+    def settings(self, arm: str, seed: int) -> dict[str, Any]:
+        name, _, k = arm.rpartition("_k")
+        how = {method: asdict(ReliableDecoding(method, k=int(k))) for method in methods_at(int(k))}
+        sizes = {"max_new_tokens": MAX_NEW_TOKENS, "n": N, "batch": BATCH, "instruction": INSTRUCTION}
+        return {"model": self.model, "set": name, "methods": how, **sizes}
+
+    def defaults(self) -> dict[str, Any]:
+        return {}
+
+    def run(self, arm: str, seed: int, chosen: Options) -> Cell:
+        """For every method what it answered, as 1, 0 and - for none, how much that says, and what it took."""
+        name, _, number = arm.rpartition("_k")
+        k, questions, machine = int(number), self.sets[name], Machine()
+        place = decide(machine)
+        model, tokenizer = load_model(self.model, device=place.device)
+        engine, room = engine_at(place, model, tokenizer, machine), room_tokens(model, MAX_NEW_TOKENS)
+        tasks = with_instruction(questions.load(chosen.data), INSTRUCTION)
+        prompts = render_prompts(tokenizer, tasks, room)
+        how: dict[str, Any] = {"max_new_tokens": MAX_NEW_TOKENS, "room_tokens": room, "names": (seed, "study")}
+        how |= {"samples": ReliableDecoding().sampling, "logprobs": logprobs_of(model, place, machine)}
+        found = Found()
+        for start in range(0, len(tasks), BATCH):
+            pool = Pool(engine, tasks[start : start + BATCH], prompts[start : start + BATCH], **how)
+            found.answer(pool, k)
+            pool.release()
+        facts = environment()
+        return {
+            "commit": facts["commit"],
+            "hardware": f"{facts['processor']}, {facts['threads']} threads, {place.precision}",
+            "methods": found.rows(tasks, questions.is_right),
+        }
+
+
+class Found:
+    """What the methods answered so far, and what it took."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, list[Decoded]] = {}
+        self.seconds: dict[str, float] = {}
+        self.tokens: dict[str, int] = {}
+
+    def answer(self, pool: Pool, k: int) -> None:
+        """Some questions, by every method from the same samples."""
+        self._timed("greedy", pool, partial(_greedy, pool))
+        self._timed("sampled", pool, partial(_first_samples, pool, k))
+        for name in methods_at(k):
+            how, method = ReliableDecoding(name, k=k), METHODS[name]
+            self._timed(
+                name, pool, partial(method.answer, pool, **{each: getattr(how, each) for each in method.reads if each != "sampling"})
+            )
+
+    def _timed(self, name: str, pool: Pool, work: Callable[[], list[Decoded]]) -> None:
+        start, drawn = time.process_time(), sum(pool.sampled_tokens)
+        self.answers.setdefault(name, []).extend(work())
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.process_time() - start
+        self.tokens[name] = self.tokens.get(name, 0) + sum(pool.sampled_tokens) - drawn
+
+    def rows(self, tasks: Sequence[Task], is_right: Right) -> dict[str, dict[str, Any]]:
+        """By method; one that draws samples took what the first of them to be asked took for these."""
+        found = {}
+        for name, answers in self.answers.items():
+            draws = name in METHODS and "sampling" in METHODS[name].reads
+            took = [each[name] + (each["sampled"] if draws else 0) for each in (self.seconds, self.tokens)]
+            if name == "greedy":  # which is no pool's
+                took[1] = sum(len(answer.tokens) for answer in answers)
+            found[name] = _row_of(answers, tasks, is_right) | {"seconds": took[0], "tokens": took[1]}
+        return found
+
+
+def _greedy(pool: Pool) -> list[Decoded]:
+    found = pool.engine.generate(pool.prompts, max_new_tokens=MAX_NEW_TOKENS, sampling=GREEDY)
+    return [Decoded.of(completion) for (completion,) in found]
+
+
+def _first_samples(pool: Pool, k: int) -> list[Decoded]:
+    return [Decoded.of(pool.sample(own[0])) for own in pool.samples(k)]
+
+
+def _row_of(answers: Sequence[Decoded], tasks: Sequence[Task], is_right: Right) -> dict[str, Any]:
+    texts = [answer.text for answer in answers]
+    bits = ["-" if text is None else str(int(is_right(text, task))) for text, task in zip(texts, tasks, strict=True)]
+    described = [describe(text) for text in texts if text is not None]
+    return {
+        "right": "".join(bits),
+        "words": [each.words for each in described],
+        "details": [each.details for each in described],
+        "confidence": [answer.confidence for answer in answers],
+        "agreement": [round(sum(answer.agreement) / len(answer.agreement), 4) for answer in answers if answer.agreement],
+        "notes": sum(bool(answer.notes) for answer in answers),
+    }
+
+
+def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """A row for every method, set and k, and for all sets together where they are there: right answers, what is gained on greedy ones."""
+    rows = []
+    numbers = sorted({int(cell["id"].rpartition("_k")[2]) for cell in cells})
+    for k in numbers:
+        own = {cell["id"].rpartition("_k")[0]: cell["methods"] for cell in cells if cell["id"].endswith(f"_k{k}")}
+        names = list(next(iter(own.values())))
+        groups = [(name, [name]) for name in own] + ([("all", list(own))] if len(own) > 1 else [])
+        rows += [_row(method, k, name, [own[each] for each in sets]) for name, sets in groups for method in names]
+    return rows
+
+
+def _row(method: str, k: int, name: str, sets: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    mine, greedy = ([each[which] for each in sets] for which in (method, "greedy"))
+    bits, its = "".join(each["right"] for each in mine), "".join(each["right"] for each in greedy)
+    n, right = len(bits), bits.count("1")
+    low, high = wilson_interval(right, n)
+    test = paired_test([bit == "1" for bit in its], [bit == "1" for bit in bits])
+    row: dict[str, Any] = {
+        "id": f"{method}_k{k}",
+        "set": name,
+        "n": n,
+        "seeds": 1,
+        "accuracy": right / n,
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "gain": test.difference,
+        "gain_low": test.difference_low,
+        "gain_high": test.difference_high,
+        "not_given": bits.count("-") / n,
+        "words": _mean([count for each in mine for count in each["words"]]),
+        "details": _mean([count for each in mine for count in each["details"]]),
+        "seconds_ratio": sum(each["seconds"] for each in mine) / sum(each["seconds"] for each in greedy),
+    }
+    if mine[0]["tokens"] is not None:
+        row["tokens"] = sum(each["tokens"] for each in mine) / n
+    sure = [
+        (confidence, bit == "1") for each in mine for confidence, bit in zip(each["confidence"], each["right"], strict=True) if bit != "-"
+    ]
+    if sure and all(confidence is not None for confidence, _ in sure):
+        confidences, rights = [confidence for confidence, _ in sure], [is_one for _, is_one in sure]
+        row |= {"ece": expected_calibration_error(confidences, rights), "aurc": _mean(risk_coverage(confidences, rights))}
+    return row
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+def judge(cells: Sequence[Cell], arms: Sequence[str]) -> tuple[str, str]:
+    """The verdict on the claim: all sets at k = 8, paired."""
+    missing = [arm for arm in arms if arm not in {cell["id"] for cell in cells}]
+    if missing:
+        return "undecided", f"not all cells are there: {', '.join(missing)}"
+    pages = [cell["methods"] for cell in cells if cell["id"].endswith("_k8")]
+    ones = [cell["methods"] for cell in cells if cell["id"].endswith("_k1")]
+
+    def bits(method: str) -> list[bool]:
+        source = pages if method in pages[0] else ones
+        return [bit == "1" for page in source for bit in page[method]["right"]]
+
+    tests = {other: paired_test(bits(other), bits("integrative")) for other in ("greedy", *CONTROLS)}
+    said = ", ".join(
+        f"{other} {100 * test.difference:+.1f} [{100 * test.difference_low:+.1f}, {100 * test.difference_high:+.1f}]"
+        for other, test in tests.items()
+    )
+    holds = all(test.difference_low > 0 for test in tests.values())
+    return ("holds" if holds else "does not hold"), f"integrative decoding, k = 8, against (points) {said}"
+
+
+def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
+    """Write an SVG: what every method gains on greedy decoding by its number of samples, over all sets (or the only one)."""
+    name = "all" if any(row["set"] == "all" for row in rows) else rows[0]["set"]
+    own = [row for row in rows if row["set"] == name and not row["id"].startswith("greedy_")]
+    figure = Figure(figsize=(7.4, 0.8 + 0.2 * len(own)), layout="constrained")
+    axes = figure.subplots()
+    for place, row in enumerate(own):
+        low, high = row["gain"] - row["gain_low"], row["gain_high"] - row["gain"]
+        is_control = METHODS[method].is_control if (method := row["id"].rpartition("_k")[0]) in METHODS else False
+        colour = "#9aa3b5" if is_control else "#1f2a44"
+        axes.errorbar(100 * row["gain"], place, xerr=[[100 * low], [100 * high]], fmt="o", color=colour, capsize=2, markersize=4)
+    axes.axvline(0, color="#c2571a", linewidth=1)
+    axes.set_yticks(range(len(own)), [row["id"].replace("_", " ") for row in own], fontsize=7)
+    axes.set_ylim(len(own) - 0.5, -0.5)
+    axes.set_title(f"points gained on greedy answers, {name} (n = {own[0]['n']:,}, 95 %); controls grey", loc="left", fontsize=9)
+    axes.grid(axis="x", color="#e7e9ee", linewidth=0.8)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(length=0)
+    return save(figure, path)
+
+
+def main(chosen: Options) -> None:
+    if chosen.data is None and not chosen.is_tiny:
+        raise SystemExit(str(UserError("--data DIR is needed: the folder that holds openqa_false_answers, webquestions and truthfulqa")))
+    arms = TINY_ARMS if chosen.is_tiny else ARMS
+    cells = compute([(arm, seed) for seed in chosen.seeds for arm in arms], Answering(chosen.is_tiny), chosen)
+    verdict, because = ("undecided", "a random model answers letters") if chosen.is_tiny else judge(cells, arms)
+    write_result(chosen, CLAIM, cells, reduce(cells), verdict, because, picture=draw)
+
+
+if __name__ == "__main__":
+    main(options("decoding", ARMS, SEEDS))

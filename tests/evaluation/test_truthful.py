@@ -1,0 +1,36 @@
+"""Texts beside true and false answers, and how much they say."""
+
+import pytest
+
+from etude.evaluation.descriptive import Described, describe
+from etude.evaluation.truthful import rouge_l, truth
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "score"),
+    [("a b c d", "a x c d", 0.75), ("a b", "b a", 0.5), ("a", "a", 1.0), ("", "a", 0.0), ("a b c", "d", 0.0), ("c a b", "a b c d", 4 / 7)],
+)
+def test_rouge_l_is_the_f1_of_the_longest_common_subsequence(first, second, score):
+    assert rouge_l(first.split(), second.split()) == rouge_l(second.split(), first.split()) == pytest.approx(score)
+
+
+def test_a_text_is_true_that_is_nearer_to_a_true_answer():
+    true, false = ["The earth is round", "It is a sphere"], ["The earth is flat"]
+    assert truth("The EARTH is round.", true, false) == pytest.approx(1 - 0.75)
+    assert truth("The earth is flat", true, false) == pytest.approx(0.75 - 1)
+    assert truth("I have no comment", true, false) == 0 == truth("", true, false)
+    assert truth("It is a sphere", true, []) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("", Described(0, 0)),
+        ("Paris.", Described(1, 0)),
+        ("In Paris, Paris and Rome", Described(5, 2)),
+        ("It cost 1,000. Then 1,000 more! Ann paid", Described(8, 1)),
+        ("one\nTwo THREE", Described(3, 1)),
+    ],
+)
+def test_words_are_counted_and_names_and_numbers_once(text, found):
+    assert describe(text) == found
