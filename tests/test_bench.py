@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import heap, profile, reuse, rollout, score_cells, search, selection, step, time_to_score
+from bench import decoding, heap, profile, reuse, rollout, score_cells, search, selection, step, time_to_score
 from bench.curves import half_gain, rising, seconds_to, times_as_long
 from bench.exactness import measured
 from bench.limits import decoding_limit
@@ -78,6 +78,16 @@ def test_a_search_is_the_same_whether_beginnings_are_kept_or_computed_again(tmp_
     assert found["ratios"].keys() == {"anew", "apart"} and "| 2 | 9 |" in search.table(found)
     monkeypatch.setattr(search, "load_model", None)  # nothing is searched again
     assert search.measured(plan, 0, tmp_path) == found
+
+
+def test_integrative_decoding_takes_longer_than_greedy_and_its_ratios_are_of_the_same_rounds():
+    found = decoding.measured("tiny-random", 3, [2, 4], 6, "turns")
+    assert found["ratios"].keys() == found["seconds"].keys() == {"greedy", "integrative_k2", "integrative_k4"}
+    assert found["ratios"]["greedy"] == {"median": 1.0, "low": 1.0, "high": 1.0}
+    assert found["ratios"]["integrative_k4"]["low"] > 1
+    assert found["integrative_k4_within_3x"] == pytest.approx(3 / found["ratios"]["integrative_k4"]["median"])
+    assert "integrative_k2_within_3x" not in found
+    assert "| integrative, k4 |" in decoding.table(found) and "integrative_k4_within_3x" in decoding.table(found)
 
 
 def test_steps_with_and_without_drafts_make_the_same_attempts():

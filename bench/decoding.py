@@ -1,0 +1,109 @@
+"""Seconds of integrative decoding, the drawing of its samples included, beside greedy decoding of the same questions.
+
+    python -m bench.decoding [--json FILE] [--rounds 5] [--k 4 8] [--max-new-tokens 24] [--layout turns]
+
+Eight questions at once, another eight in each round, by turns in one process: greedy, then integrative decoding with each k. No answer ends
+before it has all of its tokens, so that all are equally long. A ratio is a way's seconds by those of greedy decoding in the same round:
+median, lowest and highest. `within` is what is allowed, 3 times greedy at k = 4 and 5 times at k = 8, by what was measured: 1 or more keeps
+within it.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bench.turns import spread
+from bench.written import write
+from etude.decoding.integrative import Layout, integrative
+from etude.decoding.pool import Pool
+from etude.decoding.settings import ReliableDecoding
+from etude.engine.sampling import GREEDY
+from etude.engine.transformers import TransformersEngine
+from etude.evaluation.retention import OLD_KNOWLEDGE
+from etude.explore.prompts import render_prompts
+from etude.models import load_model
+from etude.recipes.machine import Machine, decide, engine_at, room_tokens
+from etude.runs import environment, read_jsonl
+from etude.tasks.task import Task
+
+BATCH = 8
+ALLOWED = {4: 3.0, 8: 5.0}
+"""Times greedy."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.decoding", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--rounds", type=int, default=5, help="beside a first one that is not counted")
+    parser.add_argument("--k", type=int, nargs="+", default=list(ALLOWED))
+    parser.add_argument("--max-new-tokens", type=int, default=24)
+    parser.add_argument("--layout", choices=("turns", "one_message"), default="turns")
+    parser.add_argument("--json", type=Path)
+    chosen = parser.parse_args()
+    found = measured(chosen.model, chosen.rounds, chosen.k, chosen.max_new_tokens, chosen.layout)
+    print(table(found))
+    if chosen.json:
+        write(found, chosen.json, table(found))
+
+
+def measured(name: str, rounds: int, numbers: Sequence[int], max_new_tokens: int, layout: Layout) -> dict[str, Any]:
+    """Seconds of every round and way, and their ratios."""
+    machine = Machine()
+    place = decide(machine)
+    model, tokenizer = load_model(name, device=place.device)
+    engine = engine_at(place, model, tokenizer, machine)
+    engine.end_tokens = frozenset()
+    questions = [row["question"] for row in read_jsonl(OLD_KNOWLEDGE / "questions.jsonl")]
+    room = room_tokens(model, max_new_tokens)
+    seconds: dict[str, list[float]] = {}
+    for turn in range(rounds + 1):
+        tasks = [Task(questions[(turn * BATCH + place) % len(questions)]) for place in range(BATCH)]
+        prompts = render_prompts(tokenizer, tasks, room)
+        how: dict[str, Any] = {"max_new_tokens": max_new_tokens, "room_tokens": room, "names": (turn,)}
+        ways: dict[str, Callable[[], object]] = {
+            "greedy": partial(engine.generate, prompts, max_new_tokens=max_new_tokens, sampling=GREEDY)
+        }
+        ways |= {f"integrative_k{k}": partial(_integrative, engine, tasks, prompts, k, layout, how) for k in numbers}
+        for way, work in ways.items():
+            start = time.perf_counter()
+            work()
+            if turn:
+                seconds.setdefault(way, []).append(time.perf_counter() - start)
+    ratios = {way: spread([mine / its for mine, its in zip(own, seconds["greedy"], strict=True)]) for way, own in seconds.items()}
+    allowed = {f"integrative_k{k}": most for k, most in ALLOWED.items() if k in numbers}
+    within = {f"{way}_within_{most:.0f}x": most / ratios[way]["median"] for way, most in allowed.items()}
+    where = environment()
+    facts = {"model": name, "batch": BATCH, "max_new_tokens": max_new_tokens, "layout": layout, "rounds": rounds}
+    facts |= {"precision": place.precision} | {each: where[each] for each in ("processor", "threads", "commit")}
+    return {**within, "ratios": ratios, "seconds": {way: spread(own) for way, own in seconds.items()}, **facts}
+
+
+def _integrative(
+    engine: TransformersEngine, tasks: Sequence[Task], prompts: Sequence[tuple[int, ...]], k: int, layout: Layout, how: Mapping[str, Any]
+) -> None:
+    pool = Pool(engine, tasks, prompts, samples=ReliableDecoding().sampling, logprobs=_nobody_asks, **how)
+    integrative(pool, k, layout=layout)
+    pool.release()
+
+
+def _nobody_asks(pairs: Sequence[Any]) -> list[tuple[float, ...]]:
+    raise AssertionError("integrative decoding asks for no likelihoods")
+
+
+def table(found: Mapping[str, Any]) -> str:
+    lines = ["| way | seconds | times greedy | lowest | highest |", "|---|---|---|---|---|"]
+    for way, ratio in found["ratios"].items():
+        cells = [found["seconds"][way]["median"], *ratio.values()]
+        lines.append(f"| {way.replace('_', ', ')} | " + " | ".join(f"{value:.2f}" for value in cells) + " |")
+    said = ", ".join(f"{name} {value:.2f}" for name, value in found.items() if "_within_" in name)
+    below = (
+        f"{found['batch']} questions at once, {found['max_new_tokens']} tokens an answer, {found['rounds']} rounds, {found['precision']}"
+    )
+    return "\n".join([*lines, "", f"{said}. {below}; {found['processor']}, {found['threads']} threads.", ""])
+
+
+if __name__ == "__main__":
+    main()
