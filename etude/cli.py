@@ -17,7 +17,8 @@ USAGE = """etude: language models get better by practising
   etude adapt NAME_OR_YAML [--key value ...]      learn a domain from text
   etude practice NAME_OR_YAML [--key value ...]   improve on tasks by own attempts
   etude evaluate MODEL [--key value ...]          measure a model on suites
-  etude evaluate MODEL --suite NAME_OR_YAML       measure what it knew and could do before, --suite retention, or what it knows of a domain
+  etude evaluate MODEL --suite NAME_OR_YAML       what it knew and could do before: retention; knows of a domain: domain; or knows and does
+                                                  not say: knows-says
   etude generate MODEL [--key value ...]          answer prompts
   etude report RUN [RUN ...] [--out FILE]         the page of a run, or of several side by side
   etude report RUN --pack FILE.zip                a run for somebody else: no weights, no paths of this machine, no tokens
@@ -150,20 +151,26 @@ def _evaluate(arguments: list[str]) -> None:
 def _evaluate_suite(suite: str, arguments: list[str], *options: str) -> None:
     from etude.configuration import command_of, shipped
     from etude.recipes.domain_suite import DomainSuite, evaluate_domain, parse_domain
+    from etude.recipes.knows_says import KnowsSays, evaluate_knows, parse_knows
     from etude.recipes.retention_suite import RetentionSuite, evaluate_suite, parse_suite
     from etude.watching import Console
 
-    is_domain = suite in shipped("domain") or (Path(suite).is_file() and command_of(Path(suite)) == "domain")
+    kinds: dict[str, tuple[Any, Any, Any]] = {
+        "domain": (DomainSuite, parse_domain, evaluate_domain),
+        "knows": (KnowsSays, parse_knows, evaluate_knows),
+        "suite": (RetentionSuite, parse_suite, evaluate_suite),
+    }
+    names = {name: kind for kind in kinds for name in shipped(kind)}
+    kind = command_of(Path(suite)) if Path(suite).is_file() else names.get(suite)
+    if kind is None and not suite.endswith((".yaml", ".yml")):
+        raise unknown("suite", suite, names)
+    settings, parsed, evaluated = kinds.get(kind or "", kinds["suite"])
     if _wants_help(arguments):
         head = f"etude evaluate MODEL --suite NAME_OR_YAML [--key value ...]\n\n{_common_help(*options)}"
-        return _help(head, DomainSuite if is_domain else RetentionSuite)
+        return _help(head, settings)
     common, rest = _common(arguments, *options)
     model = _first(rest, f"evaluate needs a model before --suite {suite}: a bundled name, a folder, a .gguf file or a hub id")
-    if is_domain:
-        result = evaluate_domain(model, parse_domain(suite, rest[1:]), data=common.data, watcher=Console())
-    else:
-        result = evaluate_suite(model, parse_suite(suite, rest[1:]), data=common.data, watcher=Console())
-    _write_json(common.json, result)
+    _write_json(common.json, evaluated(model, parsed(suite, rest[1:]), data=common.data, watcher=Console()))
 
 
 def _generate(arguments: list[str]) -> None:

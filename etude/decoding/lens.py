@@ -4,27 +4,40 @@ Layers are counted as transformers counts hidden states: 0 is the embeddings, l 
 itself. Shapes: B rows, E hidden width, V vocabulary.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 
+from etude.engine.completion import Tokens
 from etude.errors import UserError
 
 _SAME = 0.05
 """Mean difference of logits, in their standard deviations, up to which the last layer's are the model's own."""
 
 
-class Lens:
-    """Reads layers at the last position of every row, while a model computes."""
+def last_of_rows(states_BTE: torch.Tensor) -> torch.Tensor:
+    """What stands at the last position of every row, [B, E]."""
+    return states_BTE[:, -1]
 
-    def __init__(self, model: Any, layers: Sequence[int], *, final_norm: bool = True) -> None:
-        """`final_norm`: whether the norm before the head stands there after earlier layers too. Raises UserError for a layer that is not
-        before the last one.
+
+class Lens:
+    """Reads layers at the last position of every row, while a model computes, or at others."""
+
+    def __init__(
+        self,
+        model: Any,
+        layers: Sequence[int],
+        *,
+        final_norm: bool = True,
+        at: Callable[[torch.Tensor], torch.Tensor] = last_of_rows,
+    ) -> None:
+        """`final_norm`: whether the norm before the head stands there after earlier layers too; `at`: states [B, T, E] → those that are
+        kept. Raises UserError for a layer that is not before the last one.
         """
-        self.layers, self._final_norm = tuple(layers), final_norm
+        self.layers, self._final_norm, self._at = tuple(layers), final_norm, at
         decoder, self._head = model.get_decoder(), model.get_output_embeddings()
         self._blocks = _blocks(model, decoder)
         norms = [part for part in decoder.children() if "norm" in type(part).__name__.lower()]
@@ -47,7 +60,7 @@ class Lens:
             yield
 
     def logits(self, layer: int) -> torch.Tensor:
-        """[B, V] after a layer, of what was computed last."""
+        """[B, V] after a layer, of what was computed last and is kept."""
         state_BE = self._states[layer]
         found: torch.Tensor = self._head(self._norm(state_BE) if self._final_norm else state_BE)
         return found
@@ -64,12 +77,26 @@ class Lens:
 
     def _reader(self, layer: int) -> Any:
         def read(_: Any, given: tuple[torch.Tensor, ...], named: dict[str, Any]) -> None:
-            self._states[layer] = (given[0] if given else named["hidden_states"])[:, -1]
+            self._states[layer] = self._at(given[0] if given else named["hidden_states"])
 
         return read
 
     def _read_last(self, _: Any, given: Any, found: Any) -> None:
-        self._states[len(self._blocks)] = (found[0] if isinstance(found, tuple) else found)[:, -1]
+        self._states[len(self._blocks)] = self._at(found[0] if isinstance(found, tuple) else found)
+
+
+@torch.inference_mode()
+def logprobs_by_layer(model: Any, prompt: Tokens, completion: Tokens) -> list[float]:
+    """The log-prob of a completion behind its prompt after each layer, from the embeddings to the model's own, which is the last."""
+    inputs = torch.tensor([[*prompt, *completion[:-1]]], device=next(model.parameters()).device)
+    targets_N1 = torch.tensor(completion, device=inputs.device)[:, None]
+    number = len(_blocks(model, model.get_decoder()))
+    lens = Lens(model, range(number), at=lambda states_BTE: states_BTE[0, -len(completion) :])
+    with lens.reading():
+        logits_NV = model(input_ids=inputs, use_cache=False).logits[0, -len(completion) :]
+    lens.check(logits_NV)
+    each = [*(lens.logits(layer) for layer in range(number)), logits_NV]
+    return [float(own_NV.float().log_softmax(-1).gather(1, targets_N1).sum()) for own_NV in each]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ subsequence of words (Lin 2004). A text that says nothing of either is at 0, whi
 
 from collections.abc import Sequence
 
-from etude.tasks.task import canonical_words
+from etude.tasks.aliases import words_said
 
 
 def truth(text: str, true: Sequence[str], false: Sequence[str]) -> float:
@@ -17,8 +17,8 @@ def truth(text: str, true: Sequence[str], false: Sequence[str]) -> float:
     >>> truth("Veins carry blood", ["Veins carry blood to the heart"], ["Nerves feel pain"]) > 0
     True
     """
-    words = _words(text)
-    nearest = [max((rouge_l(words, _words(answer)) for answer in answers), default=0.0) for answers in (true, false)]
+    words = words_said(text)
+    nearest = [max((rouge_l(words, words_said(answer)) for answer in answers), default=0.0) for answers in (true, false)]
     return nearest[0] - nearest[1]
 
 
@@ -34,7 +34,3 @@ def rouge_l(first: Sequence[str], second: Sequence[str]) -> float:
         for place, other in enumerate(second, 1):
             before, longest[place] = longest[place], before + 1 if word == other else max(longest[place], longest[place - 1])
     return 2 * longest[-1] / (len(first) + len(second)) if first and second else 0.0
-
-
-def _words(text: str) -> list[str]:
-    return [word for word in canonical_words(text) if word[0].isalnum()]

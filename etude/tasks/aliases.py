@@ -31,14 +31,22 @@ def aliases_of(task: Task) -> list[str]:
 
 
 def said_alias(text: str, names: Sequence[str]) -> str | None:
-    """The first of the names whose words stand in a text, one behind another, but for case, marks and articles.
+    """The first of the names whose words stand in a text, one behind another, but for case, marks and articles, unless there are no others.
 
     >>> said_alias("It was written by the Samuel Clemens, I think.", ["Mark Twain", "Samuel Clemens"])
     'Samuel Clemens'
     """
-    said = f" {' '.join(_words(text))} "
-    return next((name for name in names if (words := _words(name)) and f" {' '.join(words)} " in said), None)
+    said = words_said(text)
+    bare = [word for word in said if word not in _ARTICLES]
+    for name in names:
+        every = words_said(name)
+        wanted = [word for word in every if word not in _ARTICLES]
+        within, words = (bare, wanted) if wanted else (said, every)
+        if words and f" {' '.join(words)} " in f" {' '.join(within)} ":
+            return name
+    return None
 
 
-def _words(text: str) -> list[str]:
-    return [word for word in canonical_words(bounded(text)) if word[0].isalnum() and word not in _ARTICLES]
+def words_said(text: str) -> list[str]:
+    """The words and numbers of a text, in one case."""
+    return [word for word in canonical_words(bounded(text)) if word[0].isalnum()]

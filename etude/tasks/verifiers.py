@@ -27,7 +27,7 @@ from typing import Any
 from etude.errors import unknown
 from etude.feedback.verdict import Verdict
 from etude.feedback.words import of_another_form, quoted, read_as, shortened
-from etude.tasks.aliases import aliases_of, said_alias
+from etude.tasks.aliases import aliases_of, said_alias, words_said
 from etude.tasks.answers import answer_form, bounded, final_answer, has_form_of, marked_answer, normalised, parse_list, word_counts
 from etude.tasks.choices import choices_of, read_choice
 from etude.tasks.equations import wrong_equation
@@ -128,7 +128,7 @@ def aliases(text: str, task: Task) -> Verdict:
     names = aliases_of(task)
     if not names:
         return Verdict(None, message=f"no name in the gold answer {_short(task.answer)}")
-    if not word_counts(text):
+    if not words_said(text):
         return _unparsable("no words in the answer", "I found no words in your answer.")
     found = said_alias(text, names)
     return _verdict(found is not None, f"got {_short(text)}, expected one of {_short('; '.join(names))}", _short(text))

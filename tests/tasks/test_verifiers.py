@@ -270,7 +270,9 @@ def test_an_answer_without_words_is_not_parsable():
         ("In 1,900 or so", '["1,900"]', True),
         ("São Paulo", "S\u0061\u0303o Paulo", True),
         ("U.S.A.", "U.S.A.; United States", True),
-        ("the", "The", False),
+        ("the one", "The; A", True),
+        ("an A", "A", True),
+        ("B", "A", False),
     ],
 )
 def test_a_text_is_right_that_says_one_of_the_answers_names(text, gold, right):

@@ -1,0 +1,38 @@
+"""The gap between what is known and what is said, by hand."""
+
+import pytest
+
+from etude.evaluation.knows_says import Facts, closed, gap
+
+
+def of(leads, chance=False, right_samples=0, greedy=False):
+    return Facts(tuple(layer == "1" for layer in leads), chance, right_samples, greedy)
+
+
+@pytest.mark.parametrize(
+    ("leads", "first", "is_lost"),
+    [("1111", 0, False), ("0011", 2, False), ("1001", 3, False), ("1110", None, True), ("0110", None, True), ("0010", None, False)],
+)
+def test_an_answer_leads_from_where_it_is_not_overtaken_again(leads, first, is_lost):
+    assert (of(leads).leads_from, of(leads).is_lost) == (first, is_lost)
+
+
+def test_the_gap_is_between_what_is_in_the_samples_and_what_is_said_at_once():
+    found = [
+        of("001", right_samples=2),
+        of("011", right_samples=4, greedy=True),
+        of("110", chance=True),
+        of("000", right_samples=1, greedy=True),
+    ]
+    row = gap(found, 4)
+    assert (row["n"], row["k"], row["likelihood"], row["chance"], row["pass_at_k"], row["greedy"]) == (4, 4, 0.5, 0.25, 0.75, 0.5)
+    assert (row["unsaid"], row["unsaid_likelihood"], row["lost"]) == (0.25, 0.25, 0.25)
+    assert row["sampled"] == 7 / 16
+    assert row["leads_after"] == [0.25, 0.5, 0.5] and row["leads_from"] == 1.5
+    assert row["greedy_low"] < 0.5 < row["greedy_high"]
+
+
+def test_a_method_may_close_the_gap_or_widen_it():
+    row = {"greedy": 0.5, "pass_at_k": 0.75}
+    assert [closed(accuracy, row) for accuracy in (0.5, 0.75, 0.25)] == [0, 1, -1]
+    assert closed(0.5, {"greedy": 0.5, "pass_at_k": 0.5}) is None

@@ -1,0 +1,88 @@
+"""The suite of what a model knows and does not say."""
+
+import json
+
+import pytest
+import torch
+
+from etude.cli import main
+from etude.decoding.lens import logprobs_by_layer
+from etude.errors import UserError
+from etude.models import load_model
+from etude.recipes.evaluate import evaluate
+from etude.recipes.knows_says import KnowsSays, evaluate_knows
+from etude.recipes.machine import Machine
+
+ROWS = [(letter, "bcdea"[place]) for place, letter in enumerate("abcde")]
+FLOAT32 = {"machine.precision": "float32"}
+
+
+@pytest.fixture
+def model(finished):
+    return str(finished / "model")
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "letters.jsonl"
+    rows = [
+        {"question": f"repeat {right} after 12: {right}", "answer": f"{right}; {right}{right}", "wrong": wrong} for right, wrong in ROWS
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@torch.no_grad()
+def test_an_answers_likelihood_after_each_layer_is_that_of_whole_passes(model_of):
+    for family in ("llama", "qwen3", "gpt2"):
+        model = model_of(family, num_hidden_layers=3)
+        prompt, completion = (10, 11, 12), (20, 21)
+        found = logprobs_by_layer(model, prompt, completion)
+        states = model(torch.tensor([[*prompt, *completion]]), output_hidden_states=True)
+        norm = [part for part in model.get_decoder().children() if "norm" in type(part).__name__.lower()][-1]
+        logits = [model.get_output_embeddings()(norm(each)) for each in states.hidden_states[:-1]] + [states.logits]
+        rows = [each[0].log_softmax(-1) for each in logits]
+        assert found == pytest.approx([float(row[2, 20] + row[3, 21]) for row in rows], abs=1e-4)
+
+
+def test_the_suite_says_what_a_model_knows_and_what_it_says(model, file):
+    suite = {"path": [file], "max_new_tokens": 3, "k": 4, "methods": ["majority", "integrative_original"], **FLOAT32}
+    found = evaluate_knows(model, "knows-says", suite | {"wrong": "wrong", "n": 5, "instruction": ""})
+    row, items = found["row"], found["items"]
+    assert (row["n"], row["k"], len(items)) == (5, 4, 5)
+    assert row["likelihood"] == sum(item["likelihood"] for item in items) / 5
+    assert row["pass_at_k"] == sum(item["right_samples"] > 0 for item in items) / 5
+    loaded, _ = load_model(model)
+    assert len(row["leads_after"]) == loaded.config.num_hidden_layers + 1 and row["leads_after"][-1] == row["likelihood"]
+    plain = evaluate(model, {"evaluation.path": [file], "verifier": "aliases", "max_new_tokens": 3, "evaluation.pass_n": 0, **FLOAT32})
+    assert row["greedy"] == plain["evaluation"][0]["accuracy"] == sum(item["greedy"] for item in items) / 5
+    assert [item["text"] for item in items] == [item["text"] for item in plain["items"]["letters"]]
+    assert [each["method"] for each in found["methods"]] == ["majority", "integrative_original"]
+    assert evaluate_knows(model, "knows-says", suite | {"wrong": "wrong", "n": 5, "instruction": ""}) == found
+
+
+def test_the_command_takes_the_suite_by_its_name(model, file, tmp_path, capsys):
+    given = ["--path", file, "--wrong", "wrong", "--n", "4", "--k", "2", "--max_new_tokens", "3", "--methods", "majority"]
+    assert main(["evaluate", model, "--suite", "knows-says", *given, "--json", str(tmp_path / "found.json")]) == 0
+    said = capsys.readouterr().out
+    assert "right answers: likeliest " in said and "majority " in said and "points [" in said
+    assert json.loads((tmp_path / "found.json").read_text())["row"]["n"] == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"wrong": "false"}, "letters.jsonl:1 has no wrong answer in the column 'false' .wrong.; it has wrong, aliases: name the column"),
+        ({"n": 1}, "n must be at least 2, got 1"),
+        ({"methods": ["majorty"]}, "unknown name in methods 'majorty': did you mean 'majority'"),
+        ({"path": []}, "there is nothing to ask: set --path"),
+    ],
+)
+def test_what_makes_no_sense_is_one_sentence(model, file, changes, message):
+    with pytest.raises(UserError, match=message):
+        evaluate_knows(model, KnowsSays(**({"path": [file], "machine": Machine(precision="float32")} | changes)))
+
+
+def test_an_unknown_suite_is_named_beside_those_that_ship(model, capsys):
+    assert main(["evaluate", model, "--suite", "knows_says"]) == 2
+    assert "unknown suite 'knows_says': did you mean 'knows-says'? Choices: domain, knows-says, retention" in capsys.readouterr().err
