@@ -178,11 +178,21 @@ def _generate(arguments: list[str]) -> None:
 
     if _wants_help(arguments):
         head = "etude generate MODEL --prompt TEXT | --file FILE [--key value ...]"
-        return _help(f"{head}\n\n{_common_help('json')}", GenerateSettings)
+        own = "  --page FILE    write a page of answers by a --method: samples, and agreement on each token\n"
+        return _help(f"{head}\n\n{_common_help('json')}{own}", GenerateSettings)
     common, rest = _common(arguments, "json")
+    page, rest = _take(rest, "--page")
     model = _first(rest, "generate needs a model: a bundled name, a folder, a .gguf file or a hub id")
     settings = parse_generate(model, rest[1:])
+    if page and not settings.decoding.is_on:
+        raise UserError("--page shows answers that were made of several: choose a --method, such as integrative, or leave it out")
+    if page and Path(page).is_dir():
+        raise UserError(f"--page {page}: is a folder: name a file in it")
     rows = generate(model, prompts_from(settings, sys.stdin), settings)
+    if page:
+        from etude.evaluation.report.answers import write_answers
+
+        write_answers(rows, settings.decoding.method, Path(model).name, Path(page))
     for row in rows:
         for text in row["completions"]:
             print(text if len(rows) == 1 else json.dumps({"prompt": row["prompt"], "completion": text}, ensure_ascii=False))

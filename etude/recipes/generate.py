@@ -168,12 +168,22 @@ def _decoded(
         answer = each.answer
         if answer.text is None:
             log.warning("no answer to %r: %s", prompt[:80], "; ".join(answer.notes))
-        tokens = [engine.text_of([token]) for token in answer.tokens]
-        facts = {"samples": list(each.samples), "tokens": tokens, "sampled_tokens": each.sampled_tokens}
+        facts = {"samples": list(each.samples), "tokens": _pieces(engine, answer.tokens), "sampled_tokens": each.sampled_tokens}
         facts |= {"agreement": list(answer.agreement), "confidence": answer.confidence, "notes": list(answer.notes)}
         given = ([], []) if answer.text is None else ([answer.text], [answer.finish])
         rows.append({"prompt": prompt, "completions": given[0], "finish": given[1], "decoding": facts})
     return rows
+
+
+def _pieces(engine: TransformersEngine, tokens: Sequence[int]) -> list[str]:
+    """What each token adds to the text: a character of several tokens stands with the last of them."""
+    pieces, before = [], ""
+    for end in range(1, len(tokens) + 1):
+        text = engine.text_of(tokens[:end])
+        is_whole = end == len(tokens) or not text.endswith("\ufffd")
+        pieces.append(text[len(before) :] if is_whole else "")
+        before = text if is_whole else before
+    return pieces
 
 
 def _searched(

@@ -9,11 +9,13 @@ from etude.cli import main
 from etude.decoding.methods import METHODS
 from etude.decoding.settings import ReliableDecoding
 from etude.engine.sampling import Sampling
+from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
+from etude.evaluation.report.answers import write_answers
 from etude.explore.thought import Thought
 from etude.recipes.answering import AnswerSearch
 from etude.recipes.evaluate import evaluate
-from etude.recipes.generate import GenerateSettings, generate
+from etude.recipes.generate import GenerateSettings, _pieces, generate
 from etude.recipes.machine import Machine
 
 QUESTIONS = ["repeat c after 1234: c", "repeat b after 99: b"]
@@ -89,6 +91,37 @@ def test_the_commands_take_a_method_by_its_name(model, capsys, tmp_path):
     assert main(["evaluate", model, *given]) == 0
     said = capsys.readouterr().out
     assert "; by decoding " in said and "points [" in said
+
+
+def test_a_page_shows_samples_and_agreement_and_escapes_what_was_written(tmp_path):
+    facts = {"samples": ["<b>four</b>", ""], "tokens": ["<i>", "4", "."], "sampled_tokens": 9, "confidence": 0.5, "notes": []}
+    rows = [
+        {"prompt": "2 < 3?", "completions": ["<i>4."], "finish": ["stop"], "decoding": facts | {"agreement": [1.0, 0.5, 0.0]}},
+        {"prompt": "none?", "completions": [], "finish": [], "decoding": facts | {"agreement": [], "notes": ["too long"]}},
+        {"prompt": "plain?", "completions": ["five"], "finish": ["stop"], "decoding": facts | {"agreement": [], "samples": []}},
+    ]
+    text = write_answers(rows, "integrative", "toy", tmp_path / "new" / "page.html").read_text()
+    assert '<span class="token a10" title="100 %">&lt;i&gt;</span><span class="token a5" title="50 %">4</span>' in text
+    assert "<b>" not in text and "<i>" not in text and "&lt;b&gt;four&lt;/b&gt;" in text and "<li>(nothing)</li>" in text
+    assert "2 &lt; 3?" in text and "none: too long" in text and ">five<" in text and "<script" not in text
+    assert "its inputs agree on 50 % of it, confidence 0.50" in text
+
+
+def test_the_command_writes_the_page(model, tmp_path, capsys):
+    given = ["--prompt", QUESTIONS[0], "--max_new_tokens", "4", "--page", str(tmp_path / "page.html")]
+    assert main(["generate", model, *given, "--method", "integrative", "--k", "2"]) == 0
+    assert "Made of 2 samples" in (tmp_path / "page.html").read_text()
+    assert main(["generate", model, *given]) == 2
+    assert "--page shows answers that were made of several: choose a --method" in capsys.readouterr().err
+    assert main(["generate", model, *given[:-1], str(tmp_path), "--method", "majority"]) == 2
+    assert "is a folder: name a file in it" in capsys.readouterr().err
+
+
+def test_a_character_of_several_tokens_stands_with_its_last(llama, tokenizer):
+    engine = TransformersEngine(llama, tokenizer)
+    ids = tokenizer("aé本!", add_special_tokens=False)["input_ids"]
+    assert _pieces(engine, ids) == ["a", "", "é", "", "", "本", "!"]
+    assert "".join(_pieces(engine, ids[:-2])) == engine.text_of(ids[:-2])
 
 
 def test_a_question_without_an_answer_is_said_and_its_row_is_empty(model, caplog, monkeypatch):
