@@ -1,0 +1,70 @@
+"""Methods of decoding for who has transformers alone: what `model.generate(custom_generate=...)` takes.
+
+    questions = ["What is the capital of Australia?", "Who wrote Emma?"]
+    inputs = tokenizer.apply_chat_template([[{"role": "user", "content": question}] for question in questions], ...)
+    found = model.generate(**inputs, max_new_tokens=24, custom_generate=reliable("integrative", tokenizer, questions, k=4))
+
+The prompts are those of `generate`, padded on the left; the answer is drawn as its arguments say (greedily, or by `do_sample` with
+temperature, top_k, top_p and min_p), the samples as the settings of the method say. What comes back is prompts and answers, as from
+`generate`; a question without an answer has padding alone behind its prompt.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from etude.decoding.decode import decode
+from etude.decoding.settings import ReliableDecoding
+from etude.engine.completion import Tokens
+from etude.engine.sampling import GREEDY, Sampling
+from etude.engine.transformers import TransformersEngine
+from etude.errors import UserError
+from etude.tasks.task import Task
+
+Question = str | Sequence[dict[str, str]]
+"""Its text, or chat messages that end with the user's."""
+
+
+def reliable(method: str, tokenizer: Any, questions: Sequence[Question], *, seed: int = 0, **settings: Any) -> Callable[..., torch.Tensor]:
+    """A `custom_generate` that answers these questions, one for each prompt, by a method; `settings` are those of `ReliableDecoding`."""
+    how = ReliableDecoding(method, **settings)
+    tasks = [Task(each if isinstance(each, str) else tuple(each), origin=f"question {i + 1}") for i, each in enumerate(questions)]
+
+    def custom_generate(model: Any, input_ids: torch.Tensor, generation_config: Any, **kwargs: Any) -> torch.Tensor:
+        if len(tasks) != len(input_ids):
+            raise UserError(f"there are {len(input_ids)} prompts for {len(tasks)} questions: give a question for each")
+        mask = kwargs.get("attention_mask", torch.ones_like(input_ids))
+        prompts = [tuple(row[own.bool()].tolist()) for row, own in zip(input_ids, mask, strict=True)]
+        longest = generation_config.max_length - input_ids.shape[1]
+        engine = TransformersEngine(model, tokenizer)
+        ends = generation_config.eos_token_id
+        engine.end_tokens |= frozenset([ends] if isinstance(ends, int) else ends or [])
+        asking: dict[str, Any] = {"max_new_tokens": longest, "room_tokens": engine.positions - longest if engine.positions else 10**9}
+        asking |= {"sampling": _sampling(generation_config), "names": (seed, "generate")}
+        found = decode(engine, list(zip(tasks, prompts, strict=True)), how, **asking, logprobs=lambda pairs: _logprobs(model, pairs))
+        pad = generation_config.pad_token_id if generation_config.pad_token_id is not None else next(iter(engine.end_tokens), 0)
+        answers = [torch.tensor(each.answer.tokens, dtype=torch.long, device=input_ids.device) for each in found]
+        return torch.cat([input_ids, pad_sequence(answers, batch_first=True, padding_value=pad)], dim=1)
+
+    return custom_generate
+
+
+def _sampling(config: Any) -> Sampling:
+    if not config.do_sample:
+        return GREEDY
+    given = {name: getattr(config, name) for name in ("temperature", "top_p", "top_k", "min_p")}
+    return Sampling(**{name: value for name, value in given.items() if value is not None})
+
+
+@torch.no_grad()
+def _logprobs(model: Any, pairs: Sequence[tuple[Tokens, Tokens]]) -> list[tuple[float, ...]]:
+    """Of completions behind their prompts, one at a time."""
+    found = []
+    for prompt, completion in pairs:
+        inputs = torch.tensor([[*prompt, *completion[:-1]]], device=next(model.parameters()).device)
+        logits_NV = model(input_ids=inputs, use_cache=False).logits[0, -len(completion) :].float()
+        targets_N1 = torch.tensor(completion, device=inputs.device)[:, None]
+        found.append(tuple(logits_NV.log_softmax(-1).gather(1, targets_N1)[:, 0].tolist()))
+    return found
