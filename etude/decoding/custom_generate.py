@@ -35,7 +35,8 @@ def reliable(method: str, tokenizer: Any, questions: Sequence[Question], *, seed
     def custom_generate(model: Any, input_ids: torch.Tensor, generation_config: Any, **kwargs: Any) -> torch.Tensor:
         if len(tasks) != len(input_ids):
             raise UserError(f"there are {len(input_ids)} prompts for {len(tasks)} questions: give a question for each")
-        mask = kwargs.get("attention_mask", torch.ones_like(input_ids))
+        given = kwargs.get("attention_mask")
+        mask = torch.ones_like(input_ids) if given is None else given  # where nothing is padded there is none
         prompts = [tuple(row[own.bool()].tolist()) for row, own in zip(input_ids, mask, strict=True)]
         longest = generation_config.max_length - input_ids.shape[1]
         engine = TransformersEngine(model, tokenizer)

@@ -56,6 +56,14 @@ def test_one_wording_is_what_generate_itself_gives(model, chat_tokenizer):
     assert torch.equal(model.generate(**inputs, max_new_tokens=8, do_sample=False, custom_generate=own), plain)
 
 
+def test_a_prompt_without_padding_is_taken_whole(model, chat_tokenizer):
+    ids = torch.tensor([render_prompt(chat_tokenizer, Task(QUESTIONS[1]))])
+    own = reliable("integrative_original", chat_tokenizer, QUESTIONS[1:2], k=1)
+    for mask in ({}, {"attention_mask": torch.ones_like(ids)}):
+        plain, found = (model.generate(ids, **mask, max_new_tokens=8, do_sample=False, **more) for more in ({}, {"custom_generate": own}))
+        assert torch.equal(plain, found)
+
+
 def test_the_answer_is_sampled_where_generate_is_told_so(model, chat_tokenizer):
     inputs, own = inputs_of(chat_tokenizer), reliable("integrative_original", chat_tokenizer, QUESTIONS, k=1, seed=3)
     found = model.generate(**inputs, max_new_tokens=8, do_sample=True, temperature=0.9, top_k=7, custom_generate=own)
