@@ -8,6 +8,9 @@
 said before, so that of each input only what stands behind the sample is computed. Samples that are the same are one input of more weight.
 An empty sample says nothing and makes no input, nor does one that leaves no room for an answer.
 
+With `stop_agreed` samples are drawn two at first, then twice as many, up to k; a question whose samples all give the same answer
+(`etude.tasks.votes`) is answered by the first of them, and neither more samples nor inputs are made for it.
+
 Controls, in which the inputs lack what the samples say:
 
     original       k wordings of the question, without samples: an ensemble alone
@@ -27,6 +30,7 @@ from etude.engine.joint import Join, mean, product
 from etude.errors import UserError
 from etude.explore.prompts import behind_answer, render_feedback, render_prompt, without_control
 from etude.tasks.task import Task
+from etude.tasks.votes import vote
 
 Layout = Literal["turns", "one_message"]
 
@@ -56,14 +60,14 @@ WORDINGS = (
 """Of the control without samples, in order."""
 
 
-def integrative(pool: Pool, k: int, again: str = AGAIN, layout: Layout = "turns") -> list[Decoded]:
+def integrative(pool: Pool, k: int, again: str = AGAIN, layout: Layout = "turns", stop_agreed: bool = False) -> list[Decoded]:
     """The joint argmax of summed log-probs."""
-    return _answers(pool, _of_samples(pool, pool.samples(k), again, layout), product)
+    return _unless_agreed(pool, k, again, layout, stop_agreed, product)
 
 
-def integrative_mean_prob(pool: Pool, k: int, again: str = AGAIN, layout: Layout = "turns") -> list[Decoded]:
+def integrative_mean_prob(pool: Pool, k: int, again: str = AGAIN, layout: Layout = "turns", stop_agreed: bool = False) -> list[Decoded]:
     """As `integrative`, with the mean of probabilities instead of log-probs."""
-    return _answers(pool, _of_samples(pool, pool.samples(k), again, layout), mean)
+    return _unless_agreed(pool, k, again, layout, stop_agreed, mean)
 
 
 def integrative_same_sample(pool: Pool, again: str = AGAIN, layout: Layout = "turns") -> list[Decoded]:
@@ -86,6 +90,31 @@ def integrative_original(pool: Pool, k: int) -> list[Decoded]:
         wordings = [WORDINGS[number % len(WORDINGS)].format(question=task.question) for number in range(k)]
         inputs.append([(None, render_prompt(pool.engine.tokenizer, reworded(task, wording))) for wording in wordings])
     return _answers(pool, inputs, product)
+
+
+def _unless_agreed(pool: Pool, k: int, again: str, layout: Layout, stop_agreed: bool, join: Join) -> list[Decoded]:
+    """A joint answer to each question, or with `stop_agreed` what its first samples agree on."""
+    settled = _agreed(pool, k) if stop_agreed else {}
+    left = [place for place in range(len(pool.tasks)) if place not in settled]
+    samples = dict(zip(left, pool.samples(k, left), strict=True)) if left else {}
+    inputs = _of_samples(pool, [samples.get(place, []) for place in range(len(pool.tasks))], again, layout)
+    found = _answers(pool, inputs, join) if left else [Decoded(None)] * len(pool.tasks)
+    return [settled.get(place, answer) for place, answer in enumerate(found)]
+
+
+def _agreed(pool: Pool, k: int) -> dict[int, Decoded]:
+    """The questions, by their places, whose first samples all give the same answer, of which there are two at least."""
+    settled: dict[int, Decoded] = {}
+    left, number = list(range(len(pool.tasks))), 2
+    while left and number <= k:
+        for place, samples in zip(list(left), pool.samples(number, left), strict=True):
+            answers = [pool.sample(sample) for sample in samples]
+            votes = {vote(answer.text, pool.tasks[place]) for answer in answers}
+            if len(votes) == 1 and None not in votes:
+                settled[place] = Decoded.of(answers[0], notes=(f"its first {number} samples agree",))
+                left.remove(place)
+        number = min(2 * number, k) if number < k else k + 1
+    return settled
 
 
 def reworded(task: Task, question: str) -> Task:

@@ -68,11 +68,11 @@ class Pool:
         self._opened = self._opened or self.engine.open(self.prompts)
         return self._opened
 
-    def samples(self, k: int) -> list[list[Prefix]]:
-        """The first `k` of each question."""
-        have = len(self._samples[0])
-        if have < k:
-            places = [(place, number) for place in range(len(self.tasks)) for number in range(have, k)]
+    def samples(self, k: int, questions: Sequence[int] | None = None) -> list[list[Prefix]]:
+        """The first `k` of each question, or of these, by their places."""
+        chosen = range(len(self.tasks)) if questions is None else questions
+        places = [(place, number) for place in chosen for number in range(len(self._samples[place]), k)]
+        if places:
             drawn = self.engine.extend(
                 [self.opened[place] for place, _ in places],
                 self.max_new_tokens,
@@ -83,7 +83,7 @@ class Pool:
             for (place, _), prefix in zip(places, drawn, strict=True):
                 self._samples[place].append(prefix)
                 self.sampled_tokens[place] += len(prefix.own_tokens)
-        return [own[:k] for own in self._samples]
+        return [self._samples[place][:k] for place in chosen]
 
     @property
     def drawn(self) -> list[list[Prefix]]:

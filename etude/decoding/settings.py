@@ -32,6 +32,8 @@ class ReliableDecoding:
     """Where a sample stands in an input: `turns`, as the model's own answer, whose keys and values are there from sampling; `one_message`,
     in the user's words between the question and itself, as Cheng et al. 2025 have it."""
 
+    stop_agreed: bool = False
+    """Whether samples are drawn two, four, ... up to k, and a question is answered as soon as all of its samples give the same answer."""
     layers: list[int] = field(default_factory=list)
     """Layers that the last one is set against, from 0, the embeddings; empty: those of `layer_set`, for `layer_contrast_static` the middle
     one."""

@@ -217,6 +217,27 @@ def test_in_one_message_the_sample_stands_between_the_question_and_itself(engine
     assert [each.text for each in found] == joint_of(engine, ids)
 
 
+def test_a_question_is_answered_as_soon_as_its_samples_agree(engine, monkeypatch):
+    tasks = [Task("2 + 2?", "4", verifier="numeric"), Task("3 + 3?", "6", verifier="numeric"), Task("1 + 1?", "2", verifier="numeric")]
+    said = {0: ["4", "it is 4", "5", "5", "5"], 1: ["6", "7", "6", "6", "6"], 2: ["no", "none", "2", "2", "2"]}
+    pool, order = pool_of(engine, tasks), {}
+
+    def sample(prefix):
+        place = next(place for place, own in enumerate(pool.drawn) if any(each is prefix for each in own))
+        text = said[place][order.setdefault(id(prefix), [each is prefix for each in pool.drawn[place]].index(True))]
+        return Completion(prefix.own_tokens, prefix.own_logprobs, text, "stop", 0, 0)
+
+    monkeypatch.setattr(pool, "sample", sample)
+    found = integrative(pool, 5, stop_agreed=True)
+    assert [len(own) for own in pool.drawn] == [2, 5, 5]
+    assert found[0].text == "4" and found[0].notes == ("its first 2 samples agree",) and not found[0].agreement
+    plain = integrative(pool, 5)
+    assert [each.text for each in found[1:]] == [each.text for each in plain[1:]] and len(pool.drawn[0]) == 5
+    monkeypatch.setitem(said, 1, ["6"] * 5)
+    again = integrative(pool, 5, stop_agreed=True)
+    assert [bool(each.notes) for each in again] == [True, True, False]
+
+
 def test_samples_that_are_the_same_weigh_more_and_cost_once(engine):
     pool = pool_of(engine, temperature=0.0)
     found = integrative(pool, 4)
