@@ -17,7 +17,8 @@ from typing import Any
 
 from bench.turns import spread
 from bench.written import write
-from etude.decoding.integrative import Layout, integrative
+from etude.decoding.inputs import Layout
+from etude.decoding.integrative import integrative
 from etude.decoding.pool import Pool
 from etude.decoding.settings import ReliableDecoding
 from etude.engine.sampling import GREEDY

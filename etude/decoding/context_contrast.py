@@ -7,7 +7,7 @@ The evidence is the task's `metadata["evidence"]`, and stands before the questio
 Identity: strength 0 is plain decoding behind the evidence.
 """
 
-from etude.decoding.integrative import reworded
+from etude.decoding.inputs import reworded
 from etude.decoding.pool import Decoded, Pool
 from etude.engine.joint import product
 from etude.explore.prompts import render_prompt, without_control

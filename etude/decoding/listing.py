@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from etude.decoding.integrative import reworded
+from etude.decoding.inputs import reworded
 from etude.explore.prompts import without_control
 from etude.tasks.task import Task
 

@@ -6,13 +6,8 @@ from dataclasses import dataclass
 from etude.decoding.abstain import abstain
 from etude.decoding.best_logprob import best_logprob
 from etude.decoding.context_contrast import context_contrast
-from etude.decoding.integrative import (
-    integrative,
-    integrative_mean_prob,
-    integrative_original,
-    integrative_same_sample,
-    integrative_unrelated,
-)
+from etude.decoding.controls import integrative_original, integrative_same_sample, integrative_unrelated
+from etude.decoding.integrative import integrative, integrative_mean_prob
 from etude.decoding.layer_candidates import layer_candidates
 from etude.decoding.layer_contrast import layer_contrast_dynamic, layer_contrast_static, random_layer
 from etude.decoding.majority import majority

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from etude.decoding.abstain import Confidence
-from etude.decoding.integrative import AGAIN, Layout
+from etude.decoding.inputs import AGAIN, Layout
 from etude.decoding.layer_candidates import Choose
 from etude.decoding.methods import METHODS
 from etude.engine.sampling import Sampling

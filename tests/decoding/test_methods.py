@@ -11,15 +11,9 @@ import torch
 from etude.decoding.abstain import abstain
 from etude.decoding.best_logprob import best_logprob
 from etude.decoding.context_contrast import context_contrast
+from etude.decoding.controls import WORDINGS, integrative_original, integrative_same_sample, integrative_unrelated
 from etude.decoding.decode import decode
-from etude.decoding.integrative import (
-    WORDINGS,
-    integrative,
-    integrative_mean_prob,
-    integrative_original,
-    integrative_same_sample,
-    integrative_unrelated,
-)
+from etude.decoding.integrative import integrative, integrative_mean_prob
 from etude.decoding.layer_candidates import layer_candidates
 from etude.decoding.layer_contrast import layer_contrast_dynamic, layer_contrast_static
 from etude.decoding.majority import majority
@@ -276,8 +270,8 @@ def test_an_empty_sample_makes_no_input_and_without_inputs_there_is_no_answer(en
     pool = pool_of(engine, TASKS[:1])
     pool.samples(2)
     expected = joint_of(engine, [inputs_by_hand(engine, pool, "Once more.")[0][:1]])
-    some = says(pool, monkeypatch, ["something", "  \n"])
-    assert [each.text for each in integrative(some, 2, again="Once more.")] == expected
+    (some,) = integrative(says(pool, monkeypatch, ["something", "  \n"]), 2, again="Once more.")
+    assert [some.text] == expected and some.notes == ("1 of 2 samples say nothing or leave no room",)
     (none,) = integrative(says(pool_of(engine, TASKS[:1]), monkeypatch, [" "]), 3)
     assert none.text is None and none.notes == ("no sample says anything that leaves room for an answer",)
 

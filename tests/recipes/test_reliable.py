@@ -125,7 +125,7 @@ def test_a_character_of_several_tokens_stands_with_its_last(llama, tokenizer):
 
 
 def test_a_question_without_an_answer_is_said_and_its_row_is_empty(model, caplog, monkeypatch):
-    monkeypatch.setattr("etude.decoding.integrative.render_feedback", lambda tokenizer, words: tuple([5] * 5000))
+    monkeypatch.setattr("etude.decoding.inputs.render_feedback", lambda tokenizer, words: tuple([5] * 5000))
     with caplog.at_level(logging.WARNING):
         rows = generated(model, "integrative")
     assert [(row["completions"], row["finish"]) for row in rows] == [([], []), ([], [])]

@@ -1,0 +1,56 @@
+"""Controls of integrative decoding, whose inputs lack what the samples say.
+
+    original       k wordings of the question, without samples: an ensemble alone
+    unrelated      samples of another question: a longer prompt alone
+    same_sample    one sample, k times: a second thought alone
+
+Choosing without joining is `best_logprob`. Identity: `original` with k = 1, the question as it is, is plain decoding.
+"""
+
+from etude.decoding.inputs import AGAIN, Input, Layout, inputs_of, joined, reworded
+from etude.decoding.pool import Decoded, Pool
+from etude.engine.joint import product
+from etude.errors import UserError
+from etude.explore.prompts import render_prompt
+
+WORDINGS = (
+    "{question}",
+    "Answer this question: {question}",
+    "Please tell me: {question}",
+    "Here is a question for you. {question}",
+    "{question} Give your best answer.",
+    "I would like to know: {question}",
+    "Think well before you answer. {question}",
+    "Question: {question}",
+    "{question} What is the answer?",
+    "Somebody asks: {question}",
+    "Say what is true. {question}",
+    "What would you answer to this? {question}",
+    "{question} Be exact.",
+    "Try to answer: {question}",
+    "Let us see whether you know this. {question}",
+    "Reply to the following. {question}",
+)
+"""Of the control without samples, in order."""
+
+
+def integrative_same_sample(pool: Pool, again: str = AGAIN, layout: Layout = "turns") -> list[Decoded]:
+    """Control: the first sample in every input, which is one input."""
+    return joined(pool, inputs_of(pool, pool.samples(1), again, layout), product, 1)
+
+
+def integrative_unrelated(pool: Pool, k: int, again: str = AGAIN, layout: Layout = "turns") -> list[Decoded]:
+    """Control: the samples of the next question in the pool, which has to hold two at least."""
+    samples = pool.samples(k)
+    if len(samples) == 1:
+        raise UserError("decoding.method integrative_unrelated shows a question samples of another, but there is one question: ask two")
+    return joined(pool, inputs_of(pool, [*samples[1:], samples[0]], again, layout), product, k)
+
+
+def integrative_original(pool: Pool, k: int) -> list[Decoded]:
+    """Control: the first k of `WORDINGS`, of which there are 16, then from the first again."""
+    inputs: list[list[Input]] = []
+    for task in pool.tasks:
+        wordings = [WORDINGS[number % len(WORDINGS)].format(question=task.question) for number in range(k)]
+        inputs.append([(None, render_prompt(pool.engine.tokenizer, reworded(task, wording))) for wording in wordings])
+    return joined(pool, inputs, product, k)

@@ -1,0 +1,88 @@
+"""Inputs that each show the model one of its own answers and ask again, and what they answer together.
+
+    turns         the question; the sample, as the model's own answer; `again` and the question once more. Keys and values of question and
+                  sample are there from sampling, so only what stands behind them is computed
+    one_message   question, sample, `again` and question in one message of the user's, as Cheng et al. 2025 (arXiv 2410.01556) have it
+
+Samples that are the same are one input of more weight. An empty sample says nothing and makes no input, nor does one that leaves no room
+for an answer; where none is left there is no answer.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+from etude.decoding.pool import Decoded, Pool
+from etude.engine.completion import Prefix
+from etude.engine.joint import Join
+from etude.explore.prompts import behind_answer, render_feedback, render_prompt, without_control
+from etude.tasks.task import Task
+
+Layout = Literal["turns", "one_message"]
+
+AGAIN = "Some of that may be wrong. Answer the question again, with what is right."
+
+Input = tuple[Prefix | None, tuple[int, ...]]
+"""What it stands behind, and the tokens that it has there."""
+
+
+def reworded(task: Task, question: str) -> Task:
+    """The task with another text as its last message."""
+    if isinstance(task.prompt, str):
+        return replace(task, prompt=question)
+    return replace(task, prompt=(*task.prompt[:-1], {**task.prompt[-1], "content": question}))
+
+
+def inputs_of(pool: Pool, samples: Sequence[Sequence[Prefix]], again: str, layout: Layout) -> list[list[Input]]:
+    """For each question an input for each of its samples that is not empty."""
+    inputs: list[list[Input]] = []
+    for task, prompt, opened, own in zip(pool.tasks, pool.prompts, pool.opened, samples, strict=True):
+        speaking = [sample for sample in own if pool.sample(sample).text.strip()]
+        if layout == "one_message":
+            inputs.append([(None, _in_one_message(pool, task, sample, again)) for sample in speaking])
+            continue
+        words = render_feedback(pool.engine.tokenizer, f"{again}\n\n{_asked(task)}".strip())
+        ends = [behind_answer(pool.engine.tokenizer, pool.engine.end_tokens, sample.tokens[-1], words) for sample in speaking]
+        inputs.append([])
+        for sample, end in zip(speaking, ends, strict=True):
+            is_own = sample.tokens[: len(prompt)] == prompt
+            inputs[-1].append((sample, end) if is_own else (opened, (*sample.own_tokens, *end)))
+    return inputs
+
+
+def _in_one_message(pool: Pool, task: Task, sample: Prefix, again: str) -> tuple[int, ...]:
+    said = without_control(pool.engine.tokenizer, pool.sample(sample).text.strip())
+    parts = [task.question, said, again, task.question]
+    return render_prompt(pool.engine.tokenizer, reworded(task, "\n\n".join(part for part in parts if part)))
+
+
+def _asked(task: Task) -> str:
+    return f"{task.question}\n\n{task.instruction}" if task.instruction else task.question
+
+
+def joined(pool: Pool, inputs: Sequence[Sequence[Input]], join: Join, k: int) -> list[Decoded]:
+    """What each question's inputs, of which there might be `k`, answer together; of inputs that are the same one is computed."""
+    whole = [[(*(before.tokens if before else ()), *tokens) for before, tokens in own] for own in inputs]
+    fitting = {
+        tokens: given
+        for own, sequences in zip(inputs, whole, strict=True)
+        for given, tokens in zip(own, sequences, strict=True)
+        if len(tokens) <= pool.room_tokens
+    }
+    opened: dict[tuple[int, ...], Prefix] = {}
+    for is_behind in (True, False):
+        chosen = {tokens: given for tokens, given in fitting.items() if (given[0] is not None) == is_behind}
+        behind = [before for before, _ in chosen.values() if before is not None]
+        if chosen:
+            opened |= zip(chosen, pool.engine.open([tokens for _, tokens in chosen.values()], behind or None), strict=True)
+    groups = [[opened[tokens] for tokens in own if tokens in opened] for own in whole]
+    found = pool.joint(groups, join)
+    pool.engine.release(list(opened.values()))
+    answers = []
+    for joint, group in zip(found, groups, strict=True):
+        if joint is None:
+            answers.append(Decoded(None, notes=("no sample says anything that leaves room for an answer",)))
+            continue
+        notes = (f"{k - len(group)} of {k} samples say nothing or leave no room",) if len(group) < k else ()
+        answers.append(Decoded.of(joint.completion, agreement=joint.agreement, notes=notes))
+    return answers
