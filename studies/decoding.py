@@ -236,14 +236,12 @@ def _row(method: str, k: int, name: str, sets: Sequence[Mapping[str, Any]]) -> d
         "not_given": bits.count("-") / n,
         "words": _mean([count for each in mine for count in each["words"]]),
         "details": _mean([count for each in mine for count in each["details"]]),
+        "tokens": sum(each["tokens"] for each in mine) / n,
         "seconds_ratio": sum(each["seconds"] for each in mine) / sum(each["seconds"] for each in greedy),
     }
-    if mine[0]["tokens"] is not None:
-        row["tokens"] = sum(each["tokens"] for each in mine) / n
-    sure = [
-        (confidence, bit == "1") for each in mine for confidence, bit in zip(each["confidence"], each["right"], strict=True) if bit != "-"
-    ]
-    if sure and all(confidence is not None for confidence, _ in sure):
+    pairs = [pair for each in mine for pair in zip(each["confidence"], each["right"], strict=True)]
+    sure = [(confidence, bit == "1") for confidence, bit in pairs if bit != "-" and confidence is not None]
+    if sure:
         confidences, rights = [confidence for confidence, _ in sure], [is_one for _, is_one in sure]
         row |= {"ece": expected_calibration_error(confidences, rights), "aurc": _mean(risk_coverage(confidences, rights))}
     return row
@@ -266,10 +264,10 @@ def judge(cells: Sequence[Cell], arms: Sequence[str]) -> tuple[str, str]:
         return [bit == "1" for page in source for bit in page[method]["right"]]
 
     tests = {other: paired_test(bits(other), bits("integrative")) for other in ("greedy", *CONTROLS)}
-    said = ", ".join(
-        f"{other} {100 * test.difference:+.1f} [{100 * test.difference_low:+.1f}, {100 * test.difference_high:+.1f}]"
-        for other, test in tests.items()
-    )
+    points = {
+        other: [100 * value for value in (test.difference, test.difference_low, test.difference_high)] for other, test in tests.items()
+    }
+    said = ", ".join(f"{other} {gain:+.1f} [{low:+.1f}, {high:+.1f}]" for other, (gain, low, high) in points.items())
     holds = all(test.difference_low > 0 for test in tests.values())
     return ("holds" if holds else "does not hold"), f"integrative decoding, k = 8, against (points) {said}"
 

@@ -38,6 +38,10 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         return _lines(
             ["way", "found of what is hidden", "each seed", "right of what is taken", "classifier ahead by"], map(_found, rows), counted
         )
+    if "mc2" in rows[0]:
+        sizes = [f"{row['n']:,} of {row['set']}" for row in rows if row["id"] == rows[0]["id"]]
+        counted = f"{', '.join(sizes)}; intervals (95 %) over questions."
+        return _lines(["way", "set", "MC1", "gain on the plain model", "MC2", "MC3"], map(_chosen, rows), counted)
     if "not_given" in rows[0]:
         return _decodings(rows)
     if any("choices_gain" in row for row in rows):
@@ -240,6 +244,11 @@ def _decoding(row: Mapping[str, Any]) -> list[str]:
     gain = "" if way == "greedy" else _interval(row, "gain", _points)
     title = f"{way.replace('_', ' ')}, k = {k}"
     return [title, _interval(row, "accuracy", _percent), gain, _percent(row["not_given"]), *counts, *sure]
+
+
+def _chosen(row: Mapping[str, Any]) -> list[str]:
+    gain = _interval(row, "gain", _points) if "gain" in row and row["id"] != "plain" else ""
+    return [row["id"].replace("_", " "), row["set"], _interval(row, "accuracy", _percent), gain, f"{row['mc2']:.3f}", f"{row['mc3']:.3f}"]
 
 
 def _answer(row: Mapping[str, Any]) -> list[str]:

@@ -19,6 +19,7 @@ from studies import (
     decoding,
     diversity,
     exploration,
+    layers,
     long_thought,
     order,
     practice_alone,
@@ -44,6 +45,7 @@ def test_every_study_is_tried_here():
         "decoding",
         "diversity",
         "exploration",
+        "layers",
         "long_thought",
         "order",
         "practice_alone",
@@ -597,6 +599,29 @@ def test_integrative_decoding_holds_where_it_is_ahead_of_greedy_and_of_every_con
     cells = [{"id": "a_k8", "methods": page}, {"id": "a_k1", "methods": at_one}]
     assert decoding.judge(cells, ["a_k1", "a_k8"])[0] == verdict
     assert decoding.judge(cells[:1], ["a_k1", "a_k8"])[0] == "undecided"
+
+
+def test_the_study_of_layers_reads_answers_under_every_contrast_in_its_tiny_form(tmp_path):
+    rows = tiny("layers", tmp_path)["rows"]
+    assert [row["id"] for row in rows] == ["plain", "static", "random_high"]
+    for row in rows:
+        assert row["n"] == 4 and 0 <= row["mc2"] <= 1 and 0 <= row["mc3"] <= 1
+        assert row["gain"] == pytest.approx(row["accuracy"] - rows[0]["accuracy"])
+    assert "| random high | letters |" in markdown(rows)
+
+
+def test_layers_hold_where_a_contrast_is_ahead_of_the_plain_model_and_of_its_control():
+    def cells(**right):
+        every = dict.fromkeys(layers.WAYS, 10) | right
+        page = {way: [[float(place < number), 0.5, 0.5] for place in range(40)] for way, number in every.items()}
+        return [{"id": f"{way}-{name}", "mc": mc} for name in layers.SETS for way, mc in page.items()]
+
+    assert layers.judge(layers.reduce(cells(dynamic_low=30)))[0] == "holds"
+    assert layers.judge(layers.reduce(cells(dynamic_low=30, random_low=30)))[0] == "does not hold"
+    assert layers.judge(layers.reduce(cells()))[0] == "does not hold"
+    assert layers.judge(layers.reduce(cells()[:-1]))[0] == "undecided"
+    (row,) = [row for row in layers.reduce(cells(static=30)) if (row["id"], row["set"]) == ("static", "all")]
+    assert (row["n"], row["accuracy"], row["gain"], row["control_behind"]) == (80, 0.75, 0.5, 0.5)
 
 
 def test_the_study_of_selection_finds_hidden_pages_in_its_tiny_form(tmp_path):

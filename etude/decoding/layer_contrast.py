@@ -22,11 +22,15 @@ import torch
 
 from etude.decoding.lens import Layers, Lens, layers_of
 from etude.decoding.pool import Decoded, Pool
+from etude.engine.completion import Tokens
 from etude.engine.context import Context, CopiedContext, Opened
 from etude.errors import UserError
 from etude.randomness import uniforms
 
 Choice = Literal["divergence", "random"]
+
+NEVER = -1000.0
+"""Stands for log 0 where likelihoods are summed, as in DoLa's code."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,27 @@ def divergence(first_BV: torch.Tensor, second_BV: torch.Tensor) -> torch.Tensor:
     mean_BV = torch.logaddexp(first_BV, second_BV) - float(np.log(2))
     parts = [(log_BV.exp() * (log_BV - mean_BV)).sum(-1) for log_BV in (first_BV, second_BV)]
     return (parts[0] + parts[1]) / 2
+
+
+@torch.inference_mode()
+def contrasted_logprobs(model: Any, how: LayerContrast, pairs: Sequence[tuple[Tokens, Tokens]]) -> list[tuple[float, ...]]:
+    """The log-prob of every token of completions behind their prompts, under the contrasted distribution; with strength 0 the model's own.
+
+    A token that the contrast would never say has `NEVER`, so that completions which hold one can still be compared.
+    """
+    layers, device = layers_of(model, how.layers), next(model.parameters()).device
+    found = []
+    for prompt, completion in pairs:
+        inputs = torch.tensor([[*prompt, *completion[:-1]]], device=device)
+        first, targets_N1 = len(prompt) - 1, torch.tensor(completion, device=device)[:, None]
+        lens = Lens(model, layers, final_norm=how.final_norm, at=lambda states_BTE, first=first: states_BTE[0, first:])  # type: ignore[misc]
+        with lens.reading():
+            logits_NV = model(input_ids=inputs, use_cache=False).logits[0, first:].float()
+        lens.check(logits_NV)
+        length_N = torch.arange(first, inputs.shape[1], device=device) + 1
+        scores_NV = how.contrasted(logits_NV, lens, inputs[0, first:], length_N).log_softmax(-1)
+        found.append(tuple(scores_NV.gather(1, targets_N1)[:, 0].clamp(min=NEVER).tolist()))
+    return found
 
 
 def layer_contrast_static(pool: Pool, layers: Sequence[int], strength: float, plausible: float, final_norm: bool) -> list[Decoded]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from etude.decoding.layer_contrast import LayerContrast, divergence
+from etude.decoding.layer_contrast import NEVER, LayerContrast, contrasted_logprobs, divergence
 from etude.decoding.lens import Lens, Part, layers_of
 from etude.engine.sampling import GREEDY, Sampling
 from etude.engine.transformers import TransformersEngine
@@ -98,6 +98,27 @@ def test_a_random_layer_is_now_one_and_now_the_other(model_of, tokenizer):
     firsts = [[each.tokens[0] for each in own] for own in (found, *alone)]
     same = [sum(mine == its for mine, its in zip(firsts[0], own, strict=True)) for own in firsts[1:]]
     assert all(0 < number < len(prompts) for number in same)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "lfm2"])
+def test_likelihoods_under_a_contrast_are_those_of_its_answers(model_of, tokenizer, family):
+    model = model_of(family, eos_token_id=None) if family != "lfm2" else model_of(family)
+    for how in (LayerContrast((0, 1)), LayerContrast((0, 1), choice="random"), LayerContrast((1,), strength=0.0)):
+        engine = TransformersEngine(model, tokenizer)
+        drawn = [each for (each,) in engine.generate(PROMPTS, max_new_tokens=6, sampling=Sampling(), keys=[[1], [2], [3]], view=how)]
+        pairs = [(tuple(prompt), each.tokens) for prompt, each in zip(PROMPTS, drawn, strict=True)]
+        for found, each in zip(contrasted_logprobs(model, how, pairs), drawn, strict=True):
+            assert found == pytest.approx(each.logprobs, abs=1e-4)
+
+
+@torch.no_grad()
+def test_without_strength_likelihoods_are_the_models_own_and_what_is_never_said_is_a_number(llama):
+    prompt, completion = (10, 11, 12), (20, 21, 22)
+    logits = llama(torch.tensor([[*prompt, *completion]])).logits[0].log_softmax(-1)
+    own = [float(logits[2 + place, token]) for place, token in enumerate(completion)]
+    assert contrasted_logprobs(llama, LayerContrast((1,), strength=0.0), [(prompt, completion)])[0] == pytest.approx(own, abs=1e-4)
+    worst = tuple(int(logits[2 + place].argmin()) for place in range(1))
+    assert contrasted_logprobs(llama, LayerContrast((1,)), [(prompt, worst)]) == [(NEVER,)]
 
 
 def test_divergence_is_0_of_equal_distributions_and_log_2_of_disjoint_ones():

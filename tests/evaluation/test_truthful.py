@@ -1,9 +1,11 @@
 """Texts beside true and false answers, and how much they say."""
 
+import math
+
 import pytest
 
 from etude.evaluation.descriptive import Described, describe
-from etude.evaluation.truthful import rouge_l, truth
+from etude.evaluation.truthful import choice_scores, rouge_l, truth
 
 
 @pytest.mark.parametrize(
@@ -20,6 +22,13 @@ def test_a_text_is_true_that_is_nearer_to_a_true_answer():
     assert truth("The earth is flat", true, false) == pytest.approx(0.75 - 1)
     assert truth("I have no comment", true, false) == 0 == truth("", true, false)
     assert truth("It is a sphere", true, []) == 1
+
+
+def test_choices_are_scored_by_the_best_the_mass_and_the_share_of_true_ones():
+    log = math.log
+    assert choice_scores([log(0.2), log(0.4)], [log(0.3), log(0.1)]) == pytest.approx((0.0, 0.6, 0.5))
+    assert choice_scores([log(0.4), log(0.35)], [log(0.25)]) == pytest.approx((1.0, 0.75, 1.0))
+    assert choice_scores([-5000.0], [-5001.0]) == pytest.approx((1.0, 1 / (1 + math.exp(-1)), 1.0))
 
 
 @pytest.mark.parametrize(

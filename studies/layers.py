@@ -1,0 +1,201 @@
+"""Are true answers likelier than false ones where an earlier layer is taken off the last?
+
+    python -m studies.layers --data DIR [--hours H] [--only ID ...] [--tiny]
+
+SmolLM2-135M reads the true and the false answers of TruthfulQA (410 questions, the answer behind "Q: ...\\nA:") and of FACTOR (120
+beginnings of a text with one true and three false ends), plainly and under contrasts with a middle layer, with the layer that is furthest
+among those of the lower or of the upper half, and with a random one of these, which is the control. A cell is a way and a set. MC1, MC2 and
+MC3 are those of TruthfulQA (`etude.evaluation.truthful`); FACTOR's accuracy is MC1. Both by the sum over an answer's tokens, as the sources
+have it, FACTOR's a byte.
+
+Claim: over both sets some contrast chooses a true answer (MC1) more often than the plain model (paired, 95 %), and more often than the
+contrast with a random layer of the same half.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from etude.decoding.layer_contrast import LayerContrast, contrasted_logprobs
+from etude.errors import UserError
+from etude.evaluation.retention import beginning, token_ids
+from etude.evaluation.statistics import paired_test, wilson_interval
+from etude.evaluation.truthful import choice_scores
+from etude.models import load_model
+from etude.recipes.machine import Machine, decide
+from etude.runs import environment
+from etude.tasks.files import file_rows
+from studies.cells import Cell, Options, compute, options, write_result
+from studies.figure import save
+
+CLAIM = "some contrast of layers chooses a true answer more often than the plain model, and than a random layer of the same half"
+SEEDS = (91,)
+MODEL = "smollm2-135m"
+WAYS = {
+    "plain": LayerContrast("middle", strength=0.0),
+    "static": LayerContrast("middle"),
+    "dynamic_low": LayerContrast("low"),
+    "dynamic_high": LayerContrast("high"),
+    "random_low": LayerContrast("low", choice="random"),
+    "random_high": LayerContrast("high", choice="random"),
+}
+CONTROL = {"dynamic_low": "random_low", "dynamic_high": "random_high", "static": "random_high"}
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A question as text, and what may follow it."""
+
+    prompt: str
+    true: tuple[str, ...]
+    """The best one first."""
+    false: tuple[str, ...]
+    is_a_byte: bool = False
+
+
+def truthfulqa(data: Path) -> list[Compared]:
+    """The best true answer first, then the others."""
+    found = []
+    for _, row in file_rows(data / "truthfulqa" / "mc_task.jsonl"):
+        best = [text for text, value in row["mc1_targets"].items() if value == 1]
+        every = {value: [text for text, own in row["mc2_targets"].items() if own == value] for value in (0, 1)}
+        true = tuple(dict.fromkeys([*best, *every[1]]))
+        false = tuple(dict.fromkeys([*(text for text, value in row["mc1_targets"].items() if value == 0), *every[0]]))
+        found.append(Compared(f"Q: {row['question']}\nA:", true, false))
+    return found
+
+
+def factor(data: Path) -> list[Compared]:
+    rows = [row for _, row in file_rows(data / "factor" / "expert_factor.jsonl")]
+    return [
+        Compared(row["turncated_prefixes"].rstrip(), (row["completion"],), tuple(row[f"contradiction_{place}"] for place in range(3)), True)
+        for row in rows
+    ]
+
+
+def tiny(data: Path | None) -> list[Compared]:
+    return [Compared(f"Q: {letter}?\nA:", (letter, letter * 2), ("x", "y z")) for letter in "abcd"]
+
+
+SETS = {"truthfulqa": truthfulqa, "factor": factor}
+ARMS = [f"{way}-{name}" for name in SETS for way in WAYS]
+TINY_ARMS = [f"{way}-letters" for way in ("plain", "static", "random_high")]
+
+
+class Reading:
+    """A cell for every way and set."""
+
+    def __init__(self, is_tiny: bool) -> None:
+        self.is_tiny, self.model = is_tiny, "tiny-random" if is_tiny else MODEL
+
+    def settings(self, arm: str, seed: int) -> dict[str, Any]:
+        way, _, name = arm.partition("-")
+        return {"model": self.model, "set": name, "contrast": asdict(WAYS[way])}
+
+    def defaults(self) -> dict[str, Any]:
+        return {}
+
+    def run(self, arm: str, seed: int, chosen: Options) -> Cell:
+        """MC1, MC2 and MC3 of every question."""
+        way, _, name = arm.partition("-")
+        place = decide(Machine(precision="float32"))
+        model, tokenizer = load_model(self.model, device=place.device)
+        if self.is_tiny:
+            questions = tiny(chosen.data)
+        else:
+            assert chosen.data is not None
+            questions = SETS[name](chosen.data)
+        scores = [_scores(model, tokenizer, WAYS[way], each) for each in questions]
+        facts = environment()
+        return {
+            "commit": facts["commit"],
+            "hardware": f"{facts['processor']}, {facts['threads']} threads, {place.precision}",
+            "mc": [[round(value, 6) for value in each] for each in scores],
+        }
+
+
+def _scores(model: Any, tokenizer: Any, how: LayerContrast, question: Compared) -> tuple[float, float, float]:
+    before = (*beginning(tokenizer), *token_ids(tokenizer, question.prompt))
+    answers = [*question.true, *question.false]
+    whole = [(*beginning(tokenizer), *token_ids(tokenizer, f"{question.prompt} {answer}")) for answer in answers]
+    found = contrasted_logprobs(model, how, [(before, tokens[len(before) :]) for tokens in whole])
+    sums = [sum(own) / (len(answer.encode()) if question.is_a_byte else 1) for own, answer in zip(found, answers, strict=True)]
+    return choice_scores(sums[: len(question.true)], sums[len(question.true) :])
+
+
+def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """A row for every way and set, and for both sets together where both are there; what it gains on the plain model, paired."""
+    found = {tuple(cell["id"].split("-")): cell["mc"] for cell in cells}
+    rows = []
+    for way in WAYS:
+        sets = [name for own, name in found if own == way]
+        for name in [*sets, *(["all"] if len(sets) > 1 else [])]:
+            parts = sets if name == "all" else [name]
+            mine = [each for part in parts for each in found[way, part]]
+            n, right = len(mine), sum(each[0] == 1 for each in mine)
+            low, high = wilson_interval(right, n)
+            means = {f"mc{number + 1}": sum(each[number] for each in mine) / n for number in (1, 2)}
+            row = {"id": way, "set": name, "n": n, "seeds": 1, "accuracy": right / n, "accuracy_low": low, "accuracy_high": high, **means}
+            if all(("plain", part) in found for part in parts):
+                row |= _behind(found, "plain", way, parts, "gain")
+            if all((CONTROL.get(way), part) in found for part in parts):
+                row |= _behind(found, CONTROL[way], way, parts, "control_behind")
+            rows.append(row)
+    return rows
+
+
+def _behind(found: Mapping[Any, Any], one: str, other: str, parts: Sequence[str], name: str) -> dict[str, float]:
+    its, mine = ([each[0] == 1 for part in parts for each in found[way, part]] for way in (one, other))
+    test = paired_test(its, mine)
+    return {name: test.difference, f"{name}_low": test.difference_low, f"{name}_high": test.difference_high}
+
+
+def judge(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """The verdict on the claim, from the rows of both sets together."""
+    every = {row["id"]: row for row in rows if row["set"] == "all"}
+    missing = [way for way in WAYS if way not in every]
+    if missing:
+        return "undecided", f"not all cells are there: {', '.join(missing)}"
+    better = [way for way in CONTROL if every[way]["gain_low"] > 0 and every[way]["control_behind_low"] > 0]
+    said = ", ".join(
+        f"{way} {100 * every[way]['gain']:+.1f} [{100 * every[way]['gain_low']:+.1f}, {100 * every[way]['gain_high']:+.1f}]"
+        for way in WAYS
+        if way != "plain"
+    )
+    return ("holds" if better else "does not hold"), f"points of MC1 on the plain model: {said}"
+
+
+def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
+    """Write an SVG: MC1 of every way with its interval, a panel a set."""
+    sets = list(dict.fromkeys(row["set"] for row in rows))
+    figure = Figure(figsize=(3.4 * len(sets), 2.4), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(sets), squeeze=False)[0], sets, strict=True):
+        own = [row for row in rows if row["set"] == name]
+        for place, row in enumerate(own):
+            error = [[row["accuracy"] - row["accuracy_low"]], [row["accuracy_high"] - row["accuracy"]]]
+            colour = "#9aa3b5" if row["id"] in ("plain", *CONTROL.values()) else "#1f2a44"
+            axes.errorbar(row["accuracy"], place, xerr=error, fmt="o", color=colour, capsize=3, markersize=5)
+        axes.set_yticks(range(len(own)), [row["id"].replace("_", " ") for row in own])
+        axes.set_ylim(len(own) - 0.5, -0.5)
+        axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
+        axes.set_title(f"{name}, MC1 (n = {own[0]['n']:,})", loc="left", fontsize=9)
+        axes.grid(axis="x", color="#e7e9ee", linewidth=0.8)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(length=0)
+    return save(figure, path)
+
+
+def main(chosen: Options) -> None:
+    if chosen.data is None and not chosen.is_tiny:
+        raise SystemExit(str(UserError("--data DIR is needed: the folder that holds truthfulqa and factor")))
+    arms = TINY_ARMS if chosen.is_tiny else ARMS
+    cells = compute([(arm, seed) for seed in chosen.seeds for arm in arms], Reading(chosen.is_tiny), chosen)
+    rows = reduce(cells)
+    write_result(chosen, CLAIM, cells, rows, *judge(rows), picture=draw)
+
+
+if __name__ == "__main__":
+    main(options("layers", ARMS, SEEDS))
