@@ -188,15 +188,23 @@ def _generate(arguments: list[str]) -> None:
         raise UserError("--page shows answers that were made of several: choose a --method, such as integrative, or leave it out")
     if page and Path(page).is_dir():
         raise UserError(f"--page {page}: is a folder: name a file in it")
-    rows = generate(model, prompts_from(settings, sys.stdin), settings)
+    prompts = prompts_from(settings, sys.stdin)
+    streams = sys.stdout.isatty() and len(prompts) == settings.num_samples == 1
+    rows = generate(model, prompts, settings, write=_write_piece if streams else None)
     if page:
         from etude.evaluation.report.answers import write_answers
 
         write_answers(rows, settings.decoding.method, Path(model).name, Path(page))
+    is_written = streams and not settings.search.is_on and settings.thought.budget_tokens is None
     for row in rows:
-        for text in row["completions"]:
+        for text in [""] if is_written else row["completions"]:
             print(text if len(rows) == 1 else json.dumps({"prompt": row["prompt"], "completion": text}, ensure_ascii=False))
     _write_json(common.json, rows)
+
+
+def _write_piece(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def _report(arguments: list[str]) -> None:

@@ -161,4 +161,4 @@ def random_layer(
 
 
 def _viewed(pool: Pool, view: LayerContrast) -> list[Decoded]:
-    return [Decoded.of(completion) for completion in pool.viewed(view)]
+    return [Decoded.of(completion) for completion in pool.viewed(view, is_heard=True)]

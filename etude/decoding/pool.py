@@ -1,10 +1,11 @@
 """Questions that are answered together, and samples of each, drawn when a method first asks for them and kept for the next one."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from etude.engine.completion import Completion, Finish, Logprobs, Prefix, Stop
 from etude.engine.context import View
+from etude.engine.decoding import Heard
 from etude.engine.joint import Join, Joint
 from etude.engine.sampling import GREEDY, Sampling
 from etude.engine.transformers import TransformersEngine
@@ -49,13 +50,15 @@ class Pool:
         sampling: Sampling = GREEDY,
         names: Sequence[object] = (),
         stop_strings: Sequence[str] = (),
+        heard: Heard | None = None,
     ) -> None:
         """`samples`: how these are drawn, `sampling` how the answer is; `room_tokens`: how long an input may be for one of `max_new_tokens`
-        to follow; `logprobs`: what the model itself says of an answer. Random numbers are keyed by `names` and the task.
+        to follow; `logprobs`: what the model itself says of an answer; `heard` is told of each token of an answer that is decoded, with the
+        question's place, and of none that is chosen. Random numbers are keyed by `names` and the task.
         """
         self.engine, self.tasks, self.prompts = engine, tasks, prompts
         self.max_new_tokens, self.room_tokens, self.sampling = max_new_tokens, room_tokens, sampling
-        self.names, self.stop_strings, self._logprobs = names, tuple(stop_strings), logprobs
+        self.names, self.stop_strings, self._logprobs, self._heard = names, tuple(stop_strings), logprobs, heard
         self.sampled_tokens = [0] * len(tasks)
         """Drawn so far for each question: samples, and what was made of them."""
         self._sampling = samples
@@ -94,8 +97,8 @@ class Pool:
         """One of them as what was answered."""
         return self.engine.completion(prefix, 0, self.stop_strings)
 
-    def viewed(self, view: View) -> list[Completion]:
-        """An answer to each question as it is, by another view of the model."""
+    def viewed(self, view: View, *, is_heard: bool = False) -> list[Completion]:
+        """An answer to each question as it is, by another view of the model; `is_heard`: that it is the one that is given."""
         found = self.engine.generate(
             self.prompts,
             max_new_tokens=self.max_new_tokens,
@@ -103,6 +106,7 @@ class Pool:
             keys=[[self._key(place, "answer")] for place in range(len(self.tasks))],
             stop_strings=self.stop_strings,
             view=view,
+            heard=self._hears(range(len(self.tasks))) if is_heard else None,
         )
         for place, (completion,) in enumerate(found):
             self.sampled_tokens[place] += len(completion.tokens)
@@ -114,8 +118,10 @@ class Pool:
         means = iter([sum(logprobs) / len(logprobs) for logprobs in self._logprobs(pairs)])
         return [[next(means) for _ in own] for own in answers]
 
-    def asked(self, tasks: Sequence[Task | None]) -> list[Completion | None]:
-        """An answer to another task in each question's place; None where there is none, or where it has no room."""
+    def asked(self, tasks: Sequence[Task | None], *, is_heard: bool = False) -> list[Completion | None]:
+        """An answer to another task in each question's place; None where there is none, or where it has no room. `is_heard`: that it is the
+        one that is given.
+        """
         prompts = [task and render_prompt(self.engine.tokenizer, task) for task in tasks]
         places = [place for place, prompt in enumerate(prompts) if prompt and len(prompt) <= self.room_tokens]
         found = self.engine.generate(
@@ -124,6 +130,7 @@ class Pool:
             sampling=self.sampling,
             keys=[[self._key(place, "answer")] for place in places],
             stop_strings=self.stop_strings,
+            heard=self._hears(places) if is_heard else None,
         )
         answers: list[Completion | None] = [None] * len(tasks)
         for place, (completion,) in zip(places, found, strict=True):
@@ -145,6 +152,7 @@ class Pool:
             join=join,
             weights=[weights[place] for place in places] if weights else None,
             stop_strings=self.stop_strings,
+            heard=None if (told := self._hears(places)) is None else lambda place, token: told(place, 0, token),
         )
         for place, joint in zip(places, found, strict=True):
             answers[place] = joint
@@ -154,6 +162,10 @@ class Pool:
     def release(self) -> None:
         """Give the memory back; what was sampled can't be gone on with."""
         self.engine.release([*self._opened, *(prefix for own in self._samples for prefix in own)])
+
+    def _hears(self, places: Sequence[int]) -> Callable[[int, int, int], None] | None:
+        heard = self._heard
+        return None if heard is None else lambda place, _, token: heard(places[place], token)
 
     def _key(self, place: int, *what: object) -> int:
         return seed_for(*self.names, *what, self.tasks[place].key)

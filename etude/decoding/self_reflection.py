@@ -15,4 +15,4 @@ def self_reflection(pool: Pool, k: int) -> list[Decoded]:
     spoken = [[text for text in own if text.strip()] for own in texts]
     tasks = [listed(pool.engine.tokenizer, task, own, WORDS) if own else None for task, own in zip(pool.tasks, spoken, strict=True)]
     none = Decoded(None, notes=("no sample says anything that leaves room for an answer",))
-    return [none if answer is None else Decoded.of(answer) for answer in pool.asked(tasks)]
+    return [none if answer is None else Decoded.of(answer) for answer in pool.asked(tasks, is_heard=True)]

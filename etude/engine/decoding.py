@@ -40,6 +40,10 @@ Done = Callable[[int, Prefix], None]
 """What is told of a completion that gets no more tokens: its place in the batch, and what it is."""
 
 
+Heard = Callable[[int, int], None]
+"""What is told of every token as it is drawn: the place of its completion, and which it is."""
+
+
 class Decoding:
     """One batch being decoded: what each row has so far, and which rows are still going."""
 
@@ -54,6 +58,7 @@ class Decoding:
         done: Done | None = None,
         *,
         keeps: bool = False,
+        heard: Heard | None = None,
     ) -> None:
         """Up to `n` more tokens for each prefix (one number for all, or one each); `decode(tokens, shows_special)` gives their text.
 
@@ -61,6 +66,7 @@ class Decoding:
         when it is through, in `drawn`.
         """
         self.until, self.sampling, self.decode, self.done, self.keeps = until, sampling, decode, done, keeps
+        self.heard = heard
         self.num_computed = 0
         """Tokens that were given to the model."""
         self.drawn: list[Stretch] = []
@@ -197,6 +203,8 @@ class Decoding:
                 continue
             self.tokens[row].append(token)
             self.logprobs[row].append(logprob)
+            if self.heard:
+                self.heard(row, token)
             if token in self.until.tokens or self._ends_with_string(row):
                 self.finish[row] = "stop"
             elif self.until.pause and self.until.pause.search(self.decode(self.tokens[row])):

@@ -23,7 +23,7 @@ from etude.engine.blocks import BlockContext, BlockPrompts, length_of
 from etude.engine.cache import cache_argument
 from etude.engine.completion import Completion, Prefix, Stop
 from etude.engine.context import Context, CopiedContext, Opened, View
-from etude.engine.decoding import Decoding, Done, More, Refill
+from etude.engine.decoding import Decoding, Done, Heard, More, Refill
 from etude.engine.drafts import Reading, Tree
 from etude.engine.forward import forward_of
 from etude.engine.heap import fix_thresholds
@@ -131,12 +131,13 @@ class TransformersEngine:
         done: Done | None = None,
         refill: Refill | None = None,
         keeps: bool = True,
+        heard: Heard | None = None,
     ) -> list[Prefix]:
         """Sample up to `n` more own tokens (one number for all, or one each) for each prefix, which may be named many times, one key each.
 
         The random number of an own token is drawn from the prefix's key and the token's place among the own tokens. `done` is told of each
-        prefix that gets no more, while others still do; `refill` gives others to decode in the places of those that ended, and they come
-        behind them in what is returned. Raises `ValueError` for a finished, released or stale prefix.
+        prefix that gets no more, while others still do, `heard` of each token; `refill` gives others to decode in the places of those that
+        ended, and they come behind them in what is returned. Raises `ValueError` for a finished, released or stale prefix.
 
         With `keeps`, what is returned is extended in its turn, any number of times, and nothing is computed again; where prompts can't be
         kept by kernels (`etude.engine.blocks`), all of it is.
@@ -147,7 +148,7 @@ class TransformersEngine:
         if keeps and refill:
             raise ValueError("keys and values are kept of what does not make room for others: keeps or refill, not both")
         prefixes = prefixes if is_one_batch(prefixes) or all(map(path_of, prefixes)) else self._reopen(prefixes)
-        decoding = Decoding(prefixes, n, until, sampling, keys, self._decode, done, keeps=keeps)
+        decoding = Decoding(prefixes, n, until, sampling, keys, self._decode, done, keeps=keeps, heard=heard)
         room = max(decoding.most)
         if min(decoding.most) == 0 < room:
             raise ValueError("n is 0 for some of the prefixes and not for others: leave those out")
@@ -174,10 +175,11 @@ class TransformersEngine:
         join: Join = product,
         weights: Sequence[Sequence[float]] | None = None,
         stop_strings: Sequence[str] = (),
+        heard: Heard | None = None,
     ) -> list[Joint]:
         """One answer of up to `n` tokens to each group of prefixes, any number in each, decoded from what `join` makes of their next-token
         distributions (`etude.engine.joint`); one key for each group. `weights`: of each prefix, 1 in all of a group; all the same unless
-        given. A prefix that stands in a group twice weighs twice and costs once.
+        given. A prefix that stands in a group twice weighs twice and costs once. `heard` is told of each token, with its group.
 
         Random numbers are drawn as for a prompt, so that the answer to a group of one is what `generate` gives.
         """
@@ -197,7 +199,7 @@ class TransformersEngine:
         weight_B = torch.from_numpy(np.bincount(place_N.reshape(-1), weights=weight_N)).to(logits_BV.device, torch.float32)
         joint = JointContext(context, group_B, weight_B, join)
         empty = [Prefix((), self.policy_version) for _ in groups]
-        decoding = Decoding(empty, n, Stop(self.end_tokens, tuple(stop_strings)), sampling, keys, self._decode)
+        decoding = Decoding(empty, n, Stop(self.end_tokens, tuple(stop_strings)), sampling, keys, self._decode, heard=heard)
         decoding.run(joint, joint.joined(logits_BV[rows]), np.arange(len(groups)))
         self.computed_tokens += joint.computed_tokens
         found = [self.completion(prefix, key, stop_strings) for prefix, key in zip(decoding.results(), keys, strict=True)]
@@ -284,6 +286,7 @@ class TransformersEngine:
         drafts: Sequence[Sequence[Sequence[int]]] | None = None,
         done: Callable[[int, list[Completion]], None] | None = None,
         view: View | None = None,
+        heard: Callable[[int, int, int], None] | None = None,
     ) -> list[list[Completion]]:
         """`num_samples` completions of every prompt, token ids in and out.
 
@@ -291,6 +294,7 @@ class TransformersEngine:
         from `seed`, the prompt's place and the sample's number. `drafts` (one for each prompt and sample, maybe empty) are guesses at what
         these decide: they change how long it takes, and nothing else. `done` is given the place and completions of each prompt that has
         them all, while those of others are still decoded. `view`: how the model sees the context and says what follows it; None: as it is.
+        `heard` is told the place of a prompt, the number of a sample and each of its tokens, as these are drawn (not from drafts).
         """
         if keys is None:
             keys = [[seed_for(seed, i, j) for j in range(num_samples)] for i in range(len(prompts))]
@@ -313,6 +317,10 @@ class TransformersEngine:
                     if done and len(found[i]) == len(keys[i]):
                         done(i, _in_order(found[i]))
 
+                def tell(place: int, token: int, part: list[tuple[int, int, int]] = part) -> None:
+                    if heard:
+                        heard(*part[place][:2], token)
+
                 how: dict[str, Any] = {"until": until, "sampling": sampling, "keys": [key for _, _, key in part], "done": keep}
                 if guesses:
                     chosen = [guesses[i][sample] for i, sample, _ in part]
@@ -320,7 +328,9 @@ class TransformersEngine:
                 else:
                     refills = len(wanted) <= rows and not drafts and not view
                     refill = self._refill_from(waiting, prompts, keys, part) if refills else None
-                    self.extend([opened[i] for i, _, _ in part], max_new_tokens, **how, refill=refill, keeps=False)
+                    self.extend(
+                        [opened[i] for i, _, _ in part], max_new_tokens, **how, refill=refill, keeps=False, heard=tell if heard else None
+                    )
             self.release(list(opened.values()))
         return [_in_order(completions) for completions in found]
 

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -28,6 +28,7 @@ from etude.recipes.no_effect import Sections, unread_of_decoding, unread_of_sear
 from etude.recipes.retention import logprobs_of
 from etude.recipes.searching import Items
 from etude.recipes.step_models import value_for
+from etude.recipes.streaming import Streamed
 from etude.tasks.actions import with_instruction
 from etude.tasks.task import Task
 
@@ -92,13 +93,15 @@ def _but_greedy(values: Mapping[str, Any], given: Mapping[str, str]) -> dict[str
     return {name: value for name, value in only_asking(values).items() if not name.startswith("sampling.")}
 
 
-def generate(model: str, prompts: Sequence[str], settings: GenerateSettings | None = None) -> list[dict[str, Any]]:
+def generate(
+    model: str, prompts: Sequence[str], settings: GenerateSettings | None = None, *, write: Callable[[str], None] | None = None
+) -> list[dict[str, Any]]:
     """For each prompt `{"prompt", "completions", "finish"}`; of a search, which gives one completion, `{"search": {"answers", "tokens"}}`
     beside it: how many answers it chose from (of `refine` the answers of its `turns`), the tokens that it sampled, and its `tree` as a
     list of nodes (`Tree.to_json`); of thoughts of a fixed length `{"thought": {"budget_tokens", "own_tokens", "ends_taken_back"}}`, the
     latter two for each completion; of a method of decoding, which gives one completion or none, `{"decoding": {"samples", "tokens",
     "sampled_tokens", "agreement", "confidence", "notes"}}` (`etude.decoding.pool.Decoded`), where `tokens` are texts, one for each value of
-    the agreement."""
+    the agreement. `write` is given the answer to a single prompt piece by piece, as it is drawn."""
     settings = settings or parse_generate(model, [])
     if not prompts:
         raise UserError("there is no prompt: give --prompt, --file or lines on standard input")
@@ -116,12 +119,13 @@ def generate(model: str, prompts: Sequence[str], settings: GenerateSettings | No
     tasks = with_system([Task(prompt, origin=f"prompt {i + 1}") for i, prompt in enumerate(prompts)], settings.system)
     tasks = with_instruction(tasks, settings.instruction or "")
     rendered = render_prompts(tokenizer, tasks, room)
+    streamed = Streamed(engine.text_of, write, settings.stop) if write and len(prompts) == settings.num_samples == 1 else None
     if settings.search.is_on:
         by_step_model = value_for(settings.search, model, loaded, place, settings.machine)
         return _searched(engine, prompts, list(zip(tasks, rendered, strict=True)), settings, room, by_step_model)
     if settings.decoding.is_on:
         logprobs = logprobs_of(loaded, place, settings.machine)
-        return _decoded(engine, prompts, list(zip(tasks, rendered, strict=True)), settings, room, logprobs)
+        return _decoded(engine, prompts, list(zip(tasks, rendered, strict=True)), settings, room, logprobs, streamed)
     if budget is not None:
         return _thought(engine, prompts, rendered, settings, budget)
     found = engine.generate(
@@ -131,7 +135,10 @@ def generate(model: str, prompts: Sequence[str], settings: GenerateSettings | No
         sampling=settings.sampling,
         seed=settings.seed,
         stop_strings=settings.stop,
+        heard=(lambda prompt, sample, token: streamed.hear(token)) if streamed else None,
     )
+    if streamed:
+        streamed.end(found[0][0].text)
     return [
         {"prompt": prompt, "completions": [c.text for c in completions], "finish": [c.finish for c in completions]}
         for prompt, completions in zip(prompts, found, strict=True)
@@ -159,10 +166,19 @@ def _thought(
 
 
 def _decoded(
-    engine: TransformersEngine, prompts: Sequence[str], items: Items, settings: GenerateSettings, room: int, logprobs: Logprobs
+    engine: TransformersEngine,
+    prompts: Sequence[str],
+    items: Items,
+    settings: GenerateSettings,
+    room: int,
+    logprobs: Logprobs,
+    streamed: Streamed | None,
 ) -> list[dict[str, Any]]:
-    how: dict[str, Any] = {"max_new_tokens": settings.max_new_tokens, "sampling": settings.sampling, "stop_strings": settings.stop}
+    how: dict[str, Any] = {"heard": (lambda place, token: streamed.hear(token)) if streamed else None}
+    how |= {"max_new_tokens": settings.max_new_tokens, "sampling": settings.sampling, "stop_strings": settings.stop}
     found = decode(engine, items, settings.decoding, **how, room_tokens=room, logprobs=logprobs, names=(settings.seed, "generate"))
+    if streamed:
+        streamed.end(found[0].answer.text or "")
     rows = []
     for prompt, each in zip(prompts, found, strict=True):
         answer = each.answer
