@@ -127,7 +127,7 @@ def test_samples_share_a_row_until_they_part(model_of, tokenizer, family, monkey
 def test_batch_tokens_bounds_the_positions_decoded_together(llama, tokenizer, monkeypatch):
     engine = TransformersEngine(llama, tokenizer, batch_tokens=120)
     widths, opened = [], engine.open
-    monkeypatch.setattr(engine, "open", lambda prompts: widths.append([len(p) for p in prompts]) or opened(prompts))
+    monkeypatch.setattr(engine, "open", lambda prompts, **how: widths.append([len(p) for p in prompts]) or opened(prompts, **how))
     engine.generate(PROMPTS, num_samples=2, max_new_tokens=12, sampling=SAMPLED)
     assert sorted(length for row in widths for length in row) == [1, 3, 9, 9, 14]
     assert len(widths) > 1 and all(len(row) * (max(row) + 2 * 12) <= 120 for row in widths)  # a prompt's positions are shared
