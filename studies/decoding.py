@@ -210,7 +210,7 @@ def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     numbers = sorted({int(cell["id"].rpartition("_k")[2]) for cell in cells})
     for k in numbers:
         own = {cell["id"].rpartition("_k")[0]: cell["methods"] for cell in cells if cell["id"].endswith(f"_k{k}")}
-        names = list(next(iter(own.values())))
+        names = [method for method in next(iter(own.values())) if method != "sampled" or k == 1]
         groups = [(name, [name]) for name in own] + ([("all", list(own))] if len(own) > 1 else [])
         rows += [_row(method, k, name, [own[each] for each in sets]) for name, sets in groups for method in names]
     return rows

@@ -5,11 +5,11 @@
 SmolLM2-135M reads the true and the false answers of TruthfulQA (410 questions, the answer behind "Q: ...\\nA:") and of FACTOR (120
 beginnings of a text with one true and three false ends), plainly and under contrasts with a middle layer, with the layer that is furthest
 among those of the lower or of the upper half, and with a random one of these, which is the control. A cell is a way and a set. MC1, MC2 and
-MC3 are those of TruthfulQA (`etude.evaluation.truthful`); FACTOR's accuracy is MC1. Both by the sum over an answer's tokens, as the sources
-have it, FACTOR's a byte.
+MC3 are those of TruthfulQA (`etude.evaluation.truthful`), by the sum of log-probs over an answer's tokens, which are normalised anew after
+the contrast; FACTOR's accuracy is MC1, by log-probs a byte.
 
-Claim: over both sets some contrast chooses a true answer (MC1) more often than the plain model (paired, 95 %), and more often than the
-contrast with a random layer of the same half.
+Claim: over both sets some contrast chooses a true answer (MC1) more often than the plain model, and more often than the contrast with a
+random layer of the same half (paired; 95 % for the three contrasts together, so 98.3 % for each).
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,12 +36,13 @@ SEEDS = (91,)
 MODEL = "smollm2-135m"
 WAYS = {
     "plain": LayerContrast("middle", strength=0.0),
-    "static": LayerContrast("middle"),
-    "dynamic_low": LayerContrast("low"),
-    "dynamic_high": LayerContrast("high"),
-    "random_low": LayerContrast("low", choice="random"),
-    "random_high": LayerContrast("high", choice="random"),
+    "static": LayerContrast("middle", plausible=0.0),
+    "dynamic_low": LayerContrast("low", plausible=0.0),
+    "dynamic_high": LayerContrast("high", plausible=0.0),
+    "random_low": LayerContrast("low", plausible=0.0, choice="random"),
+    "random_high": LayerContrast("high", plausible=0.0, choice="random"),
 }
+"""No token is ruled out: a sum over an answer's tokens would rank answers by how many of them are."""
 CONTROL = {"dynamic_low": "random_low", "dynamic_high": "random_high", "static": "random_high"}
 
 
@@ -127,7 +128,9 @@ def _scores(model: Any, tokenizer: Any, how: LayerContrast, question: Compared) 
 
 
 def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """A row for every way and set, and for both sets together where both are there; what it gains on the plain model, paired."""
+    """A row for every way and set, and for both sets together where both are there, of which MC2 and MC3 are not of one kind; what it gains
+    on the plain model, paired.
+    """
     found = {tuple(cell["id"].split("-")): cell["mc"] for cell in cells}
     rows = []
     for way in WAYS:
@@ -137,7 +140,7 @@ def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
             mine = [each for part in parts for each in found[way, part]]
             n, right = len(mine), sum(each[0] == 1 for each in mine)
             low, high = wilson_interval(right, n)
-            means = {f"mc{number + 1}": sum(each[number] for each in mine) / n for number in (1, 2)}
+            means = {} if name == "all" else {f"mc{number + 1}": sum(each[number] for each in mine) / n for number in (1, 2)}
             row = {"id": way, "set": name, "n": n, "seeds": 1, "accuracy": right / n, "accuracy_low": low, "accuracy_high": high, **means}
             if all(("plain", part) in found for part in parts):
                 row |= _behind(found, "plain", way, parts, "gain")
@@ -149,7 +152,7 @@ def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
 
 def _behind(found: Mapping[Any, Any], one: str, other: str, parts: Sequence[str], name: str) -> dict[str, float]:
     its, mine = ([each[0] == 1 for part in parts for each in found[way, part]] for way in (one, other))
-    test = paired_test(its, mine)
+    test = paired_test(its, mine, confidence=1 - 0.05 / len(CONTROL))
     return {name: test.difference, f"{name}_low": test.difference_low, f"{name}_high": test.difference_high}
 
 

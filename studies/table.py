@@ -40,7 +40,7 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         )
     if "mc2" in rows[0]:
         sizes = [f"{row['n']:,} of {row['set']}" for row in rows if row["id"] == rows[0]["id"]]
-        counted = f"{', '.join(sizes)}; intervals (95 %) over questions."
+        counted = f"{', '.join(sizes)}; intervals over questions, 95 %, of gains 98.3 %."
         return _lines(["way", "set", "MC1", "gain on the plain model", "MC2", "MC3"], map(_chosen, rows), counted)
     if "not_given" in rows[0]:
         return _decodings(rows)
@@ -248,7 +248,8 @@ def _decoding(row: Mapping[str, Any]) -> list[str]:
 
 def _chosen(row: Mapping[str, Any]) -> list[str]:
     gain = _interval(row, "gain", _points) if "gain" in row and row["id"] != "plain" else ""
-    return [row["id"].replace("_", " "), row["set"], _interval(row, "accuracy", _percent), gain, f"{row['mc2']:.3f}", f"{row['mc3']:.3f}"]
+    others = [f"{row[name]:.3f}" if name in row else "" for name in ("mc2", "mc3")]
+    return [row["id"].replace("_", " "), row["set"], _interval(row, "accuracy", _percent), gain, *others]
 
 
 def _answer(row: Mapping[str, Any]) -> list[str]:

@@ -34,11 +34,11 @@ def abstain(pool: Pool, k: int, confidence: Confidence, min_confidence: float) -
 
 
 def sameness(votes: Sequence[str | None]) -> float:
-    """1 where all votes are the same, 0 where no two are; of one vote it is 1.
+    """1 where all votes are the same, 0 where no two are; one vote is the same as itself, and a text without a vote as no other.
 
     >>> sameness(["a", "a"]), sameness(["a", None]), sameness(["a", "a", "b", "b"])
     (1.0, 0.0, 0.5)
     """
     counts = Counter((place if each is None else each) for place, each in enumerate(votes))
     entropy = -sum(count / len(votes) * math.log(count / len(votes)) for count in counts.values())
-    return 1.0 if len(votes) < 2 else round(1 - entropy / math.log(len(votes)), 12)
+    return float(votes[0] is not None) if len(votes) < 2 else round(1 - entropy / math.log(len(votes)), 12)

@@ -40,11 +40,13 @@ def integrative_same_sample(pool: Pool, again: str = AGAIN, layout: Layout = "tu
 
 
 def integrative_unrelated(pool: Pool, k: int, again: str = AGAIN, layout: Layout = "turns") -> list[Decoded]:
-    """Control: the samples of the next question in the pool, which has to hold two at least."""
-    samples = pool.samples(k)
-    if len(samples) == 1:
+    """Control: the samples of the next question in the pool that is another one."""
+    samples, keys = pool.samples(k), [task.key for task in pool.tasks]
+    if len(set(keys)) == 1:
         raise UserError("decoding.method integrative_unrelated shows a question samples of another, but there is one question: ask two")
-    return joined(pool, inputs_of(pool, [*samples[1:], samples[0]], again, layout), product, k)
+    behind = [[(place + step) % len(keys) for step in range(1, len(keys))] for place in range(len(keys))]
+    others = [next(other for other in own if keys[other] != keys[place]) for place, own in enumerate(behind)]
+    return joined(pool, inputs_of(pool, [samples[other] for other in others], again, layout), product, k)
 
 
 def integrative_original(pool: Pool, k: int) -> list[Decoded]:

@@ -22,6 +22,8 @@ Layout = Literal["turns", "one_message"]
 
 AGAIN = "Some of that may be wrong. Answer the question again, with what is right."
 
+NOTHING = "no sample says anything that leaves room for an answer"
+
 Input = tuple[Prefix | None, tuple[int, ...]]
 """What it stands behind, and the tokens that it has there."""
 
@@ -69,19 +71,16 @@ def joined(pool: Pool, inputs: Sequence[Sequence[Input]], join: Join, k: int) ->
         for given, tokens in zip(own, sequences, strict=True)
         if len(tokens) <= pool.room_tokens
     }
-    opened: dict[tuple[int, ...], Prefix] = {}
-    for is_behind in (True, False):
-        chosen = {tokens: given for tokens, given in fitting.items() if (given[0] is not None) == is_behind}
-        behind = [before for before, _ in chosen.values() if before is not None]
-        if chosen:
-            opened |= zip(chosen, pool.engine.open([tokens for _, tokens in chosen.values()], behind or None), strict=True)
+    behind = [before for before, _ in fitting.values() if before is not None]  # of all of them or of none
+    new = [tokens for _, tokens in fitting.values()]
+    opened = dict(zip(fitting, pool.engine.open(new, behind or None), strict=True)) if fitting else {}
     groups = [[opened[tokens] for tokens in own if tokens in opened] for own in whole]
     found = pool.joint(groups, join)
     pool.engine.release(list(opened.values()))
     answers = []
     for joint, group in zip(found, groups, strict=True):
         if joint is None:
-            answers.append(Decoded(None, notes=("no sample says anything that leaves room for an answer",)))
+            answers.append(Decoded(None, notes=(NOTHING,)))
             continue
         notes = (f"{k - len(group)} of {k} samples say nothing or leave no room",) if len(group) < k else ()
         answers.append(Decoded.of(joint.completion, agreement=joint.agreement, notes=notes))

@@ -30,7 +30,7 @@ from etude.randomness import uniforms
 Choice = Literal["divergence", "random"]
 
 NEVER = -1000.0
-"""Stands for log 0 where likelihoods are summed, as in DoLa's code."""
+"""Stands for log 0 where likelihoods are summed."""
 
 
 @dataclass(frozen=True)
@@ -120,9 +120,9 @@ def divergence(first_BV: torch.Tensor, second_BV: torch.Tensor) -> torch.Tensor:
 
 @torch.inference_mode()
 def contrasted_logprobs(model: Any, how: LayerContrast, pairs: Sequence[tuple[Tokens, Tokens]]) -> list[tuple[float, ...]]:
-    """The log-prob of every token of completions behind their prompts, under the contrasted distribution; with strength 0 the model's own.
-
-    A token that the contrast would never say has `NEVER`, so that completions which hold one can still be compared.
+    """The log-prob of every token of completions behind their prompts, under the contrasted distribution, normalised; with strength 0 the
+    model's own. A token that the contrast would never say has `NEVER`, a sum with such tokens ranks by how many they are (`plausible` 0
+    rules none out).
     """
     layers, device = layers_of(model, how.layers), next(model.parameters()).device
     found = []

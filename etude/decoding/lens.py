@@ -20,7 +20,7 @@ _SAME = 0.05
 
 def last_of_rows(states_BTE: torch.Tensor) -> torch.Tensor:
     """What stands at the last position of every row, [B, E]."""
-    return states_BTE[:, -1]
+    return states_BTE[:, -1].clone()  # a view would keep those of all positions
 
 
 class Lens:

@@ -25,12 +25,14 @@ class Method:
     reads: tuple[str, ...]
     """Settings of `ReliableDecoding`; `sampling` is the pool's."""
     is_control: bool = False
+    chooses: bool = False
+    """Whether what it answers is one of its samples, so that nothing else is drawn."""
 
 
 _SAMPLES, _INPUTS, _CONTRAST = ("k", "sampling"), ("again", "layout"), ("strength", "plausible", "final_norm")
 
 METHODS: Mapping[str, Method] = {
-    "majority": Method(majority, _SAMPLES),
+    "majority": Method(majority, _SAMPLES, chooses=True),
     "universal_self_consistency": Method(universal_self_consistency, _SAMPLES),
     "self_reflection": Method(self_reflection, _SAMPLES),
     "integrative": Method(integrative, (*_SAMPLES, *_INPUTS, "stop_agreed")),
@@ -39,8 +41,8 @@ METHODS: Mapping[str, Method] = {
     "layer_contrast_dynamic": Method(layer_contrast_dynamic, ("layers", "layer_set", *_CONTRAST)),
     "layer_candidates": Method(layer_candidates, ("k", "choose", *_CONTRAST)),
     "context_contrast": Method(context_contrast, ("strength",)),
-    "abstain": Method(abstain, (*_SAMPLES, "confidence", "min_confidence")),
-    "best_logprob": Method(best_logprob, _SAMPLES, is_control=True),
+    "abstain": Method(abstain, (*_SAMPLES, "confidence", "min_confidence"), chooses=True),
+    "best_logprob": Method(best_logprob, _SAMPLES, is_control=True, chooses=True),
     "integrative_original": Method(integrative_original, ("k",), is_control=True),
     "integrative_unrelated": Method(integrative_unrelated, (*_SAMPLES, *_INPUTS), is_control=True),
     "integrative_same_sample": Method(integrative_same_sample, ("sampling", *_INPUTS), is_control=True),

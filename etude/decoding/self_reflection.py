@@ -4,6 +4,7 @@ The baseline of this name beside integrative decoding (Cheng et al. 2025, arXiv 
 out; where none is left, or the list leaves no room, there is no answer.
 """
 
+from etude.decoding.inputs import NOTHING
 from etude.decoding.listing import listed
 from etude.decoding.pool import Decoded, Pool
 
@@ -14,5 +15,4 @@ def self_reflection(pool: Pool, k: int) -> list[Decoded]:
     texts = [[pool.sample(sample).text for sample in own] for own in pool.samples(k)]
     spoken = [[text for text in own if text.strip()] for own in texts]
     tasks = [listed(pool.engine.tokenizer, task, own, WORDS) if own else None for task, own in zip(pool.tasks, spoken, strict=True)]
-    none = Decoded(None, notes=("no sample says anything that leaves room for an answer",))
-    return [none if answer is None else Decoded.of(answer) for answer in pool.asked(tasks, is_heard=True)]
+    return [Decoded(None, notes=(NOTHING,)) if answer is None else Decoded.of(answer) for answer in pool.asked(tasks, is_heard=True)]

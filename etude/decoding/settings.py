@@ -42,7 +42,7 @@ class ReliableDecoding:
     strength: float = 1.0
     """How much of an earlier layer's log-prob is taken off, or of what is said without evidence; 0 is plain decoding."""
     plausible: float = 0.1
-    """Tokens less likely than this share of the likeliest one are never said by a contrast; 0: all may be."""
+    """Tokens less likely than this share of the likeliest one are never said by a contrast of layers; 0: all may be."""
     final_norm: bool = True
     """Whether an earlier layer goes through the norm before the head."""
     choose: Choose = "agreement"
@@ -52,7 +52,7 @@ class ReliableDecoding:
     """What `abstain` goes by: the share of samples that give the winning answer, or 1 less the entropy of their answers by that of all
     different ones."""
     min_confidence: float = 0.5
-    """With less there is no answer; 0: there always is one."""
+    """With less there is no answer; 0: as by `majority`."""
 
     def __post_init__(self) -> None:
         if self.method not in ("none", *METHODS):
@@ -64,7 +64,7 @@ class ReliableDecoding:
             raise UserError(f"decoding.plausible must be in [0, 1], got {self.plausible}")
         if not 0 <= self.min_confidence <= 1:
             raise UserError(f"decoding.min_confidence must be in [0, 1], got {self.min_confidence}")
-        if self.is_on and "sampling." not in self.unread and self.sampling.is_greedy and self.k > 1:
+        if self.is_on and not {"sampling.", "k"} & self.unread and self.sampling.is_greedy and self.k > 1:
             raise UserError(
                 f"decoding.method {self.method} makes an answer of {self.k} samples, but at temperature 0 all are equal: set "
                 "decoding.sampling.temperature above 0, such as 0.7"

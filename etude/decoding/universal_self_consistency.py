@@ -1,10 +1,12 @@
 """Universal self-consistency: the model itself says which of its k samples agrees most with the others.
 
 Chen et al. 2023 (arXiv 2311.17311), in our words. The number is the first one in what it writes. Where that names none of the samples, or
-the list leaves no room, the first sample is given, with a note. Identity: k = 1 is one sample.
+the list leaves no room, the first sample is given, with a note. A task's instruction says how to answer it, and is left out here.
+Identity: k = 1 is one sample.
 """
 
 import re
+from dataclasses import replace
 
 from etude.decoding.listing import listed
 from etude.decoding.pool import Decoded, Pool
@@ -20,7 +22,7 @@ def universal_self_consistency(pool: Pool, k: int) -> list[Decoded]:
     samples = [[pool.sample(sample) for sample in own] for own in pool.samples(k)]
     tokenizer, texts = pool.engine.tokenizer, [[answer.text for answer in own] for own in samples]
     asked = [
-        listed(tokenizer, task, own, WORDS) if len(set(own)) > 1 else None  # there is nothing to choose
+        listed(tokenizer, replace(task, instruction=""), own, WORDS) if len(set(own)) > 1 else None  # there is nothing to choose
         for task, own in zip(pool.tasks, texts, strict=True)
     ]
     for own, question, reply in zip(samples, asked, pool.asked(asked), strict=True):

@@ -59,6 +59,8 @@ class Prefix:
     """Behaviour log-probs of the own tokens, which are the last `len(own_logprobs)` of `tokens`."""
     finish: Finish | None = None
     """None while it may still be extended."""
+    view: Any = field(default=None, repr=False)
+    """The view that it was opened by, by which it is extended; None: none."""
     cached: Any = field(default=None, repr=False)
     """The engine's handle on the keys and values; None when released."""
 

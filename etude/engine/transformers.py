@@ -100,8 +100,8 @@ class TransformersEngine:
         stand behind, it is decoded by that.
         """
         self._check_here()
-        if view and behind:
-            raise ValueError("what a view opens stands behind nothing: give it whole prompts")
+        if behind and (view or any(prefix.view for prefix in behind)):
+            raise ValueError("what a view opens stands behind nothing, and nothing behind it: give whole prompts")
         if any(len(prompt) == 0 for prompt in prompts):
             raise ValueError("a prompt needs at least one token")
         for prefix in behind or ():
@@ -117,7 +117,7 @@ class TransformersEngine:
             new = inputs
             batch = OpenBatch(*self._prefill(new, view))
         self.computed_tokens += sum(map(len, new))
-        return [Prefix(tokens, self.policy_version, cached=Row(batch, row)) for row, tokens in enumerate(inputs)]
+        return [Prefix(tokens, self.policy_version, view=view, cached=Row(batch, row)) for row, tokens in enumerate(inputs)]
 
     @torch.inference_mode()
     def extend(
@@ -184,6 +184,8 @@ class TransformersEngine:
         Random numbers are drawn as for a prompt, so that the answer to a group of one is what `generate` gives.
         """
         self._check_here()
+        if not all(groups):
+            raise ValueError("a group needs at least one prefix")
         flat = [prefix for group in groups for prefix in group]
         for prefix in flat:
             self._check_alive(prefix)
@@ -228,7 +230,7 @@ class TransformersEngine:
         """The prefix as it was after so many own tokens, one at least, to be extended from there; where a forward pass keeps nothing of its
         head (`etude.engine.modules`), its last token is computed again, once.
         """
-        return cut(prefix, num_own_tokens)
+        return replace(cut(prefix, num_own_tokens), view=prefix.view)
 
     @torch.inference_mode()
     def redraw(
@@ -399,8 +401,8 @@ class TransformersEngine:
     def _extended(self, decoding: Decoding) -> list[Prefix]:
         """What was decoded, of which nothing is kept so far."""
         results = decoding.results()
-        for prefix in results:
-            prefix.cached = Drawn(None)
+        for prefix, before in zip(results, decoding.prefixes, strict=True):
+            prefix.cached, prefix.view = Drawn(None), before.view
         return results
 
     def _prefill(self, prompts: Sequence[Sequence[int]], view: View | None) -> tuple[Opened, torch.Tensor]:
@@ -410,11 +412,11 @@ class TransformersEngine:
 
     def _reopen(self, prefixes: Sequence[Prefix]) -> list[Prefix]:
         """Prefixes of several batches, or with own tokens, are prefilled anew as one batch (each distinct token row once)."""
-        distinct = list(dict.fromkeys(prefix.tokens for prefix in prefixes))
-        opened = dict(zip(distinct, self.open(distinct), strict=True))
-        return [
-            Prefix(prefix.tokens, prefix.policy_version, prefix.own_logprobs, cached=opened[prefix.tokens].cached) for prefix in prefixes
-        ]
+        distinct, view = list(dict.fromkeys(prefix.tokens for prefix in prefixes)), prefixes[0].view
+        if any(prefix.view != view for prefix in prefixes):
+            raise ValueError("prefixes of several views are extended apart")
+        opened = dict(zip(distinct, self.open(distinct, view=view), strict=True))
+        return [replace(prefix, cached=opened[prefix.tokens].cached) for prefix in prefixes]
 
     def _check_here(self) -> None:
         if self._is_away:

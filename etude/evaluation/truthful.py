@@ -4,7 +4,7 @@
 
 as TruthfulQA's own similarity scores are (Lin et al. 2022, arXiv 2109.07958), without a judge. ROUGE-L is the F1 of the longest common
 subsequence of words (Lin 2004). A text that says nothing of either is at 0, which is not true. By likelihood: MC1, MC2 and MC3, the third
-as in DoLa's code (Chuang et al. 2024, arXiv 2309.03883).
+after DoLa (Chuang et al. 2024, arXiv 2309.03883).
 """
 
 import math

@@ -9,6 +9,7 @@ from typing import Any, TextIO
 
 from etude.configuration import parse
 from etude.decoding.decode import decode
+from etude.decoding.methods import METHODS
 from etude.decoding.settings import ReliableDecoding
 from etude.engine.completion import Logprobs
 from etude.engine.sampling import Sampling
@@ -109,7 +110,10 @@ def generate(
     of_length: Sections = {("thought.",): "thought.budget_tokens is not set"}
     if settings.thought.budget_tokens is not None:
         of_length = {("max_new_tokens",): "thought.budget_tokens is set"}
-    for unread in unread_of_search(settings, also, {**of_length, **unread_of_decoding(settings.decoding)}):
+    decoding = unread_of_decoding(settings.decoding)
+    if settings.decoding.is_on and METHODS[settings.decoding.method].chooses:
+        decoding = {**decoding, ("sampling.",): f"decoding.method {settings.decoding.method} chooses a sample (decoding.sampling)"}
+    for unread in unread_of_search(settings, also, {**of_length, **decoding}):
         log.warning("without effect: %s", unread)
     place = decide(settings.machine)
     loaded, tokenizer = load_model(model, device=place.device)
@@ -184,21 +188,24 @@ def _decoded(
         answer = each.answer
         if answer.text is None:
             log.warning("no answer to %r: %s", prompt[:80], "; ".join(answer.notes))
-        facts = {"samples": list(each.samples), "tokens": _pieces(engine, answer.tokens), "sampled_tokens": each.sampled_tokens}
-        facts |= {"agreement": list(answer.agreement), "confidence": answer.confidence, "notes": list(answer.notes)}
+        tokens = _pieces(engine, answer.tokens, answer.text or "")
+        facts = {"samples": list(each.samples), "tokens": tokens, "sampled_tokens": each.sampled_tokens}
+        facts |= {"agreement": list(answer.agreement[: len(tokens)]), "confidence": answer.confidence, "notes": list(answer.notes)}
         given = ([], []) if answer.text is None else ([answer.text], [answer.finish])
         rows.append({"prompt": prompt, "completions": given[0], "finish": given[1], "decoding": facts})
     return rows
 
 
-def _pieces(engine: TransformersEngine, tokens: Sequence[int]) -> list[str]:
-    """What each token adds to the text: a character of several tokens stands with the last of them."""
+def _pieces(engine: TransformersEngine, tokens: Sequence[int], answer: str) -> list[str]:
+    """What each token adds to the answer: a character of several tokens stands with the last of them, what a stop string cut off is out."""
     pieces, before = [], ""
     for end in range(1, len(tokens) + 1):
         text = engine.text_of(tokens[:end])
         is_whole = end == len(tokens) or not text.endswith("\ufffd")
-        pieces.append(text[len(before) :] if is_whole else "")
+        pieces.append(text[len(before) : len(answer)] if is_whole else "")
         before = text if is_whole else before
+        if len(text) > len(answer):
+            break
     return pieces
 
 

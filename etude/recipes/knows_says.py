@@ -129,7 +129,9 @@ def questions(suite: KnowsSays, data: Path | None) -> list[Task]:
     source = TaskSource(path=suite.path, columns=suite.columns, verifier="aliases")
     tasks = load_tasks(source, split="test", n=suite.n, seed=suite.seed, data=data)
     for task in tasks:
-        if task.answer is None or not _wrong(task, suite.wrong):
+        if task.answer is None:
+            raise UserError(f"{task.origin} has no answer: give the right one, or leave the question out")
+        if not _wrong(task, suite.wrong):
             held = ", ".join(map(str, task.metadata))
             raise UserError(f"{task.origin} has no wrong answer in the column {suite.wrong!r} (wrong); it has {held}: name the column")
     if len(tasks) < 2:
@@ -172,7 +174,8 @@ def _said(
 ) -> list[tuple[bool, list[bool], str]]:
     """Whether the greedy answer is right, and each sample; and the greedy answer."""
     greedy = engine.generate(prompts, max_new_tokens=suite.max_new_tokens, sampling=GREEDY)
-    keys = [[seed_for(suite.seed, "knows-says", task.key, number) for number in range(suite.decoding.k)] for task in tasks]
+    numbers = range(suite.decoding.k)
+    keys = [[seed_for(suite.seed, "knows-says", "sample", number, task.key) for number in numbers] for task in tasks]  # as a pool's
     samples = engine.generate(prompts, max_new_tokens=suite.max_new_tokens, sampling=suite.decoding.sampling, keys=keys)
     found = []
     for task, (first,), drawn in zip(tasks, greedy, samples, strict=True):

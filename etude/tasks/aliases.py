@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from etude.tasks.answers import bounded, parse_list
 from etude.tasks.task import Task, canonical_words
@@ -11,23 +12,26 @@ _ARTICLES = frozenset({"a", "an", "the"})
 
 def with_aliases(task: Task) -> Task:
     """The task with the first of its answer's names as the answer, and all of them as `metadata["aliases"]`: a JSON list, or a text that is
-    parted by semicolons.
+    parted by semicolons; those that a row has in a column `aliases` come behind.
 
     >>> with_aliases(Task("Who?", "Mark Twain; Samuel Clemens")).metadata
     {'aliases': ['Mark Twain', 'Samuel Clemens']}
     """
-    if task.answer is None or "aliases" in task.metadata:
+    if task.answer is None:
         return task
-    listed = parse_list(task.answer.strip())
-    found = [str(name).strip() for name in (task.answer.split(";") if listed is None else listed)]
-    names = [name for name in dict.fromkeys(found) if name]
+    names = list(dict.fromkeys([*_names(task.answer), *_names(task.metadata.get("aliases"))]))
     return replace(task, answer=names[0] if names else "", metadata={**task.metadata, "aliases": names})
 
 
 def aliases_of(task: Task) -> list[str]:
     """The names of a task's answer."""
-    named = with_aliases(task).metadata.get("aliases")
-    return [str(name) for name in named] if isinstance(named, list) else []
+    return list(with_aliases(task).metadata.get("aliases", []))
+
+
+def _names(value: Any) -> list[str]:
+    listed = parse_list(value.strip()) if isinstance(value, str) else value
+    found = value.split(";") if isinstance(value, str) and listed is None else listed if isinstance(listed, list) else []
+    return [name for each in found if (name := str(each).strip())]
 
 
 def said_alias(text: str, names: Sequence[str]) -> str | None:

@@ -6,6 +6,7 @@ import torch
 
 from etude.decoding.layer_contrast import NEVER, LayerContrast, contrasted_logprobs, divergence
 from etude.decoding.lens import Lens, Part, layers_of
+from etude.engine.completion import Stop
 from etude.engine.sampling import GREEDY, Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
@@ -161,7 +162,32 @@ def test_a_model_that_does_more_behind_its_last_layer_is_refused(llama):
         lens.check(torch.tanh(logits) * 2)
 
 
-def test_nothing_stands_before_what_a_view_opens(llama, tokenizer):
-    engine = TransformersEngine(llama, tokenizer)
+def test_nothing_stands_before_what_a_view_opens_or_behind_it(llama, tokenizer):
+    engine, view = TransformersEngine(llama, tokenizer), LayerContrast((1,))
     with pytest.raises(ValueError, match="stands behind nothing"):
-        engine.open([[1]], engine.open([[2]]), view=LayerContrast((1,)))
+        engine.open([[1]], engine.open([[2]]), view=view)
+    with pytest.raises(ValueError, match="and nothing behind it"):
+        engine.open([[1]], engine.open([[2]], view=view))
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "mamba"])
+def test_what_a_view_opens_is_extended_by_it_however_often(model_of, tokenizer, family):
+    engine, how = TransformersEngine(model_of(family), tokenizer), {"until": Stop(), "sampling": GREEDY}
+    for view in (LayerContrast((1,)), LayerContrast((0, 1))):
+        opened = engine.open(PROMPTS, view=view)
+        once = engine.extend(opened, 8, keys=range(3), **how)
+        twice = engine.extend(engine.extend(opened, 3, keys=range(3), **how), 5, keys=range(3), **how)
+        apart = [engine.open([prompt], view=view)[0] for prompt in PROMPTS]
+        together = engine.extend(apart, 8, keys=range(3), **how)
+        assert [each.tokens for each in once] == [each.tokens for each in twice] == [each.tokens for each in together]
+        again = engine.extend([engine.cut(each, 3) for each in once], 5, keys=range(3), **how)
+        assert [each.tokens for each in again] == [each.tokens for each in once]
+    with pytest.raises(ValueError, match="of several views are extended apart"):
+        engine.extend([*once[:1], *engine.open([[5]])], 2, keys=[1, 2], **how)
+
+
+def test_a_lens_keeps_the_last_positions_alone(llama):
+    lens = Lens(llama, (0, 1))
+    with lens.reading(), torch.no_grad():
+        llama(torch.tensor([list(range(4, 104))]))
+    assert all(state.untyped_storage().nbytes() == state.nbytes for state in lens._states.values())

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -33,7 +34,7 @@ from etude.tasks.task import Task
 TASKS = [
     Task("2 + 2?", "4"),
     Task("Who wrote Emma?", "Jane Austen", instruction="One line."),
-    Task("Is it?", "yes"),
+    Task("Is it?", "yes", metadata={"evidence": "It is, we think."}),
     Task("Where?", "here"),
 ]
 SIZES = {"max_new_tokens": 8, "room_tokens": 900}
@@ -118,7 +119,10 @@ def test_parts_of_questions_get_the_answers_that_all_get_at_once(engine, method)
     how, items = ReliableDecoding(method, k=2), items_of(engine)
     at_once = decode(engine, items, how, **asking(engine))
     engine.batch_tokens = 1
-    assert [each.samples for each in decode(engine, items, how, **asking(engine))] == [each.samples for each in at_once]
+    in_parts = decode(engine, items, how, **asking(engine))
+    assert [each.samples for each in in_parts] == [each.samples for each in at_once]
+    if method != "integrative_unrelated":  # whose questions stand beside others
+        assert [each.answer.text for each in in_parts] == [each.answer.text for each in at_once]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -153,6 +157,7 @@ def test_what_makes_no_sense_is_one_sentence(settings, message):
 
 def test_one_sample_may_be_the_greedy_one():
     assert ReliableDecoding("integrative", k=1, sampling=GREEDY).is_on
+    assert ReliableDecoding("integrative_same_sample", sampling=GREEDY).is_on
 
 
 # ---------------------------------------------------------------------- the pool
@@ -263,7 +268,9 @@ def test_unrelated_samples_are_those_of_the_next_question(engine):
         crossed.append([(*head, *said.own_tokens, *(() if said.finish == "stop" else (1,)), *ends[0]) for said in pool.drawn[other]])
     assert [each.text for each in found] == joint_of(engine, crossed)
     with pytest.raises(UserError, match="ask two"):
-        integrative_unrelated(pool_of(engine, TASKS[:1]), 2)
+        integrative_unrelated(pool_of(engine, TASKS[:1] * 2), 2)
+    twice = integrative_unrelated(pool_of(engine, [TASKS[0], TASKS[0], TASKS[1]]), 2, again="Once more.")
+    assert [each.text for each in twice] == [found[0].text, found[0].text, found[1].text]  # the next one that is another
 
 
 def test_an_empty_sample_makes_no_input_and_without_inputs_there_is_no_answer(engine, monkeypatch):
@@ -373,17 +380,19 @@ def test_a_static_contrast_takes_one_layer(engine):
 
 @pytest.mark.parametrize(("reply", "chosen", "notes"), [("Answer 2 it is", "b", 0), ("3 or 1", "c", 0), ("Answer 4", "a", 1), ("", "a", 1)])
 def test_the_model_names_the_answer_that_agrees_most(engine, monkeypatch, reply, chosen, notes):
-    pool = says(pool_of(engine, TASKS[:1]), monkeypatch, ["a", "b", "c"])
+    pool = says(pool_of(engine, [replace(TASKS[0], instruction="End with a number.")]), monkeypatch, ["a", "b", "c"])
     asked = []
 
-    def answers(tasks):
+    def answers(tasks, **_):
         asked.extend(tasks)
         return [Completion((), (), reply, "stop", 0, 0)]
 
     monkeypatch.setattr(pool, "asked", answers)
     (found,) = universal_self_consistency(pool, 3)
     assert (found.text, len(found.notes)) == (chosen, notes)
-    assert asked[0].question.startswith("2 + 2?\n\nAnswer 1: a\nAnswer 2: b\nAnswer 3: c\n\nThese are 3 answers")
+    assert asked[0].instruction == "" and asked[0].question.startswith(
+        "2 + 2?\n\nAnswer 1: a\nAnswer 2: b\nAnswer 3: c\n\nThese are 3 answers"
+    )
 
 
 def test_where_all_samples_agree_there_is_nothing_to_ask(engine, monkeypatch):

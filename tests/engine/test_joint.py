@@ -120,6 +120,12 @@ def test_joined_distributions_by_hand():
     assert by_product[1].tolist() == pytest.approx([0.5, 0.5])
 
 
+def test_a_group_without_prefixes_is_refused(model_of, tokenizer):
+    engine = TransformersEngine(model_of("llama"), tokenizer)
+    with pytest.raises(ValueError, match="a group needs at least one prefix"):
+        engine.extend_joint([engine.open([[1]]), []], 3, sampling=GREEDY, keys=[0, 0])
+
+
 def test_a_joint_answer_ends_at_a_stop_string(model_of, tokenizer):
     engine = TransformersEngine(model_of("llama"), tokenizer)
     (whole,) = answers(engine, GROUPS[:1], n=12)

@@ -7,11 +7,18 @@ import torch
 
 from etude.cli import main
 from etude.decoding.lens import logprobs_by_layer
+from etude.decoding.pool import Pool
+from etude.decoding.settings import ReliableDecoding
+from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
+from etude.evaluation.knows_says import closed
 from etude.models import load_model
 from etude.recipes.evaluate import evaluate
-from etude.recipes.knows_says import KnowsSays, evaluate_knows
+from etude.recipes.knows_says import KnowsSays, _leading, _said, evaluate_knows
 from etude.recipes.machine import Machine
+from etude.tasks.aliases import with_aliases
+from etude.tasks.task import Task
+from etude.watching import Quiet
 
 ROWS = [(letter, "bcdea"[place]) for place, letter in enumerate("abcde")]
 FLOAT32 = {"machine.precision": "float32"}
@@ -58,7 +65,58 @@ def test_the_suite_says_what_a_model_knows_and_what_it_says(model, file):
     assert row["greedy"] == plain["evaluation"][0]["accuracy"] == sum(item["greedy"] for item in items) / 5
     assert [item["text"] for item in items] == [item["text"] for item in plain["items"]["letters"]]
     assert [each["method"] for each in found["methods"]] == ["majority", "integrative_original"]
+    for each in found["methods"]:
+        asked = {"evaluation.path": [file], "verifier": "aliases", "max_new_tokens": 3, "evaluation.pass_n": 0, "decoding.k": 4, **FLOAT32}
+        assert each["gain"] == pytest.approx(each["accuracy"] - row["greedy"])
+        assert each["closed"] == closed(each["accuracy"], row)
+        if each["method"] == "integrative_original":  # which draws no samples of its own
+            other = evaluate(model, asked | {"decoding.method": each["method"]})["evaluation"][0]
+            assert each["accuracy"] == other["decoding_accuracy"]
     assert evaluate_knows(model, "knows-says", suite | {"wrong": "wrong", "n": 5, "instruction": ""}) == found
+
+
+@torch.no_grad()
+def test_an_answer_leads_where_its_likeliest_name_is_likelier_a_byte_than_every_wrong_one(llama, tokenizer):
+    tasks = [
+        with_aliases(Task("first?", "ab; a", "aliases", metadata={"wrong": ["zz", "y"]})),
+        with_aliases(Task("second?", "qrs; tu", "aliases", metadata={"wrong": "vw"})),
+    ]
+    prompts = [(10, 11, 12), (20, 21)]
+
+    def by_layer(prompt, text):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        states = llama(torch.tensor([[*prompt, *ids]]), output_hidden_states=True)
+        logits = [*(llama.lm_head(llama.model.norm(each)) for each in states.hidden_states[:-1]), states.logits]
+        places = range(len(prompt) - 1, len(prompt) + len(ids) - 1)
+        rows = [each[0].log_softmax(-1) for each in logits]
+        return [sum(float(row[place, token]) for place, token in zip(places, ids, strict=True)) / len(text.encode()) for row in rows]
+
+    expected = []
+    for prompt, right, wrong, other in (
+        (prompts[0], ["ab", "a"], ["zz", "y"], ["qrs", "tu"]),
+        (prompts[1], ["qrs", "tu"], ["vw"], ["ab", "a"]),
+    ):
+        best = [[max(layer) for layer in zip(*(by_layer(prompt, text) for text in own), strict=True)] for own in (right, wrong, other)]
+        expected.append((tuple(mine > its for mine, its in zip(best[0], best[1], strict=True)), best[2][-1] > best[1][-1]))
+    assert _leading(llama, tokenizer, tasks, prompts, "wrong", Quiet()) == expected
+
+
+def test_pass_at_k_is_of_the_samples_that_methods_choose_among(llama, tokenizer):
+    tasks = [Task("first?", "ab", "aliases"), Task("second?", "b", "aliases")]
+    prompts = [(10, 11, 12), (20, 21)]
+    engine, suite = TransformersEngine(llama, tokenizer), KnowsSays(path=["x"], max_new_tokens=3, decoding=ReliableDecoding(k=5))
+    drawn = []
+    plain = engine.generate
+
+    def generate(*given, **named):
+        drawn.append(plain(*given, **named))
+        return drawn[-1]
+
+    engine.generate = generate
+    _said(engine, tasks, prompts, suite)
+    how = {"max_new_tokens": 3, "room_tokens": 99, "names": (0, "knows-says"), "logprobs": lambda pairs: []}
+    pool = Pool(engine, tasks, prompts, samples=suite.decoding.sampling, **how)
+    assert [[each.tokens for each in own] for own in drawn[1]] == [[each.own_tokens for each in own] for own in pool.samples(5)]
 
 
 def test_the_command_takes_the_suite_by_its_name(model, file, tmp_path, capsys):

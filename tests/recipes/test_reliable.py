@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 
 import pytest
 
@@ -120,8 +121,26 @@ def test_the_command_writes_the_page(model, tmp_path, capsys):
 def test_a_character_of_several_tokens_stands_with_its_last(llama, tokenizer):
     engine = TransformersEngine(llama, tokenizer)
     ids = tokenizer("aé本!", add_special_tokens=False)["input_ids"]
-    assert _pieces(engine, ids) == ["a", "", "é", "", "", "本", "!"]
-    assert "".join(_pieces(engine, ids[:-2])) == engine.text_of(ids[:-2])
+    assert _pieces(engine, ids, "aé本!") == ["a", "", "é", "", "", "本", "!"]
+    assert "".join(_pieces(engine, ids[:-2], text := engine.text_of(ids[:-2]))) == text
+    assert _pieces(engine, ids, "aé") == ["a", "", "é", ""]  # what a stop string cut off
+
+
+def test_tokens_and_agreement_end_where_a_stop_string_cut_the_answer():
+    how = ReliableDecoding("integrative", k=2, sampling=Sampling(temperature=1.0))
+    plain, cut = (
+        generate(
+            "tiny-random", QUESTIONS[:1], GenerateSettings(max_new_tokens=8, decoding=how, stop=stop, machine=Machine(precision="float32"))
+        )[0]
+        for stop in ([], ["\x00"])
+    )
+    assert plain["decoding"]["tokens"] == cut["decoding"]["tokens"]
+    text = plain["completions"][0]
+    settings = GenerateSettings(max_new_tokens=8, decoding=how, stop=[text[3:5]], machine=Machine(precision="float32"))
+    (row,) = generate("tiny-random", QUESTIONS[:1], settings)
+    facts = row["decoding"]
+    assert 0 < len("".join(facts["tokens"])) == len(row["completions"][0]) < len(text)
+    assert len(facts["agreement"]) == len(facts["tokens"])
 
 
 def test_a_question_without_an_answer_is_said_and_its_row_is_empty(model, caplog, monkeypatch):
@@ -136,7 +155,9 @@ def test_a_setting_that_the_method_does_not_read_is_named(model, caplog):
     with caplog.at_level(logging.WARNING):
         settings = GenerateSettings(decoding=ReliableDecoding("majority", again="Again."), machine=Machine(precision="float32"))
         generate(model, QUESTIONS[:1], settings)
+        generate(model, QUESTIONS[:1], replace(settings, sampling=Sampling(temperature=2.0)))
     assert "without effect: decoding.again: decoding.method is majority" in caplog.text
+    assert "without effect: sampling.temperature: decoding.method majority chooses a sample (decoding.sampling)" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,16 @@ def test_an_answers_names_are_read_from_a_list_or_between_semicolons(tmp_path):
         assert (task.answer, task.metadata["aliases"]) == ("Mark Twain", ["Mark Twain", "Samuel Clemens"])
 
 
+def test_a_rows_own_column_of_aliases_adds_names(tmp_path):
+    rows = [
+        '{"question": "Who?", "answer": "Mark Twain", "aliases": ["Samuel Clemens"]}',
+        '{"question": "Who?", "answer": "A", "aliases": "B; C"}',
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(rows))
+    tasks = load_tasks(TaskSource(path=[str(tmp_path / "a.jsonl")], verifier="aliases"), split="train", n=None, seed=0)
+    assert [task.metadata["aliases"] for task in tasks] == [["Mark Twain", "Samuel Clemens"], ["A", "B", "C"]]
+
+
 def test_a_relative_path_is_looked_up_here_and_then_in_the_data_folder(tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     (tmp_path / "here").mkdir()
