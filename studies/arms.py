@@ -224,12 +224,13 @@ def _row(arm: str, suite: str, own: Sequence[Cell], others: Mapping[int, Cell], 
             row[name] = sum(values) / len(values)
     row["best_baseline"] = max((value for r in found for value in r["baselines"].values()), default=0.0)
     paired = [cell for cell in own if cell["seed"] in others]
-    if is_arm and paired:
-        start = [others[cell["seed"]] if arm == "longer_warm_start" else cell for cell in paired]
-        row |= difference("gain", right_of(start, "warm_start", suite), right_of(paired, "practice", suite))
-        each = [_accuracy(c, "practice", suite) - _accuracy(s, "warm_start", suite) for c, s in zip(paired, start, strict=True)]
+    begun = paired if arm == "longer_warm_start" else own
+    if is_arm and begun:
+        start = [others[cell["seed"]] if arm == "longer_warm_start" else cell for cell in begun]
+        row |= difference("gain", right_of(start, "warm_start", suite), right_of(begun, "practice", suite))
+        each = [_accuracy(c, "practice", suite) - _accuracy(s, "warm_start", suite) for c, s in zip(begun, start, strict=True)]
         row["gain_each_seed"] = [round(value, 4) for value in each]
-        if arm != baseline:
+        if arm != baseline and paired:
             same_seeds = [others[cell["seed"]] for cell in paired]
             row |= difference(f"{baseline}_ahead", right_of(paired, "practice", suite), right_of(same_seeds, "practice", suite))
         row["training_seconds"] = round(median(sum(cell["training_seconds"].values()) for cell in own), 1)

@@ -464,6 +464,18 @@ def test_what_an_arm_gains_is_counted_from_its_own_warm_start_and_a_longer_one_f
     assert {row["id"]: row["gain"] for row in rows if "gain" in row} == {"practice": 1.0, "imitation": 0.25, "longer_warm_start": 0.5}
 
 
+def test_a_gain_is_over_all_runs_of_an_arm_and_a_comparison_over_those_that_practice_has_too():
+    runs = [
+        cell("imitation", 1, "a b", "00", "01"),
+        cell("imitation", 2, "a b", "00", "11"),
+        cell("longer_warm_start", 2, "a b", "00", "11"),
+    ]
+    rows = {row["id"]: row for row in reduce_arms([cell("practice", 1, "a b", "00", "11"), *runs])}
+    assert (rows["imitation"]["seeds"], rows["imitation"]["gain"], rows["imitation"]["gain_each_seed"]) == (2, 0.75, [0.5, 1.0])
+    assert rows["imitation"]["practice_ahead"] == 0.5
+    assert "gain" not in rows["longer_warm_start"] and rows["longer_warm_start"]["accuracy"] == 1.0
+
+
 @pytest.mark.parametrize("arm, shared", [("imitation", {"base.json", "warm_start.json"}), ("longer_warm_start", {"base.json"})])
 def test_an_arm_begins_with_what_a_finished_arm_of_its_seed_measured(arm, shared, tmp_path):
     table = Arms("tiny", {"longer_warm_start": 60})
