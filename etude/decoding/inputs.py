@@ -20,7 +20,7 @@ from etude.tasks.task import Task
 
 Layout = Literal["turns", "one_message"]
 
-AGAIN = "Some of that may be wrong. Answer the question again, with what is right."
+AGAIN = "Answer again."
 
 NOTHING = "no sample says anything that leaves room for an answer"
 

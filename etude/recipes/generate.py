@@ -198,13 +198,14 @@ def _decoded(
 
 def _pieces(engine: TransformersEngine, tokens: Sequence[int], answer: str) -> list[str]:
     """What each token adds to the answer: a character of several tokens stands with the last of them, what a stop string cut off is out."""
-    pieces, before = [], ""
+    pieces, before = [], 0
     for end in range(1, len(tokens) + 1):
         text = engine.text_of(tokens[:end])
-        is_whole = end == len(tokens) or not text.endswith("\ufffd")
-        pieces.append(text[len(before) : len(answer)] if is_whole else "")
-        before = text if is_whole else before
-        if len(text) > len(answer):
+        is_last = end == len(tokens) or len(text) > len(answer)
+        is_whole = is_last or not text.endswith("\ufffd")
+        pieces.append(answer[before : len(text)] if is_whole else "")
+        before = len(text) if is_whole else before
+        if is_last:
             break
     return pieces
 

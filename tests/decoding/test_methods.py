@@ -285,9 +285,10 @@ def test_an_empty_sample_makes_no_input_and_without_inputs_there_is_no_answer(en
 
 def test_an_input_that_leaves_no_room_is_left_out(engine):
     pool = pool_of(engine, TASKS[:2], room_tokens=len(TASKS[0].question) * 2 + 8 + 95)
-    short, long = integrative(pool, 2)
+    words = "x" * 74
+    short, long = integrative(pool, 2, again=words)
     assert short.text is not None and long.text is None
-    assert integrative(pool_of(engine, TASKS[:2]), 2)[0].text == short.text
+    assert integrative(pool_of(engine, TASKS[:2]), 2, again=words)[0].text == short.text
 
 
 # ---------------------------------------------------------------------- choosing and asking
