@@ -41,7 +41,7 @@ from etude.tasks.sources import TaskSource, load_tasks
 from etude.tasks.task import Task
 from etude.tasks.verifiers import VERIFIERS
 from studies.cells import Cell, Options, compute, options, write_result
-from studies.figure import save
+from studies.figure import list_rows, save
 
 CLAIM = "with eight samples integrative decoding is right more often than greedy decoding over all sets, and more often than each control"
 SEEDS = (90,)
@@ -284,12 +284,8 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
         colour = "#9aa3b5" if is_control else "#1f2a44"
         axes.errorbar(100 * row["gain"], place, xerr=[[100 * low], [100 * high]], fmt="o", color=colour, capsize=2, markersize=4)
     axes.axvline(0, color="#c2571a", linewidth=1)
-    axes.set_yticks(range(len(own)), [row["id"].replace("_", " ") for row in own], fontsize=7)
-    axes.set_ylim(len(own) - 0.5, -0.5)
-    axes.set_title(f"points gained on greedy answers, {name} (n = {own[0]['n']:,}, 95 %); controls grey", loc="left", fontsize=9)
-    axes.grid(axis="x", color="#e7e9ee", linewidth=0.8)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(length=0)
+    title = f"points gained on greedy answers, {name} (n = {own[0]['n']:,}, 95 %); controls grey"
+    list_rows(axes, [row["id"] for row in own], title, size=7)
     return save(figure, path)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 _INK, _QUIET, _SECOND = "#1f2a44", "#9aa3b5", "#c2571a"
@@ -42,6 +43,16 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
         "accuracy: dot greedy with 95 % interval, small dots single seeds,\nring pass@8, dashed the best trivial rule", fontsize=8
     )
     return save(figure, path)
+
+
+def list_rows(axes: Axes, names: Sequence[str], title: str, *, size: float = 10) -> None:
+    """A line for each name, the first on top, under a title; `size` of the names' letters."""
+    axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names], fontsize=size)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_title(title, loc="left", fontsize=9)
+    axes.grid(axis="x", color="#e7e9ee", linewidth=0.8)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(length=0)
 
 
 def save(figure: Figure, path: Path) -> Path:

@@ -29,7 +29,7 @@ from etude.recipes.machine import Machine, decide
 from etude.runs import environment
 from etude.tasks.files import file_rows
 from studies.cells import Cell, Options, compute, options, write_result
-from studies.figure import save
+from studies.figure import list_rows, save
 
 CLAIM = "some contrast of layers chooses a true answer more often than the plain model, and than a random layer of the same half"
 SEEDS = (91,)
@@ -181,13 +181,8 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
             error = [[row["accuracy"] - row["accuracy_low"]], [row["accuracy_high"] - row["accuracy"]]]
             colour = "#9aa3b5" if row["id"] in ("plain", *CONTROL.values()) else "#1f2a44"
             axes.errorbar(row["accuracy"], place, xerr=error, fmt="o", color=colour, capsize=3, markersize=5)
-        axes.set_yticks(range(len(own)), [row["id"].replace("_", " ") for row in own])
-        axes.set_ylim(len(own) - 0.5, -0.5)
         axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
-        axes.set_title(f"{name}, MC1 (n = {own[0]['n']:,})", loc="left", fontsize=9)
-        axes.grid(axis="x", color="#e7e9ee", linewidth=0.8)
-        axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.tick_params(length=0)
+        list_rows(axes, [row["id"] for row in own], f"{name}, MC1 (n = {own[0]['n']:,})")
     return save(figure, path)
 
 

@@ -46,7 +46,7 @@ from etude.runs import RunFolder, read_jsonl
 from etude.watching import Console
 from studies.arms import begin_like, cell_of, check_run, reduce_arms
 from studies.cells import Cell, Options, compute, options, write_result
-from studies.figure import save
+from studies.figure import list_rows, save
 
 CLAIM = (
     "text first, then solved tasks: >= 6 points on the domain's questions with choices, <= 1 point lost on far ones, and behind the same "
@@ -256,12 +256,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
             if not part:
                 axes.scatter(100 * row["warm_start_right"], place, s=36, facecolors="none", edgecolors="#1f2a44")
         axes.axvline(0, color="#9aa3b5", linewidth=1)
-        axes.set_yticks(range(len(own)), [row["id"].replace("_", " ") for row in own])
-        axes.set_ylim(len(own) - 0.5, -0.5)
-        axes.set_title(f"{title}, {'points' if part else '%'}", loc="left", fontsize=9)
-        axes.grid(axis="x", color="#e7e9ee", linewidth=0.8)
-        axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.tick_params(length=0)
+        list_rows(axes, [row["id"] for row in own], f"{title}, {'points' if part else '%'}")
     return save(figure, path)
 
 

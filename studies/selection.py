@@ -35,7 +35,7 @@ from etude.recipes.perplexity import Perplexity
 from etude.runs import environment, read_jsonl, write_atomically
 from etude.tasks.files import file_rows
 from studies.cells import Cell, Options, compute, options, write_result
-from studies.figure import save
+from studies.figure import list_rows, save
 
 CLAIM = "the classifier finds at least 90 % of hidden pages at a budget of as many tokens, and more than importance, perplexity and random"
 SEEDS = (70, 71, 72)
@@ -220,14 +220,9 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
         error = [[row["recall"] - row["recall_low"]], [row["recall_high"] - row["recall"]]]
         axes.scatter(row["recall_each_seed"], [place + 0.22] * row["seeds"], s=9, color="#9aa3b5")
         axes.errorbar(row["recall"], place, xerr=error, fmt="o", color="#1f2a44", capsize=3, markersize=5)
-    axes.set_yticks(range(len(rows)), [row["id"] for row in rows])
-    axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
-    axes.set_title("hidden pages found, at a budget of as many tokens as are hidden", loc="left", fontsize=9)
-    axes.grid(axis="x", color="#e7e9ee", linewidth=0.8)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(length=0)
+    list_rows(axes, [row["id"] for row in rows], "hidden pages found, at a budget of as many tokens as are hidden")
     return save(figure, path)
 
 

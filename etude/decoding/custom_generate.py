@@ -16,6 +16,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from etude.decoding.decode import decode
+from etude.decoding.lens import of_tokens, read
 from etude.decoding.settings import ReliableDecoding
 from etude.engine.completion import Tokens
 from etude.engine.sampling import GREEDY, Sampling
@@ -62,10 +63,4 @@ def _sampling(config: Any) -> Sampling:
 @torch.no_grad()
 def _logprobs(model: Any, pairs: Sequence[tuple[Tokens, Tokens]]) -> list[tuple[float, ...]]:
     """Of completions behind their prompts, one at a time."""
-    found = []
-    for prompt, completion in pairs:
-        inputs = torch.tensor([[*prompt, *completion[:-1]]], device=next(model.parameters()).device)
-        logits_NV = model(input_ids=inputs, use_cache=False).logits[0, -len(completion) :].float()
-        targets_N1 = torch.tensor(completion, device=inputs.device)[:, None]
-        found.append(tuple(logits_NV.log_softmax(-1).gather(1, targets_N1)[:, 0].tolist()))
-    return found
+    return [tuple(of_tokens(read(model, prompt, completion), completion).tolist()) for prompt, completion in pairs]

@@ -30,10 +30,9 @@ def _unless_agreed(pool: Pool, k: int, again: str, layout: Layout, stop_agreed: 
     """A joint answer to each question, or with `stop_agreed` what its first samples agree on."""
     settled = _agreed(pool, k) if stop_agreed else {}
     left = [place for place in range(len(pool.tasks)) if place not in settled]
-    samples = dict(zip(left, pool.samples(k, left), strict=True)) if left else {}
+    samples = dict(zip(left, pool.samples(k, left), strict=True))
     inputs = inputs_of(pool, [samples.get(place, []) for place in range(len(pool.tasks))], again, layout)
-    found = joined(pool, inputs, join, k) if left else [Decoded(None)] * len(pool.tasks)
-    return [settled.get(place, answer) for place, answer in enumerate(found)]
+    return [settled.get(place, answer) for place, answer in enumerate(joined(pool, inputs, join, k))]
 
 
 def _agreed(pool: Pool, k: int) -> dict[int, Decoded]:

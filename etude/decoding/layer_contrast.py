@@ -15,12 +15,13 @@ Shapes: B rows, J candidates, V vocabulary.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from etude.decoding.lens import Layers, Lens, layers_of
+from etude.decoding.lens import Layers, Lens, layers_of, of_tokens, read
 from etude.decoding.pool import Decoded, Pool
 from etude.engine.completion import Tokens
 from etude.engine.context import Context, CopiedContext, Opened
@@ -124,19 +125,21 @@ def contrasted_logprobs(model: Any, how: LayerContrast, pairs: Sequence[tuple[To
     model's own. A token that the contrast would never say has `NEVER`, a sum with such tokens ranks by how many they are (`plausible` 0
     rules none out).
     """
-    layers, device = layers_of(model, how.layers), next(model.parameters()).device
-    found = []
+    layers, found = layers_of(model, how.layers), []
     for prompt, completion in pairs:
-        inputs = torch.tensor([[*prompt, *completion[:-1]]], device=device)
-        first, targets_N1 = len(prompt) - 1, torch.tensor(completion, device=device)[:, None]
-        lens = Lens(model, layers, final_norm=how.final_norm, at=lambda states_BTE, first=first: states_BTE[0, first:])  # type: ignore[misc]
+        first = len(prompt) - 1
+        lens = Lens(model, layers, final_norm=how.final_norm, at=partial(_from, first))
         with lens.reading():
-            logits_NV = model(input_ids=inputs, use_cache=False).logits[0, first:].float()
+            logits_NV = read(model, prompt, completion)
         lens.check(logits_NV)
-        length_N = torch.arange(first, inputs.shape[1], device=device) + 1
-        scores_NV = how.contrasted(logits_NV, lens, inputs[0, first:], length_N).log_softmax(-1)
-        found.append(tuple(scores_NV.gather(1, targets_N1)[:, 0].clamp(min=NEVER).tolist()))
+        before_N = torch.tensor([prompt[-1], *completion[:-1]])
+        scores_NV = how.contrasted(logits_NV, lens, before_N, torch.arange(len(completion)) + first + 1)
+        found.append(tuple(of_tokens(scores_NV, completion).clamp(min=NEVER).tolist()))
     return found
+
+
+def _from(first: int, states_BTE: torch.Tensor) -> torch.Tensor:
+    return states_BTE[0, first:]
 
 
 def layer_contrast_static(pool: Pool, layers: Sequence[int], strength: float, plausible: float, final_norm: bool) -> list[Decoded]:

@@ -85,18 +85,27 @@ class Lens:
         self._states[len(self._blocks)] = self._at(found[0] if isinstance(found, tuple) else found)
 
 
+def read(model: Any, prompt: Tokens, completion: Tokens) -> torch.Tensor:
+    """Logits [N, V] of what the model would say in the place of each token of a completion behind its prompt."""
+    inputs = torch.tensor([[*prompt, *completion[:-1]]], device=next(model.parameters()).device)
+    found: torch.Tensor = model(input_ids=inputs, use_cache=False).logits[0, -len(completion) :].float()
+    return found
+
+
+def of_tokens(logits_NV: torch.Tensor, completion: Tokens) -> torch.Tensor:
+    """The log-probs [N] of a completion's tokens."""
+    return logits_NV.float().log_softmax(-1).gather(1, torch.tensor(completion, device=logits_NV.device)[:, None])[:, 0]
+
+
 @torch.inference_mode()
 def logprobs_by_layer(model: Any, prompt: Tokens, completion: Tokens) -> list[float]:
     """The log-prob of a completion behind its prompt after each layer, from the embeddings to the model's own, which is the last."""
-    inputs = torch.tensor([[*prompt, *completion[:-1]]], device=next(model.parameters()).device)
-    targets_N1 = torch.tensor(completion, device=inputs.device)[:, None]
     number = len(_blocks(model, model.get_decoder()))
     lens = Lens(model, range(number), at=lambda states_BTE: states_BTE[0, -len(completion) :])
     with lens.reading():
-        logits_NV = model(input_ids=inputs, use_cache=False).logits[0, -len(completion) :]
+        logits_NV = read(model, prompt, completion)
     lens.check(logits_NV)
-    each = [*(lens.logits(layer) for layer in range(number)), logits_NV]
-    return [float(own_NV.float().log_softmax(-1).gather(1, targets_N1).sum()) for own_NV in each]
+    return [float(of_tokens(own_NV, completion).sum()) for own_NV in (*map(lens.logits, range(number)), logits_NV)]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ Shapes: B inputs of G groups, V vocabulary.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from etude.engine.completion import Completion
@@ -59,6 +60,21 @@ class JointContext:
         self.computed_tokens = 0
         self._choices: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
         """For each token what every row would have chosen, by its group's first name, and with its weight."""
+
+    @staticmethod
+    def of(
+        context: Context, row_N: np.ndarray, weights: Sequence[Sequence[float]], join: Join, room_tokens: int, device: torch.device
+    ) -> tuple["JointContext", torch.Tensor]:
+        """Groups of a context's rows: `row_N` is the row of each input, one group's after another's, `weights` are theirs by group. Also
+        returns which row each of its own was: an input that stands in a group twice is one row, one that stands in two groups is two.
+        """
+        group_N = np.repeat(np.arange(len(weights)), [len(own) for own in weights])
+        distinct, place_N = np.unique(np.stack([row_N, group_N], axis=1), axis=0, return_inverse=True)
+        rows_B, group_B = torch.from_numpy(distinct).to(device).unbind(1)
+        if len(rows_B) > len(context):
+            context.keep(rows_B, room_tokens)
+        summed_B = np.bincount(place_N.reshape(-1), weights=[weight for own in weights for weight in own])
+        return JointContext(context, group_B, torch.from_numpy(summed_B).to(device, torch.float32), join), rows_B
 
     @property
     def copies(self) -> bool:

@@ -177,7 +177,7 @@ class TransformersEngine:
         stop_strings: Sequence[str] = (),
         heard: Heard | None = None,
     ) -> list[Joint]:
-        """One answer of up to `n` tokens to each group of prefixes, any number in each, decoded from what `join` makes of their next-token
+        """One answer of up to `n` tokens to each group of prefixes, one or more in each, decoded from what `join` makes of their next-token
         distributions (`etude.engine.joint`); one key for each group. `weights`: of each prefix, 1 in all of a group; all the same unless
         given. A prefix that stands in a group twice weighs twice and costs once. `heard` is told of each token, with its group.
 
@@ -191,18 +191,11 @@ class TransformersEngine:
             self._check_alive(prefix)
         flat = flat if is_one_batch(flat) or all(map(path_of, flat)) else self._reopen(flat)
         context, logits_BV, row_N = self._begin(alike(flat), n, False)
-        group_N = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
-        distinct, place_N = np.unique(np.stack([row_N, group_N], axis=1), axis=0, return_inverse=True)
-        rows, group_B = torch.from_numpy(distinct).to(self._device).unbind(1)
-        if len(rows) > len(context):  # some stand in several groups, and part there
-            context.keep(rows, n)
         weights = weights or [[1 / len(group)] * len(group) for group in groups]
-        weight_N = np.array([weight for own in weights for weight in own])
-        weight_B = torch.from_numpy(np.bincount(place_N.reshape(-1), weights=weight_N)).to(logits_BV.device, torch.float32)
-        joint = JointContext(context, group_B, weight_B, join)
+        joint, rows_B = JointContext.of(context, row_N, weights, join, n, self._device)
         empty = [Prefix((), self.policy_version) for _ in groups]
         decoding = Decoding(empty, n, Stop(self.end_tokens, tuple(stop_strings)), sampling, keys, self._decode, heard=heard)
-        decoding.run(joint, joint.joined(logits_BV[rows]), np.arange(len(groups)))
+        decoding.run(joint, joint.joined(logits_BV[rows_B]), np.arange(len(groups)))
         self.computed_tokens += joint.computed_tokens
         found = [self.completion(prefix, key, stop_strings) for prefix, key in zip(decoding.results(), keys, strict=True)]
         return [Joint(replace(each, view="joint"), joint.agreement(number, each.tokens)) for number, each in enumerate(found)]

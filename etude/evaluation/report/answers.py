@@ -3,13 +3,12 @@
 In: what `etude generate --method` returns. Out: one HTML file without a script; what a model wrote is escaped.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from etude.evaluation.report.page import write_page
 
 STEPS = 10
 """Shades of agreement; the last one is none."""
@@ -17,15 +16,8 @@ STEPS = 10
 
 def write_answers(rows: Sequence[Mapping[str, Any]], method: str, model: str, page: Path) -> Path:
     """Write the page of rows with a `decoding`, and return its path."""
-    loader = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     contents = {"answers": [_contents(row) for row in rows], "method": method, "model": model, "steps": STEPS}
-    text = environment.get_template("answers.html.j2").render(contents)
-    page.parent.mkdir(parents=True, exist_ok=True)
-    part = page.with_name(page.name + ".part")
-    part.write_bytes(text.encode("utf-8", errors="replace"))
-    os.replace(part, page)
-    return page
+    return write_page("answers.html.j2", contents, page)
 
 
 def _contents(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -47,10 +47,15 @@ def write_report(runs: Sequence[Path], page: Path) -> Path:
         if not folder.is_dir():
             raise UserError(f"run folder {str(folder)!r} does not exist: name the folder of a run, such as runs/quickstart")
     read = [read_run(folder, name, MAX_ATTEMPTS // len(folders)) for folder, name in zip(folders, _names(folders), strict=True)]
-    text = _environment().get_template("report.html.j2").render(_contents(read))
     page = Path(page)
     if page.is_dir():
         raise UserError(f"--out {page}: is a folder: name a file in it")
+    return write_page("report.html.j2", _contents(read), page)
+
+
+def write_page(template: str, contents: dict[str, Any], page: Path) -> Path:
+    """Fill a template of this folder, and put it in the page's place when it is whole."""
+    text = _environment().get_template(template).render(contents)
     page.parent.mkdir(parents=True, exist_ok=True)
     part = page.with_name(page.name + ".part")
     part.write_bytes(text.encode("utf-8", errors="replace"))  # a lone surrogate in a completion becomes "?"
