@@ -8,6 +8,7 @@ from typing import Any
 from etude.decoding.methods import METHODS
 from etude.decoding.pool import Decoded, Pool
 from etude.decoding.settings import ReliableDecoding
+from etude.engine.completion import Completion
 from etude.engine.transformers import TransformersEngine
 from etude.tasks.task import Task
 
@@ -17,27 +18,35 @@ class Found:
     """An answer and what it took."""
 
     answer: Decoded
-    samples: tuple[str, ...]
+    samples: tuple[Completion, ...]
     """What it was made of."""
     sampled_tokens: int
     """Of the samples, and of what was made of them."""
 
 
-def decode(engine: TransformersEngine, items: Sequence[tuple[Task, tuple[int, ...]]], how: ReliableDecoding, **asking: Any) -> list[Found]:
-    """An answer to each task with its prompt, by a method that is on; `asking` is what a `Pool` takes beside the samples.
+def decode(
+    engine: TransformersEngine,
+    items: Sequence[tuple[Task, tuple[int, ...]]],
+    how: ReliableDecoding,
+    *,
+    num_samples: int = 0,
+    **asking: Any,
+) -> list[Found]:
+    """An answer to each task with its prompt, by a method that is on; `num_samples` are drawn of each at least, whatever the method reads;
+    `asking` is what a `Pool` takes beside the samples.
 
     About as many questions at once as the engine has positions for.
     """
     method, longest = METHODS[how.method], max(len(prompt) for _, prompt in items)
     options = {name: getattr(how, name) for name in method.reads if name != "sampling"}
-    each = how.k * (2 * longest + 3 * asking["max_new_tokens"])
+    each = max(how.k, num_samples) * (2 * longest + 3 * asking["max_new_tokens"])
     parts = max(1, len(items) // max(2, engine.batch_tokens // each))  # of two at least, where there are two
     found: list[Found] = []
     for start, end in pairwise(len(items) * part // parts for part in range(parts + 1)):
         some = items[start:end]
         pool = Pool(engine, [task for task, _ in some], [prompt for _, prompt in some], samples=how.sampling, **asking)
+        pool.samples(num_samples)
         answers = method.answer(pool, **options)
-        texts = [tuple(pool.sample(sample).text for sample in own) for own in pool.drawn]
-        found += map(Found, answers, texts, pool.sampled_tokens)
+        found += map(Found, answers, pool.completions(), pool.sampled_tokens)
         pool.release()
     return found

@@ -22,6 +22,8 @@ class Decoded:
     """None: it gives no answer."""
     finish: Finish | None = None
     tokens: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    """Of the tokens, under what they were drawn from."""
     agreement: tuple[float, ...] = ()
     """Of a joint answer, for each token the share of its inputs whose own likeliest token it was."""
     confidence: float | None = None
@@ -31,7 +33,7 @@ class Decoded:
 
     @staticmethod
     def of(completion: Completion, **more: object) -> "Decoded":
-        return Decoded(completion.text, completion.finish, completion.tokens, **more)  # type: ignore[arg-type]
+        return Decoded(completion.text, completion.finish, completion.tokens, completion.logprobs, **more)  # type: ignore[arg-type]
 
 
 class Pool:
@@ -92,6 +94,12 @@ class Pool:
     def drawn(self) -> list[list[Prefix]]:
         """The samples of each question that were asked for so far."""
         return self._samples
+
+    def completions(self) -> list[tuple[Completion, ...]]:
+        """The same as what was answered, with the keys that they were drawn by."""
+        keys = [[self._key(place, "sample", number) for number in range(len(own))] for place, own in enumerate(self._samples)]
+        both = [zip(*each, strict=True) for each in zip(self._samples, keys, strict=True)]
+        return [tuple(self.engine.completion(prefix, key, self.stop_strings) for prefix, key in each) for each in both]
 
     def sample(self, prefix: Prefix) -> Completion:
         """One of them as what was answered."""

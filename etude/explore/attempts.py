@@ -8,6 +8,9 @@ from itertools import accumulate, groupby
 from etude.engine.completion import Completion, Finish
 from etude.tasks.task import Task
 
+HINTED, DECODED = "hint", "decoded"
+"""Views of attempts that are no samples of the policy at the task's own prompt: one saw the answer, one was made of other attempts."""
+
 
 class Source(IntEnum):
     """Who wrote a token; only own tokens earn credit."""
@@ -61,6 +64,11 @@ class Attempt:
             policy_version=completion.policy_version,
             view=completion.view,
         )
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether the policy drew it, unhelped."""
+        return self.view not in (HINTED, DECODED)
 
     @property
     def prompt(self) -> tuple[int, ...]:

@@ -7,12 +7,10 @@ policy, and only imitation and preference can learn from it.
 
 from dataclasses import replace
 
-from etude.explore.attempts import Attempt, Source
+from etude.explore.attempts import HINTED, Attempt, Source
 from etude.tasks.task import Task
 
 HINT = "\nThe answer is {answer}. Show how one comes to it."
-VIEW = "hint"
-"""The view of an attempt that saw the answer."""
 
 
 def hinted(task: Task, wording: str = HINT) -> Task:
@@ -33,4 +31,4 @@ def hinted(task: Task, wording: str = HINT) -> Task:
 def without_hint(attempt: Attempt, prompt: tuple[int, ...]) -> Attempt:
     """An attempt at the hinted task as one at the task itself, whose prompt's token ids are given."""
     sources = (Source.GIVEN,) * len(prompt) + (Source.OWN,) * attempt.num_own_tokens
-    return replace(attempt, tokens=(*prompt, *attempt.own_tokens), sources=sources, view=VIEW)
+    return replace(attempt, tokens=(*prompt, *attempt.own_tokens), sources=sources, view=HINTED)

@@ -16,7 +16,6 @@ right, each with an attempt's weight, and nothing of a turn that was wrong.
 from collections.abc import Callable, Sequence
 
 from etude.explore.attempts import Attempt, Group, Source
-from etude.explore.hints import VIEW
 from etude.feedback.verdict import Verdict, scores_of
 from etude.learn.credit import credit_rule
 from etude.learn.example import Example, Weights
@@ -94,14 +93,14 @@ def by_imitation(
     length: LengthControl = NO_CONTROL,
 ) -> Lessons:
     """Imitate examples: the right attempts of the groups with signal, or of all groups (`keep_all_right`); their weights add up to the
-    number of the group's attempts, without those that saw the answer.
+    number of the group's attempts, without those that saw the answer or were made of others.
 
     Credit, anchor and length have no part in it.
     """
     lessons: Lessons = []
     for group, row in zip(groups, verdicts, strict=True):
         right = [(attempt, scores_of(verdict)) for attempt, verdict in zip(group.attempts, row, strict=True) if verdict.score == 1.0]
-        number = sum(attempt.view != VIEW for attempt in group.attempts)
+        number = sum(attempt.is_sample for attempt in group.attempts)
         if not keep_all_right and not any(turns_with_signal(map(scores_of, row), turn_discount)):
             right = []
         lessons.append(

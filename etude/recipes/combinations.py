@@ -20,6 +20,7 @@ def check_combinations(settings: "PracticeSettings") -> None:
     """Raise UserError for the first combination that makes no sense."""
     _feedback(settings)
     _agreement(settings)
+    _self_training(settings)
     _values_of_steps(settings)
     _diversity(settings)
     _attempts(settings)
@@ -279,6 +280,40 @@ def _agreement(settings: "PracticeSettings") -> None:
             raise UserError(
                 f"agreement.probe_n asks labelled tasks as tasks are asked at first, and practice comes to ask otherwise by {name}: set it "
                 "to 0, or leave that out"
+            )
+
+
+def _self_training(settings: "PracticeSettings") -> None:
+    """An answer is made of plain attempts, and is no sample of the policy's."""
+    explore = settings.explore
+    if settings.feedback != "self_training":
+        return
+    settings.self_training.check(explore.num_samples)
+    if settings.learn.method == "credit":
+        raise UserError(
+            "feedback self_training learns from answers that are no samples of the policy's, which learn.method credit can't: set "
+            "learn.method to imitation or preference, or feedback to agreement"
+        )
+    if explore.sampling.is_greedy or explore.temperature_end == 0:
+        raise UserError(
+            "feedback self_training makes an answer of several attempts, but at temperature 0 all are equal: set "
+            "explore.sampling.temperature and explore.temperature_end above 0"
+        )
+    others = {
+        f"explore.search.method {explore.search.method}": (explore.search.method != "samples", "samples"),
+        "explore.stop_when_decided": (explore.stop_when_decided != "never", "never"),
+        "explore.rationalise true": (explore.rationalise, "false"),
+        "explore.reuse true": (explore.reuse, "false"),
+        "explore.variants": (bool(explore.variants), "[]"),
+        "explore.self_made": (explore.self_made.is_on, "none"),
+        "tasks.actions.gate true": (settings.tasks.actions.gate, "false"),
+        "step_model.on true": (settings.step_model.on, "false"),
+    }
+    for other, (is_set, instead) in others.items():
+        if is_set:
+            raise UserError(
+                f"feedback self_training makes an answer of plain attempts, which {other} does not go with: set {other.split()[0]} to "
+                f"{instead}, or feedback to agreement"
             )
 
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.evaluation.measure import Judge
-from etude.explore.attempts import Group
+from etude.explore.attempts import HINTED, Group
 from etude.explore.beginnings import parted
 from etude.explore.curriculum import Curriculum
-from etude.explore.hints import VIEW, hinted, without_hint
+from etude.explore.hints import hinted, without_hint
 from etude.explore.order import batch_at
 from etude.explore.refinement import refine
 from etude.explore.reuse import Drafts, visits
@@ -27,6 +27,7 @@ from etude.ledger import Judged, Ledger
 from etude.recipes.believing import Believing
 from etude.recipes.searching import group_of, searched, tree_row
 from etude.recipes.self_made import SelfMaking
+from etude.recipes.self_training import SelfTeaching
 from etude.recipes.settings import PracticeSettings
 from etude.runs import RunFolder
 from etude.tasks.task import Task
@@ -125,6 +126,8 @@ class Exploring:
     """What says which tasks come next, where they are not taken in turn."""
     self_making: SelfMaking | None = None
     """What has the policy write problems, where it is to."""
+    self_teaching: SelfTeaching | None = None
+    """What makes an answer of a task's attempts to learn from, where one is made."""
     _drafts: Drafts | None = None
 
     def __post_init__(self) -> None:
@@ -162,7 +165,12 @@ class Exploring:
             return kept
         counts = self.counts()
         asked = self.believing.ask(step) if self.believing else None
-        judged = self._searched(step, judge) if self.settings.explore.is_search else self._sampled_and_judged(step, items, judge, begin)
+        if self.self_teaching:
+            judged = self.self_teaching.judged(step, items, self.explore_at(step))
+        elif self.settings.explore.is_search:
+            judged = self._searched(step, judge)
+        else:
+            judged = self._sampled_and_judged(step, items, judge, begin)
         if self.self_making:
             judged = self.self_making.beside(step, judged)
         if asked:
@@ -209,7 +217,7 @@ class Exploring:
             num_samples=explore.num_samples,
             max_new_tokens=explore.max_new_tokens,
             sampling=explore.sampling,
-            names=(self.settings.seed, step + 1, VIEW),
+            names=(self.settings.seed, step + 1, HINTED),
             places=places,
         )
         clock.append(time.perf_counter())
@@ -309,7 +317,7 @@ class Exploring:
         if self.curriculum:
             groups = judged.groups[judged.given]
             own = [
-                [verdict for attempt, verdict in zip(group.attempts, row, strict=True) if attempt.view != VIEW]
+                [verdict for attempt, verdict in zip(group.attempts, row, strict=True) if attempt.is_sample]
                 for group, row in zip(groups, judged.verdicts[judged.given], strict=True)
             ]
             return self.curriculum.observe(groups, own)

@@ -1,5 +1,6 @@
 """What judges the attempts of a practice run: verifiers, random scores, a model, the form, or several of them. Verifiers alone measure."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -10,6 +11,7 @@ from etude.feedback.combined import CombinedFeedback
 from etude.feedback.form import FormFeedback, Gate
 from etude.feedback.judge import JudgeFeedback, put
 from etude.feedback.outcome import COUNTED, OutcomeFeedback
+from etude.feedback.own_answer import COUNTED as OWN_ANSWERS
 from etude.feedback.random_score import RandomFeedback
 from etude.recipes.chat import ready
 from etude.recipes.exploring import Begin
@@ -28,6 +30,8 @@ class Feedback:
     """The judge, where one is asked."""
     agreement: AgreementFeedback | None = None
     """What counts votes, where attempts vote."""
+    own_answers: Counter[str] | None = None
+    """What is counted of the model's own answers, where these are learned from."""
 
     @staticmethod
     def of(settings: PracticeSettings, outcome: OutcomeFeedback, place: Place, *, has_steps_left: bool) -> "Feedback":
@@ -36,7 +40,8 @@ class Feedback:
         """
         agreement = AgreementFeedback(settings.agreement) if "agreement" in settings.feedback_parts else None
         if "judge" not in settings.feedback_parts or not settings.steps:
-            return Feedback(settings, outcome, None, agreement)
+            own = Counter(dict.fromkeys(OWN_ANSWERS, 0)) if settings.feedback == "self_training" else None
+            return Feedback(settings, outcome, None, agreement, own)
         judge = cache(lambda: ready(settings.judge, place, settings.machine, put("?")))
         if has_steps_left:
             judge()
@@ -56,7 +61,9 @@ class Feedback:
     def counts(self) -> dict[str, int]:
         """What was counted so far."""
         found = dict.fromkeys(COUNTED, 0) | self.outcome.counts
-        return found | (self.model.counts if self.model else {}) | (self.agreement.counts if self.agreement else {})
+        for more in (self.model and self.model.counts, self.agreement and self.agreement.counts, self.own_answers):
+            found |= more or {}
+        return found
 
     def judge(self, rate: Callable[[], float]) -> Judge:
         """Scores attempts; `rate` says how often random scores are 1."""
@@ -70,6 +77,8 @@ class Feedback:
             kinds["judge"] = lambda: model.judge
         if (agreement := self.agreement) is not None:
             kinds["agreement"] = lambda: agreement.judge
+        if settings.feedback == "self_training":  # whose attempts come with their verdicts
+            return self.outcome.judge
         parts = {name: kinds[name]() for name in settings.feedback_parts}
         if settings.feedback in ("outcome", "random"):
             whole = parts[settings.feedback]

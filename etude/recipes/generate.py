@@ -189,7 +189,7 @@ def _decoded(
         if answer.text is None:
             log.warning("no answer to %r: %s", prompt[:80], "; ".join(answer.notes))
         tokens = _pieces(engine, answer.tokens, answer.text or "")
-        facts = {"samples": list(each.samples), "tokens": tokens, "sampled_tokens": each.sampled_tokens}
+        facts = {"samples": [sample.text for sample in each.samples], "tokens": tokens, "sampled_tokens": each.sampled_tokens}
         facts |= {"agreement": list(answer.agreement[: len(tokens)]), "confidence": answer.confidence, "notes": list(answer.notes)}
         given = ([], []) if answer.text is None else ([answer.text], [answer.finish])
         rows.append({"prompt": prompt, "completions": given[0], "finish": given[1], "decoding": facts})

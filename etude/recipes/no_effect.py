@@ -67,6 +67,11 @@ def _of_feedback(settings: PracticeSettings) -> Reads:
         ),
         ("judge.",): ("judge" in settings.feedback_parts, f"feedback is {settings.feedback}"),
         ("agreement.",): ("agreement" in settings.feedback_parts, f"feedback is {settings.feedback}"),
+        ("self_training.",): (settings.feedback == "self_training", f"feedback is {settings.feedback}"),
+        tuple(f"self_training.decoding.{name}" for name in sorted({*settings.self_training.decoding.unread, "sampling."})): (
+            settings.feedback != "self_training",
+            f"self_training.decoding.method is {settings.self_training.decoding.method}, of attempts drawn by explore.sampling",
+        ),
         ("agreement.probe_",): ("agreement" not in settings.feedback_parts or settings.agreement.probe_n > 0, "agreement.probe_n is 0"),
         ("collapse.",): (settings.collapse.action != "off", "collapse.action is off"),
     }

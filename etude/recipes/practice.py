@@ -59,6 +59,7 @@ from etude.recipes.replaying import pieces_of
 from etude.recipes.result import Page, result_of
 from etude.recipes.retention import probe_for, questions_of
 from etude.recipes.self_made import self_making_for, writing_demonstrations
+from etude.recipes.self_training import self_teaching_for
 from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
 from etude.recipes.stage import Stage
 from etude.recipes.steering import steer
@@ -203,6 +204,7 @@ class Practice:
         render, room = partial(render_prompt, self.tokenizer), room_tokens(model, settings.explore.max_new_tokens)
         self.exploring = Exploring(settings, items, self.engine, self.feedback.counts, self.folder, render, room)
         self.exploring.self_making = self_making_for(settings, self.engine, judge, self.model, self.tokenizer, train, evaluated)
+        self.exploring.self_teaching = self_teaching_for(settings, self.engine, self.model, self.place, room, self.feedback.own_answers)
         self.exploring.believing = believing_for(settings, self.feedback.agreement, labelled, self.engine, judge, self.folder)
 
     # ------------------------------------------------------------------ stages

@@ -21,15 +21,18 @@ from etude.learn.settings import Learning
 from etude.learn.step_model import StepModelSettings
 from etude.recipes.combinations import check_combinations
 from etude.recipes.machine import Machine
+from etude.recipes.self_training import SelfTraining
 from etude.tasks.actions import PRESETS
 from etude.tasks.sources import SOURCES, TaskSource
 
 FEEDBACK = ("outcome", "random", "agreement", "judge", "form")
-"""Kinds of feedback, and the parts of a combined one."""
+"""Kinds of feedback that score an attempt by itself or among its group, which may be parts of a combined one."""
+OTHER_FEEDBACK = ("combined", "self_training")
 SHORT = {
     "explore": "explore.search.method",
     "explore.self_made": "explore.self_made.method",
     "explore.curriculum": "explore.curriculum.method",
+    "self_training": "self_training.decoding.method",
     "tasks.actions": "tasks.actions.preset",
 }
 """What `--explore mcts` and the like are on the command line."""
@@ -112,13 +115,14 @@ class PracticeSettings:
     explore: Exploration = field(default_factory=Exploration)
     feedback: str = "outcome"
     """`outcome` (the tasks' verifiers), `random` (the control), `agreement` (of a task's attempts, without gold answers), `judge` (a
-    model), `form` (of tasks.actions), or `combined`."""
+    model), `form` (of tasks.actions), `combined`, or `self_training` (by an answer that the model decodes from several of its attempts)."""
     feedback_weights: dict[str, float] = field(default_factory=dict)
     """`combined`: the parts with their weights, {outcome: 1.0, judge: 0.5, form: 0.1}; the score is their weighted mean."""
     feedback_optional: list[str] = field(default_factory=list)
     """`combined`: parts that are left out of the mean where they have no score; without a score of another part there is none at all."""
     judge: Judging = field(default_factory=Judging)
     agreement: Agreement = field(default_factory=Agreement)
+    self_training: SelfTraining = field(default_factory=SelfTraining)
     collapse: CollapseAlarm = field(default_factory=CollapseAlarm)
     timeout_seconds: float = 5.0
     """Time a verifier has for one answer."""
@@ -138,7 +142,7 @@ class PracticeSettings:
     machine: Machine = field(default_factory=Machine)
 
     def __post_init__(self) -> None:
-        check_known("feedback", self.feedback, (*FEEDBACK, "combined"))
+        check_known("feedback", self.feedback, (*FEEDBACK, *OTHER_FEEDBACK))
         for part in self.feedback_weights:
             check_known("part of feedback_weights", part, FEEDBACK)
         at_least("steps", self.steps, 0)

@@ -8,7 +8,6 @@ from typing import Any
 from etude.explore.attempts import Attempt, Group
 from etude.explore.collapse import agreement_metrics
 from etude.explore.diversity import diversity
-from etude.explore.hints import VIEW
 from etude.explore.settings import Exploration
 from etude.explore.stopping import portions
 from etude.feedback.verdict import Verdict, scores_of
@@ -85,7 +84,7 @@ def _by_lessons(
     def update(part: slice) -> dict[str, float]:
         chosen = set(distinct[part])
         mine = [place for place, prompt in enumerate(prompts) if prompt in chosen]
-        own_tokens = [attempt.num_own_tokens for place in mine for attempt in groups[place].attempts if attempt.view != VIEW]
+        own_tokens = [attempt.num_own_tokens for place in mine for attempt in groups[place].attempts if attempt.is_sample]
         size = BatchSize(len(own_tokens), sum(own_tokens))  # turns of one attempt add up
         own = [example for place in mine for example in lessons[place]]
         replayed = replay(size.tokens) if replay and own else []  # beside practice, not instead of it
@@ -153,7 +152,7 @@ def first_half(explore: Exploration) -> int | None:
 
 def of_the_policy(groups: Sequence[Group], first: int | None = None) -> list[list[Attempt]]:
     """The attempts that the policy made unhelped, by group, at most the `first` ones."""
-    return [[attempt for attempt in group.attempts if attempt.view != VIEW][:first] for group in groups]
+    return [[attempt for attempt in group.attempts if attempt.is_sample][:first] for group in groups]
 
 
 def sampled_entropy(attempts: Sequence[Attempt]) -> float:
@@ -172,11 +171,12 @@ def observed(
     """What exploration and feedback showed, before any update.
 
     `entropy` is minus the mean log-prob of what was sampled, in nats a token, over all attempts: an unbiased estimate of the policy's.
-    Attempts of a search are no independent samples: then all this is of what was found. Those that saw the answer count in what was
-    unscored or without signal alone. Where some groups stop after their `first` attempts, everything that estimates the policy is taken
-    from so many of each group; what was unscored or without signal, and the number of `attempts`, is of all. Of revised attempts scores and
-    ends are those of the last turn, tokens those of all turns; a group has signal where one of its turns has. `with_parts`, the mean of
-    every named part of the verdicts that have it is `part_NAME`. How much attempts agree is of the last turns' answers.
+    Attempts of a search are no independent samples: then all this is of what was found. Those that are no samples, since they saw the
+    answer or were made of others, count in what was unscored or without signal alone. Where some groups stop after their `first` attempts,
+    everything that estimates the policy is taken from so many of each group; what was unscored or without signal, and the number of
+    `attempts`, is of all. Of revised attempts scores and ends are those of the last turn, tokens those of all turns; a group has signal
+    where one of its turns has. `with_parts`, the mean of every named part of the verdicts that have it is `part_NAME`. How much attempts
+    agree is of the last turns' answers.
     """
     all_scores = [[verdict.score for verdict in row] for row in verdicts]
     without_signal = sum(not any(turns_with_signal(map(scores_of, row), turn_discount)) for row in verdicts)

@@ -69,6 +69,10 @@ def pool_of(engine, tasks=TASKS, temperature=1.0, **changes):
     return Pool(engine, tasks, prompts, samples=Sampling(temperature=temperature), **(asking(engine) | changes))
 
 
+def texts_of(found):
+    return [sample.text for sample in found.samples]
+
+
 def says(pool, monkeypatch, texts):
     """The samples of every question read as these texts."""
     order = {}
@@ -111,7 +115,7 @@ def test_an_answer_does_not_depend_on_the_questions_beside_it(engine, method):
     together = decode(engine, items_of(engine), how, **asking(engine))
     for item, found in zip(items_of(engine), together, strict=True):
         (alone,) = decode(engine, [item], how, **asking(engine))
-        assert (alone.answer.text, alone.samples) == (found.answer.text, found.samples)
+        assert (alone.answer.text, texts_of(alone)) == (found.answer.text, texts_of(found))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -120,7 +124,7 @@ def test_parts_of_questions_get_the_answers_that_all_get_at_once(engine, method)
     at_once = decode(engine, items, how, **asking(engine))
     engine.batch_tokens = 1
     in_parts = decode(engine, items, how, **asking(engine))
-    assert [each.samples for each in in_parts] == [each.samples for each in at_once]
+    assert [texts_of(each) for each in in_parts] == [texts_of(each) for each in at_once]
     if method != "integrative_unrelated":  # whose questions stand beside others
         assert [each.answer.text for each in in_parts] == [each.answer.text for each in at_once]
 
@@ -137,7 +141,7 @@ def test_a_method_reads_the_settings_that_it_names_and_no_others(method):
 @pytest.mark.parametrize("method", ["majority", "best_logprob", "universal_self_consistency"])
 def test_of_one_sample_that_is_what_is_chosen(engine, method):
     for found in decode(engine, items_of(engine), ReliableDecoding(method, k=1), **asking(engine)):
-        assert (found.answer.text,) == found.samples
+        assert [found.answer.text] == texts_of(found)
 
 
 @pytest.mark.parametrize(

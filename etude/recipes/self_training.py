@@ -1,0 +1,107 @@
+"""Practice on the model's own reliable answers: reliability moves from decoding into the weights, without gold answers.
+
+Of each task of a step attempts are sampled as elsewhere and an answer is decoded from the first `k` of them, by any method of
+`etude.decoding`; it joins them as an attempt at the plain prompt that was no sample of the policy, and `imitation` or `preference` learn
+from what `etude.feedback.own_answer` says of them.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from etude.decoding.decode import Found, decode
+from etude.decoding.methods import METHODS
+from etude.decoding.settings import ReliableDecoding
+from etude.engine.completion import Completion
+from etude.engine.transformers import TransformersEngine
+from etude.errors import UserError
+from etude.explore.attempts import DECODED, Attempt, Group
+from etude.explore.settings import Exploration
+from etude.feedback.own_answer import OwnAnswer, verdicts_by
+from etude.feedback.verdict import Verdict
+from etude.ledger import Judged
+from etude.recipes.machine import Place
+from etude.recipes.retention import logprobs_of
+from etude.tasks.task import Task
+
+if TYPE_CHECKING:
+    from etude.recipes.settings import PracticeSettings
+
+
+@dataclass(frozen=True)
+class SelfTraining:
+    """Which own answers are learned from."""
+
+    decoding: ReliableDecoding = field(default_factory=lambda: ReliableDecoding("integrative"))
+    """How an answer is decoded from attempts; these are drawn by explore.sampling."""
+    by: Literal["answers", "tokens"] = "answers"
+    """How sure an answer is: the share of the attempts that give it, or, of joint answers alone, the mean agreement of its tokens."""
+    min_share: float = 0.0
+    """A task is left out where its answer is less sure than that; 0 leaves none out."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.min_share <= 1.0:
+            raise UserError(f"self_training.min_share must be in [0, 1], got {self.min_share}")
+
+    def check(self, num_samples: int) -> None:
+        """Raise UserError for what makes no answer of `num_samples` attempts."""
+        method = self.decoding.method
+        if not self.decoding.is_on:
+            raise UserError(f"self_training.decoding.method is none, which decodes nothing: set it to one of {', '.join(METHODS)}")
+        if "k" in METHODS[method].reads and "sampling" in METHODS[method].reads and self.decoding.k > num_samples:
+            raise UserError(
+                f"self_training.decoding.k is {self.decoding.k}, more than the explore.num_samples {num_samples} attempts that there are: "
+                f"set it to {num_samples} or less"
+            )
+        if self.by == "tokens" and not method.startswith("integrative"):
+            raise UserError(
+                f"self_training.by tokens is of answers that are decoded jointly, which {method} does not do: set it to answers, or "
+                "self_training.decoding.method to integrative"
+            )
+
+
+class SelfTeaching:
+    """Attempts with an answer made of them, in one run."""
+
+    def __init__(self, how: SelfTraining, engine: TransformersEngine, counts: Counter[str], *, seed: int, **asking: Any) -> None:
+        """`counts` are added to; `asking` is what a `Pool` takes beside samples, sampling and names."""
+        self.how, self.engine, self.counts, self.seed, self.asking = how, engine, counts, seed, asking
+
+    def judged(self, step: int, items: Sequence[tuple[Task, tuple[int, ...]]], explore: Exploration) -> Judged:
+        """The attempts of step `step`, counted from 0, at these tasks; the last one of each group is the answer that was made of them."""
+        clock = [time.perf_counter()]
+        how = replace(self.how.decoding, sampling=explore.sampling)
+        found = decode(self.engine, items, how, num_samples=explore.num_samples, names=(self.seed, step + 1), **self.asking)
+        groups = [_group(task, prompt, own) for (task, prompt), own in zip(items, found, strict=True)]
+        clock.append(time.perf_counter())
+        verdicts = [self._verdicts(task, own) for (task, _), own in zip(items, found, strict=True)]
+        clock.append(time.perf_counter())
+        seconds = {"explore_seconds": clock[1] - clock[0], "feedback_seconds": clock[2] - clock[1]}
+        return Judged(groups, verdicts, {"sampled_tokens": sum(each.sampled_tokens for each in found)}, seconds)
+
+    def _verdicts(self, task: Task, found: Found) -> list[Verdict]:
+        how, answer = self.how, OwnAnswer(found.answer.text, found.answer.finish == "stop", found.answer.agreement)
+        texts = [sample.text for sample in found.samples]
+        return verdicts_by(answer, texts, task, min_share=how.min_share, by_tokens=how.by == "tokens", counts=self.counts)
+
+
+def self_teaching_for(
+    settings: "PracticeSettings", engine: TransformersEngine, model: Any, place: Place, room_tokens: int, counts: Counter[str] | None
+) -> SelfTeaching | None:
+    """Of a run's settings, with the counts of its feedback; None where no answers are counted."""
+    if counts is None:
+        return None
+    asking = {"max_new_tokens": settings.explore.max_new_tokens, "room_tokens": room_tokens}
+    logprobs = logprobs_of(model, place, settings.machine)
+    return SelfTeaching(settings.self_training, engine, counts, seed=settings.seed, logprobs=logprobs, **asking)
+
+
+def _group(task: Task, prompt: tuple[int, ...], found: Found) -> Group:
+    completions, answer = list(found.samples), found.answer
+    if answer.text is not None:
+        assert answer.finish is not None
+        said = answer.tokens, answer.logprobs, answer.text, answer.finish
+        completions.append(Completion(*said, key=0, policy_version=completions[0].policy_version, view=DECODED))
+    return Group(task, tuple(Attempt.of(prompt, completion) for completion in completions))

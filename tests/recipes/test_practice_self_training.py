@@ -1,0 +1,129 @@
+"""Practice on answers that the model makes of several of its own: without gold answers, abstaining, and into a collapse."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from etude.decoding.decode import decode
+from etude.decoding.methods import METHODS
+from etude.errors import UserError
+from etude.recipes.settings import PracticeSettings
+from etude.runs import RunFolder, read_jsonl
+from etude.tasks.sources import TaskSource
+from etude.tiny import letters
+
+TAUGHT = {"feedback": "self_training", "learn.method": "imitation"}
+SINGLE = TAUGHT | {"self_training.decoding.method": "majority", "self_training.decoding.k": 1}
+SAME = ("metrics.jsonl", "result.json", "model/model.safetensors")
+
+
+def practised(folder):
+    return [row for row in read_jsonl(folder / "metrics.jsonl") if row["phase"] == "practice"]
+
+
+def groups_of(folder, step=1):
+    """The attempts of a step, by task."""
+    found = {}
+    for row in RunFolder(folder).read_attempts(step):
+        found.setdefault(row["task"], []).append(row)
+    return list(found.values())
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "context_contrast"])
+def test_an_answer_by_any_method_is_learned_from_and_needs_no_gold_answers(small, tmp_path, monkeypatch, method):
+    monkeypatch.chdir(tmp_path)
+    rows = [{"question": row["question"]} for row in letters("train", 60, seed=0)]
+    Path("train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name, number in (("shown", 40), ("test", 20)):
+        Path(f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in letters(name, number, seed=0)))
+    files = {"tasks.path": ["train.jsonl"], "warm_start.path": ["shown.jsonl"], "evaluation.path": ["test.jsonl"]}
+    result = small(tmp_path / "run", files | TAUGHT | {"self_training.decoding.method": method, "self_training.decoding.k": 2, "steps": 2})
+    assert result["feedback_counts"]["own_answers"] == 2 * 6
+    for group in groups_of(tmp_path / "run"):
+        own, samples = group[4:], group[:4]  # a method may give no answer
+        assert [row["view"] for row in own] in ([], ["decoded"]) and not any("view" in row for row in samples)
+        assert all(row["score"] in (0.0, None) for row in samples) and all(row["score"] in (1.0, None) for row in own)
+        assert any(row["score"] == 1.0 for row in own) or all(row["score"] is None for row in group)
+
+
+def test_with_one_sample_that_sample_is_learned_from(small, tmp_path):
+    small(tmp_path / "run", SINGLE)
+    for group in groups_of(tmp_path / "run"):
+        assert group[-1]["text"] == group[0]["text"] and group[-1]["mean_logprob"] == group[0]["mean_logprob"]
+        assert group[0]["score"] is None  # the same answer, which is learned from once
+
+
+def test_what_is_observed_is_of_the_samples_and_what_is_counted_of_all(small, tmp_path):
+    small(tmp_path / "run", TAUGHT)
+    for row in practised(tmp_path / "run"):
+        drawn = row["completion_tokens"] * 24
+        assert row["sampled_tokens"] > drawn  # joint answers too
+        assert row["own_answers"] == 6 and row["groups"] == 6
+
+
+def test_an_answer_that_is_not_sure_is_not_learned_from(small, tmp_path):
+    result = small(tmp_path / "run", TAUGHT | {"self_training.min_share": 1.0, "steps": 2})
+    counts = result["feedback_counts"]
+    assert 0 < counts["own_answers_abstained"] <= counts["own_answers"] == 12
+    abstained = [group for group in groups_of(tmp_path / "run") if all(row["score"] is None for row in group)]
+    assert abstained and all("teaches nothing" in row["message"] or row["score"] is None for row in abstained[0])
+
+
+def test_preference_learns_from_an_answer_against_what_differs_from_it(small, tmp_path):
+    small(tmp_path / "run", TAUGHT | {"learn.method": "preference"})
+    rows = practised(tmp_path / "run")
+    assert all(row["pairs"] == sum(any(each["score"] == 0 for each in group) for group in groups) for row, groups in
+               ((row, groups_of(tmp_path / "run", row["step"])) for row in rows))  # fmt: skip
+    assert sum(row["pairs"] for row in rows) > 0
+
+
+def test_samples_grow_alike_when_joint_answers_are_imitated(small, tmp_path):
+    small(tmp_path / "run", TAUGHT | {"steps": 12, "learn.optimiser.learning_rate": 0.003})
+    shares = [row["vote_share"] for row in practised(tmp_path / "run")]
+    assert sum(shares[-3:]) > sum(shares[:3]) + 0.3
+
+
+def test_a_killed_run_ends_as_one_that_was_not(small, tmp_path, killed_behind_step_3):
+    small(tmp_path / "whole", TAUGHT)
+    with killed_behind_step_3:
+        small(tmp_path / "killed", TAUGHT)
+    small(tmp_path / "killed", TAUGHT, resume=True)
+    for name in SAME:
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def test_one_answer_to_everything_raises_the_alarm(small, tmp_path, monkeypatch):
+    def alike(*given, **named):
+        found = decode(*given, **named)
+        return [replace(each, answer=found[0].answer) for each in found]
+
+    monkeypatch.setattr("etude.recipes.self_training.decode", alike)
+    how = {"learn.optimiser.learning_rate": 0.01, "explore.num_samples": 8, "learn.keep_all_right": True}
+    result = small(tmp_path / "run", TAUGHT | how | {"steps": 24, "collapse.window": 3, "collapse.action": "stop"})
+    assert result["collapse"]["step"] == len(practised(tmp_path / "run")) < 24
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"learn.method": "credit"}, "learn.method to imitation or preference"),
+        ({"self_training.decoding.method": "none"}, "integrative"),
+        ({"self_training.decoding.k": 5}, "set it to 4 or less"),
+        ({"self_training.by": "tokens", "self_training.decoding.method": "majority"}, "self_training.by tokens"),
+        ({"self_training.min_share": 1.5}, "self_training.min_share must be in"),
+        ({"explore.sampling.temperature": 0.0}, "temperature 0"),
+        ({"explore.search.method": "mcts"}, "explore.search.method mcts"),
+        ({"explore.rationalise": True}, "explore.rationalise"),
+        ({"explore.variants": ["", "Think."]}, "explore.variants"),
+    ],
+)
+def test_what_makes_no_sense_with_it_is_told_in_a_sentence(small, tmp_path, changes, words):
+    with pytest.raises(UserError, match=words):
+        small(tmp_path / "run", TAUGHT | changes)
+
+
+def test_it_is_no_part_of_a_combined_score():
+    with pytest.raises(UserError, match="part of feedback_weights"):
+        PracticeSettings(TaskSource(family="any"), feedback="combined", feedback_weights={"self_training": 1.0})
