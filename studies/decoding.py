@@ -4,9 +4,10 @@
 
 SmolLM2-135M answers open questions in a few words by every method of `etude.decoding` beside its greedy answers, from one pool of samples a
 question. A cell is a set of questions and a number k of samples: TriviaQA, Natural Questions and WebQuestions (500 questions each; right is
-an answer that says one of the gold answer's names), TruthfulQA (all 410; right is an answer nearer to a true than to a false one). What
-does not depend on k is computed at k = 1. Seconds are this process's own beside greedy decoding of the same questions, eight at a time,
-those of drawing the samples included.
+an answer that says one of the gold answer's names), TruthfulQA (all 410; right is an answer nearer to a true than to a false one, by
+ROUGE-L, and in a column of its own by embeddings). `sure_entropy` and `sure_clusters` are the majority and the largest cluster of like
+meaning, given always: how well their confidence is calibrated. What does not depend on k is computed at k = 1. Seconds are this process's
+own beside greedy decoding of the same questions, eight at a time, those of drawing the samples included.
 
 Claim: with eight samples integrative decoding is right more often than greedy decoding over all sets (paired, 95 %), and more often than
 each control: wordings without samples, samples of other questions, one sample, the likeliest sample.
@@ -24,12 +25,13 @@ from matplotlib.figure import Figure
 from etude.decoding.methods import METHODS
 from etude.decoding.pool import Decoded, Pool
 from etude.decoding.settings import ReliableDecoding
+from etude.embedding import Embed, load_embedder
 from etude.engine.sampling import GREEDY
 from etude.errors import UserError
 from etude.evaluation.calibration import expected_calibration_error, risk_coverage
 from etude.evaluation.descriptive import describe
 from etude.evaluation.statistics import paired_test, wilson_interval
-from etude.evaluation.truthful import truth
+from etude.evaluation.truthful import truth, truth_by
 from etude.explore.prompts import render_prompts
 from etude.models import load_model
 from etude.recipes.machine import Machine, decide, engine_at, room_tokens
@@ -51,6 +53,8 @@ MANY, OF_MANY = 16, ("integrative", "majority", "best_logprob")
 BATCH, MAX_NEW_TOKENS, N = 8, 24, 500
 INSTRUCTION = "Answer in a few words."
 MODEL = "smollm2-135m"
+SURE: dict[str, dict[str, Any]] = {f"sure_{name}": {"confidence": name, "min_confidence": 0.0} for name in ("entropy", "clusters")}
+"""Ways to be sure of an answer, beside that of `majority`."""
 CONTROLS = ("integrative_original", "integrative_unrelated", "integrative_same_sample", "best_logprob")
 
 Right = Callable[[str, Task], bool]
@@ -62,6 +66,8 @@ class Questions:
 
     load: Callable[[Path | None], list[Task]]
     is_right: Right
+    has_meaning: bool = False
+    """Whether answers are also compared with true and false ones by their embeddings."""
 
 
 def _open(path: str, columns: Mapping[str, str], data: Path | None) -> list[Task]:
@@ -91,7 +97,7 @@ SETS = {
     "triviaqa": Questions(partial(_open, "openqa_false_answers/TriviaQA.csv", {}), says_a_name),
     "natural_questions": Questions(partial(_open, "openqa_false_answers/Natural_Questions.csv", {}), says_a_name),
     "webquestions": Questions(partial(_open, "webquestions/devtest.jsonl", {"question": "qText", "answer": "answers"}), says_a_name),
-    "truthfulqa": Questions(_truthful, is_true),
+    "truthfulqa": Questions(_truthful, is_true, has_meaning=True),
 }
 TINY_SETS = {"letters": Questions(_tiny, says_a_name)}
 ARMS = [f"{name}_k{k}" for name in SETS for k in (*NUMBERS, MANY)]
@@ -102,7 +108,13 @@ def methods_at(k: int) -> list[str]:
     """What is computed in a cell: what depends on k, and with one sample all but what needs evidence, which these questions lack."""
     if k == MANY:
         return list(OF_MANY)
-    return [name for name, method in METHODS.items() if name != "context_contrast" and (k == 1 or "k" in method.reads)]
+    own = [name for name, method in METHODS.items() if name != "context_contrast" and (k == 1 or "k" in method.reads)]
+    return [*own, *SURE]
+
+
+def how_of(name: str, k: int) -> ReliableDecoding:
+    """The settings of what is called so."""
+    return ReliableDecoding("abstain", k=k, **SURE[name]) if name in SURE else ReliableDecoding(name, k=k)
 
 
 class Answering:
@@ -114,7 +126,7 @@ class Answering:
 
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
         name, _, k = arm.rpartition("_k")
-        how = {method: asdict(ReliableDecoding(method, k=int(k))) for method in methods_at(int(k))}
+        how = {method: asdict(how_of(method, int(k))) for method in methods_at(int(k))}
         sizes = {"max_new_tokens": MAX_NEW_TOKENS, "n": N, "batch": BATCH, "instruction": INSTRUCTION}
         return {"model": self.model, "set": name, "methods": how, **sizes}
 
@@ -132,16 +144,17 @@ class Answering:
         prompts = render_prompts(tokenizer, tasks, room)
         how: dict[str, Any] = {"max_new_tokens": MAX_NEW_TOKENS, "room_tokens": room, "names": (seed, "study")}
         how |= {"samples": ReliableDecoding().sampling, "logprobs": logprobs_of(model, place, machine)}
+        embed = load_embedder()
         found = Found()
         for start in range(0, len(tasks), BATCH):
-            pool = Pool(engine, tasks[start : start + BATCH], prompts[start : start + BATCH], **how)
+            pool = Pool(engine, tasks[start : start + BATCH], prompts[start : start + BATCH], **how, embed=embed)
             found.answer(pool, k)
             pool.release()
         facts = environment()
         return {
             "commit": facts["commit"],
             "hardware": f"{facts['processor']}, {facts['threads']} threads, {place.precision}",
-            "methods": found.rows(tasks, questions.is_right),
+            "methods": found.rows(tasks, questions, embed),
         }
 
 
@@ -158,10 +171,8 @@ class Found:
         self._timed("greedy", pool, partial(_greedy, pool))
         self._timed("sampled", pool, partial(_first_samples, pool, k))
         for name in methods_at(k):
-            how, method = ReliableDecoding(name, k=k), METHODS[name]
-            self._timed(
-                name, pool, partial(method.answer, pool, **{each: getattr(how, each) for each in method.reads if each != "sampling"})
-            )
+            how = how_of(name, k)
+            self._timed(name, pool, partial(METHODS[how.method].answer, pool, **how.options))
 
     def _timed(self, name: str, pool: Pool, work: Callable[[], list[Decoded]]) -> None:
         start, drawn = time.process_time(), sum(pool.sampled_tokens)
@@ -169,15 +180,15 @@ class Found:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.process_time() - start
         self.tokens[name] = self.tokens.get(name, 0) + sum(pool.sampled_tokens) - drawn
 
-    def rows(self, tasks: Sequence[Task], is_right: Right) -> dict[str, dict[str, Any]]:
+    def rows(self, tasks: Sequence[Task], questions: Questions, embed: Embed) -> dict[str, dict[str, Any]]:
         """By method; one that draws samples took what the first of them to be asked took for these."""
         found = {}
         for name, answers in self.answers.items():
-            draws = name in METHODS and "sampling" in METHODS[name].reads
+            draws = name in SURE or (name in METHODS and "sampling" in METHODS[name].reads)
             took = [each[name] + (each["sampled"] if draws else 0) for each in (self.seconds, self.tokens)]
             if name == "greedy":  # which is no pool's
                 took[1] = sum(len(answer.tokens) for answer in answers)
-            found[name] = _row_of(answers, tasks, is_right) | {"seconds": took[0], "tokens": took[1]}
+            found[name] = _row_of(answers, tasks, questions, embed) | {"seconds": took[0], "tokens": took[1]}
         return found
 
 
@@ -190,11 +201,16 @@ def _first_samples(pool: Pool, k: int) -> list[Decoded]:
     return [Decoded.of(pool.sample(own[0])) for own in pool.samples(k)]
 
 
-def _row_of(answers: Sequence[Decoded], tasks: Sequence[Task], is_right: Right) -> dict[str, Any]:
+def _row_of(answers: Sequence[Decoded], tasks: Sequence[Task], questions: Questions, embed: Embed) -> dict[str, Any]:
     texts = [answer.text for answer in answers]
-    bits = ["-" if text is None else str(int(is_right(text, task))) for text, task in zip(texts, tasks, strict=True)]
+    bits = ["-" if text is None else str(int(questions.is_right(text, task))) for text, task in zip(texts, tasks, strict=True)]
     described = [describe(text) for text in texts if text is not None]
-    return {
+    meant: dict[str, Any] = {}
+    if questions.has_meaning:
+        asked = [(text or "", task.metadata["true"], task.metadata["false"]) for text, task in zip(texts, tasks, strict=True)]
+        nearer = [value > 0 for value in truth_by(embed, asked)]
+        meant = {"meant": "".join("-" if text is None else str(int(is_so)) for text, is_so in zip(texts, nearer, strict=True))}
+    return meant | {
         "right": "".join(bits),
         "words": [each.words for each in described],
         "details": [each.details for each in described],
@@ -239,6 +255,11 @@ def _row(method: str, k: int, name: str, sets: Sequence[Mapping[str, Any]]) -> d
         "tokens": sum(each["tokens"] for each in mine) / n,
         "seconds_ratio": sum(each["seconds"] for each in mine) / sum(each["seconds"] for each in greedy),
     }
+    if all("meant" in each for each in mine):
+        its_meant, my_meant = ([bit == "1" for each in own for bit in each["meant"]] for own in (greedy, mine))
+        meant = paired_test(its_meant, my_meant)
+        row |= {"meant": sum(my_meant) / n, "meant_gain": meant.difference}
+        row |= {"meant_gain_low": meant.difference_low, "meant_gain_high": meant.difference_high}
     pairs = [pair for each in mine for pair in zip(each["confidence"], each["right"], strict=True)]
     sure = [(confidence, bit == "1") for confidence, bit in pairs if bit != "-" and confidence is not None]
     if sure:

@@ -6,15 +6,18 @@ SmolLM2-135M reads the true and the false answers of TruthfulQA (410 questions, 
 beginnings of a text with one true and three false ends), plainly and under contrasts with a middle layer, with the layer that is furthest
 among those of the lower or of the upper half, and with a random one of these, which is the control. A cell is a way and a set. MC1, MC2 and
 MC3 are those of TruthfulQA (`etude.evaluation.truthful`), by the sum of log-probs over an answer's tokens, which are normalised anew after
-the contrast; FACTOR's accuracy is MC1, by log-probs a byte.
+the contrast; FACTOR's accuracy is MC1, by log-probs a byte. Facts are sentences of two models about 183 people, each found supported or not
+by a person (FActScore, Min et al. 2023, arXiv 2305.14251), behind "Question: Tell me a bio of ...\\nAnswer:", the first four of each kind:
+of a biography that has both kinds the share of pairs in which the supported one is likelier a byte (0.5 by chance).
 
-Claim: over both sets some contrast chooses a true answer (MC1) more often than the plain model, and more often than the contrast with a
-random layer of the same half (paired; 95 % for the three contrasts together, so 98.3 % for each).
+Claim: over TruthfulQA and FACTOR some contrast chooses a true answer (MC1) more often than the plain model, and more often than the
+contrast with a random layer of the same half (paired; 95 % for the three contrasts together, so 98.3 % for each).
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -22,8 +25,8 @@ from matplotlib.figure import Figure
 from etude.decoding.layer_contrast import LayerContrast, contrasted_logprobs
 from etude.errors import UserError
 from etude.evaluation.retention import beginning, token_ids
-from etude.evaluation.statistics import paired_test, wilson_interval
-from etude.evaluation.truthful import choice_scores
+from etude.evaluation.statistics import mean_interval, paired_test, wilson_interval
+from etude.evaluation.truthful import choice_scores, ranked
 from etude.models import load_model
 from etude.recipes.machine import Machine, decide
 from etude.runs import environment
@@ -43,6 +46,8 @@ WAYS = {
     "random_high": LayerContrast("high", plausible=0.0, choice="random"),
 }
 """No token is ruled out: a sum over an answer's tokens would rank answers by how many of them are."""
+FACTS = 4
+"""Of each kind and biography at most."""
 CONTROL = {"dynamic_low": "random_low", "dynamic_high": "random_high", "static": "random_high"}
 
 
@@ -77,11 +82,25 @@ def factor(data: Path) -> list[Compared]:
     ]
 
 
+def facts(data: Path) -> list[Compared]:
+    """The first supported sentences of a biography, and the first unsupported ones, where it has both."""
+    found = []
+    for name in ("ChatGPT", "InstructGPT"):
+        for _, row in file_rows(data / "factscore_bios" / f"{name}.jsonl"):
+            said = [fact for sentence in row["annotations"] or [] for fact in sentence.get("human-atomic-facts") or []]
+            kinds = [tuple(dict.fromkeys(fact["text"] for fact in said if fact["label"] == label)) for label in ("S", "NS")]
+            if all(kinds):
+                found.append(Compared(f"{row['input']}\nAnswer:", kinds[0][:FACTS], kinds[1][:FACTS], True))
+    return found
+
+
 def tiny(data: Path | None) -> list[Compared]:
     return [Compared(f"Q: {letter}?\nA:", (letter, letter * 2), ("x", "y z")) for letter in "abcd"]
 
 
-SETS = {"truthfulqa": truthfulqa, "factor": factor}
+SETS = {"truthfulqa": truthfulqa, "factor": factor, "facts": facts}
+CHOSEN = ("truthfulqa", "factor")
+"""Sets in which one answer is the best, which the claim is about."""
 ARMS = [f"{way}-{name}" for name in SETS for way in WAYS]
 TINY_ARMS = [f"{way}-letters" for way in ("plain", "static", "random_high")]
 
@@ -109,30 +128,30 @@ class Reading:
         else:
             assert chosen.data is not None
             questions = SETS[name](chosen.data)
-        scores = [_scores(model, tokenizer, WAYS[way], each) for each in questions]
-        facts = environment()
-        return {
-            "commit": facts["commit"],
-            "hardware": f"{facts['processor']}, {facts['threads']} threads, {place.precision}",
-            "mc": [[round(value, 6) for value in each] for each in scores],
-        }
+        likely = [_likelihoods(model, tokenizer, WAYS[way], each) for each in questions]
+        where = environment()
+        cell = {"commit": where["commit"], "hardware": f"{where['processor']}, {where['threads']} threads, {place.precision}"}
+        if name == "facts":
+            return cell | {"ranked": [round(ranked(*each), 6) for each in likely]}
+        return cell | {"mc": [[round(value, 6) for value in choice_scores(*each)] for each in likely]}
 
 
-def _scores(model: Any, tokenizer: Any, how: LayerContrast, question: Compared) -> tuple[float, float, float]:
+def _likelihoods(model: Any, tokenizer: Any, how: LayerContrast, question: Compared) -> tuple[list[float], list[float]]:
+    """Of its true answers and of its false ones."""
     before = (*beginning(tokenizer), *token_ids(tokenizer, question.prompt))
     answers = [*question.true, *question.false]
     whole = [(*beginning(tokenizer), *token_ids(tokenizer, f"{question.prompt} {answer}")) for answer in answers]
     found = contrasted_logprobs(model, how, [(before, tokens[len(before) :]) for tokens in whole])
     sums = [sum(own) / (len(answer.encode()) if question.is_a_byte else 1) for own, answer in zip(found, answers, strict=True)]
-    return choice_scores(sums[: len(question.true)], sums[len(question.true) :])
+    return sums[: len(question.true)], sums[len(question.true) :]
 
 
 def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """A row for every way and set, and for both sets together where both are there, of which MC2 and MC3 are not of one kind; what it gains
-    on the plain model, paired.
+    """A row for every way and set, and for those of `CHOSEN` together where both are there, of which MC2 and MC3 are not of one kind; what
+    it gains on the plain model, paired.
     """
-    found = {tuple(cell["id"].split("-")): cell["mc"] for cell in cells}
-    rows = []
+    found = {tuple(cell["id"].split("-")): cell["mc"] for cell in cells if "mc" in cell}
+    rows = _rows_of_facts({cell["id"].split("-")[0]: cell["ranked"] for cell in cells if "ranked" in cell})
     for way in WAYS:
         sets = [name for own, name in found if own == way]
         for name in [*sets, *(["all"] if len(sets) > 1 else [])]:
@@ -150,6 +169,21 @@ def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     return rows
 
 
+def _rows_of_facts(found: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
+    rows = []
+    for way in (way for way in WAYS if way in found):
+        own = found[way]
+        low, high = mean_interval(own)
+        row = {"id": way, "set": "facts", "n": len(own), "seeds": 1, "accuracy": fmean(own), "accuracy_low": low, "accuracy_high": high}
+        for name, other in (("gain", "plain"), ("control_behind", CONTROL.get(way))):
+            if other is not None and other in found:
+                differences = [mine - its for mine, its in zip(own, found[other], strict=True)]
+                ends = mean_interval(differences, confidence=1 - 0.05 / len(CONTROL))
+                row |= {name: fmean(differences), f"{name}_low": ends[0], f"{name}_high": ends[1]}
+        rows.append(row)
+    return rows
+
+
 def _behind(found: Mapping[Any, Any], one: str, other: str, parts: Sequence[str], name: str) -> dict[str, float]:
     its, mine = ([each[0] == 1 for part in parts for each in found[way, part]] for way in (one, other))
     test = paired_test(its, mine, confidence=1 - 0.05 / len(CONTROL))
@@ -157,7 +191,7 @@ def _behind(found: Mapping[Any, Any], one: str, other: str, parts: Sequence[str]
 
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    """The verdict on the claim, from the rows of both sets together."""
+    """The verdict on the claim, from the rows of `CHOSEN` together."""
     every = {row["id"]: row for row in rows if row["set"] == "all"}
     missing = [way for way in WAYS if way not in every]
     if missing:
@@ -172,7 +206,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
 
 
 def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
-    """Write an SVG: MC1 of every way with its interval, a panel a set."""
+    """Write an SVG: MC1, or the share of pairs in order, of every way with its interval, a panel a set."""
     sets = list(dict.fromkeys(row["set"] for row in rows))
     figure = Figure(figsize=(3.4 * len(sets), 2.4), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(sets), squeeze=False)[0], sets, strict=True):
@@ -182,13 +216,13 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
             colour = "#9aa3b5" if row["id"] in ("plain", *CONTROL.values()) else "#1f2a44"
             axes.errorbar(row["accuracy"], place, xerr=error, fmt="o", color=colour, capsize=3, markersize=5)
         axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
-        list_rows(axes, [row["id"] for row in own], f"{name}, MC1 (n = {own[0]['n']:,})")
+        list_rows(axes, [row["id"] for row in own], f"{name}, {'pairs' if name == 'facts' else 'MC1'} (n = {own[0]['n']:,})")
     return save(figure, path)
 
 
 def main(chosen: Options) -> None:
     if chosen.data is None and not chosen.is_tiny:
-        raise SystemExit(str(UserError("--data DIR is needed: the folder that holds truthfulqa and factor")))
+        raise SystemExit(str(UserError("--data DIR is needed: the folder that holds truthfulqa, factor and factscore_bios")))
     arms = TINY_ARMS if chosen.is_tiny else ARMS
     cells = compute([(arm, seed) for seed in chosen.seeds for arm in arms], Reading(chosen.is_tiny), chosen)
     rows = reduce(cells)

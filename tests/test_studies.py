@@ -626,7 +626,7 @@ def test_layers_hold_where_a_contrast_is_ahead_of_the_plain_model_and_of_its_con
     def cells(**right):
         every = dict.fromkeys(layers.WAYS, 10) | right
         page = {way: [[float(place < number), 0.5, 0.5] for place in range(40)] for way, number in every.items()}
-        return [{"id": f"{way}-{name}", "mc": mc} for name in layers.SETS for way, mc in page.items()]
+        return [{"id": f"{way}-{name}", "mc": mc} for name in layers.CHOSEN for way, mc in page.items()]
 
     assert layers.judge(layers.reduce(cells(dynamic_low=30)))[0] == "holds"
     assert layers.judge(layers.reduce(cells(dynamic_low=30, random_low=30)))[0] == "does not hold"
@@ -634,6 +634,30 @@ def test_layers_hold_where_a_contrast_is_ahead_of_the_plain_model_and_of_its_con
     assert layers.judge(layers.reduce(cells()[:-1]))[0] == "undecided"
     (row,) = [row for row in layers.reduce(cells(static=30)) if (row["id"], row["set"]) == ("static", "all")]
     assert (row["n"], row["accuracy"], row["gain"], row["control_behind"]) == (80, 0.75, 0.5, 0.5)
+
+
+def test_facts_are_the_supported_and_the_unsupported_sentences_of_a_biography_that_has_both(tmp_path):
+    folder = tmp_path / "factscore_bios"
+    folder.mkdir()
+
+    def biography(name, labels):
+        said = [{"text": f"{name} {place}.", "label": label} for place, label in enumerate(labels)]
+        return {"input": f"Question: Tell me a bio of {name}.", "annotations": [{"human-atomic-facts": said}, {"human-atomic-facts": None}]}
+
+    rows = [biography("Ann", ["S", "NS", "IR", *["S"] * 5]), biography("Ben", ["S"]), {"input": "none", "annotations": None}]
+    (folder / "ChatGPT.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "InstructGPT.jsonl").write_text(json.dumps(biography("Cem", ["NS", "S"])) + "\n")
+    ann, cem = layers.facts(tmp_path)
+    assert ann.true == ("Ann 0.", "Ann 3.", "Ann 4.", "Ann 5.") and ann.false == ("Ann 1.",)
+    assert ann.prompt == "Question: Tell me a bio of Ann.\nAnswer:" and (cem.true, cem.false) == (("Cem 1.",), ("Cem 0.",))
+
+
+def test_facts_have_a_row_of_their_own_that_the_verdict_does_not_go_by():
+    cells = [{"id": f"{way}-facts", "ranked": [0.5, 0.75 if way == "dynamic_low" else 0.25]} for way in layers.WAYS]
+    rows = {row["id"]: row for row in layers.reduce(cells)}
+    assert rows["dynamic_low"]["accuracy"] == 0.625 and rows["dynamic_low"]["gain"] == rows["dynamic_low"]["control_behind"] == 0.25
+    assert rows["plain"]["gain"] == 0 and rows["plain"]["n"] == 2 and "control_behind" not in rows["plain"]
+    assert layers.judge(list(rows.values()))[0] == "undecided"
 
 
 def test_the_study_of_selection_finds_hidden_pages_in_its_tiny_form(tmp_path):

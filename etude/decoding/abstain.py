@@ -2,6 +2,7 @@
 
     agreement    the share of all samples that give the winning answer
     entropy      1 - H / log k, with H the entropy in nats of the samples' answers; a sample that can't be read has an answer of its own
+    clusters     the share of all samples in the largest cluster of like meaning (`etude.decoding.clusters`), whose first is the answer
 
 `min_confidence` is what an answer needs; how often one is right at each confidence is found on questions whose answers are known
 (`etude.evaluation.calibration`). Identity: `min_confidence` 0 is `majority`.
@@ -13,23 +14,45 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
+from etude.decoding.clusters import clusters
 from etude.decoding.majority import majority
 from etude.decoding.pool import Decoded, Pool
-from etude.tasks.votes import vote
+from etude.tasks.votes import Tally, vote
 
-Confidence = Literal["agreement", "entropy"]
+Confidence = Literal["agreement", "entropy", "clusters"]
 
 
-def abstain(pool: Pool, k: int, confidence: Confidence, min_confidence: float) -> list[Decoded]:
+def abstain(pool: Pool, k: int, confidence: Confidence, min_confidence: float, same: float) -> list[Decoded]:
+    """`same`: from which cosine on two answers are of one cluster."""
     found = []
-    for task, samples, answer in zip(pool.tasks, pool.samples(k), majority(pool, k), strict=True):
-        votes = [vote(pool.sample(sample).text, task) for sample in samples]
-        sure = answer if confidence == "agreement" else replace(answer, confidence=sameness(votes))
+    for sure in _largest_clusters(pool, k, same) if confidence == "clusters" else _majorities(pool, k, confidence):
         assert sure.confidence is not None
-        if answer.text is None or sure.confidence >= min_confidence:
+        if sure.text is None or sure.confidence >= min_confidence:
             found.append(sure)
         else:
             found.append(Decoded(None, confidence=sure.confidence, notes=(f"its samples agree by {sure.confidence:.2f}",)))
+    return found
+
+
+def _majorities(pool: Pool, k: int, confidence: Confidence) -> list[Decoded]:
+    answers = majority(pool, k)
+    if confidence == "agreement":
+        return answers
+    votes = [[vote(pool.sample(sample).text, task) for sample in own] for task, own in zip(pool.tasks, pool.samples(k), strict=True)]
+    return [replace(answer, confidence=sameness(own)) for answer, own in zip(answers, votes, strict=True)]
+
+
+def _largest_clusters(pool: Pool, k: int, same: float) -> list[Decoded]:
+    assert pool.embed is not None
+    found = []
+    for samples in pool.samples(k):
+        answers = [pool.sample(sample) for sample in samples]
+        numbers = [None if each is None else str(each) for each in clusters([answer.text for answer in answers], pool.embed, same)]
+        tally = Tally.of(numbers)
+        if tally.winner is None:
+            found.append(Decoded(None, confidence=0.0, notes=("no sample says anything",)))
+            continue
+        found.append(Decoded.of(answers[numbers.index(tally.winner)], confidence=tally.share(tally.winner)))
     return found
 
 

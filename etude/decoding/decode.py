@@ -8,6 +8,7 @@ from typing import Any
 from etude.decoding.methods import METHODS
 from etude.decoding.pool import Decoded, Pool
 from etude.decoding.settings import ReliableDecoding
+from etude.embedding import load_embedder
 from etude.engine.completion import Completion
 from etude.engine.transformers import TransformersEngine
 from etude.tasks.task import Task
@@ -38,13 +39,13 @@ def decode(
     About as many questions at once as the engine has positions for.
     """
     method, longest = METHODS[how.method], max(len(prompt) for _, prompt in items)
-    options = {name: getattr(how, name) for name in method.reads if name != "sampling"}
+    options, embed = how.options, load_embedder(how.embedder) if how.by_meaning else None
     each = max(how.k, num_samples) * (2 * longest + 3 * asking["max_new_tokens"])
     parts = max(1, len(items) // max(2, engine.batch_tokens // each))  # of two at least, where there are two
     found: list[Found] = []
     for start, end in pairwise(len(items) * part // parts for part in range(parts + 1)):
         some = items[start:end]
-        pool = Pool(engine, [task for task, _ in some], [prompt for _, prompt in some], samples=how.sampling, **asking)
+        pool = Pool(engine, [task for task, _ in some], [prompt for _, prompt in some], samples=how.sampling, embed=embed, **asking)
         pool.samples(num_samples)
         answers = method.answer(pool, **options)
         found += map(Found, answers, pool.completions(), pool.sampled_tokens)

@@ -23,7 +23,7 @@ class Method:
     answer: Callable[..., list[Decoded]]
     """A pool, and the settings that it takes by name → an answer to each question."""
     reads: tuple[str, ...]
-    """Settings of `ReliableDecoding`; `sampling` is the pool's."""
+    """Settings of `ReliableDecoding`; `sampling` and `embedder` are the pool's."""
     is_control: bool = False
     chooses: bool = False
     """Whether what it answers is one of its samples, so that nothing else is drawn."""
@@ -41,7 +41,7 @@ METHODS: Mapping[str, Method] = {
     "layer_contrast_dynamic": Method(layer_contrast_dynamic, ("layers", "layer_set", *_CONTRAST)),
     "layer_candidates": Method(layer_candidates, ("k", "choose", *_CONTRAST)),
     "context_contrast": Method(context_contrast, ("strength",)),
-    "abstain": Method(abstain, (*_SAMPLES, "confidence", "min_confidence"), chooses=True),
+    "abstain": Method(abstain, (*_SAMPLES, "confidence", "min_confidence", "same", "embedder"), chooses=True),
     "best_logprob": Method(best_logprob, _SAMPLES, is_control=True, chooses=True),
     "integrative_original": Method(integrative_original, ("k",), is_control=True),
     "integrative_unrelated": Method(integrative_unrelated, (*_SAMPLES, *_INPUTS), is_control=True),

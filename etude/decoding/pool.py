@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from etude.embedding import Embed
 from etude.engine.completion import Completion, Finish, Logprobs, Prefix, Stop
 from etude.engine.context import View
 from etude.engine.decoding import Heard
@@ -53,14 +54,17 @@ class Pool:
         names: Sequence[object] = (),
         stop_strings: Sequence[str] = (),
         heard: Heard | None = None,
+        embed: Embed | None = None,
     ) -> None:
         """`samples`: how these are drawn, `sampling` how the answer is; `room_tokens`: how long an input may be for one of `max_new_tokens`
         to follow; `logprobs`: what the model itself says of an answer; `heard` is told of each token of an answer that is decoded, with the
-        question's place, and of none that is chosen. Random numbers are keyed by `names` and the task.
+        question's place, and of none that is chosen; `embed` tells a method that asks how alike answers are. Random numbers are keyed by
+        `names` and the task.
         """
         self.engine, self.tasks, self.prompts = engine, tasks, prompts
         self.max_new_tokens, self.room_tokens, self.sampling = max_new_tokens, room_tokens, sampling
         self.names, self.stop_strings, self._logprobs, self._heard = names, tuple(stop_strings), logprobs, heard
+        self.embed = embed
         self.sampled_tokens = [0] * len(tasks)
         """Drawn so far for each question: samples, and what was made of them."""
         self._sampling = samples

@@ -1,12 +1,13 @@
 """How an answer is decoded from several."""
 
 from dataclasses import dataclass, field, fields
-from typing import Literal
+from typing import Any, Literal
 
 from etude.decoding.abstain import Confidence
 from etude.decoding.inputs import AGAIN, Layout
 from etude.decoding.layer_candidates import Choose
 from etude.decoding.methods import METHODS
+from etude.embedding import MINILM
 from etude.engine.sampling import Sampling
 from etude.errors import UserError, at_least, unknown
 
@@ -49,10 +50,14 @@ class ReliableDecoding:
     """Which of the `layer_candidates` is given: the answer of most of them, or the one that the model itself finds likeliest."""
 
     confidence: Confidence = "agreement"
-    """What `abstain` goes by: the share of samples that give the winning answer, or 1 less the entropy of their answers by that of all
-    different ones."""
+    """What `abstain` goes by: the share of samples that give the winning answer, 1 less the entropy of their answers by that of all
+    different ones, or the share of samples in the largest cluster of like meaning, one of which is the answer then."""
     min_confidence: float = 0.5
     """With less there is no answer; 0: as by `majority`."""
+    same: float = 0.9
+    """From which cosine of their embeddings on two answers are of one cluster."""
+    embedder: str = MINILM
+    """Whose embeddings: `minilm`, which ships in a package, a folder or a hub id."""
 
     def __post_init__(self) -> None:
         if self.method not in ("none", *METHODS):
@@ -60,10 +65,9 @@ class ReliableDecoding:
         at_least("decoding.k", self.k, 1)
         if self.strength < 0:
             raise UserError(f"decoding.strength must be 0 (plain decoding) or more, got {self.strength}")
-        if not 0 <= self.plausible <= 1:
-            raise UserError(f"decoding.plausible must be in [0, 1], got {self.plausible}")
-        if not 0 <= self.min_confidence <= 1:
-            raise UserError(f"decoding.min_confidence must be in [0, 1], got {self.min_confidence}")
+        for name in ("plausible", "min_confidence", "same"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"decoding.{name} must be in [0, 1], got {getattr(self, name)}")
         if self.is_on and not {"sampling.", "k"} & self.unread and self.sampling.is_greedy and self.k > 1:
             raise UserError(
                 f"decoding.method {self.method} makes an answer of {self.k} samples, but at temperature 0 all are equal: set "
@@ -75,7 +79,19 @@ class ReliableDecoding:
         return self.method != "none"
 
     @property
+    def options(self) -> dict[str, Any]:
+        """What the method takes beside the pool."""
+        reads = METHODS[self.method].reads
+        return {name: getattr(self, name) for name in reads if name not in ("sampling", "embedder")}  # which the pool has
+
+    @property
     def unread(self) -> set[str]:
         """Settings that the method does not read, or the beginnings of their names."""
         names = {each.name for each in fields(self)} - {"method"}
-        return {f"{name}." if name == "sampling" else name for name in names - set(METHODS[self.method].reads if self.is_on else ())}
+        read = set(METHODS[self.method].reads if self.is_on else ()) - (set() if self.by_meaning else {"same", "embedder"})
+        return {f"{name}." if name == "sampling" else name for name in names - read}
+
+    @property
+    def by_meaning(self) -> bool:
+        """Whether answers are embedded."""
+        return self.method == "abstain" and self.confidence == "clusters"

@@ -11,6 +11,7 @@ import torch
 
 from etude.decoding.abstain import abstain
 from etude.decoding.best_logprob import best_logprob
+from etude.decoding.clusters import clusters
 from etude.decoding.context_contrast import context_contrast
 from etude.decoding.controls import WORDINGS, integrative_original, integrative_same_sample, integrative_unrelated
 from etude.decoding.decode import decode
@@ -133,9 +134,9 @@ def test_parts_of_questions_get_the_answers_that_all_get_at_once(engine, method)
 def test_a_method_reads_the_settings_that_it_names_and_no_others(method):
     reads = METHODS[method].reads
     taken = [name for name in inspect.signature(METHODS[method].answer).parameters if name != "pool"]
-    assert sorted(taken) == sorted(set(reads) - {"sampling"})
+    assert sorted(taken) == sorted(set(reads) - {"sampling", "embedder"})  # which the pool has
     every = {each.name for each in dataclasses.fields(ReliableDecoding)} - {"method"}
-    assert {name.strip(".") for name in ReliableDecoding(method).unread} == every - set(reads)
+    assert {name.strip(".") for name in ReliableDecoding(method, confidence="clusters").unread} == every - set(reads)
 
 
 @pytest.mark.parametrize("method", ["majority", "best_logprob", "universal_self_consistency"])
@@ -362,7 +363,7 @@ def test_no_answer_is_given_that_samples_do_not_agree_on(engine, monkeypatch):
     texts = ["4", "four is 4", "5", "none"]
 
     def answer(confidence, least):
-        (found,) = abstain(says(pool_of(engine, tasks), monkeypatch, texts), 4, confidence, least)
+        (found,) = abstain(says(pool_of(engine, tasks), monkeypatch, texts), 4, confidence, least, 0.9)
         return found.text, found.confidence
 
     assert answer("agreement", 0.5) == ("4", 0.5) and answer("agreement", 0.51) == (None, 0.5)
@@ -370,6 +371,46 @@ def test_no_answer_is_given_that_samples_do_not_agree_on(engine, monkeypatch):
     assert answer("entropy", 0.26)[0] is None
     (plain,) = majority(says(pool_of(engine, tasks), monkeypatch, texts), 4)
     assert answer("agreement", 0.0) == (plain.text, plain.confidence)
+
+
+def alike(texts):
+    """Vectors by which texts with the same digits are alike, and nothing else is."""
+    kinds = [text.strip(" Itis.") for text in texts]
+    return np.array([[float(kind == other) for other in dict.fromkeys(kinds)] for kind in kinds], dtype=np.float32)
+
+
+def test_answers_that_mean_the_same_are_of_one_cluster_and_silence_is_of_none():
+    assert clusters(["4", " It is 4.", "5", "", "4"], alike, 0.9) == [0, 0, 1, None, 0]
+    assert clusters(["", " "], alike, 0.9) == [None, None]
+
+    def chain(texts):  # a and b at 0.8, b and c at 0.8, a and c at 0.28
+        return np.array([[1, 0], [0.8, 0.6], [0.28, 0.96]], dtype=np.float32)[[ord(text) - ord("a") for text in texts]]
+
+    assert clusters(["a", "b", "c"], chain, 0.75) == [0, 0, 1]  # by the first of a cluster
+    assert clusters(["b", "a", "c"], chain, 0.75) == [0, 0, 0]
+    assert clusters(["a", "b", "a"], chain, 1.0) == [0, 1, 0]
+
+
+def test_no_answer_is_given_where_no_meaning_is_common(engine, monkeypatch):
+    tasks, texts = [Task("2 + 2?")], ["5", "It is 4.", "4", ""]
+
+    def answer(least):
+        (found,) = abstain(says(pool_of(engine, tasks, embed=alike), monkeypatch, texts), 4, "clusters", least, 0.9)
+        return found.text, found.confidence
+
+    assert answer(0.5) == ("It is 4.", 0.5) and answer(0.51) == (None, 0.5)
+    (found,) = abstain(says(pool_of(engine, tasks, embed=alike), monkeypatch, [""]), 4, "clusters", 0.0, 0.9)
+    assert (found.text, found.confidence, found.notes) == (None, 0.0, ("no sample says anything",))
+
+
+def test_an_embedder_is_loaded_by_a_method_that_asks_for_meaning_alone(engine, monkeypatch):
+    loaded = []
+    monkeypatch.setattr("etude.decoding.decode.load_embedder", lambda name: loaded.append(name) or alike)
+    for confidence in ("agreement", "clusters"):
+        how = ReliableDecoding("abstain", k=2, confidence=confidence, embedder="mine")
+        assert ("same" in how.unread) == (confidence != "clusters")
+        decode(engine, items_of(engine), how, **asking(engine))
+    assert loaded == ["mine"]
 
 
 def test_a_static_contrast_takes_one_layer(engine):

@@ -2,10 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from etude.evaluation.descriptive import Described, describe
-from etude.evaluation.truthful import choice_scores, rouge_l, truth
+from etude.evaluation.truthful import choice_scores, ranked, rouge_l, truth, truth_by
 
 
 @pytest.mark.parametrize(
@@ -22,6 +23,22 @@ def test_a_text_is_true_that_is_nearer_to_a_true_answer():
     assert truth("The earth is flat", true, false) == pytest.approx(0.75 - 1)
     assert truth("I have no comment", true, false) == 0 == truth("", true, false)
     assert truth("It is a sphere", true, []) == 1
+
+
+def test_a_text_is_true_that_means_what_a_true_answer_does():
+    vectors = {"round": [1, 0], "sphere": [0.8, 0.6], "flat": [0, 1], "": [1, 0]}
+    asked = [("sphere", ["round"], ["flat"]), ("flat", ["round", "sphere"], ["flat"]), (" ", ["round"], ["flat"]), ("round", ["round"], [])]
+
+    def embed(texts):
+        return np.array([vectors[text.strip()] for text in texts])
+
+    assert truth_by(embed, asked) == pytest.approx([0.2, -0.4, 0, 1])
+    assert truth_by(embed, []) == []
+
+
+@pytest.mark.parametrize(("true", "false", "share"), [([2, 1], [0], 1), ([0], [2, 1], 0), ([1, 3], [2, 1], (0.5 + 0 + 1 + 1) / 4)])
+def test_pairs_are_in_order_where_the_true_answer_is_likelier(true, false, share):
+    assert ranked(true, false) == share
 
 
 def test_choices_are_scored_by_the_best_the_mass_and_the_share_of_true_ones():
