@@ -151,7 +151,7 @@ def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     it gains on the plain model, paired.
     """
     found = {tuple(cell["id"].split("-")): cell["mc"] for cell in cells if "mc" in cell}
-    rows = _rows_of_facts({cell["id"].split("-")[0]: cell["ranked"] for cell in cells if "ranked" in cell})
+    rows = []
     for way in WAYS:
         sets = [name for own, name in found if own == way]
         for name in [*sets, *(["all"] if len(sets) > 1 else [])]:
@@ -166,7 +166,7 @@ def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
             if all((CONTROL.get(way), part) in found for part in parts):
                 row |= _behind(found, CONTROL[way], way, parts, "control_behind")
             rows.append(row)
-    return rows
+    return rows + _rows_of_facts({cell["id"].split("-")[0]: cell["ranked"] for cell in cells if "ranked" in cell})
 
 
 def _rows_of_facts(found: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:

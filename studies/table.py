@@ -41,7 +41,7 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     if "mc2" in rows[0]:
         sizes = [f"{row['n']:,} of {row['set']}" for row in rows if row["id"] == rows[0]["id"]]
         counted = f"{', '.join(sizes)}; intervals over questions, 95 %, of gains 98.3 %."
-        return _lines(["way", "set", "MC1", "gain on the plain model", "MC2", "MC3"], map(_chosen, rows), counted)
+        return _lines(["way", "set", "MC1; of facts pairs in order", "gain on the plain model", "MC2", "MC3"], map(_chosen, rows), counted)
     if "not_given" in rows[0]:
         return _decodings(rows)
     if any("choices_gain" in row for row in rows):
@@ -234,7 +234,19 @@ def _decodings(rows: Sequence[Mapping[str, Any]]) -> str:
     sets = dict.fromkeys(row["set"] for row in rows if row["set"] != "all")
     counted = f"{own[0]['n']:,} questions of {', '.join(sets)}; intervals (95 %) over questions, gains paired with greedy answers."
     head = ["method", "right", "gain", "no answer", "words", "names and numbers", "tokens drawn", "time of greedy", "ece", "aurc"]
-    return _lines(head, map(_decoding, own), counted)
+    told = [row for row in rows if "meant" in row and row["set"] != "all"]
+    if not told:
+        return _lines(head, map(_decoding, own), counted)
+    below = f"{told[0]['n']:,} questions of {told[0]['set']}, nearer to a true than to a false answer; gains paired with greedy answers."
+    second = _lines(["method", "by ROUGE-L", "gain", "by embeddings", "gain"], map(_meant, told), below)
+    return f"{_lines(head, map(_decoding, own), counted)}\n{second}"
+
+
+def _meant(row: Mapping[str, Any]) -> list[str]:
+    way, _, k = row["id"].rpartition("_k")
+    gains = ["", ""] if way == "greedy" else [_interval(row, "gain", _points), _interval(row, "meant_gain", _points)]
+    shares = [_percent(row["accuracy"]), _percent(row["meant"])]
+    return [f"{way.replace('_', ' ')}, k = {k}", shares[0], gains[0], shares[1], gains[1]]
 
 
 def _decoding(row: Mapping[str, Any]) -> list[str]:

@@ -585,7 +585,7 @@ def page_of(method, right, **other):
 def test_rows_of_decoding_are_of_each_set_and_of_all_together():
     sure = {"confidence": [0.5, 1.0, 0.5, 1.0]}
     pages = [
-        page_of("greedy", "0011") | page_of("majority", "01-1", **sure),
+        page_of("greedy", "0011", meant="0101") | page_of("majority", "01-1", meant="11-1", **sure),
         page_of("greedy", "00") | page_of("majority", "10", confidence=[1.0, 1.0], seconds=6.0),
     ]
     cells = [{"id": f"{name}_k2", "methods": page} for name, page in zip(("a", "b"), pages, strict=True)]
@@ -597,6 +597,9 @@ def test_rows_of_decoding_are_of_each_set_and_of_all_together():
     assert [rows["majority_k2", name]["seconds_ratio"] for name in ("a", "b", "all")] == [1.0, 3.0, 2.0]
     assert rows["majority_k2", "a"]["ece"] == pytest.approx(0.5 / 3)  # of three answers: 0 of 1 at 0.5, 2 of 2 at 1
     assert "ece" not in rows["greedy_k2", "all"]
+    assert (rows["majority_k2", "a"]["meant"], rows["majority_k2", "a"]["meant_gain"]) == (0.75, 0.25)
+    assert not any("meant" in row for (_, name), row in rows.items() if name != "a")
+    assert "| majority, k = 2 | 50.0 % | +0.0 [" in markdown(list(rows.values())).split("by embeddings")[1]
 
 
 @pytest.mark.parametrize(
@@ -658,6 +661,8 @@ def test_facts_have_a_row_of_their_own_that_the_verdict_does_not_go_by():
     assert rows["dynamic_low"]["accuracy"] == 0.625 and rows["dynamic_low"]["gain"] == rows["dynamic_low"]["control_behind"] == 0.25
     assert rows["plain"]["gain"] == 0 and rows["plain"]["n"] == 2 and "control_behind" not in rows["plain"]
     assert layers.judge(list(rows.values()))[0] == "undecided"
+    every = layers.reduce([*cells, {"id": "plain-factor", "mc": [[1.0, 0.5, 0.5]]}])
+    assert [row["set"] for row in every[:2]] == ["factor", "facts"] and "| dynamic low | facts | 62.5 % [" in markdown(every)
 
 
 def test_the_study_of_selection_finds_hidden_pages_in_its_tiny_form(tmp_path):
