@@ -34,10 +34,12 @@ from etude.evaluation.statistics import paired_test, wilson_interval
 from etude.evaluation.truthful import truth, truth_by
 from etude.explore.prompts import render_prompts
 from etude.models import load_model
+from etude.randomness import seed_for
 from etude.recipes.machine import Machine, decide, engine_at, room_tokens
 from etude.recipes.retention import logprobs_of
 from etude.runs import environment
 from etude.tasks.actions import with_instruction
+from etude.tasks.aliases import with_aliases, words_said
 from etude.tasks.files import file_rows
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.tasks.task import Task
@@ -70,8 +72,32 @@ class Questions:
     """Whether answers are also compared with true and false ones by their embeddings."""
 
 
-def _open(path: str, columns: Mapping[str, str], data: Path | None) -> list[Task]:
-    return load_tasks(TaskSource(path=[path], columns=dict(columns), verifier="aliases"), split="test", n=N, seed=SEEDS[0], data=data)
+def _open(name: str, data: Path | None) -> list[Task]:
+    """As many as are asked, by seed, of the different ones whose answer has words: two of Natural Questions are marks alone."""
+    assert data is not None
+    rows = [row for _, row in file_rows(data / "openqa_false_answers" / f"{name}.csv") if words_said(row["answer"])]
+    tasks = [with_aliases(Task(question, answer, "aliases")) for question, answer in {r["question"]: r["answer"] for r in rows}.items()]
+    order = sorted(range(len(tasks)), key=lambda place: seed_for(*SEEDS, name, place))
+    return [tasks[place] for place in sorted(order[:N])]
+
+
+def webquestions(data: Path | None) -> list[Task]:
+    """All of devtest, and of val as many others as make 500, none of which was tried on."""
+    tried = {task.key for task in webquestions_dev(data)}
+    devtest, val = (_webquestions(name, None, SEEDS[0], data) for name in ("devtest", "val"))
+    left = [task for task in val if task.key not in tried]
+    order = sorted(range(len(left)), key=lambda place: seed_for(*SEEDS, "val", place))
+    return devtest + [left[place] for place in sorted(order[: N - len(devtest)])]
+
+
+def webquestions_dev(data: Path | None) -> list[Task]:
+    """The questions that settings were tried on."""
+    return _webquestions("val", 160, 1, data)
+
+
+def _webquestions(name: str, n: int | None, seed: int, data: Path | None) -> list[Task]:
+    source = TaskSource(path=[f"webquestions/{name}.jsonl"], columns={"question": "qText", "answer": "answers"}, verifier="aliases")
+    return load_tasks(source, split="test", n=n, seed=seed, data=data)
 
 
 def _truthful(data: Path | None) -> list[Task]:
@@ -94,9 +120,9 @@ def is_true(text: str, task: Task) -> bool:
 
 
 SETS = {
-    "triviaqa": Questions(partial(_open, "openqa_false_answers/TriviaQA.csv", {}), says_a_name),
-    "natural_questions": Questions(partial(_open, "openqa_false_answers/Natural_Questions.csv", {}), says_a_name),
-    "webquestions": Questions(partial(_open, "webquestions/devtest.jsonl", {"question": "qText", "answer": "answers"}), says_a_name),
+    "triviaqa": Questions(partial(_open, "TriviaQA"), says_a_name),
+    "natural_questions": Questions(partial(_open, "Natural_Questions"), says_a_name),
+    "webquestions": Questions(webquestions, says_a_name),
     "truthfulqa": Questions(_truthful, is_true, has_meaning=True),
 }
 TINY_SETS = {"letters": Questions(_tiny, says_a_name)}

@@ -42,6 +42,8 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         sizes = [f"{row['n']:,} of {row['set']}" for row in rows if row["id"] == rows[0]["id"]]
         counted = f"{', '.join(sizes)}; intervals over questions, 95 %, of gains 98.3 %."
         return _lines(["way", "set", "MC1; of facts pairs in order", "gain on the plain model", "MC2", "MC3"], map(_chosen, rows), counted)
+    if "given_right" in rows[0]:
+        return _self_trained(rows)
     if "not_given" in rows[0]:
         return _decodings(rows)
     if any("choices_gain" in row for row in rows):
@@ -240,6 +242,22 @@ def _decodings(rows: Sequence[Mapping[str, Any]]) -> str:
     below = f"{told[0]['n']:,} questions of {told[0]['set']}, nearer to a true than to a false answer; gains paired with greedy answers."
     second = _lines(["method", "by ROUGE-L", "gain", "by embeddings", "gain"], map(_meant, told), below)
     return f"{_lines(head, map(_decoding, own), counted)}\n{second}"
+
+
+def _self_trained(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One line an arm and set: greedy accuracy, what is gained on the start and on single samples, agreement, what is given where half agree."""
+    head = ["set", "learned from", "greedy", "gain", "each seed", "on single samples", "on these of the same questions", "samples agree"]
+    head += ["majority right", "in 8 samples", "given", "right of these", "aurc", "left out"]
+    lines = []
+    for row in rows:
+        gains = [_interval(row, name, _points) if name in row else "" for name in ("gain", "single_behind", "single_alike_behind")]
+        seeds = ", ".join(map(_percent, row["accuracy_each_seed"]))
+        drawn = [_percent(row[name]) for name in ("agreement", "majority", "found", "given", "given_right")]
+        arm = row["id"].replace("_", " ") + (f" (collapse in {row['collapsed']})" if row["collapsed"] else "")
+        ends = [f"{row['aurc']:.3f}" if "aurc" in row else "", _percent(row.get("left_out"))]
+        lines.append([row["set"], arm, _interval(row, "accuracy", _percent), gains[0], seeds, *gains[1:], *drawn, *ends])
+    sizes = dict.fromkeys(f"{row['n']:,} questions of {row['set']}, samples of {row['sampled_n']:,}" for row in rows)
+    return _lines(head, lines, f"{'; '.join(sizes)}; {_seeds(rows)}; intervals (95 %) over questions, gains paired.")
 
 
 def _meant(row: Mapping[str, Any]) -> list[str]:

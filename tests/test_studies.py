@@ -27,6 +27,7 @@ from studies import (
     retention,
     searching,
     selection,
+    self_training,
     step_values,
     word_problems,
 )
@@ -52,6 +53,7 @@ def test_every_study_is_tried_here():
         "retention",
         "searching",
         "selection",
+        "self_training",
         "step_values",
     }
     assert set(STUDIES) == {*OF_PRACTICE, *others}
@@ -637,6 +639,45 @@ def test_layers_hold_where_a_contrast_is_ahead_of_the_plain_model_and_of_its_con
     assert layers.judge(layers.reduce(cells()[:-1]))[0] == "undecided"
     (row,) = [row for row in layers.reduce(cells(static=30)) if (row["id"], row["set"]) == ("static", "all")]
     assert (row["n"], row["accuracy"], row["gain"], row["control_behind"]) == (80, 0.75, 0.5, 0.5)
+
+
+def test_the_study_of_self_training_asks_every_model_the_same_in_its_tiny_form(tmp_path):
+    result = tiny("self_training", tmp_path)
+    rows = {row["id"]: row for row in result["rows"]}
+    assert list(rows) == list(self_training.TINY_ARMS) and result["verdict"] == "undecided"
+    for arm, row in rows.items():
+        assert (row["n"], row["sampled_n"], row["seeds"]) == (5, 5, 1) and 1 / 8 <= row["agreement"] <= 1
+        assert ("gain" in row) == (arm != "start") and ("single_behind" in row) == (arm not in ("start", "single"))
+        assert ("sampled_tokens" in row) == (arm != "start")
+    assert rows["joined"]["gain"] == pytest.approx(rows["joined"]["accuracy"] - rows["start"]["accuracy"])
+    assert "| letters | joined pairs |" in markdown(result["rows"])
+
+
+def self_trained(arm, seed, right, given="1-00"):
+    page = {"right": right, "agreement": [0.5, 0.25, 0.25, 1.0], "majority": "1000", "found": "1100", "given": given}
+    more = {} if arm == "start" else {"sampled_tokens": 40, "left_out": 0.25, "vote_share_first": 0.4, "vote_share_last": 0.5}
+    return {"id": arm, "seed": seed, "sets": {"webquestions": page}, **more}
+
+
+def test_self_training_is_compared_over_questions_with_the_start_and_with_single_samples():
+    cells = [self_trained("start", 1, "0000"), self_trained("single", 1, "1000"), self_trained("joined", 1, "1100")]
+    rows = {row["id"]: row for row in self_training.reduce([*cells, self_trained("joined", 2, "1110")])}
+    joined = rows["joined"]
+    assert (joined["accuracy"], joined["gain"], joined["single_behind"]) == pytest.approx((0.625, 0.625, 0.375))
+    assert joined["accuracy_each_seed"] == [0.5, 0.75] and joined["seeds"] == 2
+    assert (joined["agreement"], joined["given"], joined["given_right"]) == pytest.approx((0.5, 0.75, 1 / 3))
+    assert joined["aurc"] == pytest.approx((1 + 1 + 2 / 3 + 1 / 2 + 3 / 5 + 4 / 6 + 5 / 7 + 6 / 8) / 8)  # 0.5 alone is right
+
+
+@pytest.mark.parametrize(
+    ("joined", "single", "verdict"),
+    [("1" * 40, "0" * 40, "holds"), ("1" * 40, "1" * 40, "does not hold"), ("0" * 40, "0" * 40, "does not hold")],
+)
+def test_self_training_holds_where_joined_answers_are_ahead_of_the_start_and_of_single_samples(joined, single, verdict):
+    right = dict.fromkeys(self_training.ARMS, "0" * 40) | {"joined": joined, "single": single}
+    cells = [self_trained(arm, seed, bits) for arm, bits in right.items() for seed in (1, 2, 3)]
+    assert self_training.judge(self_training.reduce(cells), self_training.ARMS, 3)[0] == verdict
+    assert self_training.judge(self_training.reduce(cells[:-1]), self_training.ARMS, 3)[0] == "undecided"
 
 
 def test_facts_are_the_supported_and_the_unsupported_sentences_of_a_biography_that_has_both(tmp_path):

@@ -69,7 +69,7 @@ class Exploration:
 
     def __post_init__(self) -> None:
         at_least("explore.tasks_per_step", self.tasks_per_step, 1)
-        at_least("explore.num_samples", self.num_samples, 2)
+        at_least("explore.num_samples", self.num_samples, 1)
         at_least("explore.max_new_tokens", self.max_new_tokens, 1)
         if "{answer}" not in self.hint:
             raise UserError(f"explore.hint must say where the answer stands, with {{answer}}, got {self.hint!r}")

@@ -6,7 +6,7 @@ What a setting may be by itself stands with it (`etude.recipes.settings`); here 
 from os.path import normpath
 from typing import TYPE_CHECKING
 
-from etude.errors import UserError
+from etude.errors import UserError, at_least
 from etude.feedback.combined import check_weights
 from etude.learn.credit import CREDIT
 from etude.learn.learner import Optimiser
@@ -101,6 +101,8 @@ def _diversity(settings: "PracticeSettings") -> None:
 def _attempts(settings: "PracticeSettings") -> None:
     """What can be learned from the attempts that exploration makes."""
     search = settings.explore.search
+    if settings.feedback != "self_training":  # elsewhere an attempt is compared with others
+        at_least("explore.num_samples", settings.explore.num_samples, 2)
     if settings.explore.is_search and search.finds_one:
         wider = [name for name in ("width", "beams", "simulations", "chains", "rounds") if name not in search.unread]
         raise UserError(

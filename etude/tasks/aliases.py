@@ -12,14 +12,16 @@ _ARTICLES = frozenset({"a", "an", "the"})
 
 def with_aliases(task: Task) -> Task:
     """The task with the first of its answer's names as the answer, and all of them as `metadata["aliases"]`: a JSON list, or a text that is
-    parted by semicolons; those that a row has in a column `aliases` come behind.
+    parted by semicolons; those that a row has in a column `aliases` come behind. A name without words, such as a picture of the thing, is
+    said by nobody, and counts only where there is no other.
 
     >>> with_aliases(Task("Who?", "Mark Twain; Samuel Clemens")).metadata
     {'aliases': ['Mark Twain', 'Samuel Clemens']}
     """
     if task.answer is None:
         return task
-    names = list(dict.fromkeys([*_names(task.answer), *_names(task.metadata.get("aliases"))]))
+    every = list(dict.fromkeys([*_names(task.answer), *_names(task.metadata.get("aliases"))]))
+    names = [name for name in every if words_said(name)] or every
     return replace(task, answer=names[0] if names else "", metadata={**task.metadata, "aliases": names})
 
 

@@ -5,6 +5,7 @@ from fractions import Fraction
 import pytest
 
 from etude.errors import UserError
+from etude.tasks.aliases import aliases_of, with_aliases
 from etude.tasks.answers import answer_form, final_answer, parse_list
 from etude.tasks.choices import read_choice
 from etude.tasks.expressions import as_latex
@@ -278,6 +279,11 @@ def test_an_answer_without_words_is_not_parsable():
 def test_a_text_is_right_that_says_one_of_the_answers_names(text, gold, right):
     found = verdict("aliases", gold, text)
     assert (found.score == 1.0) == right, found.message
+
+
+def test_a_name_without_words_counts_only_where_there_is_no_other():
+    assert with_aliases(Task("Which animal?", "\U0001f981; Lion")).answer == "Lion"
+    assert aliases_of(Task("Which?", "?!")) == ["?!"]
 
 
 def test_an_alias_is_unscored_where_there_is_no_name_and_unparsable_without_words():

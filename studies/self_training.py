@@ -1,0 +1,252 @@
+"""Does a model answer more reliably when it has learned from answers that it joined of its own, and is it the joining that helps?
+
+    python -m studies.self_training --data DIR [--hours H] [--only ID ...] [--seeds SEED ...] [--tiny]
+
+SmolLM2-135M practises on questions of WebQuestions whose answers nobody reads, until it has sampled the same number of tokens, those of
+joint answers among them:
+
+joined         each question's target is one answer, decoded from eight samples at once (integrative decoding)
+joined_sure    the same where at least half of the samples say what the joint answer says; other questions are left out
+joined_pairs   the joint answer is preferred to samples that say something else (direct preference)
+majority       the target is the first sample that says what most do
+single         the target is a sample, the only one of its question: plain self-training, with eight times the questions
+single_alike   the target is the first of eight samples: the same questions and samples as joined
+gold           policy gradient on the verifier's scores of the eight samples: what knowing the answers is worth
+
+`start` is the model as it came. All are asked 500 questions of WebQuestions that none practised on and 500 of TriviaQA: greedy answers, and
+for the first 200 of each eight samples: how many agree with the majority's answer (`agreement`), how often that is right, and, where an
+answer is given only if half of them agree, how many are given and right. A run that its own alarm stops is what it was until then.
+
+Claim: joined is right more often than start and than single on WebQuestions (greedy answers, paired over questions, three seeds).
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from etude.decoding.abstain import abstain
+from etude.decoding.majority import majority
+from etude.decoding.pool import Pool
+from etude.decoding.settings import ReliableDecoding
+from etude.engine.sampling import GREEDY
+from etude.errors import UserError
+from etude.evaluation.calibration import expected_calibration_error, risk_coverage
+from etude.evaluation.statistics import mean_interval, shares_interval
+from etude.explore.prompts import render_prompts
+from etude.models import load_model
+from etude.recipes.machine import Machine, decide, engine_at, room_tokens
+from etude.recipes.practice import practice_named
+from etude.recipes.retention import logprobs_of
+from etude.runs import RunFolder, environment, read_jsonl
+from etude.tasks.actions import with_instruction
+from etude.tasks.task import Task
+from etude.tasks.votes import Tally, vote
+from etude.watching import Console
+from studies.arms import TINY_RUN, Arms, check_run, difference
+from studies.cells import Cell, Options, compute, options, write_result
+from studies.decoding import INSTRUCTION, MAX_NEW_TOKENS, SETS, TINY_SETS, Questions
+from studies.figure import list_rows, save
+
+CLAIM = "a model that learned from its own joint answers is right more often than before, and than one that learned from single samples"
+SEEDS = (95, 96, 97)
+START = "start"
+ONE = {"self_training.decoding.method": "majority", "self_training.decoding.k": 1}
+CHANGES: dict[str, dict[str, Any]] = {
+    "joined": {},
+    "joined_sure": {"self_training.min_share": 0.5},
+    "joined_pairs": {"learn.method": "preference", "learn.keep_all_right": False},
+    "majority": {"self_training.decoding.method": "majority"},
+    "single": ONE | {"explore.num_samples": 1, "explore.tasks_per_step": 128},
+    "single_alike": ONE,
+    "gold": {"feedback": "outcome", "learn.method": "credit", "learn.keep_all_right": False},
+}
+ARMS = (START, *CHANGES)
+RUN = {"steps": 1000, "budget_tokens": 40_000, "evaluation.n": 40, "evaluation.pass_n": 0, "evaluation.num_samples": 0}
+RUN |= {"checkpoint_every": 0, "retention.probe": True}
+TINY_ARMS = (START, "joined", "single", "joined_pairs")
+TINY = TINY_RUN | {"retention.probe": False}
+TINY_TAUGHT = {"feedback": "self_training", "self_training.decoding.k": 2, "learn.method": "imitation", "learn.keep_all_right": True}
+ASKED = ("webquestions", "triviaqa")
+SAMPLED, K, BATCH = 200, 8, 8
+"""Questions of which samples are drawn, how many of each, and how many are answered at once."""
+
+
+class SelfTrained(Arms):
+    """Runs from one model, each of which is asked the same questions at its end."""
+
+    def __init__(self, is_tiny: bool) -> None:
+        changes = {arm: (TINY_TAUGHT if is_tiny else {}) | CHANGES[arm] for arm in CHANGES}
+        if is_tiny:
+            changes["single"] |= {"explore.tasks_per_step": 12}
+        super().__init__("tiny" if is_tiny else "short_answers", {}, TINY if is_tiny else RUN, {START: {"steps": 0}, **changes})
+        object.__setattr__(self, "is_tiny", is_tiny)
+
+    is_tiny: bool
+
+    def settings(self, arm: str, seed: int) -> dict[str, Any]:
+        return super().settings(arm, seed) | {"asked": {"sets": list(self.sets), "sampled": SAMPLED, "k": K, "instruction": INSTRUCTION}}
+
+    @property
+    def sets(self) -> Mapping[str, Questions]:
+        return TINY_SETS if self.is_tiny else {name: SETS[name] for name in ASKED}
+
+    def run(self, arm: str, seed: int, chosen: Options) -> Cell:
+        """A run under `out/runs`, which keeps its model, and what it answers."""
+        settings, folder = self._settings(arm, seed), chosen.out / "runs" / f"{arm}-{seed}"
+        check_run(folder, self.defaults(), lambda: super(SelfTrained, self).settings(arm, seed))
+        model, cell = settings.model, {}
+        if arm != START:
+            result = RunFolder(folder).read_json("result.json")
+            if result is None:
+                result = practice_named(settings, self.recipe, run=folder, data=chosen.data, resume=folder.exists(), watcher=Console())
+            model, cell = str(folder / "model"), _course(folder, result)
+        place, machine = decide(settings.machine), settings.machine
+        facts = environment()
+        where = {"commit": facts["commit"], "hardware": f"{facts['processor']}, {facts['threads']} threads, {place.precision}"}
+        return where | cell | {"sets": {name: _asked(model, own, seed, chosen, machine) for name, own in self.sets.items()}}
+
+
+def _course(folder: Path, result: Mapping[str, Any]) -> dict[str, Any]:
+    """What the run did, from its first tenth to its last."""
+    steps = [row for row in read_jsonl(folder / "metrics.jsonl") if row["phase"] == "practice"]
+    part = max(1, len(steps) // 10)
+    ends = {"first": steps[:part], "last": steps[-part:]}
+    found = {
+        f"{name}_{end}": round(fmean(row[name] for row in some), 4) for end, some in ends.items() for name in ("vote_share", "entropy")
+    }
+    known = [(page["model"], page["accuracy"]) for page in result.get("retention", ())]
+    collapse = result.get("collapse")
+    return {
+        "practice_steps": len(steps),
+        "sampled_tokens": sum(row["sampled_tokens"] for row in steps),
+        "left_out": sum(row.get("own_answers_abstained", 0) for row in steps) / max(1, sum(row.get("own_answers", 0) for row in steps)),
+        "old_knowledge": dict(known),
+        "collapse": collapse and collapse["words"],
+        **found,
+    }
+
+
+def _asked(name: str, questions: Questions, seed: int, chosen: Options, machine: Machine) -> dict[str, Any]:
+    """A model's answers to a set: greedy ones as 1 and 0, and of the first questions what samples say."""
+    place = decide(machine)
+    model, tokenizer = load_model(name, device=place.device)
+    engine, room = engine_at(place, model, tokenizer, machine), room_tokens(model, MAX_NEW_TOKENS)
+    tasks = with_instruction(questions.load(chosen.data), INSTRUCTION)
+    prompts = render_prompts(tokenizer, tasks, room)
+    greedy = [each.text for (each,) in engine.generate(prompts, max_new_tokens=MAX_NEW_TOKENS, sampling=GREEDY)]
+    how: dict[str, Any] = {"max_new_tokens": MAX_NEW_TOKENS, "room_tokens": room, "names": (seed, "asked")}
+    how |= {"samples": ReliableDecoding().sampling, "logprobs": logprobs_of(model, place, machine)}
+    found: dict[str, list[Any]] = {"agreement": [], "majority": [], "found": [], "given": []}
+    for start in range(0, min(SAMPLED, len(tasks)), BATCH):
+        some = slice(start, min(start + BATCH, SAMPLED))
+        pool = Pool(engine, tasks[some], prompts[some], **how)
+        chosen_K, sure = majority(pool, K), abstain(pool, K, "agreement", 0.5, 1.0)
+        for task, own, most, given in zip(pool.tasks, pool.completions(), chosen_K, sure, strict=True):
+            tally = Tally.of([vote(each.text, task) for each in own])
+            found["agreement"].append(round(tally.share(tally.winner), 4))
+            found["majority"].append(_bit(most.text, task, questions))
+            found["found"].append(str(int(any(questions.is_right(each.text, task) for each in own))))
+            found["given"].append(_bit(given.text, task, questions))
+        pool.release()
+    bits = {kind: "".join(values) for kind, values in found.items() if kind != "agreement"}
+    return {"right": "".join(_bit(*each, questions) for each in zip(greedy, tasks, strict=True)), "agreement": found["agreement"], **bits}
+
+
+def _bit(text: str | None, task: Task, questions: Questions) -> str:
+    return "-" if text is None else str(int(questions.is_right(text, task)))
+
+
+# ---------------------------------------------------------------------- from cells to rows
+
+
+def reduce(cells: Sequence[Cell], arms: Sequence[str] = ARMS) -> list[dict[str, Any]]:
+    """A row for every arm and set, pooled over seeds: what it gains on the start, and on single samples, paired over questions."""
+    by_arm = {arm: [cell for cell in cells if cell["id"] == arm] for arm in arms}
+    names = list(cells[0]["sets"]) if cells else []
+    return [_row(arm, name, by_arm) for name in names for arm in arms if by_arm[arm]]
+
+
+def _row(arm: str, name: str, by_arm: Mapping[str, Sequence[Cell]]) -> dict[str, Any]:
+    own, start = by_arm[arm], by_arm.get(START, ())
+    right = _of_items(own, name, "right")
+    low, high = shares_interval([fmean(bits) for bits in right.values()])
+    row: dict[str, Any] = {"id": arm, "set": name, "n": len(right), "seeds": len(own), "accuracy": fmean(map(fmean, right.values()))}
+    row |= {"accuracy_low": low, "accuracy_high": high}
+    row["accuracy_each_seed"] = [round(fmean(bit == "1" for bit in cell["sets"][name]["right"]), 4) for cell in own]
+    if arm != START and start:
+        row |= difference("gain", _of_items(start, name, "right"), right)
+    for other in ("single", "single_alike"):
+        if arm != other and arm != START and (its := by_arm.get(other)):
+            row |= difference(f"{other}_behind", _of_items(its, name, "right"), right)
+    pages = [cell["sets"][name] for cell in own]
+    agreement = [fmean(values) for values in zip(*(page["agreement"] for page in pages), strict=True)]
+    ends = mean_interval(agreement)
+    row |= {"agreement": fmean(agreement), "agreement_low": ends[0], "agreement_high": ends[1], "sampled_n": len(agreement)}
+    row |= {kind: fmean(bit == "1" for page in pages for bit in page[kind]) for kind in ("majority", "found")}
+    given = [bit for page in pages for bit in page["given"]]
+    row |= {"given": fmean(bit != "-" for bit in given), "given_right": fmean([bit == "1" for bit in given if bit != "-"] or [0])}
+    pairs = [pair for page in pages for pair in zip(page["agreement"], page["majority"], strict=True) if pair[1] != "-"]
+    if pairs:
+        confidences, rights = [share for share, _ in pairs], [bit == "1" for _, bit in pairs]
+        row |= {"ece": expected_calibration_error(confidences, rights), "aurc": fmean(risk_coverage(confidences, rights))}
+    for fact in ("sampled_tokens", "left_out", "vote_share_first", "vote_share_last"):
+        values = [cell[fact] for cell in own if fact in cell]
+        row |= {fact: fmean(values)} if values else {}
+    row["collapsed"] = sum(bool(cell.get("collapse")) for cell in own)
+    return row
+
+
+def _of_items(cells: Sequence[Cell], name: str, kind: str) -> dict[str, list[int]]:
+    """Of each question whether the answer is right, a value a seed."""
+    each = zip(*(cell["sets"][name][kind] for cell in cells), strict=True)
+    return {str(place): [int(bit == "1") for bit in bits] for place, bits in enumerate(each)}
+
+
+def judge(rows: Sequence[Mapping[str, Any]], arms: Sequence[str], seeds: int) -> tuple[str, str]:
+    """The verdict on the claim, from the rows of WebQuestions."""
+    own = {row["id"]: row for row in rows if row["set"] == ASKED[0]}
+    missing = [arm for arm in arms if arm not in own or own[arm]["seeds"] < seeds]
+    if missing:
+        return "undecided", f"not all runs are there: {', '.join(missing)}"
+    row = own["joined"]
+    said = [
+        f"{words} {100 * row[name]:+.1f} points [{100 * row[f'{name}_low']:+.1f}, {100 * row[f'{name}_high']:+.1f}]"
+        for name, words in (("gain", "on the start"), ("single_behind", "on single samples"))
+    ]
+    holds = row["gain_low"] > 0 and row["single_behind_low"] > 0
+    return ("holds" if holds else "does not hold"), f"joined gains {' and '.join(said)}"
+
+
+def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
+    """Write an SVG: greedy accuracy of every arm with its interval, a panel a set; the line is the start."""
+    sets = list(dict.fromkeys(row["set"] for row in rows))
+    figure = Figure(figsize=(3.8 * len(sets), 3.0), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(sets), squeeze=False)[0], sets, strict=True):
+        own = [row for row in rows if row["set"] == name]
+        for place, row in enumerate(own):
+            error = [[row["accuracy"] - row["accuracy_low"]], [row["accuracy_high"] - row["accuracy"]]]
+            colour = "#1f2a44" if row["id"].startswith("joined") else "#c2571a" if row["id"] == "gold" else "#9aa3b5"
+            axes.errorbar(row["accuracy"], place, xerr=error, fmt="o", color=colour, capsize=3, markersize=5)
+            axes.plot([float(share) for share in row["accuracy_each_seed"]], [place] * row["seeds"], "|", color=colour, markersize=8)
+        if own[0]["id"] == START:
+            axes.axvline(own[0]["accuracy"], color="#53606f", linewidth=1, linestyle=":")
+        axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
+        list_rows(axes, [row["id"] for row in own], f"{name}, greedy (n = {own[0]['n']:,}, {max(row['seeds'] for row in own)} seeds)")
+    return save(figure, path)
+
+
+def main(chosen: Options) -> None:
+    if chosen.data is None and not chosen.is_tiny:
+        raise SystemExit(str(UserError("--data DIR is needed: the folder that holds webquestions and openqa_false_answers")))
+    arms = TINY_ARMS if chosen.is_tiny else ARMS
+    cells = compute([(arm, seed) for seed in chosen.seeds for arm in arms], SelfTrained(chosen.is_tiny), chosen)
+    rows = reduce(cells, arms)
+    verdict, because = ("undecided", "a random model answers letters") if chosen.is_tiny else judge(rows, arms, len(SEEDS))
+    write_result(chosen, CLAIM, cells, rows, verdict, because, picture=draw)
+
+
+if __name__ == "__main__":
+    main(options("self_training", ARMS, SEEDS))
