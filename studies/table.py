@@ -42,6 +42,8 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         sizes = [f"{row['n']:,} of {row['set']}" for row in rows if row["id"] == rows[0]["id"]]
         counted = f"{', '.join(sizes)}; intervals over questions, 95 %, of gains 98.3 %."
         return _lines(["way", "set", "MC1; of facts pairs in order", "gain on the plain model", "MC2", "MC3"], map(_chosen, rows), counted)
+    if "leads_after" in rows[0]:
+        return _known_and_said(rows)
     if "given_right" in rows[0]:
         return _self_trained(rows)
     if "not_given" in rows[0]:
@@ -244,8 +246,26 @@ def _decodings(rows: Sequence[Mapping[str, Any]]) -> str:
     return f"{_lines(head, map(_decoding, own), counted)}\n{second}"
 
 
+def _known_and_said(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One line a model and set: what is known by likelihood, in samples and at once, from which layer on, and what methods of decoding say."""
+    methods = [each["method"] for each in rows[0]["methods"]]
+    head = ["set", "model", "likelier than a false one", "of another question", f"in {rows[0]['k']} samples", "at once"]
+    head += ["of what is in samples", "more than the base", "leads from layer", *(name.replace("_", " ") for name in methods)]
+    lines = []
+    for row in rows:
+        shares = [_interval(row, name, _percent) for name in ("likelihood", "chance", "pass_at_k", "greedy", "said")]
+        gain = _interval(row, "said_gain", _points) if "said_gain" in row else ""
+        layer = "" if row["leads_from"] is None else f"{row['leads_from']:g} of {len(row['leads_after']) - 1}"
+        own = [f"{_percent(each['accuracy'])} ({_points(each['gain'])})" for each in row["methods"]]
+        lines.append([row["set"], row["id"], *shares, gain, layer, *own])
+    sizes = dict.fromkeys(f"{row['n']:,} questions of {row['set']}" for row in rows)
+    return _lines(
+        head, lines, f"{', '.join(sizes)}; {_seeds(rows)}; intervals (95 %) over questions; behind a method its points on greedy."
+    )
+
+
 def _self_trained(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One line an arm and set: greedy accuracy, what is gained on the start and on single samples, agreement, what is given where half agree."""
+    """One line an arm and set: greedy accuracy, gains on the start and on single samples, agreement, what is given where half agree."""
     head = ["set", "learned from", "greedy", "gain", "each seed", "on single samples", "on these of the same questions", "samples agree"]
     head += ["majority right", "in 8 samples", "given", "right of these", "aurc", "left out"]
     lines = []

@@ -19,6 +19,7 @@ from studies import (
     decoding,
     diversity,
     exploration,
+    knows_says,
     layers,
     long_thought,
     order,
@@ -46,6 +47,7 @@ def test_every_study_is_tried_here():
         "decoding",
         "diversity",
         "exploration",
+        "knows_says",
         "layers",
         "long_thought",
         "order",
@@ -639,6 +641,40 @@ def test_layers_hold_where_a_contrast_is_ahead_of_the_plain_model_and_of_its_con
     assert layers.judge(layers.reduce(cells()[:-1]))[0] == "undecided"
     (row,) = [row for row in layers.reduce(cells(static=30)) if (row["id"], row["set"]) == ("static", "all")]
     assert (row["n"], row["accuracy"], row["gain"], row["control_behind"]) == (80, 0.75, 0.5, 0.5)
+
+
+def test_the_study_of_the_gap_asks_every_model_in_its_tiny_form(tmp_path):
+    result = tiny("knows_says", tmp_path)
+    base, joined = result["rows"]
+    assert (base["id"], joined["id"], base["n"], result["verdict"]) == ("base", "joined", 6, "undecided")
+    assert base["said_low"] <= base["said"] <= base["said_high"] and "said_gain" not in base
+    assert joined["said_gain"] == pytest.approx(joined["said"] - base["said"])
+    table = markdown(result["rows"])
+    assert "| letters | joined |" in table and "| majority |" in table
+    assert (tmp_path / "runs" / f"tiny-{knows_says.SEEDS[0]}" / "model").is_dir()
+
+
+def known_and_said(model, name, right_samples, greedy):
+    row = {"n": len(greedy), "k": 8, "leads_from": 2, "leads_after": [0.5, 1.0]}
+    return {"id": f"{model}-{name}", "right_samples": right_samples, "greedy": greedy, "row": row, "methods": []}
+
+
+@pytest.mark.parametrize(("terms", "joint", "verdict"), [(40, 40, "holds"), (40, 20, "does not hold"), (20, 40, "does not hold")])
+def test_the_gap_closes_where_more_of_what_is_in_samples_is_said_at_once(terms, joint, verdict):
+    after = {("practised", "terms"): terms, ("joined", "triviaqa"): joint}
+    found = dict.fromkeys([("base", "terms"), ("base", "triviaqa")], 20) | after
+    cells = [known_and_said(*each, [1] * 40 + [0] * 10, "1" * right + "0" * (40 - right) + "1" * 10) for each, right in found.items()]
+    rows = knows_says.reduce(cells)
+    assert rows[0]["said"] == 0.5  # the last ten are right without a right sample
+    assert knows_says.judge(rows)[0] == verdict and knows_says.judge(knows_says.reduce(cells[:-1]))[0] == "undecided"
+
+
+def test_a_term_is_set_against_another_of_its_section_which_does_not_say_it():
+    def task(term, section):
+        return Task(f"which is {term}?", term, metadata={"section": section})
+
+    tasks = [task("vein", "a"), task("pulmonary vein", "a"), task("artery", "a"), task("heart", "a"), task("bone", "b")]
+    assert [knows_says._another(each, tasks) for each in tasks] == ["heart", "artery", "heart", "artery", None]
 
 
 def test_the_study_of_self_training_asks_every_model_the_same_in_its_tiny_form(tmp_path):
