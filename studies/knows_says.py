@@ -213,8 +213,9 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
         above.set_xticks(range(len(own)), [row["id"] for row in own])
         above.set_title(f"{name}: known and said (n = {own[0]['n']:,}, 95 %)", fontsize=9)
         below.set_title("the right answer leads after layer", fontsize=9)
+        below.xaxis.get_major_locator().set_params(integer=True)
         for each in (above, below):
-            each.set_ylim(0, 1)
+            each.set_ylim(-0.03, 1.03)
             each.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
             each.tick_params(labelsize=8)
             each.spines[["top", "right"]].set_visible(False)
