@@ -190,15 +190,23 @@ def _generate(arguments: list[str]) -> None:
         raise UserError(f"--page {page}: is a folder: name a file in it")
     prompts = prompts_from(settings, sys.stdin)
     streams = sys.stdout.isatty() and len(prompts) == settings.num_samples == 1
-    rows = generate(model, prompts, settings, write=_write_piece if streams else None)
+    is_written = streams and not settings.search.is_on and settings.thought.budget_tokens is None
+    answered = 0
+
+    def tell(row: dict[str, Any]) -> None:
+        nonlocal answered
+        answered += 1
+        shows = sys.stderr.isatty() and not sys.stdout.isatty() and len(prompts) > 1
+        for text in [""] if is_written else row["completions"]:
+            print(text if len(prompts) == 1 else json.dumps({"prompt": row["prompt"], "completion": text}, ensure_ascii=False), flush=True)
+        if shows:
+            print(f"\r{answered:,} of {len(prompts):,} answered", end="\n" if answered == len(prompts) else "", file=sys.stderr, flush=True)
+
+    rows = generate(model, prompts, settings, write=_write_piece if streams else None, done=tell)
     if page:
         from etude.evaluation.report.answers import write_answers
 
         write_answers(rows, settings.decoding.method, Path(model).name, Path(page))
-    is_written = streams and not settings.search.is_on and settings.thought.budget_tokens is None
-    for row in rows:
-        for text in [""] if is_written else row["completions"]:
-            print(text if len(rows) == 1 else json.dumps({"prompt": row["prompt"], "completion": text}, ensure_ascii=False))
     _write_json(common.json, rows)
 
 

@@ -1,6 +1,6 @@
 """Questions in, an answer to each out, a part of them at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -31,10 +31,11 @@ def decode(
     how: ReliableDecoding,
     *,
     num_samples: int = 0,
+    done: Callable[[list[Found]], None] | None = None,
     **asking: Any,
 ) -> list[Found]:
     """An answer to each task with its prompt, by a method that is on; `num_samples` are drawn of each at least, whatever the method reads;
-    `asking` is what a `Pool` takes beside the samples.
+    `done` is given each part as soon as it is answered; `asking` is what a `Pool` takes beside the samples.
 
     About as many questions at once as the engine has positions for.
     """
@@ -43,11 +44,14 @@ def decode(
     each = max(how.k, num_samples) * (2 * longest + 3 * asking["max_new_tokens"])
     parts = max(1, len(items) // max(2, engine.batch_tokens // each))  # of two at least, where there are two
     found: list[Found] = []
-    for start, end in pairwise(len(items) * part // parts for part in range(parts + 1)):
+    for start, end in pairwise(len(items) * number // parts for number in range(parts + 1)):
         some = items[start:end]
         pool = Pool(engine, [task for task, _ in some], [prompt for _, prompt in some], samples=how.sampling, embed=embed, **asking)
         pool.samples(num_samples)
         answers = method.answer(pool, **options)
-        found += map(Found, answers, pool.completions(), pool.sampled_tokens)
+        part = list(map(Found, answers, pool.completions(), pool.sampled_tokens))
         pool.release()
+        found += part
+        if done:
+            done(part)
     return found

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from etude.configuration import parse
-from etude.decoding.decode import decode
+from etude.decoding.decode import Found, decode
 from etude.decoding.methods import METHODS
 from etude.decoding.settings import ReliableDecoding
-from etude.engine.completion import Logprobs
+from etude.engine.completion import Completion, Logprobs
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError, at_least
@@ -95,14 +95,21 @@ def _but_greedy(values: Mapping[str, Any], given: Mapping[str, str]) -> dict[str
 
 
 def generate(
-    model: str, prompts: Sequence[str], settings: GenerateSettings | None = None, *, write: Callable[[str], None] | None = None
+    model: str,
+    prompts: Sequence[str],
+    settings: GenerateSettings | None = None,
+    *,
+    write: Callable[[str], None] | None = None,
+    done: Callable[[dict[str, Any]], None] | None = None,
 ) -> list[dict[str, Any]]:
     """For each prompt `{"prompt", "completions", "finish"}`; of a search, which gives one completion, `{"search": {"answers", "tokens"}}`
     beside it: how many answers it chose from (of `refine` the answers of its `turns`), the tokens that it sampled, and its `tree` as a
     list of nodes (`Tree.to_json`); of thoughts of a fixed length `{"thought": {"budget_tokens", "own_tokens", "ends_taken_back"}}`, the
     latter two for each completion; of a method of decoding, which gives one completion or none, `{"decoding": {"samples", "tokens",
     "sampled_tokens", "agreement", "confidence", "notes"}}` (`etude.decoding.pool.Decoded`), where `tokens` are texts, one for each value of
-    the agreement. `write` is given the answer to a single prompt piece by piece, as it is drawn."""
+    the agreement. `write` is given the answer to a single prompt piece by piece, as it is drawn; `done`
+    every row, in order, as soon as it and those before it are there: of searches and thoughts at the end.
+    """
     settings = settings or parse_generate(model, [])
     if not prompts:
         raise UserError("there is no prompt: give --prompt, --file or lines on standard input")
@@ -126,12 +133,41 @@ def generate(
     streamed = Streamed(engine.text_of, write, settings.stop) if write and len(prompts) == settings.num_samples == 1 else None
     if settings.search.is_on:
         by_step_model = value_for(settings.search, model, loaded, place, settings.machine)
-        return _searched(engine, prompts, list(zip(tasks, rendered, strict=True)), settings, room, by_step_model)
-    if settings.decoding.is_on:
+        rows = _searched(engine, prompts, list(zip(tasks, rendered, strict=True)), settings, room, by_step_model)
+    elif budget is not None:
+        rows = _thought(engine, prompts, rendered, settings, budget)
+    elif settings.decoding.is_on:
         logprobs = logprobs_of(loaded, place, settings.machine)
-        return _decoded(engine, prompts, list(zip(tasks, rendered, strict=True)), settings, room, logprobs, streamed)
-    if budget is not None:
-        return _thought(engine, prompts, rendered, settings, budget)
+        return _decoded(engine, prompts, list(zip(tasks, rendered, strict=True)), settings, room, logprobs, streamed, done)
+    else:
+        return _plain(engine, prompts, rendered, settings, streamed, done)
+    if done:
+        for row in rows:
+            done(row)
+    return rows
+
+
+def _plain(
+    engine: TransformersEngine,
+    prompts: Sequence[str],
+    rendered: Sequence[tuple[int, ...]],
+    settings: GenerateSettings,
+    streamed: Streamed | None,
+    done: Callable[[dict[str, Any]], None] | None,
+) -> list[dict[str, Any]]:
+    waiting: dict[int, dict[str, Any]] = {}
+    told = 0
+
+    def row_of(place: int, completions: Sequence[Completion]) -> dict[str, Any]:
+        return {"prompt": prompts[place], "completions": [c.text for c in completions], "finish": [c.finish for c in completions]}
+
+    def tell(place: int, completions: Sequence[Completion]) -> None:
+        nonlocal told
+        waiting[place] = row_of(place, completions)
+        while done and told in waiting:
+            done(waiting.pop(told))
+            told += 1
+
     found = engine.generate(
         rendered,
         num_samples=settings.num_samples,
@@ -140,13 +176,11 @@ def generate(
         seed=settings.seed,
         stop_strings=settings.stop,
         heard=(lambda prompt, sample, token: streamed.hear(token)) if streamed else None,
+        done=tell if done else None,
     )
     if streamed:
         streamed.end(found[0][0].text)
-    return [
-        {"prompt": prompt, "completions": [c.text for c in completions], "finish": [c.finish for c in completions]}
-        for prompt, completions in zip(prompts, found, strict=True)
-    ]
+    return [row_of(*each) for each in enumerate(found)]
 
 
 def _thought(
@@ -177,23 +211,36 @@ def _decoded(
     room: int,
     logprobs: Logprobs,
     streamed: Streamed | None,
+    done: Callable[[dict[str, Any]], None] | None,
 ) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+
+    def keep(part: Sequence[Found]) -> None:
+        for each in part:
+            rows.append(_decoded_row(engine, prompts[len(rows)], each))
+            if done and not streamed:
+                done(rows[-1])
+
     how: dict[str, Any] = {"heard": (lambda place, token: streamed.hear(token)) if streamed else None}
     how |= {"max_new_tokens": settings.max_new_tokens, "sampling": settings.sampling, "stop_strings": settings.stop}
-    found = decode(engine, items, settings.decoding, **how, room_tokens=room, logprobs=logprobs, names=(settings.seed, "generate"))
+    names = settings.seed, "generate"
+    found = decode(engine, items, settings.decoding, **how, room_tokens=room, logprobs=logprobs, names=names, done=keep)
     if streamed:
         streamed.end(found[0].answer.text or "")
-    rows = []
-    for prompt, each in zip(prompts, found, strict=True):
-        answer = each.answer
-        if answer.text is None:
-            log.warning("no answer to %r: %s", prompt[:80], "; ".join(answer.notes))
-        tokens = _pieces(engine, answer.tokens, answer.text or "")
-        facts = {"samples": [sample.text for sample in each.samples], "tokens": tokens, "sampled_tokens": each.sampled_tokens}
-        facts |= {"agreement": list(answer.agreement[: len(tokens)]), "confidence": answer.confidence, "notes": list(answer.notes)}
-        given = ([], []) if answer.text is None else ([answer.text], [answer.finish])
-        rows.append({"prompt": prompt, "completions": given[0], "finish": given[1], "decoding": facts})
+        if done:
+            done(rows[0])
     return rows
+
+
+def _decoded_row(engine: TransformersEngine, prompt: str, found: Found) -> dict[str, Any]:
+    answer = found.answer
+    if answer.text is None:
+        log.warning("no answer to %r: %s", prompt[:80], "; ".join(answer.notes))
+    tokens = _pieces(engine, answer.tokens, answer.text or "")
+    facts = {"samples": [sample.text for sample in found.samples], "tokens": tokens, "sampled_tokens": found.sampled_tokens}
+    facts |= {"agreement": list(answer.agreement[: len(tokens)]), "confidence": answer.confidence, "notes": list(answer.notes)}
+    given = ([], []) if answer.text is None else ([answer.text], [answer.finish])
+    return {"prompt": prompt, "completions": given[0], "finish": given[1], "decoding": facts}
 
 
 def _pieces(engine: TransformersEngine, tokens: Sequence[int], answer: str) -> list[str]:

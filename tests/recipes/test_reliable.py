@@ -67,6 +67,24 @@ def test_an_evaluation_says_what_a_method_gains_on_greedy_answers_and_what_it_co
     assert ("decoding_ece" in row) == ("decoding_aurc" in row) == (method == "majority")
 
 
+@pytest.mark.parametrize("method", ["none", "majority"])
+def test_rows_are_told_in_order_while_others_are_still_answered(model, method, monkeypatch):
+    questions, told, at = [f"repeat {letter * (7 - place)}: {letter}" for place, letter in enumerate("abcdef")], [], []
+
+    def opened(engine, *given, real=TransformersEngine.open, **named):
+        at.append(len(told))
+        return real(engine, *given, **named)
+
+    monkeypatch.setattr(TransformersEngine, "open", opened)
+    monkeypatch.setattr("etude.recipes.generate.engine_at", lambda place, *given: TransformersEngine(*given[:2], batch_tokens=60))
+    decoding = ReliableDecoding(method, k=2, sampling=Sampling(temperature=1.0))
+    settings = GenerateSettings(max_new_tokens=6, decoding=decoding, machine=Machine(precision="float32"))
+    rows = generate(model, questions, settings, done=told.append)
+    assert told == rows and [row["prompt"] for row in rows] == questions
+    if method == "majority":
+        assert 0 < at[-1] < len(questions)  # the last part began when others had been told
+
+
 def test_answers_that_are_withheld_are_counted_and_are_not_right(model):
     given = {"decoding.method": "abstain", "decoding.k": 2, "decoding.min_confidence": 1.0, "decoding.sampling.temperature": 1.0}
     found = evaluate(model, EVALUATED | given)
