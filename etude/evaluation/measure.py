@@ -9,6 +9,7 @@ a model that only grew surer of its own answers could reach.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from statistics import fmean
 from types import MappingProxyType
 from typing import Any
 
@@ -16,6 +17,7 @@ from etude.engine.sampling import GREEDY, Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.evaluation.calibration import expected_calibration_error, risk_coverage
+from etude.evaluation.descriptive import describe
 from etude.evaluation.statistics import paired_test, pass_at_k, pass_curve, wilson_interval
 from etude.evaluation.thought import measure_thoughts
 from etude.explore.thought import Thoughts
@@ -72,7 +74,8 @@ def measure(
     """`{"suite", "row", "items"}`: the numbers of the suite, and every greedy answer with its score.
 
     Each of the `ways` answers every task of a suite in another way: its accuracy stands beside the greedy one, with what it gains, paired
-    over tasks, and how well its confidence is calibrated over the answers that it gives; one that is not given is no right one. Where
+    over tasks, how much it says (`etude.evaluation.descriptive`, of greedy answers too), and how well its confidence is calibrated, over
+    the answers that it gives; one that is not given is no right one. Where
     thoughts of fixed lengths are asked for, the row has a list of rows for these (`etude.evaluation.thought`), as `thought`, and each item
     the scores of its answers.
     """
@@ -92,6 +95,7 @@ def measure(
         "accuracy_high": high,
         **_sampled(engine, suite, how, judge),
         **{name: value for own in others for name, value in own.row.items()},
+        **(_said_by([completion.text for completion in greedy]) if others else {}),
         "parsable": _mean([verdict.parts["parsable"] for verdict in verdicts if "parsable" in verdict.parts]),
         "mean_tokens": sum(len(completion.tokens) for completion in greedy) / n,
         "truncated": sum(completion.finish == "length" for completion in greedy) / n,
@@ -161,6 +165,7 @@ def _other_way(name: str, suite: Suite, judge: Judge, answers: Sequence[Answered
         "gain_low": test.difference_low,
         "gain_high": test.difference_high,
     }
+    row |= _said_by([text for text, _ in given])
     sure = [(answer.confidence, each) for answer, each in zip(answers, right, strict=True) if answer.text is not None]
     known = [(confidence, each) for confidence, each in sure if confidence is not None]
     if known:
@@ -169,6 +174,12 @@ def _other_way(name: str, suite: Suite, judge: Judge, answers: Sequence[Answered
         row["aurc"] = sum(risk_coverage(confidences, outcomes)) / len(known)
     own = [{"text": answer.text, "score": score, "confidence": answer.confidence} for answer, score in zip(answers, scores, strict=True)]
     return _Way(name, {f"{name}_{key}": value for key, value in row.items()}, own)
+
+
+def _said_by(texts: Sequence[str]) -> dict[str, float]:
+    """How much a text says, on average."""
+    found = [describe(text) for text in texts]
+    return {name: fmean(getattr(each, name) for each in found) for name in ("words", "details")} if found else {}
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -14,18 +14,21 @@ from etude.engine.sampling import GREEDY, Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError, at_least
 from etude.evaluation.measure import Answered, Measurement, Suite, measure
+from etude.evaluation.preferred import Compare, preferred
 from etude.evaluation.settings import Evaluation
 from etude.explore.search.growing import Value
 from etude.explore.search.settings import REFINE
 from etude.explore.thought import Thoughts
+from etude.feedback.judge import JudgeFeedback, Judging, put
 from etude.feedback.outcome import OutcomeFeedback
 from etude.models import describe, load_model
 from etude.recipes.answering import SHORT, AnswerSearch, answered
 from etude.recipes.asking import as_asked, only_asking, remembered
+from etude.recipes.chat import ready
 from etude.recipes.limits import within_limits
 from etude.recipes.machine import Machine, decide, engine_at, room_tokens
 from etude.recipes.materials import check_golds, load_suites, render_suites, train_size
-from etude.recipes.no_effect import Sections, unread_of_decoding, unread_of_search
+from etude.recipes.no_effect import unread_of_decoding, unread_of_search
 from etude.recipes.retention import logprobs_of
 from etude.recipes.settings import parse_practice
 from etude.recipes.step_models import value_for
@@ -61,6 +64,9 @@ class EvaluateSettings:
     """Beside greedy answers, also some that are searched for; `samples` are evaluation.num_samples."""
     decoding: ReliableDecoding = field(default_factory=ReliableDecoding)
     """Beside greedy answers, also some that are made of several, greedily."""
+    judge: Judging = field(default_factory=lambda: Judging(how="pairwise"))
+    """Who says which of two answers to a question is better, the greedy one or that of the method of decoding; nobody unless there is a
+    judge.model."""
     seed: int = 0
     timeout_seconds: float = 5.0
     isolate_verifiers: bool = True
@@ -69,6 +75,10 @@ class EvaluateSettings:
     def __post_init__(self) -> None:
         at_least("max_new_tokens", self.max_new_tokens, 1)
         self.search.check(self.sampling)
+        if self.judge.model is not None and not self.decoding.is_on:
+            raise UserError("judge.model compares answers of a method of decoding with greedy ones: choose a --method, or leave it out")
+        if self.judge.how != "pairwise":
+            raise UserError(f"judge.how is {self.judge.how}, but here answers are compared: leave it out")
         if self.search.method == "samples":
             at_least("evaluation.num_samples (for search.method samples)", self.evaluation.num_samples, 2)
 
@@ -104,9 +114,11 @@ def evaluate(
     if not isinstance(settings, EvaluateSettings):
         settings = parse_evaluate(model, arguments_from(settings or {}))
     watcher = watcher or Quiet()
-    unthought: Sections = {} if settings.evaluation.thought.budgets else {("evaluation.thought.",): "evaluation.thought.budgets is empty"}
-    for unread in unread_of_search(settings, more={**unthought, **unread_of_decoding(settings.decoding)}):
-        watcher.say(f"without effect: {unread}")
+    unread: dict[tuple[str, ...], str] = dict(unread_of_decoding(settings.decoding))
+    unread |= {} if settings.evaluation.thought.budgets else {("evaluation.thought.",): "evaluation.thought.budgets is empty"}
+    unread |= {} if settings.judge.model is not None else {("judge.",): "there is no judge.model"}
+    for sentence in unread_of_search(settings, more=unread):
+        watcher.say(f"without effect: {sentence}")
     suites, train = _suites(settings, Path(data) if data else None)
     place = decide(settings.machine)
     loaded, tokenizer = load_model(model, device=place.device)
@@ -116,6 +128,9 @@ def evaluate(
     how = Measurement(*sizes, settings.sampling, settings.seed, settings.evaluation.thought)
     room = room_tokens(loaded, max(longest, settings.evaluation.thought.longest))
     by_step_model = value_for(settings.search, model, loaded, place, settings.machine)
+    compare: Compare | None = None
+    if settings.judge.model is not None:
+        compare = JudgeFeedback(ready(settings.judge, place, settings.machine, put("?")), settings.judge).judge
     pages = []
     feedback = OutcomeFeedback(settings.timeout_seconds, is_isolated=settings.isolate_verifiers)
     with within_limits(settings.machine), feedback as outcome:
@@ -127,7 +142,12 @@ def evaluate(
                 ways["search"] = partial(_answers, engine, settings, longest, room, by_step_model)
             if settings.decoding.is_on:
                 ways["decoding"] = partial(_decoded, engine, settings, longest, room, logprobs_of(loaded, place, settings.machine))
-            pages.append(measure(engine, suite, how, outcome.judge, ways=ways))
+            page = measure(engine, suite, how, outcome.judge, ways=ways)
+            if compare:
+                texts = [item["text"] for item in page["items"]], [item["decoding"]["text"] for item in page["items"]]
+                found = preferred(suite.tasks, *texts, compare)
+                page["row"] |= {f"decoding_{name}": value for name, value in found.items()}
+            pages.append(page)
             watcher.measured(Path(model).name, [pages[-1]["row"]])
     return {
         "model": model,

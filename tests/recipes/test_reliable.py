@@ -85,6 +85,45 @@ def test_rows_are_told_in_order_while_others_are_still_answered(model, method, m
         assert 0 < at[-1] < len(questions)  # the last part began when others had been told
 
 
+def test_a_judge_on_a_server_says_which_answers_are_better(model, judge_server, capsys, tmp_path):
+    server = judge_server(lambda body: "Better: first")
+    given = {
+        "decoding.method": "majority",
+        "decoding.k": 2,
+        "decoding.sampling.temperature": 2.0,
+        "judge.model": "x",
+        "judge.url": server.url,
+    }
+    found = evaluate(model, EVALUATED | given)
+    row, items = found["evaluation"][0], found["items"]["tiny"]
+    differ = sum(item["text"].strip() != item["decoding"]["text"].strip() for item in items)
+    assert differ and len(server.prompts) == 2 * differ
+    assert (row["decoding_preferred"], row["decoding_preferred_n"], row["decoding_preferred_order"]) == (0.5, 20, 1.0)
+    options = [word for name, value in (EVALUATED | given).items() for word in (f"--{name}", str(value))]
+    assert main(["evaluate", model, *options]) == 0
+    said = capsys.readouterr().out
+    assert ", preferred in 50.0% [50.0%, 50.0%] of 20, 100.0% by the order alone" in said and " words for " in said
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"judge.model": "x", "judge.url": "http://localhost:1"}, "choose a --method"),
+        ({"decoding.method": "majority", "judge.model": "x", "judge.how": "rubric"}, "here answers are compared"),
+    ],
+)
+def test_a_judge_that_has_nothing_to_compare_is_told_in_a_sentence(model, given, words):
+    with pytest.raises(UserError, match=words):
+        evaluate(model, EVALUATED | given)
+
+
+def test_what_answers_say_is_counted_beside_what_is_right(model):
+    found = evaluate(model, EVALUATED | {"decoding.method": "integrative_original", "decoding.k": 1})
+    row, items = found["evaluation"][0], found["items"]["tiny"]
+    assert row["words"] == row["decoding_words"] == sum(len(item["text"].split()) for item in items) / 20
+    assert "words" not in evaluate(model, EVALUATED)["evaluation"][0]
+
+
 def test_answers_that_are_withheld_are_counted_and_are_not_right(model):
     given = {"decoding.method": "abstain", "decoding.k": 2, "decoding.min_confidence": 1.0, "decoding.sampling.temperature": 1.0}
     found = evaluate(model, EVALUATED | given)
