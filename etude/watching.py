@@ -163,11 +163,15 @@ def _other_ways(row: Mapping[str, Any]) -> str:
             gain = [100 * row[f"{way}_gain{end}"] for end in ("", "_low", "_high")]
             said += f", {gain[0]:+.1f} points [{gain[1]:+.1f}, {gain[2]:+.1f}] on greedy"
             said += f", {row[f'{way}_not_given']:.1%} not given" if row[f"{way}_not_given"] else ""
-            said += f", {row[f'{way}_words']:.1f} words for {row['words']:.1f}" if f"{way}_words" in row else ""
-            if f"{way}_preferred" in row:
+            if f"{way}_words" in row:
+                said += f", {row[f'{way}_words']:.1f} words for {row[f'{way}_greedy_words']:.1f}"
+            if f"{way}_preferred" in row and row[f"{way}_preferred"] is None:
+                said += f", of which the judge says nothing ({row[f'{way}_preferred_unread']} asked)"
+            elif f"{way}_preferred" in row:
                 low, high = (row[f"{way}_preferred_{end}"] for end in ("low", "high"))
                 said += f", preferred in {row[f'{way}_preferred']:.1%} [{low:.1%}, {high:.1%}] of {row[f'{way}_preferred_n']}"
                 said += f", {row[f'{way}_preferred_order']:.1%} by the order alone"
+                said += f", {row[f'{way}_preferred_unread']} unread" if row[f"{way}_preferred_unread"] else ""
     return said
 
 

@@ -277,6 +277,7 @@ def _row(method: str, k: int, name: str, sets: Sequence[Mapping[str, Any]]) -> d
         "gain_high": test.difference_high,
         "not_given": bits.count("-") / n,
         "words": _mean([count for each in mine for count in each["words"]]),
+        "greedy_words": _mean([count for own, its in zip(mine, greedy, strict=True) for count in _of_same(own, its)]),
         "details": _mean([count for each in mine for count in each["details"]]),
         "tokens": sum(each["tokens"] for each in mine) / n,
         "seconds_ratio": sum(each["seconds"] for each in mine) / sum(each["seconds"] for each in greedy),
@@ -292,6 +293,11 @@ def _row(method: str, k: int, name: str, sets: Sequence[Mapping[str, Any]]) -> d
         confidences, rights = [confidence for confidence, _ in sure], [is_one for _, is_one in sure]
         row |= {"ece": expected_calibration_error(confidences, rights), "aurc": _mean(risk_coverage(confidences, rights))}
     return row
+
+
+def _of_same(own: Mapping[str, Any], greedy: Mapping[str, Any]) -> list[int]:
+    """How many words greedy answers have where there is an answer."""
+    return [count for count, bit in zip(greedy["words"], own["right"], strict=True) if bit != "-"]
 
 
 def _mean(values: Sequence[float]) -> float:

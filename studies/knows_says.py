@@ -28,6 +28,7 @@ from etude.configuration import arguments_from, find_configuration, resolved
 from etude.errors import UserError
 from etude.randomness import seed_for
 from etude.recipes.knows_says import KnowsSays, evaluate_knows, method_line
+from etude.recipes.machine import decide
 from etude.recipes.practice import practice_named
 from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
 from etude.runs import RunFolder, environment, write_atomically
@@ -41,6 +42,7 @@ from studies.figure import save
 
 CLAIM = "of the questions with a right sample, more are answered rightly at once after practice, and after that on own joint answers"
 SEEDS = (98,)
+MODEL = "smollm2-135m"
 MODELS = ("base", "adapted", "practised", "joined")
 N, K = 300, 8
 METHODS = ("majority", "integrative", "universal_self_consistency", "best_logprob", "layer_contrast_dynamic")
@@ -69,11 +71,12 @@ class Gap:
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
         model, _, name = arm.partition("-")
         recipe = None if model == "base" else self._practised(model, seed)
+        came = "tiny-random" if self.is_tiny else MODEL
         own = {"set": name, "asked": SETS.get(name, {}), "n": N, "k": K, "methods": list(METHODS)}
-        return own | {"model": model, "trained": recipe and resolved(recipe)}
+        return own | {"model": model, "trained": resolved(recipe) if recipe else came}
 
     def defaults(self) -> dict[str, Any]:
-        return {f"trained.{name}": value for name, value in practice_defaults().items()}
+        return {}
 
     def _practised(self, model: str, seed: int) -> PracticeSettings:
         recipe, changes = ("tiny", TINY) if self.is_tiny else (RECIPES[model], {})
@@ -87,7 +90,7 @@ class Gap:
         facts, items = environment(), found["items"]
         return {
             "commit": facts["commit"],
-            "hardware": f"{facts['processor']}, {facts['threads']} threads, {suite.machine.precision}",
+            "hardware": f"{facts['processor']}, {facts['threads']} threads, {decide(suite.machine).precision}",
             "row": found["row"],
             "methods": found["methods"],
             "right_samples": [item["right_samples"] for item in items],
@@ -98,7 +101,7 @@ class Gap:
     def _model(self, model: str, seed: int, chosen: Options) -> str:
         """Its folder, or the name of what came; a run that is there is gone on with, or only read."""
         if model == "base":
-            return "tiny-random" if self.is_tiny else self._practised("joined", seed).model
+            return str(self.settings("base-", seed)["trained"])
         settings = self._practised(model, seed)
         recipe = "tiny" if self.is_tiny else RECIPES[model]
         folder = chosen.out / "runs" / f"{recipe}-{seed}"

@@ -8,7 +8,8 @@ among those of the lower or of the upper half, and with a random one of these, w
 MC3 are those of TruthfulQA (`etude.evaluation.truthful`), by the sum of log-probs over an answer's tokens, which are normalised anew after
 the contrast; FACTOR's accuracy is MC1, by log-probs a byte. Facts are sentences of two models about 183 people, each found supported or not
 by a person (FActScore, Min et al. 2023, arXiv 2305.14251), behind "Question: Tell me a bio of ...\\nAnswer:", the first four of each kind:
-of a biography that has both kinds the share of pairs in which the supported one is likelier a byte (0.5 by chance).
+of a biography that has both kinds the share of pairs in which the supported one is likelier a byte (0.5 by chance), and of a person the
+mean of both biographies.
 
 Claim: over TruthfulQA and FACTOR some contrast chooses a true answer (MC1) more often than the plain model, and more often than the
 contrast with a random layer of the same half (paired; 95 % for the three contrasts together, so 98.3 % for each).
@@ -60,6 +61,8 @@ class Compared:
     """The best one first."""
     false: tuple[str, ...]
     is_a_byte: bool = False
+    about: str = ""
+    """Whom, where several questions are about the same."""
 
 
 def truthfulqa(data: Path) -> list[Compared]:
@@ -90,7 +93,7 @@ def facts(data: Path) -> list[Compared]:
             said = [fact for sentence in row["annotations"] or [] for fact in sentence.get("human-atomic-facts") or []]
             kinds = [tuple(dict.fromkeys(fact["text"] for fact in said if fact["label"] == label)) for label in ("S", "NS")]
             if all(kinds):
-                found.append(Compared(f"{row['input']}\nAnswer:", kinds[0][:FACTS], kinds[1][:FACTS], True))
+                found.append(Compared(f"{row['input']}\nAnswer:", kinds[0][:FACTS], kinds[1][:FACTS], True, row["topic"]))
     return found
 
 
@@ -132,7 +135,10 @@ class Reading:
         where = environment()
         cell = {"commit": where["commit"], "hardware": f"{where['processor']}, {where['threads']} threads, {place.precision}"}
         if name == "facts":
-            return cell | {"ranked": [round(ranked(*each), 6) for each in likely]}
+            people = {question.about: list[float]() for question in questions}  # two models write of each
+            for question, each in zip(questions, likely, strict=True):
+                people[question.about].append(ranked(*each))
+            return cell | {"ranked": [round(fmean(own), 6) for own in people.values()]}
         return cell | {"mc": [[round(value, 6) for value in choice_scores(*each)] for each in likely]}
 
 

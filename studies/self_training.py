@@ -15,7 +15,7 @@ gold           policy gradient on the verifier's scores of the eight samples: wh
 
 `start` is the model as it came. All are asked 500 questions of WebQuestions that none practised on and 500 of TriviaQA: greedy answers, and
 for the first 200 of each eight samples: how many agree with the majority's answer (`agreement`), how often that is right, and, where an
-answer is given only if half of them agree, how many are given and right. A run that its own alarm stops is what it was until then.
+answer is given only if half of them agree, how many are given and right. A collapse that a run's alarm sees is told, and stops nothing.
 
 Claim: joined is right more often than start and than single on WebQuestions (greedy answers, paired over questions, three seeds).
 """
@@ -67,7 +67,7 @@ ARMS = (START, *CHANGES)
 RUN = {"steps": 1000, "budget_tokens": 40_000, "evaluation.n": 40, "evaluation.pass_n": 0, "evaluation.num_samples": 0}
 RUN |= {"checkpoint_every": 0, "retention.probe": True}
 TINY_ARMS = (START, "joined", "single", "joined_pairs")
-TINY = TINY_RUN | {"retention.probe": False}
+TINY = TINY_RUN | {"retention.probe": True, "retention.n": 10, "retention.text_tokens": 200}
 TINY_TAUGHT = {"feedback": "self_training", "self_training.decoding.k": 2, "learn.method": "imitation", "learn.keep_all_right": True}
 ASKED = ("webquestions", "triviaqa")
 SAMPLED, K, BATCH = 200, 8, 8
@@ -117,7 +117,7 @@ def _course(folder: Path, result: Mapping[str, Any]) -> dict[str, Any]:
     found = {
         f"{name}_{end}": round(fmean(row[name] for row in some), 4) for end, some in ends.items() for name in ("vote_share", "entropy")
     }
-    known = [(page["model"], page["accuracy"]) for page in result.get("retention", ())]
+    known = [(page["model"], page["choice_accuracy"]) for page in result.get("retention", ())]
     collapse = result.get("collapse")
     return {
         "practice_steps": len(steps),
@@ -163,24 +163,26 @@ def _bit(text: str | None, task: Task, questions: Questions) -> str:
 
 
 def reduce(cells: Sequence[Cell], arms: Sequence[str] = ARMS) -> list[dict[str, Any]]:
-    """A row for every arm and set, pooled over seeds: what it gains on the start, and on single samples, paired over questions."""
+    """A row for every arm and set, pooled over seeds: what it gains on the start, and on single samples, paired over questions, by the
+    seeds that both have.
+    """
     by_arm = {arm: [cell for cell in cells if cell["id"] == arm] for arm in arms}
     names = list(cells[0]["sets"]) if cells else []
     return [_row(arm, name, by_arm) for name in names for arm in arms if by_arm[arm]]
 
 
 def _row(arm: str, name: str, by_arm: Mapping[str, Sequence[Cell]]) -> dict[str, Any]:
-    own, start = by_arm[arm], by_arm.get(START, ())
+    own = by_arm[arm]
     right = _of_items(own, name, "right")
     low, high = shares_interval([fmean(bits) for bits in right.values()])
     row: dict[str, Any] = {"id": arm, "set": name, "n": len(right), "seeds": len(own), "accuracy": fmean(map(fmean, right.values()))}
     row |= {"accuracy_low": low, "accuracy_high": high}
     row["accuracy_each_seed"] = [round(fmean(bit == "1" for bit in cell["sets"][name]["right"]), 4) for cell in own]
-    if arm != START and start:
-        row |= difference("gain", _of_items(start, name, "right"), right)
-    for other in ("single", "single_alike"):
-        if arm != other and arm != START and (its := by_arm.get(other)):
-            row |= difference(f"{other}_behind", _of_items(its, name, "right"), right)
+    for other, said in ((START, "gain"), ("single", "single_behind"), ("single_alike", "single_alike_behind")):
+        seeds = {cell["seed"] for cell in by_arm.get(other, ())} & {cell["seed"] for cell in own}
+        if arm not in (START, other) and seeds:
+            both = [[cell for cell in by_arm[each] if cell["seed"] in seeds] for each in (other, arm)]
+            row |= difference(said, *(_of_items(cells, name, "right") for cells in both))
     pages = [cell["sets"][name] for cell in own]
     agreement = [fmean(values) for values in zip(*(page["agreement"] for page in pages), strict=True)]
     ends = mean_interval(agreement)

@@ -237,7 +237,19 @@ def _decodings(rows: Sequence[Mapping[str, Any]]) -> str:
     own = [row for row in rows if row["set"] == name]
     sets = dict.fromkeys(row["set"] for row in rows if row["set"] != "all")
     counted = f"{own[0]['n']:,} questions of {', '.join(sets)}; intervals (95 %) over questions, gains paired with greedy answers."
-    head = ["method", "right", "gain", "no answer", "words", "names and numbers", "tokens drawn", "time of greedy", "ece", "aurc"]
+    head = [
+        "method",
+        "right",
+        "gain",
+        "no answer",
+        "words",
+        "words of greedy",
+        "names and numbers",
+        "tokens drawn",
+        "time of greedy",
+        "ece",
+        "aurc",
+    ]
     told = [row for row in rows if "meant" in row and row["set"] != "all"]
     if not told:
         return _lines(head, map(_decoding, own), counted)
@@ -289,7 +301,13 @@ def _meant(row: Mapping[str, Any]) -> list[str]:
 
 def _decoding(row: Mapping[str, Any]) -> list[str]:
     sure = [f"{row[name]:.3f}" if name in row else "" for name in ("ece", "aurc")]
-    counts = [f"{row['words']:.1f}", f"{row['details']:.2f}", f"{row['tokens']:.0f}", f"{row['seconds_ratio']:.1f}"]
+    counts = [
+        f"{row['words']:.1f}",
+        f"{row['greedy_words']:.1f}",
+        f"{row['details']:.2f}",
+        f"{row['tokens']:.0f}",
+        f"{row['seconds_ratio']:.1f}",
+    ]
     way, _, k = row["id"].rpartition("_k")
     gain = "" if way == "greedy" else _interval(row, "gain", _points)
     title = f"{way.replace('_', ' ')}, k = {k}"

@@ -590,13 +590,14 @@ def page_of(method, right, **other):
 def test_rows_of_decoding_are_of_each_set_and_of_all_together():
     sure = {"confidence": [0.5, 1.0, 0.5, 1.0]}
     pages = [
-        page_of("greedy", "0011", meant="0101") | page_of("majority", "01-1", meant="11-1", **sure),
+        page_of("greedy", "0011", meant="0101", words=[1, 2, 3, 4]) | page_of("majority", "01-1", meant="11-1", **sure),
         page_of("greedy", "00") | page_of("majority", "10", confidence=[1.0, 1.0], seconds=6.0),
     ]
     cells = [{"id": f"{name}_k2", "methods": page} for name, page in zip(("a", "b"), pages, strict=True)]
     rows = {(row["id"], row["set"]): row for row in decoding.reduce(cells)}
     assert set(rows) == {(f"{method}_k2", name) for method in ("greedy", "majority") for name in ("a", "b", "all")}
     assert [rows["majority_k2", name]["accuracy"] for name in ("a", "b", "all")] == [0.5, 0.5, 0.5]
+    assert rows["majority_k2", "a"]["greedy_words"] == pytest.approx((1 + 2 + 4) / 3)  # not of the third question
     assert rows["majority_k2", "a"]["gain"] == 0 and rows["majority_k2", "all"]["gain"] == pytest.approx(1 / 6)
     assert rows["majority_k2", "all"]["not_given"] == pytest.approx(1 / 6)
     assert [rows["majority_k2", name]["seconds_ratio"] for name in ("a", "b", "all")] == [1.0, 3.0, 2.0]
@@ -653,6 +654,8 @@ def test_the_study_of_the_gap_asks_every_model_in_its_tiny_form(tmp_path):
     table = markdown(result["rows"])
     assert "| letters | joined |" in table and "| majority |" in table
     assert (tmp_path / "runs" / f"tiny-{knows_says.SEEDS[0]}" / "model").is_dir()
+    before = {path: path.read_bytes() for path in (tmp_path / "cells").iterdir()}
+    assert tiny("knows_says", tmp_path) == result and {path: path.read_bytes() for path in (tmp_path / "cells").iterdir()} == before
 
 
 def known_and_said(model, name, right_samples, greedy):
@@ -687,6 +690,8 @@ def test_the_study_of_self_training_asks_every_model_the_same_in_its_tiny_form(t
         assert ("gain" in row) == (arm != "start") and ("single_behind" in row) == (arm not in ("start", "single"))
         assert ("sampled_tokens" in row) == (arm != "start")
     assert rows["joined"]["gain"] == pytest.approx(rows["joined"]["accuracy"] - rows["start"]["accuracy"])
+    cell = json.loads(next((tmp_path / "cells").glob("joined-*")).read_text())
+    assert cell["old_knowledge"].keys() == {"base", "warm_start", "practice"} and cell["practice_steps"] == 3
     assert "| letters | joined pairs |" in markdown(result["rows"])
 
 
@@ -697,10 +702,12 @@ def self_trained(arm, seed, right, given="1-00"):
 
 
 def test_self_training_is_compared_over_questions_with_the_start_and_with_single_samples():
-    cells = [self_trained("start", 1, "0000"), self_trained("single", 1, "1000"), self_trained("joined", 1, "1100")]
-    rows = {row["id"]: row for row in self_training.reduce([*cells, self_trained("joined", 2, "1110")])}
+    starts = [self_trained("start", seed, "0000") for seed in (1, 2, 3)]
+    cells = [*starts, self_trained("single", 1, "1000"), self_trained("joined", 1, "1100"), self_trained("joined", 2, "1110")]
+    rows = {row["id"]: row for row in self_training.reduce(cells)}
     joined = rows["joined"]
-    assert (joined["accuracy"], joined["gain"], joined["single_behind"]) == pytest.approx((0.625, 0.625, 0.375))
+    assert (joined["accuracy"], joined["gain"], joined["single_behind"]) == pytest.approx((0.625, 0.625, 0.25))
+    assert (rows["single"]["gain"], rows["single"]["gain_p"]) == (0.25, 1.0)  # by the one seed of both
     assert joined["accuracy_each_seed"] == [0.5, 0.75] and joined["seeds"] == 2
     assert (joined["agreement"], joined["given"], joined["given_right"]) == pytest.approx((0.5, 0.75, 1 / 3))
     assert joined["aurc"] == pytest.approx((1 + 1 + 2 / 3 + 1 / 2 + 3 / 5 + 4 / 6 + 5 / 7 + 6 / 8) / 8)  # 0.5 alone is right
@@ -723,13 +730,22 @@ def test_facts_are_the_supported_and_the_unsupported_sentences_of_a_biography_th
 
     def biography(name, labels):
         said = [{"text": f"{name} {place}.", "label": label} for place, label in enumerate(labels)]
-        return {"input": f"Question: Tell me a bio of {name}.", "annotations": [{"human-atomic-facts": said}, {"human-atomic-facts": None}]}
+        return {
+            "topic": name,
+            "input": f"Question: Tell me a bio of {name}.",
+            "annotations": [{"human-atomic-facts": said}, {"human-atomic-facts": None}],
+        }
 
-    rows = [biography("Ann", ["S", "NS", "IR", *["S"] * 5]), biography("Ben", ["S"]), {"input": "none", "annotations": None}]
+    rows = [
+        biography("Ann", ["S", "NS", "IR", *["S"] * 5]),
+        biography("Ben", ["S"]),
+        {"topic": "none", "input": "none", "annotations": None},
+    ]
     (folder / "ChatGPT.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "InstructGPT.jsonl").write_text(json.dumps(biography("Cem", ["NS", "S"])) + "\n")
     ann, cem = layers.facts(tmp_path)
     assert ann.true == ("Ann 0.", "Ann 3.", "Ann 4.", "Ann 5.") and ann.false == ("Ann 1.",)
+    assert (ann.about, cem.about) == ("Ann", "Cem")
     assert ann.prompt == "Question: Tell me a bio of Ann.\nAnswer:" and (cem.true, cem.false) == (("Cem 1.",), ("Cem 0.",))
 
 

@@ -5,7 +5,7 @@
     clusters     the share of all samples in the largest cluster of like meaning (`etude.decoding.clusters`), whose first is the answer
 
 `min_confidence` is what an answer needs; how often one is right at each confidence is found on questions whose answers are known
-(`etude.evaluation.calibration`). Identity: `min_confidence` 0 is `majority`.
+(`etude.evaluation.calibration`). Identity: `min_confidence` 0 is `majority`, but by `clusters`, which read no votes.
 """
 
 import math

@@ -11,6 +11,7 @@ from etude.decoding.settings import ReliableDecoding
 from etude.embedding import load_embedder
 from etude.engine.completion import Completion
 from etude.engine.transformers import TransformersEngine
+from etude.explore.reuse import visits
 from etude.tasks.task import Task
 
 
@@ -20,7 +21,7 @@ class Found:
 
     answer: Decoded
     samples: tuple[Completion, ...]
-    """What it was made of."""
+    """What it was made of, and of how many more there were to be."""
     sampled_tokens: int
     """Of the samples, and of what was made of them."""
 
@@ -39,6 +40,7 @@ def decode(
 
     About as many questions at once as the engine has positions for.
     """
+    again = visits(task.key for task, _ in items)
     method, longest = METHODS[how.method], max(len(prompt) for _, prompt in items)
     options, embed = how.options, load_embedder(how.embedder) if how.by_meaning else None
     each = max(how.k, num_samples) * (2 * longest + 3 * asking["max_new_tokens"])
@@ -46,7 +48,8 @@ def decode(
     found: list[Found] = []
     for start, end in pairwise(len(items) * number // parts for number in range(parts + 1)):
         some = items[start:end]
-        pool = Pool(engine, [task for task, _ in some], [prompt for _, prompt in some], samples=how.sampling, embed=embed, **asking)
+        sources = [task for task, _ in some], [prompt for _, prompt in some]
+        pool = Pool(engine, *sources, samples=how.sampling, embed=embed, visits=again[start:end], **asking)
         pool.samples(num_samples)
         answers = method.answer(pool, **options)
         part = list(map(Found, answers, pool.completions(), pool.sampled_tokens))

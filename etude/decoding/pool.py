@@ -55,16 +55,17 @@ class Pool:
         stop_strings: Sequence[str] = (),
         heard: Heard | None = None,
         embed: Embed | None = None,
+        visits: Sequence[int] = (),
     ) -> None:
         """`samples`: how these are drawn, `sampling` how the answer is; `room_tokens`: how long an input may be for one of `max_new_tokens`
         to follow; `logprobs`: what the model itself says of an answer; `heard` is told of each token of an answer that is decoded, with the
         question's place, and of none that is chosen; `embed` tells a method that asks how alike answers are. Random numbers are keyed by
-        `names` and the task.
+        `names` and the task, and by how often it came before (`visits`, none unless given).
         """
         self.engine, self.tasks, self.prompts = engine, tasks, prompts
         self.max_new_tokens, self.room_tokens, self.sampling = max_new_tokens, room_tokens, sampling
         self.names, self.stop_strings, self._logprobs, self._heard = names, tuple(stop_strings), logprobs, heard
-        self.embed = embed
+        self.embed, self._visits = embed, visits or [0] * len(tasks)
         self.sampled_tokens = [0] * len(tasks)
         """Drawn so far for each question: samples, and what was made of them."""
         self._sampling = samples
@@ -180,4 +181,5 @@ class Pool:
         return None if heard is None else lambda place, _, token: heard(places[place], token)
 
     def _key(self, place: int, *what: object) -> int:
-        return seed_for(*self.names, *what, self.tasks[place].key)
+        again = [self._visits[place]] if self._visits[place] else []
+        return seed_for(*self.names, *what, self.tasks[place].key, *again)

@@ -53,7 +53,7 @@ class ReliableDecoding:
     """What `abstain` goes by: the share of samples that give the winning answer, 1 less the entropy of their answers by that of all
     different ones, or the share of samples in the largest cluster of like meaning, one of which is the answer then."""
     min_confidence: float = 0.5
-    """With less there is no answer; 0: as by `majority`."""
+    """With less there is no answer; 0: there is always one."""
     same: float = 0.9
     """From which cosine of their embeddings on two answers are of one cluster."""
     embedder: str = MINILM

@@ -74,10 +74,9 @@ def measure(
     """`{"suite", "row", "items"}`: the numbers of the suite, and every greedy answer with its score.
 
     Each of the `ways` answers every task of a suite in another way: its accuracy stands beside the greedy one, with what it gains, paired
-    over tasks, how much it says (`etude.evaluation.descriptive`, of greedy answers too), and how well its confidence is calibrated, over
-    the answers that it gives; one that is not given is no right one. Where
-    thoughts of fixed lengths are asked for, the row has a list of rows for these (`etude.evaluation.thought`), as `thought`, and each item
-    the scores of its answers.
+    over tasks, and, over the answers that it gives, how much it says (`etude.evaluation.descriptive`, of greedy answers to the same tasks
+    too) and how well its confidence is calibrated; one that is not given is no right one. Where thoughts of fixed lengths are asked for,
+    the row has a list of rows for these (`etude.evaluation.thought`), as `thought`, and each item the scores of its answers.
     """
     greedy = [found[0] for found in engine.generate(suite.prompts, max_new_tokens=how.max_new_tokens, sampling=GREEDY)]
     verdicts = judge([(completion.text, task) for completion, task in zip(greedy, suite.tasks, strict=True)])
@@ -86,7 +85,8 @@ def measure(
     n, right = len(verdicts), sum(verdict.score == 1.0 for verdict in verdicts)
     low, high = wilson_interval(right, n)
     scores = [verdict.score == 1.0 for verdict in verdicts]
-    others = [_other_way(name, suite, judge, answer(suite), scores) for name, answer in ways.items()]
+    texts = [completion.text for completion in greedy]
+    others = [_other_way(name, suite, judge, answer(suite), scores, texts) for name, answer in ways.items()]
     row = {
         "suite": suite.name,
         "n": n,
@@ -95,7 +95,6 @@ def measure(
         "accuracy_high": high,
         **_sampled(engine, suite, how, judge),
         **{name: value for own in others for name, value in own.row.items()},
-        **(_said_by([completion.text for completion in greedy]) if others else {}),
         "parsable": _mean([verdict.parts["parsable"] for verdict in verdicts if "parsable" in verdict.parts]),
         "mean_tokens": sum(len(completion.tokens) for completion in greedy) / n,
         "truncated": sum(completion.finish == "length" for completion in greedy) / n,
@@ -148,7 +147,8 @@ class _Way:
     answers: list[dict[str, Any]]
 
 
-def _other_way(name: str, suite: Suite, judge: Judge, answers: Sequence[Answered], greedy: Sequence[bool]) -> _Way:
+def _other_way(name: str, suite: Suite, judge: Judge, answers: Sequence[Answered], greedy: Sequence[bool], said: Sequence[str]) -> _Way:
+    """`greedy`: whether the greedy answers are right, `said` what they say."""
     given = [(answer.text, task) for answer, task in zip(answers, suite.tasks, strict=True) if answer.text is not None]
     verdicts = iter(judge(given) if given else [])
     scores = [0.0 if answer.text is None else next(verdicts).score for answer in answers]
@@ -166,6 +166,8 @@ def _other_way(name: str, suite: Suite, judge: Judge, answers: Sequence[Answered
         "gain_high": test.difference_high,
     }
     row |= _said_by([text for text, _ in given])
+    same = [text for text, answer in zip(said, answers, strict=True) if answer.text is not None]
+    row |= {f"greedy_{kind}": value for kind, value in _said_by(same).items()}
     sure = [(answer.confidence, each) for answer, each in zip(answers, right, strict=True) if answer.text is not None]
     known = [(confidence, each) for confidence, each in sure if confidence is not None]
     if known:

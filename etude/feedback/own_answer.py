@@ -14,7 +14,8 @@ share of its inputs whose own likeliest token it was, for answers too long to be
 Distillation of an ensemble's answers into the plain prompt is self-training (Scudder 1965); of answers that agree, Huang et al. 2023 (LMSI,
 arXiv 2210.11610). That what is learned from is a joint answer, and that it abstains, is ours.
 
-Identity: with one sample the answer is the attempt itself: imitation of it is plain self-training.
+A group in which nothing scores 0 has nothing to tell apart, and is learned from by `learn.keep_all_right` alone. Identity: with one sample
+the answer is the attempt itself, and imitation of it is plain self-training.
 """
 
 from collections import Counter

@@ -301,8 +301,14 @@ def _self_training(settings: "PracticeSettings") -> None:
             "feedback self_training makes an answer of several attempts, but at temperature 0 all are equal: set "
             "explore.sampling.temperature and explore.temperature_end above 0"
         )
+    if explore.num_samples == 1 and not settings.learn.keep_all_right:
+        raise UserError(
+            "feedback self_training learns where attempts differ from the answer that is made of them, and explore.num_samples is 1: set "
+            "learn.method to imitation and learn.keep_all_right to true, which imitates every answer, or explore.num_samples to 2 or more"
+        )
     others = {
         f"explore.search.method {explore.search.method}": (explore.search.method != "samples", "samples"),
+        f"explore.curriculum.method {explore.curriculum.method}": (explore.curriculum.method != "none", "none"),
         "explore.stop_when_decided": (explore.stop_when_decided != "never", "never"),
         "explore.rationalise true": (explore.rationalise, "false"),
         "explore.reuse true": (explore.reuse, "false"),

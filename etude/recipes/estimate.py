@@ -79,6 +79,8 @@ def estimate(settings: PracticeSettings, name: str, data: Path | None) -> Estima
         run.add_models()
         run.replay = replay_for(settings, run.replayed, learner)
         judged = run.exploring.attempts_of(0, _right_at_last(settings.explore.turns))
+        if run.exploring.self_teaching:
+            judged = replace(judged, verdicts=[[Verdict(0.0)] * (len(row) - 1) + [Verdict(1.0)] for row in judged.verdicts])
         pairs = [(attempt.text, group.task) for group in judged.groups for attempt in group.attempts]
         judge_seconds = seconds_of(partial(outcome.judge, pairs))
         explore_seconds = (judged.seconds["explore_seconds"] + judge_seconds) * (2 if settings.explore.rationalise else 1)

@@ -176,10 +176,11 @@ def _plain(
         seed=settings.seed,
         stop_strings=settings.stop,
         heard=(lambda prompt, sample, token: streamed.hear(token)) if streamed else None,
-        done=tell if done else None,
+        done=tell if done and not streamed else None,
     )
     if streamed:
         streamed.end(found[0][0].text)
+        tell(0, found[0])
     return [row_of(*each) for each in enumerate(found)]
 
 

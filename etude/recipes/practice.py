@@ -339,6 +339,8 @@ class Practice:
         groups, verdicts = judged.groups[judged.given], judged.verdicts[judged.given]
         how: dict[str, Any] = {"turn_discount": self.settings.learn.turn_discount, "with_parts": not self.feedback.is_plain}
         seen = observed(groups, verdicts, first_half(self.settings.explore), **how) | dict(judged.counts)
+        if self.settings.feedback == "self_training":  # whose scores are no share of right attempts
+            seen = {name: value for name, value in seen.items() if not name.startswith("pass_at_")} | {"score": None}
         return seen | (refined(groups, verdicts, self.settings.explore.refine) if self.settings.explore.turns > 1 else {})
 
     def _guard(self, step: int) -> None:

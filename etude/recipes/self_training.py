@@ -55,6 +55,10 @@ class SelfTraining:
                 f"self_training.decoding.k is {self.decoding.k}, more than the explore.num_samples {num_samples} attempts that there are: "
                 f"set it to {num_samples} or less"
             )
+        if self.decoding.stop_agreed:
+            raise UserError(
+                "self_training.decoding.stop_agreed saves no attempts, since explore.num_samples are drawn in any case: set it to false"
+            )
         if self.by == "tokens" and not method.startswith("integrative"):
             raise UserError(
                 f"self_training.by tokens is of answers that are decoded jointly, which {method} does not do: set it to answers, or "

@@ -35,7 +35,13 @@ def test_a_judge_that_prefers_a_place_prefers_nothing():
     assert (row["preferred"], row["preferred_order"]) == (0.5, 1.0)
 
 
-@pytest.mark.parametrize("after", [[None, None], ["c", "d"]])
-def test_what_nobody_compares_is_no_number(after):
+@pytest.mark.parametrize(("after", "n", "unread"), [([None, None], 0, 0), (["c", "d"], 0, 2), (["a", "d"], 1, 1)])
+def test_what_nobody_compares_is_no_number(after, n, unread):
     compare, _ = judged(lambda prompt: "I can not say")
-    assert preferred(TASKS[:2], ["a", "b"], after, compare) == {"preferred_n": 0}
+    assert preferred(TASKS[:2], ["a", "b"], after, compare) == {"preferred": None, "preferred_n": n, "preferred_unread": unread}
+
+
+def test_equal_answers_alone_are_a_tie():
+    compare, asked = judged(lambda prompt: "I can not say")
+    row = preferred(TASKS[:2], ["a", "b"], ["a", "b"], compare)
+    assert (row["preferred"], row["preferred_n"], row["preferred_unread"], asked) == (0.5, 2, 0, [])

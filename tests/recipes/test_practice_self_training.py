@@ -55,12 +55,28 @@ def test_with_one_sample_that_sample_is_learned_from(small, tmp_path):
         assert group[0]["score"] is None  # the same answer, which is learned from once
 
 
+def test_a_single_sample_that_is_imitated_is_plain_self_training(small, tmp_path):
+    one = SINGLE | {"explore.num_samples": 1, "learn.keep_all_right": True, "steps": 1}
+    small(tmp_path / "run", one)
+    small(tmp_path / "none", one | {"steps": 0})
+    assert all([row["score"] for row in group] in ([None, 1.0], [None, None]) for group in groups_of(tmp_path / "run"))
+    same = ((tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("run", "none"))
+    assert len(set(same)) == 2  # something was learned
+
+
+def test_a_task_that_comes_twice_in_a_step_is_sampled_anew(small, tmp_path):
+    small(tmp_path / "run", TAUGHT | {"n": 2, "steps": 1, "explore.tasks_per_step": 6})
+    rows = RunFolder(tmp_path / "run").read_attempts(1)
+    assert len(rows) == 30 and len({row["key"] for row in rows if "view" not in row}) == 24
+
+
 def test_what_is_observed_is_of_the_samples_and_what_is_counted_of_all(small, tmp_path):
     small(tmp_path / "run", TAUGHT)
     for row in practised(tmp_path / "run"):
         drawn = row["completion_tokens"] * 24
         assert row["sampled_tokens"] > drawn  # joint answers too
         assert row["own_answers"] == 6 and row["groups"] == 6
+        assert row["score"] is None and not any(name.startswith("pass_at_") for name in row) and 0 <= row["part_vote_share"] <= 1
 
 
 def test_an_answer_that_is_not_sure_is_not_learned_from(small, tmp_path):
@@ -68,7 +84,7 @@ def test_an_answer_that_is_not_sure_is_not_learned_from(small, tmp_path):
     counts = result["feedback_counts"]
     assert 0 < counts["own_answers_abstained"] <= counts["own_answers"] == 12
     abstained = [group for group in groups_of(tmp_path / "run") if all(row["score"] is None for row in group)]
-    assert abstained and all("teaches nothing" in row["message"] or row["score"] is None for row in abstained[0])
+    assert abstained and all("teaches nothing" in row["message"] for row in abstained[0])
 
 
 def test_preference_learns_from_an_answer_against_what_differs_from_it(small, tmp_path):
@@ -117,6 +133,9 @@ def test_one_answer_to_everything_raises_the_alarm(small, tmp_path, monkeypatch)
         ({"explore.search.method": "mcts"}, "explore.search.method mcts"),
         ({"explore.rationalise": True}, "explore.rationalise"),
         ({"explore.variants": ["", "Think."]}, "explore.variants"),
+        ({"explore.curriculum.method": "weakness", "explore.curriculum.category": "{answer}"}, "explore.curriculum.method weakness"),
+        ({"self_training.decoding.stop_agreed": True}, "stop_agreed saves no attempts"),
+        ({"explore.num_samples": 1, "self_training.decoding.k": 1}, "learn.keep_all_right to true"),
     ],
 )
 def test_what_makes_no_sense_with_it_is_told_in_a_sentence(small, tmp_path, changes, words):

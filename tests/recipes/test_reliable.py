@@ -9,6 +9,7 @@ import pytest
 from etude.cli import main
 from etude.decoding.methods import METHODS
 from etude.decoding.settings import ReliableDecoding
+from etude.engine.decoding import Decoding
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
@@ -69,20 +70,20 @@ def test_an_evaluation_says_what_a_method_gains_on_greedy_answers_and_what_it_co
 
 @pytest.mark.parametrize("method", ["none", "majority"])
 def test_rows_are_told_in_order_while_others_are_still_answered(model, method, monkeypatch):
-    questions, told, at = [f"repeat {letter * (7 - place)}: {letter}" for place, letter in enumerate("abcdef")], [], []
+    questions = [f"repeat {letter * size}: {letter}" for letter, size in zip("abcdef", (30, 1, 40, 2, 20, 3), strict=True)]
+    told, before = [], []
 
-    def opened(engine, *given, real=TransformersEngine.open, **named):
-        at.append(len(told))
-        return real(engine, *given, **named)
+    def run(decoding, *given, real=Decoding.run, **named):
+        before.append(len(told))
+        return real(decoding, *given, **named)
 
-    monkeypatch.setattr(TransformersEngine, "open", opened)
+    monkeypatch.setattr(Decoding, "run", run)
     monkeypatch.setattr("etude.recipes.generate.engine_at", lambda place, *given: TransformersEngine(*given[:2], batch_tokens=60))
     decoding = ReliableDecoding(method, k=2, sampling=Sampling(temperature=1.0))
     settings = GenerateSettings(max_new_tokens=6, decoding=decoding, machine=Machine(precision="float32"))
     rows = generate(model, questions, settings, done=told.append)
     assert told == rows and [row["prompt"] for row in rows] == questions
-    if method == "majority":
-        assert 0 < at[-1] < len(questions)  # the last part began when others had been told
+    assert before[0] == 0 < before[-1] < len(questions)
 
 
 def test_a_judge_on_a_server_says_which_answers_are_better(model, judge_server, capsys, tmp_path):
@@ -120,8 +121,8 @@ def test_a_judge_that_has_nothing_to_compare_is_told_in_a_sentence(model, given,
 def test_what_answers_say_is_counted_beside_what_is_right(model):
     found = evaluate(model, EVALUATED | {"decoding.method": "integrative_original", "decoding.k": 1})
     row, items = found["evaluation"][0], found["items"]["tiny"]
-    assert row["words"] == row["decoding_words"] == sum(len(item["text"].split()) for item in items) / 20
-    assert "words" not in evaluate(model, EVALUATED)["evaluation"][0]
+    assert row["decoding_greedy_words"] == row["decoding_words"] == sum(len(item["text"].split()) for item in items) / 20
+    assert not any("words" in name for name in evaluate(model, EVALUATED)["evaluation"][0])
 
 
 def test_answers_that_are_withheld_are_counted_and_are_not_right(model):
