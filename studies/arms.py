@@ -103,6 +103,15 @@ class Arms:
         return cell
 
 
+def run_of(settings: PracticeSettings, recipe: str, folder: Path, data: Path | None) -> dict[str, Any]:
+    """The result of a run that is there, of one that is gone on with, or of one that is made; its model is in `folder / "model"`."""
+    check_run(folder, practice_defaults(), partial(resolved, settings))
+    result = RunFolder(folder).read_json("result.json")
+    if result is None:
+        result = practice_named(settings, recipe, run=folder, data=data, resume=folder.exists(), watcher=Console())
+    return result
+
+
 def check_run(folder: Path, defaults: Mapping[str, Any], settings: Callable[[], Mapping[str, Any]]) -> None:
     """End where a run of other settings is there: it is no cell of a table. They are asked for where there is a run."""
     kept = folder / "configuration.yaml"

@@ -5,9 +5,11 @@
 SmolLM2-135M answers open questions in a few words by every method of `etude.decoding` beside its greedy answers, from one pool of samples a
 question. A cell is a set of questions and a number k of samples: TriviaQA, Natural Questions and WebQuestions (500 questions each; right is
 an answer that says one of the gold answer's names), TruthfulQA (all 410; right is an answer nearer to a true than to a false one, by
-ROUGE-L, and in a column of its own by embeddings). `sure_entropy` and `sure_clusters` are the majority and the largest cluster of like
-meaning, given always: how well their confidence is calibrated. What does not depend on k is computed at k = 1. Seconds are this process's
-own beside greedy decoding of the same questions, eight at a time, those of drawing the samples included.
+ROUGE-L, and in a column of its own by embeddings). `layer_candidates_cycle` chooses by coming back to the question. `sure_entropy` and
+`sure_clusters` are the majority and the largest cluster of like meaning, given always: how well their confidence is calibrated. What does
+not depend on k is computed at k = 1. Seconds are this process's own beside greedy decoding of the same questions, eight at a time, those of
+drawing the samples included. With 1 and 4 samples a second model answers too, which practised on the training questions of WebQuestions
+with their answers (`practised`; its run is kept under `runs`).
 
 Claim: with eight samples integrative decoding is right more often than greedy decoding over all sets (paired, 95 %), and more often than
 each control: wordings without samples, samples of other questions, one sample, the likeliest sample.
@@ -15,13 +17,14 @@ each control: wordings without samples, samples of other questions, one sample, 
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
+from etude.configuration import arguments_from, find_configuration, resolved
 from etude.decoding.methods import METHODS
 from etude.decoding.pool import Decoded, Pool
 from etude.decoding.settings import ReliableDecoding
@@ -37,6 +40,7 @@ from etude.models import load_model
 from etude.randomness import seed_for
 from etude.recipes.machine import Machine, decide, engine_at, room_tokens
 from etude.recipes.retention import logprobs_of
+from etude.recipes.settings import PracticeSettings, parse_practice
 from etude.runs import environment
 from etude.tasks.actions import with_instruction
 from etude.tasks.aliases import with_aliases, words_said
@@ -44,6 +48,7 @@ from etude.tasks.files import file_rows
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.tasks.task import Task
 from etude.tasks.verifiers import VERIFIERS
+from studies.arms import TINY_RUN, run_of
 from studies.cells import Cell, Options, compute, options, write_result
 from studies.figure import list_rows, save
 
@@ -55,8 +60,12 @@ MANY, OF_MANY = 16, ("integrative", "majority", "best_logprob")
 BATCH, MAX_NEW_TOKENS, N = 8, 24, 500
 INSTRUCTION = "Answer in a few words."
 MODEL = "smollm2-135m"
-SURE: dict[str, dict[str, Any]] = {f"sure_{name}": {"confidence": name, "min_confidence": 0.0} for name in ("entropy", "clusters")}
-"""Ways to be sure of an answer, beside that of `majority`."""
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "layer_candidates_cycle": ("layer_candidates", {"choose": "cycle"}),
+    "sure_entropy": ("abstain", {"confidence": "entropy", "min_confidence": 0.0}),
+    "sure_clusters": ("abstain", {"confidence": "clusters", "min_confidence": 0.0}),
+}
+"""Methods with other settings than their own."""
 CONTROLS = ("integrative_original", "integrative_unrelated", "integrative_same_sample", "best_logprob")
 
 Right = Callable[[str, Task], bool]
@@ -70,6 +79,8 @@ class Questions:
     is_right: Right
     has_meaning: bool = False
     """Whether answers are also compared with true and false ones by their embeddings."""
+    is_of_second: bool = False
+    """Whether the second model is asked."""
 
 
 def _open(name: str, data: Path | None) -> list[Task]:
@@ -125,9 +136,12 @@ SETS = {
     "webquestions": Questions(webquestions, says_a_name),
     "truthfulqa": Questions(_truthful, is_true, has_meaning=True),
 }
-TINY_SETS = {"letters": Questions(_tiny, says_a_name)}
-ARMS = [f"{name}_k{k}" for name in SETS for k in (*NUMBERS, MANY)]
-TINY_ARMS = ["letters_k1", "letters_k2"]
+SECOND = "practised"
+OF_SECOND = {f"{SECOND}_{name}": replace(SETS[name], is_of_second=True) for name in ("triviaqa", "webquestions")}
+TINY_SETS = {"letters": Questions(_tiny, says_a_name), f"{SECOND}_letters": Questions(_tiny, says_a_name, is_of_second=True)}
+ARMS = [f"{name}_k{k}" for name in SETS for k in (*NUMBERS, MANY)] + [f"{name}_k{k}" for name in OF_SECOND for k in (1, 4)]
+TINY_ARMS = ["letters_k1", "letters_k2", f"{SECOND}_letters_k2"]
+PRACTICE = {"feedback": "outcome", "learn.method": "credit", "learn.keep_all_right": False, "evaluation.n": 40, "evaluation.pass_n": 0}
 
 
 def methods_at(k: int) -> list[str]:
@@ -135,12 +149,13 @@ def methods_at(k: int) -> list[str]:
     if k == MANY:
         return list(OF_MANY)
     own = [name for name, method in METHODS.items() if name != "context_contrast" and (k == 1 or "k" in method.reads)]
-    return [*own, *SURE]
+    return [*own, *VARIANTS]
 
 
 def how_of(name: str, k: int) -> ReliableDecoding:
     """The settings of what is called so."""
-    return ReliableDecoding("abstain", k=k, **SURE[name]) if name in SURE else ReliableDecoding(name, k=k)
+    method, changes = VARIANTS.get(name, (name, {}))
+    return ReliableDecoding(method, k=k, **changes)
 
 
 class Answering:
@@ -148,13 +163,18 @@ class Answering:
 
     def __init__(self, is_tiny: bool) -> None:
         self.is_tiny, self.model = is_tiny, "tiny-random" if is_tiny else MODEL
-        self.sets = TINY_SETS if is_tiny else SETS
+        self.sets = TINY_SETS if is_tiny else SETS | OF_SECOND
 
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
         name, _, k = arm.rpartition("_k")
         how = {method: asdict(how_of(method, int(k))) for method in methods_at(int(k))}
         sizes = {"max_new_tokens": MAX_NEW_TOKENS, "n": N, "batch": BATCH, "instruction": INSTRUCTION}
-        return {"model": self.model, "set": name, "methods": how, **sizes}
+        trained = resolved(self._practised(seed)) if self.sets[name].is_of_second else None
+        return {"model": self.model, "set": name, "methods": how, **sizes, **({"trained": trained} if trained else {})}
+
+    def _practised(self, seed: int) -> PracticeSettings:
+        recipe, changes = ("tiny", TINY_RUN) if self.is_tiny else ("short_answers", PRACTICE)
+        return parse_practice(find_configuration("practice", recipe), arguments_from({**changes, "seed": seed}))
 
     def defaults(self) -> dict[str, Any]:
         return {}
@@ -164,7 +184,12 @@ class Answering:
         name, _, number = arm.rpartition("_k")
         k, questions, machine = int(number), self.sets[name], Machine()
         place = decide(machine)
-        model, tokenizer = load_model(self.model, device=place.device)
+        answering = self.model
+        if questions.is_of_second:
+            folder = chosen.out / "runs" / f"{SECOND}-{seed}"
+            run_of(self._practised(seed), SECOND, folder, chosen.data)
+            answering = str(folder / "model")
+        model, tokenizer = load_model(answering, device=place.device)
         engine, room = engine_at(place, model, tokenizer, machine), room_tokens(model, MAX_NEW_TOKENS)
         tasks = with_instruction(questions.load(chosen.data), INSTRUCTION)
         prompts = render_prompts(tokenizer, tasks, room)
@@ -210,7 +235,8 @@ class Found:
         """By method; one that draws samples took what the first of them to be asked took for these."""
         found = {}
         for name, answers in self.answers.items():
-            draws = name in SURE or (name in METHODS and "sampling" in METHODS[name].reads)
+            method = METHODS.get(VARIANTS.get(name, (name,))[0])  # none: greedy and sampled
+            draws = method is not None and "sampling" in method.reads
             took = [each[name] + (each["sampled"] if draws else 0) for each in (self.seconds, self.tokens)]
             if name == "greedy":  # which is no pool's
                 took[1] = sum(len(answer.tokens) for answer in answers)
@@ -247,13 +273,16 @@ def _row_of(answers: Sequence[Decoded], tasks: Sequence[Task], questions: Questi
 
 
 def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """A row for every method, set and k, and for all sets together where they are there: right answers, what is gained on greedy ones."""
+    """A row for every method, set and k, and for all sets of a model together (`all`, and the second one's `practised`), where there are
+    several: right answers, what is gained on greedy ones.
+    """
     rows = []
     numbers = sorted({int(cell["id"].rpartition("_k")[2]) for cell in cells})
     for k in numbers:
         own = {cell["id"].rpartition("_k")[0]: cell["methods"] for cell in cells if cell["id"].endswith(f"_k{k}")}
         names = [method for method in next(iter(own.values())) if method != "sampled" or k == 1]
-        groups = [(name, [name]) for name in own] + ([("all", list(own))] if len(own) > 1 else [])
+        parts = {"all": [name for name in own if not name.startswith(SECOND)], SECOND: [name for name in own if name.startswith(SECOND)]}
+        groups = [(name, [name]) for name in own] + [(name, sets) for name, sets in parts.items() if len(sets) > 1]
         rows += [_row(method, k, name, [own[each] for each in sets]) for name, sets in groups for method in names]
     return rows
 
@@ -305,12 +334,13 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def judge(cells: Sequence[Cell], arms: Sequence[str]) -> tuple[str, str]:
-    """The verdict on the claim: all sets at k = 8, paired."""
+    """The verdict on the claim: all sets of the first model at k = 8, paired."""
     missing = [arm for arm in arms if arm not in {cell["id"] for cell in cells}]
     if missing:
         return "undecided", f"not all cells are there: {', '.join(missing)}"
-    pages = [cell["methods"] for cell in cells if cell["id"].endswith("_k8")]
-    ones = [cell["methods"] for cell in cells if cell["id"].endswith("_k1")]
+    first = [cell for cell in cells if not cell["id"].startswith(SECOND)]
+    pages = [cell["methods"] for cell in first if cell["id"].endswith("_k8")]
+    ones = [cell["methods"] for cell in first if cell["id"].endswith("_k1")]
 
     def bits(method: str) -> list[bool]:
         source = pages if method in pages[0] else ones

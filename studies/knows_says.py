@@ -29,14 +29,13 @@ from etude.errors import UserError
 from etude.randomness import seed_for
 from etude.recipes.knows_says import KnowsSays, evaluate_knows, method_line
 from etude.recipes.machine import decide
-from etude.recipes.practice import practice_named
-from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
-from etude.runs import RunFolder, environment, write_atomically
+from etude.recipes.settings import PracticeSettings, parse_practice
+from etude.runs import environment, write_atomically
 from etude.tasks.sources import load_tasks
 from etude.tasks.task import Task
 from etude.tiny import letters
 from etude.watching import Console
-from studies.arms import TINY_RUN, check_run
+from studies.arms import TINY_RUN, run_of
 from studies.cells import Cell, Options, compute, options, write_result
 from studies.figure import save
 
@@ -105,9 +104,7 @@ class Gap:
         settings = self._practised(model, seed)
         recipe = "tiny" if self.is_tiny else RECIPES[model]
         folder = chosen.out / "runs" / f"{recipe}-{seed}"
-        check_run(folder, practice_defaults(), lambda: resolved(settings))
-        if RunFolder(folder).read_json("result.json") is None:
-            practice_named(settings, recipe, run=folder, data=chosen.data, resume=folder.exists(), watcher=Console())
+        run_of(settings, recipe, folder, chosen.data)
         return str(folder / "knowledge" / "model" if model == "adapted" else folder / "model")
 
     def _suite(self, name: str, chosen: Options) -> KnowsSays:

@@ -38,14 +38,12 @@ from etude.evaluation.statistics import mean_interval, shares_interval
 from etude.explore.prompts import render_prompts
 from etude.models import load_model
 from etude.recipes.machine import Machine, decide, engine_at, room_tokens
-from etude.recipes.practice import practice_named
 from etude.recipes.retention import logprobs_of
-from etude.runs import RunFolder, environment, read_jsonl
+from etude.runs import environment, read_jsonl
 from etude.tasks.actions import with_instruction
 from etude.tasks.task import Task
 from etude.tasks.votes import Tally, vote
-from etude.watching import Console
-from studies.arms import TINY_RUN, Arms, check_run, difference
+from studies.arms import TINY_RUN, Arms, difference, run_of
 from studies.cells import Cell, Options, compute, options, write_result
 from studies.decoding import INSTRUCTION, MAX_NEW_TOKENS, SETS, TINY_SETS, Questions
 from studies.figure import list_rows, save
@@ -96,13 +94,10 @@ class SelfTrained(Arms):
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
         """A run under `out/runs`, which keeps its model, and what it answers."""
         settings, folder = self._settings(arm, seed), chosen.out / "runs" / f"{arm}-{seed}"
-        check_run(folder, self.defaults(), lambda: super(SelfTrained, self).settings(arm, seed))
-        model, cell = settings.model, {}
+        model, cell = settings.model, dict[str, Any]()
         if arm != START:
-            result = RunFolder(folder).read_json("result.json")
-            if result is None:
-                result = practice_named(settings, self.recipe, run=folder, data=chosen.data, resume=folder.exists(), watcher=Console())
-            model, cell = str(folder / "model"), _course(folder, result)
+            cell = _course(folder, run_of(settings, self.recipe, folder, chosen.data))
+            model = str(folder / "model")
         place, machine = decide(settings.machine), settings.machine
         facts = environment()
         where = {"commit": facts["commit"], "hardware": f"{facts['processor']}, {facts['threads']} threads, {place.precision}"}

@@ -235,7 +235,7 @@ def _decodings(rows: Sequence[Mapping[str, Any]]) -> str:
     """One line a method and number of samples, over all sets if there are several."""
     name = "all" if any(row["set"] == "all" for row in rows) else rows[0]["set"]
     own = [row for row in rows if row["set"] == name]
-    sets = dict.fromkeys(row["set"] for row in rows if row["set"] != "all")
+    sets = dict.fromkeys(row["set"] for row in rows if row["set"] != "all" and not row["set"].startswith("practised"))
     counted = f"{own[0]['n']:,} questions of {', '.join(sets)}; intervals (95 %) over questions, gains paired with greedy answers."
     head = [
         "method",
@@ -250,12 +250,15 @@ def _decodings(rows: Sequence[Mapping[str, Any]]) -> str:
         "ece",
         "aurc",
     ]
-    told = [row for row in rows if "meant" in row and row["set"] != "all"]
-    if not told:
-        return _lines(head, map(_decoding, own), counted)
-    below = f"{told[0]['n']:,} questions of {told[0]['set']}, nearer to a true than to a false answer; gains paired with greedy answers."
-    second = _lines(["method", "by ROUGE-L", "gain", "by embeddings", "gain"], map(_meant, told), below)
-    return f"{_lines(head, map(_decoding, own), counted)}\n{second}"
+    parts = [_lines(head, map(_decoding, own), counted)]
+    if second := [row for row in rows if row["set"] == "practised"]:
+        parts.append(_lines(head, map(_decoding, second), f"The same of a model that practised; {second[0]['n']:,} questions."))
+    if told := [row for row in rows if "meant" in row and row["set"] != "all"]:
+        below = (
+            f"{told[0]['n']:,} questions of {told[0]['set']}, nearer to a true than to a false answer; gains paired with greedy answers."
+        )
+        parts.append(_lines(["method", "by ROUGE-L", "gain", "by embeddings", "gain"], map(_meant, told), below))
+    return "\n".join(parts)
 
 
 def _known_and_said(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -569,6 +569,8 @@ def test_panels_stand_two_beside_each_other(tmp_path):
 
 def test_the_study_of_decoding_answers_by_every_method_in_its_tiny_form(tmp_path):
     rows = tiny("decoding", tmp_path)["rows"]
+    second, rows = ([row for row in rows if row["set"].startswith("practised") == is_second] for is_second in (True, False))
+    assert [row["id"] for row in second] == [row["id"] for row in rows if row["id"].endswith("_k2")]
     named = {row["id"] for row in rows}
     assert named >= {f"{method}_k{k}" for k in (1, 2) for method in ("greedy", *decoding.methods_at(k))}
     assert "random_layer_k1" in named and "random_layer_k2" not in named
@@ -620,6 +622,10 @@ def test_integrative_decoding_holds_where_it_is_ahead_of_greedy_and_of_every_con
     cells = [{"id": "a_k8", "methods": page}, {"id": "a_k1", "methods": at_one}]
     assert decoding.judge(cells, ["a_k1", "a_k8"])[0] == verdict
     assert decoding.judge(cells[:1], ["a_k1", "a_k8"])[0] == "undecided"
+    other = [{"id": f"practised_a_k{k}", "methods": cells[0]["methods"] | page_of("integrative", "0" * 40)} for k in (1, 8)]
+    assert decoding.judge([*other, *cells], ["a_k1", "a_k8"])[0] == verdict  # of the first model
+    both = [row for row in decoding.reduce([cells[0], {**cells[0], "id": "b_k8"}, other[1]]) if row["id"] == "integrative_k8"]
+    assert [(row["set"], row["n"]) for row in both] == [("a", 40), ("b", 40), ("practised_a", 40), ("all", 80)]
 
 
 def test_the_study_of_layers_reads_answers_under_every_contrast_in_its_tiny_form(tmp_path):

@@ -1,10 +1,12 @@
 """Candidates from the layers: an answer for each set of layers, by contrast with it, and one of them is chosen.
 
-Unleash-then-Eliminate (NeurIPS 2024, by its code) makes a candidate for each early layer and keeps the one from which the question is found
-again; here a set of neighbouring layers makes one, dynamically (`etude.decoding.layer_contrast`), and `choose` keeps
+Unleash-then-Eliminate (NeurIPS 2024, by its code) makes a caption for each early layer and keeps the one from which a model of segmentation
+finds the region again; here a set of neighbouring layers makes one, dynamically (`etude.decoding.layer_contrast`), and `choose` keeps
 
     agreement     the answer of most candidates, as `majority` counts; of several the likeliest
     likelihood    the one that the model itself finds likeliest, by the mean log-prob of its tokens
+    cycle         the one from which the model comes back to the question, by the mean log-prob of the question's tokens where it is asked
+                  which question the answer is to. An answer that repeats words of the question is ahead: look at its length
 
 Identity: k = 1, one set of all layers, is `layer_contrast_dynamic` over all of them; with strength 0 all candidates are plain decoding.
 """
@@ -16,14 +18,17 @@ from etude.decoding.lens import Part
 from etude.decoding.pool import Decoded, Pool
 from etude.tasks.votes import Tally, vote
 
-Choose = Literal["agreement", "likelihood"]
+Choose = Literal["agreement", "likelihood", "cycle"]
 
 
 def layer_candidates(pool: Pool, k: int, choose: Choose, strength: float, plausible: float, final_norm: bool) -> list[Decoded]:
     views = [LayerContrast(Part(number, k), strength, plausible, final_norm) for number in range(k)]
     by_set = [pool.viewed(view) for view in views]
     candidates = [list(own) for own in zip(*by_set, strict=True)]
-    means = pool.likelihoods([[each.tokens for each in own] for own in candidates])
+    if choose == "cycle":
+        means = pool.recovered([[each.text for each in own] for own in candidates])
+    else:
+        means = pool.likelihoods([[each.tokens for each in own] for own in candidates])
     found = []
     for task, own, likely in zip(pool.tasks, candidates, means, strict=True):
         votes = [vote(each.text, task) for each in own]

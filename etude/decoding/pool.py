@@ -1,6 +1,6 @@
 """Questions that are answered together, and samples of each, drawn when a method first asks for them and kept for the next one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from etude.embedding import Embed
@@ -10,9 +10,12 @@ from etude.engine.decoding import Heard
 from etude.engine.joint import Join, Joint
 from etude.engine.sampling import GREEDY, Sampling
 from etude.engine.transformers import TransformersEngine
-from etude.explore.prompts import render_prompt
+from etude.explore.prompts import render_prompt, without_control
 from etude.randomness import seed_for
 from etude.tasks.task import Task
+
+BACK = "Which question has this answer? Write the question alone."
+"""How the model is asked back."""
 
 
 @dataclass(frozen=True)
@@ -128,8 +131,20 @@ class Pool:
     def likelihoods(self, answers: Sequence[Sequence[tuple[int, ...]]]) -> list[list[float]]:
         """The mean log-prob of a token of each question's answers, by the model itself."""
         pairs = [(prompt, tokens) for prompt, own in zip(self.prompts, answers, strict=True) for tokens in own]
+        return self._means(pairs, map(len, answers))
+
+    def recovered(self, answers: Sequence[Sequence[str]]) -> list[list[float]]:
+        """The mean log-prob of a token of each question, where the model is asked which question has such an answer."""
+        tokenizer, pairs = self.engine.tokenizer, list[tuple[tuple[int, ...], tuple[int, ...]]]()
+        for task, own in zip(self.tasks, answers, strict=True):
+            question = tuple(tokenizer(task.question, add_special_tokens=False)["input_ids"])
+            asked = [Task(f"{BACK}\n\n{without_control(tokenizer, text)}") for text in own]
+            pairs += [(render_prompt(tokenizer, each)[-self.room_tokens :], question) for each in asked]
+        return self._means(pairs, map(len, answers))
+
+    def _means(self, pairs: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], sizes: Iterable[int]) -> list[list[float]]:
         means = iter([sum(logprobs) / len(logprobs) for logprobs in self._logprobs(pairs)])
-        return [[next(means) for _ in own] for own in answers]
+        return [[next(means) for _ in range(size)] for size in sizes]
 
     def asked(self, tasks: Sequence[Task | None], *, is_heard: bool = False) -> list[Completion | None]:
         """An answer to another task in each question's place; None where there is none, or where it has no room. `is_heard`: that it is the

@@ -47,7 +47,8 @@ class ReliableDecoding:
     final_norm: bool = True
     """Whether an earlier layer goes through the norm before the head."""
     choose: Choose = "agreement"
-    """Which of the `layer_candidates` is given: the answer of most of them, or the one that the model itself finds likeliest."""
+    """Which of the `layer_candidates` is given: the answer of most of them, the one that the model itself finds likeliest, or the one from
+    which it comes back to the question."""
 
     confidence: Confidence = "agreement"
     """What `abstain` goes by: the share of samples that give the winning answer, 1 less the entropy of their answers by that of all
