@@ -282,12 +282,12 @@ def _known_and_said(rows: Sequence[Mapping[str, Any]]) -> str:
 def _self_trained(rows: Sequence[Mapping[str, Any]]) -> str:
     """One line an arm and set: greedy accuracy, gains on the start and on single samples, agreement, what is given where half agree."""
     head = ["set", "learned from", "greedy", "gain", "each seed", "on single samples", "on these of the same questions", "samples agree"]
-    head += ["majority right", "in 8 samples", "given", "right of these", "aurc", "left out"]
+    head += ["largest cluster right", "in 8 samples", "given", "right of these", "aurc", "left out"]
     lines = []
     for row in rows:
         gains = [_interval(row, name, _points) if name in row else "" for name in ("gain", "single_behind", "single_alike_behind")]
         seeds = ", ".join(map(_percent, row["accuracy_each_seed"]))
-        drawn = [_percent(row[name]) for name in ("agreement", "majority", "found", "given", "given_right")]
+        drawn = [_percent(row[name]) for name in ("agreement", "largest", "found", "given", "given_right")]
         arm = row["id"].replace("_", " ") + (f" (collapse in {row['collapsed']})" if row["collapsed"] else "")
         ends = [f"{row['aurc']:.3f}" if "aurc" in row else "", _percent(row.get("left_out"))]
         lines.append([row["set"], arm, _interval(row, "accuracy", _percent), gains[0], seeds, *gains[1:], *drawn, *ends])

@@ -702,7 +702,7 @@ def test_the_study_of_self_training_asks_every_model_the_same_in_its_tiny_form(t
 
 
 def self_trained(arm, seed, right, given="1-00"):
-    page = {"right": right, "agreement": [0.5, 0.25, 0.25, 1.0], "majority": "1000", "found": "1100", "given": given}
+    page = {"right": right, "agreement": [0.5, 0.25, 0.25, 1.0], "largest": "1000", "found": "1100", "given": given}
     more = {} if arm == "start" else {"sampled_tokens": 40, "left_out": 0.25, "vote_share_first": 0.4, "vote_share_last": 0.5}
     return {"id": arm, "seed": seed, "sets": {"webquestions": page}, **more}
 
