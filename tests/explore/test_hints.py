@@ -4,8 +4,8 @@ import pytest
 
 from etude.engine.completion import Completion
 from etude.explore import hints
-from etude.explore.attempts import Attempt
-from etude.explore.hints import VIEW, hinted, without_hint
+from etude.explore.attempts import HINTED, Attempt
+from etude.explore.hints import hinted, without_hint
 from etude.tasks.task import Task
 
 
@@ -24,4 +24,4 @@ def test_an_attempt_that_saw_the_answer_becomes_one_at_the_task_itself():
     seen = Attempt.of((1, 2, 3, 4), Completion((7, 8), (-1.0, -2.0), "text", "stop", 5, 0))
     kept = without_hint(seen, (1, 2))
     assert kept.tokens == (1, 2, 7, 8) and kept.prompt == (1, 2) and kept.own_tokens == (7, 8)
-    assert (kept.view, kept.text, kept.logprobs) == (VIEW, "text", (-1.0, -2.0))
+    assert (kept.view, kept.text, kept.logprobs) == (HINTED, "text", (-1.0, -2.0))

@@ -5,8 +5,7 @@ import torch
 from etude.engine.completion import Completion
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
-from etude.explore.attempts import Attempt, Group
-from etude.explore.hints import VIEW
+from etude.explore.attempts import HINTED, Attempt, Group
 from etude.explore.samples import sample_groups
 from etude.feedback.verdict import Verdict
 from etude.learn.batches import pack
@@ -53,7 +52,7 @@ def test_groups_whose_attempts_are_all_right_are_imitated_where_that_is_asked_fo
 
 def test_attempts_that_saw_the_answer_do_not_make_their_task_weigh_more():
     alone, verdicts = group(0.0, 0.0, 1.0, 1.0)
-    attempts = tuple(replace(attempt, view=VIEW) if place >= 2 else attempt for place, attempt in enumerate(alone.attempts))
+    attempts = tuple(replace(attempt, view=HINTED) if place >= 2 else attempt for place, attempt in enumerate(alone.attempts))
     (examples,) = by_imitation([Group(alone.task, attempts)], [verdicts])
     assert [example.imitate for example in examples] == [(1.0, 1.0), (1.0, 1.0)]  # two attempts of its own, shared by two right ones
 

@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 
 from etude.engine.completion import Completion
-from etude.explore.attempts import Attempt, Group
-from etude.explore.hints import VIEW
+from etude.explore.attempts import HINTED, Attempt, Group
 from etude.feedback.verdict import Verdict
 from etude.learn.implicit_reward import ImplicitRewardSettings
 from etude.learn.learner import Learner
@@ -82,7 +81,7 @@ def test_a_part_without_signal_replays_nothing():
 
 
 def test_attempts_that_saw_the_answer_do_not_count_in_the_batch():
-    hinted = replace(attempt(11, 7), view=VIEW)
+    hinted = replace(attempt(11, 7), view=HINTED)
     groups = [GROUPS[0], Group(GROUPS[1].task, (*GROUPS[1].attempts, hinted))]
     learner = Recorder()
     learn_from(learner, groups, [VERDICTS[0], [*VERDICTS[1], Verdict(1.0)]], Learning("imitation"))
