@@ -35,6 +35,11 @@ PANELS = (
         {"vote_share": "attempts at a task with its majority answer", "constant_share": "tasks with the commonest majority answer"},
     ),
     Panel(
+        "Own answers",
+        "tasks of a step",
+        {"own_answers": "answered from several attempts", "own_answers_abstained": "whose answer teaches nothing"},
+    ),
+    Panel(
         "Own problems",
         "problems of a step",
         {"made": "written", "made_valid": "without a flaw", "made_rewarded": "neither too hard nor too easy"},
