@@ -232,12 +232,13 @@ class Found:
         self.tokens[name] = self.tokens.get(name, 0) + sum(pool.sampled_tokens) - drawn
 
     def rows(self, tasks: Sequence[Task], questions: Questions, embed: Embed) -> dict[str, dict[str, Any]]:
-        """By method; one that draws samples took what the first of them to be asked took for these."""
+        """By method; one that draws samples, or candidates, took what the first of them to be asked took for these."""
         found = {}
         for name, answers in self.answers.items():
             method = METHODS.get(VARIANTS.get(name, (name,))[0])  # none: greedy and sampled
             draws = method is not None and "sampling" in method.reads
-            took = [each[name] + (each["sampled"] if draws else 0) for each in (self.seconds, self.tokens)]
+            shared = "sampled" if draws else "layer_candidates" if name == "layer_candidates_cycle" else None
+            took = [each[name] + (each[shared] if shared else 0) for each in (self.seconds, self.tokens)]
             if name == "greedy":  # which is no pool's
                 took[1] = sum(len(answer.tokens) for answer in answers)
             found[name] = _row_of(answers, tasks, questions, embed) | {"seconds": took[0], "tokens": took[1]}

@@ -8,7 +8,7 @@ finds the region again; here a set of neighbouring layers makes one, dynamically
     cycle         the one from which the model comes back to the question, by the mean log-prob of the question's tokens where it is asked
                   which question the answer is to. An answer that repeats words of the question is ahead: look at its length
 
-Identity: k = 1, one set of all layers, is `layer_contrast_dynamic` over all of them; with strength 0 all candidates are plain decoding.
+Identity: k = 1, one set of every other layer, is `layer_contrast_dynamic` over these; with strength 0 all candidates are plain decoding.
 """
 
 from typing import Literal

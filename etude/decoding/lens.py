@@ -110,7 +110,7 @@ def logprobs_by_layer(model: Any, prompt: Tokens, completion: Tokens) -> list[fl
 
 @dataclass(frozen=True)
 class Part:
-    """One of so many sets of neighbouring layers, about as large as the others."""
+    """One of so many sets of neighbouring layers, about as large as the others: of every other layer, where there are so many."""
 
     number: int
     """From 0."""
@@ -127,7 +127,6 @@ def layers_of(model: Any, layers: Layers) -> tuple[int, ...]:
     of them where the head is tied to them, since what they say is the last token again.
     """
     number, is_tied = len(_blocks(model, model.get_decoder())), model.config.get_text_config().tie_word_embeddings
-    every = range(1 if is_tied else 0, number)
     match layers:
         case "low":
             return tuple(range(2 if is_tied else 0, number // 2, 2))
@@ -136,9 +135,11 @@ def layers_of(model: Any, layers: Layers) -> tuple[int, ...]:
         case "middle":
             return (number // 2,)
         case Part(place, of):
+            every, thin = range(1 if is_tied else 0, number), range(2 if is_tied else 0, number, 2)
             if of > len(every):
                 raise UserError(f"decoding.k is {of}, but this model has {len(every)} layers to make sets of: set k to no more")
-            return tuple(every[len(every) * place // of : len(every) * (place + 1) // of])
+            own = thin if of <= len(thin) else every
+            return tuple(own[len(own) * place // of : len(own) * (place + 1) // of])
         case _:
             return layers
 

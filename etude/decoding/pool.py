@@ -73,6 +73,7 @@ class Pool:
         """Drawn so far for each question: samples, and what was made of them."""
         self._sampling = samples
         self._opened: list[Prefix] = []
+        self._viewed: dict[View, list[Completion]] = {}
         self._samples: list[list[Prefix]] = [[] for _ in tasks]
 
     @property
@@ -114,7 +115,11 @@ class Pool:
         return self.engine.completion(prefix, 0, self.stop_strings)
 
     def viewed(self, view: View, *, is_heard: bool = False) -> list[Completion]:
-        """An answer to each question as it is, by another view of the model; `is_heard`: that it is the one that is given."""
+        """An answer to each question as it is, by another view of the model, computed once unless it is heard; `is_heard`: that it is the
+        one that is given.
+        """
+        if view in self._viewed and not is_heard:
+            return self._viewed[view]
         found = self.engine.generate(
             self.prompts,
             max_new_tokens=self.max_new_tokens,
@@ -126,7 +131,8 @@ class Pool:
         )
         for place, (completion,) in enumerate(found):
             self.sampled_tokens[place] += len(completion.tokens)
-        return [completion for (completion,) in found]
+        self._viewed[view] = [completion for (completion,) in found]
+        return self._viewed[view]
 
     def likelihoods(self, answers: Sequence[Sequence[tuple[int, ...]]]) -> list[list[float]]:
         """The mean log-prob of a token of each question's answers, by the model itself."""

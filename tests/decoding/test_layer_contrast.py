@@ -147,8 +147,9 @@ def test_layers_have_names(model_of):
 
 def test_parts_are_all_layers_in_order(model_of):
     plain, tied = model_of("llama", num_hidden_layers=8), model_of("qwen3", num_hidden_layers=8)
-    assert [layers_of(plain, Part(number, 3)) for number in range(3)] == [(0, 1), (2, 3, 4), (5, 6, 7)]
-    assert [layers_of(tied, Part(number, 2)) for number in range(2)] == [(1, 2, 3), (4, 5, 6, 7)]
+    assert [layers_of(plain, Part(number, 3)) for number in range(3)] == [(0,), (2,), (4, 6)]
+    assert [layers_of(tied, Part(number, 2)) for number in range(2)] == [(2,), (4, 6)]
+    assert [layers_of(tied, Part(number, 4)) for number in range(4)] == [(1,), (2, 3), (4, 5), (6, 7)]  # of all, since every other has 3
     with pytest.raises(UserError, match="is 8, but this model has 7 layers to make sets of"):
         layers_of(tied, Part(0, 8))
 

@@ -317,10 +317,20 @@ def test_the_likeliest_sample_is_that_of_the_best_mean_at_temperature_1(engine):
 # ---------------------------------------------------------------------- layers
 
 
-def test_one_set_of_all_layers_is_the_dynamic_contrast_over_all(engine):
+def test_one_set_of_layers_is_the_dynamic_contrast_over_every_other(engine):
     (one,) = {each.text for each in layer_candidates(pool_of(engine, TASKS[:1]), 1, "agreement", 1.0, 0.1, True)}
-    (all_layers,) = layer_contrast_dynamic(pool_of(engine, TASKS[:1]), [1, 2, 3, 4], "low", 1.0, 0.1, True)
-    assert one == all_layers.text
+    (others,) = layer_contrast_dynamic(pool_of(engine, TASKS[:1]), [2, 4], "low", 1.0, 0.1, True)
+    assert one == others.text
+
+
+def test_candidates_are_made_once_however_they_are_chosen(engine, monkeypatch):
+    pool, calls = pool_of(engine), []
+    monkeypatch.setattr(
+        pool.engine, "generate", lambda *given, real=pool.engine.generate, **named: calls.append(1) or real(*given, **named)
+    )
+    for choose in ("agreement", "likelihood", "cycle"):
+        layer_candidates(pool, 2, choose, 1.0, 0.1, True)
+    assert len(calls) == 2
 
 
 def test_without_strength_every_contrast_is_plain_decoding(engine):
