@@ -237,7 +237,7 @@ class Found:
         for name, answers in self.answers.items():
             method = METHODS.get(VARIANTS.get(name, (name,))[0])  # none: greedy and sampled
             draws = method is not None and "sampling" in method.reads
-            shared = "sampled" if draws else "layer_candidates" if name == "layer_candidates_cycle" else None
+            shared = "sampled" if draws else VARIANTS[name][0] if name in VARIANTS else None
             took = [each[name] + (each[shared] if shared else 0) for each in (self.seconds, self.tokens)]
             if name == "greedy":  # which is no pool's
                 took[1] = sum(len(answer.tokens) for answer in answers)

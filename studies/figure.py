@@ -45,6 +45,15 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
     return save(figure, path)
 
 
+def accuracies(axes: Axes, rows: Sequence[Mapping[str, Any]], colours: Sequence[str], title: str) -> None:
+    """The accuracy of each row with its interval, a line a row in its colour."""
+    for place, (row, colour) in enumerate(zip(rows, colours, strict=True)):
+        error = [[row["accuracy"] - row["accuracy_low"]], [row["accuracy_high"] - row["accuracy"]]]
+        axes.errorbar(row["accuracy"], place, xerr=error, fmt="o", color=colour, capsize=3, markersize=5)
+    axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
+    list_rows(axes, [row["id"] for row in rows], title)
+
+
 def list_rows(axes: Axes, names: Sequence[str], title: str, *, size: float = 10) -> None:
     """A line for each name, the first on top, under a title; `size` of the names' letters."""
     axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names], fontsize=size)

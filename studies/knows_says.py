@@ -110,14 +110,15 @@ class Gap:
     def _suite(self, name: str, chosen: Options) -> KnowsSays:
         if self.is_tiny:
             rows = [{**row, "wrong": "z"} for row in letters("test", 6, seed=0)]
-            return KnowsSays(**_written(rows, chosen.out / "letters.jsonl"), n=6, methods=["majority"], max_new_tokens=4)
+            return KnowsSays(**_written(rows, chosen.out / "runs" / "letters.jsonl"), n=6, methods=["majority"], max_new_tokens=4)
         own = dict(SETS[name])
         if name == "terms":
-            own |= _written(terms(chosen.data), chosen.out / "terms.jsonl")
+            own |= _written(terms(chosen.data), chosen.out / "runs" / "terms.jsonl")
         return KnowsSays(**own, n=N, methods=list(METHODS))
 
 
 def _written(rows: Sequence[Mapping[str, Any]], path: Path) -> dict[str, Any]:
+    path.parent.mkdir(exist_ok=True)  # where nothing is kept with the study
     write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
     return {"path": [str(path.resolve())]}
 

@@ -33,7 +33,7 @@ from etude.recipes.machine import Machine, decide
 from etude.runs import environment
 from etude.tasks.files import file_rows
 from studies.cells import Cell, Options, compute, options, write_result
-from studies.figure import list_rows, save
+from studies.figure import accuracies, save
 
 CLAIM = "some contrast of layers chooses a true answer more often than the plain model, and than a random layer of the same half"
 SEEDS = (91,)
@@ -217,12 +217,8 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
     figure = Figure(figsize=(3.4 * len(sets), 2.4), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(sets), squeeze=False)[0], sets, strict=True):
         own = [row for row in rows if row["set"] == name]
-        for place, row in enumerate(own):
-            error = [[row["accuracy"] - row["accuracy_low"]], [row["accuracy_high"] - row["accuracy"]]]
-            colour = "#9aa3b5" if row["id"] in ("plain", *CONTROL.values()) else "#1f2a44"
-            axes.errorbar(row["accuracy"], place, xerr=error, fmt="o", color=colour, capsize=3, markersize=5)
-        axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
-        list_rows(axes, [row["id"] for row in own], f"{name}, {'pairs' if name == 'facts' else 'MC1'} (n = {own[0]['n']:,})")
+        colours = ["#9aa3b5" if row["id"] in ("plain", *CONTROL.values()) else "#1f2a44" for row in own]
+        accuracies(axes, own, colours, f"{name}, {'pairs' if name == 'facts' else 'MC1'} (n = {own[0]['n']:,})")
     return save(figure, path)
 
 

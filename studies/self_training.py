@@ -23,6 +23,7 @@ Claim: joined is right more often than start and than single on WebQuestions (gr
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -34,12 +35,13 @@ from etude.decoding.pool import Pool
 from etude.decoding.settings import ReliableDecoding
 from etude.embedding import load_embedder
 from etude.engine.sampling import GREEDY
+from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.evaluation.calibration import expected_calibration_error, risk_coverage
 from etude.evaluation.statistics import mean_interval, shares_interval
 from etude.explore.prompts import render_prompts
 from etude.models import load_model
-from etude.recipes.machine import Machine, decide, engine_at, room_tokens
+from etude.recipes.machine import decide, engine_at, room_tokens
 from etude.recipes.retention import logprobs_of
 from etude.runs import environment, read_jsonl
 from etude.tasks.actions import with_instruction
@@ -47,7 +49,7 @@ from etude.tasks.task import Task
 from studies.arms import TINY_RUN, Arms, difference, run_of
 from studies.cells import Cell, Options, compute, options, write_result
 from studies.decoding import INSTRUCTION, MAX_NEW_TOKENS, SETS, TINY_SETS, Questions
-from studies.figure import list_rows, save
+from studies.figure import accuracies, save
 
 CLAIM = "a model that learned from its own joint answers is right more often than before, and than one that learned from single samples"
 SEEDS = (95, 96, 97)
@@ -76,24 +78,14 @@ GIVEN = 0.5
 """Share of the samples in the largest cluster from which on an answer is given."""
 
 
+@dataclass(frozen=True)
 class SelfTrained(Arms):
     """Runs from one model, each of which is asked the same questions at its end."""
 
-    def __init__(self, is_tiny: bool) -> None:
-        changes = {arm: (TINY_TAUGHT if is_tiny else {}) | CHANGES[arm] for arm in CHANGES}
-        if is_tiny:
-            changes["single"] |= {"explore.tasks_per_step": 12}
-        super().__init__("tiny" if is_tiny else "short_answers", {}, TINY if is_tiny else RUN, {START: {"steps": 0}, **changes})
-        object.__setattr__(self, "is_tiny", is_tiny)
-
-    is_tiny: bool
+    sets: Mapping[str, Questions] = field(default_factory=lambda: {name: SETS[name] for name in ASKED})
 
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
         return super().settings(arm, seed) | {"asked": {"sets": list(self.sets), "sampled": SAMPLED, "k": K, "instruction": INSTRUCTION}}
-
-    @property
-    def sets(self) -> Mapping[str, Questions]:
-        return TINY_SETS if self.is_tiny else {name: SETS[name] for name in ASKED}
 
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
         """A run under `out/runs`, which keeps its model, and what it answers."""
@@ -102,10 +94,12 @@ class SelfTrained(Arms):
         if arm != START:
             cell = _course(folder, run_of(settings, self.recipe, folder, chosen.data))
             model = str(folder / "model")
-        place, machine = decide(settings.machine), settings.machine
-        facts = environment()
+        place, facts = decide(settings.machine), environment()
+        loaded, tokenizer = load_model(model, device=place.device)
+        engine, room = engine_at(place, loaded, tokenizer, settings.machine), room_tokens(loaded, MAX_NEW_TOKENS)
+        how = {"room_tokens": room, "names": (seed, "asked"), "logprobs": logprobs_of(loaded, place, settings.machine)}
         where = {"commit": facts["commit"], "hardware": f"{facts['processor']}, {facts['threads']} threads, {place.precision}"}
-        return where | cell | {"sets": {name: _asked(model, own, seed, chosen, machine) for name, own in self.sets.items()}}
+        return where | cell | {"sets": {name: _asked(engine, own, chosen.data, how) for name, own in self.sets.items()}}
 
 
 def _course(folder: Path, result: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,21 +122,17 @@ def _course(folder: Path, result: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _asked(name: str, questions: Questions, seed: int, chosen: Options, machine: Machine) -> dict[str, Any]:
-    """A model's answers to a set: greedy ones as 1 and 0, and of the first questions what samples say."""
-    place = decide(machine)
-    model, tokenizer = load_model(name, device=place.device)
-    engine, room = engine_at(place, model, tokenizer, machine), room_tokens(model, MAX_NEW_TOKENS)
-    tasks = with_instruction(questions.load(chosen.data), INSTRUCTION)
-    prompts = render_prompts(tokenizer, tasks, room)
+def _asked(engine: TransformersEngine, questions: Questions, data: Path | None, how: dict[str, Any]) -> dict[str, Any]:
+    """A model's answers to a set: greedy ones as 1 and 0, and of the first questions what samples say; `how`: what a `Pool` takes."""
+    tasks = with_instruction(questions.load(data), INSTRUCTION)
+    prompts = render_prompts(engine.tokenizer, tasks, how["room_tokens"])
     greedy = [each.text for (each,) in engine.generate(prompts, max_new_tokens=MAX_NEW_TOKENS, sampling=GREEDY)]
-    how: dict[str, Any] = {"max_new_tokens": MAX_NEW_TOKENS, "room_tokens": room, "names": (seed, "asked")}
-    how |= {"samples": ReliableDecoding().sampling, "logprobs": logprobs_of(model, place, machine)}
     found: dict[str, list[Any]] = {"agreement": [], "largest": [], "found": [], "given": []}
     sure = ReliableDecoding(k=K, **LARGEST)
+    how = how | {"samples": sure.sampling, "max_new_tokens": MAX_NEW_TOKENS, "embed": load_embedder(sure.embedder)}
     for start in range(0, min(SAMPLED, len(tasks)), BATCH):
         some = slice(start, min(start + BATCH, SAMPLED))
-        pool = Pool(engine, tasks[some], prompts[some], **how, embed=load_embedder(sure.embedder))
+        pool = Pool(engine, tasks[some], prompts[some], **how)
         for task, largest, own in zip(pool.tasks, abstain(pool, **sure.options), pool.completions(), strict=True):
             found["agreement"].append(round(largest.confidence or 0.0, 4))
             found["largest"].append(_bit(largest.text, task, questions))
@@ -226,15 +216,12 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
     figure = Figure(figsize=(3.8 * len(sets), 3.0), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(sets), squeeze=False)[0], sets, strict=True):
         own = [row for row in rows if row["set"] == name]
-        for place, row in enumerate(own):
-            error = [[row["accuracy"] - row["accuracy_low"]], [row["accuracy_high"] - row["accuracy"]]]
-            colour = "#1f2a44" if row["id"].startswith("joined") else "#c2571a" if row["id"] == "gold" else "#9aa3b5"
-            axes.errorbar(row["accuracy"], place, xerr=error, fmt="o", color=colour, capsize=3, markersize=5)
-            axes.plot([float(share) for share in row["accuracy_each_seed"]], [place] * row["seeds"], "|", color=colour, markersize=8)
+        colours = ["#1f2a44" if row["id"].startswith("joined") else "#c2571a" if row["id"] == "gold" else "#9aa3b5" for row in own]
+        accuracies(axes, own, colours, f"{name}, greedy (n = {own[0]['n']:,}, {max(row['seeds'] for row in own)} seeds)")
+        for place, (row, colour) in enumerate(zip(own, colours, strict=True)):
+            axes.plot(row["accuracy_each_seed"], [place] * row["seeds"], "|", color=colour, markersize=8)
         if own[0]["id"] == START:
             axes.axvline(own[0]["accuracy"], color="#53606f", linewidth=1, linestyle=":")
-        axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
-        list_rows(axes, [row["id"] for row in own], f"{name}, greedy (n = {own[0]['n']:,}, {max(row['seeds'] for row in own)} seeds)")
     return save(figure, path)
 
 
@@ -242,7 +229,13 @@ def main(chosen: Options) -> None:
     if chosen.data is None and not chosen.is_tiny:
         raise SystemExit(str(UserError("--data DIR is needed: the folder that holds webquestions and openqa_false_answers")))
     arms = TINY_ARMS if chosen.is_tiny else ARMS
-    cells = compute([(arm, seed) for seed in chosen.seeds for arm in arms], SelfTrained(chosen.is_tiny), chosen)
+    if chosen.is_tiny:
+        changes = {arm: TINY_TAUGHT | own for arm, own in CHANGES.items()}
+        changes["single"] |= {"explore.tasks_per_step": 12}
+        table = SelfTrained("tiny", {}, TINY, {START: {"steps": 0}, **changes}, {"letters": TINY_SETS["letters"]})
+    else:
+        table = SelfTrained("short_answers", {}, RUN, {START: {"steps": 0}, **CHANGES})
+    cells = compute([(arm, seed) for seed in chosen.seeds for arm in arms], table, chosen)
     rows = reduce(cells, arms)
     verdict, because = ("undecided", "a random model answers letters") if chosen.is_tiny else judge(rows, arms, len(SEEDS))
     write_result(chosen, CLAIM, cells, rows, verdict, because, picture=draw)

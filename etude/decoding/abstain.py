@@ -15,9 +15,9 @@ from dataclasses import replace
 from typing import Literal
 
 from etude.decoding.clusters import clusters
-from etude.decoding.majority import majority
+from etude.decoding.majority import first_of_most, majority
 from etude.decoding.pool import Decoded, Pool
-from etude.tasks.votes import Tally, vote
+from etude.tasks.votes import vote
 
 Confidence = Literal["agreement", "entropy", "clusters"]
 
@@ -44,16 +44,10 @@ def _majorities(pool: Pool, k: int, confidence: Confidence) -> list[Decoded]:
 
 def _largest_clusters(pool: Pool, k: int, same: float) -> list[Decoded]:
     assert pool.embed is not None
-    found = []
-    for samples in pool.samples(k):
-        answers = [pool.sample(sample) for sample in samples]
-        numbers = [None if each is None else str(each) for each in clusters([answer.text for answer in answers], pool.embed, same)]
-        tally = Tally.of(numbers)
-        if tally.winner is None:
-            found.append(Decoded(None, confidence=0.0, notes=("no sample says anything",)))
-            continue
-        found.append(Decoded.of(answers[numbers.index(tally.winner)], confidence=tally.share(tally.winner)))
-    return found
+    answers = [[pool.sample(sample) for sample in own] for own in pool.samples(k)]
+    numbers = clusters([[answer.text for answer in own] for own in answers], pool.embed, same)
+    votes = [[None if number is None else str(number) for number in own] for own in numbers]
+    return [first_of_most(*both, "no sample says anything") for both in zip(answers, votes, strict=True)]
 
 
 def sameness(votes: Sequence[str | None]) -> float:

@@ -5,23 +5,26 @@ and coarser: "The capital of Australia is Canberra." and the same of Sydney are 
 0.96, "Canberra" and its sentence at 0.82. Identity: `same` 1 puts equal texts alone together.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from etude.embedding import Embed
 
 
-def clusters(texts: Sequence[str], embed: Embed, same: float) -> list[int | None]:
-    """The number of each text's cluster; None for one that says nothing."""
-    spoken = list(dict.fromkeys(text.strip() for text in texts if text.strip()))
-    if not spoken:
-        return [None] * len(texts)
-    vectors_ND = embed(spoken)
-    cosines_NN = vectors_ND @ vectors_ND.T
-    first: list[int] = []
-    numbers = {}
-    for place, text in enumerate(spoken):
-        like = (number for number, leader in enumerate(first) if cosines_NN[place, leader] >= same)
+def clusters(groups: Sequence[Sequence[str]], embed: Embed, same: float) -> list[list[int | None]]:
+    """For each group of texts the number of each one's cluster; None for one that says nothing. All are embedded at once."""
+    every = list(dict.fromkeys(text.strip() for group in groups for text in group if text.strip()))
+    vectors = dict(zip(every, embed(every), strict=True)) if every else {}
+    return [_clusters([text.strip() for text in group], vectors, same) for group in groups]
+
+
+def _clusters(texts: Sequence[str], vectors: Mapping[str, np.ndarray], same: float) -> list[int | None]:
+    first: list[str] = []
+    numbers: dict[str, int] = {}
+    for text in dict.fromkeys(filter(None, texts)):
+        like = (number for number, leader in enumerate(first) if vectors[text] @ vectors[leader] >= same)
         numbers[text] = next(like, len(first))
         if numbers[text] == len(first):
-            first.append(place)
-    return [numbers.get(text.strip()) for text in texts]
+            first.append(text)
+    return [numbers.get(text) for text in texts]

@@ -21,7 +21,7 @@ class Found:
 
     answer: Decoded
     samples: tuple[Completion, ...]
-    """What it was made of, and of how many more there were to be."""
+    """What it was made of, and what was drawn beside it (`num_samples`)."""
     sampled_tokens: int
     """Of the samples, and of what was made of them."""
 

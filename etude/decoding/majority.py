@@ -5,7 +5,10 @@ free text only the same words are the same vote. The first sample of the answer 
 without a vote there is no answer. Identity: k = 1 is one sample.
 """
 
+from collections.abc import Sequence
+
 from etude.decoding.pool import Decoded, Pool
+from etude.engine.completion import Completion
 from etude.tasks.votes import Tally, vote
 
 
@@ -13,10 +16,13 @@ def majority(pool: Pool, k: int) -> list[Decoded]:
     found = []
     for task, samples in zip(pool.tasks, pool.samples(k), strict=True):
         answers = [pool.sample(sample) for sample in samples]
-        votes = [vote(answer.text, task) for answer in answers]
-        tally = Tally.of(votes)
-        if tally.winner is None:
-            found.append(Decoded(None, confidence=0.0, notes=("no sample gives an answer that can be read",)))
-            continue
-        found.append(Decoded.of(answers[votes.index(tally.winner)], confidence=tally.share(tally.winner)))
+        found.append(first_of_most(answers, [vote(answer.text, task) for answer in answers], "no sample gives an answer that can be read"))
     return found
+
+
+def first_of_most(answers: Sequence[Completion], votes: Sequence[str | None], nothing: str) -> Decoded:
+    """The first answer with the vote of most, and their share; none, and `nothing` as why, where nobody votes."""
+    tally = Tally.of(votes)
+    if tally.winner is None:
+        return Decoded(None, confidence=0.0, notes=(nothing,))
+    return Decoded.of(answers[votes.index(tally.winner)], confidence=tally.share(tally.winner))

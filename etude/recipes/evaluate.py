@@ -148,7 +148,7 @@ def evaluate(
                 found = preferred(suite.tasks, *texts, compare)
                 page["row"] |= {f"decoding_{name}": value for name, value in found.items()}
             pages.append(page)
-            watcher.measured(Path(model).name, [pages[-1]["row"]])
+            watcher.measured(Path(model).name, [page["row"]])
     return {
         "model": model,
         "weights": describe(model),

@@ -410,15 +410,15 @@ def alike(texts):
 
 
 def test_answers_that_mean_the_same_are_of_one_cluster_and_silence_is_of_none():
-    assert clusters(["4", " It is 4.", "5", "", "4"], alike, 0.9) == [0, 0, 1, None, 0]
-    assert clusters(["", " "], alike, 0.9) == [None, None]
+    assert clusters([["4", " It is 4.", "5", "", "4"], ["5", "4"]], alike, 0.9) == [[0, 0, 1, None, 0], [0, 1]]
+    assert clusters([["", " "]], alike, 0.9) == [[None, None]]
 
     def chain(texts):  # a and b at 0.8, b and c at 0.8, a and c at 0.28
         return np.array([[1, 0], [0.8, 0.6], [0.28, 0.96]], dtype=np.float32)[[ord(text) - ord("a") for text in texts]]
 
-    assert clusters(["a", "b", "c"], chain, 0.75) == [0, 0, 1]  # by the first of a cluster
-    assert clusters(["b", "a", "c"], chain, 0.75) == [0, 0, 0]
-    assert clusters(["a", "b", "a"], chain, 1.0) == [0, 1, 0]
+    assert clusters([["a", "b", "c"]], chain, 0.75) == [[0, 0, 1]]  # by the first of a cluster
+    assert clusters([["b", "a", "c"]], chain, 0.75) == [[0, 0, 0]]
+    assert clusters([["a", "b", "a"]], chain, 1.0) == [[0, 1, 0]]
 
 
 def test_no_answer_is_given_where_no_meaning_is_common(engine, monkeypatch):
