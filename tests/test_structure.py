@@ -18,12 +18,13 @@ from etude.learn.losses import POLICY_LOSSES, PREFERENCE_LOSSES
 from etude.learn.pairs import PAIRS
 from etude.learn.shaping import SHAPING
 from etude.learn.step_credit import STEP_CREDIT
+from etude.longcontext.policies import POLICIES
 from etude.recipes.adapt_settings import ORDERS
 from etude.recipes.settings import FEEDBACK
 from etude.tasks.verifiers import VERIFIERS
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("kernels", "chat", "tasks", "engine", "explore", "feedback", "learn", "knowledge", "decoding", "evaluation")
+ROOMS = ("kernels", "chat", "tasks", "engine", "explore", "feedback", "learn", "knowledge", "decoding", "longcontext", "evaluation")
 TOP = ("etude.recipes", "etude.cli")
 
 
@@ -57,9 +58,10 @@ def test_rooms_know_neither_recipes_nor_the_command(room):
         ("tasks", ("engine", "explore", "learn")),
         ("knowledge", ("engine", "explore", "feedback", "learn")),
         ("feedback", ("engine", "explore", "learn")),
-        ("engine", ("explore", "learn", "decoding")),
-        ("explore", ("learn", "decoding")),
+        ("engine", ("explore", "learn", "decoding", "longcontext")),
+        ("explore", ("learn", "decoding", "longcontext")),
         ("decoding", ("feedback", "learn", "knowledge")),
+        ("longcontext", ("tasks", "explore", "feedback", "learn", "knowledge", "decoding")),
     ],
 )
 def test_earlier_stages_do_not_know_later_ones(room, later):
@@ -91,6 +93,7 @@ TABLES = {
     "selection": METHODS,
     "quality": RULES,
     "orders": ORDERS,
+    "context": POLICIES,
 }
 
 

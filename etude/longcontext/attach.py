@@ -1,0 +1,200 @@
+"""A policy on a model, for as long as a `with` block lasts.
+
+    with attach(model, policy):
+        model.generate(**inputs)
+
+Within it every cache that the model computes with keeps what the policy keeps: full-attention layers of transformers' own caches are
+replaced in place, others (sliding windows, state spaces) stay as they are, and the attention function of these layers is ours; prompts,
+generation, beams and later turns all go through it. Behind it the model is what it was, also behind an exception: nothing stays registered
+or hooked. A forward pass without a cache is full attention.
+
+Identity: a policy that keeps all gives the model's own logits, up to rounding.
+"""
+
+import inspect
+import itertools
+import sys
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AttentionInterface
+from transformers.cache_utils import (
+    BaseQuantizedLayer,
+    Cache,
+    DynamicCache,
+    DynamicIndexedLayer,
+    DynamicLayer,
+    LinearAttentionCacheLayerMixin,
+)
+from transformers.masking_utils import AttentionMaskInterface
+
+from etude.adapters import base_of
+from etude.engine.cache import cache_argument
+from etude.errors import UserError
+from etude.longcontext.layer import SlotLayer
+from etude.longcontext.policy import Policy
+from etude.longcontext.rotation import Rotation
+
+_numbers = itertools.count()
+_attached: "weakref.WeakSet[Any]" = weakref.WeakSet()
+_REFUSED = ("softcap", "s_aux", "sinks")
+"""What an attention function may be given that changes its weights, and ours does not know."""
+
+
+class Attachment:
+    """A policy on a model; what its layers are told of the forward pass that they are part of."""
+
+    def __init__(self, decoder: Any, policy: Policy) -> None:
+        self.policy, self.rotation = policy, Rotation.of(decoder)
+        self.pending: SlotLayer | None = None
+        self.is_real_BQ = self.turned_BQ = np.zeros((0, 0))
+        self.is_open = True
+        self.caches: weakref.WeakSet[Cache] = weakref.WeakSet()
+        """Those that it keeps small."""
+        self._decoder = decoder
+        self._cache_name = cache_argument(decoder)
+        self._signature = inspect.signature(decoder.forward)
+
+    def check_open(self) -> None:
+        if not self.is_open:
+            raise UserError(
+                "this cache was made under a policy and holds only what that kept: go on with it inside the `with attach(...)` block, or "
+                "save it and load it in another one (etude.longcontext.saved)"
+            )
+
+    @property
+    def bytes(self) -> int:
+        """What is allocated for keys, values and what scores go by, in all caches that are still there."""
+        return sum(layer.bytes for cache in self.caches for layer in cache.layers if isinstance(layer, SlotLayer))
+
+    # ------------------------------------------------------------------ before and behind a forward pass of the decoder
+
+    def before(self, _: Any, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """See what the new tokens are, and that the cache is one of ours."""
+        bound = self._signature.bind_partial(*given, **named)
+        arguments = {**bound.arguments, **bound.arguments.get("kwargs", {})}
+        self.pending = None
+        cache = arguments.get(self._cache_name)
+        uses_cache = arguments.get("use_cache")
+        if cache is None and (self._decoder.config.use_cache if uses_cache is None else uses_cache):
+            cache = DynamicCache(config=self._decoder.config)
+            named = {**named, self._cache_name: cache}
+        if cache is None:
+            return given, named
+        inputs = next(states for name in ("input_ids", "inputs_embeds") if (states := arguments.get(name)) is not None)
+        rows, length = inputs.shape[:2]
+        if length == 0:
+            raise UserError("a prompt has no token: give it one at least")
+        mask = arguments.get("attention_mask")
+        if mask is not None and (not isinstance(mask, torch.Tensor) or mask.ndim != 2):
+            raise UserError("a policy needs attention_mask as [rows, tokens], 0 at padding: it can't keep to a mask of each query")
+        self.adopt(cache, rows, mask)
+        seen = cache.get_seq_length()
+        self.is_real_BQ = np.ones((rows, length), bool) if mask is None else mask[:, -length:].bool().cpu().numpy()
+        turned = arguments.get("position_ids")
+        if turned is None or turned.ndim != 2:
+            turned = torch.arange(seen, seen + length)[None]
+        self.turned_BQ = turned.expand(rows, length).cpu().numpy()
+        return given, named
+
+    def behind(self, *_: Any) -> None:
+        self.is_real_BQ = self.turned_BQ = np.zeros((0, 0))
+        if self.pending:
+            self.pending = None
+            raise UserError(
+                "this model's attention does not go through transformers' attention functions, so what it reads can't be chosen: take a "
+                "model that supports attn_implementation='sdpa'"
+            )
+
+    def adopt(self, cache: Cache, rows: int, mask_BT: torch.Tensor | None) -> None:
+        """Replace the cache's full-attention layers by ours, with what they hold."""
+        if cache in self.caches:
+            return
+        if any(isinstance(layer, SlotLayer) and layer.forward is not self for layer in cache.layers):
+            next(layer for layer in cache.layers if isinstance(layer, SlotLayer)).forward.check_open()
+            raise UserError("this cache belongs to a policy on another model: take one of this model")
+        if cache.layer_class_to_replicate is not None:
+            made = DynamicCache(config=self._decoder.config).layers
+            cache.layers, cache.layer_class_to_replicate = cache.layers + made[len(cache.layers) :], None
+        if cache.offloading:
+            raise UserError("a cache with a policy can't be offloaded by transformers: leave cache_implementation='offloaded' out")
+        ours = [number for number, layer in enumerate(cache.layers) if _is_full(layer)]
+        if not ours:
+            kinds = ", ".join(sorted({type(layer).__name__ for layer in cache.layers}))
+            raise UserError(f"no layer of this cache can be kept small (its layers: {kinds}): take the default dynamic cache")
+        for place, number in enumerate(ours):
+            before: Any = cache.layers[number]
+            cache.layers[number] = after = SlotLayer(self, place, len(ours))
+            if before.get_seq_length():
+                after.take(before.keys, before.values, mask_BT)
+        self.caches.add(cache)
+
+    # ------------------------------------------------------------------ the attention function
+
+    def attention(self, own: str) -> Callable[..., Any]:
+        """Instead of the model's own one of this name, which other layers, and passes without a cache, still get."""
+
+        def attend(
+            module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: torch.Tensor | None, **rest: Any
+        ) -> tuple[torch.Tensor, torch.Tensor | None]:
+            layer, self.pending = self.pending, None
+            if layer is None:
+                found: tuple[torch.Tensor, torch.Tensor | None] = _function(module, own)(module, query, key, value, attention_mask, **rest)
+                return found
+            for name in _REFUSED:
+                if rest.get(name) is not None:
+                    raise UserError(f"{type(module).__name__} changes its attention weights by {name}, which a policy does not know")
+            scale = rest.get("scaling")
+            return layer.attend(module, query, query.shape[-1] ** -0.5 if scale is None else scale), None
+
+        return attend
+
+
+@contextmanager
+def attach(model: Any, policy: Policy) -> Iterator[Attachment]:
+    """The model keeps of its contexts what the policy keeps, until the block ends.
+
+    Raises UserError for a model that has a policy already, or whose attention can't be reached.
+    """
+    decoder = base_of(model).get_decoder()
+    if decoder in _attached:
+        raise UserError("this model has a policy already: leave its `with attach(...)` block first")
+    attentions = [module for module in decoder.modules() if hasattr(module, "layer_idx") and hasattr(module, "config")]
+    configs = {id(module.config): module.config for module in attentions}
+    if not configs:
+        raise UserError(f"the attention layers of a {type(decoder).__name__} can't be found, so what it keeps can't be chosen")
+    attachment = Attachment(decoder, policy)
+    with ExitStack() as restored:
+        restored.callback(setattr, attachment, "is_open", False)
+        _attached.add(decoder)
+        restored.callback(_attached.discard, decoder)
+        for config in configs.values():
+            own = config._attn_implementation or "eager"
+            name = f"etude_longcontext_{next(_numbers)}"
+            for table, function in (
+                (AttentionInterface._global_mapping, attachment.attention(own)),
+                (AttentionMaskInterface._global_mapping, AttentionMaskInterface._global_mapping[own]),
+            ):
+                table[name] = function
+                restored.callback(table.pop, name)
+            restored.callback(setattr, config, "_attn_implementation_internal", config._attn_implementation)
+            config._attn_implementation_internal = name
+        restored.callback(decoder.register_forward_pre_hook(attachment.before, with_kwargs=True).remove)
+        restored.callback(decoder.register_forward_hook(attachment.behind).remove)
+        yield attachment
+
+
+def _function(module: Any, name: str) -> Callable[..., Any]:
+    """The attention function that a module's code has under this name."""
+    mapping: Mapping[str, Callable[..., Any]] = AttentionInterface._global_mapping
+    return vars(sys.modules[type(module).__module__])["eager_attention_forward"] if name == "eager" else mapping[name]
+
+
+def _is_full(layer: Any) -> bool:
+    """Whether a layer keeps keys and values of all positions, and nothing else."""
+    others = (DynamicIndexedLayer, BaseQuantizedLayer, LinearAttentionCacheLayerMixin)
+    return isinstance(layer, DynamicLayer) and not layer.is_sliding and not isinstance(layer, others)

@@ -1,0 +1,56 @@
+"""Attention of one head over what is kept, by torch's own operations.
+
+Shapes: B rows, H key/value heads, R query heads that share one, Q queries, T slots, D width.
+"""
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+_BLOCK_QUERIES = 512
+"""Queries whose mask or products are there at a time."""
+
+
+def causal(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, values_TD: torch.Tensor, scale: float) -> torch.Tensor:
+    """What the last Q of T tokens read, each of itself and of all before it: [R, Q, D]."""
+    heads, length, _ = queries_RQD.shape
+    before = len(keys_TD) - length
+    keys, values = (states[None, None].expand(1, heads, -1, -1) for states in (keys_TD, values_TD))
+    if not before:
+        return scaled_dot_product_attention(queries_RQD[None], keys, values, is_causal=True, scale=scale)[0]
+    read = []
+    for first in range(0, length, _BLOCK_QUERIES):
+        own = queries_RQD[None, :, first : first + _BLOCK_QUERIES]
+        end = before + first + own.shape[2]
+        seen_QT = _seen(own.shape[2], end, own.device)
+        read.append(scaled_dot_product_attention(own, keys[:, :, :end], values[:, :, :end], attn_mask=seen_QT, scale=scale)[0])
+    return torch.cat(read, 1)
+
+
+def summed(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, scale: float) -> torch.Tensor:
+    """The attention that each slot has from the last Q of T tokens, summed over these and averaged over the heads: [T]."""
+    length = queries_RQD.shape[1]
+    found_T = torch.zeros(len(keys_TD), device=keys_TD.device)
+    for first in range(0, length, _BLOCK_QUERIES):
+        own = queries_RQD[:, first : first + _BLOCK_QUERIES].float()
+        end = len(keys_TD) - length + first + own.shape[1]
+        scores_RQT = own @ keys_TD[:end].float().T * scale
+        read_RQT = scores_RQT.masked_fill(~_seen(own.shape[1], end, own.device), -torch.inf).softmax(-1)
+        found_T[:end] += read_RQT.sum(1).mean(0)
+    return found_T
+
+
+def _seen(length: int, end: int, device: torch.device) -> torch.Tensor:
+    """Which of `end` tokens the last `length` of them may read."""
+    return torch.ones(length, end, dtype=torch.bool, device=device).tril(end - length)
+
+
+def of_rectangle(
+    queries_BHRD: torch.Tensor, keys_BHTD: torch.Tensor, values_BHTD: torch.Tensor, is_there_BH1T: torch.Tensor | None, scale: float
+) -> torch.Tensor:
+    """What one query a row and head reads, [B, H, R, D]. The heads that share keys stand as that many queries of one head."""
+    return scaled_dot_product_attention(queries_BHRD, keys_BHTD, values_BHTD, attn_mask=is_there_BH1T, scale=scale)
+
+
+def weights(queries_RD: torch.Tensor, keys_TD: torch.Tensor, scale: float) -> torch.Tensor:
+    """[..., R, T] of one query a head."""
+    return (queries_RD.float() @ keys_TD.float().mT * scale).softmax(-1)

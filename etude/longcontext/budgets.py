@@ -1,0 +1,71 @@
+"""How many tokens each layer keeps, and each head of it, when all together keep `budget` a head on average.
+
+Layers: `uniform`, or `pyramid` (PyramidKV, Cai et al. 2024, arXiv 2406.02069; by its code): from more in the first layer, by equal steps,
+to a few in the last one. Heads: as many each, or `by_head` (Ada-KV, Feng et al. 2024, arXiv 2407.11550): what is most important in any head
+of a layer, each head keeping a share of the even budget at least.
+
+Shapes: H heads, T slots, L layers.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal
+
+import torch
+
+Layers = Literal["uniform", "pyramid"]
+
+
+def of_layers(how: Layers, budget: int, *, layers: int, seen: int, recent: int, slope: float) -> list[int]:
+    """The budget of every layer, L x budget together; `recent` tokens of each are kept anyway, none has more than were `seen`.
+
+    Pyramid: the last layer keeps recent + (budget - recent) / slope, the first as much above the mean as that is below; slope 1 is uniform.
+    Where the first can't, it keeps all it has seen.
+    """
+    if how == "uniform" or budget >= seen or layers == 1:
+        return [budget] * layers
+    recent = min(recent, budget)
+    free = budget - recent
+    least = free / slope
+    most = 2 * free - least
+    if most > seen - recent:
+        most = seen - recent
+        least = 2 * free - most
+    shares = [recent + most - (most - least) * layer / (layers - 1) for layer in range(layers)]
+    return _whole(shares)
+
+
+def _whole(shares: Sequence[float]) -> list[int]:
+    """Whole numbers with the same sums from the first one on, up to a half."""
+    ends, total = [0], 0.0
+    for share in shares:
+        total += share
+        ends.append(round(total))
+    return [end - before for before, end in pairwise(ends)]
+
+
+def chosen(importance_HT: torch.Tensor, budget: int, *, by_head: bool, least_share: float) -> list[torch.Tensor]:
+    """Which slots each head keeps, in order. Importance -inf: an empty slot. Of equal ones the earlier is kept.
+
+    Even: the `budget` most important of each head. `by_head`: H x budget together, at least `least_share` of the budget, and one,
+    in each head; a share of 1 is even.
+    """
+    order_HT = importance_HT.argsort(dim=1, descending=True, stable=True)
+    there_H = (importance_HT > -torch.inf).sum(1).tolist()
+    count_H = [min(budget, there) for there in there_H]
+    if by_head:
+        count_H = _spread(importance_HT.gather(1, order_HT), there_H, len(there_H) * budget, max(1, int(least_share * budget)))
+    return [order_T[:count].sort().values for order_T, count in zip(order_HT, count_H, strict=True)]
+
+
+def _spread(sorted_HT: torch.Tensor, there_H: Sequence[int], total: int, least: int) -> list[int]:
+    """How many the heads keep of their most important slots, `least` each and the most important of all others."""
+    slots = sorted_HT.shape[1]
+    given_H1 = torch.tensor([[min(least, there)] for there in there_H], device=sorted_HT.device)
+    is_given_HT = torch.arange(slots, device=sorted_HT.device) < given_H1
+    rest_N = torch.where(is_given_HT, -torch.inf, sorted_HT).flatten()
+    free = min(total, sum(there_H)) - int(is_given_HT.sum())
+    most_N = rest_N.argsort(descending=True, stable=True)[:free]
+    count_H = is_given_HT.sum(1) + torch.bincount(most_N // slots, minlength=len(sorted_HT))
+    found: list[int] = count_H.tolist()
+    return found

@@ -1,0 +1,31 @@
+"""The policies by name; a budget comes with `dataclasses.replace(POLICIES[name], keep_ratio=0.25)`."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from etude.longcontext.policy import Policy
+from etude.longcontext.scores.expected_attention import ExpectedAttention
+from etude.longcontext.scores.key_difference import KeyDifference
+from etude.longcontext.scores.key_norm import KeyNorm
+from etude.longcontext.scores.last_query import LastQuery
+from etude.longcontext.scores.observation_window import ObservationWindow
+from etude.longcontext.scores.random import Random
+from etude.longcontext.scores.streaming import Streaming
+from etude.longcontext.scores.summed_attention import SummedAttention
+from etude.longcontext.scores.weighed_by_value import WeighedByValue
+
+_SNAPKV = Policy(ObservationWindow())
+
+POLICIES: Mapping[str, Policy] = {
+    "streaming": Policy(Streaming()),
+    "h2o": Policy(SummedAttention()),
+    "tova": Policy(LastQuery()),
+    "snapkv": _SNAPKV,
+    "pyramid": replace(_SNAPKV, layers="pyramid"),
+    "ada_snapkv": replace(_SNAPKV, by_head=True),
+    "key_norm": Policy(KeyNorm()),
+    "key_diff": Policy(KeyDifference()),
+    "expected_attention": Policy(ExpectedAttention()),
+    "critical_snapkv": Policy(WeighedByValue(ObservationWindow())),
+    "random": Policy(Random()),
+}

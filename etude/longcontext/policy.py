@@ -1,0 +1,81 @@
+"""What is kept of a context: a score, a budget and how it is spread."""
+
+from dataclasses import dataclass
+
+import torch
+
+from etude.errors import UserError, at_least
+from etude.longcontext.budgets import Layers, chosen, of_layers
+from etude.longcontext.held import Held
+from etude.longcontext.scores.score import Score
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How the context of a model is kept small. Without a budget, or with `keep_ratio` 1, nothing is dropped: the full cache."""
+
+    score: Score
+    budget_tokens: int | None = None
+    """Tokens that a head keeps of a row on average over layers and heads, or"""
+    keep_ratio: float | None = None
+    """the share of the row's tokens so far."""
+    sinks: int = 4
+    """First tokens of a row, kept whatever their importance."""
+    layers: Layers = "uniform"
+    """How the budget is spread over layers: `uniform` or `pyramid`."""
+    slope: float = 20.0
+    """Of a pyramid: mean budget over the last layer's, beside the recent tokens."""
+    by_head: bool = False
+    """Whether heads that need more keep more, at the cost of others of their layer."""
+    least_share: float = 0.2
+    """Of the even budget, what each head keeps at least then."""
+    every_tokens: int = 16
+    """How many tokens a row may be above its budget while it is generated, before what is too much goes; 0: nothing goes then."""
+
+    def __post_init__(self) -> None:
+        if self.budget_tokens is not None and self.keep_ratio is not None:
+            raise UserError(
+                f"budget_tokens is {self.budget_tokens} and keep_ratio {self.keep_ratio}, but a budget is a number of tokens or a share of "
+                "them: leave one of them out"
+            )
+        if self.budget_tokens is not None:
+            at_least("budget_tokens", self.budget_tokens, 1)
+        if self.keep_ratio is not None and not 0 < self.keep_ratio <= 1:
+            raise UserError(f"keep_ratio must be above 0 and at most 1 (all is kept), got {self.keep_ratio}")
+        if self.slope < 1:
+            raise UserError(f"slope must be at least 1 (as many in every layer), got {self.slope}")
+        if not 0 <= self.least_share <= 1:
+            raise UserError(f"least_share must be in [0, 1], got {self.least_share}")
+        for name in ("sinks", "every_tokens"):
+            at_least(name, getattr(self, name), 0)
+
+    @property
+    def keeps_all(self) -> bool:
+        return self.budget_tokens is None and self.keep_ratio in (None, 1.0)
+
+    def budget(self, seen: int, layer: int, layers: int) -> int:
+        """Tokens that a head of this layer keeps of a row, on average over its heads."""
+        if self.keeps_all:
+            return seen
+        even = self.budget_tokens if self.budget_tokens is not None else max(1, round((self.keep_ratio or 1) * seen))
+        even = min(even, seen)
+        recent = self.sinks + self.score.recent(even)
+        return of_layers(self.layers, even, layers=layers, seen=seen, recent=recent, slope=self.slope)[layer]
+
+    def kept(self, held: Held) -> list[torch.Tensor]:
+        """Which slots of a row each head keeps, in order: the first tokens, then the last ones, then by importance."""
+        importance_HT = _rounded(self.score(held).double())
+        if importance_HT.isnan().any():
+            raise ValueError(f"{type(self.score).__name__} gives importance that is no number (layer {held.layer})")
+        largest = torch.finfo(torch.float64).max
+        is_recent_HT = held.position_HT >= held.seen - self.score.recent(held.budget)
+        importance_HT = importance_HT.clamp(max=largest / 4)
+        importance_HT = torch.where(is_recent_HT, largest / 4 * (2 + held.position_HT.double() / held.seen), importance_HT)
+        importance_HT = importance_HT.masked_fill(held.position_HT < self.sinks, largest).masked_fill(~held.is_there_HT, -torch.inf)
+        return chosen(importance_HT, held.budget, by_head=self.by_head, least_share=self.least_share)
+
+
+def _rounded(importance_HT: torch.Tensor) -> torch.Tensor:
+    """To 16 bits: the same token twice is as important up to how a batch is computed, which must not decide."""
+    mantissa_HT, exponent_HT = torch.frexp(importance_HT)
+    return torch.ldexp((mantissa_HT * 2**16).round() / 2**16, exponent_HT)

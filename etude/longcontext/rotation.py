@@ -1,0 +1,61 @@
+"""The rotary embedding of a model, applied and taken back as its own code applies it.
+
+The model's `apply_rotary_pos_emb` is linear in what it rotates and in cosine and sine, whatever pairs of channels it turns: taking back is
+turning by the opposite angle, and the mean over positions of turned vectors is the vector turned by the means of cosine and sine.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from etude.errors import UserError
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """Of one model."""
+
+    embedding: Any
+    """Positions → cosine and sine; None: positions are not in the queries and keys."""
+
+    @staticmethod
+    def of(decoder: Any) -> "Rotation":
+        return Rotation(getattr(decoder, "rotary_emb", None))
+
+    def turned(self, module: Any, states_HTD: torch.Tensor, position_T: torch.Tensor) -> torch.Tensor:
+        """Vectors as they stand at these positions."""
+        cos, sin = self._angles(states_HTD, position_T)
+        return self._apply(module, states_HTD, cos, sin)
+
+    def taken_back(self, module: Any, states_HTD: torch.Tensor, position_T: torch.Tensor) -> torch.Tensor:
+        """Vectors that stand at these positions, as they were before."""
+        cos, sin = self._angles(states_HTD, position_T)
+        return self._apply(module, states_HTD, cos, -sin) / self._size(cos, sin)
+
+    def mean_turned(self, module: Any, states_HND: torch.Tensor, position_T: torch.Tensor) -> torch.Tensor:
+        """The mean of each vector as it would stand at all of these positions."""
+        cos, sin = self._angles(states_HND, position_T)
+        means = [angles.mean(1, keepdim=True) for angles in (cos, sin)]
+        return self._apply(module, states_HND, *means)
+
+    def _angles(self, like: torch.Tensor, position_T: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.embedding is None:
+            return like.new_ones(1, 1, 1), like.new_zeros(1, 1, 1)
+        cos, sin = self.embedding(like, position_ids=position_T[None].to(like.device))
+        return cos, sin
+
+    def _size(self, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        """Squared length of the turned unit vector: above 1 for embeddings that scale attention beside turning (YaRN)."""
+        return (cos.square() + sin.square()).mean()
+
+    def _apply(self, module: Any, states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        if self.embedding is None:
+            return states
+        apply: Callable[..., Any] | None = getattr(sys.modules[type(module).__module__], "apply_rotary_pos_emb", None)
+        if apply is None:
+            raise UserError(f"how {type(module).__name__} turns its queries is unknown: take a score that does not need them as they were")
+        turned: torch.Tensor = apply(states[None], states[None], cos.to(states), sin.to(states))[0][0]
+        return turned

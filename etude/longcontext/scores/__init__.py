@@ -1,0 +1,1 @@
+"""How important each token is that a layer holds: one way a file."""

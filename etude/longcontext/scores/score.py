@@ -1,0 +1,39 @@
+"""What every score is.
+
+A score is called with what a layer holds of a row and gives its importance [H, T], higher is kept longer; it need not mind empty slots,
+nor the tokens that are kept anyway (`Policy.sinks`, `recent`). All do the same for a row whatever stands beside it in a batch.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+
+from etude.longcontext.held import Held
+
+
+@dataclass(frozen=True)
+class Score(ABC):
+    """Held → importance."""
+
+    @property
+    def sums_attention(self) -> bool:
+        """Whether it needs what each slot has been read so far, for which attention is computed by products and softmax."""
+        return False
+
+    @property
+    def keeps_moments(self) -> bool:
+        """Whether it needs mean and covariance of the queries."""
+        return False
+
+    @property
+    def window(self) -> int:
+        """How many of a row's last queries it needs."""
+        return 0
+
+    def recent(self, budget: int) -> int:
+        """How many of the last tokens are kept whatever their importance."""
+        return 0
+
+    @abstractmethod
+    def __call__(self, held: Held) -> torch.Tensor: ...

@@ -1,0 +1,58 @@
+"""Any score, corrected by what a token's value adds to the layer's output (CriticalKV, Feng et al. 2025, arXiv 2502.03805; by its code).
+
+Of the budget, `first_share` goes by the score alone; the rest by (score + epsilon) ||W_o v||_1, with W_o the part of the output projection
+that reads the head, averaged over the query heads of a key.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+
+from etude.errors import UserError
+from etude.longcontext.held import Held
+from etude.longcontext.scores.observation_window import ObservationWindow
+from etude.longcontext.scores.score import Score
+
+
+@dataclass(frozen=True)
+class WeighedByValue(Score):
+    """Wraps a score whose importance is 0 or more."""
+
+    of: Score = field(default_factory=ObservationWindow)
+    first_share: float = 0.5
+    epsilon: float = 1e-4
+
+    @property
+    def sums_attention(self) -> bool:
+        return self.of.sums_attention
+
+    @property
+    def keeps_moments(self) -> bool:
+        return self.of.keeps_moments
+
+    @property
+    def window(self) -> int:
+        return self.of.window
+
+    def recent(self, budget: int) -> int:
+        return self.of.recent(budget)
+
+    def __call__(self, held: Held) -> torch.Tensor:
+        importance_HT = self.of(held).masked_fill(~held.is_there_HT, -torch.inf)
+        first = min(int(self.first_share * held.budget), importance_HT.shape[1])
+        chosen_HK = importance_HT.argsort(dim=1, descending=True, stable=True)[:, :first]
+        return ((importance_HT + self.epsilon) * output_norms(held)).scatter(1, chosen_HK, torch.inf)
+
+
+def output_norms(held: Held) -> torch.Tensor:
+    """||W_o v||_1 of every value, [H, T]."""
+    projection = getattr(held.module, "o_proj", None)
+    if projection is None:
+        raise UserError(f"{type(held.module).__name__} has no o_proj, so what a value adds to its output can't be had")
+    heads, _, width = held.values_HTD.shape
+    weight_HRDE = projection.weight.T.reshape(heads, -1, width, projection.weight.shape[0])
+    norms = [
+        torch.stack([(values_TD.float() @ weight_DE.float()).abs().sum(-1) for weight_DE in weight_RDE]).mean(0)
+        for values_TD, weight_RDE in zip(held.values_HTD, weight_HRDE, strict=True)
+    ]
+    return torch.stack(norms)

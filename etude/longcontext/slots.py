@@ -1,0 +1,123 @@
+"""Keys and values of one layer in one flat store, as many for each row and head as are kept of it.
+
+A segment is a row's head: a stretch of the store with some slots in use and some to spare. Heads and rows may keep different numbers, and
+only what is kept takes memory; where all segments are as long, the store is also seen as a rectangle, without a copy.
+
+Shapes: B rows, H key/value heads, S slots of the store, T slots of a segment, D width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import torch
+
+ROOM_TOKENS = 32
+"""Slots to spare in a segment that is made anew, so that it is not copied at every token."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What is kept of a row by a head, by position."""
+
+    keys_TD: torch.Tensor
+    values_TD: torch.Tensor
+    position_T: torch.Tensor
+    """The place of each token among the row's own, from 0; padding has none."""
+    mass_T: torch.Tensor
+    """Attention that it has had so far, summed over queries and averaged over the heads that share it; 0 where that is not kept."""
+
+    def __len__(self) -> int:
+        return len(self.position_T)
+
+    def then(self, other: "Segment") -> "Segment":
+        """A copy of both, one behind the other."""
+        parts = zip(self.parts(), other.parts(), strict=True)
+        return Segment(*(torch.cat(pair) for pair in parts))
+
+    def at(self, index_K: torch.Tensor) -> "Segment":
+        return Segment(*(part[index_K] for part in self.parts()))
+
+    def before(self, place: int) -> "Segment":
+        return self.at((self.position_T < place).nonzero()[:, 0])
+
+    def parts(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        return self.keys_TD, self.values_TD, self.position_T, self.mass_T
+
+
+class Slots:
+    """The segments of a layer."""
+
+    def __init__(self, segments_BH: Sequence[Sequence[Segment]], *, room_tokens: int = ROOM_TOKENS) -> None:
+        """A copy of these segments, with room for so many more tokens in each."""
+        self.count_BH = np.array([[len(segment) for segment in row] for row in segments_BH], dtype=np.int64)
+        room_BH = self.count_BH + room_tokens
+        self.room_BH = room_BH
+        self.start_BH = (room_BH.cumsum() - room_BH.ravel()).reshape(room_BH.shape)
+        like, total = segments_BH[0][0], int(room_BH.sum())
+        self.keys_SD = like.keys_TD.new_empty(total, like.keys_TD.shape[-1])
+        self.values_SD = like.values_TD.new_empty(total, like.values_TD.shape[-1])
+        self.position_S = like.position_T.new_empty(total)
+        self.mass_S = like.mass_T.new_zeros(total)
+        for start, segment in zip(self.start_BH.ravel().tolist(), chain(*segments_BH), strict=True):
+            own = slice(start, start + len(segment))
+            self.keys_SD[own], self.values_SD[own] = segment.keys_TD, segment.values_TD
+            self.position_S[own], self.mass_S[own] = segment.position_T, segment.mass_T
+
+    @property
+    def rows(self) -> int:
+        return len(self.count_BH)
+
+    @property
+    def heads(self) -> int:
+        return self.count_BH.shape[1]
+
+    @property
+    def bytes(self) -> int:
+        """What the store takes, as it is allocated."""
+        return sum(store.untyped_storage().nbytes() for store in (self.keys_SD, self.values_SD, self.position_S, self.mass_S))
+
+    def segment(self, row: int, head: int) -> Segment:
+        """A view."""
+        start, count = int(self.start_BH[row, head]), int(self.count_BH[row, head])
+        own = slice(start, start + count)
+        return Segment(self.keys_SD[own], self.values_SD[own], self.position_S[own], self.mass_S[own])
+
+    def row(self, row: int) -> list[Segment]:
+        return [self.segment(row, head) for head in range(self.heads)]
+
+    @property
+    def is_rectangle(self) -> bool:
+        return bool((self.room_BH == self.room_BH[0, 0]).all())
+
+    def rectangle(self, store_S: torch.Tensor) -> torch.Tensor:
+        """A store as [B, H, T, ...] up to the longest segment's end; a view, whose shorter segments end in what means nothing."""
+        shaped = store_S.view(self.rows, self.heads, int(self.room_BH[0, 0]), *store_S.shape[1:])
+        return shaped[:, :, : int(self.count_BH.max())]
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a segment has no slot to spare."""
+        return bool((self.count_BH == self.room_BH).any())
+
+    def append(self, keys_BHD: torch.Tensor, values_BHD: torch.Tensor, position_B: np.ndarray, is_real_B: np.ndarray) -> None:
+        """A token to each row that has a real one, in slots to spare."""
+        device = self.keys_SD.device
+        next_NH = torch.from_numpy((self.start_BH + self.count_BH)[is_real_B]).to(device)
+        if is_real_B.all():
+            self.keys_SD[next_NH], self.values_SD[next_NH] = keys_BHD, values_BHD
+        else:
+            rows_N = torch.from_numpy(np.flatnonzero(is_real_B)).to(device)
+            self.keys_SD[next_NH], self.values_SD[next_NH] = keys_BHD[rows_N], values_BHD[rows_N]
+        self.position_S[next_NH] = torch.from_numpy(position_B[is_real_B]).to(self.position_S)[:, None].expand_as(next_NH)
+        self.mass_S[next_NH] = 0.0
+        self.count_BH[is_real_B] += 1
+
+    def select(self, rows: Sequence[int]) -> "Slots":
+        """A copy of these rows, repeats allowed."""
+        return Slots([self.row(row) for row in rows])
+
+    def with_room(self) -> "Slots":
+        """A copy with slots to spare."""
+        return self.select(range(self.rows))

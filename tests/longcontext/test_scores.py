@@ -1,0 +1,227 @@
+"""Each score against its formula, written out slowly; budgets by hand."""
+
+import math
+
+import pytest
+import torch
+
+from etude.longcontext.budgets import chosen, of_layers
+from etude.longcontext.held import Held
+from etude.longcontext.moments import Moments
+from etude.longcontext.policies import POLICIES
+from etude.longcontext.rotation import Rotation
+from etude.longcontext.scores.expected_attention import ExpectedAttention
+from etude.longcontext.scores.key_difference import KeyDifference
+from etude.longcontext.scores.key_norm import KeyNorm
+from etude.longcontext.scores.last_query import LastQuery
+from etude.longcontext.scores.observation_window import ObservationWindow
+from etude.longcontext.scores.random import Random
+from etude.longcontext.scores.streaming import Streaming
+from etude.longcontext.scores.summed_attention import SummedAttention
+from etude.longcontext.scores.weighed_by_value import WeighedByValue
+from etude.longcontext.slots import Segment, Slots
+
+HEADS, GROUP, WIDTH, SEEN = 2, 2, 8, 20
+
+
+def held_of(model, counts=(12, 9), window=6, moments=None, budget=4) -> Held:
+    """Some slots of 20 tokens, one head with fewer."""
+    draw = torch.Generator().manual_seed(0)
+    segments = []
+    for count in counts:
+        position = torch.cat([torch.randperm(SEEN - 1, generator=draw)[: count - 1].sort().values, torch.tensor([SEEN - 1])]).int()
+        keys, values = torch.randn(2, count, WIDTH, generator=draw)
+        segments.append(Segment(keys, values, position, torch.rand(count, generator=draw)))
+    return Held.of(
+        segments,
+        queries_HRQD=torch.randn(HEADS, GROUP, window, WIDTH, generator=draw),
+        moments=moments,
+        seen=SEEN,
+        budget=budget,
+        scale=WIDTH**-0.5,
+        layer=0,
+        module=model.model.layers[0].self_attn,
+        rotation=Rotation.of(model.model),
+    )
+
+
+def attention_of(held: Held, head: int, shared: int, query: int) -> list[float]:
+    """What one query reads, slot by slot."""
+    place = SEEN - held.queries_HRQD.shape[2] + query
+    terms = []
+    for key, position, is_there in zip(held.keys_HTD[head], held.position_HT[head].tolist(), held.is_there_HT[head].tolist(), strict=True):
+        score = float(key @ held.queries_HRQD[head, shared, query]) / math.sqrt(WIDTH)
+        terms.append(math.exp(score) if is_there and position <= place else 0.0)
+    return [term / max(sum(terms), 1e-30) for term in terms]
+
+
+def assert_scores(score, held: Held, expected) -> None:
+    found = score(held)
+    for head in range(HEADS):
+        for slot in range(int(held.is_there_HT[head].sum())):
+            assert float(found[head, slot]) == pytest.approx(expected(head, slot), rel=1e-4, abs=1e-6)
+
+
+def test_streaming_keeps_the_last_and_norms_keep_the_short(llama):
+    held = held_of(llama)
+    assert_scores(Streaming(), held, lambda head, slot: int(held.position_HT[head, slot]))
+    assert_scores(KeyNorm(), held, lambda head, slot: -math.sqrt(sum(x * x for x in held.keys_HTD[head, slot].tolist())))
+
+
+def test_key_difference_is_minus_the_cosine_to_the_mean_direction(llama):
+    held = held_of(llama)
+
+    def expected(head, slot):
+        own = [key / key.norm() for key, is_there in zip(held.keys_HTD[head], held.is_there_HT[head], strict=True) if is_there]
+        mean = sum(own) / len(own)
+        return -float(own[slot] @ mean / mean.norm())
+
+    assert_scores(KeyDifference(), held, expected)
+
+
+def test_last_query_is_one_importance_for_all_heads(llama):
+    held = held_of(llama, counts=(12, 12))
+    by_head = [[attention_of(held, head, shared, 5) for shared in range(GROUP)] for head in range(HEADS)]
+    assert_scores(LastQuery(), held, lambda head, slot: sum(by_head[h][r][slot] for h in range(HEADS) for r in range(GROUP)) / 4)
+
+
+def test_observation_window_sums_over_queries_pools_along_slots_and_leaves_itself_out(llama):
+    held = held_of(llama)
+    read = [
+        [sum(attention_of(held, head, r, q)[slot] for r in range(GROUP) for q in range(6)) / GROUP for slot in range(12)]
+        for head in range(HEADS)
+    ]
+    past = [[value * (held.position_HT[head, slot] < SEEN - 6) for slot, value in enumerate(read[head])] for head in range(HEADS)]
+    assert_scores(ObservationWindow(6, pool=1), held, lambda head, slot: float(past[head][slot]))
+    padded = [[0.0, *row, 0.0] for row in past]
+    assert_scores(ObservationWindow(6, pool=3), held, lambda head, slot: float(sum(padded[head][slot : slot + 3]) / 3))
+
+
+def test_summed_attention_is_what_was_summed_and_by_query_its_mean(llama):
+    held = held_of(llama)
+    assert_scores(SummedAttention(), held, lambda head, slot: float(held.mass_HT[head, slot]))
+    number = SEEN - held.position_HT
+    assert_scores(SummedAttention(by_query=True), held, lambda head, slot: float(held.mass_HT[head, slot] / number[head, slot]))
+
+
+def test_expected_attention_is_the_softmax_of_what_a_normal_query_gives_on_average(llama):
+    """Against drawn queries: E exp(q k) of a normal q is exp(m k + k S k / 2), so importance is proportional to the mean of exp(q k)."""
+    draw = torch.Generator().manual_seed(1)
+    queries = torch.randn(HEADS * GROUP, 200, WIDTH, generator=draw) * 0.3 + 0.2
+    held = held_of(llama, moments=Moments.of(queries), counts=(12, 12))
+    score = ExpectedAttention(future=1, by_value=False)
+    mean, covariance = Moments.of(queries).mean_ND, Moments.of(queries).covariance_NDD
+    torch.testing.assert_close(mean, queries.double().mean(1))
+    torch.testing.assert_close(covariance[0], torch.cov(queries[0].double().T, correction=0))
+    drawn = torch.stack([torch.distributions.MultivariateNormal(m, s).sample((200_000,)) for m, s in zip(mean, covariance, strict=True)])
+    turned = held.rotation.turned(held.module, drawn.float(), torch.full((200_000,), SEEN)).unflatten(0, (HEADS, GROUP))
+    weight = (torch.einsum("hrqd,htd->hrqt", turned, held.keys_HTD) / math.sqrt(WIDTH)).exp().mean(2)
+    expected = (weight / weight.sum(-1, keepdim=True)).mean(1)
+    torch.testing.assert_close(score(held), expected, rtol=0.02, atol=0)
+    torch.testing.assert_close(ExpectedAttention(future=1)(held), score(held) * held.values_HTD.norm(dim=-1))
+
+
+@torch.no_grad()
+def test_a_value_weighs_by_what_it_adds_to_the_output(llama):
+    held = held_of(llama, budget=4)
+    base, weight = SummedAttention(), llama.model.layers[0].self_attn.o_proj.weight
+    order = held.mass_HT.masked_fill(~held.is_there_HT, -1).argsort(1, descending=True)
+
+    def expected(head, slot):
+        if slot in order[head, :2].tolist():  # half of the budget goes by the score alone
+            return math.inf
+        adds = 0.0
+        for shared in range(GROUP):
+            placed = torch.zeros(HEADS * GROUP, WIDTH)
+            placed[head * GROUP + shared] = held.values_HTD[head, slot]
+            adds += float((weight @ placed.flatten()).abs().sum()) / GROUP
+        return (float(held.mass_HT[head, slot]) + 1e-4) * adds
+
+    assert_scores(WeighedByValue(base), held, expected)
+
+
+def test_a_lot_is_drawn_by_place_not_by_what_else_is_held(llama):
+    few, many = held_of(llama, counts=(5, 5)), held_of(llama, counts=(19, 19))
+    by_place = [dict(zip(many.position_HT[head].tolist(), Random()(many)[head].tolist(), strict=True)) for head in range(HEADS)]
+    assert_scores(Random(), few, lambda head, slot: by_place[head].get(int(few.position_HT[head, slot]), float(Random()(few)[head, slot])))
+    assert len({*by_place[0].values(), *by_place[1].values()}) == 38
+    assert not torch.equal(Random(1)(many), Random()(many))
+
+
+def test_rotation_is_the_models_own_and_is_taken_back(llama):
+    module, rotation = llama.model.layers[0].self_attn, Rotation.of(llama.model)
+    states, places = torch.randn(4, 10, WIDTH), torch.arange(3, 13)
+    turned = rotation.turned(module, states, places)
+    assert (turned - states).abs().max() > 0.1
+    torch.testing.assert_close(rotation.taken_back(module, turned, places), states)
+    same = states[:, :1].expand(-1, 10, -1)
+    mean = rotation.turned(module, same, places).mean(1, keepdim=True)
+    torch.testing.assert_close(rotation.mean_turned(module, states[:, :1], places), mean)
+
+
+# ---------------------------------------------------------------------- budgets
+
+
+def test_a_pyramid_spends_what_uniform_layers_spend():
+    assert of_layers("uniform", 10, layers=3, seen=100, recent=2, slope=4) == [10, 10, 10]
+    # 8 free a layer: 2 + 8/4 in the last one, 2 + 2*8 - 2 in the first
+    assert of_layers("pyramid", 10, layers=3, seen=100, recent=2, slope=4) == [16, 10, 4]
+    # the first layer can't keep 16 of 13 tokens: it keeps all, and the last one what that leaves
+    assert of_layers("pyramid", 10, layers=3, seen=13, recent=2, slope=4) == [13, 10, 7]
+    assert of_layers("pyramid", 10, layers=3, seen=10, recent=2, slope=4) == [10, 10, 10]
+    assert of_layers("pyramid", 10, layers=3, seen=100, recent=2, slope=1) == [10, 10, 10]
+    for budget in range(1, 40):
+        found = of_layers("pyramid", budget, layers=7, seen=40, recent=6, slope=20)
+        assert sum(found) == 7 * budget and max(found) <= 40 and min(found) >= 1 and found == sorted(found, reverse=True)
+
+
+def test_heads_keep_as_many_each_or_what_is_most_important_in_any():
+    importance = torch.tensor([[9.0, 1, 8, 7, 6, 0], [0.5, 0.4, 0.3, 0.2, 5, -math.inf]])
+    even = chosen(importance, 3, by_head=False, least_share=0)
+    assert [index.tolist() for index in even] == [[0, 2, 3], [0, 1, 4]]
+    spread = chosen(importance, 3, by_head=True, least_share=0)
+    assert [index.tolist() for index in spread] == [[0, 1, 2, 3, 4], [4]]
+    safe = chosen(importance, 3, by_head=True, least_share=0.7)
+    assert [index.tolist() for index in safe] == [[0, 2, 3, 4], [0, 4]]
+    assert [len(index) for index in chosen(importance, 9, by_head=True, least_share=0.2)] == [6, 5]
+    all_even = chosen(importance, 3, by_head=True, least_share=1.0)
+    assert [index.tolist() for index in all_even] == [index.tolist() for index in even]
+
+
+def test_of_equal_ones_the_earlier_is_kept():
+    assert [index.tolist() for index in chosen(torch.ones(1, 6), 2, by_head=False, least_share=0)] == [[0, 1]]
+
+
+@pytest.mark.parametrize("budget", [1, 3, 6, 10])
+def test_the_first_tokens_come_first_and_the_last_ones_then(llama, budget):
+    held = held_of(llama, counts=(20, 20), budget=budget)
+    for places in POLICIES["snapkv"].kept(held):  # 4 first tokens; half the budget for the last ones
+        recent = [*range(SEEN - min(32, budget // 2), SEEN)]
+        assert set([*range(4), *reversed(recent)][:budget]) <= set(places.tolist())
+
+
+# ---------------------------------------------------------------------- slots
+
+
+def test_slots_of_uneven_segments_give_back_what_was_put_in():
+    draw = torch.Generator().manual_seed(0)
+    counts = [[3, 5], [0, 2], [4, 4]]
+    segments = [
+        [
+            Segment(
+                torch.randn(n, 4, generator=draw), torch.randn(n, 6, generator=draw), torch.arange(n).int(), torch.rand(n, generator=draw)
+            )
+            for n in row
+        ]
+        for row in counts
+    ]
+    slots = Slots(segments, room_tokens=2)
+    assert slots.count_BH.tolist() == counts and not slots.is_rectangle
+    assert slots.bytes == (sum(map(sum, counts)) + 6 * 2) * (4 + 6 + 1 + 1) * 4
+    picked = slots.select([2, 0, 0])
+    for row, source in enumerate([2, 0, 0]):
+        for found, expected in zip(picked.row(row), segments[source], strict=True):
+            for part, own in zip(found.parts(), expected.parts(), strict=True):
+                assert torch.equal(part, own)
+    own = segments[0][0].then(segments[0][1]).at(torch.tensor([0, 7]))
+    assert torch.equal(own.keys_TD, torch.stack([segments[0][0].keys_TD[0], segments[0][1].keys_TD[4]]))
