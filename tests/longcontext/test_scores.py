@@ -124,12 +124,10 @@ def test_expected_attention_is_the_softmax_of_what_a_normal_query_gives_on_avera
 @torch.no_grad()
 def test_a_value_weighs_by_what_it_adds_to_the_output(llama):
     held = held_of(llama, budget=4)
-    base, weight = SummedAttention(), llama.model.layers[0].self_attn.o_proj.weight
+    base, weight = SummedAttention(recent_share=0.0), llama.model.layers[0].self_attn.o_proj.weight
     order = held.mass_HT.masked_fill(~held.is_there_HT, -1).argsort(1, descending=True)
 
     def expected(head, slot):
-        if slot in order[head, :2].tolist():  # half of the budget goes by the score alone
-            return math.inf
         adds = 0.0
         for shared in range(GROUP):
             placed = torch.zeros(HEADS * GROUP, WIDTH)
@@ -137,7 +135,11 @@ def test_a_value_weighs_by_what_it_adds_to_the_output(llama):
             adds += float((weight @ placed.flatten()).abs().sum()) / GROUP
         return (float(held.mass_HT[head, slot]) + 1e-4) * adds
 
-    assert_scores(WeighedByValue(base), held, expected)
+    assert_scores(WeighedByValue(base, first_share=0), held, expected)
+    found = WeighedByValue(base)(held)  # half of the budget of 4 goes by the score alone
+    assert torch.equal(found.argsort(1, descending=True)[:, :2], order[:, :2])
+    others = torch.ones_like(found, dtype=torch.bool).scatter(1, order[:, :2], False)
+    assert torch.equal(found[others], WeighedByValue(base, first_share=0)(held)[others])
 
 
 def test_a_lot_is_drawn_by_place_not_by_what_else_is_held(llama):

@@ -1,7 +1,7 @@
 """Any score, corrected by what a token's value adds to the layer's output (CriticalKV, Feng et al. 2025, arXiv 2502.03805; by its code).
 
-Of the budget, `first_share` goes by the score alone; the rest by (score + epsilon) ||W_o v||_1, with W_o the part of the output projection
-that reads the head, averaged over the query heads of a key.
+Of the budget beside the last tokens, `first_share` goes by the score alone; the rest by (score + epsilon) ||W_o v||_1, with W_o the part of
+the output projection that reads the head, averaged over the query heads of a key.
 """
 
 from dataclasses import dataclass, field
@@ -38,10 +38,13 @@ class WeighedByValue(Score):
         return self.of.recent(budget)
 
     def __call__(self, held: Held) -> torch.Tensor:
-        importance_HT = self.of(held).masked_fill(~held.is_there_HT, -torch.inf)
-        first = min(int(self.first_share * held.budget), importance_HT.shape[1])
-        chosen_HK = importance_HT.argsort(dim=1, descending=True, stable=True)[:, :first]
-        return ((importance_HT + self.epsilon) * output_norms(held)).scatter(1, chosen_HK, torch.inf)
+        importance_HT = self.of(held)
+        first = min(int(self.first_share * (held.budget - self.recent(held.budget))), importance_HT.shape[1])
+        by_score_HT = importance_HT.masked_fill(~held.is_there_HT, -torch.inf)
+        chosen_HK = by_score_HT.argsort(dim=1, descending=True, stable=True)[:, :first]
+        weighed_HT = (importance_HT + self.epsilon) * output_norms(held)
+        above_K = 2 - torch.arange(first, device=weighed_HT.device) / max(first, 1)
+        return weighed_HT.scatter(1, chosen_HK, weighed_HT.max() * above_K.expand_as(chosen_HK))
 
 
 def output_norms(held: Held) -> torch.Tensor:
