@@ -35,9 +35,10 @@ from transformers.masking_utils import AttentionMaskInterface
 from etude.adapters import base_of
 from etude.engine.cache import cache_argument
 from etude.errors import UserError
-from etude.longcontext.layer import SlotLayer
+from etude.longcontext.layer import NO_SEAM, ContextLayer
 from etude.longcontext.policy import Policy
 from etude.longcontext.rotation import Rotation
+from etude.longcontext.slot_layer import SlotLayer
 
 _numbers = itertools.count()
 _attached: "weakref.WeakSet[Any]" = weakref.WeakSet()
@@ -50,7 +51,7 @@ class Attachment:
 
     def __init__(self, decoder: Any, policy: Policy) -> None:
         self.policy, self.rotation = policy, Rotation.of(decoder)
-        self.pending: SlotLayer | None = None
+        self.pending: ContextLayer | None = None
         self.is_real_BQ = self.turned_BQ = np.zeros((0, 0))
         self.is_open = True
         self.caches: weakref.WeakSet[Cache] = weakref.WeakSet()
@@ -58,6 +59,10 @@ class Attachment:
         self._decoder = decoder
         self._cache_name = cache_argument(decoder)
         self._signature = inspect.signature(decoder.forward)
+
+    def __deepcopy__(self, _: Any) -> "Attachment":
+        """Itself: a copy of a cache is of the same model and policy."""
+        return self
 
     def check_open(self) -> None:
         if not self.is_open:
@@ -69,7 +74,7 @@ class Attachment:
     @property
     def bytes(self) -> int:
         """What is allocated for keys, values and what scores go by, in all caches that are still there."""
-        return sum(layer.bytes for cache in self.caches for layer in cache.layers if isinstance(layer, SlotLayer))
+        return sum(layer.bytes for cache in self.caches for layer in cache.layers if isinstance(layer, ContextLayer))
 
     # ------------------------------------------------------------------ before and behind a forward pass of the decoder
 
@@ -105,33 +110,31 @@ class Attachment:
         self.is_real_BQ = self.turned_BQ = np.zeros((0, 0))
         if self.pending:
             self.pending = None
-            raise UserError(
-                "this model's attention does not go through transformers' attention functions, so what it reads can't be chosen: take a "
-                "model that supports attn_implementation='sdpa'"
-            )
+            raise UserError(NO_SEAM)
 
     def adopt(self, cache: Cache, rows: int, mask_BT: torch.Tensor | None) -> None:
         """Replace the cache's full-attention layers by ours, with what they hold."""
-        if cache in self.caches:
-            return
-        if any(isinstance(layer, SlotLayer) and layer.forward is not self for layer in cache.layers):
-            next(layer for layer in cache.layers if isinstance(layer, SlotLayer)).forward.check_open()
+        ours = next((layer for layer in cache.layers if isinstance(layer, ContextLayer)), None)
+        if ours and ours.forward is not self:
+            ours.forward.check_open()
             raise UserError("this cache belongs to a policy on another model: take one of this model")
+        self.caches.add(cache)
+        if ours:
+            return
         if cache.layer_class_to_replicate is not None:
             made = DynamicCache(config=self._decoder.config).layers
             cache.layers, cache.layer_class_to_replicate = cache.layers + made[len(cache.layers) :], None
         if cache.offloading:
             raise UserError("a cache with a policy can't be offloaded by transformers: leave cache_implementation='offloaded' out")
-        ours = [number for number, layer in enumerate(cache.layers) if _is_full(layer)]
-        if not ours:
+        full = [number for number, layer in enumerate(cache.layers) if _is_full(layer)]
+        if not full:
             kinds = ", ".join(sorted({type(layer).__name__ for layer in cache.layers}))
             raise UserError(f"no layer of this cache can be kept small (its layers: {kinds}): take the default dynamic cache")
-        for place, number in enumerate(ours):
+        for place, number in enumerate(full):
             before: Any = cache.layers[number]
-            cache.layers[number] = after = SlotLayer(self, place, len(ours))
+            cache.layers[number] = after = SlotLayer(self, self.policy, place, len(full))
             if before.get_seq_length():
                 after.take(before.keys, before.values, mask_BT)
-        self.caches.add(cache)
 
     # ------------------------------------------------------------------ the attention function
 

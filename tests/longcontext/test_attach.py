@@ -13,12 +13,12 @@ from transformers.masking_utils import AttentionMaskInterface
 
 from etude.errors import UserError
 from etude.longcontext.attach import attach
-from etude.longcontext.layer import SlotLayer
 from etude.longcontext.policies import POLICIES
 from etude.longcontext.policy import Policy
 from etude.longcontext.scores.observation_window import ObservationWindow
 from etude.longcontext.scores.streaming import Streaming
 from etude.longcontext.scores.weighed_by_value import WeighedByValue
+from etude.longcontext.slot_layer import SlotLayer
 
 EVERYTHING = Policy(Streaming())
 FAMILIES = ["llama", "qwen2", "qwen3", "qwen3-moe", "lfm2", "mistral-window", "gemma3", "gpt2"]
@@ -297,6 +297,17 @@ def test_a_full_cache_from_outside_is_gone_on_with(llama):
         with attach(llama, EVERYTHING):
             found = llama(new, attention_mask=longer, past_key_values=cache).logits
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_copy_of_a_cache_goes_its_own_way(llama):
+    ids, _ = tokens(40)
+    with torch.no_grad(), attach(llama, replace(POLICIES["ada_snapkv"], budget_tokens=20)):
+        cache = llama(ids).past_key_values
+        other = copy.deepcopy(cache)
+        llama(ids[:, :9], past_key_values=other)
+        assert (cache.get_seq_length(), other.get_seq_length()) == (40, 49)
+        again = copy.deepcopy(cache)
+        assert torch.equal(llama(ids[:, :5], past_key_values=cache).logits, llama(ids[:, :5], past_key_values=again).logits)
 
 
 def test_tokens_can_be_taken_back(llama):

@@ -1,0 +1,189 @@
+"""A layer that keeps what a policy keeps, in slots, and drops the rest.
+
+Of a prompt what is too much goes as soon as it was read; of what is generated, now and then. What a score needs of the queries is kept
+beside it.
+
+Shapes: B rows, N query heads, H key/value heads, R = N / H, Q new tokens, W queries, T slots, D width.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from etude.errors import UserError
+from etude.longcontext import attention
+from etude.longcontext.held import Held
+from etude.longcontext.layer import ContextLayer, Forward, New, places
+from etude.longcontext.moments import Moments
+from etude.longcontext.policy import Policy
+from etude.longcontext.slots import Segment, Slots
+
+
+class SlotLayer(ContextLayer):
+    """Under a policy."""
+
+    def __init__(self, forward: Forward, policy: Policy, number: int, layers: int) -> None:
+        super().__init__(forward, number, layers)
+        self.policy = policy
+        self.slots: Slots | None = None
+        self.queries_BNWD: torch.Tensor | None = None
+        """Of the last tokens, rotated; a row with fewer has them at the end."""
+        self.moments_B: list[Moments] = []
+        self.fresh_tokens = 0
+        """Generated since something was last dropped."""
+        self._read_rows: list[list[Segment]] = []
+
+    def reset(self) -> None:
+        self.__init__(self.forward, self.policy, self.number, self.layers)  # type: ignore[misc]
+
+    @property
+    def bytes(self) -> int:
+        stores = [] if self.queries_BNWD is None else [self.queries_BNWD]
+        stores += [part for moments in self.moments_B for part in (moments.sum_ND, moments.squares_NDD)]
+        return (self.slots.bytes if self.slots else 0) + sum(store.untyped_storage().nbytes() for store in stores)
+
+    def select(self, rows: list[int]) -> None:
+        assert self.slots
+        self.slots = self.slots.select(rows)
+        self.moments_B = [self.moments_B[row] for row in rows] if self.moments_B else []
+        if self.queries_BNWD is not None:
+            self.queries_BNWD = self.queries_BNWD[rows]
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Take so many last tokens (a number below 0) back. What was dropped for them stays away."""
+        removed, score = abs(tokens_to_remove), self.policy.score
+        if not self.slots or not removed:
+            return
+        if score.window or score.keeps_moments or score.sums_attention:
+            raise UserError("this policy goes by queries, which can't be taken back: generate without drafts, or go by keys alone")
+        self.seen_B, self.width = self.seen_B - removed, self.width - removed
+        rows = [self.slots.row(row) for row in range(self.slots.rows)]
+        self.slots = Slots([[part.before(seen) for part in row] for row, seen in zip(rows, self.seen_B.tolist(), strict=True)])
+
+    def take(self, keys_BHTD: torch.Tensor, values_BHTD: torch.Tensor, is_real_BT: torch.Tensor | None) -> None:
+        self.lazy_initialization(keys_BHTD, values_BHTD)
+        self.width = keys_BHTD.shape[2]
+        rows = []
+        for row, (keys_HTD, values_HTD) in enumerate(zip(keys_BHTD, values_BHTD, strict=True)):
+            own = slice(None) if is_real_BT is None else places(is_real_BT[row, : self.width].bool().cpu().numpy())
+            rows.append(self._with_new(row, keys_HTD[:, own], values_HTD[:, own]))
+            self.seen_B[row] = len(rows[row][0])
+        self.slots = Slots(rows)
+
+    # ------------------------------------------------------------------ a prompt
+
+    def read(self, row: int, new: New) -> torch.Tensor:
+        segments = self._with_new(row, new.keys_HQD, new.values_HQD)
+        if not len(new):
+            self._read_rows.append(segments)
+            return new.queries_NQD
+        heads = list(zip(new.queries_HRQD, segments, strict=True))
+        read_NQD = torch.cat([attention.causal(queries_RQD, own.keys_TD, own.values_TD, new.scale) for queries_RQD, own in heads])
+        if self.policy.score.sums_attention:
+            for queries_RQD, own in heads:
+                own.mass_T.add_(attention.summed(queries_RQD.detach(), own.keys_TD, new.scale))
+        self._remember(new.module, row, new.queries_NQD)
+        self.seen_B[row] += len(new)
+        self._read_rows.append(self._kept(new.module, row, segments, new.scale))
+        return read_NQD
+
+    def finish(self) -> None:
+        self.slots, self._read_rows, self.fresh_tokens = Slots(self._read_rows), [], 0
+
+    def _with_new(self, row: int, keys_HQD: torch.Tensor, values_HQD: torch.Tensor) -> list[Segment]:
+        """What is kept of a row with what is new behind it."""
+        first = int(self.seen_B[row])
+        position_Q = torch.arange(first, first + keys_HQD.shape[1], dtype=torch.int32, device=keys_HQD.device)
+        new = [
+            Segment(keys_QD, values_QD, position_Q, torch.zeros(len(position_Q), device=keys_HQD.device))
+            for keys_QD, values_QD in zip(keys_HQD, values_HQD, strict=True)
+        ]
+        return [old.then(each) for old, each in zip(self.slots.row(row), new, strict=True)] if self.slots else new
+
+    # ------------------------------------------------------------------ token by token
+
+    def generate(self, module: Any, queries_BND: torch.Tensor, is_real_B: np.ndarray, scale: float) -> torch.Tensor:
+        assert self.keys is not None and self.values is not None and self.slots is not None
+        if self.slots.is_full:
+            self.slots = self.slots.with_room()
+        self.slots.append(self.keys[:, :, 0], self.values[:, :, 0], self.seen_B, is_real_B)
+        self.seen_B = self.seen_B + is_real_B
+        read_BHRD = self._over_slots(self.slots, queries_BND.unflatten(1, (self.slots.heads, -1)), scale)
+        if not is_real_B.all():
+            read_BHRD[torch.from_numpy(~is_real_B)] = 0
+        if self.policy.score.window or self.policy.score.keeps_moments:
+            for row in np.flatnonzero(is_real_B).tolist():
+                self._remember(module, row, queries_BND[row][:, None])
+        self.fresh_tokens += 1
+        if 0 < self.policy.every_tokens <= self.fresh_tokens and not self.policy.keeps_all:
+            kept = [self._kept(module, row, self.slots.row(row), scale) for row in range(self.slots.rows)]
+            self.slots, self.fresh_tokens = Slots(kept), 0
+        return read_BHRD.flatten(1, 2)
+
+    def _over_slots(self, slots: Slots, queries_BHRD: torch.Tensor, scale: float) -> torch.Tensor:
+        sums_attention = self.policy.score.sums_attention
+        if slots.is_rectangle and not sums_attention:
+            longest = int(slots.count_BH.max())
+            is_there = None
+            if (slots.count_BH < longest).any():
+                count_BH11 = torch.from_numpy(slots.count_BH).to(queries_BHRD.device)[:, :, None, None]
+                is_there = torch.arange(longest, device=queries_BHRD.device) < count_BH11
+            return attention.of_rectangle(queries_BHRD, slots.rectangle(slots.keys_SD), slots.rectangle(slots.values_SD), is_there, scale)
+        read_BHRD = queries_BHRD.new_zeros(*queries_BHRD.shape[:3], slots.values_SD.shape[-1])
+        for row in range(slots.rows):
+            for head, own in enumerate(slots.row(row)):
+                if len(own):
+                    read_RT = attention.weights(queries_BHRD[row, head], own.keys_TD, scale)
+                    read_BHRD[row, head] = read_RT.to(own.values_TD.dtype) @ own.values_TD
+                    if sums_attention:
+                        own.mass_T.add_(read_RT.detach().mean(0))
+        return read_BHRD
+
+    # ------------------------------------------------------------------ what goes
+
+    @torch.no_grad()
+    def _kept(self, module: Any, row: int, segments: Sequence[Segment], scale: float) -> list[Segment]:
+        seen = int(self.seen_B[row])
+        budget = self.policy.budget(seen, self.number, self.layers)
+        counts = [len(segment) for segment in segments]
+        if sum(counts) <= budget * len(counts) and (self.policy.by_head or max(counts) <= budget):
+            return list(segments)
+        held = Held.of(
+            segments,
+            queries_HRQD=self._last_queries(row, segments),
+            moments=self.moments_B[row] if self.moments_B else None,
+            seen=seen,
+            budget=budget,
+            scale=scale,
+            layer=self.number,
+            module=module,
+            rotation=self.forward.rotation,
+        )
+        return [segment.at(index_K) for segment, index_K in zip(segments, self.policy.kept(held), strict=True)]
+
+    # ------------------------------------------------------------------ queries that scores go by
+
+    def _remember(self, module: Any, row: int, queries_NQD: torch.Tensor) -> None:
+        """What the score needs of a row's new queries."""
+        score, rows = self.policy.score, len(self.seen_B)
+        queries_NQD = queries_NQD.detach()
+        if score.keeps_moments:
+            if not self.moments_B:
+                self.moments_B = [Moments.of(queries_NQD[:, :0])] * rows
+            turned_Q = torch.from_numpy(self.forward.turned_BQ[row][self.forward.is_real_BQ[row]])
+            before_NQD = self.forward.rotation.taken_back(module, queries_NQD.float(), turned_Q)
+            self.moments_B[row] = self.moments_B[row].plus(Moments.of(before_NQD))
+        if score.window:
+            if self.queries_BNWD is None:
+                self.queries_BNWD = queries_NQD.new_zeros(rows, len(queries_NQD), score.window, queries_NQD.shape[-1])
+            last_NQD = queries_NQD[:, -score.window :]
+            self.queries_BNWD[row] = torch.cat([self.queries_BNWD[row, :, last_NQD.shape[1] :], last_NQD], 1)
+
+    def _last_queries(self, row: int, segments: Sequence[Segment]) -> torch.Tensor:
+        """Of a row's last tokens, [H, R, Q, D]; none for a score that asks for none."""
+        if self.queries_BNWD is None:
+            return segments[0].keys_TD.new_zeros(len(segments), 0, 0, segments[0].keys_TD.shape[-1])
+        there = min(int(self.seen_B[row]), self.queries_BNWD.shape[2])
+        return self.queries_BNWD[row, :, self.queries_BNWD.shape[2] - there :].unflatten(0, (len(segments), -1))
