@@ -97,7 +97,7 @@ class Attachment:
         mask = arguments.get("attention_mask")
         if mask is not None and (not isinstance(mask, torch.Tensor) or mask.ndim != 2):
             raise UserError("a policy needs attention_mask as [rows, tokens], 0 at padding: it can't keep to a mask of each query")
-        self.adopt(cache, rows, mask)
+        self.adopt(cache, mask)
         seen = cache.get_seq_length()
         self.is_real_BQ = np.ones((rows, length), bool) if mask is None else mask[:, -length:].bool().cpu().numpy()
         turned = arguments.get("position_ids")
@@ -112,7 +112,16 @@ class Attachment:
             self.pending = None
             raise UserError(NO_SEAM)
 
-    def adopt(self, cache: Cache, rows: int, mask_BT: torch.Tensor | None) -> None:
+    @property
+    def config(self) -> Any:
+        return self._decoder.config
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = next(self._decoder.parameters()).device
+        return device
+
+    def adopt(self, cache: Cache, mask_BT: torch.Tensor | None = None) -> None:
         """Replace the cache's full-attention layers by ours, with what they hold."""
         ours = next((layer for layer in cache.layers if isinstance(layer, ContextLayer)), None)
         if ours and ours.forward is not self:
