@@ -36,7 +36,9 @@ from etude.adapters import base_of
 from etude.engine.cache import cache_argument
 from etude.errors import UserError
 from etude.longcontext.layer import NO_SEAM, ContextLayer
+from etude.longcontext.page_layer import PageLayer
 from etude.longcontext.policy import Policy
+from etude.longcontext.recall import Recall
 from etude.longcontext.rotation import Rotation
 from etude.longcontext.slot_layer import SlotLayer
 
@@ -49,7 +51,7 @@ _REFUSED = ("softcap", "s_aux", "sinks")
 class Attachment:
     """A policy on a model; what its layers are told of the forward pass that they are part of."""
 
-    def __init__(self, decoder: Any, policy: Policy) -> None:
+    def __init__(self, decoder: Any, policy: Policy | Recall) -> None:
         self.policy, self.rotation = policy, Rotation.of(decoder)
         self.pending: ContextLayer | None = None
         self.is_real_BQ = self.turned_BQ = np.zeros((0, 0))
@@ -141,9 +143,13 @@ class Attachment:
             raise UserError(f"no layer of this cache can be kept small (its layers: {kinds}): take the default dynamic cache")
         for place, number in enumerate(full):
             before: Any = cache.layers[number]
-            cache.layers[number] = after = SlotLayer(self, self.policy, place, len(full))
+            cache.layers[number] = after = self._layer(place, len(full))
             if before.get_seq_length():
                 after.take(before.keys, before.values, mask_BT)
+
+    def _layer(self, number: int, layers: int) -> ContextLayer:
+        policy = self.policy
+        return PageLayer(self, policy, number, layers) if isinstance(policy, Recall) else SlotLayer(self, policy, number, layers)
 
     # ------------------------------------------------------------------ the attention function
 
@@ -167,7 +173,7 @@ class Attachment:
 
 
 @contextmanager
-def attach(model: Any, policy: Policy) -> Iterator[Attachment]:
+def attach(model: Any, policy: Policy | Recall) -> Iterator[Attachment]:
     """The model keeps of its contexts what the policy keeps, until the block ends.
 
     Raises UserError for a model that has a policy already, or whose attention can't be reached.

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from etude.longcontext.policy import Policy
+from etude.longcontext.recall import Recall
 from etude.longcontext.scores.expected_attention import ExpectedAttention
 from etude.longcontext.scores.key_difference import KeyDifference
 from etude.longcontext.scores.key_norm import KeyNorm
@@ -16,7 +17,7 @@ from etude.longcontext.scores.weighed_by_value import WeighedByValue
 
 _SNAPKV = Policy(ObservationWindow())
 
-POLICIES: Mapping[str, Policy] = {
+DROPPING: Mapping[str, Policy] = {
     "streaming": Policy(Streaming()),
     "h2o": Policy(SummedAttention()),
     "tova": Policy(LastQuery()),
@@ -29,3 +30,10 @@ POLICIES: Mapping[str, Policy] = {
     "critical_snapkv": Policy(WeighedByValue(ObservationWindow())),
     "random": Policy(Random()),
 }
+
+RECALLING: Mapping[str, Recall] = {
+    "quest": Recall("bounds", page_tokens=16),
+    "arkvale": Recall("cuboid", page_tokens=32),
+}
+
+POLICIES: Mapping[str, Policy | Recall] = {**DROPPING, **RECALLING}

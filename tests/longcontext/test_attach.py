@@ -13,7 +13,7 @@ from transformers.masking_utils import AttentionMaskInterface
 
 from etude.errors import UserError
 from etude.longcontext.attach import attach
-from etude.longcontext.policies import POLICIES
+from etude.longcontext.policies import DROPPING
 from etude.longcontext.policy import Policy
 from etude.longcontext.scores.observation_window import ObservationWindow
 from etude.longcontext.scores.streaming import Streaming
@@ -99,18 +99,18 @@ def full_cache_that_sees(model, kept, pads) -> Iterator[None]:
 def test_a_policy_that_keeps_all_gives_the_models_own_logits_with_padding_and_without(model_of, family):
     model, (ids, mask) = model_of(family), tokens(40, 23)
     expected, own = generated(model, ids, mask)
-    for policy in (EVERYTHING, replace(POLICIES["snapkv"], keep_ratio=1.0), replace(POLICIES["h2o"], budget_tokens=1000)):
+    for policy in (EVERYTHING, replace(DROPPING["snapkv"], keep_ratio=1.0), replace(DROPPING["h2o"], budget_tokens=1000)):
         with attach(model, policy):
             found, logits = generated(model, ids, mask)
         torch.testing.assert_close(logits, own, atol=1e-4, rtol=1e-5)
         assert torch.equal(found.sequences, expected.sequences)
 
 
-@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("name", DROPPING)
 def test_keep_ratio_1_is_the_full_cache_under_every_policy(llama, name):
     ids, mask = tokens(40, 23)
     _, own = generated(llama, ids, mask)
-    with attach(llama, replace(POLICIES[name], keep_ratio=1.0)):
+    with attach(llama, replace(DROPPING[name], keep_ratio=1.0)):
         _, logits = generated(llama, ids, mask)
     torch.testing.assert_close(logits, own, atol=1e-5, rtol=1e-5)
 
@@ -118,7 +118,7 @@ def test_keep_ratio_1_is_the_full_cache_under_every_policy(llama, name):
 def test_a_pass_without_a_cache_is_full_attention(llama):
     ids, mask = tokens(40, 23)
     expected = llama(ids, attention_mask=mask, use_cache=False).logits
-    with attach(llama, replace(POLICIES["streaming"], budget_tokens=4)):
+    with attach(llama, replace(DROPPING["streaming"], budget_tokens=4)):
         assert torch.equal(llama(ids, attention_mask=mask, use_cache=False).logits, expected)
 
 
@@ -133,7 +133,7 @@ def test_a_pass_without_a_cache_is_full_attention(llama):
 def test_what_is_built_on_a_policy_is_that_policy_at_one_setting(llama, name, changes):
     ids, mask = tokens(80, 33)
     found = []
-    for policy in (POLICIES["snapkv"], replace(POLICIES[name], **changes), POLICIES[name]):
+    for policy in (DROPPING["snapkv"], replace(DROPPING[name], **changes), DROPPING[name]):
         with torch.no_grad(), attach(llama, replace(policy, keep_ratio=0.3)):
             found.append(kept_positions(llama(ids, attention_mask=mask).past_key_values))
     assert found[0] == found[1] != found[2]
@@ -142,13 +142,13 @@ def test_what_is_built_on_a_policy_is_that_policy_at_one_setting(llama, name, ch
 # ---------------------------------------------------------------------- what is kept is what is read
 
 
-@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("name", DROPPING)
 def test_every_step_reads_what_was_kept_and_nothing_else(llama, name):
     """Prompt, a second prompt and single tokens, with left padding, against a full cache with a mask by row, layer and head."""
     ids, mask = tokens(60, 41)
     new = torch.randint(4, 250, (2, 30), generator=torch.Generator().manual_seed(1))
     pieces = [ids, new[:, :9], *new[:, 9:].split(1, 1)]
-    reference, policy = copy.deepcopy(llama), replace(POLICIES[name], keep_ratio=0.3, every_tokens=5)
+    reference, policy = copy.deepcopy(llama), replace(DROPPING[name], keep_ratio=0.3, every_tokens=5)
     ours, full = DynamicCache(config=llama.config), DynamicCache(config=llama.config)
     kept: list[list[list[list[int]]]] = [[[[], []]] * 2] * 2
     with torch.no_grad(), attach(llama, policy):
@@ -164,10 +164,10 @@ def test_every_step_reads_what_was_kept_and_nothing_else(llama, name):
     assert (found - unmasked).abs().max() > 0.01, "nothing was left out, so nothing was shown"
 
 
-@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("name", DROPPING)
 def test_rows_of_a_batch_are_what_they_are_alone(llama, name):
     ids, mask = tokens(50, 31, 9)
-    with attach(llama, replace(POLICIES[name], keep_ratio=0.4, every_tokens=4)):
+    with attach(llama, replace(DROPPING[name], keep_ratio=0.4, every_tokens=4)):
         together, logits = generated(llama, ids, mask, n=20)
         for row, length in enumerate((50, 31, 9)):
             alone, own = generated(llama, ids[row : row + 1, -length:], mask[row : row + 1, -length:], n=20)
@@ -182,7 +182,7 @@ def test_right_padding_and_holes_are_no_tokens(llama):
     holes[0, 5:9] = holes[0, 27:] = 0
     own = holes[0].nonzero()[:, 0]
     places = (holes.cumsum(-1) - 1).clamp(min=0)
-    with torch.no_grad(), attach(llama, replace(POLICIES["snapkv"], keep_ratio=0.5)):
+    with torch.no_grad(), attach(llama, replace(DROPPING["snapkv"], keep_ratio=0.5)):
         found = llama(ids, attention_mask=holes, position_ids=places, past_key_values=(cache := DynamicCache(config=llama.config))).logits
         alone = llama(ids[:, own], past_key_values=(other := DynamicCache(config=llama.config))).logits
     torch.testing.assert_close(found[:, own], alone, atol=1e-5, rtol=1e-5)
@@ -192,11 +192,11 @@ def test_right_padding_and_holes_are_no_tokens(llama):
 # ---------------------------------------------------------------------- budgets and memory
 
 
-@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("name", DROPPING)
 @pytest.mark.parametrize("budget", [1, 7, 20, 0.25, 0.9])
 def test_a_prompt_leaves_exactly_its_budget(llama, name, budget):
     ids, mask = tokens(80, 33, 6)
-    policy = replace(POLICIES[name], **{"budget_tokens" if isinstance(budget, int) else "keep_ratio": budget})
+    policy = replace(DROPPING[name], **{"budget_tokens" if isinstance(budget, int) else "keep_ratio": budget})
     with torch.no_grad(), attach(llama, policy):
         cache = llama(ids, attention_mask=mask).past_key_values
     for row, seen in enumerate((80, 33, 6)):
@@ -209,10 +209,10 @@ def test_a_prompt_leaves_exactly_its_budget(llama, name, budget):
             assert all(heads[0] == heads[1] for heads in counts)
 
 
-@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("name", DROPPING)
 def test_a_long_generation_stays_within_its_budget(llama, name):
     ids, mask = tokens(12, 5)
-    with attach(llama, replace(POLICIES[name], budget_tokens=24, every_tokens=6)):
+    with attach(llama, replace(DROPPING[name], budget_tokens=24, every_tokens=6)):
         found, _ = generated(llama, ids, mask, n=100)
     count_B = sum(layer.slots.count_BH.sum(1) for layer in slot_layers(found.past_key_values))
     assert count_B.min() >= 24 * 4 and count_B.max() < (24 + 6) * 4
@@ -221,7 +221,7 @@ def test_a_long_generation_stays_within_its_budget(llama, name):
 
 def test_every_tokens_0_drops_nothing_while_generating(llama):
     ids, mask = tokens(40)
-    with attach(llama, replace(POLICIES["streaming"], budget_tokens=10, every_tokens=0)):
+    with attach(llama, replace(DROPPING["streaming"], budget_tokens=10, every_tokens=0)):
         found, _ = generated(llama, ids, mask, n=51)
     assert [layer.slots.count_BH.tolist() for layer in slot_layers(found.past_key_values)] == [[[10 + 50] * 2]] * 2
 
@@ -231,7 +231,7 @@ def test_a_prompt_in_chunks_is_never_held_beyond_budget_and_chunk(llama, monkeyp
     most = []
     own = SlotLayer._with_new
     monkeypatch.setattr(SlotLayer, "_with_new", lambda *given: [most.append(len(part)) or part for part in own(*given)])
-    with attach(llama, replace(POLICIES["snapkv"], budget_tokens=32)):
+    with attach(llama, replace(DROPPING["snapkv"], budget_tokens=32)):
         found, _ = generated(llama, ids, mask, n=2, prefill_chunk_size=16)
     assert max(most) == 32 + 16
     assert {len(places) for layer in kept_positions(found.past_key_values) for row in layer for places in row} == {33}
@@ -257,7 +257,7 @@ def test_memory_is_really_given_back(model_of, name):
             return attached.bytes, sum(layer.slots.count_BH.sum() for layer in slot_layers(cache))
 
     held(EVERYTHING)  # what a first pass keeps for good
-    (full, slots), (small, fewer) = held(EVERYTHING), held(replace(POLICIES[name], keep_ratio=0.1))
+    (full, slots), (small, fewer) = held(EVERYTHING), held(replace(DROPPING[name], keep_ratio=0.1))
     assert slots == 2 * 2 * (1500 + 900) and fewer == slots / 10
     assert small < 0.2 * full
 
@@ -271,7 +271,7 @@ def test_beams_and_samples_and_later_turns_go_through_the_policy(llama):
     own = llama.generate(**rest)
     with attach(llama, EVERYTHING):
         assert torch.equal(llama.generate(**rest), own)
-    with attach(llama, replace(POLICIES["ada_snapkv"], budget_tokens=12, every_tokens=3)):
+    with attach(llama, replace(DROPPING["ada_snapkv"], budget_tokens=12, every_tokens=3)):
         together = llama.generate(**rest)
         for row, length in enumerate((30, 22)):
             alone = llama.generate(**rest | {"input_ids": ids[row : row + 1, -length:], "attention_mask": mask[row : row + 1, -length:]})
@@ -280,7 +280,7 @@ def test_beams_and_samples_and_later_turns_go_through_the_policy(llama):
 
 def test_a_second_prompt_is_cut_down_too(llama):
     ids, mask = tokens(40)
-    with attach(llama, replace(POLICIES["snapkv"], budget_tokens=16, every_tokens=4)):
+    with attach(llama, replace(DROPPING["snapkv"], budget_tokens=16, every_tokens=4)):
         first, _ = generated(llama, ids, mask, n=5)
         longer = torch.cat([first.sequences, tokens(50, seed=3)[0]], 1)
         second, _ = generated(llama, longer, torch.ones_like(longer), n=1, past_key_values=first.past_key_values)
@@ -301,7 +301,7 @@ def test_a_full_cache_from_outside_is_gone_on_with(llama):
 
 def test_a_copy_of_a_cache_goes_its_own_way(llama):
     ids, _ = tokens(40)
-    with torch.no_grad(), attach(llama, replace(POLICIES["ada_snapkv"], budget_tokens=20)):
+    with torch.no_grad(), attach(llama, replace(DROPPING["ada_snapkv"], budget_tokens=20)):
         cache = llama(ids).past_key_values
         other = copy.deepcopy(cache)
         llama(ids[:, :9], past_key_values=other)
@@ -312,7 +312,7 @@ def test_a_copy_of_a_cache_goes_its_own_way(llama):
 
 def test_tokens_can_be_taken_back(llama):
     ids, _ = tokens(40)
-    with torch.no_grad(), attach(llama, replace(POLICIES["key_norm"], budget_tokens=20, every_tokens=0)):
+    with torch.no_grad(), attach(llama, replace(DROPPING["key_norm"], budget_tokens=20, every_tokens=0)):
         cache = llama(ids).past_key_values
         first = [llama(ids[:, place : place + 1], past_key_values=cache).logits for place in range(3)]
         cache.crop(-3)
@@ -324,7 +324,7 @@ def test_tokens_can_be_taken_back(llama):
 def test_layers_with_windows_and_states_are_left_alone(model_of):
     for family, kinds in (("gemma3", ["DynamicSlidingWindowLayer", "SlotLayer"]), ("lfm2", ["LinearAttentionLayer", "SlotLayer"])):
         model, (ids, mask) = model_of(family), tokens(40, 23)
-        with attach(model, replace(POLICIES["snapkv"], keep_ratio=0.3)):
+        with attach(model, replace(DROPPING["snapkv"], keep_ratio=0.3)):
             found, logits = generated(model, ids, mask)
             assert [type(layer).__name__ for layer in found.past_key_values.layers] == kinds
             _, own = generated(model, ids[1:, -23:], mask[1:, -23:])
@@ -350,7 +350,7 @@ def assert_same(found: tuple, expected: tuple) -> None:
 def test_the_model_is_what_it_was_behind_the_block_and_behind_an_exception(llama):
     ids, mask = tokens(40, 23)
     before, (_, own) = everything_about(llama), generated(llama, ids, mask)
-    policy = replace(POLICIES["snapkv"], keep_ratio=0.3)
+    policy = replace(DROPPING["snapkv"], keep_ratio=0.3)
     with attach(llama, policy):
         assert sum(everything_about(llama)[1]) > 0
         _, first = generated(llama, ids, mask)
@@ -377,7 +377,7 @@ def test_nothing_is_registered_when_it_is_imported():
 
 def test_two_models_have_policies_of_their_own(model_of):
     one, two, (ids, mask) = model_of("llama"), model_of("qwen2"), tokens(40)
-    with attach(one, replace(POLICIES["streaming"], budget_tokens=8)), attach(two, replace(POLICIES["streaming"], budget_tokens=12)):
+    with attach(one, replace(DROPPING["streaming"], budget_tokens=8)), attach(two, replace(DROPPING["streaming"], budget_tokens=12)):
         first, second = (generated(model, ids, mask, n=1)[0].past_key_values for model in (one, two))
     assert [layer.slots.count_BH.max() for cache in (first, second) for layer in slot_layers(cache)] == [8, 8, 12, 12]
 
@@ -387,7 +387,7 @@ def test_two_models_have_policies_of_their_own(model_of):
 
 def test_a_cache_outlives_its_policy_only_by_a_clear_sentence(llama):
     ids, mask = tokens(40)
-    with attach(llama, replace(POLICIES["streaming"], budget_tokens=8)):
+    with attach(llama, replace(DROPPING["streaming"], budget_tokens=8)):
         cache = llama(ids, attention_mask=mask).past_key_values
         with pytest.raises(UserError, match="has a policy already"), attach(llama, EVERYTHING):
             pass

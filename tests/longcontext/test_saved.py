@@ -8,13 +8,13 @@ from safetensors.torch import save_file
 
 from etude.errors import UserError
 from etude.longcontext.attach import attach
-from etude.longcontext.policies import POLICIES
+from etude.longcontext.policies import DROPPING
 from etude.longcontext.saved import load_context, save_context
 
 
-@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("name", DROPPING)
 def test_a_saved_context_goes_on_as_if_it_had_not_been_away(llama, name, tmp_path):
-    policy = replace(POLICIES[name], budget_tokens=18, every_tokens=4)
+    policy = replace(DROPPING[name], budget_tokens=18, every_tokens=4)
     draw = torch.Generator().manual_seed(0)
     ids, mask, new = torch.randint(4, 250, (2, 50), generator=draw), torch.ones(2, 50), torch.randint(4, 250, (2, 20), generator=draw)
     mask[1, :20] = 0
@@ -40,7 +40,7 @@ def logits_of(model, cache, mask, new):
 
 def test_what_can_not_be_loaded_is_said_in_a_sentence(llama, model_of, tmp_path):
     ids = torch.randint(4, 250, (1, 50), generator=torch.Generator().manual_seed(0))
-    policy, path = replace(POLICIES["key_norm"], budget_tokens=18), tmp_path / "context"
+    policy, path = replace(DROPPING["key_norm"], budget_tokens=18), tmp_path / "context"
     with torch.no_grad(), attach(llama, policy):
         save_context(llama(ids).past_key_values, path)
     (tmp_path / "text").write_text("no tensors")
@@ -50,7 +50,7 @@ def test_what_can_not_be_loaded_is_said_in_a_sentence(llama, model_of, tmp_path)
             with pytest.raises(UserError, match=message):
                 load_context(tmp_path / name, attached)
     for name in ("snapkv", "expected_attention"):
-        with attach(llama, replace(POLICIES[name], budget_tokens=18)) as attached, pytest.raises(UserError, match="under the policy"):
+        with attach(llama, replace(DROPPING[name], budget_tokens=18)) as attached, pytest.raises(UserError, match="under the policy"):
             load_context(path, attached)
     with (
         attach(model_of("llama", num_hidden_layers=3), policy) as attached,

@@ -1,0 +1,228 @@
+"""A layer that keeps everything in pages, and reads of them what a token needs.
+
+A row's tokens fill pages in order; the last, open one lies beside the model and is always read. A page that is full gets a number and a
+digest and goes to its tier. While tokens are generated, a head reads the first page and those whose digests promise its queries most: by
+query head the softmax of the promises, over the heads that share keys their largest.
+
+Shapes: B rows, H key/value heads, R query heads that share one, P pages, K of them read, T tokens of one, D width.
+"""
+
+import copy
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from etude.errors import UserError
+from etude.longcontext import attention
+from etude.longcontext.digests import digested, promised
+from etude.longcontext.layer import ContextLayer, Forward, New, places
+from etude.longcontext.recall import Recall
+from etude.longcontext.tiers import File, Memory, Pool
+
+_ROOM_PAGES = 16
+
+
+class PageLayer(ContextLayer):
+    """Under recall."""
+
+    def __init__(self, forward: Forward, recall: Recall, number: int, layers: int) -> None:
+        super().__init__(forward, number, layers)
+        self.recall = recall
+        self.tier: Any = None
+        self.numbers_BHP = np.zeros((0, 0, 0), dtype=np.int64)
+        """Of a row's full pages, in order; room to spare behind them."""
+        self.digests_BHPX = torch.zeros(0)
+        self.open_BH2TD = torch.zeros(0)
+        self._next = count()
+        self.pages_read = 0
+        """By heads, of rows that generate."""
+
+    def reset(self) -> None:
+        self.__init__(self.forward, self.recall, self.number, self.layers)  # type: ignore[misc]
+
+    def __deepcopy__(self, memo: Any) -> "PageLayer":
+        """Pages never change, so that both read the same ones, and new ones of either get numbers of their own."""
+        other = copy.copy(self)
+        other.numbers_BHP, other.seen_B = self.numbers_BHP.copy(), self.seen_B.copy()
+        other.digests_BHPX, other.open_BH2TD = self.digests_BHPX.clone(), self.open_BH2TD.clone()
+        return other
+
+    @property
+    def full_B(self) -> np.ndarray:
+        """Full pages of each row. A page that has just filled is open until another token comes."""
+        return np.maximum(self.seen_B - 1, 0) // self.recall.page_tokens
+
+    @property
+    def open_B(self) -> np.ndarray:
+        """Tokens in each row's open page."""
+        return self.seen_B - self.full_B * self.recall.page_tokens
+
+    @property
+    def bytes(self) -> int:
+        stores = (self.digests_BHPX, self.open_BH2TD)
+        return (self.tier.bytes if self.tier else 0) + sum(store.untyped_storage().nbytes() for store in stores)
+
+    @property
+    def hits(self) -> int:
+        """Pages that were read and lay beside the model already."""
+        return self.tier.hits if isinstance(self.tier, Pool) else self.pages_read
+
+    @property
+    def moved_bytes(self) -> int:
+        """Brought from further away."""
+        return self.tier.moved_bytes if isinstance(self.tier, Pool) else 0
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        super().lazy_initialization(key_states, value_states)
+        if key_states.shape[-1] != value_states.shape[-1]:
+            raise UserError(
+                "keys and values of this model have different widths, so they can't lie in one page: take a policy without recall"
+            )
+        rows, heads, _, width = key_states.shape
+        tokens = self.recall.page_tokens
+        if self.recall.offload == "memory" and key_states.device.type == "cpu":
+            raise UserError(
+                "offload is 'memory', which is the host's, but the model computes there already: set offload to 'file' or 'none'"
+            )
+        near = Memory(key_states, tokens, key_states.device)
+        far = {
+            "none": lambda: near,
+            "memory": lambda: Pool(Memory(key_states, tokens, torch.device("cpu")), key_states, tokens),
+            "file": lambda: Pool(File(key_states, tokens, Path(self.recall.folder) if self.recall.folder else None), key_states, tokens),
+        }
+        self.tier = far[self.recall.offload]()
+        self.numbers_BHP = np.zeros((rows, heads, 0), dtype=np.int64)
+        self.digests_BHPX = key_states.new_zeros(rows, heads, 0, 2 * width)
+        self.open_BH2TD = key_states.new_zeros(rows, heads, 2, tokens, width)
+
+    def select(self, rows: list[int]) -> None:
+        self.numbers_BHP, self.digests_BHPX, self.open_BH2TD = self.numbers_BHP[rows], self.digests_BHPX[rows], self.open_BH2TD[rows]
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Take so many last tokens (a number below 0) back."""
+        removed = abs(tokens_to_remove)
+        if not removed or not self.is_initialized:
+            return
+        before_B = self.full_B
+        self.seen_B, self.width = self.seen_B - removed, self.width - removed
+        for row in np.flatnonzero(self.full_B < before_B).tolist():
+            again = self.tier.read(torch.from_numpy(self.numbers_BHP[row, :, self.full_B[row]]))
+            self.open_BH2TD[row] = again
+
+    def take(self, keys_BHTD: torch.Tensor, values_BHTD: torch.Tensor, is_real_BT: torch.Tensor | None) -> None:
+        self.lazy_initialization(keys_BHTD, values_BHTD)
+        self.width = keys_BHTD.shape[2]
+        for row, (keys_HTD, values_HTD) in enumerate(zip(keys_BHTD, values_BHTD, strict=True)):
+            own = slice(None) if is_real_BT is None else places(is_real_BT[row, : self.width].bool().cpu().numpy())
+            self._fill(row, torch.stack([keys_HTD[:, own], values_HTD[:, own]], 1))
+
+    # ------------------------------------------------------------------ a prompt
+
+    def read(self, row: int, new: New) -> torch.Tensor:
+        states_H2QD = torch.stack([new.keys_HQD, new.values_HQD], 1)
+        if not len(new):
+            return new.queries_NQD
+        read = []
+        for head, queries_RQD in enumerate(new.queries_HRQD):
+            own_2TD = torch.cat([self._past(row, head), states_H2QD[head]], 1)
+            read.append(attention.causal(queries_RQD, own_2TD[0], own_2TD[1], new.scale))
+        self._fill(row, states_H2QD)
+        return torch.cat(read)
+
+    def finish(self) -> None:
+        pass
+
+    def _past(self, row: int, head: int) -> torch.Tensor:
+        """All that a head holds of a row, [2, T, D]."""
+        pages_P2TD = self.tier.read(torch.from_numpy(self.numbers_BHP[row, head, : self.full_B[row]]))
+        return torch.cat([pages_P2TD.transpose(0, 1).flatten(1, 2), self.open_BH2TD[row, head, :, : self.open_B[row]]], 1)
+
+    @torch.no_grad()
+    def _fill(self, row: int, states_H2QD: torch.Tensor) -> None:
+        """Behind what a row has in its open page, and in as many pages as that takes."""
+        tokens, before = self.recall.page_tokens, int(self.full_B[row])
+        states_H2QD = torch.cat([self.open_BH2TD[row, :, :, : int(self.open_B[row])], states_H2QD], 2)
+        self.seen_B[row] = before * tokens + states_H2QD.shape[2]
+        filled = int(self.full_B[row]) - before
+        if filled:
+            pages_HP2TD = states_H2QD[:, :, : filled * tokens].unflatten(2, (filled, tokens)).transpose(1, 2)
+            self._put([row] * filled, list(range(before, before + filled)), pages_HP2TD.transpose(0, 1))
+        rest = states_H2QD[:, :, filled * tokens :]
+        self.open_BH2TD[row, :, :, : rest.shape[2]] = rest
+
+    def _put(self, rows: list[int], at: list[int], pages_NH2TD: torch.Tensor) -> None:
+        """Full pages to their tier, at these places of these rows."""
+        count_N, heads = pages_NH2TD.shape[:2]
+        more = max(at) + 1 - self.numbers_BHP.shape[2]
+        if more > 0:
+            more = max(more, _ROOM_PAGES)
+            self.numbers_BHP = np.pad(self.numbers_BHP, ((0, 0), (0, 0), (0, more)))
+            self.digests_BHPX = torch.nn.functional.pad(self.digests_BHPX, (0, 0, 0, more))
+        numbers = [next(self._next) for _ in range(count_N * heads)]
+        self.tier.write(numbers, pages_NH2TD.flatten(0, 1))
+        self.numbers_BHP[rows, :, at] = np.array(numbers).reshape(count_N, heads)
+        digests_NHX = digested(pages_NH2TD[:, :, 0].flatten(0, 1), self.recall.digest).unflatten(0, (count_N, heads))
+        self.digests_BHPX[rows, :, at] = digests_NHX
+
+    # ------------------------------------------------------------------ token by token
+
+    @torch.no_grad()
+    def generate(self, module: Any, queries_BND: torch.Tensor, is_real_B: np.ndarray, scale: float) -> torch.Tensor:
+        assert self.keys is not None and self.values is not None
+        heads = self.keys.shape[1]
+        self._append(torch.stack([self.keys[:, :, 0], self.values[:, :, 0]], 2), is_real_B)
+        queries_BHRD = queries_BND.unflatten(1, (heads, -1))
+        is_open_BT = torch.arange(self.recall.page_tokens) < torch.from_numpy(self.open_B)[:, None]
+        is_there_BHS = is_open_BT.to(queries_BND.device)[:, None].expand(-1, heads, -1)
+        states_BH2SD = self.open_BH2TD
+        chosen_BHK, is_chosen_BHK = self.chosen(queries_BHRD, scale)
+        if chosen_BHK.shape[2]:
+            numbers = np.take_along_axis(self.numbers_BHP, chosen_BHK, 2)
+            pages_BHK2TD = self._fetched(torch.from_numpy(numbers), torch.from_numpy(is_chosen_BHK))
+            states_BH2SD = torch.cat([pages_BHK2TD.transpose(2, 3).flatten(3, 4), states_BH2SD], 3)
+            is_page_BHS = torch.from_numpy(is_chosen_BHK).to(queries_BND.device).repeat_interleave(self.recall.page_tokens, 2)
+            is_there_BHS = torch.cat([is_page_BHS, is_there_BHS], 2)
+        read_BHRD = attention.of_rectangle(queries_BHRD, states_BH2SD[:, :, 0], states_BH2SD[:, :, 1], is_there_BHS[:, :, None], scale)
+        if not is_real_B.all():
+            read_BHRD[torch.from_numpy(~is_real_B)] = 0
+        return read_BHRD.flatten(1, 2)
+
+    def _append(self, states_BH2D: torch.Tensor, is_real_B: np.ndarray) -> None:
+        is_full_B = is_real_B & (self.open_B == self.recall.page_tokens)
+        if is_full_B.any():
+            rows = np.flatnonzero(is_full_B).tolist()
+            self._put(rows, self.full_B[rows].tolist(), self.open_BH2TD[rows])
+        rows_N = np.flatnonzero(is_real_B)
+        self.seen_B = self.seen_B + is_real_B
+        self.open_BH2TD[rows_N, :, :, self.open_B[rows_N] - 1] = states_BH2D[rows_N]
+
+    def chosen(self, queries_BHRD: torch.Tensor, scale: float) -> tuple[np.ndarray, np.ndarray]:
+        """Which full pages each head reads, in order, [B, H, K], and whether each is one: rows that read fewer have others behind them."""
+        full_B = self.full_B
+        most_B = np.array([min(full, self.recall.pages(int(seen), self.number)) for full, seen in zip(full_B, self.seen_B, strict=True)])
+        rows, heads, most = len(full_B), queries_BHRD.shape[1], int(most_B.max(initial=0))
+        if (most_B == full_B).all():
+            chosen_BHK = np.broadcast_to(np.arange(most), (rows, heads, most)).copy()
+            return chosen_BHK, chosen_BHK < full_B[:, None, None]
+        longest = int(full_B.max())
+        promises_BHRP = promised(queries_BHRD, self.digests_BHPX[:, :, None, :longest]) * scale
+        is_page_BP = torch.from_numpy(np.arange(longest) < full_B[:, None]).to(promises_BHRP.device)
+        worth_BHP = promises_BHRP.masked_fill(~is_page_BP[:, None, None], -torch.inf).softmax(-1).nan_to_num().amax(2)
+        worth_BHP[:, :, 0] = torch.inf
+        worth_BHP = worth_BHP.masked_fill(~is_page_BP[:, None], -1)
+        order_BHK = worth_BHP.topk(most, dim=-1).indices.cpu().numpy()
+        is_chosen_BHK = np.broadcast_to(np.arange(most) < most_B[:, None, None], order_BHK.shape).copy()
+        return order_BHK, is_chosen_BHK
+
+    def _fetched(self, numbers_BHK: torch.Tensor, is_chosen_BHK: torch.Tensor) -> torch.Tensor:
+        """[B, H, K, 2, T, D]; places that are no page repeat one that is read anyway."""
+        self.pages_read += int(is_chosen_BHK.sum())
+        if not isinstance(self.tier, Pool):
+            found: torch.Tensor = self.tier.read(numbers_BHK)
+            return found
+        some = numbers_BHK[is_chosen_BHK]
+        fetched: torch.Tensor = self.tier.fetch(torch.where(is_chosen_BHK, numbers_BHK, some[0] if len(some) else 0))
+        return fetched

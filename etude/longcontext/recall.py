@@ -1,0 +1,63 @@
+"""Nothing is lost: keys and values lie in pages, and each query reads those that promise most.
+
+Which pages a token reads is decided anew at every token that is generated; a prompt is read in full. Pages can lie further away than the
+model (`offload`), so that beside it there are only as many as are read at a time, their digests, and each row's open page.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from etude.errors import UserError, at_least, unknown
+from etude.longcontext.digests import DIGESTS, Digest
+from etude.longcontext.tiers import Offload
+
+
+@dataclass(frozen=True)
+class Recall:
+    """How much of a context is read, and where the rest is. Without a budget, or with `keep_ratio` 1, all is: full attention."""
+
+    digest: Digest = "cuboid"
+    """What is known of a page that is not read: `bounds`, `cuboid` or `mean`."""
+    budget_tokens: int | None = None
+    """Tokens that a head reads of a row, the first and the open page among them, in whole pages; or"""
+    keep_ratio: float | None = None
+    """the share of the row's tokens so far."""
+    page_tokens: int = 16
+    offload: Offload = "none"
+    """`none`: pages lie where the model computes; `memory`: in the host's memory (of a model on a GPU); `file`: in a memory-mapped file."""
+    folder: str | None = None
+    """Of that file; the system's own for temporary files unless given."""
+    dense_layers: int = 0
+    """First layers that read everything."""
+
+    def __post_init__(self) -> None:
+        if self.digest not in DIGESTS:
+            raise unknown("digest", self.digest, DIGESTS)
+        if self.budget_tokens is not None and self.keep_ratio is not None:
+            raise UserError(
+                f"budget_tokens is {self.budget_tokens} and keep_ratio {self.keep_ratio}, but a budget is a number of tokens or a share of "
+                "them: leave one of them out"
+            )
+        at_least("page_tokens", self.page_tokens, 1)
+        at_least("dense_layers", self.dense_layers, 0)
+        if self.budget_tokens is not None and self.budget_tokens < 2 * self.page_tokens:
+            raise UserError(
+                f"budget_tokens is {self.budget_tokens}, but a head reads two pages of {self.page_tokens} tokens, one of them open: set "
+                f"budget_tokens to {2 * self.page_tokens} or more, or page_tokens to {max(1, self.budget_tokens // 2)} or less"
+            )
+        if self.keep_ratio is not None and not 0 < self.keep_ratio <= 1:
+            raise UserError(f"keep_ratio must be above 0 and at most 1 (all is read), got {self.keep_ratio}")
+        if self.offload not in ("none", "memory", "file"):
+            raise unknown("offload", self.offload, ("none", "memory", "file"))
+        if self.folder is not None and self.offload != "file":
+            raise UserError(f"folder is {self.folder} but offload is {self.offload!r}, so it has no effect: set offload to 'file'")
+        if self.folder is not None and not Path(self.folder).is_dir():
+            raise UserError(f"folder {self.folder} does not exist: name a folder for offloaded pages")
+
+    def pages(self, seen: int, layer: int) -> int:
+        """How many full pages a head of this layer reads of a row, beside its open one."""
+        full = seen // self.page_tokens
+        if layer < self.dense_layers or (self.budget_tokens is None and self.keep_ratio in (None, 1.0)):
+            return full
+        budget = self.budget_tokens if self.budget_tokens is not None else round((self.keep_ratio or 1) * seen)
+        return min(full, max(1, budget // self.page_tokens - 1))

@@ -1,0 +1,176 @@
+"""Where pages lie: beside the model, or further away with a pool of those that were read last beside it.
+
+A page is written once and never changes, so that rows may share it. Numbers of pages are plain integers.
+
+Shapes: P pages, T tokens of one, D width.
+"""
+
+import mmap
+import os
+import tempfile
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+
+from etude.errors import UserError
+
+Offload = Literal["none", "memory", "file"]
+_GROWTH_PAGES = 64
+
+
+class Tier(Protocol):
+    """Pages by number: keys and values, [2, T, D] each."""
+
+    def write(self, numbers: Sequence[int], pages_P2TD: torch.Tensor) -> None: ...
+
+    def read(self, numbers: torch.Tensor) -> torch.Tensor:
+        """[P, 2, T, D], a copy."""
+
+    @property
+    def bytes(self) -> int:
+        """Of the model's own memory."""
+
+
+class Memory:
+    """On a device: the model's own, or the host's."""
+
+    def __init__(self, like: torch.Tensor, page_tokens: int, device: torch.device) -> None:
+        self.pages_P2TD = torch.empty(0, 2, page_tokens, like.shape[-1], dtype=like.dtype, device=device)
+
+    def write(self, numbers: Sequence[int], pages_P2TD: torch.Tensor) -> None:
+        if numbers and max(numbers) >= len(self.pages_P2TD):
+            room = max(max(numbers) + 1, len(self.pages_P2TD) * 5 // 4, _GROWTH_PAGES)
+            grown = self.pages_P2TD.new_empty(room, *self.pages_P2TD.shape[1:])
+            grown[: len(self.pages_P2TD)] = self.pages_P2TD
+            self.pages_P2TD = grown
+        self.pages_P2TD[list(numbers)] = pages_P2TD.to(self.pages_P2TD.device)
+
+    def read(self, numbers: torch.Tensor) -> torch.Tensor:
+        return self.pages_P2TD[numbers.to(self.pages_P2TD.device)]
+
+    @property
+    def bytes(self) -> int:
+        return self.pages_P2TD.untyped_storage().nbytes()
+
+
+class File:
+    """In a memory-mapped file without a name, which is gone with its process."""
+
+    def __init__(self, like: torch.Tensor, page_tokens: int, folder: Path | None) -> None:
+        self._shape, self._dtype = (2, page_tokens, like.shape[-1]), like.dtype
+        self._page_bytes = 2 * page_tokens * like.shape[-1] * like.element_size()
+        try:
+            self._file: Any = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # open as long as the tier is there
+        except OSError as error:
+            raise UserError(f"pages can't be offloaded to {folder}: {error.strerror}; name a folder that can be written to") from None
+        weakref.finalize(self, self._file.close)
+        self._folder = folder or Path(tempfile.gettempdir())
+        self._room = 0
+        self._map: Any = None
+
+    def write(self, numbers: Sequence[int], pages_P2TD: torch.Tensor) -> None:
+        if numbers and max(numbers) >= self._room:
+            self._grow(max(max(numbers) + 1, self._room * 5 // 4, _GROWTH_PAGES))
+        if numbers:
+            self._mapped()[list(numbers)] = pages_P2TD.cpu()
+            self._let_go()
+
+    def read(self, numbers: torch.Tensor) -> torch.Tensor:
+        if not self._room:
+            return torch.empty(0, *self._shape, dtype=self._dtype)
+        found = self._mapped()[numbers.cpu()]
+        self._let_go()
+        return found
+
+    def expect(self, numbers: torch.Tensor) -> None:
+        """Have the system read these ahead."""
+        assert self._map
+        for number in numbers.unique().tolist():
+            first = number * self._page_bytes
+            start = first - first % mmap.PAGESIZE
+            self._map.madvise(mmap.MADV_WILLNEED, start, first + self._page_bytes - start)
+
+    @property
+    def bytes(self) -> int:
+        return 0
+
+    def _grow(self, room: int) -> None:
+        """Blocks are taken at once: a disk that fills later could not be told from a broken one."""
+        try:
+            os.posix_fallocate(self._file.fileno(), 0, room * self._page_bytes)
+        except OSError as error:
+            raise UserError(
+                f"no room to offload {room * self._page_bytes / 2**20:.1f} MiB to {self._folder} ({error.strerror}): name a folder with "
+                "more, or keep pages in memory (offload 'none')"
+            ) from None
+        self._map, self._room = mmap.mmap(self._file.fileno(), room * self._page_bytes), room
+
+    def _mapped(self) -> torch.Tensor:
+        return torch.frombuffer(self._map, dtype=self._dtype).view(self._room, *self._shape)
+
+    def _let_go(self) -> None:
+        """What was touched is the system's to keep or not, and not counted as ours."""
+        assert self._map
+        self._map.madvise(mmap.MADV_DONTNEED)
+
+
+class Pool:
+    """Beside the model as many pages as are asked for at a time, of those in a further tier; the one asked for longest ago makes room."""
+
+    def __init__(self, far: Tier, like: torch.Tensor, page_tokens: int) -> None:
+        self.far = far
+        self._near_P2TD = like.new_empty(0, 2, page_tokens, like.shape[-1])
+        self._place = np.full(0, -1, dtype=np.int64)
+        """Of each page, by number: where it is in the pool; -1: it is not."""
+        self._holds = np.full(0, -1, dtype=np.int64)
+        """Of each place in the pool: which page."""
+        self._asked = np.zeros(0, dtype=np.int64)
+        self._time = 0
+        self.hits = self.misses = self.moved_bytes = 0
+
+    def write(self, numbers: Sequence[int], pages_P2TD: torch.Tensor) -> None:
+        self.far.write(numbers, pages_P2TD)
+        if numbers:
+            grown = max(numbers) + 1 - len(self._place)
+            self._place = np.append(self._place, np.full(max(grown, 0), -1, dtype=np.int64))
+
+    def read(self, numbers: torch.Tensor) -> torch.Tensor:
+        """Through, without a place in the pool."""
+        return self.far.read(numbers).to(self._near_P2TD.device)
+
+    def fetch(self, numbers: torch.Tensor) -> torch.Tensor:
+        """Of pages that queries read now, [..., 2, T, D]; what is not there comes, and stays until others need its place."""
+        wanted, inverse = np.unique(numbers.cpu().numpy(), return_inverse=True)
+        self._time += 1
+        self._reserve(len(wanted))
+        there = self._place[wanted] >= 0
+        self._asked[self._place[wanted[there]]] = self._time
+        missing = wanted[~there]
+        self.hits, self.misses = self.hits + int(there.sum()), self.misses + len(missing)
+        if len(missing):
+            places = np.argsort(self._asked, kind="stable")[: len(missing)]
+            out = self._holds[places]
+            self._place[out[out >= 0]] = -1
+            self._place[missing], self._holds[places], self._asked[places] = places, missing, self._time
+            pages = self.far.read(torch.from_numpy(missing)).to(self._near_P2TD.device)
+            self._near_P2TD[torch.from_numpy(places).to(pages.device)] = pages
+            self.moved_bytes += pages.nbytes
+        at = torch.from_numpy(self._place[wanted][inverse].reshape(numbers.shape))
+        return self._near_P2TD[at.to(self._near_P2TD.device)]
+
+    @property
+    def bytes(self) -> int:
+        return self._near_P2TD.untyped_storage().nbytes()
+
+    def _reserve(self, places: int) -> None:
+        if places > len(self._near_P2TD):
+            near = self._near_P2TD.new_empty(places, *self._near_P2TD.shape[1:])
+            near[: len(self._near_P2TD)] = self._near_P2TD
+            more = places - len(self._near_P2TD)
+            self._near_P2TD = near
+            self._holds = np.append(self._holds, np.full(more, -1, dtype=np.int64))
+            self._asked = np.append(self._asked, np.zeros(more, dtype=np.int64))

@@ -1,0 +1,207 @@
+"""Recall: with all pages read it is full attention, with fewer it is full attention over those; nothing is lost wherever pages lie."""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from test_attach import full_cache_that_sees, generated, tokens
+from transformers import DynamicCache
+
+from etude.errors import UserError
+from etude.longcontext import tiers
+from etude.longcontext.attach import attach
+from etude.longcontext.digests import DIGESTS, digested, promised
+from etude.longcontext.page_layer import PageLayer
+from etude.longcontext.recall import Recall
+
+SMALL = Recall(page_tokens=4)
+
+
+@pytest.mark.parametrize("offload", ["none", "file"])
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3-moe", "gemma3", "gpt2"])
+def test_with_all_pages_it_is_the_models_own_attention(model_of, family, offload):
+    model, (ids, mask) = model_of(family), tokens(40, 23, 2)
+    expected, own = generated(model, ids, mask)
+    for recall in (
+        SMALL,
+        replace(SMALL, keep_ratio=1.0),
+        replace(SMALL, budget_tokens=1000),
+        replace(SMALL, budget_tokens=8, dense_layers=2),
+    ):
+        with attach(model, replace(recall, offload=offload)):
+            found, logits = generated(model, ids, mask)
+        torch.testing.assert_close(logits, own, atol=1e-4, rtol=1e-5)
+        assert torch.equal(found.sequences, expected.sequences)
+
+
+@pytest.mark.parametrize("offload", ["none", "file"])
+@pytest.mark.parametrize("digest", DIGESTS)
+def test_every_token_reads_the_chosen_pages_and_the_open_one(llama, digest, offload, monkeypatch):
+    ids, mask = tokens(60, 41, 3)
+    new = torch.randint(4, 250, (3, 30), generator=torch.Generator().manual_seed(1))
+    reference, chosen = copy.deepcopy(llama), {}
+    own = PageLayer.chosen
+
+    def seen(layer, *given):
+        found = own(layer, *given)
+        open_ = [list(range(full * 4, int(total) - 1)) for full, total in zip(layer.full_B, layer.seen_B, strict=True)]
+        chosen[layer.number] = [
+            [[4 * page + at for page in pages[there] for at in range(4)] + open_[row] for pages, there in zip(*heads, strict=True)]
+            for row, heads in enumerate(zip(*found, strict=True))
+        ]
+        return found
+
+    monkeypatch.setattr(PageLayer, "chosen", seen)
+    ours, full = DynamicCache(config=llama.config), DynamicCache(config=llama.config)
+    with torch.no_grad(), attach(llama, Recall(digest, budget_tokens=16, page_tokens=4, offload=offload)):
+        for number, piece in enumerate([ids, new[:, :9], *new[:, 9:].split(1, 1)]):
+            mask = torch.cat([mask, torch.ones_like(piece)], 1) if number else mask
+            everything = [[[list(range(int(count)))] * 2 for count in mask[:, : -piece.shape[1]].sum(1)]] * 2
+            found = llama(piece, attention_mask=mask, past_key_values=ours).logits
+            kept = [chosen[layer] for layer in range(2)] if piece.shape[1] == 1 else everything
+            with full_cache_that_sees(reference, kept, pads=[0, 19, 57]):
+                expected = reference(piece, attention_mask=mask, past_key_values=full).logits
+            is_real = mask[:, -piece.shape[1] :].bool()
+            torch.testing.assert_close(found[is_real], expected[is_real], atol=1e-5, rtol=1e-5)
+            if piece.shape[1] == 1:
+                assert all(len(places) <= 16 and places[:4] == [0, 1, 2, 3] for layer in kept for places in layer[0])
+    whole = torch.cat([ids, new], 1)
+    assert (found - reference(whole, attention_mask=mask).logits[:, -1:]).abs().max() > 0.01, "nothing was left out, so nothing was shown"
+
+
+@pytest.mark.parametrize("offload", ["none", "file"])
+def test_rows_of_a_batch_are_what_they_are_alone_under_recall(llama, offload):
+    ids, mask = tokens(50, 31, 9)
+    with attach(llama, Recall(keep_ratio=0.4, page_tokens=4, offload=offload)):
+        _, logits = generated(llama, ids, mask, n=20)
+        for row, length in enumerate((50, 31, 9)):
+            _, own = generated(llama, ids[row : row + 1, -length:], mask[row : row + 1, -length:], n=20)
+            torch.testing.assert_close(logits[row : row + 1], own, atol=1e-4, rtol=1e-4)
+
+
+def test_where_pages_lie_does_not_matter(llama):
+    ids, mask = tokens(50, 31)
+    rest = {"input_ids": ids, "attention_mask": mask, "max_new_tokens": 12, "pad_token_id": 0, "num_beams": 3, "do_sample": False}
+    found = []
+    for offload in ("none", "file"):
+        with attach(llama, Recall(budget_tokens=16, page_tokens=4, offload=offload)):
+            found.append((llama.generate(**rest), generated(llama, ids, mask, n=30)[1]))
+    assert torch.equal(found[0][0], found[1][0]) and torch.equal(found[0][1], found[1][1])
+
+
+@pytest.mark.parametrize("offload", ["none", "file"])
+def test_tokens_can_be_taken_back_over_pages_and_copies_part(llama, offload):
+    ids, _ = tokens(43)
+    with torch.no_grad(), attach(llama, Recall(budget_tokens=16, page_tokens=4, offload=offload)):
+        cache = llama(ids).past_key_values
+        other = copy.deepcopy(cache)
+        first = [llama(ids[:, place : place + 1], past_key_values=cache).logits for place in range(7)]
+        assert other.get_seq_length() == 43
+        for again in (cache, other):
+            if again is cache:
+                again.crop(-7)
+            found = [llama(ids[:, place : place + 1], past_key_values=again).logits for place in range(7)]
+            torch.testing.assert_close(found, first, atol=1e-6, rtol=1e-6)
+
+
+def test_a_prompt_in_chunks_and_a_full_cache_from_outside_are_the_same(llama):
+    ids, mask = tokens(60, 37)
+    with torch.no_grad():
+        outside = llama(ids, attention_mask=mask).past_key_values
+        with attach(llama, Recall(budget_tokens=16, page_tokens=4)):
+            inside = llama(ids, attention_mask=mask).past_key_values
+            in_chunks = DynamicCache(config=llama.config)
+            for end in (7, 30, 60):
+                llama(ids[:, in_chunks.get_seq_length() : end], attention_mask=mask[:, :end], past_key_values=in_chunks)
+            longer = torch.cat([mask, torch.ones(2, 1, dtype=torch.long)], 1)
+            expected, *found = (
+                llama(torch.full((2, 1), 9), attention_mask=longer, past_key_values=cache).logits for cache in (inside, outside, in_chunks)
+            )
+    torch.testing.assert_close(found, [expected, expected], atol=1e-5, rtol=1e-5)
+
+
+def test_offloaded_pages_leave_the_memory_that_they_say(model_of):
+    model = model_of("llama", max_position_embeddings=4096)
+    ids, mask = tokens(3000)
+    held = {}
+    for name, recall in (("full", SMALL), ("file", replace(SMALL, offload="file", budget_tokens=80))):
+        with attach(model, recall) as attached:
+            found, _ = generated(model, ids, mask, n=12)
+            held[name] = attached.bytes
+            layers = [layer for layer in found.past_key_values.layers if isinstance(layer, PageLayer)]
+    page = 2 * 4 * 8 * 4
+    assert layers[0].tier.bytes == 2 * 19 * page  # two heads, 19 full pages beside the open one
+    assert held["file"] < held["full"] * 0.6  # digests of pages of 4 are as large as half the keys
+    assert 0 < layers[0].hits < layers[0].pages_read and layers[0].moved_bytes == (layers[0].pages_read - layers[0].hits) * page
+
+
+# ---------------------------------------------------------------------- digests and tiers
+
+
+def test_bounds_promise_no_less_than_any_key_of_the_page_gives():
+    draw = torch.Generator().manual_seed(0)
+    keys, queries = torch.randn(20, 8, 16, generator=draw), torch.randn(50, 16, generator=draw)
+    best = torch.einsum("qd,ptd->qpt", queries, keys).amax(-1)
+    bounds, cuboid, mean = (promised(queries, digested(keys, how)[None]) for how in DIGESTS)
+    assert (bounds >= best - 1e-4).all()
+    for page in range(20):
+        for query in range(3):
+            ends = queries[query] * keys[page].amin(0), queries[query] * keys[page].amax(0)
+            terms = [max(pair) for pair in zip(*(end.tolist() for end in ends), strict=True)]
+            assert float(bounds[query, page]) == pytest.approx(sum(terms), rel=1e-4)
+    torch.testing.assert_close(mean, queries @ keys.mean(1).T, atol=1e-5, rtol=1e-5)
+    middle = (keys.amin(1) + keys.amax(1)) / 2
+    radius = (keys - middle[:, None]).abs().mean(1)
+    torch.testing.assert_close(cuboid, queries @ middle.T + queries.abs() @ radius.T, atol=1e-4, rtol=1e-4)
+    assert (cuboid <= bounds + 1e-4).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_pool_gives_what_was_written_and_holds_what_was_asked_for_last(tmp_path, dtype):
+    draw = np.random.default_rng(0)
+    pages = torch.randn(300, 2, 4, 8).to(dtype)
+    pool = tiers.Pool(tiers.File(pages[0], 4, tmp_path), pages[0], 4)
+    for first in range(0, 300, 50):
+        pool.write(list(range(first, first + 50)), pages[first : first + 50])
+    assert not list(tmp_path.iterdir()), "the file has no name"
+    for _ in range(40):
+        numbers = torch.from_numpy(draw.integers(0, 300, (2, 10)))
+        assert torch.equal(pool.fetch(numbers), pages[numbers])
+    assert len(pool._near_P2TD) <= 20
+    before, moved = pool.misses, pool.moved_bytes
+    pool.fetch(numbers)
+    assert pool.misses == before and pool.moved_bytes == moved
+    assert pool.moved_bytes == pool.misses * pages[0].nbytes
+
+
+def test_a_disk_that_is_full_is_said_in_a_sentence_and_the_model_goes_on(llama, monkeypatch):
+    ids, mask = tokens(40)
+    expected = llama(ids).logits
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tiers.os, "posix_fallocate", full)
+    recall, said = Recall(budget_tokens=16, page_tokens=4, offload="file"), r"no room to offload .* MiB to .*No space left.*offload 'none'"
+    with pytest.raises(UserError, match=said), attach(llama, recall):
+        generated(llama, ids, mask)
+    assert torch.equal(llama(ids).logits, expected)
+
+
+def test_settings_of_recall_that_can_not_be_are_said_in_a_sentence(llama, tmp_path):
+    for changes, message in (
+        ({"digest": "bound"}, "unknown digest 'bound': did you mean 'bounds'"),
+        ({"budget_tokens": 20}, "set budget_tokens to 32 or more, or page_tokens to 10 or less"),
+        ({"keep_ratio": 0.0}, "keep_ratio must be above 0"),
+        ({"keep_ratio": 0.1, "budget_tokens": 64}, "leave one of them out"),
+        ({"offload": "disk"}, "unknown offload 'disk'"),
+        ({"folder": str(tmp_path)}, "set offload to 'file'"),
+        ({"folder": str(tmp_path / "no"), "offload": "file"}, "does not exist"),
+        ({"page_tokens": 0}, "page_tokens must be at least 1"),
+    ):
+        with pytest.raises(UserError, match=message):
+            Recall(**changes)
+    with attach(llama, Recall(offload="memory")), pytest.raises(UserError, match="set offload to 'file' or 'none'"):
+        llama(tokens(40)[0])
