@@ -83,6 +83,9 @@ class View(Protocol):
     def prefill(self, model: Any, prompts: Sequence[Sequence[int]], pad: int) -> tuple[Opened, torch.Tensor]:
         """The prompts, and the logits [P, V] of what follows them."""
 
+    def held_tokens(self, tokens: int) -> int:
+        """Positions that a row of so many tokens takes."""
+
 
 # ---------------------------------------------------------------------- a copy of the prompt for every row
 

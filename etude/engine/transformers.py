@@ -48,13 +48,15 @@ class TransformersEngine:
         *,
         dtype: torch.dtype = torch.float32,
         batch_tokens: int = 32768,
+        view: View | None = None,
     ) -> None:
         """`dtype` is the precision of the working copy (float32 without adapters samples from `model` itself, without a copy);
-        `batch_tokens` bounds the cache positions (rows x length) that are decoded together.
+        `batch_tokens` bounds the cache positions (rows x length) that are decoded together; `view` is how contexts are seen unless another
+        one is named: None, as they are.
         """
         fix_thresholds()
         self.tokenizer = tokenizer
-        self.batch_tokens = batch_tokens
+        self.batch_tokens, self.view = batch_tokens, view
         self.policy_version = 0
         self.computed_tokens = 0
         """Given to the model so far, those of prompts and of what is drawn, but for drafts."""
@@ -96,17 +98,18 @@ class TransformersEngine:
         """Prefill the prompts as one batch; returns one prefix for each, in order.
 
         `behind`: a prefix for each prompt, finished or not, that it stands behind (the same one may be named many times); what is kept of
-        these is not computed again. What comes back has no own tokens: all that it holds is given. With a `view`, which nothing else may
-        stand behind, it is decoded by that.
+        these is not computed again, but under the engine's own view, where all is. What comes back has no own tokens: all that it holds is
+        given. With a `view`, which nothing else may stand behind, it is decoded by that.
         """
         self._check_here()
-        if behind and (view or any(prefix.view for prefix in behind)):
+        if behind and (view or any(prefix.view != self.view for prefix in behind)):
             raise ValueError("what a view opens stands behind nothing, and nothing behind it: give whole prompts")
+        view = view or self.view
         if any(len(prompt) == 0 for prompt in prompts):
             raise ValueError("a prompt needs at least one token")
         for prefix in behind or ():
             self._check_held(prefix)
-        paths = [path_of(prefix) for prefix in behind or ()]
+        paths = [path_of(prefix) for prefix in behind or () if not view]
         before = [prefix.tokens for prefix in behind] if behind else [()] * len(prompts)
         inputs = [(*given, *prompt) for given, prompt in zip(before, prompts, strict=True)]
         if any(paths):
@@ -217,7 +220,7 @@ class TransformersEngine:
     @property
     def shares_prompts(self) -> bool:
         """Whether what prefixes have in common is there once for all that go on from it."""
-        return self._shared is not None
+        return self._shared is not None and not self.view
 
     def cut(self, prefix: Prefix, num_own_tokens: int) -> Prefix:
         """The prefix as it was after so many own tokens, one at least, to be extended from there; where a forward pass keeps nothing of its
@@ -244,7 +247,7 @@ class TransformersEngine:
         """
         self._check_here()
         distinct = list(dict.fromkeys(map(tuple, prompts)))
-        if self._shared is None:
+        if self._shared is None or self.view:
             opened = dict(zip(distinct, self.open(distinct), strict=True))
             return self.extend([opened[tuple(prompt)] for prompt in prompts], n, until=until, sampling=sampling, keys=keys, done=done)
         members = [[i for i, other in enumerate(prompts) if tuple(other) == prompt] for prompt in distinct]
@@ -293,17 +296,18 @@ class TransformersEngine:
         """
         if keys is None:
             keys = [[seed_for(seed, i, j) for j in range(num_samples)] for i in range(len(prompts))]
+        view = view or self.view
         until = Stop(self.end_tokens, tuple(stop_strings))
         found: list[dict[int, Completion]] = [{} for _ in prompts]
         waiting = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
         while waiting:
-            count = self._chunk_size(len(prompts[waiting[0]]), num_samples, max_new_tokens)
+            count = self._chunk_size(len(prompts[waiting[0]]), num_samples, max_new_tokens, view)
             chunk, waiting[:] = waiting[:count], waiting[count:]
             wanted = [(i, sample, keys[i][sample]) for i in chunk for sample in range(len(keys[i]))]
             guesses = drafts if drafts and not view and any(any(drafts[i]) for i in chunk) else None
             opened = {} if guesses else dict(zip(chunk, self.open([prompts[i] for i in chunk], view=view), strict=True))
             is_shared = self._shared is not None and not guesses and not view
-            rows = self._samples_at_once(len(prompts[chunk[0]]), max_new_tokens, is_shared=is_shared)
+            rows = self._samples_at_once(len(prompts[chunk[0]]), max_new_tokens, view, is_shared=is_shared)
             for part in (wanted[start : start + rows] for start in range(0, len(wanted), rows)):
 
                 def keep(place: int, prefix: Prefix, part: list[tuple[int, int, int]] = part) -> None:
@@ -329,10 +333,12 @@ class TransformersEngine:
             self.release(list(opened.values()))
         return [_in_order(completions) for completions in found]
 
-    def _chunk_size(self, longest: int, num_samples: int, max_new_tokens: int) -> int:
+    def _chunk_size(self, longest: int, num_samples: int, max_new_tokens: int, view: View | None) -> int:
         """How many prompts of up to this length have samples that fit into `batch_tokens` positions together; one at least, whose samples
         are then decoded in parts.
         """
+        if view:
+            return max(1, self.batch_tokens // (max(1, num_samples) * view.held_tokens(longest + max_new_tokens)))
         own = max(1, num_samples) * max_new_tokens
         each = longest + own if self._shared else longest * max(1, num_samples) + own
         return max(1, self.batch_tokens // each)
@@ -363,11 +369,12 @@ class TransformersEngine:
 
         return refill
 
-    def _samples_at_once(self, prompt_tokens: int, max_new_tokens: int, *, is_shared: bool) -> int:
+    def _samples_at_once(self, prompt_tokens: int, max_new_tokens: int, view: View | None, *, is_shared: bool) -> int:
         """Of one prompt, which takes its positions once where it is shared (behind drafts it is not)."""
         if is_shared:
             return max(1, (self.batch_tokens - prompt_tokens) // max(1, max_new_tokens))
-        return max(1, self.batch_tokens // (prompt_tokens + max_new_tokens))
+        tokens = prompt_tokens + max_new_tokens
+        return max(1, self.batch_tokens // (view.held_tokens(tokens) if view else tokens))
 
     def completion(self, prefix: Prefix, key: int, stop_strings: Sequence[str] = ()) -> Completion:
         """What is over, as it is handed out."""

@@ -66,6 +66,39 @@ class Attachment:
         """Itself: a copy of a cache is of the same model and policy."""
         return self
 
+    @staticmethod
+    def to(model: Any, policy: Policy | Recall) -> "Attachment":
+        """To be installed, again and again, for as long as contexts under it are gone on with."""
+        return Attachment(base_of(model).get_decoder(), policy)
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Within it the model computes under the policy."""
+        decoder = self._decoder
+        if decoder in _attached:
+            raise UserError("this model has a policy already: leave its `with attach(...)` block first")
+        attentions = [module for module in decoder.modules() if hasattr(module, "layer_idx") and hasattr(module, "config")]
+        configs = {id(module.config): module.config for module in attentions}
+        if not configs:
+            raise UserError(f"the attention layers of a {type(decoder).__name__} can't be found, so what it keeps can't be chosen")
+        with ExitStack() as restored:
+            _attached.add(decoder)
+            restored.callback(_attached.discard, decoder)
+            for config in configs.values():
+                own = config._attn_implementation or "eager"
+                name = f"etude_longcontext_{next(_numbers)}"
+                for table, function in (
+                    (AttentionInterface._global_mapping, self._attention(own)),
+                    (AttentionMaskInterface._global_mapping, AttentionMaskInterface._global_mapping[own]),
+                ):
+                    table[name] = function
+                    restored.callback(table.pop, name)
+                restored.callback(setattr, config, "_attn_implementation_internal", config._attn_implementation)
+                config._attn_implementation_internal = name
+            restored.callback(decoder.register_forward_pre_hook(self._before, with_kwargs=True).remove)
+            restored.callback(decoder.register_forward_hook(self._behind).remove)
+            yield
+
     def check_open(self) -> None:
         if not self.is_open:
             raise UserError(
@@ -80,7 +113,7 @@ class Attachment:
 
     # ------------------------------------------------------------------ before and behind a forward pass of the decoder
 
-    def before(self, _: Any, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def _before(self, _: Any, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """See what the new tokens are, and that the cache is one of ours."""
         bound = self._signature.bind_partial(*given, **named)
         arguments = {**bound.arguments, **bound.arguments.get("kwargs", {})}
@@ -108,7 +141,7 @@ class Attachment:
         self.turned_BQ = turned.expand(rows, length).cpu().numpy()
         return given, named
 
-    def behind(self, *_: Any) -> None:
+    def _behind(self, *_: Any) -> None:
         self.is_real_BQ = self.turned_BQ = np.zeros((0, 0))
         if self.pending:
             self.pending = None
@@ -153,7 +186,7 @@ class Attachment:
 
     # ------------------------------------------------------------------ the attention function
 
-    def attention(self, own: str) -> Callable[..., Any]:
+    def _attention(self, own: str) -> Callable[..., Any]:
         """Instead of the model's own one of this name, which other layers, and passes without a cache, still get."""
 
         def attend(
@@ -178,32 +211,12 @@ def attach(model: Any, policy: Policy | Recall) -> Iterator[Attachment]:
 
     Raises UserError for a model that has a policy already, or whose attention can't be reached.
     """
-    decoder = base_of(model).get_decoder()
-    if decoder in _attached:
-        raise UserError("this model has a policy already: leave its `with attach(...)` block first")
-    attentions = [module for module in decoder.modules() if hasattr(module, "layer_idx") and hasattr(module, "config")]
-    configs = {id(module.config): module.config for module in attentions}
-    if not configs:
-        raise UserError(f"the attention layers of a {type(decoder).__name__} can't be found, so what it keeps can't be chosen")
-    attachment = Attachment(decoder, policy)
-    with ExitStack() as restored:
-        restored.callback(setattr, attachment, "is_open", False)
-        _attached.add(decoder)
-        restored.callback(_attached.discard, decoder)
-        for config in configs.values():
-            own = config._attn_implementation or "eager"
-            name = f"etude_longcontext_{next(_numbers)}"
-            for table, function in (
-                (AttentionInterface._global_mapping, attachment.attention(own)),
-                (AttentionMaskInterface._global_mapping, AttentionMaskInterface._global_mapping[own]),
-            ):
-                table[name] = function
-                restored.callback(table.pop, name)
-            restored.callback(setattr, config, "_attn_implementation_internal", config._attn_implementation)
-            config._attn_implementation_internal = name
-        restored.callback(decoder.register_forward_pre_hook(attachment.before, with_kwargs=True).remove)
-        restored.callback(decoder.register_forward_hook(attachment.behind).remove)
-        yield attachment
+    attachment = Attachment.to(model, policy)
+    try:
+        with attachment.installed():
+            yield attachment
+    finally:
+        attachment.is_open = False
 
 
 def _function(module: Any, name: str) -> Callable[..., Any]:

@@ -53,6 +53,10 @@ class Policy:
     def keeps_all(self) -> bool:
         return self.budget_tokens is None and self.keep_ratio in (None, 1.0)
 
+    def held_tokens(self, tokens: int) -> int:
+        """What a row of so many holds at most, on average over layers and heads."""
+        return tokens if self.keeps_all else min(tokens, self.budget(tokens, 0, 1) + self.every_tokens)
+
     def budget(self, seen: int, layer: int, layers: int) -> int:
         """Tokens that a head of this layer keeps of a row, on average over its heads."""
         if self.keeps_all:

@@ -54,6 +54,10 @@ class Recall:
         if self.folder is not None and not Path(self.folder).is_dir():
             raise UserError(f"folder {self.folder} does not exist: name a folder for offloaded pages")
 
+    def held_tokens(self, tokens: int) -> int:
+        """What a row of so many holds where the model computes, on average over layers."""
+        return tokens if self.offload == "none" else min(tokens, (self.pages(tokens, self.dense_layers) + 1) * self.page_tokens)
+
     def pages(self, seen: int, layer: int) -> int:
         """How many full pages a head of this layer reads of a row, beside its open one."""
         full = seen // self.page_tokens

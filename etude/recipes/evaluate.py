@@ -21,6 +21,7 @@ from etude.explore.search.settings import REFINE
 from etude.explore.thought import Thoughts
 from etude.feedback.judge import JudgeFeedback, Judging, put
 from etude.feedback.outcome import OutcomeFeedback
+from etude.longcontext.settings import EngineView
 from etude.models import describe, load_model
 from etude.recipes.answering import SHORT, AnswerSearch, answered
 from etude.recipes.asking import as_asked, only_asking, remembered
@@ -28,7 +29,7 @@ from etude.recipes.chat import ready
 from etude.recipes.limits import within_limits
 from etude.recipes.machine import Machine, decide, engine_at, room_tokens
 from etude.recipes.materials import check_golds, load_suites, render_suites, train_size
-from etude.recipes.no_effect import unread_of_decoding, unread_of_search
+from etude.recipes.no_effect import unread_of_decoding, unread_of_search, unread_of_view
 from etude.recipes.retention import logprobs_of
 from etude.recipes.settings import parse_practice
 from etude.recipes.step_models import value_for
@@ -67,6 +68,7 @@ class EvaluateSettings:
     judge: Judging = field(default_factory=lambda: Judging(how="pairwise"))
     """Who says which of two answers to a question is better, the greedy one or that of the method of decoding; nobody unless there is a
     judge.model."""
+    engine: EngineView = field(default_factory=EngineView)
     seed: int = 0
     timeout_seconds: float = 5.0
     isolate_verifiers: bool = True
@@ -114,7 +116,7 @@ def evaluate(
     if not isinstance(settings, EvaluateSettings):
         settings = parse_evaluate(model, arguments_from(settings or {}))
     watcher = watcher or Quiet()
-    unread: dict[tuple[str, ...], str] = dict(unread_of_decoding(settings.decoding))
+    unread: dict[tuple[str, ...], str] = unread_of_decoding(settings.decoding) | unread_of_view(settings.engine)
     unread |= {} if settings.evaluation.thought.budgets else {("evaluation.thought.",): "evaluation.thought.budgets is empty"}
     unread |= {} if settings.judge.model is not None else {("judge.",): "there is no judge.model"}
     for sentence in unread_of_search(settings, more=unread):
@@ -122,7 +124,7 @@ def evaluate(
     suites, train = _suites(settings, Path(data) if data else None)
     place = decide(settings.machine)
     loaded, tokenizer = load_model(model, device=place.device)
-    engine = engine_at(place, loaded, tokenizer, settings.machine)
+    engine = engine_at(place, loaded, tokenizer, settings.machine, settings.engine)
     longest = settings.evaluation.max_new_tokens or settings.max_new_tokens
     sizes = longest, settings.evaluation.pass_n, settings.evaluation.num_samples
     how = Measurement(*sizes, settings.sampling, settings.seed, settings.evaluation.thought)

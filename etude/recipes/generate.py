@@ -19,13 +19,14 @@ from etude.explore.prompts import render_prompts
 from etude.explore.search.growing import Value
 from etude.explore.search.settings import REFINE
 from etude.explore.thought import Thought, forced
+from etude.longcontext.settings import EngineView
 from etude.models import load_model
 from etude.randomness import seed_for
 from etude.recipes.answering import SHORT, AnswerSearch, answered
 from etude.recipes.asking import only_asking, remembered
 from etude.recipes.machine import Machine, decide, engine_at, room_tokens
 from etude.recipes.materials import with_system
-from etude.recipes.no_effect import Sections, unread_of_decoding, unread_of_search
+from etude.recipes.no_effect import Sections, unread_of_decoding, unread_of_search, unread_of_view
 from etude.recipes.retention import logprobs_of
 from etude.recipes.searching import Items
 from etude.recipes.step_models import value_for
@@ -54,6 +55,7 @@ class GenerateSettings:
     search: AnswerSearch = field(default_factory=AnswerSearch)
     decoding: ReliableDecoding = field(default_factory=ReliableDecoding)
     thought: Thought = field(default_factory=Thought)
+    engine: EngineView = field(default_factory=EngineView)
     stop: list[str] = field(default_factory=list)
     """Texts that end an answer."""
     seed: int = 0
@@ -117,14 +119,14 @@ def generate(
     of_length: Sections = {("thought.",): "thought.budget_tokens is not set"}
     if settings.thought.budget_tokens is not None:
         of_length = {("max_new_tokens",): "thought.budget_tokens is set"}
-    decoding = unread_of_decoding(settings.decoding)
+    decoding = unread_of_decoding(settings.decoding) | unread_of_view(settings.engine)
     if settings.decoding.is_on and METHODS[settings.decoding.method].chooses:
         decoding = {**decoding, ("sampling.",): f"decoding.method {settings.decoding.method} chooses a sample (decoding.sampling)"}
     for unread in unread_of_search(settings, also, {**of_length, **decoding}):
         log.warning("without effect: %s", unread)
     place = decide(settings.machine)
     loaded, tokenizer = load_model(model, device=place.device)
-    engine = engine_at(place, loaded, tokenizer, settings.machine)
+    engine = engine_at(place, loaded, tokenizer, settings.machine, settings.engine)
     budget = settings.thought.budget_tokens
     room = room_tokens(loaded, settings.max_new_tokens if budget is None else settings.thought.most_tokens(budget))
     tasks = with_system([Task(prompt, origin=f"prompt {i + 1}") for i, prompt in enumerate(prompts)], settings.system)

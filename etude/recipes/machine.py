@@ -8,6 +8,7 @@ import torch
 
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
+from etude.longcontext.settings import EngineView
 from etude.models import best_device, half_precision_pays, positions_of
 
 
@@ -54,8 +55,9 @@ def decide(machine: Machine, before: Mapping[str, Any] | None = None) -> Place:
     return Place(device, precision)
 
 
-def engine_at(place: Place, model: Any, tokenizer: Any, machine: Machine) -> TransformersEngine:
-    return TransformersEngine(model, tokenizer, dtype=place.dtype, batch_tokens=machine.decode_batch_tokens)
+def engine_at(place: Place, model: Any, tokenizer: Any, machine: Machine, view: EngineView | None = None) -> TransformersEngine:
+    seen = view.of_engine() if view else None
+    return TransformersEngine(model, tokenizer, dtype=place.dtype, batch_tokens=machine.decode_batch_tokens, view=seen)
 
 
 def room_tokens(model: Any, max_new_tokens: int) -> int:

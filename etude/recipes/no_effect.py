@@ -11,6 +11,7 @@ from etude.configuration import dotted, resolved
 from etude.decoding.settings import ReliableDecoding
 from etude.explore.search.settings import REFINE
 from etude.learn.step_credit import STEP_CREDIT
+from etude.longcontext.settings import EngineView
 from etude.recipes.settings import PracticeSettings, practice_defaults
 
 Sections = Mapping[tuple[str, ...], str]
@@ -30,9 +31,14 @@ def unread_of_search(settings: Any, also: Sequence[str] = (), more: Sections = M
     return unread_among(settings, dotted(resolved(type(settings)())), sections)
 
 
-def unread_of_decoding(how: ReliableDecoding) -> Sections:
+def unread_of_decoding(how: ReliableDecoding) -> dict[tuple[str, ...], str]:
     """The settings in a section `decoding` that its method does not read."""
     return {tuple(f"decoding.{name}" for name in sorted(how.unread)): f"decoding.method is {how.method}"}
+
+
+def unread_of_view(how: EngineView) -> dict[tuple[str, ...], str]:
+    """The settings in a section `engine` that its view does not read."""
+    return {tuple(f"engine.{name}" for name in sorted(how.unread)): f"engine.view is {how.view}"}
 
 
 def unread_among(settings: Any, defaults: Mapping[str, Any], sections: Sections) -> list[str]:
@@ -56,7 +62,7 @@ Reads = dict[tuple[str, ...], tuple[bool, str]]
 
 def _unread(settings: PracticeSettings) -> Sections:
     sections = _of_feedback(settings) | _of_exploring(settings) | _of_learning(settings) | _of_keeping(settings)
-    return {prefixes: why for prefixes, (is_read, why) in sections.items() if not is_read}
+    return {prefixes: why for prefixes, (is_read, why) in sections.items() if not is_read} | unread_of_view(settings.engine)
 
 
 def _of_feedback(settings: PracticeSettings) -> Reads:

@@ -197,7 +197,7 @@ class Practice:
             model, _ = load_model(str(adapted(adaptation, name, self.folder.path, self.data, self.watcher)), device=self.place.device)
         self.outcome.counts.clear()
         self.model = add_lora(model, settings.learn.lora, seed_for(settings.seed, "lora"))
-        self.engine = engine_at(self.place, self.model, self.tokenizer, settings.machine)
+        self.engine = engine_at(self.place, self.model, self.tokenizer, settings.machine, settings.engine)
         for sentence in advice(settings, len(prompts), self.demonstrations, self.engine.text_of):
             self.watcher.say(sentence)
         labelled, items = without_labelled(list(zip(train, prompts, strict=True)), settings.labelled, {task.key for task in shown})

@@ -19,6 +19,7 @@ from etude.learn.learner import Optimiser
 from etude.learn.losses import PreferenceLoss
 from etude.learn.settings import Learning
 from etude.learn.step_model import StepModelSettings
+from etude.longcontext.settings import EngineView
 from etude.recipes.combinations import check_combinations
 from etude.recipes.machine import Machine
 from etude.recipes.self_training import SelfTraining
@@ -113,6 +114,7 @@ class PracticeSettings:
     warm_start: WarmStart = field(default_factory=WarmStart)
     preferences: Preferences = field(default_factory=Preferences)
     explore: Exploration = field(default_factory=Exploration)
+    engine: EngineView = field(default_factory=EngineView)
     feedback: str = "outcome"
     """`outcome` (the tasks' verifiers), `random` (the control), `agreement` (of a task's attempts, without gold answers), `judge` (a
     model), `form` (of tasks.actions), `combined`, or `self_training` (by an answer that the model decodes from several of its attempts)."""

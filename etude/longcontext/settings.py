@@ -1,0 +1,84 @@
+"""What the engine sees of a context, as it is told to a command."""
+
+from dataclasses import dataclass, fields, replace
+
+from etude.errors import UserError, unknown
+from etude.longcontext.policies import DROPPING, POLICIES, RECALLING
+from etude.longcontext.policy import Policy
+from etude.longcontext.recall import Recall
+from etude.longcontext.tiers import Offload
+from etude.longcontext.view import KeptView
+
+_OF_RECALL = ("page_tokens", "offload", "folder", "dense_layers")
+
+
+@dataclass(frozen=True)
+class EngineView:
+    """How a context is kept small while tokens are sampled."""
+
+    view: str = "full"
+    """`full`; or what is kept of a context: `streaming` (its first and last tokens), `h2o`, `tova`, `snapkv`, `pyramid`, `ada_snapkv`,
+    `critical_snapkv`, `expected_attention` (by attention), `key_norm`, `key_diff` (by keys), `random` (the control); or what is read of it
+    at a time, while nothing is lost: `quest`, `arkvale`."""
+    keep_ratio: float | None = None
+    """The share of the tokens so far, or"""
+    budget_tokens: int | None = None
+    """a number of tokens, for a head on average."""
+    every_tokens: int = 16
+    """How many tokens may be above the budget while they are generated, before what is too much is dropped; 0: nothing is dropped then."""
+    page_tokens: int | None = None
+    """Tokens that are read or not read together; 16 for `quest`, 32 for `arkvale` unless given."""
+    offload: Offload = "none"
+    """Where pages are that are not read: `none`, where the model computes; `memory`, the host's, for a model on a GPU; `file`."""
+    folder: str | None = None
+    """Of that file; the system's own for temporary files unless given."""
+    dense_layers: int = 0
+    """First layers that read all pages."""
+
+    def __post_init__(self) -> None:
+        if self.view not in ("full", *POLICIES):
+            raise unknown("engine.view", self.view, ("full", *POLICIES))
+        if self.view != "full" and self.keep_ratio is None and self.budget_tokens is None:
+            raise UserError(
+                f"engine.view {self.view} keeps everything without a budget: set engine.keep_ratio (such as 0.25) or engine.budget_tokens"
+            )
+        try:
+            self.policy  # noqa: B018  # which checks the rest
+        except UserError as error:
+            raise UserError(f"engine.{error}") from None
+
+    @property
+    def is_on(self) -> bool:
+        return self.view != "full"
+
+    @property
+    def policy(self) -> Policy | Recall | None:
+        """None: the full context."""
+        if self.view in DROPPING:
+            budget = {"keep_ratio": self.keep_ratio, "budget_tokens": self.budget_tokens}
+            return replace(DROPPING[self.view], **budget, every_tokens=self.every_tokens)  # type: ignore[arg-type]
+        if self.view in RECALLING:
+            own = RECALLING[self.view]
+            return replace(
+                own,
+                keep_ratio=self.keep_ratio,
+                budget_tokens=self.budget_tokens,
+                page_tokens=own.page_tokens if self.page_tokens is None else self.page_tokens,
+                offload=self.offload,
+                folder=self.folder,
+                dense_layers=self.dense_layers,
+            )
+        return None
+
+    def of_engine(self) -> KeptView | None:
+        """As the engine takes it; its name stands on what is sampled under it."""
+        budget = f"{self.keep_ratio:g}" if self.keep_ratio is not None else f"{self.budget_tokens} tokens"
+        return KeptView(f"{self.view} {budget}", self.policy) if self.policy else None
+
+    @property
+    def unread(self) -> set[str]:
+        """Settings that the view does not read."""
+        names = {each.name for each in fields(self)} - {"view"}
+        if self.view in RECALLING:
+            return {"every_tokens"}
+        return set(_OF_RECALL) if self.view in DROPPING else names

@@ -1,0 +1,109 @@
+"""A policy as the engine's view: what is sampled, its log-probs, and practice under it."""
+
+from dataclasses import replace
+from itertools import chain
+
+import numpy as np
+import pytest
+import torch
+
+from etude.engine.completion import Stop
+from etude.engine.sampling import GREEDY, Sampling
+from etude.engine.transformers import TransformersEngine
+from etude.errors import UserError
+from etude.longcontext.attach import attach
+from etude.longcontext.policies import DROPPING, POLICIES
+from etude.longcontext.recall import Recall
+from etude.longcontext.settings import EngineView
+from etude.longcontext.view import KeptView
+
+SAMPLED = Sampling(temperature=0.8)
+
+
+def prompts_of(*lengths: int) -> list[list[int]]:
+    draw = np.random.default_rng(0)
+    return [draw.integers(4, 250, length).tolist() for length in lengths]
+
+
+PROMPTS = prompts_of(30, 7, 44)
+
+
+def sampled(engine, prompts=PROMPTS, **rest):
+    return engine.generate(prompts, **{"num_samples": 3, "max_new_tokens": 20, "sampling": SAMPLED, "seed": 5} | rest)
+
+
+def under_policy(model, policy, prompt, completion, sampling) -> list[float]:
+    """The log-prob of each token of a completion, one by one, under the policy."""
+    found = []
+    with torch.no_grad(), attach(model, policy):
+        output = model(torch.tensor([prompt]))
+        for token in completion:
+            found.append(float((output.logits[0, -1] / sampling.temperature).log_softmax(-1)[token]))
+            output = model(torch.tensor([[token]]), past_key_values=output.past_key_values)
+    return found
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3", "lfm2", "gpt2"])
+def test_a_view_that_keeps_all_samples_what_the_engine_samples_without(model_of, tokenizer, family):
+    model = model_of(family)
+    plain = sampled(TransformersEngine(model, tokenizer))
+    for policy in (replace(DROPPING["snapkv"], keep_ratio=1.0), Recall()):
+        viewed = sampled(TransformersEngine(model, tokenizer, view=KeptView("all", policy)))
+        for ours, own in zip(chain(*viewed), chain(*plain), strict=True):
+            assert ours.tokens == own.tokens and ours.logprobs == pytest.approx(own.logprobs, abs=1e-4)
+            assert (ours.view, own.view) == ("all", "full")
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_log_probs_are_those_of_the_model_under_the_policy(llama, tokenizer, name):
+    """Whatever is sampled beside it, in whatever batch."""
+    small = {"keep_ratio": 0.4, "page_tokens": 4} if name not in DROPPING else {"keep_ratio": 0.4, "every_tokens": 4}
+    policy = replace(POLICIES[name], **small)
+    together = sampled(TransformersEngine(llama, tokenizer, view=KeptView(name, policy)))
+    apart = sampled(TransformersEngine(llama, tokenizer, view=KeptView(name, policy), batch_tokens=1))
+    plain = sampled(TransformersEngine(llama, tokenizer))
+    assert [c.tokens for c in chain(*together)] == [c.tokens for c in chain(*apart)] != [c.tokens for c in chain(*plain)]
+    for prompt, row in zip(PROMPTS, together, strict=True):
+        for completion in row:
+            assert completion.logprobs == pytest.approx(under_policy(llama, policy, prompt, completion.tokens, SAMPLED), abs=1e-4)
+
+
+def test_the_verbs_and_joint_answers_work_under_a_view(llama, tokenizer):
+    policy = replace(DROPPING["ada_snapkv"], budget_tokens=12, every_tokens=4)
+    engine = TransformersEngine(llama, tokenizer, view=KeptView("ada", policy))
+    (expected,) = engine.generate([PROMPTS[2]], max_new_tokens=9, sampling=SAMPLED, keys=[[7]])
+    opened = engine.open([PROMPTS[2]])
+    (first,) = engine.extend(opened, 9, until=Stop(), sampling=SAMPLED, keys=[7])
+    assert first.own_tokens == expected[0].tokens
+    joint = engine.extend_joint([opened * 2], 9, sampling=SAMPLED, keys=[3])
+    assert len(joint[0].completion.tokens) <= 9
+    behind = engine.open([[9, 8]], [first])
+    assert behind[0].tokens == (*PROMPTS[2], *expected[0].tokens, 9, 8)
+    assert len(engine.extend(behind, 3, until=Stop(), sampling=GREEDY, keys=[0])[0].own_tokens) == 3
+
+
+def test_more_rows_fit_into_a_batch_by_what_they_hold(llama, tokenizer):
+    full = TransformersEngine(llama, tokenizer, batch_tokens=400)
+    small = KeptView("small", replace(DROPPING["streaming"], budget_tokens=10, every_tokens=2))
+    assert full._samples_at_once(30, 20, full.view, is_shared=False) == 8
+    assert full._samples_at_once(30, 20, small, is_shared=False) == 400 // 12
+    assert small.held_tokens(8) == 8
+    assert KeptView("pages", Recall(budget_tokens=8, page_tokens=4)).held_tokens(50) == 50
+    assert KeptView("file", Recall(budget_tokens=8, page_tokens=4, offload="file")).held_tokens(50) == 8
+
+
+def test_a_view_is_told_by_its_name_and_its_budget():
+    assert EngineView().of_engine() is None and not EngineView().is_on
+    view = EngineView(view="snapkv", keep_ratio=0.25).of_engine()
+    assert view and view.name == "snapkv 0.25" and view.policy == replace(DROPPING["snapkv"], keep_ratio=0.25)
+    pages = EngineView(view="quest", budget_tokens=64, page_tokens=8, offload="file", dense_layers=2).of_engine()
+    assert pages and pages.name == "quest 64 tokens"
+    assert pages.policy == Recall("bounds", budget_tokens=64, page_tokens=8, offload="file", dense_layers=2)
+    for changes, message in (
+        ({"view": "snapk", "keep_ratio": 0.5}, "unknown engine.view 'snapk': did you mean 'snapkv'"),
+        ({"view": "snapkv"}, "engine.view snapkv keeps everything without a budget: set engine.keep_ratio"),
+        ({"view": "snapkv", "keep_ratio": 2.0}, "engine.keep_ratio must be above 0"),
+        ({"view": "quest", "budget_tokens": 3}, "engine.budget_tokens is 3, but a head reads two pages"),
+    ):
+        with pytest.raises(UserError, match=message):
+            EngineView(**changes)
