@@ -39,7 +39,9 @@ from etude.longcontext.layer import NO_SEAM, ContextLayer
 from etude.longcontext.page_layer import PageLayer
 from etude.longcontext.policy import Policy
 from etude.longcontext.recall import Recall
+from etude.longcontext.replay import Prompt, cut, replay
 from etude.longcontext.rotation import Rotation
+from etude.longcontext.scores.replayed import Replayed
 from etude.longcontext.slot_layer import SlotLayer
 
 _numbers = itertools.count()
@@ -55,9 +57,16 @@ class Attachment:
         self.policy, self.rotation = policy, Rotation.of(decoder)
         self.pending: ContextLayer | None = None
         self.is_real_BQ = self.turned_BQ = np.zeros((0, 0))
+        self.modules: dict[int, Any] = {}
+        self.scales: dict[int, float] = {}
+        self.is_replaying = False
+        self._prompt: Prompt | None = None
+        """What is read now, for a score that has it read again."""
         self.is_open = True
         self.caches: weakref.WeakSet[Cache] = weakref.WeakSet()
         """Those that it keeps small."""
+        score = policy.score if isinstance(policy, Policy) else None
+        self._score = score if isinstance(score, Replayed) else None
         self._decoder = decoder
         self._cache_name = cache_argument(decoder)
         self._signature = inspect.signature(decoder.forward)
@@ -115,6 +124,8 @@ class Attachment:
 
     def _before(self, _: Any, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """See what the new tokens are, and that the cache is one of ours."""
+        if not self.is_replaying:
+            self._prompt = None
         bound = self._signature.bind_partial(*given, **named)
         arguments = {**bound.arguments, **bound.arguments.get("kwargs", {})}
         self.pending = None
@@ -139,6 +150,10 @@ class Attachment:
         if turned is None or turned.ndim != 2:
             turned = torch.arange(seen, seen + length)[None]
         self.turned_BQ = turned.expand(rows, length).cpu().numpy()
+        if self._score and not self.is_replaying and not (seen and length == 1):
+            if arguments.get("input_ids") is None:
+                raise UserError("a score by replay needs the tokens of a prompt: give input_ids instead of inputs_embeds")
+            self._prompt = Prompt(inputs, self.is_real_BQ, self.turned_BQ, cache)
         return given, named
 
     def _behind(self, *_: Any) -> None:
@@ -146,6 +161,13 @@ class Attachment:
         if self.pending:
             self.pending = None
             raise UserError(NO_SEAM)
+        if self._score and self._prompt and not self.is_replaying:
+            self.is_replaying = True
+            try:
+                replay(self._decoder, self._cache_name, self._prompt, self._score)
+            finally:
+                self.is_replaying, prompt, self._prompt = False, self._prompt, None
+            cut(prompt.cache)
 
     @property
     def config(self) -> Any:
@@ -200,7 +222,8 @@ class Attachment:
                 if rest.get(name) is not None:
                     raise UserError(f"{type(module).__name__} changes its attention weights by {name}, which a policy does not know")
             scale = rest.get("scaling")
-            return layer.attend(module, query, query.shape[-1] ** -0.5 if scale is None else scale), None
+            self.modules[layer.number], self.scales[layer.number] = module, query.shape[-1] ** -0.5 if scale is None else scale
+            return layer.attend(query), None
 
         return attend
 

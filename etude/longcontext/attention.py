@@ -3,6 +3,8 @@
 Shapes: B rows, H key/value heads, R query heads that share one, Q queries, T slots, D width.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -28,15 +30,30 @@ def causal(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, values_TD: torch.Te
 
 def summed(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, scale: float) -> torch.Tensor:
     """The attention that each slot has from the last Q of T tokens, summed over these and averaged over the heads: [T]."""
-    length = queries_RQD.shape[1]
     found_T = torch.zeros(len(keys_TD), device=keys_TD.device)
+    for read_RQT in _weights(queries_RQD, keys_TD, scale):
+        found_T[: read_RQT.shape[2]] += read_RQT.sum(1).mean(0)
+    return found_T
+
+
+def strongest(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, scale: float) -> torch.Tensor:
+    """The largest attention that each slot has from any of the last Q of T tokens and any head: [T - Q], of those before them."""
+    length = queries_RQD.shape[1]
+    before = len(keys_TD) - length
+    found_T = torch.zeros(before, device=keys_TD.device)
+    for read_RQT in _weights(queries_RQD, keys_TD, scale):
+        found_T = torch.maximum(found_T, read_RQT[:, :, :before].amax((0, 1)))
+    return found_T
+
+
+def _weights(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, scale: float) -> Iterator[torch.Tensor]:
+    """[R, Q, T] of some queries at a time, T up to the last of them."""
+    length = queries_RQD.shape[1]
     for first in range(0, length, _BLOCK_QUERIES):
         own = queries_RQD[:, first : first + _BLOCK_QUERIES].float()
         end = len(keys_TD) - length + first + own.shape[1]
         scores_RQT = own @ keys_TD[:end].float().T * scale
-        read_RQT = scores_RQT.masked_fill(~_seen(own.shape[1], end, own.device), -torch.inf).softmax(-1)
-        found_T[:end] += read_RQT.sum(1).mean(0)
-    return found_T
+        yield scores_RQT.masked_fill(~_seen(own.shape[1], end, own.device), -torch.inf).softmax(-1)
 
 
 def _seen(length: int, end: int, device: torch.device) -> torch.Tensor:

@@ -1,8 +1,9 @@
 """How many tokens each layer keeps, and each head of it, when all together keep `budget` a head on average.
 
-Layers: `uniform`, or `pyramid` (PyramidKV, Cai et al. 2024, arXiv 2406.02069; by its code): from more in the first layer, by equal steps,
-to a few in the last one. Heads: as many each, or `by_head` (Ada-KV, Feng et al. 2024, arXiv 2407.11550): what is most important in any head
-of a layer, each head keeping a share of the even budget at least.
+Layers: `uniform`; `pyramid`, from more in the first layer, by equal steps, to a few in the last one (PyramidKV, Cai et al. 2024, arXiv
+2406.02069; by its code); or `all`, what is most important in any head of any layer (KVzip, Kim et al. 2025, NeurIPS, arXiv 2505.23416).
+Heads: as many each, or `by_head`, what is most important in any head of a layer (Ada-KV, Feng et al. 2024, arXiv 2407.11550). Where heads
+may differ each keeps a share of the even budget at least.
 
 Shapes: H heads, T slots, L layers.
 """
@@ -13,7 +14,7 @@ from typing import Literal
 
 import torch
 
-Layers = Literal["uniform", "pyramid"]
+Layers = Literal["uniform", "pyramid", "all"]
 
 
 def of_layers(how: Layers, budget: int, *, layers: int, seen: int, recent: int, slope: float) -> list[int]:
@@ -22,7 +23,7 @@ def of_layers(how: Layers, budget: int, *, layers: int, seen: int, recent: int, 
     Pyramid: the last layer keeps recent + (budget - recent) / slope, the first as much above the mean as that is below; slope 1 is uniform.
     Where the first can't, it keeps all it has seen.
     """
-    if how == "uniform" or budget >= seen or layers == 1:
+    if how != "pyramid" or budget >= seen or layers == 1:
         return [budget] * layers
     recent = min(recent, budget)
     free = budget - recent

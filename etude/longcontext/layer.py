@@ -37,6 +37,13 @@ class Forward(Protocol):
     turned_BQ: np.ndarray
     """The position by which it is turned."""
 
+    is_replaying: bool
+    """Whether the tokens are read for what they read, and are not kept."""
+    modules: dict[int, Any]
+    """The attention of each layer, by its number."""
+    scales: dict[int, float]
+    """Of the products of its queries and keys."""
+
     def check_open(self) -> None: ...
 
 
@@ -44,13 +51,9 @@ class Forward(Protocol):
 class New:
     """Tokens of a row that are read."""
 
-    module: Any
-    """The attention of the layer."""
     queries_NQD: torch.Tensor
     keys_HQD: torch.Tensor
     values_HQD: torch.Tensor
-    scale: float
-    """Of the products of queries and keys."""
 
     def __len__(self) -> int:
         return self.queries_NQD.shape[1]
@@ -86,7 +89,7 @@ class ContextLayer(CacheLayerMixin):
         """All rows of the prompt were read."""
 
     @abstractmethod
-    def generate(self, module: Any, queries_BND: torch.Tensor, is_real_B: np.ndarray, scale: float) -> torch.Tensor:
+    def generate(self, queries_BND: torch.Tensor, is_real_B: np.ndarray) -> torch.Tensor:
         """Keep a new token a row, whose keys and values were taken, where it is real: what the queries read, [B, N, D]."""
 
     @abstractmethod
@@ -144,21 +147,26 @@ class ContextLayer(CacheLayerMixin):
 
     # ------------------------------------------------------------------ what the attention function asks
 
-    def attend(self, module: Any, queries_BNQD: torch.Tensor, scale: float) -> torch.Tensor:
+    @property
+    def scale(self) -> float:
+        return self.forward.scales[self.number]
+
+    def attend(self, queries_BNQD: torch.Tensor) -> torch.Tensor:
         """What the queries of the new tokens read, [B, Q, N, D]; padding reads nothing: 0."""
-        is_real_BQ = self.forward.is_real_BQ
+        is_real_BQ, is_replaying = self.forward.is_real_BQ, self.forward.is_replaying
         assert self.keys is not None and self.values is not None
         rows, heads, length = queries_BNQD.shape[:3]
-        if self.width and length == 1:
-            read_BQND = self.generate(module, queries_BNQD[:, :, 0], is_real_BQ[:, 0], scale)[:, None]
+        if self.width and length == 1 and not is_replaying:
+            read_BQND = self.generate(queries_BNQD[:, :, 0], is_real_BQ[:, 0])[:, None]
         else:
             read_BQND = queries_BNQD.new_zeros(rows, length, heads, self.values.shape[-1])
             for row in range(rows):
                 own = places(is_real_BQ[row])
                 queries_NQD, keys_HQD, values_HQD = (each[row][:, own] for each in (queries_BNQD, self.keys, self.values))
-                read_BQND[row, own] = self.read(row, New(module, queries_NQD, keys_HQD, values_HQD, scale)).transpose(0, 1)
-            self.finish()
-        self.width += length
+                read_BQND[row, own] = self.read(row, New(queries_NQD, keys_HQD, values_HQD)).transpose(0, 1)
+            if not is_replaying:
+                self.finish()
+        self.width += 0 if is_replaying else length
         self.keys = self.values = None
         return read_BQND
 

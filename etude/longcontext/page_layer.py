@@ -128,7 +128,7 @@ class PageLayer(ContextLayer):
         read = []
         for head, queries_RQD in enumerate(new.queries_HRQD):
             own_2TD = torch.cat([self._past(row, head), states_H2QD[head]], 1)
-            read.append(attention.causal(queries_RQD, own_2TD[0], own_2TD[1], new.scale))
+            read.append(attention.causal(queries_RQD, own_2TD[0], own_2TD[1], self.scale))
         self._fill(row, states_H2QD)
         return torch.cat(read)
 
@@ -170,7 +170,7 @@ class PageLayer(ContextLayer):
     # ------------------------------------------------------------------ token by token
 
     @torch.no_grad()
-    def generate(self, module: Any, queries_BND: torch.Tensor, is_real_B: np.ndarray, scale: float) -> torch.Tensor:
+    def generate(self, queries_BND: torch.Tensor, is_real_B: np.ndarray) -> torch.Tensor:
         assert self.keys is not None and self.values is not None
         heads = self.keys.shape[1]
         self._append(torch.stack([self.keys[:, :, 0], self.values[:, :, 0]], 2), is_real_B)
@@ -178,14 +178,14 @@ class PageLayer(ContextLayer):
         is_open_BT = torch.arange(self.recall.page_tokens) < torch.from_numpy(self.open_B)[:, None]
         is_there_BHS = is_open_BT.to(queries_BND.device)[:, None].expand(-1, heads, -1)
         states_BH2SD = self.open_BH2TD
-        chosen_BHK, is_chosen_BHK = self.chosen(queries_BHRD, scale)
+        chosen_BHK, is_chosen_BHK = self.chosen(queries_BHRD)
         if chosen_BHK.shape[2]:
             numbers = np.take_along_axis(self.numbers_BHP, chosen_BHK, 2)
             pages_BHK2TD = self._fetched(torch.from_numpy(numbers), torch.from_numpy(is_chosen_BHK))
             states_BH2SD = torch.cat([pages_BHK2TD.transpose(2, 3).flatten(3, 4), states_BH2SD], 3)
             is_page_BHS = torch.from_numpy(is_chosen_BHK).to(queries_BND.device).repeat_interleave(self.recall.page_tokens, 2)
             is_there_BHS = torch.cat([is_page_BHS, is_there_BHS], 2)
-        read_BHRD = attention.of_rectangle(queries_BHRD, states_BH2SD[:, :, 0], states_BH2SD[:, :, 1], is_there_BHS[:, :, None], scale)
+        read_BHRD = attention.of_rectangle(queries_BHRD, states_BH2SD[:, :, 0], states_BH2SD[:, :, 1], is_there_BHS[:, :, None], self.scale)
         if not is_real_B.all():
             read_BHRD[torch.from_numpy(~is_real_B)] = 0
         return read_BHRD.flatten(1, 2)
@@ -199,7 +199,7 @@ class PageLayer(ContextLayer):
         self.seen_B = self.seen_B + is_real_B
         self.open_BH2TD[rows_N, :, :, self.open_B[rows_N] - 1] = states_BH2D[rows_N]
 
-    def chosen(self, queries_BHRD: torch.Tensor, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    def chosen(self, queries_BHRD: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Which full pages each head reads, in order, [B, H, K], and whether each is one: rows that read fewer have others behind them."""
         full_B = self.full_B
         most_B = np.array([min(full, self.recall.pages(int(seen), self.number)) for full, seen in zip(full_B, self.seen_B, strict=True)])
@@ -208,7 +208,7 @@ class PageLayer(ContextLayer):
             chosen_BHK = np.broadcast_to(np.arange(most), (rows, heads, most)).copy()
             return chosen_BHK, chosen_BHK < full_B[:, None, None]
         longest = int(full_B.max())
-        promises_BHRP = promised(queries_BHRD, self.digests_BHPX[:, :, None, :longest]) * scale
+        promises_BHRP = promised(queries_BHRD, self.digests_BHPX[:, :, None, :longest]) * self.scale
         is_page_BP = torch.from_numpy(np.arange(longest) < full_B[:, None]).to(promises_BHRP.device)
         worth_BHP = promises_BHRP.masked_fill(~is_page_BP[:, None, None], -torch.inf).softmax(-1).nan_to_num().amax(2)
         worth_BHP[:, :, 0] = torch.inf

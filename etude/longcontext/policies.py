@@ -11,6 +11,7 @@ from etude.longcontext.scores.key_norm import KeyNorm
 from etude.longcontext.scores.last_query import LastQuery
 from etude.longcontext.scores.observation_window import ObservationWindow
 from etude.longcontext.scores.random import Random
+from etude.longcontext.scores.replayed import Replayed
 from etude.longcontext.scores.streaming import Streaming
 from etude.longcontext.scores.summed_attention import SummedAttention
 from etude.longcontext.scores.weighed_by_value import WeighedByValue
@@ -28,6 +29,7 @@ DROPPING: Mapping[str, Policy] = {
     "key_diff": Policy(KeyDifference()),
     "expected_attention": Policy(ExpectedAttention()),
     "critical_snapkv": Policy(WeighedByValue(ObservationWindow())),
+    "kvzip": Policy(Replayed(), layers="all"),
     "random": Policy(Random()),
 }
 

@@ -1,6 +1,8 @@
 """What is kept of a context: a score, a budget and how it is spread."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 
@@ -22,11 +24,11 @@ class Policy:
     sinks: int = 4
     """First tokens of a row, kept whatever their importance."""
     layers: Layers = "uniform"
-    """How the budget is spread over layers: `uniform` or `pyramid`."""
+    """How the budget is spread over layers: `uniform`, `pyramid`, or over `all` of them by importance."""
     slope: float = 20.0
     """Of a pyramid: mean budget over the last layer's, beside the recent tokens."""
     by_head: bool = False
-    """Whether heads that need more keep more, at the cost of others of their layer."""
+    """Whether heads that need more keep more, at the cost of others of their layer; over `all` layers they do."""
     least_share: float = 0.2
     """Of the even budget, what each head keeps at least then."""
     every_tokens: int = 16
@@ -46,6 +48,8 @@ class Policy:
             raise UserError(f"slope must be at least 1 (as many in every layer), got {self.slope}")
         if not 0 <= self.least_share <= 1:
             raise UserError(f"least_share must be in [0, 1], got {self.least_share}")
+        if self.score.replays and self.layers == "pyramid":
+            raise UserError("a score by replay is of all layers at once: set layers to 'all', or 'uniform'")
         for name in ("sinks", "every_tokens"):
             at_least(name, getattr(self, name), 0)
 
@@ -66,8 +70,23 @@ class Policy:
         recent = self.sinks + self.score.recent(even)
         return of_layers(self.layers, even, layers=layers, seen=seen, recent=recent, slope=self.slope)[layer]
 
-    def kept(self, held: Held) -> list[torch.Tensor]:
-        """Which slots of a row each head keeps, in order: the first tokens, then the last ones, then by importance."""
+    @property
+    def spreads(self) -> bool:
+        """Whether heads may keep different numbers."""
+        return self.by_head or self.layers == "all"
+
+    def kept(self, helds: Sequence[Held]) -> list[list[torch.Tensor]]:
+        """Which slots of a row each head of these layers keeps, in order: the first tokens, then the last ones, then by importance. One
+        layer, or all where the budget is spread over all.
+        """
+        importances = [self._importance(held) for held in helds]
+        slots = max(importance_HT.shape[1] for importance_HT in importances)
+        padded = [torch.nn.functional.pad(each, (0, slots - each.shape[1]), value=-torch.inf) for each in importances]
+        found = chosen(torch.cat(padded), helds[0].budget, by_head=self.spreads, least_share=self.least_share)
+        ends = accumulate(map(len, importances))
+        return [found[end - len(each) : end] for end, each in zip(ends, importances, strict=True)]
+
+    def _importance(self, held: Held) -> torch.Tensor:
         importance_HT = _rounded(self.score(held).double())
         if importance_HT.isnan().any():
             raise ValueError(f"{type(self.score).__name__} gives importance that is no number (layer {held.layer})")
@@ -75,8 +94,7 @@ class Policy:
         is_recent_HT = held.position_HT >= held.seen - self.score.recent(held.budget)
         importance_HT = importance_HT.clamp(max=largest / 4)
         importance_HT = torch.where(is_recent_HT, largest / 4 * (2 + held.position_HT.double() / held.seen), importance_HT)
-        importance_HT = importance_HT.masked_fill(held.position_HT < self.sinks, largest).masked_fill(~held.is_there_HT, -torch.inf)
-        return chosen(importance_HT, held.budget, by_head=self.by_head, least_share=self.least_share)
+        return importance_HT.masked_fill(held.position_HT < self.sinks, largest).masked_fill(~held.is_there_HT, -torch.inf)
 
 
 def _rounded(importance_HT: torch.Tensor) -> torch.Tensor:

@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass, fields, replace
 
+from transformers import PreTrainedTokenizerBase
+
 from etude.errors import UserError, unknown
 from etude.longcontext.policies import DROPPING, POLICIES, RECALLING
 from etude.longcontext.policy import Policy
 from etude.longcontext.recall import Recall
+from etude.longcontext.scores.replayed import ASK, Replayed
 from etude.longcontext.tiers import Offload
 from etude.longcontext.view import KeptView
 
@@ -18,8 +21,8 @@ class EngineView:
 
     view: str = "full"
     """`full`; or what is kept of a context: `streaming` (its first and last tokens), `h2o`, `tova`, `snapkv`, `pyramid`, `ada_snapkv`,
-    `critical_snapkv`, `expected_attention` (by attention), `key_norm`, `key_diff` (by keys), `random` (the control); or what is read of it
-    at a time, while nothing is lost: `quest`, `arkvale`."""
+    `critical_snapkv`, `expected_attention`, `kvzip` (by attention), `key_norm`, `key_diff` (by keys), `random` (the control); or what is
+    read of it at a time, while nothing is lost: `quest`, `arkvale`."""
     keep_ratio: float | None = None
     """The share of the tokens so far, or"""
     budget_tokens: int | None = None
@@ -70,10 +73,15 @@ class EngineView:
             )
         return None
 
-    def of_engine(self) -> KeptView | None:
+    def of_engine(self, tokenizer: PreTrainedTokenizerBase) -> KeptView | None:
         """As the engine takes it; its name stands on what is sampled under it."""
+        policy = self.policy
+        if policy is None:
+            return None
+        if isinstance(policy, Policy) and isinstance(policy.score, Replayed):
+            policy = replace(policy, score=replace(policy.score, ask=tuple(tokenizer(ASK, add_special_tokens=False)["input_ids"])))
         budget = f"{self.keep_ratio:g}" if self.keep_ratio is not None else f"{self.budget_tokens} tokens"
-        return KeptView(f"{self.view} {budget}", self.policy) if self.policy else None
+        return KeptView(f"{self.view} {budget}", policy)
 
     @property
     def unread(self) -> set[str]:

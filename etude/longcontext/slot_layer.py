@@ -7,7 +7,6 @@ Shapes: B rows, N query heads, H key/value heads, R = N / H, Q new tokens, W que
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -76,18 +75,31 @@ class SlotLayer(ContextLayer):
 
     def read(self, row: int, new: New) -> torch.Tensor:
         segments = self._with_new(row, new.keys_HQD, new.values_HQD)
+        if self.forward.is_replaying:
+            return self._replay(row, new, segments)
         if not len(new):
             self._read_rows.append(segments)
             return new.queries_NQD
         heads = list(zip(new.queries_HRQD, segments, strict=True))
-        read_NQD = torch.cat([attention.causal(queries_RQD, own.keys_TD, own.values_TD, new.scale) for queries_RQD, own in heads])
+        read_NQD = torch.cat([attention.causal(queries_RQD, own.keys_TD, own.values_TD, self.scale) for queries_RQD, own in heads])
         if self.policy.score.sums_attention:
             for queries_RQD, own in heads:
-                own.mass_T.add_(attention.summed(queries_RQD.detach(), own.keys_TD, new.scale))
-        self._remember(new.module, row, new.queries_NQD)
+                own.mass_T.add_(attention.summed(queries_RQD.detach(), own.keys_TD, self.scale))
+        self._remember(row, new.queries_NQD)
         self.seen_B[row] += len(new)
-        self._read_rows.append(self._kept(new.module, row, segments, new.scale))
+        self._read_rows.append(segments if self.policy.score.replays else self._kept(row, segments))
         return read_NQD
+
+    @torch.no_grad()
+    def _replay(self, row: int, new: New, segments: Sequence[Segment]) -> torch.Tensor:
+        """What the queries read of what is kept and of themselves; the slots' mass is the largest attention that any of them gave."""
+        assert self.slots is not None
+        read = [new.queries_NQD[:0]]
+        for queries_RQD, own, kept in zip(new.queries_HRQD, segments, self.slots.row(row), strict=True):
+            if len(new):
+                read.append(attention.causal(queries_RQD, own.keys_TD, own.values_TD, self.scale))
+                kept.mass_T.copy_(torch.maximum(kept.mass_T, attention.strongest(queries_RQD, own.keys_TD, self.scale)))
+        return torch.cat(read) if len(new) else new.queries_NQD
 
     def finish(self) -> None:
         self.slots, self._read_rows, self.fresh_tokens = Slots(self._read_rows), [], 0
@@ -104,25 +116,25 @@ class SlotLayer(ContextLayer):
 
     # ------------------------------------------------------------------ token by token
 
-    def generate(self, module: Any, queries_BND: torch.Tensor, is_real_B: np.ndarray, scale: float) -> torch.Tensor:
+    def generate(self, queries_BND: torch.Tensor, is_real_B: np.ndarray) -> torch.Tensor:
         assert self.keys is not None and self.values is not None and self.slots is not None
         if self.slots.is_full:
             self.slots = self.slots.with_room()
         self.slots.append(self.keys[:, :, 0], self.values[:, :, 0], self.seen_B, is_real_B)
         self.seen_B = self.seen_B + is_real_B
-        read_BHRD = self._over_slots(self.slots, queries_BND.unflatten(1, (self.slots.heads, -1)), scale)
+        read_BHRD = self._over_slots(self.slots, queries_BND.unflatten(1, (self.slots.heads, -1)))
         if not is_real_B.all():
             read_BHRD[torch.from_numpy(~is_real_B)] = 0
         if self.policy.score.window or self.policy.score.keeps_moments:
             for row in np.flatnonzero(is_real_B).tolist():
-                self._remember(module, row, queries_BND[row][:, None])
+                self._remember(row, queries_BND[row][:, None])
         self.fresh_tokens += 1
-        if 0 < self.policy.every_tokens <= self.fresh_tokens and not self.policy.keeps_all:
-            kept = [self._kept(module, row, self.slots.row(row), scale) for row in range(self.slots.rows)]
+        if 0 < self.policy.every_tokens <= self.fresh_tokens and not self.policy.keeps_all and not self.policy.score.replays:
+            kept = [self._kept(row, self.slots.row(row)) for row in range(self.slots.rows)]
             self.slots, self.fresh_tokens = Slots(kept), 0
         return read_BHRD.flatten(1, 2)
 
-    def _over_slots(self, slots: Slots, queries_BHRD: torch.Tensor, scale: float) -> torch.Tensor:
+    def _over_slots(self, slots: Slots, queries_BHRD: torch.Tensor) -> torch.Tensor:
         sums_attention = self.policy.score.sums_attention
         if slots.is_rectangle and not sums_attention:
             longest = int(slots.count_BH.max())
@@ -130,12 +142,13 @@ class SlotLayer(ContextLayer):
             if (slots.count_BH < longest).any():
                 count_BH11 = torch.from_numpy(slots.count_BH).to(queries_BHRD.device)[:, :, None, None]
                 is_there = torch.arange(longest, device=queries_BHRD.device) < count_BH11
-            return attention.of_rectangle(queries_BHRD, slots.rectangle(slots.keys_SD), slots.rectangle(slots.values_SD), is_there, scale)
+            keys_BHTD, values_BHTD = slots.rectangle(slots.keys_SD), slots.rectangle(slots.values_SD)
+            return attention.of_rectangle(queries_BHRD, keys_BHTD, values_BHTD, is_there, self.scale)
         read_BHRD = queries_BHRD.new_zeros(*queries_BHRD.shape[:3], slots.values_SD.shape[-1])
         for row in range(slots.rows):
             for head, own in enumerate(slots.row(row)):
                 if len(own):
-                    read_RT = attention.weights(queries_BHRD[row, head], own.keys_TD, scale)
+                    read_RT = attention.weights(queries_BHRD[row, head], own.keys_TD, self.scale)
                     read_BHRD[row, head] = read_RT.to(own.values_TD.dtype) @ own.values_TD
                     if sums_attention:
                         own.mass_T.add_(read_RT.detach().mean(0))
@@ -144,28 +157,30 @@ class SlotLayer(ContextLayer):
     # ------------------------------------------------------------------ what goes
 
     @torch.no_grad()
-    def _kept(self, module: Any, row: int, segments: Sequence[Segment], scale: float) -> list[Segment]:
-        seen = int(self.seen_B[row])
-        budget = self.policy.budget(seen, self.number, self.layers)
-        counts = [len(segment) for segment in segments]
-        if sum(counts) <= budget * len(counts) and (self.policy.by_head or max(counts) <= budget):
+    def _kept(self, row: int, segments: Sequence[Segment]) -> list[Segment]:
+        budget, counts = self.policy.budget(int(self.seen_B[row]), self.number, self.layers), [len(segment) for segment in segments]
+        if sum(counts) <= budget * len(counts) and (self.policy.spreads or max(counts) <= budget):
             return list(segments)
-        held = Held.of(
+        (kept,) = self.policy.kept([self.held(row, segments, budget)])
+        return [segment.at(index_K) for segment, index_K in zip(segments, kept, strict=True)]
+
+    def held(self, row: int, segments: Sequence[Segment], budget: int) -> Held:
+        """What a score is given of a row of these segments."""
+        return Held.of(
             segments,
             queries_HRQD=self._last_queries(row, segments),
             moments=self.moments_B[row] if self.moments_B else None,
-            seen=seen,
+            seen=int(self.seen_B[row]),
             budget=budget,
-            scale=scale,
+            scale=self.scale,
             layer=self.number,
-            module=module,
+            module=self.forward.modules[self.number],
             rotation=self.forward.rotation,
         )
-        return [segment.at(index_K) for segment, index_K in zip(segments, self.policy.kept(held), strict=True)]
 
     # ------------------------------------------------------------------ queries that scores go by
 
-    def _remember(self, module: Any, row: int, queries_NQD: torch.Tensor) -> None:
+    def _remember(self, row: int, queries_NQD: torch.Tensor) -> None:
         """What the score needs of a row's new queries."""
         score, rows = self.policy.score, len(self.seen_B)
         queries_NQD = queries_NQD.detach()
@@ -173,7 +188,7 @@ class SlotLayer(ContextLayer):
             if not self.moments_B:
                 self.moments_B = [Moments.of(queries_NQD[:, :0])] * rows
             turned_Q = torch.from_numpy(self.forward.turned_BQ[row][self.forward.is_real_BQ[row]])
-            before_NQD = self.forward.rotation.taken_back(module, queries_NQD.float(), turned_Q)
+            before_NQD = self.forward.rotation.taken_back(self.forward.modules[self.number], queries_NQD.float(), turned_Q)
             self.moments_B[row] = self.moments_B[row].plus(Moments.of(before_NQD))
         if score.window:
             if self.queries_BNWD is None:

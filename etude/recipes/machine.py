@@ -56,7 +56,7 @@ def decide(machine: Machine, before: Mapping[str, Any] | None = None) -> Place:
 
 
 def engine_at(place: Place, model: Any, tokenizer: Any, machine: Machine, view: EngineView | None = None) -> TransformersEngine:
-    seen = view.of_engine() if view else None
+    seen = view.of_engine(tokenizer) if view else None
     return TransformersEngine(model, tokenizer, dtype=place.dtype, batch_tokens=machine.decode_batch_tokens, view=seen)
 
 

@@ -16,6 +16,7 @@ from etude.longcontext.attach import attach
 from etude.longcontext.policies import DROPPING
 from etude.longcontext.policy import Policy
 from etude.longcontext.scores.observation_window import ObservationWindow
+from etude.longcontext.scores.replayed import Replayed
 from etude.longcontext.scores.streaming import Streaming
 from etude.longcontext.scores.weighed_by_value import WeighedByValue
 from etude.longcontext.slot_layer import SlotLayer
@@ -205,11 +206,11 @@ def test_a_prompt_leaves_exactly_its_budget(llama, name, budget):
         assert sum(map(sum, counts)) == expected * 4  # 2 layers of 2 heads
         if policy.layers == "uniform":
             assert [sum(heads) for heads in counts] == [expected * 2] * 2
-        if not policy.by_head:
+        if not policy.spreads:
             assert all(heads[0] == heads[1] for heads in counts)
 
 
-@pytest.mark.parametrize("name", DROPPING)
+@pytest.mark.parametrize("name", [name for name in DROPPING if name != "kvzip"])  # which drops of prompts alone
 def test_a_long_generation_stays_within_its_budget(llama, name):
     ids, mask = tokens(12, 5)
     with attach(llama, replace(DROPPING[name], budget_tokens=24, every_tokens=6)):
@@ -237,13 +238,50 @@ def test_a_prompt_in_chunks_is_never_held_beyond_budget_and_chunk(llama, monkeyp
     assert {len(places) for layer in kept_positions(found.past_key_values) for row in layer for places in row} == {33}
 
 
+def test_a_replay_keeps_what_is_read_most_when_the_text_comes_again(llama):
+    """Against attention weights of the model's own over the text twice, row by row; the chunk is longer than the text, or shorter."""
+    ids, mask = tokens(40, 23)
+    reference = copy.deepcopy(llama)
+    reference.set_attn_implementation("eager")
+    for chunk in (100, 16):
+        policy = Policy(Replayed(ask=(7, 8), chunk_tokens=chunk), budget_tokens=9, layers="all")
+        with torch.no_grad(), attach(llama, policy):
+            kept = kept_positions(llama(ids, attention_mask=mask).past_key_values)
+        for row, length in enumerate((40, 23)):
+            own, most = ids[row, -length:], torch.zeros(2, 2, length)
+            for first in range(0, length, chunk):
+                again = torch.cat([own, torch.tensor([7, 8]), own[first : first + chunk]])
+                places = torch.arange(len(again))
+                mask_of = torch.ones(len(again), len(again)).tril()[None, None]
+                found = reference(again[None], position_ids=places[None], attention_mask=mask_of.log(), output_attentions=True).attentions
+                for layer, read in enumerate(found):
+                    strongest = read[0, :, length:, :length].amax(1).unflatten(0, (2, 2)).amax(1)
+                    most[layer] = torch.maximum(most[layer], strongest)
+            most[:, :, :4] = 9.0
+            least = most.flatten().sort(descending=True).values[9 * 4 - 1]
+            for layer in range(2):
+                for head in range(2):
+                    assert kept[layer][row][head] == (most[layer, head] >= least).nonzero()[:, 0].tolist()
+        assert len({len(places) for layer in kept for row in layer for places in row}) > 1
+
+
+def test_a_replay_is_refused_where_it_would_leave_traces(model_of, llama):
+    ids, _ = tokens(30)
+    with attach(model_of("gemma3"), replace(DROPPING["kvzip"], keep_ratio=0.5)) as attached, pytest.raises(UserError, match="Sliding"):
+        attached._decoder(ids)
+    with attach(llama, replace(DROPPING["kvzip"], keep_ratio=0.5)), pytest.raises(UserError, match="give input_ids"):
+        llama(inputs_embeds=llama.model.embed_tokens(ids))
+    with pytest.raises(UserError, match="set layers to 'all'"):
+        Policy(Replayed(), layers="pyramid")
+
+
 def bytes_of_tensors() -> int:
     gc.collect()
     storages = [each.untyped_storage() for each in gc.get_objects() if type(each) is torch.Tensor]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
-@pytest.mark.parametrize("name", ["streaming", "snapkv", "ada_snapkv", "pyramid", "h2o"])
+@pytest.mark.parametrize("name", ["streaming", "snapkv", "ada_snapkv", "pyramid", "h2o", "kvzip"])
 def test_memory_is_really_given_back(model_of, name):
     """Counted over all tensors that are alive, with heads and layers that keep different numbers too."""
     model = model_of("llama", max_position_embeddings=2048)

@@ -92,11 +92,11 @@ def test_more_rows_fit_into_a_batch_by_what_they_hold(llama, tokenizer):
     assert KeptView("file", Recall(budget_tokens=8, page_tokens=4, offload="file")).held_tokens(50) == 8
 
 
-def test_a_view_is_told_by_its_name_and_its_budget():
-    assert EngineView().of_engine() is None and not EngineView().is_on
-    view = EngineView(view="snapkv", keep_ratio=0.25).of_engine()
+def test_a_view_is_told_by_its_name_and_its_budget(tokenizer):
+    assert EngineView().of_engine(tokenizer) is None and not EngineView().is_on
+    view = EngineView(view="snapkv", keep_ratio=0.25).of_engine(tokenizer)
     assert view and view.name == "snapkv 0.25" and view.policy == replace(DROPPING["snapkv"], keep_ratio=0.25)
-    pages = EngineView(view="quest", budget_tokens=64, page_tokens=8, offload="file", dense_layers=2).of_engine()
+    pages = EngineView(view="quest", budget_tokens=64, page_tokens=8, offload="file", dense_layers=2).of_engine(tokenizer)
     assert pages and pages.name == "quest 64 tokens"
     assert pages.policy == Recall("bounds", budget_tokens=64, page_tokens=8, offload="file", dense_layers=2)
     for changes, message in (

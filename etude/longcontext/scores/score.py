@@ -31,6 +31,11 @@ class Score(ABC):
         """How many of a row's last queries it needs."""
         return 0
 
+    @property
+    def replays(self) -> bool:
+        """Whether a prompt is given to the model once more behind itself before anything of it is dropped (`etude.longcontext.replay`)."""
+        return False
+
     def recent(self, budget: int) -> int:
         """How many of the last tokens are kept whatever their importance."""
         return 0
