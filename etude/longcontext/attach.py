@@ -67,8 +67,8 @@ class Attachment:
         """Those that it keeps small."""
         score = policy.score if isinstance(policy, Policy) else None
         self._score = score if isinstance(score, Replayed) else None
-        self._decoder = decoder
-        self._cache_name = cache_argument(decoder)
+        self.decoder = decoder
+        self.cache_name = cache_argument(decoder)
         self._signature = inspect.signature(decoder.forward)
 
     def __deepcopy__(self, _: Any) -> "Attachment":
@@ -83,7 +83,7 @@ class Attachment:
     @contextmanager
     def installed(self) -> Iterator[None]:
         """Within it the model computes under the policy."""
-        decoder = self._decoder
+        decoder = self.decoder
         if decoder in _attached:
             raise UserError("this model has a policy already: leave its `with attach(...)` block first")
         attentions = [module for module in decoder.modules() if hasattr(module, "layer_idx") and hasattr(module, "config")]
@@ -108,6 +108,15 @@ class Attachment:
             restored.callback(decoder.register_forward_hook(self._behind).remove)
             yield
 
+    @contextmanager
+    def replaying(self) -> Iterator[None]:
+        """Within it what is read is not kept."""
+        self.is_replaying = True
+        try:
+            yield
+        finally:
+            self.is_replaying = False
+
     def check_open(self) -> None:
         if not self.is_open:
             raise UserError(
@@ -129,11 +138,11 @@ class Attachment:
         bound = self._signature.bind_partial(*given, **named)
         arguments = {**bound.arguments, **bound.arguments.get("kwargs", {})}
         self.pending = None
-        cache = arguments.get(self._cache_name)
+        cache = arguments.get(self.cache_name)
         uses_cache = arguments.get("use_cache")
-        if cache is None and (self._decoder.config.use_cache if uses_cache is None else uses_cache):
-            cache = DynamicCache(config=self._decoder.config)
-            named = {**named, self._cache_name: cache}
+        if cache is None and (self.decoder.config.use_cache if uses_cache is None else uses_cache):
+            cache = DynamicCache(config=self.decoder.config)
+            named = {**named, self.cache_name: cache}
         if cache is None:
             return given, named
         inputs = next(states for name in ("input_ids", "inputs_embeds") if (states := arguments.get(name)) is not None)
@@ -162,20 +171,18 @@ class Attachment:
             self.pending = None
             raise UserError(NO_SEAM)
         if self._score and self._prompt and not self.is_replaying:
-            self.is_replaying = True
-            try:
-                replay(self._decoder, self._cache_name, self._prompt, self._score)
-            finally:
-                self.is_replaying, prompt, self._prompt = False, self._prompt, None
+            prompt, self._prompt = self._prompt, None
+            with self.replaying():
+                replay(self.decoder, self.cache_name, prompt, self._score)
             cut(prompt.cache)
 
     @property
     def config(self) -> Any:
-        return self._decoder.config
+        return self.decoder.config
 
     @property
     def device(self) -> torch.device:
-        device: torch.device = next(self._decoder.parameters()).device
+        device: torch.device = next(self.decoder.parameters()).device
         return device
 
     def adopt(self, cache: Cache, mask_BT: torch.Tensor | None = None) -> None:
@@ -188,7 +195,7 @@ class Attachment:
         if ours:
             return
         if cache.layer_class_to_replicate is not None:
-            made = DynamicCache(config=self._decoder.config).layers
+            made = DynamicCache(config=self.decoder.config).layers
             cache.layers, cache.layer_class_to_replicate = cache.layers + made[len(cache.layers) :], None
         if cache.offloading:
             raise UserError("a cache with a policy can't be offloaded by transformers: leave cache_implementation='offloaded' out")

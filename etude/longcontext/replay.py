@@ -1,6 +1,7 @@
 """A prompt is given to the model once more, behind itself, before anything of it is dropped; then all layers drop at once."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers.cache_utils import Cache
 
 from etude.errors import UserError
+from etude.longcontext.policy import Policy
 from etude.longcontext.scores.replayed import Replayed
 from etude.longcontext.slot_layer import SlotLayer
 from etude.longcontext.slots import Segment, Slots
@@ -55,14 +57,21 @@ def replay(decoder: Any, cache_name: str, prompt: Prompt, score: Replayed) -> No
 def cut(cache: Cache) -> None:
     """Drop what is too much, over all layers or in each."""
     layers = [layer for layer in cache.layers if isinstance(layer, SlotLayer) and layer.slots]
-    policy, rows = layers[0].policy, layers[0].seen_B
-    kept: list[list[list[Segment]]] = [[] for _ in layers]
-    for row, seen in enumerate(rows.tolist()):
-        budgets = [policy.budget(seen, layer.number, layer.layers) for layer in layers]
-        segments = [layer.slots.row(row) for layer in layers if layer.slots]
-        helds = [layer.held(row, own, budget) for layer, own, budget in zip(layers, segments, budgets, strict=True)]
-        found = policy.kept(helds) if policy.layers == "all" else [policy.kept([held])[0] for held in helds]
-        for number, (own, chosen) in enumerate(zip(segments, found, strict=True)):
-            kept[number].append([segment.at(index_K) for segment, index_K in zip(own, chosen, strict=True)])
-    for layer, rows_of_layer in zip(layers, kept, strict=True):
+    rows = [cut_row(layers, row, layers[0].policy) for row in range(len(layers[0].seen_B))]
+    for layer, rows_of_layer in zip(layers, zip(*rows, strict=True), strict=True):
         layer.slots = Slots(rows_of_layer)
+
+
+def cut_row(
+    layers: Sequence[SlotLayer], row: int, policy: Policy, masses: Sequence[Sequence[torch.Tensor]] | None = None
+) -> list[list[Segment]]:
+    """By layer and head what a policy keeps of a row; `masses`: what slots have instead of their own."""
+    segments = [layer.slots.row(row) for layer in layers if layer.slots]
+    if masses:
+        segments = [[replace(own, mass_T=mass_T) for own, mass_T in zip(*each, strict=True)] for each in zip(segments, masses, strict=True)]
+    helds = []
+    for layer, own in zip(layers, segments, strict=True):
+        budget = policy.budget(int(layer.seen_B[row]), layer.number, layer.layers)
+        helds.append(layer.held(row, own, budget))
+    found = policy.kept(helds) if policy.layers == "all" else [policy.kept([held])[0] for held in helds]
+    return [[part.at(index_K) for part, index_K in zip(*each, strict=True)] for each in zip(segments, found, strict=True)]

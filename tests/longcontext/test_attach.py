@@ -268,7 +268,7 @@ def test_a_replay_keeps_what_is_read_most_when_the_text_comes_again(llama):
 def test_a_replay_is_refused_where_it_would_leave_traces(model_of, llama):
     ids, _ = tokens(30)
     with attach(model_of("gemma3"), replace(DROPPING["kvzip"], keep_ratio=0.5)) as attached, pytest.raises(UserError, match="Sliding"):
-        attached._decoder(ids)
+        attached.decoder(ids)
     with attach(llama, replace(DROPPING["kvzip"], keep_ratio=0.5)), pytest.raises(UserError, match="give input_ids"):
         llama(inputs_embeds=llama.model.embed_tokens(ids))
     with pytest.raises(UserError, match="set layers to 'all'"):

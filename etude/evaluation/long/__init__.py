@@ -1,0 +1,1 @@
+"""Tasks whose answer lies somewhere in a long text, made to any length by seed."""

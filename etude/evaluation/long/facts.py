@@ -1,0 +1,43 @@
+"""Facts of bAbI between the sentences of a book (BABILong, Kuratov et al. 2024, NeurIPS, arXiv 2406.10149)."""
+
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+from etude.errors import UserError
+from etude.evaluation.long.haystack import Haystack
+from etude.evaluation.long.task import LongTask
+
+Story = tuple[list[str], str, str]
+"""Facts in order, a question, its answer."""
+
+
+def facts_of(path: Path) -> Callable[[Random, Haystack, int], LongTask]:
+    """Stories of a bAbI file; each is asked one of its questions, with the facts before it. Raises UserError for a file that has none."""
+    stories = stories_of(path)
+
+    def facts(draw: Random, haystack: Haystack, tokens: int) -> LongTask:
+        told, question, answer = draw.choice(stories)
+        context, depths = haystack.around(draw, told, tokens)
+        return LongTask("facts", context, question, "The answer is", (answer,), depth=depths[-1])
+
+    return facts
+
+
+def stories_of(path: Path) -> list[Story]:
+    """Every question of a file with the facts before it."""
+    found: list[Story] = []
+    told: list[str] = []
+    for line in path.read_text(encoding="utf8").splitlines():
+        number, _, text = line.partition(" ")
+        if not number.isdigit():
+            raise UserError(f"{path} is no file of bAbI: a line begins with a number, but one is {line[:60]!r}")
+        told = [] if number == "1" else told
+        question, tab, rest = text.partition("\t")
+        if tab:
+            found.append((list(told), question.strip(), rest.split("\t")[0].replace(",", " ")))
+        else:
+            told.append(text.strip())
+    if not found:
+        raise UserError(f"{path} has no question: name a file of bAbI")
+    return found

@@ -1,0 +1,26 @@
+"""The kinds of task by name."""
+
+from collections.abc import Callable, Mapping
+from random import Random
+
+from etude.evaluation.long.haystack import Haystack
+from etude.evaluation.long.instructions import instructions
+from etude.evaluation.long.needles import multi_key, multi_value, single
+from etude.evaluation.long.task import LongTask
+from etude.evaluation.long.variables import variables
+from etude.evaluation.long.words import common, frequent
+
+Generator = Callable[[Random, Haystack, int], LongTask]
+"""Random numbers, a text to hide things in, and how many tokens the text is to have."""
+
+KINDS: Mapping[str, Generator] = {
+    "single": single,
+    "multi_key": multi_key,
+    "multi_value": multi_value,
+    "variables": variables,
+    "common": common,
+    "frequent": frequent,
+    "instructions": instructions,
+}
+"""Those that need no file of their own; beside them `facts` (bAbI), `meetings` (QMSum) and `stories` (SQuALITY)."""
+FROM_FILES = ("facts", "meetings", "stories")

@@ -1,0 +1,65 @@
+"""Questions about meetings and stories, cut to a length: QMSum by the spans that answer them, SQuALITY from the beginning.
+
+QMSum: Zhong et al. 2021, NAACL, arXiv 2104.05938. SQuALITY: Wang et al. 2022, EMNLP, arXiv 2205.11465.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from etude.errors import UserError
+from etude.evaluation.long.haystack import Count, Haystack
+from etude.evaluation.long.task import LongTask
+
+Generator = Callable[[Random, Haystack, int], LongTask]
+
+
+def meetings_of(path: Path) -> Generator:
+    """A meeting's turns around what answers a question about it."""
+    asked = [(row, query) for row in _rows(path) for query in row["specific_query_list"]]
+    if not asked:
+        raise UserError(f"{path} has no question: name a file of QMSum")
+
+    def meetings(draw: Random, haystack: Haystack, tokens: int) -> LongTask:
+        row, query = draw.choice(asked)
+        turns = [f"{turn['speaker']}: {turn['content']}" for turn in row["meeting_transcripts"]]
+        first, last = (int(end) for end in query["relevant_text_span"][0])
+        context = _around(turns, first, min(last, len(turns) - 1), tokens, haystack.count)
+        return LongTask("meetings", context, query["query"], "", (query["answer"],), by_likeness=True)
+
+    return meetings
+
+
+def stories_of(path: Path) -> Generator:
+    """The first part of a story."""
+    asked = [(row["document"], question) for row in _rows(path) for question in row["questions"]]
+    if not asked:
+        raise UserError(f"{path} has no question: name a file of SQuALITY")
+
+    def stories(draw: Random, haystack: Haystack, tokens: int) -> LongTask:
+        document, question = draw.choice(asked)
+        answers = tuple(each["response_text"] for each in question["responses"])
+        paragraphs = [part for part in document.split("\n") if part.strip()]
+        context = _around(paragraphs, 0, len(paragraphs) - 1, tokens, haystack.count)
+        return LongTask("stories", context, question["question_text"], "", answers, by_likeness=True)
+
+    return stories
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf8").splitlines() if line.strip()]
+
+
+def _around(parts: list[str], first: int, last: int, tokens: int, count: Count) -> str:
+    """Parts from the first one on, then those before it and behind the last one in turn, as long as they fit."""
+    chosen: list[int] = []
+    room = tokens
+    outside = [place for step in range(1, len(parts)) for place in (first - step, last + step) if 0 <= place < len(parts)]
+    for place in [*range(first, last + 1), *outside]:
+        room -= count(f"{parts[place]}\n")
+        if room < 0:
+            break
+        chosen.append(place)
+    return "\n".join(parts[place] for place in sorted(chosen))

@@ -1,0 +1,145 @@
+"""A prompt is read once and cut by many policies, whose answers are then decoded as one batch.
+
+While a prompt is read in one piece, what a policy drops of it goes only behind a layer's attention, so that all policies see the same
+states: those of full attention. What comes behind the cut, a question that was not known before and the answer, is kept.
+
+Shapes: P policies, V vocabulary.
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.cache_utils import Cache, DynamicCache
+
+from etude.adapters import base_of
+from etude.engine.cache import cache_argument
+from etude.longcontext.attach import Attachment
+from etude.longcontext.page_layer import PageLayer
+from etude.longcontext.policy import Policy
+from etude.longcontext.recall import Recall
+from etude.longcontext.replay import Prompt, cut_row, replay
+from etude.longcontext.scores.recording import Recording
+from etude.longcontext.scores.replayed import Replayed
+from etude.longcontext.scores.streaming import Streaming
+from etude.longcontext.slot_layer import SlotLayer
+from etude.longcontext.slots import Slots
+
+
+class Reading:
+    """A prompt under full attention, read piece by piece, with what scores go by."""
+
+    def __init__(self, model: Any, *, window: int = 64) -> None:
+        """`window`: the most last queries that any of the policies needs."""
+        self.model = model
+        self._attachment = Attachment.to(model, Policy(Recording(window)))
+        self._cache: Cache = DynamicCache(config=base_of(model).config.get_text_config())
+        self.tokens: list[int] = []
+        self.logits_V: torch.Tensor | None = None
+        """Of what follows."""
+        self._replays: dict[Replayed, list[list[torch.Tensor]]] = {}
+
+    @torch.inference_mode()
+    def read(self, tokens: Sequence[int]) -> None:
+        """More of it."""
+        with self._attachment.installed():
+            output = self.model(
+                torch.tensor([list(tokens)], device=self._attachment.device),
+                logits_to_keep=1,
+                **{cache_argument(base_of(self.model)): self._cache},
+            )
+        self.tokens += tokens
+        self.logits_V, self._replays = output.logits[0, -1].float(), {}
+
+    def fork(self) -> "Reading":
+        """A copy that is gone on with apart."""
+        other = copy.copy(self)
+        other._cache, other.tokens, other._replays = copy.deepcopy(self._cache), list(self.tokens), {}
+        return other
+
+    @torch.inference_mode()
+    def cut(self, policies: Sequence[Policy]) -> "Rows":
+        """A row for each policy."""
+        attachment = Attachment.to(self.model, Policy(Streaming()))
+        attachment.modules, attachment.scales = self._attachment.modules, self._attachment.scales
+        cache = DynamicCache(config=attachment.config)
+        attachment.adopt(cache)
+        sources = [layer for layer in self._cache.layers if isinstance(layer, SlotLayer)]
+        kept = [cut_row(sources, 0, policy, self._masses(policy)) for policy in policies]
+        targets = [layer for layer in cache.layers if isinstance(layer, SlotLayer)]
+        for number, (layer, source) in enumerate(zip(targets, sources, strict=True)):
+            layer.slots = Slots([row[number] for row in kept])
+            layer.seen_B, layer.width = np.repeat(source.seen_B, len(policies)), source.width
+            layer.is_initialized = True
+        return Rows(self.model, attachment, cache, len(policies), len(self.tokens))
+
+    @torch.inference_mode()
+    def paged(self, recall: Recall) -> "Rows":
+        """One row, whose pages are recalled."""
+        attachment = Attachment.to(self.model, recall)
+        cache = DynamicCache(config=attachment.config)
+        attachment.adopt(cache)
+        sources = [layer for layer in self._cache.layers if isinstance(layer, SlotLayer)]
+        targets = [layer for layer in cache.layers if isinstance(layer, PageLayer)]
+        for layer, source in zip(targets, sources, strict=True):
+            assert source.slots
+            segments = source.slots.row(0)
+            keys_HTD, values_HTD = (torch.stack([getattr(own, name) for own in segments]) for name in ("keys_TD", "values_TD"))
+            layer.take(keys_HTD[None], values_HTD[None], None)
+        return Rows(self.model, attachment, cache, 1, len(self.tokens))
+
+    def _masses(self, policy: Policy) -> list[list[torch.Tensor]] | None:
+        """By layer and head, of a policy that goes by a replay; others go by what was recorded."""
+        score = policy.score
+        if not isinstance(score, Replayed):
+            return None
+        if score not in self._replays:
+            again = self.fork()
+            layers = [layer for layer in again._cache.layers if isinstance(layer, SlotLayer)]
+            for layer in layers:
+                assert layer.slots
+                layer.slots.mass_S.zero_()
+            tokens_1T = torch.tensor([self.tokens], device=self._attachment.device)
+            is_real_1T, turned_1T = np.ones(tokens_1T.shape, bool), np.arange(len(self.tokens))[None]
+            with self._attachment.installed(), self._attachment.replaying():
+                replay(self._attachment.decoder, self._attachment.cache_name, Prompt(tokens_1T, is_real_1T, turned_1T, again._cache), score)
+            self._replays[score] = [[own.mass_T for own in layer.slots.row(0)] for layer in layers if layer.slots]
+        return self._replays[score]
+
+
+class Rows:
+    """Contexts of the same prompt, each by its policy."""
+
+    def __init__(self, model: Any, attachment: Attachment, cache: Cache, count: int, width: int) -> None:
+        self.attachment, self.cache, self._model, self._count, self._width = attachment, cache, model, count, width
+
+    @torch.inference_mode()
+    def forced(self, tokens: Sequence[int]) -> torch.Tensor:
+        """The same tokens behind every row: logits [P, T, V] of what follows each of them."""
+        return self._logits(torch.tensor([list(tokens)] * self._count), keep=len(tokens))
+
+    @torch.inference_mode()
+    def greedy(self, logits_PV: torch.Tensor, n: int, ends: Sequence[int]) -> list[list[int]]:
+        """Up to `n` tokens for each row, the first ones by these logits; without the token that ended them."""
+        found: list[list[int]] = [[] for _ in range(self._count)]
+        going = set(range(self._count))
+        for step in range(n):
+            drawn_P = logits_PV.argmax(-1).tolist()
+            for row in sorted(going):
+                if drawn_P[row] in ends:
+                    going.discard(row)
+                else:
+                    found[row].append(drawn_P[row])
+            if not going or step == n - 1:
+                break
+            logits_PV = self._logits(torch.tensor(drawn_P)[:, None], keep=1)[:, -1]
+        return found
+
+    def _logits(self, tokens_PT: torch.Tensor, keep: int) -> torch.Tensor:
+        with self.attachment.installed():
+            logits_PTV: torch.Tensor = self._model(
+                tokens_PT.to(self.attachment.device), logits_to_keep=keep, **{cache_argument(base_of(self._model)): self.cache}
+            ).logits
+        return logits_PTV.float()

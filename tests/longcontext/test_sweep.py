@@ -1,0 +1,95 @@
+"""A prompt that is read once and cut by many policies is what each of them would have kept."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from test_attach import kept_positions
+
+from etude.longcontext.attach import attach
+from etude.longcontext.policies import DROPPING, RECALLING
+from etude.longcontext.sweep import Reading
+
+POLICIES = [
+    replace(policy, **budget, every_tokens=0) for policy in DROPPING.values() for budget in ({"keep_ratio": 0.3}, {"budget_tokens": 9})
+]
+
+
+def prompt_of(length: int) -> list[int]:
+    return torch.randint(4, 250, (length,), generator=torch.Generator().manual_seed(0)).tolist()
+
+
+def answered(model, policy, pieces, n):
+    """Greedy tokens under a policy, with transformers' own means."""
+    with torch.no_grad(), attach(model, policy):
+        output, cache = None, None
+        for piece in pieces:
+            output = model(torch.tensor([piece]), past_key_values=cache)
+            cache = output.past_key_values
+        kept, found = kept_positions(cache), []
+        for _ in range(n):
+            found.append(int(output.logits[0, -1].argmax()))
+            output = model(torch.tensor([[found[-1]]]), past_key_values=cache)
+    return kept, found
+
+
+def test_every_policy_keeps_and_answers_what_it_does_alone(llama):
+    prompt = prompt_of(70)
+    reading = Reading(llama)
+    reading.read(prompt)
+    rows = reading.cut(POLICIES)
+    kept = kept_positions(rows.cache)
+    found = rows.greedy(reading.logits_V.expand(len(POLICIES), -1), 8, ends=[])
+    for row, policy in enumerate(POLICIES):
+        own, tokens = answered(llama, policy, [prompt], 8)
+        assert [[heads[row]] for heads in kept] == own, policy
+        assert found[row] == tokens, policy
+    assert len({tuple(tokens) for tokens in found}) > 2
+
+
+def test_a_question_behind_the_cut_is_kept_and_answers_end_where_they_end(llama):
+    prompt, question = prompt_of(70), prompt_of(9)
+    reading = Reading(llama)
+    reading.read(prompt[:30])
+    reading.read(prompt[30:])
+    policies = POLICIES[:6]
+    rows = reading.cut(policies)
+    before = kept_positions(rows.cache)
+    logits = rows.forced(question)
+    assert logits.shape == (6, 9, 260)
+    for layer, own in zip(kept_positions(rows.cache), before, strict=True):
+        for row in range(6):
+            for head in range(2):
+                assert layer[row][head] == own[row][head] + list(range(70, 79))
+    full = Reading(llama)
+    full.read([*prompt, *question])
+    everything = reading.cut([replace(POLICIES[0], keep_ratio=1.0)])
+    torch.testing.assert_close(everything.forced(question)[0, -1], full.logits_V, atol=1e-5, rtol=1e-5)
+    first = int(logits[0, -1].argmax())
+    assert rows.greedy(logits[:, -1], 5, ends=[first])[0] == []
+
+
+@pytest.mark.parametrize("name", RECALLING)
+def test_pages_of_a_reading_are_recalled_as_they_are_alone(llama, name):
+    prompt = prompt_of(70)
+    recall = replace(RECALLING[name], page_tokens=4, budget_tokens=16)
+    reading = Reading(llama)
+    reading.read(prompt)
+    rows = reading.paged(recall)
+    found = rows.greedy(reading.logits_V[None], 8, ends=[])
+    with torch.no_grad(), attach(llama, recall):
+        output = llama(torch.tensor([prompt]))
+        for token in found[0]:
+            assert int(output.logits[0, -1].argmax()) == token
+            output = llama(torch.tensor([[token]]), past_key_values=output.past_key_values)
+
+
+def test_a_fork_goes_its_own_way(llama):
+    reading = Reading(llama)
+    reading.read(prompt_of(40))
+    other = reading.fork()
+    other.read(prompt_of(9))
+    assert (len(reading.tokens), len(other.tokens)) == (40, 49)
+    again = reading.fork()
+    again.read(prompt_of(9))
+    assert torch.equal(again.logits_V, other.logits_V)
