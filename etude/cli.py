@@ -17,8 +17,8 @@ USAGE = """etude: language models get better by practising
   etude adapt NAME_OR_YAML [--key value ...]      learn a domain from text
   etude practice NAME_OR_YAML [--key value ...]   improve on tasks by own attempts
   etude evaluate MODEL [--key value ...]          measure a model on suites
-  etude evaluate MODEL --suite NAME_OR_YAML       what it knew and could do before: retention; knows of a domain: domain; or knows and does
-                                                  not say: knows-says
+  etude evaluate MODEL --suite NAME_OR_YAML       what it knew and could do before: retention; knows of a domain: domain; knows and does not
+                                                  say: knows-says; or finds in long texts, with what --engine.view keeps of them: long
   etude generate MODEL [--key value ...]          answer prompts
   etude report RUN [RUN ...] [--out FILE]         the page of a run, or of several side by side
   etude report RUN --pack FILE.zip                a run for somebody else: no weights, no paths of this machine, no tokens
@@ -152,12 +152,14 @@ def _evaluate_suite(suite: str, arguments: list[str], *options: str) -> None:
     from etude.configuration import command_of, shipped
     from etude.recipes.domain_suite import DomainSuite, evaluate_domain, parse_domain
     from etude.recipes.knows_says import KnowsSays, evaluate_knows, parse_knows
+    from etude.recipes.long_suite import LongSuite, evaluate_long, parse_long
     from etude.recipes.retention_suite import RetentionSuite, evaluate_suite, parse_suite
     from etude.watching import Console
 
     kinds: dict[str, tuple[Any, Any, Any]] = {
         "domain": (DomainSuite, parse_domain, evaluate_domain),
         "knows": (KnowsSays, parse_knows, evaluate_knows),
+        "long": (LongSuite, parse_long, evaluate_long),
         "suite": (RetentionSuite, parse_suite, evaluate_suite),
     }
     names = {name: kind for kind in kinds for name in shipped(kind)}

@@ -31,10 +31,10 @@ from etude.longcontext.slots import Slots
 class Reading:
     """A prompt under full attention, read piece by piece, with what scores go by."""
 
-    def __init__(self, model: Any, *, window: int = 64) -> None:
-        """`window`: the most last queries that any of the policies needs."""
+    def __init__(self, model: Any, policies: Sequence[Policy] = ()) -> None:
+        """`policies`: those that may cut it."""
         self.model = model
-        self._attachment = Attachment.to(model, Policy(Recording(window)))
+        self._attachment = Attachment.to(model, Policy(Recording(tuple(policy.score for policy in policies))))
         self._cache: Cache = DynamicCache(config=base_of(model).config.get_text_config())
         self.tokens: list[int] = []
         self.logits_V: torch.Tensor | None = None
@@ -73,7 +73,7 @@ class Reading:
             layer.slots = Slots([row[number] for row in kept])
             layer.seen_B, layer.width = np.repeat(source.seen_B, len(policies)), source.width
             layer.is_initialized = True
-        return Rows(self.model, attachment, cache, len(policies), len(self.tokens))
+        return Rows(self.model, attachment, cache, len(policies))
 
     @torch.inference_mode()
     def paged(self, recall: Recall) -> "Rows":
@@ -88,7 +88,7 @@ class Reading:
             segments = source.slots.row(0)
             keys_HTD, values_HTD = (torch.stack([getattr(own, name) for own in segments]) for name in ("keys_TD", "values_TD"))
             layer.take(keys_HTD[None], values_HTD[None], None)
-        return Rows(self.model, attachment, cache, 1, len(self.tokens))
+        return Rows(self.model, attachment, cache, 1)
 
     def _masses(self, policy: Policy) -> list[list[torch.Tensor]] | None:
         """By layer and head, of a policy that goes by a replay; others go by what was recorded."""
@@ -109,11 +109,29 @@ class Reading:
         return self._replays[score]
 
 
+def _paged_tokens(cache: Cache) -> float:
+    """Of one row, in pages; a digest counts as what it takes."""
+    layers = [layer for layer in cache.layers if isinstance(layer, PageLayer)]
+    a_token = [2 * layer.open_BH2TD.shape[1] * layer.open_BH2TD.shape[-1] * layer.open_BH2TD.element_size() for layer in layers]
+    return float(np.mean([layer.bytes / size for layer, size in zip(layers, a_token, strict=True)]))
+
+
 class Rows:
     """Contexts of the same prompt, each by its policy."""
 
-    def __init__(self, model: Any, attachment: Attachment, cache: Cache, count: int, width: int) -> None:
-        self.attachment, self.cache, self._model, self._count, self._width = attachment, cache, model, count, width
+    def __init__(self, model: Any, attachment: Attachment, cache: Cache, count: int) -> None:
+        self.attachment, self.cache, self._model, self._count = attachment, cache, model, count
+
+    @property
+    def held_tokens(self) -> list[float]:
+        """What each row holds where the model computes, on average over layers and heads."""
+        slots = [layer.slots for layer in self.cache.layers if isinstance(layer, SlotLayer) and layer.slots]
+        return np.mean([own.count_BH.mean(1) for own in slots], axis=0).tolist() if slots else [_paged_tokens(self.cache)]
+
+    def first(self, reading: Reading) -> torch.Tensor:
+        """The logits [P, V] of what follows the prompt itself, which are the same for every policy."""
+        assert reading.logits_V is not None
+        return reading.logits_V.expand(self._count, -1)
 
     @torch.inference_mode()
     def forced(self, tokens: Sequence[int]) -> torch.Tensor:

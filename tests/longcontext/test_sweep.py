@@ -35,7 +35,7 @@ def answered(model, policy, pieces, n):
 
 def test_every_policy_keeps_and_answers_what_it_does_alone(llama):
     prompt = prompt_of(70)
-    reading = Reading(llama)
+    reading = Reading(llama, POLICIES)
     reading.read(prompt)
     rows = reading.cut(POLICIES)
     kept = kept_positions(rows.cache)
@@ -49,7 +49,7 @@ def test_every_policy_keeps_and_answers_what_it_does_alone(llama):
 
 def test_a_question_behind_the_cut_is_kept_and_answers_end_where_they_end(llama):
     prompt, question = prompt_of(70), prompt_of(9)
-    reading = Reading(llama)
+    reading = Reading(llama, POLICIES)
     reading.read(prompt[:30])
     reading.read(prompt[30:])
     policies = POLICIES[:6]

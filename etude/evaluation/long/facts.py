@@ -1,5 +1,6 @@
 """Facts of bAbI between the sentences of a book (BABILong, Kuratov et al. 2024, NeurIPS, arXiv 2406.10149)."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -33,9 +34,9 @@ def stories_of(path: Path) -> list[Story]:
         if not number.isdigit():
             raise UserError(f"{path} is no file of bAbI: a line begins with a number, but one is {line[:60]!r}")
         told = [] if number == "1" else told
-        question, tab, rest = text.partition("\t")
-        if tab:
-            found.append((list(told), question.strip(), rest.split("\t")[0].replace(",", " ")))
+        question, *rest = re.split(r"[\t|]", text)  # the set is about with either
+        if rest:
+            found.append((list(told), question.strip(), rest[0].replace(",", " ").strip()))
         else:
             told.append(text.strip())
     if not found:

@@ -34,7 +34,7 @@ class Haystack:
         own = [self.count(f" {each}") for each in hidden]
         free = tokens - sum(own)
         if free < max(self._tokens):
-            raise UserError(f"a text of {tokens} tokens has no room for what is hidden in it ({sum(own)} tokens): make it longer")
+            raise UserError(f"a text of {tokens} tokens has no room for what is hidden in it ({sum(own)} tokens): set tokens to more")
         chosen = self._from(draw.randrange(len(self.sentences)), free)
         places = sorted(draw.randrange(len(chosen) + 1) for _ in hidden)
         parts, last = [], 0

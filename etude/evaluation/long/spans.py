@@ -3,7 +3,6 @@
 QMSum: Zhong et al. 2021, NAACL, arXiv 2104.05938. SQuALITY: Wang et al. 2022, EMNLP, arXiv 2205.11465.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -12,6 +11,7 @@ from typing import Any
 from etude.errors import UserError
 from etude.evaluation.long.haystack import Count, Haystack
 from etude.evaluation.long.task import LongTask
+from etude.tasks.files import file_rows
 
 Generator = Callable[[Random, Haystack, int], LongTask]
 
@@ -49,7 +49,7 @@ def stories_of(path: Path) -> Generator:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf8").splitlines() if line.strip()]
+    return [dict(row) for _, row in file_rows(path)]
 
 
 def _around(parts: list[str], first: int, last: int, tokens: int, count: Count) -> str:

@@ -1,4 +1,4 @@
-"""Not a score: keeps all that any score goes by, for a prompt that is read once and then cut by many policies."""
+"""Not a score: keeps all that some scores go by, for a prompt that is read once and then cut by many policies."""
 
 from dataclasses import dataclass
 
@@ -12,20 +12,20 @@ from etude.longcontext.scores.score import Score
 class Recording(Score):
     """Under a policy that keeps everything."""
 
-    queries: int = 64
-    """Last ones; a window of more can't be had."""
+    scores: tuple[Score, ...]
+    """Those that are to go by it."""
 
     @property
     def window(self) -> int:
-        return self.queries
+        return max((score.window for score in self.scores), default=0)
 
     @property
     def sums_attention(self) -> bool:
-        return True
+        return any(score.sums_attention for score in self.scores)
 
     @property
     def keeps_moments(self) -> bool:
-        return True
+        return any(score.keeps_moments for score in self.scores)
 
     def __call__(self, held: Held) -> torch.Tensor:
         raise NotImplementedError("a recording ranks nothing")

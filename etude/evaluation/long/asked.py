@@ -1,0 +1,80 @@
+"""A long task as tokens, in two pieces: the text, and the question with the beginning of its answer."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from etude.errors import UserError
+from etude.evaluation.long.facts import facts_of
+from etude.evaluation.long.haystack import NOISE, Haystack
+from etude.evaluation.long.kinds import FROM_FILES, KINDS, Generator
+from etude.evaluation.long.spans import meetings_of, stories_of
+from etude.evaluation.long.task import LongTask
+from etude.randomness import seed_for
+
+_TEXT = "\x00"
+"""Stands where the text comes."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A task and its pieces."""
+
+    task: LongTask
+    text: tuple[int, ...]
+    question: tuple[int, ...]
+
+
+def generators(files: Mapping[str, Path | None]) -> dict[str, Generator]:
+    """All kinds, those from files where there is one."""
+    made: dict[str, Callable[[Path], Generator]] = {"facts": facts_of, "meetings": meetings_of, "stories": stories_of}
+    return dict(KINDS) | {name: made[name](path) for name in FROM_FILES if (path := files.get(name))}
+
+
+def haystack_of(texts: Sequence[str], tokenizer: Any) -> Haystack:
+    """The texts one behind another; without any, noise."""
+    return Haystack("\n\n".join(texts) or NOISE, lambda text: len(_tokens(tokenizer, text)))
+
+
+def asked(
+    tokenizer: Any, kind: str, make: Generator, haystack: Haystack, *, tokens: int, n: int, seed: int, system: str | None = None
+) -> list[Asked]:
+    """`n` tasks of a kind of up to so many tokens with their questions; the same for the same seed whatever `n` is. Raises UserError where
+    the question leaves no room for a text.
+    """
+    found = []
+    for number in range(n):
+        name = seed_for(seed, "long", kind, tokens, number)
+        room = tokens
+        for _ in range(8):  # a text is about as long as it is asked to be, and its question known only with it
+            task = make(Random(name), haystack, room)
+            text, question = pieces(tokenizer, task, system)
+            over = len(text) + len(question) - tokens
+            if over <= 0:
+                break
+            room -= over
+            if room <= 0:
+                raise UserError(f"tokens is {tokens}, but the question of a task of {kind} takes {len(question)}: set tokens to more")
+        else:
+            raise UserError(f"no task of {kind} fits into {tokens} tokens: set tokens to more")
+        found.append(Asked(task, text, question))
+    return found
+
+
+def pieces(tokenizer: Any, task: LongTask, system: str | None = None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """As a chat, where the tokenizer has a template, the answer begun; else text and question one behind the other."""
+    if tokenizer.chat_template:
+        messages = [{"role": "user", "content": f"{_TEXT}\n\n{task.question}"}]
+        messages = messages if system is None else [{"role": "system", "content": system}, *messages]
+        rendered = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    else:
+        rendered = f"{_TEXT}\n\n{task.question}\n"
+    before, behind = rendered.split(_TEXT)
+    return tuple(_tokens(tokenizer, before + task.context)), tuple(_tokens(tokenizer, behind + task.begin))
+
+
+def _tokens(tokenizer: Any, text: str) -> list[int]:
+    found: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return found

@@ -1,0 +1,175 @@
+"""What a model finds in long texts, with its full context and under a policy, as `etude evaluate MODEL --suite long`."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from etude.configuration import arguments_from, find_configuration, parse
+from etude.errors import UserError, at_least, check_known
+from etude.evaluation.long.asked import Asked, asked, generators, haystack_of
+from etude.evaluation.long.kinds import FROM_FILES, KINDS
+from etude.evaluation.statistics import mean_interval
+from etude.knowledge.documents import Corpus, documents
+from etude.longcontext.policy import Policy
+from etude.longcontext.recall import Recall
+from etude.longcontext.scores.streaming import Streaming
+from etude.longcontext.settings import EngineView
+from etude.longcontext.sweep import Reading
+from etude.models import describe, load_model, positions_of
+from etude.recipes.limits import within_limits
+from etude.recipes.machine import Machine, decide
+from etude.tasks.files import find_file
+from etude.watching import Quiet, Watcher
+
+FULL = Policy(Streaming())
+
+
+@dataclass(frozen=True)
+class LongSuite:
+    """Tasks whose answer lies somewhere in a long text."""
+
+    kinds: list[str] = field(default_factory=lambda: ["single", "multi_key", "multi_value", "variables", "frequent"])
+    """`single`, `multi_key`, `multi_value` (numbers that go by a name), `variables` (a number handed on), `common`, `frequent` (words),
+    `instructions` (before the text), and from files `facts`, `meetings`, `stories`."""
+    tokens: list[int] = field(default_factory=lambda: [1024, 2048])
+    """How long a text is with its question."""
+    n: int = 20
+    """Tasks of each kind and length."""
+    haystack: list[str] = field(default_factory=list)
+    """Files of text to hide things in; noise unless given."""
+    facts: str | None = None
+    """A file of bAbI."""
+    meetings: str | None = None
+    """A file of QMSum."""
+    stories: str | None = None
+    """A file of SQuALITY."""
+    question: Literal["unseen", "seen"] = "unseen"
+    """Whether the question is there when what is too much is dropped: `seen`, or it comes behind, `unseen`."""
+    max_new_tokens: int = 32
+    system: str | None = None
+    """System message put before every text."""
+    engine: EngineView = field(default_factory=EngineView)
+    """The policy, which is compared with the full context."""
+    seed: int = 0
+    machine: Machine = field(default_factory=Machine)
+
+    def __post_init__(self) -> None:
+        at_least("n", self.n, 2)
+        at_least("max_new_tokens", self.max_new_tokens, 1)
+        for kind in self.kinds:
+            check_known("kind", kind, (*KINDS, *FROM_FILES))
+            if kind in FROM_FILES and getattr(self, kind) is None:
+                raise UserError(f"tasks of {kind} are made from a file: set {kind}, or leave them out of kinds")
+        if not self.kinds or not self.tokens:
+            raise UserError("there is nothing to ask: set kinds and tokens")
+
+
+def parse_long(name: str, overrides: Sequence[str]) -> LongSuite:
+    """The suite of a YAML file, or one that ships, with `--key value` overrides."""
+    return parse(LongSuite, find_configuration("long", name), overrides)
+
+
+def evaluate_long(
+    model: str,
+    suite: LongSuite | str = "long",
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    data: Path | str | None = None,
+    watcher: Watcher | None = None,
+) -> dict[str, Any]:
+    """`{"model", "weights", "view", "rows", "items"}` of any model.
+
+    >>> evaluate_long("runs/first/model", overrides={"engine.view": "snapkv", "engine.keep_ratio": 0.25})  # doctest: +SKIP
+    """
+    if not isinstance(suite, LongSuite):
+        suite = parse_long(suite, arguments_from(overrides or {}))
+    watcher, folder = watcher or Quiet(), Path(data) if data else None
+    place = decide(suite.machine)
+    loaded, tokenizer = load_model(model, device=place.device)
+    loaded = loaded.to(dtype=place.dtype).eval()  # type: ignore[call-arg]  # annotated for another class
+    longest, positions = max(suite.tokens) + suite.max_new_tokens, positions_of(loaded)
+    if longest > positions:
+        raise UserError(
+            f"tokens {max(suite.tokens)} and max_new_tokens {suite.max_new_tokens} are more than the model's {positions} positions"
+        )
+    texts = [each.text for each in documents(Corpus(path=suite.haystack), folder)] if suite.haystack else []
+    haystack = haystack_of(texts, tokenizer)
+    made = generators({name: find_file(path, folder) if (path := getattr(suite, name)) else None for name in FROM_FILES})
+    ends = ends_of(loaded, tokenizer)
+    view = suite.engine.of_engine(tokenizer)
+    rows, items = [], []
+    with within_limits(suite.machine):
+        for kind in suite.kinds:
+            for tokens in suite.tokens:
+                named: dict[str, Any] = {"tokens": tokens, "n": suite.n, "seed": suite.seed, "system": suite.system}
+                tasks = asked(tokenizer, kind, made[kind], haystack, **named)
+                steps = watcher.steps(f"{kind}, {tokens:,} tokens", range(len(tasks)))
+                found = [_answered(loaded, tokenizer, tasks[place], view.policy if view else None, suite, ends) for place in steps]
+                rows.append(_row(kind, tokens, found))
+                watcher.say(line(rows[-1], view.name if view else None))
+                items += [{"kind": kind, "tokens": tokens, **each} for each in found]
+    return {"model": model, "weights": describe(model), "view": view.name if view else "full", "rows": rows, "items": items}
+
+
+def ends_of(model: Any, tokenizer: Any) -> list[int]:
+    """Tokens that end an answer."""
+    ends = model.generation_config.eos_token_id
+    own = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
+    return [*([ends] if isinstance(ends, int) else ends or []), *own]
+
+
+def _answered(
+    model: Any, tokenizer: Any, each: Asked, policy: Policy | Recall | None, suite: LongSuite, ends: Sequence[int]
+) -> dict[str, Any]:
+    began = time.perf_counter()
+    dropping = [policy] if isinstance(policy, Policy) else []
+    reading, is_seen = Reading(model, dropping), suite.question == "seen"
+    reading.read([*each.text, *each.question] if is_seen else each.text)
+    rows = [reading.cut([FULL, *dropping]), *([reading.paged(policy)] if isinstance(policy, Recall) else [])]
+    held = [tokens for part in rows for tokens in part.held_tokens]
+    texts = []
+    for part in rows:
+        logits_PV = part.first(reading) if is_seen else part.forced(each.question)[:, -1]
+        said = part.greedy(logits_PV, suite.max_new_tokens, ends)
+        texts += [tokenizer.decode(tokens, skip_special_tokens=True) for tokens in said]
+    scores = [each.task.score(text) for text in texts]
+    found: dict[str, Any] = {
+        "question": each.task.question,
+        "answers": list(each.task.answers),
+        "depth": each.task.depth,
+        "full": scores[0],
+    }
+    found |= {"full_text": texts[0], "seconds": time.perf_counter() - began}
+    if policy:
+        found |= {"view": scores[1], "view_text": texts[1], "held": held[1] / held[0]}
+    return found
+
+
+def _row(kind: str, tokens: int, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    row: dict[str, Any] = {"kind": kind, "tokens": tokens, "n": len(found)}
+    for name in ("full", "view") if "view" in found[0] else ("full",):
+        values = [each[name] for each in found]
+        low, high = mean_interval(values)
+        row |= {name: sum(values) / len(values), f"{name}_low": low, f"{name}_high": high}
+    if "view" in found[0]:
+        gains = [each["view"] - each["full"] for each in found]
+        low, high = mean_interval(gains)
+        row |= {
+            "gain": sum(gains) / len(gains),
+            "gain_low": low,
+            "gain_high": high,
+            "held": sum(each["held"] for each in found) / len(found),
+        }
+    return row
+
+
+def line(row: Mapping[str, Any], view: str | None) -> str:
+    """As a person reads it."""
+    full = f"{row['kind']:<12} {row['tokens']:>6,} tokens  full {row['full']:.1%} [{row['full_low']:.1%}, {row['full_high']:.1%}]"
+    if "view" not in row:
+        return f"{full}  n = {row['n']:,}"
+    gain = [100 * row[f"gain{end}"] for end in ("", "_low", "_high")]
+    own = f"{view} {row['view']:.1%}, {gain[0]:+.1f} points [{gain[1]:+.1f}, {gain[2]:+.1f}]"
+    return f"{full}, {own}, holds {row['held']:.0%}  n = {row['n']:,}"
