@@ -125,6 +125,10 @@ class PageLayer(ContextLayer):
         states_H2QD = torch.stack([new.keys_HQD, new.values_HQD], 1)
         if not len(new):
             return new.queries_NQD
+        if self.seen_B[row] and not self.recall.full_prompts:
+            tokens = zip(new.queries_HRQD.unbind(2), states_H2QD.unbind(2), strict=True)
+            one = np.array([row])
+            return torch.stack([self._recalled(one, queries[None], states[None])[0].flatten(0, 1) for queries, states in tokens], 1)
         read = []
         for head, queries_RQD in enumerate(new.queries_HRQD):
             own_2TD = torch.cat([self._past(row, head), states_H2QD[head]], 1)
@@ -169,46 +173,52 @@ class PageLayer(ContextLayer):
 
     # ------------------------------------------------------------------ token by token
 
-    @torch.no_grad()
     def generate(self, queries_BND: torch.Tensor, is_real_B: np.ndarray) -> torch.Tensor:
         assert self.keys is not None and self.values is not None
-        heads = self.keys.shape[1]
-        self._append(torch.stack([self.keys[:, :, 0], self.values[:, :, 0]], 2), is_real_B)
-        queries_BHRD = queries_BND.unflatten(1, (heads, -1))
-        is_open_BT = torch.arange(self.recall.page_tokens) < torch.from_numpy(self.open_B)[:, None]
-        is_there_BHS = is_open_BT.to(queries_BND.device)[:, None].expand(-1, heads, -1)
-        states_BH2SD = self.open_BH2TD
-        chosen_BHK, is_chosen_BHK = self.chosen(queries_BHRD)
-        if chosen_BHK.shape[2]:
-            numbers = np.take_along_axis(self.numbers_BHP, chosen_BHK, 2)
-            pages_BHK2TD = self._fetched(torch.from_numpy(numbers), torch.from_numpy(is_chosen_BHK))
-            states_BH2SD = torch.cat([pages_BHK2TD.transpose(2, 3).flatten(3, 4), states_BH2SD], 3)
-            is_page_BHS = torch.from_numpy(is_chosen_BHK).to(queries_BND.device).repeat_interleave(self.recall.page_tokens, 2)
-            is_there_BHS = torch.cat([is_page_BHS, is_there_BHS], 2)
-        read_BHRD = attention.of_rectangle(queries_BHRD, states_BH2SD[:, :, 0], states_BH2SD[:, :, 1], is_there_BHS[:, :, None], self.scale)
-        if not is_real_B.all():
-            read_BHRD[torch.from_numpy(~is_real_B)] = 0
+        states_BH2D = torch.stack([self.keys[:, :, 0], self.values[:, :, 0]], 2)
+        queries_BHRD = queries_BND.unflatten(1, (states_BH2D.shape[1], -1))
+        if is_real_B.all():
+            return self._recalled(np.arange(len(is_real_B)), queries_BHRD, states_BH2D).flatten(1, 2)
+        rows = np.flatnonzero(is_real_B)
+        read_BHRD = torch.zeros_like(queries_BHRD)
+        if len(rows):
+            read_BHRD[rows] = self._recalled(rows, queries_BHRD[rows], states_BH2D[rows])
         return read_BHRD.flatten(1, 2)
 
-    def _append(self, states_BH2D: torch.Tensor, is_real_B: np.ndarray) -> None:
-        is_full_B = is_real_B & (self.open_B == self.recall.page_tokens)
+    @torch.no_grad()
+    def _recalled(self, rows: np.ndarray, queries_BHRD: torch.Tensor, states_BH2D: torch.Tensor) -> torch.Tensor:
+        """A new token of each of these rows: what its queries read, [B, H, R, D]."""
+        is_full_B = self.open_B[rows] == self.recall.page_tokens
         if is_full_B.any():
-            rows = np.flatnonzero(is_full_B).tolist()
-            self._put(rows, self.full_B[rows].tolist(), self.open_BH2TD[rows])
-        rows_N = np.flatnonzero(is_real_B)
-        self.seen_B = self.seen_B + is_real_B
-        self.open_BH2TD[rows_N, :, :, self.open_B[rows_N] - 1] = states_BH2D[rows_N]
+            full = rows[is_full_B].tolist()
+            self._put(full, self.full_B[full].tolist(), self.open_BH2TD[full])
+        self.seen_B[rows] += 1
+        self.open_BH2TD[rows, :, :, self.open_B[rows] - 1] = states_BH2D
+        heads, device = states_BH2D.shape[1], states_BH2D.device
+        is_open_BT = torch.arange(self.recall.page_tokens) < torch.from_numpy(self.open_B[rows])[:, None]
+        is_there_BHS = is_open_BT.to(device)[:, None].expand(-1, heads, -1)
+        states_BH2SD = self.open_BH2TD[rows]
+        chosen_BHK, is_chosen_BHK = self.chosen(rows, queries_BHRD)
+        if chosen_BHK.shape[2]:
+            numbers = np.take_along_axis(self.numbers_BHP[rows], chosen_BHK, 2)
+            pages_BHK2TD = self._fetched(torch.from_numpy(numbers), torch.from_numpy(is_chosen_BHK))
+            states_BH2SD = torch.cat([pages_BHK2TD.transpose(2, 3).flatten(3, 4), states_BH2SD], 3)
+            is_page_BHS = torch.from_numpy(is_chosen_BHK).to(device).repeat_interleave(self.recall.page_tokens, 2)
+            is_there_BHS = torch.cat([is_page_BHS, is_there_BHS], 2)
+        return attention.of_rectangle(queries_BHRD, states_BH2SD[:, :, 0], states_BH2SD[:, :, 1], is_there_BHS[:, :, None], self.scale)
 
-    def chosen(self, queries_BHRD: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Which full pages each head reads, in order, [B, H, K], and whether each is one: rows that read fewer have others behind them."""
-        full_B = self.full_B
-        most_B = np.array([min(full, self.recall.pages(int(seen), self.number)) for full, seen in zip(full_B, self.seen_B, strict=True)])
-        rows, heads, most = len(full_B), queries_BHRD.shape[1], int(most_B.max(initial=0))
+    def chosen(self, rows: np.ndarray, queries_BHRD: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Which full pages each head reads of these rows, in order, [B, H, K], and whether each is one: rows that read fewer have others
+        behind them.
+        """
+        full_B, seen_B = self.full_B[rows], self.seen_B[rows]
+        most_B = np.array([min(full, self.recall.pages(int(seen), self.number)) for full, seen in zip(full_B, seen_B, strict=True)])
+        heads, most = queries_BHRD.shape[1], int(most_B.max(initial=0))
         if (most_B == full_B).all():
-            chosen_BHK = np.broadcast_to(np.arange(most), (rows, heads, most)).copy()
+            chosen_BHK = np.broadcast_to(np.arange(most), (len(rows), heads, most)).copy()
             return chosen_BHK, chosen_BHK < full_B[:, None, None]
         longest = int(full_B.max())
-        promises_BHRP = promised(queries_BHRD, self.digests_BHPX[:, :, None, :longest]) * self.scale
+        promises_BHRP = promised(queries_BHRD, self.digests_BHPX[rows, :, None, :longest]) * self.scale
         is_page_BP = torch.from_numpy(np.arange(longest) < full_B[:, None]).to(promises_BHRP.device)
         worth_BHP = promises_BHRP.masked_fill(~is_page_BP[:, None, None], -torch.inf).softmax(-1).nan_to_num().amax(2)
         worth_BHP[:, :, 0] = torch.inf

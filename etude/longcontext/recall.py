@@ -1,6 +1,7 @@
 """Nothing is lost: keys and values lie in pages, and each query reads those that promise most.
 
-Which pages a token reads is decided anew at every token that is generated; a prompt is read in full. Pages can lie further away than the
+Which pages a token reads is decided anew at every token that is generated; a prompt is read in full, a later one too unless each of its
+tokens is to read as if it were generated. Pages can lie further away than the
 model (`offload`), so that beside it there are only as many as are read at a time, their digests, and each row's open page.
 """
 
@@ -29,6 +30,8 @@ class Recall:
     """Of that file; the system's own for temporary files unless given."""
     dense_layers: int = 0
     """First layers that read everything."""
+    full_prompts: bool = True
+    """Whether the tokens of a later prompt read everything, as those of the first one do."""
 
     def __post_init__(self) -> None:
         if self.digest not in DIGESTS:

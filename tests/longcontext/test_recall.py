@@ -44,8 +44,8 @@ def test_every_token_reads_the_chosen_pages_and_the_open_one(llama, digest, offl
     reference, chosen = copy.deepcopy(llama), {}
     own = PageLayer.chosen
 
-    def seen(layer, *given):
-        found = own(layer, *given)
+    def seen(layer, rows, *given):
+        found = own(layer, rows, *given)
         open_ = [list(range(full * 4, int(total) - 1)) for full, total in zip(layer.full_B, layer.seen_B, strict=True)]
         chosen[layer.number] = [
             [[4 * page + at for page in pages[there] for at in range(4)] + open_[row] for pages, there in zip(*heads, strict=True)]
@@ -69,6 +69,23 @@ def test_every_token_reads_the_chosen_pages_and_the_open_one(llama, digest, offl
                 assert all(len(places) <= 16 and places[:4] == [0, 1, 2, 3] for layer in kept for places in layer[0])
     whole = torch.cat([ids, new], 1)
     assert (found - reference(whole, attention_mask=mask).logits[:, -1:]).abs().max() > 0.01, "nothing was left out, so nothing was shown"
+
+
+@pytest.mark.parametrize("digest", DIGESTS)
+def test_a_later_prompt_may_read_as_if_it_were_generated(llama, digest):
+    ids, mask = tokens(50, 31)
+    question, new_mask = tokens(12, 12, seed=3)[0], torch.cat([mask, torch.ones(2, 12, dtype=torch.long)], 1)
+    with torch.no_grad(), attach(llama, Recall(digest, budget_tokens=16, page_tokens=4, full_prompts=False)):
+        cache = llama(ids, attention_mask=mask).past_key_values
+        other = copy.deepcopy(cache)
+        at_once = llama(question, attention_mask=new_mask, past_key_values=cache).logits
+        one_by_one = [
+            llama(question[:, at : at + 1], attention_mask=new_mask[:, : 51 + at], past_key_values=other).logits for at in range(12)
+        ]
+        torch.testing.assert_close(at_once, torch.cat(one_by_one, 1), atol=1e-5, rtol=1e-5)
+    with torch.no_grad(), attach(llama, Recall(digest, budget_tokens=16, page_tokens=4)):
+        full = llama(question, attention_mask=new_mask, past_key_values=llama(ids, attention_mask=mask).past_key_values).logits
+    assert (full - at_once).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("offload", ["none", "file"])
