@@ -44,6 +44,8 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         return _lines(["way", "set", "MC1; of facts pairs in order", "gain on the plain model", "MC2", "MC3"], map(_chosen, rows), counted)
     if "leads_after" in rows[0]:
         return _known_and_said(rows)
+    if "share" in rows[0]:
+        return _contexts(rows)
     if "given_right" in rows[0]:
         return _self_trained(rows)
     if "not_given" in rows[0]:
@@ -259,6 +261,26 @@ def _decodings(rows: Sequence[Mapping[str, Any]]) -> str:
         )
         parts.append(_lines(["method", "by ROUGE-L", "gain", "by embeddings", "gain"], map(_meant, told), below))
     return "\n".join(parts)
+
+
+def _contexts(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One line a policy, share and way to ask: the mean score over the sets, and of each what is lost, paired."""
+    sets = list(dict.fromkeys(row["set"] for row in rows))
+    head = ["policy", "of the tokens", "question", "held", "score", "KL, nats", *(f"{name}, points" for name in sets)]
+    lines = []
+    for key in dict.fromkeys((row["id"], row["share"], row.get("question", "")) for row in rows):
+        own = {row["set"]: row for row in rows if (row["id"], row["share"], row.get("question", "")) == key}
+        means = {name: fmean(row[name] for row in own.values()) for name in ("accuracy", "kl", "held") if name in next(iter(own.values()))}
+        lost = [_interval(own[name], "loss", _points) if "loss" in own.get(name, {}) else "" for name in sets]
+        if key[0] == "full":
+            lost = [_percent(own[name]["accuracy"]) for name in sets]
+        held = _percent(means["held"]) if "held" in means else ""
+        kl = f"{means['kl']:.3f}" if "kl" in means else ""
+        lines.append([key[0].replace("_", " "), f"{100 * key[1]:g} %", key[2], held, _percent(means["accuracy"]), kl, *lost])
+    sizes = ", ".join(f"{max(row['n'] for row in rows if row['set'] == name):,} of {name}" for name in sets)
+    return _lines(
+        head, lines, f"{sizes}, fewer where a line has no recall at a tenth; intervals (95 %) over items, paired with the full context."
+    )
 
 
 def _known_and_said(rows: Sequence[Mapping[str, Any]]) -> str:

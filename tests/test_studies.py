@@ -22,6 +22,7 @@ from studies import (
     exploration,
     knows_says,
     layers,
+    long_context,
     long_thought,
     order,
     practice_alone,
@@ -50,6 +51,7 @@ def test_every_study_is_tried_here():
         "exploration",
         "knows_says",
         "layers",
+        "long_context",
         "long_thought",
         "order",
         "practice_alone",
@@ -587,6 +589,46 @@ def test_the_study_of_decoding_answers_by_every_method_in_its_tiny_form(tmp_path
 def page_of(method, right, **other):
     kept = {"words": [3] * len(right), "details": [1] * len(right), "confidence": [None] * len(right), "seconds": 2.0, "tokens": 40}
     return {method: {"right": right, **kept, **other}}
+
+
+def test_the_study_of_long_contexts_cuts_by_every_policy_in_its_tiny_form(tmp_path):
+    rows = tiny("long_context", tmp_path)["rows"]
+    assert {row["id"] for row in rows} == {"full", *long_context.POLICIES} and {row["set"] for row in rows} == {"single-420"}
+    assert {(row["share"], row.get("question")) for row in rows} == {(1.0, None), (0.1, "unseen"), (0.1, "seen")}
+    asked_more = [row for row in rows if row["id"] in long_context.ASKED_MORE and row["question"] == "unseen"]
+    assert {row["n"] for row in asked_more} == {4} and all(row["kl"] >= 0 for row in rows if "kl" in row)
+    assert all(row["held"] == pytest.approx(0.1, abs=0.01) for row in rows if row["id"] in long_context.DROPPING)
+    assert all(0.1 < row["held"] < 0.7 for row in rows if row["id"] in long_context.RECALLING)  # with digests of pages of 4 and an answer
+    cell = json.loads((tmp_path / "cells" / "single-420-120.json").read_text())
+    more = json.loads((tmp_path / "cells" / "recall-single-420-120.json").read_text())
+    assert cell["depths"] != more["depths"], "other items"
+    assert "| snapkv | 10 % | unseen | 10" in markdown(rows)
+
+
+def contexts(losses: dict[str, float], n: int = 200) -> list[dict]:
+    """Rows at a tenth of the tokens, each with a loss on one set and its interval."""
+    how = {"set": "single-2048", "share": 0.1, "question": "unseen", "n": n}
+    return [{"id": name, **how, "loss": value, "loss_low": value - 0.015, "loss_high": value + 0.015} for name, value in losses.items()]
+
+
+def test_recall_is_what_keeps_answers_where_it_loses_nothing_and_all_that_drops_does():
+    rows = contexts({"quest": 0.0, "arkvale": -0.1, "snapkv": -0.4, "random": -0.9})
+    verdict, because = long_context.judge(rows, ["single-2048"])
+    assert verdict == "holds" and "keeps all: quest" in because and "random -90" in because
+    assert long_context.judge(contexts({"quest": -0.02, "arkvale": -0.1, "snapkv": -0.4}), ["single-2048"])[0] == "does not hold"
+    assert long_context.judge(contexts({"quest": 0.0, "arkvale": 0.0, "snapkv": 0.0}), ["single-2048"])[0] == "does not hold"
+    assert long_context.judge(contexts({"quest": 0.0}, n=50), ["single-2048"])[0] == "undecided"
+    assert long_context.judge(rows, ["single-2048", "facts-2048"])[0] == "undecided"
+    assert long_context.judge(rows, [])[0] == "undecided"
+
+
+def test_only_tasks_that_the_full_context_solves_go_on():
+    cells = [
+        {"id": "screen-single-2048", "full": [1, 0, 0]},
+        {"id": "screen-facts-2048", "full": [0, 0, 0, 1]},
+        {"id": "single-2048", "full": [1]},
+    ]
+    assert long_context.solved(cells) == ["single-2048"]
 
 
 def test_rows_of_decoding_are_of_each_set_and_of_all_together():

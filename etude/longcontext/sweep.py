@@ -134,9 +134,13 @@ class Rows:
         return reading.logits_V.expand(self._count, -1)
 
     @torch.inference_mode()
-    def forced(self, tokens: Sequence[int]) -> torch.Tensor:
-        """The same tokens behind every row: logits [P, T, V] of what follows each of them."""
-        return self._logits(torch.tensor([list(tokens)] * self._count), keep=len(tokens))
+    def forced(self, tokens: Sequence[int], *, keep: int | None = None) -> torch.Tensor:
+        """The same tokens behind every row: logits [P, T, V] of what follows each of them, or of what follows the last `keep`."""
+        return self._logits(torch.tensor([list(tokens)] * self._count), keep=len(tokens) if keep is None else keep)
+
+    def take_back(self, tokens: int) -> None:
+        """The last ones."""
+        self.cache.crop(-tokens)
 
     @torch.inference_mode()
     def greedy(self, logits_PV: torch.Tensor, n: int, ends: Sequence[int]) -> list[list[int]]:

@@ -1,0 +1,294 @@
+"""How much of a long text can be dropped, and by what, before its answers are lost? And what does recall keep of them?
+
+    python -m studies.long_context --data DIR [--hours H] [--only ID ...] [--tiny]
+
+SmolLM2-135M, tasks whose answer lies somewhere in a book (`etude.evaluation.long`), of 2,048 and 4,096 tokens. `screen` finds the tasks
+that the full context solves at 30 % or more (20 items of each kind, none of those that are measured); only those go on. A cell is a kind
+and a length: 50 items, each read once and cut by every policy at a tenth, a quarter and a half of its tokens, with the question unseen, so
+that it comes behind the cut and is kept, and with the question seen, at the end of what is cut. `recall` cells are 150 items more at a
+tenth, unseen, of recall, two policies that drop, and the control.
+
+`held` is what lies where the model computes, in tokens of the full context: of what drops behind the cut, of recall, whose pages are in a
+file, behind the answer, with the pages' digests.
+
+Scores are those of the task. The distance to the full context is KL(full || policy) of the next token, the mean over the tokens of the full
+context's own answer, in nats. Under recall each token of a question reads its own pages, as if it were generated.
+
+Claim: at a tenth of the tokens, question unseen, one kind of recall loses less than 2 points on every one of these tasks (lower end of the
+95 % interval over paired items, both kinds of cells together), and no policy that drops does.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+
+from etude.errors import UserError
+from etude.evaluation.long.asked import Asked, asked, generators, haystack_of
+from etude.evaluation.statistics import mean_interval
+from etude.longcontext.policies import DROPPING, POLICIES, RECALLING
+from etude.longcontext.policy import Policy
+from etude.longcontext.recall import Recall
+from etude.longcontext.scores.replayed import ASK, Replayed
+from etude.longcontext.scores.streaming import Streaming
+from etude.longcontext.sweep import Reading, Rows
+from etude.models import load_model
+from etude.recipes.long_suite import ends_of
+from etude.recipes.machine import Machine, decide
+from etude.runs import environment
+from studies.cells import Cell, Options, compute, options, write_result
+from studies.figure import list_rows, save
+
+CLAIM = (
+    "with a tenth of the tokens recall keeps the answers of the full context where the question comes later, and nothing that drops does"
+)
+SEEDS = (120,)
+MODEL = "smollm2-135m"
+BOOKS = ("treasure_island", "the_wind_in_the_willows", "alice_s_adventures_in_wonderland")
+FACTS = "babi_en/qa1_single-supporting-fact_test.txt"
+KINDS = ("single", "multi_key", "multi_value", "variables", "common", "frequent", "instructions", "facts")
+LENGTHS = (2048, 4096)
+RATIOS = (0.1, 0.25, 0.5)
+FULL = Policy(Streaming())
+SCREENED, MEASURED, MORE = 20, 50, 150
+SOLVED, LOSS = 0.3, 0.02
+ASKED_MORE = ("quest", "arkvale", "snapkv", "streaming", "random")
+NEW_TOKENS = 24
+ARMS = tuple(f"{part}{kind}-{tokens}" for part in ("screen-", "", "recall-") for tokens in LENGTHS for kind in KINDS)
+TINY_ARMS = ("screen-single-420", "single-420", "recall-single-420")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A cell: what is asked, how often, and under what."""
+
+    part: str
+    kind: str
+    tokens: int
+
+    @staticmethod
+    def of(name: str) -> "Arm":
+        *part, kind, tokens = name.split("-")
+        return Arm("".join(part), kind, int(tokens))
+
+    @property
+    def policies(self) -> dict[str, Policy | Recall]:
+        """By name and share."""
+        if self.part == "screen":
+            return {}
+        is_small = self.tokens < 1000
+        found: dict[str, Policy | Recall] = {}
+        for name, policy in POLICIES.items():
+            if self.part == "recall" and name not in ASKED_MORE:
+                continue
+            if isinstance(policy, Recall):
+                policy = replace(policy, offload="file", full_prompts=is_small, page_tokens=4 if is_small else policy.page_tokens)
+            ratios = RATIOS[:1] if self.part == "recall" or is_small else RATIOS
+            found |= {f"{name} {ratio}": replace(policy, keep_ratio=ratio) for ratio in ratios}
+        return found
+
+
+class Long:
+    """A cell for every kind and length."""
+
+    def __init__(self, is_tiny: bool) -> None:
+        self.is_tiny, self.model = is_tiny, "tiny-random" if is_tiny else MODEL
+
+    def settings(self, arm: str, seed: int) -> dict[str, Any]:
+        own = Arm.of(arm)
+        policies = {name: asdict(policy) for name, policy in own.policies.items()}
+        return {"model": self.model, **asdict(own), "n": self._n(own), "new_tokens": self.new_tokens, "policies": policies}
+
+    @property
+    def new_tokens(self) -> int:
+        return 4 if self.is_tiny else NEW_TOKENS
+
+    def defaults(self) -> dict[str, Any]:
+        return {}
+
+    def _n(self, own: Arm) -> int:
+        return 2 if self.is_tiny else {"screen": SCREENED, "": MEASURED, "recall": MORE}[own.part]
+
+    def run(self, arm: str, seed: int, chosen: Options) -> Cell:
+        """The scores of every item, under the full context and under every policy."""
+        own, place = Arm.of(arm), decide(Machine(precision="float32"))
+        model, tokenizer = load_model(self.model, device=place.device)
+        if self.is_tiny:
+            model.config.max_position_embeddings = 1024
+        books = (
+            [] if chosen.data is None else [(chosen.data / "gutenberg_books" / f"{name}.md").read_text(encoding="utf8") for name in BOOKS]
+        )
+        made = generators({"facts": chosen.data / FACTS if chosen.data else None})
+        items_seed = seed + 1 + ("", "screen", "recall").index(own.part)
+        named: dict[str, Any] = {"tokens": own.tokens, "n": self._n(own), "seed": items_seed}
+        tasks = asked(tokenizer, own.kind, made[own.kind], haystack_of(books, tokenizer), **named)
+        modes = ("unseen", "seen") if own.part == "" else ("unseen",)
+        found = [measured(model, tokenizer, each, own.policies, modes, self.new_tokens) for each in tasks]
+        where = environment()
+        cell = {"commit": where["commit"], "hardware": f"{where['processor']}, {where['threads']} threads, {place.precision}"}
+        names = list(found[0]["policies"])
+        by_policy = {name: {part: [each["policies"][name][part] for each in found] for part in ("score", "kl", "held")} for name in names}
+        return cell | {"full": [each["full"] for each in found], "depths": [each.task.depth for each in tasks], "policies": by_policy}
+
+
+@torch.inference_mode()
+def measured(
+    model: Any, tokenizer: Any, each: Asked, policies: Mapping[str, Policy | Recall], modes: Sequence[str], n: int
+) -> dict[str, Any]:
+    """One item: the full context's score, and of every policy and way to ask `{"score", "kl", "held"}`, by `NAME RATIO MODE`."""
+    policies = {name: _asking(policy, tokenizer) for name, policy in policies.items()}
+    dropping = {name: policy for name, policy in policies.items() if isinstance(policy, Policy)}
+    ends = ends_of(model, tokenizer)
+    unseen = Reading(model, list(dropping.values()))
+    unseen.read(each.text)
+    seen = unseen.fork()
+    seen.read(each.question)
+    (answer,) = (everything := seen.cut([FULL])).greedy(everything.first(seen), n, ends)
+    everything = seen.cut([FULL])  # anew, without the answer
+    full_TV = (
+        torch.cat([everything.first(seen)[:, None], everything.forced(answer[:-1])], 1)[0] if len(answer) > 1 else everything.first(seen)
+    )
+
+    def score(tokens: Sequence[int]) -> float:
+        return each.task.score(tokenizer.decode(list(tokens), skip_special_tokens=True))
+
+    found: dict[str, Any] = {}
+    for mode in modes:
+        reading = seen if mode == "seen" else unseen
+        parts = [(list(dropping), reading.cut(list(dropping.values())))] if dropping else []
+        parts += [([name], reading.paged(policy)) for name, policy in policies.items() if isinstance(policy, Recall)]
+        for names, rows in parts:
+            held = rows.held_tokens
+            first_PV, kl_P = _distance(rows, reading, each, answer, full_TV, mode)
+            said = rows.greedy(first_PV, n, ends)
+            held = rows.held_tokens if names[0].split()[0] in RECALLING else held  # where pages come as they are read
+            for name, tokens, kl, own in zip(names, said, kl_P.tolist(), held, strict=True):
+                found[f"{name} {mode}"] = {"score": score(tokens), "kl": round(kl, 5), "held": round(own / len(reading.tokens), 4)}
+    return {"full": score(answer), "policies": found}
+
+
+def _distance(
+    rows: Rows, reading: Reading, each: Asked, answer: Sequence[int], full_TV: torch.Tensor, mode: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The logits [P, V] of an answer's first token, and the divergence [P] over the full context's answer, which is taken back."""
+    before = [] if mode == "seen" else list(each.question)
+    own_PTV = (
+        rows.forced([*before, *answer[:-1]], keep=max(len(answer), 1) if before else len(answer) - 1) if before or len(answer) > 1 else None
+    )
+    if mode == "seen":
+        first_P1V = rows.first(reading)[:, None]
+        own_PTV = first_P1V if own_PTV is None else torch.cat([first_P1V, own_PTV], 1)
+    assert own_PTV is not None
+    if len(answer) > 1:
+        rows.take_back(len(answer) - 1)
+    full_log, own_log = full_TV.log_softmax(-1), own_PTV.log_softmax(-1)
+    return own_PTV[:, 0], (full_log.exp() * (full_log - own_log)).sum(-1).mean(-1)
+
+
+def _asking(policy: Policy | Recall, tokenizer: Any) -> Policy | Recall:
+    if isinstance(policy, Policy) and isinstance(policy.score, Replayed):
+        return replace(policy, score=replace(policy.score, ask=tuple(tokenizer(ASK, add_special_tokens=False)["input_ids"])))
+    return policy
+
+
+# ---------------------------------------------------------------------- from cells to rows
+
+
+def solved(cells: Sequence[Cell]) -> list[str]:
+    """Kinds with a length that the full context solves, by what the screen found."""
+    screens = {cell["id"].removeprefix("screen-"): fmean(cell["full"]) for cell in cells if cell["id"].startswith("screen-")}
+    return [name for name, score in screens.items() if score >= SOLVED]
+
+
+def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """A row for every set, policy, share and way to ask, over the items of both kinds of cell; the full context first."""
+    rows = []
+    for name in dict.fromkeys(cell["id"].removeprefix("recall-") for cell in cells if not cell["id"].startswith("screen-")):
+        own = [cell for cell in cells if cell["id"] in (name, f"recall-{name}")]
+        rows.append(_row("full", name, {"share": 1.0}, [value for cell in own for value in cell["full"]]))
+        for policy in dict.fromkeys(policy for cell in own for policy in cell["policies"]):
+            there = [cell for cell in own if policy in cell["policies"]]
+            full, scores, kl, held = ([] for _ in range(4))  # type: ignore[var-annotated]
+            for cell in there:
+                full += cell["full"]
+                scores += cell["policies"][policy]["score"]
+                kl += cell["policies"][policy]["kl"]
+                held += cell["policies"][policy]["held"]
+            how, share, mode = policy.split(" ")
+            row = _row(how, name, {"share": float(share), "question": mode}, scores)
+            differences = [mine - its for mine, its in zip(scores, full, strict=True)]
+            low, high = mean_interval(differences)
+            row |= {"loss": fmean(differences), "loss_low": low, "loss_high": high, "kl": fmean(kl), "held": fmean(held)}
+            rows.append(row)
+    return rows
+
+
+def _row(how: str, name: str, more: Mapping[str, Any], scores: Sequence[float]) -> dict[str, Any]:
+    low, high = mean_interval(scores)
+    return {
+        "id": how,
+        "set": name,
+        **more,
+        "n": len(scores),
+        "seeds": 1,
+        "accuracy": fmean(scores),
+        "accuracy_low": low,
+        "accuracy_high": high,
+    }
+
+
+def judge(rows: Sequence[Mapping[str, Any]], sets: Sequence[str]) -> tuple[str, str]:
+    """The verdict on the claim, from the rows at a tenth with the question unseen."""
+    tenth = {(row["id"], row["set"]): row for row in rows if row["share"] == RATIOS[0] and row.get("question") == "unseen"}
+    missing = [name for name in sets if tenth.get(("quest", name), {"n": 0})["n"] < MEASURED + MORE]
+    if missing or not sets:
+        return "undecided", f"not all cells are there: {', '.join(missing) or 'the screen'}"
+    keeps = {how: all(tenth[how, name]["loss_low"] > -LOSS for name in sets) for how in dict.fromkeys(how for how, _ in tenth)}
+    worst = {how: min(tenth[how, name]["loss"] for name in sets) for how in keeps}
+    recalls, drops = ([how for how in keeps if (how in RECALLING) == is_recall and keeps[how]] for is_recall in (True, False))
+    said = ", ".join(f"{how} {100 * value:+.0f}" for how, value in sorted(worst.items(), key=lambda each: -each[1]))
+    holds = bool(recalls) and not drops
+    return (
+        "holds" if holds else "does not hold"
+    ), f"largest loss on a task, in points: {said}; keeps all: {', '.join([*recalls, *drops]) or 'none'}"
+
+
+def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
+    """Write an SVG: what every policy scores at a tenth of the tokens, question unseen and (ring) seen, a panel a set, full dashed."""
+    sets = list(dict.fromkeys(row["set"] for row in rows))
+    names = [name for name in (*RECALLING, *DROPPING) if any(row["id"] == name for row in rows)]
+    figure = Figure(figsize=(1.6 + 2.2 * len(sets), 0.8 + 0.24 * len(names)), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(sets), sharey=True, squeeze=False)[0], sets, strict=True):
+        own = [row for row in rows if row["set"] == name]
+        for row in own:
+            if row["id"] in names and row["share"] == RATIOS[0]:
+                place, is_seen = names.index(row["id"]), row["question"] == "seen"
+                axes.scatter(100 * row["accuracy"], place, s=30, facecolors="none" if is_seen else "#1f2a44", edgecolors="#1f2a44")
+        axes.axvline(100 * next(row["accuracy"] for row in own if row["id"] == "full"), color="#9aa3b5", linestyle="--", linewidth=1)
+        axes.set_xlim(-4, 104)
+        list_rows(axes, names, f"{name}, %", size=8)
+    return save(figure, path)
+
+
+def main(chosen: Options) -> None:
+    if chosen.data is None and not chosen.is_tiny:
+        raise SystemExit(str(UserError("--data DIR is needed: the folder that holds gutenberg_books and babi_en")))
+    table = Long(chosen.is_tiny)
+    if chosen.is_tiny:
+        cells = compute([(arm, seed) for seed in chosen.seeds for arm in TINY_ARMS], table, chosen)
+        sets = ["single-420"]
+    else:
+        seed = chosen.seeds[0]
+        cells = compute([(arm, seed) for arm in ARMS if arm.startswith("screen-")], table, chosen)
+        sets = solved(cells)
+        cells = compute([(f"{part}{name}", seed) for part in ("", "recall-") for name in sets], table, chosen)
+    rows = reduce(cells)
+    write_result(chosen, CLAIM, cells, rows, *judge(rows, sets), picture=draw)
+
+
+if __name__ == "__main__":
+    main(options("long_context", ARMS, SEEDS))
