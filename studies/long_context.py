@@ -9,7 +9,7 @@ that it comes behind the cut and is kept, and with the question seen, at the end
 tenth, unseen, of recall, two policies that drop, and the control.
 
 `held` is what lies where the model computes, in tokens of the full context: of what drops behind the cut, of recall, whose pages are in a
-file, behind the answer, with the pages' digests.
+file, the pages that a token reads, the open one and the digests of all.
 
 Scores are those of the task. The distance to the full context is KL(full || policy) of the next token, the mean over the tokens of the full
 context's own answer, in nats. Under recall each token of a question reads its own pages, as if it were generated.
@@ -89,7 +89,7 @@ class Arm:
                 policy = replace(policy, offload="file", full_prompts=is_small, page_tokens=4 if is_small else policy.page_tokens)
             ratios = RATIOS[:1] if self.part == "recall" or is_small else RATIOS
             found |= {f"{name} {ratio}": replace(policy, keep_ratio=ratio) for ratio in ratios}
-        return found
+        return dict(sorted(found.items(), key=lambda each: each[0].split(" ")[1]))  # rows that keep as much lie together
 
 
 class Long:
@@ -160,12 +160,13 @@ def measured(
     for mode in modes:
         reading = seen if mode == "seen" else unseen
         parts = [(list(dropping), reading.cut(list(dropping.values())))] if dropping else []
-        parts += [([name], reading.paged(policy)) for name, policy in policies.items() if isinstance(policy, Recall)]
+        for kind in RECALLING:
+            paged = {name: policy for name, policy in policies.items() if isinstance(policy, Recall) and name.split(" ")[0] == kind}
+            parts += [(list(paged), reading.paged(list(paged.values())))] if paged else []
         for names, rows in parts:
             held = rows.held_tokens
             first_PV, kl_P = _distance(rows, reading, each, answer, full_TV, mode)
             said = rows.greedy(first_PV, n, ends)
-            held = rows.held_tokens if names[0].split()[0] in RECALLING else held  # where pages come as they are read
             for name, tokens, kl, own in zip(names, said, kl_P.tolist(), held, strict=True):
                 found[f"{name} {mode}"] = {"score": score(tokens), "kl": round(kl, 5), "held": round(own / len(reading.tokens), 4)}
     return {"full": score(answer), "policies": found}

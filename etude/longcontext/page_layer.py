@@ -31,6 +31,8 @@ class PageLayer(ContextLayer):
     def __init__(self, forward: Forward, recall: Recall, number: int, layers: int) -> None:
         super().__init__(forward, number, layers)
         self.recall = recall
+        self.recall_B: list[Recall] = []
+        """Of each row: how much it reads may differ."""
         self.tier: Any = None
         self.numbers_BHP = np.zeros((0, 0, 0), dtype=np.int64)
         """Of a row's full pages, in order; room to spare behind them."""
@@ -77,6 +79,7 @@ class PageLayer(ContextLayer):
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         super().lazy_initialization(key_states, value_states)
+        self.recall_B = [self.recall] * len(key_states)
         if key_states.shape[-1] != value_states.shape[-1]:
             raise UserError(
                 "keys and values of this model have different widths, so they can't lie in one page: take a policy without recall"
@@ -99,6 +102,7 @@ class PageLayer(ContextLayer):
         self.open_BH2TD = key_states.new_zeros(rows, heads, 2, tokens, width)
 
     def select(self, rows: list[int]) -> None:
+        self.recall_B = [self.recall_B[row] for row in rows]
         self.numbers_BHP, self.digests_BHPX, self.open_BH2TD = self.numbers_BHP[rows], self.digests_BHPX[rows], self.open_BH2TD[rows]
 
     def crop(self, tokens_to_remove: int) -> None:
@@ -211,8 +215,8 @@ class PageLayer(ContextLayer):
         """Which full pages each head reads of these rows, in order, [B, H, K], and whether each is one: rows that read fewer have others
         behind them.
         """
-        full_B, seen_B = self.full_B[rows], self.seen_B[rows]
-        most_B = np.array([min(full, self.recall.pages(int(seen), self.number)) for full, seen in zip(full_B, seen_B, strict=True)])
+        full_B = self.full_B[rows]
+        most_B = np.array([self.recall_B[row].pages(int(self.seen_B[row]), self.number) for row in rows]).clip(max=full_B)
         heads, most = queries_BHRD.shape[1], int(most_B.max(initial=0))
         if (most_B == full_B).all():
             chosen_BHK = np.broadcast_to(np.arange(most), (len(rows), heads, most)).copy()

@@ -136,16 +136,13 @@ class SlotLayer(ContextLayer):
 
     def _over_slots(self, slots: Slots, queries_BHRD: torch.Tensor) -> torch.Tensor:
         sums_attention = self.policy.score.sums_attention
-        if slots.is_rectangle and not sums_attention:
-            longest = int(slots.count_BH.max())
-            is_there = None
-            if (slots.count_BH < longest).any():
-                count_BH11 = torch.from_numpy(slots.count_BH).to(queries_BHRD.device)[:, :, None, None]
-                is_there = torch.arange(longest, device=queries_BHRD.device) < count_BH11
-            keys_BHTD, values_BHTD = slots.rectangle(slots.keys_SD), slots.rectangle(slots.values_SD)
-            return attention.of_rectangle(queries_BHRD, keys_BHTD, values_BHTD, is_there, self.scale)
+        runs = [] if sums_attention else slots.runs
+        if len(runs) == 1 and len(runs[0]) == slots.rows:
+            return self._over_run(slots, runs[0], queries_BHRD)
         read_BHRD = queries_BHRD.new_zeros(*queries_BHRD.shape[:3], slots.values_SD.shape[-1])
-        for row in range(slots.rows):
+        for run in runs:
+            read_BHRD[run.start : run.stop] = self._over_run(slots, run, queries_BHRD[run.start : run.stop])
+        for row in sorted({*range(slots.rows)} - {row for run in runs for row in run}):
             for head, own in enumerate(slots.row(row)):
                 if len(own):
                     read_RT = attention.weights(queries_BHRD[row, head], own.keys_TD, self.scale)
@@ -153,6 +150,16 @@ class SlotLayer(ContextLayer):
                     if sums_attention:
                         own.mass_T.add_(read_RT.detach().mean(0))
         return read_BHRD
+
+    def _over_run(self, slots: Slots, run: range, queries_BHRD: torch.Tensor) -> torch.Tensor:
+        """Rows of a rectangle at once."""
+        count_BH = slots.count_BH[run.start : run.stop]
+        longest, is_there = int(count_BH.max()), None
+        if (count_BH < longest).any():
+            is_there = torch.arange(longest) < torch.from_numpy(count_BH)[:, :, None, None]
+            is_there = is_there.to(queries_BHRD.device)
+        keys_BHTD, values_BHTD = slots.rectangle(slots.keys_SD, run), slots.rectangle(slots.values_SD, run)
+        return attention.of_rectangle(queries_BHRD, keys_BHTD, values_BHTD, is_there, self.scale)
 
     # ------------------------------------------------------------------ what goes
 

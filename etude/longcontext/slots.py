@@ -1,13 +1,14 @@
 """Keys and values of one layer in one flat store, as many for each row and head as are kept of it.
 
 A segment is a row's head: a stretch of the store with some slots in use and some to spare. Heads and rows may keep different numbers, and
-only what is kept takes memory; where all segments are as long, the store is also seen as a rectangle, without a copy.
+only what is kept takes memory; rows whose segments are as long are also seen as a rectangle, without a copy.
 
 Shapes: B rows, H key/value heads, S slots of the store, T slots of a segment, D width.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 
 import numpy as np
@@ -87,14 +88,24 @@ class Slots:
     def row(self, row: int) -> list[Segment]:
         return [self.segment(row, head) for head in range(self.heads)]
 
-    @property
-    def is_rectangle(self) -> bool:
-        return bool((self.room_BH == self.room_BH[0, 0]).all())
+    @cached_property
+    def runs(self) -> list[range]:
+        """Rows one behind another whose segments all have as much room; a row whose heads differ is none of them."""
+        found: list[range] = []
+        for row, room_H in enumerate(self.room_BH):
+            if (room_H != room_H[0]).any():
+                continue
+            if found and found[-1].stop == row and self.room_BH[row - 1, 0] == room_H[0]:
+                found[-1] = range(found[-1].start, row + 1)
+            else:
+                found.append(range(row, row + 1))
+        return found
 
-    def rectangle(self, store_S: torch.Tensor) -> torch.Tensor:
-        """A store as [B, H, T, ...] up to the longest segment's end; a view, whose shorter segments end in what means nothing."""
-        shaped = store_S.view(self.rows, self.heads, int(self.room_BH[0, 0]), *store_S.shape[1:])
-        return shaped[:, :, : int(self.count_BH.max())]
+    def rectangle(self, store_S: torch.Tensor, run: range) -> torch.Tensor:
+        """The store of a run as [B, H, T, ...] up to its longest segment's end; a view, in which shorter ones end in what means nothing."""
+        start, room = int(self.start_BH[run.start, 0]), int(self.room_BH[run.start, 0])
+        own_S = store_S[start : start + len(run) * self.heads * room]
+        return own_S.view(len(run), self.heads, room, *store_S.shape[1:])[:, :, : int(self.count_BH[run.start : run.stop].max())]
 
     @property
     def is_full(self) -> bool:

@@ -76,9 +76,9 @@ class Reading:
         return Rows(self.model, attachment, cache, len(policies))
 
     @torch.inference_mode()
-    def paged(self, recall: Recall) -> "Rows":
-        """One row, whose pages are recalled."""
-        attachment = Attachment.to(self.model, recall)
+    def paged(self, recalls: Sequence[Recall]) -> "Rows":
+        """A row for each way to recall the same pages: they may differ in how much they read."""
+        attachment = Attachment.to(self.model, recalls[0])
         cache = DynamicCache(config=attachment.config)
         attachment.adopt(cache)
         sources = [layer for layer in self._cache.layers if isinstance(layer, SlotLayer)]
@@ -88,7 +88,9 @@ class Reading:
             segments = source.slots.row(0)
             keys_HTD, values_HTD = (torch.stack([getattr(own, name) for own in segments]) for name in ("keys_TD", "values_TD"))
             layer.take(keys_HTD[None], values_HTD[None], None)
-        return Rows(self.model, attachment, cache, 1)
+            layer.reorder_cache(torch.zeros(len(recalls), dtype=torch.long))
+            layer.recall_B = list(recalls)
+        return Rows(self.model, attachment, cache, len(recalls))
 
     def _masses(self, policy: Policy) -> list[list[torch.Tensor]] | None:
         """By layer and head, of a policy that goes by a replay; others go by what was recorded."""
@@ -109,11 +111,16 @@ class Reading:
         return self._replays[score]
 
 
-def _paged_tokens(cache: Cache) -> float:
-    """Of one row, in pages; a digest counts as what it takes."""
-    layers = [layer for layer in cache.layers if isinstance(layer, PageLayer)]
-    a_token = [2 * layer.open_BH2TD.shape[1] * layer.open_BH2TD.shape[-1] * layer.open_BH2TD.element_size() for layer in layers]
-    return float(np.mean([layer.bytes / size for layer, size in zip(layers, a_token, strict=True)]))
+def _paged_tokens(cache: Cache) -> list[float]:
+    """Of each row the pages that it reads at a time and its open one, or all where none are further away; and digests by what they take."""
+    held = []
+    for layer in (layer for layer in cache.layers if isinstance(layer, PageLayer)):
+        tokens = layer.recall.page_tokens
+        full_B, open_B = layer.full_B, layer.open_B
+        read_B = [recall.pages(int(seen), layer.number) for recall, seen in zip(layer.recall_B, layer.seen_B, strict=True)]
+        near_B = full_B if layer.recall.offload == "none" else np.minimum(read_B, full_B)
+        held.append(near_B * tokens + open_B + full_B)  # a page's digest is as large as a token's key and value
+    return np.mean(held, axis=0).tolist()  # type: ignore[no-any-return]
 
 
 class Rows:
@@ -126,7 +133,7 @@ class Rows:
     def held_tokens(self) -> list[float]:
         """What each row holds where the model computes, on average over layers and heads."""
         slots = [layer.slots for layer in self.cache.layers if isinstance(layer, SlotLayer) and layer.slots]
-        return np.mean([own.count_BH.mean(1) for own in slots], axis=0).tolist() if slots else [_paged_tokens(self.cache)]
+        return np.mean([own.count_BH.mean(1) for own in slots], axis=0).tolist() if slots else _paged_tokens(self.cache)
 
     def first(self, reading: Reading) -> torch.Tensor:
         """The logits [P, V] of what follows the prompt itself, which are the same for every policy."""

@@ -127,7 +127,7 @@ def _answered(
     dropping = [policy] if isinstance(policy, Policy) else []
     reading, is_seen = Reading(model, dropping), suite.question == "seen"
     reading.read([*each.text, *each.question] if is_seen else each.text)
-    rows = [reading.cut([FULL, *dropping]), *([reading.paged(policy)] if isinstance(policy, Recall) else [])]
+    rows = [reading.cut([FULL, *dropping]), *([reading.paged([policy])] if isinstance(policy, Recall) else [])]
     held = [tokens for part in rows for tokens in part.held_tokens]
     texts = []
     for part in rows:

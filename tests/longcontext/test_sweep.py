@@ -72,11 +72,12 @@ def test_a_question_behind_the_cut_is_kept_and_answers_end_where_they_end(llama)
 @pytest.mark.parametrize("name", RECALLING)
 def test_pages_of_a_reading_are_recalled_as_they_are_alone(llama, name):
     prompt = prompt_of(70)
-    recall = replace(RECALLING[name], page_tokens=4, budget_tokens=16)
+    recall = replace(RECALLING[name], page_tokens=4, budget_tokens=16, offload="file")
     reading = Reading(llama)
     reading.read(prompt)
-    rows = reading.paged(recall)
-    found = rows.greedy(reading.logits_V[None], 8, ends=[])
+    rows = reading.paged([replace(recall, keep_ratio=0.7, budget_tokens=None), recall])
+    found = rows.greedy(rows.first(reading), 8, ends=[])[1:]
+    assert rows.held_tokens[0] > rows.held_tokens[1]
     with torch.no_grad(), attach(llama, recall):
         output = llama(torch.tensor([prompt]))
         for token in found[0]:
