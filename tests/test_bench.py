@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import decoding, heap, profile, reuse, rollout, score_cells, search, selection, step, time_to_score
+from bench import decoding, heap, long_context, profile, reuse, rollout, score_cells, search, selection, step, time_to_score
 from bench.curves import half_gain, rising, seconds_to, times_as_long
 from bench.exactness import measured
 from bench.limits import decoding_limit
@@ -35,6 +35,17 @@ def test_what_resuming_exactly_costs_is_counted_by_writer():
     assert found["share"].keys() == {"ledger", "attempts", "metrics", "checkpoints"}
     assert all(0 < value < 1 for value in found["share"].values())
     assert found["all"] == pytest.approx(sum(found["share"].values()))
+
+
+def test_a_step_behind_a_long_context_is_compared_with_transformers(tmp_path):
+    found = long_context.measured("tiny-random", [1, 2], [40, 80], steps=1, rounds=2)
+    assert [(shape["rows"], shape["length"]) for shape in found["shapes"]] == [(1, 40), (1, 80), (2, 40), (2, 80)]
+    for shape in found["shapes"]:
+        assert shape["seconds"].keys() == shape["times_as_fast"].keys() == shape["limit"].keys() == long_context.WAYS.keys()
+        assert shape["times_as_fast"]["transformers"]["median"] == 1.0 and all(0 < value < 1 for value in shape["limit"].values())
+    assert found["decode_vs_transformers"] == found["shapes"][-1]["times_as_fast"]["tenth"]["median"]
+    long_context.draw(found, tmp_path / "found.svg")
+    assert "tokens of context" in (tmp_path / "found.svg").read_text() and "| 2 | 80 | recall |" in long_context.table(found)
 
 
 def test_rollouts_are_compared_by_turns_on_the_same_prompts(tmp_path):

@@ -1,0 +1,181 @@
+"""Seconds of a generated token behind a long context: transformers' full cache, ours, a tenth of it, and recall of a tenth.
+
+    python -m bench.long_context [--json FILE] [--rows 1 8] [--lengths 1024 2048 4096 8192] [--steps 6] [--rounds 3]
+
+Contexts are random keys and values, as many as the model has layers and heads, so that their making costs nothing; by turns in one process,
+each way anew in every round, its first step not counted. `limit` is how fast the bytes that a step must read could be read: the weights
+once, and of every row the keys and values that the way reads, at the speed at which this machine sums as many numbers as the weights have.
+Ratios are of medians in the same round; `decode_vs_transformers` is that of the tenth to transformers at the most rows and the longest
+context.
+"""
+
+import argparse
+import gc
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from transformers.cache_utils import Cache, DynamicCache
+
+from bench.turns import spread
+from bench.written import save_picture, write
+from etude.longcontext.attach import Attachment
+from etude.longcontext.layer import ContextLayer
+from etude.longcontext.policies import DROPPING, RECALLING
+from etude.longcontext.policy import Policy
+from etude.longcontext.recall import Recall
+from etude.longcontext.scores.streaming import Streaming
+from etude.models import load_model
+from etude.runs import environment
+
+SHARE = 0.1
+WAYS: dict[str, Policy | Recall | None] = {
+    "transformers": None,
+    "full": Policy(Streaming()),
+    "tenth": replace(DROPPING["streaming"], keep_ratio=SHARE, every_tokens=0),
+    "recall": replace(RECALLING["arkvale"], keep_ratio=SHARE),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.long_context", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--rows", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--lengths", type=int, nargs="+", default=[1024, 2048, 4096, 8192])
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    chosen = parser.parse_args()
+    found = measured(chosen.model, chosen.rows, chosen.lengths, chosen.steps, chosen.rounds)
+    print(table(found))
+    if chosen.json:
+        write(found, chosen.json, table(found), draw)
+
+
+@torch.inference_mode()
+def measured(name: str, rows: Sequence[int], lengths: Sequence[int], steps: int, rounds: int) -> dict[str, Any]:
+    """Seconds a step of every way, number of rows and length, and their ratios."""
+    model, _ = load_model(name)
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    speed = bytes_a_second(weights)
+    shapes: list[dict[str, Any]] = []
+    for count in rows:
+        for length in lengths:
+            seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+            for turn in range(rounds):
+                for way, policy in WAYS.items():
+                    seconds[way].append(_step_seconds(model, policy, count, length, steps, turn))
+            ratios = {
+                way: spread([its / mine for mine, its in zip(own, seconds["transformers"], strict=True)]) for way, own in seconds.items()
+            }
+            limits = {way: (weights + count * _read_bytes(model, way, length)) / speed for way in WAYS}
+            shapes.append({"rows": count, "length": length, "seconds": {way: spread(own) for way, own in seconds.items()}})
+            shapes[-1] |= {"times_as_fast": ratios, "limit": {way: limits[way] / median(own) for way, own in seconds.items()}}
+    last = max(shapes, key=lambda shape: (shape["rows"], shape["length"]))
+    where = environment()
+    facts = {"model": name, "steps": steps, "rounds": rounds, "share": SHARE, "bytes_a_second": speed, "weight_bytes": weights}
+    facts |= {each: where[each] for each in ("processor", "threads", "commit")}
+    return {"decode_vs_transformers": last["times_as_fast"]["tenth"]["median"], "shapes": shapes, **facts}
+
+
+def bytes_a_second(size: int, rounds: int = 7) -> float:
+    """How fast numbers that take so many bytes are summed, the median."""
+    numbers, seconds = torch.ones(size // 4), []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        numbers.sum()
+        seconds.append(time.perf_counter() - start)
+    return size / median(seconds[1:])
+
+
+def _read_bytes(model: Any, way: str, length: int) -> float:
+    """Of keys and values, by a row's token."""
+    layers, heads, width = _shape(model)
+    return layers * heads * width * 2 * 4 * length * (SHARE if way in ("tenth", "recall") else 1)
+
+
+def _shape(model: Any) -> tuple[int, int, int]:
+    config = model.config.get_text_config()
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return config.num_hidden_layers, config.num_key_value_heads, width
+
+
+def _step_seconds(model: Any, policy: Policy | Recall | None, rows: int, length: int, steps: int, turn: int) -> float:
+    """The median of some steps behind one that is not counted."""
+    draw = torch.Generator().manual_seed(turn)
+    attachment = Attachment.to(model, policy) if policy else None
+    cache = _filled(model, attachment, rows, length, draw)
+    inside: Callable[[], AbstractContextManager[Any]] = attachment.installed if attachment else nullcontext
+    tokens, seconds = torch.zeros(rows, 1, dtype=torch.long), []
+    with inside():
+        for _ in range(steps + 1):
+            start = time.perf_counter()
+            model(tokens, past_key_values=cache)
+            seconds.append(time.perf_counter() - start)
+    del cache
+    gc.collect()
+    return median(seconds[1:])
+
+
+def _filled(model: Any, attachment: Attachment | None, rows: int, length: int, draw: torch.Generator) -> Cache:
+    """Random keys and values; of what drops as many as are kept."""
+    _, heads, width = _shape(model)
+    cache = DynamicCache(config=model.config)
+    if attachment:
+        attachment.adopt(cache)
+    policy = attachment.policy if attachment else None
+    held = policy.budget(length, 0, 1) if isinstance(policy, Policy) else length
+    for layer in cache.layers:
+        states = [torch.randn(rows, heads, held, width, generator=draw) for _ in range(2)]
+        if isinstance(layer, ContextLayer):
+            layer.take(states[0], states[1], None)
+            layer.width, layer.seen_B = length, np.full(rows, length, dtype=np.int64)
+        else:
+            layer.update(*states)  # type: ignore[union-attr]
+    return cache
+
+
+def table(found: Mapping[str, Any]) -> str:
+    lines = [
+        "| rows | tokens | way | ms a step | times as fast as transformers | lowest | highest | of the limit |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for shape in found["shapes"]:
+        for way, ratio in shape["times_as_fast"].items():
+            ms = f"{1000 * shape['seconds'][way]['median']:.0f}"
+            cells = " | ".join(f"{ratio[end]:.2f}" for end in ("median", "low", "high"))
+            lines.append(f"| {shape['rows']} | {shape['length']:,} | {way} | {ms} | {cells} | {shape['limit'][way]:.0%} |")
+    speed = f"{found['bytes_a_second'] / 1e9:.1f} GB/s"
+    below = f"{found['rounds']} rounds of {found['steps']} steps, float32, {speed}; {found['processor']}, {found['threads']} threads."
+    return "\n".join([*lines, "", f"decode_vs_transformers {found['decode_vs_transformers']:.2f}. {below}", ""])
+
+
+def draw(found: Mapping[str, Any], path: Path) -> None:
+    """Seconds a step against the length, a panel for each number of rows."""
+    rows = list(dict.fromkeys(shape["rows"] for shape in found["shapes"]))
+    figure = Figure(figsize=(3.6 * len(rows), 3), layout="constrained")
+    for axes, count in zip(figure.subplots(1, len(rows), squeeze=False)[0], rows, strict=True):
+        own = [shape for shape in found["shapes"] if shape["rows"] == count]
+        for way, colour in zip(WAYS, ("#9aa3b5", "#1f2a44", "#c2571a", "#2f7d5b"), strict=True):
+            axes.plot(
+                [shape["length"] for shape in own], [1000 * shape["seconds"][way]["median"] for shape in own], "o-", color=colour, label=way
+            )
+        axes.set_title(f"{count} row{'s' * (count > 1)}", loc="left", fontsize=10)
+        axes.set_xlabel("tokens of context")
+        axes.set_ylim(0)
+    figure.axes[0].set_ylabel("ms a step")
+    figure.axes[0].legend(frameon=False, fontsize=8)
+    save_picture(figure, path)
+
+
+if __name__ == "__main__":
+    main()
