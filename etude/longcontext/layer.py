@@ -18,7 +18,9 @@ import torch
 from transformers.cache_utils import CacheLayerMixin
 
 from etude.errors import UserError
+from etude.longcontext import attention
 from etude.longcontext.rotation import Rotation
+from etude.longcontext.sparse import Sparse
 
 NO_SEAM = (
     "this model's attention does not go through transformers' attention functions, so what it reads can't be chosen: take a model that "
@@ -70,8 +72,9 @@ class ContextLayer(CacheLayerMixin):
     is_croppable = True
     supports_early_init = False
 
-    def __init__(self, forward: Forward, number: int, layers: int) -> None:
+    def __init__(self, forward: Forward, number: int, layers: int, sparse: Sparse | None = None) -> None:
         super().__init__()
+        self.sparse = sparse
         self.forward, self.number, self.layers = forward, number, layers
         self.width = 0
         """Tokens so far, padding and dropped ones too."""
@@ -146,6 +149,12 @@ class ContextLayer(CacheLayerMixin):
         self.reorder_cache(torch.arange(len(self.seen_B))[indices])
 
     # ------------------------------------------------------------------ what the attention function asks
+
+    def causal(self, queries_RQD: torch.Tensor, keys_TD: torch.Tensor, values_TD: torch.Tensor) -> torch.Tensor:
+        """What the last Q of T tokens read, each of itself and of all before it, or of the blocks that are chosen: [R, Q, D]."""
+        if self.sparse and len(keys_TD) >= self.sparse.from_tokens and queries_RQD.shape[1] > 1:
+            return self.sparse.causal(queries_RQD, keys_TD, values_TD, self.scale)
+        return attention.causal(queries_RQD, keys_TD, values_TD, self.scale)
 
     @property
     def scale(self) -> float:

@@ -29,7 +29,7 @@ class PageLayer(ContextLayer):
     """Under recall."""
 
     def __init__(self, forward: Forward, recall: Recall, number: int, layers: int) -> None:
-        super().__init__(forward, number, layers)
+        super().__init__(forward, number, layers, recall.sparse)
         self.recall = recall
         self.recall_B: list[Recall] = []
         """Of each row: how much it reads may differ."""
@@ -136,7 +136,7 @@ class PageLayer(ContextLayer):
         read = []
         for head, queries_RQD in enumerate(new.queries_HRQD):
             own_2TD = torch.cat([self._past(row, head), states_H2QD[head]], 1)
-            read.append(attention.causal(queries_RQD, own_2TD[0], own_2TD[1], self.scale))
+            read.append(self.causal(queries_RQD, own_2TD[0], own_2TD[1]))
         self._fill(row, states_H2QD)
         return torch.cat(read)
 

@@ -10,6 +10,7 @@ from etude.errors import UserError, at_least
 from etude.longcontext.budgets import Layers, chosen, of_layers
 from etude.longcontext.held import Held
 from etude.longcontext.scores.score import Score
+from etude.longcontext.sparse import Sparse
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Policy:
     """Whether heads that need more keep more, at the cost of others of their layer; over `all` layers they do."""
     least_share: float = 0.2
     """Of the even budget, what each head keeps at least then."""
+    sparse: Sparse | None = None
+    """Which blocks a prompt's queries read; None: all."""
     every_tokens: int = 16
     """How many tokens a row may be above its budget while it is generated, before what is too much goes; 0: nothing goes then."""
 

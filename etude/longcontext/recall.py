@@ -10,6 +10,7 @@ from pathlib import Path
 
 from etude.errors import UserError, at_least, unknown
 from etude.longcontext.digests import DIGESTS, Digest
+from etude.longcontext.sparse import Sparse
 from etude.longcontext.tiers import Offload
 
 
@@ -30,6 +31,8 @@ class Recall:
     """Of that file; the system's own for temporary files unless given."""
     dense_layers: int = 0
     """First layers that read everything."""
+    sparse: Sparse | None = None
+    """Which blocks a prompt's queries read; None: all."""
     full_prompts: bool = True
     """Whether the tokens of a later prompt read everything, as those of the first one do."""
 

@@ -24,7 +24,7 @@ class SlotLayer(ContextLayer):
     """Under a policy."""
 
     def __init__(self, forward: Forward, policy: Policy, number: int, layers: int) -> None:
-        super().__init__(forward, number, layers)
+        super().__init__(forward, number, layers, policy.sparse)
         self.policy = policy
         self.slots: Slots | None = None
         self.queries_BNWD: torch.Tensor | None = None
@@ -81,7 +81,7 @@ class SlotLayer(ContextLayer):
             self._read_rows.append(segments)
             return new.queries_NQD
         heads = list(zip(new.queries_HRQD, segments, strict=True))
-        read_NQD = torch.cat([attention.causal(queries_RQD, own.keys_TD, own.values_TD, self.scale) for queries_RQD, own in heads])
+        read_NQD = torch.cat([self.causal(queries_RQD, own.keys_TD, own.values_TD) for queries_RQD, own in heads])
         if self.policy.score.sums_attention:
             for queries_RQD, own in heads:
                 own.mass_T.add_(attention.summed(queries_RQD.detach(), own.keys_TD, self.scale))
@@ -97,7 +97,7 @@ class SlotLayer(ContextLayer):
         read = [new.queries_NQD[:0]]
         for queries_RQD, own, kept in zip(new.queries_HRQD, segments, self.slots.row(row), strict=True):
             if len(new):
-                read.append(attention.causal(queries_RQD, own.keys_TD, own.values_TD, self.scale))
+                read.append(self.causal(queries_RQD, own.keys_TD, own.values_TD))
                 kept.mass_T.copy_(torch.maximum(kept.mass_T, attention.strongest(queries_RQD, own.keys_TD, self.scale)))
         return torch.cat(read) if len(new) else new.queries_NQD
 

@@ -1,0 +1,137 @@
+"""Attention over blocks while a prompt is read: each block of queries reads the blocks of keys that promise it most, and no others.
+
+    antidiagonal     a block's promise is the softmax of sums over antidiagonals of stride S: each key and each query of a stretch of S
+                     tokens meets exactly one of the other stretch, so that no token is left out (XAttention, Xu et al. 2025, ICML, arXiv
+                     2503.16428):
+                         A = softmax(sum_s q[iS + S - 1 - s] k[jS + s] / (sqrt(d) S)), summed over a block's stretches
+    vertical_slash   of the last block's attention, which is computed, the columns and the diagonals that have most of it, for all blocks
+                     (MInference, Jiang et al. 2024, NeurIPS, arXiv 2407.02490; here by blocks, and as many as reach the threshold)
+
+Of a row of promises the largest are taken until they sum to `threshold` of it, by head; the first block and a query's own are always read.
+Identity: threshold 1 is dense attention.
+
+Shapes: R query heads that share a key head, Q queries, T tokens, D width, M blocks of queries, P blocks of keys.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch.nn.functional import pad, scaled_dot_product_attention
+
+from etude.errors import UserError, at_least, unknown
+
+Pattern = Literal["antidiagonal", "vertical_slash"]
+PATTERNS: tuple[Pattern, ...] = ("antidiagonal", "vertical_slash")
+
+
+@dataclass
+class Density:
+    """How much was read, summed over what was computed."""
+
+    read: int = 0
+    """Pairs of blocks."""
+    dense: int = 0
+
+    @property
+    def share(self) -> float:
+        return self.read / self.dense if self.dense else 1.0
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """Which blocks of a prompt are read."""
+
+    pattern: Pattern = "antidiagonal"
+    threshold: float = 0.9
+    block_tokens: int = 128
+    stride: int = 8
+    """Of antidiagonals: the more the cheaper and the coarser."""
+    from_tokens: int = 1024
+    """Shorter contexts are dense."""
+    density: Density = field(default_factory=Density, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.pattern not in PATTERNS:
+            raise unknown("pattern", self.pattern, PATTERNS)
+        if not 0 < self.threshold <= 1:
+            raise UserError(f"threshold must be above 0 and at most 1 (dense), got {self.threshold}")
+        at_least("stride", self.stride, 1)
+        if self.block_tokens % self.stride:
+            raise UserError(f"block_tokens is {self.block_tokens}, which is no multiple of stride {self.stride}: set one that is")
+
+    def causal(self, queries_RQD: torch.Tensor, keys_TD: torch.Tensor, values_TD: torch.Tensor, scale: float) -> torch.Tensor:
+        """What the last Q of T tokens read of the blocks that are chosen, [R, Q, D]."""
+        with torch.no_grad():
+            is_read_RMP = self.chosen(queries_RQD, keys_TD, scale)
+        size, tokens = self.block_tokens, len(keys_TD)
+        before = tokens - queries_RQD.shape[1]
+        first = before // size
+        places = torch.arange(size, device=keys_TD.device)
+        read_RQD = queries_RQD.new_empty(*queries_RQD.shape[:2], values_TD.shape[-1])
+        for head, is_read_MP in enumerate(is_read_RMP):
+            for row, is_read_P in enumerate(is_read_MP):
+                start, end = max((first + row) * size, before), min((first + row + 1) * size, tokens)
+                at_K = (is_read_P.nonzero() * size + places).flatten()
+                at_K = at_K[at_K < end]
+                seen_QK = at_K <= torch.arange(start, end, device=at_K.device)[:, None]
+                own = slice(start - before, end - before)
+                states = (queries_RQD[None, head : head + 1, own], keys_TD[None, None, at_K], values_TD[None, None, at_K])
+                read_RQD[head, own] = scaled_dot_product_attention(*states, attn_mask=seen_QK, scale=scale)[0, 0]
+        return read_RQD
+
+    def chosen(self, queries_RQD: torch.Tensor, keys_TD: torch.Tensor, scale: float) -> torch.Tensor:
+        """Which blocks of keys each block of queries reads, [R, M, P]; none behind its own."""
+        promise = _antidiagonal if self.pattern == "antidiagonal" else _vertical_slash
+        size, tokens = self.block_tokens, len(keys_TD)
+        first, blocks = (tokens - queries_RQD.shape[1]) // size, -(-tokens // size)
+        own_M1 = torch.arange(first, blocks, device=keys_TD.device)[:, None]
+        is_past_MP = torch.arange(blocks, device=keys_TD.device) <= own_M1
+        promises_RMP = promise(queries_RQD.float(), keys_TD.float(), scale, self).masked_fill(~is_past_MP, 0)
+        is_read_RMP = _largest(promises_RMP, self.threshold) if self.threshold < 1 else torch.ones_like(promises_RMP, dtype=torch.bool)
+        is_read_RMP[:, :, 0] = True
+        is_read_RMP |= torch.arange(blocks, device=keys_TD.device) == own_M1
+        is_read_RMP &= is_past_MP
+        self.density.read += int(is_read_RMP.sum())
+        self.density.dense += int(is_past_MP.sum()) * len(queries_RQD)
+        return is_read_RMP
+
+
+def _largest(promises_RMP: torch.Tensor, threshold: float) -> torch.Tensor:
+    """The largest of each row until they sum to the threshold of all."""
+    sorted_RMP, order_RMP = promises_RMP.sort(dim=-1, descending=True, stable=True)
+    before_RMP = sorted_RMP.cumsum(-1) - sorted_RMP
+    is_wanted_RMP = before_RMP < threshold * promises_RMP.sum(-1, keepdim=True)
+    return torch.zeros_like(is_wanted_RMP).scatter(-1, order_RMP, is_wanted_RMP)
+
+
+def _antidiagonal(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, scale: float, how: Sparse) -> torch.Tensor:
+    size, stride, tokens = how.block_tokens, how.stride, len(keys_TD)
+    before = tokens - queries_RQD.shape[1]
+    behind = -tokens % size
+    queries_RQD = pad(queries_RQD, (0, 0, before % size, behind))
+    keys_TD = pad(keys_TD, (0, 0, 0, behind))
+    coarse_keys = keys_TD.unflatten(0, (-1, stride)).flatten(1)
+    coarse_queries = queries_RQD.unflatten(1, (-1, stride)).flip(2).flatten(2)
+    scores = coarse_queries @ coarse_keys.T * (scale / stride)
+    place = before // size * (size // stride) + torch.arange(scores.shape[1], device=scores.device)
+    read = scores.masked_fill(torch.arange(scores.shape[2], device=scores.device) > place[:, None], -torch.inf).softmax(-1)
+    is_own = (place * stride + stride > before) & (place * stride < tokens)  # stretches of padding promise nothing
+    read = read * is_own[:, None]
+    return read.unflatten(2, (-1, size // stride)).sum(-1).unflatten(1, (-1, size // stride)).sum(2)
+
+
+def _vertical_slash(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, scale: float, how: Sparse) -> torch.Tensor:
+    size, tokens = how.block_tokens, len(keys_TD)
+    before = tokens - queries_RQD.shape[1]
+    first, blocks = before // size, -(-tokens // size)
+    last_RLD = queries_RQD[:, -min(size, queries_RQD.shape[1]) :]
+    length = last_RLD.shape[1]
+    seen_LT = torch.ones(length, tokens, dtype=torch.bool, device=keys_TD.device).tril(tokens - length)
+    read_RLT = (last_RLD @ keys_TD.T * scale).masked_fill(~seen_LT, -torch.inf).softmax(-1)
+    by_column_RP = pad(read_RLT.sum(1), (0, -tokens % size)).unflatten(1, (-1, size)).sum(-1)
+    distance_LT = (tokens - length + torch.arange(length, device=keys_TD.device)[:, None]) - torch.arange(tokens, device=keys_TD.device)
+    by_diagonal_RP = torch.zeros_like(by_column_RP).index_add(1, (distance_LT.clamp(min=0) // size).flatten(), read_RLT.flatten(1))
+    rows_M1 = torch.arange(first, blocks, device=keys_TD.device)[:, None]
+    back_MP = (rows_M1 - torch.arange(blocks, device=keys_TD.device)).clamp(min=0)
+    return torch.maximum(by_column_RP[:, None], by_diagonal_RP[:, back_MP])
