@@ -58,8 +58,8 @@ class LayerContrast:
         opened = LayerContext(self, lens, copied)
         return opened, self.contrasted(logits_BV, lens, torch.tensor([prompt[-1] for prompt in prompts]), copied.mask_BT.sum(-1))
 
-    def held_tokens(self, tokens: int) -> int:
-        return tokens
+    def held_tokens(self, prompt_tokens: int, new_tokens: int) -> int:
+        return prompt_tokens + new_tokens
 
     def contrasted(self, logits_BV: torch.Tensor, lens: Lens, tokens_B: torch.Tensor, length_B: torch.Tensor) -> torch.Tensor:
         """The logits with those of an earlier layer taken off; a random layer is drawn by a row's last token and its length."""

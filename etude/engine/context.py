@@ -83,8 +83,8 @@ class View(Protocol):
     def prefill(self, model: Any, prompts: Sequence[Sequence[int]], pad: int) -> tuple[Opened, torch.Tensor]:
         """The prompts, and the logits [P, V] of what follows them."""
 
-    def held_tokens(self, tokens: int) -> int:
-        """Positions that a row of so many tokens takes."""
+    def held_tokens(self, prompt_tokens: int, new_tokens: int) -> int:
+        """Positions that a row takes behind its prompt."""
 
 
 # ---------------------------------------------------------------------- a copy of the prompt for every row

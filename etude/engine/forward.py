@@ -86,6 +86,10 @@ def _distance(way: Shared, model: Any) -> float:
 
 def _turns_by_length(config: Any) -> bool:
     """Whether rotary embeddings change with the longest row, which other rows' keys would have to follow."""
+    return any(kind in ("dynamic", "longrope") for kind in rope_types(config))
+
+
+def rope_types(config: Any) -> list[str | None]:
+    """Of a model's rotary embeddings."""
     found = getattr(config.get_text_config(), "rope_parameters", None) or {}
-    kinds = [each.get("rope_type") for each in (found, *found.values()) if isinstance(each, dict)]
-    return any(kind in ("dynamic", "longrope") for kind in kinds)
+    return [each.get("rope_type") for each in (found, *found.values()) if isinstance(each, dict)]

@@ -98,8 +98,8 @@ class TransformersEngine:
         """Prefill the prompts as one batch; returns one prefix for each, in order.
 
         `behind`: a prefix for each prompt, finished or not, that it stands behind (the same one may be named many times); what is kept of
-        these is not computed again, but under the engine's own view, where all is. What comes back has no own tokens: all that it holds is
-        given. With a `view`, which nothing else may stand behind, it is decoded by that.
+        these is not computed again, but under the engine's own view, where all is read anew as a prompt. What comes back has no own tokens:
+        all that it holds is given. With a `view`, which nothing else may stand behind, it is decoded by that.
         """
         self._check_here()
         if behind and (view or any(prefix.view != self.view for prefix in behind)):
@@ -143,7 +143,8 @@ class TransformersEngine:
         ended, and they come behind them in what is returned. Raises `ValueError` for a finished, released or stale prefix.
 
         With `keeps`, what is returned is extended in its turn, any number of times, and nothing is computed again; where prompts can't be
-        kept by kernels (`etude.engine.blocks`), all of it is.
+        kept by kernels (`etude.engine.blocks`), all of it is; under a view that drops it is then read as a prompt, of which another part
+        is kept than of what is generated.
         """
         self._check_here()
         for prefix in prefixes:
@@ -338,7 +339,8 @@ class TransformersEngine:
         are then decoded in parts.
         """
         if view:
-            return max(1, self.batch_tokens // (max(1, num_samples) * view.held_tokens(longest + max_new_tokens)))
+            held = max(1, num_samples) * view.held_tokens(longest, max_new_tokens)
+            return max(1, min(self.batch_tokens // held, self.batch_tokens // longest))  # prompts are read in full
         own = max(1, num_samples) * max_new_tokens
         each = longest + own if self._shared else longest * max(1, num_samples) + own
         return max(1, self.batch_tokens // each)
@@ -373,8 +375,8 @@ class TransformersEngine:
         """Of one prompt, which takes its positions once where it is shared (behind drafts it is not)."""
         if is_shared:
             return max(1, (self.batch_tokens - prompt_tokens) // max(1, max_new_tokens))
-        tokens = prompt_tokens + max_new_tokens
-        return max(1, self.batch_tokens // (view.held_tokens(tokens) if view else tokens))
+        held = view.held_tokens(prompt_tokens, max_new_tokens) if view else prompt_tokens + max_new_tokens
+        return max(1, self.batch_tokens // held)
 
     def completion(self, prefix: Prefix, key: int, stop_strings: Sequence[str] = ()) -> Completion:
         """What is over, as it is handed out."""

@@ -46,7 +46,7 @@ from etude.longcontext.slot_layer import SlotLayer
 
 _numbers = itertools.count()
 _attached: "weakref.WeakSet[Any]" = weakref.WeakSet()
-_REFUSED = ("softcap", "s_aux", "sinks")
+_REFUSED = ("softcap", "s_aux", "sinks", "sliding_window")
 """What an attention function may be given that changes its weights, and ours does not know."""
 
 
@@ -60,6 +60,9 @@ class Attachment:
         self.modules: dict[int, Any] = {}
         self.scales: dict[int, float] = {}
         self.is_replaying = False
+        self._masks: list[torch.Tensor] = []
+        self._given: list[torch.Tensor] = []
+        """Keys that layers took in this pass."""
         self._prompt: Prompt | None = None
         """What is read now, for a score that has it read again."""
         self.is_open = True
@@ -98,7 +101,7 @@ class Attachment:
                 name = f"etude_longcontext_{next(_numbers)}"
                 for table, function in (
                     (AttentionInterface._global_mapping, self._attention(own)),
-                    (AttentionMaskInterface._global_mapping, AttentionMaskInterface._global_mapping[own]),
+                    (AttentionMaskInterface._global_mapping, self._masking(AttentionMaskInterface._global_mapping[own])),
                 ):
                     table[name] = function
                     restored.callback(table.pop, name)
@@ -135,6 +138,9 @@ class Attachment:
         """See what the new tokens are, and that the cache is one of ours."""
         if not self.is_replaying:
             self._prompt = None
+        self._masks, self._given = [], []
+        if self.decoder.training and torch.is_grad_enabled():
+            raise UserError("a policy is for reading, not for learning: take model.eval(), or learn outside of its block")
         bound = self._signature.bind_partial(*given, **named)
         arguments = {**bound.arguments, **bound.arguments.get("kwargs", {})}
         self.pending = None
@@ -151,7 +157,10 @@ class Attachment:
             raise UserError("a prompt has no token: give it one at least")
         mask = arguments.get("attention_mask")
         if mask is not None and (not isinstance(mask, torch.Tensor) or mask.ndim != 2):
-            raise UserError("a policy needs attention_mask as [rows, tokens], 0 at padding: it can't keep to a mask of each query")
+            raise UserError(
+                "a policy needs attention_mask as [rows, tokens], 0 at padding: it can't keep to a mask of each query, as models of images "
+                "have them"
+            )
         self.adopt(cache, mask)
         seen = cache.get_seq_length()
         self.is_real_BQ = np.ones((rows, length), bool) if mask is None else mask[:, -length:].bool().cpu().numpy()
@@ -166,6 +175,7 @@ class Attachment:
         return given, named
 
     def _behind(self, *_: Any) -> None:
+        self._masks, self._given = [], []
         self.is_real_BQ = self.turned_BQ = np.zeros((0, 0))
         if self.pending:
             self.pending = None
@@ -186,7 +196,9 @@ class Attachment:
         return device
 
     def adopt(self, cache: Cache, mask_BT: torch.Tensor | None = None) -> None:
-        """Replace the cache's full-attention layers by ours, with what they hold."""
+        """Replace the cache's full-attention layers by ours, with what they hold; scores by queries know those that come from now on."""
+        if not hasattr(cache, "layers"):
+            raise UserError(f"a {type(cache).__name__} can't be kept small: take a decoder-only model")
         ours = next((layer for layer in cache.layers if isinstance(layer, ContextLayer)), None)
         if ours and ours.forward is not self:
             ours.forward.check_open()
@@ -194,12 +206,12 @@ class Attachment:
         self.caches.add(cache)
         if ours:
             return
+        made = DynamicCache(config=self.decoder.config).layers
         if cache.layer_class_to_replicate is not None:
-            made = DynamicCache(config=self.decoder.config).layers
             cache.layers, cache.layer_class_to_replicate = cache.layers + made[len(cache.layers) :], None
         if cache.offloading:
             raise UserError("a cache with a policy can't be offloaded by transformers: leave cache_implementation='offloaded' out")
-        full = [number for number, layer in enumerate(cache.layers) if _is_full(layer)]
+        full = [number for number, layer in enumerate(cache.layers) if _is_full(layer) and _is_full(made[number])]
         if not full:
             kinds = ", ".join(sorted({type(layer).__name__ for layer in cache.layers}))
             raise UserError(f"no layer of this cache can be kept small (its layers: {kinds}): take the default dynamic cache")
@@ -215,6 +227,17 @@ class Attachment:
 
     # ------------------------------------------------------------------ the attention function
 
+    def _masking(self, own: Any) -> Any:
+        """The model's own masks, remembered: another one that a layer is given is not of padding and order alone."""
+
+        def mask(*given: Any, **named: Any) -> Any:
+            made = own(*given, **named)
+            if isinstance(made, torch.Tensor):
+                self._masks.append(made)
+            return made
+
+        return mask
+
     def _attention(self, own: str) -> Callable[..., Any]:
         """Instead of the model's own one of this name, which other layers, and passes without a cache, still get."""
 
@@ -223,8 +246,16 @@ class Attachment:
         ) -> tuple[torch.Tensor, torch.Tensor | None]:
             layer, self.pending = self.pending, None
             if layer is None:
+                if any(_same(key, each) for each in self._given):
+                    raise UserError(f"layers of a {type(self.decoder).__name__} share keys and values, which a policy does not know")
                 found: tuple[torch.Tensor, torch.Tensor | None] = _function(module, own)(module, query, key, value, attention_mask, **rest)
                 return found
+            given_keys, given_values = layer.keys, layer.values
+            if given_keys is None or given_values is None or not (_same(key, given_keys) and _same(value, given_values)):
+                raise UserError(f"{type(module).__name__} reads something else than what its cache holds, which a policy does not know")
+            if attention_mask is not None and not any(_same_storage(attention_mask, mask) for mask in self._masks):
+                raise UserError(f"{type(module).__name__} makes a mask of its own for each query, to which a policy can't keep")
+            self._given += [given_keys]
             for name in _REFUSED:
                 if rest.get(name) is not None:
                     raise UserError(f"{type(module).__name__} changes its attention weights by {name}, which a policy does not know")
@@ -253,6 +284,14 @@ def _function(module: Any, name: str) -> Callable[..., Any]:
     """The attention function that a module's code has under this name."""
     mapping: Mapping[str, Callable[..., Any]] = AttentionInterface._global_mapping
     return vars(sys.modules[type(module).__module__])["eager_attention_forward"] if name == "eager" else mapping[name]
+
+
+def _same_storage(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+
+
+def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one.shape == other.shape and one.data_ptr() == other.data_ptr()
 
 
 def _is_full(layer: Any) -> bool:

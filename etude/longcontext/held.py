@@ -29,11 +29,13 @@ class Held:
     queries_HRQD: torch.Tensor
     """Of the row's last tokens, rotated as keys are (`Score.window`); none of a score that asks for none."""
     moments: Moments | None
-    """Of all queries so far, before rotation (`Score.keeps_moments`)."""
+    """Of queries so far, before rotation (`Score.moments_from`)."""
     seen: int
     """Tokens of the row so far, kept or not."""
     budget: int
     """How many a head may keep."""
+    recent: int
+    """How many of the last tokens are kept whatever their importance."""
     scale: float
     """Of the products of queries and keys."""
     layer: int

@@ -100,6 +100,10 @@ class ContextLayer(CacheLayerMixin):
         """Go on with these rows, repeats allowed."""
 
     @abstractmethod
+    def take_back(self, tokens: int) -> None:
+        """Forget the last ones of every row."""
+
+    @abstractmethod
     def take(self, keys_BHTD: torch.Tensor, values_BHTD: torch.Tensor, is_real_BT: torch.Tensor | None) -> None:
         """Hold what a layer of a full cache held; what is too much goes with the next tokens."""
 
@@ -137,7 +141,7 @@ class ContextLayer(CacheLayerMixin):
         raise UserError("a cache with a policy can't be offloaded by transformers: leave offloading out")
 
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
-        if self.is_initialized:
+        if self.width:
             rows = beam_idx.tolist()
             self.select(rows)
             self.seen_B = self.seen_B[rows]
@@ -146,7 +150,14 @@ class ContextLayer(CacheLayerMixin):
         self.reorder_cache(torch.arange(len(self.seen_B)).repeat_interleave(repeats))
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
-        self.reorder_cache(torch.arange(len(self.seen_B))[indices])
+        self.reorder_cache(torch.arange(len(self.seen_B))[indices.cpu()] if self.width else indices)
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Take so many last tokens (a number below 0) back. What was dropped for them stays away."""
+        if tokens_to_remove > 0:
+            raise ValueError(f"crop takes a number below 0, the tokens to take back, got {tokens_to_remove}")
+        if tokens_to_remove and self.width:
+            self.take_back(-tokens_to_remove)
 
     # ------------------------------------------------------------------ what the attention function asks
 

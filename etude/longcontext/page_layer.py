@@ -2,7 +2,8 @@
 
 A row's tokens fill pages in order; the last, open one lies beside the model and is always read. A page that is full gets a number and a
 digest and goes to its tier. While tokens are generated, a head reads the first page and those whose digests promise its queries most: by
-query head the softmax of the promises, over the heads that share keys their largest.
+query head the softmax of the promises, over the heads that share keys their largest. Pages are never written anew, so that rows and copies
+share them; those of rows that are gone stay until the last copy is.
 
 Shapes: B rows, H key/value heads, R query heads that share one, P pages, K of them read, T tokens of one, D width.
 """
@@ -105,13 +106,9 @@ class PageLayer(ContextLayer):
         self.recall_B = [self.recall_B[row] for row in rows]
         self.numbers_BHP, self.digests_BHPX, self.open_BH2TD = self.numbers_BHP[rows], self.digests_BHPX[rows], self.open_BH2TD[rows]
 
-    def crop(self, tokens_to_remove: int) -> None:
-        """Take so many last tokens (a number below 0) back."""
-        removed = abs(tokens_to_remove)
-        if not removed or not self.is_initialized:
-            return
+    def take_back(self, tokens: int) -> None:
         before_B = self.full_B
-        self.seen_B, self.width = self.seen_B - removed, self.width - removed
+        self.seen_B, self.width = self.seen_B - tokens, self.width - tokens
         for row in np.flatnonzero(self.full_B < before_B).tolist():
             again = self.tier.read(torch.from_numpy(self.numbers_BHP[row, :, self.full_B[row]]))
             self.open_BH2TD[row] = again
@@ -222,7 +219,7 @@ class PageLayer(ContextLayer):
             chosen_BHK = np.broadcast_to(np.arange(most), (len(rows), heads, most)).copy()
             return chosen_BHK, chosen_BHK < full_B[:, None, None]
         longest = int(full_B.max())
-        promises_BHRP = promised(queries_BHRD, self.digests_BHPX[rows, :, None, :longest]) * self.scale
+        promises_BHRP = promised(queries_BHRD.float() * self.scale, self.digests_BHPX[rows, :, None, :longest].float())
         is_page_BP = torch.from_numpy(np.arange(longest) < full_B[:, None]).to(promises_BHRP.device)
         worth_BHP = promises_BHRP.masked_fill(~is_page_BP[:, None, None], -torch.inf).softmax(-1).nan_to_num().amax(2)
         worth_BHP[:, :, 0] = torch.inf

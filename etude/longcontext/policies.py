@@ -29,7 +29,7 @@ DROPPING: Mapping[str, Policy] = {
     "key_diff": Policy(KeyDifference()),
     "expected_attention": Policy(ExpectedAttention()),
     "critical_snapkv": Policy(WeighedByValue(ObservationWindow())),
-    "kvzip": Policy(Replayed(), layers="all"),
+    "kvzip": Policy(Replayed(), layers="all", least_share=0.0),
     "random": Policy(Random()),
 }
 

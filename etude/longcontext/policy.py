@@ -60,18 +60,32 @@ class Policy:
     def keeps_all(self) -> bool:
         return self.budget_tokens is None and self.keep_ratio in (None, 1.0)
 
-    def held_tokens(self, tokens: int) -> int:
-        """What a row of so many holds at most, on average over layers and heads."""
-        return tokens if self.keeps_all else min(tokens, self.budget(tokens, 0, 1) + self.every_tokens)
+    def held_tokens(self, prompt_tokens: int, new_tokens: int) -> int:
+        """What a row holds at most behind its prompt, on average over layers and heads."""
+        tokens = prompt_tokens + new_tokens
+        if self.keeps_all:
+            return tokens
+        if self.drops_while_generating:
+            return min(tokens, self._even(tokens) + self.every_tokens)
+        return min(tokens, self._even(prompt_tokens) + new_tokens)
+
+    @property
+    def drops_while_generating(self) -> bool:
+        return self.every_tokens > 0 and not self.score.replays and not self.keeps_all
 
     def budget(self, seen: int, layer: int, layers: int) -> int:
         """Tokens that a head of this layer keeps of a row, on average over its heads."""
         if self.keeps_all:
             return seen
-        even = self.budget_tokens if self.budget_tokens is not None else max(1, round((self.keep_ratio or 1) * seen))
-        even = min(even, seen)
-        recent = self.sinks + self.score.recent(even)
+        even, recent = self._even(seen), self.sinks + self.recent(seen)
         return of_layers(self.layers, even, layers=layers, seen=seen, recent=recent, slope=self.slope)[layer]
+
+    def recent(self, seen: int) -> int:
+        """How many of the last tokens every layer keeps, by the even budget."""
+        return self.score.recent(self._even(seen))
+
+    def _even(self, seen: int) -> int:
+        return min(seen, self.budget_tokens if self.budget_tokens is not None else max(1, round((self.keep_ratio or 1) * seen)))
 
     @property
     def spreads(self) -> bool:
@@ -94,7 +108,7 @@ class Policy:
         if importance_HT.isnan().any():
             raise ValueError(f"{type(self.score).__name__} gives importance that is no number (layer {held.layer})")
         largest = torch.finfo(torch.float64).max
-        is_recent_HT = held.position_HT >= held.seen - self.score.recent(held.budget)
+        is_recent_HT = held.position_HT >= held.seen - held.recent
         importance_HT = importance_HT.clamp(max=largest / 4)
         importance_HT = torch.where(is_recent_HT, largest / 4 * (2 + held.position_HT.double() / held.seen), importance_HT)
         return importance_HT.masked_fill(held.position_HT < self.sinks, largest).masked_fill(~held.is_there_HT, -torch.inf)

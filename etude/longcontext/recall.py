@@ -30,7 +30,7 @@ class Recall:
     folder: str | None = None
     """Of that file; the system's own for temporary files unless given."""
     dense_layers: int = 0
-    """First layers that read everything."""
+    """First layers that read everything; Quest and ArkVale leave two."""
     sparse: Sparse | None = None
     """Which blocks a prompt's queries read; None: all."""
     full_prompts: bool = True
@@ -60,9 +60,11 @@ class Recall:
         if self.folder is not None and not Path(self.folder).is_dir():
             raise UserError(f"folder {self.folder} does not exist: name a folder for offloaded pages")
 
-    def held_tokens(self, tokens: int) -> int:
-        """What a row of so many holds where the model computes, on average over layers."""
-        return tokens if self.offload == "none" else min(tokens, (self.pages(tokens, self.dense_layers) + 1) * self.page_tokens)
+    def held_tokens(self, prompt_tokens: int, new_tokens: int) -> int:
+        """What a row holds where the model computes in a layer that is not dense, a page's digest counted as a token."""
+        tokens = prompt_tokens + new_tokens
+        near = tokens if self.offload == "none" else min(tokens, (self.pages(tokens, self.dense_layers) + 1) * self.page_tokens)
+        return near + tokens // self.page_tokens
 
     def pages(self, seen: int, layer: int) -> int:
         """How many full pages a head of this layer reads of a row, beside its open one."""

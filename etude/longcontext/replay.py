@@ -72,6 +72,6 @@ def cut_row(
     helds = []
     for layer, own in zip(layers, segments, strict=True):
         budget = policy.budget(int(layer.seen_B[row]), layer.number, layer.layers)
-        helds.append(layer.held(row, own, budget))
+        helds.append(layer.held(row, own, budget, policy))
     found = policy.kept(helds) if policy.layers == "all" else [policy.kept([held])[0] for held in helds]
     return [[part.at(index_K) for part, index_K in zip(*each, strict=True)] for each in zip(segments, found, strict=True)]

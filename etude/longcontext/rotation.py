@@ -4,6 +4,7 @@ The model's `apply_rotary_pos_emb` is linear in what it rotates and in cosine an
 turning by the opposite angle, and the mean over positions of turned vectors is the vector turned by the means of cosine and sine.
 """
 
+import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 
+from etude.engine.forward import rope_types
 from etude.errors import UserError
 
 
@@ -23,38 +25,49 @@ class Rotation:
 
     @staticmethod
     def of(decoder: Any) -> "Rotation":
-        return Rotation(getattr(decoder, "rotary_emb", None))
-
-    def turned(self, module: Any, states_HTD: torch.Tensor, position_T: torch.Tensor) -> torch.Tensor:
-        """Vectors as they stand at these positions."""
-        cos, sin = self._angles(states_HTD, position_T)
-        return self._apply(module, states_HTD, cos, sin)
+        parts = [part for name, part in decoder.named_children() if "rotary" in name or "rope" in name]
+        return Rotation(parts[0] if parts else None)
 
     def taken_back(self, module: Any, states_HTD: torch.Tensor, position_T: torch.Tensor) -> torch.Tensor:
         """Vectors that stand at these positions, as they were before."""
-        cos, sin = self._angles(states_HTD, position_T)
+        cos, sin = self._angles(module, states_HTD, position_T)
         return self._apply(module, states_HTD, cos, -sin) / self._size(cos, sin)
 
     def mean_turned(self, module: Any, states_HND: torch.Tensor, position_T: torch.Tensor) -> torch.Tensor:
         """The mean of each vector as it would stand at all of these positions."""
-        cos, sin = self._angles(states_HND, position_T)
+        cos, sin = self._angles(module, states_HND, position_T)
         means = [angles.mean(1, keepdim=True) for angles in (cos, sin)]
         return self._apply(module, states_HND, *means)
 
-    def _angles(self, like: torch.Tensor, position_T: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        if self.embedding is None:
+    def _angles(self, module: Any, like: torch.Tensor, position_T: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if not self._turns(module):
             return like.new_ones(1, 1, 1), like.new_zeros(1, 1, 1)
-        cos, sin = self.embedding(like, position_ids=position_T[None].to(like.device))
+        if any(kind in ("dynamic", "longrope") for kind in rope_types(module.config)):
+            raise UserError("this model turns queries by how long a text is, so those to come can't be known: take another score")
+        named = {"layer_type": module.config.layer_types[module.layer_idx]} if self._takes_layer_type else {}
+        cos, sin = self.embedding(like, position_ids=position_T[None].to(like.device), **named)
+        if cos.shape[-1] != like.shape[-1]:
+            raise UserError(f"{type(module).__name__} turns a part of its queries only, which can't be taken back: take another score")
         return cos, sin
+
+    def _turns(self, module: Any) -> bool:
+        """Whether a layer turns its queries: some models leave some layers out."""
+        return self.embedding is not None and getattr(module, "use_rope", True)
+
+    @property
+    def _takes_layer_type(self) -> bool:
+        return "layer_type" in inspect.signature(self.embedding.forward).parameters
 
     def _size(self, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
         """Squared length of the turned unit vector: above 1 for embeddings that scale attention beside turning (YaRN)."""
         return (cos.square() + sin.square()).mean()
 
     def _apply(self, module: Any, states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-        if self.embedding is None:
-            return states
         apply: Callable[..., Any] | None = getattr(sys.modules[type(module).__module__], "apply_rotary_pos_emb", None)
+        if self.embedding is None and apply is not None:
+            raise UserError(f"where {type(module).__name__} has its angles from is unknown: take another score")
+        if not self._turns(module):
+            return states
         if apply is None:
             raise UserError(f"how {type(module).__name__} turns its queries is unknown: take a score that does not need them as they were")
         turned: torch.Tensor = apply(states[None], states[None], cos.to(states), sin.to(states))[0][0]

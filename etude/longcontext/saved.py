@@ -60,6 +60,13 @@ def load_context(path: Path | str, attachment: Attachment) -> Cache:
     if len(widths) != len(cache.layers):
         raise UserError(f"{path} holds a context of {len(widths)} layers, but this model has {len(cache.layers)}")
     attachment.adopt(cache)
+    config = attachment.config.get_text_config()
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    held = tensors["0.count"].shape[1], tensors["0.keys"].shape[1]
+    if held != (config.num_key_value_heads, width):
+        raise UserError(
+            f"{path} holds a context of {held[0]} heads of width {held[1]}, but this model has {config.num_key_value_heads} of {width}"
+        )
     for number, (layer, width) in enumerate(zip(cache.layers, widths, strict=True)):
         if not isinstance(layer, SlotLayer):
             raise UserError("a context that was saved needs a policy that drops tokens, as the one had under which it was made")
@@ -73,8 +80,9 @@ def _tensors_of(layer: SlotLayer, slots: Slots) -> dict[str, torch.Tensor]:
     names = ("keys", "values", "position", "mass")
     found = {name: torch.cat(parts) for name, parts in zip(names, zip(*(each.parts() for each in segments), strict=True), strict=True)}
     found |= {"count": torch.from_numpy(slots.count_BH), "seen": torch.from_numpy(layer.seen_B)}
+    found["fresh"] = torch.tensor([layer.fresh_tokens, layer.policy.score.sums_attention])
     if layer.queries_BNWD is not None:
-        found["queries"] = layer.queries_BNWD
+        found |= {"queries": layer.queries_BNWD, "remembered": torch.from_numpy(layer.remembered_B)}
     if layer.moments_B:
         found["moments.count"] = torch.tensor([each.count for each in layer.moments_B])
         found["moments.sum"] = torch.stack([each.sum_ND for each in layer.moments_B])
@@ -90,14 +98,16 @@ def _fill(layer: SlotLayer, own: Mapping[str, Any], width: int, device: torch.de
     rows, heads = count_BH.shape
     layer.slots = Slots([segments[row * heads : (row + 1) * heads] for row in range(rows)])
     layer.seen_B, layer.width, layer.is_initialized = own["seen"].numpy().copy(), width, True
-    score = layer.policy.score
+    score, (layer.fresh_tokens, sums_attention) = layer.policy.score, own["fresh"].tolist()
+    if score.sums_attention and not sums_attention:
+        raise UserError("the context was saved without the sums that this policy goes by: load it under the policy that it was made with")
     if score.window:
         if "queries" not in own or own["queries"].shape[2] != score.window:
             raise UserError(
                 "the context was saved without the queries that this policy goes by: load it under the policy that it was made with"
             )
-        layer.queries_BNWD = own["queries"].to(device)
-    if score.keeps_moments:
+        layer.queries_BNWD, layer.remembered_B = own["queries"].to(device), own["remembered"].numpy().copy()
+    if score.moments_from is not None:
         if "moments.count" not in own:
             raise UserError(
                 "the context was saved without the moments that this policy goes by: load it under the policy that it was made with"

@@ -89,4 +89,6 @@ class EngineView:
         names = {each.name for each in fields(self)} - {"view"}
         if self.view in RECALLING:
             return {"every_tokens"}
-        return set(_OF_RECALL) if self.view in DROPPING else names
+        if self.view in DROPPING:
+            return {*_OF_RECALL, *(["every_tokens"] if DROPPING[self.view].score.replays else [])}
+        return names

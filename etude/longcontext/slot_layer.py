@@ -29,6 +29,8 @@ class SlotLayer(ContextLayer):
         self.slots: Slots | None = None
         self.queries_BNWD: torch.Tensor | None = None
         """Of the last tokens, rotated; a row with fewer has them at the end."""
+        self.remembered_B = np.zeros(0, dtype=np.int64)
+        """How many of each row."""
         self.moments_B: list[Moments] = []
         self.fresh_tokens = 0
         """Generated since something was last dropped."""
@@ -48,16 +50,14 @@ class SlotLayer(ContextLayer):
         self.slots = self.slots.select(rows)
         self.moments_B = [self.moments_B[row] for row in rows] if self.moments_B else []
         if self.queries_BNWD is not None:
-            self.queries_BNWD = self.queries_BNWD[rows]
+            self.queries_BNWD, self.remembered_B = self.queries_BNWD[rows], self.remembered_B[rows]
 
-    def crop(self, tokens_to_remove: int) -> None:
-        """Take so many last tokens (a number below 0) back. What was dropped for them stays away."""
-        removed, score = abs(tokens_to_remove), self.policy.score
-        if not self.slots or not removed:
-            return
-        if score.window or score.keeps_moments or score.sums_attention:
+    def take_back(self, tokens: int) -> None:
+        score = self.policy.score
+        assert self.slots
+        if score.window or score.moments_from is not None or score.sums_attention:
             raise UserError("this policy goes by queries, which can't be taken back: generate without drafts, or go by keys alone")
-        self.seen_B, self.width = self.seen_B - removed, self.width - removed
+        self.seen_B, self.width = self.seen_B - tokens, self.width - tokens
         rows = [self.slots.row(row) for row in range(self.slots.rows)]
         self.slots = Slots([[part.before(seen) for part in row] for row, seen in zip(rows, self.seen_B.tolist(), strict=True)])
 
@@ -75,6 +75,7 @@ class SlotLayer(ContextLayer):
 
     def read(self, row: int, new: New) -> torch.Tensor:
         segments = self._with_new(row, new.keys_HQD, new.values_HQD)
+        self._read_rows = [] if row == 0 else self._read_rows  # a new list: copies of the layer have the old one
         if self.forward.is_replaying:
             return self._replay(row, new, segments)
         if not len(new):
@@ -125,11 +126,11 @@ class SlotLayer(ContextLayer):
         read_BHRD = self._over_slots(self.slots, queries_BND.unflatten(1, (self.slots.heads, -1)))
         if not is_real_B.all():
             read_BHRD[torch.from_numpy(~is_real_B)] = 0
-        if self.policy.score.window or self.policy.score.keeps_moments:
+        if self.policy.score.window or self.policy.score.moments_from is not None:
             for row in np.flatnonzero(is_real_B).tolist():
-                self._remember(row, queries_BND[row][:, None])
+                self._remember(row, queries_BND[row][:, None], is_counted=True)
         self.fresh_tokens += 1
-        if 0 < self.policy.every_tokens <= self.fresh_tokens and not self.policy.keeps_all and not self.policy.score.replays:
+        if self.policy.drops_while_generating and self.fresh_tokens >= self.policy.every_tokens:
             kept = [self._kept(row, self.slots.row(row)) for row in range(self.slots.rows)]
             self.slots, self.fresh_tokens = Slots(kept), 0
         return read_BHRD.flatten(1, 2)
@@ -168,17 +169,18 @@ class SlotLayer(ContextLayer):
         budget, counts = self.policy.budget(int(self.seen_B[row]), self.number, self.layers), [len(segment) for segment in segments]
         if sum(counts) <= budget * len(counts) and (self.policy.spreads or max(counts) <= budget):
             return list(segments)
-        (kept,) = self.policy.kept([self.held(row, segments, budget)])
+        (kept,) = self.policy.kept([self.held(row, segments, budget, self.policy)])
         return [segment.at(index_K) for segment, index_K in zip(segments, kept, strict=True)]
 
-    def held(self, row: int, segments: Sequence[Segment], budget: int) -> Held:
-        """What a score is given of a row of these segments."""
+    def held(self, row: int, segments: Sequence[Segment], budget: int, policy: Policy) -> Held:
+        """What a policy's score is given of a row of these segments."""
         return Held.of(
             segments,
             queries_HRQD=self._last_queries(row, segments),
             moments=self.moments_B[row] if self.moments_B else None,
             seen=int(self.seen_B[row]),
             budget=budget,
+            recent=policy.recent(int(self.seen_B[row])),
             scale=self.scale,
             layer=self.number,
             module=self.forward.modules[self.number],
@@ -187,19 +189,22 @@ class SlotLayer(ContextLayer):
 
     # ------------------------------------------------------------------ queries that scores go by
 
-    def _remember(self, row: int, queries_NQD: torch.Tensor) -> None:
-        """What the score needs of a row's new queries."""
+    def _remember(self, row: int, queries_NQD: torch.Tensor, *, is_counted: bool = False) -> None:
+        """What the score needs of a row's new queries; `is_counted`: that they are among those seen already."""
         score, rows = self.policy.score, len(self.seen_B)
         queries_NQD = queries_NQD.detach()
-        if score.keeps_moments:
+        if score.moments_from is not None:
             if not self.moments_B:
                 self.moments_B = [Moments.of(queries_NQD[:, :0])] * rows
-            turned_Q = torch.from_numpy(self.forward.turned_BQ[row][self.forward.is_real_BQ[row]])
-            before_NQD = self.forward.rotation.taken_back(self.forward.modules[self.number], queries_NQD.float(), turned_Q)
+            first = max(0, score.moments_from - int(self.seen_B[row]) + queries_NQD.shape[1] * is_counted)
+            turned_Q = torch.from_numpy(self.forward.turned_BQ[row][self.forward.is_real_BQ[row]])[first:]
+            before_NQD = self.forward.rotation.taken_back(self.forward.modules[self.number], queries_NQD[:, first:].float(), turned_Q)
             self.moments_B[row] = self.moments_B[row].plus(Moments.of(before_NQD))
         if score.window:
             if self.queries_BNWD is None:
                 self.queries_BNWD = queries_NQD.new_zeros(rows, len(queries_NQD), score.window, queries_NQD.shape[-1])
+                self.remembered_B = np.zeros(rows, dtype=np.int64)
+            self.remembered_B[row] = min(score.window, int(self.remembered_B[row]) + queries_NQD.shape[1])
             last_NQD = queries_NQD[:, -score.window :]
             self.queries_BNWD[row] = torch.cat([self.queries_BNWD[row, :, last_NQD.shape[1] :], last_NQD], 1)
 
@@ -207,5 +212,5 @@ class SlotLayer(ContextLayer):
         """Of a row's last tokens, [H, R, Q, D]; none for a score that asks for none."""
         if self.queries_BNWD is None:
             return segments[0].keys_TD.new_zeros(len(segments), 0, 0, segments[0].keys_TD.shape[-1])
-        there = min(int(self.seen_B[row]), self.queries_BNWD.shape[2])
+        there = int(self.remembered_B[row])
         return self.queries_BNWD[row, :, self.queries_BNWD.shape[2] - there :].unflatten(0, (len(segments), -1))

@@ -57,8 +57,8 @@ class Slots:
         self.room_BH = room_BH
         self.start_BH = (room_BH.cumsum() - room_BH.ravel()).reshape(room_BH.shape)
         like, total = segments_BH[0][0], int(room_BH.sum())
-        self.keys_SD = like.keys_TD.new_empty(total, like.keys_TD.shape[-1])
-        self.values_SD = like.values_TD.new_empty(total, like.values_TD.shape[-1])
+        self.keys_SD = like.keys_TD.new_zeros(total, like.keys_TD.shape[-1])
+        self.values_SD = like.values_TD.new_zeros(total, like.values_TD.shape[-1])
         self.position_S = like.position_T.new_empty(total)
         self.mass_S = like.mass_T.new_zeros(total)
         for start, segment in zip(self.start_BH.ravel().tolist(), chain(*segments_BH), strict=True):

@@ -86,14 +86,6 @@ class File:
         self._let_go()
         return found
 
-    def expect(self, numbers: torch.Tensor) -> None:
-        """Have the system read these ahead."""
-        assert self._map
-        for number in numbers.unique().tolist():
-            first = number * self._page_bytes
-            start = first - first % mmap.PAGESIZE
-            self._map.madvise(mmap.MADV_WILLNEED, start, first + self._page_bytes - start)
-
     @property
     def bytes(self) -> int:
         return 0

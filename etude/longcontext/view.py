@@ -25,8 +25,8 @@ class KeptView:
             copied, logits_BV = CopiedContext.prefill(model, prompts, pad)
         return KeptContext(attachment, copied), logits_BV
 
-    def held_tokens(self, tokens: int) -> int:
-        return self.policy.held_tokens(tokens)
+    def held_tokens(self, prompt_tokens: int, new_tokens: int) -> int:
+        return self.policy.held_tokens(prompt_tokens, new_tokens)
 
 
 @dataclass

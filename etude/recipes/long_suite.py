@@ -2,11 +2,11 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from etude.configuration import arguments_from, find_configuration, parse
+from etude.configuration import arguments_from, dotted, find_configuration, parse, resolved
 from etude.errors import UserError, at_least, check_known
 from etude.evaluation.long.asked import Asked, asked, generators, haystack_of
 from etude.evaluation.long.kinds import FROM_FILES, KINDS
@@ -20,6 +20,7 @@ from etude.longcontext.sweep import Reading
 from etude.models import describe, load_model, positions_of
 from etude.recipes.limits import within_limits
 from etude.recipes.machine import Machine, decide
+from etude.recipes.no_effect import unread_among, unread_of_view
 from etude.tasks.files import find_file
 from etude.watching import Quiet, Watcher
 
@@ -46,7 +47,8 @@ class LongSuite:
     stories: str | None = None
     """A file of SQuALITY."""
     question: Literal["unseen", "seen"] = "unseen"
-    """Whether the question is there when what is too much is dropped: `seen`, or it comes behind, `unseen`."""
+    """Whether the question is there when what is too much is dropped: `seen`, or it comes behind, `unseen`; then it is kept, and under
+    recall each of its tokens reads its own pages."""
     max_new_tokens: int = 32
     system: str | None = None
     """System message put before every text."""
@@ -99,6 +101,12 @@ def evaluate_long(
     made = generators({name: find_file(path, folder) if (path := getattr(suite, name)) else None for name in FROM_FILES})
     ends = ends_of(loaded, tokenizer)
     view = suite.engine.of_engine(tokenizer)
+    policy = replace(view.policy, full_prompts=False) if view and isinstance(view.policy, Recall) else view.policy if view else None
+    unread = unread_among(
+        suite, dotted(resolved(LongSuite())), unread_of_view(suite.engine) | {("engine.every_tokens",): "all that is said is kept"}
+    )
+    for sentence in unread:
+        watcher.say(f"without effect: {sentence}")
     rows, items = [], []
     with within_limits(suite.machine):
         for kind in suite.kinds:
@@ -106,7 +114,7 @@ def evaluate_long(
                 named: dict[str, Any] = {"tokens": tokens, "n": suite.n, "seed": suite.seed, "system": suite.system}
                 tasks = asked(tokenizer, kind, made[kind], haystack, **named)
                 steps = watcher.steps(f"{kind}, {tokens:,} tokens", range(len(tasks)))
-                found = [_answered(loaded, tokenizer, tasks[place], view.policy if view else None, suite, ends) for place in steps]
+                found = [_answered(loaded, tokenizer, tasks[place], policy, suite, ends) for place in steps]
                 rows.append(_row(kind, tokens, found))
                 watcher.say(line(rows[-1], view.name if view else None))
                 items += [{"kind": kind, "tokens": tokens, **each} for each in found]

@@ -8,12 +8,21 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import AttentionInterface, DynamicCache
+from transformers import (
+    AttentionInterface,
+    DeepseekV3Config,
+    DeepseekV3ForCausalLM,
+    DogeConfig,
+    DogeForCausalLM,
+    DynamicCache,
+    Gemma3nForCausalLM,
+    Gemma3nTextConfig,
+)
 from transformers.masking_utils import AttentionMaskInterface
 
 from etude.errors import UserError
 from etude.longcontext.attach import attach
-from etude.longcontext.policies import DROPPING
+from etude.longcontext.policies import DROPPING, POLICIES
 from etude.longcontext.policy import Policy
 from etude.longcontext.scores.observation_window import ObservationWindow
 from etude.longcontext.scores.replayed import Replayed
@@ -159,7 +168,7 @@ def test_every_step_reads_what_was_kept_and_nothing_else(llama, name):
             with full_cache_that_sees(reference, kept, pads=[0, 19]):
                 expected = reference(piece, attention_mask=mask, past_key_values=full).logits
             is_real = mask[:, -piece.shape[1] :].bool()
-            torch.testing.assert_close(found[is_real], expected[is_real], atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(found[is_real], expected[is_real], atol=3e-5, rtol=1e-5)
             kept = kept_positions(ours)
     unmasked = reference(torch.cat(pieces, 1), attention_mask=mask).logits[:, -1:]
     assert (found - unmasked).abs().max() > 0.01, "nothing was left out, so nothing was shown"
@@ -460,6 +469,128 @@ def test_attention_that_can_not_be_reached_is_said_in_a_sentence(llama, monkeypa
         llama.config.num_hidden_layers = layers
         with pytest.raises(UserError, match="does not go through transformers' attention functions"), attach(llama, EVERYTHING):
             llama(ids, attention_mask=mask)
+
+
+SMALL = {
+    "vocab_size": 260,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "initializer_range": 0.3,
+    "pad_token_id": 0,
+}
+
+
+def unusual() -> dict:
+    """Models whose attention reads something else than what their caches hold, of which a policy must say so."""
+    latent = {
+        "q_lora_rank": 8,
+        "kv_lora_rank": 8,
+        "qk_rope_head_dim": 4,
+        "qk_nope_head_dim": 4,
+        "v_head_dim": 8,
+        "first_k_dense_replace": 2,
+    }
+    experts = {"n_routed_experts": 2, "num_experts_per_tok": 1, "n_group": 1, "topk_group": 1, "moe_intermediate_size": 8}
+    kinds = {"layer_types": ["full_attention"] * 4, "num_kv_shared_layers": 2, "num_hidden_layers": 4, "vocab_size_per_layer_input": 260}
+    return {
+        "latent": lambda: DeepseekV3ForCausalLM(DeepseekV3Config(**SMALL | latent | experts | {"num_key_value_heads": 4})),
+        "shared": lambda: Gemma3nForCausalLM(
+            Gemma3nTextConfig(
+                **SMALL | kinds, hidden_size_per_layer_input=8, head_dim=8, laurel_rank=4, activation_sparsity_pattern=[0.0] * 4
+            )
+        ),
+        "own mask": lambda: DogeForCausalLM(DogeConfig(**SMALL)),
+    }
+
+
+@pytest.mark.parametrize("name", ["latent", "shared", "own mask"])
+def test_models_that_read_something_else_than_their_cache_holds_are_refused_and_go_on_as_before(name):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = unusual()[name]().eval()
+    ids, _ = tokens(20)
+    with torch.no_grad():
+        expected = model(ids).logits
+        with attach(model, EVERYTHING), pytest.raises(UserError, match=r"does not know|can't keep"):
+            model(ids)
+        torch.testing.assert_close(model(ids).logits, expected)
+
+
+def test_layers_with_windows_keep_them_in_a_cache_that_does_not_know_of_them(model_of):
+    model, (ids, _) = model_of("gemma3"), tokens(40)
+    with torch.no_grad():
+        cache = model(ids, past_key_values=DynamicCache()).past_key_values
+        new = torch.full((1, 1), 7)
+        expected = model(new, past_key_values=copy.deepcopy(cache)).logits
+        with attach(model, EVERYTHING):
+            torch.testing.assert_close(model(new, past_key_values=cache).logits, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_slots_to_spare_hold_nothing_that_could_be_read(llama):
+    ids, mask = tokens(20, 20)
+    torch.use_deterministic_algorithms(True)  # which fills fresh memory with what is no number
+    try:
+        with torch.no_grad(), attach(llama, EVERYTHING):
+            cache = llama(ids, attention_mask=mask).past_key_values
+            for step in ([1, 0], [1, 1]):
+                mask = torch.cat([mask, torch.tensor(step)[:, None]], 1)
+                found = llama(ids[:, :1], attention_mask=mask, past_key_values=cache).logits
+        assert not found.isnan().any()
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", POLICIES)
+def test_policies_work_in_half_precision(llama, name, dtype):
+    model, (ids, mask) = llama.to(dtype), tokens(60, 41)
+    with torch.no_grad(), attach(model, replace(POLICIES[name], keep_ratio=0.5)):
+        found, logits = generated(model, ids, mask, n=20)
+    assert not logits.isnan().any()
+    held = [layer.slots.keys_SD for layer in slot_layers(found.past_key_values)]
+    assert all(store.dtype == dtype for store in held)
+
+
+def test_layers_that_were_copied_go_their_own_way_row_by_row(llama):
+    """As the engine copies them: layers of their own, whose parts are shared until they change."""
+    ids, mask = tokens(30, 22)
+    with torch.no_grad(), attach(llama, replace(DROPPING["snapkv"], budget_tokens=12)):
+        cache = llama(ids, attention_mask=mask).past_key_values
+        other = copy.copy(cache)
+        other.layers = [copy.copy(layer) for layer in cache.layers]
+        longer = torch.cat([mask, torch.ones(2, 3, dtype=torch.long)], 1)
+        one, two = (llama(ids[:, :3], attention_mask=longer, past_key_values=each).logits for each in (cache, other))
+    torch.testing.assert_close(one, two)
+    assert cache.layers[0].slots.rows == other.layers[0].slots.rows == 2
+
+
+def test_queries_from_before_a_policy_are_unknown_not_made_up(llama):
+    ids, _ = tokens(80)
+    with torch.no_grad():
+        cache = llama(ids).past_key_values
+        with attach(llama, replace(DROPPING["snapkv"], budget_tokens=24)):
+            llama(ids[:, :5], past_key_values=cache)
+            layer = slot_layers(cache)[0]
+            assert layer.remembered_B.tolist() == [5] and layer._last_queries(0, layer.slots.row(0)).shape[2] == 5
+
+
+def test_a_policy_does_not_learn_and_does_not_crop_forwards(llama):
+    ids, _ = tokens(20)
+    with attach(llama, EVERYTHING):
+        llama.train()
+        with pytest.raises(UserError, match=r"take model.eval\(\)"):
+            llama(ids, labels=ids)
+        llama.eval()
+        cache = llama(ids).past_key_values
+        with pytest.raises(ValueError, match="below 0"):
+            cache.crop(10)
+        empty = DynamicCache(config=llama.config)
+        attached_layer = SlotLayer(None, EVERYTHING, 0, 1)
+        attached_layer.batch_select_indices(torch.tensor([0]))
+        assert empty.get_seq_length() == 0
 
 
 def test_wrong_input_is_said_in_a_sentence(llama):

@@ -21,6 +21,8 @@ def test_a_saved_context_goes_on_as_if_it_had_not_been_away(llama, name, tmp_pat
     with torch.no_grad():
         with attach(llama, policy) as attached:
             cache = llama(ids, attention_mask=mask).past_key_values
+            logits_of(llama, cache, mask, new[:, :2])
+            mask = torch.cat([mask, torch.ones(2, 2)], 1)
             save_context(cache, tmp_path / "context")
             expected = logits_of(llama, cache, mask, new)
             held = attached.bytes
@@ -56,6 +58,10 @@ def test_what_can_not_be_loaded_is_said_in_a_sentence(llama, model_of, tmp_path)
         attach(model_of("llama", num_hidden_layers=3), policy) as attached,
         pytest.raises(UserError, match="2 layers, but this model has 3"),
     ):
+        load_context(path, attached)
+    with attach(model_of("qwen3"), policy) as attached, pytest.raises(UserError, match="2 heads of width 8, but this model has 2 of 16"):
+        load_context(path, attached)
+    with attach(llama, replace(DROPPING["h2o"], budget_tokens=18)) as attached, pytest.raises(UserError, match="without the sums"):
         load_context(path, attached)
     windows = model_of("gemma3")
     with attach(windows, policy), pytest.raises(UserError, match="DynamicSlidingWindowLayer can't be saved"):

@@ -1,10 +1,14 @@
 """Each score against its formula, written out slowly; budgets by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
+from etude.errors import UserError
+from etude.longcontext.attach import attach
 from etude.longcontext.budgets import chosen, of_layers
 from etude.longcontext.held import Held
 from etude.longcontext.moments import Moments
@@ -16,15 +20,17 @@ from etude.longcontext.scores.key_norm import KeyNorm
 from etude.longcontext.scores.last_query import LastQuery
 from etude.longcontext.scores.observation_window import ObservationWindow
 from etude.longcontext.scores.random import Random
+from etude.longcontext.scores.replayed import Replayed
 from etude.longcontext.scores.streaming import Streaming
 from etude.longcontext.scores.summed_attention import SummedAttention
 from etude.longcontext.scores.weighed_by_value import WeighedByValue
+from etude.longcontext.slot_layer import SlotLayer
 from etude.longcontext.slots import Segment, Slots
 
 HEADS, GROUP, WIDTH, SEEN = 2, 2, 8, 20
 
 
-def held_of(model, counts=(12, 9), window=6, moments=None, budget=4) -> Held:
+def held_of(model, counts=(12, 9), window=6, moments=None, budget=4, recent=0) -> Held:
     """Some slots of 20 tokens, one head with fewer."""
     draw = torch.Generator().manual_seed(0)
     segments = []
@@ -38,6 +44,7 @@ def held_of(model, counts=(12, 9), window=6, moments=None, budget=4) -> Held:
         moments=moments,
         seen=SEEN,
         budget=budget,
+        recent=recent,
         scale=WIDTH**-0.5,
         layer=0,
         module=model.model.layers[0].self_attn,
@@ -109,16 +116,19 @@ def test_expected_attention_is_the_softmax_of_what_a_normal_query_gives_on_avera
     draw = torch.Generator().manual_seed(1)
     queries = torch.randn(HEADS * GROUP, 200, WIDTH, generator=draw) * 0.3 + 0.2
     held = held_of(llama, moments=Moments.of(queries), counts=(12, 12))
-    score = ExpectedAttention(future=1, by_value=False)
+    score = ExpectedAttention(future=1, by_value=False, sinks=0)
     mean, covariance = Moments.of(queries).mean_ND, Moments.of(queries).covariance_NDD
     torch.testing.assert_close(mean, queries.double().mean(1))
     torch.testing.assert_close(covariance[0], torch.cov(queries[0].double().T, correction=0))
     drawn = torch.stack([torch.distributions.MultivariateNormal(m, s).sample((200_000,)) for m, s in zip(mean, covariance, strict=True)])
-    turned = held.rotation.turned(held.module, drawn.float(), torch.full((200_000,), SEEN)).unflatten(0, (HEADS, GROUP))
+    turned = held.rotation.mean_turned(held.module, drawn.float(), torch.tensor([SEEN])).unflatten(0, (HEADS, GROUP))
     weight = (torch.einsum("hrqd,htd->hrqt", turned, held.keys_HTD) / math.sqrt(WIDTH)).exp().mean(2)
     expected = (weight / weight.sum(-1, keepdim=True)).mean(1)
     torch.testing.assert_close(score(held), expected, rtol=0.02, atol=0)
-    torch.testing.assert_close(ExpectedAttention(future=1)(held), score(held) * held.values_HTD.norm(dim=-1))
+    torch.testing.assert_close(ExpectedAttention(future=1, sinks=0)(held), score(held) * held.values_HTD.norm(dim=-1))
+    without = ExpectedAttention(future=1, by_value=False)(held)
+    per_head = weight * (held.position_HT >= 4)[:, None]
+    torch.testing.assert_close(without, (per_head / per_head.sum(-1, keepdim=True)).mean(1), rtol=0.02, atol=1e-9)
 
 
 @torch.no_grad()
@@ -153,12 +163,49 @@ def test_a_lot_is_drawn_by_place_not_by_what_else_is_held(llama):
 def test_rotation_is_the_models_own_and_is_taken_back(llama):
     module, rotation = llama.model.layers[0].self_attn, Rotation.of(llama.model)
     states, places = torch.randn(4, 10, WIDTH), torch.arange(3, 13)
-    turned = rotation.turned(module, states, places)
-    assert (turned - states).abs().max() > 0.1
-    torch.testing.assert_close(rotation.taken_back(module, turned, places), states)
-    same = states[:, :1].expand(-1, 10, -1)
-    mean = rotation.turned(module, same, places).mean(1, keepdim=True)
+    cos, sin = llama.model.rotary_emb(states, position_ids=places[None])
+    turned, _ = apply_rotary_pos_emb(states[None], states[None], cos, sin)
+    assert (turned[0] - states).abs().max() > 0.1
+    torch.testing.assert_close(rotation.taken_back(module, turned[0], places), states)
+    same = states[:, :1].expand(-1, 10, -1)[None]
+    mean = apply_rotary_pos_emb(same, same, cos, sin)[0][0].mean(1, keepdim=True)
     torch.testing.assert_close(rotation.mean_turned(module, states[:, :1], places), mean)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3"])
+def test_moments_are_those_of_the_projected_queries_behind_the_first_tokens(model_of, family):
+    """End to end: prompt and generated tokens, with padding, taken back from how they were turned."""
+    model, mask = model_of(family), torch.ones(2, 40, dtype=torch.long)
+    ids, mask[1, :15] = torch.randint(4, 250, (2, 40), generator=torch.Generator().manual_seed(0)), 0
+    full = [layer.self_attn for layer in model.model.layers if not getattr(layer.self_attn, "is_sliding", False)]
+    seen: list[torch.Tensor] = []
+    hook = full[-1].register_forward_hook(
+        lambda module, _, named, __: seen.append(queries_of(module, named["hidden_states"])), with_kwargs=True
+    )
+    with torch.no_grad(), attach(model, replace(DROPPING["expected_attention"], budget_tokens=30)):
+        cache = model(ids, attention_mask=mask).past_key_values
+        for _ in range(3):
+            mask = torch.cat([mask, torch.ones(2, 1, dtype=torch.long)], 1)
+            model(ids[:, :1], attention_mask=mask, past_key_values=cache)
+    hook.remove()
+    layer = [each for each in cache.layers if isinstance(each, SlotLayer)][-1]
+    for row, length in enumerate((43, 28)):
+        own = torch.cat([each[row] for each in seen], 1)[:, -length:][:, 4:].double()
+        torch.testing.assert_close(layer.moments_B[row].mean_ND, own.mean(1), atol=1e-5, rtol=1e-4)
+        assert layer.moments_B[row].count == length - 4
+
+
+def queries_of(module, hidden) -> torch.Tensor:
+    """Before they are turned, [B, N, T, D]."""
+    queries = module.q_proj(hidden).unflatten(-1, (-1, module.head_dim))
+    return (module.q_norm(queries) if hasattr(module, "q_norm") else queries).transpose(1, 2)
+
+
+def test_what_can_not_be_weighed_by_values_is_refused(llama):
+    with pytest.raises(UserError, match="by replay can't be weighed"):
+        WeighedByValue(Replayed())
+    with torch.no_grad(), pytest.raises(UserError, match="KeyNorm gives importance below 0"):
+        WeighedByValue(KeyNorm())(held_of(llama))
 
 
 # ---------------------------------------------------------------------- budgets
@@ -197,6 +244,7 @@ def test_of_equal_ones_the_earlier_is_kept():
 @pytest.mark.parametrize("budget", [1, 3, 6, 10])
 def test_the_first_tokens_come_first_and_the_last_ones_then(llama, budget):
     held = held_of(llama, counts=(20, 20), budget=budget)
+    held = held_of(llama, counts=(20, 20), budget=budget, recent=min(32, budget // 2))
     for places in DROPPING["snapkv"].kept([held])[0]:  # 4 first tokens; half the budget for the last ones
         recent = [*range(SEEN - min(32, budget // 2), SEEN)]
         assert set([*range(4), *reversed(recent)][:budget]) <= set(places.tolist())

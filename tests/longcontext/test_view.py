@@ -76,10 +76,11 @@ def test_the_verbs_and_joint_answers_work_under_a_view(llama, tokenizer):
     (first,) = engine.extend(opened, 9, until=Stop(), sampling=SAMPLED, keys=[7])
     assert first.own_tokens == expected[0].tokens
     joint = engine.extend_joint([opened * 2], 9, sampling=SAMPLED, keys=[3])
-    assert len(joint[0].completion.tokens) <= 9
+    assert joint[0].completion.tokens == engine.generate([PROMPTS[2]], max_new_tokens=9, sampling=SAMPLED, keys=[[3]])[0][0].tokens
     behind = engine.open([[9, 8]], [first])
     assert behind[0].tokens == (*PROMPTS[2], *expected[0].tokens, 9, 8)
-    assert len(engine.extend(behind, 3, until=Stop(), sampling=GREEDY, keys=[0])[0].own_tokens) == 3
+    (anew,) = engine.generate([behind[0].tokens], max_new_tokens=3, sampling=GREEDY)
+    assert engine.extend(behind, 3, until=Stop(), sampling=GREEDY, keys=[0])[0].own_tokens == anew[0].tokens
 
 
 def test_more_rows_fit_into_a_batch_by_what_they_hold(llama, tokenizer):
@@ -87,9 +88,12 @@ def test_more_rows_fit_into_a_batch_by_what_they_hold(llama, tokenizer):
     small = KeptView("small", replace(DROPPING["streaming"], budget_tokens=10, every_tokens=2))
     assert full._samples_at_once(30, 20, full.view, is_shared=False) == 8
     assert full._samples_at_once(30, 20, small, is_shared=False) == 400 // 12
-    assert small.held_tokens(8) == 8
-    assert KeptView("pages", Recall(budget_tokens=8, page_tokens=4)).held_tokens(50) == 50
-    assert KeptView("file", Recall(budget_tokens=8, page_tokens=4, offload="file")).held_tokens(50) == 8
+    assert small.held_tokens(4, 4) == 8
+    assert replace(small, policy=replace(small.policy, every_tokens=0)).held_tokens(100, 1000) == 1010
+    assert KeptView("kvzip", replace(DROPPING["kvzip"], budget_tokens=64)).held_tokens(100, 1000) == 1064
+    assert KeptView("pages", Recall(budget_tokens=8, page_tokens=4)).held_tokens(30, 20) == 50 + 12
+    assert KeptView("file", Recall(budget_tokens=8, page_tokens=4, offload="file")).held_tokens(30, 20) == 8 + 12
+    assert full._chunk_size(100, 2, 10, small) == 4, "prompts are read in full"
 
 
 def test_a_view_is_told_by_its_name_and_its_budget(tokenizer):

@@ -62,4 +62,6 @@ def _around(parts: list[str], first: int, last: int, tokens: int, count: Count) 
         if room < 0:
             break
         chosen.append(place)
+    if not chosen:
+        raise UserError(f"the text that answers a question begins with more than {tokens} tokens at once: set tokens to more")
     return "\n".join(parts[place] for place in sorted(chosen))

@@ -1,6 +1,6 @@
 """Words that come often, among others (RULER's "cwe" and "fwe"): what no single place of the text says.
 
-common     ten words thirty times each, others three times
+common     five words thirty times each, others three times
 frequent   made-up words, as often as Zipf's law has it, alpha = 2; the three most frequent
 """
 
@@ -44,7 +44,8 @@ def frequent(draw: Random, haystack: Haystack, tokens: int) -> LongTask:
 def _made(draw: Random):  # type: ignore[no-untyped-def]  # a generator of words
     seen: set[str] = set()
     while True:
-        word = "".join(draw.choices(_SYLLABLES, k=draw.choice((2, 3))))
+        longest = 3 if len(seen) < 2000 else 5  # of which there are a million
+        word = "".join(draw.choices(_SYLLABLES, k=draw.randint(2, longest)))
         if word not in seen:
             seen.add(word)
             yield word

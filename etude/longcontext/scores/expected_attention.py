@@ -5,7 +5,7 @@ the positions to come:
 
     importance_i = softmax_i(k_i R m / sqrt(d) + k_i R S R' k_i / 2d), averaged over the query heads of a key, times ||v_i||
 
-Departure: the first tokens' queries are counted too.
+The first tokens, which are kept anyway, have no part in it.
 """
 
 from dataclasses import dataclass
@@ -24,9 +24,12 @@ class ExpectedAttention(Score):
     by_covariance: bool = True
     by_value: bool = True
 
+    sinks: int = 4
+    """First tokens that have no part in the softmax, nor their queries in the moments."""
+
     @property
-    def keeps_moments(self) -> bool:
-        return True
+    def moments_from(self) -> int | None:
+        return self.sinks
 
     def __call__(self, held: Held) -> torch.Tensor:
         assert held.moments is not None
@@ -39,5 +42,6 @@ class ExpectedAttention(Score):
             half = held.rotation.mean_turned(held.module, held.moments.covariance_NDD.float(), position_T)
             turned_HRDD = held.rotation.mean_turned(held.module, half.mT, position_T).unflatten(0, (heads, -1))
             scores_HRT = scores_HRT + torch.einsum("htd,hrde,hte->hrt", keys_HTD, turned_HRDD, keys_HTD) * held.scale**2 / 2
-        read_HT = scores_HRT.masked_fill(~held.is_there_HT[:, None], -torch.inf).softmax(-1).mean(1)
+        is_ranked_HT = held.is_there_HT & (held.position_HT >= self.sinks)
+        read_HT = scores_HRT.masked_fill(~is_ranked_HT[:, None], -torch.inf).softmax(-1).nan_to_num().mean(1)
         return read_HT * held.values_HTD.float().norm(dim=-1) if self.by_value else read_HT

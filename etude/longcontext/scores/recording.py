@@ -24,8 +24,8 @@ class Recording(Score):
         return any(score.sums_attention for score in self.scores)
 
     @property
-    def keeps_moments(self) -> bool:
-        return any(score.keeps_moments for score in self.scores)
+    def moments_from(self) -> int | None:
+        return next((score.moments_from for score in self.scores if score.moments_from is not None), None)
 
     def __call__(self, held: Held) -> torch.Tensor:
         raise NotImplementedError("a recording ranks nothing")

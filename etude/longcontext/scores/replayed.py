@@ -4,7 +4,8 @@
                    its key
 
 The context is given in chunks, each behind `ask`: the tokens of `ASK`, none unless a tokenizer is there to make them.
-Departure: no last tokens of the chunk before are quoted. Nothing is dropped while tokens are generated, since nothing is replayed then.
+Departures: no last tokens of the chunk before are quoted, and a chunk reads, and ranks, all that is held, not its own slots alone, which is
+another thing for a context of several chunks. Nothing is dropped while tokens are generated, since nothing is replayed then.
 """
 
 from dataclasses import dataclass

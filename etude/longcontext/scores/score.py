@@ -22,9 +22,9 @@ class Score(ABC):
         return False
 
     @property
-    def keeps_moments(self) -> bool:
-        """Whether it needs mean and covariance of the queries."""
-        return False
+    def moments_from(self) -> int | None:
+        """From which of a row's tokens on it needs mean and covariance of the queries; None: it does not."""
+        return None
 
     @property
     def window(self) -> int:

@@ -22,13 +22,17 @@ class WeighedByValue(Score):
     first_share: float = 0.5
     epsilon: float = 1e-4
 
+    def __post_init__(self) -> None:
+        if self.of.replays:
+            raise UserError("a score by replay can't be weighed by values: take another one")
+
     @property
     def sums_attention(self) -> bool:
         return self.of.sums_attention
 
     @property
-    def keeps_moments(self) -> bool:
-        return self.of.keeps_moments
+    def moments_from(self) -> int | None:
+        return self.of.moments_from
 
     @property
     def window(self) -> int:
@@ -39,7 +43,9 @@ class WeighedByValue(Score):
 
     def __call__(self, held: Held) -> torch.Tensor:
         importance_HT = self.of(held)
-        first = min(int(self.first_share * (held.budget - self.recent(held.budget))), importance_HT.shape[1])
+        if bool((importance_HT < 0).any()):
+            raise UserError(f"{type(self.of).__name__} gives importance below 0, which can't be weighed by values: take another score")
+        first = min(int(self.first_share * (held.budget - held.recent)), importance_HT.shape[1])
         by_score_HT = importance_HT.masked_fill(~held.is_there_HT, -torch.inf)
         chosen_HK = by_score_HT.argsort(dim=1, descending=True, stable=True)[:, :first]
         weighed_HT = (importance_HT + self.epsilon) * output_norms(held)
