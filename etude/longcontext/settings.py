@@ -73,6 +73,14 @@ class EngineView:
             )
         return None
 
+    def check_search(self, name: str, method: str) -> None:
+        """Raise UserError for a search, called `name`, that goes on from pieces of an answer."""
+        if self.is_on and method not in ("none", "samples"):
+            raise UserError(
+                f"{name} {method} goes on from pieces of an answer, which engine.view {self.view} would read anew as a prompt, and keep "
+                "others of them than of an answer in one go: leave one of them out"
+            )
+
     def of_engine(self, tokenizer: PreTrainedTokenizerBase) -> KeptView | None:
         """As the engine takes it; its name stands on what is sampled under it."""
         policy = self.policy

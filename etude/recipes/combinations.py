@@ -100,6 +100,7 @@ def _diversity(settings: "PracticeSettings") -> None:
 
 def _attempts(settings: "PracticeSettings") -> None:
     """What can be learned from the attempts that exploration makes."""
+    settings.engine.check_search("explore.search.method", settings.explore.search.method)
     search = settings.explore.search
     if settings.feedback != "self_training":  # elsewhere an attempt is compared with others
         at_least("explore.num_samples", settings.explore.num_samples, 2)

@@ -77,6 +77,7 @@ class EvaluateSettings:
     def __post_init__(self) -> None:
         at_least("max_new_tokens", self.max_new_tokens, 1)
         self.search.check(self.sampling)
+        self.engine.check_search("search.method", self.search.method)
         if self.judge.model is not None and not self.decoding.is_on:
             raise UserError("judge.model compares answers of a method of decoding with greedy ones: choose a --method, or leave it out")
         if self.judge.how != "pairwise":

@@ -65,6 +65,7 @@ class GenerateSettings:
         for name in ("num_samples", "max_new_tokens"):
             at_least(name, getattr(self, name), 1)
         self.search.check(self.sampling)
+        self.engine.check_search("search.method", self.search.method)
         if self.search.method == "samples" and self.num_samples < 2:
             raise UserError("search.method samples chooses among num_samples answers, but that is 1: set num_samples to 2 or more")
         if self.search.method == REFINE and self.num_samples > 1:

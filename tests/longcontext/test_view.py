@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from etude.configuration import find_configuration
 from etude.engine.completion import Stop
 from etude.engine.sampling import GREEDY, Sampling
 from etude.engine.transformers import TransformersEngine
@@ -16,6 +17,10 @@ from etude.longcontext.policies import DROPPING, POLICIES
 from etude.longcontext.recall import Recall
 from etude.longcontext.settings import EngineView
 from etude.longcontext.view import KeptView
+from etude.recipes.answering import AnswerSearch
+from etude.recipes.evaluate import EvaluateSettings
+from etude.recipes.generate import GenerateSettings
+from etude.recipes.settings import parse_practice
 
 SAMPLED = Sampling(temperature=0.8)
 
@@ -111,3 +116,15 @@ def test_a_view_is_told_by_its_name_and_its_budget(tokenizer):
     ):
         with pytest.raises(UserError, match=message):
             EngineView(**changes)
+    kept = EngineView(view="snapkv", keep_ratio=0.5)
+    kept.check_search("search.method", "samples")
+    EngineView().check_search("search.method", "mcts")
+    with pytest.raises(UserError, match=r"explore\.search\.method mcts goes on from pieces .* engine\.view snapkv"):
+        kept.check_search("explore.search.method", "mcts")
+    for parsed in (GenerateSettings, EvaluateSettings):
+        with pytest.raises(UserError, match="goes on from pieces"):
+            parsed(engine=kept, sampling=SAMPLED, search=AnswerSearch(method="beam"))
+    with pytest.raises(UserError, match="goes on from pieces"):
+        parse_practice(
+            find_configuration("practice", "tiny"), ["--engine.view", "snapkv", "--engine.keep_ratio", "0.5", "--explore", "mcts"]
+        )
