@@ -143,6 +143,13 @@ def convert(source: str, folder: Path) -> Path:
     return save_model(model, tokenizer, folder)
 
 
+def end_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Those that end what the model says."""
+    ends = model.generation_config.eos_token_id
+    own = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
+    return frozenset([*([ends] if isinstance(ends, int) else ends or []), *own])
+
+
 def positions_of(model: Any) -> int:
     """How many tokens a model has positions for; 2**31 where its configuration sets no end."""
     return getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31

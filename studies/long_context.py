@@ -30,14 +30,12 @@ from matplotlib.figure import Figure
 from etude.errors import UserError
 from etude.evaluation.long.asked import Asked, asked, generators, haystack_of
 from etude.evaluation.statistics import mean_interval
-from etude.longcontext.policies import DROPPING, POLICIES, RECALLING
+from etude.longcontext.policies import DROPPING, POLICIES, RECALLING, asking
 from etude.longcontext.policy import Policy
 from etude.longcontext.recall import Recall
-from etude.longcontext.scores.replayed import ASK, Replayed
 from etude.longcontext.scores.streaming import Streaming
 from etude.longcontext.sweep import Reading, Rows
-from etude.models import load_model
-from etude.recipes.long_suite import ends_of
+from etude.models import end_tokens, load_model
 from etude.recipes.machine import Machine, decide
 from etude.runs import environment
 from studies.cells import Cell, Options, compute, options, write_result
@@ -140,9 +138,9 @@ def measured(
     model: Any, tokenizer: Any, each: Asked, policies: Mapping[str, Policy | Recall], modes: Sequence[str], n: int
 ) -> dict[str, Any]:
     """One item: the full context's score, and of every policy and way to ask `{"score", "kl", "held"}`, by `NAME RATIO MODE`."""
-    policies = {name: _asking(policy, tokenizer) for name, policy in policies.items()}
+    policies = {name: asking(policy, tokenizer) for name, policy in policies.items()}
     dropping = {name: policy for name, policy in policies.items() if isinstance(policy, Policy)}
-    ends = ends_of(model, tokenizer)
+    ends = end_tokens(model, tokenizer)
     unseen = Reading(model, list(dropping.values()))
     unseen.read(each.text)
     seen = unseen.fork()
@@ -188,12 +186,6 @@ def _distance(
         rows.take_back(len(answer) - 1)
     full_log, own_log = full_TV.log_softmax(-1), own_PTV.log_softmax(-1)
     return own_PTV[:, 0], (full_log.exp() * (full_log - own_log)).sum(-1).mean(-1)
-
-
-def _asking(policy: Policy | Recall, tokenizer: Any) -> Policy | Recall:
-    if isinstance(policy, Policy) and isinstance(policy.score, Replayed):
-        return replace(policy, score=replace(policy.score, ask=tuple(tokenizer(ASK, add_special_tokens=False)["input_ids"])))
-    return policy
 
 
 # ---------------------------------------------------------------------- from cells to rows

@@ -31,7 +31,7 @@ from etude.engine.joint import Join, Joint, JointContext, product
 from etude.engine.prefixes import Drawn, OpenBatch, Row, alike, cut, is_one_batch, join, keep, path_of
 from etude.engine.sampling import Sampling
 from etude.engine.working_copy import WorkingCopy
-from etude.models import positions_of
+from etude.models import end_tokens, positions_of
 from etude.randomness import seed_for
 
 _REFILL_FROM = 0.25
@@ -67,10 +67,7 @@ class TransformersEngine:
         self._copy = None if dtype == torch.float32 and not has_adapters(model) else WorkingCopy(model, dtype)
         self._model: PreTrainedModel = self._copy.model if self._copy else base
         self._device = next(base.parameters()).device
-        ends = self._model.generation_config.eos_token_id
-        ends = [ends] if isinstance(ends, int) else ends or []
-        own_end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
-        self.end_tokens = frozenset([*ends, *own_end])
+        self.end_tokens = end_tokens(self._model, tokenizer)
         self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(self.end_tokens), 0)
         self._shared = forward_of(base, self._model)
         self._is_away = False

@@ -17,6 +17,7 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -89,14 +90,11 @@ class Attachment:
         decoder = self.decoder
         if decoder in _attached:
             raise UserError("this model has a policy already: leave its `with attach(...)` block first")
-        attentions = [module for module in decoder.modules() if hasattr(module, "layer_idx") and hasattr(module, "config")]
-        configs = {id(module.config): module.config for module in attentions}
-        if not configs:
-            raise UserError(f"the attention layers of a {type(decoder).__name__} can't be found, so what it keeps can't be chosen")
+        configs = self._configs
         with ExitStack() as restored:
             _attached.add(decoder)
             restored.callback(_attached.discard, decoder)
-            for config in configs.values():
+            for config in configs:
                 own = config._attn_implementation or "eager"
                 name = f"etude_longcontext_{next(_numbers)}"
                 for table, function in (
@@ -110,6 +108,14 @@ class Attachment:
             restored.callback(decoder.register_forward_pre_hook(self._before, with_kwargs=True).remove)
             restored.callback(decoder.register_forward_hook(self._behind).remove)
             yield
+
+    @cached_property
+    def _configs(self) -> list[Any]:
+        """Those that say which function attention is; looked for once, since a view is installed at every token."""
+        attentions = [module for module in self.decoder.modules() if hasattr(module, "layer_idx") and hasattr(module, "config")]
+        if not attentions:
+            raise UserError(f"the attention layers of a {type(self.decoder).__name__} can't be found, so what it keeps can't be chosen")
+        return list({id(module.config): module.config for module in attentions}.values())
 
     @contextmanager
     def replaying(self) -> Iterator[None]:

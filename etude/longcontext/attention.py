@@ -31,7 +31,7 @@ def causal(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, values_TD: torch.Te
 def summed(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, scale: float) -> torch.Tensor:
     """The attention that each slot has from the last Q of T tokens, summed over these and averaged over the heads: [T]."""
     found_T = torch.zeros(len(keys_TD), device=keys_TD.device)
-    for read_RQT in _weights(queries_RQD, keys_TD, scale):
+    for read_RQT in _weights_by_block(queries_RQD, keys_TD, scale):
         found_T[: read_RQT.shape[2]] += read_RQT.sum(1).mean(0)
     return found_T
 
@@ -41,12 +41,12 @@ def strongest(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, scale: float) ->
     length = queries_RQD.shape[1]
     before = len(keys_TD) - length
     found_T = torch.zeros(before, device=keys_TD.device)
-    for read_RQT in _weights(queries_RQD, keys_TD, scale):
+    for read_RQT in _weights_by_block(queries_RQD, keys_TD, scale):
         found_T = torch.maximum(found_T, read_RQT[:, :, :before].amax((0, 1)))
     return found_T
 
 
-def _weights(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, scale: float) -> Iterator[torch.Tensor]:
+def _weights_by_block(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, scale: float) -> Iterator[torch.Tensor]:
     """[R, Q, T] of some queries at a time, T up to the last of them."""
     length = queries_RQD.shape[1]
     for first in range(0, length, _BLOCK_QUERIES):

@@ -14,7 +14,32 @@ from typing import Literal
 
 import torch
 
+from etude.errors import UserError, at_least
+
 Layers = Literal["uniform", "pyramid", "all"]
+
+
+def check_budget(budget_tokens: int | None, keep_ratio: float | None) -> None:
+    """Raise UserError for a budget that is none, or two."""
+    if budget_tokens is not None and keep_ratio is not None:
+        raise UserError(
+            f"budget_tokens is {budget_tokens} and keep_ratio {keep_ratio}, but a budget is a number of tokens or a share of them: leave "
+            "one of them out"
+        )
+    if budget_tokens is not None:
+        at_least("budget_tokens", budget_tokens, 1)
+    if keep_ratio is not None and not 0 < keep_ratio <= 1:
+        raise UserError(f"keep_ratio must be above 0 and at most 1 (everything), got {keep_ratio}")
+
+
+def is_everything(budget_tokens: int | None, keep_ratio: float | None) -> bool:
+    """Whether it is no budget at all."""
+    return budget_tokens is None and keep_ratio in (None, 1.0)
+
+
+def tokens_of(budget_tokens: int | None, keep_ratio: float | None, seen: int) -> int:
+    """Of `seen` tokens so many, one at least where it is a share."""
+    return budget_tokens if budget_tokens is not None else max(1, round((keep_ratio or 1) * seen))
 
 
 def of_layers(how: Layers, budget: int, *, layers: int, seen: int, recent: int, slope: float) -> list[int]:

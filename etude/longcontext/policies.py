@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from etude.longcontext.policy import Policy
 from etude.longcontext.recall import Recall
@@ -11,7 +12,7 @@ from etude.longcontext.scores.key_norm import KeyNorm
 from etude.longcontext.scores.last_query import LastQuery
 from etude.longcontext.scores.observation_window import ObservationWindow
 from etude.longcontext.scores.random import Random
-from etude.longcontext.scores.replayed import Replayed
+from etude.longcontext.scores.replayed import ASK, Replayed
 from etude.longcontext.scores.streaming import Streaming
 from etude.longcontext.scores.summed_attention import SummedAttention
 from etude.longcontext.scores.weighed_by_value import WeighedByValue
@@ -39,3 +40,10 @@ RECALLING: Mapping[str, Recall] = {
 }
 
 POLICIES: Mapping[str, Policy | Recall] = {**DROPPING, **RECALLING}
+
+
+def asking(policy: Policy | Recall, tokenizer: Any) -> Policy | Recall:
+    """The policy, with the words before a replay (`Replayed.ask`) as a model's tokens, where it goes by one."""
+    if not isinstance(policy, Policy) or not isinstance(policy.score, Replayed):
+        return policy
+    return replace(policy, score=replace(policy.score, ask=tuple(tokenizer(ASK, add_special_tokens=False)["input_ids"])))

@@ -7,7 +7,7 @@ from itertools import accumulate
 import torch
 
 from etude.errors import UserError, at_least
-from etude.longcontext.budgets import Layers, chosen, of_layers
+from etude.longcontext.budgets import Layers, check_budget, chosen, is_everything, of_layers, tokens_of
 from etude.longcontext.held import Held
 from etude.longcontext.scores.score import Score
 from etude.longcontext.sparse import Sparse
@@ -38,15 +38,7 @@ class Policy:
     """How many tokens a row may be above its budget while it is generated, before what is too much goes; 0: nothing goes then."""
 
     def __post_init__(self) -> None:
-        if self.budget_tokens is not None and self.keep_ratio is not None:
-            raise UserError(
-                f"budget_tokens is {self.budget_tokens} and keep_ratio {self.keep_ratio}, but a budget is a number of tokens or a share of "
-                "them: leave one of them out"
-            )
-        if self.budget_tokens is not None:
-            at_least("budget_tokens", self.budget_tokens, 1)
-        if self.keep_ratio is not None and not 0 < self.keep_ratio <= 1:
-            raise UserError(f"keep_ratio must be above 0 and at most 1 (all is kept), got {self.keep_ratio}")
+        check_budget(self.budget_tokens, self.keep_ratio)
         if self.slope < 1:
             raise UserError(f"slope must be at least 1 (as many in every layer), got {self.slope}")
         if not 0 <= self.least_share <= 1:
@@ -58,7 +50,7 @@ class Policy:
 
     @property
     def keeps_all(self) -> bool:
-        return self.budget_tokens is None and self.keep_ratio in (None, 1.0)
+        return is_everything(self.budget_tokens, self.keep_ratio)
 
     def held_tokens(self, prompt_tokens: int, new_tokens: int) -> int:
         """What a row holds at most behind its prompt, on average over layers and heads."""
@@ -85,7 +77,7 @@ class Policy:
         return self.score.recent(self._even(seen))
 
     def _even(self, seen: int) -> int:
-        return min(seen, self.budget_tokens if self.budget_tokens is not None else max(1, round((self.keep_ratio or 1) * seen)))
+        return min(seen, tokens_of(self.budget_tokens, self.keep_ratio, seen))
 
     @property
     def spreads(self) -> bool:

@@ -1,14 +1,15 @@
 """Nothing is lost: keys and values lie in pages, and each query reads those that promise most.
 
 Which pages a token reads is decided anew at every token that is generated; a prompt is read in full, a later one too unless each of its
-tokens is to read as if it were generated. Pages can lie further away than the
-model (`offload`), so that beside it there are only as many as are read at a time, their digests, and each row's open page.
+tokens is to read as if it were generated. Pages can lie further away than the model (`offload`), so that beside it there are only as many
+as are read at a time, their digests, and each row's open page.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from etude.errors import UserError, at_least, unknown
+from etude.longcontext.budgets import check_budget, is_everything, tokens_of
 from etude.longcontext.digests import DIGESTS, Digest
 from etude.longcontext.sparse import Sparse
 from etude.longcontext.tiers import Offload
@@ -39,11 +40,7 @@ class Recall:
     def __post_init__(self) -> None:
         if self.digest not in DIGESTS:
             raise unknown("digest", self.digest, DIGESTS)
-        if self.budget_tokens is not None and self.keep_ratio is not None:
-            raise UserError(
-                f"budget_tokens is {self.budget_tokens} and keep_ratio {self.keep_ratio}, but a budget is a number of tokens or a share of "
-                "them: leave one of them out"
-            )
+        check_budget(self.budget_tokens, self.keep_ratio)
         at_least("page_tokens", self.page_tokens, 1)
         at_least("dense_layers", self.dense_layers, 0)
         if self.budget_tokens is not None and self.budget_tokens < 2 * self.page_tokens:
@@ -51,8 +48,6 @@ class Recall:
                 f"budget_tokens is {self.budget_tokens}, but a head reads two pages of {self.page_tokens} tokens, one of them open: set "
                 f"budget_tokens to {2 * self.page_tokens} or more, or page_tokens to {max(1, self.budget_tokens // 2)} or less"
             )
-        if self.keep_ratio is not None and not 0 < self.keep_ratio <= 1:
-            raise UserError(f"keep_ratio must be above 0 and at most 1 (all is read), got {self.keep_ratio}")
         if self.offload not in ("none", "memory", "file"):
             raise unknown("offload", self.offload, ("none", "memory", "file"))
         if self.folder is not None and self.offload != "file":
@@ -69,7 +64,6 @@ class Recall:
     def pages(self, seen: int, layer: int) -> int:
         """How many full pages a head of this layer reads of a row, beside its open one."""
         full = seen // self.page_tokens
-        if layer < self.dense_layers or (self.budget_tokens is None and self.keep_ratio in (None, 1.0)):
+        if layer < self.dense_layers or is_everything(self.budget_tokens, self.keep_ratio):
             return full
-        budget = self.budget_tokens if self.budget_tokens is not None else round((self.keep_ratio or 1) * seen)
-        return min(full, max(1, budget // self.page_tokens - 1))
+        return min(full, max(1, tokens_of(self.budget_tokens, self.keep_ratio, seen) // self.page_tokens - 1))

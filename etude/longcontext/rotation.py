@@ -8,6 +8,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -54,7 +55,7 @@ class Rotation:
         """Whether a layer turns its queries: some models leave some layers out."""
         return self.embedding is not None and getattr(module, "use_rope", True)
 
-    @property
+    @cached_property
     def _takes_layer_type(self) -> bool:
         return "layer_type" in inspect.signature(self.embedding.forward).parameters
 

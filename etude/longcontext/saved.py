@@ -61,11 +61,11 @@ def load_context(path: Path | str, attachment: Attachment) -> Cache:
         raise UserError(f"{path} holds a context of {len(widths)} layers, but this model has {len(cache.layers)}")
     attachment.adopt(cache)
     config = attachment.config.get_text_config()
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     held = tensors["0.count"].shape[1], tensors["0.keys"].shape[1]
-    if held != (config.num_key_value_heads, width):
+    if held != (config.num_key_value_heads, head_width):
         raise UserError(
-            f"{path} holds a context of {held[0]} heads of width {held[1]}, but this model has {config.num_key_value_heads} of {width}"
+            f"{path} holds a context of {held[0]} heads of width {held[1]}, but this model has {config.num_key_value_heads} of {head_width}"
         )
     for number, (layer, width) in enumerate(zip(cache.layers, widths, strict=True)):
         if not isinstance(layer, SlotLayer):

@@ -5,10 +5,9 @@ from dataclasses import dataclass, fields, replace
 from transformers import PreTrainedTokenizerBase
 
 from etude.errors import UserError, unknown
-from etude.longcontext.policies import DROPPING, POLICIES, RECALLING
+from etude.longcontext.policies import DROPPING, POLICIES, RECALLING, asking
 from etude.longcontext.policy import Policy
 from etude.longcontext.recall import Recall
-from etude.longcontext.scores.replayed import ASK, Replayed
 from etude.longcontext.tiers import Offload
 from etude.longcontext.view import KeptView
 
@@ -86,10 +85,8 @@ class EngineView:
         policy = self.policy
         if policy is None:
             return None
-        if isinstance(policy, Policy) and isinstance(policy.score, Replayed):
-            policy = replace(policy, score=replace(policy.score, ask=tuple(tokenizer(ASK, add_special_tokens=False)["input_ids"])))
         budget = f"{self.keep_ratio:g}" if self.keep_ratio is not None else f"{self.budget_tokens} tokens"
-        return KeptView(f"{self.view} {budget}", policy)
+        return KeptView(f"{self.view} {budget}", asking(policy, tokenizer))
 
     @property
     def unread(self) -> set[str]:

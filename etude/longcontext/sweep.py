@@ -7,7 +7,7 @@ Shapes: P policies, V vocabulary.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -150,7 +150,7 @@ class Rows:
         self.cache.crop(-tokens)
 
     @torch.inference_mode()
-    def greedy(self, logits_PV: torch.Tensor, n: int, ends: Sequence[int]) -> list[list[int]]:
+    def greedy(self, logits_PV: torch.Tensor, n: int, ends: Collection[int]) -> list[list[int]]:
         """Up to `n` tokens for each row, the first ones by these logits; without the token that ended them."""
         found: list[list[int]] = [[] for _ in range(self._count)]
         going = set(range(self._count))

@@ -91,9 +91,11 @@ class File:
         return 0
 
     def _grow(self, room: int) -> None:
-        """Blocks are taken at once: a disk that fills later could not be told from a broken one."""
+        """Blocks are taken at once, where the system can: a disk that fills later could not be told from a broken one."""
         try:
-            os.posix_fallocate(self._file.fileno(), 0, room * self._page_bytes)
+            os.ftruncate(self._file.fileno(), room * self._page_bytes)
+            if hasattr(os, "posix_fallocate"):  # not on macOS
+                os.posix_fallocate(self._file.fileno(), 0, room * self._page_bytes)
         except OSError as error:
             raise UserError(
                 f"no room to offload {room * self._page_bytes / 2**20:.1f} MiB to {self._folder} ({error.strerror}): name a folder with "

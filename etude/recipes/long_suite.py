@@ -1,7 +1,7 @@
 """What a model finds in long texts, with its full context and under a policy, as `etude evaluate MODEL --suite long`."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from etude.longcontext.recall import Recall
 from etude.longcontext.scores.streaming import Streaming
 from etude.longcontext.settings import EngineView
 from etude.longcontext.sweep import Reading
-from etude.models import describe, load_model, positions_of
+from etude.models import describe, end_tokens, load_model, positions_of
 from etude.recipes.limits import within_limits
 from etude.recipes.machine import Machine, decide
 from etude.recipes.no_effect import unread_among, unread_of_view
@@ -99,7 +99,7 @@ def evaluate_long(
     texts = [each.text for each in documents(Corpus(path=suite.haystack), folder)] if suite.haystack else []
     haystack = haystack_of(texts, tokenizer)
     made = generators({name: find_file(path, folder) if (path := getattr(suite, name)) else None for name in FROM_FILES})
-    ends = ends_of(loaded, tokenizer)
+    ends = end_tokens(loaded, tokenizer)
     view = suite.engine.of_engine(tokenizer)
     policy = replace(view.policy, full_prompts=False) if view and isinstance(view.policy, Recall) else view.policy if view else None
     unread = unread_among(
@@ -121,15 +121,8 @@ def evaluate_long(
     return {"model": model, "weights": describe(model), "view": view.name if view else "full", "rows": rows, "items": items}
 
 
-def ends_of(model: Any, tokenizer: Any) -> list[int]:
-    """Tokens that end an answer."""
-    ends = model.generation_config.eos_token_id
-    own = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
-    return [*([ends] if isinstance(ends, int) else ends or []), *own]
-
-
 def _answered(
-    model: Any, tokenizer: Any, each: Asked, policy: Policy | Recall | None, suite: LongSuite, ends: Sequence[int]
+    model: Any, tokenizer: Any, each: Asked, policy: Policy | Recall | None, suite: LongSuite, ends: Collection[int]
 ) -> dict[str, Any]:
     began = time.perf_counter()
     dropping = [policy] if isinstance(policy, Policy) else []

@@ -155,6 +155,7 @@ def test_what_is_built_on_a_policy_is_that_policy_at_one_setting(llama, name, ch
 @pytest.mark.parametrize("name", DROPPING)
 def test_every_step_reads_what_was_kept_and_nothing_else(llama, name):
     """Prompt, a second prompt and single tokens, with left padding, against a full cache with a mask by row, layer and head."""
+    llama = llama.double()  # so that rounding is no part of it
     ids, mask = tokens(60, 41)
     new = torch.randint(4, 250, (2, 30), generator=torch.Generator().manual_seed(1))
     pieces = [ids, new[:, :9], *new[:, 9:].split(1, 1)]
@@ -168,7 +169,7 @@ def test_every_step_reads_what_was_kept_and_nothing_else(llama, name):
             with full_cache_that_sees(reference, kept, pads=[0, 19]):
                 expected = reference(piece, attention_mask=mask, past_key_values=full).logits
             is_real = mask[:, -piece.shape[1] :].bool()
-            torch.testing.assert_close(found[is_real], expected[is_real], atol=3e-5, rtol=1e-5)
+            torch.testing.assert_close(found[is_real], expected[is_real], atol=1e-5, rtol=1e-5)
             kept = kept_positions(ours)
     unmasked = reference(torch.cat(pieces, 1), attention_mask=mask).logits[:, -1:]
     assert (found - unmasked).abs().max() > 0.01, "nothing was left out, so nothing was shown"
@@ -587,10 +588,9 @@ def test_a_policy_does_not_learn_and_does_not_crop_forwards(llama):
         cache = llama(ids).past_key_values
         with pytest.raises(ValueError, match="below 0"):
             cache.crop(10)
-        empty = DynamicCache(config=llama.config)
-        attached_layer = SlotLayer(None, EVERYTHING, 0, 1)
-        attached_layer.batch_select_indices(torch.tensor([0]))
-        assert empty.get_seq_length() == 0
+        empty = SlotLayer(None, EVERYTHING, 0, 1)
+        empty.batch_select_indices(torch.tensor([0]))
+        assert empty.slots is None and empty.get_seq_length() == 0
 
 
 def test_wrong_input_is_said_in_a_sentence(llama):
