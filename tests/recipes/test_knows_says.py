@@ -143,4 +143,4 @@ def test_what_makes_no_sense_is_one_sentence(model, file, changes, message):
 
 def test_an_unknown_suite_is_named_beside_those_that_ship(model, capsys):
     assert main(["evaluate", model, "--suite", "knows_says"]) == 2
-    assert "unknown suite 'knows_says': did you mean 'knows-says'? Choices: domain, knows-says, retention" in capsys.readouterr().err
+    assert "unknown suite 'knows_says': did you mean 'knows-says'? Choices: domain, knows-says, long, retention" in capsys.readouterr().err
