@@ -90,6 +90,11 @@ class Arm:
         return dict(sorted(found.items(), key=lambda each: each[0].split(" ")[1]))  # rows that keep as much lie together
 
 
+def read_books(data: Path | None) -> list[str]:
+    """The texts that things are hidden in; none without data."""
+    return [] if data is None else [(data / "gutenberg_books" / f"{name}.md").read_text(encoding="utf8") for name in BOOKS]
+
+
 class Long:
     """A cell for every kind and length."""
 
@@ -117,13 +122,10 @@ class Long:
         model, tokenizer = load_model(self.model, device=place.device)
         if self.is_tiny:
             model.config.max_position_embeddings = 1024
-        books = (
-            [] if chosen.data is None else [(chosen.data / "gutenberg_books" / f"{name}.md").read_text(encoding="utf8") for name in BOOKS]
-        )
         made = generators({"facts": chosen.data / FACTS if chosen.data else None})
         items_seed = seed + 1 + ("", "screen", "recall").index(own.part)
         named: dict[str, Any] = {"tokens": own.tokens, "n": self._n(own), "seed": items_seed}
-        tasks = asked(tokenizer, own.kind, made[own.kind], haystack_of(books, tokenizer), **named)
+        tasks = asked(tokenizer, own.kind, made[own.kind], haystack_of(read_books(chosen.data), tokenizer), **named)
         modes = ("unseen", "seen") if own.part == "" else ("unseen",)
         found = [measured(model, tokenizer, each, own.policies, modes, self.new_tokens) for each in tasks]
         where = environment()

@@ -46,6 +46,8 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         return _known_and_said(rows)
     if "share" in rows[0]:
         return _contexts(rows)
+    if "worth_kept" in rows[0]:
+        return _important(rows)
     if "given_right" in rows[0]:
         return _self_trained(rows)
     if "not_given" in rows[0]:
@@ -281,6 +283,34 @@ def _contexts(rows: Sequence[Mapping[str, Any]]) -> str:
     return _lines(
         head, lines, f"{sizes}, fewer where a line has no recall at a tenth; intervals (95 %) over items, paired with the full context."
     )
+
+
+def _important(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One line a score and way to ask: what its tenth keeps of worth, over all kinds and of each; then one a length: attention's shares."""
+    ranked = [row for row in rows if "worth_kept" in row]
+    sets = sorted({row["set"]: None for row in ranked}, key=lambda name: name != "all")
+    best = [row["id"] for row in ranked if "best_ahead" not in row]
+    lines = []
+    for mode, name in dict.fromkeys((row["question"], row["id"]) for row in ranked):
+        own = {row["set"]: row for row in ranked if (row["question"], row["id"]) == (mode, name)}
+        first = own[sets[0]]
+        behind = _interval(first, "best_ahead", _points) if "best_ahead" in first else ""
+        kept = [_interval(own[each], "worth_kept", _percent) if each == sets[0] else _percent(own[each]["worth_kept"]) for each in sets]
+        lines.append([mode, name.replace("_", " "), *kept, behind, f"{first['correlation']:+.2f}"])
+    heads = [f"{name}: worth kept" for name in sets]
+    counted = (
+        f"{ranked[0]['n']} items; {', '.join(dict.fromkeys(best))} is what others are compared with; intervals (95 %) over items, paired."
+    )
+    found = _lines(["question", "score", *heads, "points behind", "rank correlation"], lines, counted)
+    lengths = [row for row in rows if "tenth_far" in row]
+    if not lengths:
+        return found
+    names = {"hundredth": "in a hundredth", "tenth": "in a tenth", "hundredth_far": "in a hundredth, far", "tenth_far": "in a tenth, far"}
+    counted = (
+        f"{lengths[0]['n']} texts; far: without the first 4 and the nearest 32; intervals (95 %) over texts, between them layers and heads."
+    )
+    shares = [[row["set"], *(_interval(row, name, _percent) for name in names)] for row in lengths]
+    return found + "\n" + _lines(["length", *(f"attention {said}" for said in names.values())], shares, counted)
 
 
 def _known_and_said(rows: Sequence[Mapping[str, Any]]) -> str:

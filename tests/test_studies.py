@@ -1,14 +1,17 @@
 """Every study runs in its tiny form, goes on where it stopped, and its verdict follows from its rows."""
 
+import copy
 import json
 import re
 import runpy
 import sys
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from etude.configuration import find_configuration, resolved
@@ -20,6 +23,7 @@ from studies import (
     decoding,
     diversity,
     exploration,
+    importance,
     knows_says,
     layers,
     long_context,
@@ -49,6 +53,7 @@ def test_every_study_is_tried_here():
         "decoding",
         "diversity",
         "exploration",
+        "importance",
         "knows_says",
         "layers",
         "long_context",
@@ -603,6 +608,62 @@ def test_the_study_of_long_contexts_cuts_by_every_policy_in_its_tiny_form(tmp_pa
     more = json.loads((tmp_path / "cells" / "recall-single-420-120.json").read_text())
     assert cell["depths"] != more["depths"], "other items"
     assert "| snapkv | 10 % | unseen | 10" in markdown(rows)
+
+
+def test_the_study_of_importance_asks_every_score_in_its_tiny_form(tmp_path):
+    rows = tiny("importance", tmp_path)["rows"]
+    ranked = [row for row in rows if "worth_kept" in row]
+    assert {(row["id"], row["question"]) for row in ranked} == {
+        (name, mode) for name in (*importance.SCORES, "hindsight") for mode in ("unseen", "seen")
+    }
+    assert all(0 <= row["worth_kept"] <= 1 and len(row["worth_kept_by_layer"]) == 2 for row in ranked)
+    (lengths,) = (row for row in rows if row["id"] == "sparsity")
+    assert 0.01 < lengths["hundredth"] < lengths["tenth"] < 1 and len(lengths["tenth_far_by_head"][0]) == 4
+    told = markdown(rows)
+    assert "| unseen | kvzip | " in told and "| 128 tokens | 1" in told
+
+
+def test_a_score_keeps_the_worth_of_the_tokens_that_it_ranks_first():
+    worth = torch.tensor([5.0, 0.0, 3.0, -9.0, 1.0, *[0.0] * 15], dtype=torch.double)  # of 20 tokens a tenth are two
+    finds, misses = torch.zeros(20, dtype=torch.double), torch.zeros(20, dtype=torch.double)
+    finds[[0, 2]], misses[[3, 4]] = torch.tensor([2.0, 1.0], dtype=torch.double), torch.tensor([2.0, 1.0], dtype=torch.double)
+    kept = importance._agrees([torch.stack([finds, misses]), torch.stack([finds, finds])], worth)["worth_kept"]
+    assert kept["by_layer"] == [pytest.approx((1 + 1 / 8) / 2, abs=1e-4), 1.0], "a token that harms takes nothing off"
+    assert kept["all"] == 1.0, "three heads of four rank them first"
+
+
+def test_attention_is_all_in_the_tokens_that_are_read(llama):
+    tokens = torch.randint(4, 250, (110,), generator=torch.Generator().manual_seed(0)).tolist()
+    found = importance.shares_of(llama, tokens)
+    reference = copy.deepcopy(llama)
+    reference.set_attn_implementation("eager")
+    with torch.no_grad():
+        weights = reference(torch.tensor([tokens]), output_attentions=True).attentions[1][0, 2, -importance.QUERIES :].double()
+    own = fmean(float(row.topk(11).values.sum()) for row in weights)
+    assert found["tenth"][1][2] == pytest.approx(own, abs=1e-4)
+    far = []
+    for place, row in enumerate(weights, 110 - importance.QUERIES):
+        seen = row[4 : place - 31]
+        far.append(float(seen.topk(11).values.sum() / seen.sum()))
+    assert found["tenth_far"][1][2] == pytest.approx(fmean(far), abs=1e-4)
+
+
+def preferred(best_ahead: dict[str, float]) -> list[dict]:
+    """Rows over all kinds, each so far behind the score that is to be best."""
+    rows = [{"set": kind, "id": "h2o", "question": "seen"} for kind in importance.ASKED_KINDS]
+    for mode, best in importance.BEST.items():
+        rows.append({"set": "all", "question": mode, "id": best, "worth_kept": 0.6})
+        for name, ahead in best_ahead.items():
+            ends = {"best_ahead_low": ahead - 0.1, "best_ahead_high": ahead + 0.1}
+            rows.append({"set": "all", "question": mode, "id": name, "worth_kept": 0.6 - ahead, "best_ahead": ahead, **ends})
+    return rows
+
+
+def test_a_score_is_best_where_it_is_ahead_of_every_other_one_and_hindsight_is_none():
+    verdict, because = importance.judge(preferred({"h2o": 0.2, "random": 0.5, "hindsight": -0.3}), importance.ASKED_KINDS)
+    assert verdict == "holds" and "unseen: kvzip keeps 60% of worth, ahead of h2o by +20.0 points [+10.0, +30.0]" in because
+    assert importance.judge(preferred({"h2o": 0.05, "random": 0.5}), importance.ASKED_KINDS)[0] == "does not hold"
+    assert importance.judge(preferred({"h2o": 0.2}), (*importance.ASKED_KINDS, "facts"))[0] == "undecided"
 
 
 def contexts(losses: dict[str, float], n: int = 200) -> list[dict]:

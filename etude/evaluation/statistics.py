@@ -191,7 +191,7 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
     """
     if len(set(first)) < 2 or len(set(second)) < 2:
         return 0.0
-    return float(np.corrcoef(_ranks(first), _ranks(second))[0, 1])
+    return float(np.corrcoef(ranks(first), ranks(second))[0, 1])
 
 
 def correlation_interval(first: Sequence[float], second: Sequence[float], draws: int = 1000) -> tuple[float, float]:
@@ -202,7 +202,7 @@ def correlation_interval(first: Sequence[float], second: Sequence[float], draws:
     return float(low), float(high)
 
 
-def _ranks(values: Sequence[float]) -> np.ndarray:
+def ranks(values: Sequence[float]) -> np.ndarray:
     """Of each value; equal ones share the mean of their places."""
     _, place, count = np.unique(values, return_inverse=True, return_counts=True)
     return (np.cumsum(count) - (count - 1) / 2)[place]

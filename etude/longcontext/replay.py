@@ -10,6 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers.cache_utils import Cache
 
 from etude.errors import UserError
+from etude.longcontext.held import Held
 from etude.longcontext.policy import Policy
 from etude.longcontext.scores.replayed import Replayed
 from etude.longcontext.slot_layer import SlotLayer
@@ -66,6 +67,14 @@ def cut_row(
     layers: Sequence[SlotLayer], row: int, policy: Policy, masses: Sequence[Sequence[torch.Tensor]] | None = None
 ) -> list[list[Segment]]:
     """By layer and head what a policy keeps of a row; `masses`: what slots have instead of their own."""
+    helds = row_held(layers, row, policy, masses)
+    found = policy.kept(helds) if policy.layers == "all" else [policy.kept([held])[0] for held in helds]
+    segments = [layer.slots.row(row) for layer in layers if layer.slots]
+    return [[part.at(index_K) for part, index_K in zip(*each, strict=True)] for each in zip(segments, found, strict=True)]
+
+
+def row_held(layers: Sequence[SlotLayer], row: int, policy: Policy, masses: Sequence[Sequence[torch.Tensor]] | None = None) -> list[Held]:
+    """By layer what a policy's score is given of a row; `masses`: what slots have instead of their own."""
     segments = [layer.slots.row(row) for layer in layers if layer.slots]
     if masses:
         segments = [[replace(own, mass_T=mass_T) for own, mass_T in zip(*each, strict=True)] for each in zip(segments, masses, strict=True)]
@@ -73,5 +82,4 @@ def cut_row(
     for layer, own in zip(layers, segments, strict=True):
         budget = policy.budget(int(layer.seen_B[row]), layer.number, layer.layers)
         helds.append(layer.held(row, own, budget, policy))
-    found = policy.kept(helds) if policy.layers == "all" else [policy.kept([held])[0] for held in helds]
-    return [[part.at(index_K) for part, index_K in zip(*each, strict=True)] for each in zip(segments, found, strict=True)]
+    return helds

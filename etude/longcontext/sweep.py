@@ -17,10 +17,11 @@ from transformers.cache_utils import Cache, DynamicCache
 from etude.adapters import base_of
 from etude.engine.cache import cache_argument
 from etude.longcontext.attach import Attachment
+from etude.longcontext.held import Held
 from etude.longcontext.page_layer import PageLayer
 from etude.longcontext.policy import Policy
 from etude.longcontext.recall import Recall
-from etude.longcontext.replay import Prompt, cut_row, replay
+from etude.longcontext.replay import Prompt, cut_row, replay, row_held
 from etude.longcontext.scores.recording import Recording
 from etude.longcontext.scores.replayed import Replayed
 from etude.longcontext.scores.streaming import Streaming
@@ -66,7 +67,7 @@ class Reading:
         attachment.modules, attachment.scales = self._attachment.modules, self._attachment.scales
         cache = DynamicCache(config=attachment.config)
         attachment.adopt(cache)
-        sources = [layer for layer in self._cache.layers if isinstance(layer, SlotLayer)]
+        sources = self._layers
         kept = [cut_row(sources, 0, policy, self._masses(policy)) for policy in policies]
         targets = [layer for layer in cache.layers if isinstance(layer, SlotLayer)]
         for number, (layer, source) in enumerate(zip(targets, sources, strict=True)):
@@ -81,9 +82,8 @@ class Reading:
         attachment = Attachment.to(self.model, recalls[0])
         cache = DynamicCache(config=attachment.config)
         attachment.adopt(cache)
-        sources = [layer for layer in self._cache.layers if isinstance(layer, SlotLayer)]
         targets = [layer for layer in cache.layers if isinstance(layer, PageLayer)]
-        for layer, source in zip(targets, sources, strict=True):
+        for layer, source in zip(targets, self._layers, strict=True):
             assert source.slots
             segments = source.slots.row(0)
             keys_HTD, values_HTD = (torch.stack([getattr(own, name) for own in segments]) for name in ("keys_TD", "values_TD"))
@@ -92,22 +92,44 @@ class Reading:
             layer.recall_B = list(recalls)
         return Rows(self.model, attachment, cache, len(recalls))
 
+    @torch.inference_mode()
+    def held(self, policy: Policy) -> list[Held]:
+        """By layer what the policy's score is given of the prompt: a score of one is the importance of its tokens."""
+        return row_held(self._layers, 0, policy, self._masses(policy))
+
+    @torch.inference_mode()
+    def read_by(self, tokens: Sequence[int]) -> list[torch.Tensor]:
+        """By layer the attention [H, T] that these tokens, behind the prompt, give to each of its own; of a reading for a policy that goes
+        by sums of attention.
+        """
+        again = self._unread()
+        again.read(tokens)
+        return [torch.stack([own.mass_T for own in layer.slots.row(0)])[:, : len(self.tokens)] for layer in again._layers if layer.slots]
+
+    @property
+    def _layers(self) -> list[SlotLayer]:
+        return [layer for layer in self._cache.layers if isinstance(layer, SlotLayer)]
+
+    def _unread(self) -> "Reading":
+        """A fork whose slots have had no attention yet."""
+        again = self.fork()
+        for layer in again._layers:
+            assert layer.slots
+            layer.slots.mass_S.zero_()
+        return again
+
     def _masses(self, policy: Policy) -> list[list[torch.Tensor]] | None:
         """By layer and head, of a policy that goes by a replay; others go by what was recorded."""
         score = policy.score
         if not isinstance(score, Replayed):
             return None
         if score not in self._replays:
-            again = self.fork()
-            layers = [layer for layer in again._cache.layers if isinstance(layer, SlotLayer)]
-            for layer in layers:
-                assert layer.slots
-                layer.slots.mass_S.zero_()
+            again = self._unread()
             tokens_1T = torch.tensor([self.tokens], device=self._attachment.device)
             is_real_1T, turned_1T = np.ones(tokens_1T.shape, bool), np.arange(len(self.tokens))[None]
             with self._attachment.installed(), self._attachment.replaying():
                 replay(self._attachment.decoder, self._attachment.cache_name, Prompt(tokens_1T, is_real_1T, turned_1T, again._cache), score)
-            self._replays[score] = [[own.mass_T for own in layer.slots.row(0)] for layer in layers if layer.slots]
+            self._replays[score] = [[own.mass_T for own in layer.slots.row(0)] for layer in again._layers if layer.slots]
         return self._replays[score]
 
 

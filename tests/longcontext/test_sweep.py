@@ -1,5 +1,6 @@
 """A prompt that is read once and cut by many policies is what each of them would have kept."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -94,3 +95,24 @@ def test_a_fork_goes_its_own_way(llama):
     again = reading.fork()
     again.read(prompt_of(9))
     assert torch.equal(again.logits_V, other.logits_V)
+
+
+def test_a_reading_says_how_important_each_token_is_and_what_later_ones_read_of_it(llama):
+    prompt, question = prompt_of(40), prompt_of(9)
+    policies = [replace(DROPPING[name], keep_ratio=0.3) for name in ("h2o", "kvzip", "snapkv")]
+    reading = Reading(llama, policies)
+    reading.read(prompt)
+    later = reading.read_by(question)
+    reference = copy.deepcopy(llama)
+    reference.set_attn_implementation("eager")
+    with torch.no_grad():
+        read = reference(torch.tensor([prompt + question]), output_attentions=True).attentions
+    for layer, (mine, weights) in enumerate(zip(later, read, strict=True)):
+        expected = weights[0, :, len(prompt) :, : len(prompt)].sum(1).unflatten(0, (2, -1)).mean(1)
+        torch.testing.assert_close(mine, expected, atol=1e-5, rtol=1e-5)
+        summed = policies[0].score(reading.held(policies[0])[layer])
+        own = weights[0, :, : len(prompt), : len(prompt)].sum(1).unflatten(0, (2, -1)).mean(1)
+        torch.testing.assert_close(summed, own, atol=1e-5, rtol=1e-5)
+    (replayed, *_), (window, *_) = (reading.held(policy) for policy in policies[1:])
+    assert replayed.mass_HT.max() <= 1 < reading.held(policies[0])[0].mass_HT.max()
+    assert policies[2].score(window).shape == (2, 40)

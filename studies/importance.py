@@ -1,0 +1,258 @@
+"""Do the scores by which tokens are dropped know what tokens are worth to an answer? And how few tokens does attention read anyway?
+
+    python -m studies.importance --data DIR [--hours H] [--only ID ...] [--tiny]
+
+SmolLM2-135M, tasks of 420 tokens in books (`etude.evaluation.long`). What a token of the text is worth is measured: by how much the right
+answer's log-prob falls when its keys and values are left out (`etude.longcontext.oracle`), for question and answer behind it (`unseen`),
+or for the answer alone, the question being read with the text (`seen`). A cell of a kind asks of every score, in every layer and head, how
+it ranks the same tokens: what the tenth that it ranks first is worth, of what the most valuable tenth is (`worth_kept`; losses alone are
+summed), and Spearman's correlation with worth, in which the many tokens that are worth next to nothing count as much as the others. Scores
+of a layer are the mean over its heads; those of all layers go by the mean of a token's ranks. The first 4 tokens and the last 32, which
+policies keep anyway, are left out. Beside the scores stands `hindsight`: the attention that question and answer then give.
+
+A `sparsity` cell is a length: the share of its attention that each of the last 64 queries of 8 pages of books gives to the hundredth and
+the tenth of the tokens that it reads most, of all it sees, and without the first 4 and the 32 nearest to it.
+
+Claim: with the question unseen, what a replay reads (`kvzip`) keeps more worth than every other score does; with the question seen, what
+the last queries read (`snapkv`) does (all layers, paired over items, 95 %).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from etude.errors import UserError
+from etude.evaluation.long.asked import Asked, asked, haystack_of
+from etude.evaluation.long.kinds import KINDS
+from etude.evaluation.long.task import listed
+from etude.evaluation.statistics import mean_interval, rank_correlation, ranks
+from etude.longcontext.oracle import worth
+from etude.longcontext.policies import DROPPING, asking
+from etude.longcontext.policy import Policy
+from etude.longcontext.scores.observation_window import ObservationWindow
+from etude.longcontext.sweep import Reading
+from etude.models import load_model
+from etude.recipes.machine import Machine, decide
+from etude.runs import environment
+from studies.cells import Cell, Options, compute, options, write_result
+from studies.figure import save
+from studies.long_context import MODEL, read_books
+
+CLAIM = "a replay finds most of what tokens are worth where the question comes later, the last queries where it is there"
+SEEDS = (130,)
+ASKED_KINDS = ("single", "multi_value", "variables", "frequent")
+SCORES = ("kvzip", "snapkv", "critical_snapkv", "h2o", "tova", "expected_attention", "key_norm", "key_diff", "streaming", "random")
+MEASURES = ("worth_kept", "correlation")
+BEST = {"unseen": "kvzip", "seen": "snapkv"}
+HINDSIGHT = "hindsight"
+TOKENS, N, KEPT = 420, 8, 0.1
+FIRST, LAST = 4, 32
+"""Tokens that policies keep anyway."""
+LENGTHS, TEXTS, QUERIES = (256, 512, 1024, 2048, 4096), 8, 64
+SHARES = {"hundredth": 0.01, "tenth": 0.1}
+ARMS = (*ASKED_KINDS, *(f"sparsity-{tokens}" for tokens in LENGTHS))
+TINY_ARMS = ("single", "sparsity-128")
+
+
+class Importance:
+    """A cell for every kind of task, and for every length."""
+
+    def __init__(self, is_tiny: bool) -> None:
+        self.is_tiny, self.model = is_tiny, "tiny-random" if is_tiny else MODEL
+        self.tokens, self.n, self.texts = (420, 2, 2) if is_tiny else (TOKENS, N, TEXTS)
+
+    def settings(self, arm: str, seed: int) -> dict[str, Any]:
+        if arm.startswith("sparsity-"):
+            return {"model": self.model, "tokens": int(arm.removeprefix("sparsity-")), "texts": self.texts, "queries": QUERIES}
+        policies = {name: asdict(replace(DROPPING[name], keep_ratio=KEPT)) for name in SCORES}
+        return {"model": self.model, "kind": arm, "tokens": self.tokens, "n": self.n, "policies": policies}
+
+    def defaults(self) -> dict[str, Any]:
+        return {}
+
+    def run(self, arm: str, seed: int, chosen: Options) -> Cell:
+        """Of every item how each score ranks its tokens; of every text how much of attention few tokens have."""
+        place, where = decide(Machine(precision="float32")), environment()
+        model, tokenizer = load_model(self.model, device=place.device)
+        if self.is_tiny:
+            model.config.max_position_embeddings = 1024
+        haystack = haystack_of(read_books(chosen.data), tokenizer)
+        cell = {"commit": where["commit"], "hardware": f"{where['processor']}, {where['threads']} threads, {place.precision}"}
+        if arm.startswith("sparsity-"):
+            length = int(arm.removeprefix("sparsity-"))
+            tasks = asked(tokenizer, "single", KINDS["single"], haystack, tokens=length + 200, n=self.texts, seed=seed)
+            return cell | {"texts": [shares_of(model, each.text[-length:]) for each in tasks]}
+        tasks = asked(tokenizer, arm, KINDS[arm], haystack, tokens=self.tokens, n=self.n, seed=seed)
+        return cell | {"items": [ranked(model, tokenizer, each) for each in tasks]}
+
+
+@torch.inference_mode()
+def ranked(model: Any, tokenizer: Any, each: Asked) -> dict[str, Any]:
+    """One item: by way to ask the answer's log-prob, how much of all worth the most valuable tenth of the tokens has, and of every score
+    what its own tenth keeps of that, and its correlation with worth, by layer and over all.
+    """
+    policies = {name: asking(replace(DROPPING[name], keep_ratio=KEPT), tokenizer) for name in SCORES}
+    dropping = {name: policy for name, policy in policies.items() if isinstance(policy, Policy)}
+    answer = tokenizer(" " + listed(each.task.answers), add_special_tokens=False)["input_ids"]
+    unseen = Reading(model, list(dropping.values()))
+    unseen.read(each.text)
+    seen = unseen.fork()
+    seen.read(each.question)
+    own, found = slice(FIRST, len(each.text) - LAST), dict[str, Any]()
+    for mode, reading, behind in (("unseen", unseen, [*each.question, *answer]), ("seen", seen, answer)):
+        full, worth_T = worth(model, each.text, each.question, answer, is_seen=mode == "seen")
+        worth_T = worth_T[own]
+        by_score = {name: [policy.score(held) for held in reading.held(policy)] for name, policy in dropping.items()}
+        by_score[HINDSIGHT] = reading.read_by(behind)
+        losses_T = worth_T.clamp(min=0)
+        share = float(losses_T.topk(len(losses_T) // 10).values.sum() / losses_T.sum())
+        scores = {name: _agrees([layer_HT[:, own].double() for layer_HT in layers], worth_T) for name, layers in by_score.items()}
+        found[mode] = {"logprob": round(full, 4), "tenth_has": round(share, 4), "scores": scores}
+    return found
+
+
+def _agrees(layers: Sequence[torch.Tensor], worth_T: torch.Tensor) -> dict[str, Any]:
+    """Importance [H, T] by layer against worth."""
+    wanted, losses_T, size = worth_T.tolist(), worth_T.clamp(min=0), len(worth_T) // 10
+    ranks_T = torch.from_numpy(np.mean([ranks(head_T.tolist()) for layer_HT in layers for head_T in layer_HT], axis=0))
+    best = losses_T.topk(size).values.sum()
+    measures: dict[str, Callable[[torch.Tensor], float]] = {
+        "worth_kept": lambda importance_T: float(losses_T[importance_T.topk(size).indices].sum() / best),
+        "correlation": lambda importance_T: rank_correlation(importance_T.tolist(), wanted),
+    }
+    return {
+        name: {
+            "by_layer": [round(fmean(measure(head_T) for head_T in layer_HT), 4) for layer_HT in layers],
+            "all": round(measure(ranks_T), 4),
+        }
+        for name, measure in measures.items()
+    }
+
+
+@torch.inference_mode()
+def shares_of(model: Any, tokens: Sequence[int]) -> dict[str, list[list[float]]]:
+    """By layer and query head: the share of attention that the tokens have that are read most, the mean over the last queries."""
+    policy = Policy(ObservationWindow(queries=QUERIES))
+    reading = Reading(model, [policy])
+    reading.read(tokens)
+    found: dict[str, list[list[float]]] = {f"{name}{rest}": [] for rest in ("", "_far") for name in SHARES}
+    for held in reading.held(policy):
+        read_NQT = held.attention(QUERIES).flatten(0, 1).double()
+        place_Q1 = held.seen - read_NQT.shape[1] + torch.arange(read_NQT.shape[1])[:, None]
+        is_far_QT = (torch.arange(held.seen) >= FIRST) & (torch.arange(held.seen) <= place_Q1 - LAST)
+        for rest, weights_NQT in (("", read_NQT), ("_far", read_NQT * is_far_QT)):
+            sorted_NQT = weights_NQT.sort(dim=-1, descending=True).values.cumsum(-1)
+            for name, share in SHARES.items():
+                most = max(1, round(share * held.seen))
+                read_N = (sorted_NQT[:, :, most - 1] / sorted_NQT[:, :, -1]).mean(1)
+                found[f"{name}{rest}"].append([round(value, 4) for value in read_N.tolist()])
+    return found
+
+
+# ---------------------------------------------------------------------- from cells to rows
+
+
+def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """A row for every way to ask and score, for each kind and over all; then one for every length."""
+    kinds = {cell["id"]: cell["items"] for cell in cells if "items" in cell}
+    sets = {**kinds, **({"all": [item for items in kinds.values() for item in items]} if len(kinds) > 1 else {})}
+    rows = [_row(mode, name, which, items) for which, items in sets.items() for mode in BEST for name in (*SCORES, HINDSIGHT)]
+    lengths = sorted((cell for cell in cells if "texts" in cell), key=lambda cell: int(cell["id"].removeprefix("sparsity-")))
+    return rows + [_sparsity(int(cell["id"].removeprefix("sparsity-")), cell["texts"]) for cell in lengths]
+
+
+def _row(mode: str, name: str, which: str, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    row: dict[str, Any] = {"id": name, "set": which, "question": mode, "n": len(items), "seeds": 1}
+    for measure in MEASURES:
+        own = [item[mode]["scores"][name][measure] for item in items]
+        values = [each["all"] for each in own]
+        low, high = mean_interval(values)
+        by_layer = [round(fmean(layer), 4) for layer in zip(*(each["by_layer"] for each in own), strict=True)]
+        row |= {measure: fmean(values), f"{measure}_low": low, f"{measure}_high": high, f"{measure}_by_layer": by_layer}
+    row["tenth_has"] = fmean(item[mode]["tenth_has"] for item in items)
+    best = BEST[mode]
+    if name != best:
+        mine, its = ([item[mode]["scores"][each]["worth_kept"]["all"] for item in items] for each in (best, name))
+        differences = [one - other for one, other in zip(mine, its, strict=True)]
+        low, high = mean_interval(differences)
+        row |= {"best_ahead": fmean(differences), "best_ahead_low": low, "best_ahead_high": high}
+    return row
+
+
+def _sparsity(tokens: int, texts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    row: dict[str, Any] = {"id": "sparsity", "set": f"{tokens:,} tokens", "n": len(texts), "seeds": 1}
+    for name in texts[0]:
+        by_head = [[fmean(heads) for heads in zip(*layers, strict=True)] for layers in zip(*(text[name] for text in texts), strict=True)]
+        each = [fmean(value for layer in text[name] for value in layer) for text in texts]
+        low, high = mean_interval(each)
+        row |= {name: fmean(each), f"{name}_low": low, f"{name}_high": high}
+        row[f"{name}_by_head"] = [[round(value, 4) for value in layer] for layer in by_head]
+    return row
+
+
+def judge(rows: Sequence[Mapping[str, Any]], kinds: Sequence[str]) -> tuple[str, str]:
+    """The verdict on the claim, over all kinds; hindsight is no score."""
+    own = [row for row in rows if row["set"] == "all" and row["id"] != HINDSIGHT]
+    missing = [kind for kind in kinds if not any(row["set"] == kind for row in rows)]
+    if missing:
+        return "undecided", f"not all cells are there: {', '.join(missing)}"
+    said, holds = [], True
+    for mode, best in BEST.items():
+        others = {row["id"]: row for row in own if row["question"] == mode and row["id"] != best}
+        mine = next(row for row in own if row["question"] == mode and row["id"] == best)
+        nearest = min(others.values(), key=lambda row: row["best_ahead"])
+        ends = " [{:+.1f}, {:+.1f}]".format(*(100 * nearest[f"best_ahead_{end}"] for end in ("low", "high")))
+        ahead = f"ahead of {nearest['id']} by {100 * nearest['best_ahead']:+.1f} points{ends}"
+        said.append(f"{mode}: {best} keeps {mine['worth_kept']:.0%} of worth, {ahead}")
+        holds &= all(row["best_ahead_low"] > 0 for row in others.values())
+    return ("holds" if holds else "does not hold"), "; ".join(said)
+
+
+def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
+    """Write an SVG: what every score keeps of worth by layer, question unseen and seen; attention's share by layer, length and head."""
+    which = "all" if any(row["set"] == "all" for row in rows) else rows[0]["set"]
+    figure = Figure(figsize=(11, 6.6), layout="constrained")
+    panels: list[Axes] = list(figure.subplots(2, 2).flatten())
+    own = [row for row in rows if row["set"] == which and "worth_kept_by_layer" in row]
+    for axes, mode in zip(panels, BEST, strict=False):
+        for row in (row for row in own if row["question"] == mode):
+            is_quiet = row["id"] in ("random", HINDSIGHT)
+            style: dict[str, Any] = {"color": "#9aa3b5", "linestyle": "--" if row["id"] == HINDSIGHT else ":"} if is_quiet else {}
+            axes.plot([100 * value for value in row["worth_kept_by_layer"]], label=row["id"].replace("_", " "), linewidth=1.2, **style)
+        axes.set_title(f"% of worth in the tenth that is ranked first, by layer, question {mode}", loc="left", fontsize=9)
+    if own:
+        panels[1].legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    lengths = [row for row in rows if row["id"] == "sparsity"]
+    for row in lengths:
+        panels[2].plot([100 * fmean(heads) for heads in row["tenth_far_by_head"]], label=row["set"], linewidth=1.2)
+    panels[2].set_title("% of attention in the tenth that is read most, without first and near tokens, by layer", loc="left", fontsize=9)
+    if lengths:
+        panels[2].legend(frameon=False, fontsize=7)
+        shown = panels[3].imshow(torch.tensor(lengths[-1]["tenth_far_by_head"]).T, cmap="magma", vmin=0, vmax=1, aspect="auto")
+        figure.colorbar(shown, ax=panels[3])
+        panels[3].set_title(f"the same by layer (across) and head, {lengths[-1]['set']}", loc="left", fontsize=9)
+    for axes in panels[:3]:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_xlabel("layer", fontsize=8)
+    return save(figure, path)
+
+
+def main(chosen: Options) -> None:
+    if chosen.data is None and not chosen.is_tiny:
+        raise SystemExit(str(UserError("--data DIR is needed: the folder that holds gutenberg_books")))
+    arms = TINY_ARMS if chosen.is_tiny else ARMS
+    cells = compute([(arm, seed) for seed in chosen.seeds for arm in arms], Importance(chosen.is_tiny), chosen)
+    rows = reduce(cells)
+    verdict, because = ("undecided", "a random model finds nothing") if chosen.is_tiny else judge(rows, ASKED_KINDS)
+    write_result(chosen, CLAIM, cells, rows, verdict, because, picture=draw)
+
+
+if __name__ == "__main__":
+    main(options("importance", ARMS, SEEDS))
