@@ -1,12 +1,13 @@
 """Seconds of a generated token behind a long context: transformers' full cache, ours, a tenth of it, and recall of a tenth.
 
-    python -m bench.long_context [--json FILE] [--rows 1 8] [--lengths 1024 2048 4096 8192] [--steps 6] [--rounds 3]
+    python -m bench.long_context [--json FILE] [--parts decode sparse] [--rows 1 8] [--lengths 1024 2048 4096 8192] [--steps 6] [--rounds 3]
 
 Contexts are random keys and values, as many as the model has layers and heads, so that their making costs nothing; by turns in one process,
 each way anew in every round, its first step not counted. `limit` is how fast the bytes that a step must read could be read: the weights
 once, and of every row the keys and values that the way reads, at the speed at which this machine sums as many numbers as the weights have.
 Ratios are of medians in the same round; `decode_vs_transformers` is that of the tenth to transformers at the most rows and the longest
-context.
+context. The other part, of prompts that are read sparsely, is `bench.sparse_prompts`: `sparse_attention_8k` is attention's ratio at 8,192
+tokens, `sparse_prefill_32k` that of a whole prefill at 32,768.
 """
 
 import argparse
@@ -24,6 +25,7 @@ import torch
 from matplotlib.figure import Figure
 from transformers.cache_utils import Cache, DynamicCache
 
+from bench import sparse_prompts
 from bench.turns import spread
 from bench.written import save_picture, write
 from etude.longcontext.attach import Attachment
@@ -36,6 +38,7 @@ from etude.models import load_model
 from etude.runs import environment
 
 SHARE = 0.1
+PARTS = ("decode", "sparse")
 WAYS: dict[str, Policy | Recall | None] = {
     "transformers": None,
     "full": Policy(Streaming()),
@@ -49,16 +52,23 @@ def main() -> None:
         prog="python -m bench.long_context", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--lengths", type=int, nargs="+", default=[1024, 2048, 4096, 8192])
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--prefills", type=int, nargs="+", default=[1024, 2048, 4096, 8192, 16384, 32768])
+    parser.add_argument("--layers", type=int, default=4, help="of the random model that reads them")
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
-    found = measured(chosen.model, chosen.rows, chosen.lengths, chosen.steps, chosen.rounds)
+    found: dict[str, Any] = {}
+    if "decode" in chosen.parts:
+        found |= measured(chosen.model, chosen.rows, chosen.lengths, chosen.steps, chosen.rounds)
+    if "sparse" in chosen.parts:
+        found |= sparse_measured(chosen.model, 8192, chosen.prefills, chosen.layers, chosen.rounds)
     print(table(found))
     if chosen.json:
-        write(found, chosen.json, table(found), draw)
+        write(found, chosen.json, table(found), draw if "shapes" in found else None)
 
 
 @torch.inference_mode()
@@ -85,6 +95,18 @@ def measured(name: str, rows: Sequence[int], lengths: Sequence[int], steps: int,
     facts = {"model": name, "steps": steps, "rounds": rounds, "share": SHARE, "bytes_a_second": speed, "weight_bytes": weights}
     facts |= {each: where[each] for each in ("processor", "threads", "commit")}
     return {"decode_vs_transformers": last["times_as_fast"]["tenth"]["median"], "shapes": shapes, **facts}
+
+
+def sparse_measured(name: str, tokens: int, prefills: Sequence[int], layers: int, rounds: int) -> dict[str, Any]:
+    """Attention over a text of so many tokens, and prefills of a random model; the ratios of the first sparse way."""
+    model, tokenizer = load_model(name)
+    first = next(iter(sparse_prompts.SPARSE))
+    own = sparse_prompts.attention(model, tokenizer(sparse_prompts.pages())["input_ids"][:tokens], rounds)
+    read = sparse_prompts.prefill(model.config, prefills, layers, own[first]["density"], rounds)
+    ratios = {"sparse_attention_8k": own["times_as_fast"][first]["median"], "sparse_prefill_32k": read[-1]["times_as_fast"]["median"]}
+    where = environment()
+    facts = {"model": name, "rounds": rounds} | {each: where[each] for each in ("processor", "threads", "commit")}
+    return ratios | {"sparse": {"attention": own, "prefill": read} | facts}
 
 
 def bytes_a_second(size: int, rounds: int = 7) -> float:
@@ -145,6 +167,13 @@ def _filled(model: Any, attachment: Attachment | None, rows: int, length: int, d
 
 
 def table(found: Mapping[str, Any]) -> str:
+    """Of the parts that there are."""
+    return "\n".join(
+        [*([_steps(found)] if "shapes" in found else []), *([sparse_prompts.table(found["sparse"])] if "sparse" in found else [])]
+    )
+
+
+def _steps(found: Mapping[str, Any]) -> str:
     lines = [
         "| rows | tokens | way | ms a step | times as fast as transformers | lowest | highest | of the limit |",
         "|---|---|---|---|---|---|---|---|",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import decoding, heap, long_context, profile, reuse, rollout, score_cells, search, selection, step, time_to_score
+from bench import decoding, heap, long_context, profile, reuse, rollout, score_cells, search, selection, sparse_prompts, step, time_to_score
 from bench.curves import half_gain, rising, seconds_to, times_as_long
 from bench.exactness import measured
 from bench.limits import decoding_limit
@@ -23,6 +23,7 @@ from etude.feedback.verdict import Verdict
 from etude.knowledge.documents import Corpus
 from etude.learn.example import demonstration
 from etude.learn.learner import Learner
+from etude.longcontext.sparse import Sparse
 from etude.recipes.practice import Practice
 from etude.recipes.step import learn_from
 from etude.runs import RunFolder
@@ -46,6 +47,19 @@ def test_a_step_behind_a_long_context_is_compared_with_transformers(tmp_path):
     assert found["decode_vs_transformers"] == found["shapes"][-1]["times_as_fast"]["tenth"]["median"]
     long_context.draw(found, tmp_path / "found.svg")
     assert "tokens of context" in (tmp_path / "found.svg").read_text() and "| 2 | 80 | recall |" in long_context.table(found)
+
+
+def test_prompts_that_are_read_sparsely_are_compared_with_dense_ones(monkeypatch):
+    small = {"half": Sparse(threshold=0.5, block_tokens=16, stride=4, from_tokens=2), "all": Sparse(threshold=1.0, from_tokens=2)}
+    monkeypatch.setattr(sparse_prompts, "SPARSE", small)
+    found = long_context.sparse_measured("tiny-random", 120, [64, 256], layers=1, rounds=2)
+    own = found["sparse"]["attention"]
+    assert own["tokens"] == 120 and own["times_as_fast"]["dense"]["median"] == 1.0
+    assert own["all"]["density"] == 1.0 and own["all"]["kl"] == pytest.approx(0, abs=1e-5) and own["all"]["same_first"] == 1.0
+    assert own["half"]["density"] < 1 and own["half"]["kl"] > 0 and own["half"]["error"] > 0.01
+    assert [row["length"] for row in found["sparse"]["prefill"]] == [64, 256] and found["sparse"]["prefill"][1]["density"] < 1
+    assert found["sparse_prefill_32k"] == found["sparse"]["prefill"][1]["times_as_fast"]["median"]
+    assert "| half | " in long_context.table(found) and "| 256 | " in long_context.table(found)
 
 
 def test_rollouts_are_compared_by_turns_on_the_same_prompts(tmp_path):

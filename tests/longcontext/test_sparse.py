@@ -10,6 +10,7 @@ from test_attach import generated, tokens
 from etude.errors import UserError
 from etude.longcontext import attention
 from etude.longcontext.attach import attach
+from etude.longcontext.block_oracle import Compared, compared
 from etude.longcontext.policies import DROPPING
 from etude.longcontext.recall import Recall
 from etude.longcontext.sparse import PATTERNS, Density, Sparse
@@ -97,6 +98,35 @@ def test_a_model_reads_its_prompt_sparsely_and_is_itself_at_threshold_1(llama, p
         assert (together - own).abs().max() > 0.01 and sparse.density.share < 0.9
         with attach(llama, replace(policy, sparse=replace(sparse, from_tokens=200))):
             torch.testing.assert_close(generated(llama, ids, mask, n=6)[1], own, atol=1e-4, rtol=1e-4)
+
+
+def test_what_is_read_is_compared_with_dense_attention():
+    queries, keys, values = states(21, 13)
+    dense = compared(replace(SMALL, threshold=1.0, density=Density()), queries, keys, values, 0.4)
+    assert (dense.density, dense.recall) == (1.0, 1.0) and dense.mass == pytest.approx(1.0) and dense.error < 1e-5
+    how = replace(SMALL, threshold=0.5, density=Density())
+    found, chosen = compared(how, queries, keys, values, 0.4), how.chosen(queries, keys, 0.4)
+    weights = torch.stack(
+        [
+            torch.nn.functional.pad((queries[:, place] @ keys[: 14 + place].T * 0.4).softmax(-1), (0, 40 - 14 - place))
+            for place in range(21)
+        ],
+        1,
+    ).unflatten(2, (5, 8))
+    mass = sum(float(weights[head, place, chosen[head, (13 + place) // 8 - 1]].sum()) for head in range(2) for place in range(21)) / 42
+    assert found.mass == pytest.approx(mass, abs=1e-5) and 0.3 < mass < 0.98
+    assert found.density == pytest.approx(int(chosen.sum()) / (2 * (2 + 3 + 4 + 5))) and found.density < 1
+    by_block = [weights[:, max(8 * row - 13, 0) : 8 * row - 5].sum((1, 3)) for row in range(1, 5)]
+    recalls = []
+    for head in range(2):
+        for row in range(4):
+            best = by_block[row][head].topk(int(chosen[head, row].sum())).indices
+            recalls.append(float(chosen[head, row, best].double().mean()))
+    assert found.recall == pytest.approx(sum(recalls) / len(recalls)) and found.recall < 1
+    lost = how.causal(queries, keys, values, 0.4) - attention.causal(queries, keys, values, 0.4)
+    assert found.error == pytest.approx(float(lost.norm() / attention.causal(queries, keys, values, 0.4).norm()), rel=1e-5)
+    both = Compared.mean([found, dense])
+    assert both.density == pytest.approx((found.density + 1) / 2) and both.error == pytest.approx((found.error + dense.error) / 2)
 
 
 def test_settings_of_sparse_attention_that_can_not_be_are_said_in_a_sentence():
