@@ -10,19 +10,22 @@
 Of a row of promises the largest are taken until they sum to `threshold` of it, by head; the first block and a query's own are always read.
 Identity: threshold 1 is dense attention.
 
-Shapes: R query heads that share a key head, Q queries, T tokens, D width, M blocks of queries, P blocks of keys.
+Shapes: R query heads that share a key head, Q queries, T tokens, D width, M blocks of queries, P blocks of keys, S tokens of a block, K
+blocks that are read.
 """
 
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.nn.functional import pad
 
 from etude.errors import UserError, at_least, unknown
 
 Pattern = Literal["antidiagonal", "vertical_slash"]
 PATTERNS: tuple[Pattern, ...] = ("antidiagonal", "vertical_slash")
+_ROWS = 8
+"""Blocks of queries whose promises are computed at a time, of the keys before their last."""
 
 
 @dataclass
@@ -45,8 +48,8 @@ class Sparse:
     pattern: Pattern = "antidiagonal"
     threshold: float = 0.9
     block_tokens: int = 128
-    stride: int = 8
-    """Of antidiagonals: the more the cheaper and the coarser."""
+    stride: int = 16
+    """Of antidiagonals: the more the cheaper and the coarser; the paper has 8 and 16."""
     from_tokens: int = 1024
     """Shorter contexts are dense."""
     density: Density = field(default_factory=Density, compare=False, repr=False)
@@ -60,24 +63,32 @@ class Sparse:
         if self.block_tokens % self.stride:
             raise UserError(f"block_tokens is {self.block_tokens}, which is no multiple of stride {self.stride}: set one that is")
 
+    @torch.no_grad()
     def causal(self, queries_RQD: torch.Tensor, keys_TD: torch.Tensor, values_TD: torch.Tensor, scale: float) -> torch.Tensor:
         """What the last Q of T tokens read of the blocks that are chosen, [R, Q, D]."""
-        with torch.no_grad():
-            is_read_RMP = self.chosen(queries_RQD, keys_TD, scale)
+        is_read_RMP = self.chosen(queries_RQD, keys_TD, scale)
         size, tokens = self.block_tokens, len(keys_TD)
         before = tokens - queries_RQD.shape[1]
-        first = before // size
-        places = torch.arange(size, device=keys_TD.device)
+        keys_PSD, values_PSD = (pad(states_TD, (0, 0, 0, -tokens % size)).unflatten(0, (-1, size)) for states_TD in (keys_TD, values_TD))
+        is_later_SS = torch.ones(size, size, dtype=torch.bool, device=keys_TD.device).triu(1)
         read_RQD = queries_RQD.new_empty(*queries_RQD.shape[:2], values_TD.shape[-1])
-        for head, is_read_MP in enumerate(is_read_RMP):
-            for row, is_read_P in enumerate(is_read_MP):
-                start, end = max((first + row) * size, before), min((first + row + 1) * size, tokens)
-                at_K = (is_read_P.nonzero() * size + places).flatten()
-                at_K = at_K[at_K < end]
-                seen_QK = at_K <= torch.arange(start, end, device=at_K.device)[:, None]
-                own = slice(start - before, end - before)
-                states = (queries_RQD[None, head : head + 1, own], keys_TD[None, None, at_K], values_TD[None, None, at_K])
-                read_RQD[head, own] = scaled_dot_product_attention(*states, attn_mask=seen_QK, scale=scale)[0, 0]
+        near_PSD, near_scores = torch.empty_like(keys_PSD), keys_PSD.new_empty(size * keys_PSD.shape[:2].numel())
+        near_values_PSD, near_weights = torch.empty_like(values_PSD), torch.empty_like(near_scores, dtype=torch.float32)  # made once
+        for row in range(is_read_RMP.shape[1]):
+            block = before // size + row
+            start, end = max(block * size, before), min((block + 1) * size, tokens)
+            own, is_later_QS = slice(start - before, end - before), is_later_SS[start - block * size : end - block * size]
+            for head, queries_QD in enumerate(queries_RQD[:, own] * scale):
+                at_K = is_read_RMP[head, row].nonzero()[:, 0]  # the queries' own block is the last
+                keys_SD, values_SD = (
+                    torch.index_select(states_PSD, 0, at_K, out=near[: len(at_K)]).flatten(0, 1)
+                    for states_PSD, near in ((keys_PSD, near_PSD), (values_PSD, near_values_PSD))
+                )
+                shape = (len(queries_QD), len(keys_SD))
+                scores_QS = torch.mm(queries_QD, keys_SD.T, out=near_scores[: shape[0] * shape[1]].view(shape))
+                scores_QS[:, -size:].masked_fill_(is_later_QS, -torch.inf)
+                weights_QS = torch.softmax(scores_QS, -1, dtype=torch.float32, out=near_weights[: scores_QS.numel()].view(shape))
+                torch.mm(weights_QS.to(values_SD.dtype), values_SD, out=read_RQD[head, own])
         return read_RQD
 
     def chosen(self, queries_RQD: torch.Tensor, keys_TD: torch.Tensor, scale: float) -> torch.Tensor:
@@ -112,13 +123,19 @@ def _antidiagonal(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, scale: float
     queries_RQD = pad(queries_RQD, (0, 0, before % size, behind))
     keys_TD = pad(keys_TD, (0, 0, 0, behind))
     coarse_keys = keys_TD.unflatten(0, (-1, stride)).flatten(1)
-    coarse_queries = queries_RQD.unflatten(1, (-1, stride)).flip(2).flatten(2)
-    scores = coarse_queries @ coarse_keys.T * (scale / stride)
-    place = before // size * (size // stride) + torch.arange(scores.shape[1], device=scores.device)
-    read = scores.masked_fill(torch.arange(scores.shape[2], device=scores.device) > place[:, None], -torch.inf).softmax(-1)
-    is_own = (place * stride + stride > before) & (place * stride < tokens)  # stretches of padding promise nothing
-    read = read * is_own[:, None]
-    return read.unflatten(2, (-1, size // stride)).sum(-1).unflatten(1, (-1, size // stride)).sum(2)
+    coarse_queries = queries_RQD.unflatten(1, (-1, stride)).flip(2).flatten(2) * (scale / stride)
+    a_block = size // stride
+    promises_RMP = coarse_keys.new_zeros(len(queries_RQD), coarse_queries.shape[1] // a_block, len(keys_TD) // size)
+    for first in range(0, promises_RMP.shape[1], _ROWS):
+        rows = slice(first * a_block, (first + _ROWS) * a_block)
+        place = before // size * a_block + torch.arange(coarse_queries.shape[1], device=keys_TD.device)[rows]
+        end = int(place[-1]) + 1
+        scores = coarse_queries[:, rows] @ coarse_keys[:end].T
+        read = scores.masked_fill(torch.arange(end, device=keys_TD.device) > place[:, None], -torch.inf).softmax(-1)
+        is_own = (place * stride + stride > before) & (place * stride < tokens)  # stretches of padding promise nothing
+        by_block = (read * is_own[:, None]).unflatten(2, (-1, a_block)).sum(-1).unflatten(1, (-1, a_block)).sum(2)
+        promises_RMP[:, first : first + _ROWS, : by_block.shape[2]] = by_block
+    return promises_RMP
 
 
 def _vertical_slash(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, scale: float, how: Sparse) -> torch.Tensor:
