@@ -169,10 +169,15 @@ def _evaluate_suite(suite: str, arguments: list[str], *options: str) -> None:
     settings, parsed, evaluated = kinds.get(kind or "", kinds["suite"])
     if _wants_help(arguments):
         head = f"etude evaluate MODEL --suite NAME_OR_YAML [--key value ...]\n\n{_common_help(*options)}"
-        return _help(head, settings)
+        own = "  --page FILE    write a page of what the policy keeps of a text, or reads\n" if kind == "long" else ""
+        return _help(head + own, settings)
+    page, arguments = _take(arguments, "--page") if kind == "long" else (None, arguments)
+    if page and Path(page).is_dir():
+        raise UserError(f"--page {page}: is a folder: name a file in it")
     common, rest = _common(arguments, *options)
     model = _first(rest, f"evaluate needs a model before --suite {suite}: a bundled name, a folder, a .gguf file or a hub id")
-    _write_json(common.json, evaluated(model, parsed(suite, rest[1:]), data=common.data, watcher=Console()))
+    paged = {"page": page} if page else {}
+    _write_json(common.json, evaluated(model, parsed(suite, rest[1:]), data=common.data, watcher=Console(), **paged))
 
 
 def _generate(arguments: list[str]) -> None:

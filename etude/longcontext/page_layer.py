@@ -42,6 +42,9 @@ class PageLayer(ContextLayer):
         self._next = count()
         self.pages_read = 0
         """By heads, of rows that generate."""
+        self.times_BHP = np.zeros((0, 0, 0), dtype=np.int64)
+        """How often a row's page was read so far, open or full, while tokens were generated; and how many these were:"""
+        self.generated_B = np.zeros(0, dtype=np.int64)
 
     def reset(self) -> None:
         self.__init__(self.forward, self.recall, self.number, self.layers)  # type: ignore[misc]
@@ -50,6 +53,7 @@ class PageLayer(ContextLayer):
         """Pages never change, so that both read the same ones, and new ones of either get numbers of their own."""
         other = copy.copy(self)
         other.numbers_BHP, other.seen_B = self.numbers_BHP.copy(), self.seen_B.copy()
+        other.times_BHP, other.generated_B = self.times_BHP.copy(), self.generated_B.copy()
         other.digests_BHPX, other.open_BH2TD = self.digests_BHPX.clone(), self.open_BH2TD.clone()
         return other
 
@@ -99,12 +103,14 @@ class PageLayer(ContextLayer):
         }
         self.tier = far[self.recall.offload]()
         self.numbers_BHP = np.zeros((rows, heads, 0), dtype=np.int64)
+        self.times_BHP, self.generated_B = np.zeros((rows, heads, 1), dtype=np.int64), np.zeros(rows, dtype=np.int64)
         self.digests_BHPX = key_states.new_zeros(rows, heads, 0, 2 * width)
         self.open_BH2TD = key_states.new_zeros(rows, heads, 2, tokens, width)
 
     def select(self, rows: list[int]) -> None:
         self.recall_B = [self.recall_B[row] for row in rows]
         self.numbers_BHP, self.digests_BHPX, self.open_BH2TD = self.numbers_BHP[rows], self.digests_BHPX[rows], self.open_BH2TD[rows]
+        self.times_BHP, self.generated_B = self.times_BHP[rows], self.generated_B[rows]
 
     def take_back(self, tokens: int) -> None:
         before_B = self.full_B
@@ -164,7 +170,7 @@ class PageLayer(ContextLayer):
         more = max(at) + 1 - self.numbers_BHP.shape[2]
         if more > 0:
             more = max(more, _ROOM_PAGES)
-            self.numbers_BHP = np.pad(self.numbers_BHP, ((0, 0), (0, 0), (0, more)))
+            self.numbers_BHP, self.times_BHP = (np.pad(own, ((0, 0), (0, 0), (0, more))) for own in (self.numbers_BHP, self.times_BHP))
             self.digests_BHPX = torch.nn.functional.pad(self.digests_BHPX, (0, 0, 0, more))
         numbers = [next(self._next) for _ in range(count_N * heads)]
         self.tier.write(numbers, pages_NH2TD.flatten(0, 1))
@@ -200,6 +206,7 @@ class PageLayer(ContextLayer):
         is_there_BHS = is_open_BT.to(device)[:, None].expand(-1, heads, -1)
         states_BH2SD = self.open_BH2TD[rows]
         chosen_BHK, is_chosen_BHK = self.chosen(rows, queries_BHRD)
+        self._count(rows, chosen_BHK, is_chosen_BHK)
         if chosen_BHK.shape[2]:
             numbers = np.take_along_axis(self.numbers_BHP[rows], chosen_BHK, 2)
             pages_BHK2TD = self._fetched(torch.from_numpy(numbers), torch.from_numpy(is_chosen_BHK))
@@ -207,6 +214,13 @@ class PageLayer(ContextLayer):
             is_page_BHS = torch.from_numpy(is_chosen_BHK).to(device).repeat_interleave(self.recall.page_tokens, 2)
             is_there_BHS = torch.cat([is_page_BHS, is_there_BHS], 2)
         return attention.of_rectangle(queries_BHRD, states_BH2SD[:, :, 0], states_BH2SD[:, :, 1], is_there_BHS[:, :, None], self.scale)
+
+    def _count(self, rows: np.ndarray, chosen_BHK: np.ndarray, is_chosen_BHK: np.ndarray) -> None:
+        """That these pages, and the open one, were read."""
+        heads = np.arange(chosen_BHK.shape[1])[:, None]
+        np.add.at(self.times_BHP, (rows[:, None, None], heads, chosen_BHK), is_chosen_BHK)
+        self.times_BHP[rows, :, self.full_B[rows]] += 1
+        self.generated_B[rows] += 1
 
     def chosen(self, rows: np.ndarray, queries_BHRD: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Which full pages each head reads of these rows, in order, [B, H, K], and whether each is one: rows that read fewer have others

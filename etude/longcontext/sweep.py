@@ -27,6 +27,7 @@ from etude.longcontext.scores.replayed import Replayed
 from etude.longcontext.scores.streaming import Streaming
 from etude.longcontext.slot_layer import SlotLayer
 from etude.longcontext.slots import Slots
+from etude.longcontext.tiers import Pool
 
 
 class Reading:
@@ -156,6 +157,35 @@ class Rows:
         """What each row holds where the model computes, on average over layers and heads."""
         slots = [layer.slots for layer in self.cache.layers if isinstance(layer, SlotLayer) and layer.slots]
         return np.mean([own.count_BH.mean(1) for own in slots], axis=0).tolist() if slots else _paged_tokens(self.cache)
+
+    def shares(self, row: int, tokens: int) -> np.ndarray:
+        """What a row has of the prompt's first tokens, so many, by layer and head, [L, H, T]: 1 where one is kept; under recall by which
+        share of the tokens that were generated so far it was read.
+        """
+        found = []
+        for layer in self.cache.layers:
+            if isinstance(layer, SlotLayer) and layer.slots:
+                kept_HT = np.zeros((layer.slots.heads, tokens))
+                for head, own in enumerate(layer.slots.row(row)):
+                    position = own.position_T.cpu().numpy()
+                    kept_HT[head, position[position < tokens]] = 1
+                found.append(kept_HT)
+            elif isinstance(layer, PageLayer):
+                by_page_HP = layer.times_BHP[row] / max(1, layer.generated_B[row])
+                found.append(by_page_HP.repeat(layer.recall.page_tokens, 1)[:, :tokens])
+        return np.stack(found)
+
+    @property
+    def hit_rate(self) -> float | None:
+        """Of the pages that were read, the share that lay beside the model already; None where none lies further away."""
+        pools = [layer.tier for layer in self.cache.layers if isinstance(layer, PageLayer) and isinstance(layer.tier, Pool)]
+        asked = sum(pool.hits + pool.misses for pool in pools)
+        return sum(pool.hits for pool in pools) / asked if asked else None
+
+    @property
+    def moved_bytes(self) -> int:
+        """Of pages that were brought from further away."""
+        return sum(layer.moved_bytes for layer in self.cache.layers if isinstance(layer, PageLayer))
 
     def first(self, reading: Reading) -> torch.Tensor:
         """The logits [P, V] of what follows the prompt itself, which are the same for every policy."""

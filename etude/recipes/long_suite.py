@@ -1,7 +1,7 @@
 """What a model finds in long texts, with its full context and under a policy, as `etude evaluate MODEL --suite long`."""
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -10,13 +10,14 @@ from etude.configuration import arguments_from, dotted, find_configuration, pars
 from etude.errors import UserError, at_least, check_known
 from etude.evaluation.long.asked import Asked, asked, generators, haystack_of
 from etude.evaluation.long.kinds import FROM_FILES, KINDS
+from etude.evaluation.report.kept import Shown, write_kept
 from etude.evaluation.statistics import mean_interval
 from etude.knowledge.documents import Corpus, documents
 from etude.longcontext.policy import Policy
 from etude.longcontext.recall import Recall
 from etude.longcontext.scores.streaming import Streaming
 from etude.longcontext.settings import EngineView
-from etude.longcontext.sweep import Reading
+from etude.longcontext.sweep import Reading, Rows
 from etude.models import describe, end_tokens, load_model, positions_of
 from etude.recipes.limits import within_limits
 from etude.recipes.machine import Machine, decide
@@ -79,14 +80,17 @@ def evaluate_long(
     overrides: Mapping[str, Any] | None = None,
     *,
     data: Path | str | None = None,
+    page: Path | str | None = None,
     watcher: Watcher | None = None,
 ) -> dict[str, Any]:
-    """`{"model", "weights", "view", "rows", "items"}` of any model.
+    """`{"model", "weights", "view", "rows", "items"}` of any model; `page`: an HTML file to write of what the policy keeps, or reads.
 
     >>> evaluate_long("runs/first/model", overrides={"engine.view": "snapkv", "engine.keep_ratio": 0.25})  # doctest: +SKIP
     """
     if not isinstance(suite, LongSuite):
         suite = parse_long(suite, arguments_from(overrides or {}))
+    if page and not suite.engine.is_on:
+        raise UserError("a page shows what a policy keeps: choose one (--engine.view snapkv --engine.keep_ratio 0.25), or leave --page out")
     watcher, folder = watcher or Quiet(), Path(data) if data else None
     place = decide(suite.machine)
     loaded, tokenizer = load_model(model, device=place.device)
@@ -107,7 +111,7 @@ def evaluate_long(
     )
     for sentence in unread:
         watcher.say(f"without effect: {sentence}")
-    rows, items = [], []
+    rows, items, shown = [], [], []
     with within_limits(suite.machine):
         for kind in suite.kinds:
             for tokens in suite.tokens:
@@ -115,36 +119,41 @@ def evaluate_long(
                 tasks = asked(tokenizer, kind, made[kind], haystack, **named)
                 steps = watcher.steps(f"{kind}, {tokens:,} tokens", range(len(tasks)))
                 found = [_answered(loaded, tokenizer, tasks[place], policy, suite, ends) for place in steps]
+                kept = [each.pop("kept", None) for each in found]
+                if page:
+                    pieces = tokenizer.batch_decode([[token] for token in tasks[0].text])
+                    shown.append(Shown(kind, found[0], pieces, kept[0]))
                 rows.append(_row(kind, tokens, found))
                 watcher.say(line(rows[-1], view.name if view else None))
                 items += [{"kind": kind, "tokens": tokens, **each} for each in found]
-    return {"model": model, "weights": describe(model), "view": view.name if view else "full", "rows": rows, "items": items}
+    result = {"model": model, "weights": describe(model), "view": view.name if view else "full", "rows": rows, "items": items}
+    if page:
+        write_kept(result, shown, Path(page), reads=isinstance(policy, Recall))
+    return result
 
 
 def _answered(
     model: Any, tokenizer: Any, each: Asked, policy: Policy | Recall | None, suite: LongSuite, ends: Collection[int]
 ) -> dict[str, Any]:
-    began = time.perf_counter()
     dropping = [policy] if isinstance(policy, Policy) else []
     reading, is_seen = Reading(model, dropping), suite.question == "seen"
     reading.read([*each.text, *each.question] if is_seen else each.text)
-    rows = [reading.cut([FULL, *dropping]), *([reading.paged([policy])] if isinstance(policy, Recall) else [])]
-    held = [tokens for part in rows for tokens in part.held_tokens]
-    texts = []
-    for part in rows:
-        logits_PV = part.first(reading) if is_seen else part.forced(each.question)[:, -1]
-        said = part.greedy(logits_PV, suite.max_new_tokens, ends)
-        texts += [tokenizer.decode(tokens, skip_special_tokens=True) for tokens in said]
-    scores = [each.task.score(text) for text in texts]
-    found: dict[str, Any] = {
-        "question": each.task.question,
-        "answers": list(each.task.answers),
-        "depth": each.task.depth,
-        "full": scores[0],
-    }
-    found |= {"full_text": texts[0], "seconds": time.perf_counter() - began}
+    found: dict[str, Any] = {"question": each.task.question, "answers": list(each.task.answers), "depth": each.task.depth}
+    ways: dict[str, Callable[[], Rows]] = {"full": lambda: reading.cut([FULL])}
     if policy:
-        found |= {"view": scores[1], "view_text": texts[1], "held": held[1] / held[0]}
+        ways["view"] = (lambda: reading.paged([policy])) if isinstance(policy, Recall) else lambda: reading.cut(dropping)
+    for name, way in ways.items():
+        rows = way()
+        (held,) = rows.held_tokens
+        logits_PV = rows.first(reading) if is_seen else rows.forced(each.question)[:, -1]
+        began = time.perf_counter()
+        (tokens,) = rows.greedy(logits_PV, suite.max_new_tokens, ends)
+        seconds = (time.perf_counter() - began) / max(1, len(tokens) - 1)  # the first one's logits were there
+        text = tokenizer.decode(tokens, skip_special_tokens=True)
+        found |= {name: each.task.score(text), f"{name}_text": text, f"{name}_token_seconds": seconds, f"{name}_tokens": held}
+    if policy:
+        found |= {"held": found["view_tokens"] / found["full_tokens"], "kept": rows.shares(0, len(each.text))}
+        found |= {"hit_rate": rows.hit_rate, "moved_bytes": rows.moved_bytes} if isinstance(policy, Recall) else {}
     return found
 
 
@@ -154,6 +163,7 @@ def _row(kind: str, tokens: int, found: Sequence[Mapping[str, Any]]) -> dict[str
         values = [each[name] for each in found]
         low, high = mean_interval(values)
         row |= {name: sum(values) / len(values), f"{name}_low": low, f"{name}_high": high}
+        row |= {part: sum(each[part] for each in found) / len(found) for part in (f"{name}_tokens", f"{name}_token_seconds")}
     if "view" in found[0]:
         gains = [each["view"] - each["full"] for each in found]
         low, high = mean_interval(gains)

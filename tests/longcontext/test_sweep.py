@@ -3,6 +3,7 @@
 import copy
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from test_attach import kept_positions
@@ -40,6 +41,8 @@ def test_every_policy_keeps_and_answers_what_it_does_alone(llama):
     reading.read(prompt)
     rows = reading.cut(POLICIES)
     kept = kept_positions(rows.cache)
+    shares = rows.shares(1, 70)
+    assert [[np.flatnonzero(head).tolist() for head in layer] for layer in shares] == [list(layer[1]) for layer in kept]
     found = rows.greedy(reading.logits_V.expand(len(POLICIES), -1), 8, ends=[])
     for row, policy in enumerate(POLICIES):
         own, tokens = answered(llama, policy, [prompt], 8)
@@ -79,6 +82,12 @@ def test_pages_of_a_reading_are_recalled_as_they_are_alone(llama, name):
     rows = reading.paged([replace(recall, keep_ratio=0.7, budget_tokens=None), recall])
     found = rows.greedy(rows.first(reading), 8, ends=[])[1:]
     assert rows.held_tokens[0] > rows.held_tokens[1]
+    shares = rows.shares(1, 70)
+    assert shares.shape == (2, 2, 70) and (shares[:, :, :4] == 1).all() and 0 < shares[:, :, 4:60].mean() < 0.5
+    assert all((layer.times_BHP[1].sum(-1) == 7 * (3 + 1)).all() for layer in rows.cache.layers), (
+        "three full pages and the open one, each time"
+    )
+    assert rows.hit_rate and 0 < rows.hit_rate < 1 and rows.moved_bytes > 0
     with torch.no_grad(), attach(llama, recall):
         output = llama(torch.tensor([prompt]))
         for token in found[0]:

@@ -1,0 +1,108 @@
+"""The page of what a policy keeps of a long text, or reads of it: by token over the text, by layer and head, and memory and time by length.
+
+In: what `etude evaluate --suite long` returns, and of some tasks what was kept. Out: one HTML file without a script; what a model wrote is
+escaped.
+
+Shapes: L layers, H key/value heads, T tokens.
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.image import imsave
+
+from etude.evaluation.report.axes import BOTTOM, LEFT, RIGHT, TOP, scale, tick_label, ticks_of
+from etude.evaluation.report.page import write_page
+
+STEPS = 10
+"""Shades of what is kept."""
+WIDEST = 1200
+"""Columns of a picture; a column of a longer text is the mean of several tokens."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A task that the page shows."""
+
+    kind: str
+    item: Mapping[str, Any]
+    """Its question, answers, texts and scores."""
+    pieces: Sequence[str]
+    """The text's tokens, as text."""
+    share_LHT: np.ndarray
+    """Of each token by layer and head: 1 where it is kept, or how often it was read."""
+
+
+def write_kept(result: Mapping[str, Any], shown: Sequence[Shown], page: Path, *, reads: bool) -> Path:
+    """Write the page and return its path; `reads`: that nothing is dropped, and shares are how often a token was read."""
+    contents = {
+        "model": Path(result["model"]).name,
+        "view": result["view"],
+        "rows": result["rows"],
+        "reads": reads,
+        "steps": STEPS,
+        "charts": [
+            _chart("tokens beside the model", "tokens", result["rows"]),
+            _chart("time of a token", "token_seconds", result["rows"], "ms", 1000),
+        ],
+        "shown": [_contents(each) for each in shown],
+    }
+    return write_page("kept.html.j2", contents, page)
+
+
+def _contents(each: Shown) -> dict[str, Any]:
+    """What the template names of a task; tokens one behind another in the same shade are one piece."""
+    share_T = each.share_LHT.mean((0, 1))
+    shades = np.minimum(STEPS, (STEPS * share_T + 0.5).astype(int)).tolist()
+    pieces = [
+        {"text": "".join(text for text, _ in own), "shade": shade}
+        for shade, own in groupby(zip(each.pieces, shades, strict=True), key=lambda pair: pair[1])
+    ]
+    layers, heads, tokens = each.share_LHT.shape
+    return {
+        "kind": each.kind,
+        "item": each.item,
+        "pieces": pieces,
+        "layers": layers,
+        "heads": heads,
+        "tokens": tokens,
+        "share": float(share_T.mean()),
+        "by_layer": [float(value) for value in each.share_LHT.mean((1, 2))],
+        "picture": _picture(each.share_LHT.reshape(layers * heads, tokens)),
+    }
+
+
+def _picture(share_RT: np.ndarray) -> str:
+    """A row for each head, a column for each token, as a PNG in base64."""
+    wide = -(-share_RT.shape[1] // WIDEST)
+    padded = np.pad(share_RT, ((0, 0), (0, -share_RT.shape[1] % wide)), mode="edge")
+    binned = padded.reshape(len(share_RT), -1, wide).mean(2)
+    file = BytesIO()
+    imsave(file, binned, cmap="magma", vmin=0, vmax=1, format="png")
+    return base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def _chart(title: str, name: str, rows: Sequence[Mapping[str, Any]], unit: str = "", factor: float = 1) -> dict[str, Any] | None:
+    """The full context's and the view's, mean over kinds, against length; None for one length."""
+    lengths = sorted({row["tokens"] for row in rows})
+    if len(lengths) < 2:
+        return None
+    lines = [
+        [factor * float(np.mean([row[f"{way}_{name}"] for row in rows if row["tokens"] == length])) for length in lengths]
+        for way in ("full", "view")
+    ]
+    ticks = ticks_of(0.0, max(map(max, lines)))
+    across, up = scale(0, lengths[-1], LEFT, RIGHT), scale(ticks[0], ticks[-1], BOTTOM, TOP)
+    return {
+        "title": title,
+        "unit": unit,
+        "x_ticks": [(across(length), f"{length:,}") for length in lengths],
+        "y_ticks": [(up(tick), tick_label(tick, ticks[1] - ticks[0], False)) for tick in ticks],
+        "lines": [" ".join(f"{across(length):.1f},{up(value):.1f}" for length, value in zip(lengths, line, strict=True)) for line in lines],
+    }
