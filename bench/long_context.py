@@ -3,7 +3,8 @@
     python -m bench.long_context [--json FILE] [--parts decode sparse] [--rows 1 8] [--lengths 1024 2048 4096 8192] [--steps 6] [--rounds 3]
 
 Contexts are random keys and values, as many as the model has layers and heads, so that their making costs nothing; by turns in one process,
-each way anew in every round, its first step not counted. `limit` is how fast the bytes that a step must read could be read: the weights
+each way anew in every round, its first step not counted. Transformers' steps are calls of the model, ours those of the engine under a view.
+`limit` is how fast the bytes that a step must read could be read: the weights
 once, and of every row the keys and values that the way reads, at the speed at which this machine sums as many numbers as the weights have.
 Ratios are of medians in the same round; `decode_vs_transformers` is that of the tenth to transformers at the most rows and the longest
 context. The other part, of prompts that are read sparsely, is `bench.sparse_prompts`: `sparse_attention_8k` is attention's ratio at 8,192
@@ -13,8 +14,7 @@ tokens, `sparse_prefill_32k` that of a whole prefill at 32,768.
 import argparse
 import gc
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -28,12 +28,15 @@ from transformers.cache_utils import Cache, DynamicCache
 from bench import sparse_prompts
 from bench.turns import spread
 from bench.written import save_picture, write
+from etude.engine.context import CopiedContext, Forward
+from etude.engine.forward import forward_of
 from etude.longcontext.attach import Attachment
 from etude.longcontext.layer import ContextLayer
 from etude.longcontext.policies import DROPPING, RECALLING
 from etude.longcontext.policy import Policy
 from etude.longcontext.recall import Recall
 from etude.longcontext.scores.streaming import Streaming
+from etude.longcontext.view import KeptContext
 from etude.models import load_model
 from etude.runs import environment
 
@@ -77,13 +80,15 @@ def measured(name: str, rows: Sequence[int], lengths: Sequence[int], steps: int,
     model, _ = load_model(name)
     weights = sum(parameter.nbytes for parameter in model.parameters())
     speed = bytes_a_second(weights)
+    shared = forward_of(model, model)
+    forward = shared.forward if shared else None
     shapes: list[dict[str, Any]] = []
     for count in rows:
         for length in lengths:
             seconds: dict[str, list[float]] = {way: [] for way in WAYS}
             for turn in range(rounds):
                 for way, policy in WAYS.items():
-                    seconds[way].append(_step_seconds(model, policy, count, length, steps, turn))
+                    seconds[way].append(_step_seconds(model, forward, policy, count, length, steps, turn))
             ratios = {
                 way: spread([its / mine for mine, its in zip(own, seconds["transformers"], strict=True)]) for way, own in seconds.items()
             }
@@ -131,19 +136,23 @@ def _shape(model: Any) -> tuple[int, int, int]:
     return config.num_hidden_layers, config.num_key_value_heads, width
 
 
-def _step_seconds(model: Any, policy: Policy | Recall | None, rows: int, length: int, steps: int, turn: int) -> float:
+def _step_seconds(
+    model: Any, forward: Forward | None, policy: Policy | Recall | None, rows: int, length: int, steps: int, turn: int
+) -> float:
     """The median of some steps behind one that is not counted."""
-    draw = torch.Generator().manual_seed(turn)
     attachment = Attachment.to(model, policy) if policy else None
-    cache = _filled(model, attachment, rows, length, draw)
-    inside: Callable[[], AbstractContextManager[Any]] = attachment.installed if attachment else nullcontext
-    tokens, seconds = torch.zeros(rows, 1, dtype=torch.long), []
-    with inside():
-        for _ in range(steps + 1):
-            start = time.perf_counter()
-            model(tokens, past_key_values=cache)
-            seconds.append(time.perf_counter() - start)
-    del cache
+    cache = _filled(model, attachment, rows, length, torch.Generator().manual_seed(turn))
+    tokens_B, seconds = torch.zeros(rows, dtype=torch.long), []
+    copied = CopiedContext(model, cache, torch.ones(rows, length, dtype=torch.long))
+    context = KeptContext(attachment, copied, forward) if attachment else None
+    for _ in range(steps + 1):
+        start = time.perf_counter()
+        if context:
+            context.next_logits(tokens_B)
+        else:
+            model(tokens_B[:, None], past_key_values=cache)
+        seconds.append(time.perf_counter() - start)
+    del cache, copied, context
     gc.collect()
     return median(seconds[1:])
 

@@ -24,7 +24,7 @@ import torch
 from etude.decoding.lens import Layers, Lens, layers_of, of_tokens, read
 from etude.decoding.pool import Decoded, Pool
 from etude.engine.completion import Tokens
-from etude.engine.context import Context, CopiedContext, Opened
+from etude.engine.context import Context, CopiedContext, Forward, Opened
 from etude.errors import UserError
 from etude.randomness import uniforms
 
@@ -50,7 +50,9 @@ class LayerContrast:
     def name(self) -> str:
         return "layer contrast"
 
-    def prefill(self, model: Any, prompts: Sequence[Sequence[int]], pad: int) -> tuple[Opened, torch.Tensor]:
+    def prefill(
+        self, model: Any, prompts: Sequence[Sequence[int]], pad: int, forward: Forward | None = None
+    ) -> tuple[Opened, torch.Tensor]:
         lens = Lens(model, layers_of(model, self.layers), final_norm=self.final_norm)
         with lens.reading():
             copied, logits_BV = CopiedContext.prefill(model, prompts, pad)

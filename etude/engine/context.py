@@ -80,8 +80,10 @@ class View(Protocol):
     def name(self) -> str:
         """As it stands on what was decoded so."""
 
-    def prefill(self, model: Any, prompts: Sequence[Sequence[int]], pad: int) -> tuple[Opened, torch.Tensor]:
-        """The prompts, and the logits [P, V] of what follows them."""
+    def prefill(
+        self, model: Any, prompts: Sequence[Sequence[int]], pad: int, forward: Forward | None = None
+    ) -> tuple[Opened, torch.Tensor]:
+        """The prompts, and the logits [P, V] of what follows them. `forward`: a faster pass of the model, where there is one."""
 
     def held_tokens(self, prompt_tokens: int, new_tokens: int) -> int:
         """Positions that a row takes behind its prompt."""

@@ -190,6 +190,15 @@ class ContextLayer(CacheLayerMixin):
         self.keys = self.values = None
         return read_BQND
 
+    def step(self, queries_BND: torch.Tensor, keys_BHD: torch.Tensor, values_BHD: torch.Tensor, scale: float) -> torch.Tensor:
+        """Keep a new token of every row, by a forward pass that leaves attention to others: what its queries read, [B, N, D]."""
+        self.forward.check_open()
+        self.keys, self.values, self.forward.scales[self.number] = keys_BHD[:, :, None], values_BHD[:, :, None], scale
+        read_BND = self.generate(queries_BND, np.ones(len(queries_BND), bool))
+        self.width += 1
+        self.keys = self.values = None
+        return read_BND
+
 
 def places(is_real_Q: np.ndarray) -> slice | torch.Tensor:
     """Where the tokens stand that are no padding, as a stretch where they are one."""

@@ -9,6 +9,7 @@ import torch
 
 from etude.configuration import find_configuration
 from etude.engine.completion import Stop
+from etude.engine.forward import forward_of
 from etude.engine.sampling import GREEDY, Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
@@ -57,6 +58,30 @@ def test_a_view_that_keeps_all_samples_what_the_engine_samples_without(model_of,
         for ours, own in zip(chain(*viewed), chain(*plain), strict=True):
             assert ours.tokens == own.tokens and ours.logprobs == pytest.approx(own.logprobs, abs=1e-4)
             assert (ours.view, own.view) == ("all", "full")
+
+
+@pytest.mark.parametrize("name", ["h2o", "expected_attention", "ada_snapkv", "quest"])
+def test_the_engines_own_forward_pass_gives_the_logits_of_the_model_under_the_policy(llama, name):
+    small = {"keep_ratio": 0.4, "page_tokens": 4} if name not in DROPPING else {"keep_ratio": 0.4, "every_tokens": 4}
+    view = KeptView(name, replace(POLICIES[name], **small))
+    shared = forward_of(llama, llama)
+    with torch.inference_mode():
+        both = [view.prefill(llama, PROMPTS, 0, forward) for forward in (None, shared.forward)]
+        assert torch.equal(both[0][1], both[1][1])
+        rows = torch.tensor([0, 1, 1, 2])
+        contexts = [opened.begin(torch.arange(3), 30, samples=4) for opened, _ in both]
+        for context in contexts:
+            context.keep(rows, 30)
+        for tokens in torch.randint(4, 250, (14, 4), generator=torch.Generator().manual_seed(0)):
+            own, ours = (context.next_logits(tokens) for context in contexts)
+            torch.testing.assert_close(ours, own, atol=1e-4, rtol=1e-4)
+    assert [context.forward for context in contexts] == [None, shared.forward]
+
+
+def test_a_model_with_other_layers_too_generates_by_its_own_forward_pass(model_of):
+    model = model_of("gemma3")
+    opened, _ = KeptView("all", DROPPING["snapkv"]).prefill(model, PROMPTS, 0, forward_of(model_of("llama"), model_of("llama")).forward)
+    assert opened.forward is None, "its windows are not the cache's to read"
 
 
 @pytest.mark.parametrize("name", POLICIES)
