@@ -1,6 +1,7 @@
 """Seconds of a generated token behind a long context: transformers' full cache, ours, a tenth of it, and recall of a tenth.
 
-    python -m bench.long_context [--json FILE] [--parts decode sparse] [--rows 1 8] [--lengths 1024 2048 4096 8192] [--steps 6] [--rounds 3]
+    python -m bench.long_context [--json FILE] [--parts decode sparse generation] [--rows 1 8] [--lengths 1024 2048 4096 8192] [--steps 6]
+                                 [--rounds 3]
 
 Contexts are random keys and values, as many as the model has layers and heads, so that their making costs nothing; by turns in one process,
 each way anew in every round, its first step not counted. Transformers' steps are calls of the model, ours those of the engine under a view.
@@ -8,7 +9,8 @@ each way anew in every round, its first step not counted. Transformers' steps ar
 once, and of every row the keys and values that the way reads, at the speed at which this machine sums as many numbers as the weights have.
 Ratios are of medians in the same round; `decode_vs_transformers` is that of the tenth to transformers at the most rows and the longest
 context. The other part, of prompts that are read sparsely, is `bench.sparse_prompts`: `sparse_attention_8k` is attention's ratio at 8,192
-tokens, `sparse_prefill_32k` that of a whole prefill at 32,768.
+tokens, `sparse_prefill_32k` that of a whole prefill at 32,768. What lies beside a model that generates 16,384 tokens is
+`bench.long_generation`.
 """
 
 import argparse
@@ -25,7 +27,7 @@ import torch
 from matplotlib.figure import Figure
 from transformers.cache_utils import Cache, DynamicCache
 
-from bench import sparse_prompts
+from bench import long_generation, sparse_prompts
 from bench.turns import spread
 from bench.written import save_picture, write
 from etude.engine.context import CopiedContext, Forward
@@ -41,7 +43,7 @@ from etude.models import load_model
 from etude.runs import environment
 
 SHARE = 0.1
-PARTS = ("decode", "sparse")
+PARTS = ("decode", "sparse", "generation")
 WAYS: dict[str, Policy | Recall | None] = {
     "transformers": None,
     "full": Policy(Streaming()),
@@ -61,7 +63,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--prefills", type=int, nargs="+", default=[1024, 2048, 4096, 8192, 16384, 32768])
-    parser.add_argument("--layers", type=int, default=4, help="of the random model that reads them")
+    parser.add_argument("--layers", type=int, default=4, help="of the random model of prefills and generation")
+    parser.add_argument("--generated", type=int, nargs="+", default=[1024, 2048, 4096, 8192, 16384])
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
     found: dict[str, Any] = {}
@@ -69,6 +72,12 @@ def main() -> None:
         found |= measured(chosen.model, chosen.rows, chosen.lengths, chosen.steps, chosen.rounds)
     if "sparse" in chosen.parts:
         found |= sparse_measured(chosen.model, 8192, chosen.prefills, chosen.layers, chosen.rounds)
+    if "generation" in chosen.parts:
+        model, _ = load_model(chosen.model)
+        found |= {
+            "generation": long_generation.generation(model.config, chosen.layers, chosen.generated),
+            "generation_layers": chosen.layers,
+        }
     print(table(found))
     if chosen.json:
         write(found, chosen.json, table(found), draw if "shapes" in found else None)
@@ -177,9 +186,12 @@ def _filled(model: Any, attachment: Attachment | None, rows: int, length: int, d
 
 def table(found: Mapping[str, Any]) -> str:
     """Of the parts that there are."""
-    return "\n".join(
-        [*([_steps(found)] if "shapes" in found else []), *([sparse_prompts.table(found["sparse"])] if "sparse" in found else [])]
-    )
+    parts = {
+        "shapes": lambda: _steps(found),
+        "sparse": lambda: sparse_prompts.table(found["sparse"]),
+        "generation": lambda: long_generation.table(found["generation"], found["generation_layers"]),
+    }
+    return "\n".join(told() for name, told in parts.items() if name in found)
 
 
 def _steps(found: Mapping[str, Any]) -> str:

@@ -139,13 +139,17 @@ def _said(dense_TV: torch.Tensor, sparse_TV: torch.Tensor, tokens: Sequence[int]
     return {"kl": fmean(divergences), "same_first": fmean(agree), **shares}
 
 
+def random_model(config: Any, layers: int, positions: int) -> Any:
+    """In a model's shape, but for how many layers and positions it has."""
+    changed = {"num_hidden_layers": layers, "max_position_embeddings": positions + 1}
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(type(config).from_dict(config.to_dict() | changed)).eval()
+
+
 @torch.inference_mode()
 def prefill(config: Any, lengths: Sequence[int], layers: int, density: float, rounds: int) -> list[dict[str, Any]]:
     """Seconds of a whole prefill at each length, dense by transformers and sparse, and their ratio."""
-    config = type(config).from_dict(config.to_dict() | {"num_hidden_layers": layers, "max_position_embeddings": max(lengths) + 1})
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config).eval()
-    found = []
+    model, found = random_model(config, layers, max(lengths)), []
     for length in lengths:
         tokens = torch.randint(config.vocab_size, (1, length), generator=torch.Generator().manual_seed(length))
         seconds: dict[str, list[float]] = {"dense": [], "sparse": []}

@@ -8,7 +8,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import decoding, heap, long_context, profile, reuse, rollout, score_cells, search, selection, sparse_prompts, step, time_to_score
+from bench import (
+    decoding,
+    heap,
+    long_context,
+    long_generation,
+    profile,
+    reuse,
+    rollout,
+    score_cells,
+    search,
+    selection,
+    sparse_prompts,
+    step,
+    time_to_score,
+)
 from bench.curves import half_gain, rising, seconds_to, times_as_long
 from bench.exactness import measured
 from bench.limits import decoding_limit
@@ -23,7 +37,12 @@ from etude.feedback.verdict import Verdict
 from etude.knowledge.documents import Corpus
 from etude.learn.example import demonstration
 from etude.learn.learner import Learner
+from etude.longcontext.policies import DROPPING
+from etude.longcontext.policy import Policy
+from etude.longcontext.recall import Recall
+from etude.longcontext.scores.streaming import Streaming
 from etude.longcontext.sparse import Sparse
+from etude.models import load_model
 from etude.recipes.practice import Practice
 from etude.recipes.step import learn_from
 from etude.runs import RunFolder
@@ -60,6 +79,20 @@ def test_prompts_that_are_read_sparsely_are_compared_with_dense_ones(monkeypatch
     assert [row["length"] for row in found["sparse"]["prefill"]] == [64, 256] and found["sparse"]["prefill"][1]["density"] < 1
     assert found["sparse_prefill_32k"] == found["sparse"]["prefill"][1]["times_as_fast"]["median"]
     assert "| half | " in long_context.table(found) and "| 256 | " in long_context.table(found)
+
+
+def test_what_lies_beside_a_model_that_generates_is_bounded_under_a_budget():
+    model, _ = load_model("tiny-random")
+    ways = {
+        "full": Policy(Streaming()),
+        "h2o": replace(DROPPING["h2o"], budget_tokens=40),
+        "file": Recall(budget_tokens=40, page_tokens=8, offload="file"),
+    }
+    found = long_generation.generation(model.config, 2, [100, 200, 400], ways)
+    full, dropping, recalled = ([row["bytes"] for row in each["by_length"]] for each in found)
+    assert full[2] > 1.8 * full[1] > 3 * full[0] * 0.9 and dropping[2] == dropping[1] == dropping[0]
+    assert recalled[2] - recalled[0] < 0.4 * (full[2] - full[0]), "digests alone grow"
+    assert "| h2o | " in long_generation.table(found, 2)
 
 
 def test_rollouts_are_compared_by_turns_on_the_same_prompts(tmp_path):
