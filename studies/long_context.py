@@ -18,7 +18,7 @@ Claim: at a tenth of the tokens, question unseen, one kind of recall loses less 
 95 % interval over paired items, both kinds of cells together), and no policy that drops does.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -55,7 +55,17 @@ FULL = Policy(Streaming())
 SCREENED, MEASURED, MORE = 20, 50, 150
 SOLVED, LOSS = 0.3, 0.02
 ASKED_MORE = ("quest", "arkvale", "snapkv", "streaming", "random")
-NEW_TOKENS = 24
+NEW_TOKENS = {
+    "single": 10,
+    "multi_key": 10,
+    "multi_value": 18,
+    "variables": 24,
+    "common": 32,
+    "frequent": 24,
+    "instructions": 32,
+    "facts": 6,
+}
+"""By kind: what the answers take."""
 ARMS = tuple(f"{part}{kind}-{tokens}" for part in ("screen-", "", "recall-") for tokens in LENGTHS for kind in KINDS)
 TINY_ARMS = ("screen-single-420", "single-420", "recall-single-420")
 
@@ -104,14 +114,13 @@ class Long:
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
         own = Arm.of(arm)
         policies = {name: asdict(policy) for name, policy in own.policies.items()}
-        return {"model": self.model, **asdict(own), "n": self._n(own), "new_tokens": self.new_tokens, "policies": policies}
-
-    @property
-    def new_tokens(self) -> int:
-        return 4 if self.is_tiny else NEW_TOKENS
+        return {"model": self.model, **asdict(own), "n": self._n(own), "new_tokens": self._new_tokens(own), "policies": policies}
 
     def defaults(self) -> dict[str, Any]:
         return {}
+
+    def _new_tokens(self, own: Arm) -> int:
+        return 4 if self.is_tiny else NEW_TOKENS[own.kind]
 
     def _n(self, own: Arm) -> int:
         return 2 if self.is_tiny else {"screen": SCREENED, "": MEASURED, "recall": MORE}[own.part]
@@ -127,7 +136,7 @@ class Long:
         named: dict[str, Any] = {"tokens": own.tokens, "n": self._n(own), "seed": items_seed}
         tasks = asked(tokenizer, own.kind, made[own.kind], haystack_of(read_books(chosen.data), tokenizer), **named)
         modes = ("unseen", "seen") if own.part == "" else ("unseen",)
-        found = [measured(model, tokenizer, each, own.policies, modes, self.new_tokens) for each in tasks]
+        found = [measured(model, tokenizer, each, own.policies, modes, self._new_tokens(own)) for each in tasks]
         where = environment()
         cell = {"commit": where["commit"], "hardware": f"{where['processor']}, {where['threads']} threads, {place.precision}"}
         names = list(found[0]["policies"])
@@ -165,8 +174,8 @@ def measured(
             parts += [(list(paged), reading.paged(list(paged.values())))] if paged else []
         for names, rows in parts:
             held = rows.held_tokens
-            first_PV, kl_P = _distance(rows, reading, each, answer, full_TV, mode)
-            said = rows.greedy(first_PV, n, ends)
+            own_PTV, kl_P = _distance(rows, reading, each, answer, full_TV, mode)
+            said = _said(rows, own_PTV, answer, n, ends)
             for name, tokens, kl, own in zip(names, said, kl_P.tolist(), held, strict=True):
                 found[f"{name} {mode}"] = {"score": score(tokens), "kl": round(kl, 5), "held": round(own / len(reading.tokens), 4)}
     return {"full": score(answer), "policies": found}
@@ -175,19 +184,35 @@ def measured(
 def _distance(
     rows: Rows, reading: Reading, each: Asked, answer: Sequence[int], full_TV: torch.Tensor, mode: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The logits [P, V] of an answer's first token, and the divergence [P] over the full context's answer, which is taken back."""
+    """With the full context's answer behind every row: the logits [P, A + 1, V] of its tokens and of what follows it, and the divergence
+    [P] over its tokens, of the first one alone where there is none. The answer is taken back.
+    """
     before = [] if mode == "seen" else list(each.question)
-    own_PTV = (
-        rows.forced([*before, *answer[:-1]], keep=max(len(answer), 1) if before else len(answer) - 1) if before or len(answer) > 1 else None
-    )
+    behind = [*before, *answer]
+    own_PTV = rows.forced(behind, keep=len(answer) + bool(before)) if behind else None
     if mode == "seen":
         first_P1V = rows.first(reading)[:, None]
         own_PTV = first_P1V if own_PTV is None else torch.cat([first_P1V, own_PTV], 1)
     assert own_PTV is not None
-    if len(answer) > 1:
-        rows.take_back(len(answer) - 1)
-    full_log, own_log = full_TV.log_softmax(-1), own_PTV.log_softmax(-1)
-    return own_PTV[:, 0], (full_log.exp() * (full_log - own_log)).sum(-1).mean(-1)
+    if answer:
+        rows.take_back(len(answer))
+    full_log, own_log = full_TV.log_softmax(-1), own_PTV[:, : len(full_TV)].log_softmax(-1)
+    return own_PTV, (full_log.exp() * (full_log - own_log)).sum(-1).mean(-1)
+
+
+def _said(rows: Rows, own_PTV: torch.Tensor, answer: Sequence[int], n: int, ends: Collection[int]) -> list[list[int]]:
+    """What every row answers: the full context's answer where it would say each of its tokens, and end as it does; others are decoded."""
+    likeliest_PT = own_PTV.argmax(-1).tolist()
+    same = [own[: len(answer)] == list(answer) and (len(answer) == n or own[len(answer)] in ends) for own in likeliest_PT]
+    others = [row for row, is_same in enumerate(same) if not is_same]
+    found = [list(answer) for _ in same]
+    if others:
+        first_PV = own_PTV[others, 0]
+        if len(others) < len(same):
+            rows.keep(others)
+        for row, tokens in zip(others, rows.greedy(first_PV, n, ends), strict=True):
+            found[row] = tokens
+    return found
 
 
 # ---------------------------------------------------------------------- from cells to rows

@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ import torch
 import yaml
 
 from etude.configuration import find_configuration, resolved
+from etude.evaluation.long.asked import Asked
+from etude.evaluation.long.task import LongTask
 from etude.evaluation.statistics import mean_interval, rank_correlation, sign_flip_test
 from etude.recipes.adapt_settings import parse_adapt
 from etude.runs import RunFolder
@@ -664,6 +667,27 @@ def test_a_score_is_best_where_it_is_ahead_of_every_other_one_and_hindsight_is_n
     assert verdict == "holds" and "unseen: kvzip keeps 60% of worth, ahead of h2o by +20.0 points [+10.0, +30.0]" in because
     assert importance.judge(preferred({"h2o": 0.05, "random": 0.5}), importance.ASKED_KINDS)[0] == "does not hold"
     assert importance.judge(preferred({"h2o": 0.2}), (*importance.ASKED_KINDS, "facts"))[0] == "undecided"
+
+
+@pytest.mark.parametrize("ends", [(), (7,)])
+def test_rows_that_say_the_full_contexts_answer_are_not_decoded_again(llama, ends):
+    policies = [replace(long_context.DROPPING[name], keep_ratio=ratio) for name in ("snapkv", "random") for ratio in (0.2, 0.9, 1.0)]
+    prompt, question = torch.randint(4, 250, (79,), generator=torch.Generator().manual_seed(3)).split([70, 9])
+    each = Asked(LongTask("single", "", "", "", ("",)), tuple(prompt.tolist()), tuple(question.tolist()))
+    for mode in ("unseen", "seen"):
+        reading = long_context.Reading(llama, policies)
+        reading.read([*each.text, *each.question] if mode == "seen" else each.text)
+        full = reading.cut([long_context.FULL])
+        first = full.first(reading) if mode == "seen" else full.forced(each.question)[:, -1]
+        (answer,) = full.greedy(first, 6, ends)
+        slowly = reading.cut(policies)
+        expected = slowly.greedy(slowly.first(reading) if mode == "seen" else slowly.forced(each.question)[:, -1], 6, ends)
+        rows = reading.cut(policies)
+        own, kl = long_context._distance(rows, reading, each, answer, torch.zeros(max(1, len(answer)), 260), mode)
+        rows.keep = Mock(wraps=rows.keep)
+        assert own.shape == (6, len(answer) + 1, 260) and len(kl) == 6
+        assert long_context._said(rows, own, answer, 6, ends) == expected
+        assert expected[5] == answer and 5 not in rows.keep.call_args_list[0].args[0]
 
 
 def contexts(losses: dict[str, float], n: int = 200) -> list[dict]:

@@ -201,20 +201,26 @@ class Rows:
         """The last ones."""
         self.cache.crop(-tokens)
 
+    def keep(self, rows: Sequence[int]) -> None:
+        """These rows, and no others."""
+        self.cache.reorder_cache(torch.tensor(list(rows)))  # type: ignore[arg-type]  # annotated LongTensor, which no tensor is
+        self._count = len(rows)
+
     @torch.inference_mode()
     def greedy(self, logits_PV: torch.Tensor, n: int, ends: Collection[int]) -> list[list[int]]:
-        """Up to `n` tokens for each row, the first ones by these logits; without the token that ended them."""
+        """Up to `n` tokens for each row, the first ones by these logits; without the token that ended them. Rows that end are let go of."""
         found: list[list[int]] = [[] for _ in range(self._count)]
-        going = set(range(self._count))
+        rows = list(range(self._count))
         for step in range(n):
             drawn_P = logits_PV.argmax(-1).tolist()
-            for row in sorted(going):
-                if drawn_P[row] in ends:
-                    going.discard(row)
-                else:
-                    found[row].append(drawn_P[row])
+            going = [place for place, token in enumerate(drawn_P) if token not in ends]
+            for place in going:
+                found[rows[place]].append(drawn_P[place])
             if not going or step == n - 1:
                 break
+            if len(going) < len(rows):
+                self.keep(going)
+                rows, drawn_P = [rows[place] for place in going], [drawn_P[place] for place in going]
             logits_PV = self._logits(torch.tensor(drawn_P)[:, None], keep=1)[:, -1]
         return found
 
