@@ -37,7 +37,13 @@ class Policy:
     every_tokens: int = 16
     """How many tokens a row may be above its budget while it is generated, before what is too much goes; 0: nothing goes then."""
 
+    rerotate: bool = False
+    """Whether positions are counted within what a head keeps, as StreamingLLM does, so that they stay as low as its budget; or are those of
+    the text."""
+
     def __post_init__(self) -> None:
+        if self.rerotate and (self.score.replays or self.score.moments_from is not None):
+            raise UserError("rerotate moves keys, but this score goes by where queries stood in the text: take another one, or leave out")
         check_budget(self.budget_tokens, self.keep_ratio)
         if self.slope < 1:
             raise UserError(f"slope must be at least 1 (as many in every layer), got {self.slope}")

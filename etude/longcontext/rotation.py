@@ -40,6 +40,11 @@ class Rotation:
         means = [angles.mean(1, keepdim=True) for angles in (cos, sin)]
         return self._apply(module, states_HND, *means)
 
+    def moved(self, module: Any, states_HTD: torch.Tensor, by_T: torch.Tensor) -> torch.Tensor:
+        """Vectors, that stand somewhere, so many positions further on; below 0: back."""
+        cos, sin = self._angles(module, states_HTD, by_T)
+        return self._apply(module, states_HTD, cos, sin) / self._size(cos, sin).sqrt().to(states_HTD)
+
     def _angles(self, module: Any, like: torch.Tensor, position_T: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if not self._turns(module):
             return like.new_ones(1, 1, 1), like.new_zeros(1, 1, 1)

@@ -28,6 +28,9 @@ class EngineView:
     """a number of tokens, for a head on average."""
     every_tokens: int = 16
     """How many tokens may be above the budget while they are generated, before what is too much is dropped; 0: nothing is dropped then."""
+    rerotate: bool = False
+    """Whether positions are counted within what is kept, so that they stay below its size; of views that go by neither `kvzip`'s replay nor
+    `expected_attention`."""
     page_tokens: int | None = None
     """Tokens that are read or not read together; 16 for `quest`, 32 for `arkvale` unless given."""
     offload: Offload = "none"
@@ -58,7 +61,7 @@ class EngineView:
         """None: the full context."""
         if self.view in DROPPING:
             budget = {"keep_ratio": self.keep_ratio, "budget_tokens": self.budget_tokens}
-            return replace(DROPPING[self.view], **budget, every_tokens=self.every_tokens)  # type: ignore[arg-type]
+            return replace(DROPPING[self.view], **budget, every_tokens=self.every_tokens, rerotate=self.rerotate)  # type: ignore[arg-type]
         if self.view in RECALLING:
             own = RECALLING[self.view]
             return replace(
@@ -93,7 +96,7 @@ class EngineView:
         """Settings that the view does not read."""
         names = {each.name for each in fields(self)} - {"view"}
         if self.view in RECALLING:
-            return {"every_tokens"}
+            return {"every_tokens", "rerotate"}
         if self.view in DROPPING:
             return {*_OF_RECALL, *(["every_tokens"] if DROPPING[self.view].score.replays else [])}
         return names

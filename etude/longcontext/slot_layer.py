@@ -7,6 +7,7 @@ Shapes: B rows, N query heads, H key/value heads, R = N / H, Q new tokens, W que
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -74,6 +75,7 @@ class SlotLayer(ContextLayer):
     # ------------------------------------------------------------------ a prompt
 
     def read(self, row: int, new: New) -> torch.Tensor:
+        new = self._within(row, new) if self.policy.rerotate and len(new) else new
         segments = self._with_new(row, new.keys_HQD, new.values_HQD)
         self._read_rows = [] if row == 0 else self._read_rows  # a new list: copies of the layer have the old one
         if self.forward.is_replaying:
@@ -121,9 +123,13 @@ class SlotLayer(ContextLayer):
         assert self.keys is not None and self.values is not None and self.slots is not None
         if self.slots.is_full:
             self.slots = self.slots.with_room()
-        self.slots.append(self.keys[:, :, 0], self.values[:, :, 0], self.seen_B, is_real_B)
+        queries_BHRD, keys_BHD = queries_BND.unflatten(1, (self.slots.heads, -1)), self.keys[:, :, 0]
+        if self.policy.rerotate:
+            queries_BHRD, keys_BHD = self._behind_slots(self.slots, queries_BHRD, keys_BHD)
+            queries_BND = queries_BHRD.flatten(1, 2)
+        self.slots.append(keys_BHD, self.values[:, :, 0], self.seen_B, is_real_B)
         self.seen_B = self.seen_B + is_real_B
-        read_BHRD = self._over_slots(self.slots, queries_BND.unflatten(1, (self.slots.heads, -1)))
+        read_BHRD = self._over_slots(self.slots, queries_BHRD)
         if not is_real_B.all():
             read_BHRD[torch.from_numpy(~is_real_B)] = 0
         if self.policy.score.window or self.policy.score.moments_from is not None:
@@ -170,7 +176,8 @@ class SlotLayer(ContextLayer):
         if sum(counts) <= budget * len(counts) and (self.policy.spreads or max(counts) <= budget):
             return list(segments)
         (kept,) = self.policy.kept([self.held(row, segments, budget, self.policy)])
-        return [segment.at(index_K) for segment, index_K in zip(segments, kept, strict=True)]
+        found = [segment.at(index_K) for segment, index_K in zip(segments, kept, strict=True)]
+        return self._rerotated(row, counts, kept, found) if self.policy.rerotate else found
 
     def held(self, row: int, segments: Sequence[Segment], budget: int, policy: Policy) -> Held:
         """What a policy's score is given of a row of these segments."""
@@ -186,6 +193,43 @@ class SlotLayer(ContextLayer):
             module=self.forward.modules[self.number],
             rotation=self.forward.rotation,
         )
+
+    # ------------------------------------------------------------------ positions within what is kept: a slot's is its place in its head
+
+    def _within(self, row: int, new: New) -> New:
+        """A row's new tokens at the positions behind what each head keeps."""
+        first = int(self.forward.turned_BQ[row][self.forward.is_real_BQ[row]][0])
+        counts = [len(own) for own in self.slots.row(row)] if self.slots else [0] * len(new.keys_HQD)
+        if all(count == first for count in counts):
+            return new
+        moved = []
+        for queries_RQD, keys_QD, count in zip(new.queries_HRQD, new.keys_HQD, counts, strict=True):
+            moved.append(self._moved(torch.cat([queries_RQD, keys_QD[None]]), torch.full((len(new),), count - first)))
+        both_HRQD = torch.stack(moved)
+        return New(both_HRQD[:, :-1].flatten(0, 1), both_HRQD[:, -1], new.values_HQD)
+
+    def _behind_slots(self, slots: Slots, queries_BHRD: torch.Tensor, keys_BHD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """A new token of each row, at the position behind what each of its heads keeps."""
+        by_BH = torch.from_numpy(slots.count_BH - self.forward.turned_BQ[:, :1])
+        both_BHRD = torch.cat([queries_BHRD, keys_BHD[:, :, None]], 2)
+        rows, heads = by_BH.shape
+        moved = self._moved(both_BHRD.permute(2, 0, 1, 3).flatten(1, 2), by_BH.flatten()).unflatten(1, (rows, heads)).permute(1, 2, 0, 3)
+        return moved[:, :, :-1], moved[:, :, -1]
+
+    def _rerotated(self, row: int, counts: Sequence[int], kept: Sequence[torch.Tensor], segments: Sequence[Segment]) -> list[Segment]:
+        """What is kept, close together; the queries that are remembered go back as far as the last token does."""
+        found = []
+        for head, (count, index_K, own) in enumerate(zip(counts, kept, segments, strict=True)):
+            by_K = torch.arange(len(index_K), device=index_K.device) - index_K
+            found.append(replace(own, keys_TD=self._moved(own.keys_TD[None], by_K)[0]))
+            if self.queries_BNWD is not None:
+                shared = self.queries_BNWD.shape[1] // len(counts)
+                queries = self.queries_BNWD[row, head * shared : (head + 1) * shared]
+                queries.copy_(self._moved(queries, torch.full((queries.shape[1],), len(index_K) - count)))
+        return found
+
+    def _moved(self, states_HTD: torch.Tensor, by_T: torch.Tensor) -> torch.Tensor:
+        return self.forward.rotation.moved(self.forward.modules[self.number], states_HTD, by_T.to(states_HTD.device))
 
     # ------------------------------------------------------------------ queries that scores go by
 

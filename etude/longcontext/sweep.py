@@ -63,7 +63,9 @@ class Reading:
 
     @torch.inference_mode()
     def cut(self, policies: Sequence[Policy]) -> "Rows":
-        """A row for each policy."""
+        """A row for each policy. Raises ValueError for one that moves what it keeps."""
+        if any(policy.rerotate for policy in policies):
+            raise ValueError("rows of one batch stand at the positions of the text: leave rerotate out")
         attachment = Attachment.to(self.model, Policy(Streaming()))
         attachment.modules, attachment.scales = self._attachment.modules, self._attachment.scales
         cache = DynamicCache(config=attachment.config)

@@ -100,6 +100,8 @@ def evaluate_long(
         raise UserError(
             f"tokens {max(suite.tokens)} and max_new_tokens {suite.max_new_tokens} are more than the model's {positions} positions"
         )
+    if suite.engine.rerotate:
+        raise UserError("engine.rerotate is not for this suite, which cuts a text that was read at its own positions: leave it out")
     texts = [each.text for each in documents(Corpus(path=suite.haystack), folder)] if suite.haystack else []
     haystack = haystack_of(texts, tokenizer)
     made = generators({name: find_file(path, folder) if (path := getattr(suite, name)) else None for name in FROM_FILES})

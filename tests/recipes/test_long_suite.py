@@ -90,5 +90,7 @@ def test_wrong_suites_are_said_in_a_sentence():
     ):
         with pytest.raises(UserError, match=message):
             LongSuite(**changes)
+    with pytest.raises(UserError, match="rerotate is not for this suite"):
+        evaluate_long("tiny-random", "long", SMALL | {"engine.view": "streaming", "engine.budget_tokens": 20, "engine.rerotate": True})
     with pytest.raises(UserError, match="more than the model's 256 positions"):
         evaluate_long("tiny-random", "long", SMALL | {"tokens": [1000]})

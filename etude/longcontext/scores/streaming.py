@@ -1,6 +1,7 @@
 """The first tokens and the last ones (StreamingLLM, Xiao et al. 2024, ICLR, arXiv 2309.17453).
 
-Departure: positions stay what they were; StreamingLLM counts them within the cache, so that they stay below the trained length.
+Departure: positions stay what they were; StreamingLLM counts them within the cache, so that they stay below the trained length, as they do
+with `Policy.rerotate`.
 """
 
 from dataclasses import dataclass

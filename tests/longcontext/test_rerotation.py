@@ -1,0 +1,96 @@
+"""Positions within what is kept: the model reads what is left of a text as if nothing else had ever been there."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from test_attach import generated, tokens
+
+from etude.errors import UserError
+from etude.longcontext.attach import attach
+from etude.longcontext.policies import DROPPING
+from etude.longcontext.rotation import Rotation
+from etude.longcontext.sweep import Reading
+
+STREAMING = replace(DROPPING["streaming"], budget_tokens=12, every_tokens=3, rerotate=True)
+
+
+def one_layer(model):
+    """Its keys and values depend on tokens and positions alone, so that what was dropped leaves no trace in what is kept."""
+    model = copy.deepcopy(model)
+    del model.model.layers[1:]
+    model.config.num_hidden_layers = 1
+    return model
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+def test_a_layer_reads_what_is_kept_as_a_text_of_its_own(model_of, family):
+    model = one_layer(model_of(family))
+    text = torch.randint(4, 250, (60,), generator=torch.Generator().manual_seed(0)).tolist()
+    with torch.no_grad(), attach(model, STREAMING):
+        output = model(torch.tensor([text[:25]]))
+        kept, fresh = [*text[:4], *text[17:25]], 0
+        for piece in (text[25:31], *([token] for token in text[31:])):  # a later prompt, then token by token
+            output = model(torch.tensor([piece]), past_key_values=output.past_key_values)
+            kept += piece
+            with torch.no_grad():
+                expected = copy.deepcopy(model)(torch.tensor([kept]), use_cache=False).logits[0, -1]
+            torch.testing.assert_close(output.logits[0, -1], expected, atol=1e-4, rtol=1e-4)
+            fresh = fresh + 1 if len(piece) == 1 else 3
+            if fresh == 3:
+                kept, fresh = [*kept[:4], *kept[-8:]], 0
+    assert len(kept) < 16
+
+
+@pytest.mark.parametrize("name", ["streaming", "tova", "snapkv", "h2o", "key_norm", "ada_snapkv"])
+def test_it_is_the_models_own_where_all_is_kept_and_rows_of_a_batch_are_what_they_are_alone(llama, name):
+    ids, mask = tokens(40, 23)
+    policy = replace(DROPPING[name], rerotate=True, every_tokens=4)
+    _, own = generated(llama, ids, mask)
+    with attach(llama, replace(policy, keep_ratio=1.0)):
+        torch.testing.assert_close(generated(llama, ids, mask)[1], own, atol=1e-4, rtol=1e-4)
+    with attach(llama, replace(policy, budget_tokens=10)):
+        _, together = generated(llama, ids, mask)
+        _, alone = generated(llama, ids[1:, -23:], mask[1:, -23:])
+    torch.testing.assert_close(together[1:], alone, atol=1e-4, rtol=1e-4)
+    with attach(llama, replace(policy, budget_tokens=10, rerotate=False)):
+        assert (generated(llama, ids, mask)[1] - together).abs().max() > 0.01
+
+
+def test_remembered_queries_move_with_their_own_tokens(llama):
+    """Else what they read of what is kept would change by being dropped around."""
+    policy = replace(DROPPING["snapkv"], budget_tokens=14, every_tokens=0, rerotate=True)
+    policy = replace(policy, score=replace(policy.score, queries=6))
+    text = torch.randint(4, 250, (40,), generator=torch.Generator().manual_seed(0))[None]
+    with torch.no_grad(), attach(llama, policy) as attached:
+        cache = llama(text).past_key_values
+        layer = cache.layers[0]
+        segments = layer.slots.row(0)
+        read = layer.held(0, segments, 14, policy).attention(6)
+    with torch.no_grad(), attach(llama, replace(policy, rerotate=False)):
+        own = llama(text).past_key_values.layers[0]
+        expected = own.held(0, own.slots.row(0), 14, policy).attention(6)
+    recent = slice(-6, None)
+    scores = read[..., recent] / read[..., recent].sum(-1, keepdim=True)
+    torch.testing.assert_close(scores, expected[..., recent] / expected[..., recent].sum(-1, keepdim=True), atol=1e-5, rtol=1e-4)
+    assert attached.policy.rerotate and (read - expected).abs().max() > 1e-4, "what is further away stands nearer now"
+
+
+def test_turning_further_and_back_is_turning_to_the_place_itself(llama):
+    rotation, module = Rotation.of(llama.model), llama.model.layers[0].self_attn
+    states = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
+    start, by = torch.tensor([3, 9, 0, 50, 7]), torch.tensor([4, -9, 0, -20, 1])
+    at = [rotation.mean_turned(module, states[:, place : place + 1], (start + by)[place : place + 1]) for place in range(5)]
+    turned = [rotation.mean_turned(module, states[:, place : place + 1], start[place : place + 1]) for place in range(5)]
+    torch.testing.assert_close(rotation.moved(module, torch.cat(turned, 1), by), torch.cat(at, 1), atol=1e-5, rtol=1e-5)
+
+
+def test_scores_that_go_by_places_in_the_text_are_refused(llama):
+    for name in ("kvzip", "expected_attention"):
+        with pytest.raises(UserError, match="rerotate moves keys"):
+            replace(DROPPING[name], rerotate=True)
+    reading = Reading(llama)
+    reading.read([5, 6, 7, 8, 9])
+    with pytest.raises(ValueError, match="leave rerotate out"):
+        reading.cut([STREAMING])
