@@ -22,7 +22,7 @@ from etude.engine.attention import Attend
 from etude.engine.blocks import OneToken
 from etude.engine.context import KeepRead
 from etude.engine.packed import PackedLinear
-from etude.kernels.decoding import Layers, kernels_for
+from etude.kernels.decoding import DecodingKernels, Layers, kernels_for
 from etude.models import LLAMA_SHAPED
 
 _EVEN = 32
@@ -48,7 +48,7 @@ class FusedForward:
 
     def refresh(self) -> None:
         """Join what lies in several layers of the model; to be called when its weights have changed."""
-        self._layers = [_Layer.of(layer) for layer in self.model.model.layers]
+        self._layers, self._head = [_Layer.of(layer) for layer in self.model.model.layers], _Product(self.model.lm_head)
         self._few_rows = _by_one_kernel(self._layers, self.heads, self.kv_heads)
 
     def put_away(self) -> None:
@@ -66,7 +66,7 @@ class FusedForward:
 
     def head(self, read_ME: torch.Tensor) -> torch.Tensor:
         """Logits [M, V], by what the head reads."""
-        return self.model.lm_head(read_ME)
+        return self._head(read_ME)
 
     def _read(self, tokens_N: torch.Tensor, positions_N: torch.Tensor, attend: Attend, chosen_M: torch.Tensor) -> torch.Tensor:
         assert self._layers, "the layers were put away"
@@ -184,11 +184,25 @@ class _Product:
     def __init__(self, *layers: Any) -> None:
         self._layers = layers
         self._packed = _packed(layers) if all(isinstance(layer, PackedLinear) for layer in layers) else None
+        self._kernels = _kernels_as_it_is(layers)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         if self._packed:
             return self._packed.activated(x, "none")
+        if self._takes(x):
+            return self._few(x, "none", None)
         return torch.cat([layer(x) for layer in self._layers], dim=-1) if len(self._layers) > 1 else self._layers[0](x)
+
+    def _takes(self, x: torch.Tensor) -> bool:
+        """Whether a kernel computes it from the weights as they are."""
+        return self._kernels is not None and len(x) in self._kernels.as_it_is_rows and x.is_contiguous()
+
+    def _few(self, x: torch.Tensor, then: str, other: torch.Tensor | None) -> torch.Tensor:
+        assert self._kernels
+        found = x.new_empty(len(x), sum(layer.out_features for layer in self._layers))
+        for layer, to in zip(self._layers, found.split([layer.out_features for layer in self._layers], dim=1), strict=True):
+            self._kernels.product_as_it_is(x, layer.weight, layer.bias, then, other, to)
+        return found
 
     @property
     def is_packed(self) -> bool:
@@ -200,13 +214,25 @@ class _Product:
         return (few[1], self._packed.bias) if few and self._packed else (None, None)
 
     def plus(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
-        return self._packed.then("add", x, residual) if self._packed else self(x) + residual
+        if self._packed:
+            return self._packed.then("add", x, residual)
+        return self._few(x, "add", residual) if self._takes(x) and residual.is_contiguous() else self(x) + residual
 
     def times(self, x: torch.Tensor, gate: "_Product") -> torch.Tensor:
         """Times SiLU of the gate's product."""
         if self._packed and gate._packed:
             return self._packed.then("mul", x, gate._packed.activated(x, "swish"))
+        if self._takes(x) and gate._takes(x):
+            return self._few(x, "mul", gate._few(x, "swish", None))
         return F.silu(gate(x)) * self(x)
+
+
+def _kernels_as_it_is(layers: Sequence[Any]) -> DecodingKernels | None:
+    """What computes plain layers' products for few rows, where it can."""
+    weights = [layer.weight for layer in layers if type(layer) is torch.nn.Linear]
+    fits = len(weights) == len(layers) and all(weight.is_contiguous() and weight.shape[1] % 16 == 0 for weight in weights)
+    kernels = kernels_for(weights[0].device, weights[0].dtype) if fits else None
+    return kernels if kernels and kernels.as_it_is_rows else None
 
 
 def _packed(layers: Sequence[PackedLinear]) -> PackedLinear:

@@ -146,6 +146,71 @@ void gated(const Half* x, long rows, long width, const Half* gate, const Half* g
     });
 }
 
+// As `product`, for float32 weights [outputs, width] as they are: a vector of an output's weights meets those of eight rows while it is there,
+// and the outputs behind the next ones are asked for. A library lays weights out anew for every product, which for few rows takes as long as
+// the product itself.
+constexpr int OUTPUTS = 3;  // at a time: with eight rows as many sums as a processor has room for
+
+template <int N, int O> void some_dots(const float* x, long width, const float* weights, float (*found)[OUTPUTS]) {
+    Vec sums[N][O] = {};
+    for (long d = 0; d < width; d += W) {
+        Vec some[O];
+#pragma GCC unroll 8
+        for (int o = 0; o < O; o++) {
+            some[o] = load(weights + o * width + d);
+            __builtin_prefetch(weights + (2 * O + o) * width + d, 0, 2);
+        }
+#pragma GCC unroll 8
+        for (int n = 0; n < N; n++) {
+            const Vec mine = load(x + n * width + d);
+#pragma GCC unroll 8
+            for (int o = 0; o < O; o++) sums[n][o] += some[o] * mine;
+        }
+    }
+    for (int n = 0; n < N; n++)
+        for (int o = 0; o < O; o++) found[n][o] = sum_of(sums[n][o]);
+}
+template <int O, int N = 8> void dots(const float* x, long count, long width, const float* weights, float (*found)[OUTPUTS]) {
+    if constexpr (N == 1)
+        some_dots<1, O>(x, width, weights, found);
+    else if (count >= N)
+        some_dots<N, O>(x, width, weights, found);
+    else
+        dots<O, N - 1>(x, count, width, weights, found);
+}
+
+inline float after(float y, int then, float other) {
+    if (then == ADD) return y + other;
+    if (then == MULTIPLY) return y * other;
+    return then == SWISH ? y / (1 + std::exp(-y)) : y;
+}
+
+void product_as_it_is(const float* x, long rows, long width, const float* weights, long outputs, const float* bias, int then,
+                      const float* other, float* to, long row) {
+#pragma omp parallel for schedule(static)
+    for (long first = 0; first < outputs; first += OUTPUTS) {
+        const long some = std::min(long(OUTPUTS), outputs - first);
+        const float* mine = weights + first * width;
+        for (long n = 0; n < rows; n += 8) {
+            float found[8][OUTPUTS];
+            const long count = std::min(8L, rows - n);
+            if (some == OUTPUTS)
+                dots<OUTPUTS>(x + n * width, count, width, mine, found);
+            else
+                for (long o = 0; o < some; o++) {
+                    float one[8][OUTPUTS];
+                    dots<1>(x + n * width, count, width, mine + o * width, one);
+                    for (long i = 0; i < count; i++) found[i][o] = one[i][0];
+                }
+            for (long i = 0; i < count; i++)
+                for (long o = 0; o < some; o++) {
+                    const long at = (n + i) * row + first + o;
+                    to[at] = after(found[i][o] + (bias ? bias[first + o] : 0), then, other ? other[at] : 0);
+                }
+        }
+    }
+}
+
 // ---------------------------------------------------------------------- norms and positions
 
 template <class T> void rms_norm(const T* x, long rows, long width, const T* weight, float epsilon, T* to) {
@@ -347,6 +412,10 @@ FOR_TYPE(Half, bfloat16)
 extern "C" void product_bfloat16(const Half* x, long rows, long width, const Half* weights, long outputs, const Half* bias, int then,
                                  const Half* other, Half* to) {
     product(x, rows, width, weights, outputs, bias, then, other, to);
+}
+extern "C" void product_float32(const float* x, long rows, long width, const float* weights, long outputs, const float* bias, int then,
+                                const float* other, float* to, long row) {
+    product_as_it_is(x, rows, width, weights, outputs, bias, then, other, to, row);
 }
 extern "C" void layers_bfloat16(Half* x, long rows, const Layer* each, const Behind* behind, long number, long hidden, long gate, long heads,
                                 long kv_heads, long width, long own_capacity, long prompt_capacity, const int64_t* slots,

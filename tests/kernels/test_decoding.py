@@ -148,3 +148,25 @@ def test_draws_are_those_of_torchs_operations(dtype, vocabulary, sampling, monke
     assert (tokens != expected).float().mean() <= 0.002  # a rounding at a border
     same = tokens == expected
     torch.testing.assert_close(logprobs[same], expected_logprobs[same], atol=2e-6, rtol=1e-5)
+
+
+@compiled
+@pytest.mark.parametrize("rows", [1, 2, 7, 8, 9, 16, 19])
+@pytest.mark.parametrize(("width", "outputs"), [(16, 1), (48, 2), (576, 31), (80, 96)])
+@pytest.mark.parametrize("then", decoding.THEN)
+def test_a_product_with_weights_as_they_are_is_the_product(rows, width, outputs, then):
+    kernel = kernels_for(CPU, torch.float32)
+    x, weight, bias, before = (
+        random(*shape, seed=seed) for seed, shape in enumerate([(rows, width), (outputs, width), (outputs,), (rows, outputs)])
+    )
+    weight = weight * width**-0.5
+    after = {"none": lambda y: y, "add": lambda y: y + before, "mul": lambda y: y * before, "swish": torch.nn.functional.silu}[then]
+    for given in (bias, None):
+        found = torch.full((rows, outputs), torch.nan)
+        kernel.product_as_it_is(x, weight, given, then, before if then in ("add", "mul") else None, found)
+        close(found, after((x.double() @ weight.double().T + (0 if given is None else given)).float()))
+    if then == "none":
+        wide = torch.full((rows, outputs + 5), torch.nan)
+        kernel.product_as_it_is(x, weight, None, then, None, wide[:, 3 : 3 + outputs])
+        close(wide[:, 3 : 3 + outputs], x @ weight.T)
+        assert wide[:, :3].isnan().all() and wide[:, 3 + outputs :].isnan().all()
