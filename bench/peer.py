@@ -27,13 +27,19 @@ class Peer:
     variables: Mapping[str, str] = field(default_factory=dict)
     """Environment variables beside those that every peer gets."""
 
+    @property
+    def _interpreter(self) -> Path:
+        return _HERE / self.environment / "bin" / "python" if self.environment else Path(sys.executable)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether its environment was made."""
+        return self._interpreter.exists()
+
     def python(self) -> str:
-        if not self.environment:
-            return sys.executable
-        found = _HERE / self.environment / "bin" / "python"
-        if not found.exists():
+        if not self.is_there:
             raise UserError(f"the environment of {self.script} is not there: run `make bench-peers`, or leave the peer out with --peers")
-        return str(found)
+        return str(self._interpreter)
 
 
 class Running:

@@ -11,6 +11,9 @@ tenth, unseen, of recall, two policies that drop, and the control.
 `held` is what lies where the model computes, in tokens of the full context: of what drops behind the cut, of recall, whose pages are in a
 file, the pages that a token reads, the open one and the digests of all.
 
+`kvpress` cells are the first 50 items again, at a tenth and a quarter, question unseen, under four presses of kvpress 0.5.5 in an
+environment of its own, where `make bench-peers` made it; kvpress keeps no first tokens but where its press does.
+
 Scores are those of the task. The distance to the full context is KL(full || policy) of the next token, the mean over the tokens of the full
 context's own answer, in nats. Under recall each token of a question reads its own pages, as if it were generated.
 
@@ -18,8 +21,10 @@ Claim: at a tenth of the tokens, question unseen, one kind of recall loses less 
 95 % interval over paired items, both kinds of cells together), and no policy that drops does.
 """
 
+import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -27,6 +32,7 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
+from bench.peer import Peer, Running
 from etude.errors import UserError
 from etude.evaluation.long.asked import Asked, asked, generators, haystack_of
 from etude.evaluation.statistics import mean_interval
@@ -54,6 +60,9 @@ RATIOS = (0.1, 0.25, 0.5)
 FULL = Policy(Streaming())
 SCREENED, MEASURED, MORE = 20, 50, 150
 SOLVED, LOSS = 0.3, 0.02
+KVPRESS = Peer("kvpress_answers.py", ".venv-kvpress")
+PRESSED = ("streaming", "snapkv", "key_norm", "expected_attention")
+PRESSED_RATIOS = RATIOS[:2]
 ASKED_MORE = ("quest", "arkvale", "snapkv", "streaming", "random")
 NEW_TOKENS = {
     "single": 10,
@@ -66,7 +75,8 @@ NEW_TOKENS = {
     "facts": 6,
 }
 """By kind: what the answers take."""
-ARMS = tuple(f"{part}{kind}-{tokens}" for part in ("screen-", "", "recall-") for tokens in LENGTHS for kind in KINDS)
+PARTS = ("screen-", "", "recall-", "kvpress-")
+ARMS = tuple(f"{part}{kind}-{tokens}" for part in PARTS for tokens in LENGTHS for kind in KINDS)
 TINY_ARMS = ("screen-single-420", "single-420", "recall-single-420")
 
 
@@ -86,7 +96,7 @@ class Arm:
     @property
     def policies(self) -> dict[str, Policy | Recall]:
         """By name and share."""
-        if self.part == "screen":
+        if self.part in ("screen", "kvpress"):
             return {}
         is_small = self.tokens < 1000
         found: dict[str, Policy | Recall] = {}
@@ -113,6 +123,9 @@ class Long:
 
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
         own = Arm.of(arm)
+        if own.part == "kvpress":
+            sizes = {"n": self._n(own), "new_tokens": self._new_tokens(own)}
+            return {"model": self.model, **asdict(own), **sizes, "methods": list(PRESSED), "ratios": list(PRESSED_RATIOS)}
         policies = {name: asdict(policy) for name, policy in own.policies.items()}
         return {"model": self.model, **asdict(own), "n": self._n(own), "new_tokens": self._new_tokens(own), "policies": policies}
 
@@ -123,7 +136,7 @@ class Long:
         return 4 if self.is_tiny else NEW_TOKENS[own.kind]
 
     def _n(self, own: Arm) -> int:
-        return 2 if self.is_tiny else {"screen": SCREENED, "": MEASURED, "recall": MORE}[own.part]
+        return 2 if self.is_tiny else {"screen": SCREENED, "recall": MORE}.get(own.part, MEASURED)
 
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
         """The scores of every item, under the full context and under every policy."""
@@ -132,9 +145,11 @@ class Long:
         if self.is_tiny:
             model.config.max_position_embeddings = 1024
         made = generators({"facts": chosen.data / FACTS if chosen.data else None})
-        items_seed = seed + 1 + ("", "screen", "recall").index(own.part)
+        items_seed = seed + 1 + ("", "screen", "recall", "kvpress").index(own.part) % 3  # kvpress is asked what policies are
         named: dict[str, Any] = {"tokens": own.tokens, "n": self._n(own), "seed": items_seed}
         tasks = asked(tokenizer, own.kind, made[own.kind], haystack_of(read_books(chosen.data), tokenizer), **named)
+        if own.part == "kvpress":
+            return by_kvpress(model, tokenizer, tasks, self._new_tokens(own))
         modes = ("unseen", "seen") if own.part == "" else ("unseen",)
         found = [measured(model, tokenizer, each, own.policies, modes, self._new_tokens(own)) for each in tasks]
         where = environment()
@@ -142,6 +157,24 @@ class Long:
         names = list(found[0]["policies"])
         by_policy = {name: {part: [each["policies"][name][part] for each in found] for part in ("score", "kl", "held")} for name in names}
         return cell | {"full": [each["full"] for each in found], "depths": [each.task.depth for each in tasks], "policies": by_policy}
+
+
+def by_kvpress(model: Any, tokenizer: Any, tasks: Sequence[Asked], n: int, running: type[Running] = Running) -> Cell:
+    """Scores, and the share of the text that is held, by `kvpress_NAME RATIO unseen`."""
+    ends, found, where = sorted(end_tokens(model, tokenizer)), dict[str, Any](), environment()
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        with running(KVPRESS, {"model": folder, "threads": where["threads"]}) as peer:
+            for name, ratio in product(PRESSED, PRESSED_RATIOS):
+                asked_of = [{"method": name, "ratio": ratio, "text": each.text, "question": each.question, "n": n} for each in tasks]
+                answers = [peer.ask(request | {"ends": ends}) for request in asked_of]
+                texts = [tokenizer.decode(answer["tokens"], skip_special_tokens=True) for answer in answers]
+                scores = [each.task.score(text) for each, text in zip(tasks, texts, strict=True)]
+                held = [round(answer["held"] / len(each.text), 4) for each, answer in zip(tasks, answers, strict=True)]
+                found[f"kvpress_{name} {ratio} unseen"] = {"score": scores, "held": held}
+            versions = peer.about["versions"]
+    hardware = f"{where['processor']}, {where['threads']} threads, float32"
+    return {"commit": where["commit"], "hardware": hardware, "versions": versions, "policies": found}
 
 
 @torch.inference_mode()
@@ -227,7 +260,7 @@ def solved(cells: Sequence[Cell]) -> list[str]:
 def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     """A row for every set, policy, share and way to ask, over the items of both kinds of cell; the full context first."""
     rows = []
-    for name in dict.fromkeys(cell["id"].removeprefix("recall-") for cell in cells if not cell["id"].startswith("screen-")):
+    for name in dict.fromkeys(cell["id"].removeprefix("recall-") for cell in cells if not cell["id"].startswith(("screen-", "kvpress-"))):
         own = [cell for cell in cells if cell["id"] in (name, f"recall-{name}")]
         rows.append(_row("full", name, {"share": 1.0}, [value for cell in own for value in cell["full"]]))
         for policy in dict.fromkeys(policy for cell in own for policy in cell["policies"]):
@@ -244,7 +277,32 @@ def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
             low, high = mean_interval(differences)
             row |= {"loss": fmean(differences), "loss_low": low, "loss_high": high, "kl": fmean(kl), "held": fmean(held)}
             rows.append(row)
+        rows += _pressed(name, cells)
     return rows
+
+
+def _pressed(name: str, cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """The rows of kvpress on the same items as the policies, and how far ours of the same name are ahead, paired."""
+    there = {cell["id"]: cell for cell in cells}
+    pressed, ours = there.get(f"kvpress-{name}"), there.get(name)
+    if not pressed or not ours:
+        return []
+    rows = []
+    for policy, its in pressed["policies"].items():
+        how, share, mode = policy.split(" ")
+        row = _row(how, name, {"share": float(share), "question": mode}, its["score"]) | {"held": fmean(its["held"])}
+        others = {"loss": (ours["full"], its["score"]), "ours_ahead": (its["score"], _scores_of(ours, policy.removeprefix("kvpress_")))}
+        for said, (one, other) in others.items():
+            differences = [mine - before for before, mine in zip(one, other, strict=True)]
+            low, high = mean_interval(differences)
+            row |= {said: fmean(differences), f"{said}_low": low, f"{said}_high": high}
+        rows.append(row)
+    return rows
+
+
+def _scores_of(cell: Cell, policy: str) -> list[float]:
+    found: list[float] = cell["policies"][policy]["score"]
+    return found
 
 
 def _row(how: str, name: str, more: Mapping[str, Any], scores: Sequence[float]) -> dict[str, Any]:
@@ -263,7 +321,7 @@ def _row(how: str, name: str, more: Mapping[str, Any], scores: Sequence[float]) 
 
 def judge(rows: Sequence[Mapping[str, Any]], sets: Sequence[str]) -> tuple[str, str]:
     """The verdict on the claim, from the rows at a tenth with the question unseen."""
-    tenth = {(row["id"], row["set"]): row for row in rows if row["share"] == RATIOS[0] and row.get("question") == "unseen"}
+    tenth = {(row["id"], row["set"]): row for row in rows if row["share"] == RATIOS[0] and row.get("question") == "unseen" and "kl" in row}
     missing = [name for name in sets if tenth.get(("quest", name), {"n": 0})["n"] < MEASURED + MORE]
     if missing or not sets:
         return "undecided", f"not all cells are there: {', '.join(missing) or 'the screen'}"
@@ -305,7 +363,8 @@ def main(chosen: Options) -> None:
         seed = chosen.seeds[0]
         cells = compute([(arm, seed) for arm in ARMS if arm.startswith("screen-")], table, chosen)
         sets = solved(cells)
-        cells = compute([(f"{part}{name}", seed) for part in ("", "recall-") for name in sets], table, chosen)
+        parts = ["", "recall-", *(["kvpress-"] if KVPRESS.is_there else [])]
+        cells = compute([(f"{part}{name}", seed) for part in parts for name in sets], table, chosen)
     rows = reduce(cells)
     write_result(chosen, CLAIM, cells, rows, *judge(rows, sets), picture=draw)
 

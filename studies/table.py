@@ -274,6 +274,10 @@ def _contexts(rows: Sequence[Mapping[str, Any]]) -> str:
         own = {row["set"]: row for row in rows if (row["id"], row["share"], row.get("question", "")) == key}
         means = {name: fmean(row[name] for row in own.values()) for name in ("accuracy", "kl", "held") if name in next(iter(own.values()))}
         lost = [_interval(own[name], "loss", _points) if "loss" in own.get(name, {}) else "" for name in sets]
+        lost = [
+            f"{said} (ours {_interval(own[name], 'ours_ahead', _points)})" if "ours_ahead" in own.get(name, {}) else said
+            for said, name in zip(lost, sets, strict=True)
+        ]
         if key[0] == "full":
             lost = [_percent(own[name]["accuracy"]) for name in sets]
         held = _percent(means["held"]) if "held" in means else ""

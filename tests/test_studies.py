@@ -692,7 +692,7 @@ def test_rows_that_say_the_full_contexts_answer_are_not_decoded_again(llama, end
 
 def contexts(losses: dict[str, float], n: int = 200) -> list[dict]:
     """Rows at a tenth of the tokens, each with a loss on one set and its interval."""
-    how = {"set": "single-2048", "share": 0.1, "question": "unseen", "n": n}
+    how = {"set": "single-2048", "share": 0.1, "question": "unseen", "n": n, "kl": 0.1}
     return [{"id": name, **how, "loss": value, "loss_low": value - 0.015, "loss_high": value + 0.015} for name, value in losses.items()]
 
 
@@ -705,6 +705,51 @@ def test_recall_is_what_keeps_answers_where_it_loses_nothing_and_all_that_drops_
     assert long_context.judge(contexts({"quest": 0.0}, n=50), ["single-2048"])[0] == "undecided"
     assert long_context.judge(rows, ["single-2048", "facts-2048"])[0] == "undecided"
     assert long_context.judge(rows, [])[0] == "undecided"
+
+
+class Pressing:
+    """In place of kvpress' process: it says what is asked of it, and half of it where more is kept."""
+
+    def __init__(self, peer, settings):
+        self.about = {"versions": {"kvpress": "0.5.5"}}
+        assert peer.script == "kvpress_answers.py" and Path(settings["model"], "config.json").exists()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def ask(self, request):
+        keep = round(request["ratio"] * len(request["text"]))
+        return {"tokens": request["text"][:6] if request["ratio"] == 0.25 else [], "held": keep}
+
+
+def test_kvpress_is_asked_the_same_items_and_stands_beside_ours(llama, tokenizer):
+    text = tuple(tokenizer("blue 5")["input_ids"])
+    items = [
+        Asked(LongTask("single", "", "", "", ("blue",)), text * 4, (5, 6)),
+        Asked(LongTask("single", "", "", "", ("red",)), text * 8, (5,)),
+    ]
+    found = long_context.by_kvpress(llama, tokenizer, items, 6, running=Pressing)
+    assert found["policies"].keys() == {f"kvpress_{name} {ratio} unseen" for name in long_context.PRESSED for ratio in (0.1, 0.25)}
+    assert found["policies"]["kvpress_snapkv 0.25 unseen"]["score"] == [1.0, 0.0]
+    assert found["policies"]["kvpress_snapkv 0.1 unseen"]["score"] == [0.0, 0.0]
+    assert found["policies"]["kvpress_snapkv 0.25 unseen"]["held"] == [0.25, 0.25]
+    own = {"score": [1.0, 1.0], "kl": [0.1, 0.1], "held": [0.2, 0.2]}
+    ours = {f"{name} {ratio} unseen": own for name in long_context.PRESSED for ratio in (0.1, 0.25)}
+    cells = [{"id": "single-2048", "full": [1.0, 1.0], "policies": ours}, {"id": "kvpress-single-2048", **found}]
+    rows = long_context.reduce(cells)
+    (row,) = (row for row in rows if row["id"] == "kvpress_snapkv" and row["share"] == 0.25)
+    assert (row["n"], row["loss"], row["ours_ahead"]) == (2, -0.5, 0.5)
+    assert "(ours +50.0 [+0.0, +100.0])" in markdown(rows)
+    assert long_context.judge(rows, ["single-2048"])[0] == "undecided"
+
+
+def test_what_kvpress_keeps_is_no_policy_of_ours():
+    rows = contexts({"quest": 0.0, "snapkv": -0.4})
+    press = {key: value for key, value in rows[1].items() if key != "kl"} | {"id": "kvpress_snapkv", "loss": 0.0, "loss_low": -0.01}
+    assert long_context.judge([*rows, press], ["single-2048"])[0] == "holds"
 
 
 def test_only_tasks_that_the_full_context_solves_go_on():

@@ -137,3 +137,12 @@ def test_a_prompt_in_two_pieces_is_the_whole_one(tokenizer, chat_tokenizer):
             assert (one.text, one.question) == pieces(each, one.task)
     with pytest.raises(UserError, match="set tokens to more"):
         asked(tokenizer, "single", KINDS["single"], haystack_of([], tokenizer), tokens=150, n=1, seed=0)
+
+
+def test_a_text_is_cut_until_its_question_fits_however_long_its_sentences_are(chat_tokenizer):
+    """Room that shrinks by the few tokens that are too much would not let go of a sentence."""
+    long = " ".join(f"So it was on day {day}, and {'so it was then, and ' * 4}nobody knew why." for day in range(40))
+    haystack = haystack_of([long], chat_tokenizer)
+    for tokens in range(700, 1000, 7):
+        (each,) = asked(chat_tokenizer, "single", KINDS["single"], haystack, tokens=tokens, n=1, seed=tokens)
+        assert tokens - 300 < len(each.text) + len(each.question) <= tokens

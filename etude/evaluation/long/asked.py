@@ -54,7 +54,7 @@ def asked(
             over = len(text) + len(question) - tokens
             if over <= 0:
                 break
-            room -= over
+            room = min(room, haystack.count(task.context)) - over  # less than what is there, so that a sentence goes
             if room <= 0:
                 raise UserError(f"tokens is {tokens}, but the question of a task of {kind} takes {len(question)}: set tokens to more")
         else:
