@@ -38,7 +38,7 @@ from etude.longcontext.policies import DROPPING, RECALLING
 from etude.longcontext.policy import Policy
 from etude.longcontext.recall import Recall
 from etude.longcontext.scores.streaming import Streaming
-from etude.longcontext.view import KeptContext
+from etude.longcontext.view import KeptContext, Peak
 from etude.models import load_model
 from etude.runs import environment
 
@@ -153,7 +153,7 @@ def _step_seconds(
     cache = _filled(model, attachment, rows, length, torch.Generator().manual_seed(turn))
     tokens_B, seconds = torch.zeros(rows, dtype=torch.long), []
     copied = CopiedContext(model, cache, torch.ones(rows, length, dtype=torch.long))
-    context = KeptContext(attachment, copied, forward) if attachment else None
+    context = KeptContext(attachment, copied, Peak(), forward) if attachment else None
     for _ in range(steps + 1):
         start = time.perf_counter()
         if context:

@@ -33,6 +33,7 @@ from studies import (
     long_thought,
     order,
     practice_alone,
+    practice_views,
     quickstart,
     retention,
     searching,
@@ -63,6 +64,7 @@ def test_every_study_is_tried_here():
         "long_thought",
         "order",
         "practice_alone",
+        "practice_views",
         "retention",
         "searching",
         "selection",
@@ -611,6 +613,33 @@ def test_the_study_of_long_contexts_cuts_by_every_policy_in_its_tiny_form(tmp_pa
     more = json.loads((tmp_path / "cells" / "recall-single-420-120.json").read_text())
     assert cell["depths"] != more["depths"], "other items"
     assert "| snapkv | 10 % | unseen | 10" in markdown(rows)
+
+
+def test_practice_under_views_is_compared_with_full_contexts_in_the_tiny_form(tmp_path):
+    rows = {row["id"]: row for row in tiny("practice_views", tmp_path)["rows"]}
+    assert rows.keys() == {"base", "warm_start", *practice_views.ARMS}
+    assert rows["full"]["context_share"] == 1.0 and rows["h2o_half"]["context_share"] < 0.6
+    assert "full_ahead" in rows["random_half"]
+    cell = json.loads((tmp_path / "cells" / "h2o_half-140.json").read_text())
+    assert len(cell["context_mib"]) == 3 and min(cell["context_mib"]) > 0
+
+
+def viewed(ahead: dict[str, float], room: float = 0.55) -> list[dict]:
+    """Rows of three seeds, each so far behind full contexts, within a point more or less."""
+    return [{"id": "full", "seeds": 3}] + [
+        {"id": arm, "seeds": 3, "full_ahead": mean, "full_ahead_low": mean - 0.01, "full_ahead_high": mean + 0.01, "context_share": room}
+        for arm, mean in ahead.items()
+    ]
+
+
+def test_half_a_context_is_enough_where_practice_ends_level_in_little_room_and_chance_does_not():
+    level = {"h2o_half": 0.01, "tova_half": 0.0, "recall_half": 0.0, "random_half": 0.3}
+    verdict, because = practice_views.judge(viewed(level))
+    assert verdict == "holds" and "random_half -30.0 points [-31.0, -29.0] at 0.55 of the room" in because
+    assert practice_views.judge(viewed(level | {"h2o_half": 0.025}))[0] == "does not hold"
+    assert practice_views.judge(viewed(level | {"random_half": 0.0}))[0] == "does not hold"
+    assert practice_views.judge(viewed(level, room=0.7))[0] == "does not hold"
+    assert practice_views.judge([row for row in viewed(level) if row["id"] != "tova_half"])[0] == "undecided"
 
 
 def test_the_study_of_importance_asks_every_score_in_its_tiny_form(tmp_path):

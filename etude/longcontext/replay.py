@@ -14,7 +14,7 @@ from etude.longcontext.held import Held
 from etude.longcontext.policy import Policy
 from etude.longcontext.scores.replayed import Replayed
 from etude.longcontext.slot_layer import SlotLayer
-from etude.longcontext.slots import Segment, Slots
+from etude.longcontext.slots import Segment
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def cut(cache: Cache) -> None:
     layers = [layer for layer in cache.layers if isinstance(layer, SlotLayer) and layer.slots]
     rows = [cut_row(layers, row, layers[0].policy) for row in range(len(layers[0].seen_B))]
     for layer, rows_of_layer in zip(layers, zip(*rows, strict=True), strict=True):
-        layer.slots = Slots(rows_of_layer)
+        layer.slots = layer.in_slots(rows_of_layer)
 
 
 def cut_row(

@@ -96,7 +96,7 @@ def _fill(layer: SlotLayer, own: Mapping[str, Any], width: int, device: torch.de
     parts = (own[name].to(device).split(cuts) for name in ("keys", "values", "position", "mass"))
     segments = [Segment(*each) for each in zip(*parts, strict=True)]
     rows, heads = count_BH.shape
-    layer.slots = Slots([segments[row * heads : (row + 1) * heads] for row in range(rows)])
+    layer.slots = layer.in_slots([segments[row * heads : (row + 1) * heads] for row in range(rows)])
     layer.seen_B, layer.width, layer.is_initialized = own["seen"].numpy().copy(), width, True
     score, (layer.fresh_tokens, sums_attention) = layer.policy.score, own["fresh"].tolist()
     if score.sums_attention and not sums_attention:

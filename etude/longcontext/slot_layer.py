@@ -18,7 +18,7 @@ from etude.longcontext.held import Held
 from etude.longcontext.layer import ContextLayer, Forward, New, places
 from etude.longcontext.moments import Moments
 from etude.longcontext.policy import Policy
-from etude.longcontext.slots import Segment, Slots
+from etude.longcontext.slots import ROOM_TOKENS, Segment, Slots
 
 
 class SlotLayer(ContextLayer):
@@ -60,7 +60,7 @@ class SlotLayer(ContextLayer):
             raise UserError("this policy goes by queries, which can't be taken back: generate without drafts, or go by keys alone")
         self.seen_B, self.width = self.seen_B - tokens, self.width - tokens
         rows = [self.slots.row(row) for row in range(self.slots.rows)]
-        self.slots = Slots([[part.before(seen) for part in row] for row, seen in zip(rows, self.seen_B.tolist(), strict=True)])
+        self.slots = self.in_slots([[part.before(seen) for part in row] for row, seen in zip(rows, self.seen_B.tolist(), strict=True)])
 
     def take(self, keys_BHTD: torch.Tensor, values_BHTD: torch.Tensor, is_real_BT: torch.Tensor | None) -> None:
         self.lazy_initialization(keys_BHTD, values_BHTD)
@@ -70,7 +70,12 @@ class SlotLayer(ContextLayer):
             own = slice(None) if is_real_BT is None else places(is_real_BT[row, : self.width].bool().cpu().numpy())
             rows.append(self._with_new(row, keys_HTD[:, own], values_HTD[:, own]))
             self.seen_B[row] = len(rows[row][0])
-        self.slots = Slots(rows)
+        self.slots = self.in_slots(rows)
+
+    def in_slots(self, segments_BH: Sequence[Sequence[Segment]]) -> Slots:
+        """A copy with room for what comes before something is dropped again; where nothing is, as usual."""
+        room_tokens = min(ROOM_TOKENS, self.policy.every_tokens) if self.policy.drops_while_generating else ROOM_TOKENS
+        return Slots(segments_BH, room_tokens=room_tokens)
 
     # ------------------------------------------------------------------ a prompt
 
@@ -105,7 +110,7 @@ class SlotLayer(ContextLayer):
         return torch.cat(read) if len(new) else new.queries_NQD
 
     def finish(self) -> None:
-        self.slots, self._read_rows, self.fresh_tokens = Slots(self._read_rows), [], 0
+        self.slots, self._read_rows, self.fresh_tokens = self.in_slots(self._read_rows), [], 0
 
     def _with_new(self, row: int, keys_HQD: torch.Tensor, values_HQD: torch.Tensor) -> list[Segment]:
         """What is kept of a row with what is new behind it."""
@@ -138,7 +143,7 @@ class SlotLayer(ContextLayer):
         self.fresh_tokens += 1
         if self.policy.drops_while_generating and self.fresh_tokens >= self.policy.every_tokens:
             kept = [self._kept(row, self.slots.row(row)) for row in range(self.slots.rows)]
-            self.slots, self.fresh_tokens = Slots(kept), 0
+            self.slots, self.fresh_tokens = self.in_slots(kept), 0
         return read_BHRD.flatten(1, 2)
 
     def _over_slots(self, slots: Slots, queries_BHRD: torch.Tensor) -> torch.Tensor:

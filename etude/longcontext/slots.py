@@ -53,6 +53,7 @@ class Slots:
     def __init__(self, segments_BH: Sequence[Sequence[Segment]], *, room_tokens: int = ROOM_TOKENS) -> None:
         """A copy of these segments, with room for so many more tokens in each."""
         self.count_BH = np.array([[len(segment) for segment in row] for row in segments_BH], dtype=np.int64)
+        self.room_tokens = room_tokens
         room_BH = self.count_BH + room_tokens
         self.room_BH = room_BH
         self.start_BH = (room_BH.cumsum() - room_BH.ravel()).reshape(room_BH.shape)
@@ -127,7 +128,7 @@ class Slots:
 
     def select(self, rows: Sequence[int]) -> "Slots":
         """A copy of these rows, repeats allowed."""
-        return Slots([self.row(row) for row in rows])
+        return Slots([self.row(row) for row in rows], room_tokens=self.room_tokens)
 
     def with_room(self) -> "Slots":
         """A copy with slots to spare."""

@@ -5,7 +5,7 @@ which leaves attention to the cache's layers: the same logits up to rounding, wi
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,28 @@ from etude.longcontext.policy import Policy
 from etude.longcontext.recall import Recall
 
 
+@dataclass
+class Peak:
+    """The most that the rows of a batch held while they were decoded."""
+
+    bytes: int = 0
+
+    def see(self, held_bytes: int) -> None:
+        self.bytes = max(self.bytes, held_bytes)
+
+    def take(self) -> int:
+        """It, to begin anew."""
+        found, self.bytes = self.bytes, 0
+        return found
+
+
 @dataclass(frozen=True)
 class KeptView:
     """Every prefill has an attachment of its own, which lives as long as its rows."""
 
     name: str
     policy: Policy | Recall
+    peak: Peak = field(default_factory=Peak, compare=False, repr=False)
 
     def prefill(
         self, model: Any, prompts: Sequence[Sequence[int]], pad: int, forward: Forward | None = None
@@ -32,7 +48,7 @@ class KeptView:
         with attachment.installed():
             copied, logits_BV = CopiedContext.prefill(model, prompts, pad)
         is_ours = all(isinstance(layer, ContextLayer) for layer in copied.cache.layers)
-        return KeptContext(attachment, copied, forward if is_ours else None), logits_BV
+        return KeptContext(attachment, copied, self.peak, forward if is_ours else None), logits_BV
 
     def held_tokens(self, prompt_tokens: int, new_tokens: int) -> int:
         return self.policy.held_tokens(prompt_tokens, new_tokens)
@@ -44,6 +60,7 @@ class KeptContext:
 
     attachment: Attachment
     inner: Any
+    peak: Peak
     forward: Forward | None = None
     """None: the model's own."""
     copies: bool = True
@@ -52,16 +69,18 @@ class KeptContext:
         return len(self.inner)
 
     def begin(self, rows_B: torch.Tensor, room_tokens: int, *, samples: int) -> Context:
-        return KeptContext(self.attachment, self.inner.begin(rows_B, room_tokens, samples=samples), self.forward)
+        return KeptContext(self.attachment, self.inner.begin(rows_B, room_tokens, samples=samples), self.peak, self.forward)
 
     def keep(self, rows_B: torch.Tensor, room_tokens: int) -> None:
         self.inner.keep(rows_B, room_tokens)
 
     def next_logits(self, tokens_B: torch.Tensor) -> torch.Tensor:
         if self.forward:
-            return self._by_forward(self.forward, tokens_B)
-        with self.attachment.installed():
-            logits_BV: torch.Tensor = self.inner.next_logits(tokens_B)
+            logits_BV = self._by_forward(self.forward, tokens_B)
+        else:
+            with self.attachment.installed():
+                logits_BV = self.inner.next_logits(tokens_B)
+        self.peak.see(sum(layer.bytes for layer in self.inner.cache.layers if isinstance(layer, ContextLayer)))
         return logits_BV
 
     def _by_forward(self, forward: Forward, tokens_B: torch.Tensor) -> torch.Tensor:

@@ -24,6 +24,7 @@ from etude.explore.stopping import is_decided, portions
 from etude.explore.variants import asked, sample_variously
 from etude.feedback.verdict import Verdict
 from etude.ledger import Judged, Ledger
+from etude.longcontext.view import KeptView
 from etude.recipes.believing import Believing
 from etude.recipes.searching import group_of, searched, tree_row
 from etude.recipes.self_made import SelfMaking
@@ -163,7 +164,10 @@ class Exploring:
         kept = self.ledger.read(step + 1, [task for task, _ in items])
         if kept:
             return kept
-        counts = self.counts()
+        counts, view = self.counts(), self.engine.view
+        peak = view.peak if isinstance(view, KeptView) else None
+        if peak:
+            peak.take()
         asked = self.believing.ask(step) if self.believing else None
         if self.self_teaching:
             judged = self.self_teaching.judged(step, items, self.explore_at(step))
@@ -175,7 +179,8 @@ class Exploring:
             judged = self.self_making.beside(step, judged)
         if asked:
             judged = asked.beside(judged)
-        judged = replace(judged, counts={**judged.counts, **self._counted_since(counts)})
+        held = {"context_mib": peak.take() / 2**20} if peak else {}
+        judged = replace(judged, counts={**judged.counts, **self._counted_since(counts), **held})
         self.ledger.write(step + 1, judged)
         return judged
 

@@ -60,6 +60,18 @@ def test_a_view_that_keeps_all_samples_what_the_engine_samples_without(model_of,
             assert (ours.view, own.view) == ("all", "full")
 
 
+def test_the_most_that_a_batch_held_is_measured(llama, tokenizer):
+    taken = {}
+    for ratio in (1.0, 0.5):
+        view = KeptView("some", replace(DROPPING["h2o"], keep_ratio=ratio, every_tokens=4))
+        sampled(TransformersEngine(llama, tokenizer, view=view), prompts_of(60), max_new_tokens=40)
+        taken[ratio] = view.peak.take()
+        assert view.peak.take() == 0
+    a_slot = 2 * 2 * (2 * 8 * 4 + 4 + 4)  # layers, heads; keys and values of width 8, a place and a sum
+    assert taken[1.0] <= 3 * (60 + 40 + 32) * a_slot and taken[1.0] >= 3 * (60 + 39) * a_slot
+    assert taken[0.5] <= 3 * (50 + 4 + 4) * a_slot, "half of it and what comes before something is dropped again"
+
+
 @pytest.mark.parametrize("name", ["h2o", "expected_attention", "ada_snapkv", "quest"])
 def test_the_engines_own_forward_pass_gives_the_logits_of_the_model_under_the_policy(llama, name):
     small = {"keep_ratio": 0.4, "page_tokens": 4} if name not in DROPPING else {"keep_ratio": 0.4, "every_tokens": 4}

@@ -51,6 +51,7 @@ PANELS = (
     ),
     Panel("Level", "of difficulty", {"level": "level"}),
     Panel("Completion length", "tokens", {"completion_tokens": "tokens"}),
+    Panel("Contexts", "MiB", {"context_mib": "the most that a batch held under its view"}),
     Panel("Groups without signal", "share of groups", {"groups_without_signal_share": "groups in which every attempt scored the same"}),
     Panel("Parsable", "share of sampled attempts", {"parsable": "an answer of the expected form was found"}),
     Panel("Truncated", "share of sampled attempts", {"truncated": "cut off at the length limit"}),
