@@ -238,9 +238,18 @@ class PageLayer(ContextLayer):
         worth_BHP = promises_BHRP.masked_fill(~is_page_BP[:, None, None], -torch.inf).softmax(-1).nan_to_num().amax(2)
         worth_BHP[:, :, 0] = torch.inf
         worth_BHP = worth_BHP.masked_fill(~is_page_BP[:, None], -1)
-        order_BHK = worth_BHP.topk(most, dim=-1).indices.cpu().numpy()
+        order_BHP = worth_BHP.topk(min(most + self.recall.ahead_pages, longest), dim=-1).indices.cpu().numpy()
+        self._expect(rows, order_BHP, most_B)
+        order_BHK = order_BHP[:, :, :most]
         is_chosen_BHK = np.broadcast_to(np.arange(most) < most_B[:, None, None], order_BHK.shape).copy()
         return order_BHK, is_chosen_BHK
+
+    def _expect(self, rows: np.ndarray, order_BHP: np.ndarray, most_B: np.ndarray) -> None:
+        """The pages behind those that each row reads may be the next token's."""
+        if self.recall.ahead_pages and isinstance(self.tier, Pool):
+            place_BHP = np.arange(order_BHP.shape[2])[None, None] - most_B[:, None, None]
+            is_next_BHP = (place_BHP >= 0) & (place_BHP < self.recall.ahead_pages) & (order_BHP < self.full_B[rows][:, None, None])
+            self.tier.expect(np.take_along_axis(self.numbers_BHP[rows], order_BHP, 2)[is_next_BHP])
 
     def _fetched(self, numbers_BHK: torch.Tensor, is_chosen_BHK: torch.Tensor) -> torch.Tensor:
         """[B, H, K, 2, T, D]; places that are no page repeat one that is read anyway."""

@@ -30,6 +30,9 @@ class Recall:
     """`none`: pages lie where the model computes; `memory`: in the host's memory (of a model on a GPU); `file`: in a memory-mapped file."""
     folder: str | None = None
     """Of that file; the system's own for temporary files unless given."""
+    ahead_pages: int = 0
+    """Of each head, beside those that it reads, the pages that promise most: they are asked for from the file while the model computes on,
+    for the next token."""
     dense_layers: int = 0
     """First layers that read everything; Quest and ArkVale leave two."""
     sparse: Sparse | None = None
@@ -43,6 +46,11 @@ class Recall:
         check_budget(self.budget_tokens, self.keep_ratio)
         at_least("page_tokens", self.page_tokens, 1)
         at_least("dense_layers", self.dense_layers, 0)
+        at_least("ahead_pages", self.ahead_pages, 0)
+        if self.ahead_pages and self.offload != "file":
+            raise UserError(
+                f"ahead_pages is {self.ahead_pages} but offload is {self.offload!r}, so it has no effect: set offload to 'file'"
+            )
         if self.budget_tokens is not None and self.budget_tokens < 2 * self.page_tokens:
             raise UserError(
                 f"budget_tokens is {self.budget_tokens}, but a head reads two pages of {self.page_tokens} tokens, one of them open: set "

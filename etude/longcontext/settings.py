@@ -11,7 +11,7 @@ from etude.longcontext.recall import Recall
 from etude.longcontext.tiers import Offload
 from etude.longcontext.view import KeptView
 
-_OF_RECALL = ("page_tokens", "offload", "folder", "dense_layers")
+_OF_RECALL = ("page_tokens", "offload", "folder", "ahead_pages", "dense_layers")
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class EngineView:
     """Where pages are that are not read: `none`, where the model computes; `memory`, the host's, for a model on a GPU; `file`."""
     folder: str | None = None
     """Of that file; the system's own for temporary files unless given."""
+    ahead_pages: int = 0
+    """Pages of each head, beside those that it reads, that are asked for from the file while the model computes on."""
     dense_layers: int = 0
     """First layers that read all pages."""
 
@@ -71,6 +73,7 @@ class EngineView:
                 page_tokens=own.page_tokens if self.page_tokens is None else self.page_tokens,
                 offload=self.offload,
                 folder=self.folder,
+                ahead_pages=self.ahead_pages,
                 dense_layers=self.dense_layers,
             )
         return None

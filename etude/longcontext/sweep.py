@@ -185,6 +185,13 @@ class Rows:
         return sum(pool.hits for pool in pools) / asked if asked else None
 
     @property
+    def expected_rate(self) -> float | None:
+        """Of the pages that were brought from further away, the share that had been asked for before (`Recall.ahead_pages`)."""
+        pools = [layer.tier for layer in self.cache.layers if isinstance(layer, PageLayer) and isinstance(layer.tier, Pool)]
+        misses = sum(pool.misses for pool in pools)
+        return sum(pool.expected_misses for pool in pools) / misses if misses else None
+
+    @property
     def moved_bytes(self) -> int:
         """Of pages that were brought from further away."""
         return sum(layer.moved_bytes for layer in self.cache.layers if isinstance(layer, PageLayer))

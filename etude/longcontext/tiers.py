@@ -30,6 +30,9 @@ class Tier(Protocol):
     def read(self, numbers: torch.Tensor) -> torch.Tensor:
         """[P, 2, T, D], a copy."""
 
+    def expect(self, numbers: np.ndarray) -> None:
+        """These may be read soon; nothing waits for it."""
+
     @property
     def bytes(self) -> int:
         """Of the model's own memory."""
@@ -51,6 +54,9 @@ class Memory:
 
     def read(self, numbers: torch.Tensor) -> torch.Tensor:
         return self.pages_P2TD[numbers.to(self.pages_P2TD.device)]
+
+    def expect(self, numbers: np.ndarray) -> None:
+        """They are there."""
 
     @property
     def bytes(self) -> int:
@@ -85,6 +91,14 @@ class File:
         found = self._mapped()[numbers.cpu()]
         self._let_go()
         return found
+
+    def expect(self, numbers: np.ndarray) -> None:
+        """The system reads them ahead, while the model computes."""
+        if not hasattr(mmap, "MADV_WILLNEED"):
+            return
+        for first in numbers.tolist():
+            start = first * self._page_bytes // mmap.PAGESIZE * mmap.PAGESIZE
+            self._map.madvise(mmap.MADV_WILLNEED, start, min((first + 1) * self._page_bytes, len(self._map)) - start)
 
     @property
     def bytes(self) -> int:
@@ -124,7 +138,9 @@ class Pool:
         """Of each place in the pool: which page."""
         self._asked = np.zeros(0, dtype=np.int64)
         self._time = 0
-        self.hits = self.misses = self.moved_bytes = 0
+        self._expected = self._next = np.zeros(0, dtype=np.int64)
+        """Asked for ahead for the pages that are fetched now, and for those after them."""
+        self.hits = self.misses = self.expected_misses = self.moved_bytes = 0
 
     def write(self, numbers: Sequence[int], pages_P2TD: torch.Tensor) -> None:
         self.far.write(numbers, pages_P2TD)
@@ -136,6 +152,12 @@ class Pool:
         """Through, without a place in the pool."""
         return self.far.read(numbers).to(self._near_P2TD.device)
 
+    def expect(self, numbers: np.ndarray) -> None:
+        """Of pages that the queries after those whose pages are fetched next may read."""
+        wanted = np.unique(numbers)
+        self._next = wanted[self._place[wanted] < 0]
+        self.far.expect(self._next)
+
     def fetch(self, numbers: torch.Tensor) -> torch.Tensor:
         """Of pages that queries read now, [..., 2, T, D]; what is not there comes, and stays until others need its place."""
         wanted, inverse = np.unique(numbers.cpu().numpy(), return_inverse=True)
@@ -145,6 +167,8 @@ class Pool:
         self._asked[self._place[wanted[there]]] = self._time
         missing = wanted[~there]
         self.hits, self.misses = self.hits + int(there.sum()), self.misses + len(missing)
+        self.expected_misses += int(np.isin(missing, self._expected).sum())
+        self._expected = self._next
         if len(missing):
             places = np.argsort(self._asked, kind="stable")[: len(missing)]
             out = self._holds[places]

@@ -155,7 +155,8 @@ def _answered(
         found |= {name: each.task.score(text), f"{name}_text": text, f"{name}_token_seconds": seconds, f"{name}_tokens": held}
     if policy:
         found |= {"held": found["view_tokens"] / found["full_tokens"], "kept": rows.shares(0, len(each.text))}
-        found |= {"hit_rate": rows.hit_rate, "moved_bytes": rows.moved_bytes} if isinstance(policy, Recall) else {}
+        if isinstance(policy, Recall):
+            found |= {name: getattr(rows, name) for name in ("hit_rate", "expected_rate", "moved_bytes")}
     return found
 
 

@@ -193,6 +193,55 @@ def test_a_pool_gives_what_was_written_and_holds_what_was_asked_for_last(tmp_pat
     assert pool.moved_bytes == pool.misses * pages[0].nbytes
 
 
+def test_pages_that_promise_most_beside_those_that_are_read_are_asked_for_ahead(llama, monkeypatch):
+    ids, mask = tokens(60, 41)
+    recall, expected, chosen = Recall(budget_tokens=16, page_tokens=4, offload="file"), [], []
+    own = PageLayer.chosen
+
+    def seen(layer, rows, queries):
+        found = own(layer, rows, queries)
+        if layer.number == 0:
+            chosen.append([[set(layer.numbers_BHP[row, head, found[0][row, head]].tolist()) for head in range(2)] for row in range(2)])
+        return found
+
+    monkeypatch.setattr(PageLayer, "chosen", seen)
+    monkeypatch.setattr(tiers.File, "expect", lambda self, numbers: expected.append(set(numbers.tolist())))
+    with attach(llama, recall):
+        _, without = generated(llama, ids, mask, n=20)
+    assert not expected
+    chosen.clear()
+    with attach(llama, replace(recall, ahead_pages=2)):
+        output, logits = generated(llama, ids, mask, n=20)
+    assert torch.equal(logits, without), "what is read stays the same"
+    layer = output.past_key_values.layers[0]
+    assert 0 < layer.tier.expected_misses <= layer.tier.misses
+    for told, read in zip(expected[::2], chosen, strict=True):  # of the first of two layers
+        assert told and not told & set.union(*(pages for row in read for pages in row)), "they are read anyway"
+        assert len(told) <= 2 * 2 * 2
+
+
+def test_a_file_is_asked_to_be_read_ahead_by_whole_pages_of_the_system(tmp_path, monkeypatch):
+    pages = torch.randn(70, 2, 4, 8)
+    file = tiers.File(pages[0], 4, tmp_path)
+    file.write(list(range(70)), pages)
+    file.expect(np.array([0, 17, 69]))  # 256 bytes each
+    assert torch.equal(file.read(torch.arange(70)), pages)
+    told = []
+
+    class Map:
+        def __len__(self):
+            return file._room * 256
+
+        def madvise(self, how, start, length):
+            told.append((how, start, length))
+
+    monkeypatch.setattr(file, "_map", Map())
+    file.expect(np.array([17]))
+    ((how, start, length),) = told
+    assert how == tiers.mmap.MADV_WILLNEED and start == 17 * 256 // tiers.mmap.PAGESIZE * tiers.mmap.PAGESIZE
+    assert start + length == 18 * 256
+
+
 def test_a_disk_that_is_full_is_said_in_a_sentence_and_the_model_goes_on(llama, monkeypatch):
     ids, mask = tokens(40)
     expected = llama(ids).logits
@@ -217,6 +266,8 @@ def test_settings_of_recall_that_can_not_be_are_said_in_a_sentence(llama, tmp_pa
         ({"folder": str(tmp_path)}, "set offload to 'file'"),
         ({"folder": str(tmp_path / "no"), "offload": "file"}, "does not exist"),
         ({"page_tokens": 0}, "page_tokens must be at least 1"),
+        ({"ahead_pages": -1}, "ahead_pages must be at least 0"),
+        ({"ahead_pages": 2}, "set offload to 'file'"),
     ):
         with pytest.raises(UserError, match=message):
             Recall(**changes)

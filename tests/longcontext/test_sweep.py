@@ -87,7 +87,7 @@ def test_pages_of_a_reading_are_recalled_as_they_are_alone(llama, name):
     assert all((layer.times_BHP[1].sum(-1) == 7 * (3 + 1)).all() for layer in rows.cache.layers), (
         "three full pages and the open one, each time"
     )
-    assert rows.hit_rate and 0 < rows.hit_rate < 1 and rows.moved_bytes > 0
+    assert rows.hit_rate and 0 < rows.hit_rate < 1 and rows.moved_bytes > 0 and rows.expected_rate == 0
     with torch.no_grad(), attach(llama, recall):
         output = llama(torch.tensor([prompt]))
         for token in found[0]:

@@ -43,7 +43,7 @@ def test_the_command_writes_what_it_prints(tmp_path, capsys):
 def test_a_page_shows_what_is_kept_over_the_text_and_by_head(view, tmp_path):
     how = SMALL | {"tokens": [234, 240], "n": 2, "engine.view": view, "engine.keep_ratio": 0.3}
     if view == "quest":
-        how |= {"engine.page_tokens": 8, "engine.offload": "file"}
+        how |= {"engine.page_tokens": 8, "engine.offload": "file", "engine.ahead_pages": 2}
     found = evaluate_long("tiny-random", "long", how, page=tmp_path / "new" / "kept.html")
     assert found == json.loads(json.dumps(found)), "what the page is made of is no part of the result"
     text = (tmp_path / "new" / "kept.html").read_text()
@@ -53,7 +53,7 @@ def test_a_page_shows_what_is_kept_over_the_text_and_by_head(view, tmp_path):
     for item in found["items"]:
         assert item["full_token_seconds"] > 0 and item["held"] == pytest.approx(item["view_tokens"] / item["full_tokens"])
     if view == "quest":
-        assert all(0 < item["hit_rate"] < 1 and item["moved_bytes"] > 0 for item in found["items"])
+        assert all(0 < item["hit_rate"] < 1 and item["moved_bytes"] > 0 and item["expected_rate"] > 0 for item in found["items"])
 
 
 def test_a_page_escapes_texts_and_bins_those_that_are_wider_than_a_picture(tmp_path):

@@ -47,14 +47,17 @@ def asked(
     found = []
     for number in range(n):
         name = seed_for(seed, "long", kind, tokens, number)
-        room = tokens
+        room, before = tokens, ""
         for _ in range(8):  # a text is about as long as it is asked to be, and its question known only with it
             task = make(Random(name), haystack, room)
             text, question = pieces(tokenizer, task, system)
             over = len(text) + len(question) - tokens
             if over <= 0:
                 break
-            room = min(room, haystack.count(task.context)) - over  # less than what is there, so that a sentence goes
+            room -= over
+            if task.context == before:  # room that shrinks by less than a sentence lets go of none
+                room = min(room, haystack.count(before) - over)
+            before = task.context
             if room <= 0:
                 raise UserError(f"tokens is {tokens}, but the question of a task of {kind} takes {len(question)}: set tokens to more")
         else:
