@@ -8,7 +8,7 @@
              by its code): fewer promises that the page does not keep
     mean     low = high = the mean key: the score is its product
 
-Shapes: P pages, T tokens of one, D width.
+Shapes: P pages, T tokens of one, D width, X of a digest.
 """
 
 from typing import Literal
@@ -21,8 +21,13 @@ Digest = Literal["bounds", "cuboid", "mean"]
 DIGESTS: tuple[Digest, ...] = ("bounds", "cuboid", "mean")
 
 
+def width_of(how: Digest, width: int) -> int:
+    """X, numbers of a digest, for keys of this width."""
+    return width if how == "mean" else 2 * width
+
+
 def digested(keys_PTD: torch.Tensor, how: Digest) -> torch.Tensor:
-    """[P, 2D]: of each page `high` and `low`."""
+    """[P, X]: of each page `high` and `low`, or what both are."""
     match how:
         case "bounds":
             low_PD, high_PD = keys_PTD.amin(1), keys_PTD.amax(1)
@@ -31,15 +36,16 @@ def digested(keys_PTD: torch.Tensor, how: Digest) -> torch.Tensor:
             radius_PD = (keys_PTD - middle_PD[:, None]).abs().mean(1)
             low_PD, high_PD = middle_PD - radius_PD, middle_PD + radius_PD
         case "mean":
-            low_PD = high_PD = keys_PTD.mean(1)
+            return keys_PTD.mean(1)
         case _:
             raise unknown("digest", how, DIGESTS)
     return torch.cat([high_PD, low_PD], -1)
 
 
-def promised(queries_D: torch.Tensor, digests_P2D: torch.Tensor) -> torch.Tensor:
-    """The score of each page for each query: [..., D] and [..., P, 2D] to [..., P]. One product: where a channel of the query is above 0 it
+def promised(queries_D: torch.Tensor, digests_PX: torch.Tensor) -> torch.Tensor:
+    """The score of each page for each query: [..., D] and [..., P, X] to [..., P]. One product: where a channel of the query is above 0 it
     meets `high`, else `low`.
     """
-    halves = torch.cat([queries_D.clamp(min=0), queries_D.clamp(max=0)], -1)
-    return (digests_P2D @ halves[..., None])[..., 0]
+    is_one = digests_PX.shape[-1] == queries_D.shape[-1]
+    halves = queries_D if is_one else torch.cat([queries_D.clamp(min=0), queries_D.clamp(max=0)], -1)
+    return (digests_PX @ halves[..., None])[..., 0]

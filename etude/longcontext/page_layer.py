@@ -18,7 +18,7 @@ import torch
 
 from etude.errors import UserError
 from etude.longcontext import attention
-from etude.longcontext.digests import digested, promised
+from etude.longcontext.digests import digested, promised, width_of
 from etude.longcontext.layer import ContextLayer, Forward, New, places
 from etude.longcontext.recall import Recall
 from etude.longcontext.tiers import File, Memory, Pool
@@ -104,7 +104,7 @@ class PageLayer(ContextLayer):
         self.tier = far[self.recall.offload]()
         self.numbers_BHP = np.zeros((rows, heads, 0), dtype=np.int64)
         self.times_BHP, self.generated_B = np.zeros((rows, heads, 1), dtype=np.int64), np.zeros(rows, dtype=np.int64)
-        self.digests_BHPX = key_states.new_zeros(rows, heads, 0, 2 * width)
+        self.digests_BHPX = key_states.new_zeros(rows, heads, 0, width_of(self.recall.digest, width))
         self.open_BH2TD = key_states.new_zeros(rows, heads, 2, tokens, width)
 
     def select(self, rows: list[int]) -> None:

@@ -37,6 +37,7 @@ DROPPING: Mapping[str, Policy] = {
 RECALLING: Mapping[str, Recall] = {
     "quest": Recall("bounds", page_tokens=16),
     "arkvale": Recall("cuboid", page_tokens=32),
+    "small_pages": Recall("cuboid", page_tokens=4),
 }
 
 POLICIES: Mapping[str, Policy | Recall] = {**DROPPING, **RECALLING}

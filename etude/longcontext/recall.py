@@ -10,7 +10,7 @@ from pathlib import Path
 
 from etude.errors import UserError, at_least, unknown
 from etude.longcontext.budgets import check_budget, is_everything, tokens_of
-from etude.longcontext.digests import DIGESTS, Digest
+from etude.longcontext.digests import DIGESTS, Digest, width_of
 from etude.longcontext.sparse import Sparse
 from etude.longcontext.tiers import Offload
 
@@ -64,10 +64,15 @@ class Recall:
             raise UserError(f"folder {self.folder} does not exist: name a folder for offloaded pages")
 
     def held_tokens(self, prompt_tokens: int, new_tokens: int) -> int:
-        """What a row holds where the model computes in a layer that is not dense, a page's digest counted as a token."""
+        """What a row holds where the model computes in a layer that is not dense, digests by what they take."""
         tokens = prompt_tokens + new_tokens
         near = tokens if self.offload == "none" else min(tokens, (self.pages(tokens, self.dense_layers) + 1) * self.page_tokens)
-        return near + tokens // self.page_tokens
+        return near + round(tokens // self.page_tokens * self.digest_tokens)
+
+    @property
+    def digest_tokens(self) -> float:
+        """What a page's digest takes, in tokens' keys and values."""
+        return width_of(self.digest, 2) / 4
 
     def pages(self, seen: int, layer: int) -> int:
         """How many full pages a head of this layer reads of a row, beside its open one."""

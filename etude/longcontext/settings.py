@@ -21,7 +21,7 @@ class EngineView:
     view: str = "full"
     """`full`; or what is kept of a context: `streaming` (its first and last tokens), `h2o`, `tova`, `snapkv`, `pyramid`, `ada_snapkv`,
     `critical_snapkv`, `expected_attention`, `kvzip` (by attention), `key_norm`, `key_diff` (by keys), `random` (the control); or what is
-    read of it at a time, while nothing is lost: `quest`, `arkvale`."""
+    read of it at a time, while nothing is lost: `quest`, `arkvale`, `small_pages`."""
     keep_ratio: float | None = None
     """The share of the tokens so far, or"""
     budget_tokens: int | None = None
@@ -32,7 +32,7 @@ class EngineView:
     """Whether positions are counted within what is kept, so that they stay below its size; of views that go by neither `kvzip`'s replay nor
     `expected_attention`."""
     page_tokens: int | None = None
-    """Tokens that are read or not read together; 16 for `quest`, 32 for `arkvale` unless given."""
+    """Tokens that are read or not read together; 16 for `quest`, 32 for `arkvale`, 4 for `small_pages` unless given."""
     offload: Offload = "none"
     """Where pages are that are not read: `none`, where the model computes; `memory`, the host's, for a model on a GPU; `file`."""
     folder: str | None = None

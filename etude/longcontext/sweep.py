@@ -144,7 +144,7 @@ def _paged_tokens(cache: Cache) -> list[float]:
         full_B, open_B = layer.full_B, layer.open_B
         read_B = [recall.pages(int(seen), layer.number) for recall, seen in zip(layer.recall_B, layer.seen_B, strict=True)]
         near_B = full_B if layer.recall.offload == "none" else np.minimum(read_B, full_B)
-        held.append(near_B * tokens + open_B + full_B)  # a page's digest is as large as a token's key and value
+        held.append(near_B * tokens + open_B + full_B * layer.recall.digest_tokens)
     return np.mean(held, axis=0).tolist()  # type: ignore[no-any-return]
 
 
