@@ -180,21 +180,23 @@ class Rows:
     @property
     def hit_rate(self) -> float | None:
         """Of the pages that were read, the share that lay beside the model already; None where none lies further away."""
-        pools = [layer.tier for layer in self.cache.layers if isinstance(layer, PageLayer) and isinstance(layer.tier, Pool)]
-        asked = sum(pool.hits + pool.misses for pool in pools)
-        return sum(pool.hits for pool in pools) / asked if asked else None
+        asked = sum(pool.hits + pool.misses for pool in self._pools)
+        return sum(pool.hits for pool in self._pools) / asked if asked else None
 
     @property
     def expected_rate(self) -> float | None:
         """Of the pages that were brought from further away, the share that had been asked for before (`Recall.ahead_pages`)."""
-        pools = [layer.tier for layer in self.cache.layers if isinstance(layer, PageLayer) and isinstance(layer.tier, Pool)]
-        misses = sum(pool.misses for pool in pools)
-        return sum(pool.expected_misses for pool in pools) / misses if misses else None
+        misses = sum(pool.misses for pool in self._pools)
+        return sum(pool.expected_misses for pool in self._pools) / misses if misses else None
 
     @property
     def moved_bytes(self) -> int:
         """Of pages that were brought from further away."""
-        return sum(layer.moved_bytes for layer in self.cache.layers if isinstance(layer, PageLayer))
+        return sum(pool.moved_bytes for pool in self._pools)
+
+    @property
+    def _pools(self) -> list[Pool]:
+        return [layer.tier for layer in self.cache.layers if isinstance(layer, PageLayer) and isinstance(layer.tier, Pool)]
 
     def first(self, reading: Reading) -> torch.Tensor:
         """The logits [P, V] of what follows the prompt itself, which are the same for every policy."""
