@@ -117,7 +117,8 @@ def sparse_measured(name: str, tokens: int, prefills: Sequence[int], layers: int
     first = next(iter(sparse_prompts.SPARSE))
     own = sparse_prompts.attention(model, tokenizer(sparse_prompts.pages())["input_ids"][:tokens], rounds)
     read = sparse_prompts.prefill(model.config, prefills, layers, own[first]["density"], rounds)
-    ratios = {"sparse_attention_8k": own["times_as_fast"][first]["median"], "sparse_prefill_32k": read[-1]["times_as_fast"]["median"]}
+    ratios = {f"sparse_attention_{tokens // 1024}k": own["times_as_fast"][first]["median"]}
+    ratios |= {f"sparse_prefill_{row['length'] // 1024}k": row["times_as_fast"]["median"] for row in read[-1:]}
     where = environment()
     facts = {"model": name, "rounds": rounds} | {each: where[each] for each in ("processor", "threads", "commit")}
     return ratios | {"sparse": {"attention": own, "prefill": read} | facts}

@@ -2,7 +2,7 @@
 
 A model of random weights in the same shape, of fewer layers, is given random tokens one by one behind a short prompt, as the engine
 generates under a view. By length: what is allocated for the context (counted over the tensors that are there), and how much the process
-has grown.
+has grown since the way began; what a way before it gave back and the process kept is not counted.
 """
 
 import gc

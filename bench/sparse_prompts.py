@@ -106,6 +106,7 @@ def _states(model: Any, tokens: Sequence[int]) -> list[tuple[torch.Tensor, torch
         model(torch.tensor([list(tokens)]), logits_to_keep=1, use_cache=False)
     finally:
         model.set_attn_implementation(own)
+        AttentionInterface._global_mapping.pop("bench_recorded", None)  # which holds all that was recorded
     return found
 
 

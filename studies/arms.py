@@ -70,6 +70,8 @@ class Arms:
     random scores, where that is to be so, since they leave no group without signal to drop."""
     overrides: Mapping[str, Any] = field(default_factory=dict)
     changes: Changes = field(default_factory=lambda: CHANGES)
+    shares: bool = field(default=True, kw_only=True)
+    """Whether arms of a seed share the measurements before practice, and the warm start: not where they differ in how they are measured."""
 
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
         return resolved(self._settings(arm, seed))
@@ -90,7 +92,7 @@ class Arms:
         for other, path in runs.items():
             check_run(path, self.defaults(), partial(self.settings, other, seed))
         folder = runs[arm]
-        if not folder.exists():
+        if self.shares and not folder.exists():
             share(runs, arm, resolved(settings))
         result = RunFolder(folder).read_json("result.json")
         if result is None:

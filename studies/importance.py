@@ -7,8 +7,9 @@ answer's log-prob falls when its keys and values are left out (`etude.longcontex
 or for the answer alone, the question being read with the text (`seen`). A cell of a kind asks of every score, in every layer and head, how
 it ranks the same tokens: what the tenth that it ranks first is worth, of what the most valuable tenth is (`worth_kept`; losses alone are
 summed), and Spearman's correlation with worth, in which the many tokens that are worth next to nothing count as much as the others. Scores
-of a layer are the mean over its heads; those of all layers go by the mean of a token's ranks. The first 4 tokens and the last 32, which
-policies keep anyway, are left out. Beside the scores stands `hindsight`: the attention that question and answer then give.
+of a layer are the mean over its heads; those of all layers go by the mean of a token's ranks. The first 4 tokens, which policies keep
+anyway, and the last 32, which some do, are left out. Beside the scores stands `hindsight`: the attention that question and answer then
+give.
 
 A `sparsity` cell is a length: the share of its attention that each of the last 64 queries of 8 pages of books gives to the hundredth and
 the tenth of the tokens that it reads most, of all it sees, and without the first 4 and the 32 nearest to it.
@@ -54,7 +55,7 @@ BEST = {"unseen": "kvzip", "seen": "snapkv"}
 HINDSIGHT = "hindsight"
 TOKENS, N, KEPT = 420, 8, 0.1
 FIRST, LAST = 4, 32
-"""Tokens that policies keep anyway."""
+"""Tokens that policies, or some of them, keep anyway."""
 LENGTHS, TEXTS, QUERIES = (256, 512, 1024, 2048, 4096), 8, 64
 SHARES = {"hundredth": 0.01, "tenth": 0.1}
 ARMS = (*ASKED_KINDS, *(f"sparsity-{tokens}" for tokens in LENGTHS))
@@ -113,7 +114,7 @@ def ranked(model: Any, tokenizer: Any, each: Asked) -> dict[str, Any]:
         by_score[HINDSIGHT] = reading.read_by(behind)
         losses_T = worth_T.clamp(min=0)
         share = float(losses_T.topk(len(losses_T) // 10).values.sum() / losses_T.sum())
-        scores = {name: _agrees([layer_HT[:, own].double() for layer_HT in layers], worth_T) for name, layers in by_score.items()}
+        scores = {name: _agrees([layer_HT[:, own].double().cpu() for layer_HT in layers], worth_T) for name, layers in by_score.items()}
         found[mode] = {"logprob": round(full, 4), "tenth_has": round(share, 4), "scores": scores}
     return found
 
@@ -144,7 +145,7 @@ def shares_of(model: Any, tokens: Sequence[int]) -> dict[str, list[list[float]]]
     reading.read(tokens)
     found: dict[str, list[list[float]]] = {f"{name}{rest}": [] for rest in ("", "_far") for name in SHARES}
     for held in reading.held(policy):
-        read_NQT = held.attention(QUERIES).flatten(0, 1).double()
+        read_NQT = held.attention(QUERIES).flatten(0, 1).double().cpu()
         place_Q1 = held.seen - read_NQT.shape[1] + torch.arange(read_NQT.shape[1])[:, None]
         is_far_QT = (torch.arange(held.seen) >= FIRST) & (torch.arange(held.seen) <= place_Q1 - LAST)
         for rest, weights_NQT in (("", read_NQT), ("_far", read_NQT * is_far_QT)):

@@ -4,7 +4,7 @@
 
 The quickstart's practice from the same warm start, sampled, learned from and measured under a view of the engine:
 
-full          everything is kept, in the same layers as the others
+full          everything is kept, in the same layers and with as much room to spare as the others
 h2o_half      half of every context, by what was read of it so far
 tova_half     half, by what the last token reads
 recall_half   everything is kept, in pages of 4 tokens in a file; each token reads half of them
@@ -34,7 +34,7 @@ HALF: Mapping[str, Any] = {"engine.keep_ratio": 0.5, "engine.every_tokens": 4}
 PAGED: Mapping[str, Any] = {"engine.keep_ratio": 0.5, "engine.page_tokens": 4, "engine.offload": "file"}
 MAIN, CONTROL = "h2o_half", "random_half"
 CHANGES: dict[str, dict[str, Any]] = {
-    "full": {"engine.view": "streaming", "engine.keep_ratio": 1.0},
+    "full": {"engine.view": "streaming", "engine.budget_tokens": 100_000, "engine.every_tokens": 4},
     "h2o_half": {**HALF, "engine.view": "h2o"},
     "tova_half": {**HALF, "engine.view": "tova"},
     "recall_half": {**PAGED, "engine.view": "quest"},
@@ -82,7 +82,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
 
 def main(chosen: Options) -> None:
     overrides = TINY_RUN if chosen.is_tiny else {}
-    table = Viewed("tiny" if chosen.is_tiny else "quickstart", {}, overrides, CHANGES)
+    table = Viewed("tiny" if chosen.is_tiny else "quickstart", {}, overrides, CHANGES, shares=False)
     seeds = chosen.seeds if chosen.is_tiny else SEEDS
     cells = compute([(arm, seed) for seed in seeds for arm in ARMS], table, chosen)
     rows = reduce(cells)

@@ -302,9 +302,8 @@ def _important(rows: Sequence[Mapping[str, Any]]) -> str:
         kept = [_interval(own[each], "worth_kept", _percent) if each == sets[0] else _percent(own[each]["worth_kept"]) for each in sets]
         lines.append([mode, name.replace("_", " "), *kept, behind, f"{first['correlation']:+.2f}"])
     heads = [f"{name}: worth kept" for name in sets]
-    counted = (
-        f"{ranked[0]['n']} items; {', '.join(dict.fromkeys(best))} is what others are compared with; intervals (95 %) over items, paired."
-    )
+    first_n = next(row["n"] for row in ranked if row["set"] == sets[0])
+    counted = f"{first_n} items; {', '.join(dict.fromkeys(best))} is what others are compared with; intervals (95 %) over items, paired."
     found = _lines(["question", "score", *heads, "points behind", "rank correlation"], lines, counted)
     lengths = [row for row in rows if "tenth_far" in row]
     if not lengths:

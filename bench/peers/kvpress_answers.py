@@ -22,7 +22,7 @@ def start(settings: dict[str, Any]) -> tuple[Answer, dict[str, Any]]:
 
     @torch.inference_mode()
     def answer(request: dict[str, Any]) -> dict[str, Any]:
-        cache = transformers.DynamicCache()
+        cache: Any = transformers.DynamicCache()
         press = PRESSES[request["method"]](compression_ratio=1 - request["ratio"])
         with press(model):
             model.model(input_ids=torch.tensor([request["text"]]), past_key_values=cache)

@@ -88,6 +88,8 @@ class Attachment:
     def installed(self) -> Iterator[None]:
         """Within it the model computes under the policy."""
         decoder = self.decoder
+        if isinstance(self.policy, Policy) and self.policy.rerotate:
+            self._check_moves()
         if decoder in _attached:
             raise UserError("this model has a policy already: leave its `with attach(...)` block first")
         configs = self._configs
@@ -110,12 +112,22 @@ class Attachment:
             yield
 
     @cached_property
-    def _configs(self) -> list[Any]:
-        """Those that say which function attention is; looked for once, since a view is installed at every token."""
-        attentions = [module for module in self.decoder.modules() if hasattr(module, "layer_idx") and hasattr(module, "config")]
-        if not attentions:
+    def _attentions(self) -> list[Any]:
+        """Looked for once, since a view is installed at every token."""
+        found = [module for module in self.decoder.modules() if hasattr(module, "layer_idx") and hasattr(module, "config")]
+        if not found:
             raise UserError(f"the attention layers of a {type(self.decoder).__name__} can't be found, so what it keeps can't be chosen")
-        return list({id(module.config): module.config for module in attentions}.values())
+        return found
+
+    @cached_property
+    def _configs(self) -> list[Any]:
+        """Those that say which function attention is."""
+        return list({id(module.config): module.config for module in self._attentions}.values())
+
+    def _check_moves(self) -> None:
+        config = self.config.get_text_config()
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self.rotation.check_moves(self._attentions[0], width)
 
     @contextmanager
     def replaying(self) -> Iterator[None]:

@@ -40,6 +40,8 @@ class PageLayer(ContextLayer):
         self.digests_BHPX = torch.zeros(0)
         self.open_BH2TD = torch.zeros(0)
         self._next = count()
+        self._ahead = np.zeros(0, dtype=np.int64)
+        """Pages that the next token may read."""
         self.pages_read = 0
         """By heads, of rows that generate."""
         self.times_BHP = np.zeros((0, 0, 0), dtype=np.int64)
@@ -239,17 +241,17 @@ class PageLayer(ContextLayer):
         worth_BHP[:, :, 0] = torch.inf
         worth_BHP = worth_BHP.masked_fill(~is_page_BP[:, None], -1)
         order_BHP = worth_BHP.topk(min(most + self.recall.ahead_pages, longest), dim=-1).indices.cpu().numpy()
-        self._expect(rows, order_BHP, most_B)
+        self._ahead = self._next_pages(rows, order_BHP, most_B)
         order_BHK = order_BHP[:, :, :most]
         is_chosen_BHK = np.broadcast_to(np.arange(most) < most_B[:, None, None], order_BHK.shape).copy()
         return order_BHK, is_chosen_BHK
 
-    def _expect(self, rows: np.ndarray, order_BHP: np.ndarray, most_B: np.ndarray) -> None:
-        """The pages behind those that each row reads may be the next token's."""
-        if self.recall.ahead_pages and isinstance(self.tier, Pool):
-            place_BHP = np.arange(order_BHP.shape[2])[None, None] - most_B[:, None, None]
-            is_next_BHP = (place_BHP >= 0) & (place_BHP < self.recall.ahead_pages) & (order_BHP < self.full_B[rows][:, None, None])
-            self.tier.expect(np.take_along_axis(self.numbers_BHP[rows], order_BHP, 2)[is_next_BHP])
+    def _next_pages(self, rows: np.ndarray, order_BHP: np.ndarray, most_B: np.ndarray) -> np.ndarray:
+        """The pages in rank behind those that each row reads, which may be the next token's."""
+        place_BHP = np.arange(order_BHP.shape[2])[None, None] - most_B[:, None, None]
+        is_next_BHP = (place_BHP >= 0) & (place_BHP < self.recall.ahead_pages) & (order_BHP < self.full_B[rows][:, None, None])
+        found: np.ndarray = np.take_along_axis(self.numbers_BHP[rows], order_BHP, 2)[is_next_BHP]
+        return found
 
     def _fetched(self, numbers_BHK: torch.Tensor, is_chosen_BHK: torch.Tensor) -> torch.Tensor:
         """[B, H, K, 2, T, D]; places that are no page repeat one that is read anyway."""
@@ -259,4 +261,6 @@ class PageLayer(ContextLayer):
             return found
         some = numbers_BHK[is_chosen_BHK]
         fetched: torch.Tensor = self.tier.fetch(torch.where(is_chosen_BHK, numbers_BHK, some[0] if len(some) else 0))
+        if len(self._ahead):
+            self.tier.expect(self._ahead)
         return fetched

@@ -38,8 +38,8 @@ class Policy:
     """How many tokens a row may be above its budget while it is generated, before what is too much goes; 0: nothing goes then."""
 
     rerotate: bool = False
-    """Whether positions are counted within what a head keeps, as StreamingLLM does, so that they stay as low as its budget; or are those of
-    the text."""
+    """Whether positions are counted within what a head keeps, as StreamingLLM does, so that behind the first prompt they stay about as low
+    as its budget; or are those of the text."""
 
     def __post_init__(self) -> None:
         if self.rerotate and (self.score.replays or self.score.moments_from is not None):

@@ -41,9 +41,23 @@ class Rotation:
         return self._apply(module, states_HND, *means)
 
     def moved(self, module: Any, states_HTD: torch.Tensor, by_T: torch.Tensor) -> torch.Tensor:
-        """Vectors, that stand somewhere, so many positions further on; below 0: back."""
-        cos, sin = self._angles(module, states_HTD, by_T)
-        return self._apply(module, states_HTD, cos, sin) / self._size(cos, sin).sqrt().to(states_HTD)
+        """Vectors, that stand somewhere, so many positions further on; below 0: back. In float32, since what is moved again and again would
+        shrink by the rounding of the angles.
+        """
+        states = states_HTD.float()
+        cos, sin = self._angles(module, states, by_T)
+        moved: torch.Tensor = self._apply(module, states, cos, sin) / self._size(cos, sin).sqrt()
+        return moved.to(states_HTD.dtype)
+
+    def check_moves(self, module: Any, width: int) -> None:
+        """Raise UserError where positions are not turned into queries and keys, or not in a way that can be gone on with."""
+        told = f"{type(module).__name__} does not turn all of its queries by their positions alone, so these can't be counted anew"
+        if not self._turns(module):
+            raise UserError(f"{told}: leave rerotate out")
+        try:
+            self.moved(module, torch.zeros(1, 1, width), torch.zeros(1, dtype=torch.long))
+        except UserError as error:
+            raise UserError(f"{told}: leave rerotate out") from error
 
     def _angles(self, module: Any, like: torch.Tensor, position_T: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if not self._turns(module):

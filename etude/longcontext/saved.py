@@ -18,6 +18,7 @@ from transformers.cache_utils import Cache, DynamicCache
 from etude.errors import UserError
 from etude.longcontext.attach import Attachment
 from etude.longcontext.moments import Moments
+from etude.longcontext.policy import Policy
 from etude.longcontext.slot_layer import SlotLayer
 from etude.longcontext.slots import Segment, Slots
 
@@ -39,7 +40,8 @@ def save_context(cache: Cache, path: Path | str) -> None:
             tensors[f"{number}.{name}"] = value.contiguous()
         widths.append(layer.width)
     written = Path(path).with_name(Path(path).name + ".partial")
-    save_file(tensors, written, {"format": _FORMAT, "widths": json.dumps(widths)})
+    rerotated = any(isinstance(layer, SlotLayer) and layer.policy.rerotate for layer in cache.layers)
+    save_file(tensors, written, {"format": _FORMAT, "widths": json.dumps(widths), "rerotated": json.dumps(rerotated)})
     written.replace(path)
 
 
@@ -59,6 +61,12 @@ def load_context(path: Path | str, attachment: Attachment) -> Cache:
     widths = json.loads(told["widths"])
     if len(widths) != len(cache.layers):
         raise UserError(f"{path} holds a context of {len(widths)} layers, but this model has {len(cache.layers)}")
+    rerotates = isinstance(attachment.policy, Policy) and attachment.policy.rerotate
+    if json.loads(told.get("rerotated", "false")) != rerotates:
+        raise UserError(
+            f"{path} holds keys at positions {'of the text' if rerotates else 'within what is kept'}, which this policy does not count by: "
+            f"set rerotate to {not rerotates}"
+        )
     attachment.adopt(cache)
     config = attachment.config.get_text_config()
     head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

@@ -211,7 +211,7 @@ class SlotLayer(ContextLayer):
         for queries_RQD, keys_QD, count in zip(new.queries_HRQD, new.keys_HQD, counts, strict=True):
             moved.append(self._moved(torch.cat([queries_RQD, keys_QD[None]]), torch.full((len(new),), count - first)))
         both_HRQD = torch.stack(moved)
-        return New(both_HRQD[:, :-1].flatten(0, 1), both_HRQD[:, -1], new.values_HQD)
+        return New(both_HRQD[:, :-1].flatten(0, 1), both_HRQD[:, -1].detach(), new.values_HQD)
 
     def _behind_slots(self, slots: Slots, queries_BHRD: torch.Tensor, keys_BHD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """A new token of each row, at the position behind what each of its heads keeps."""
@@ -219,7 +219,7 @@ class SlotLayer(ContextLayer):
         both_BHRD = torch.cat([queries_BHRD, keys_BHD[:, :, None]], 2)
         rows, heads = by_BH.shape
         moved = self._moved(both_BHRD.permute(2, 0, 1, 3).flatten(1, 2), by_BH.flatten()).unflatten(1, (rows, heads)).permute(1, 2, 0, 3)
-        return moved[:, :, :-1], moved[:, :, -1]
+        return moved[:, :, :-1], moved[:, :, -1].detach()
 
     def _rerotated(self, row: int, counts: Sequence[int], kept: Sequence[torch.Tensor], segments: Sequence[Segment]) -> list[Segment]:
         """What is kept, close together; the queries that are remembered go back as far as the last token does."""

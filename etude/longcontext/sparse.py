@@ -65,7 +65,9 @@ class Sparse:
 
     @torch.no_grad()
     def causal(self, queries_RQD: torch.Tensor, keys_TD: torch.Tensor, values_TD: torch.Tensor, scale: float) -> torch.Tensor:
-        """What the last Q of T tokens read of the blocks that are chosen, [R, Q, D]."""
+        """What the last Q of T tokens read of the blocks that are chosen, [R, Q, D]; without gradients, and not in half precision."""
+        if keys_TD.dtype in (torch.bfloat16, torch.float16):
+            return self.causal(queries_RQD.float(), keys_TD.float(), values_TD.float(), scale).to(values_TD.dtype)
         is_read_RMP = self.chosen(queries_RQD, keys_TD, scale)
         size, tokens = self.block_tokens, len(keys_TD)
         before = tokens - queries_RQD.shape[1]
@@ -73,7 +75,7 @@ class Sparse:
         is_later_SS = torch.ones(size, size, dtype=torch.bool, device=keys_TD.device).triu(1)
         read_RQD = queries_RQD.new_empty(*queries_RQD.shape[:2], values_TD.shape[-1])
         near_PSD, near_scores = torch.empty_like(keys_PSD), keys_PSD.new_empty(size * keys_PSD.shape[:2].numel())
-        near_values_PSD, near_weights = torch.empty_like(values_PSD), torch.empty_like(near_scores, dtype=torch.float32)  # made once
+        near_values_PSD, near_weights = torch.empty_like(values_PSD), torch.empty_like(near_scores)  # made once
         for row in range(is_read_RMP.shape[1]):
             block = before // size + row
             start, end = max(block * size, before), min((block + 1) * size, tokens)
@@ -87,8 +89,8 @@ class Sparse:
                 shape = (len(queries_QD), len(keys_SD))
                 scores_QS = torch.mm(queries_QD, keys_SD.T, out=near_scores[: shape[0] * shape[1]].view(shape))
                 scores_QS[:, -size:].masked_fill_(is_later_QS, -torch.inf)
-                weights_QS = torch.softmax(scores_QS, -1, dtype=torch.float32, out=near_weights[: scores_QS.numel()].view(shape))
-                torch.mm(weights_QS.to(values_SD.dtype), values_SD, out=read_RQD[head, own])
+                weights_QS = torch.softmax(scores_QS, -1, out=near_weights[: scores_QS.numel()].view(shape))
+                torch.mm(weights_QS, values_SD, out=read_RQD[head, own])
         return read_RQD
 
     def chosen(self, queries_RQD: torch.Tensor, keys_TD: torch.Tensor, scale: float) -> torch.Tensor:

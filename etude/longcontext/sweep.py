@@ -153,6 +153,8 @@ class Rows:
 
     def __init__(self, model: Any, attachment: Attachment, cache: Cache, count: int) -> None:
         self.attachment, self.cache, self._model, self._count = attachment, cache, model, count
+        self.passes = 0
+        """Of the model, so far."""
 
     @property
     def held_tokens(self) -> list[float]:
@@ -236,6 +238,7 @@ class Rows:
         return found
 
     def _logits(self, tokens_PT: torch.Tensor, keep: int) -> torch.Tensor:
+        self.passes += 1
         with self.attachment.installed():
             logits_PTV: torch.Tensor = self._model(
                 tokens_PT.to(self.attachment.device), logits_to_keep=keep, **{cache_argument(base_of(self._model)): self.cache}

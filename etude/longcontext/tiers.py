@@ -138,8 +138,8 @@ class Pool:
         """Of each place in the pool: which page."""
         self._asked = np.zeros(0, dtype=np.int64)
         self._time = 0
-        self._expected = self._next = np.zeros(0, dtype=np.int64)
-        """Asked for ahead for the pages that are fetched now, and for those after them."""
+        self._expected = np.zeros(0, dtype=np.int64)
+        """Asked for ahead, for what is fetched next."""
         self.hits = self.misses = self.expected_misses = self.moved_bytes = 0
 
     def write(self, numbers: Sequence[int], pages_P2TD: torch.Tensor) -> None:
@@ -153,10 +153,10 @@ class Pool:
         return self.far.read(numbers).to(self._near_P2TD.device)
 
     def expect(self, numbers: np.ndarray) -> None:
-        """Of pages that the queries after those whose pages are fetched next may read."""
+        """Of pages that the next queries may read, behind those that were fetched: which may have taken their places."""
         wanted = np.unique(numbers)
-        self._next = wanted[self._place[wanted] < 0]
-        self.far.expect(self._next)
+        self._expected = wanted[self._place[wanted] < 0]
+        self.far.expect(self._expected)
 
     def fetch(self, numbers: torch.Tensor) -> torch.Tensor:
         """Of pages that queries read now, [..., 2, T, D]; what is not there comes, and stays until others need its place."""
@@ -168,7 +168,6 @@ class Pool:
         missing = wanted[~there]
         self.hits, self.misses = self.hits + int(there.sum()), self.misses + len(missing)
         self.expected_misses += int(np.isin(missing, self._expected).sum())
-        self._expected = self._next
         if len(missing):
             places = np.argsort(self._asked, kind="stable")[: len(missing)]
             out = self._holds[places]

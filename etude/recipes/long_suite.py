@@ -120,11 +120,11 @@ def evaluate_long(
                 named: dict[str, Any] = {"tokens": tokens, "n": suite.n, "seed": suite.seed, "system": suite.system}
                 tasks = asked(tokenizer, kind, made[kind], haystack, **named)
                 steps = watcher.steps(f"{kind}, {tokens:,} tokens", range(len(tasks)))
-                found = [_answered(loaded, tokenizer, tasks[place], policy, suite, ends) for place in steps]
-                kept = [each.pop("kept", None) for each in found]
-                if page:
+                shows = bool(page)
+                found = [_answered(loaded, tokenizer, tasks[place], policy, suite, ends, shows=shows and not place) for place in steps]
+                if shows:
                     pieces = tokenizer.batch_decode([[token] for token in tasks[0].text])
-                    shown.append(Shown(kind, found[0], pieces, kept[0]))
+                    shown.append(Shown(kind, found[0], pieces, found[0].pop("kept")))
                 rows.append(_row(kind, tokens, found))
                 watcher.say(line(rows[-1], view.name if view else None))
                 items += [{"kind": kind, "tokens": tokens, **each} for each in found]
@@ -135,8 +135,9 @@ def evaluate_long(
 
 
 def _answered(
-    model: Any, tokenizer: Any, each: Asked, policy: Policy | Recall | None, suite: LongSuite, ends: Collection[int]
+    model: Any, tokenizer: Any, each: Asked, policy: Policy | Recall | None, suite: LongSuite, ends: Collection[int], *, shows: bool
 ) -> dict[str, Any]:
+    """What is found of a task; `shows`: what the policy has of its text too."""
     dropping = [policy] if isinstance(policy, Policy) else []
     reading, is_seen = Reading(model, dropping), suite.question == "seen"
     reading.read([*each.text, *each.question] if is_seen else each.text)
@@ -148,13 +149,14 @@ def _answered(
         rows = way()
         (held,) = rows.held_tokens
         logits_PV = rows.first(reading) if is_seen else rows.forced(each.question)[:, -1]
-        began = time.perf_counter()
+        began, before = time.perf_counter(), rows.passes
         (tokens,) = rows.greedy(logits_PV, suite.max_new_tokens, ends)
-        seconds = (time.perf_counter() - began) / max(1, len(tokens) - 1)  # the first one's logits were there
+        passes = rows.passes - before
+        seconds = (time.perf_counter() - began) / passes if passes else None  # an answer may end before its first token
         text = tokenizer.decode(tokens, skip_special_tokens=True)
         found |= {name: each.task.score(text), f"{name}_text": text, f"{name}_token_seconds": seconds, f"{name}_tokens": held}
     if policy:
-        found |= {"held": found["view_tokens"] / found["full_tokens"], "kept": rows.shares(0, len(each.text))}
+        found |= {"held": found["view_tokens"] / found["full_tokens"]} | ({"kept": rows.shares(0, len(each.text))} if shows else {})
         if isinstance(policy, Recall):
             found |= {name: getattr(rows, name) for name in ("hit_rate", "expected_rate", "moved_bytes")}
     return found
@@ -166,7 +168,9 @@ def _row(kind: str, tokens: int, found: Sequence[Mapping[str, Any]]) -> dict[str
         values = [each[name] for each in found]
         low, high = mean_interval(values)
         row |= {name: sum(values) / len(values), f"{name}_low": low, f"{name}_high": high}
-        row |= {part: sum(each[part] for each in found) / len(found) for part in (f"{name}_tokens", f"{name}_token_seconds")}
+        for part in (f"{name}_tokens", f"{name}_token_seconds"):
+            known = [each[part] for each in found if each[part] is not None]
+            row[part] = sum(known) / len(known) if known else None
     if "view" in found[0]:
         gains = [each["view"] - each["full"] for each in found]
         low, high = mean_interval(gains)

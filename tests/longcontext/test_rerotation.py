@@ -6,11 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 from test_attach import generated, tokens
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from etude.errors import UserError
 from etude.longcontext.attach import attach
 from etude.longcontext.policies import DROPPING
 from etude.longcontext.rotation import Rotation
+from etude.longcontext.saved import load_context, save_context
 from etude.longcontext.sweep import Reading
 
 STREAMING = replace(DROPPING["streaming"], budget_tokens=12, every_tokens=3, rerotate=True)
@@ -84,6 +86,56 @@ def test_turning_further_and_back_is_turning_to_the_place_itself(llama):
     at = [rotation.mean_turned(module, states[:, place : place + 1], (start + by)[place : place + 1]) for place in range(5)]
     turned = [rotation.mean_turned(module, states[:, place : place + 1], start[place : place + 1]) for place in range(5)]
     torch.testing.assert_close(rotation.moved(module, torch.cat(turned, 1), by), torch.cat(at, 1), atol=1e-5, rtol=1e-5)
+
+
+def test_keys_that_move_hundreds_of_times_keep_their_length_in_half_precision(model_of):
+    model = model_of("llama").bfloat16()
+    policy = replace(STREAMING, budget_tokens=40, every_tokens=1)
+    text = torch.randint(4, 250, (1, 40), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), attach(model, policy):
+        cache = model(text).past_key_values
+        layer = cache.layers[0]
+        segment = layer.slots.segment(0, 0)
+        moved, there = segment.keys_TD[10:20], segment.keys_TD[10:20].float()
+        for _ in range(400):
+            moved = layer._moved(moved[None], torch.full((10,), -1))[0]
+        back = layer._moved(moved[None].float(), torch.full((10,), 400))[0]
+    assert moved.dtype == torch.bfloat16
+    chance = 400**0.5 * 2**-9  # of as many roundings
+    torch.testing.assert_close(moved.float().norm(dim=-1), there.norm(dim=-1), rtol=chance, atol=0)
+    assert (back - there).norm() / there.norm() < chance
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gptneox"])
+def test_models_whose_positions_can_not_be_moved_are_refused_before_they_read(model_of, family):
+    shape = {"vocab_size": 260, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    model = GPTNeoXForCausalLM(GPTNeoXConfig(**shape)).eval() if family == "gptneox" else model_of(family)  # a quarter of a head is turned
+    with pytest.raises(UserError, match="can't be counted anew: leave rerotate out"), attach(model, STREAMING):
+        raise AssertionError("it is refused")
+    with attach(model, replace(STREAMING, rerotate=False)):
+        model(torch.tensor([[5, 6, 7]]))
+
+
+def test_what_is_kept_can_be_copied_where_gradients_are_on(llama):
+    with attach(llama, STREAMING):
+        output = llama(torch.tensor([[5, 6, 7] * 10]))
+        output = llama(torch.tensor([[5, 6, 7] * 3]), past_key_values=output.past_key_values)
+        output = llama(torch.tensor([[5]]), past_key_values=output.past_key_values)
+        assert not output.past_key_values.layers[0].slots.keys_SD.requires_grad
+        copy.deepcopy(output.past_key_values)
+
+
+def test_a_saved_context_says_how_its_positions_are_counted(llama, tmp_path):
+    for rerotate in (True, False):
+        with torch.no_grad(), attach(llama, replace(STREAMING, rerotate=rerotate)):
+            save_context(llama(torch.tensor([[5, 6, 7] * 10])).past_key_values, tmp_path / "kept")
+        with (
+            attach(llama, replace(STREAMING, rerotate=not rerotate)) as attached,
+            pytest.raises(UserError, match=f"set rerotate to {rerotate}"),
+        ):
+            load_context(tmp_path / "kept", attached)
+        with attach(llama, replace(STREAMING, rerotate=rerotate)) as attached:
+            assert load_context(tmp_path / "kept", attached).get_seq_length() == 30
 
 
 def test_scores_that_go_by_places_in_the_text_are_refused(llama):

@@ -8,7 +8,7 @@ import torch
 from test_attach import generated, tokens
 
 from etude.errors import UserError
-from etude.longcontext import attention
+from etude.longcontext import attention, sparse
 from etude.longcontext.attach import attach
 from etude.longcontext.block_oracle import Compared, compared
 from etude.longcontext.policies import DROPPING
@@ -25,7 +25,7 @@ def states(length: int, before: int = 0, heads: int = 2, width: int = 6):
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-@pytest.mark.parametrize(("length", "before"), [(64, 0), (61, 0), (5, 0), (17, 13), (8, 24), (3, 40)])
+@pytest.mark.parametrize(("length", "before"), [(64, 0), (61, 0), (5, 0), (17, 13), (8, 24), (3, 40), (100, 0), (90, 21)])
 def test_threshold_1_is_dense_attention(pattern, length, before):
     queries, keys, values = states(length, before)
     how = replace(SMALL, pattern=pattern, threshold=1.0, density=Density())
@@ -35,7 +35,7 @@ def test_threshold_1_is_dense_attention(pattern, length, before):
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-@pytest.mark.parametrize(("length", "before"), [(64, 0), (61, 0), (21, 13)])
+@pytest.mark.parametrize(("length", "before"), [(64, 0), (61, 0), (21, 13), (90, 21)])
 def test_what_is_read_is_the_chosen_blocks_and_nothing_else(pattern, length, before):
     queries, keys, values = states(length, before)
     how = replace(SMALL, pattern=pattern, threshold=0.5, density=Density())
@@ -53,7 +53,9 @@ def test_what_is_read_is_the_chosen_blocks_and_nothing_else(pattern, length, bef
     assert 0 < how.density.share < 1
 
 
-def test_antidiagonals_promise_what_their_formula_says():
+@pytest.mark.parametrize("rows", [2, 8])
+def test_antidiagonals_promise_what_their_formula_says(rows, monkeypatch):
+    monkeypatch.setattr(sparse, "_ROWS", rows)  # blocks of queries at a time
     queries, keys, _ = states(48)
     stride, scale = 4, 6**-0.5
     how = replace(SMALL, threshold=0.6, density=Density())
@@ -73,6 +75,16 @@ def test_antidiagonals_promise_what_their_formula_says():
                     wanted.add(other)
                 total += promises[other]
             assert set(chosen[head, block].nonzero()[:, 0].tolist()) == wanted | {0, block}
+
+
+def test_half_precision_is_rounded_at_the_end_alone():
+    queries, keys, values = (each.bfloat16() for each in states(64))
+    how = replace(SMALL, threshold=1.0, density=Density())
+    queries *= 5  # scores of tens
+    exact = attention.causal(queries.double(), keys.double(), values.double(), 0.4)
+    found = how.causal(queries, keys, values, 0.4)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.double(), exact, atol=1e-3, rtol=4e-3)
 
 
 def test_vertical_slash_finds_a_column_that_all_read_and_the_diagonal():

@@ -47,10 +47,15 @@ def write_kept(result: Mapping[str, Any], shown: Sequence[Shown], page: Path, *,
         "rows": result["rows"],
         "reads": reads,
         "steps": STEPS,
-        "charts": [
-            _chart("tokens beside the model", "tokens", result["rows"]),
-            _chart("time of a token", "token_seconds", result["rows"], "ms", 1000),
-        ],
+        "charts": list(
+            filter(
+                None,
+                [
+                    _chart("tokens beside the model", "tokens", result["rows"]),
+                    _chart("time of a token", "token_seconds", result["rows"], "ms", 1000),
+                ],
+            )
+        ),
         "shown": [_contents(each) for each in shown],
     }
     return write_page("kept.html.j2", contents, page)
@@ -89,9 +94,9 @@ def _picture(share_RT: np.ndarray) -> str:
 
 
 def _chart(title: str, name: str, rows: Sequence[Mapping[str, Any]], unit: str = "", factor: float = 1) -> dict[str, Any] | None:
-    """The full context's and the view's, mean over kinds, against length; None for one length."""
+    """The full context's and the view's, mean over kinds, against length; None for one length, or where something was not measured."""
     lengths = sorted({row["tokens"] for row in rows})
-    if len(lengths) < 2:
+    if len(lengths) < 2 or any(row[f"{way}_{name}"] is None for row in rows for way in ("full", "view")):
         return None
     lines = [
         [factor * float(np.mean([row[f"{way}_{name}"] for row in rows if row["tokens"] == length])) for length in lengths]
