@@ -125,6 +125,12 @@ class Attachment:
         return list({id(module.config): module.config for module in self._attentions}.values())
 
     def _check_moves(self) -> None:
+        dtype = next(self.decoder.parameters()).dtype
+        if dtype in (torch.bfloat16, torch.float16):  # a turn by little is lost in rounding, again and again
+            raise UserError(
+                f"keys that are moved again and again in {str(dtype).removeprefix('torch.')} do not arrive: set machine.precision to "
+                "float32, or leave rerotate out"
+            )
         config = self.config.get_text_config()
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self.rotation.check_moves(self._attentions[0], width)

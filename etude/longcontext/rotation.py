@@ -41,9 +41,7 @@ class Rotation:
         return self._apply(module, states_HND, *means)
 
     def moved(self, module: Any, states_HTD: torch.Tensor, by_T: torch.Tensor) -> torch.Tensor:
-        """Vectors, that stand somewhere, so many positions further on; below 0: back. In float32, since what is moved again and again would
-        shrink by the rounding of the angles.
-        """
+        """Vectors, that stand somewhere, so many positions further on; below 0: back. By angles in float32, so that none shrinks."""
         states = states_HTD.float()
         cos, sin = self._angles(module, states, by_T)
         moved: torch.Tensor = self._apply(module, states, cos, sin) / self._size(cos, sin).sqrt()

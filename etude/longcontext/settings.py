@@ -29,7 +29,7 @@ class EngineView:
     every_tokens: int = 16
     """How many tokens may be above the budget while they are generated, before what is too much is dropped; 0: nothing is dropped then."""
     rerotate: bool = False
-    """Whether positions are counted within what is kept, not within the text; of views that go by neither `kvzip`'s replay nor
+    """Whether positions are counted within what is kept, not within the text; in float32, of views that go by neither `kvzip`'s replay nor
     `expected_attention`."""
     page_tokens: int | None = None
     """Tokens that are read or not read together; 16 for `quest`, 32 for `arkvale`, 4 for `small_pages` unless given."""
