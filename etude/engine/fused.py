@@ -185,6 +185,7 @@ class _Product:
         self._layers = layers
         self._packed = _packed(layers) if all(isinstance(layer, PackedLinear) for layer in layers) else None
         self._kernels = _kernels_as_it_is(layers)
+        self._outputs = [layer.out_features for layer in layers] if self._kernels else []
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         if self._packed:
@@ -199,8 +200,8 @@ class _Product:
 
     def _few(self, x: torch.Tensor, then: str, other: torch.Tensor | None) -> torch.Tensor:
         assert self._kernels
-        found = x.new_empty(len(x), sum(layer.out_features for layer in self._layers))
-        for layer, to in zip(self._layers, found.split([layer.out_features for layer in self._layers], dim=1), strict=True):
+        found = x.new_empty(len(x), sum(self._outputs))
+        for layer, to in zip(self._layers, found.split(self._outputs, dim=1), strict=True):
             self._kernels.product_as_it_is(x, layer.weight, layer.bias, then, other, to)
         return found
 

@@ -120,9 +120,8 @@ def evaluate_long(
                 named: dict[str, Any] = {"tokens": tokens, "n": suite.n, "seed": suite.seed, "system": suite.system}
                 tasks = asked(tokenizer, kind, made[kind], haystack, **named)
                 steps = watcher.steps(f"{kind}, {tokens:,} tokens", range(len(tasks)))
-                shows = bool(page)
-                found = [_answered(loaded, tokenizer, tasks[place], policy, suite, ends, shows=shows and not place) for place in steps]
-                if shows:
+                found = [_answered(loaded, tokenizer, tasks[i], policy, suite, ends, shows=bool(page) and i == 0) for i in steps]
+                if page:
                     pieces = tokenizer.batch_decode([[token] for token in tasks[0].text])
                     shown.append(Shown(kind, found[0], pieces, found[0].pop("kept")))
                 rows.append(_row(kind, tokens, found))
