@@ -43,7 +43,7 @@ class Policy:
 
     def __post_init__(self) -> None:
         if self.rerotate and (self.score.replays or self.score.moments_from is not None):
-            raise UserError("rerotate moves keys, but this score goes by where queries stood in the text: take another one, or leave out")
+            raise UserError("rerotate moves keys, but this score goes by places in the text: take another score, or leave rerotate out")
         check_budget(self.budget_tokens, self.keep_ratio)
         if self.slope < 1:
             raise UserError(f"slope must be at least 1 (as many in every layer), got {self.slope}")
