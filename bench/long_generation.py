@@ -41,7 +41,7 @@ def generation(config: Any, layers: int, lengths: Sequence[int], ways: Mapping[s
     for way, policy in ways.items():
         gc.collect()
         before = held_bytes()
-        opened, _ = KeptView(way, policy).prefill(model, [prompt], 0, shared.forward if shared else None)
+        opened, _ = KeptView(way, policy).prefill(model, [prompt], 0, shared)
         context: Any = opened.begin(torch.tensor([0]), max(lengths), samples=1)
         del opened
         rows, at = [], len(prompt)

@@ -147,7 +147,7 @@ def _likelihoods(model: Any, tokenizer: Any, how: LayerContrast, question: Compa
     before = (*beginning(tokenizer), *token_ids(tokenizer, question.prompt))
     answers = [*question.true, *question.false]
     whole = [(*beginning(tokenizer), *token_ids(tokenizer, f"{question.prompt} {answer}")) for answer in answers]
-    found = contrasted_logprobs(model, how, [(before, tokens[len(before) :]) for tokens in whole])
+    found = contrasted_logprobs(model, how, before, [tokens[len(before) :] for tokens in whole])
     sums = [sum(own) / (len(answer.encode()) if question.is_a_byte else 1) for own, answer in zip(found, answers, strict=True)]
     return sums[: len(question.true)], sums[len(question.true) :]
 

@@ -14,17 +14,18 @@ Shapes: B rows, J candidates, V vocabulary.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from etude.decoding.lens import Layers, Lens, layers_of, of_tokens, read
+from etude.decoding.lens import Layers, Lens, LensForward, layers_of, of_tokens, read_behind
 from etude.decoding.pool import Decoded, Pool
 from etude.engine.completion import Tokens
-from etude.engine.context import Context, CopiedContext, Forward, Opened
+from etude.engine.context import Context, CopiedContext, Opened
+from etude.engine.forward import Shared
+from etude.engine.fused import FusedForward
 from etude.errors import UserError
 from etude.randomness import uniforms
 
@@ -50,15 +51,20 @@ class LayerContrast:
     def name(self) -> str:
         return "layer contrast"
 
-    def prefill(
-        self, model: Any, prompts: Sequence[Sequence[int]], pad: int, forward: Forward | None = None
-    ) -> tuple[Opened, torch.Tensor]:
-        lens = Lens(model, layers_of(model, self.layers), final_norm=self.final_norm)
-        with lens.reading():
-            copied, logits_BV = CopiedContext.prefill(model, prompts, pad)
+    def prefill(self, model: Any, prompts: Sequence[Sequence[int]], pad: int, shared: Shared | None = None) -> tuple[Opened, torch.Tensor]:
+        layers = layers_of(model, self.layers)
+        opened: Opened
+        if shared and isinstance(shared.forward, FusedForward):
+            lens = Lens(shared.forward.model, layers, final_norm=self.final_norm, forward=shared.forward)
+            with lens.reading():
+                opened, logits_BV = replace(shared, forward=LensForward(shared.forward, lens)).prefill(prompts)
+        else:
+            lens = Lens(model, layers, final_norm=self.final_norm)
+            with lens.reading():
+                opened, logits_BV = CopiedContext.prefill(model, prompts, pad)
         lens.check(logits_BV)
-        opened = LayerContext(self, lens, copied)
-        return opened, self.contrasted(logits_BV, lens, torch.tensor([prompt[-1] for prompt in prompts]), copied.mask_BT.sum(-1))
+        ends_B, length_B = torch.tensor([prompt[-1] for prompt in prompts]), torch.tensor([len(prompt) for prompt in prompts])
+        return LayerPrompts(self, lens, opened), self.contrasted(logits_BV, lens, ends_B, length_B)
 
     def held_tokens(self, prompt_tokens: int, new_tokens: int) -> int:
         return prompt_tokens + new_tokens
@@ -77,20 +83,33 @@ class LayerContrast:
 
     def _early(self, final_BV: torch.Tensor, lens: Lens, tokens_B: torch.Tensor, length_B: torch.Tensor) -> torch.Tensor:
         """Log-probs after the layer that each row is set against."""
+        rows_B = torch.arange(len(final_BV), device=final_BV.device)
         if self.choice == "random":
             drawn_B = uniforms(tokens_B.cpu().numpy().astype(np.uint64), length_B.cpu().numpy())
             chosen_B = torch.from_numpy((drawn_B * len(lens.layers)).astype(np.int64)).to(final_BV.device)
+            states_BE = torch.stack([lens.states(layer) for layer in lens.layers])[chosen_B, rows_B]
+            return lens.said(states_BE).float().log_softmax(-1)
         found_BV, furthest_B = final_BV, torch.full(final_BV.shape[:1], -torch.inf, device=final_BV.device)
-        for number, layer in enumerate(lens.layers):
-            early_BV = lens.logits(layer).float().log_softmax(-1)
-            if self.choice == "random":
-                distance_B = (chosen_B == number).to(final_BV) - 1
-            else:
-                distance_B = divergence(final_BV, early_BV) if len(lens.layers) > 1 else torch.zeros_like(furthest_B)
+        for early_JBV in lens.logprobs():
+            if len(lens.layers) == 1:
+                return early_JBV[0]
+            distance_B, place_B = divergence(final_BV, early_JBV).max(0)
             is_further_B = distance_B > furthest_B
-            found_BV = torch.where(is_further_B[:, None], early_BV, found_BV)
+            found_BV = torch.where(is_further_B[:, None], early_JBV[place_B, rows_B], found_BV)
             furthest_B = torch.where(is_further_B, distance_B, furthest_B)
         return found_BV
+
+
+@dataclass(frozen=True)
+class LayerPrompts:
+    """Prompts whose rows have contrasted logits."""
+
+    how: LayerContrast
+    lens: Lens
+    inner: Opened
+
+    def begin(self, rows_B: torch.Tensor, room_tokens: int, *, samples: int) -> Context:
+        return LayerContext(self.how, self.lens, self.inner.begin(rows_B, room_tokens, samples=samples))
 
 
 @dataclass
@@ -100,13 +119,13 @@ class LayerContext:
     how: LayerContrast
     lens: Lens
     inner: Any
-    copies: bool = True
+
+    @property
+    def copies(self) -> bool:
+        return bool(self.inner.copies)
 
     def __len__(self) -> int:
         return len(self.inner)
-
-    def begin(self, rows_B: torch.Tensor, room_tokens: int, *, samples: int) -> Context:
-        return LayerContext(self.how, self.lens, self.inner.begin(rows_B, room_tokens, samples=samples))
 
     def keep(self, rows_B: torch.Tensor, room_tokens: int) -> None:
         self.inner.keep(rows_B, room_tokens)
@@ -114,37 +133,32 @@ class LayerContext:
     def next_logits(self, tokens_B: torch.Tensor) -> torch.Tensor:
         with self.lens.reading():
             logits_BV = self.inner.next_logits(tokens_B)
-        return self.how.contrasted(logits_BV, self.lens, tokens_B, self.inner.mask_BT.sum(-1))
+        return self.how.contrasted(logits_BV, self.lens, tokens_B, self.inner.length_B)
 
 
-def divergence(first_BV: torch.Tensor, second_BV: torch.Tensor) -> torch.Tensor:
-    """Jensen-Shannon divergence [B] of distributions by their log-probs, in nats, from 0 to log 2."""
-    mean_BV = torch.logaddexp(first_BV, second_BV) - float(np.log(2))
-    parts = [(log_BV.exp() * (log_BV - mean_BV)).sum(-1) for log_BV in (first_BV, second_BV)]
-    return (parts[0] + parts[1]) / 2
+def divergence(first_BV: torch.Tensor, second_JBV: torch.Tensor) -> torch.Tensor:
+    """Jensen-Shannon divergence [J, B] of distributions by their log-probs, in nats, from 0 to log 2."""
+    one_BV, other_JBV = first_BV.exp(), second_JBV.exp()
+    mean_JBV = ((one_BV + other_JBV) / 2).clamp(min=torch.finfo(torch.float32).tiny).log()
+    return (one_BV * (first_BV - mean_JBV) + other_JBV * (second_JBV - mean_JBV)).sum(-1) / 2
 
 
 @torch.inference_mode()
-def contrasted_logprobs(model: Any, how: LayerContrast, pairs: Sequence[tuple[Tokens, Tokens]]) -> list[tuple[float, ...]]:
-    """The log-prob of every token of completions behind their prompts, under the contrasted distribution, normalised; with strength 0 the
+def contrasted_logprobs(model: Any, how: LayerContrast, prompt: Tokens, completions: Sequence[Tokens]) -> list[tuple[float, ...]]:
+    """The log-prob of every token of completions of a prompt, under the contrasted distribution, normalised; with strength 0 the
     model's own. A token that the contrast would never say has `NEVER`, a sum with such tokens ranks by how many they are (`plausible` 0
     rules none out).
     """
-    layers, found = layers_of(model, how.layers), []
-    for prompt, completion in pairs:
-        first = len(prompt) - 1
-        lens = Lens(model, layers, final_norm=how.final_norm, at=partial(_from, first))
-        with lens.reading():
-            logits_NV = read(model, prompt, completion)
-        lens.check(logits_NV)
-        before_N = torch.tensor([prompt[-1], *completion[:-1]])
-        scores_NV = how.contrasted(logits_NV, lens, before_N, torch.arange(len(completion)) + first + 1)
-        found.append(tuple(of_tokens(scores_NV, completion).clamp(min=NEVER).tolist()))
-    return found
-
-
-def _from(first: int, states_BTE: torch.Tensor) -> torch.Tensor:
-    return states_BTE[0, first:]
+    found: dict[int, tuple[float, ...]] = {}
+    for numbers, logits_NV, lens in read_behind(model, layers_of(model, how.layers), how.final_norm, prompt, completions):
+        some = [completions[number] for number in numbers]
+        before_N = torch.tensor([token for own in some for token in (prompt[-1], *own[:-1])])
+        length_N = torch.cat([torch.arange(len(own)) for own in some]) + len(prompt)
+        scores_NV = how.contrasted(logits_NV, lens, before_N, length_N)
+        logprobs = of_tokens(scores_NV, [token for own in some for token in own]).clamp(min=NEVER).tolist()
+        for number, own in zip(numbers, some, strict=True):
+            found[number], logprobs = tuple(logprobs[: len(own)]), logprobs[len(own) :]
+    return [found[number] for number in range(len(completions))]
 
 
 def layer_contrast_static(pool: Pool, layers: Sequence[int], strength: float, plausible: float, final_norm: bool) -> list[Decoded]:

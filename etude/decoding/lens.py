@@ -7,12 +7,22 @@ itself. Shapes: B rows, E hidden width, V vocabulary.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
+from etude.engine.attention import Attend
+from etude.engine.cache import PreallocatedLayer, cache_argument, preallocated_cache, select_rows
 from etude.engine.completion import Tokens
+from etude.engine.context import KeepRead
+from etude.engine.fused import FusedForward
 from etude.errors import UserError
+from etude.heads import head_on
+
+_TOGETHER = 512
+"""Tokens of completions, and rows of the head, that are computed at once: logits of a large vocabulary are large."""
 
 _SAME = 0.05
 """Mean difference of logits, in their standard deviations, up to which the last layer's are the model's own."""
@@ -24,7 +34,10 @@ def last_of_rows(states_BTE: torch.Tensor) -> torch.Tensor:
 
 
 class Lens:
-    """Reads layers at the last position of every row, while a model computes, or at others."""
+    """Reads layers at the last position of every row, while a model computes, or at others.
+
+    Of the engine's own pass (`forward`) they are read without hooks: `LensForward` is what computes then.
+    """
 
     def __init__(
         self,
@@ -33,12 +46,13 @@ class Lens:
         *,
         final_norm: bool = True,
         at: Callable[[torch.Tensor], torch.Tensor] = last_of_rows,
+        forward: FusedForward | None = None,
     ) -> None:
         """`final_norm`: whether the norm before the head stands there after earlier layers too; `at`: states [B, T, E] → those that are
         kept. Raises UserError for a layer that is not before the last one.
         """
-        self.layers, self._final_norm, self._at = tuple(layers), final_norm, at
-        decoder, self._head = model.get_decoder(), model.get_output_embeddings()
+        self.layers, self._final_norm, self._at, self._forward = tuple(layers), final_norm, at, forward
+        decoder, self._head = model.get_decoder(), forward.head if forward else model.get_output_embeddings()
         self._blocks = _blocks(model, decoder)
         norms = [part for part in decoder.children() if "norm" in type(part).__name__.lower()]
         self._norm = norms[-1] if norms else torch.nn.Identity()
@@ -48,26 +62,50 @@ class Lens:
         for layer in layers:
             if not 0 <= layer <= last:
                 raise UserError(f"layer {layer} can't be set against the last one of this model: name one from 0 (embeddings) to {last}")
-        self._states: dict[int, torch.Tensor] = {}
+        self._states: dict[int, list[torch.Tensor]] = {}
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """While the model computes within it, the layers are read."""
+        """While the model computes within it, the layers are read; what was read before goes."""
+        self._states = {}
+        if self._forward:
+            yield
+            return
         with ExitStack() as hooks:
             for layer in self.layers:
                 hooks.callback(self._blocks[layer].register_forward_pre_hook(self._reader(layer), with_kwargs=True).remove)
             hooks.callback(self._blocks[-1].register_forward_hook(self._read_last).remove)
             yield
 
-    def logits(self, layer: int) -> torch.Tensor:
-        """[B, V] after a layer, of what was computed last and is kept."""
-        state_BE = self._states[layer]
-        found: torch.Tensor = self._head(self._norm(state_BE) if self._final_norm else state_BE)
+    def keep(self, layer: int, states_BE: torch.Tensor) -> None:
+        """Of a layer that is read, or the last one, what it gives; what is computed in parts comes in parts."""
+        if layer in self.layers or layer == len(self._blocks):
+            self._states.setdefault(layer, []).append(states_BE)
+
+    def states(self, layer: int) -> torch.Tensor:
+        """[B, E] after a layer, of what was computed last and is kept."""
+        parts = self._states[layer]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def said(self, states_NE: torch.Tensor) -> torch.Tensor:
+        """Logits [N, V] of what would be said after layers that give this."""
+        found: torch.Tensor = self._head(self._norm(states_NE) if self._final_norm else states_NE)
         return found
+
+    def logits(self, layer: int) -> torch.Tensor:
+        """[B, V] after a layer."""
+        return self.said(self.states(layer))
+
+    def logprobs(self) -> Iterator[torch.Tensor]:
+        """[J, B, V] after the layers that are read, in order, so many at a time that the head computes some together."""
+        at_once = max(1, _TOGETHER // len(self.states(self.layers[0])))
+        for first in range(0, len(self.layers), at_once):
+            states_JBE = torch.stack([self.states(layer) for layer in self.layers[first : first + at_once]])
+            yield self.said(states_JBE.flatten(0, 1)).float().log_softmax(-1).unflatten(0, states_JBE.shape[:2])
 
     def check(self, logits_BV: torch.Tensor) -> None:
         """Raise UserError where norm and head are not all that the model does behind its last layer, whose logits these are."""
-        found = self._head(self._norm(self._states[len(self._blocks)])).detach().float()
+        found = self._head(self._norm(self.states(len(self._blocks)))).detach().float()
         distance = (found - logits_BV).abs().mean() / logits_BV.float().std()
         if not float(distance) < _SAME:
             raise UserError(
@@ -77,12 +115,37 @@ class Lens:
 
     def _reader(self, layer: int) -> Any:
         def read(_: Any, given: tuple[torch.Tensor, ...], named: dict[str, Any]) -> None:
-            self._states[layer] = self._at(given[0] if given else named["hidden_states"])
+            self.keep(layer, self._at(given[0] if given else named["hidden_states"]))
 
         return read
 
     def _read_last(self, _: Any, given: Any, found: Any) -> None:
-        self._states[len(self._blocks)] = self._at(found[0] if isinstance(found, tuple) else found)
+        self.keep(len(self._blocks), self._at(found[0] if isinstance(found, tuple) else found))
+
+
+class LensForward:
+    """The engine's own pass, whose layers a lens reads at the tokens whose logits are asked for."""
+
+    def __init__(self, inner: FusedForward, lens: Lens) -> None:
+        self.inner, self.lens, self.model = inner, lens, inner.model
+
+    def logits(
+        self, tokens_N: torch.Tensor, positions_N: torch.Tensor, attend: Attend, chosen_M: torch.Tensor, keep_read: KeepRead | None = None
+    ) -> torch.Tensor:
+        """As of any `Forward`."""
+        return self.inner.logits(tokens_N, positions_N, attend, chosen_M, keep_read, self.lens.keep)
+
+    def head(self, read_ME: torch.Tensor) -> torch.Tensor:
+        """As the pass itself."""
+        return self.inner.head(read_ME)
+
+    def refresh(self) -> None:
+        """As the pass itself."""
+        self.inner.refresh()
+
+    def put_away(self) -> None:
+        """As the pass itself."""
+        self.inner.put_away()
 
 
 def read(model: Any, prompt: Tokens, completion: Tokens) -> torch.Tensor:
@@ -92,7 +155,50 @@ def read(model: Any, prompt: Tokens, completion: Tokens) -> torch.Tensor:
     return found
 
 
-def of_tokens(logits_NV: torch.Tensor, completion: Tokens) -> torch.Tensor:
+def read_behind(
+    model: Any, layers: Sequence[int], final_norm: bool, prompt: Tokens, completions: Sequence[Tokens]
+) -> Iterator[tuple[list[int], torch.Tensor, Lens]]:
+    """Completions of a prompt, some at a time: their numbers, the logits [N, V] of what the model would say in the place of each of their
+    tokens, one completion behind another, and a lens on the layers there. Where all layers attend to all positions the prompt is computed
+    once.
+    """
+    device = next(model.parameters()).device
+    cache, before = preallocated_cache(model.config), list(prompt[:-1])
+    if before and all(type(layer) is PreallocatedLayer for layer in cache.layers):
+        with head_on(model, torch.zeros(1, dtype=torch.long, device=device)):
+            model(input_ids=torch.tensor([before], device=device), use_cache=True, **{cache_argument(model): cache})
+        kept, before = {"use_cache": True}, []
+    else:
+        kept = {"use_cache": False}
+    order, first = sorted(range(len(completions)), key=lambda number: len(completions[number])), 0
+    while first < len(order):
+        longest = len(completions[order[first]])
+        end = first + 1
+        while end < len(order) and (end + 1 - first) * len(completions[order[end]]) <= _TOGETHER:
+            end += 1
+        chosen, first = order[first:end], end
+        rows = [torch.tensor([*before, prompt[-1], *completions[number][:-1]], device=device) for number in chosen]
+        tokens_BT = pad_sequence(rows, batch_first=True)  # on the right, where no other position sees it
+        starts = [row * tokens_BT.shape[1] + len(before) for row in range(len(chosen))]
+        places = [
+            torch.arange(start, start + len(completions[number]), device=device) for start, number in zip(starts, chosen, strict=True)
+        ]
+        places_N = torch.cat(places)
+        lens = Lens(model, layers, final_norm=final_norm, at=partial(_at, places_N))
+        copied = (
+            {cache_argument(model): select_rows(cache, torch.zeros(len(chosen), dtype=torch.long), longest)} if kept["use_cache"] else {}
+        )
+        with lens.reading(), head_on(model, places_N):
+            logits_NV = model(input_ids=tokens_BT, **kept, **copied).logits.float()
+        lens.check(logits_NV)
+        yield chosen, logits_NV, lens
+
+
+def _at(places_N: torch.Tensor, states_BTE: torch.Tensor) -> torch.Tensor:
+    return states_BTE.flatten(0, 1)[places_N]
+
+
+def of_tokens(logits_NV: torch.Tensor, completion: Sequence[int]) -> torch.Tensor:
     """The log-probs [N] of a completion's tokens."""
     return logits_NV.float().log_softmax(-1).gather(1, torch.tensor(completion, device=logits_NV.device)[:, None])[:, 0]
 

@@ -189,6 +189,11 @@ class BlockContext:
     def __len__(self) -> int:
         return len(self.prompt_B)
 
+    @property
+    def length_B(self) -> torch.Tensor:
+        """Tokens of each row: its prompt's, and what it has drawn."""
+        return self._length_B + self.drawn_B
+
     def keep(self, rows_B: torch.Tensor, room_tokens: int) -> None:
         """As many rows at most as there were completions to begin with, which also had room for all of their tokens."""
         forks = torch.zeros_like(rows_B, dtype=torch.bool)
@@ -241,7 +246,7 @@ class BlockContext:
             raise ValueError(f"a row has no room for another token: {self.own.positions} positions are drawn")
         attend = OneToken(self.own.kernels, self._behind, self.drawn_B)
         keep_read = partial(self.own.keep_read, self.slot_B, self.drawn_B) if self.keeps_reads else None
-        logits_BV = self.prompts.forward.logits(tokens_B, self._length_B + self.drawn_B, attend, self._rows_B, keep_read)
+        logits_BV = self.prompts.forward.logits(tokens_B, self.length_B, attend, self._rows_B, keep_read)
         self.drawn_B = self.drawn_B + 1
         return logits_BV
 

@@ -10,7 +10,7 @@ Shapes: as in `etude.engine.attention`.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -19,6 +19,9 @@ from transformers.cache_utils import Cache
 from etude.engine.attention import Attend
 from etude.engine.cache import attends, cache_argument, preallocated_cache, select_rows
 from etude.heads import head_on
+
+if TYPE_CHECKING:
+    from etude.engine.forward import Shared
 
 _PREFILL_TOKENS = 2048
 """Prompt tokens that are computed together, so that what lies between two layers stays in the processor's cache."""
@@ -43,6 +46,9 @@ class Context(Protocol):
 
 KeepRead = Callable[[torch.Tensor], None]
 """Is given what the LM head reads of some tokens, [M, E]."""
+
+KeepStates = Callable[[int, torch.Tensor], None]
+"""Is given the number of a layer, 0 for the embeddings, and what it gives of some tokens, [M, E]."""
 
 
 class Forward(Protocol):
@@ -81,9 +87,9 @@ class View(Protocol):
         """As it stands on what was decoded so."""
 
     def prefill(
-        self, model: Any, prompts: Sequence[Sequence[int]], pad: int, forward: Forward | None = None
+        self, model: Any, prompts: Sequence[Sequence[int]], pad: int, shared: "Shared | None" = None
     ) -> tuple[Opened, torch.Tensor]:
-        """The prompts, and the logits [P, V] of what follows them. `forward`: a faster pass of the model, where there is one."""
+        """The prompts, and the logits [P, V] of what follows them. `shared`: the way in which the engine samples, if it is faster."""
 
     def held_tokens(self, prompt_tokens: int, new_tokens: int) -> int:
         """Positions that a row takes behind its prompt."""
@@ -114,6 +120,11 @@ class CopiedContext:
 
     def __len__(self) -> int:
         return len(self.mask_BT)
+
+    @property
+    def length_B(self) -> torch.Tensor:
+        """Tokens of each row."""
+        return self.mask_BT.sum(-1)
 
     def begin(self, rows_B: torch.Tensor, room_tokens: int, *, samples: int) -> Context:
         return CopiedContext(self.model, select_rows(self.cache, rows_B, room_tokens), self.mask_BT[rows_B])

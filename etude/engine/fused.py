@@ -20,7 +20,7 @@ import torch.nn.functional as F
 
 from etude.engine.attention import Attend
 from etude.engine.blocks import OneToken
-from etude.engine.context import KeepRead
+from etude.engine.context import KeepRead, KeepStates
 from etude.engine.packed import PackedLinear
 from etude.kernels.decoding import DecodingKernels, Layers, kernels_for
 from etude.models import LLAMA_SHAPED
@@ -56,10 +56,16 @@ class FusedForward:
         self._layers, self._few_rows = [], None
 
     def logits(
-        self, tokens_N: torch.Tensor, positions_N: torch.Tensor, attend: Attend, chosen_M: torch.Tensor, keep_read: KeepRead | None = None
+        self,
+        tokens_N: torch.Tensor,
+        positions_N: torch.Tensor,
+        attend: Attend,
+        chosen_M: torch.Tensor,
+        keep_read: KeepRead | None = None,
+        keep_states: KeepStates | None = None,
     ) -> torch.Tensor:
-        """Of what follows the chosen tokens, [M, V]; `keep_read` is given what the head reads of them."""
-        read_ME = self._read(tokens_N, positions_N, attend, chosen_M)
+        """Of what follows the chosen tokens, [M, V]; `keep_read` is given what the head reads of them, `keep_states` what layers give."""
+        read_ME = self._read(tokens_N, positions_N, attend, chosen_M, keep_states)
         if keep_read:
             keep_read(read_ME)
         return self.head(read_ME)
@@ -68,10 +74,17 @@ class FusedForward:
         """Logits [M, V], by what the head reads."""
         return self._head(read_ME)
 
-    def _read(self, tokens_N: torch.Tensor, positions_N: torch.Tensor, attend: Attend, chosen_M: torch.Tensor) -> torch.Tensor:
+    def _read(
+        self,
+        tokens_N: torch.Tensor,
+        positions_N: torch.Tensor,
+        attend: Attend,
+        chosen_M: torch.Tensor,
+        keep_states: KeepStates | None,
+    ) -> torch.Tensor:
         assert self._layers, "the layers were put away"
         decoder, heads, both, rows = self.model.model, self.heads, self.heads + self.kv_heads, len(tokens_N)
-        if self._few_rows and isinstance(attend, OneToken) and rows <= attend.kernels.product_rows:
+        if self._few_rows and not keep_states and isinstance(attend, OneToken) and rows <= attend.kernels.product_rows:
             x_NE, cos_ND, sin_ND = self._embedded(tokens_N, positions_N)
             attend.kernels.layers(x_NE, self._few_rows, attend.behind, attend.drawn_B, cos_ND, sin_ND)
             return self._normed(x_NE, decoder.norm)
@@ -79,6 +92,8 @@ class FusedForward:
         x_NE, cos_ND, sin_ND = self._embedded(F.pad(tokens_N, (0, spare)), F.pad(positions_N, (0, spare)))
         shape = (len(x_NE), both + self.kv_heads, cos_ND.shape[1])
         for number, layer in enumerate(self._layers):
+            if keep_states:
+                keep_states(number, x_NE[chosen_M])
             states = layer.project(self._normed(x_NE, layer.input_norm)).view(shape)
             turned = self._rotated(layer, states, cos_ND, sin_ND)
             read_NHD = attend(number, turned[:rows, :heads], turned[:rows, heads:both], states[:rows, both:], layer.scale)
@@ -89,6 +104,8 @@ class FusedForward:
             x_NE = layer.output.plus(read_NHD.view(len(x_NE), -1), x_NE)
             x_NE = layer.down.plus(layer.up.times(self._normed(x_NE, layer.post_norm), layer.gate), x_NE)
         x_ME = x_NE if len(x_NE) == len(chosen_M) else x_NE[chosen_M]
+        if keep_states:
+            keep_states(len(self._layers), x_ME)
         return self._normed(x_ME, decoder.norm)
 
     def _embedded(self, tokens_N: torch.Tensor, positions_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

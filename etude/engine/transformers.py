@@ -406,7 +406,7 @@ class TransformersEngine:
 
     def _prefill(self, prompts: Sequence[Sequence[int]], view: View | None) -> tuple[Opened, torch.Tensor]:
         if view:
-            return view.prefill(self._model, prompts, self._pad, self._shared.forward if self._shared else None)
+            return view.prefill(self._model, prompts, self._pad, self._shared)
         return self._shared.prefill(prompts) if self._shared else CopiedContext.prefill(self._model, prompts, self._pad)
 
     def _reopen(self, prefixes: Sequence[Prefix]) -> list[Prefix]:

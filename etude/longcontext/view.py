@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from etude.engine.context import Context, CopiedContext, Forward, Opened
+from etude.engine.forward import Shared
 from etude.longcontext.attach import Attachment
 from etude.longcontext.layer import ContextLayer
 from etude.longcontext.policy import Policy
@@ -41,14 +42,12 @@ class KeptView:
     policy: Policy | Recall
     peak: Peak = field(default_factory=Peak, compare=False, repr=False)
 
-    def prefill(
-        self, model: Any, prompts: Sequence[Sequence[int]], pad: int, forward: Forward | None = None
-    ) -> tuple[Opened, torch.Tensor]:
+    def prefill(self, model: Any, prompts: Sequence[Sequence[int]], pad: int, shared: Shared | None = None) -> tuple[Opened, torch.Tensor]:
         attachment = Attachment.to(model, self.policy)
         with attachment.installed():
             copied, logits_BV = CopiedContext.prefill(model, prompts, pad)
         is_ours = all(isinstance(layer, ContextLayer) for layer in copied.cache.layers)
-        return KeptContext(attachment, copied, self.peak, forward if is_ours else None), logits_BV
+        return KeptContext(attachment, copied, self.peak, shared.forward if shared and is_ours else None), logits_BV
 
     def held_tokens(self, prompt_tokens: int, new_tokens: int) -> int:
         return self.policy.held_tokens(prompt_tokens, new_tokens)

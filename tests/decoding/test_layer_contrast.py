@@ -7,6 +7,8 @@ import torch
 from etude.decoding.layer_contrast import NEVER, LayerContrast, contrasted_logprobs, divergence
 from etude.decoding.lens import Lens, Part, layers_of
 from etude.engine.completion import Stop
+from etude.engine.context import CopiedContext
+from etude.engine.forward import forward_of
 from etude.engine.sampling import GREEDY, Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
@@ -107,9 +109,12 @@ def test_likelihoods_under_a_contrast_are_those_of_its_answers(model_of, tokeniz
     for how in (LayerContrast((0, 1)), LayerContrast((0, 1), choice="random"), LayerContrast((1,), strength=0.0)):
         engine = TransformersEngine(model, tokenizer)
         drawn = [each for (each,) in engine.generate(PROMPTS, max_new_tokens=6, sampling=Sampling(), keys=[[1], [2], [3]], view=how)]
-        pairs = [(tuple(prompt), each.tokens) for prompt, each in zip(PROMPTS, drawn, strict=True)]
-        for found, each in zip(contrasted_logprobs(model, how, pairs), drawn, strict=True):
-            assert found == pytest.approx(each.logprobs, abs=1e-4)
+        for prompt, each in zip(PROMPTS, drawn, strict=True):
+            others = [(5, 6), (7, *each.tokens), (8,)]  # beside which it is the same
+            found = contrasted_logprobs(model, how, tuple(prompt), [*others, each.tokens, *others])
+            assert found[3] == pytest.approx(each.logprobs, abs=1e-4)
+            assert found[1][1:] == pytest.approx(contrasted_logprobs(model, how, (*prompt, 7), [each.tokens])[0], abs=1e-4)
+            assert found[:3] == found[4:] and list(map(len, found[:3])) == list(map(len, others))
 
 
 @torch.no_grad()
@@ -117,9 +122,9 @@ def test_without_strength_likelihoods_are_the_models_own_and_what_is_never_said_
     prompt, completion = (10, 11, 12), (20, 21, 22)
     logits = llama(torch.tensor([[*prompt, *completion]])).logits[0].log_softmax(-1)
     own = [float(logits[2 + place, token]) for place, token in enumerate(completion)]
-    assert contrasted_logprobs(llama, LayerContrast((1,), strength=0.0), [(prompt, completion)])[0] == pytest.approx(own, abs=1e-4)
+    assert contrasted_logprobs(llama, LayerContrast((1,), strength=0.0), prompt, [completion])[0] == pytest.approx(own, abs=1e-4)
     worst = tuple(int(logits[2 + place].argmin()) for place in range(1))
-    assert contrasted_logprobs(llama, LayerContrast((1,)), [(prompt, worst)]) == [(NEVER,)]
+    assert contrasted_logprobs(llama, LayerContrast((1,)), prompt, [worst]) == [(NEVER,)]
 
 
 def test_divergence_is_0_of_equal_distributions_and_log_2_of_disjoint_ones():
@@ -191,4 +196,35 @@ def test_a_lens_keeps_the_last_positions_alone(llama):
     lens = Lens(llama, (0, 1))
     with lens.reading(), torch.no_grad():
         llama(torch.tensor([list(range(4, 104))]))
-    assert all(state.untyped_storage().nbytes() == state.nbytes for state in lens._states.values())
+    states = [lens.states(layer) for layer in (0, 1, 2)]
+    assert all(state.shape == (1, 32) and state.untyped_storage().nbytes() == state.nbytes for state in states)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+@pytest.mark.parametrize("choice", ["divergence", "random"])
+@torch.inference_mode()
+def test_the_engines_own_pass_contrasts_as_transformers_does(model_of, family, choice, monkeypatch):
+    model, view = model_of(family, num_hidden_layers=4), LayerContrast((0, 1, 3), choice=choice)
+    shared = forward_of(model, model)
+    monkeypatch.setattr("etude.engine.context._PREFILL_TOKENS", 5)  # prompts in parts
+    monkeypatch.setattr("etude.decoding.lens._TOGETHER", 6)  # and two layers at once
+    ways = [view.prefill(model, PROMPTS, 0, way) for way in (None, shared)]
+    contexts = [opened.begin(torch.arange(3), 4, samples=4) for opened, _ in ways]
+    found = [[logits] for _, logits in ways]
+    for rows in ([0, 1, 1, 2], [0, 2, 3], [1]):
+        for own, context in zip(found, contexts, strict=True):
+            context.keep(torch.tensor(rows), 4)
+            own.append(context.next_logits(torch.tensor(rows) + 20))
+    assert isinstance(contexts[0].inner, CopiedContext) and not isinstance(contexts[1].inner, CopiedContext)
+    for first, second in zip(*found, strict=True):
+        assert bool((first.isinf() == second.isinf()).all())
+        assert torch.allclose(first, second, atol=1e-3)
+
+
+def test_a_whole_forward_of_long_completions_is_read_in_parts(llama, monkeypatch):
+    completions, how = [tuple(range(5, 5 + length)) for length in (9, 1, 4, 6, 2)], LayerContrast((0, 1), plausible=0.0)
+    whole = contrasted_logprobs(llama, how, (3, 4), completions)
+    monkeypatch.setattr("etude.decoding.lens._TOGETHER", 8)
+    for one, other in zip(whole, contrasted_logprobs(llama, how, (3, 4), completions), strict=True):
+        assert one == pytest.approx(other, abs=1e-4)
+    assert contrasted_logprobs(llama, how, (4,), completions)[0][1:] != pytest.approx(whole[0][1:], abs=1e-4)  # the prompt is read

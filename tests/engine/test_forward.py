@@ -1,6 +1,8 @@
 """Which forward pass an architecture gets, and that whatever it gets has the model's logits."""
 
 import logging
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -152,3 +154,32 @@ def test_all_layers_by_one_kernel_are_the_same_to_the_bit(model_of, monkeypatch,
             with monkeypatch.context() as patched:
                 patched.setattr(forward, "_few_rows", None)
                 assert torch.equal(contexts[1].next_logits(tokens), found)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.inference_mode()
+def test_what_layers_give_is_kept_of_the_tokens_asked_for(model_of, dtype):
+    if not decoding.kernels_for(torch.device("cpu"), dtype):
+        pytest.skip("there are no kernels of this precision")
+    model = model_of("qwen3", hidden_size=64, intermediate_size=96, num_hidden_layers=3)
+    forward = FusedForward(WorkingCopy(model, dtype).model if dtype == torch.bfloat16 else model)
+    kept: dict[int, list[torch.Tensor]] = {}
+
+    @dataclass(frozen=True)
+    class Keeping:
+        model: Any
+
+        def logits(self, *args: Any) -> torch.Tensor:
+            return forward.logits(*args, keep_states=lambda layer, states: kept.setdefault(layer, []).append(states.float()))
+
+    prompts, _ = BlockPrompts.prefill(Keeping(forward.model), [[5, 6, 7], [9, 8]])
+    context = prompts.begin(torch.tensor([0, 1]), 4, samples=2)
+    context.next_logits(torch.tensor([20, 21]))
+    for row, tokens in enumerate(([5, 6, 7, 20], [9, 8, 21])):
+        hidden = model(torch.tensor([tokens]), output_hidden_states=True).hidden_states
+        for layer in range(3):  # transformers norms the last one
+            for step, place in enumerate((-2, -1)):
+                expected = hidden[layer][0, place]
+                assert (kept[layer][step][row] - expected).norm() < {torch.float32: 1e-5, torch.bfloat16: 0.05}[dtype] * expected.norm()
+        normed = model.model.norm(kept[3][-1][row])
+        assert (normed - hidden[3][0, -1]).norm() < {torch.float32: 1e-5, torch.bfloat16: 0.05}[dtype] * normed.norm()

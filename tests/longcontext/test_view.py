@@ -78,7 +78,7 @@ def test_the_engines_own_forward_pass_gives_the_logits_of_the_model_under_the_po
     view = KeptView(name, replace(POLICIES[name], **small))
     shared = forward_of(llama, llama)
     with torch.inference_mode():
-        both = [view.prefill(llama, PROMPTS, 0, forward) for forward in (None, shared.forward)]
+        both = [view.prefill(llama, PROMPTS, 0, way) for way in (None, shared)]
         assert torch.equal(both[0][1], both[1][1])
         rows = torch.tensor([0, 1, 1, 2])
         contexts = [opened.begin(torch.arange(3), 30, samples=4) for opened, _ in both]
@@ -92,7 +92,7 @@ def test_the_engines_own_forward_pass_gives_the_logits_of_the_model_under_the_po
 
 def test_a_model_with_other_layers_too_generates_by_its_own_forward_pass(model_of):
     model = model_of("gemma3")
-    opened, _ = KeptView("all", DROPPING["snapkv"]).prefill(model, PROMPTS, 0, forward_of(model_of("llama"), model_of("llama")).forward)
+    opened, _ = KeptView("all", DROPPING["snapkv"]).prefill(model, PROMPTS, 0, forward_of(model_of("llama"), model_of("llama")))
     assert opened.forward is None, "its windows are not the cache's to read"
 
 
