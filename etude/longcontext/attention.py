@@ -11,6 +11,9 @@ from torch.nn.functional import scaled_dot_product_attention
 _BLOCK_QUERIES = 512
 """Queries whose mask or products are there at a time."""
 
+_BLOCK_WEIGHTS = 2**20
+"""Weights that are there at a time on a CPU: as many as stay in a core's cache."""
+
 
 def causal(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, values_TD: torch.Tensor, scale: float) -> torch.Tensor:
     """What the last Q of T tokens read, each of itself and of all before it: [R, Q, D]."""
@@ -48,12 +51,16 @@ def strongest(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, scale: float) ->
 
 def _weights_by_block(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, scale: float) -> Iterator[torch.Tensor]:
     """[R, Q, T] of some queries at a time, T up to the last of them."""
-    length = queries_RQD.shape[1]
-    for first in range(0, length, _BLOCK_QUERIES):
-        own = queries_RQD[:, first : first + _BLOCK_QUERIES].float()
+    heads, length, _ = queries_RQD.shape
+    keys_TD, is_cpu = keys_TD.float(), keys_TD.device.type == "cpu"
+    at_once = min(_BLOCK_QUERIES, max(16, _BLOCK_WEIGHTS // (heads * len(keys_TD)))) if is_cpu else _BLOCK_QUERIES
+    for first in range(0, length, at_once):
+        own = queries_RQD[:, first : first + at_once].float() * scale
         end = len(keys_TD) - length + first + own.shape[1]
-        scores_RQT = own @ keys_TD[:end].float().T * scale
-        yield scores_RQT.masked_fill(~_seen(own.shape[1], end, own.device), -torch.inf).softmax(-1)
+        scores_RQT = own @ keys_TD[:end].T
+        among_themselves = scores_RQT[:, :, end - own.shape[1] :]  # all before is seen
+        among_themselves.masked_fill_(~_seen(own.shape[1], own.shape[1], own.device), -torch.inf)
+        yield scores_RQT.softmax(-1)
 
 
 def _seen(length: int, end: int, device: torch.device) -> torch.Tensor:

@@ -8,6 +8,7 @@ import torch
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from etude.errors import UserError
+from etude.longcontext import attention
 from etude.longcontext.attach import attach
 from etude.longcontext.budgets import chosen, of_layers
 from etude.longcontext.held import Held
@@ -277,3 +278,16 @@ def test_slots_of_uneven_segments_give_back_what_was_put_in():
                 assert torch.equal(part, own)
     own = segments[0][0].then(segments[0][1]).at(torch.tensor([0, 7]))
     assert torch.equal(own.keys_TD, torch.stack([segments[0][0].keys_TD[0], segments[0][1].keys_TD[4]]))
+
+
+@pytest.mark.parametrize("new", [1, 16, 40, 57])
+def test_attention_is_summed_and_compared_some_queries_at_a_time(new, monkeypatch):
+    monkeypatch.setattr("etude.longcontext.attention._BLOCK_WEIGHTS", 1)  # sixteen queries
+    generator = torch.Generator().manual_seed(new)
+    queries, keys = (torch.randn(*shape, generator=generator) for shape in ((3, new, 8), (57, 8)))
+    scores = queries @ keys.T * 0.3
+    for query in range(new):
+        scores[:, query, 57 - new + query + 1 :] = -torch.inf
+    weights = scores.softmax(-1)
+    torch.testing.assert_close(attention.summed(queries, keys, 0.3), weights.sum(1).mean(0))
+    torch.testing.assert_close(attention.strongest(queries, keys, 0.3), weights[:, :, : 57 - new].amax((0, 1)))
