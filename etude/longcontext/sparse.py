@@ -21,6 +21,7 @@ import torch
 from torch.nn.functional import pad
 
 from etude.errors import UserError, at_least, unknown
+from etude.kernels.sparse import block_sparse_for
 
 Pattern = Literal["antidiagonal", "vertical_slash"]
 PATTERNS: tuple[Pattern, ...] = ("antidiagonal", "vertical_slash")
@@ -69,6 +70,15 @@ class Sparse:
         if keys_TD.dtype in (torch.bfloat16, torch.float16):
             return self.causal(queries_RQD.float(), keys_TD.float(), values_TD.float(), scale).to(values_TD.dtype)
         is_read_RMP = self.chosen(queries_RQD, keys_TD, scale)
+        kernel = block_sparse_for(keys_TD, self.block_tokens)
+        if kernel and keys_TD.shape == values_TD.shape:
+            return kernel(queries_RQD, keys_TD, values_TD, is_read_RMP, scale)
+        return self._gathered(queries_RQD, keys_TD, values_TD, is_read_RMP, scale)
+
+    def _gathered(
+        self, queries_RQD: torch.Tensor, keys_TD: torch.Tensor, values_TD: torch.Tensor, is_read_RMP: torch.Tensor, scale: float
+    ) -> torch.Tensor:
+        """By torch's operations."""
         size, tokens = self.block_tokens, len(keys_TD)
         before = tokens - queries_RQD.shape[1]
         keys_PSD, values_PSD = (pad(states_TD, (0, 0, 0, -tokens % size)).unflatten(0, (-1, size)) for states_TD in (keys_TD, values_TD))

@@ -8,6 +8,7 @@ import torch
 from test_attach import generated, tokens
 
 from etude.errors import UserError
+from etude.kernels.sparse import block_sparse_for
 from etude.longcontext import attention, sparse
 from etude.longcontext.attach import attach
 from etude.longcontext.block_oracle import Compared, compared
@@ -51,6 +52,31 @@ def test_what_is_read_is_the_chosen_blocks_and_nothing_else(pattern, length, bef
     own = torch.arange(before // 8, -(-(before + length) // 8))
     assert chosen[:, :, 0].all() and chosen[:, torch.arange(len(own)), own].all()
     assert 0 < how.density.share < 1
+
+
+@pytest.mark.parametrize("threshold", [1.0, 0.5])
+@pytest.mark.parametrize("width", [16, 48, 80])
+@pytest.mark.parametrize("block", [16, 48, 80])
+@pytest.mark.parametrize(("length", "before"), [(240, 0), (201, 0), (5, 0), (170, 130), (3, 240), (90, 21)])
+def test_a_kernel_reads_the_same_blocks(threshold, width, block, length, before):
+    scale = 0.5 * width**-0.5
+    queries, keys, values = states(length, before, heads=3, width=width)
+    if not block_sparse_for(keys, block):
+        pytest.skip("there is no C++ compiler")
+    how = Sparse(block_tokens=block, stride=4, threshold=threshold)
+    apart = queries.transpose(0, 1).contiguous().transpose(0, 1)  # heads side by side, as projections give them
+    found, chosen = how.causal(apart, keys, values, scale), how.chosen(queries, keys, scale)
+    torch.testing.assert_close(found, how._gathered(queries, keys, values, chosen, scale), atol=5e-6, rtol=1e-5)
+    if threshold == 1:
+        torch.testing.assert_close(found, attention.causal(queries, keys, values, scale), atol=5e-6, rtol=1e-5)
+
+
+def test_a_kernel_outlives_scores_that_are_far_apart():
+    queries, keys, values = states(200, heads=2, width=16)
+    queries, keys = queries * 30, keys * 30  # the highest score rises by hundreds from block to block
+    how = Sparse(block_tokens=16, stride=4, threshold=0.9)
+    found = how.causal(queries, keys, values, 1.0)
+    torch.testing.assert_close(found, how._gathered(queries, keys, values, how.chosen(queries, keys, 1.0), 1.0), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("rows", [2, 8])

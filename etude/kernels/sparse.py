@@ -1,0 +1,58 @@
+"""The kernel of `sparse.cpp`: attention of a prompt's queries over chosen blocks of keys.
+
+By torch's operations the blocks are gathered for each row of queries, and its scores laid out whole; here a block's scores are weights, and
+summed, while they are in a core's cache. Shapes: as in `etude.longcontext.sparse`.
+"""
+
+import ctypes
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+
+from etude.kernels.compiled import AT, NUMBER, REAL, at, library
+
+WIDTH = 16
+"""Heads, and blocks of tokens, are multiples of it."""
+
+BlockSparse = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor]
+
+
+def block_sparse_for(keys_TD: torch.Tensor, block_tokens: int) -> BlockSparse | None:
+    """The kernel for such keys and blocks; None where there is none."""
+    fits = keys_TD.device.type == "cpu" and keys_TD.dtype == torch.float32 and keys_TD.shape[1] % WIDTH == 0 and block_tokens % WIDTH == 0
+    found = _kernel() if fits else None
+    if found is None:
+        return None
+
+    def read(
+        queries_RQD: torch.Tensor, keys_TD: torch.Tensor, values_TD: torch.Tensor, is_read_RMP: torch.Tensor, scale: float
+    ) -> torch.Tensor:
+        """[R, Q, D]: what the last Q of T tokens read of the blocks that are chosen, each of itself and of all before it there."""
+        heads, number, width = queries_RQD.shape
+        queries_RQD = queries_RQD if queries_RQD.stride(-1) == 1 else queries_RQD.contiguous()
+        spare = -len(keys_TD) % block_tokens
+        keys_PDS = torch.nn.functional.pad(keys_TD, (0, 0, 0, spare)).unflatten(0, (-1, block_tokens)).mT.contiguous()
+        values_TD = values_TD.contiguous()
+        chosen = is_read_RMP.nonzero()[:, 2].contiguous()
+        starts = torch.nn.functional.pad(is_read_RMP.sum(-1).flatten().cumsum(0), (1, 0))
+        read_RQD = torch.empty(heads, number, width)
+        asked = at(queries_RQD), *queries_RQD.stride()[:2], heads
+        sizes = len(keys_TD) - number, number, block_tokens, width
+        found(*asked, at(keys_PDS), at(values_TD), at(chosen), at(starts), *sizes, scale, at(read_RQD))
+        return read_RQD
+
+    return read
+
+
+@cache
+def _kernel() -> Any:
+    """Loaded once; None where it can't be compiled."""
+    found: ctypes.CDLL | None = library("sparse.cpp", {})
+    if found is None:
+        return None
+    kernel = found.block_sparse_float32
+    kernel.argtypes = [AT, NUMBER, NUMBER, NUMBER, AT, AT, AT, AT, NUMBER, NUMBER, NUMBER, NUMBER, REAL, AT]
+    kernel.restype = None
+    return kernel
