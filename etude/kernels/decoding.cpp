@@ -3,6 +3,7 @@
 // says what goes in and out.
 
 #include "blocks.h"
+#include "products.h"
 
 namespace {
 
@@ -97,7 +98,7 @@ void attend(const T* queries, long query_row, long query_head, const T* keys, co
 enum Then { NOTHING, ADD, MULTIPLY, SWISH };
 
 // then(y + bias, other)
-inline Vec after(Vec y, const Half* bias, int then, const Half* other) {
+template <class T> inline Vec after(Vec y, const T* bias, int then, const T* other) {
     if (bias) y += load(bias);
     if (then == ADD) y += load(other);
     if (then == MULTIPLY) y *= load(other);
@@ -140,74 +141,44 @@ void gated(const Half* x, long rows, long width, const Half* gate, const Half* g
     products_by_tiles(x, rows, width, outputs / W, blocks, [=](long block, long first, long count, const float* sums) {
         for (long n = 0; n < count; n++) {
             Half factor[W];
-            save(after(load(sums + n * 2 * W), gate_bias ? gate_bias + block * W : nullptr, SWISH, nullptr), factor);
+            save(after<Half>(load(sums + n * 2 * W), gate_bias ? gate_bias + block * W : nullptr, SWISH, nullptr), factor);
             save(after(load(sums + n * 2 * W + W), up_bias ? up_bias + block * W : nullptr, MULTIPLY, factor), to + (first + n) * outputs + block * W);
         }
     });
 }
 
-// As `product`, for float32 weights [outputs, width] as they are: a vector of an output's weights meets those of eight rows while it is there,
-// and the outputs behind the next ones are asked for. A library lays weights out anew for every product, which for few rows takes as long as
-// the product itself.
-constexpr int OUTPUTS = 3;  // at a time: with eight rows as many sums as a processor has room for
+constexpr long PANEL = COLUMNS * W, DEPTH = 1024, CHUNK = 16 * ROWS;  // outputs, inputs and rows at a time: what stays in a core's cache
 
-template <int N, int O> void some_dots(const float* x, long width, const float* weights, float (*found)[OUTPUTS]) {
-    Vec sums[N][O] = {};
-    for (long d = 0; d < width; d += W) {
-        Vec some[O];
-#pragma GCC unroll 8
-        for (int o = 0; o < O; o++) {
-            some[o] = load(weights + o * width + d);
-            __builtin_prefetch(weights + (2 * O + o) * width + d, 0, 2);
-        }
-#pragma GCC unroll 8
-        for (int n = 0; n < N; n++) {
-            const Vec mine = load(x + n * width + d);
-#pragma GCC unroll 8
-            for (int o = 0; o < O; o++) sums[n][o] += some[o] * mine;
-        }
-    }
-    for (int n = 0; n < N; n++)
-        for (int o = 0; o < O; o++) found[n][o] = sum_of(sums[n][o]);
-}
-template <int O, int N = 8> void dots(const float* x, long count, long width, const float* weights, float (*found)[OUTPUTS]) {
-    if constexpr (N == 1)
-        some_dots<1, O>(x, width, weights, found);
-    else if (count >= N)
-        some_dots<N, O>(x, width, weights, found);
-    else
-        dots<O, N - 1>(x, count, width, weights, found);
-}
-
-inline float after(float y, int then, float other) {
-    if (then == ADD) return y + other;
-    if (then == MULTIPLY) return y * other;
-    return then == SWISH ? y / (1 + std::exp(-y)) : y;
-}
-
-void product_as_it_is(const float* x, long rows, long width, const float* weights, long outputs, const float* bias, int then,
-                      const float* other, float* to, long row) {
+// A weight [outputs, width] as panels of outputs that lie beside each other, input by input: `to` has as many numbers.
+void panels(const float* weight, long outputs, long width, float* to) {
 #pragma omp parallel for schedule(static)
-    for (long first = 0; first < outputs; first += OUTPUTS) {
-        const long some = std::min(long(OUTPUTS), outputs - first);
-        const float* mine = weights + first * width;
-        for (long n = 0; n < rows; n += 8) {
-            float found[8][OUTPUTS];
-            const long count = std::min(8L, rows - n);
-            if (some == OUTPUTS)
-                dots<OUTPUTS>(x + n * width, count, width, mine, found);
-            else
-                for (long o = 0; o < some; o++) {
-                    float one[8][OUTPUTS];
-                    dots<1>(x + n * width, count, width, mine + o * width, one);
-                    for (long i = 0; i < count; i++) found[i][o] = one[i][0];
-                }
-            for (long i = 0; i < count; i++)
-                for (long o = 0; o < some; o++) {
-                    const long at = (n + i) * row + first + o;
-                    to[at] = after(found[i][o] + (bias ? bias[first + o] : 0), then, other ? other[at] : 0);
-                }
-        }
+    for (long first = 0; first < outputs; first += PANEL) {
+        const long count = std::min(PANEL, outputs - first);
+        for (long tile = 0; tile < width; tile += W)
+            for (long k = tile; k < std::min(tile + W, width); k++)
+                for (long o = 0; o < count; o++) to[first * width + k * count + o] = weight[(first + o) * width + k];
+    }
+}
+
+// As `product`, for float32 weights in panels, and any number of rows. A library lays weights out anew for every product, which for few rows
+// takes as long as the product itself. What is summed for an output depends on no other row, and on no number of threads.
+void product_by_panels(const float* x, long rows, long width, const float* weights, long outputs, const float* bias, int then,
+                       const float* other, float* to) {
+    const long chunks = (rows + CHUNK - 1) / CHUNK, wide = (outputs + PANEL - 1) / PANEL;
+#pragma omp parallel for schedule(dynamic)
+    for (long item = 0; item < chunks * wide; item++) {
+        const long first = item / chunks * PANEL, vectors = std::min(PANEL, outputs - first) / W;
+        const long start = item % chunks * rows / chunks, count = (item % chunks + 1) * rows / chunks - start, parts = (count + ROWS - 1) / ROWS;
+        for (long k = 0; k < width; k += DEPTH)
+            for (long part = 0; part < parts; part++) {  // about as many rows in each
+                const long n = start + part * count / parts, end = start + (part + 1) * count / parts;
+                sums(end - n, vectors, x + n * width + k, width, weights + first * width + k * vectors * W, vectors * W, std::min(DEPTH, width - k),
+                     to + n * outputs + first, outputs, k > 0, part == 0);
+            }
+        if (!bias && then == NOTHING) continue;
+        for (long n = start; n < start + count; n++)
+            for (long o = first; o < first + vectors * W; o += W)
+                save(after(load(to + n * outputs + o), bias ? bias + o : nullptr, then, other ? other + n * outputs + o : nullptr), to + n * outputs + o);
     }
 }
 
@@ -414,9 +385,10 @@ extern "C" void product_bfloat16(const Half* x, long rows, long width, const Hal
     product(x, rows, width, weights, outputs, bias, then, other, to);
 }
 extern "C" void product_float32(const float* x, long rows, long width, const float* weights, long outputs, const float* bias, int then,
-                                const float* other, float* to, long row) {
-    product_as_it_is(x, rows, width, weights, outputs, bias, then, other, to, row);
+                                const float* other, float* to) {
+    product_by_panels(x, rows, width, weights, outputs, bias, then, other, to);
 }
+extern "C" void panels_float32(const float* weight, long outputs, long width, float* to) { panels(weight, outputs, width, to); }
 extern "C" void layers_bfloat16(Half* x, long rows, const Layer* each, const Behind* behind, long number, long hidden, long gate, long heads,
                                 long kv_heads, long width, long own_capacity, long prompt_capacity, const int64_t* slots,
                                 const int64_t* drawn, const int64_t* seen, const int64_t* items, long num_items, const Half* cosines,

@@ -17,6 +17,9 @@ from etude.kernels.compiled import AT, DTYPES, NUMBER, REAL, at, library
 BLOCK = 32
 """Positions that lie together: two vectors of scores, which the processor's tiles want in pairs."""
 
+WIDTH = 16
+"""Numbers of a vector: outputs of a product are a multiple of it."""
+
 
 def kernels_for(device: torch.device, dtype: torch.dtype) -> "DecodingKernels | None":
     """The kernels for tensors of a precision; None where there are none, which is said once."""
@@ -31,10 +34,8 @@ class DecodingKernels:
             getattr(found, f"{kernel}_{name}") for kernel in ("put", "copy", "repeat", "attend", "rms_norm", "rotate", "sample")
         )
         is_half = name == "bfloat16"
-        self._product: Any = found.product_bfloat16 if is_half else None
-        self._product_as_it_is: Any = None if is_half else found.product_float32
-        self.as_it_is_rows = range(0) if is_half else range(2, 17)
-        """For how many rows `product_as_it_is` is faster than torch (SmolLM2-135M, Xeon without AMX: 8 rows 1.8 times, 16 rows 1.3)."""
+        self._product: Any = getattr(found, f"product_{name}")
+        self._panels: Any = None if is_half else found.panels_float32
         self._layers: Any = found.layers_bfloat16 if is_half else None
         self.product_rows = 256 if is_half and found.has_tiles() else 4 if is_half else 0
         """Up to how many rows `product`, and with it `layers`, take no longer than oneDNN (SmolLM2-135M, 2 cores with AMX, and without)."""
@@ -94,22 +95,21 @@ class DecodingKernels:
     def product(
         self, x_NE: torch.Tensor, weights: torch.Tensor, bias: torch.Tensor | None, then: str, other: torch.Tensor | None
     ) -> torch.Tensor:
-        """then(x Wᵀ + b, other), rounded once; `weights` as `in_blocks` lays them out, `then` one of `THEN`."""
-        assert self._product is not None
+        """then(x Wᵀ + b, other), rounded once; `weights` as `in_blocks` or, of float32, `in_panels` lays them out, `then` one of `THEN`."""
         outputs, width = weights.shape
         found = x_NE.new_empty(*x_NE.shape[:-1], outputs)
         given = (None if part is None else at(part) for part in (bias, other))
         self._product(at(x_NE), found.numel() // outputs, width, at(weights), outputs, next(given), THEN[then], next(given), at(found))
         return found
 
-    def product_as_it_is(
-        self, x_NE: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, then: str, other: torch.Tensor | None, to: torch.Tensor
-    ) -> None:
-        """to = then(x Wᵀ + b, other) for a weight [out, in] of float32, `in` a multiple of 16; `other` lies as `to` [N, out] does, whose
-        rows may be part of longer ones.
-        """
-        places = None if bias is None else at(bias), THEN[then], None if other is None else at(other)
-        self._product_as_it_is(at(x_NE), *x_NE.shape, at(weight), len(weight), *places, at(to), to.stride(0))
+    def in_panels(self, weight: torch.Tensor) -> torch.Tensor | None:
+        """A weight [out, in] of float32 as `product` reads it. None in half precision, and where it does not fit."""
+        if self._panels is None or len(weight) % WIDTH:
+            return None
+        weight = weight.detach().contiguous()
+        found = torch.empty_like(weight)
+        self._panels(at(weight), *weight.shape, at(found))
+        return found
 
     def attend(
         self,
@@ -273,7 +273,9 @@ def _kernels() -> dict[torch.dtype, DecodingKernels]:
     if found is None:
         return {}
     found.product_bfloat16.argtypes = [AT, NUMBER, NUMBER, AT, NUMBER, AT, ctypes.c_int, AT, AT]
-    found.product_float32.argtypes = [*found.product_bfloat16.argtypes, NUMBER]
+    found.product_float32.argtypes = found.product_bfloat16.argtypes
+    found.panels_float32.argtypes = [AT, NUMBER, NUMBER, AT]
     found.layers_bfloat16.argtypes = [AT, NUMBER, AT, AT, *[NUMBER] * 8, AT, AT, AT, AT, NUMBER, AT, AT, REAL, REAL]
-    found.product_bfloat16.restype = found.product_float32.restype = found.layers_bfloat16.restype = None
+    found.product_bfloat16.restype = found.product_float32.restype = None
+    found.panels_float32.restype = found.layers_bfloat16.restype = None
     return {dtype: DecodingKernels(found, name) for dtype, name in DTYPES.items()}

@@ -1,50 +1,14 @@
 // Attention of a prompt's queries over chosen blocks of keys, block by block: scores, weights and what is read of a block stay in a core's
 // cache, and are joined by the highest score so far. `sparse.py` hands tensors over, and says what goes in and out.
 
-#include "vectors.h"
+#include "products.h"
 
 namespace {
 
-constexpr int ROWS = 6;     // of a product at a time: with `COLUMNS` vectors as many sums as a processor has room for
-constexpr int COLUMNS = 4;
-
-// c (+)= a b, for N rows and V vectors of columns
-template <int N, int V>
-inline void some_sums(const float* a, long a_row, const float* b, long b_row, long depth, float* c, long c_row, bool is_more) {
-    Vec sums[N][V];
-#pragma GCC unroll 16
-    for (int n = 0; n < N; n++)
-#pragma GCC unroll 16
-        for (int v = 0; v < V; v++) sums[n][v] = is_more ? load(c + n * c_row + v * W) : Vec{};
-    for (long k = 0; k < depth; k++) {
-        Vec some[V];
-#pragma GCC unroll 16
-        for (int v = 0; v < V; v++) some[v] = load(b + k * b_row + v * W);
-#pragma GCC unroll 16
-        for (int n = 0; n < N; n++) {
-            const float mine = a[n * a_row + k];
-#pragma GCC unroll 16
-            for (int v = 0; v < V; v++) sums[n][v] += mine * some[v];
-        }
-    }
-#pragma GCC unroll 16
-    for (int n = 0; n < N; n++)
-#pragma GCC unroll 16
-        for (int v = 0; v < V; v++) save(sums[n][v], c + n * c_row + v * W);
-}
-
-template <int N, int V = COLUMNS>
-void columns(const float* a, long a_row, const float* b, long b_row, long depth, float* c, long c_row, bool is_more, long vectors) {
-    for (; vectors >= V; vectors -= V, b += V * W, c += V * W) some_sums<N, V>(a, a_row, b, b_row, depth, c, c_row, is_more);
-    if constexpr (V > 1)
-        if (vectors) columns<N, V - 1>(a, a_row, b, b_row, depth, c, c_row, is_more, vectors);
-}
-
-// c (+)= a b, for `rows` rows, up to ROWS
-template <int N = ROWS>
+// c (+)= a b, for up to ROWS rows
 void product(long rows, const float* a, long a_row, const float* b, long b_row, long depth, float* c, long c_row, bool is_more, long vectors) {
-    if (rows == N) return columns<N>(a, a_row, b, b_row, depth, c, c_row, is_more, vectors);
-    if constexpr (N > 1) product<N - 1>(rows, a, a_row, b, b_row, depth, c, c_row, is_more, vectors);
+    for (long v = 0; v < vectors; v += COLUMNS)
+        sums(rows, std::min(long(COLUMNS), vectors - v), a, a_row, b + v * W, b_row, depth, c + v * W, c_row, is_more, false);
 }
 
 struct Sizes {

@@ -151,22 +151,27 @@ def test_draws_are_those_of_torchs_operations(dtype, vocabulary, sampling, monke
 
 
 @compiled
-@pytest.mark.parametrize("rows", [1, 2, 7, 8, 9, 16, 19])
-@pytest.mark.parametrize(("width", "outputs"), [(16, 1), (48, 2), (576, 31), (80, 96)])
+@pytest.mark.parametrize("rows", [1, 2, 6, 7, 13, 96, 97, 200])
+@pytest.mark.parametrize(("width", "outputs"), [(5, 16), (48, 32), (576, 176), (1030, 80), (2049, 64)])
 @pytest.mark.parametrize("then", decoding.THEN)
-def test_a_product_with_weights_as_they_are_is_the_product(rows, width, outputs, then):
+def test_a_product_with_weights_in_panels_is_the_product(rows, width, outputs, then):
     kernel = kernels_for(CPU, torch.float32)
     x, weight, bias, before = (
         random(*shape, seed=seed) for seed, shape in enumerate([(rows, width), (outputs, width), (outputs,), (rows, outputs)])
     )
     weight = weight * width**-0.5
     after = {"none": lambda y: y, "add": lambda y: y + before, "mul": lambda y: y * before, "swish": torch.nn.functional.silu}[then]
+    panels = kernel.in_panels(weight)
     for given in (bias, None):
-        found = torch.full((rows, outputs), torch.nan)
-        kernel.product_as_it_is(x, weight, given, then, before if then in ("add", "mul") else None, found)
-        close(found, after((x.double() @ weight.double().T + (0 if given is None else given)).float()))
-    if then == "none":
-        wide = torch.full((rows, outputs + 5), torch.nan)
-        kernel.product_as_it_is(x, weight, None, then, None, wide[:, 3 : 3 + outputs])
-        close(wide[:, 3 : 3 + outputs], x @ weight.T)
-        assert wide[:, :3].isnan().all() and wide[:, 3 + outputs :].isnan().all()
+        found = kernel.product(x, panels, given, then, before if then in ("add", "mul") else None)
+        expected = after((x.double() @ weight.double().T + (0 if given is None else given)).float())
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+        alone = [kernel.product(x[row : row + 1], panels, given, then, before[row : row + 1] if then in ("add", "mul") else None)
+                 for row in range(0, rows, 40)]  # fmt: skip
+        assert torch.equal(found[::40], torch.cat(alone))  # to the bit, whatever stands beside a row
+
+
+@compiled
+def test_weights_that_are_no_whole_vectors_are_left_alone():
+    assert kernels_for(CPU, torch.float32).in_panels(random(24, 8)) is None
+    assert kernels_for(CPU, torch.bfloat16).in_panels(random(32, 8).bfloat16()) is None
