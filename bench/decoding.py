@@ -2,10 +2,10 @@
 
     python -m bench.decoding [--json FILE] [--rounds 5] [--k 4 8] [--max-new-tokens 24] [--layout turns]
 
-Eight questions at once, another eight in each round, by turns in one process: greedy, then integrative decoding with each k. No answer ends
-before it has all of its tokens, so that all are equally long. A ratio is a way's seconds by those of greedy decoding in the same round:
-median, lowest and highest. `within` is what is allowed, 3 times greedy at k = 4 and 5 times at k = 8, by what was measured: 1 or more keeps
-within it.
+Eight questions at once, another eight in each round, by turns in one process: greedy by the engine and by transformers' `generate`, then
+integrative decoding with each k. No answer ends before it has all of its tokens, so that all are equally long. A ratio is a way's seconds
+by those of the engine's greedy decoding in the same round: median, lowest and highest. `within` is what is allowed, 3 times greedy at k = 4
+and 5 times at k = 8, by what was measured: 1 or more keeps within it.
 """
 
 import argparse
@@ -14,6 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from bench.turns import spread
 from bench.written import write
@@ -65,7 +68,8 @@ def measured(name: str, rounds: int, numbers: Sequence[int], max_new_tokens: int
         prompts = render_prompts(tokenizer, tasks, room)
         how: dict[str, Any] = {"max_new_tokens": max_new_tokens, "room_tokens": room, "names": (turn,)}
         ways: dict[str, Callable[[], object]] = {
-            "greedy": partial(engine.generate, prompts, max_new_tokens=max_new_tokens, sampling=GREEDY)
+            "greedy": partial(engine.generate, prompts, max_new_tokens=max_new_tokens, sampling=GREEDY),
+            "greedy_transformers": partial(_by_transformers, model, prompts, max_new_tokens),
         }
         ways |= {f"integrative_k{k}": partial(_integrative, engine, tasks, prompts, k, layout, how) for k in numbers}
         for way, work in ways.items():
@@ -88,6 +92,13 @@ def _integrative(
     pool = Pool(engine, tasks, prompts, samples=ReliableDecoding().sampling, logprobs=_nobody_asks, **how)
     integrative(pool, k, layout=layout)
     pool.release()
+
+
+@torch.inference_mode()
+def _by_transformers(model: Any, prompts: Sequence[tuple[int, ...]], tokens: int) -> None:
+    rows = [torch.tensor(prompt, device=model.device) for prompt in prompts]
+    tokens_BT, mask_BT = (pad_sequence(each, batch_first=True, padding_side="left") for each in (rows, list(map(torch.ones_like, rows))))
+    model.generate(input_ids=tokens_BT, attention_mask=mask_BT, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False)
 
 
 def _nobody_asks(pairs: Sequence[Any]) -> list[tuple[float, ...]]:

@@ -32,6 +32,7 @@ from etude.longcontext.sparse import Density, Sparse
 ROOT = Path(__file__).parents[1]
 SPARSE = {
     "antidiagonal_0.9": Sparse("antidiagonal", 0.9),
+    "antidiagonal_0.95": Sparse("antidiagonal", 0.95),
     "antidiagonal_0.8": Sparse("antidiagonal", 0.8),
     "vertical_slash_0.9": Sparse("vertical_slash", 0.9),
 }
