@@ -3,8 +3,9 @@
 A decoding step of a small model is a thousand small operations; transformers' modules spend more time on norms, activations, masks and
 bookkeeping than on products. Here the activation, the gate and both residual sums are part of the products before them (oneDNN's
 post-operations, or in float32 a kernel's), queries, keys and values come from one product, and the tokens of all rows are one flat stretch.
-The numbers are those of transformers' modules up to rounding, in bfloat16 with fewer roundings. Float32 weights are kept a second time, as
-the kernel reads them: its products of 8 to 64 rows take 1.3 to 1.7 times less, and are the same to the bit whatever stands beside a row.
+The numbers are those of transformers' modules up to rounding, in bfloat16 with fewer roundings. Float32 weights are kept a second time, if
+memory has room, as the kernel reads them: its products of 8 to 64 rows take 1.3 to 1.7 times less, and are the same to the bit whatever
+stands beside a row.
 
 For the architectures of `LLAMA_SHAPED`; the engine compares it with transformers' own forward pass, in the master's precision, before it
 uses it. In half precision one kernel runs all layers of a decoding step of not too many rows, to the same bits.
@@ -14,6 +15,7 @@ Shapes: N tokens, H query heads, K key/value heads, D head width, E hidden width
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -49,7 +51,9 @@ class FusedForward:
 
     def refresh(self) -> None:
         """Join what lies in several layers of the model; to be called when its weights have changed."""
-        self._layers, self._head = [_Layer.of(layer) for layer in self.model.model.layers], _Product(self.model.lm_head)
+        has_room = _has_room_for(self.model)
+        self._layers = [_Layer.of(layer, has_room) for layer in self.model.model.layers]
+        self._head = _Product(self.model.lm_head, has_room=has_room)
         self._few_rows = _by_one_kernel(self._layers, self.heads, self.kv_heads)
 
     def put_away(self) -> None:
@@ -162,17 +166,17 @@ class _Layer:
     down: "_Product"
 
     @staticmethod
-    def of(layer: Any) -> "_Layer":
+    def of(layer: Any, has_room: bool) -> "_Layer":
         attention, mlp = layer.self_attn, layer.mlp
         return _Layer(
             layer.input_layernorm,
-            _Product(attention.q_proj, attention.k_proj, attention.v_proj),
+            _Product(attention.q_proj, attention.k_proj, attention.v_proj, has_room=has_room),
             getattr(attention, "q_norm", None),  # Qwen3
             getattr(attention, "k_norm", None),
             attention.scaling,
-            _Product(attention.o_proj),
+            _Product(attention.o_proj, has_room=has_room),
             layer.post_attention_layernorm,
-            *(_Product(part) for part in (mlp.gate_proj, mlp.up_proj, mlp.down_proj)),
+            *(_Product(part, has_room=has_room) for part in (mlp.gate_proj, mlp.up_proj, mlp.down_proj)),
         )
 
     def by_name(self) -> dict[str, torch.Tensor | None]:
@@ -199,10 +203,11 @@ def _by_one_kernel(layers: Sequence[_Layer], heads: int, kv_heads: int) -> Layer
 class _Product:
     """Linear layers of one input as one product, and what follows it."""
 
-    def __init__(self, *layers: Any) -> None:
+    def __init__(self, *layers: Any, has_room: bool) -> None:
+        """`has_room`: whether float32 weights may be kept a second time."""
         self._layers = layers
         self._packed = _packed(layers) if all(isinstance(layer, PackedLinear) for layer in layers) else None
-        self._panels = _in_panels(layers)
+        self._panels = _in_panels(layers) if has_room else None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         if self._packed:
@@ -242,6 +247,15 @@ class _Panels:
 
     def __call__(self, x: torch.Tensor, then: str, other: torch.Tensor | None) -> torch.Tensor:
         return self._kernels.product(x.contiguous(), self._weights, self._bias, then, other if other is None else other.contiguous())
+
+
+def _has_room_for(model: Any) -> bool:
+    """Whether the weights fit into memory twice more; where the system does not say, they do."""
+    try:
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    except OSError:
+        return True
+    return 2 * sum(parameter.nbytes for parameter in model.parameters()) <= int(lines["MemAvailable"].split()[0]) * 1024
 
 
 def _in_panels(layers: Sequence[Any]) -> _Panels | None:

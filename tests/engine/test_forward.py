@@ -183,3 +183,15 @@ def test_what_layers_give_is_kept_of_the_tokens_asked_for(model_of, dtype):
                 assert (kept[layer][step][row] - expected).norm() < {torch.float32: 1e-5, torch.bfloat16: 0.05}[dtype] * expected.norm()
         normed = model.model.norm(kept[3][-1][row])
         assert (normed - hidden[3][0, -1]).norm() < {torch.float32: 1e-5, torch.bfloat16: 0.05}[dtype] * normed.norm()
+
+
+@torch.inference_mode()
+def test_weights_are_kept_once_where_memory_has_no_room_for_more(model_of, monkeypatch):
+    model, prompts = model_of("qwen3"), [[5, 6, 7], [9, 8]]
+    found = {}
+    for has_room in (True, False):
+        monkeypatch.setattr("etude.engine.fused._has_room_for", lambda _, answer=has_room: answer)
+        forward = FusedForward(model)
+        assert bool(forward._layers[0].up._panels) is (has_room and bool(decoding.kernels_for(torch.device("cpu"), torch.float32)))
+        found[has_room] = Prompts.prefill(forward, prompts)[1]
+    torch.testing.assert_close(found[True], found[False], atol=1e-4, rtol=1e-4)
