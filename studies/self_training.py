@@ -69,7 +69,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "gold": {"feedback": "outcome", "learn.method": "credit", "learn.keep_all_right": False},
 }
 ARMS = (START, *CHANGES)
-RUN = {"steps": 1000, "budget_tokens": 40_000, "evaluation.n": 40, "evaluation.pass_n": 0, "evaluation.num_samples": 0}
+RUN: dict[str, Any] = {"steps": 1000, "budget_tokens": 40_000, "evaluation.n": 40, "evaluation.pass_n": 0, "evaluation.num_samples": 0}
 RUN |= {"checkpoint_every": 0, "retention.probe": True, "collapse.action": "warn", "collapse.fall": 0.25}
 TINY_ARMS = (START, "joined", "single", "joined_pairs")
 TINY = TINY_RUN | {"retention.probe": True, "retention.n": 10, "retention.text_tokens": 200}

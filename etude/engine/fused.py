@@ -51,6 +51,7 @@ class FusedForward:
 
     def refresh(self) -> None:
         """Join what lies in several layers of the model; to be called when its weights have changed."""
+        self.put_away()
         has_room = _has_room_for(self.model)
         self._layers = [_Layer.of(layer, has_room) for layer in self.model.model.layers]
         self._head = _Product(self.model.lm_head, has_room=has_room)
