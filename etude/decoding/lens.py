@@ -164,15 +164,13 @@ def read_behind(
     """
     device = next(model.parameters()).device
     cache, before = preallocated_cache(model.config), list(prompt[:-1])
-    if before and all(type(layer) is PreallocatedLayer for layer in cache.layers):
+    is_kept = bool(before) and all(type(layer) is PreallocatedLayer for layer in cache.layers)
+    if is_kept:
         with head_on(model, torch.zeros(1, dtype=torch.long, device=device)):
             model(input_ids=torch.tensor([before], device=device), use_cache=True, **{cache_argument(model): cache})
-        kept, before = {"use_cache": True}, []
-    else:
-        kept = {"use_cache": False}
+        before = []
     order, first = sorted(range(len(completions)), key=lambda number: len(completions[number])), 0
     while first < len(order):
-        longest = len(completions[order[first]])
         end = first + 1
         while end < len(order) and (end + 1 - first) * len(completions[order[end]]) <= _TOGETHER:
             end += 1
@@ -185,11 +183,10 @@ def read_behind(
         ]
         places_N = torch.cat(places)
         lens = Lens(model, layers, final_norm=final_norm, at=partial(_at, places_N))
-        copied = (
-            {cache_argument(model): select_rows(cache, torch.zeros(len(chosen), dtype=torch.long), longest)} if kept["use_cache"] else {}
-        )
+        rows_B = torch.zeros(len(chosen), dtype=torch.long)
+        kept = {cache_argument(model): select_rows(cache, rows_B, tokens_BT.shape[1])} if is_kept else {}
         with lens.reading(), head_on(model, places_N):
-            logits_NV = model(input_ids=tokens_BT, **kept, **copied).logits.float()
+            logits_NV = model(input_ids=tokens_BT, use_cache=is_kept, **kept).logits.float()
         lens.check(logits_NV)
         yield chosen, logits_NV, lens
 

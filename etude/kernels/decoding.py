@@ -12,13 +12,10 @@ from typing import Any
 
 import torch
 
-from etude.kernels.compiled import AT, DTYPES, NUMBER, REAL, at, library
+from etude.kernels.compiled import AT, DTYPES, NUMBER, REAL, WIDTH, at, library
 
 BLOCK = 32
 """Positions that lie together: two vectors of scores, which the processor's tiles want in pairs."""
-
-WIDTH = 16
-"""Numbers of a vector: outputs of a product are a multiple of it."""
 
 
 def kernels_for(device: torch.device, dtype: torch.dtype) -> "DecodingKernels | None":

@@ -11,10 +11,7 @@ from typing import Any
 
 import torch
 
-from etude.kernels.compiled import AT, NUMBER, REAL, at, library
-
-WIDTH = 16
-"""Heads, and blocks of tokens, are multiples of it."""
+from etude.kernels.compiled import AT, NUMBER, REAL, WIDTH, at, library
 
 BlockSparse = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor]
 

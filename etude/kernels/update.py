@@ -13,9 +13,6 @@ import torch
 
 from etude.kernels.compiled import AT, DTYPES, NUMBER, REAL, at, library
 
-WIDTH = 16
-"""Hidden, gate and head widths are multiples of it."""
-
 
 @dataclass(frozen=True)
 class Trees:

@@ -22,7 +22,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from etude.kernels.update import WIDTH, Trees, UpdateKernels, kernels_for
+from etude.kernels.compiled import WIDTH
+from etude.kernels.update import Trees, UpdateKernels, kernels_for
 from etude.learn.batches import MicroBatch, can_share_prefixes
 from etude.models import LLAMA_SHAPED
 
