@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from etude.kernels.decoding import DecodingKernels, in_blocks, kernels_for
+from etude.kernels.decoding import DecodingKernels, kernels_for
 
 _ROWS = 64
 """Rows that the layout is chosen for; others are computed from it too."""
@@ -39,7 +39,7 @@ class PackedLinear(nn.Module):
     def pack(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         """Take over a plain layer's weight [out, in] and bias [out], of any precision."""
         kernels = kernels_for(weight.device, torch.bfloat16)
-        blocks = in_blocks(weight.bfloat16()) if kernels and kernels.product_rows else None
+        blocks = kernels.in_blocks(weight.bfloat16()) if kernels and kernels.product_rows else None
         self.few = None if kernels is None or blocks is None else (kernels, blocks)
         """What a few rows are computed with."""
         self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.bfloat16().contiguous(), _ROWS)

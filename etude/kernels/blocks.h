@@ -1,7 +1,7 @@
 // Keys and values in blocks, and products with them.
 //
-// Keys lie in blocks of 16 positions, [.., position / 16, D, 16], so that 16 scores are one vector; bfloat16 keys as pairs of widths,
-// [.., D / 2, 16, 2], and values as pairs of positions, [.., position / 2, D, 2], so that one load gives two vectors of float32, and so that
+// Keys lie in blocks of W positions, [.., position / W, D, W], so that W scores are one vector; bfloat16 keys as pairs of widths,
+// [.., D / 2, W, 2], and values as pairs of positions, [.., position / 2, D, 2], so that one load gives two vectors of float32, and so that
 // the processor's tiles, where it has some, read both as they are.
 
 #pragma once
@@ -19,7 +19,7 @@
 
 namespace {
 
-// Two vectors of 16 that lie in one place, [2, W] for float32, [W, 2] for bfloat16: sum += x[0] · first + x[1] · second.
+// Two vectors that lie in one place, [2, W] for float32, [W, 2] for bfloat16: sum += x[0] · first + x[1] · second.
 struct Floats {
     Vec first, second;
     explicit Floats(const float* from) : first(*reinterpret_cast<const LooseVec*>(from)), second(*reinterpret_cast<const LooseVec*>(from + W)) {}
@@ -122,7 +122,7 @@ void some_read(const T* weights, long room, const T* values, long width, long po
 template <int N, class T>
 void read_of(const T* weights, long room, const T* values, long width, long end, long positions, float* read, long read_row) {
     long d = 0;
-    for (; d + 4 * W <= end; d += 4 * W) some_read<N, 4>(weights, room, values + 2 * d, width, positions, read + d, read_row);
+    for (; d + SUMS * W <= end; d += SUMS * W) some_read<N, SUMS>(weights, room, values + 2 * d, width, positions, read + d, read_row);
     for (; d < end; d += W) some_read<N, 1>(weights, room, values + 2 * d, width, positions, read + d, read_row);
 }
 

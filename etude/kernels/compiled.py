@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 HERE = Path(__file__).parent
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 WIDTH = 16
-"""Numbers of a vector (`W` in `vectors.h`): what is computed in whole vectors is a multiple of it."""
+"""The most numbers that a vector has (`W` in `vectors.h`): what is computed in whole vectors is a multiple of it."""
 AT, NUMBER, REAL = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
 _FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-strict-aliasing", "-fopenmp", "-fPIC")
 

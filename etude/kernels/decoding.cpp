@@ -396,4 +396,5 @@ extern "C" void layers_bfloat16(Half* x, long rows, const Layer* each, const Beh
     layers(x, rows, each, behind, number, Sizes{hidden, gate, heads, kv_heads, width}, own_capacity, prompt_capacity, slots, drawn, seen,
            items, num_items, cosines, sines, epsilon, scale);
 }
+extern "C" int numbers_of_vector() { return W; }
 extern "C" int has_tiles() { return tiles_fit(static_cast<Half*>(nullptr), 32); }

@@ -15,7 +15,7 @@ import torch
 from etude.kernels.compiled import AT, DTYPES, NUMBER, REAL, WIDTH, at, library
 
 BLOCK = 32
-"""Positions that lie together: two vectors of scores, which the processor's tiles want in pairs."""
+"""Positions that lie together: two of the longest vectors of scores, which the processor's tiles want in pairs."""
 
 
 def kernels_for(device: torch.device, dtype: torch.dtype) -> "DecodingKernels | None":
@@ -31,6 +31,7 @@ class DecodingKernels:
             getattr(found, f"{kernel}_{name}") for kernel in ("put", "copy", "repeat", "attend", "rms_norm", "rotate", "sample")
         )
         is_half = name == "bfloat16"
+        self._numbers: int = found.numbers_of_vector()
         self._product: Any = getattr(found, f"product_{name}")
         self._panels: Any = None if is_half else found.panels_float32
         self._layers: Any = found.layers_bfloat16 if is_half else None
@@ -99,6 +100,14 @@ class DecodingKernels:
         self._product(at(x_NE), found.numel() // outputs, width, at(weights), outputs, next(given), THEN[then], next(given), at(found))
         return found
 
+    def in_blocks(self, weight: torch.Tensor) -> torch.Tensor | None:
+        """A weight [out, in] of bfloat16 as `product` reads it: outputs lie as positions of keys do. None where it does not fit."""
+        outputs, width = weight.shape
+        if outputs % BLOCK or width % 32:
+            return None
+        pairs = weight.contiguous().view(torch.int32).view(outputs // self._numbers, self._numbers, width // 2)
+        return pairs.transpose(1, 2).contiguous().view(torch.bfloat16).view(outputs, width)
+
     def in_panels(self, weight: torch.Tensor) -> torch.Tensor | None:
         """A weight [out, in] of float32 as `product` reads it. None in half precision, and where it does not fit."""
         if self._panels is None or len(weight) % WIDTH:
@@ -156,16 +165,6 @@ class DecodingKernels:
 
 THEN = {"none": 0, "add": 1, "mul": 2, "swish": 3}
 """What may follow a product: nothing, plus or times another tensor, SiLU."""
-
-
-def in_blocks(weight: torch.Tensor) -> torch.Tensor | None:
-    """A weight [out, in] of bfloat16 as `DecodingKernels.product` reads it: outputs lie as positions of keys do. None where it
-    does not fit."""
-    outputs, width = weight.shape
-    if outputs % BLOCK or width % 32:
-        return None
-    pairs = weight.contiguous().view(torch.int32).view(outputs // 16, 16, width // 2)
-    return pairs.transpose(1, 2).contiguous().view(torch.bfloat16).view(outputs, width)
 
 
 class Store:

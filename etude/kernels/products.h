@@ -6,7 +6,7 @@
 
 namespace {
 
-constexpr int ROWS = 6, COLUMNS = 4;
+constexpr int ROWS = 6, COLUMNS = SUMS;
 
 // c = a b, or c += a b, for N rows and V vectors of columns. Every sum is taken in the order of `depth`, whatever stands beside it.
 // `is_far`: b is not in a core's cache yet.

@@ -138,7 +138,7 @@ class Tree {
     // Whether the queries of one block see all keys of another.
     bool sees_all(long block, long key) const { return key < block && blocks_[key].first >= (block + 1) * BLOCK; }
 
-    // Which of 16 keys a query sees.
+    // Which of a vector of keys a query sees.
     Ints seen(long query, long key) const {
         const int32_t place = int32_t(query);
         return (LANES + int32_t(key) <= place) & (*reinterpret_cast<const LooseInts*>(ends_.data() + key) > place);

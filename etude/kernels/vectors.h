@@ -1,5 +1,5 @@
-// Numbers 16 at a time, for any processor: the compiler turns them into its vectors. float32 and bfloat16 are read and written alike; sums
-// are in float32.
+// Numbers as many at a time as a processor's vectors hold: of longer ones than its own the compiler makes several, which it keeps in memory.
+// float32 and bfloat16 are read and written alike; sums are in float32.
 
 #pragma once
 
@@ -16,14 +16,24 @@
 
 namespace {
 
-constexpr int W = 16;  // numbers in a vector
+// W: numbers in a vector. SUMS: how many for each of six rows stay in registers.
+#if defined(__AVX512F__)
+constexpr int W = 16, SUMS = 4;
+#define EACH_LANE 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+#elif defined(__AVX__)
+constexpr int W = 8, SUMS = 2;
+#define EACH_LANE 0, 1, 2, 3, 4, 5, 6, 7
+#else
+constexpr int W = 4, SUMS = 2;
+#define EACH_LANE 0, 1, 2, 3
+#endif
 typedef float Vec __attribute__((vector_size(4 * W)));
 typedef int32_t Ints __attribute__((vector_size(4 * W)));
 typedef Vec LooseVec __attribute__((aligned(4)));
 typedef uint16_t Shorts __attribute__((vector_size(2 * W)));
 typedef Ints LooseInts __attribute__((aligned(2)));
 typedef Shorts LooseShorts __attribute__((aligned(2)));
-constexpr Ints LANES = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+constexpr Ints LANES = {EACH_LANE};
 constexpr float LEAST = -std::numeric_limits<float>::infinity();
 
 struct Half {
@@ -45,11 +55,11 @@ inline void narrow(float x, Half* to) {  // to the nearest, ties to even
 }
 
 inline Vec max_of(Vec a, Vec b) { return a > b ? a : b; }
-template <class Join> inline float joined(Vec x, Join join) {
-    x = join(x, __builtin_shuffle(x, LANES ^ 8));
-    x = join(x, __builtin_shuffle(x, LANES ^ 4));
-    x = join(x, __builtin_shuffle(x, LANES ^ 2));
-    return join(x, __builtin_shuffle(x, LANES ^ 1))[0];
+template <int HALF = W / 2, class Join> inline float joined(Vec x, Join join) {
+    if constexpr (HALF > 0)
+        return joined<HALF / 2>(join(x, __builtin_shuffle(x, LANES ^ HALF)), join);
+    else
+        return x[0];
 }
 inline float sum_of(Vec x) {
     return joined(x, [](Vec a, Vec b) { return a + b; });
