@@ -3,13 +3,14 @@
     python -m studies.decoding --data DIR [--hours H] [--only ID ...] [--tiny]
 
 SmolLM2-135M answers open questions in a few words by every method of `etude.decoding` beside its greedy answers, from one pool of samples a
-question. A cell is a set of questions and a number k of samples: TriviaQA, Natural Questions and WebQuestions (500 questions each; right is
-an answer that says one of the gold answer's names), TruthfulQA (all 410; right is an answer nearer to a true than to a false one, by
-ROUGE-L, and in a column of its own by embeddings). `layer_candidates_cycle` chooses by coming back to the question. `sure_entropy` and
-`sure_clusters` are the majority and the largest cluster of like meaning, given always: how well their confidence is calibrated. What does
-not depend on k is computed at k = 1. Seconds are this process's own beside greedy decoding of the same questions, eight at a time, those of
-drawing the samples included. With 1 and 4 samples a second model answers too, which practised on the training questions of WebQuestions
-with their answers (`practised`; its run is kept under `runs`).
+question. A cell is a fifth of a set of questions and a number k of samples: TriviaQA, Natural Questions and WebQuestions (500 questions
+each; right is an answer that says one of the gold answer's names), TruthfulQA (all 410; right is an answer nearer to a true than to a false
+one, by ROUGE-L, and in a column of its own by embeddings). With 1 and with 8 samples all are asked, otherwise two fifths.
+`layer_candidates_cycle` chooses by coming back to the question. `sure_entropy` and `sure_clusters` are the majority and the largest cluster
+of like meaning, given always: how well their confidence is calibrated. What does not depend on k is computed at k = 1. Seconds are this
+process's own beside greedy decoding of the same questions, eight at a time, those of drawing the samples included. With 1 and 4 samples a
+second model answers two fifths too, which practised on the training questions of WebQuestions with their answers (`practised`; its run is
+kept under `runs`).
 
 Claim: with eight samples integrative decoding is right more often than greedy decoding over all sets (paired, 95 %), and more often than
 each control: wordings without samples, samples of other questions, one sample, the likeliest sample.
@@ -20,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
@@ -54,10 +55,13 @@ from studies.figure import list_rows, save
 
 CLAIM = "with eight samples integrative decoding is right more often than greedy decoding over all sets, and more often than each control"
 SEEDS = (90,)
-NUMBERS = (1, 2, 4, 8)
 MANY, OF_MANY = 16, ("integrative", "majority", "best_logprob")
 """More samples, for some of the methods."""
 BATCH, MAX_NEW_TOKENS, N = 8, 24, 500
+PARTS = 5
+"""Into how many a set is parted."""
+ASKED = {8: PARTS, 1: PARTS, 4: 2, 2: 2, MANY: 2}
+"""How many parts are asked, by the number of samples."""
 INSTRUCTION = "Answer in a few words."
 MODEL = "smollm2-135m"
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -119,7 +123,7 @@ def _truthful(data: Path | None) -> list[Task]:
 
 
 def _tiny(data: Path | None) -> list[Task]:
-    return [Task(f"repeat {letter}: {letter}", letter, "aliases") for letter in "abcde"]
+    return [Task(f"repeat {letter}: {letter}", letter, "aliases") for letter in "abcdefghij"]
 
 
 def says_a_name(text: str, task: Task) -> bool:
@@ -139,9 +143,28 @@ SETS = {
 SECOND = "practised"
 OF_SECOND = {f"{SECOND}_{name}": replace(SETS[name], is_of_second=True) for name in ("triviaqa", "webquestions")}
 TINY_SETS = {"letters": Questions(_tiny, says_a_name), f"{SECOND}_letters": Questions(_tiny, says_a_name, is_of_second=True)}
-ARMS = [f"{name}_k{k}" for name in SETS for k in (*NUMBERS, MANY)] + [f"{name}_k{k}" for name in OF_SECOND for k in (1, 4)]
-TINY_ARMS = ["letters_k1", "letters_k2", f"{SECOND}_letters_k2"]
+ARMS = [f"{name}_k{k}_{part}" for part in range(PARTS) for k, parts in ASKED.items() for name in SETS if part < parts] + [
+    f"{name}_k{k}_{part}" for part in range(ASKED[4]) for name in OF_SECOND for k in (4, 1)
+]
+TINY_ARMS = ["letters_k1_0", "letters_k2_0", "letters_k2_1", f"{SECOND}_letters_k2_0"]
 PRACTICE = {"feedback": "outcome", "learn.method": "credit", "learn.keep_all_right": False, "evaluation.n": 40, "evaluation.pass_n": 0}
+
+
+class Arm(NamedTuple):
+    """What a cell is of."""
+
+    set: str
+    k: int
+    part: int
+
+    @classmethod
+    def of(cls, cell: str) -> "Arm":
+        name, _, numbers = cell.rpartition("_k")
+        return cls(name, *map(int, numbers.split("_")))
+
+    @property
+    def is_of_second(self) -> bool:
+        return self.set.startswith(SECOND)
 
 
 def methods_at(k: int) -> list[str]:
@@ -166,9 +189,9 @@ class Answering:
         self.sets = TINY_SETS if is_tiny else SETS | OF_SECOND
 
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
-        name, _, k = arm.rpartition("_k")
-        how = {method: asdict(how_of(method, int(k))) for method in methods_at(int(k))}
-        sizes = {"max_new_tokens": MAX_NEW_TOKENS, "n": N, "batch": BATCH, "instruction": INSTRUCTION}
+        name, k, part = Arm.of(arm)
+        how = {method: asdict(how_of(method, k)) for method in methods_at(k)}
+        sizes = {"max_new_tokens": MAX_NEW_TOKENS, "n": N, "part": part, "parts": PARTS, "batch": BATCH, "instruction": INSTRUCTION}
         trained = resolved(self._practised(seed)) if self.sets[name].is_of_second else None
         return {"model": self.model, "set": name, "methods": how, **sizes, **({"trained": trained} if trained else {})}
 
@@ -181,8 +204,8 @@ class Answering:
 
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
         """For every method what it answered, as 1, 0 and - for none, how much that says, and what it took."""
-        name, _, number = arm.rpartition("_k")
-        k, questions, machine = int(number), self.sets[name], Machine()
+        name, k, part = Arm.of(arm)
+        questions, machine = self.sets[name], Machine()
         place = decide(machine)
         answering = self.model
         if questions.is_of_second:
@@ -191,7 +214,8 @@ class Answering:
             answering = str(folder / "model")
         model, tokenizer = load_model(answering, device=place.device)
         engine, room = engine_at(place, model, tokenizer, machine), room_tokens(model, MAX_NEW_TOKENS)
-        tasks = with_instruction(questions.load(chosen.data), INSTRUCTION)
+        every = with_instruction(questions.load(chosen.data), INSTRUCTION)
+        tasks = every[len(every) * part // PARTS : len(every) * (part + 1) // PARTS]
         prompts = render_prompts(tokenizer, tasks, room)
         how: dict[str, Any] = {"max_new_tokens": MAX_NEW_TOKENS, "room_tokens": room, "names": (seed, "study")}
         how |= {"samples": ReliableDecoding().sampling, "logprobs": logprobs_of(model, place, machine)}
@@ -278,18 +302,21 @@ def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     several: right answers, what is gained on greedy ones.
     """
     rows = []
-    numbers = sorted({int(cell["id"].rpartition("_k")[2]) for cell in cells})
-    for k in numbers:
-        own = {cell["id"].rpartition("_k")[0]: cell["methods"] for cell in cells if cell["id"].endswith(f"_k{k}")}
+    found = {Arm.of(cell["id"]): cell["methods"] for cell in cells}
+    for k in sorted({arm.k for arm in found}):
+        own = {arm: page for arm, page in found.items() if arm.k == k}
         names = [method for method in next(iter(own.values())) if method != "sampled" or k == 1]
-        parts = {"all": [name for name in own if not name.startswith(SECOND)], SECOND: [name for name in own if name.startswith(SECOND)]}
-        groups = [(name, [name]) for name in own] + [(name, sets) for name, sets in parts.items() if len(sets) > 1]
-        rows += [_row(method, k, name, [own[each] for each in sets]) for name, sets in groups for method in names]
+        groups = {name: [arm for arm in own if arm.set == name] for name in dict.fromkeys(arm.set for arm in own)}
+        for name, is_second in (("all", False), (SECOND, True)):
+            several = [arm for arm in own if arm.is_of_second == is_second]
+            if len({arm.set for arm in several}) > 1:
+                groups[name] = several
+        rows += [_row(method, k, name, [own[arm] for arm in arms]) for name, arms in groups.items() for method in names]
     return rows
 
 
-def _row(method: str, k: int, name: str, sets: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    mine, greedy = ([each[which] for each in sets] for which in (method, "greedy"))
+def _row(method: str, k: int, name: str, pages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    mine, greedy = ([each[which] for each in pages] for which in (method, "greedy"))
     bits, its = "".join(each["right"] for each in mine), "".join(each["right"] for each in greedy)
     n, right = len(bits), bits.count("1")
     low, high = wilson_interval(right, n)
@@ -339,9 +366,9 @@ def judge(cells: Sequence[Cell], arms: Sequence[str]) -> tuple[str, str]:
     missing = [arm for arm in arms if arm not in {cell["id"] for cell in cells}]
     if missing:
         return "undecided", f"not all cells are there: {', '.join(missing)}"
-    first = [cell for cell in cells if not cell["id"].startswith(SECOND)]
-    pages = [cell["methods"] for cell in first if cell["id"].endswith("_k8")]
-    ones = [cell["methods"] for cell in first if cell["id"].endswith("_k1")]
+    first = {arm: cell["methods"] for cell in cells if not (arm := Arm.of(cell["id"])).is_of_second}
+    pages = [page for arm, page in first.items() if arm.k == 8]
+    ones = [first[arm._replace(k=1)] for arm in first if arm.k == 8]
 
     def bits(method: str) -> list[bool]:
         source = pages if method in pages[0] else ones
@@ -368,8 +395,8 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
         colour = "#9aa3b5" if is_control else "#1f2a44"
         axes.errorbar(100 * row["gain"], place, xerr=[[100 * low], [100 * high]], fmt="o", color=colour, capsize=2, markersize=4)
     axes.axvline(0, color="#c2571a", linewidth=1)
-    title = f"points gained on greedy answers, {name} (n = {own[0]['n']:,}, 95 %); controls grey"
-    list_rows(axes, [row["id"] for row in own], title, size=7)
+    title = f"points gained on greedy answers, {name} (95 %); controls grey"
+    list_rows(axes, [f"{row['id']} (n = {row['n']:,})" for row in own], title, size=7)
     return save(figure, path)
 
 

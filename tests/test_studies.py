@@ -583,6 +583,7 @@ def test_the_study_of_decoding_answers_by_every_method_in_its_tiny_form(tmp_path
     rows = tiny("decoding", tmp_path)["rows"]
     second, rows = ([row for row in rows if row["set"].startswith("practised") == is_second] for is_second in (True, False))
     assert [row["id"] for row in second] == [row["id"] for row in rows if row["id"].endswith("_k2")]
+    assert {row["n"] for row in second} == {2}  # a fifth
     named = {row["id"] for row in rows}
     assert named >= {f"{method}_k{k}" for k in (1, 2) for method in ("greedy", *decoding.methods_at(k))}
     assert "random_layer_k1" in named and "random_layer_k2" not in named
@@ -591,7 +592,7 @@ def test_the_study_of_decoding_answers_by_every_method_in_its_tiny_form(tmp_path
         assert (one[chosen]["accuracy"], one[chosen]["words"]) == (one["sampled_k1"]["accuracy"], one["sampled_k1"]["words"])
     assert one["integrative_original_k1"]["words"] == one["greedy_k1"]["words"]
     for row in rows:
-        assert row["n"] == 5 and row["seconds_ratio"] > 0 and row["tokens"] > 0
+        assert row["n"] == 2 * int(row["id"][-1]) and row["seconds_ratio"] > 0 and row["tokens"] > 0
         assert row["gain"] == pytest.approx(row["accuracy"] - one[f"greedy_k{row['id'][-1]}"]["accuracy"])
     assert "| integrative, k = 2 |" in markdown(rows)
 
@@ -796,7 +797,7 @@ def test_rows_of_decoding_are_of_each_set_and_of_all_together():
         page_of("greedy", "0011", meant="0101", words=[1, 2, 3, 4]) | page_of("majority", "01-1", meant="11-1", **sure),
         page_of("greedy", "00") | page_of("majority", "10", confidence=[1.0, 1.0], seconds=6.0),
     ]
-    cells = [{"id": f"{name}_k2", "methods": page} for name, page in zip(("a", "b"), pages, strict=True)]
+    cells = [{"id": f"{name}_k2_0", "methods": page} for name, page in zip(("a", "b"), pages, strict=True)]
     rows = {(row["id"], row["set"]): row for row in decoding.reduce(cells)}
     assert set(rows) == {(f"{method}_k2", name) for method in ("greedy", "majority") for name in ("a", "b", "all")}
     assert [rows["majority_k2", name]["accuracy"] for name in ("a", "b", "all")] == [0.5, 0.5, 0.5]
@@ -820,12 +821,12 @@ def test_integrative_decoding_holds_where_it_is_ahead_of_greedy_and_of_every_con
     for name in decoding.CONTROLS:
         page |= page_of(name, control if name == "best_logprob" else "0" * 40)
     at_one = {name: page.pop(name) for name in ("integrative_same_sample",)} | page_of("greedy", greedy)
-    cells = [{"id": "a_k8", "methods": page}, {"id": "a_k1", "methods": at_one}]
-    assert decoding.judge(cells, ["a_k1", "a_k8"])[0] == verdict
-    assert decoding.judge(cells[:1], ["a_k1", "a_k8"])[0] == "undecided"
-    other = [{"id": f"practised_a_k{k}", "methods": cells[0]["methods"] | page_of("integrative", "0" * 40)} for k in (1, 8)]
-    assert decoding.judge([*other, *cells], ["a_k1", "a_k8"])[0] == verdict  # of the first model
-    both = [row for row in decoding.reduce([cells[0], {**cells[0], "id": "b_k8"}, other[1]]) if row["id"] == "integrative_k8"]
+    cells = [{"id": "a_k8_0", "methods": page}, {"id": "a_k1_0", "methods": at_one}]
+    assert decoding.judge(cells, ["a_k1_0", "a_k8_0"])[0] == verdict
+    assert decoding.judge(cells[:1], ["a_k1_0", "a_k8_0"])[0] == "undecided"
+    other = [{"id": f"practised_a_k{k}_0", "methods": cells[0]["methods"] | page_of("integrative", "0" * 40)} for k in (1, 8)]
+    assert decoding.judge([*other, *cells], ["a_k1_0", "a_k8_0"])[0] == verdict  # of the first model
+    both = [row for row in decoding.reduce([cells[0], {**cells[0], "id": "b_k8_1"}, other[1]]) if row["id"] == "integrative_k8"]
     assert [(row["set"], row["n"]) for row in both] == [("a", 40), ("b", 40), ("practised_a", 40), ("all", 80)]
 
 
