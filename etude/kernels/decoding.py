@@ -31,7 +31,8 @@ class DecodingKernels:
             getattr(found, f"{kernel}_{name}") for kernel in ("put", "copy", "repeat", "attend", "rms_norm", "rotate", "sample")
         )
         is_half = name == "bfloat16"
-        self._numbers: int = found.numbers_of_vector()
+        self.numbers: int = found.numbers_of_vector()
+        """Of a vector of this processor."""
         self._product: Any = getattr(found, f"product_{name}")
         self._panels: Any = None if is_half else found.panels_float32
         self._layers: Any = found.layers_bfloat16 if is_half else None
@@ -105,7 +106,7 @@ class DecodingKernels:
         outputs, width = weight.shape
         if outputs % BLOCK or width % 32:
             return None
-        pairs = weight.contiguous().view(torch.int32).view(outputs // self._numbers, self._numbers, width // 2)
+        pairs = weight.contiguous().view(torch.int32).view(outputs // self.numbers, self.numbers, width // 2)
         return pairs.transpose(1, 2).contiguous().view(torch.bfloat16).view(outputs, width)
 
     def in_panels(self, weight: torch.Tensor) -> torch.Tensor | None:

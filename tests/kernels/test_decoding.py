@@ -1,9 +1,13 @@
 """The kernels of decoding against torch's plain operations."""
 
+import platform
+from pathlib import Path
+
 import pytest
 import torch
 
 from etude.engine.sampling import GREEDY, Sampling, sample
+from etude.kernels import compiled as compiling
 from etude.kernels import decoding
 from etude.kernels.decoding import BLOCK, Own, Store, kernels_for
 
@@ -169,6 +173,29 @@ def test_a_product_with_weights_in_panels_is_the_product(rows, width, outputs, t
         alone = [kernel.product(x[row : row + 1], panels, given, then, before[row : row + 1] if then in ("add", "mul") else None)
                  for row in range(0, rows, 40)]  # fmt: skip
         assert torch.equal(found[::40], torch.cat(alone))  # to the bit, whatever stands beside a row
+
+
+@compiled
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors have other vectors")
+@pytest.mark.parametrize(("without", "numbers"), [("avx512f", 8), ("avx", 4)])
+def test_shorter_vectors_give_the_same_products_and_the_same_attention(without, numbers, monkeypatch):
+    monkeypatch.setattr(compiling, "_FLAGS", (*compiling._FLAGS, f"-mno-{without}"))
+    for dtype, kernel in decoding._kernels.__wrapped__().items():
+        x, weight = random(7, 64, dtype=dtype), random(96, 64, seed=1, dtype=dtype)
+        laid_out = kernel.in_panels(weight) if dtype == torch.float32 else kernel.in_blocks(weight)
+        torch.testing.assert_close(kernel.product(x, laid_out, None, "none", None), x @ weight.T, atol=1e-4, rtol=0.01)
+        queries, keys, values = (random(1, 40, 2, 32, seed=seed, dtype=dtype) for seed in (1, 2, 3))
+        behind = {"seen_N": torch.tensor([33]), "items": torch.tensor([[0, 0, 1]]), "scale": 0.2}
+        found = kernel.attend(queries[0, :1], prompts=stored(kernel, keys, values, 64), **behind)
+        close(found[0], plain(queries[0, 0], keys[0, :33], values[0, :33], 0.2))
+        assert kernel.numbers <= numbers
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists() or platform.machine() != "x86_64", reason="what the processor has is not told")
+@compiled
+def test_vectors_are_as_long_as_the_processors_own():
+    flags = Path("/proc/cpuinfo").read_text().split()
+    assert kernels_for(CPU, torch.float32).numbers == (16 if "avx512f" in flags else 8 if "avx" in flags else 4)
 
 
 @compiled
