@@ -95,6 +95,11 @@ class ContextLayer(CacheLayerMixin):
     def generate(self, queries_BND: torch.Tensor, is_real_B: np.ndarray) -> torch.Tensor:
         """Keep a new token a row, whose keys and values were taken, where it is real: what the queries read, [B, N, D]."""
 
+    @property
+    def generates_prompts(self) -> bool:
+        """Whether tokens that come together behind others are kept, and read, one by one."""
+        return False
+
     @abstractmethod
     def select(self, rows: list[int]) -> None:
         """Go on with these rows, repeats allowed."""
@@ -176,8 +181,11 @@ class ContextLayer(CacheLayerMixin):
         is_real_BQ, is_replaying = self.forward.is_real_BQ, self.forward.is_replaying
         assert self.keys is not None and self.values is not None
         rows, heads, length = queries_BNQD.shape[:3]
-        if self.width and length == 1 and not is_replaying:
-            read_BQND = self.generate(queries_BNQD[:, :, 0], is_real_BQ[:, 0])[:, None]
+        if self.width and not is_replaying and (length == 1 or self.generates_prompts):
+            tokens, read = zip(self.keys.split(1, 2), self.values.split(1, 2), strict=True), []
+            for place, (self.keys, self.values) in enumerate(tokens):
+                read.append(self.generate(queries_BNQD[:, :, place], is_real_BQ[:, place]))
+            read_BQND = torch.stack(read, 1)
         else:
             read_BQND = queries_BNQD.new_zeros(rows, length, heads, self.values.shape[-1])
             for row in range(rows):

@@ -148,6 +148,10 @@ class PageLayer(ContextLayer):
     def finish(self) -> None:
         pass
 
+    @property
+    def generates_prompts(self) -> bool:
+        return not self.recall.full_prompts and bool((self.seen_B > 0).all())
+
     def _past(self, row: int, head: int) -> torch.Tensor:
         """All that a head holds of a row, [2, T, D]."""
         pages_P2TD = self.tier.read(torch.from_numpy(self.numbers_BHP[row, head, : self.full_B[row]]))

@@ -5,12 +5,14 @@ from dataclasses import dataclass, fields, replace
 from transformers import PreTrainedTokenizerBase
 
 from etude.errors import UserError, unknown
+from etude.longcontext.lazy import Lazy, LazyView
 from etude.longcontext.policies import DROPPING, POLICIES, RECALLING, asking
 from etude.longcontext.policy import Policy
 from etude.longcontext.recall import Recall
 from etude.longcontext.tiers import Offload
 from etude.longcontext.view import KeptView
 
+VIEWS = ("full", *POLICIES, "lazy")
 _OF_RECALL = ("page_tokens", "offload", "folder", "ahead_pages", "dense_layers")
 
 
@@ -21,7 +23,8 @@ class EngineView:
     view: str = "full"
     """`full`; or what is kept of a context: `streaming` (its first and last tokens), `h2o`, `tova`, `snapkv`, `pyramid`, `ada_snapkv`,
     `critical_snapkv`, `expected_attention`, `kvzip` (by attention), `key_norm`, `key_diff` (by keys), `random` (the control); or what is
-    read of it at a time, while nothing is lost: `quest`, `arkvale`, `small_pages`."""
+    read of it at a time, while nothing is lost: `quest`, `arkvale`, `small_pages`; or `lazy`: tokens are
+    computed as far as they are read."""
     keep_ratio: float | None = None
     """The share of the tokens so far, or"""
     budget_tokens: int | None = None
@@ -43,8 +46,8 @@ class EngineView:
     """First layers that read all pages."""
 
     def __post_init__(self) -> None:
-        if self.view not in ("full", *POLICIES):
-            raise unknown("engine.view", self.view, ("full", *POLICIES))
+        if self.view not in VIEWS:
+            raise unknown("engine.view", self.view, VIEWS)
         if self.view != "full" and self.keep_ratio is None and self.budget_tokens is None:
             raise UserError(
                 f"engine.view {self.view} keeps everything without a budget: set engine.keep_ratio (such as 0.25) or engine.budget_tokens"
@@ -59,8 +62,10 @@ class EngineView:
         return self.view != "full"
 
     @property
-    def policy(self) -> Policy | Recall | None:
+    def policy(self) -> Policy | Recall | Lazy | None:
         """None: the full context."""
+        if self.view == "lazy":
+            return Lazy(self.budget_tokens, self.keep_ratio)
         if self.view in DROPPING:
             budget = {"keep_ratio": self.keep_ratio, "budget_tokens": self.budget_tokens}
             return replace(DROPPING[self.view], **budget, every_tokens=self.every_tokens, rerotate=self.rerotate)  # type: ignore[arg-type]
@@ -86,13 +91,14 @@ class EngineView:
                 "others of them than of an answer in one go: leave one of them out"
             )
 
-    def of_engine(self, tokenizer: PreTrainedTokenizerBase) -> KeptView | None:
+    def of_engine(self, tokenizer: PreTrainedTokenizerBase) -> KeptView | LazyView | None:
         """As the engine takes it; its name stands on what is sampled under it."""
         policy = self.policy
         if policy is None:
             return None
         budget = f"{self.keep_ratio:g}" if self.keep_ratio is not None else f"{self.budget_tokens} tokens"
-        return KeptView(f"{self.view} {budget}", asking(policy, tokenizer))
+        name = f"{self.view} {budget}"
+        return LazyView(name, policy) if isinstance(policy, Lazy) else KeptView(name, asking(policy, tokenizer))
 
     @property
     def unread(self) -> set[str]:
@@ -102,4 +108,4 @@ class EngineView:
             return {"every_tokens", "rerotate"}
         if self.view in DROPPING:
             return {*_OF_RECALL, *(["every_tokens"] if DROPPING[self.view].score.replays else [])}
-        return names
+        return names - {"keep_ratio", "budget_tokens"} if self.view == "lazy" else names

@@ -18,6 +18,7 @@ from etude.adapters import base_of
 from etude.engine.cache import cache_argument
 from etude.longcontext.attach import Attachment
 from etude.longcontext.held import Held
+from etude.longcontext.lazy import Lazy, LazyText
 from etude.longcontext.page_layer import PageLayer
 from etude.longcontext.policy import Policy
 from etude.longcontext.recall import Recall
@@ -244,3 +245,36 @@ class Rows:
                 tokens_PT.to(self.attachment.device), logits_to_keep=keep, **{cache_argument(base_of(self._model)): self.cache}
             ).logits
         return logits_PTV.float()
+
+
+class LazyRows(Rows):
+    """A text that is computed as far as it is read: one row, which no policy shares."""
+
+    def __init__(self, model: Any, how: Lazy, text: Sequence[int]) -> None:
+        self._text, self._count, self.passes = LazyText(model, how), 1, 0
+        self._first_V = self._text.read(text).float()
+
+    @property
+    def held_tokens(self) -> list[float]:
+        return [self._text.computed_tokens]
+
+    def shares(self, row: int, tokens: int) -> np.ndarray:
+        """By layer and, for every head alike, which tokens were computed: [L, 1, T]."""
+        return self._text.is_computed_LT[:, None, :tokens].double().cpu().numpy()
+
+    def first(self, reading: Reading | None = None) -> torch.Tensor:
+        return self._first_V[None]
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """The one."""
+
+    def take_back(self, tokens: int) -> None:
+        """Raises ValueError: what was read has made others go on."""
+        raise ValueError("tokens that are computed as far as they are read can't be taken back")
+
+    def _logits(self, tokens_PT: torch.Tensor, keep: int) -> torch.Tensor:
+        """Tokens come together where only what follows the last of them is asked for, otherwise one by one."""
+        self.passes += 1
+        (tokens_T,) = tokens_PT
+        parts = [tokens_T] if keep == 1 else list(tokens_T[:, None])
+        return torch.stack([self._text.read(part).float() for part in parts])[None, -keep:]

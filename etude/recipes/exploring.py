@@ -24,6 +24,7 @@ from etude.explore.stopping import is_decided, portions
 from etude.explore.variants import asked, sample_variously
 from etude.feedback.verdict import Verdict
 from etude.ledger import Judged, Ledger
+from etude.longcontext.lazy import LazyView
 from etude.longcontext.view import KeptView
 from etude.recipes.believing import Believing
 from etude.recipes.searching import group_of, searched, tree_row
@@ -165,7 +166,7 @@ class Exploring:
         if kept:
             return kept
         counts, view = self.counts(), self.engine.view
-        peak = view.peak if isinstance(view, KeptView) else None
+        peak = view.peak if isinstance(view, (KeptView, LazyView)) else None
         if peak:
             peak.take()
         asked = self.believing.ask(step) if self.believing else None

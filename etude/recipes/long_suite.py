@@ -13,11 +13,12 @@ from etude.evaluation.long.kinds import FROM_FILES, KINDS
 from etude.evaluation.report.kept import Shown, write_kept
 from etude.evaluation.statistics import mean_interval
 from etude.knowledge.documents import Corpus, documents
+from etude.longcontext.lazy import Lazy
 from etude.longcontext.policy import Policy
 from etude.longcontext.recall import Recall
 from etude.longcontext.scores.streaming import Streaming
 from etude.longcontext.settings import EngineView
-from etude.longcontext.sweep import Reading, Rows
+from etude.longcontext.sweep import LazyRows, Reading, Rows
 from etude.models import describe, end_tokens, load_model, positions_of
 from etude.recipes.limits import within_limits
 from etude.recipes.machine import Machine, decide
@@ -134,20 +135,31 @@ def evaluate_long(
 
 
 def _answered(
-    model: Any, tokenizer: Any, each: Asked, policy: Policy | Recall | None, suite: LongSuite, ends: Collection[int], *, shows: bool
+    model: Any, tokenizer: Any, each: Asked, policy: Policy | Recall | Lazy | None, suite: LongSuite, ends: Collection[int], *, shows: bool
 ) -> dict[str, Any]:
     """What is found of a task; `shows`: what the policy has of its text too."""
     dropping = [policy] if isinstance(policy, Policy) else []
     reading, is_seen = Reading(model, dropping), suite.question == "seen"
-    reading.read([*each.text, *each.question] if is_seen else each.text)
+    prompt = [*each.text, *each.question] if is_seen else each.text
+    began = time.perf_counter()
+    reading.read(prompt)
+    read_seconds = time.perf_counter() - began
     found: dict[str, Any] = {"question": each.task.question, "answers": list(each.task.answers), "depth": each.task.depth}
     ways: dict[str, Callable[[], Rows]] = {"full": lambda: reading.cut([FULL])}
-    if policy:
-        ways["view"] = (lambda: reading.paged([policy])) if isinstance(policy, Recall) else lambda: reading.cut(dropping)
+    match policy:
+        case Policy():
+            ways["view"] = lambda: reading.cut(dropping)
+        case Recall():
+            ways["view"] = lambda: reading.paged([policy])
+        case Lazy():
+            ways["view"] = lambda: LazyRows(model, policy, prompt)
     for name, way in ways.items():
+        began = time.perf_counter()
         rows = way()
+        if isinstance(policy, Lazy):  # others are of the one prompt that was read
+            found[f"{name}_read_seconds"] = read_seconds if name == "full" else time.perf_counter() - began
         (held,) = rows.held_tokens
-        logits_PV = rows.first(reading) if is_seen else rows.forced(each.question)[:, -1]
+        logits_PV = rows.first(reading) if is_seen else rows.forced(each.question, keep=1)[:, -1]
         began, before = time.perf_counter(), rows.passes
         (tokens,) = rows.greedy(logits_PV, suite.max_new_tokens, ends)
         passes = rows.passes - before
@@ -170,6 +182,8 @@ def _row(kind: str, tokens: int, found: Sequence[Mapping[str, Any]]) -> dict[str
         for part in (f"{name}_tokens", f"{name}_token_seconds"):
             known = [each[part] for each in found if each[part] is not None]
             row[part] = sum(known) / len(known) if known else None
+    if "view_read_seconds" in found[0]:
+        row["read_share"] = sum(each["view_read_seconds"] for each in found) / sum(each["full_read_seconds"] for each in found)
     if "view" in found[0]:
         gains = [each["view"] - each["full"] for each in found]
         low, high = mean_interval(gains)
@@ -189,4 +203,5 @@ def line(row: Mapping[str, Any], view: str | None) -> str:
         return f"{full}  n = {row['n']:,}"
     gain = [100 * row[f"gain{end}"] for end in ("", "_low", "_high")]
     own = f"{view} {row['view']:.1%}, {gain[0]:+.1f} points [{gain[1]:+.1f}, {gain[2]:+.1f}]"
-    return f"{full}, {own}, holds {row['held']:.0%}  n = {row['n']:,}"
+    holds = f"holds {row['held']:.0%}" + (f", read in {row['read_share']:.0%} of the time" if "read_share" in row else "")
+    return f"{full}, {own}, {holds}  n = {row['n']:,}"
