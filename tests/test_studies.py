@@ -894,7 +894,7 @@ def test_the_study_of_self_training_asks_every_model_the_same_in_its_tiny_form(t
     rows = {row["id"]: row for row in result["rows"]}
     assert list(rows) == list(self_training.TINY_ARMS) and result["verdict"] == "undecided"
     for arm, row in rows.items():
-        assert (row["n"], row["sampled_n"], row["seeds"]) == (5, 5, 1) and 1 / 8 <= row["agreement"] <= 1
+        assert (row["n"], row["sampled_n"], row["seeds"]) == (10, 10, 1) and 1 / 8 <= row["agreement"] <= 1
         assert ("gain" in row) == (arm != "start") and ("single_behind" in row) == (arm not in ("start", "single"))
         assert ("sampled_tokens" in row) == (arm != "start")
     assert rows["joined"]["gain"] == pytest.approx(rows["joined"]["accuracy"] - rows["start"]["accuracy"])
