@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -155,26 +156,35 @@ def positions_of(model: Any) -> int:
     return getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
 
 
+@cache
 def half_precision_pays(device: str | torch.device = "cpu", seconds: float = 0.005, rounds: int = 12) -> bool:
     """Whether bfloat16 matrix products are at least 1.3 times as fast as float32 ones here, by a probe of about 2 x `rounds` x `seconds`:
     each at its best, by turns, so that what else runs there for a moment does not decide.
 
-    Without the instructions (AVX512-BF16, AMX, a GPU) bfloat16 on a CPU can be slower than float32.
+    Without the instructions (AVX512-BF16, AMX, a GPU) bfloat16 on a CPU can be slower than float32: fifty times, so that a first look at
+    few rows is enough. Probed once.
     """
 
-    def products_a_second(dtype: torch.dtype) -> float:
-        a, b = (torch.ones(256, 576, dtype=dtype, device=device), torch.ones(576, 1536, dtype=dtype, device=device))
+    def products_a_second(dtype: torch.dtype, rows: int, seconds: float) -> float:
+        a, b = (torch.ones(rows, 576, dtype=dtype, device=device), torch.ones(576, 1536, dtype=dtype, device=device))
         for _ in range(3):
             a @ b
         count, start = 0, time.perf_counter()
-        while time.perf_counter() - start < seconds:
+        while not count or time.perf_counter() - start < seconds:
             out = a @ b
             count += 1
         out.flatten()[0].item()  # waits for the device
         return count / (time.perf_counter() - start)
 
-    turns = [(products_a_second(torch.bfloat16), products_a_second(torch.float32)) for _ in range(rounds)]
-    half, single = (max(own) for own in zip(*turns, strict=True))
+    def at_best(rounds: int, rows: int, seconds: float) -> tuple[float, float]:
+        turns = [[products_a_second(dtype, rows, seconds) for dtype in (torch.bfloat16, torch.float32)] for _ in range(rounds)]
+        half, single = (max(own) for own in zip(*turns, strict=True))
+        return half, single
+
+    half, single = at_best(2, rows=16, seconds=0)
+    if 16 * half < single:
+        return False
+    half, single = at_best(rounds, rows=256, seconds=seconds)
     return half >= 1.3 * single
 
 

