@@ -16,6 +16,9 @@ from etude.tasks.families import own_levels
 _READ = 100
 """Demonstrations whose steps are looked at."""
 
+_CUT_OFF = 0.15
+"""Share of answers that are cut off from which on something is said of it."""
+
 
 def advice(
     settings: PracticeSettings, num_tasks: int, demonstrations: Sequence[Example], decode: Callable[[Sequence[int]], str]
@@ -32,12 +35,23 @@ def advice(
     return found
 
 
-def expected_of_agreement(settings: PracticeSettings, suites: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What agreement may teach the model that practice begins with, by its measured `suites`: what most of its answers say, and no more."""
-    k = settings.evaluation.num_samples
-    if "agreement" not in settings.feedback_parts or not settings.steps:
+def expected_of_feedback(settings: PracticeSettings, suites: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What feedback without a teacher may teach the model that practice begins with, by its measured `suites`: agreement what most of its
+    answers say, and no more; its own answers to be short, where many have no room.
+    """
+    if not settings.steps:
+        return []
+    k, room = settings.evaluation.num_samples, settings.explore.max_new_tokens
+    if "self_training" in settings.feedback_parts:
+        return [_cut_off(suite, room) for suite in suites if suite["row"].get("truncated", 0) > _CUT_OFF]
+    if "agreement" not in settings.feedback_parts:
         return []
     return [_majority_and_greedy(suite, k) for suite in suites if f"majority_at_{k}" in suite["row"]]
+
+
+def _cut_off(suite: Mapping[str, Any], room: int) -> str:
+    told = f"{suite['row']['truncated']:.1%} of the answers to {suite['suite']} are cut off at explore.max_new_tokens {room}"
+    return f"{told}: they teach nothing, and from the others the model learns to be shorter with every step; set it to more"
 
 
 def _majority_and_greedy(suite: Mapping[str, Any], k: int) -> str:

@@ -35,7 +35,7 @@ from etude.learn.step_values import outlooks_of
 from etude.ledger import Judged, Ledger
 from etude.models import describe, load_model, save_model
 from etude.randomness import seed_for
-from etude.recipes.advice import advice, expected_of_agreement
+from etude.recipes.advice import advice, expected_of_feedback
 from etude.recipes.alarm import Alarm, alarm_for
 from etude.recipes.asking import remember
 from etude.recipes.before_practice import imitate_demonstrations, learn_from_comparisons
@@ -150,7 +150,7 @@ class Practice:
         warm = measured(self, "warm_start") if self.settings.warm_start.steps else base
         learn_from_comparisons(self)
         preferred = measured(self, "preference") if self.settings.preferences.steps else warm
-        for sentence in expected_of_agreement(self.settings, preferred["suites"]):
+        for sentence in expected_of_feedback(self.settings, preferred["suites"]):
             self.watcher.say(sentence)
         self.practise()
         pages = {"base": base, "warm_start": warm, "preference": preferred}

@@ -4,7 +4,7 @@ import pytest
 
 from etude.configuration import arguments_from, find_configuration
 from etude.learn.example import Example
-from etude.recipes.advice import advice, expected_of_agreement
+from etude.recipes.advice import advice, expected_of_feedback
 from etude.recipes.settings import parse_practice
 
 TOKENS = {"explore.search.steps.end": "tokens", "explore.search.steps.max_tokens": 2}
@@ -54,10 +54,22 @@ def test_agreement_is_told_what_most_answers_know_beside_the_greedy_one_on_the_s
     k = settings.evaluation.num_samples
     items = [{"score": score} for score in (1.0, 0.0, 1.0, None, 1.0, 1.0)]
     suite = {"suite": "sums", "row": {"pass_n": 4, f"majority_at_{k}": majority}, "items": items}
-    (sentence,) = expected_of_agreement(settings, [suite, {"suite": "unsampled", "row": {"pass_n": 0}, "items": items}])
+    (sentence,) = expected_of_feedback(settings, [suite, {"suite": "unsampled", "row": {"pass_n": 0}, "items": items}])
     told = f"right in {majority:.1%} of sums (n = 4, {k} answers each), where the greedy answer is in 50.0%"
     assert sentence == f"agreement teaches what most answers say: {told}{ahead}"
-    assert not expected_of_agreement(parse_practice(find_configuration("practice", "tiny"), []), [suite])
+    assert not expected_of_feedback(parse_practice(find_configuration("practice", "tiny"), []), [suite])
+
+
+@pytest.mark.parametrize(
+    ("truncated", "feedback", "is_said"), [(0.4, "self_training", True), (0.1, "self_training", False), (0.4, "outcome", False)]
+)
+def test_own_answers_that_are_cut_off_are_said_to_teach_shortness(truncated, feedback, is_said):
+    changes = {"feedback": feedback, "explore.max_new_tokens": 24} | ({"learn.method": "imitation"} if feedback == "self_training" else {})
+    settings = parse_practice(find_configuration("practice", "tiny"), arguments_from(changes))
+    found = expected_of_feedback(settings, [{"suite": "dev", "row": {"truncated": truncated}, "items": []}])
+    assert len(found) == is_said
+    if is_said:
+        assert found[0].startswith("40.0% of the answers to dev are cut off at explore.max_new_tokens 24")
 
 
 def test_a_familys_own_levels_are_said_to_be_others_than_those_that_are_measured():
