@@ -201,6 +201,7 @@ def _of_items(cells: Sequence[Cell], name: str, kind: str) -> dict[str, list[int
 
 
 def seeds_of(arm: str) -> tuple[int, ...]:
+    """Those that it is computed with."""
     return SEEDS[:1] if arm in SCREENS else SEEDS
 
 

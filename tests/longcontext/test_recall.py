@@ -73,6 +73,7 @@ def test_every_token_reads_the_chosen_pages_and_the_open_one(llama, digest, offl
 
 @pytest.mark.parametrize("digest", DIGESTS)
 def test_a_later_prompt_may_read_as_if_it_were_generated(llama, digest):
+    llama = llama.double()  # in float32 products of 12 tokens and of one differ by more than is allowed here
     ids, mask = tokens(50, 31)
     question, new_mask = tokens(12, 12, seed=3)[0], torch.cat([mask, torch.ones(2, 12, dtype=torch.long)], 1)
     with torch.no_grad(), attach(llama, Recall(digest, budget_tokens=16, page_tokens=4, full_prompts=False)):
@@ -82,7 +83,7 @@ def test_a_later_prompt_may_read_as_if_it_were_generated(llama, digest):
         one_by_one = [
             llama(question[:, at : at + 1], attention_mask=new_mask[:, : 51 + at], past_key_values=other).logits for at in range(12)
         ]
-        torch.testing.assert_close(at_once, torch.cat(one_by_one, 1), atol=5e-5, rtol=1e-4)
+        torch.testing.assert_close(at_once, torch.cat(one_by_one, 1), atol=1e-5, rtol=1e-5)
     with torch.no_grad(), attach(llama, Recall(digest, budget_tokens=16, page_tokens=4)):
         full = llama(question, attention_mask=new_mask, past_key_values=llama(ids, attention_mask=mask).past_key_values).logits
     assert (full - at_once).abs().max() > 0.01
