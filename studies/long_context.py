@@ -3,10 +3,10 @@
     python -m studies.long_context --data DIR [--hours H] [--only ID ...] [--tiny]
 
 SmolLM2-135M, tasks whose answer lies somewhere in a book (`etude.evaluation.long`), of 2,048 and 4,096 tokens. `screen` finds the tasks
-that the full context solves at 30 % or more (20 items of each kind, none of those that are measured); only those go on. A cell is a kind
-and a length: 50 items, each read once and cut by every policy at a tenth, a quarter and a half of its tokens, with the question unseen, so
-that it comes behind the cut and is kept, and with the question seen, at the end of what is cut. `recall` cells are 150 items more at a
-tenth, unseen, of recall, two policies that drop, and the control.
+that the full context solves at 30 % or more (20 items of each kind, none of those that are measured); only those go on. A cell is a
+fifth of a kind and a length: of 50 items, each read once and cut by every policy at a tenth, a quarter and a half of its tokens, with the
+question unseen, so that it comes behind the cut and is kept, and with the question seen, at the end of what is cut. `recall` cells are the
+fifths of 150 items more at a tenth, unseen, of recall, two policies that drop, and the control.
 
 `held` is what lies where the model computes, in tokens of the full context: of what drops behind the cut, of recall, whose pages are in a
 file, the pages that a token reads, the open one and the digests of all. `small_pages` was chosen on other items, of 1,024 tokens.
@@ -23,7 +23,7 @@ Claim: at a tenth of the tokens, question unseen, one kind of recall loses less 
 
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from itertools import product
 from pathlib import Path
 from statistics import fmean
@@ -59,6 +59,7 @@ LENGTHS = (2048, 4096)
 RATIOS = (0.1, 0.25, 0.5)
 FULL = Policy(Streaming())
 SCREENED, MEASURED, MORE = 20, 50, 150
+FIFTHS = 5
 SOLVED, LOSS = 0.3, 0.02
 KVPRESS = Peer("kvpress_answers.py", ".venv-kvpress")
 PRESSED = ("streaming", "snapkv", "key_norm", "expected_attention")
@@ -75,9 +76,11 @@ NEW_TOKENS = {
     "facts": 6,
 }
 """By kind: what the answers take."""
-PARTS = ("screen-", "", "recall-", "kvpress-")
-ARMS = tuple(f"{part}{kind}-{tokens}" for part in PARTS for tokens in LENGTHS for kind in KINDS)
-TINY_ARMS = ("screen-single-420", "single-420", "recall-single-420")
+PARTS = ("", "recall-", "kvpress-")
+SETS = tuple(f"{kind}-{tokens}" for tokens in LENGTHS for kind in KINDS)
+SCREENS = tuple(f"screen-{name}" for name in SETS)
+ARMS = (*SCREENS, *(f"{part}{name}-{fifth}" for name in SETS for part in PARTS for fifth in range(FIFTHS)))
+TINY_ARMS = ("screen-single-420", "single-420-0", "single-420-1", "recall-single-420-0")
 
 
 @dataclass(frozen=True)
@@ -87,11 +90,19 @@ class Arm:
     part: str
     kind: str
     tokens: int
+    fifth: int = 0
 
     @staticmethod
     def of(name: str) -> "Arm":
-        *part, kind, tokens = name.split("-")
-        return Arm("".join(part), kind, int(tokens))
+        pieces = name.split("-")
+        part = pieces.pop(0) if pieces[0] in ("screen", "recall", "kvpress") else ""
+        kind, tokens, *fifth = pieces
+        return Arm(part, kind, *map(int, (tokens, *fifth)))
+
+    @property
+    def set(self) -> str:
+        """What rows are of."""
+        return f"{self.kind}-{self.tokens}"
 
     @property
     def policies(self) -> dict[str, Policy | Recall]:
@@ -136,7 +147,8 @@ class Long:
         return 4 if self.is_tiny else NEW_TOKENS[own.kind]
 
     def _n(self, own: Arm) -> int:
-        return 2 if self.is_tiny else {"screen": SCREENED, "recall": MORE}.get(own.part, MEASURED)
+        """Items of a cell."""
+        return 2 if self.is_tiny else {"screen": SCREENED, "recall": MORE // FIFTHS}.get(own.part, MEASURED // FIFTHS)
 
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
         """The scores of every item, under the full context and under every policy."""
@@ -146,7 +158,7 @@ class Long:
             model.config.max_position_embeddings = 1024
         made = generators({"facts": chosen.data / FACTS if chosen.data else None})
         items_seed = seed + 1 + ("", "screen", "recall", "kvpress").index(own.part) % 3  # kvpress is asked what policies are
-        named: dict[str, Any] = {"tokens": own.tokens, "n": self._n(own), "seed": items_seed}
+        named: dict[str, Any] = {"tokens": own.tokens, "n": self._n(own), "start": own.fifth * self._n(own), "seed": items_seed}
         tasks = asked(tokenizer, own.kind, made[own.kind], haystack_of(read_books(chosen.data), tokenizer), **named)
         if own.part == "kvpress":
             return by_kvpress(model, tokenizer, tasks, self._new_tokens(own))
@@ -253,15 +265,23 @@ def _said(rows: Rows, own_PTV: torch.Tensor, answer: Sequence[int], n: int, ends
 
 def solved(cells: Sequence[Cell]) -> list[str]:
     """Kinds with a length that the full context solves, by what the screen found."""
-    screens = {cell["id"].removeprefix("screen-"): fmean(cell["full"]) for cell in cells if cell["id"].startswith("screen-")}
+    screens = {arm.set: fmean(cell["full"]) for cell in cells if (arm := Arm.of(cell["id"])).part == "screen"}
     return [name for name, score in screens.items() if score >= SOLVED]
+
+
+def _by_set(cells: Sequence[Cell], *parts: str) -> dict[str, list[Cell]]:
+    """The fifths of these parts."""
+    found: dict[str, list[Cell]] = {}
+    for arm, cell in sorted(((Arm.of(cell["id"]), cell) for cell in cells), key=lambda each: astuple(each[0])):
+        if arm.part in parts:
+            found.setdefault(arm.set, []).append(cell)
+    return found
 
 
 def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     """A row for every set, policy, share and way to ask, over the items of both kinds of cell; the full context first."""
     rows = []
-    for name in dict.fromkeys(cell["id"].removeprefix("recall-") for cell in cells if not cell["id"].startswith(("screen-", "kvpress-"))):
-        own = [cell for cell in cells if cell["id"] in (name, f"recall-{name}")]
+    for name, own in _by_set(cells, "", "recall").items():
         rows.append(_row("full", name, {"share": 1.0}, [value for cell in own for value in cell["full"]]))
         for policy in dict.fromkeys(policy for cell in own for policy in cell["policies"]):
             there = [cell for cell in own if policy in cell["policies"]]
@@ -283,26 +303,25 @@ def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
 
 def _pressed(name: str, cells: Sequence[Cell]) -> list[dict[str, Any]]:
     """The rows of kvpress on the same items as the policies, and how far ours of the same name are ahead, paired."""
-    there = {cell["id"]: cell for cell in cells}
-    pressed, ours = there.get(f"kvpress-{name}"), there.get(name)
-    if not pressed or not ours:
+    by_fifth = [{Arm.of(cell["id"]).fifth: cell for cell in _by_set(cells, part).get(name, ())} for part in ("kvpress", "")]
+    both = [tuple(own[fifth] for own in by_fifth) for fifth in by_fifth[0].keys() & by_fifth[1].keys()]
+    if not both:
         return []
     rows = []
-    for policy, its in pressed["policies"].items():
+    full = [score for _, ours in both for score in ours["full"]]
+    for policy in both[0][0]["policies"]:
         how, share, mode = policy.split(" ")
-        row = _row(how, name, {"share": float(share), "question": mode}, its["score"]) | {"held": fmean(its["held"])}
-        others = {"loss": (ours["full"], its["score"]), "ours_ahead": (its["score"], _scores_of(ours, policy.removeprefix("kvpress_")))}
+        its = [score for pressed, _ in both for score in pressed["policies"][policy]["score"]]
+        mine = [score for _, ours in both for score in ours["policies"][policy.removeprefix("kvpress_")]["score"]]
+        held = [part for pressed, _ in both for part in pressed["policies"][policy]["held"]]
+        row = _row(how, name, {"share": float(share), "question": mode}, its) | {"held": fmean(held)}
+        others = {"loss": (full, its), "ours_ahead": (its, mine)}
         for said, (one, other) in others.items():
-            differences = [mine - before for before, mine in zip(one, other, strict=True)]
+            differences = [after - before for before, after in zip(one, other, strict=True)]
             low, high = mean_interval(differences)
             row |= {said: fmean(differences), f"{said}_low": low, f"{said}_high": high}
         rows.append(row)
     return rows
-
-
-def _scores_of(cell: Cell, policy: str) -> list[float]:
-    found: list[float] = cell["policies"][policy]["score"]
-    return found
 
 
 def _row(how: str, name: str, more: Mapping[str, Any], scores: Sequence[float]) -> dict[str, Any]:
@@ -361,10 +380,10 @@ def main(chosen: Options) -> None:
         sets = ["single-420"]
     else:
         seed = chosen.seeds[0]
-        cells = compute([(arm, seed) for arm in ARMS if arm.startswith("screen-")], table, chosen)
+        cells = compute([(arm, seed) for arm in SCREENS], table, chosen)
         sets = solved(cells)
-        parts = ["", "recall-", *(["kvpress-"] if KVPRESS.is_there else [])]
-        cells = compute([(f"{part}{name}", seed) for part in parts for name in sets], table, chosen)
+        parts = PARTS if KVPRESS.is_there else PARTS[:2]
+        cells = compute([(f"{part}{name}-{fifth}", seed) for fifth in range(FIFTHS) for part in parts for name in sets], table, chosen)
     rows = reduce(cells)
     write_result(chosen, CLAIM, cells, rows, *judge(rows, sets), picture=draw)
 

@@ -297,7 +297,8 @@ def test_the_study_of_retention_measures_what_every_model_can_and_knows_in_its_t
     assert [row["id"] for row in rows] == [arm for arm in retention.ARMS if arm in retention.TINY_ARMS]
     start, *others = rows
     assert (start["gain"], start["kept"], start["rise"], start["forward_kl"]) == (0.0, 1.0, 0.0, 0.0)
-    assert all(row["kept_low"] <= row["kept"] <= row["kept_high"] and row["forward_kl"] > 0 for row in others)
+    assert all(row["kept_low"] <= row["kept"] <= row["kept_high"] and row["forward_kl"] for row in others)
+    assert all(row["forward_kl"] > 0 for row in others if row["id"] != "harmful_gate")  # which fell back: its estimate may be below 0
     assert start["kl_correlation_n"] == 3 and "sound_kl_correlation" not in start  # of two sound ways none is told
     assert "above_rl" in next(row for row in rows if row["id"] == "sft")
     assert markdown(rows).splitlines()[0].startswith("| arm | greedy | gain | of rl's gain | old knowledge kept |")
@@ -607,12 +608,11 @@ def test_the_study_of_long_contexts_cuts_by_every_policy_in_its_tiny_form(tmp_pa
     assert {row["id"] for row in rows} == {"full", *long_context.POLICIES} and {row["set"] for row in rows} == {"single-420"}
     assert {(row["share"], row.get("question")) for row in rows} == {(1.0, None), (0.1, "unseen"), (0.1, "seen")}
     asked_more = [row for row in rows if row["id"] in long_context.ASKED_MORE and row["question"] == "unseen"]
-    assert {row["n"] for row in asked_more} == {4} and all(row["kl"] >= 0 for row in rows if "kl" in row)
+    assert {row["n"] for row in asked_more} == {6} and all(row["kl"] >= 0 for row in rows if "kl" in row)
     assert all(row["held"] == pytest.approx(0.1, abs=0.01) for row in rows if row["id"] in long_context.DROPPING)
     assert all(0.1 < row["held"] < 0.7 for row in rows if row["id"] in long_context.RECALLING)  # with digests of pages of 4 and an answer
-    cell = json.loads((tmp_path / "cells" / "single-420-120.json").read_text())
-    more = json.loads((tmp_path / "cells" / "recall-single-420-120.json").read_text())
-    assert cell["depths"] != more["depths"], "other items"
+    depths = [json.loads((tmp_path / "cells" / f"{name}-120.json").read_text())["depths"] for name in long_context.TINY_ARMS]
+    assert len({tuple(each) for each in depths}) == len(depths), "other items in every cell"
     assert "| snapkv | 10 % | unseen | 10" in markdown(rows)
 
 
@@ -768,7 +768,8 @@ def test_kvpress_is_asked_the_same_items_and_stands_beside_ours(llama, tokenizer
     assert found["policies"]["kvpress_snapkv 0.25 unseen"]["held"] == [0.25, 0.25]
     own = {"score": [1.0, 1.0], "kl": [0.1, 0.1], "held": [0.2, 0.2]}
     ours = {f"{name} {ratio} unseen": own for name in long_context.PRESSED for ratio in (0.1, 0.25)}
-    cells = [{"id": "single-2048", "full": [1.0, 1.0], "policies": ours}, {"id": "kvpress-single-2048", **found}]
+    cells = [{"id": "single-2048-0", "full": [1.0, 1.0], "policies": ours}, {"id": "kvpress-single-2048-0", **found}]
+    cells += [{"id": "single-2048-1", "full": [1.0], "policies": {name: {key: [0.0] for key in own} for name in ours}}]  # not pressed yet
     rows = long_context.reduce(cells)
     (row,) = (row for row in rows if row["id"] == "kvpress_snapkv" and row["share"] == 0.25)
     assert (row["n"], row["loss"], row["ours_ahead"]) == (2, -0.5, 0.5)
@@ -786,7 +787,7 @@ def test_only_tasks_that_the_full_context_solves_go_on():
     cells = [
         {"id": "screen-single-2048", "full": [1, 0, 0]},
         {"id": "screen-facts-2048", "full": [0, 0, 0, 1]},
-        {"id": "single-2048", "full": [1]},
+        {"id": "single-2048-0", "full": [1]},
     ]
     assert long_context.solved(cells) == ["single-2048"]
 

@@ -39,13 +39,22 @@ def haystack_of(texts: Sequence[str], tokenizer: Any) -> Haystack:
 
 
 def asked(
-    tokenizer: Any, kind: str, make: Generator, haystack: Haystack, *, tokens: int, n: int, seed: int, system: str | None = None
+    tokenizer: Any,
+    kind: str,
+    make: Generator,
+    haystack: Haystack,
+    *,
+    tokens: int,
+    n: int,
+    seed: int,
+    start: int = 0,
+    system: str | None = None,
 ) -> list[Asked]:
-    """`n` tasks of a kind of up to so many tokens with their questions; the same for the same seed whatever `n` is. Raises UserError where
-    the question leaves no room for a text.
+    """`n` tasks of a kind of up to so many tokens with their questions, from number `start` on; one of a number is the same for the same
+    seed whatever `n` is. Raises UserError where the question leaves no room for a text.
     """
     found = []
-    for number in range(n):
+    for number in range(start, start + n):
         name = seed_for(seed, "long", kind, tokens, number)
         room, before = tokens, ""
         for _ in range(8):  # a text is about as long as it is asked to be, and its question known only with it
