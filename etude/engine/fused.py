@@ -28,8 +28,10 @@ from etude.engine.packed import PackedLinear
 from etude.kernels.decoding import DecodingKernels, Layers, kernels_for
 from etude.models import LLAMA_SHAPED
 
-_EVEN = 32
-"""Tokens of packed products are filled up to a multiple of it: oneDNN makes a program for every new number of them, in 5 to 10 ms."""
+_EVEN, _NUMBERS = 32, 8
+"""Tokens of packed products are filled up to a multiple of `_EVEN`, and to one of `_NUMBERS` numbers between a power of two and the next:
+oneDNN makes a program for every new number of them, in 5 to 10 ms.
+"""
 
 
 class FusedForward:
@@ -94,7 +96,7 @@ class FusedForward:
             x_NE, cos_ND, sin_ND = self._embedded(tokens_N, positions_N)
             attend.kernels.layers(x_NE, self._few_rows, attend.behind, attend.drawn_B, cos_ND, sin_ND)
             return self._normed(x_NE, decoder.norm)
-        spare = -rows % _EVEN if rows > _EVEN and self._layers[0].project.is_packed else 0
+        spare = _spare(rows) if rows > _EVEN and self._layers[0].project.is_packed else 0
         x_NE, cos_ND, sin_ND = self._embedded(F.pad(tokens_N, (0, spare)), F.pad(positions_N, (0, spare)))
         shape = (len(x_NE), both + self.kv_heads, cos_ND.shape[1])
         for number, layer in enumerate(self._layers):
@@ -147,6 +149,11 @@ class FusedForward:
         first, second = sin_ND[:, None].chunk(2, dim=-1)
         signed = torch.cat([-first, second], dim=-1)  # with the sign that the rotated half would have
         return torch.addcmul(states_NSD * cos_ND[:, None], states_NSD.roll(states_NSD.shape[-1] // 2, dims=-1), signed)
+
+
+def _spare(rows: int) -> int:
+    """What so many rows are filled up with."""
+    return -rows % max(_EVEN, 2 ** (rows.bit_length() - 1) // _NUMBERS)
 
 
 @dataclass(slots=True)
