@@ -71,6 +71,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 ARMS = (START, *CHANGES)
 RUN: dict[str, Any] = {"steps": 1000, "budget_tokens": 40_000, "evaluation.n": 40, "evaluation.pass_n": 0, "evaluation.num_samples": 0}
 RUN |= {"checkpoint_every": 0, "retention.probe": True, "collapse.action": "warn", "collapse.fall": 0.25}
+RUN |= {"learn.method": "imitation", "learn.keep_all_right": True}
 SCREENS = ("joined_sure", "joined_short", "largest_cluster", "single_alike", "gold")
 """Arms of the first seed alone."""
 TINY_ARMS = (START, "joined", "single", "joined_pairs")
