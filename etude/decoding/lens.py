@@ -201,14 +201,18 @@ def of_tokens(logits_NV: torch.Tensor, completion: Sequence[int]) -> torch.Tenso
 
 
 @torch.inference_mode()
-def logprobs_by_layer(model: Any, prompt: Tokens, completion: Tokens) -> list[float]:
-    """The log-prob of a completion behind its prompt after each layer, from the embeddings to the model's own, which is the last."""
-    number = len(_blocks(model, model.get_decoder()))
-    lens = Lens(model, range(number), at=lambda states_BTE: states_BTE[0, -len(completion) :])
-    with lens.reading():
-        logits_NV = read(model, prompt, completion)
-    lens.check(logits_NV)
-    return [float(of_tokens(own_NV, completion).sum()) for own_NV in (*map(lens.logits, range(number)), logits_NV)]
+def logprobs_by_layer(model: Any, prompt: Tokens, completions: Sequence[Tokens]) -> list[list[float]]:
+    """Of each completion of a prompt its log-prob after each layer, from the embeddings to the model's own, which is the last."""
+    layers = range(len(_blocks(model, model.get_decoder())))
+    found: list[list[float]] = [[]] * len(completions)
+    for numbers, logits_NV, lens in read_behind(model, layers, True, prompt, completions):
+        tokens_N = torch.tensor([token for number in numbers for token in completions[number]], device=logits_NV.device)
+        parts = [logprobs_JNV.gather(-1, tokens_N.expand(len(logprobs_JNV), -1)[..., None])[..., 0] for logprobs_JNV in lens.logprobs()]
+        each_LN = torch.cat([*parts, of_tokens(logits_NV, tokens_N.tolist())[None]])
+        of_each = each_LN.split([len(completions[number]) for number in numbers], dim=1)
+        for number, own_LN in zip(numbers, of_each, strict=True):
+            found[number] = own_LN.sum(-1).tolist()
+    return found
 
 
 @dataclass(frozen=True)

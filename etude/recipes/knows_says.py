@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -151,22 +150,22 @@ def _leading(
     names = [aliases_of(task)[:_NAMES] for task in tasks]
     found = []
     for place in watcher.steps("reading layers", range(len(tasks))):
-        a_byte = partial(_a_byte, model, tokenizer, prompts[place])
-        right, others, elsewhere = (
-            [max(layer) for layer in zip(*map(a_byte, texts), strict=True)]
-            for texts in (names[place], _wrong(tasks[place], wrong), names[(place + 1) % len(tasks)])
-        )
+        kinds = (names[place], _wrong(tasks[place], wrong), names[(place + 1) % len(tasks)])
+        values = iter(_a_byte(model, tokenizer, prompts[place], [text for texts in kinds for text in texts]))
+        right, others, elsewhere = ([max(layer) for layer in zip(*(next(values) for _ in texts), strict=True)] for texts in kinds)
         leads = tuple(mine > its for mine, its in zip(right, others, strict=True))
         found.append((leads, elsewhere[-1] > others[-1]))
     return found
 
 
-def _a_byte(model: Any, tokenizer: Any, prompt: tuple[int, ...], text: str) -> list[float]:
-    """The log-prob of an answer after each layer, by its bytes."""
-    ids = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
-    if not ids:
-        raise UserError(f"the tokenizer makes nothing of the answer {text[:80]!r}: mend it, or leave the question out")
-    return [value / len(text.encode()) for value in logprobs_by_layer(model, prompt, ids)]
+def _a_byte(model: Any, tokenizer: Any, prompt: tuple[int, ...], texts: Sequence[str]) -> list[list[float]]:
+    """The log-prob of each answer after each layer, by its bytes."""
+    ids = [tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
+    for text, own in zip(texts, ids, strict=True):
+        if not own:
+            raise UserError(f"the tokenizer makes nothing of the answer {text[:80]!r}: mend it, or leave the question out")
+    by_layer = logprobs_by_layer(model, prompt, ids)
+    return [[value / len(text.encode()) for value in own] for text, own in zip(texts, by_layer, strict=True)]
 
 
 def _said(

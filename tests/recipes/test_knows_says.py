@@ -40,16 +40,17 @@ def file(tmp_path):
 
 
 @torch.no_grad()
-def test_an_answers_likelihood_after_each_layer_is_that_of_whole_passes(model_of):
+def test_the_likelihood_of_answers_after_each_layer_is_that_of_whole_passes(model_of):
     for family in ("llama", "qwen3", "gpt2"):
         model = model_of(family, num_hidden_layers=3)
-        prompt, completion = (10, 11, 12), (20, 21)
-        found = logprobs_by_layer(model, prompt, completion)
-        states = model(torch.tensor([[*prompt, *completion]]), output_hidden_states=True)
+        prompt, completions = (10, 11, 12), [(20, 21), (22,), (23, 24, 25)]
         norm = [part for part in model.get_decoder().children() if "norm" in type(part).__name__.lower()][-1]
-        logits = [model.get_output_embeddings()(norm(each)) for each in states.hidden_states[:-1]] + [states.logits]
-        rows = [each[0].log_softmax(-1) for each in logits]
-        assert found == pytest.approx([float(row[2, 20] + row[3, 21]) for row in rows], abs=1e-4)
+        for completion, found in zip(completions, logprobs_by_layer(model, prompt, completions), strict=True):
+            states = model(torch.tensor([[*prompt, *completion]]), output_hidden_states=True)
+            logits = [model.get_output_embeddings()(norm(each)) for each in states.hidden_states[:-1]] + [states.logits]
+            rows = [each[0, len(prompt) - 1 :].log_softmax(-1) for each in logits]
+            expected = [sum(float(row[place, token]) for place, token in enumerate(completion)) for row in rows]
+            assert found == pytest.approx(expected, abs=1e-4)
 
 
 def test_the_suite_says_what_a_model_knows_and_what_it_says(model, file):
