@@ -26,17 +26,14 @@ Join = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, int], torch.Tensor]
 
 def product(logits_BV: torch.Tensor, group_B: torch.Tensor, weight_B: torch.Tensor, groups: int) -> torch.Tensor:
     """The weighted mean of log-probs: logits do, since log Z_j is the same for all tokens."""
-    return _weights(group_B, weight_B, groups) @ logits_BV.float()
+    joined_GV = torch.zeros(groups, logits_BV.shape[-1], device=logits_BV.device)
+    return joined_GV.index_add_(0, group_B, logits_BV.float() * weight_B[:, None])
 
 
 def mean(logits_BV: torch.Tensor, group_B: torch.Tensor, weight_B: torch.Tensor, groups: int) -> torch.Tensor:
     """The log of the weighted mean of probabilities."""
-    return (_weights(group_B, weight_B, groups) @ logits_BV.float().softmax(-1)).log()
-
-
-def _weights(group_B: torch.Tensor, weight_B: torch.Tensor, groups: int) -> torch.Tensor:
-    """[G, B]: of a group the weights of its inputs, 0 of others'."""
-    return weight_B * (group_B == torch.arange(groups, device=group_B.device)[:, None])
+    joined_GV = torch.zeros(groups, logits_BV.shape[-1], device=logits_BV.device)
+    return joined_GV.index_add_(0, group_B, logits_BV.float().softmax(-1) * weight_B[:, None]).log()
 
 
 JOINS: dict[str, Join] = {"product": product, "mean": mean}

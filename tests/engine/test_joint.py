@@ -133,3 +133,10 @@ def test_a_joint_answer_ends_at_a_stop_string(model_of, tokenizer):
     (ended,) = answers(engine, GROUPS[:1], n=12, stop_strings=[text[3:5]])
     assert (ended.completion.text, ended.completion.finish) == (text[: text.index(text[3:5])], "stop")
     assert len(ended.agreement) == len(ended.completion.tokens)
+
+
+@pytest.mark.parametrize("join", [product, mean])
+def test_what_one_group_can_never_say_leaves_the_others_alone(join):
+    logits_BV = torch.tensor([[0.0, float("-inf")], [1.0, 2.0]])
+    joined_GV = join(logits_BV, torch.tensor([0, 1]), torch.ones(2), 2)
+    assert joined_GV[0, 1] == float("-inf") and joined_GV.softmax(-1)[1].tolist() == pytest.approx(logits_BV[1].softmax(-1).tolist())
