@@ -28,9 +28,9 @@ from etude.engine.packed import PackedLinear
 from etude.kernels.decoding import DecodingKernels, Layers, kernels_for
 from etude.models import LLAMA_SHAPED
 
-_EVEN, _NUMBERS = 32, 8
-"""Tokens of packed products are filled up to a multiple of `_EVEN`, and to one of `_NUMBERS` numbers between a power of two and the next:
-oneDNN makes a program for every new number of them, in 5 to 10 ms.
+_EVEN, _SIZES = 32, 8
+"""Tokens of packed products are filled up to a multiple of `_EVEN`, and to one of `_SIZES` sizes between a power of two and the next:
+oneDNN makes a program for every new size, in 5 to 10 ms.
 """
 
 
@@ -153,7 +153,7 @@ class FusedForward:
 
 def _spare(rows: int) -> int:
     """What so many rows are filled up with."""
-    return -rows % max(_EVEN, 2 ** (rows.bit_length() - 1) // _NUMBERS)
+    return -rows % max(_EVEN, 2 ** (rows.bit_length() - 1) // _SIZES)
 
 
 @dataclass(slots=True)

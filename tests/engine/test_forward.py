@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import AttentionInterface
 
+from etude.engine import fused
 from etude.engine.attention import is_available
 from etude.engine.blocks import BlockPrompts
 from etude.engine.context import CopiedContext
@@ -195,3 +196,9 @@ def test_weights_are_kept_once_where_memory_has_no_room_for_more(model_of, monke
         assert bool(forward._layers[0].up._panels) is (has_room and bool(decoding.kernels_for(torch.device("cpu"), torch.float32)))
         found[has_room] = Prompts.prefill(forward, prompts)[1]
     torch.testing.assert_close(found[True], found[False], atol=1e-4, rtol=1e-4)
+
+
+def test_prompts_are_filled_up_to_few_sizes_by_an_eighth_at_most():
+    filled = {rows: rows + fused._spare(rows) for rows in range(33, 2049)}
+    assert all(0 <= size - rows < max(32, rows / 8) and size % 32 == 0 for rows, size in filled.items())
+    assert len(set(filled.values())) == 31  # 64 to 256 by 32, then 8 sizes to 512, to 1,024 and to 2,048
