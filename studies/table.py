@@ -236,33 +236,51 @@ def _kept(row: Mapping[str, Any]) -> list[str]:
 
 
 def _decodings(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One line a method and number of samples, over all sets if there are several."""
+    """One line a method, of each model over all sets: what it gains by its number of samples, and the rest of what was found where most
+    questions were asked, with most samples. Then what the answers of a set mean, where that was asked.
+    """
     name = "all" if any(row["set"] == "all" for row in rows) else rows[0]["set"]
-    own = [row for row in rows if row["set"] == name]
     sets = dict.fromkeys(row["set"] for row in rows if row["set"] != "all" and not row["set"].startswith("practised"))
-    counted = f"{own[0]['n']:,} questions of {', '.join(sets)}; intervals (95 %) over questions, gains paired with greedy answers."
-    head = [
-        "method",
-        "right",
-        "gain",
-        "no answer",
-        "words",
-        "words of greedy",
-        "names and numbers",
-        "tokens drawn",
-        "time of greedy",
-        "ece",
-        "aurc",
-    ]
-    parts = [_lines(head, map(_decoding, own), counted)]
+    parts = [_gains([row for row in rows if row["set"] == name], f"Questions of {', '.join(sets)}")]
     if second := [row for row in rows if row["set"] == "practised"]:
-        parts.append(_lines(head, map(_decoding, second), f"The same of a model that practised; {second[0]['n']:,} questions."))
+        parts.append(_gains(second, "The same of a second model, which practised"))
     if told := [row for row in rows if "meant" in row and row["set"] != "all"]:
-        below = (
-            f"{told[0]['n']:,} questions of {told[0]['set']}, nearer to a true than to a false answer; gains paired with greedy answers."
-        )
-        parts.append(_lines(["method", "by ROUGE-L", "gain", "by embeddings", "gain"], map(_meant, told), below))
+        own = _at_most(told)
+        below = f"{own[0]['n']:,} questions of {own[0]['set']}, nearer to a true than to a false answer; gains paired with greedy answers."
+        parts.append(_lines(["method", "by ROUGE-L", "gain", "by embeddings", "gain"], map(_meant, own), below))
     return "\n".join(parts)
+
+
+def _gains(rows: Sequence[Mapping[str, Any]], asked: str) -> str:
+    """Of one model and set; the numbers of samples beside how many questions were asked with them."""
+    found = {_way(row): row for row in rows}
+    counts: dict[int, int] = {k: row["n"] for (_, k), row in found.items()}
+    head = ["method", *(f"gain, k = {k}" for k in counts), "at k", "right", "no answer", "words", "words of greedy", "names and numbers"]
+    head += ["tokens drawn", "time of greedy", "ece", "aurc"]
+    lines = []
+    for row in _at_most(rows):
+        way, k = _way(row)
+        gains = [_interval(found[way, k], "gain", _points) if way != "greedy" and (way, k) in found else "" for k in counts]
+        lines.append([way.replace("_", " "), *gains, str(k), *_decoding(row)])
+    by_n: dict[int, list[str]] = {}
+    for k, n in counts.items():
+        by_n.setdefault(n, []).append(str(k))
+    sizes = ", ".join(f"{n:,} at k = {', '.join(ks)}" for n, ks in by_n.items())
+    return _lines(head, lines, f"{asked}: {sizes}; intervals (95 %) over questions, gains paired with greedy answers.")
+
+
+def _way(row: Mapping[str, Any]) -> tuple[str, int]:
+    """The method of a row, and how many samples it had."""
+    way, _, k = row["id"].rpartition("_k")
+    return way, int(k)
+
+
+def _at_most(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Of every method the row of most questions, and of several that of most samples."""
+    best: dict[str, Mapping[str, Any]] = {}
+    for row in sorted(rows, key=lambda row: (row["n"], _way(row)[1])):
+        best[_way(row)[0]] = row
+    return [best[way] for way in dict.fromkeys(_way(row)[0] for row in rows)]
 
 
 def _contexts(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -351,25 +369,16 @@ def _self_trained(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _meant(row: Mapping[str, Any]) -> list[str]:
-    way, _, k = row["id"].rpartition("_k")
+    way, k = _way(row)
     gains = ["", ""] if way == "greedy" else [_interval(row, "gain", _points), _interval(row, "meant_gain", _points)]
-    shares = [_percent(row["accuracy"]), _percent(row["meant"])]
-    return [f"{way.replace('_', ' ')}, k = {k}", shares[0], gains[0], shares[1], gains[1]]
+    return [f"{way.replace('_', ' ')}, k = {k}", _percent(row["accuracy"]), gains[0], _percent(row["meant"]), gains[1]]
 
 
 def _decoding(row: Mapping[str, Any]) -> list[str]:
+    said = [f"{row['words']:.1f}", f"{row['greedy_words']:.1f}", f"{row['details']:.2f}"]
+    took = [f"{row['tokens']:.0f}", f"{row['seconds_ratio']:.1f}"]
     sure = [f"{row[name]:.3f}" if name in row else "" for name in ("ece", "aurc")]
-    counts = [
-        f"{row['words']:.1f}",
-        f"{row['greedy_words']:.1f}",
-        f"{row['details']:.2f}",
-        f"{row['tokens']:.0f}",
-        f"{row['seconds_ratio']:.1f}",
-    ]
-    way, _, k = row["id"].rpartition("_k")
-    gain = "" if way == "greedy" else _interval(row, "gain", _points)
-    title = f"{way.replace('_', ' ')}, k = {k}"
-    return [title, _interval(row, "accuracy", _percent), gain, _percent(row["not_given"]), *counts, *sure]
+    return [_interval(row, "accuracy", _percent), _percent(row["not_given"]), *said, *took, *sure]
 
 
 def _chosen(row: Mapping[str, Any]) -> list[str]:

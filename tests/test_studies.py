@@ -595,7 +595,7 @@ def test_the_study_of_decoding_answers_by_every_method_in_its_tiny_form(tmp_path
     for row in rows:
         assert row["n"] == 2 * int(row["id"][-1]) and row["seconds_ratio"] > 0 and row["tokens"] > 0
         assert row["gain"] == pytest.approx(row["accuracy"] - one[f"greedy_k{row['id'][-1]}"]["accuracy"])
-    assert "| integrative, k = 2 |" in markdown(rows)
+    assert [line.split("|")[4].strip() for line in markdown(rows).splitlines() if line.startswith("| integrative |")] == ["2"]
 
 
 def page_of(method, right, **other):
@@ -811,6 +811,19 @@ def test_rows_of_decoding_are_of_each_set_and_of_all_together():
     assert (rows["majority_k2", "a"]["meant"], rows["majority_k2", "a"]["meant_gain"]) == (0.75, 0.25)
     assert not any("meant" in row for (_, name), row in rows.items() if name != "a")
     assert "| majority, k = 2 | 50.0 % | +0.0 [" in markdown(list(rows.values())).split("by embeddings")[1]
+
+
+def test_a_table_of_decoding_has_each_method_once_with_what_it_gains_by_its_number_of_samples():
+    pages = {1: page_of("greedy", "0011") | page_of("majority", "0111") | page_of("only_one", "0000"), 2: page_of("greedy", "00")}
+    pages[2] |= page_of("majority", "01")
+    table = markdown(decoding.reduce([{"id": f"a_k{k}_0", "methods": page} for k, page in pages.items()])).splitlines()
+    head, _, *lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table if line.startswith("|")]
+    assert head[:5] == ["method", "gain, k = 1", "gain, k = 2", "at k", "right"] and all(len(line) == len(head) for line in lines)
+    assert [line[0] for line in lines] == ["greedy", "majority", "only one"]
+    assert [[gain.split(" ")[0] for gain in line[1:3]] for line in lines] == [["", ""], ["+25.0", "+50.0"], ["-50.0", ""]]
+    assert [line[3] for line in lines] == ["1", "1", "1"]  # where most questions were asked
+    assert [line[4].split("[")[0] for line in lines] == ["50.0 % ", "75.0 % ", "0.0 % "]
+    assert "Questions of a: 4 at k = 1, 2 at k = 2; intervals" in "\n".join(table)
 
 
 @pytest.mark.parametrize(
