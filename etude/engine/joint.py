@@ -19,6 +19,7 @@ import torch
 
 from etude.engine.completion import Completion
 from etude.engine.context import Context
+from etude.kernels.decoding import kernels_for
 
 Join = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, int], torch.Tensor]
 """Logits [B, V], the group of each input, its weight, the number of groups → logits [G, V]."""
@@ -26,14 +27,20 @@ Join = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, int], torch.Tensor]
 
 def product(logits_BV: torch.Tensor, group_B: torch.Tensor, weight_B: torch.Tensor, groups: int) -> torch.Tensor:
     """The weighted mean of log-probs: logits do, since log Z_j is the same for all tokens."""
-    joined_GV = torch.zeros(groups, logits_BV.shape[-1], device=logits_BV.device)
-    return joined_GV.index_add_(0, group_B, logits_BV.float() * weight_B[:, None])
+    kernels = kernels_for(logits_BV.device, logits_BV.dtype)
+    if kernels:
+        return kernels.weighted_sums(logits_BV, group_B, weight_B, groups)
+    return _weighted_sums(logits_BV.float(), group_B, weight_B, groups)
 
 
 def mean(logits_BV: torch.Tensor, group_B: torch.Tensor, weight_B: torch.Tensor, groups: int) -> torch.Tensor:
     """The log of the weighted mean of probabilities."""
-    joined_GV = torch.zeros(groups, logits_BV.shape[-1], device=logits_BV.device)
-    return joined_GV.index_add_(0, group_B, logits_BV.float().softmax(-1) * weight_B[:, None]).log()
+    return _weighted_sums(logits_BV.float().softmax(-1), group_B, weight_B, groups).log()
+
+
+def _weighted_sums(values_BV: torch.Tensor, group_B: torch.Tensor, weight_B: torch.Tensor, groups: int) -> torch.Tensor:
+    joined_GV = torch.zeros(groups, values_BV.shape[-1], device=values_BV.device)
+    return joined_GV.index_add_(0, group_B, values_BV * weight_B[:, None])
 
 
 JOINS: dict[str, Join] = {"product": product, "mean": mean}
@@ -100,8 +107,10 @@ class JointContext:
     def joined(self, logits_BV: torch.Tensor) -> torch.Tensor:
         """Of the groups, by those of the rows."""
         number_B = torch.tensor(self.number_G, device=self.group_B.device)[self.group_B]
-        logits_BV = logits_BV.float()  # once: of bfloat16 torch finds the largest at a third of the speed
-        self._choices.append((number_B, logits_BV.max(-1).indices, self.weight_B))
+        kernels = kernels_for(logits_BV.device, logits_BV.dtype)
+        # torch finds the largest of bfloat16 at a third of the speed
+        best_B = kernels.best(logits_BV) if kernels else logits_BV.float().max(-1).indices
+        self._choices.append((number_B, best_B, self.weight_B))
         return self.join(logits_BV, self.group_B, self.weight_B, len(self))
 
     def agreement(self, number: int, tokens: Sequence[int]) -> tuple[float, ...]:

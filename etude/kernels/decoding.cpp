@@ -229,6 +229,41 @@ void rotate(T* states, long rows, long row_stride, long heads, long kv_heads, lo
 
 constexpr long TOKENS = 256;  // in a block of the two-level inverse CDF
 
+// The highest of a row's logits, and where it stands first. What is no number is never the highest.
+template <class T> std::pair<float, int64_t> best_of(const T* logits, long vocabulary) {
+    float top = LEAST;
+    long best = 0;  // the block
+    for (long start = 0; start < vocabulary; start += TOKENS) {
+        const long end = std::min(vocabulary, start + TOKENS);
+        Vec most = Vec{} + LEAST;
+        long v = start;
+        for (; v + W <= end; v += W) most = max_of(load(logits + v), most);
+        float found = top_of(most);
+        for (; v < end; v++) found = std::max(found, wide(logits[v]));
+        if (found > top) top = found, best = start;
+    }
+    const T *from = logits + best, *to = logits + std::min(vocabulary, best + TOKENS);
+    const long place = std::find_if(from, to, [top](T x) { return wide(x) == top; }) - logits;
+    return {top, std::min(place, vocabulary - 1)};  // where all are no numbers, none is right
+}
+
+// to [groups, vocabulary] = the sums of the groups' rows, each times its weight; so much of the vocabulary at a time as a core's cache holds.
+template <class T>
+void weighted_sums(const T* logits, long rows, long vocabulary, const int64_t* group_of, const float* weights, long groups, float* to) {
+#pragma omp parallel for schedule(static)
+    for (long start = 0; start < vocabulary; start += 4 * TOKENS) {
+        const long end = std::min(vocabulary, start + 4 * TOKENS);
+        for (long group = 0; group < groups; group++) std::fill(to + group * vocabulary + start, to + group * vocabulary + end, 0.0f);
+        for (long row = 0; row < rows; row++) {
+            const T* mine = logits + row * vocabulary;
+            float* sums = to + group_of[row] * vocabulary;
+            long v = start;
+            for (; v + W <= end; v += W) save(load(sums + v) + load(mine + v) * weights[row], sums + v);
+            for (; v < end; v++) sums[v] += wide(mine[v]) * weights[row];
+        }
+    }
+}
+
 template <class T> inline double mass_of(const T* logits, long start, long end, float inverse_temperature, float top) {
     Vec sum = {};
     long v = start;
@@ -265,12 +300,8 @@ void sample(const T* logits, long rows, long vocabulary, float inverse_temperatu
 #pragma omp parallel for if (rows > 1)
     for (long row = 0; row < rows; row++) {
         const T* mine = logits + row * vocabulary;
-        Vec most = Vec{} + LEAST;
-        long v = 0;
-        for (; v + W <= vocabulary; v += W) most = max_of(most, load(mine + v));
-        float top = top_of(most);
-        for (; v < vocabulary; v++) top = std::max(top, wide(mine[v]));
-        best[row] = uniforms ? 0 : std::find_if(mine, mine + vocabulary, [top](T x) { return wide(x) == top; }) - mine;
+        float top;
+        std::tie(top, best[row]) = best_of(mine, vocabulary);
         tops[row] = top *= inverse_temperature;
         double sum = 0;
         for (long block = 0; block < blocks; block++) {
@@ -375,6 +406,14 @@ void layers(Half* x, long rows, const Layer* each, const Behind* behind, long nu
     extern "C" void sample_##NAME(const T* logits, long rows, long vocabulary, float inverse_temperature, const double* uniforms,     \
                                   const int64_t* row_of, long draws, int64_t* tokens, float* logprobs) {                              \
         sample(logits, rows, vocabulary, inverse_temperature, uniforms, row_of, draws, tokens, logprobs);                             \
+    }                                                                                                                                  \
+    extern "C" void best_##NAME(const T* logits, long rows, long vocabulary, int64_t* tokens) {                                        \
+        _Pragma("omp parallel for if (rows > 1)")                                                                                      \
+        for (long row = 0; row < rows; row++) tokens[row] = best_of(logits + row * vocabulary, vocabulary).second;                     \
+    }                                                                                                                                  \
+    extern "C" void weighted_sums_##NAME(const T* logits, long rows, long vocabulary, const int64_t* group_of, const float* weights,   \
+                                         long groups, float* to) {                                                                     \
+        weighted_sums(logits, rows, vocabulary, group_of, weights, groups, to);                                                        \
     }
 
 FOR_TYPE(float, float32)

@@ -27,8 +27,9 @@ class DecodingKernels:
     """Operations on tensors of one precision on a CPU. Of every tensor the last dimension lies close together."""
 
     def __init__(self, found: ctypes.CDLL, name: str) -> None:
-        self._put, self._copy, self._repeat, self._attend, self._rms_norm, self._rotate, self._sample = (
-            getattr(found, f"{kernel}_{name}") for kernel in ("put", "copy", "repeat", "attend", "rms_norm", "rotate", "sample")
+        self._put, self._copy, self._repeat, self._attend, self._rms_norm, self._rotate, self._sample, self._best, self._weighted_sums = (
+            getattr(found, f"{kernel}_{name}")
+            for kernel in ("put", "copy", "repeat", "attend", "rms_norm", "rotate", "sample", "best", "weighted_sums")
         )
         is_half = name == "bfloat16"
         self.numbers: int = found.numbers_of_vector()
@@ -163,6 +164,19 @@ class DecodingKernels:
         self._sample(at(logits_BV), *logits_BV.shape, 1 / temperature, uniforms, at(row_N), len(row_N), at(tokens_N), at(logprobs_N))
         return tokens_N, logprobs_N
 
+    def best(self, logits_BV: torch.Tensor) -> torch.Tensor:
+        """The token [B] of the highest logit of each row, the first of several."""
+        logits_BV, tokens_B = logits_BV.contiguous(), torch.empty(len(logits_BV), dtype=torch.long)
+        self._best(at(logits_BV), *logits_BV.shape, at(tokens_B))
+        return tokens_B
+
+    def weighted_sums(self, logits_BV: torch.Tensor, group_B: torch.Tensor, weight_B: torch.Tensor, groups: int) -> torch.Tensor:
+        """The sum [G, V] of each group's rows times their weights, float32."""
+        logits_BV, group_B, weight_B = logits_BV.contiguous(), group_B.contiguous(), weight_B.float().contiguous()
+        found_GV = torch.empty(groups, logits_BV.shape[-1], dtype=torch.float32)
+        self._weighted_sums(at(logits_BV), *logits_BV.shape, at(group_B), at(weight_B), groups, at(found_GV))
+        return found_GV
+
 
 THEN = {"none": 0, "add": 1, "mul": 2, "swish": 3}
 """What may follow a product: nothing, plus or times another tensor, SiLU."""
@@ -264,6 +278,8 @@ def _kernels() -> dict[torch.dtype, DecodingKernels]:
         "rms_norm": [AT, NUMBER, NUMBER, AT, REAL, AT],
         "rotate": [AT, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, AT, AT, AT, AT, REAL],
         "sample": [AT, NUMBER, NUMBER, REAL, AT, AT, NUMBER, AT, AT],
+        "best": [AT, NUMBER, NUMBER, AT],
+        "weighted_sums": [AT, NUMBER, NUMBER, AT, AT, NUMBER, AT],
         "repeat": [AT, NUMBER, NUMBER, AT, AT, NUMBER, NUMBER, NUMBER],
     }
     found = library("decoding.cpp", declared)

@@ -155,6 +155,34 @@ def test_draws_are_those_of_torchs_operations(dtype, vocabulary, sampling, monke
 
 
 @compiled
+@each_precision
+@pytest.mark.parametrize("vocabulary", [5, 256, 1300])
+def test_the_best_token_of_a_row_is_the_first_of_the_highest_and_never_what_is_no_number(dtype, vocabulary):
+    logits = random(6, vocabulary, dtype=dtype)
+    logits[1, [vocabulary // 2, vocabulary - 1]] = logits[1].max() + 1
+    logits[2] = -torch.inf
+    logits[3, 2], logits[4] = torch.nan, torch.nan
+    expected = [int(logits[row].max(-1).indices) for row in (0, 1, 2)]
+    assert expected[1:] == [vocabulary // 2, 0]
+    found = kernels_for(CPU, dtype).best(logits).tolist()
+    assert found[:3] == expected and found[3] == logits[3].nan_to_num(-9).argmax() and 0 <= found[4] < vocabulary
+    assert found[5] == logits[5].argmax()
+
+
+@compiled
+@each_precision
+@pytest.mark.parametrize("vocabulary", [5, 256, 1300])
+def test_sums_of_groups_of_rows_are_those_of_torchs_operations(dtype, vocabulary):
+    logits, groups, weights = random(6, vocabulary, dtype=dtype), torch.tensor([2, 0, 2, 1, 0, 2]), random(6, seed=1).double()
+    logits[1, 3] = -torch.inf
+    expected = torch.zeros(3, vocabulary, dtype=torch.float64).index_add_(0, groups, logits.double() * weights[:, None])
+    found = kernels_for(CPU, dtype).weighted_sums(logits, groups, weights.float(), 3)
+    assert found[0, 3] == -torch.inf and found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
+    assert torch.equal(kernels_for(CPU, dtype).weighted_sums(logits, torch.arange(6), torch.ones(6), 6), logits.float())  # to the bit
+
+
+@compiled
 @pytest.mark.parametrize("rows", [1, 2, 6, 7, 13, 96, 97, 200])
 @pytest.mark.parametrize(("width", "outputs"), [(5, 16), (48, 32), (576, 176), (1030, 80), (2049, 64)])
 @pytest.mark.parametrize("then", decoding.THEN)
