@@ -12,6 +12,9 @@ process's own beside greedy decoding of the same questions, eight at a time, tho
 second model answers two fifths too, which practised on the training questions of WebQuestions with their answers (`practised`; its run is
 kept under `runs`).
 
+`context_contrast` is asked what has evidence: 500 questions of bAbI, 125 each of four tasks, about the facts before them (`stories`).
+`context_alone`, its strength 0, is plain decoding behind the facts, from which gains are counted there; greedy answers are without them.
+
 Claim: with eight samples integrative decoding is right more often than greedy decoding over all sets (paired, 95 %), and more often than
 each control: wordings without samples, samples of other questions, one sample, the likeliest sample.
 """
@@ -34,6 +37,7 @@ from etude.engine.sampling import GREEDY
 from etude.errors import UserError
 from etude.evaluation.calibration import expected_calibration_error, risk_coverage
 from etude.evaluation.descriptive import describe
+from etude.evaluation.long.facts import stories_of
 from etude.evaluation.statistics import paired_test, wilson_interval
 from etude.evaluation.truthful import truth, truth_by
 from etude.explore.prompts import render_prompts
@@ -70,6 +74,9 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "sure_clusters": ("abstain", {"confidence": "clusters", "min_confidence": 0.0}),
 }
 """Methods with other settings than their own."""
+ALONE = "context_alone"
+TOLD: dict[str, dict[str, Any]] = {ALONE: {"strength": 0.0}, "context_contrast_half": {"strength": 0.5}, "context_contrast": {}}
+"""What answers questions with evidence, and its settings of `context_contrast`."""
 CONTROLS = ("integrative_original", "integrative_unrelated", "integrative_same_sample", "best_logprob")
 
 Right = Callable[[str, Task], bool]
@@ -85,6 +92,8 @@ class Questions:
     """Whether answers are also compared with true and false ones by their embeddings."""
     is_of_second: bool = False
     """Whether the second model is asked."""
+    has_evidence: bool = False
+    """Whether they are about what stands before them."""
 
 
 def _open(name: str, data: Path | None) -> list[Task]:
@@ -122,6 +131,23 @@ def _truthful(data: Path | None) -> list[Task]:
     return [Task(row["question"], metadata={"true": own[1], "false": own[0]}) for row, own in zip(rows, targets, strict=True)]
 
 
+def _stories(data: Path | None) -> list[Task]:
+    """As many of each file, by seed."""
+    assert data is not None
+    found = []
+    for path in (files := sorted((data / "babi_en").glob("qa*_test.txt"))):
+        tasks = [Task(question, answer, "aliases", {"evidence": "\n".join(told)}) for told, question, answer in stories_of(path)]
+        order = sorted(range(len(tasks)), key=lambda place: seed_for(*SEEDS, path.name, place))
+        found += [tasks[place] for place in sorted(order[: N // len(files)])]
+    return [
+        found[place] for place in sorted(range(len(found)), key=lambda place: seed_for(*SEEDS, "stories", place))
+    ]  # in each fifth of all
+
+
+def _tiny_stories(data: Path | None) -> list[Task]:
+    return [Task("which letter", letter, "aliases", {"evidence": letter}) for letter in "abcdefghij"]
+
+
 def _tiny(data: Path | None) -> list[Task]:
     return [Task(f"repeat {letter}: {letter}", letter, "aliases") for letter in "abcdefghij"]
 
@@ -142,11 +168,17 @@ SETS = {
 }
 SECOND = "practised"
 OF_SECOND = {f"{SECOND}_{name}": replace(SETS[name], is_of_second=True) for name in ("triviaqa", "webquestions")}
-TINY_SETS = {"letters": Questions(_tiny, says_a_name), f"{SECOND}_letters": Questions(_tiny, says_a_name, is_of_second=True)}
+STORIES = {"stories": Questions(_stories, says_a_name, has_evidence=True)}
+TINY_SETS = {
+    "letters": Questions(_tiny, says_a_name),
+    f"{SECOND}_letters": Questions(_tiny, says_a_name, is_of_second=True),
+    "told": Questions(_tiny_stories, says_a_name, has_evidence=True),
+}
 ARMS = [f"{name}_k{k}_{part}" for part in range(PARTS) for k, parts in ASKED.items() for name in SETS if part < parts] + [
     f"{name}_k{k}_{part}" for part in range(ASKED[4]) for name in OF_SECOND for k in (4, 1)
 ]
-TINY_ARMS = ["letters_k1_0", "letters_k2_0", "letters_k2_1", f"{SECOND}_letters_k2_0"]
+ARMS += [f"{name}_k1_{part}" for part in range(PARTS) for name in STORIES]
+TINY_ARMS = ["letters_k1_0", "letters_k2_0", "letters_k2_1", f"{SECOND}_letters_k2_0", "told_k1_0"]
 PRACTICE = {"feedback": "outcome", "learn.method": "credit", "learn.keep_all_right": False, "evaluation.n": 40, "evaluation.pass_n": 0}
 
 
@@ -168,7 +200,7 @@ class Arm(NamedTuple):
 
 
 def methods_at(k: int) -> list[str]:
-    """What is computed in a cell: what depends on k, and with one sample all but what needs evidence, which these questions lack."""
+    """What is computed of questions without evidence: what depends on k, and with one sample all but what needs evidence."""
     if k == MANY:
         return list(OF_MANY)
     own = [name for name, method in METHODS.items() if name != "context_contrast" and (k == 1 or "k" in method.reads)]
@@ -177,7 +209,7 @@ def methods_at(k: int) -> list[str]:
 
 def how_of(name: str, k: int) -> ReliableDecoding:
     """The settings of what is called so."""
-    method, changes = VARIANTS.get(name, (name, {}))
+    method, changes = ("context_contrast", TOLD[name]) if name in TOLD else VARIANTS.get(name, (name, {}))
     return ReliableDecoding(method, k=k, **changes)
 
 
@@ -186,14 +218,17 @@ class Answering:
 
     def __init__(self, is_tiny: bool) -> None:
         self.is_tiny, self.model = is_tiny, "tiny-random" if is_tiny else MODEL
-        self.sets = TINY_SETS if is_tiny else SETS | OF_SECOND
+        self.sets = TINY_SETS if is_tiny else SETS | OF_SECOND | STORIES
 
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
         name, k, part = Arm.of(arm)
-        how = {method: asdict(how_of(method, k)) for method in methods_at(k)}
+        how = {method: asdict(how_of(method, k)) for method in self._methods(name, k)}
         sizes = {"max_new_tokens": MAX_NEW_TOKENS, "n": N, "part": part, "parts": PARTS, "batch": BATCH, "instruction": INSTRUCTION}
         trained = resolved(self._practised(seed)) if self.sets[name].is_of_second else None
         return {"model": self.model, "set": name, "methods": how, **sizes, **({"trained": trained} if trained else {})}
+
+    def _methods(self, name: str, k: int) -> list[str]:
+        return list(TOLD) if self.sets[name].has_evidence else methods_at(k)
 
     def _practised(self, seed: int) -> PracticeSettings:
         recipe, changes = ("tiny", TINY_RUN) if self.is_tiny else ("short_answers", PRACTICE)
@@ -220,7 +255,7 @@ class Answering:
         how: dict[str, Any] = {"max_new_tokens": MAX_NEW_TOKENS, "room_tokens": room, "names": (seed, "study")}
         how |= {"samples": ReliableDecoding().sampling, "logprobs": logprobs_of(model, place, machine)}
         embed = load_embedder()
-        found = Found()
+        found = Found(self._methods(name, k))
         for start in range(0, len(tasks), BATCH):
             pool = Pool(engine, tasks[start : start + BATCH], prompts[start : start + BATCH], **how, embed=embed)
             found.answer(pool, k)
@@ -236,7 +271,8 @@ class Answering:
 class Found:
     """What the methods answered so far, and what it took."""
 
-    def __init__(self) -> None:
+    def __init__(self, methods: Sequence[str]) -> None:
+        self.methods = methods
         self.answers: dict[str, list[Decoded]] = {}
         self.seconds: dict[str, float] = {}
         self.tokens: dict[str, int] = {}
@@ -244,8 +280,9 @@ class Found:
     def answer(self, pool: Pool, k: int) -> None:
         """Some questions, by every method from the same samples."""
         self._timed("greedy", pool, partial(_greedy, pool))
-        self._timed("sampled", pool, partial(_first_samples, pool, k))
-        for name in methods_at(k):
+        if ALONE not in self.methods:
+            self._timed("sampled", pool, partial(_first_samples, pool, k))
+        for name in self.methods:
             how = how_of(name, k)
             self._timed(name, pool, partial(METHODS[how.method].answer, pool, **how.options))
 
@@ -299,24 +336,25 @@ def _row_of(answers: Sequence[Decoded], tasks: Sequence[Task], questions: Questi
 
 def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     """A row for every method, set and k, and for all sets of a model together (`all`, and the second one's `practised`), where there are
-    several: right answers, what is gained on greedy ones.
+    several, but for those with evidence: right answers, what is gained on greedy ones, with evidence on plain ones behind it.
     """
     rows = []
     found = {Arm.of(cell["id"]): cell["methods"] for cell in cells}
     for k in sorted({arm.k for arm in found}):
         own = {arm: page for arm, page in found.items() if arm.k == k}
-        names = [method for method in next(iter(own.values())) if method != "sampled" or k == 1]
         groups = {name: [arm for arm in own if arm.set == name] for name in dict.fromkeys(arm.set for arm in own)}
         for name, is_second in (("all", False), (SECOND, True)):
-            several = [arm for arm in own if arm.is_of_second == is_second]
+            several = [arm for arm, page in own.items() if arm.is_of_second == is_second and ALONE not in page]
             if len({arm.set for arm in several}) > 1:
                 groups[name] = several
-        rows += [_row(method, k, name, [own[arm] for arm in arms]) for name, arms in groups.items() for method in names]
+        for name, arms in groups.items():
+            pages = [own[arm] for arm in arms]
+            rows += [_row(method, k, name, pages) for method in pages[0] if method != "sampled" or k == 1]
     return rows
 
 
 def _row(method: str, k: int, name: str, pages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    mine, greedy = ([each[which] for each in pages] for which in (method, "greedy"))
+    mine, greedy = ([each[which] for each in pages] for which in (method, ALONE if ALONE in pages[0] else "greedy"))
     bits, its = "".join(each["right"] for each in mine), "".join(each["right"] for each in greedy)
     n, right = len(bits), bits.count("1")
     low, high = wilson_interval(right, n)
@@ -402,7 +440,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
 
 def main(chosen: Options) -> None:
     if chosen.data is None and not chosen.is_tiny:
-        raise SystemExit(str(UserError("--data DIR is needed: the folder that holds openqa_false_answers, webquestions and truthfulqa")))
+        raise SystemExit(str(UserError("--data DIR is needed: the folder of openqa_false_answers, webquestions, truthfulqa and babi_en")))
     arms = TINY_ARMS if chosen.is_tiny else ARMS
     cells = compute([(arm, seed) for seed in chosen.seeds for arm in arms], Answering(chosen.is_tiny), chosen)
     verdict, because = ("undecided", "a random model answers letters") if chosen.is_tiny else judge(cells, arms)

@@ -237,17 +237,22 @@ def _kept(row: Mapping[str, Any]) -> list[str]:
 
 def _decodings(rows: Sequence[Mapping[str, Any]]) -> str:
     """One line a method, of each model over all sets: what it gains by its number of samples, and the rest of what was found where most
-    questions were asked, with most samples. Then what the answers of a set mean, where that was asked.
+    questions were asked, with most samples. Then what the answers of a set mean, and those to questions with evidence, where there are any.
     """
     name = "all" if any(row["set"] == "all" for row in rows) else rows[0]["set"]
-    sets = dict.fromkeys(row["set"] for row in rows if row["set"] != "all" and not row["set"].startswith("practised"))
+    told = [row for row in rows if row["set"] in {row["set"] for row in rows if row["id"].startswith("context_alone")}]
+    sets = dict.fromkeys(row["set"] for row in rows if row["set"] != "all" and not row["set"].startswith("practised") and row not in told)
     parts = [_gains([row for row in rows if row["set"] == name], f"Questions of {', '.join(sets)}")]
     if second := [row for row in rows if row["set"] == "practised"]:
         parts.append(_gains(second, "The same of a second model, which practised"))
-    if told := [row for row in rows if "meant" in row and row["set"] != "all"]:
-        own = _at_most(told)
+    if meant := [row for row in rows if "meant" in row and row["set"] != "all"]:
+        own = _at_most(meant)
         below = f"{own[0]['n']:,} questions of {own[0]['set']}, nearer to a true than to a false answer; gains paired with greedy answers."
         parts.append(_lines(["method", "by ROUGE-L", "gain", "by embeddings", "gain"], map(_meant, own), below))
+    if told:
+        head = ["method", "right", "gain", "words", "time of plain decoding"]
+        asked = f"{told[0]['n']:,} questions of {told[0]['set']} with evidence, greedy answers without it"
+        parts.append(_lines(head, map(_told, told), f"{asked}; gains paired with plain decoding behind it."))
     return "\n".join(parts)
 
 
@@ -372,6 +377,12 @@ def _meant(row: Mapping[str, Any]) -> list[str]:
     way, k = _way(row)
     gains = ["", ""] if way == "greedy" else [_interval(row, "gain", _points), _interval(row, "meant_gain", _points)]
     return [f"{way.replace('_', ' ')}, k = {k}", _percent(row["accuracy"]), gains[0], _percent(row["meant"]), gains[1]]
+
+
+def _told(row: Mapping[str, Any]) -> list[str]:
+    way, _ = _way(row)
+    gain = "" if way == "context_alone" else _interval(row, "gain", _points)
+    return [way.replace("_", " "), _interval(row, "accuracy", _percent), gain, f"{row['words']:.1f}", f"{row['seconds_ratio']:.1f}"]
 
 
 def _decoding(row: Mapping[str, Any]) -> list[str]:

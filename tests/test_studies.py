@@ -582,6 +582,12 @@ def test_panels_stand_two_beside_each_other(tmp_path):
 
 def test_the_study_of_decoding_answers_by_every_method_in_its_tiny_form(tmp_path):
     rows = tiny("decoding", tmp_path)["rows"]
+    told = {row["id"]: row for row in rows if row["set"] == "told"}
+    assert list(told) == ["greedy_k1", *(f"{method}_k1" for method in decoding.TOLD)] and {row["n"] for row in told.values()} == {2}
+    for row in told.values():
+        assert row["gain"] == pytest.approx(row["accuracy"] - told["context_alone_k1"]["accuracy"])
+    assert markdown(rows).splitlines()[-1].startswith("2 questions of told with evidence")
+    rows = [row for row in rows if row["set"] != "told"]
     second, rows = ([row for row in rows if row["set"].startswith("practised") == is_second] for is_second in (True, False))
     assert [row["id"] for row in second] == [row["id"] for row in rows if row["id"].endswith("_k2")]
     assert {row["n"] for row in second} == {2}  # a fifth
