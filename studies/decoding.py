@@ -136,7 +136,7 @@ def _stories(data: Path | None) -> list[Task]:
     assert data is not None
     found = []
     for path in (files := sorted((data / "babi_en").glob("qa*_test.txt"))):
-        tasks = [Task(question, answer, "aliases", {"evidence": "\n".join(told)}) for told, question, answer in stories_of(path)]
+        tasks = [Task(question, answer, "aliases", metadata={"evidence": "\n".join(told)}) for told, question, answer in stories_of(path)]
         order = sorted(range(len(tasks)), key=lambda place: seed_for(*SEEDS, path.name, place))
         found += [tasks[place] for place in sorted(order[: N // len(files)])]
     return [
@@ -145,7 +145,7 @@ def _stories(data: Path | None) -> list[Task]:
 
 
 def _tiny_stories(data: Path | None) -> list[Task]:
-    return [Task("which letter", letter, "aliases", {"evidence": letter}) for letter in "abcdefghij"]
+    return [Task("which letter", letter, "aliases", metadata={"evidence": letter}) for letter in "abcdefghij"]
 
 
 def _tiny(data: Path | None) -> list[Task]:

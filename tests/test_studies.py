@@ -586,6 +586,8 @@ def test_the_study_of_decoding_answers_by_every_method_in_its_tiny_form(tmp_path
     assert list(told) == ["greedy_k1", *(f"{method}_k1" for method in decoding.TOLD)] and {row["n"] for row in told.values()} == {2}
     for row in told.values():
         assert row["gain"] == pytest.approx(row["accuracy"] - told["context_alone_k1"]["accuracy"])
+    page = json.loads((tmp_path / "cells" / "told_k1_0-90.json").read_text())["methods"]
+    assert all(page[method]["notes"] == 0 for method in decoding.TOLD)  # none is answered without its evidence
     assert markdown(rows).splitlines()[-1].startswith("2 questions of told with evidence")
     rows = [row for row in rows if row["set"] != "told"]
     second, rows = ([row for row in rows if row["set"].startswith("practised") == is_second] for is_second in (True, False))
