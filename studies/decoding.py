@@ -12,8 +12,8 @@ process's own beside greedy decoding of the same questions, eight at a time, tho
 second model answers two fifths too, which practised on the training questions of WebQuestions with their answers (`practised`; its run is
 kept under `runs`).
 
-`context_contrast` is asked what has evidence: 500 questions of bAbI, 125 each of four tasks, about the facts before them (`stories`).
-`context_alone`, its strength 0, is plain decoding behind the facts, from which gains are counted there; greedy answers are without them.
+`context_contrast` is asked what has evidence: 500 questions of bAbI, 125 each of four tasks, about the facts before them (`stories`; right
+is an answer that says the gold one and, beside what the question names, none of the task's others). `context_alone`, its strength 0, is plain decoding behind the facts, from which gains are counted there; greedy answers are without them.
 
 Claim: with eight samples integrative decoding is right more often than greedy decoding over all sets (paired, 95 %), and more often than
 each control: wordings without samples, samples of other questions, one sample, the likeliest sample.
@@ -48,7 +48,7 @@ from etude.recipes.retention import logprobs_of
 from etude.recipes.settings import PracticeSettings, parse_practice
 from etude.runs import environment
 from etude.tasks.actions import with_instruction
-from etude.tasks.aliases import with_aliases, words_said
+from etude.tasks.aliases import said_alias, with_aliases, words_said
 from etude.tasks.files import file_rows
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.tasks.task import Task
@@ -136,7 +136,9 @@ def _stories(data: Path | None) -> list[Task]:
     assert data is not None
     found = []
     for path in (files := sorted((data / "babi_en").glob("qa*_test.txt"))):
-        tasks = [Task(question, answer, "aliases", metadata={"evidence": "\n".join(told)}) for told, question, answer in stories_of(path)]
+        stories = stories_of(path)
+        answers = sorted({answer for _, _, answer in stories})
+        tasks = [_story("\n".join(told), question, answer, answers) for told, question, answer in stories]
         order = sorted(range(len(tasks)), key=lambda place: seed_for(*SEEDS, path.name, place))
         found += [tasks[place] for place in sorted(order[: N // len(files)])]
     return [
@@ -144,8 +146,13 @@ def _stories(data: Path | None) -> list[Task]:
     ]  # in each fifth of all
 
 
+def _story(told: str, question: str, answer: str, answers: Sequence[str]) -> Task:
+    others = [other for other in answers if other != answer and not said_alias(question, [other])]
+    return Task(question, answer, "aliases", metadata={"evidence": told, "others": others})
+
+
 def _tiny_stories(data: Path | None) -> list[Task]:
-    return [Task("which letter", letter, "aliases", metadata={"evidence": letter}) for letter in "abcdefghij"]
+    return [_story(letter, "which letter", letter, ["x"]) for letter in "abcdefghij"]
 
 
 def _tiny(data: Path | None) -> list[Task]:
@@ -154,6 +161,11 @@ def _tiny(data: Path | None) -> list[Task]:
 
 def says_a_name(text: str, task: Task) -> bool:
     return VERIFIERS["aliases"](text, task).score == 1.0
+
+
+def says_it_alone(text: str, task: Task) -> bool:
+    """And none of the others that the question does not name."""
+    return says_a_name(text, task) and not said_alias(text, task.metadata["others"])
 
 
 def is_true(text: str, task: Task) -> bool:
@@ -168,11 +180,11 @@ SETS = {
 }
 SECOND = "practised"
 OF_SECOND = {f"{SECOND}_{name}": replace(SETS[name], is_of_second=True) for name in ("triviaqa", "webquestions")}
-STORIES = {"stories": Questions(_stories, says_a_name, has_evidence=True)}
+STORIES = {"stories": Questions(_stories, says_it_alone, has_evidence=True)}
 TINY_SETS = {
     "letters": Questions(_tiny, says_a_name),
     f"{SECOND}_letters": Questions(_tiny, says_a_name, is_of_second=True),
-    "told": Questions(_tiny_stories, says_a_name, has_evidence=True),
+    "told": Questions(_tiny_stories, says_it_alone, has_evidence=True),
 }
 ARMS = [f"{name}_k{k}_{part}" for part in range(PARTS) for k, parts in ASKED.items() for name in SETS if part < parts] + [
     f"{name}_k{k}_{part}" for part in range(ASKED[4]) for name in OF_SECOND for k in (4, 1)

@@ -606,6 +606,12 @@ def test_the_study_of_decoding_answers_by_every_method_in_its_tiny_form(tmp_path
     assert [line.split("|")[4].strip() for line in markdown(rows).splitlines() if line.startswith("| integrative |")] == ["2"]
 
 
+def test_a_story_is_answered_rightly_by_its_own_answer_alone_but_for_what_the_question_names():
+    task = decoding._story("Mary gave the milk to Bill.", "Who gave the milk to Bill?", "Mary", ["Bill", "Fred", "Mary"])
+    said = {"Mary": True, "Mary gave it to Bill.": True, "Mary, or Fred.": False, "Bill": False, "Maryland": False}
+    assert {text: decoding.says_it_alone(text, task) for text in said} == said
+
+
 def page_of(method, right, **other):
     kept = {"words": [3] * len(right), "details": [1] * len(right), "confidence": [None] * len(right), "seconds": 2.0, "tokens": 40}
     return {method: {"right": right, **kept, **other}}
