@@ -13,7 +13,8 @@ second model answers two fifths too, which practised on the training questions o
 kept under `runs`).
 
 `context_contrast` is asked what has evidence: 500 questions of bAbI, 125 each of four tasks, about the facts before them (`stories`; right
-is an answer that says the gold one and, beside what the question names, none of the task's others). `context_alone`, its strength 0, is plain decoding behind the facts, from which gains are counted there; greedy answers are without them.
+is an answer that says the gold one and, beside what the question names, none of the task's others; `said` is the share that says it at
+all). `context_alone`, its strength 0, is plain decoding behind the facts, from which gains are counted there; greedy answers are without.
 
 Claim: with eight samples integrative decoding is right more often than greedy decoding over all sets (paired, 95 %), and more often than
 each control: wordings without samples, samples of other questions, one sample, the likeliest sample.
@@ -336,6 +337,10 @@ def _row_of(answers: Sequence[Decoded], tasks: Sequence[Task], questions: Questi
         asked = [(text or "", task.metadata["true"], task.metadata["false"]) for text, task in zip(texts, tasks, strict=True)]
         nearer = [value > 0 for value in truth_by(embed, asked)]
         meant = {"meant": "".join("-" if text is None else str(int(is_so)) for text, is_so in zip(texts, nearer, strict=True))}
+    if questions.has_evidence:
+        meant = {
+            "said": "".join("-" if text is None else str(int(says_a_name(text, task))) for text, task in zip(texts, tasks, strict=True))
+        }
     return meant | {
         "right": "".join(bits),
         "words": [each.words for each in described],
@@ -394,6 +399,8 @@ def _row(method: str, k: int, name: str, pages: Sequence[Mapping[str, Any]]) -> 
         meant = paired_test(its_meant, my_meant)
         row |= {"meant": sum(my_meant) / n, "meant_gain": meant.difference}
         row |= {"meant_gain_low": meant.difference_low, "meant_gain_high": meant.difference_high}
+    if all("said" in each for each in mine):
+        row["said"] = "".join(each["said"] for each in mine).count("1") / n
     pairs = [pair for each in mine for pair in zip(each["confidence"], each["right"], strict=True)]
     sure = [(confidence, bit == "1") for confidence, bit in pairs if bit != "-" and confidence is not None]
     if sure:

@@ -250,7 +250,7 @@ def _decodings(rows: Sequence[Mapping[str, Any]]) -> str:
         below = f"{own[0]['n']:,} questions of {own[0]['set']}, nearer to a true than to a false answer; gains paired with greedy answers."
         parts.append(_lines(["method", "by ROUGE-L", "gain", "by embeddings", "gain"], map(_meant, own), below))
     if told:
-        head = ["method", "right", "gain", "words", "time of plain decoding"]
+        head = ["method", "right", "gain", "says it at all", "words", "time of plain decoding"]
         asked = f"{told[0]['n']:,} questions of {told[0]['set']} with evidence, greedy answers without it"
         parts.append(_lines(head, map(_told, told), f"{asked}; gains paired with plain decoding behind it."))
     return "\n".join(parts)
@@ -382,7 +382,8 @@ def _meant(row: Mapping[str, Any]) -> list[str]:
 def _told(row: Mapping[str, Any]) -> list[str]:
     way, _ = _way(row)
     gain = "" if way == "context_alone" else _interval(row, "gain", _points)
-    return [way.replace("_", " "), _interval(row, "accuracy", _percent), gain, f"{row['words']:.1f}", f"{row['seconds_ratio']:.1f}"]
+    counts = [f"{row[name]:.1f}" for name in ("words", "seconds_ratio")]
+    return [way.replace("_", " "), _interval(row, "accuracy", _percent), gain, _percent(row["said"]), *counts]
 
 
 def _decoding(row: Mapping[str, Any]) -> list[str]:

@@ -585,6 +585,7 @@ def test_the_study_of_decoding_answers_by_every_method_in_its_tiny_form(tmp_path
     told = {row["id"]: row for row in rows if row["set"] == "told"}
     assert list(told) == ["greedy_k1", *(f"{method}_k1" for method in decoding.TOLD)] and {row["n"] for row in told.values()} == {2}
     for row in told.values():
+        assert row["said"] >= row["accuracy"]
         assert row["gain"] == pytest.approx(row["accuracy"] - told["context_alone_k1"]["accuracy"])
     page = json.loads((tmp_path / "cells" / "told_k1_0-90.json").read_text())["methods"]
     assert all(page[method]["notes"] == 0 for method in decoding.TOLD)  # none is answered without its evidence
