@@ -193,7 +193,9 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
 
 
 def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
-    """Write an SVG, a column a set: of every model what is known and said, with intervals; below after which layers right answers lead."""
+    """Write an SVG, a column a set: of every model what is known and said, with intervals; below after which layers right answers lead,
+    and (dotted) those of another question do.
+    """
     sets = list(dict.fromkeys(row["set"] for row in rows))
     figure = Figure(figsize=(4.6 * len(sets), 5.4), layout="constrained")
     kinds = {
@@ -211,9 +213,10 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
                 label = said if place == 0 else None
                 above.errorbar(place + 0.2 * (step - 1), row[kind], yerr=error, fmt="o", color=colour, capsize=2, markersize=5, label=label)
             below.plot(range(len(row["leads_after"])), row["leads_after"], color=colours[row["id"]], label=row["id"])
+            below.plot(range(len(row["chance_after"])), row["chance_after"], color=colours[row["id"]], linestyle=":", linewidth=1)
         above.set_xticks(range(len(own)), [row["id"] for row in own])
         above.set_title(f"{name}: known and said (n = {own[0]['n']:,}, 95 %)", fontsize=9)
-        below.set_title("the right answer leads after layer", fontsize=9)
+        below.set_title("the right answer leads after layer (dotted: another question's)", fontsize=9)
         below.xaxis.get_major_locator().set_params(integer=True)
         for each in (above, below):
             each.set_ylim(-0.03, 1.03)

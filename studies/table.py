@@ -343,7 +343,7 @@ def _known_and_said(rows: Sequence[Mapping[str, Any]]) -> str:
     """One line a model and set: what is known by likelihood, in samples and at once, from which layer on, and what methods say."""
     methods = [each["method"] for each in rows[0]["methods"]]
     head = ["set", "model", "likelier than a false one", "of another question", f"in {rows[0]['k']} samples", "at once"]
-    head += ["of what is in samples", "more than the base", "leads from layer", *(name.replace("_", " ") for name in methods)]
+    head += ["of what is in samples", "more than the base", "ahead of another's from layer", *(name.replace("_", " ") for name in methods)]
     lines = []
     for row in rows:
         shares = [_interval(row, name, _percent) for name in ("likelihood", "chance", "pass_at_k", "greedy", "said")]

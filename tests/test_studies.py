@@ -896,7 +896,7 @@ def test_the_study_of_the_gap_asks_every_model_in_its_tiny_form(tmp_path):
 
 
 def known_and_said(model, name, right_samples, greedy):
-    row = {"n": len(greedy), "k": 8, "leads_from": 2, "leads_after": [0.5, 1.0]}
+    row = {"n": len(greedy), "k": 8, "leads_from": 2, "leads_after": [0.5, 1.0], "chance_after": [0.5, 0.5]}
     return {"id": f"{model}-{name}", "right_samples": right_samples, "greedy": greedy, "row": row, "methods": []}
 
 

@@ -4,6 +4,7 @@ Layers are counted as transformers counts hidden states: 0 is the embeddings, l 
 itself. Shapes: B rows, E hidden width, V vocabulary.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from etude.engine.cache import PreallocatedLayer, cache_argument, preallocated_c
 from etude.engine.completion import Tokens
 from etude.engine.context import KeepRead
 from etude.engine.fused import FusedForward
+from etude.engine.sampling import GREEDY, sample
 from etude.errors import UserError
 from etude.heads import head_on
 
@@ -89,7 +91,12 @@ class Lens:
 
     def said(self, states_NE: torch.Tensor) -> torch.Tensor:
         """Logits [N, V] of what would be said after layers that give this."""
-        found: torch.Tensor = self._head(self._norm(states_NE) if self._final_norm else states_NE)
+        found: torch.Tensor = self._head(self._read(states_NE))
+        return found
+
+    def _read(self, states_NE: torch.Tensor) -> torch.Tensor:
+        """What the head is given of them."""
+        found: torch.Tensor = self._norm(states_NE) if self._final_norm else states_NE
         return found
 
     def logits(self, layer: int) -> torch.Tensor:
@@ -98,10 +105,29 @@ class Lens:
 
     def logprobs(self) -> Iterator[torch.Tensor]:
         """[J, B, V] after the layers that are read, in order, so many at a time that the head computes some together."""
+        for states_JBE in self._some():
+            yield self.said(states_JBE.flatten(0, 1)).float().log_softmax(-1).unflatten(0, states_JBE.shape[:2])
+
+    def logprobs_of(self, tokens_B: torch.Tensor, head: torch.nn.Linear) -> torch.Tensor:
+        """Of a token for each row, [J, B], as `logprobs` has them, by a copy of the model's head that may be of a lower precision: it sums
+        over the vocabulary, whose roundings are many and small beside each other, while the token's own logit is of the states' precision.
+        """
+        rows = self._head.weight[tokens_B]
+        bias_B = 0 if self._head.bias is None else self._head.bias[tokens_B]
+        found = []
+        for states_JBE in self._some():
+            read_JBE = self._read(states_JBE)
+            logits_NV = head(read_JBE.flatten(0, 1).to(head.weight.dtype))
+            best_N, logprob_N = sample(logits_NV, GREEDY, logits_NV.new_empty(0))
+            summed_N = logits_NV.gather(1, best_N[:, None])[:, 0].float() - logprob_N
+            found.append((read_JBE * rows).sum(-1) + bias_B - summed_N.unflatten(0, read_JBE.shape[:2]))
+        return torch.cat(found)
+
+    def _some(self) -> Iterator[torch.Tensor]:
+        """States [J, B, E] of some layers at a time."""
         at_once = max(1, _TOGETHER // len(self.states(self.layers[0])))
         for first in range(0, len(self.layers), at_once):
-            states_JBE = torch.stack([self.states(layer) for layer in self.layers[first : first + at_once]])
-            yield self.said(states_JBE.flatten(0, 1)).float().log_softmax(-1).unflatten(0, states_JBE.shape[:2])
+            yield torch.stack([self.states(layer) for layer in self.layers[first : first + at_once]])
 
     def check(self, logits_BV: torch.Tensor) -> None:
         """Raise UserError where norm and head are not all that the model does behind its last layer, whose logits these are."""
@@ -201,18 +227,29 @@ def of_tokens(logits_NV: torch.Tensor, completion: Sequence[int]) -> torch.Tenso
 
 
 @torch.inference_mode()
-def logprobs_by_layer(model: Any, prompt: Tokens, completions: Sequence[Tokens]) -> list[list[float]]:
-    """Of each completion of a prompt its log-prob after each layer, from the embeddings to the model's own, which is the last."""
+def logprobs_by_layer(model: Any, prompt: Tokens, completions: Sequence[Tokens], head: torch.nn.Linear | None = None) -> list[list[float]]:
+    """Of each completion of a prompt its log-prob after each layer, from the embeddings to the model's own, which is the last. `head`: a
+    copy (`head_in`) that is faster, for all but the last.
+    """
     layers = range(len(_blocks(model, model.get_decoder())))
     found: list[list[float]] = [[]] * len(completions)
     for numbers, logits_NV, lens in read_behind(model, layers, True, prompt, completions):
         tokens_N = torch.tensor([token for number in numbers for token in completions[number]], device=logits_NV.device)
-        parts = [logprobs_JNV.gather(-1, tokens_N.expand(len(logprobs_JNV), -1)[..., None])[..., 0] for logprobs_JNV in lens.logprobs()]
+        if head:
+            parts = [lens.logprobs_of(tokens_N, head)]
+        else:
+            parts = [logprobs_JNV.gather(-1, tokens_N.expand(len(logprobs_JNV), -1)[..., None])[..., 0] for logprobs_JNV in lens.logprobs()]
         each_LN = torch.cat([*parts, of_tokens(logits_NV, tokens_N.tolist())[None]])
         of_each = each_LN.split([len(completions[number]) for number in numbers], dim=1)
         for number, own_LN in zip(numbers, of_each, strict=True):
             found[number] = own_LN.sum(-1).tolist()
     return found
+
+
+def head_in(model: Any, dtype: torch.dtype) -> torch.nn.Linear | None:
+    """A copy of the model's head in another precision; None where it has that already, or is no plain product."""
+    head = model.get_output_embeddings()
+    return None if type(head) is not torch.nn.Linear or head.weight.dtype == dtype else copy.deepcopy(head).to(dtype)
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,19 @@
     pass@k       some of k samples is right
     greedy       what it says at once is right
     unsaid       some sample is right and the greedy answer is not
-    leads        after which layers the right answer is likelier than every wrong one, by the logit lens
+    leads        after which layers the right answer is likelier than every wrong one, by the logit lens. Early layers find hardly a token
+                 likelier than another, so that an answer of few tokens for its bytes leads whether it is known or not: only what another
+                 question's right answer does less often after the same layer tells of knowledge
+    lost         it led after half of the layers at least, and does not at the end; to be set against another question's, too
 
 A method of decoding closes (its accuracy - greedy) / (pass@k - greedy) of the gap between what is in the samples and what is said at once.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
 
-from etude.evaluation.statistics import wilson_interval
+from etude.evaluation.statistics import paired_test, wilson_interval
 
 
 @dataclass(frozen=True)
@@ -24,45 +26,51 @@ class Facts:
 
     leads: tuple[bool, ...]
     """After each layer, from the embeddings on, whether the right answer leads; the last one is the model itself."""
-    chance: bool
-    """Whether another question's right answer leads at the end."""
+    elsewhere: tuple[bool, ...]
+    """The same of another question's right answer."""
     right_samples: int
     greedy: bool
 
     @property
     def leads_from(self) -> int | None:
         """The layer from which on it leads to the end; None where it does not lead there."""
-        behind = [layer for layer, leads in enumerate(self.leads) if not leads]
-        first = behind[-1] + 1 if behind else 0
-        return first if first < len(self.leads) else None
+        return _first(self.leads)
 
-    @property
-    def is_lost(self) -> bool:
-        """Whether it led for half of the layers at least, and does not at the end."""
-        return not self.leads[-1] and 2 * sum(self.leads) >= len(self.leads)
+
+def _first(cases: Sequence[bool]) -> int | None:
+    """From where on all are so."""
+    behind = [place for place, is_so in enumerate(cases) if not is_so]
+    first = behind[-1] + 1 if behind else 0
+    return first if first < len(cases) else None
+
+
+def _is_lost(leads: Sequence[bool]) -> bool:
+    return not leads[-1] and 2 * sum(leads) >= len(leads)
 
 
 def gap(found: Sequence[Facts], k: int) -> dict[str, Any]:
-    """The numbers of all questions; shares with their intervals (95 %)."""
+    """The numbers of all questions; shares with their intervals (95 %). `leads_from`: the layer from which on right answers lead more often
+    than another question's, to the end (paired, lower end above 0); None where they do not at the end.
+    """
     n = len(found)
     row: dict[str, Any] = {"n": n, "k": k}
     shares = {
         "likelihood": [each.leads[-1] for each in found],
-        "chance": [each.chance for each in found],
+        "chance": [each.elsewhere[-1] for each in found],
         "pass_at_k": [each.right_samples > 0 for each in found],
         "greedy": [each.greedy for each in found],
         "unsaid": [each.right_samples > 0 and not each.greedy for each in found],
         "unsaid_likelihood": [each.leads[-1] and not each.greedy for each in found],
-        "lost": [each.is_lost for each in found],
+        "lost": [_is_lost(each.leads) for each in found],
+        "lost_chance": [_is_lost(each.elsewhere) for each in found],
     }
     for name, cases in shares.items():
         row[name] = sum(cases) / n
         row[f"{name}_low"], row[f"{name}_high"] = wilson_interval(sum(cases), n)
     row["sampled"] = sum(each.right_samples for each in found) / (n * k)
-    layers = range(len(found[0].leads))
-    row["leads_after"] = [sum(each.leads[layer] for each in found) / n for layer in layers]
-    firsts = [each.leads_from for each in found if each.leads_from is not None]
-    row["leads_from"] = median(firsts) if firsts else None
+    own_LN, other_LN = (list(zip(*cases, strict=True)) for cases in ([each.leads for each in found], [each.elsewhere for each in found]))
+    row["leads_after"], row["chance_after"] = ([sum(layer) / n for layer in layers] for layers in (own_LN, other_LN))
+    row["leads_from"] = _first([paired_test(other, own).difference_low > 0 for own, other in zip(own_LN, other_LN, strict=True)])
     return row
 
 

@@ -5,9 +5,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from etude.configuration import arguments_from, find_configuration, parse
 from etude.decoding.decode import decode
-from etude.decoding.lens import logprobs_by_layer
+from etude.decoding.lens import head_in, logprobs_by_layer
 from etude.decoding.methods import METHODS
 from etude.decoding.settings import ReliableDecoding
 from etude.engine.sampling import GREEDY
@@ -92,10 +94,10 @@ def evaluate_knows(
     room = room_tokens(loaded, suite.max_new_tokens)
     prompts = render_prompts(tokenizer, tasks, room)
     with within_limits(suite.machine):
-        leads = _leading(loaded, tokenizer, tasks, prompts, suite.wrong, watcher)
+        leads = _leading(loaded, tokenizer, tasks, prompts, suite.wrong, watcher, place.dtype)
         engine = engine_at(place, loaded, tokenizer, suite.machine)
         said = _said(engine, tasks, prompts, suite)
-        facts = [Facts(own, chance, sum(right), greedy) for (own, chance), (greedy, right, _) in zip(leads, said, strict=True)]
+        facts = [Facts(own, other, sum(right), greedy) for (own, other), (greedy, right, _) in zip(leads, said, strict=True)]
         row = gap(facts, suite.decoding.k)
         watcher.say(line(row))
         methods = []
@@ -144,27 +146,36 @@ def _wrong(task: Task, column: str) -> list[str]:
 
 
 def _leading(
-    model: Any, tokenizer: Any, tasks: Sequence[Task], prompts: Sequence[tuple[int, ...]], wrong: str, watcher: Watcher
-) -> list[tuple[tuple[bool, ...], bool]]:
-    """For each question after which layers the right answer leads, and whether the next question's does at the end."""
+    model: Any,
+    tokenizer: Any,
+    tasks: Sequence[Task],
+    prompts: Sequence[tuple[int, ...]],
+    wrong: str,
+    watcher: Watcher,
+    dtype: torch.dtype = torch.float32,
+) -> list[tuple[tuple[bool, ...], tuple[bool, ...]]]:
+    """For each question after which layers the right answer leads, and after which the next question's does. `dtype`: in which the head is
+    computed after all layers but the last.
+    """
+    head = head_in(model, dtype)
     names = [aliases_of(task)[:_NAMES] for task in tasks]
     found = []
     for place in watcher.steps("reading layers", range(len(tasks))):
         kinds = (names[place], _wrong(tasks[place], wrong), names[(place + 1) % len(tasks)])
-        values = iter(_a_byte(model, tokenizer, prompts[place], [text for texts in kinds for text in texts]))
+        values = iter(_a_byte(model, tokenizer, prompts[place], [text for texts in kinds for text in texts], head))
         right, others, elsewhere = ([max(layer) for layer in zip(*(next(values) for _ in texts), strict=True)] for texts in kinds)
-        leads = tuple(mine > its for mine, its in zip(right, others, strict=True))
-        found.append((leads, elsewhere[-1] > others[-1]))
+        leads, its_leads = (tuple(one > its for one, its in zip(own, others, strict=True)) for own in (right, elsewhere))
+        found.append((leads, its_leads))
     return found
 
 
-def _a_byte(model: Any, tokenizer: Any, prompt: tuple[int, ...], texts: Sequence[str]) -> list[list[float]]:
+def _a_byte(model: Any, tokenizer: Any, prompt: tuple[int, ...], texts: Sequence[str], head: torch.nn.Linear | None) -> list[list[float]]:
     """The log-prob of each answer after each layer, by its bytes."""
     ids = [tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
     for text, own in zip(texts, ids, strict=True):
         if not own:
             raise UserError(f"the tokenizer makes nothing of the answer {text[:80]!r}: mend it, or leave the question out")
-    by_layer = logprobs_by_layer(model, prompt, ids)
+    by_layer = logprobs_by_layer(model, prompt, ids, head)
     return [[value / len(text.encode()) for value in own] for text, own in zip(texts, by_layer, strict=True)]
 
 
@@ -200,10 +211,15 @@ def line(row: Mapping[str, Any]) -> str:
     """What is known and what is said, as a person reads it."""
     names = {"likelihood": "likeliest", "chance": "of another question", "pass_at_k": f"in {row['k']} samples", "greedy": "said at once"}
     shares = [f"{said} {row[name]:.1%} [{row[f'{name}_low']:.1%}, {row[f'{name}_high']:.1%}]" for name, said in names.items()]
-    layers = len(row["leads_after"]) - 1
+    layers, first = len(row["leads_after"]) - 1, row["leads_from"]
+    leading = (
+        "not leading more often than these at the end"
+        if first is None
+        else f"leading more often than these from layer {first} of {layers} on"
+    )
     return (
-        f"right answers: {', '.join(shares)}; in a sample and not said at once {row['unsaid']:.1%}; leading from layer {row['leads_from']} "
-        f"of {layers} on (median), lost on the way {row['lost']:.1%}  n = {row['n']:,}"
+        f"right answers: {', '.join(shares)}; in a sample and not said at once {row['unsaid']:.1%}; {leading}, "
+        f"lost on the way {row['lost']:.1%} (of another question {row['lost_chance']:.1%})  n = {row['n']:,}"
     )
 
 

@@ -1,12 +1,13 @@
 """The suite of what a model knows and does not say."""
 
+import copy
 import json
 
 import pytest
 import torch
 
 from etude.cli import main
-from etude.decoding.lens import logprobs_by_layer
+from etude.decoding.lens import head_in, logprobs_by_layer
 from etude.decoding.pool import Pool
 from etude.decoding.settings import ReliableDecoding
 from etude.engine.transformers import TransformersEngine
@@ -45,12 +46,16 @@ def test_the_likelihood_of_answers_after_each_layer_is_that_of_whole_passes(mode
         model = model_of(family, num_hidden_layers=3)
         prompt, completions = (10, 11, 12), [(20, 21), (22,), (23, 24, 25)]
         norm = [part for part in model.get_decoder().children() if "norm" in type(part).__name__.lower()][-1]
-        for completion, found in zip(completions, logprobs_by_layer(model, prompt, completions), strict=True):
+        alike = copy.deepcopy(model.get_output_embeddings())
+        by_head = [logprobs_by_layer(model, prompt, completions, head) for head in (None, alike, head_in(model, torch.bfloat16))]
+        for completion, found, by_copy, by_half in zip(completions, *by_head, strict=True):
             states = model(torch.tensor([[*prompt, *completion]]), output_hidden_states=True)
             logits = [model.get_output_embeddings()(norm(each)) for each in states.hidden_states[:-1]] + [states.logits]
             rows = [each[0, len(prompt) - 1 :].log_softmax(-1) for each in logits]
             expected = [sum(float(row[place, token]) for place, token in enumerate(completion)) for row in rows]
-            assert found == pytest.approx(expected, abs=1e-4)
+            assert found == pytest.approx(expected, abs=1e-4) and by_copy == pytest.approx(expected, abs=1e-4)
+            assert by_half == pytest.approx(expected, abs=0.02 * len(completion)) and by_half[-1] == found[-1]
+    assert head_in(model, torch.float32) is None
 
 
 def test_the_suite_says_what_a_model_knows_and_what_it_says(model, file):
@@ -98,7 +103,7 @@ def test_an_answer_leads_where_its_likeliest_name_is_likelier_a_byte_than_every_
         (prompts[1], ["qrs", "tu"], ["vw"], ["ab", "a"]),
     ):
         best = [[max(layer) for layer in zip(*(by_layer(prompt, text) for text in own), strict=True)] for own in (right, wrong, other)]
-        expected.append((tuple(mine > its for mine, its in zip(best[0], best[1], strict=True)), best[2][-1] > best[1][-1]))
+        expected.append(tuple(tuple(mine > its for mine, its in zip(own, best[1], strict=True)) for own in (best[0], best[2])))
     assert _leading(llama, tokenizer, tasks, prompts, "wrong", Quiet()) == expected
 
 
