@@ -78,6 +78,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 ALONE = "context_alone"
 TOLD: dict[str, dict[str, Any]] = {ALONE: {"strength": 0.0}, "context_contrast_half": {"strength": 0.5}, "context_contrast": {}}
 """What answers questions with evidence, and its settings of `context_contrast`."""
+COLOURS = ("#9aa3b5", "#0b7a6c", "#1f5fd6", "#1f2a44", "#8a4fbf")
 CONTROLS = ("integrative_original", "integrative_unrelated", "integrative_same_sample", "best_logprob")
 
 Right = Callable[[str, Task], bool]
@@ -443,17 +444,20 @@ def judge(cells: Sequence[Cell], arms: Sequence[str]) -> tuple[str, str]:
 def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
     """Write an SVG: what every method gains on greedy decoding by its number of samples, over all sets (or the only one)."""
     name = "all" if any(row["set"] == "all" for row in rows) else rows[0]["set"]
-    own = [row for row in rows if row["set"] == name and not row["id"].startswith("greedy_")]
-    figure = Figure(figsize=(7.4, 0.8 + 0.2 * len(own)), layout="constrained")
+    own = [(*row["id"].rsplit("_k", 1), row) for row in rows if row["set"] == name and not row["id"].startswith("greedy_")]
+    ways, sizes = list(dict.fromkeys(way for way, _, _ in own)), {k: row["n"] for _, k, row in own}
+    figure = Figure(figsize=(7.4, 0.8 + 0.4 * len(ways)), layout="constrained")
     axes = figure.subplots()
-    for place, row in enumerate(own):
-        low, high = row["gain"] - row["gain_low"], row["gain_high"] - row["gain"]
-        is_control = METHODS[method].is_control if (method := row["id"].rpartition("_k")[0]) in METHODS else False
-        colour = "#9aa3b5" if is_control else "#1f2a44"
-        axes.errorbar(100 * row["gain"], place, xerr=[[100 * low], [100 * high]], fmt="o", color=colour, capsize=2, markersize=4)
+    for step, (k, n) in enumerate(sizes.items()):
+        mine = [(ways.index(way) + 0.15 * (step - (len(sizes) - 1) / 2), row) for way, its, row in own if its == k]
+        gains = [100 * row["gain"] for _, row in mine]
+        ends = [[100 * (row["gain"] - row["gain_low"]) for _, row in mine], [100 * (row["gain_high"] - row["gain"]) for _, row in mine]]
+        style: dict[str, Any] = {"fmt": "o", "color": COLOURS[step % len(COLOURS)], "capsize": 2, "markersize": 4}
+        axes.errorbar(gains, [place for place, _ in mine], xerr=ends, label=f"k = {k} (n = {n:,})", **style)
     axes.axvline(0, color="#c2571a", linewidth=1)
-    title = f"points gained on greedy answers, {name} (95 %); controls grey"
-    list_rows(axes, [f"{row['id']} (n = {row['n']:,})" for row in own], title, size=7)
+    axes.legend(frameon=False, fontsize=7)
+    names = [f"{way} (control)" if way in METHODS and METHODS[way].is_control else way for way in ways]
+    list_rows(axes, names, f"points gained on greedy answers, {name} (95 %)", size=7)
     return save(figure, path)
 
 
