@@ -239,10 +239,9 @@ def _decodings(rows: Sequence[Mapping[str, Any]]) -> str:
     """One line a method, of each model over all sets: what it gains by its number of samples, and the rest of what was found where most
     questions were asked, with most samples. Then what the answers of a set mean, and those to questions with evidence, where there are any.
     """
-    name = "all" if any(row["set"] == "all" for row in rows) else rows[0]["set"]
-    told = [row for row in rows if row["set"] in {row["set"] for row in rows if row["id"].startswith("context_alone")}]
+    name, told = first_shown(rows), [row for row in rows if "said" in row]
     sets = dict.fromkeys(row["set"] for row in rows if row["set"] != "all" and not row["set"].startswith("practised") and row not in told)
-    parts = [_gains([row for row in rows if row["set"] == name], f"Questions of {', '.join(sets)}")]
+    parts = [_gains([row for row in rows if row["set"] == name], f"Questions of {', '.join(sets)}")] if sets else []
     if second := [row for row in rows if row["set"] == "practised"]:
         parts.append(_gains(second, "The same of a second model, which practised"))
     if meant := [row for row in rows if "meant" in row and row["set"] != "all"]:
@@ -250,10 +249,18 @@ def _decodings(rows: Sequence[Mapping[str, Any]]) -> str:
         below = f"{own[0]['n']:,} questions of {own[0]['set']}, nearer to a true than to a false answer; gains paired with greedy answers."
         parts.append(_lines(["method", "by ROUGE-L", "gain", "by embeddings", "gain"], map(_meant, own), below))
     if told:
-        head = ["method", "right", "gain", "says it at all", "words", "time of plain decoding"]
+        head = ["method", "right", "gain", "says it at all", "gain", "words"]
         asked = f"{told[0]['n']:,} questions of {told[0]['set']} with evidence, greedy answers without it"
         parts.append(_lines(head, map(_told, told), f"{asked}; gains paired with plain decoding behind it."))
     return "\n".join(parts)
+
+
+def first_shown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The set of a study of decoding that is shown first: all together, or the first of the first model; with evidence where there is no
+    other.
+    """
+    names = dict.fromkeys(row["set"] for row in rows if "said" not in row and not row["set"].startswith("practised"))
+    return "all" if "all" in names else next(iter(names), rows[0]["set"])
 
 
 def _gains(rows: Sequence[Mapping[str, Any]], asked: str) -> str:
@@ -381,9 +388,9 @@ def _meant(row: Mapping[str, Any]) -> list[str]:
 
 def _told(row: Mapping[str, Any]) -> list[str]:
     way, _ = _way(row)
-    gain = "" if way == "context_alone" else _interval(row, "gain", _points)
-    counts = [f"{row[name]:.1f}" for name in ("words", "seconds_ratio")]
-    return [way.replace("_", " "), _interval(row, "accuracy", _percent), gain, _percent(row["said"]), *counts]
+    gains = ["" if way == "context_alone" else _interval(row, name, _points) for name in ("gain", "said_gain")]
+    shares = [_interval(row, "accuracy", _percent), _percent(row["said"])]
+    return [way.replace("_", " "), shares[0], gains[0], shares[1], gains[1], f"{row['words']:.1f}"]
 
 
 def _decoding(row: Mapping[str, Any]) -> list[str]:

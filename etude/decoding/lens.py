@@ -110,18 +110,24 @@ class Lens:
 
     def logprobs_of(self, tokens_B: torch.Tensor, head: torch.nn.Linear) -> torch.Tensor:
         """Of a token for each row, [J, B], as `logprobs` has them, by a copy of the model's head that may be of a lower precision: it sums
-        over the vocabulary, whose roundings are many and small beside each other, while the token's own logit is of the states' precision.
+        over the vocabulary, whose many roundings are small beside the sum. The logits of the token and of the likeliest one, which may be
+        all there is to the sum, are of the states' precision.
         """
-        rows = self._head.weight[tokens_B]
-        bias_B = 0 if self._head.bias is None else self._head.bias[tokens_B]
         found = []
         for states_JBE in self._some():
             read_JBE = self._read(states_JBE)
             logits_NV = head(read_JBE.flatten(0, 1).to(head.weight.dtype))
             best_N, logprob_N = sample(logits_NV, GREEDY, logits_NV.new_empty(0))
-            summed_N = logits_NV.gather(1, best_N[:, None])[:, 0].float() - logprob_N
-            found.append((read_JBE * rows).sum(-1) + bias_B - summed_N.unflatten(0, read_JBE.shape[:2]))
+            rounded_N = logits_NV.gather(1, best_N[:, None])[:, 0].float()
+            off_N = self._logit(read_JBE.flatten(0, 1), best_N) - rounded_N
+            summed_N = rounded_N - logprob_N + (logprob_N.exp() * off_N.expm1()).log1p()
+            found.append(self._logit(read_JBE, tokens_B) - summed_N.unflatten(0, read_JBE.shape[:2]))
         return torch.cat(found)
+
+    def _logit(self, read_NE: torch.Tensor, tokens_N: torch.Tensor) -> torch.Tensor:
+        """Of one token for each of what the head is given."""
+        found_N: torch.Tensor = (read_NE * self._head.weight[tokens_N]).sum(-1)
+        return found_N if self._head.bias is None else found_N + self._head.bias[tokens_N]
 
     def _some(self) -> Iterator[torch.Tensor]:
         """States [J, B, E] of some layers at a time."""

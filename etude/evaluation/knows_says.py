@@ -50,7 +50,7 @@ def _is_lost(leads: Sequence[bool]) -> bool:
 
 def gap(found: Sequence[Facts], k: int) -> dict[str, Any]:
     """The numbers of all questions; shares with their intervals (95 %). `leads_from`: the layer from which on right answers lead more often
-    than another question's, to the end (paired, lower end above 0); None where they do not at the end.
+    than another question's, to the end (paired, lower end above 0: the later the fewer the questions); None where they do not at the end.
     """
     n = len(found)
     row: dict[str, Any] = {"n": n, "k": k}

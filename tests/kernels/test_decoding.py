@@ -161,11 +161,12 @@ def test_the_best_token_of_a_row_is_the_first_of_the_highest_and_never_what_is_n
     logits = random(6, vocabulary, dtype=dtype)
     logits[1, [vocabulary // 2, vocabulary - 1]] = logits[1].max() + 1
     logits[2] = -torch.inf
-    logits[3, 2], logits[4] = torch.nan, torch.nan
+    logits[3, 2], logits[4] = 9, torch.nan
+    logits[3, 3 if vocabulary < 256 else 242] = torch.nan  # where it stands in the lane of the highest, behind it
     expected = [int(logits[row].max(-1).indices) for row in (0, 1, 2)]
     assert expected[1:] == [vocabulary // 2, 0]
     found = kernels_for(CPU, dtype).best(logits).tolist()
-    assert found[:3] == expected and found[3] == logits[3].nan_to_num(-9).argmax() and 0 <= found[4] < vocabulary
+    assert found[:3] == expected and found[3] == 2 and 0 <= found[4] < vocabulary
     assert found[5] == logits[5].argmax()
 
 

@@ -41,9 +41,11 @@ def file(tmp_path):
 
 
 @torch.no_grad()
-def test_the_likelihood_of_answers_after_each_layer_is_that_of_whole_passes(model_of):
+@pytest.mark.parametrize("scale", [1, 30])
+def test_the_likelihood_of_answers_after_each_layer_is_that_of_whole_passes(model_of, scale):
     for family in ("llama", "qwen3", "gpt2"):
         model = model_of(family, num_hidden_layers=3)
+        model.get_output_embeddings().weight *= scale  # at 30 one token has nearly all there is
         prompt, completions = (10, 11, 12), [(20, 21), (22,), (23, 24, 25)]
         norm = [part for part in model.get_decoder().children() if "norm" in type(part).__name__.lower()][-1]
         alike = copy.deepcopy(model.get_output_embeddings())
@@ -54,7 +56,7 @@ def test_the_likelihood_of_answers_after_each_layer_is_that_of_whole_passes(mode
             rows = [each[0, len(prompt) - 1 :].log_softmax(-1) for each in logits]
             expected = [sum(float(row[place, token]) for place, token in enumerate(completion)) for row in rows]
             assert found == pytest.approx(expected, abs=1e-4) and by_copy == pytest.approx(expected, abs=1e-4)
-            assert by_half == pytest.approx(expected, abs=0.02 * len(completion)) and by_half[-1] == found[-1]
+            assert by_half == pytest.approx(expected, abs=0.02 * len(completion), rel=0.003) and by_half[-1] == found[-1]
     assert head_in(model, torch.float32) is None
 
 
