@@ -54,7 +54,8 @@ class Lens:
         kept. Raises UserError for a layer that is not before the last one.
         """
         self.layers, self._final_norm, self._at, self._forward = tuple(layers), final_norm, at, forward
-        decoder, self._head = model.get_decoder(), forward.head if forward else model.get_output_embeddings()
+        self._embeddings: Any = model.get_output_embeddings()
+        decoder, self._head = model.get_decoder(), forward.head if forward else self._embeddings
         self._blocks = _blocks(model, decoder)
         norms = [part for part in decoder.children() if "norm" in type(part).__name__.lower()]
         self._norm = norms[-1] if norms else torch.nn.Identity()
@@ -126,8 +127,8 @@ class Lens:
 
     def _logit(self, read_NE: torch.Tensor, tokens_N: torch.Tensor) -> torch.Tensor:
         """Of one token for each of what the head is given."""
-        found_N: torch.Tensor = (read_NE * self._head.weight[tokens_N]).sum(-1)
-        return found_N if self._head.bias is None else found_N + self._head.bias[tokens_N]
+        found_N: torch.Tensor = (read_NE * self._embeddings.weight[tokens_N]).sum(-1)
+        return found_N if self._embeddings.bias is None else found_N + self._embeddings.bias[tokens_N]
 
     def _some(self) -> Iterator[torch.Tensor]:
         """States [J, B, E] of some layers at a time."""
