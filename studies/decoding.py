@@ -23,7 +23,7 @@ each control: wordings without samples, samples of other questions, one sample, 
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,37 +39,31 @@ from etude.engine.sampling import GREEDY
 from etude.errors import UserError
 from etude.evaluation.calibration import expected_calibration_error, risk_coverage
 from etude.evaluation.descriptive import describe
-from etude.evaluation.long.facts import stories_of
 from etude.evaluation.statistics import paired_test, wilson_interval
-from etude.evaluation.truthful import truth, truth_by
+from etude.evaluation.truthful import truth_by
 from etude.explore.prompts import render_prompts
 from etude.models import load_model
-from etude.randomness import seed_for
 from etude.recipes.machine import Machine, decide, engine_at, room_tokens
 from etude.recipes.retention import logprobs_of
 from etude.recipes.settings import PracticeSettings, parse_practice
 from etude.runs import environment
 from etude.tasks.actions import with_instruction
-from etude.tasks.aliases import said_alias, with_aliases, words_said
-from etude.tasks.files import file_rows
-from etude.tasks.sources import TaskSource, load_tasks
 from etude.tasks.task import Task
-from etude.tasks.verifiers import VERIFIERS
 from studies.arms import TINY_RUN, run_of
 from studies.cells import Cell, Options, compute, options, write_result
 from studies.figure import list_rows, save
+from studies.questions import INSTRUCTION, OF_SECOND, SECOND, SEED, SETS, STORIES, TINY_SETS, N, Questions, says_a_name
 from studies.table import first_shown
 
 CLAIM = "with eight samples integrative decoding is right more often than greedy decoding over all sets, and more often than each control"
-SEEDS = (90,)
+SEEDS = (SEED,)
 MANY, OF_MANY = 16, ("integrative", "majority", "best_logprob")
 """More samples, for some of the methods."""
-BATCH, MAX_NEW_TOKENS, N = 8, 24, 500
+BATCH, MAX_NEW_TOKENS = 8, 24
 PARTS = 5
 """Into how many a set is parted."""
 ASKED = {8: PARTS, 1: PARTS, 4: 2, 2: 2, MANY: 2}
 """How many parts are asked, by the number of samples."""
-INSTRUCTION = "Answer in a few words."
 MODEL = "smollm2-135m"
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "layer_candidates_cycle": ("layer_candidates", {"choose": "cycle"}),
@@ -83,113 +77,6 @@ TOLD: dict[str, dict[str, Any]] = {ALONE: {"strength": 0.0}, "context_contrast_h
 COLOURS = ("#9aa3b5", "#0b7a6c", "#1f5fd6", "#1f2a44", "#8a4fbf")
 CONTROLS = ("integrative_original", "integrative_unrelated", "integrative_same_sample", "best_logprob")
 
-Right = Callable[[str, Task], bool]
-
-
-@dataclass(frozen=True)
-class Questions:
-    """A set of questions, and what is right."""
-
-    load: Callable[[Path | None], list[Task]]
-    is_right: Right
-    has_meaning: bool = False
-    """Whether answers are also compared with true and false ones by their embeddings."""
-    is_of_second: bool = False
-    """Whether the second model is asked."""
-    has_evidence: bool = False
-    """Whether they are about what stands before them."""
-
-
-def _open(name: str, data: Path | None) -> list[Task]:
-    """As many as are asked, by seed, of the different ones whose answer has words: two of Natural Questions are marks alone."""
-    assert data is not None
-    rows = [row for _, row in file_rows(data / "openqa_false_answers" / f"{name}.csv") if words_said(row["answer"])]
-    tasks = [with_aliases(Task(question, answer, "aliases")) for question, answer in {r["question"]: r["answer"] for r in rows}.items()]
-    order = sorted(range(len(tasks)), key=lambda place: seed_for(*SEEDS, name, place))
-    return [tasks[place] for place in sorted(order[:N])]
-
-
-def webquestions(data: Path | None) -> list[Task]:
-    """All of devtest, and of val as many others as make 500, none of which was tried on."""
-    tried = {task.key for task in webquestions_dev(data)}
-    devtest, val = (_webquestions(name, None, SEEDS[0], data) for name in ("devtest", "val"))
-    left = [task for task in val if task.key not in tried]
-    order = sorted(range(len(left)), key=lambda place: seed_for(*SEEDS, "val", place))
-    return devtest + [left[place] for place in sorted(order[: N - len(devtest)])]
-
-
-def webquestions_dev(data: Path | None) -> list[Task]:
-    """The questions that settings were tried on."""
-    return _webquestions("val", 160, 1, data)
-
-
-def _webquestions(name: str, n: int | None, seed: int, data: Path | None) -> list[Task]:
-    source = TaskSource(path=[f"webquestions/{name}.jsonl"], columns={"question": "qText", "answer": "answers"}, verifier="aliases")
-    return load_tasks(source, split="test", n=n, seed=seed, data=data)
-
-
-def _truthful(data: Path | None) -> list[Task]:
-    assert data is not None
-    rows = [row for _, row in file_rows(data / "truthfulqa" / "mc_task.jsonl")]
-    targets = [{is_true: [text for text, value in row["mc2_targets"].items() if value == is_true] for is_true in (1, 0)} for row in rows]
-    return [Task(row["question"], metadata={"true": own[1], "false": own[0]}) for row, own in zip(rows, targets, strict=True)]
-
-
-def _stories(data: Path | None) -> list[Task]:
-    """As many of each file, by seed."""
-    assert data is not None
-    found = []
-    for path in (files := sorted((data / "babi_en").glob("qa*_test.txt"))):
-        stories = stories_of(path)
-        answers = sorted({answer for _, _, answer in stories})
-        tasks = [_story(told, question, answer, answers) for told, question, answer in stories]
-        order = sorted(range(len(tasks)), key=lambda place: seed_for(*SEEDS, path.name, place))
-        found += [tasks[place] for place in sorted(order[: N // len(files)])]
-    order = sorted(range(len(found)), key=lambda place: seed_for(*SEEDS, "stories", place))  # so that a fifth has some of each file
-    return [found[place] for place in order]
-
-
-def _story(told: Sequence[str], question: str, answer: str, answers: Sequence[str]) -> Task:
-    may_name = [question, *(fact for fact in told if said_alias(fact, [answer]))]
-    others = [other for other in answers if other != answer and not any(said_alias(text, [other]) for text in may_name)]
-    return Task(question, answer, "aliases", metadata={"evidence": "\n".join(told), "others": others})
-
-
-def _tiny_stories(data: Path | None) -> list[Task]:
-    return [_story([letter], "which letter", letter, ["x"]) for letter in "abcdefghij"]
-
-
-def _tiny(data: Path | None) -> list[Task]:
-    return [Task(f"repeat {letter}: {letter}", letter, "aliases") for letter in "abcdefghij"]
-
-
-def says_a_name(text: str, task: Task) -> bool:
-    return VERIFIERS["aliases"](text, task).score == 1.0
-
-
-def says_it_alone(text: str, task: Task) -> bool:
-    """And none of the task's others."""
-    return says_a_name(text, task) and not said_alias(text, task.metadata["others"])
-
-
-def is_true(text: str, task: Task) -> bool:
-    return truth(text, task.metadata["true"], task.metadata["false"]) > 0
-
-
-SETS = {
-    "triviaqa": Questions(partial(_open, "TriviaQA"), says_a_name),
-    "natural_questions": Questions(partial(_open, "Natural_Questions"), says_a_name),
-    "webquestions": Questions(webquestions, says_a_name),
-    "truthfulqa": Questions(_truthful, is_true, has_meaning=True),
-}
-SECOND = "practised"
-OF_SECOND = {f"{SECOND}_{name}": replace(SETS[name], is_of_second=True) for name in ("triviaqa", "webquestions")}
-STORIES = {"stories": Questions(_stories, says_it_alone, has_evidence=True)}
-TINY_SETS = {
-    "letters": Questions(_tiny, says_a_name),
-    f"{SECOND}_letters": Questions(_tiny, says_a_name, is_of_second=True),
-    "told": Questions(_tiny_stories, says_it_alone, has_evidence=True),
-}
 ARMS = [f"{name}_k{k}_{part}" for part in range(PARTS) for k, parts in ASKED.items() for name in SETS if part < parts] + [
     f"{name}_k{k}_{part}" for part in range(ASKED[4]) for name in OF_SECOND for k in (4, 1)
 ]
@@ -333,25 +220,27 @@ def _first_samples(pool: Pool, k: int) -> list[Decoded]:
 
 def _row_of(answers: Sequence[Decoded], tasks: Sequence[Task], questions: Questions, embed: Embed) -> dict[str, Any]:
     texts = [answer.text for answer in answers]
-    bits = ["-" if text is None else str(int(questions.is_right(text, task))) for text, task in zip(texts, tasks, strict=True)]
     described = [describe(text) for text in texts if text is not None]
     meant: dict[str, Any] = {}
     if questions.has_meaning:
         asked = [(text or "", task.metadata["true"], task.metadata["false"]) for text, task in zip(texts, tasks, strict=True)]
         nearer = [value > 0 for value in truth_by(embed, asked)]
-        meant = {"meant": "".join("-" if text is None else str(int(is_so)) for text, is_so in zip(texts, nearer, strict=True))}
+        meant["meant"] = _bits(texts, nearer, lambda _, is_so: is_so)
     if questions.has_evidence:
-        meant |= {
-            "said": "".join("-" if text is None else str(int(says_a_name(text, task))) for text, task in zip(texts, tasks, strict=True))
-        }
+        meant["said"] = _bits(texts, tasks, says_a_name)
     return meant | {
-        "right": "".join(bits),
+        "right": _bits(texts, tasks, questions.is_right),
         "words": [each.words for each in described],
         "details": [each.details for each in described],
         "confidence": [answer.confidence for answer in answers],
         "agreement": [round(sum(answer.agreement) / len(answer.agreement), 4) for answer in answers if answer.agreement],
         "notes": sum(bool(answer.notes) for answer in answers),
     }
+
+
+def _bits(texts: Sequence[str | None], beside: Sequence[Any], is_so: Callable[[str, Any], bool]) -> str:
+    """1 or 0 for each answer, with what stands beside it; - for none."""
+    return "".join("-" if text is None else str(int(is_so(text, own))) for text, own in zip(texts, beside, strict=True))
 
 
 def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
@@ -373,15 +262,15 @@ def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     return rows
 
 
-def _row(method: str, k: int, name: str, pages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    mine, greedy = ([each[which] for each in pages] for which in (method, ALONE if ALONE in pages[0] else "greedy"))
-    bits, its = "".join(each["right"] for each in mine), "".join(each["right"] for each in greedy)
+def _row(method: str, k: int, set_name: str, pages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    mine, before = ([each[which] for each in pages] for which in (method, ALONE if ALONE in pages[0] else "greedy"))
+    bits, its = "".join(each["right"] for each in mine), "".join(each["right"] for each in before)
     n, right = len(bits), bits.count("1")
     low, high = wilson_interval(right, n)
     test = paired_test([bit == "1" for bit in its], [bit == "1" for bit in bits])
     row: dict[str, Any] = {
         "id": f"{method}_k{k}",
-        "set": name,
+        "set": set_name,
         "n": n,
         "seeds": 1,
         "accuracy": right / n,
@@ -392,21 +281,17 @@ def _row(method: str, k: int, name: str, pages: Sequence[Mapping[str, Any]]) -> 
         "gain_high": test.difference_high,
         "not_given": bits.count("-") / n,
         "words": _mean([count for each in mine for count in each["words"]]),
-        "greedy_words": _mean([count for own, its in zip(mine, greedy, strict=True) for count in _of_same(own, its)]),
+        "greedy_words": _mean([count for own, its in zip(mine, before, strict=True) for count in _of_same(own, its)]),
         "details": _mean([count for each in mine for count in each["details"]]),
         "tokens": sum(each["tokens"] for each in mine) / n,
-        "seconds_ratio": sum(each["seconds"] for each in mine) / sum(each["seconds"] for each in greedy),
+        "seconds_ratio": sum(each["seconds"] for each in mine) / sum(each["seconds"] for each in before),
     }
-    if all("meant" in each for each in mine):
-        its_meant, my_meant = ([bit == "1" for each in own for bit in each["meant"]] for own in (greedy, mine))
-        meant = paired_test(its_meant, my_meant)
-        row |= {"meant": sum(my_meant) / n, "meant_gain": meant.difference}
-        row |= {"meant_gain_low": meant.difference_low, "meant_gain_high": meant.difference_high}
-    if all("said" in each for each in mine):
-        its_said, my_said = ([bit == "1" for each in own for bit in each["said"]] for own in (greedy, mine))
-        said = paired_test(its_said, my_said)
-        row |= {"said": sum(my_said) / n, "said_gain": said.difference}
-        row |= {"said_gain_low": said.difference_low, "said_gain_high": said.difference_high}
+    for name in ("meant", "said"):
+        if all(name in each for each in mine):
+            one, other = ([bit == "1" for each in own for bit in each[name]] for own in (before, mine))
+            test = paired_test(one, other)
+            row |= {name: sum(other) / n, f"{name}_gain": test.difference}
+            row |= {f"{name}_gain_low": test.difference_low, f"{name}_gain_high": test.difference_high}
     pairs = [pair for each in mine for pair in zip(each["confidence"], each["right"], strict=True)]
     sure = [(confidence, bit == "1") for confidence, bit in pairs if bit != "-" and confidence is not None]
     if sure:

@@ -50,8 +50,9 @@ from etude.tasks.actions import with_instruction
 from etude.tasks.task import Task
 from studies.arms import TINY_RUN, Arms, difference, run_of
 from studies.cells import Cell, Options, compute, options, write_result
-from studies.decoding import INSTRUCTION, MAX_NEW_TOKENS, SETS, TINY_SETS, Questions
+from studies.decoding import MAX_NEW_TOKENS
 from studies.figure import accuracies, save
+from studies.questions import INSTRUCTION, SETS, TINY_SETS, Questions
 
 CLAIM = "a model that learned from its own joint answers is right more often than before, and than one that learned from single samples"
 SEEDS = (95, 96, 97)

@@ -34,6 +34,7 @@ from studies import (
     order,
     practice_alone,
     practice_views,
+    questions,
     quickstart,
     retention,
     searching,
@@ -47,7 +48,7 @@ from studies.cells import Options, compute
 from studies.figure import draw
 from studies.table import PAGES, ROOT, filled, markdown
 
-PARTS = ("__init__", "cells", "arms", "divergence", "figure", "table")
+PARTS = ("__init__", "cells", "arms", "divergence", "figure", "questions", "table")
 STUDIES = sorted(path.stem for path in Path(quickstart.__file__).parent.glob("*.py") if path.stem not in PARTS)
 OF_PRACTICE = ("quickstart", "word_problems")
 
@@ -608,9 +609,9 @@ def test_the_study_of_decoding_answers_by_every_method_in_its_tiny_form(tmp_path
 
 def test_a_story_is_answered_rightly_by_its_own_answer_alone_but_for_what_the_question_names():
     told = ["Mary gave the milk to Bill.", "Fred went to Jeff."]
-    task = decoding._story(told, "Who gave Julie's milk?", "Mary", ["Bill", "Fred", "Jeff", "Julie", "Mary"])
+    task = questions._story(told, "Who gave Julie's milk?", "Mary", ["Bill", "Fred", "Jeff", "Julie", "Mary"])
     said = {"Mary": True, "Mary gave it to Bill.": True, "Mary, not Julie": True, "Mary, or Fred.": False, "Bill": False, "Maryland": False}
-    assert {text: decoding.says_it_alone(text, task) for text in said} == said
+    assert {text: questions.says_it_alone(text, task) for text in said} == said
 
 
 def test_answers_with_evidence_are_set_against_plain_ones_behind_it_and_stand_apart_from_all_others():
