@@ -1,9 +1,10 @@
 """Seconds of integrative decoding, the drawing of its samples included, beside greedy decoding of the same questions.
 
-    python -m bench.decoding [--json FILE] [--rounds 5] [--k 4 8] [--max-new-tokens 24] [--layout turns]
+    python -m bench.decoding [--json FILE] [--rounds 24] [--k 4 8] [--max-new-tokens 24] [--layout turns]
 
-Eight questions at once, another eight in each round, by turns in one process: greedy by the engine and by transformers' `generate`, then
-integrative decoding with each k. No answer ends before it has all of its tokens, so that all are equally long. A ratio is a way's seconds
+Eight questions at once, another eight in each round, in one process: greedy by the engine and by transformers' `generate`, and
+integrative decoding with each k, in every order once before an order comes again, so that none has the same one before it in each round.
+No answer ends before it has all of its tokens, so that all are equally long. A ratio is a way's seconds
 by those of the engine's greedy decoding in the same round: median, lowest and highest. `within` is what is allowed, 3 times greedy at k = 4
 and 5 times at k = 8, by what was measured: 1 or more keeps within it.
 """
@@ -12,7 +13,10 @@ import argparse
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import permutations
+from math import factorial
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import torch
@@ -41,7 +45,7 @@ ALLOWED = {4: 3.0, 8: 5.0}
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.decoding", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--rounds", type=int, default=5, help="beside a first one that is not counted")
+    parser.add_argument("--rounds", type=int, default=24, help="beside a first one that is not counted")
     parser.add_argument("--k", type=int, nargs="+", default=list(ALLOWED))
     parser.add_argument("--max-new-tokens", type=int, default=24)
     parser.add_argument("--layout", choices=("turns", "one_message"), default="turns")
@@ -63,6 +67,7 @@ def measured(name: str, rounds: int, numbers: Sequence[int], max_new_tokens: int
     questions = [row["question"] for row in read_jsonl(OLD_KNOWLEDGE / "questions.jsonl")]
     room = room_tokens(model, max_new_tokens)
     seconds: dict[str, list[float]] = {}
+    orders: list[tuple[str, ...]] = []
     for turn in range(rounds + 1):
         tasks = [Task(questions[(turn * BATCH + place) % len(questions)]) for place in range(BATCH)]
         prompts = render_prompts(tokenizer, tasks, room)
@@ -72,9 +77,10 @@ def measured(name: str, rounds: int, numbers: Sequence[int], max_new_tokens: int
             "greedy_transformers": partial(_by_transformers, model, prompts, max_new_tokens),
         }
         ways |= {f"integrative_k{k}": partial(_integrative, engine, tasks, prompts, k, layout, how) for k in numbers}
-        for way, work in ways.items():
+        orders = orders or Random(turn).sample(list(permutations(ways)), factorial(len(ways)))
+        for way in orders.pop():
             start = time.perf_counter()
-            work()
+            ways[way]()
             if turn:
                 seconds.setdefault(way, []).append(time.perf_counter() - start)
     ratios = {way: spread([mine / its for mine, its in zip(own, seconds["greedy"], strict=True)]) for way, own in seconds.items()}
