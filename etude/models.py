@@ -99,6 +99,15 @@ def describe(name: str) -> str:
     return f"{name}, dequantised from GGUF" if name.endswith(".gguf") else name
 
 
+def in_precision(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """The model itself, with weights in `dtype`; buffers stay as they are, since the frequencies that positions are turned by, rounded,
+    would place tokens elsewhere.
+    """
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return model
+
+
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Path:
     """Write a Hugging Face folder that `AutoModelForCausalLM` loads; LoRA adapters are merged into the copy that is saved."""
     partial = folder.with_name(folder.name + ".partial")

@@ -2,11 +2,11 @@
 
     python -m studies.long_context --data DIR [--hours H] [--only ID ...] [--tiny]
 
-SmolLM2-135M, tasks whose answer lies somewhere in a book (`etude.evaluation.long`), of 2,048 and 4,096 tokens. `screen` finds the tasks
-that the full context solves at 30 % or more (20 items of each kind, none of those that are measured); only those go on. A cell is a
-fifth of a kind and a length: of 50 items, each read once and cut by every policy at a tenth, a quarter and a half of its tokens, with the
-question unseen, so that it comes behind the cut and is kept, and with the question seen, at the end of what is cut. `recall` cells are the
-fifths of 150 items more at a tenth, unseen, of recall, two policies that drop, and the control.
+SmolLM2-135M in the precision that the machine decides on, tasks whose answer lies somewhere in a book (`etude.evaluation.long`), of 2,048
+and 4,096 tokens. `screen` finds the tasks that the full context solves at 30 % or more (20 items of each kind, none of those that are
+measured); only those go on. A cell is a fifth of a kind and a length: of 50 items, each read once and cut by every policy at a tenth, a
+quarter and a half of its tokens, with the question unseen, so that it comes behind the cut and is kept, and with the question seen, at the
+end of what is cut. `recall` cells are the fifths of 150 items more at a tenth, unseen, of recall, two policies that drop, and the control.
 
 `held` is what lies where the model computes, in tokens of the full context: of what drops behind the cut, of recall, whose pages are in a
 file, the pages that a token reads, the open one and the digests of all. `small_pages` was chosen on other items, of 1,024 tokens.
@@ -41,7 +41,7 @@ from etude.longcontext.policy import Policy
 from etude.longcontext.recall import Recall
 from etude.longcontext.scores.streaming import Streaming
 from etude.longcontext.sweep import Reading, Rows
-from etude.models import end_tokens, load_model
+from etude.models import end_tokens, in_precision, load_model
 from etude.recipes.machine import Machine, decide
 from etude.runs import environment
 from studies.cells import Cell, Options, compute, options, write_result
@@ -152,8 +152,9 @@ class Long:
 
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
         """The scores of every item, under the full context and under every policy."""
-        own, place = Arm.of(arm), decide(Machine(precision="float32"))
+        own, place = Arm.of(arm), decide(Machine())
         model, tokenizer = load_model(self.model, device=place.device)
+        model = in_precision(model, place.dtype)
         if self.is_tiny:
             model.config.max_position_embeddings = 1024
         made = generators({"facts": chosen.data / FACTS if chosen.data else None})
@@ -161,7 +162,7 @@ class Long:
         named: dict[str, Any] = {"tokens": own.tokens, "n": self._n(own), "start": own.fifth * self._n(own), "seed": items_seed}
         tasks = asked(tokenizer, own.kind, made[own.kind], haystack_of(read_books(chosen.data), tokenizer), **named)
         if own.part == "kvpress":
-            return by_kvpress(model, tokenizer, tasks, self._new_tokens(own))
+            return by_kvpress(model, tokenizer, tasks, self._new_tokens(own), place.precision)
         modes = ("unseen", "seen") if own.part == "" else ("unseen",)
         found = [measured(model, tokenizer, each, own.policies, modes, self._new_tokens(own)) for each in tasks]
         where = environment()
@@ -171,12 +172,12 @@ class Long:
         return cell | {"full": [each["full"] for each in found], "depths": [each.task.depth for each in tasks], "policies": by_policy}
 
 
-def by_kvpress(model: Any, tokenizer: Any, tasks: Sequence[Asked], n: int, running: type[Running] = Running) -> Cell:
+def by_kvpress(model: Any, tokenizer: Any, tasks: Sequence[Asked], n: int, precision: str, running: type[Running] = Running) -> Cell:
     """Scores, and the share of the text that is held, by `kvpress_NAME RATIO unseen`."""
     ends, found, where = sorted(end_tokens(model, tokenizer)), dict[str, Any](), environment()
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
-        with running(KVPRESS, {"model": folder, "threads": where["threads"]}) as peer:
+        with running(KVPRESS, {"model": folder, "threads": where["threads"], "precision": precision}) as peer:
             for name, ratio in product(PRESSED, PRESSED_RATIOS):
                 asked_of = [{"method": name, "ratio": ratio, "text": each.text, "question": each.question, "n": n} for each in tasks]
                 answers = [peer.ask(request | {"ends": ends}) for request in asked_of]
@@ -185,7 +186,7 @@ def by_kvpress(model: Any, tokenizer: Any, tasks: Sequence[Asked], n: int, runni
                 held = [round(answer["held"] / len(each.text), 4) for each, answer in zip(tasks, answers, strict=True)]
                 found[f"kvpress_{name} {ratio} unseen"] = {"score": scores, "held": held}
             versions = peer.about["versions"]
-    hardware = f"{where['processor']}, {where['threads']} threads, float32"
+    hardware = f"{where['processor']}, {where['threads']} threads, {precision}"
     return {"commit": where["commit"], "hardware": hardware, "versions": versions, "policies": found}
 
 

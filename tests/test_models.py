@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 from etude import models
 from etude.adapters import LoRA, add_lora
 from etude.errors import UserError
-from etude.models import BUNDLED, available, convert, describe, fetch, half_precision_pays, load_model, save_model
+from etude.models import BUNDLED, available, convert, describe, fetch, half_precision_pays, in_precision, load_model, save_model
 
 TOKENS = torch.randint(4, 260, (2, 8), generator=torch.Generator().manual_seed(0))
 
@@ -240,3 +240,11 @@ def test_a_damaged_copy_of_the_bundled_model_is_made_anew(monkeypatch, tmp_path,
     second, _ = load_model("smollm2-135m")
     assert torch.equal(first.lm_head.weight, second.lm_head.weight)
     assert "is damaged (checksum differs): converting again" in caplog.text
+
+
+def test_weights_in_another_precision_leave_positions_where_they_are(llama):
+    frequencies = llama.model.rotary_emb.inv_freq.clone()
+    found = in_precision(llama, torch.bfloat16)
+    assert {parameter.dtype for parameter in found.parameters()} == {torch.bfloat16}
+    assert torch.equal(found.model.rotary_emb.inv_freq, frequencies) and frequencies.dtype == torch.float32
+    assert found(torch.tensor([[1, 2, 3]])).logits.dtype == torch.bfloat16

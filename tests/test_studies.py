@@ -530,6 +530,18 @@ def test_a_cell_that_is_older_than_a_setting_was_computed_with_its_default(tmp_p
         compute([], table, chosen)
 
 
+def test_a_study_goes_on_with_cells_whose_settings_have_tuples(tmp_path):
+    class Tuples:
+        settings = staticmethod(lambda arm, seed: {"ask": (), "sizes": (1, 2)})
+        defaults = staticmethod(dict)
+        run = staticmethod(lambda arm, seed, chosen: {"found": arm})
+
+    chosen = Options(tmp_path, None, 1.0, [], [1], is_tiny=False)
+    (computed,) = compute([("one", 1)], Tuples(), chosen)
+    (kept,) = compute([("one", 1)], Tuples(), chosen)
+    assert computed["found"] == kept["found"] == "one" and kept["settings"] == {"ask": [], "sizes": [1, 2]}
+
+
 def test_pages_show_the_tables_as_the_studies_found_them():
     texts = [page.read_text(encoding="utf8") for page in PAGES]
     assert [filled(text) for text in texts] == texts, "run python -m studies.table"
@@ -795,7 +807,7 @@ def test_kvpress_is_asked_the_same_items_and_stands_beside_ours(llama, tokenizer
         Asked(LongTask("single", "", "", "", ("blue",)), text * 4, (5, 6)),
         Asked(LongTask("single", "", "", "", ("red",)), text * 8, (5,)),
     ]
-    found = long_context.by_kvpress(llama, tokenizer, items, 6, running=Pressing)
+    found = long_context.by_kvpress(llama, tokenizer, items, 6, "float32", running=Pressing)
     assert found["policies"].keys() == {f"kvpress_{name} {ratio} unseen" for name in long_context.PRESSED for ratio in (0.1, 0.25)}
     assert found["policies"]["kvpress_snapkv 0.25 unseen"]["score"] == [1.0, 0.0]
     assert found["policies"]["kvpress_snapkv 0.1 unseen"]["score"] == [0.0, 0.0]

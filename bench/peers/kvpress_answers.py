@@ -18,7 +18,7 @@ PRESSES: dict[str, Any] = {
 
 def start(settings: dict[str, Any]) -> tuple[Answer, dict[str, Any]]:
     torch.set_num_threads(settings["threads"])
-    model: Any = transformers.AutoModelForCausalLM.from_pretrained(settings["model"], dtype=torch.float32).eval()
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(settings["model"], dtype=getattr(torch, settings["precision"])).eval()
 
     @torch.inference_mode()
     def answer(request: dict[str, Any]) -> dict[str, Any]:

@@ -21,12 +21,12 @@ import torch
 Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor]
 """Number of the layer, queries [N, H, D], new keys and values [N, K, D], scale of the scores → what the heads read, [N, H, D]."""
 
-_flash: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
+flash: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
 """What `scaled_dot_product_attention` runs on a CPU; called by its own name since it gives the normaliser too."""
 
 
 def is_available(device: torch.device) -> bool:
-    return device.type == "cpu" and _flash is not None
+    return device.type == "cpu" and flash is not None
 
 
 def causal(
@@ -36,7 +36,7 @@ def causal(
     parts = zip(*(states.split(list(lengths)) for states in (queries_NHD, keys_NKD, values_NKD)), strict=True)
     read = []
     for queries, keys, values in parts:
-        found, _ = _flash(*(states.transpose(0, 1)[None] for states in (queries, keys, values)), is_causal=True, scale=scale)
+        found, _ = flash(*(states.transpose(0, 1)[None] for states in (queries, keys, values)), is_causal=True, scale=scale)
         read.append(found[0].transpose(0, 1))
     return torch.cat(read)
 
@@ -49,7 +49,7 @@ def one_token(
     The heads that share keys stand as that many positions of one head: one product for them, instead of one of a single row for each.
     """
     grouped_BKRD = queries_BHD.unflatten(1, (keys_BKTD.shape[1], -1))
-    read, normaliser = _flash(grouped_BKRD, keys_BKTD, values_BKTD, attn_mask=bias_B11T, scale=scale)
+    read, normaliser = flash(grouped_BKRD, keys_BKTD, values_BKTD, attn_mask=bias_B11T, scale=scale)
     return read.flatten(1, 2), normaliser.flatten(1, 2)
 
 
@@ -89,7 +89,7 @@ def over_prompts(
     prompts, kv_heads = places.prompts, keys_PKTD.shape[1]
     placed = queries_BHD if places.row_Q is None else queries_BHD[places.row_Q]
     grouped = placed.view(prompts, -1, kv_heads, heads // kv_heads, width).transpose(1, 2).reshape(prompts, kv_heads, -1, width)
-    read, normaliser = _flash(grouped, keys_PKTD, values_PKTD, attn_mask=bias_P11T, scale=scale)
+    read, normaliser = flash(grouped, keys_PKTD, values_PKTD, attn_mask=bias_P11T, scale=scale)
 
     def by_row(found_PKQX: torch.Tensor) -> torch.Tensor:
         by_place = found_PKQX.unflatten(2, (-1, heads // kv_heads)).transpose(1, 2).reshape(-1, heads, found_PKQX.shape[-1])

@@ -6,7 +6,9 @@ Shapes: B rows, H key/value heads, R query heads that share one, Q queries, T sl
 from collections.abc import Iterator
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
+
+from etude.engine.attention import flash, is_available
 
 _BLOCK_QUERIES = 512
 """Queries whose mask or products are there at a time."""
@@ -19,6 +21,8 @@ def causal(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, values_TD: torch.Te
     """What the last Q of T tokens read, each of itself and of all before it: [R, Q, D]."""
     heads, length, _ = queries_RQD.shape
     before = len(keys_TD) - length
+    if before and is_available(keys_TD.device) and not (torch.is_grad_enabled() and queries_RQD.requires_grad):
+        return with_normaliser(queries_RQD, keys_TD, values_TD, scale)[0]
     keys, values = (states[None, None].expand(1, heads, -1, -1) for states in (keys_TD, values_TD))
     if not before:
         return scaled_dot_product_attention(queries_RQD[None], keys, values, is_causal=True, scale=scale)[0]
@@ -31,6 +35,24 @@ def causal(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, values_TD: torch.Te
     return torch.cat(read, 1)
 
 
+def with_normaliser(
+    queries_RQD: torch.Tensor, keys_TD: torch.Tensor, values_TD: torch.Tensor, scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `causal`, and log Σ exp of each query's scores, [R, Q]."""
+    heads, length, _ = queries_RQD.shape
+    if not is_available(keys_TD.device):
+        parts = [scores_RQT.logsumexp(-1) for scores_RQT in _scores_by_block(queries_RQD, keys_TD, scale)]
+        return causal(queries_RQD, keys_TD, values_TD, scale), torch.cat(parts, 1)
+    before = len(keys_TD) - length
+    keys, values = (states[None, None].expand(1, heads, -1, -1) for states in (keys_TD, values_TD))
+    read, normaliser = flash(queries_RQD[None], keys[:, :, before:], values[:, :, before:], is_causal=True, scale=scale)
+    if before:  # all of it is seen: no mask, which takes twice as long
+        of_before, its = flash(queries_RQD[None], keys[:, :, :before], values[:, :, :before], scale=scale)
+        read = torch.lerp(read, of_before, torch.sigmoid(its - normaliser).to(read.dtype)[..., None])
+        normaliser = torch.logaddexp(normaliser, its)
+    return read[0], normaliser[0]
+
+
 def summed(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, scale: float) -> torch.Tensor:
     """The attention that each slot has from the last Q of T tokens, summed over these and averaged over the heads: [T]."""
     found_T = torch.zeros(len(keys_TD), device=keys_TD.device)
@@ -39,28 +61,41 @@ def summed(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, scale: float) -> to
     return found_T
 
 
-def strongest(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, scale: float) -> torch.Tensor:
+def strongest(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, normaliser_RQ: torch.Tensor, scale: float) -> torch.Tensor:
     """The largest attention that each slot has from any of the last Q of T tokens and any head: [T - Q], of those before them."""
     length = queries_RQD.shape[1]
-    before = len(keys_TD) - length
-    found_T = torch.zeros(before, device=keys_TD.device)
-    for read_RQT in _weights_by_block(queries_RQD, keys_TD, scale):
-        found_T = torch.maximum(found_T, read_RQT[:, :, :before].amax((0, 1)))
-    return found_T
+    with_ones = pad(keys_TD[: len(keys_TD) - length].float(), (0, 1), value=1.0)
+    found_T = torch.full((len(with_ones),), -torch.inf, device=keys_TD.device)
+    for own in _blocks(queries_RQD, keys_TD):
+        less_normaliser = torch.cat([queries_RQD[:, own].float() * scale, -normaliser_RQ[:, own, None].float()], -1)
+        found_T = torch.maximum(found_T, (less_normaliser.flatten(0, 1) @ with_ones.T).amax(0))
+    return found_T.exp()
 
 
 def _weights_by_block(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, scale: float) -> Iterator[torch.Tensor]:
     """[R, Q, T] of some queries at a time, T up to the last of them."""
-    heads, length, _ = queries_RQD.shape
-    keys_TD, is_cpu = keys_TD.float(), keys_TD.device.type == "cpu"
-    at_once = min(_BLOCK_QUERIES, max(16, _BLOCK_WEIGHTS // (heads * len(keys_TD)))) if is_cpu else _BLOCK_QUERIES
-    for first in range(0, length, at_once):
-        own = queries_RQD[:, first : first + at_once].float() * scale
-        end = len(keys_TD) - length + first + own.shape[1]
+    for scores_RQT in _scores_by_block(queries_RQD, keys_TD, scale):
+        yield scores_RQT.softmax(-1)
+
+
+def _scores_by_block(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, scale: float) -> Iterator[torch.Tensor]:
+    """As `_weights_by_block`, before the softmax."""
+    keys_TD = keys_TD.float()
+    for block in _blocks(queries_RQD, keys_TD):
+        own = queries_RQD[:, block].float() * scale
+        end = len(keys_TD) - queries_RQD.shape[1] + block.start + own.shape[1]
         scores_RQT = own @ keys_TD[:end].T
         among_themselves = scores_RQT[:, :, end - own.shape[1] :]  # all before is seen
         among_themselves.masked_fill_(~_seen(own.shape[1], own.shape[1], own.device), -torch.inf)
-        yield scores_RQT.softmax(-1)
+        yield scores_RQT
+
+
+def _blocks(queries_RQD: torch.Tensor, keys_TD: torch.Tensor) -> list[slice]:
+    """Of queries whose scores are there at a time."""
+    heads, length, _ = queries_RQD.shape
+    on_cpu = max(16, _BLOCK_WEIGHTS // (heads * len(keys_TD)))
+    at_once = min(_BLOCK_QUERIES, on_cpu) if keys_TD.device.type == "cpu" else _BLOCK_QUERIES
+    return [slice(first, first + at_once) for first in range(0, length, at_once)]
 
 
 def _seen(length: int, end: int, device: torch.device) -> torch.Tensor:

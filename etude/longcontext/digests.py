@@ -8,7 +8,7 @@
              by its code): fewer promises that the page does not keep
     mean     low = high = the mean key: the score is its product
 
-Shapes: P pages, T tokens of one, D width, X of a digest.
+Shapes: P pages, T tokens of one, Q queries, D width, X of a digest.
 """
 
 from typing import Literal
@@ -42,10 +42,10 @@ def digested(keys_PTD: torch.Tensor, how: Digest) -> torch.Tensor:
     return torch.cat([high_PD, low_PD], -1)
 
 
-def promised(queries_D: torch.Tensor, digests_PX: torch.Tensor) -> torch.Tensor:
-    """The score of each page for each query: [..., D] and [..., P, X] to [..., P]. One product: where a channel of the query is above 0 it
-    meets `high`, else `low`.
+def promised(queries_QD: torch.Tensor, digests_PX: torch.Tensor) -> torch.Tensor:
+    """The score of each page for each query: [..., Q, D] and [..., P, X] to [..., Q, P]. One product: where a channel of the query is above
+    0 it meets `high`, else `low`.
     """
-    is_one = digests_PX.shape[-1] == queries_D.shape[-1]
-    halves = queries_D if is_one else torch.cat([queries_D.clamp(min=0), queries_D.clamp(max=0)], -1)
-    return (digests_PX @ halves[..., None])[..., 0]
+    is_one = digests_PX.shape[-1] == queries_QD.shape[-1]
+    halves_QX = queries_QD if is_one else torch.cat([queries_QD.clamp(min=0), queries_QD.clamp(max=0)], -1)
+    return halves_QX @ digests_PX.mT

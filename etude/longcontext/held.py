@@ -3,8 +3,8 @@
 Shapes: H key/value heads, R query heads that share one, T slots, Q queries, D width.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -42,6 +42,14 @@ class Held:
     module: Any
     """The attention of the layer."""
     rotation: Rotation
+    known: dict[object, torch.Tensor] = field(default_factory=dict)
+    """What was found of it so far, by what finds it; shared by those that differ in nothing but `budget` and `recent`."""
+
+    def once(self, find: Callable[["Held"], torch.Tensor]) -> torch.Tensor:
+        """What is found of it, whatever the budget."""
+        if find not in self.known:
+            self.known[find] = find(self)
+        return self.known[find]
 
     @staticmethod
     def of(segments: Sequence[Segment], **rest: Any) -> "Held":

@@ -210,16 +210,17 @@ class PageLayer(ContextLayer):
         heads, device = states_BH2D.shape[1], states_BH2D.device
         is_open_BT = torch.arange(self.recall.page_tokens) < torch.from_numpy(self.open_B[rows])[:, None]
         is_there_BHS = is_open_BT.to(device)[:, None].expand(-1, heads, -1)
-        states_BH2SD = self.open_BH2TD[rows]
+        states_2BHSD = self.open_BH2TD[rows].movedim(2, 0)
         chosen_BHK, is_chosen_BHK = self.chosen(rows, queries_BHRD)
         self._count(rows, chosen_BHK, is_chosen_BHK)
         if chosen_BHK.shape[2]:
             numbers = np.take_along_axis(self.numbers_BHP[rows], chosen_BHK, 2)
-            pages_BHK2TD = self._fetched(torch.from_numpy(numbers), torch.from_numpy(is_chosen_BHK))
-            states_BH2SD = torch.cat([pages_BHK2TD.transpose(2, 3).flatten(3, 4), states_BH2SD], 3)
+            pages_2BHKTD = self._fetched(torch.from_numpy(numbers), torch.from_numpy(is_chosen_BHK))
+            pages_2BHKTD[:, :, :, -1] = states_2BHSD
+            states_2BHSD = pages_2BHKTD.flatten(3, 4)
             is_page_BHS = torch.from_numpy(is_chosen_BHK).to(device).repeat_interleave(self.recall.page_tokens, 2)
             is_there_BHS = torch.cat([is_page_BHS, is_there_BHS], 2)
-        return attention.of_rectangle(queries_BHRD, states_BH2SD[:, :, 0], states_BH2SD[:, :, 1], is_there_BHS[:, :, None], self.scale)
+        return attention.of_rectangle(queries_BHRD, states_2BHSD[0], states_2BHSD[1], is_there_BHS[:, :, None], self.scale)
 
     def _count(self, rows: np.ndarray, chosen_BHK: np.ndarray, is_chosen_BHK: np.ndarray) -> None:
         """That these pages, and the open one, were read."""
@@ -239,7 +240,7 @@ class PageLayer(ContextLayer):
             chosen_BHK = np.broadcast_to(np.arange(most), (len(rows), heads, most)).copy()
             return chosen_BHK, chosen_BHK < full_B[:, None, None]
         longest = int(full_B.max())
-        promises_BHRP = promised(queries_BHRD.float() * self.scale, self.digests_BHPX[rows, :, None, :longest].float())
+        promises_BHRP = promised(queries_BHRD.float() * self.scale, self.digests_BHPX[rows, :, :longest].float())
         is_page_BP = torch.from_numpy(np.arange(longest) < full_B[:, None]).to(promises_BHRP.device)
         worth_BHP = promises_BHRP.masked_fill(~is_page_BP[:, None, None], -torch.inf).softmax(-1).nan_to_num().amax(2)
         worth_BHP[:, :, 0] = torch.inf
@@ -258,13 +259,13 @@ class PageLayer(ContextLayer):
         return found
 
     def _fetched(self, numbers_BHK: torch.Tensor, is_chosen_BHK: torch.Tensor) -> torch.Tensor:
-        """[B, H, K, 2, T, D]; places that are no page repeat one that is read anyway."""
+        """[2, B, H, K + 1, T, D]: keys, then values. Places that are no page repeat one that is read anyway, and so does the last one,
+        where the open page comes.
+        """
         self.pages_read += int(is_chosen_BHK.sum())
-        if not isinstance(self.tier, Pool):
-            found: torch.Tensor = self.tier.read(numbers_BHK)
-            return found
         some = numbers_BHK[is_chosen_BHK]
-        fetched: torch.Tensor = self.tier.fetch(torch.where(is_chosen_BHK, numbers_BHK, some[0] if len(some) else 0))
+        numbers_BHK = torch.where(is_chosen_BHK, numbers_BHK, some[0] if len(some) else 0)
+        fetched: torch.Tensor = self.tier.fetch(torch.cat([numbers_BHK, numbers_BHK[:, :, :1]], 2))
         if len(self._ahead):
             self.tier.expect(self._ahead)
         return fetched

@@ -102,7 +102,7 @@ class Policy:
         return [found[end - len(each) : end] for end, each in zip(ends, importances, strict=True)]
 
     def _importance(self, held: Held) -> torch.Tensor:
-        importance_HT = _rounded(self.score(held).double())
+        importance_HT = _rounded((self.score(held) if self.score.goes_by_budget else held.once(self.score)).double())
         if importance_HT.isnan().any():
             raise ValueError(f"{type(self.score).__name__} gives importance that is no number (layer {held.layer})")
         largest = torch.finfo(torch.float64).max

@@ -1,7 +1,7 @@
 """A prompt is given to the model once more, behind itself, before anything of it is dropped; then all layers drop at once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -58,28 +58,23 @@ def replay(decoder: Any, cache_name: str, prompt: Prompt, score: Replayed) -> No
 def cut(cache: Cache) -> None:
     """Drop what is too much, over all layers or in each."""
     layers = [layer for layer in cache.layers if isinstance(layer, SlotLayer) and layer.slots]
-    rows = [cut_row(layers, row, layers[0].policy) for row in range(len(layers[0].seen_B))]
+    policy = layers[0].policy
+    rows = [cut_row(layers, row, policy, row_held(layers, row, policy)) for row in range(len(layers[0].seen_B))]
     for layer, rows_of_layer in zip(layers, zip(*rows, strict=True), strict=True):
         layer.slots = layer.in_slots(rows_of_layer)
 
 
-def cut_row(
-    layers: Sequence[SlotLayer], row: int, policy: Policy, masses: Sequence[Sequence[torch.Tensor]] | None = None
-) -> list[list[Segment]]:
-    """By layer and head what a policy keeps of a row; `masses`: what slots have instead of their own."""
-    helds = row_held(layers, row, policy, masses)
+def cut_row(layers: Sequence[SlotLayer], row: int, policy: Policy, helds: Sequence[Held]) -> list[list[Segment]]:
+    """By layer and head what a policy keeps of a row."""
     found = policy.kept(helds) if policy.layers == "all" else [policy.kept([held])[0] for held in helds]
     segments = [layer.slots.row(row) for layer in layers if layer.slots]
     return [[part.at(index_K) for part, index_K in zip(*each, strict=True)] for each in zip(segments, found, strict=True)]
 
 
-def row_held(layers: Sequence[SlotLayer], row: int, policy: Policy, masses: Sequence[Sequence[torch.Tensor]] | None = None) -> list[Held]:
-    """By layer what a policy's score is given of a row; `masses`: what slots have instead of their own."""
+def row_held(layers: Sequence[SlotLayer], row: int, policy: Policy) -> list[Held]:
+    """By layer what a policy's score is given of a row."""
     segments = [layer.slots.row(row) for layer in layers if layer.slots]
-    if masses:
-        segments = [[replace(own, mass_T=mass_T) for own, mass_T in zip(*each, strict=True)] for each in zip(segments, masses, strict=True)]
-    helds = []
-    for layer, own in zip(layers, segments, strict=True):
-        budget = policy.budget(int(layer.seen_B[row]), layer.number, layer.layers)
-        helds.append(layer.held(row, own, budget, policy))
-    return helds
+    return [
+        layer.held(row, own, policy.budget(int(layer.seen_B[row]), layer.number, layer.layers), policy)
+        for layer, own in zip(layers, segments, strict=True)
+    ]

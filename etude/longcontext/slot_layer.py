@@ -105,8 +105,10 @@ class SlotLayer(ContextLayer):
         read = [new.queries_NQD[:0]]
         for queries_RQD, own, kept in zip(new.queries_HRQD, segments, self.slots.row(row), strict=True):
             if len(new):
-                read.append(self.causal(queries_RQD, own.keys_TD, own.values_TD))
-                kept.mass_T.copy_(torch.maximum(kept.mass_T, attention.strongest(queries_RQD, own.keys_TD, self.scale)))
+                read_RQD, normaliser_RQ = attention.with_normaliser(queries_RQD, own.keys_TD, own.values_TD, self.scale)
+                read.append(self.causal(queries_RQD, own.keys_TD, own.values_TD) if self.sparse else read_RQD)
+                mass_T = attention.strongest(queries_RQD, own.keys_TD, normaliser_RQ, self.scale)
+                kept.mass_T.copy_(torch.maximum(kept.mass_T, mass_T))
         return torch.cat(read) if len(new) else new.queries_NQD
 
     def finish(self) -> None:

@@ -8,6 +8,7 @@ Shapes: P policies, V vocabulary.
 
 import copy
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,8 @@ class Reading:
         self.tokens: list[int] = []
         self.logits_V: torch.Tensor | None = None
         """Of what follows."""
-        self._replays: dict[Replayed, list[list[torch.Tensor]]] = {}
+        self._replays: dict[Replayed, list[torch.Tensor]] = {}
+        self._held: list[Held] = []
 
     @torch.inference_mode()
     def read(self, tokens: Sequence[int]) -> None:
@@ -54,12 +56,12 @@ class Reading:
                 **{cache_argument(base_of(self.model)): self._cache},
             )
         self.tokens += tokens
-        self.logits_V, self._replays = output.logits[0, -1].float(), {}
+        self.logits_V, self._replays, self._held = output.logits[0, -1].float(), {}, []
 
     def fork(self) -> "Reading":
         """A copy that is gone on with apart."""
         other = copy.copy(self)
-        other._cache, other.tokens, other._replays = copy.deepcopy(self._cache), list(self.tokens), {}
+        other._cache, other.tokens, other._replays, other._held = copy.deepcopy(self._cache), list(self.tokens), {}, []
         return other
 
     @torch.inference_mode()
@@ -72,7 +74,7 @@ class Reading:
         cache = DynamicCache(config=attachment.config)
         attachment.adopt(cache)
         sources = self._layers
-        kept = [cut_row(sources, 0, policy, self._masses(policy)) for policy in policies]
+        kept = [cut_row(sources, 0, policy, self.held(policy)) for policy in policies]
         targets = [layer for layer in cache.layers if isinstance(layer, SlotLayer)]
         for number, (layer, source) in enumerate(zip(targets, sources, strict=True)):
             layer.slots = Slots([row[number] for row in kept])
@@ -99,7 +101,15 @@ class Reading:
     @torch.inference_mode()
     def held(self, policy: Policy) -> list[Held]:
         """By layer what the policy's score is given of the prompt: a score of one is the importance of its tokens."""
-        return row_held(self._layers, 0, policy, self._masses(policy))
+        layers = self._layers
+        self._held = self._held or row_held(layers, 0, policy)
+        recent, found = policy.recent(len(self.tokens)), []
+        for layer, held in zip(layers, self._held, strict=True):
+            found.append(replace(held, budget=policy.budget(held.seen, layer.number, layer.layers), recent=recent))
+        if isinstance(policy.score, Replayed):
+            masses = self._masses(policy.score)
+            found = [replace(held, mass_HT=mass_HT, known={}) for held, mass_HT in zip(found, masses, strict=True)]
+        return found
 
     @torch.inference_mode()
     def read_by(self, tokens: Sequence[int]) -> list[torch.Tensor]:
@@ -122,18 +132,15 @@ class Reading:
             layer.slots.mass_S.zero_()
         return again
 
-    def _masses(self, policy: Policy) -> list[list[torch.Tensor]] | None:
-        """By layer and head, of a policy that goes by a replay; others go by what was recorded."""
-        score = policy.score
-        if not isinstance(score, Replayed):
-            return None
+    def _masses(self, score: Replayed) -> list[torch.Tensor]:
+        """By layer what the score goes by, [H, T]."""
         if score not in self._replays:
             again = self._unread()
             tokens_1T = torch.tensor([self.tokens], device=self._attachment.device)
             is_real_1T, turned_1T = np.ones(tokens_1T.shape, bool), np.arange(len(self.tokens))[None]
             with self._attachment.installed(), self._attachment.replaying():
                 replay(self._attachment.decoder, self._attachment.cache_name, Prompt(tokens_1T, is_real_1T, turned_1T, again._cache), score)
-            self._replays[score] = [[own.mass_T for own in layer.slots.row(0)] for layer in again._layers if layer.slots]
+            self._replays[score] = [torch.stack([own.mass_T for own in layer.slots.row(0)]) for layer in again._layers if layer.slots]
         return self._replays[score]
 
 

@@ -38,6 +38,12 @@ class Tier(Protocol):
         """Of the model's own memory."""
 
 
+def _apart(pages_P2TD: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+    """The keys of these pages, then their values: [2, ..., T, D], in one copy."""
+    first = 2 * numbers.to(pages_P2TD.device)
+    return pages_P2TD.flatten(0, 1)[torch.stack([first, first + 1])]
+
+
 class Memory:
     """On a device: the model's own, or the host's."""
 
@@ -54,6 +60,10 @@ class Memory:
 
     def read(self, numbers: torch.Tensor) -> torch.Tensor:
         return self.pages_P2TD[numbers.to(self.pages_P2TD.device)]
+
+    def fetch(self, numbers: torch.Tensor) -> torch.Tensor:
+        """The keys of pages, then their values, [2, ..., T, D]."""
+        return _apart(self.pages_P2TD, numbers)
 
     def expect(self, numbers: np.ndarray) -> None:
         """They are there."""
@@ -159,7 +169,9 @@ class Pool:
         self.far.expect(self._expected)
 
     def fetch(self, numbers: torch.Tensor) -> torch.Tensor:
-        """Of pages that queries read now, [..., 2, T, D]; what is not there comes, and stays until others need its place."""
+        """The keys of pages that queries read now, then their values, [2, ..., T, D]; what is not there comes, and stays until others need
+        its place.
+        """
         wanted, inverse = np.unique(numbers.cpu().numpy(), return_inverse=True)
         self._time += 1
         self._reserve(len(wanted))
@@ -176,8 +188,7 @@ class Pool:
             pages = self.far.read(torch.from_numpy(missing)).to(self._near_P2TD.device)
             self._near_P2TD[torch.from_numpy(places).to(pages.device)] = pages
             self.moved_bytes += pages.nbytes
-        at = torch.from_numpy(self._place[wanted][inverse].reshape(numbers.shape))
-        return self._near_P2TD[at.to(self._near_P2TD.device)]
+        return _apart(self._near_P2TD, torch.from_numpy(self._place[wanted][inverse].reshape(numbers.shape)))
 
     @property
     def bytes(self) -> int:

@@ -19,7 +19,7 @@ from etude.longcontext.recall import Recall
 from etude.longcontext.scores.streaming import Streaming
 from etude.longcontext.settings import EngineView
 from etude.longcontext.sweep import LazyRows, Reading, Rows
-from etude.models import describe, end_tokens, load_model, positions_of
+from etude.models import describe, end_tokens, in_precision, load_model, positions_of
 from etude.recipes.limits import within_limits
 from etude.recipes.machine import Machine, decide
 from etude.recipes.no_effect import unread_among, unread_of_view
@@ -95,7 +95,7 @@ def evaluate_long(
     watcher, folder = watcher or Quiet(), Path(data) if data else None
     place = decide(suite.machine)
     loaded, tokenizer = load_model(model, device=place.device)
-    loaded = loaded.to(dtype=place.dtype).eval()  # type: ignore[call-arg]  # annotated for another class
+    loaded = in_precision(loaded, place.dtype).eval()
     longest, positions = max(suite.tokens) + suite.max_new_tokens, positions_of(loaded)
     if longest > positions:
         raise UserError(

@@ -81,6 +81,16 @@ def test_sentences_keep_their_quotes_and_lose_their_markup():
         Haystack(NOISE, words).around(Random(0), ["a b c d"], 5)
 
 
+def test_a_sentence_that_is_too_long_is_begun_behind():
+    text = f"{NOISE} {'word ' * 60}end. {NOISE}"
+    haystack, draw = Haystack(text, words), Random(3)
+    for _ in range(50):
+        context, (depth,) = haystack.around(draw, ["needle here."], 40)
+        assert "word word" not in context and words(context) >= 19 and 0 <= depth <= 1
+    with pytest.raises(UserError, match="no room for what is hidden in it"):
+        haystack.around(draw, ["needle here."], 2)
+
+
 def test_answers_are_words_in_a_row_or_alike():
     task = LongTask("facts", "", "", "", ("a cat", "two dogs"))
     assert (task.score("I saw a cat."), task.score("two dogs, a cat"), task.score("a big cat")) == (0.5, 1.0, 0.0)

@@ -162,7 +162,7 @@ def test_bounds_promise_no_less_than_any_key_of_the_page_gives():
     draw = torch.Generator().manual_seed(0)
     keys, queries = torch.randn(20, 8, 16, generator=draw), torch.randn(50, 16, generator=draw)
     best = torch.einsum("qd,ptd->qpt", queries, keys).amax(-1)
-    bounds, cuboid, mean = (promised(queries, digested(keys, how)[None]) for how in DIGESTS)
+    bounds, cuboid, mean = (promised(queries, digested(keys, how)) for how in DIGESTS)
     assert (bounds >= best - 1e-4).all()
     for page in range(20):
         for query in range(3):
@@ -186,7 +186,7 @@ def test_a_pool_gives_what_was_written_and_holds_what_was_asked_for_last(tmp_pat
     assert not list(tmp_path.iterdir()), "the file has no name"
     for _ in range(40):
         numbers = torch.from_numpy(draw.integers(0, 300, (2, 10)))
-        assert torch.equal(pool.fetch(numbers), pages[numbers])
+        assert torch.equal(pool.fetch(numbers), pages[numbers].movedim(-3, 0))
     assert len(pool._near_P2TD) <= 20
     before, moved = pool.misses, pool.moved_bytes
     pool.fetch(numbers)

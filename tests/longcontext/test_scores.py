@@ -284,10 +284,18 @@ def test_slots_of_uneven_segments_give_back_what_was_put_in():
 def test_attention_is_summed_and_compared_some_queries_at_a_time(new, monkeypatch):
     monkeypatch.setattr("etude.longcontext.attention._BLOCK_WEIGHTS", 1)  # sixteen queries
     generator = torch.Generator().manual_seed(new)
-    queries, keys = (torch.randn(*shape, generator=generator) for shape in ((3, new, 8), (57, 8)))
+    queries, keys, values = (torch.randn(*shape, generator=generator) for shape in ((3, new, 8), (57, 8), (57, 8)))
     scores = queries @ keys.T * 0.3
     for query in range(new):
         scores[:, query, 57 - new + query + 1 :] = -torch.inf
     weights = scores.softmax(-1)
     torch.testing.assert_close(attention.summed(queries, keys, 0.3), weights.sum(1).mean(0))
-    torch.testing.assert_close(attention.strongest(queries, keys, 0.3), weights[:, :, : 57 - new].amax((0, 1)))
+    expected = torch.einsum("rqt,td->rqd", weights, values)
+    for has_flash in (True, False):
+        monkeypatch.setattr("etude.longcontext.attention.is_available", lambda device, has_flash=has_flash: has_flash)
+        read, normaliser = attention.with_normaliser(queries, keys, values, 0.3)
+        torch.testing.assert_close(read, expected)
+        torch.testing.assert_close(normaliser, scores.logsumexp(-1))
+        torch.testing.assert_close(attention.causal(queries, keys, values, 0.3), expected)
+        strongest = attention.strongest(queries, keys, normaliser, 0.3)
+        torch.testing.assert_close(strongest, weights[:, :, : 57 - new].amax((0, 1)))

@@ -15,6 +15,9 @@ NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. The
 """What RULER (Hsieh et al. 2024, arXiv 2404.06654) fills a text with that is to say nothing."""
 
 
+_BEGINNINGS = 100
+
+
 class Haystack:
     """Sentences in order, and how many tokens each takes."""
 
@@ -29,29 +32,34 @@ class Haystack:
 
     def around(self, draw: Random, hidden: Sequence[str], tokens: int) -> tuple[str, list[float]]:
         """Sentences from a random one on, from the beginning again behind the last one, with what is hidden between them, in order and at
-        random places: about `tokens` tokens and no more; and the depth of each, from 0 to 1. Raises UserError where it does not fit.
+        random places: about `tokens` tokens and no more; and the depth of each, from 0 to 1. Where the next sentence is so long that less
+        than half of the room would be filled, another beginning is drawn. Raises UserError where it does not fit.
         """
         own = [self.count(f" {each}") for each in hidden]
         free = tokens - sum(own)
-        if free < max(self._tokens):
+        for _ in range(_BEGINNINGS):
+            chosen = self._from(draw.randrange(len(self.sentences)), free) if free > 0 else []
+            if 2 * sum(self._tokens[place] for place in chosen) >= free > 0:
+                break
+        else:
             raise UserError(f"a text of {tokens} tokens has no room for what is hidden in it ({sum(own)} tokens): set tokens to more")
-        chosen = self._from(draw.randrange(len(self.sentences)), free)
-        places = sorted(draw.randrange(len(chosen) + 1) for _ in hidden)
+        sentences = [self.sentences[place] for place in chosen]
+        places = sorted(draw.randrange(len(sentences) + 1) for _ in hidden)
         parts, last = [], 0
         for place, each in zip(places, hidden, strict=True):
-            parts += [*chosen[last:place], each]
+            parts += [*sentences[last:place], each]
             last = place
-        return " ".join([*parts, *chosen[last:]]), [place / max(len(chosen), 1) for place in places]
+        return " ".join([*parts, *sentences[last:]]), [place / len(sentences) for place in places]
 
-    def _from(self, first: int, tokens: int) -> list[str]:
-        chosen: list[str] = []
-        before = self._ends[first] - self._tokens[first]
+    def _from(self, first: int, tokens: int) -> list[int]:
+        """As many sentences from this one on as have room, by their places."""
+        count, before = len(self.sentences), self._ends[first] - self._tokens[first]
         whole, rest = divmod(tokens, self._ends[-1])
-        chosen += [*self.sentences[first:], *self.sentences[:first]] * whole
+        chosen = [*range(first, count), *range(first)] * whole
         end = bisect_right(self._ends, before + rest)
-        if end < len(self.sentences) or before + rest == self._ends[-1]:
-            return chosen + self.sentences[first:end]
-        return chosen + self.sentences[first:] + self.sentences[: bisect_right(self._ends, rest - (self._ends[-1] - before))]
+        if end < count or before + rest == self._ends[-1]:
+            return [*chosen, *range(first, end)]
+        return [*chosen, *range(first, count), *range(bisect_right(self._ends, rest - (self._ends[-1] - before)))]
 
 
 def sentences_of(text: str) -> list[str]:

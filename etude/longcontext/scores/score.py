@@ -36,6 +36,11 @@ class Score(ABC):
         """Whether a prompt is given to the model once more behind itself before anything of it is dropped (`etude.longcontext.replay`)."""
         return False
 
+    @property
+    def goes_by_budget(self) -> bool:
+        """Whether importance is another for another budget."""
+        return False
+
     def recent(self, budget: int) -> int:
         """How many of the last tokens are kept whatever their importance."""
         return 0

@@ -38,17 +38,21 @@ class WeighedByValue(Score):
     def window(self) -> int:
         return self.of.window
 
+    @property
+    def goes_by_budget(self) -> bool:
+        return True
+
     def recent(self, budget: int) -> int:
         return self.of.recent(budget)
 
     def __call__(self, held: Held) -> torch.Tensor:
-        importance_HT = self.of(held)
+        importance_HT = held.once(self.of)
         if bool((importance_HT < 0).any()):
             raise UserError(f"{type(self.of).__name__} gives importance below 0, which can't be weighed by values: take another score")
         first = min(int(self.first_share * (held.budget - held.recent)), importance_HT.shape[1])
         by_score_HT = importance_HT.masked_fill(~held.is_there_HT, -torch.inf)
         chosen_HK = by_score_HT.argsort(dim=1, descending=True, stable=True)[:, :first]
-        weighed_HT = (importance_HT + self.epsilon) * output_norms(held)
+        weighed_HT = (importance_HT + self.epsilon) * held.once(output_norms)
         above_K = 2 - torch.arange(first, device=weighed_HT.device) / max(first, 1)
         return weighed_HT.scatter(1, chosen_HK, weighed_HT.max() * above_K.expand_as(chosen_HK))
 
