@@ -4,7 +4,8 @@
                                  [--rounds 3]
 
 Contexts are random keys and values, as many as the model has layers and heads, so that their making costs nothing; by turns in one process,
-each way anew in every round, its first step not counted. Transformers' steps are calls of the model, ours those of the engine under a view.
+each way anew in every round, its first step not counted. Transformers' steps are calls of the model, ours those of the engine under a view;
+both in the precision that the machine decides on.
 `limit` is how fast the bytes that a step must read could be read: the weights
 once, and of every row the keys and values that the way reads, at the speed at which this machine sums as many numbers as the weights have.
 Ratios are of medians in the same round; `decode_vs_transformers` is that of the tenth to transformers at the most rows and the longest
@@ -32,6 +33,7 @@ from bench.turns import spread
 from bench.written import save_picture, write
 from etude.engine.context import CopiedContext, Forward
 from etude.engine.forward import forward_of
+from etude.engine.working_copy import WorkingCopy
 from etude.longcontext.attach import Attachment
 from etude.longcontext.layer import ContextLayer
 from etude.longcontext.policies import DROPPING, RECALLING
@@ -39,7 +41,8 @@ from etude.longcontext.policy import Policy
 from etude.longcontext.recall import Recall
 from etude.longcontext.scores.streaming import Streaming
 from etude.longcontext.view import KeptContext, Peak
-from etude.models import load_model
+from etude.models import in_precision, load_model
+from etude.recipes.machine import Machine, decide
 from etude.runs import environment
 
 SHARE = 0.1
@@ -86,18 +89,21 @@ def main() -> None:
 @torch.inference_mode()
 def measured(name: str, rows: Sequence[int], lengths: Sequence[int], steps: int, rounds: int) -> dict[str, Any]:
     """Seconds a step of every way, number of rows and length, and their ratios."""
-    model, _ = load_model(name)
+    place = decide(Machine())
+    model, _ = load_model(name, device=place.device)
+    working = WorkingCopy(model, place.dtype).model if place.dtype != torch.float32 else model
+    shared = forward_of(model, working)
+    forward = shared.forward if shared else None
+    model = in_precision(model, place.dtype)
     weights = sum(parameter.nbytes for parameter in model.parameters())
     speed = bytes_a_second(weights)
-    shared = forward_of(model, model)
-    forward = shared.forward if shared else None
     shapes: list[dict[str, Any]] = []
     for count in rows:
         for length in lengths:
             seconds: dict[str, list[float]] = {way: [] for way in WAYS}
             for turn in range(rounds):
                 for way, policy in WAYS.items():
-                    seconds[way].append(_step_seconds(model, forward, policy, count, length, steps, turn))
+                    seconds[way].append(_step_seconds(working if policy else model, forward, policy, count, length, steps, turn))
             ratios = {
                 way: spread([its / mine for mine, its in zip(own, seconds["transformers"], strict=True)]) for way, own in seconds.items()
             }
@@ -107,7 +113,7 @@ def measured(name: str, rows: Sequence[int], lengths: Sequence[int], steps: int,
     last = max(shapes, key=lambda shape: (shape["rows"], shape["length"]))
     where = environment()
     facts = {"model": name, "steps": steps, "rounds": rounds, "share": SHARE, "bytes_a_second": speed, "weight_bytes": weights}
-    facts |= {each: where[each] for each in ("processor", "threads", "commit")}
+    facts |= {"precision": place.precision} | {each: where[each] for each in ("processor", "threads", "commit")}
     return {"decode_vs_transformers": last["times_as_fast"]["tenth"]["median"], "shapes": shapes, **facts}
 
 
@@ -137,7 +143,7 @@ def bytes_a_second(size: int, rounds: int = 7) -> float:
 def _read_bytes(model: Any, way: str, length: int) -> float:
     """Of keys and values, by a row's token."""
     layers, heads, width = _shape(model)
-    return layers * heads * width * 2 * 4 * length * (SHARE if way in ("tenth", "recall") else 1)
+    return layers * heads * width * 2 * next(model.parameters()).itemsize * length * (SHARE if way in ("tenth", "recall") else 1)
 
 
 def _shape(model: Any) -> tuple[int, int, int]:
@@ -176,7 +182,7 @@ def _filled(model: Any, attachment: Attachment | None, rows: int, length: int, d
     policy = attachment.policy if attachment else None
     held = policy.budget(length, 0, 1) if isinstance(policy, Policy) else length
     for layer in cache.layers:
-        states = [torch.randn(rows, heads, held, width, generator=draw) for _ in range(2)]
+        states = [torch.randn(rows, heads, held, width, generator=draw).to(model.dtype) for _ in range(2)]
         if isinstance(layer, ContextLayer):
             layer.take(states[0], states[1], None)
             layer.width, layer.seen_B = length, np.full(rows, length, dtype=np.int64)
@@ -206,7 +212,8 @@ def _steps(found: Mapping[str, Any]) -> str:
             cells = " | ".join(f"{ratio[end]:.2f}" for end in ("median", "low", "high"))
             lines.append(f"| {shape['rows']} | {shape['length']:,} | {way} | {ms} | {cells} | {shape['limit'][way]:.0%} |")
     speed = f"{found['bytes_a_second'] / 1e9:.1f} GB/s"
-    below = f"{found['rounds']} rounds of {found['steps']} steps, float32, {speed}; {found['processor']}, {found['threads']} threads."
+    where = f"{found['processor']}, {found['threads']} threads."
+    below = f"{found['rounds']} rounds of {found['steps']} steps, {found['precision']}, {speed}; {where}"
     return "\n".join([*lines, "", f"decode_vs_transformers {found['decode_vs_transformers']:.2f}. {below}", ""])
 
 

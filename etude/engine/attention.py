@@ -14,12 +14,25 @@ Shapes: N tokens, B rows, P prompts, G places for the rows of a prompt, H query 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from etude.kernels.decoding import DecodingKernels, Layers
+
 Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor]
 """Number of the layer, queries [N, H, D], new keys and values [N, K, D], scale of the scores → what the heads read, [N, H, D]."""
+
+
+@runtime_checkable
+class AllLayers(Protocol):
+    """The `Attend` of a decoding step whose layers one kernel can run, where a forward pass has them for it."""
+
+    kernels: DecodingKernels
+
+    def run(self, layers: Layers, x_NE: torch.Tensor, cos_ND: torch.Tensor, sin_ND: torch.Tensor) -> None:
+        """All of them, in the place of their input."""
+
 
 flash: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
 """What `scaled_dot_product_attention` runs on a CPU; called by its own name since it gives the normaliser too."""

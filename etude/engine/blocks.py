@@ -12,7 +12,7 @@ import torch
 
 from etude.engine.attention import Attend
 from etude.engine.context import Forward, Part, compute_prompts
-from etude.kernels.decoding import BLOCK, Behind, DecodingKernels, Own, Store, kernels_for
+from etude.kernels.decoding import BLOCK, Behind, DecodingKernels, Layers, Own, Store, kernels_for
 
 _ROWS = 8
 """Rows of a prompt that a thread computes together, at most; while prompts are computed as many as make `_QUERIES`."""
@@ -253,7 +253,7 @@ class BlockContext:
 
 @dataclass(frozen=True)
 class OneToken:
-    """The `Attend` of a decoding step; what a pass that runs all layers by one kernel needs lies open."""
+    """The `Attend` of a decoding step."""
 
     kernels: DecodingKernels
     behind: Behind
@@ -263,6 +263,9 @@ class OneToken:
         behind = self.behind
         own = Own(keys, values, behind.own[layer], behind.slot_N, self.drawn_B)
         return self.kernels.attend(queries, prompts=behind.prompts[layer], seen_N=behind.seen_N, items=behind.items, scale=scale, own=own)
+
+    def run(self, layers: Layers, x_NE: torch.Tensor, cos_ND: torch.Tensor, sin_ND: torch.Tensor) -> None:
+        self.kernels.layers(x_NE, layers, self.behind, self.drawn_B, cos_ND, sin_ND)
 
 
 def _copied(paths: Sequence[Path], positions: int) -> Blocks:

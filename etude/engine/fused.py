@@ -21,8 +21,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from etude.engine.attention import Attend
-from etude.engine.blocks import OneToken
+from etude.engine.attention import AllLayers, Attend
 from etude.engine.context import KeepRead, KeepStates
 from etude.engine.packed import PackedLinear
 from etude.kernels.decoding import DecodingKernels, Layers, kernels_for
@@ -92,9 +91,9 @@ class FusedForward:
     ) -> torch.Tensor:
         assert self._layers, "the layers were put away"
         decoder, heads, both, rows = self.model.model, self.heads, self.heads + self.kv_heads, len(tokens_N)
-        if self._few_rows and not keep_states and isinstance(attend, OneToken) and rows <= attend.kernels.product_rows:
+        if self._few_rows and not keep_states and isinstance(attend, AllLayers) and rows <= attend.kernels.product_rows:
             x_NE, cos_ND, sin_ND = self._embedded(tokens_N, positions_N)
-            attend.kernels.layers(x_NE, self._few_rows, attend.behind, attend.drawn_B, cos_ND, sin_ND)
+            attend.run(self._few_rows, x_NE, cos_ND, sin_ND)
             return self._normed(x_NE, decoder.norm)
         spare = _spare(rows) if rows > _EVEN and self._layers[0].project.is_packed else 0
         x_NE, cos_ND, sin_ND = self._embedded(F.pad(tokens_N, (0, spare)), F.pad(positions_N, (0, spare)))

@@ -319,4 +319,20 @@ void read_from(const T* weights, long count, long room, const T* values, long wi
     });
 }
 
+// The first `length` of `blocks` blocks of scores count: the others become -inf. Returns the highest.
+float top_of(float* scores, long length, long blocks) {
+    Vec top = Vec{} + LEAST;
+    for (long t = 0; t < blocks * W; t += W) {
+        LooseVec& some = *reinterpret_cast<LooseVec*>(scores + t);
+        if (t + W > length) some = LANES < int32_t(length - t) ? some : Vec{} + LEAST;
+        top = max_of(top, some);
+    }
+    return top_of(top);
+}
+
+// Ask for memory that will be read soon.
+template <class T> inline void expect(const T* from, long count) {
+    for (long line = 0; line < count * long(sizeof(T)); line += 64) __builtin_prefetch(reinterpret_cast<const char*>(from) + line, 0, 2);
+}
+
 }  // namespace

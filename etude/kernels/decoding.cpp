@@ -2,28 +2,12 @@
 // several rows share and over what each has drawn, products of few rows, and drawing the next token. `decoding.py` hands tensors over, and
 // says what goes in and out.
 
-#include "blocks.h"
 #include "products.h"
+#include "slots.h"
 
 namespace {
 
 // ---------------------------------------------------------------------- attention
-
-// The first `length` of `blocks` blocks of scores count: the others become -inf. Returns the highest.
-float top_of(float* scores, long length, long blocks) {
-    Vec top = Vec{} + LEAST;
-    for (long t = 0; t < blocks * W; t += W) {
-        LooseVec& some = *reinterpret_cast<LooseVec*>(scores + t);
-        if (t + W > length) some = LANES < int32_t(length - t) ? some : Vec{} + LEAST;
-        top = max_of(top, some);
-    }
-    return top_of(top);
-}
-
-// Ask for memory that will be read soon.
-template <class T> inline void expect(const T* from, long count) {
-    for (long line = 0; line < count * long(sizeof(T)); line += 64) __builtin_prefetch(reinterpret_cast<const char*>(from) + line, 0, 2);
-}
 
 template <class T> struct Stretch {  // keys and values of rows: [rows, K, capacity, D] in blocks
     T *keys, *values;
@@ -335,21 +319,17 @@ struct Sizes {
     long hidden, gate, heads, kv_heads, width;
 };
 
-void layers(Half* x, long rows, const Layer* each, const Behind* behind, long number, Sizes sizes, long own_capacity, long prompt_capacity,
-            const int64_t* slots, const int64_t* drawn, const int64_t* seen, const int64_t* items, long num_items, const Half* cosines,
-            const Half* sines, float epsilon, float scale) {
-    const long heads = sizes.heads, kv_heads = sizes.kv_heads, width = sizes.width, queries = heads * width;
-    const long stride = queries + 2 * kv_heads * width;
+// `attend(layer, states, stride, read)`: what is read by the queries of `states`, [rows, (H + 2 K) D], whose keys and values are kept.
+template <class Attend>
+void layers(Half* x, long rows, const Layer* each, long number, Sizes sizes, const Half* cosines, const Half* sines, float epsilon, Attend attend) {
+    const long queries = sizes.heads * sizes.width, stride = queries + 2 * sizes.kv_heads * sizes.width;
     std::vector<Half> normed(rows * sizes.hidden), states(rows * stride), read(rows * queries), gates(rows * sizes.gate);
     for (long i = 0; i < number; i++) {
         const Layer& layer = each[i];
         rms_norm(x, rows, sizes.hidden, layer.input_norm, epsilon, normed.data());
         product(normed.data(), rows, sizes.hidden, layer.project, stride, layer.project_bias, NOTHING, nullptr, states.data());
-        rotate(states.data(), rows, stride, heads, kv_heads, width, cosines, sines, layer.query_norm, layer.key_norm, epsilon);
-        const Half *keys = states.data() + queries, *values = keys + kv_heads * width;
-        attend(states.data(), stride, width, keys, values, stride, width, Stretch<Half>{behind[i].own_keys, behind[i].own_values, own_capacity},
-               slots, drawn, Stretch<Half>{behind[i].prompt_keys, behind[i].prompt_values, prompt_capacity}, seen, items, num_items, heads,
-               kv_heads, width, scale, read.data());
+        rotate(states.data(), rows, stride, sizes.heads, sizes.kv_heads, sizes.width, cosines, sines, layer.query_norm, layer.key_norm, epsilon);
+        attend(i, states.data(), stride, read.data());
         product(read.data(), rows, queries, layer.output, sizes.hidden, layer.output_bias, ADD, x, x);
         rms_norm(x, rows, sizes.hidden, layer.post_norm, epsilon, normed.data());
         gated(normed.data(), rows, sizes.hidden, layer.gate, layer.gate_bias, layer.up, layer.up_bias, sizes.gate, gates.data());
@@ -396,6 +376,10 @@ void layers(Half* x, long rows, const Layer* each, const Behind* behind, long nu
                Stretch<T>{prompt_keys, prompt_values, prompt_capacity}, seen, items, num_items, heads, kv_heads, width, scale,    \
                read);                                                                                                                  \
     }                                                                                                                                  \
+    extern "C" void attend_slots_##NAME(const T* queries, long query_row, long query_head, const Slots<T>* slots, long rows,           \
+                                        long heads, long kv_heads, long width, float scale, long sums, T* read) {                      \
+        attend_slots(queries, query_row, query_head, *slots, rows, heads, kv_heads, width, scale, sums, read);                         \
+    }                                                                                                                                  \
     extern "C" void rms_norm_##NAME(const T* x, long rows, long width, const T* weight, float epsilon, T* to) {                       \
         rms_norm(x, rows, width, weight, epsilon, to);                                                                                 \
     }                                                                                                                                  \
@@ -432,8 +416,24 @@ extern "C" void layers_bfloat16(Half* x, long rows, const Layer* each, const Beh
                                 long kv_heads, long width, long own_capacity, long prompt_capacity, const int64_t* slots,
                                 const int64_t* drawn, const int64_t* seen, const int64_t* items, long num_items, const Half* cosines,
                                 const Half* sines, float epsilon, float scale) {
-    layers(x, rows, each, behind, number, Sizes{hidden, gate, heads, kv_heads, width}, own_capacity, prompt_capacity, slots, drawn, seen,
-           items, num_items, cosines, sines, epsilon, scale);
+    const Sizes sizes{hidden, gate, heads, kv_heads, width};
+    layers(x, rows, each, number, sizes, cosines, sines, epsilon, [=](long i, const Half* states, long stride, Half* read) {
+        const Half *keys = states + heads * width, *values = keys + kv_heads * width;
+        attend(states, stride, width, keys, values, stride, width, Stretch<Half>{behind[i].own_keys, behind[i].own_values, own_capacity}, slots, drawn,
+               Stretch<Half>{behind[i].prompt_keys, behind[i].prompt_values, prompt_capacity}, seen, items, num_items, heads, kv_heads, width, scale, read);
+    });
+}
+extern "C" void layers_over_slots_bfloat16(Half* x, long rows, const Layer* each, const Slots<Half>* slots, long number, long hidden, long gate,
+                                           long heads, long kv_heads, long width, const int64_t* seen, const Half* cosines,
+                                           const Half* sines, float epsilon, float scale, long sums, Half* queries) {
+    const Sizes sizes{hidden, gate, heads, kv_heads, width};
+    layers(x, rows, each, number, sizes, cosines, sines, epsilon, [=](long i, const Half* states, long stride, Half* read) {
+        const Half *keys = states + heads * width, *values = keys + kv_heads * width;
+        put_slots(slots[i], keys, values, stride, seen, rows, kv_heads, width);
+        attend_slots(states, stride, width, slots[i], rows, heads, kv_heads, width, scale, sums, read);
+        for (long row = 0; queries && row < rows; row++)
+            std::copy_n(states + row * stride, heads * width, queries + (i * rows + row) * heads * width);
+    });
 }
 extern "C" int numbers_of_vector() { return W; }
 extern "C" int has_tiles() { return tiles_fit(static_cast<Half*>(nullptr), 32); }

@@ -26,10 +26,15 @@ def kernels_for(device: torch.device, dtype: torch.dtype) -> "DecodingKernels | 
 class DecodingKernels:
     """Operations on tensors of one precision on a CPU. Of every tensor the last dimension lies close together."""
 
+    SLOT_NUMBERS = 32
+    """Of slots D is a multiple of these."""
+
     def __init__(self, found: ctypes.CDLL, name: str) -> None:
-        self._put, self._copy, self._repeat, self._attend, self._rms_norm, self._rotate, self._sample, self._best, self._weighted_sums = (
-            getattr(found, f"{kernel}_{name}")
-            for kernel in ("put", "copy", "repeat", "attend", "rms_norm", "rotate", "sample", "best", "weighted_sums")
+        self._put, self._copy, self._repeat, self._attend, self._attend_slots, self._rms_norm, self._rotate = (
+            getattr(found, f"{kernel}_{name}") for kernel in ("put", "copy", "repeat", "attend", "attend_slots", "rms_norm", "rotate")
+        )
+        self._sample, self._best, self._weighted_sums = (
+            getattr(found, f"{kernel}_{name}") for kernel in ("sample", "best", "weighted_sums")
         )
         is_half = name == "bfloat16"
         self.numbers: int = found.numbers_of_vector()
@@ -37,6 +42,7 @@ class DecodingKernels:
         self._product: Any = getattr(found, f"product_{name}")
         self._panels: Any = None if is_half else found.panels_float32
         self._layers: Any = found.layers_bfloat16 if is_half else None
+        self._layers_over_slots: Any = found.layers_over_slots_bfloat16 if is_half else None
         self.product_rows = 256 if is_half and found.has_tiles() else 4 if is_half else 0
         """Up to how many rows `product`, and with it `layers`, take no longer than oneDNN (SmolLM2-135M, 2 cores with AMX, and without)."""
 
@@ -153,6 +159,41 @@ class DecodingKernels:
         given = at(x_NE), len(x_NE), at(layers.table), at(behind.table), len(layers.table), *layers.sizes
         self._layers(*given, *places, len(behind.items), at(cos_ND), at(sin_ND), layers.epsilon, layers.scale)
 
+    def attend_slots(self, queries_BHRD: torch.Tensor, held: "Stretches", scale: float, *, sums: bool = False) -> torch.Tensor:
+        """Softmax attention of every row and head over what it holds, [B, H, R, D]; `sums`: slots are told what attention they have, the
+        mean over the heads that share them.
+        """
+        rows, heads, share, width = queries_BHRD.shape
+        queries_BND = queries_BHRD.flatten(1, 2)
+        queries_BND = queries_BND if queries_BND.stride(-1) == 1 else queries_BND.contiguous()
+        read_BHRD = torch.empty(rows, heads, share, width, dtype=queries_BND.dtype)
+        sizes = rows, heads * share, heads, width, scale, sums
+        self._attend_slots(at(queries_BND), *queries_BND.stride()[:2], at(held.table), *sizes, at(read_BHRD))
+        return read_BHRD
+
+    def layers_over_slots(
+        self,
+        x_NE: torch.Tensor,
+        layers: "Layers",
+        held: Sequence["Stretches"],
+        seen_N: torch.Tensor,
+        cos_ND: torch.Tensor,
+        sin_ND: torch.Tensor,
+        *,
+        sums: bool,
+        keeps_queries: bool,
+    ) -> torch.Tensor | None:
+        """As `layers`, over what each layer holds, of which the new token, whose place in its row is `seen_N`, becomes the last: it is
+        counted already. Returns the queries [L, N, H, D] of all layers if they are kept.
+        """
+        assert self._layers_over_slots is not None
+        _, _, heads, _, width = layers.sizes
+        queries_LNHD = x_NE.new_empty(len(held), len(x_NE), heads, width) if keeps_queries else None
+        table = torch.cat([each.table for each in held])
+        given = at(x_NE), len(x_NE), at(layers.table), at(table), len(layers.table), *layers.sizes, at(seen_N), at(cos_ND), at(sin_ND)
+        self._layers_over_slots(*given, layers.epsilon, layers.scale, sums, None if queries_LNHD is None else at(queries_LNHD))
+        return queries_LNHD
+
     def sample(
         self, logits_BV: torch.Tensor, temperature: float, uniform_N: torch.Tensor | None, row_N: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -228,6 +269,24 @@ def _alike(keys_NKD: torch.Tensor, values_NKD: torch.Tensor) -> tuple[torch.Tens
     return keys_NKD.contiguous(), values_NKD.contiguous()
 
 
+@dataclass
+class Stretches:
+    """Slots of a layer, of which each row and head has a stretch: keys and values [S, D], places of tokens in their rows (32 bits) and what
+    attention they have had (float32), [S]; where each stretch starts, and how many of its slots are in use, [B, H].
+    """
+
+    keys_SD: torch.Tensor
+    values_SD: torch.Tensor
+    position_S: torch.Tensor
+    mass_S: torch.Tensor
+    start_BH: torch.Tensor
+    count_BH: torch.Tensor
+
+    def __post_init__(self) -> None:
+        parts = self.keys_SD, self.values_SD, self.position_S, self.mass_S, self.start_BH, self.count_BH
+        self.table = torch.tensor(list(map(at, parts)))
+
+
 class Layers:
     """What the layers of a model consist of, for the kernel that runs all of them; products as `in_blocks` lays them out."""
 
@@ -275,6 +334,7 @@ def _kernels() -> dict[torch.dtype, DecodingKernels]:
         "put": [*store, AT, AT, NUMBER, AT, AT, NUMBER, NUMBER, NUMBER, NUMBER],
         "copy": [*store, AT, AT, *store, AT, AT, NUMBER, NUMBER, NUMBER],
         "attend": [AT, NUMBER, NUMBER, AT, AT, NUMBER, NUMBER, *store, AT, AT, *store, AT, AT, NUMBER, NUMBER, NUMBER, NUMBER, REAL, AT],
+        "attend_slots": [AT, NUMBER, NUMBER, AT, NUMBER, NUMBER, NUMBER, NUMBER, REAL, NUMBER, AT],
         "rms_norm": [AT, NUMBER, NUMBER, AT, REAL, AT],
         "rotate": [AT, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, AT, AT, AT, AT, REAL],
         "sample": [AT, NUMBER, NUMBER, REAL, AT, AT, NUMBER, AT, AT],
@@ -290,5 +350,6 @@ def _kernels() -> dict[torch.dtype, DecodingKernels]:
     found.panels_float32.argtypes = [AT, NUMBER, NUMBER, AT]
     found.layers_bfloat16.argtypes = [AT, NUMBER, AT, AT, *[NUMBER] * 8, AT, AT, AT, AT, NUMBER, AT, AT, REAL, REAL]
     found.product_bfloat16.restype = found.product_float32.restype = None
-    found.panels_float32.restype = found.layers_bfloat16.restype = None
+    found.layers_over_slots_bfloat16.argtypes = [AT, NUMBER, AT, AT, *[NUMBER] * 6, AT, AT, AT, REAL, REAL, NUMBER, AT]
+    found.panels_float32.restype = found.layers_bfloat16.restype = found.layers_over_slots_bfloat16.restype = None
     return {dtype: DecodingKernels(found, name) for dtype, name in DTYPES.items()}

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from etude.errors import UserError
+from etude.kernels.decoding import DecodingKernels, Stretches, kernels_for
 from etude.longcontext import attention
 from etude.longcontext.held import Held
 from etude.longcontext.layer import ContextLayer, Forward, New, places
@@ -76,6 +77,13 @@ class SlotLayer(ContextLayer):
         """A copy with room for what comes before something is dropped again; where nothing is, as usual."""
         room_tokens = min(ROOM_TOKENS, self.policy.every_tokens) if self.policy.drops_while_generating else ROOM_TOKENS
         return Slots(segments_BH, room_tokens=room_tokens)
+
+    @property
+    def takes_kernels(self) -> bool:
+        """Whether a kernel can run a decoding step over what it holds."""
+        if self.slots is None or self.policy.rerotate or self.policy.score.moments_from is not None:
+            return False
+        return _fits(self.slots)
 
     # ------------------------------------------------------------------ a prompt
 
@@ -142,14 +150,40 @@ class SlotLayer(ContextLayer):
         if self.policy.score.window or self.policy.score.moments_from is not None:
             for row in np.flatnonzero(is_real_B).tolist():
                 self._remember(row, queries_BND[row][:, None], is_counted=True)
+        self._drop_now_and_then()
+        return read_BHRD.flatten(1, 2)
+
+    def _drop_now_and_then(self) -> None:
+        assert self.slots is not None
         self.fresh_tokens += 1
         if self.policy.drops_while_generating and self.fresh_tokens >= self.policy.every_tokens:
             kept = [self._kept(row, self.slots.row(row)) for row in range(self.slots.rows)]
             self.slots, self.fresh_tokens = self.in_slots(kept), 0
-        return read_BHRD.flatten(1, 2)
+
+    def expecting(self) -> Stretches:
+        """A slot more in every head, for a kernel to put a token of every row there; then it `took` them."""
+        self.forward.check_open()
+        assert self.slots is not None
+        if self.slots.is_full:
+            self.slots = self.slots.with_room()
+        self.slots.count_BH += 1
+        return self.slots.stretches
+
+    def took(self, queries_BND: torch.Tensor | None, scale: float) -> None:
+        """A token of every row; its queries, for a score that goes by the last ones."""
+        self.forward.scales[self.number] = scale
+        self.seen_B, self.width = self.seen_B + 1, self.width + 1
+        if queries_BND is not None:
+            earlier_BNWD = self._earlier_queries(queries_BND)
+            self.queries_BNWD = torch.cat([earlier_BNWD[:, :, 1:], queries_BND[:, :, None]], 2)
+            self.remembered_B = np.minimum(self.policy.score.window, self.remembered_B + 1)
+        self._drop_now_and_then()
 
     def _over_slots(self, slots: Slots, queries_BHRD: torch.Tensor) -> torch.Tensor:
         sums_attention = self.policy.score.sums_attention
+        kernels = kernels_for(queries_BHRD.device, queries_BHRD.dtype)
+        if kernels and _fits(slots) and not queries_BHRD.requires_grad:
+            return kernels.attend_slots(queries_BHRD, slots.stretches, self.scale, sums=sums_attention)
         runs = [] if sums_attention else slots.runs
         if len(runs) == 1 and len(runs[0]) == slots.rows:
             return self._over_run(slots, runs[0], queries_BHRD)
@@ -252,12 +286,17 @@ class SlotLayer(ContextLayer):
             before_NQD = self.forward.rotation.taken_back(self.forward.modules[self.number], queries_NQD[:, first:].float(), turned_Q)
             self.moments_B[row] = self.moments_B[row].plus(Moments.of(before_NQD))
         if score.window:
-            if self.queries_BNWD is None:
-                self.queries_BNWD = queries_NQD.new_zeros(rows, len(queries_NQD), score.window, queries_NQD.shape[-1])
-                self.remembered_B = np.zeros(rows, dtype=np.int64)
+            self.queries_BNWD = self._earlier_queries(queries_NQD.expand(rows, -1, -1, -1)[:, :, 0])
             self.remembered_B[row] = min(score.window, int(self.remembered_B[row]) + queries_NQD.shape[1])
             last_NQD = queries_NQD[:, -score.window :]
             self.queries_BNWD[row] = torch.cat([self.queries_BNWD[row, :, last_NQD.shape[1] :], last_NQD], 1)
+
+    def _earlier_queries(self, like_BND: torch.Tensor) -> torch.Tensor:
+        """Those that are remembered, [B, N, W, D]; none at first."""
+        if self.queries_BNWD is None:
+            self.remembered_B = np.zeros(len(like_BND), dtype=np.int64)
+            return like_BND.new_zeros(*like_BND.shape[:2], self.policy.score.window, like_BND.shape[-1])
+        return self.queries_BNWD
 
     def _last_queries(self, row: int, segments: Sequence[Segment]) -> torch.Tensor:
         """Of a row's last tokens, [H, R, Q, D]; none for a score that asks for none."""
@@ -265,3 +304,8 @@ class SlotLayer(ContextLayer):
             return segments[0].keys_TD.new_zeros(len(segments), 0, 0, segments[0].keys_TD.shape[-1])
         there = int(self.remembered_B[row])
         return self.queries_BNWD[row, :, self.queries_BNWD.shape[2] - there :].unflatten(0, (len(segments), -1))
+
+
+def _fits(slots: Slots) -> bool:
+    """Whether kernels can read slots of such keys and values."""
+    return slots.keys_SD.shape == slots.values_SD.shape and slots.keys_SD.shape[1] % DecodingKernels.SLOT_NUMBERS == 0

@@ -14,6 +14,8 @@ from itertools import chain
 import numpy as np
 import torch
 
+from etude.kernels.decoding import Stretches
+
 ROOM_TOKENS = 32
 """Slots to spare in a segment that is made anew, so that it is not copied at every token."""
 
@@ -107,6 +109,12 @@ class Slots:
         start, room = int(self.start_BH[run.start, 0]), int(self.room_BH[run.start, 0])
         own_S = store_S[start : start + len(run) * self.heads * room]
         return own_S.view(len(run), self.heads, room, *store_S.shape[1:])[:, :, : int(self.count_BH[run.start : run.stop].max())]
+
+    @property
+    def stretches(self) -> Stretches:
+        """For kernels, which are given addresses: of what is there now."""
+        counts = torch.from_numpy(self.start_BH), torch.from_numpy(self.count_BH)
+        return Stretches(self.keys_SD, self.values_SD, self.position_S, self.mass_S, *counts)
 
     @property
     def is_full(self) -> bool:

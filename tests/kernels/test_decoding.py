@@ -9,7 +9,7 @@ import torch
 from etude.engine.sampling import GREEDY, Sampling, sample
 from etude.kernels import compiled as compiling
 from etude.kernels import decoding
-from etude.kernels.decoding import BLOCK, Own, Store, kernels_for
+from etude.kernels.decoding import BLOCK, Own, Store, Stretches, kernels_for
 
 CPU = torch.device("cpu")
 TOLERANCE = {torch.float32: {"atol": 2e-6, "rtol": 2e-5}, torch.bfloat16: {"atol": 0.02, "rtol": 0.02}}
@@ -231,3 +231,43 @@ def test_vectors_are_as_long_as_the_processors_own():
 def test_weights_that_are_no_whole_vectors_are_left_alone():
     assert kernels_for(CPU, torch.float32).in_panels(random(24, 8)) is None
     assert kernels_for(CPU, torch.bfloat16).in_panels(random(32, 8).bfloat16()) is None
+
+
+def stretches(count_BH, width, dtype, spare=5, seed=0):
+    """Slots of heads that hold so many, which lie apart."""
+    room_BH = count_BH + spare
+    start_BH = (room_BH.flatten().cumsum(0) - room_BH.flatten()).view(room_BH.shape)
+    keys, values = (random(int(room_BH.sum()), width, seed=each, dtype=dtype) for each in (seed, seed + 1))
+    places = torch.zeros(len(keys), dtype=torch.int32), torch.zeros(len(keys))
+    return Stretches(keys, values, *places, start_BH, count_BH)
+
+
+@compiled
+@each_precision
+@pytest.mark.parametrize(
+    ("rows", "kv_heads", "share", "width", "most"), [(2, 3, 3, 64, 50), (1, 1, 3, 64, 4000), (8, 2, 7, 32, 90), (3, 1, 1, 128, 9)]
+)
+def test_heads_attend_to_slots_of_their_own_number(dtype, rows, kv_heads, share, width, most):
+    kernel, draw = kernels_for(CPU, dtype), torch.Generator().manual_seed(most)
+    held = stretches(torch.randint(1, most, (rows, kv_heads), generator=draw), width, dtype)
+    held.count_BH[-1, -1] = 1
+    queries = random(rows, kv_heads, share, width, seed=9, dtype=dtype)
+    expected, masses = torch.zeros(queries.shape, dtype=torch.double), torch.zeros(len(held.mass_S), dtype=torch.double)
+    for row in range(rows):
+        for head in range(kv_heads):
+            own = slice(int(held.start_BH[row, head]), int(held.start_BH[row, head] + held.count_BH[row, head]))
+            weights = (0.2 * queries[row, head].double() @ held.keys_SD[own].double().T).softmax(-1)
+            expected[row, head], masses[own] = weights @ held.values_SD[own].double(), weights.mean(0)
+    close(kernel.attend_slots(queries, held, 0.2), expected)
+    assert not held.mass_S.any(), "nobody asked what was read"
+    close(kernel.attend_slots(queries, held, 0.2, sums=True), expected)
+    torch.testing.assert_close(held.mass_S.double(), masses, atol=1e-5, rtol=1e-4)
+    kernel.attend_slots(queries, held, 0.2, sums=True)
+    torch.testing.assert_close(held.mass_S.double(), 2 * masses, atol=1e-5, rtol=1e-4)
+
+
+@compiled
+def test_a_head_that_holds_nothing_reads_nothing():
+    held = stretches(torch.tensor([[0, 4]]), 32, torch.float32)
+    read = kernels_for(CPU, torch.float32).attend_slots(random(1, 2, 2, 32), held, 1.0)
+    assert not read[0, 0].any() and read[0, 1].isfinite().all() and read[0, 1].any()

@@ -12,12 +12,14 @@ from etude.engine.completion import Stop
 from etude.engine.forward import forward_of
 from etude.engine.sampling import GREEDY, Sampling
 from etude.engine.transformers import TransformersEngine
+from etude.engine.working_copy import WorkingCopy
 from etude.errors import UserError
+from etude.kernels.decoding import kernels_for
 from etude.longcontext.attach import attach
 from etude.longcontext.policies import DROPPING, POLICIES
 from etude.longcontext.recall import Recall
 from etude.longcontext.settings import EngineView
-from etude.longcontext.view import KeptView
+from etude.longcontext.view import KeptView, SlotsToken
 from etude.recipes.answering import AnswerSearch
 from etude.recipes.evaluate import EvaluateSettings
 from etude.recipes.generate import GenerateSettings
@@ -88,6 +90,69 @@ def test_the_engines_own_forward_pass_gives_the_logits_of_the_model_under_the_po
             own, ours = (context.next_logits(tokens) for context in contexts)
             torch.testing.assert_close(ours, own, atol=1e-4, rtol=1e-4)
     assert [context.forward for context in contexts] == [None, shared.forward]
+
+
+WIDE = {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32}
+compiled = pytest.mark.skipif(not kernels_for(torch.device("cpu"), torch.float32), reason="there is no C++ compiler")
+
+
+def drawn_logits(view, model, shared):
+    """Logits of 14 tokens of 4 rows, as `[14, 4, V]`, and the layers that hold them."""
+    opened, _ = view.prefill(model, PROMPTS, 0, shared)
+    context, found = opened.begin(torch.arange(3), 30, samples=4), []
+    context.keep(torch.tensor([0, 1, 1, 2]), 30)
+    for tokens in torch.randint(4, 250, (14, 4), generator=torch.Generator().manual_seed(0)):
+        found.append(context.next_logits(tokens).float())
+    return torch.stack(found), context.inner.cache.layers
+
+
+@compiled
+@pytest.mark.parametrize("name", DROPPING)
+def test_kernels_over_slots_give_the_logits_of_torchs_operations(model_of, monkeypatch, name):
+    model = model_of("llama", **WIDE)
+    view = KeptView(name, replace(DROPPING[name], keep_ratio=0.45, every_tokens=4))
+    with torch.inference_mode():
+        ours, layers = drawn_logits(view, model, forward_of(model, model))
+        monkeypatch.setattr("etude.longcontext.slot_layer.kernels_for", lambda *_: None)
+        expected, others = drawn_logits(view, model, forward_of(model, model))
+    torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
+    for mine, its in zip(layers, others, strict=True):
+        for row in range(4):
+            for found, wanted in zip(mine.slots.row(row), its.slots.row(row), strict=True):
+                assert torch.equal(found.position_T, wanted.position_T)
+                torch.testing.assert_close(found.mass_T, wanted.mass_T, atol=1e-5, rtol=1e-4)
+
+
+@compiled
+@pytest.mark.parametrize("name", ["streaming", "h2o", "tova", "ada_snapkv", "kvzip", "random"])
+def test_a_step_over_slots_by_one_kernel_is_the_same_to_the_bit(model_of, monkeypatch, name):
+    model = model_of("llama", **WIDE, intermediate_size=64)
+    working = WorkingCopy(model, torch.bfloat16).model
+    shared = forward_of(model, working)
+    if shared is None or not shared.forward._few_rows:
+        pytest.skip("this processor has no bfloat16 products")
+    view = KeptView(name, replace(DROPPING[name], keep_ratio=0.45, every_tokens=4))
+    runs = []
+    monkeypatch.setattr(SlotsToken, "run", lambda *given, own=SlotsToken.run: runs.append(1) or own(*given))
+    with torch.inference_mode():
+        ours, layers = drawn_logits(view, working, shared)
+        assert len(runs) == 14
+        monkeypatch.setattr(shared.forward, "_few_rows", None)
+        expected, others = drawn_logits(view, working, shared)
+    assert len(runs) == 14 and torch.equal(ours, expected)
+    for mine, its in zip(layers, others, strict=True):
+        assert mine.seen_B.tolist() == its.seen_B.tolist() == [44, 21, 21, 58] and mine.width == its.width
+        for row in range(4):
+            for found, wanted in zip(mine.slots.row(row), its.slots.row(row), strict=True):
+                assert all(torch.equal(*parts) for parts in zip(found.parts(), wanted.parts(), strict=True))
+
+
+def test_a_policy_by_moments_of_queries_generates_layer_by_layer(model_of):
+    model = model_of("llama", **WIDE)
+    view = KeptView("expected_attention", replace(DROPPING["expected_attention"], keep_ratio=0.45))
+    with torch.inference_mode():
+        _, layers = drawn_logits(view, model, forward_of(model, model))
+    assert SlotsToken.of(layers) is None
 
 
 def test_a_model_with_other_layers_too_generates_by_its_own_forward_pass(model_of):
