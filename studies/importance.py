@@ -219,7 +219,7 @@ def judge(rows: Sequence[Mapping[str, Any]], kinds: Sequence[str]) -> tuple[str,
 def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
     """Write an SVG: what every score keeps of worth by layer, question unseen and seen; attention's share by layer, length and head."""
     which = "all" if any(row["set"] == "all" for row in rows) else rows[0]["set"]
-    figure = Figure(figsize=(11, 6.6), layout="constrained")
+    figure = Figure(figsize=(9.5, 6.2), layout="constrained")
     panels: list[Axes] = list(figure.subplots(2, 2).flatten())
     own = [row for row in rows if row["set"] == which and "worth_kept_by_layer" in row]
     for axes, mode in zip(panels, BEST, strict=False):
@@ -227,21 +227,24 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
             is_quiet = row["id"] in ("random", HINDSIGHT)
             style: dict[str, Any] = {"color": "#9aa3b5", "linestyle": "--" if row["id"] == HINDSIGHT else ":"} if is_quiet else {}
             axes.plot([100 * value for value in row["worth_kept_by_layer"]], label=row["id"].replace("_", " "), linewidth=1.2, **style)
-        axes.set_title(f"% of worth in the tenth that is ranked first, by layer, question {mode}", loc="left", fontsize=9)
+        axes.set_title(f"% of worth in a score's own tenth, question {mode}", loc="left", fontsize=9)
     if own:
         panels[1].legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     lengths = [row for row in rows if row["id"] == "sparsity"]
     for row in lengths:
         panels[2].plot([100 * fmean(heads) for heads in row["tenth_far_by_head"]], label=row["set"], linewidth=1.2)
-    panels[2].set_title("% of attention in the tenth that is read most, without first and near tokens, by layer", loc="left", fontsize=9)
+    panels[2].set_title("% of attention to far tokens in the tenth read most", loc="left", fontsize=9)
     if lengths:
         panels[2].legend(frameon=False, fontsize=7)
         shown = panels[3].imshow(torch.tensor(lengths[-1]["tenth_far_by_head"]).T, cmap="magma", vmin=0, vmax=1, aspect="auto")
         figure.colorbar(shown, ax=panels[3])
-        panels[3].set_title(f"the same by layer (across) and head, {lengths[-1]['set']}", loc="left", fontsize=9)
+        panels[3].set_title(f"the same by layer and head, {lengths[-1]['set']}", loc="left", fontsize=9)
+        panels[3].set_ylabel("head", fontsize=8)
+        panels[3].set_xlabel("layer", fontsize=8)
     for axes in panels[:3]:
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_xlabel("layer", fontsize=8)
+        axes.set_ylim(0)
     return save(figure, path)
 
 

@@ -26,12 +26,12 @@ def kernels_for(device: torch.device, dtype: torch.dtype) -> "DecodingKernels | 
 class DecodingKernels:
     """Operations on tensors of one precision on a CPU. Of every tensor the last dimension lies close together."""
 
-    SLOT_NUMBERS = 32
-    """Of slots D is a multiple of these."""
-
     def __init__(self, found: ctypes.CDLL, name: str) -> None:
-        self._put, self._copy, self._repeat, self._attend, self._attend_slots, self._rms_norm, self._rotate = (
-            getattr(found, f"{kernel}_{name}") for kernel in ("put", "copy", "repeat", "attend", "attend_slots", "rms_norm", "rotate")
+        self._put, self._copy, self._repeat, self._attend, self._rms_norm, self._rotate = (
+            getattr(found, f"{kernel}_{name}") for kernel in ("put", "copy", "repeat", "attend", "rms_norm", "rotate")
+        )
+        self._attend_slots, self._best_pages, self._attend_pages = (
+            getattr(found, f"{kernel}_{name}") for kernel in ("attend_slots", "best_pages", "attend_pages")
         )
         self._sample, self._best, self._weighted_sums = (
             getattr(found, f"{kernel}_{name}") for kernel in ("sample", "best", "weighted_sums")
@@ -169,6 +169,40 @@ class DecodingKernels:
         read_BHRD = torch.empty(rows, heads, share, width, dtype=queries_BND.dtype)
         sizes = rows, heads * share, heads, width, scale, sums
         self._attend_slots(at(queries_BND), *queries_BND.stride()[:2], at(held.table), *sizes, at(read_BHRD))
+        return read_BHRD
+
+    def best_pages(
+        self, halves_BHRX: torch.Tensor, digests_BHPX: torch.Tensor, full_B: torch.Tensor, reads_B: torch.Tensor, most: int
+    ) -> torch.Tensor:
+        """Of the `full_B` first pages of each row the first one and those that promise most, `reads_B` in all, in order: [B, H, `most`], 0
+        behind them. A promise is the largest that a query of a head has in the softmax of its products; X a multiple of `WIDTH`.
+        """
+        rows, heads, share, numbers = halves_BHRX.shape
+        halves_BHRX, digests_BHPX = halves_BHRX.float().contiguous(), digests_BHPX.contiguous()
+        chosen_BHK = torch.empty(rows, heads, most, dtype=torch.long)
+        sizes = rows, heads * share, heads, numbers, most
+        self._best_pages(at(halves_BHRX), at(digests_BHPX), digests_BHPX.shape[2], at(full_B), at(reads_B), *sizes, at(chosen_BHK))
+        return chosen_BHK
+
+    def attend_pages(
+        self,
+        queries_BHRD: torch.Tensor,
+        pages_P2TD: torch.Tensor,
+        place_BHK: torch.Tensor,
+        reads_B: torch.Tensor,
+        open_BH2TD: torch.Tensor,
+        open_B: torch.Tensor,
+        scale: float,
+    ) -> torch.Tensor:
+        """Softmax attention of every row and head over `reads_B` pages, by where they lie, and `open_B` tokens of its open one,
+        [B, H, R, D].
+        """
+        rows, heads, share, width = queries_BHRD.shape
+        queries_BHRD, open_BH2TD, place_BHK = queries_BHRD.contiguous(), open_BH2TD.contiguous(), place_BHK.contiguous()
+        read_BHRD = torch.empty(rows, heads, share, width, dtype=queries_BHRD.dtype)
+        chosen = at(pages_P2TD), at(place_BHK), at(reads_B), place_BHK.shape[2]
+        sizes = open_BH2TD.shape[3], rows, heads * share, heads, width, scale
+        self._attend_pages(at(queries_BHRD), *chosen, at(open_BH2TD), at(open_B), *sizes, at(read_BHRD))
         return read_BHRD
 
     def layers_over_slots(
@@ -335,6 +369,8 @@ def _kernels() -> dict[torch.dtype, DecodingKernels]:
         "copy": [*store, AT, AT, *store, AT, AT, NUMBER, NUMBER, NUMBER],
         "attend": [AT, NUMBER, NUMBER, AT, AT, NUMBER, NUMBER, *store, AT, AT, *store, AT, AT, NUMBER, NUMBER, NUMBER, NUMBER, REAL, AT],
         "attend_slots": [AT, NUMBER, NUMBER, AT, NUMBER, NUMBER, NUMBER, NUMBER, REAL, NUMBER, AT],
+        "best_pages": [AT, AT, NUMBER, AT, AT, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, AT],
+        "attend_pages": [AT, AT, AT, AT, NUMBER, AT, AT, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, REAL, AT],
         "rms_norm": [AT, NUMBER, NUMBER, AT, REAL, AT],
         "rotate": [AT, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, AT, AT, AT, AT, REAL],
         "sample": [AT, NUMBER, NUMBER, REAL, AT, AT, NUMBER, AT, AT],

@@ -46,6 +46,9 @@ def promised(queries_QD: torch.Tensor, digests_PX: torch.Tensor) -> torch.Tensor
     """The score of each page for each query: [..., Q, D] and [..., P, X] to [..., Q, P]. One product: where a channel of the query is above
     0 it meets `high`, else `low`.
     """
-    is_one = digests_PX.shape[-1] == queries_QD.shape[-1]
-    halves_QX = queries_QD if is_one else torch.cat([queries_QD.clamp(min=0), queries_QD.clamp(max=0)], -1)
-    return halves_QX @ digests_PX.mT
+    return halves(queries_QD, digests_PX.shape[-1]) @ digests_PX.mT
+
+
+def halves(queries_QD: torch.Tensor, numbers: int) -> torch.Tensor:
+    """Queries as they meet digests of so many numbers, [..., Q, X]."""
+    return queries_QD if numbers == queries_QD.shape[-1] else torch.cat([queries_QD.clamp(min=0), queries_QD.clamp(max=0)], -1)

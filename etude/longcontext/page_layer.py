@@ -17,11 +17,13 @@ import numpy as np
 import torch
 
 from etude.errors import UserError
+from etude.kernels.compiled import WIDTH
+from etude.kernels.decoding import DecodingKernels, kernels_for
 from etude.longcontext import attention
-from etude.longcontext.digests import digested, promised, width_of
+from etude.longcontext.digests import digested, halves, promised, width_of
 from etude.longcontext.layer import ContextLayer, Forward, New, places
 from etude.longcontext.recall import Recall
-from etude.longcontext.tiers import File, Memory, Pool
+from etude.longcontext.tiers import File, Memory, Pool, apart
 
 _ROOM_PAGES = 16
 
@@ -207,20 +209,41 @@ class PageLayer(ContextLayer):
             self._put(full, self.full_B[full].tolist(), self.open_BH2TD[full])
         self.seen_B[rows] += 1
         self.open_BH2TD[rows, :, :, self.open_B[rows] - 1] = states_BH2D
-        heads, device = states_BH2D.shape[1], states_BH2D.device
+        chosen_BHK, is_chosen_BHK = self.chosen(rows, queries_BHRD)
+        self._count(rows, chosen_BHK, is_chosen_BHK)
+        place_BHK = self._brought(
+            torch.from_numpy(np.take_along_axis(self.numbers_BHP[rows], chosen_BHK, 2)), torch.from_numpy(is_chosen_BHK)
+        )
+        if kernels := self._kernels_for(queries_BHRD):
+            reads_B, open_B = (torch.from_numpy(each) for each in (is_chosen_BHK[:, 0].sum(1), self.open_B[rows]))
+            own_BH2TD = self._rows_of(self.open_BH2TD, rows)
+            return kernels.attend_pages(queries_BHRD, self.tier.pages_P2TD, place_BHK, reads_B, own_BH2TD, open_B, self.scale)
+        return self._attended(rows, queries_BHRD, place_BHK, is_chosen_BHK)
+
+    def _attended(self, rows: np.ndarray, queries_BHRD: torch.Tensor, place_BHK: torch.Tensor, is_chosen_BHK: np.ndarray) -> torch.Tensor:
+        """What queries read of the pages at these places, and of the open ones, by torch's operations."""
+        heads, device = queries_BHRD.shape[1], queries_BHRD.device
         is_open_BT = torch.arange(self.recall.page_tokens) < torch.from_numpy(self.open_B[rows])[:, None]
         is_there_BHS = is_open_BT.to(device)[:, None].expand(-1, heads, -1)
         states_2BHSD = self.open_BH2TD[rows].movedim(2, 0)
-        chosen_BHK, is_chosen_BHK = self.chosen(rows, queries_BHRD)
-        self._count(rows, chosen_BHK, is_chosen_BHK)
-        if chosen_BHK.shape[2]:
-            numbers = np.take_along_axis(self.numbers_BHP[rows], chosen_BHK, 2)
-            pages_2BHKTD = self._fetched(torch.from_numpy(numbers), torch.from_numpy(is_chosen_BHK))
+        if place_BHK.shape[2]:
+            pages_2BHKTD = apart(self.tier.pages_P2TD, torch.cat([place_BHK, place_BHK[:, :, :1]], 2))
             pages_2BHKTD[:, :, :, -1] = states_2BHSD
             states_2BHSD = pages_2BHKTD.flatten(3, 4)
             is_page_BHS = torch.from_numpy(is_chosen_BHK).to(device).repeat_interleave(self.recall.page_tokens, 2)
             is_there_BHS = torch.cat([is_page_BHS, is_there_BHS], 2)
         return attention.of_rectangle(queries_BHRD, states_2BHSD[0], states_2BHSD[1], is_there_BHS[:, :, None], self.scale)
+
+    def _kernels_for(self, queries_BHRD: torch.Tensor) -> DecodingKernels | None:
+        width = queries_BHRD.shape[-1]
+        return (
+            kernels_for(queries_BHRD.device, queries_BHRD.dtype)
+            if width % WIDTH == 0 and self.open_BH2TD.dtype == queries_BHRD.dtype
+            else None
+        )
+
+    def _rows_of(self, states_B: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
+        return states_B if len(rows) == len(self.seen_B) else states_B[rows]
 
     def _count(self, rows: np.ndarray, chosen_BHK: np.ndarray, is_chosen_BHK: np.ndarray) -> None:
         """That these pages, and the open one, were read."""
@@ -239,6 +262,13 @@ class PageLayer(ContextLayer):
         if (most_B == full_B).all():
             chosen_BHK = np.broadcast_to(np.arange(most), (len(rows), heads, most)).copy()
             return chosen_BHK, chosen_BHK < full_B[:, None, None]
+        is_chosen_BHK = np.broadcast_to(np.arange(most) < most_B[:, None, None], (len(rows), heads, most)).copy()
+        kernels = self._kernels_for(queries_BHRD)
+        if kernels and not self.recall.ahead_pages:  # for which pages would have to be in the order of their promises
+            digests_BHPX = self._rows_of(self.digests_BHPX, rows)
+            asked_BHRX = halves(queries_BHRD.float() * self.scale, digests_BHPX.shape[-1])
+            best_BHK = kernels.best_pages(asked_BHRX, digests_BHPX, torch.from_numpy(full_B), torch.from_numpy(most_B), most)
+            return best_BHK.numpy(), is_chosen_BHK
         longest = int(full_B.max())
         promises_BHRP = promised(queries_BHRD.float() * self.scale, self.digests_BHPX[rows, :, :longest].float())
         is_page_BP = torch.from_numpy(np.arange(longest) < full_B[:, None]).to(promises_BHRP.device)
@@ -247,9 +277,7 @@ class PageLayer(ContextLayer):
         worth_BHP = worth_BHP.masked_fill(~is_page_BP[:, None], -1)
         order_BHP = worth_BHP.topk(min(most + self.recall.ahead_pages, longest), dim=-1).indices.cpu().numpy()
         self._ahead = self._next_pages(rows, order_BHP, most_B)
-        order_BHK = order_BHP[:, :, :most]
-        is_chosen_BHK = np.broadcast_to(np.arange(most) < most_B[:, None, None], order_BHK.shape).copy()
-        return order_BHK, is_chosen_BHK
+        return order_BHP[:, :, :most], is_chosen_BHK
 
     def _next_pages(self, rows: np.ndarray, order_BHP: np.ndarray, most_B: np.ndarray) -> np.ndarray:
         """The pages in rank behind those that each row reads, which may be the next token's."""
@@ -258,14 +286,14 @@ class PageLayer(ContextLayer):
         found: np.ndarray = np.take_along_axis(self.numbers_BHP[rows], order_BHP, 2)[is_next_BHP]
         return found
 
-    def _fetched(self, numbers_BHK: torch.Tensor, is_chosen_BHK: torch.Tensor) -> torch.Tensor:
-        """[2, B, H, K + 1, T, D]: keys, then values. Places that are no page repeat one that is read anyway, and so does the last one,
-        where the open page comes.
-        """
+    def _brought(self, numbers_BHK: torch.Tensor, is_chosen_BHK: torch.Tensor) -> torch.Tensor:
+        """Where these pages lie beside the model; what is no page repeats one that is read anyway."""
+        if not numbers_BHK.shape[2]:
+            return numbers_BHK
         self.pages_read += int(is_chosen_BHK.sum())
         some = numbers_BHK[is_chosen_BHK]
         numbers_BHK = torch.where(is_chosen_BHK, numbers_BHK, some[0] if len(some) else 0)
-        fetched: torch.Tensor = self.tier.fetch(torch.cat([numbers_BHK, numbers_BHK[:, :, :1]], 2))
+        brought: torch.Tensor = self.tier.bring(numbers_BHK)
         if len(self._ahead):
             self.tier.expect(self._ahead)
-        return fetched
+        return brought

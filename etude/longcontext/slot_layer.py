@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from etude.errors import UserError
-from etude.kernels.decoding import DecodingKernels, Stretches, kernels_for
+from etude.kernels.compiled import WIDTH
+from etude.kernels.decoding import Stretches, kernels_for
 from etude.longcontext import attention
 from etude.longcontext.held import Held
 from etude.longcontext.layer import ContextLayer, Forward, New, places
@@ -308,4 +309,4 @@ class SlotLayer(ContextLayer):
 
 def _fits(slots: Slots) -> bool:
     """Whether kernels can read slots of such keys and values."""
-    return slots.keys_SD.shape == slots.values_SD.shape and slots.keys_SD.shape[1] % DecodingKernels.SLOT_NUMBERS == 0
+    return slots.keys_SD.shape == slots.values_SD.shape and slots.keys_SD.shape[1] % WIDTH == 0

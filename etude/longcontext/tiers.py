@@ -38,9 +38,9 @@ class Tier(Protocol):
         """Of the model's own memory."""
 
 
-def _apart(pages_P2TD: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
-    """The keys of these pages, then their values: [2, ..., T, D], in one copy."""
-    first = 2 * numbers.to(pages_P2TD.device)
+def apart(pages_P2TD: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """The keys of the pages at these places, then their values: [2, ..., T, D], in one copy."""
+    first = 2 * places.to(pages_P2TD.device)
     return pages_P2TD.flatten(0, 1)[torch.stack([first, first + 1])]
 
 
@@ -61,9 +61,9 @@ class Memory:
     def read(self, numbers: torch.Tensor) -> torch.Tensor:
         return self.pages_P2TD[numbers.to(self.pages_P2TD.device)]
 
-    def fetch(self, numbers: torch.Tensor) -> torch.Tensor:
-        """The keys of pages, then their values, [2, ..., T, D]."""
-        return _apart(self.pages_P2TD, numbers)
+    def bring(self, numbers: torch.Tensor) -> torch.Tensor:
+        """Where these pages are among `pages_P2TD`."""
+        return numbers
 
     def expect(self, numbers: np.ndarray) -> None:
         """They are there."""
@@ -141,7 +141,7 @@ class Pool:
 
     def __init__(self, far: Tier, like: torch.Tensor, page_tokens: int) -> None:
         self.far = far
-        self._near_P2TD = like.new_empty(0, 2, page_tokens, like.shape[-1])
+        self.pages_P2TD = like.new_empty(0, 2, page_tokens, like.shape[-1])
         self._place = np.full(0, -1, dtype=np.int64)
         """Of each page, by number: where it is in the pool; -1: it is not."""
         self._holds = np.full(0, -1, dtype=np.int64)
@@ -160,7 +160,7 @@ class Pool:
 
     def read(self, numbers: torch.Tensor) -> torch.Tensor:
         """Through, without a place in the pool."""
-        return self.far.read(numbers).to(self._near_P2TD.device)
+        return self.far.read(numbers).to(self.pages_P2TD.device)
 
     def expect(self, numbers: np.ndarray) -> None:
         """Of pages that the next queries may read, behind those that were fetched: which may have taken their places."""
@@ -168,10 +168,8 @@ class Pool:
         self._expected = wanted[self._place[wanted] < 0]
         self.far.expect(self._expected)
 
-    def fetch(self, numbers: torch.Tensor) -> torch.Tensor:
-        """The keys of pages that queries read now, then their values, [2, ..., T, D]; what is not there comes, and stays until others need
-        its place.
-        """
+    def bring(self, numbers: torch.Tensor) -> torch.Tensor:
+        """Where the pages that queries read now are among `pages_P2TD`; what is not there comes, and stays until others need its place."""
         wanted, inverse = np.unique(numbers.cpu().numpy(), return_inverse=True)
         self._time += 1
         self._reserve(len(wanted))
@@ -185,20 +183,20 @@ class Pool:
             out = self._holds[places]
             self._place[out[out >= 0]] = -1
             self._place[missing], self._holds[places], self._asked[places] = places, missing, self._time
-            pages = self.far.read(torch.from_numpy(missing)).to(self._near_P2TD.device)
-            self._near_P2TD[torch.from_numpy(places).to(pages.device)] = pages
+            pages = self.far.read(torch.from_numpy(missing)).to(self.pages_P2TD.device)
+            self.pages_P2TD[torch.from_numpy(places).to(pages.device)] = pages
             self.moved_bytes += pages.nbytes
-        return _apart(self._near_P2TD, torch.from_numpy(self._place[wanted][inverse].reshape(numbers.shape)))
+        return torch.from_numpy(self._place[wanted][inverse].reshape(numbers.shape))
 
     @property
     def bytes(self) -> int:
-        return self._near_P2TD.untyped_storage().nbytes()
+        return self.pages_P2TD.untyped_storage().nbytes()
 
     def _reserve(self, places: int) -> None:
-        if places > len(self._near_P2TD):
-            near = self._near_P2TD.new_empty(places, *self._near_P2TD.shape[1:])
-            near[: len(self._near_P2TD)] = self._near_P2TD
-            more = places - len(self._near_P2TD)
-            self._near_P2TD = near
+        if places > len(self.pages_P2TD):
+            near = self.pages_P2TD.new_empty(places, *self.pages_P2TD.shape[1:])
+            near[: len(self.pages_P2TD)] = self.pages_P2TD
+            more = places - len(self.pages_P2TD)
+            self.pages_P2TD = near
             self._holds = np.append(self._holds, np.full(more, -1, dtype=np.int64))
             self._asked = np.append(self._asked, np.zeros(more, dtype=np.int64))

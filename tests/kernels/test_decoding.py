@@ -271,3 +271,36 @@ def test_a_head_that_holds_nothing_reads_nothing():
     held = stretches(torch.tensor([[0, 4]]), 32, torch.float32)
     read = kernels_for(CPU, torch.float32).attend_slots(random(1, 2, 2, 32), held, 1.0)
     assert not read[0, 0].any() and read[0, 1].isfinite().all() and read[0, 1].any()
+
+
+@compiled
+@each_precision
+def test_pages_that_promise_most_are_chosen_by_row_and_the_first_one_always(dtype):
+    kernel = kernels_for(CPU, dtype)
+    halves, digests = random(3, 2, 7, 32, seed=1), random(3, 2, 40, 32, seed=2, dtype=dtype)
+    full, reads = torch.tensor([33, 40, 4]), torch.tensor([6, 1, 4])
+    found = kernel.best_pages(halves, digests, full, reads, 6)
+    for row in range(3):
+        for head in range(2):
+            worth = (halves[row, head] @ digests[row, head, : full[row]].float().T).softmax(-1).amax(0)
+            worth[0] = torch.inf
+            best = sorted(worth.topk(int(reads[row])).indices.tolist())
+            assert found[row, head].tolist() == best + [0] * (6 - len(best))
+    digests[0, 0, 5] = torch.nan
+    assert kernel.best_pages(halves, digests, full, reads, 6)[0, 0].tolist() == list(range(6)), "of what is no number the first ones"
+
+
+@compiled
+@each_precision
+@pytest.mark.parametrize("tokens", [4, 16, 40])
+def test_rows_attend_to_their_pages_and_to_their_open_one(dtype, tokens):
+    kernel = kernels_for(CPU, dtype)
+    pages, opened = random(30, 2, tokens, 64, seed=1, dtype=dtype), random(2, 3, 2, tokens, 64, seed=2, dtype=dtype)
+    queries, places = random(2, 3, 3, 64, seed=3, dtype=dtype), torch.randint(30, (2, 3, 5), generator=torch.Generator().manual_seed(0))
+    reads, open_tokens = torch.tensor([5, 2]), torch.tensor([1, tokens])
+    found = kernel.attend_pages(queries, pages, places, reads, opened, open_tokens, 0.2)
+    for row in range(2):
+        for head in range(3):
+            own = pages[places[row, head, : reads[row]]].transpose(0, 1).flatten(1, 2)
+            keys, values = torch.cat([own, opened[row, head, :, : open_tokens[row]]], 1).double()
+            close(found[row, head], (0.2 * queries[row, head].double() @ keys.T).softmax(-1) @ values)

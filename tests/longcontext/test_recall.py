@@ -186,10 +186,11 @@ def test_a_pool_gives_what_was_written_and_holds_what_was_asked_for_last(tmp_pat
     assert not list(tmp_path.iterdir()), "the file has no name"
     for _ in range(40):
         numbers = torch.from_numpy(draw.integers(0, 300, (2, 10)))
-        assert torch.equal(pool.fetch(numbers), pages[numbers].movedim(-3, 0))
-    assert len(pool._near_P2TD) <= 20
+        places = pool.bring(numbers)
+        assert torch.equal(tiers.apart(pool.pages_P2TD, places), pages[numbers].movedim(-3, 0))
+    assert len(pool.pages_P2TD) <= 20
     before, moved = pool.misses, pool.moved_bytes
-    pool.fetch(numbers)
+    pool.bring(numbers)
     assert pool.misses == before and pool.moved_bytes == moved
     assert pool.moved_bytes == pool.misses * pages[0].nbytes
 

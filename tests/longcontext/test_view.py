@@ -16,6 +16,7 @@ from etude.engine.working_copy import WorkingCopy
 from etude.errors import UserError
 from etude.kernels.decoding import kernels_for
 from etude.longcontext.attach import attach
+from etude.longcontext.digests import DIGESTS
 from etude.longcontext.policies import DROPPING, POLICIES
 from etude.longcontext.recall import Recall
 from etude.longcontext.settings import EngineView
@@ -121,6 +122,22 @@ def test_kernels_over_slots_give_the_logits_of_torchs_operations(model_of, monke
             for found, wanted in zip(mine.slots.row(row), its.slots.row(row), strict=True):
                 assert torch.equal(found.position_T, wanted.position_T)
                 torch.testing.assert_close(found.mass_T, wanted.mass_T, atol=1e-5, rtol=1e-4)
+
+
+@compiled
+@pytest.mark.parametrize("offload", ["none", "file"])
+@pytest.mark.parametrize("digest", DIGESTS)
+def test_kernels_over_pages_choose_and_give_what_torchs_operations_do(model_of, monkeypatch, digest, offload):
+    model = model_of("llama", **WIDE)
+    view = KeptView("recall", Recall(digest, keep_ratio=0.45, page_tokens=4, offload=offload, dense_layers=1))
+    with torch.inference_mode():
+        ours, layers = drawn_logits(view, model, forward_of(model, model))
+        monkeypatch.setattr("etude.longcontext.page_layer.kernels_for", lambda *_: None)
+        expected, others = drawn_logits(view, model, forward_of(model, model))
+    torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
+    for mine, its in zip(layers, others, strict=True):
+        assert np.array_equal(mine.times_BHP, its.times_BHP) and (mine.pages_read, mine.hits) == (its.pages_read, its.hits)
+    assert (layers[1].times_BHP[3].sum(-1) < 14 * 15).all(), "of 15 pages some are not read"
 
 
 @compiled
