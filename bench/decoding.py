@@ -51,6 +51,8 @@ def main() -> None:
     parser.add_argument("--layout", choices=("turns", "one_message"), default="turns")
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
+    if len(chosen.k) > 4:
+        parser.error(f"--k takes four numbers at most, since ways are run in every order: got {len(chosen.k)}")
     found = measured(chosen.model, chosen.rounds, chosen.k, chosen.max_new_tokens, chosen.layout)
     print(table(found))
     if chosen.json:
@@ -77,8 +79,9 @@ def measured(name: str, rounds: int, numbers: Sequence[int], max_new_tokens: int
             "greedy_transformers": partial(_by_transformers, model, prompts, max_new_tokens),
         }
         ways |= {f"integrative_k{k}": partial(_integrative, engine, tasks, prompts, k, layout, how) for k in numbers}
-        orders = orders or Random(turn).sample(list(permutations(ways)), factorial(len(ways)))
-        for way in orders.pop():
+        if turn and not orders:
+            orders = Random(turn).sample(list(permutations(ways)), factorial(len(ways)))
+        for way in orders.pop() if turn else ways:
             start = time.perf_counter()
             ways[way]()
             if turn:

@@ -7,7 +7,7 @@ Contexts are random keys and values, as many as the model has layers and heads, 
 each way anew in every round, its first step not counted. Transformers' steps are calls of the model, ours those of the engine under a view;
 both in the precision that the machine decides on.
 `limit` is how fast the bytes that a step must read could be read: the weights
-once, and of every row the keys and values that the way reads, at the speed at which this machine sums as many numbers as the weights have.
+once, and of every row the keys and values that the way reads, at the speed at which this machine sums as many bytes of float32.
 Ratios are of medians in the same round; `decode_vs_transformers` is that of the tenth to transformers at the most rows and the longest
 context. The other part, of prompts that are read sparsely, is `bench.sparse_prompts`: `sparse_attention_8k` is attention's ratio at 8,192
 tokens, `sparse_prefill_32k` that of a whole prefill at 32,768. What lies beside a model that generates 16,384 tokens is
@@ -89,7 +89,7 @@ def main() -> None:
 @torch.inference_mode()
 def measured(name: str, rows: Sequence[int], lengths: Sequence[int], steps: int, rounds: int) -> dict[str, Any]:
     """Seconds a step of every way, number of rows and length, and their ratios."""
-    place = decide(Machine())
+    place = decide(Machine(device="cpu"))
     model, _ = load_model(name, device=place.device)
     working = WorkingCopy(model, place.dtype).model if place.dtype != torch.float32 else model
     shared = forward_of(model, working)

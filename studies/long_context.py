@@ -2,7 +2,7 @@
 
     python -m studies.long_context --data DIR [--hours H] [--only ID ...] [--tiny]
 
-SmolLM2-135M in the precision that the machine decides on, tasks whose answer lies somewhere in a book (`etude.evaluation.long`), of 2,048
+SmolLM2-135M in bfloat16, tasks whose answer lies somewhere in a book (`etude.evaluation.long`), of 2,048
 and 4,096 tokens. `screen` finds the tasks that the full context solves at 30 % or more (20 items of each kind, none of those that are
 measured); only those go on. A cell is a fifth of a kind and a length: of 50 items, each read once and cut by every policy at a tenth, a
 quarter and a half of its tokens, with the question unseen, so that it comes behind the cut and is kept, and with the question seen, at the
@@ -27,7 +27,7 @@ from dataclasses import asdict, astuple, dataclass, replace
 from itertools import product
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Final
 
 import torch
 from matplotlib.figure import Figure
@@ -39,8 +39,7 @@ from etude.evaluation.statistics import mean_interval
 from etude.longcontext.policies import DROPPING, POLICIES, RECALLING, asking
 from etude.longcontext.policy import Policy
 from etude.longcontext.recall import Recall
-from etude.longcontext.scores.streaming import Streaming
-from etude.longcontext.sweep import Reading, Rows
+from etude.longcontext.sweep import FULL, Reading, Rows
 from etude.models import end_tokens, in_precision, load_model
 from etude.recipes.machine import Machine, decide
 from etude.runs import environment
@@ -52,12 +51,12 @@ CLAIM = (
 )
 SEEDS = (120,)
 MODEL = "smollm2-135m"
+PRECISION: Final = "bfloat16"
 BOOKS = ("treasure_island", "the_wind_in_the_willows", "alice_s_adventures_in_wonderland")
 FACTS = "babi_en/qa1_single-supporting-fact_test.txt"
 KINDS = ("single", "multi_key", "multi_value", "variables", "common", "frequent", "instructions", "facts")
 LENGTHS = (2048, 4096)
 RATIOS = (0.1, 0.25, 0.5)
-FULL = Policy(Streaming())
 SCREENED, MEASURED, MORE = 20, 50, 150
 FIFTHS = 5
 SOLVED, LOSS = 0.3, 0.02
@@ -136,9 +135,23 @@ class Long:
         own = Arm.of(arm)
         if own.part == "kvpress":
             sizes = {"n": self._n(own), "new_tokens": self._new_tokens(own)}
-            return {"model": self.model, **asdict(own), **sizes, "methods": list(PRESSED), "ratios": list(PRESSED_RATIOS)}
+            return {
+                "model": self.model,
+                "precision": PRECISION,
+                **asdict(own),
+                **sizes,
+                "methods": list(PRESSED),
+                "ratios": list(PRESSED_RATIOS),
+            }
         policies = {name: asdict(policy) for name, policy in own.policies.items()}
-        return {"model": self.model, **asdict(own), "n": self._n(own), "new_tokens": self._new_tokens(own), "policies": policies}
+        return {
+            "model": self.model,
+            "precision": PRECISION,
+            **asdict(own),
+            "n": self._n(own),
+            "new_tokens": self._new_tokens(own),
+            "policies": policies,
+        }
 
     def defaults(self) -> dict[str, Any]:
         return {}
@@ -152,7 +165,7 @@ class Long:
 
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
         """The scores of every item, under the full context and under every policy."""
-        own, place = Arm.of(arm), decide(Machine())
+        own, place = Arm.of(arm), decide(Machine(precision=PRECISION))
         model, tokenizer = load_model(self.model, device=place.device)
         model = in_precision(model, place.dtype)
         if self.is_tiny:

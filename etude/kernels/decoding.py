@@ -318,6 +318,9 @@ class Stretches:
 
     def __post_init__(self) -> None:
         parts = self.keys_SD, self.values_SD, self.position_S, self.mass_S, self.start_BH, self.count_BH
+        is_one = self.keys_SD.dtype == self.values_SD.dtype and self.keys_SD.shape == self.values_SD.shape
+        if not is_one or tuple(part.dtype for part in parts[2:]) != (torch.int32, torch.float32, torch.int64, torch.int64):
+            raise TypeError("kernels read keys and values alike, places of 32 bits, masses of float32, and starts and counts of 64 bits")
         self.table = torch.tensor(list(map(at, parts)))
 
 

@@ -104,7 +104,7 @@ void attend_over(const T* queries, long query_row, long query_head, KeysOf keys_
             const auto keys = keys_of(part.pair).from(part.first);
             float *tops = &found[number * size], *totals = tops + share, *mine = totals + share;
             for (long n = 0; n < share; n++)
-                for (long d = 0; d < width; d++) asked[n * width + d] = wide(queries[row * query_row + (head * share + n) * query_head + d]);
+                for (long d = 0; d < width; d++) asked[n * width + d] = wide(queries[row * query_row + (head * share + n) * query_head + d]) * scale;
             scores.resize(share * room);
             some_at_a_time(share, [&](auto some, long n) {
                 constexpr int N = some();
@@ -112,7 +112,7 @@ void attend_over(const T* queries, long query_row, long query_head, KeysOf keys_
                 scores_of_keys<N>(&asked[n * width], keys, part.count, width, own, room);
                 for (int i = 0; i < N; i++) {
                     tops[n + i] = top_of(own + i * room, part.count, blocks);
-                    totals[n + i] = weights_of(own + i * room, blocks, tops[n + i], scale, own + i * room);
+                    totals[n + i] = weights_of(own + i * room, blocks, tops[n + i], 1, own + i * room);
                 }
                 long d = 0;
                 for (; d + SUMS * W <= width; d += SUMS * W) read_of_values<N, SUMS>(own, room, keys, part.count, width, d, mine + n * width);
@@ -129,7 +129,7 @@ void attend_over(const T* queries, long query_row, long query_head, KeysOf keys_
         for (long n = 0; n < share; n++) {
             float top = LEAST, all = 0;
             for (long i = number; i < end; i++) top = std::max(top, found[i * size + n]);
-            for (long i = number; i < end; i++) all += found[i * size + share + n] * (found[i * size + n] = std::exp((found[i * size + n] - top) * scale));
+            for (long i = number; i < end; i++) all += found[i * size + share + n] * (found[i * size + n] = std::exp(found[i * size + n] - top));
             for (long i = number; i < end; i++) found[i * size + n] /= all;
             T* to = read + (pair / kv_heads * heads + pair % kv_heads * share + n) * width;
             for (long d = 0; d < width; d += W) {

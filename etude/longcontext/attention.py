@@ -21,7 +21,7 @@ def causal(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, values_TD: torch.Te
     """What the last Q of T tokens read, each of itself and of all before it: [R, Q, D]."""
     heads, length, _ = queries_RQD.shape
     before = len(keys_TD) - length
-    if before and is_available(keys_TD.device) and not (torch.is_grad_enabled() and queries_RQD.requires_grad):
+    if before and _by_flash(queries_RQD, keys_TD, values_TD):
         return with_normaliser(queries_RQD, keys_TD, values_TD, scale)[0]
     keys, values = (states[None, None].expand(1, heads, -1, -1) for states in (keys_TD, values_TD))
     if not before:
@@ -40,7 +40,7 @@ def with_normaliser(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """As `causal`, and log Σ exp of each query's scores, [R, Q]."""
     heads, length, _ = queries_RQD.shape
-    if not is_available(keys_TD.device):
+    if not _by_flash(queries_RQD, keys_TD, values_TD):
         parts = [scores_RQT.logsumexp(-1) for scores_RQT in _scores_by_block(queries_RQD, keys_TD, scale)]
         return causal(queries_RQD, keys_TD, values_TD, scale), torch.cat(parts, 1)
     before = len(keys_TD) - length
@@ -48,14 +48,23 @@ def with_normaliser(
     read, normaliser = flash(queries_RQD[None], keys[:, :, before:], values[:, :, before:], is_causal=True, scale=scale)
     if before:  # all of it is seen: no mask, which takes twice as long
         of_before, its = flash(queries_RQD[None], keys[:, :, :before], values[:, :, :before], scale=scale)
-        read = torch.lerp(read, of_before, torch.sigmoid(its - normaliser).to(read.dtype)[..., None])
-        normaliser = torch.logaddexp(normaliser, its)
+        share, found = (
+            torch.sigmoid(normaliser - its)[..., None],
+            read.to(normaliser.dtype),
+        )  # in half precision a small share would be lost
+        read, normaliser = torch.lerp(of_before.to(found.dtype), found, share).to(read.dtype), torch.logaddexp(normaliser, its)
     return read[0], normaliser[0]
+
+
+def _by_flash(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, values_TD: torch.Tensor) -> bool:
+    """Whether the operation that gives normalisers too can be used."""
+    is_one = queries_RQD.dtype == keys_TD.dtype == values_TD.dtype and keys_TD.shape == values_TD.shape
+    return is_one and is_available(keys_TD.device) and not (torch.is_grad_enabled() and queries_RQD.requires_grad)
 
 
 def summed(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, scale: float) -> torch.Tensor:
     """The attention that each slot has from the last Q of T tokens, summed over these and averaged over the heads: [T]."""
-    found_T = torch.zeros(len(keys_TD), device=keys_TD.device)
+    found_T = torch.zeros(len(keys_TD), dtype=torch.float32, device=keys_TD.device)
     for read_RQT in _weights_by_block(queries_RQD, keys_TD, scale):
         found_T[: read_RQT.shape[2]] += read_RQT.sum(1).mean(0)
     return found_T
@@ -65,7 +74,7 @@ def strongest(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, normaliser_RQ: t
     """The largest attention that each slot has from any of the last Q of T tokens and any head: [T - Q], of those before them."""
     length = queries_RQD.shape[1]
     with_ones = pad(keys_TD[: len(keys_TD) - length].float(), (0, 1), value=1.0)
-    found_T = torch.full((len(with_ones),), -torch.inf, device=keys_TD.device)
+    found_T = torch.full((len(with_ones),), -torch.inf, dtype=torch.float32, device=keys_TD.device)
     for own in _blocks(queries_RQD, keys_TD):
         less_normaliser = torch.cat([queries_RQD[:, own].float() * scale, -normaliser_RQ[:, own, None].float()], -1)
         found_T = torch.maximum(found_T, (less_normaliser.flatten(0, 1) @ with_ones.T).amax(0))

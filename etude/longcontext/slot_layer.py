@@ -111,7 +111,7 @@ class SlotLayer(ContextLayer):
     def _replay(self, row: int, new: New, segments: Sequence[Segment]) -> torch.Tensor:
         """What the queries read of what is kept and of themselves; the slots' mass is the largest attention that any of them gave."""
         assert self.slots is not None
-        read = [new.queries_NQD[:0]]
+        read = [new.values_HQD[:0]]
         for queries_RQD, own, kept in zip(new.queries_HRQD, segments, self.slots.row(row), strict=True):
             if len(new):
                 read_RQD, normaliser_RQ = attention.with_normaliser(queries_RQD, own.keys_TD, own.values_TD, self.scale)
@@ -128,7 +128,7 @@ class SlotLayer(ContextLayer):
         first = int(self.seen_B[row])
         position_Q = torch.arange(first, first + keys_HQD.shape[1], dtype=torch.int32, device=keys_HQD.device)
         new = [
-            Segment(keys_QD, values_QD, position_Q, torch.zeros(len(position_Q), device=keys_HQD.device))
+            Segment(keys_QD, values_QD, position_Q, torch.zeros(len(position_Q), dtype=torch.float32, device=keys_HQD.device))
             for keys_QD, values_QD in zip(keys_HQD, values_HQD, strict=True)
         ]
         return [old.then(each) for old, each in zip(self.slots.row(row), new, strict=True)] if self.slots else new
@@ -151,22 +151,27 @@ class SlotLayer(ContextLayer):
         if self.policy.score.window or self.policy.score.moments_from is not None:
             for row in np.flatnonzero(is_real_B).tolist():
                 self._remember(row, queries_BND[row][:, None], is_counted=True)
-        self._drop_now_and_then()
+        self.drop_now_and_then()
         return read_BHRD.flatten(1, 2)
 
-    def _drop_now_and_then(self) -> None:
+    def drop_now_and_then(self) -> None:
+        """What is too much behind another token of every row."""
         assert self.slots is not None
         self.fresh_tokens += 1
         if self.policy.drops_while_generating and self.fresh_tokens >= self.policy.every_tokens:
             kept = [self._kept(row, self.slots.row(row)) for row in range(self.slots.rows)]
             self.slots, self.fresh_tokens = self.in_slots(kept), 0
 
-    def expecting(self) -> Stretches:
-        """A slot more in every head, for a kernel to put a token of every row there; then it `took` them."""
+    def make_room(self) -> None:
+        """For a token of every row."""
         self.forward.check_open()
         assert self.slots is not None
         if self.slots.is_full:
             self.slots = self.slots.with_room()
+
+    def expecting(self) -> Stretches:
+        """A slot more in every head, for a kernel to put a token of every row there; then it `took` them."""
+        assert self.slots is not None
         self.slots.count_BH += 1
         return self.slots.stretches
 
@@ -178,12 +183,11 @@ class SlotLayer(ContextLayer):
             earlier_BNWD = self._earlier_queries(queries_BND)
             self.queries_BNWD = torch.cat([earlier_BNWD[:, :, 1:], queries_BND[:, :, None]], 2)
             self.remembered_B = np.minimum(self.policy.score.window, self.remembered_B + 1)
-        self._drop_now_and_then()
 
     def _over_slots(self, slots: Slots, queries_BHRD: torch.Tensor) -> torch.Tensor:
         sums_attention = self.policy.score.sums_attention
         kernels = kernels_for(queries_BHRD.device, queries_BHRD.dtype)
-        if kernels and _fits(slots) and not queries_BHRD.requires_grad:
+        if kernels and _fits(slots) and slots.keys_SD.dtype == queries_BHRD.dtype and not queries_BHRD.requires_grad:
             return kernels.attend_slots(queries_BHRD, slots.stretches, self.scale, sums=sums_attention)
         runs = [] if sums_attention else slots.runs
         if len(runs) == 1 and len(runs[0]) == slots.rows:
@@ -309,4 +313,5 @@ class SlotLayer(ContextLayer):
 
 def _fits(slots: Slots) -> bool:
     """Whether kernels can read slots of such keys and values."""
-    return slots.keys_SD.shape == slots.values_SD.shape and slots.keys_SD.shape[1] % WIDTH == 0
+    keys_SD, values_SD = slots.keys_SD, slots.values_SD
+    return keys_SD.shape == values_SD.shape and keys_SD.dtype == values_SD.dtype and keys_SD.shape[1] % WIDTH == 0

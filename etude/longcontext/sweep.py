@@ -31,6 +31,9 @@ from etude.longcontext.slot_layer import SlotLayer
 from etude.longcontext.slots import Slots
 from etude.longcontext.tiers import Pool
 
+FULL = Policy(Streaming())
+"""Everything is kept."""
+
 
 class Reading:
     """A prompt under full attention, read piece by piece, with what scores go by."""
@@ -44,11 +47,11 @@ class Reading:
         self.logits_V: torch.Tensor | None = None
         """Of what follows."""
         self._replays: dict[Replayed, list[torch.Tensor]] = {}
-        self._held: list[Held] = []
 
     @torch.inference_mode()
     def read(self, tokens: Sequence[int]) -> None:
         """More of it."""
+        self._replays = {}
         with self._attachment.installed():
             output = self.model(
                 torch.tensor([list(tokens)], device=self._attachment.device),
@@ -56,12 +59,12 @@ class Reading:
                 **{cache_argument(base_of(self.model)): self._cache},
             )
         self.tokens += tokens
-        self.logits_V, self._replays, self._held = output.logits[0, -1].float(), {}, []
+        self.logits_V = output.logits[0, -1].float()
 
     def fork(self) -> "Reading":
         """A copy that is gone on with apart."""
         other = copy.copy(self)
-        other._cache, other.tokens, other._replays, other._held = copy.deepcopy(self._cache), list(self.tokens), {}, []
+        other._cache, other.tokens, other._replays = copy.deepcopy(self._cache), list(self.tokens), {}
         return other
 
     @torch.inference_mode()
@@ -69,12 +72,13 @@ class Reading:
         """A row for each policy. Raises ValueError for one that moves what it keeps."""
         if any(policy.rerotate for policy in policies):
             raise ValueError("rows of one batch stand at the positions of the text: leave rerotate out")
-        attachment = Attachment.to(self.model, Policy(Streaming()))
+        attachment = Attachment.to(self.model, FULL)
         attachment.modules, attachment.scales = self._attachment.modules, self._attachment.scales
         cache = DynamicCache(config=attachment.config)
         attachment.adopt(cache)
         sources = self._layers
-        kept = [cut_row(sources, 0, policy, self.held(policy)) for policy in policies]
+        shared = row_held(sources, 0, FULL)
+        kept = [cut_row(sources, 0, policy, self._under(policy, shared)) for policy in policies]
         targets = [layer for layer in cache.layers if isinstance(layer, SlotLayer)]
         for number, (layer, source) in enumerate(zip(targets, sources, strict=True)):
             layer.slots = Slots([row[number] for row in kept])
@@ -101,10 +105,12 @@ class Reading:
     @torch.inference_mode()
     def held(self, policy: Policy) -> list[Held]:
         """By layer what the policy's score is given of the prompt: a score of one is the importance of its tokens."""
-        layers = self._layers
-        self._held = self._held or row_held(layers, 0, policy)
+        return self._under(policy, row_held(self._layers, 0, policy))
+
+    def _under(self, policy: Policy, helds: Sequence[Held]) -> list[Held]:
+        """The same under another policy, with what was found of it so far."""
         recent, found = policy.recent(len(self.tokens)), []
-        for layer, held in zip(layers, self._held, strict=True):
+        for layer, held in zip(self._layers, helds, strict=True):
             found.append(replace(held, budget=policy.budget(held.seen, layer.number, layer.layers), recent=recent))
         if isinstance(policy.score, Replayed):
             masses = self._masses(policy.score)

@@ -56,29 +56,40 @@ class KeptView:
 
 
 @dataclass(frozen=True)
-class SlotsToken:
-    """The `Attend` of a decoding step over slots, a new token in every row."""
+class LayersToken:
+    """The `Attend` of a decoding step, a new token in every row."""
+
+    layers: Sequence[Any]
+
+    def __call__(self, layer: int, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float) -> torch.Tensor:
+        read_BND: torch.Tensor = self.layers[layer].step(queries, keys, values, scale)
+        return read_BND
+
+
+@dataclass(frozen=True)
+class SlotsToken(LayersToken):
+    """One over slots, whose layers a kernel can run."""
 
     kernels: DecodingKernels
-    layers: Sequence[SlotLayer]
 
     @staticmethod
     def of(layers: Sequence[Any]) -> "SlotsToken | None":
         """None where a layer has no slots, or one that kernels know nothing of."""
         slots = [layer.slots for layer in layers if isinstance(layer, SlotLayer) and layer.slots and layer.takes_kernels]
         kernels = kernels_for(slots[0].keys_SD.device, slots[0].keys_SD.dtype) if slots else None
-        return SlotsToken(kernels, layers) if kernels and len(slots) == len(layers) else None
-
-    def __call__(self, layer: int, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float) -> torch.Tensor:
-        return self.layers[layer].step(queries, keys, values, scale)
+        return SlotsToken(layers, kernels) if kernels and len(slots) == len(layers) else None
 
     def run(self, layers: Layers, x_NE: torch.Tensor, cos_ND: torch.Tensor, sin_ND: torch.Tensor) -> None:
         score, seen_N = self.layers[0].policy.score, torch.from_numpy(self.layers[0].seen_B)
+        for layer in self.layers:
+            layer.make_room()
         held = [layer.expecting() for layer in self.layers]
         how = {"sums": score.sums_attention, "keeps_queries": score.window > 0}
         queries_LNHD = self.kernels.layers_over_slots(x_NE, layers, held, seen_N, cos_ND, sin_ND, **how)
         for number, layer in enumerate(self.layers):
             layer.took(None if queries_LNHD is None else queries_LNHD[number], layers.scale)
+        for layer in self.layers:
+            layer.drop_now_and_then()
 
 
 @dataclass
@@ -116,12 +127,5 @@ class KeptContext:
         position_B = self.inner.mask_BT.sum(-1) - 1
         self.attachment.is_real_BQ, self.attachment.turned_BQ = np.ones((len(tokens_B), 1), bool), position_B[:, None].numpy()
         layers = self.inner.cache.layers
-        step = SlotsToken.of(layers)
-        if step:
-            return forward.logits(tokens_B, position_B, step, torch.arange(len(tokens_B)))
-
-        def attend(number: int, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float) -> torch.Tensor:
-            read_BND: torch.Tensor = layers[number].step(queries, keys, values, scale)
-            return read_BND
-
+        attend = SlotsToken.of(layers) or LayersToken(layers)
         return forward.logits(tokens_B, position_B, attend, torch.arange(len(tokens_B)))

@@ -16,17 +16,14 @@ from etude.knowledge.documents import Corpus, documents
 from etude.longcontext.lazy import Lazy
 from etude.longcontext.policy import Policy
 from etude.longcontext.recall import Recall
-from etude.longcontext.scores.streaming import Streaming
 from etude.longcontext.settings import EngineView
-from etude.longcontext.sweep import LazyRows, Reading, Rows
+from etude.longcontext.sweep import FULL, LazyRows, Reading, Rows
 from etude.models import describe, end_tokens, in_precision, load_model, positions_of
 from etude.recipes.limits import within_limits
 from etude.recipes.machine import Machine, decide
 from etude.recipes.no_effect import unread_among, unread_of_view
 from etude.tasks.files import find_file
 from etude.watching import Quiet, Watcher
-
-FULL = Policy(Streaming())
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The kernels of decoding against torch's plain operations."""
 
 import platform
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -245,24 +246,26 @@ def stretches(count_BH, width, dtype, spare=5, seed=0):
 @compiled
 @each_precision
 @pytest.mark.parametrize(
-    ("rows", "kv_heads", "share", "width", "most"), [(2, 3, 3, 64, 50), (1, 1, 3, 64, 4000), (8, 2, 7, 32, 90), (3, 1, 1, 128, 9)]
+    ("counts", "share", "width"),
+    [([[50, 1, 17], [16, 33, 2]], 3, 64), ([[2047, 2048, 5000]], 3, 64), ([[90, 3]] * 8, 7, 32), ([[9], [1], [40]], 1, 128)],
 )
-def test_heads_attend_to_slots_of_their_own_number(dtype, rows, kv_heads, share, width, most):
-    kernel, draw = kernels_for(CPU, dtype), torch.Generator().manual_seed(most)
-    held = stretches(torch.randint(1, most, (rows, kv_heads), generator=draw), width, dtype)
-    held.count_BH[-1, -1] = 1
+@pytest.mark.parametrize("scale", [0.2, 0.0, -0.1])
+def test_heads_attend_to_slots_of_their_own_number(dtype, counts, share, width, scale):
+    """A head of more than 2,047 slots is read by several threads where there are few heads."""
+    kernel, (rows, kv_heads) = kernels_for(CPU, dtype), torch.tensor(counts).shape
+    held = stretches(torch.tensor(counts), width, dtype)
     queries = random(rows, kv_heads, share, width, seed=9, dtype=dtype)
     expected, masses = torch.zeros(queries.shape, dtype=torch.double), torch.zeros(len(held.mass_S), dtype=torch.double)
     for row in range(rows):
         for head in range(kv_heads):
             own = slice(int(held.start_BH[row, head]), int(held.start_BH[row, head] + held.count_BH[row, head]))
-            weights = (0.2 * queries[row, head].double() @ held.keys_SD[own].double().T).softmax(-1)
+            weights = (scale * queries[row, head].double() @ held.keys_SD[own].double().T).softmax(-1)
             expected[row, head], masses[own] = weights @ held.values_SD[own].double(), weights.mean(0)
-    close(kernel.attend_slots(queries, held, 0.2), expected)
+    close(kernel.attend_slots(queries, held, scale), expected)
     assert not held.mass_S.any(), "nobody asked what was read"
-    close(kernel.attend_slots(queries, held, 0.2, sums=True), expected)
+    close(kernel.attend_slots(queries, held, scale, sums=True), expected)
     torch.testing.assert_close(held.mass_S.double(), masses, atol=1e-5, rtol=1e-4)
-    kernel.attend_slots(queries, held, 0.2, sums=True)
+    kernel.attend_slots(queries, held, scale, sums=True)
     torch.testing.assert_close(held.mass_S.double(), 2 * masses, atol=1e-5, rtol=1e-4)
 
 
@@ -304,3 +307,10 @@ def test_rows_attend_to_their_pages_and_to_their_open_one(dtype, tokens):
             own = pages[places[row, head, : reads[row]]].transpose(0, 1).flatten(1, 2)
             keys, values = torch.cat([own, opened[row, head, :, : open_tokens[row]]], 1).double()
             close(found[row, head], (0.2 * queries[row, head].double() @ keys.T).softmax(-1) @ values)
+
+
+def test_slots_of_another_precision_than_kernels_read_are_refused():
+    held = stretches(torch.tensor([[3]]), 32, torch.float32)
+    for changed in ({"values_SD": held.values_SD.bfloat16()}, {"mass_S": held.mass_S.bfloat16()}, {"count_BH": held.count_BH.int()}):
+        with pytest.raises(TypeError, match="kernels read keys and values alike"):
+            replace(held, **changed)

@@ -280,6 +280,28 @@ def test_slots_of_uneven_segments_give_back_what_was_put_in():
     assert torch.equal(own.keys_TD, torch.stack([segments[0][0].keys_TD[0], segments[0][1].keys_TD[4]]))
 
 
+@pytest.mark.parametrize(("before", "new"), [(2000, 32), (8, 300)])
+def test_attention_over_much_before_and_little_of_its_own_is_as_exact_in_half_precision(before, new):
+    generator = torch.Generator().manual_seed(new)
+    shapes = ((3, new, 64), (before + new, 64), (before + new, 64))
+    queries, keys, values = (torch.randn(*shape, generator=generator).bfloat16() for shape in shapes)
+    keys[0] *= 3  # read most by some
+    is_seen = torch.ones(new, before + new, dtype=torch.bool).tril(before)
+    scores = (queries.double() @ keys.double().T * 0.125).masked_fill(~is_seen, -torch.inf)
+    expected = scores.softmax(-1) @ values.double()
+    found = attention.causal(queries, keys, values, 0.125)
+    assert float((found.double() - expected).norm() / expected.norm()) < 0.004
+
+
+def test_values_of_another_width_than_keys_are_read_behind_a_context():
+    queries, keys, values = (torch.randn(*shape, generator=torch.Generator().manual_seed(0)) for shape in ((2, 5, 24), (40, 24), (40, 16)))
+    scores = (queries @ keys.T * 0.2).masked_fill(~torch.ones(5, 40, dtype=torch.bool).tril(35), -torch.inf)
+    read, normaliser = attention.with_normaliser(queries, keys, values, 0.2)
+    for found in (read, attention.causal(queries, keys, values, 0.2)):
+        torch.testing.assert_close(found, scores.softmax(-1) @ values)
+    torch.testing.assert_close(normaliser, scores.logsumexp(-1))
+
+
 @pytest.mark.parametrize("new", [1, 16, 40, 57])
 def test_attention_is_summed_and_compared_some_queries_at_a_time(new, monkeypatch):
     monkeypatch.setattr("etude.longcontext.attention._BLOCK_WEIGHTS", 1)  # sixteen queries

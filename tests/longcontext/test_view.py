@@ -137,7 +137,8 @@ def test_kernels_over_pages_choose_and_give_what_torchs_operations_do(model_of, 
     torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
     for mine, its in zip(layers, others, strict=True):
         assert np.array_equal(mine.times_BHP, its.times_BHP) and (mine.pages_read, mine.hits) == (its.pages_read, its.hits)
-    assert (layers[1].times_BHP[3].sum(-1) < 14 * 15).all(), "of 15 pages some are not read"
+    there = sum((seen - 1) // 4 + 1 for seen in range(45, 59))  # open ones too, which are always read
+    assert (layers[0].times_BHP[3].sum(-1) == there).all() and (layers[1].times_BHP[3].sum(-1) < 0.6 * there).all()
 
 
 @compiled
@@ -247,3 +248,15 @@ def test_a_view_is_told_by_its_name_and_its_budget(tokenizer):
         parse_practice(
             find_configuration("practice", "tiny"), ["--engine.view", "snapkv", "--engine.keep_ratio", "0.5", "--explore", "mcts"]
         )
+
+
+@pytest.mark.parametrize("name", ["streaming", "h2o"])
+def test_autocast_whose_values_are_of_another_precision_than_keys_changes_little(model_of, name):
+    model, policy = model_of("llama", **WIDE), replace(DROPPING[name], keep_ratio=0.5)
+    found = []
+    for is_on in (False, True):
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=is_on), attach(model, policy):
+            cache = model(torch.tensor([PROMPTS[0]])).past_key_values
+            both = [model(torch.tensor([tokens]), past_key_values=cache).logits[0, -1].float() for tokens in ([5, 6, 7], [8], [9])]
+        found.append(torch.stack(both))
+    assert float((found[0] - found[1]).abs().mean() / found[0].std()) < 0.1
