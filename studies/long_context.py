@@ -399,6 +399,9 @@ def main(chosen: Options) -> None:
         parts = PARTS if KVPRESS.is_there else PARTS[:2]
         cells = compute([(f"{part}{name}-{fifth}", seed) for fifth in range(FIFTHS) for part in parts for name in sets], table, chosen)
     rows = reduce(cells)
+    if not rows and cells:
+        print(f"screened so far; solved by the full context: {', '.join(sets) or 'none'}")
+        return
     write_result(chosen, CLAIM, cells, rows, *judge(rows, sets), picture=draw)
 
 

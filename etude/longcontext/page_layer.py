@@ -211,9 +211,8 @@ class PageLayer(ContextLayer):
         self.open_BH2TD[rows, :, :, self.open_B[rows] - 1] = states_BH2D
         chosen_BHK, is_chosen_BHK = self.chosen(rows, queries_BHRD)
         self._count(rows, chosen_BHK, is_chosen_BHK)
-        place_BHK = self._brought(
-            torch.from_numpy(np.take_along_axis(self.numbers_BHP[rows], chosen_BHK, 2)), torch.from_numpy(is_chosen_BHK)
-        )
+        numbers = np.take_along_axis(self.numbers_BHP[rows], chosen_BHK, 2)
+        place_BHK = self._brought(torch.from_numpy(numbers), torch.from_numpy(is_chosen_BHK))
         if kernels := self._kernels_for(queries_BHRD):
             reads_B, open_B = (torch.from_numpy(each) for each in (is_chosen_BHK[:, 0].sum(1), self.open_B[rows]))
             own_BH2TD = self._rows_of(self.open_BH2TD, rows)
@@ -235,12 +234,8 @@ class PageLayer(ContextLayer):
         return attention.of_rectangle(queries_BHRD, states_2BHSD[0], states_2BHSD[1], is_there_BHS[:, :, None], self.scale)
 
     def _kernels_for(self, queries_BHRD: torch.Tensor) -> DecodingKernels | None:
-        width = queries_BHRD.shape[-1]
-        return (
-            kernels_for(queries_BHRD.device, queries_BHRD.dtype)
-            if width % WIDTH == 0 and self.open_BH2TD.dtype == queries_BHRD.dtype
-            else None
-        )
+        fits = queries_BHRD.shape[-1] % WIDTH == 0 and queries_BHRD.dtype == self.open_BH2TD.dtype
+        return kernels_for(queries_BHRD.device, queries_BHRD.dtype) if fits else None
 
     def _rows_of(self, states_B: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
         return states_B if len(rows) == len(self.seen_B) else states_B[rows]
