@@ -15,7 +15,7 @@ adapt: $(VENV)/knowledge $(VENV)/model
 	$(BIN)/etude adapt python --data runs/python_reference --seed $(SEED) --run runs/python-$$(date +%Y%m%d-%H%M%S)
 
 test: $(VENV)/test $(VENV)/model
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder  # tiny models gain nothing by threads
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder  # tiny models gain nothing by threads; many tests wait for processes
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .
