@@ -3,8 +3,8 @@
     python -m bench.decoding [--json FILE] [--rounds 24] [--k 4 8] [--max-new-tokens 24] [--layout turns]
 
 Eight questions at once, another eight in each round, in one process: greedy by the engine and by transformers' `generate`, and
-integrative decoding with each k, in every order once before an order comes again, so that none has the same one before it in each round.
-No answer ends before it has all of its tokens, so that all are equally long. A ratio is a way's seconds
+integrative decoding with each k, in every order once before an order comes again, so that none has the same one before it in each round. No
+answer ends before it has all of its tokens, so that all are equally long. A ratio is a way's seconds
 by those of the engine's greedy decoding in the same round: median, lowest and highest. `within` is what is allowed, 3 times greedy at k = 4
 and 5 times at k = 8, by what was measured: 1 or more keeps within it.
 """
@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import permutations
-from math import factorial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -80,7 +79,8 @@ def measured(name: str, rounds: int, numbers: Sequence[int], max_new_tokens: int
         }
         ways |= {f"integrative_k{k}": partial(_integrative, engine, tasks, prompts, k, layout, how) for k in numbers}
         if turn and not orders:
-            orders = Random(turn).sample(list(permutations(ways)), factorial(len(ways)))
+            every = list(permutations(ways))
+            orders = Random(turn).sample(every, len(every))
         for way in orders.pop() if turn else ways:
             start = time.perf_counter()
             ways[way]()

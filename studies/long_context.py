@@ -133,25 +133,10 @@ class Long:
 
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
         own = Arm.of(arm)
+        found = {"model": self.model, "precision": PRECISION, **asdict(own), "n": self._n(own), "new_tokens": self._new_tokens(own)}
         if own.part == "kvpress":
-            sizes = {"n": self._n(own), "new_tokens": self._new_tokens(own)}
-            return {
-                "model": self.model,
-                "precision": PRECISION,
-                **asdict(own),
-                **sizes,
-                "methods": list(PRESSED),
-                "ratios": list(PRESSED_RATIOS),
-            }
-        policies = {name: asdict(policy) for name, policy in own.policies.items()}
-        return {
-            "model": self.model,
-            "precision": PRECISION,
-            **asdict(own),
-            "n": self._n(own),
-            "new_tokens": self._new_tokens(own),
-            "policies": policies,
-        }
+            return found | {"methods": list(PRESSED), "ratios": list(PRESSED_RATIOS)}
+        return found | {"policies": {name: asdict(policy) for name, policy in own.policies.items()}}
 
     def defaults(self) -> dict[str, Any]:
         return {}

@@ -48,11 +48,9 @@ def with_normaliser(
     read, normaliser = flash(queries_RQD[None], keys[:, :, before:], values[:, :, before:], is_causal=True, scale=scale)
     if before:  # all of it is seen: no mask, which takes twice as long
         of_before, its = flash(queries_RQD[None], keys[:, :, :before], values[:, :, :before], scale=scale)
-        share, found = (
-            torch.sigmoid(normaliser - its)[..., None],
-            read.to(normaliser.dtype),
-        )  # in half precision a small share would be lost
-        read, normaliser = torch.lerp(of_before.to(found.dtype), found, share).to(read.dtype), torch.logaddexp(normaliser, its)
+        exact, share = normaliser.dtype, torch.sigmoid(normaliser - its)[..., None]  # in half precision a small share would be lost
+        read = torch.lerp(of_before.to(exact), read.to(exact), share).to(read.dtype)
+        normaliser = torch.logaddexp(normaliser, its)
     return read[0], normaliser[0]
 
 

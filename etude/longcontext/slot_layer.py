@@ -137,8 +137,7 @@ class SlotLayer(ContextLayer):
 
     def generate(self, queries_BND: torch.Tensor, is_real_B: np.ndarray) -> torch.Tensor:
         assert self.keys is not None and self.values is not None and self.slots is not None
-        if self.slots.is_full:
-            self.slots = self.slots.with_room()
+        self.make_room()
         queries_BHRD, keys_BHD = queries_BND.unflatten(1, (self.slots.heads, -1)), self.keys[:, :, 0]
         if self.policy.rerotate:
             queries_BHRD, keys_BHD = self._behind_slots(self.slots, queries_BHRD, keys_BHD)
@@ -180,7 +179,7 @@ class SlotLayer(ContextLayer):
         self.forward.scales[self.number] = scale
         self.seen_B, self.width = self.seen_B + 1, self.width + 1
         if queries_BND is not None:
-            earlier_BNWD = self._earlier_queries(queries_BND)
+            earlier_BNWD = self._earlier_queries(len(queries_BND), queries_BND[0])
             self.queries_BNWD = torch.cat([earlier_BNWD[:, :, 1:], queries_BND[:, :, None]], 2)
             self.remembered_B = np.minimum(self.policy.score.window, self.remembered_B + 1)
 
@@ -291,16 +290,16 @@ class SlotLayer(ContextLayer):
             before_NQD = self.forward.rotation.taken_back(self.forward.modules[self.number], queries_NQD[:, first:].float(), turned_Q)
             self.moments_B[row] = self.moments_B[row].plus(Moments.of(before_NQD))
         if score.window:
-            self.queries_BNWD = self._earlier_queries(queries_NQD.expand(rows, -1, -1, -1)[:, :, 0])
+            self.queries_BNWD = self._earlier_queries(rows, queries_NQD)
             self.remembered_B[row] = min(score.window, int(self.remembered_B[row]) + queries_NQD.shape[1])
             last_NQD = queries_NQD[:, -score.window :]
             self.queries_BNWD[row] = torch.cat([self.queries_BNWD[row, :, last_NQD.shape[1] :], last_NQD], 1)
 
-    def _earlier_queries(self, like_BND: torch.Tensor) -> torch.Tensor:
-        """Those that are remembered, [B, N, W, D]; none at first."""
+    def _earlier_queries(self, rows: int, like_N: torch.Tensor) -> torch.Tensor:
+        """Those that are remembered, [B, N, W, D]; none at first, of rows with heads like these, [N, ..., D]."""
         if self.queries_BNWD is None:
-            self.remembered_B = np.zeros(len(like_BND), dtype=np.int64)
-            return like_BND.new_zeros(*like_BND.shape[:2], self.policy.score.window, like_BND.shape[-1])
+            self.remembered_B = np.zeros(rows, dtype=np.int64)
+            return like_N.new_zeros(rows, len(like_N), self.policy.score.window, like_N.shape[-1])
         return self.queries_BNWD
 
     def _last_queries(self, row: int, segments: Sequence[Segment]) -> torch.Tensor:

@@ -107,6 +107,13 @@ def drawn_logits(view, model, shared):
     return torch.stack(found), context.inner.cache.layers
 
 
+def held_by_both(layers, others):
+    """Of every layer, row and head what one context holds, and what the other does."""
+    for mine, its in zip(layers, others, strict=True):
+        for row in range(4):
+            yield from zip(mine.slots.row(row), its.slots.row(row), strict=True)
+
+
 @compiled
 @pytest.mark.parametrize("name", DROPPING)
 def test_kernels_over_slots_give_the_logits_of_torchs_operations(model_of, monkeypatch, name):
@@ -117,11 +124,9 @@ def test_kernels_over_slots_give_the_logits_of_torchs_operations(model_of, monke
         monkeypatch.setattr("etude.longcontext.slot_layer.kernels_for", lambda *_: None)
         expected, others = drawn_logits(view, model, forward_of(model, model))
     torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
-    for mine, its in zip(layers, others, strict=True):
-        for row in range(4):
-            for found, wanted in zip(mine.slots.row(row), its.slots.row(row), strict=True):
-                assert torch.equal(found.position_T, wanted.position_T)
-                torch.testing.assert_close(found.mass_T, wanted.mass_T, atol=1e-5, rtol=1e-4)
+    for found, wanted in held_by_both(layers, others):
+        assert torch.equal(found.position_T, wanted.position_T)
+        torch.testing.assert_close(found.mass_T, wanted.mass_T, atol=1e-5, rtol=1e-4)
 
 
 @compiled
@@ -160,9 +165,8 @@ def test_a_step_over_slots_by_one_kernel_is_the_same_to_the_bit(model_of, monkey
     assert len(runs) == 14 and torch.equal(ours, expected)
     for mine, its in zip(layers, others, strict=True):
         assert mine.seen_B.tolist() == its.seen_B.tolist() == [44, 21, 21, 58] and mine.width == its.width
-        for row in range(4):
-            for found, wanted in zip(mine.slots.row(row), its.slots.row(row), strict=True):
-                assert all(torch.equal(*parts) for parts in zip(found.parts(), wanted.parts(), strict=True))
+    for found, wanted in held_by_both(layers, others):
+        assert all(torch.equal(*parts) for parts in zip(found.parts(), wanted.parts(), strict=True))
 
 
 def test_a_policy_by_moments_of_queries_generates_layer_by_layer(model_of):

@@ -16,6 +16,7 @@ NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. The
 
 
 _BEGINNINGS = 100
+"""How many are drawn before a text is said to have no room."""
 
 
 class Haystack:
