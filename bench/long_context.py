@@ -6,8 +6,9 @@
 Contexts are random keys and values, as many as the model has layers and heads, so that their making costs nothing; by turns in one process,
 each way anew in every round, its first step not counted. Transformers' steps are calls of the model, ours those of the engine under a view;
 both in the precision that the machine decides on.
-`limit` is how fast the bytes that a step must read could be read: the weights
-once, and of every row the keys and values that the way reads, at the speed at which this machine sums as many bytes of float32.
+`limit` is how fast the bytes that a step must read could be read: the weights once, and of every row the keys and values that the way
+reads, at the speed at which this machine sums as many bytes of a float32 tensor as torch makes it, and, `huge`, of one that lies in huge
+pages, as our weights and contexts do.
 Ratios are of medians in the same round; `decode_vs_transformers` is that of the tenth to transformers at the most rows and the longest
 context. The other part, of prompts that are read sparsely, is `bench.sparse_prompts`: `sparse_attention_8k` is attention's ratio at 8,192
 tokens, `sparse_prefill_32k` that of a whole prefill at 32,768. What lies beside a model that generates 16,384 tokens is
@@ -17,7 +18,7 @@ tokens, `sparse_prefill_32k` that of a whole prefill at 32,768. What lies beside
 import argparse
 import gc
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -34,6 +35,7 @@ from bench.written import save_picture, write
 from etude.engine.context import CopiedContext, Forward
 from etude.engine.forward import forward_of
 from etude.engine.working_copy import WorkingCopy
+from etude.kernels import huge_pages
 from etude.longcontext.attach import Attachment
 from etude.longcontext.layer import ContextLayer
 from etude.longcontext.policies import DROPPING, RECALLING
@@ -46,6 +48,10 @@ from etude.recipes.machine import Machine, decide
 from etude.runs import environment
 
 SHARE = 0.1
+ONES: dict[str, Callable[[int], torch.Tensor]] = {
+    "limit": torch.ones,
+    "huge": lambda count: huge_pages.zeros(count, dtype=torch.float32).fill_(1),
+}
 PARTS = ("decode", "sparse", "generation")
 WAYS: dict[str, Policy | Recall | None] = {
     "transformers": None,
@@ -96,7 +102,7 @@ def measured(name: str, rows: Sequence[int], lengths: Sequence[int], steps: int,
     forward = shared.forward if shared else None
     model = in_precision(model, place.dtype)
     weights = sum(parameter.nbytes for parameter in model.parameters())
-    speed = bytes_a_second(weights)
+    speeds = {name: bytes_a_second(ones(weights // 4)) for name, ones in ONES.items()}
     shapes: list[dict[str, Any]] = []
     for count in rows:
         for length in lengths:
@@ -107,12 +113,14 @@ def measured(name: str, rows: Sequence[int], lengths: Sequence[int], steps: int,
             ratios = {
                 way: spread([its / mine for mine, its in zip(own, seconds["transformers"], strict=True)]) for way, own in seconds.items()
             }
-            limits = {way: (weights + count * _read_bytes(model, way, length)) / speed for way in WAYS}
+            read = {way: weights + count * _read_bytes(model, way, length) for way in WAYS}
             shapes.append({"rows": count, "length": length, "seconds": {way: spread(own) for way, own in seconds.items()}})
-            shapes[-1] |= {"times_as_fast": ratios, "limit": {way: limits[way] / median(own) for way, own in seconds.items()}}
+            shapes[-1] |= {"times_as_fast": ratios}
+            for limit, speed in speeds.items():
+                shapes[-1][limit] = {way: read[way] / speed / median(own) for way, own in seconds.items()}
     last = max(shapes, key=lambda shape: (shape["rows"], shape["length"]))
     where = environment()
-    facts = {"model": name, "steps": steps, "rounds": rounds, "share": SHARE, "bytes_a_second": speed, "weight_bytes": weights}
+    facts = {"model": name, "steps": steps, "rounds": rounds, "share": SHARE, "bytes_a_second": speeds, "weight_bytes": weights}
     facts |= {"precision": place.precision} | {each: where[each] for each in ("processor", "threads", "commit")}
     return {"decode_vs_transformers": last["times_as_fast"]["tenth"]["median"], "shapes": shapes, **facts}
 
@@ -130,14 +138,14 @@ def sparse_measured(name: str, tokens: int, prefills: Sequence[int], layers: int
     return ratios | {"sparse": {"attention": own, "prefill": read} | facts}
 
 
-def bytes_a_second(size: int, rounds: int = 7) -> float:
-    """How fast numbers that take so many bytes are summed, the median."""
-    numbers, seconds = torch.ones(size // 4), []
+def bytes_a_second(numbers: torch.Tensor, rounds: int = 7) -> float:
+    """How fast numbers are summed, the median."""
+    seconds = []
     for _ in range(rounds):
         start = time.perf_counter()
         numbers.sum()
         seconds.append(time.perf_counter() - start)
-    return size / median(seconds[1:])
+    return numbers.nbytes / median(seconds[1:])
 
 
 def _read_bytes(model: Any, way: str, length: int) -> float:
@@ -203,15 +211,17 @@ def table(found: Mapping[str, Any]) -> str:
 
 def _steps(found: Mapping[str, Any]) -> str:
     lines = [
-        "| rows | tokens | way | ms a step | times as fast as transformers | lowest | highest | of the limit |",
-        "|---|---|---|---|---|---|---|---|",
+        "| rows | tokens | way | ms a step | times as fast as transformers | lowest | highest | of the limit | of that of huge pages |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for shape in found["shapes"]:
         for way, ratio in shape["times_as_fast"].items():
             ms = f"{1000 * shape['seconds'][way]['median']:.0f}"
-            cells = " | ".join(f"{ratio[end]:.2f}" for end in ("median", "low", "high"))
-            lines.append(f"| {shape['rows']} | {shape['length']:,} | {way} | {ms} | {cells} | {shape['limit'][way]:.0%} |")
-    speed = f"{found['bytes_a_second'] / 1e9:.1f} GB/s"
+            cells = " | ".join(
+                [*(f"{ratio[end]:.2f}" for end in ("median", "low", "high")), *(f"{shape[limit][way]:.0%}" for limit in ONES)]
+            )
+            lines.append(f"| {shape['rows']} | {shape['length']:,} | {way} | {ms} | {cells} |")
+    speed = " and ".join(f"{found['bytes_a_second'][limit] / 1e9:.1f}" for limit in ONES) + " GB/s"
     where = f"{found['processor']}, {found['threads']} threads."
     below = f"{found['rounds']} rounds of {found['steps']} steps, {found['precision']}, {speed}; {where}"
     return "\n".join([*lines, "", f"decode_vs_transformers {found['decode_vs_transformers']:.2f}. {below}", ""])

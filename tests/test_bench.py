@@ -61,7 +61,13 @@ def test_a_step_behind_a_long_context_is_compared_with_transformers(tmp_path):
     found = long_context.measured("tiny-random", [1, 2], [40, 80], steps=1, rounds=2)
     assert [(shape["rows"], shape["length"]) for shape in found["shapes"]] == [(1, 40), (1, 80), (2, 40), (2, 80)]
     for shape in found["shapes"]:
-        assert shape["seconds"].keys() == shape["times_as_fast"].keys() == shape["limit"].keys() == long_context.WAYS.keys()
+        assert (
+            shape["seconds"].keys()
+            == shape["times_as_fast"].keys()
+            == shape["limit"].keys()
+            == shape["huge"].keys()
+            == long_context.WAYS.keys()
+        )
         assert shape["times_as_fast"]["transformers"]["median"] == 1.0 and all(0 < value < 1 for value in shape["limit"].values())
     assert found["decode_vs_transformers"] == found["shapes"][-1]["times_as_fast"]["tenth"]["median"]
     long_context.draw(found, tmp_path / "found.svg")

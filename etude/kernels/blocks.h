@@ -140,7 +140,7 @@ template <class Go> void some_at_a_time(long count, Go go) {
 }
 
 #ifdef HAS_TILES
-constexpr long MOST_STEPS = 9;  // of 32 numbers, whose weights are multiplied with all rows in turn: 18 KiB
+constexpr long FEW_STEPS = 3, MOST_STEPS = 9;  // of 32 numbers, whose weights are multiplied with up to 32 or all rows in turn: 6 and 18 KiB
 struct alignas(64) Line {
     Half numbers[32];
 };
@@ -223,13 +223,13 @@ bool tiles_fit(const Half*, long width) { return width % 32 == 0 && tiles_allowe
 // stay in the nearest cache for all rows, while those of the next stretch are asked for from memory.
 template <class Blocks, class Then>
 void products_by_tiles(const Half* x, long rows, long width, long pairs, Blocks blocks, Then then) {
-    const long chunks = (rows + 31) / 32, steps = width / 32, stretches = (steps + MOST_STEPS - 1) / MOST_STEPS;
+    const long chunks = (rows + 31) / 32, steps = width / 32, most = chunks > 1 ? MOST_STEPS : FEW_STEPS, stretches = (steps + most - 1) / most;
     const auto step_at = [=](long stretch) { return steps * stretch / stretches; };
     const std::unique_ptr<Line[]> packed(new Line[chunks * steps * 32]);  // [chunk, step, row]: in the order of tiles
 #pragma omp parallel
     {
         const std::unique_ptr<Sums[]> sums(new Sums[chunks]);
-        shape_tiles(32);
+        shape_tiles(std::min(32L, rows));
 #pragma omp for schedule(static)
         for (long row = 0; row < rows; row++)
             for (long k = 0; k < steps; k++)
@@ -248,21 +248,21 @@ void products_by_tiles(const Half* x, long rows, long width, long pairs, Blocks 
                     const bool has_other = rows > 32 * chunk + 16;
                     float* c = sums[chunk].numbers;
                     const Line* a = &packed[(chunk * steps + first) * 32];
-                    if (stretch) {
-                        _tile_loadd(0, c, 128);
-                        _tile_loadd(1, c + W, 128);
-                        _tile_loadd(2, c + 32 * W, 128);
-                        _tile_loadd(3, c + 33 * W, 128);
-                    } else {
+                    if (stretch == 0) {
                         _tile_zero(0);
                         _tile_zero(1);
                         _tile_zero(2);
                         _tile_zero(3);
+                    } else if (chunks > 1) {  // else they are there still
+                        _tile_loadd(0, c, 128);
+                        _tile_loadd(1, c + W, 128);
+                        _tile_loadd(2, c + 32 * W, 128);
+                        _tile_loadd(3, c + 33 * W, 128);
                     }
                     for (long k = first; k < end; k++, a += 32) {
                         for (long line = 0; line < lines && one < asked; line++, one += 32, two += 32) {
-                            __builtin_prefetch(one, 0, 2);
-                            __builtin_prefetch(two, 0, 2);
+                            __builtin_prefetch(one, 0, 3);
+                            __builtin_prefetch(two, 0, 3);
                         }
                         _tile_loadd(4, a, 64);
                         _tile_loadd(6, now.first + 512 * k, 64);
@@ -274,10 +274,13 @@ void products_by_tiles(const Half* x, long rows, long width, long pairs, Blocks 
                         _tile_dpbf16ps(2, 5, 6);
                         _tile_dpbf16ps(3, 5, 7);
                     }
+                    if (chunks == 1 && !is_last) continue;
                     _tile_stored(0, c, 128);
                     _tile_stored(1, c + W, 128);
-                    _tile_stored(2, c + 32 * W, 128);
-                    _tile_stored(3, c + 33 * W, 128);
+                    if (has_other || chunks > 1) {
+                        _tile_stored(2, c + 32 * W, 128);
+                        _tile_stored(3, c + 33 * W, 128);
+                    }
                     if (is_last) then(pair, 32 * chunk, std::min(32L, rows - 32 * chunk), c);
                 }
             }
@@ -330,9 +333,9 @@ float top_of(float* scores, long length, long blocks) {
     return top_of(top);
 }
 
-// Ask for memory that will be read soon.
-template <class T> inline void expect(const T* from, long count) {
-    for (long line = 0; line < count * long(sizeof(T)); line += 64) __builtin_prefetch(reinterpret_cast<const char*>(from) + line, 0, 2);
+// Ask for memory that will be read soon: into the second cache, or the first.
+template <int NEAR = 2, class T> inline void expect(const T* from, long count) {
+    for (long line = 0; line < count * long(sizeof(T)); line += 64) __builtin_prefetch(reinterpret_cast<const char*>(from) + line, 0, NEAR);
 }
 
 }  // namespace

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from etude.kernels.compiled import AT, DTYPES, NUMBER, REAL, WIDTH, at, library
+from etude.kernels.huge_pages import Chunks
 
 BLOCK = 32
 """Positions that lie together: two of the longest vectors of scores, which the processor's tiles want in pairs."""
@@ -43,6 +44,7 @@ class DecodingKernels:
         self._panels: Any = None if is_half else found.panels_float32
         self._layers: Any = found.layers_bfloat16 if is_half else None
         self._layers_over_slots: Any = found.layers_over_slots_bfloat16 if is_half else None
+        self._chunks = Chunks()
         self.product_rows = 256 if is_half and found.has_tiles() else 4 if is_half else 0
         """Up to how many rows `product`, and with it `layers`, take no longer than oneDNN (SmolLM2-135M, 2 cores with AMX, and without)."""
 
@@ -114,14 +116,16 @@ class DecodingKernels:
         if outputs % BLOCK or width % 32:
             return None
         pairs = weight.contiguous().view(torch.int32).view(outputs // self.numbers, self.numbers, width // 2)
-        return pairs.transpose(1, 2).contiguous().view(torch.bfloat16).view(outputs, width)
+        found = self._chunks.zeros(outputs, width, dtype=weight.dtype)
+        found.view(torch.int32).view(outputs // self.numbers, width // 2, self.numbers).copy_(pairs.transpose(1, 2))
+        return found
 
     def in_panels(self, weight: torch.Tensor) -> torch.Tensor | None:
         """A weight [out, in] of float32 as `product` reads it. None in half precision, and where it does not fit."""
         if self._panels is None or len(weight) % WIDTH:
             return None
         weight = weight.detach().contiguous()
-        found = torch.empty_like(weight)
+        found = self._chunks.zeros(*weight.shape, dtype=weight.dtype)
         self._panels(at(weight), *weight.shape, at(found))
         return found
 

@@ -14,6 +14,7 @@ from itertools import chain
 import numpy as np
 import torch
 
+from etude.kernels import huge_pages
 from etude.kernels.decoding import Stretches
 
 ROOM_TOKENS = 32
@@ -60,8 +61,10 @@ class Slots:
         self.room_BH = room_BH
         self.start_BH = (room_BH.cumsum() - room_BH.ravel()).reshape(room_BH.shape)
         like, total = segments_BH[0][0], int(room_BH.sum())
-        self.keys_SD = like.keys_TD.new_zeros(total, like.keys_TD.shape[-1])
-        self.values_SD = like.values_TD.new_zeros(total, like.values_TD.shape[-1])
+        self.keys_SD, self.values_SD = (
+            huge_pages.zeros(total, states_TD.shape[-1], dtype=states_TD.dtype, device=states_TD.device)
+            for states_TD in (like.keys_TD, like.values_TD)
+        )
         self.position_S = like.position_T.new_empty(total)
         self.mass_S = like.mass_T.new_zeros(total)
         for start, segment in zip(self.start_BH.ravel().tolist(), chain(*segments_BH), strict=True):

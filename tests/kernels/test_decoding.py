@@ -239,6 +239,8 @@ def stretches(count_BH, width, dtype, spare=5, seed=0):
     room_BH = count_BH + spare
     start_BH = (room_BH.flatten().cumsum(0) - room_BH.flatten()).view(room_BH.shape)
     keys, values = (random(int(room_BH.sum()), width, seed=each, dtype=dtype) for each in (seed, seed + 1))
+    for end in (start_BH + count_BH).flatten():
+        keys[end : end + spare], values[end : end + spare] = torch.nan, torch.nan
     places = torch.zeros(len(keys), dtype=torch.int32), torch.zeros(len(keys))
     return Stretches(keys, values, *places, start_BH, count_BH)
 
@@ -247,7 +249,14 @@ def stretches(count_BH, width, dtype, spare=5, seed=0):
 @each_precision
 @pytest.mark.parametrize(
     ("counts", "share", "width"),
-    [([[50, 1, 17], [16, 33, 2]], 3, 64), ([[2047, 2048, 5000]], 3, 64), ([[90, 3]] * 8, 7, 32), ([[9], [1], [40]], 1, 128)],
+    [
+        ([[50, 1, 17], [16, 33, 2]], 3, 64),
+        ([[2047, 2048, 5000]], 3, 64),
+        ([[90, 3]] * 8, 7, 32),
+        ([[9], [1], [40]], 1, 128),
+        ([[70, 64]], 9, 64),
+        ([[129, 5]], 8, 96),
+    ],
 )
 @pytest.mark.parametrize("scale", [0.2, 0.0, -0.1])
 def test_heads_attend_to_slots_of_their_own_number(dtype, counts, share, width, scale):

@@ -1,0 +1,48 @@
+"""Memory in huge pages, of 2 MiB, where the system gives some (Linux): it is read faster, since fewer addresses are looked up.
+
+What is read at every step, weights and long contexts, lies there. On other devices and systems tensors are as always, and so are those
+that are smaller than a page.
+"""
+
+import mmap
+from contextlib import suppress
+
+import torch
+
+PAGE_BYTES = 1 << 21
+_LINE_BYTES = 64
+
+
+def zeros(*shape: int, dtype: torch.dtype, device: torch.device | None = None) -> torch.Tensor:
+    """As `torch.zeros`."""
+    size = dtype.itemsize * torch.Size(shape).numel()
+    if (device and device.type != "cpu") or size < PAGE_BYTES or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.frombuffer(_mapped(size), dtype=dtype).view(shape)
+
+
+def _mapped(size: int) -> memoryview:
+    """So many bytes from the beginning of a page on; what lies before it is never touched, so that it takes no memory."""
+    whole = mmap.mmap(-1, size + PAGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a system without such pages
+        whole.madvise(mmap.MADV_HUGEPAGE)
+    skipped = -torch.frombuffer(whole, dtype=torch.uint8).data_ptr() % PAGE_BYTES
+    return memoryview(whole)[skipped : skipped + size]
+
+
+class Chunks:
+    """Memory of which tensors that are kept for long are given a part, one behind the other."""
+
+    def __init__(self, chunk_bytes: int = 16 * PAGE_BYTES) -> None:
+        self._chunk, self._used = torch.empty(0, dtype=torch.uint8), 0
+        self._chunk_bytes = chunk_bytes
+
+    def zeros(self, *shape: int, dtype: torch.dtype) -> torch.Tensor:
+        """As `torch.zeros`. A chunk goes back to the system when all that lies in it is gone."""
+        size = dtype.itemsize * torch.Size(shape).numel()
+        if size >= self._chunk_bytes:
+            return zeros(*shape, dtype=dtype)
+        if self._used + size > len(self._chunk):
+            self._chunk, self._used = zeros(self._chunk_bytes, dtype=torch.uint8), 0
+        start, self._used = self._used, self._used + -(-size // _LINE_BYTES) * _LINE_BYTES
+        return self._chunk[start : start + size].view(dtype).view(shape)
