@@ -667,7 +667,7 @@ def test_practice_under_views_is_compared_with_full_contexts_in_the_tiny_form(tm
     assert rows.keys() == {"base", "warm_start", *practice_views.ARMS}
     assert rows["full"]["context_share"] == 1.0 and rows["h2o_half"]["context_share"] < 0.6
     assert "full_ahead" in rows["random_half"]
-    cell = json.loads((tmp_path / "cells" / "h2o_half-140.json").read_text())
+    cell = json.loads((tmp_path / "tiny" / "cells" / "h2o_half-140.json").read_text())
     assert len(cell["context_mib"]) == 3 and min(cell["context_mib"]) > 0
 
 
@@ -680,10 +680,10 @@ def viewed(ahead: dict[str, float], room: float = 0.55) -> list[dict]:
 
 
 def test_half_a_context_is_enough_where_practice_ends_level_in_little_room_and_chance_does_not():
-    level = {"h2o_half": 0.01, "tova_half": 0.0, "recall_half": 0.0, "random_half": 0.3}
+    level = {"kvzip_half": 0.01, "tova_half": 0.1, "random_half": 0.3}
     verdict, because = practice_views.judge(viewed(level))
     assert verdict == "holds" and "random_half -30.0 points [-31.0, -29.0] at 0.55 of the room" in because
-    assert practice_views.judge(viewed(level | {"h2o_half": 0.025}))[0] == "does not hold"
+    assert practice_views.judge(viewed(level | {"kvzip_half": 0.025}))[0] == "does not hold"
     assert practice_views.judge(viewed(level | {"random_half": 0.0}))[0] == "does not hold"
     assert practice_views.judge(viewed(level, room=0.7))[0] == "does not hold"
     assert practice_views.judge([row for row in viewed(level) if row["id"] != "tova_half"])[0] == "undecided"
