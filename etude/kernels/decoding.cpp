@@ -3,7 +3,7 @@
 // says what goes in and out.
 
 #include "products.h"
-#include "slots.h"
+#include "pages.h"
 
 namespace {
 
@@ -387,7 +387,7 @@ void layers(Half* x, long rows, const Layer* each, long number, Sizes sizes, con
     extern "C" void attend_pages_##NAME(const T* queries, const T* pages, const int64_t* places, const int64_t* reads, long most,      \
                                         const T* open, const int64_t* open_tokens, long tokens, long rows, long heads, long kv_heads,  \
                                         long width, float scale, T* read) {                                                            \
-        attend_pages(queries, pages, places, reads, most, open, open_tokens, tokens, rows, heads, kv_heads, width, scale, read);       \
+        attend_pages(queries, heads * width, pages, places, reads, most, open, open_tokens, tokens, rows, heads, kv_heads, width, scale, read);       \
     }                                                                                                                                  \
     extern "C" void rms_norm_##NAME(const T* x, long rows, long width, const T* weight, float epsilon, T* to) {                       \
         rms_norm(x, rows, width, weight, epsilon, to);                                                                                 \
@@ -442,6 +442,15 @@ extern "C" void layers_over_slots_bfloat16(Half* x, long rows, const Layer* each
         attend_slots(states, stride, width, slots[i], rows, heads, kv_heads, width, scale, sums, read);
         for (long row = 0; queries && row < rows; row++)
             std::copy_n(states + row * stride, heads * width, queries + (i * rows + row) * heads * width);
+    });
+}
+extern "C" void layers_over_pages_bfloat16(Half* x, long rows, const Layer* each, const Pages<Half>* pages, long number, long hidden, long gate,
+                                           long heads, long kv_heads, long width, const Half* cosines, const Half* sines, float epsilon,
+                                           float scale) {
+    const Sizes sizes{hidden, gate, heads, kv_heads, width};
+    layers(x, rows, each, number, sizes, cosines, sines, epsilon, [=](long i, const Half* states, long stride, Half* read) {
+        const Half *keys = states + heads * width, *values = keys + kv_heads * width;
+        read_pages(states, keys, values, stride, pages[i], rows, heads, kv_heads, width, scale, read);
     });
 }
 extern "C" int numbers_of_vector() { return W; }

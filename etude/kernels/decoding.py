@@ -44,6 +44,7 @@ class DecodingKernels:
         self._panels: Any = None if is_half else found.panels_float32
         self._layers: Any = found.layers_bfloat16 if is_half else None
         self._layers_over_slots: Any = found.layers_over_slots_bfloat16 if is_half else None
+        self._layers_over_pages: Any = found.layers_over_pages_bfloat16 if is_half else None
         self._chunks = Chunks()
         self.product_rows = 256 if is_half and found.has_tiles() else 4 if is_half else 0
         """Up to how many rows `product`, and with it `layers`, take no longer than oneDNN (SmolLM2-135M, 2 cores with AMX, and without)."""
@@ -232,6 +233,17 @@ class DecodingKernels:
         self._layers_over_slots(*given, layers.epsilon, layers.scale, sums, None if queries_LNHD is None else at(queries_LNHD))
         return queries_LNHD
 
+    def layers_over_pages(
+        self, x_NE: torch.Tensor, layers: "Layers", held: Sequence["PageTable"], cos_ND: torch.Tensor, sin_ND: torch.Tensor
+    ) -> None:
+        """As `layers`, over the pages of each layer's table; the new token, which is counted already, becomes the last of its row's open
+        page.
+        """
+        assert self._layers_over_pages is not None
+        table = torch.cat([each.table for each in held])
+        given = at(x_NE), len(x_NE), at(layers.table), at(table), len(layers.table), *layers.sizes, at(cos_ND), at(sin_ND)
+        self._layers_over_pages(*given, layers.epsilon, layers.scale)
+
     def sample(
         self, logits_BV: torch.Tensor, temperature: float, uniform_N: torch.Tensor | None, row_N: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -328,6 +340,35 @@ class Stretches:
         self.table = torch.tensor(list(map(at, parts)))
 
 
+@dataclass
+class PageTable:
+    """Pages [P, 2, T, D] of a layer, and of every row and head: digests of its full ones [B, H, P, X], where these lie among the pages
+    [B, H, P], its open one [B, H, 2, T, D], and how often each was read [B, H, P + 1]. Of a row: how many are full, how many tokens are in
+    its open one, and how many full ones it reads, [B].
+    """
+
+    pages_P2TD: torch.Tensor
+    digests_BHPX: torch.Tensor
+    open_BH2TD: torch.Tensor
+    place_BHP: torch.Tensor
+    times_BHP: torch.Tensor
+    full_B: torch.Tensor
+    open_B: torch.Tensor
+    reads_B: torch.Tensor
+
+    def __post_init__(self) -> None:
+        self.digests_BHPX, self.open_BH2TD = self.digests_BHPX.contiguous(), self.open_BH2TD.contiguous()
+        _, _, room, numbers = self.digests_BHPX.shape
+        states, counts = (
+            (self.pages_P2TD, self.digests_BHPX, self.open_BH2TD),
+            (self.place_BHP, self.times_BHP, self.full_B, self.open_B, self.reads_B),
+        )
+        if len({own.dtype for own in states}) > 1 or any(own.dtype != torch.int64 or not own.is_contiguous() for own in counts):
+            raise TypeError("kernels read pages, digests and open pages alike, and numbers of 64 bits that lie in order")
+        sizes = room, self.open_BH2TD.shape[3], numbers, int(self.reads_B.max())
+        self.table = torch.tensor([*map(at, (*states, *counts)), *sizes])
+
+
 class Layers:
     """What the layers of a model consist of, for the kernel that runs all of them; products as `in_blocks` lays them out."""
 
@@ -394,5 +435,7 @@ def _kernels() -> dict[torch.dtype, DecodingKernels]:
     found.layers_bfloat16.argtypes = [AT, NUMBER, AT, AT, *[NUMBER] * 8, AT, AT, AT, AT, NUMBER, AT, AT, REAL, REAL]
     found.product_bfloat16.restype = found.product_float32.restype = None
     found.layers_over_slots_bfloat16.argtypes = [AT, NUMBER, AT, AT, *[NUMBER] * 6, AT, AT, AT, REAL, REAL, NUMBER, AT]
+    found.layers_over_pages_bfloat16.argtypes = [AT, NUMBER, AT, AT, *[NUMBER] * 6, AT, AT, REAL, REAL]
     found.panels_float32.restype = found.layers_bfloat16.restype = found.layers_over_slots_bfloat16.restype = None
+    found.layers_over_pages_bfloat16.restype = None
     return {dtype: DecodingKernels(found, name) for dtype, name in DTYPES.items()}

@@ -1,5 +1,4 @@
-// Attention of one token a row over keys and values [D] as they came: slots, of which every row and head has a stretch of its own length, or
-// pages that are chosen for the token.
+// Attention of one token a row over keys and values [D] as they came: of slots every row and head has a stretch of its own length.
 
 #pragma once
 
@@ -320,69 +319,6 @@ void put_slots(Slots<T> slots, const T* keys, const T* values, long key_row, con
         slots.positions[at] = int32_t(seen[row]);
         slots.masses[at] = 0;
     }
-}
-
-// Which pages promise most, [rows, K, most], by place and in order of these, of the `full` first of a row `reads`; page 0 is one of them. For
-// each query the softmax of its products with what is known of pages, [rows, K, room, X], and over the queries of a head the largest of it.
-// `halves`: the queries [rows, H, X] as they meet that, times the scale. Behind those of a row come as many places as it lacks, each 0.
-template <class T>
-void best_pages(const float* halves, const T* known, long room, const int64_t* full, const int64_t* reads, long rows, long heads, long kv_heads, long numbers,
-                long most, int64_t* chosen) {
-    const long share = heads / kv_heads;
-#pragma omp parallel
-    {
-        std::vector<float> scores, worth;
-        std::vector<int64_t> order;
-#pragma omp for schedule(dynamic)
-        for (long pair = 0; pair < rows * kv_heads; pair++) {
-            const long row = pair / kv_heads, head = pair % kv_heads, pages = full[row], count = reads[row];
-            const long blocks = (pages + W - 1) / W, wide_room = blocks * W;
-            int64_t* mine = chosen + pair * most;
-            std::fill_n(mine, most, 0);
-            order.resize(pages);
-            for (long page = 0; page < pages; page++) order[page] = page;
-            if (count < pages) {
-                scores.resize(share * wide_room);
-                worth.assign(wide_room, 0);
-                const InOrder<T> keys{known + pair * room * numbers, nullptr, numbers};
-                some_at_a_time(share, [&](auto some, long n) {
-                    const auto ask = [&](long t) { expect(keys.key(std::min(t + AT_ONCE / 2, pages - 1)), numbers); };
-                    scores_of_keys<some()>(halves + (row * heads + head * share + n) * numbers, keys, pages, numbers, &scores[n * wide_room], wide_room, ask);
-                });
-                for (long n = 0; n < share; n++) {
-                    float* own = &scores[n * wide_room];
-                    const float sum = weights_of(own, blocks, top_of(own, pages, blocks), 1, own);
-                    for (long t = 0; t < wide_room; t += W) save(max_of(load(own + t) / sum, load(&worth[t])), &worth[t]);  // what is no number is worth nothing
-                }
-                worth[0] = -LEAST;
-                std::nth_element(order.begin(), order.begin() + count, order.end(),
-                                 [&](long a, long b) { return worth[a] != worth[b] ? worth[a] > worth[b] : a < b; });
-                std::sort(order.begin(), order.begin() + count);
-            }
-            std::copy_n(order.begin(), std::min(count, pages), mine);
-        }
-    }
-}
-
-// Over the chosen pages of each row and head, [2, tokens, D] at the places that are named, so many of each row, and over its open page.
-template <class T>
-void attend_pages(const T* queries, const T* pages, const int64_t* places, const int64_t* reads, long most, const T* open, const int64_t* open_tokens,
-                  long tokens, long rows, long heads, long kv_heads, long width, float scale, T* read) {
-    const long size = 2 * tokens * width, longest = (most + 1) * tokens;
-    std::vector<const T*> at(rows * kv_heads * longest);
-    std::vector<int64_t> counts(rows * kv_heads);
-    for (long pair = 0; pair < rows * kv_heads; pair++) {
-        const T** mine = &at[pair * longest];
-        const auto list = [&](const T* page, long count) {
-            for (long t = 0; t < count; t++) *mine++ = page + t * width;
-        };
-        for (long i = 0; i < reads[pair / kv_heads]; i++) list(pages + places[pair * most + i] * size, tokens);
-        list(open + pair * size, open_tokens[pair / kv_heads]);
-        counts[pair] = mine - &at[pair * longest];
-    }
-    const auto keys_of = [&](long pair) { return Listed<T>{&at[pair * longest], tokens * width}; };
-    const auto no_masses = [](long) { return static_cast<float*>(nullptr); };
-    attend_over(queries, heads * width, width, counts.data(), rows, heads, kv_heads, width, scale, read, keys_of, no_masses);
 }
 
 }  // namespace

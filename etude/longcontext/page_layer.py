@@ -18,7 +18,7 @@ import torch
 
 from etude.errors import UserError
 from etude.kernels.compiled import WIDTH
-from etude.kernels.decoding import DecodingKernels, kernels_for
+from etude.kernels.decoding import DecodingKernels, PageTable, kernels_for
 from etude.longcontext import attention
 from etude.longcontext.digests import digested, halves, promised, width_of
 from etude.longcontext.layer import ContextLayer, Forward, New, places
@@ -130,6 +130,32 @@ class PageLayer(ContextLayer):
             own = slice(None) if is_real_BT is None else places(is_real_BT[row, : self.width].bool().cpu().numpy())
             self._fill(row, torch.stack([keys_HTD[:, own], values_HTD[:, own]], 1))
 
+    # ------------------------------------------------------------------ a token of every row, by a kernel that runs all layers
+
+    @property
+    def takes_kernels(self) -> bool:
+        """Whether a kernel can choose and read its pages."""
+        like = self.open_BH2TD
+        return isinstance(self.tier, Memory) and like.shape[-1] % WIDTH == 0 and self.tier.pages_P2TD.device == like.device
+
+    def expecting(self) -> PageTable:
+        """With a place for a new token in every row: what is read for it."""
+        rows = np.arange(len(self.seen_B))
+        self._make_room(rows)
+        reads_B = self._reads_B(rows)
+        self.pages_read += int(reads_B.sum()) * self.numbers_BHP.shape[1]
+        self.generated_B += 1
+        counts = (torch.from_numpy(np.ascontiguousarray(own)) for own in (self.full_B, self.open_B, reads_B))
+        self.numbers_BHP, self.times_BHP = (np.ascontiguousarray(own) for own in (self.numbers_BHP, self.times_BHP))
+        places, times = torch.from_numpy(self.numbers_BHP), torch.from_numpy(self.times_BHP)
+        return PageTable(self.tier.pages_P2TD, self.digests_BHPX, self.open_BH2TD, places, times, *counts)
+
+    def took(self, table: PageTable, scale: float) -> None:
+        """The kernel has put the new token into these open pages."""
+        self.forward.scales[self.number] = scale
+        self.digests_BHPX, self.open_BH2TD = table.digests_BHPX, table.open_BH2TD
+        self.width += 1
+
     # ------------------------------------------------------------------ a prompt
 
     def read(self, row: int, new: New) -> torch.Tensor:
@@ -203,11 +229,7 @@ class PageLayer(ContextLayer):
     @torch.no_grad()
     def _recalled(self, rows: np.ndarray, queries_BHRD: torch.Tensor, states_BH2D: torch.Tensor) -> torch.Tensor:
         """A new token of each of these rows: what its queries read, [B, H, R, D]."""
-        is_full_B = self.open_B[rows] == self.recall.page_tokens
-        if is_full_B.any():
-            full = rows[is_full_B].tolist()
-            self._put(full, self.full_B[full].tolist(), self.open_BH2TD[full])
-        self.seen_B[rows] += 1
+        self._make_room(rows)
         self.open_BH2TD[rows, :, :, self.open_B[rows] - 1] = states_BH2D
         chosen_BHK, is_chosen_BHK = self.chosen(rows, queries_BHRD)
         self._count(rows, chosen_BHK, is_chosen_BHK)
@@ -218,6 +240,19 @@ class PageLayer(ContextLayer):
             own_BH2TD = self._rows_of(self.open_BH2TD, rows)
             return kernels.attend_pages(queries_BHRD, self.tier.pages_P2TD, place_BHK, reads_B, own_BH2TD, open_B, self.scale)
         return self._attended(rows, queries_BHRD, place_BHK, is_chosen_BHK)
+
+    def _make_room(self, rows: np.ndarray) -> None:
+        """For a new token of each of these rows, which is counted."""
+        is_full_B = self.open_B[rows] == self.recall.page_tokens
+        if is_full_B.any():
+            full = rows[is_full_B].tolist()
+            self._put(full, self.full_B[full].tolist(), self.open_BH2TD[full])
+        self.seen_B[rows] += 1
+
+    def _reads_B(self, rows: np.ndarray) -> np.ndarray:
+        """How many full pages each of these rows reads."""
+        most = [self.recall_B[row].pages(int(self.seen_B[row]), self.number) for row in rows]
+        return np.array(most, dtype=np.int64).clip(max=self.full_B[rows])
 
     def _attended(self, rows: np.ndarray, queries_BHRD: torch.Tensor, place_BHK: torch.Tensor, is_chosen_BHK: np.ndarray) -> torch.Tensor:
         """What queries read of the pages at these places, and of the open ones, by torch's operations."""
@@ -251,8 +286,7 @@ class PageLayer(ContextLayer):
         """Which full pages each head reads of these rows, in order, [B, H, K], and whether each is one: rows that read fewer have others
         behind them.
         """
-        full_B = self.full_B[rows]
-        most_B = np.array([self.recall_B[row].pages(int(self.seen_B[row]), self.number) for row in rows]).clip(max=full_B)
+        full_B, most_B = self.full_B[rows], self._reads_B(rows)
         heads, most = queries_BHRD.shape[1], int(most_B.max(initial=0))
         if (most_B == full_B).all():
             chosen_BHK = np.broadcast_to(np.arange(most), (len(rows), heads, most)).copy()

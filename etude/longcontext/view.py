@@ -16,6 +16,7 @@ from etude.engine.forward import Shared
 from etude.kernels.decoding import DecodingKernels, Layers, kernels_for
 from etude.longcontext.attach import Attachment
 from etude.longcontext.layer import ContextLayer
+from etude.longcontext.page_layer import PageLayer
 from etude.longcontext.policy import Policy
 from etude.longcontext.recall import Recall
 from etude.longcontext.slot_layer import SlotLayer
@@ -92,6 +93,26 @@ class SlotsToken(LayersToken):
             layer.drop_now_and_then()
 
 
+@dataclass(frozen=True)
+class PagesToken(LayersToken):
+    """One over pages that lie beside the model, whose layers a kernel can run."""
+
+    kernels: DecodingKernels
+
+    @staticmethod
+    def of(layers: Sequence[Any]) -> "PagesToken | None":
+        """None where a layer has no pages, or has them elsewhere."""
+        opened = [layer.open_BH2TD for layer in layers if isinstance(layer, PageLayer) and layer.takes_kernels]
+        kernels = kernels_for(opened[0].device, opened[0].dtype) if opened else None
+        return PagesToken(layers, kernels) if kernels and len(opened) == len(layers) else None
+
+    def run(self, layers: Layers, x_NE: torch.Tensor, cos_ND: torch.Tensor, sin_ND: torch.Tensor) -> None:
+        held = [layer.expecting() for layer in self.layers]
+        self.kernels.layers_over_pages(x_NE, layers, held, cos_ND, sin_ND)
+        for layer, table in zip(self.layers, held, strict=True):
+            layer.took(table, layers.scale)
+
+
 @dataclass
 class KeptContext:
     """A context under a policy."""
@@ -127,5 +148,5 @@ class KeptContext:
         position_B = self.inner.mask_BT.sum(-1) - 1
         self.attachment.is_real_BQ, self.attachment.turned_BQ = np.ones((len(tokens_B), 1), bool), position_B[:, None].numpy()
         layers = self.inner.cache.layers
-        attend = SlotsToken.of(layers) or LayersToken(layers)
+        attend = SlotsToken.of(layers) or PagesToken.of(layers) or LayersToken(layers)
         return forward.logits(tokens_B, position_B, attend, torch.arange(len(tokens_B)))

@@ -20,7 +20,7 @@ from etude.longcontext.digests import DIGESTS
 from etude.longcontext.policies import DROPPING, POLICIES
 from etude.longcontext.recall import Recall
 from etude.longcontext.settings import EngineView
-from etude.longcontext.view import KeptView, SlotsToken
+from etude.longcontext.view import KeptView, PagesToken, SlotsToken
 from etude.recipes.answering import AnswerSearch
 from etude.recipes.evaluate import EvaluateSettings
 from etude.recipes.generate import GenerateSettings
@@ -146,14 +146,19 @@ def test_kernels_over_pages_choose_and_give_what_torchs_operations_do(model_of, 
     assert (layers[0].times_BHP[3].sum(-1) == there).all() and (layers[1].times_BHP[3].sum(-1) < 0.6 * there).all()
 
 
-@compiled
-@pytest.mark.parametrize("name", ["streaming", "h2o", "tova", "ada_snapkv", "kvzip", "random"])
-def test_a_step_over_slots_by_one_kernel_is_the_same_to_the_bit(model_of, monkeypatch, name):
-    model = model_of("llama", **WIDE, intermediate_size=64)
+def half_precision(model):
+    """Its working copy and the engine's forward pass, where one kernel can run all layers."""
     working = WorkingCopy(model, torch.bfloat16).model
     shared = forward_of(model, working)
     if shared is None or not shared.forward._few_rows:
         pytest.skip("this processor has no bfloat16 products")
+    return working, shared
+
+
+@compiled
+@pytest.mark.parametrize("name", ["streaming", "h2o", "tova", "ada_snapkv", "kvzip", "random"])
+def test_a_step_over_slots_by_one_kernel_is_the_same_to_the_bit(model_of, monkeypatch, name):
+    working, shared = half_precision(model_of("llama", **WIDE, intermediate_size=64))
     view = KeptView(name, replace(DROPPING[name], keep_ratio=0.45, every_tokens=4))
     runs = []
     monkeypatch.setattr(SlotsToken, "run", lambda *given, own=SlotsToken.run: runs.append(1) or own(*given))
@@ -167,6 +172,36 @@ def test_a_step_over_slots_by_one_kernel_is_the_same_to_the_bit(model_of, monkey
         assert mine.seen_B.tolist() == its.seen_B.tolist() == [44, 21, 21, 58] and mine.width == its.width
     for found, wanted in held_by_both(layers, others):
         assert all(torch.equal(*parts) for parts in zip(found.parts(), wanted.parts(), strict=True))
+
+
+@compiled
+@pytest.mark.parametrize("digest", DIGESTS)
+def test_a_step_over_pages_by_one_kernel_is_the_same_to_the_bit(model_of, monkeypatch, digest):
+    working, shared = half_precision(model_of("llama", **WIDE, intermediate_size=64))
+    view = KeptView("recall", Recall(digest, keep_ratio=0.45, page_tokens=4, dense_layers=1))
+    runs = []
+    monkeypatch.setattr(PagesToken, "run", lambda *given, own=PagesToken.run: runs.append(1) or own(*given))
+    with torch.inference_mode():
+        ours, layers = drawn_logits(view, working, shared)
+        assert len(runs) == 14
+        monkeypatch.setattr(shared.forward, "_few_rows", None)
+        expected, others = drawn_logits(view, working, shared)
+    assert len(runs) == 14 and torch.equal(ours, expected)
+    for mine, its in zip(layers, others, strict=True):
+        assert mine.seen_B.tolist() == its.seen_B.tolist() == [44, 21, 21, 58] and mine.width == its.width
+        assert np.array_equal(mine.times_BHP, its.times_BHP) and np.array_equal(mine.generated_B, its.generated_B)
+        assert (mine.pages_read, mine.hits) == (its.pages_read, its.hits) and mine.forward.scales == its.forward.scales
+        for row, tokens in enumerate(mine.open_B):
+            assert torch.equal(mine.open_BH2TD[row, :, :, :tokens], its.open_BH2TD[row, :, :, :tokens])
+            assert all(torch.equal(mine._past(row, head), its._past(row, head)) for head in range(2))
+
+
+def test_pages_in_a_file_and_those_asked_for_ahead_are_read_layer_by_layer(model_of):
+    model = model_of("llama", **WIDE)
+    for recall in (Recall(keep_ratio=0.5, offload="file"), Recall(keep_ratio=0.5, offload="file", ahead_pages=1)):
+        with torch.inference_mode():
+            _, layers = drawn_logits(KeptView("recall", recall), model, forward_of(model, model))
+        assert PagesToken.of(layers) is None
 
 
 def test_a_policy_by_moments_of_queries_generates_layer_by_layer(model_of):
