@@ -18,7 +18,6 @@ constexpr long STRETCH = 1024, MANY = 16;  // keys of a head that are one thread
 
 // Where the keys of a head and their values are: one behind the other, or each where `at` says, its value so much further.
 template <class T> struct InOrder {
-    static constexpr bool IS_IN_ORDER = true;
     const T *keys, *values;
     long width;
     const T* key(long t) const { return keys + t * width; }
@@ -26,7 +25,6 @@ template <class T> struct InOrder {
     InOrder from(long t) const { return {key(t), value(t), width}; }
 };
 template <class T> struct Listed {
-    static constexpr bool IS_IN_ORDER = false;
     const T* const* at;
     long further;
     const T* key(long t) const { return at[t]; }
@@ -120,11 +118,13 @@ template <class T> class ByVectors {
 class ByTiles {
     const long share, width;
     const float scale;
-    std::vector<Half> asked, copy;  // queries as [D / 2, n, 2]; sixteen keys or values that lie in no order
+    std::vector<Half> asked, copy;  // queries as [D / 2, n, 2]; sixteen keys or values that lie apart
 
-    // Of `count` rows the sixteen from `t` on, with zeros behind the last.
-    template <class At> const Half* sixteen(At at, bool is_in_order, long t, long count) {
-        if (is_in_order && t + 16 <= count) return at(t);
+    // Of `count` rows the sixteen from `t` on, with zeros behind the last: where they lie, if one behind the other, or a copy.
+    template <class At> const Half* sixteen(At at, long t, long count) {
+        bool is_in_order = t + 16 <= count;
+        for (long i = 1; i < 16 && is_in_order; i++) is_in_order = at(t + i) == at(t) + i * width;
+        if (is_in_order) return at(t);
         for (long i = 0; i < 16; i++)
             if (t + i < count)
                 std::copy_n(at(t + i), width, &copy[i * width]);
@@ -152,7 +152,7 @@ class ByTiles {
     template <class Keys, class Ask> void scores(Keys keys, long count, float* to, long room, Ask ask) {
         alignas(64) float sums[16 * 16];  // [t, n]
         for (long t = 0; t < count; t += 16) {
-            const Half* some = sixteen([&](long i) { return keys.key(i); }, Keys::IS_IN_ORDER, t, count);
+            const Half* some = sixteen([&](long i) { return keys.key(i); }, t, count);
             for (long i = 0; i < 16; i++) ask(t + i);
             _tile_zero(4);
             for (long d = 0; d < width; d += 32) {
@@ -183,7 +183,7 @@ class ByTiles {
             _tile_loadd(0, sums + d, 4 * half);
             if (has_other) _tile_loadd(1, sums + d + 16, 4 * half);
             for (long t = 0; t < count; t += 16) {
-                const Half* some = sixteen([&](long i) { return keys.value(i); }, Keys::IS_IN_ORDER, t, count) + 2 * d;
+                const Half* some = sixteen([&](long i) { return keys.value(i); }, t, count) + 2 * d;
                 for (long i = 0; i < 16 && d == 0; i++) ask(t + i);
                 _tile_loadd(5, weights + t, 4 * AT_ONCE);
                 _tile_loadd(6, some, 2 * width);

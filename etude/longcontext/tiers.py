@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from etude.errors import UserError
+from etude.kernels import huge_pages
 
 Offload = Literal["none", "memory", "file"]
 _GROWTH_PAGES = 64
@@ -53,7 +54,7 @@ class Memory:
     def write(self, numbers: Sequence[int], pages_P2TD: torch.Tensor) -> None:
         if numbers and max(numbers) >= len(self.pages_P2TD):
             room = max(max(numbers) + 1, len(self.pages_P2TD) * 5 // 4, _GROWTH_PAGES)
-            grown = self.pages_P2TD.new_empty(room, *self.pages_P2TD.shape[1:])
+            grown = huge_pages.zeros(room, *self.pages_P2TD.shape[1:], dtype=self.pages_P2TD.dtype, device=self.pages_P2TD.device)
             grown[: len(self.pages_P2TD)] = self.pages_P2TD
             self.pages_P2TD = grown
         self.pages_P2TD[list(numbers)] = pages_P2TD.to(self.pages_P2TD.device)
