@@ -346,7 +346,8 @@ def judge(rows: Sequence[Mapping[str, Any]], sets: Sequence[str]) -> tuple[str, 
     keeps = {how: all(tenth[how, name]["loss_low"] > -LOSS for name in sets) for how in dict.fromkeys(how for how, _ in tenth)}
     worst = {how: min(tenth[how, name]["loss"] for name in sets) for how in keeps}
     recalls, drops = ([how for how in keeps if (how in RECALLING) == is_recall and keeps[how]] for is_recall in (True, False))
-    said = ", ".join(f"{how} {100 * value:+.0f}" for how, value in sorted(worst.items(), key=lambda each: -each[1]))
+    held = {how: max(tenth[how, name]["held"] for name in sets) for how in keeps}
+    said = ", ".join(f"{how} {100 * value:+.0f} (holds {held[how]:.0%})" for how, value in sorted(worst.items(), key=lambda each: -each[1]))
     holds = bool(recalls) and not drops
     return (
         "holds" if holds else "does not hold"

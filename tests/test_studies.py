@@ -768,14 +768,14 @@ def test_rows_that_say_the_full_contexts_answer_are_not_decoded_again(llama, end
 
 def contexts(losses: dict[str, float], n: int = 200) -> list[dict]:
     """Rows at a tenth of the tokens, each with a loss on one set and its interval."""
-    how = {"set": "single-2048", "share": 0.1, "question": "unseen", "n": n, "kl": 0.1}
+    how = {"set": "single-2048", "share": 0.1, "question": "unseen", "n": n, "kl": 0.1, "held": 0.35}
     return [{"id": name, **how, "loss": value, "loss_low": value - 0.015, "loss_high": value + 0.015} for name, value in losses.items()]
 
 
 def test_recall_is_what_keeps_answers_where_it_loses_nothing_and_all_that_drops_does():
     rows = contexts({"quest": 0.0, "arkvale": -0.1, "snapkv": -0.4, "random": -0.9})
     verdict, because = long_context.judge(rows, ["single-2048"])
-    assert verdict == "holds" and "keeps all: quest" in because and "random -90" in because
+    assert verdict == "holds" and "keeps all: quest" in because and "random -90 (holds 35%)" in because
     assert long_context.judge(contexts({"quest": -0.02, "arkvale": -0.1, "snapkv": -0.4}), ["single-2048"])[0] == "does not hold"
     assert long_context.judge(contexts({"quest": 0.0, "arkvale": 0.0, "snapkv": 0.0}), ["single-2048"])[0] == "does not hold"
     assert long_context.judge(contexts({"quest": 0.0}, n=50), ["single-2048"])[0] == "undecided"
