@@ -41,7 +41,9 @@ PAGED: Mapping[str, Any] = {"engine.keep_ratio": 0.5, "engine.page_tokens": 4, "
 MAIN, CONTROL = "kvzip_half", "random_half"
 CHANGES: dict[str, dict[str, Any]] = {
     "full": {"engine.view": "streaming", "engine.budget_tokens": 100_000, "engine.every_tokens": 4},
-    **{f"{name}_half": {**HALF, "engine.view": name} for name in ("kvzip", "tova", "h2o")},
+    "kvzip_half": {"engine.view": "kvzip", "engine.keep_ratio": 0.5},
+    "tova_half": {**HALF, "engine.view": "tova"},
+    "h2o_half": {**HALF, "engine.view": "h2o"},
     "recall_half": {**PAGED, "engine.view": "quest"},
     "random_half": {**HALF, "engine.view": "random"},
 }
