@@ -99,7 +99,7 @@ def select_rows(cache: Cache, rows: torch.Tensor, room_tokens: int) -> Cache:
     chosen = copy.copy(cache)
     chosen.layers = [_copy_of(layer) for layer in cache.layers]
     for layer in chosen.layers:
-        if isinstance(layer, PreallocatedLayer):
+        if hasattr(layer, "room_tokens"):  # its own, and those of caches that keep less
             layer.room_tokens = room_tokens
         layer.reorder_cache(rows)  # type: ignore[arg-type]  # annotated LongTensor, a class that no tensor is an instance of
     return chosen

@@ -37,6 +37,8 @@ class SlotLayer(ContextLayer):
         self.moments_B: list[Moments] = []
         self.fresh_tokens = 0
         """Generated since something was last dropped."""
+        self.room_tokens = ROOM_TOKENS
+        """That will be generated at most, where that is known."""
         self._read_rows: list[list[Segment]] = []
 
     def reset(self) -> None:
@@ -50,7 +52,7 @@ class SlotLayer(ContextLayer):
 
     def select(self, rows: list[int]) -> None:
         assert self.slots
-        self.slots = self.slots.select(rows)
+        self.slots = self.slots.select(rows, room_tokens=self._spare_tokens)
         self.moments_B = [self.moments_B[row] for row in rows] if self.moments_B else []
         if self.queries_BNWD is not None:
             self.queries_BNWD, self.remembered_B = self.queries_BNWD[rows], self.remembered_B[rows]
@@ -75,9 +77,14 @@ class SlotLayer(ContextLayer):
         self.slots = self.in_slots(rows)
 
     def in_slots(self, segments_BH: Sequence[Sequence[Segment]]) -> Slots:
-        """A copy with room for what comes before something is dropped again; where nothing is, as usual."""
-        room_tokens = min(ROOM_TOKENS, self.policy.every_tokens) if self.policy.drops_while_generating else ROOM_TOKENS
-        return Slots(segments_BH, room_tokens=room_tokens)
+        """A copy with room to spare."""
+        return Slots(segments_BH, room_tokens=self._spare_tokens)
+
+    @property
+    def _spare_tokens(self) -> int:
+        """Room for what comes before something is dropped again; where nothing is, as usual, and no more than will come."""
+        most = self.policy.every_tokens if self.policy.drops_while_generating else max(1, self.room_tokens)
+        return min(ROOM_TOKENS, most)
 
     @property
     def takes_kernels(self) -> bool:

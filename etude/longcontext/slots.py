@@ -137,10 +137,10 @@ class Slots:
         self.mass_S[next_NH] = 0.0
         self.count_BH[is_real_B] += 1
 
-    def select(self, rows: Sequence[int]) -> "Slots":
-        """A copy of these rows, repeats allowed."""
-        return Slots([self.row(row) for row in rows], room_tokens=self.room_tokens)
+    def select(self, rows: Sequence[int], *, room_tokens: int) -> "Slots":
+        """A copy of these rows, repeats allowed, with room for so many more tokens in each segment."""
+        return Slots([self.row(row) for row in rows], room_tokens=room_tokens)
 
     def with_room(self) -> "Slots":
         """A copy with slots to spare."""
-        return self.select(range(self.rows))
+        return self.select(range(self.rows), room_tokens=self.room_tokens)

@@ -270,8 +270,8 @@ def test_slots_of_uneven_segments_give_back_what_was_put_in():
     assert slots.count_BH.tolist() == counts and slots.runs == [range(2, 3)]
     assert slots.bytes == (sum(map(sum, counts)) + 6 * 2) * (4 + 6 + 1 + 1) * 4
     assert torch.equal(slots.rectangle(slots.keys_SD, range(2, 3))[0, 1], segments[2][1].keys_TD)
-    assert slots.select([2, 2, 0, 2]).runs == [range(2), range(3, 4)]
-    picked = slots.select([2, 0, 0])
+    assert slots.select([2, 2, 0, 2], room_tokens=3).runs == [range(2), range(3, 4)]
+    picked = slots.select([2, 0, 0], room_tokens=3)
     for row, source in enumerate([2, 0, 0]):
         for found, expected in zip(picked.row(row), segments[source], strict=True):
             for part, own in zip(found.parts(), expected.parts(), strict=True):
