@@ -8,7 +8,7 @@ each way anew in every round, its first step not counted. Transformers' steps ar
 both in the precision that the machine decides on.
 `limit` is how fast the bytes that a step must read could be read: the weights once, and of every row the keys and values that the way
 reads, at the speed at which this machine sums as many bytes of a float32 tensor as torch makes it, and, `huge`, of one that lies in huge
-pages, as our weights and contexts do.
+pages, as most of our weights and contexts do.
 Ratios are of medians in the same round; `decode_vs_transformers` is that of the tenth to transformers at the most rows and the longest
 context. The other part, of prompts that are read sparsely, is `bench.sparse_prompts`: `sparse_attention_8k` is attention's ratio at 8,192
 tokens, `sparse_prefill_32k` that of a whole prefill at 32,768. What lies beside a model that generates 16,384 tokens is
@@ -102,7 +102,7 @@ def measured(name: str, rows: Sequence[int], lengths: Sequence[int], steps: int,
     forward = shared.forward if shared else None
     model = in_precision(model, place.dtype)
     weights = sum(parameter.nbytes for parameter in model.parameters())
-    speeds = {name: bytes_a_second(ones(weights // 4)) for name, ones in ONES.items()}
+    speeds = {limit: bytes_a_second(ones(weights // 4)) for limit, ones in ONES.items()}
     shapes: list[dict[str, Any]] = []
     for count in rows:
         for length in lengths:

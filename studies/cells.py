@@ -12,7 +12,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,6 +34,8 @@ class Options:
     only: list[str]
     seeds: list[int]
     is_tiny: bool
+    start: float = field(default_factory=time.monotonic)
+    """When the study began, whose hours these are, however many tables it has."""
 
 
 class Table(Protocol):
@@ -67,7 +69,6 @@ def options(name: str, arms: Sequence[str], seeds: Sequence[int]) -> Options:
 
 def compute(todo: Sequence[tuple[str, int]], table: Table, chosen: Options) -> list[Cell]:
     """Run the cells that are missing, in order, while there is time; returns all cells that there are."""
-    start = time.monotonic()
     folder = chosen.out / "cells"
     folder.mkdir(parents=True, exist_ok=True)
     cells = {path: _read(path, table) for path in sorted(folder.glob("*.json"))}
@@ -75,7 +76,7 @@ def compute(todo: Sequence[tuple[str, int]], table: Table, chosen: Options) -> l
         path = folder / f"{arm}-{seed}.json"
         if path in cells or seed not in chosen.seeds or (chosen.only and arm not in chosen.only):
             continue
-        if time.monotonic() - start > chosen.hours * 3600:
+        if time.monotonic() - chosen.start > chosen.hours * 3600:
             print(f"{chosen.hours} hours are over: call again to go on")
             break
         print(f"cell {arm}, seed {seed}", flush=True)

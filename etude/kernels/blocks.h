@@ -140,13 +140,16 @@ template <class Go> void some_at_a_time(long count, Go go) {
 }
 
 #ifdef HAS_TILES
-constexpr long FEW_STEPS = 3, MOST_STEPS = 9;  // of 32 numbers, whose weights are multiplied with up to 32 or all rows in turn: 6 and 18 KiB
+constexpr long FEW_STEPS = 3, MOST_STEPS = 9;  // of 32 numbers, whose weights are multiplied with 32 rows, or with more of them in turn: 6 and 18 KiB
 struct alignas(64) Line {
     Half numbers[32];
 };
 struct alignas(64) Sums {
     float numbers[32 * 2 * W];
 };
+
+// What was written before stands in memory: the compiler is not told what loads of tiles read.
+inline void written() { asm volatile("" ::: "memory"); }
 
 bool tiles_allowed() {
     static const bool is_allowed = syscall(SYS_arch_prctl, 0x1023, 18) == 0;  // Linux lends them on demand
@@ -169,6 +172,7 @@ void shape_tiles(long count) {
 void by_tiles(const Half* a, long a_row, long count, const Half* b, long b_row, long b_next, long b_step, long depth, float* c, long c_row,
               bool adds) {
     const bool has_other = count > 16;
+    written();
     if (!adds) {
         _tile_zero(0);
         _tile_zero(1);
@@ -248,6 +252,7 @@ void products_by_tiles(const Half* x, long rows, long width, long pairs, Blocks 
                     const bool has_other = rows > 32 * chunk + 16;
                     float* c = sums[chunk].numbers;
                     const Line* a = &packed[(chunk * steps + first) * 32];
+                    written();
                     if (stretch == 0) {
                         _tile_zero(0);
                         _tile_zero(1);

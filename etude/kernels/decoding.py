@@ -342,7 +342,7 @@ class Stretches:
 
 @dataclass
 class PageTable:
-    """Pages [P, 2, T, D] of a layer, and of every row and head: digests of its full ones [B, H, P, X], where these lie among the pages
+    """Pages [.., 2, T, D] of a layer, and of every row and head: digests of its full ones [B, H, P, X], where these lie among the pages
     [B, H, P], its open one [B, H, 2, T, D], and how often each was read [B, H, P + 1]. Of a row: how many are full, how many tokens are in
     its open one, and how many full ones it reads, [B].
     """

@@ -22,11 +22,13 @@ def zeros(*shape: int, dtype: torch.dtype, device: torch.device | None = None) -
 
 
 def _mapped(size: int) -> memoryview:
-    """So many bytes from the beginning of a page on; what lies before it is never touched, so that it takes no memory."""
+    """So many bytes from the beginning of a page on. What lies before it is never touched, and what is left behind the last whole page is
+    in small ones, so that no memory is taken beside what is held.
+    """
     whole = mmap.mmap(-1, size + PAGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with suppress(OSError):  # a system without such pages
-        whole.madvise(mmap.MADV_HUGEPAGE)
     skipped = -torch.frombuffer(whole, dtype=torch.uint8).data_ptr() % PAGE_BYTES
+    with suppress(OSError):  # a system without such pages
+        whole.madvise(mmap.MADV_HUGEPAGE, skipped, size // PAGE_BYTES * PAGE_BYTES)
     return memoryview(whole)[skipped : skipped + size]
 
 
@@ -38,7 +40,7 @@ class Chunks:
         self._chunk_bytes = chunk_bytes
 
     def zeros(self, *shape: int, dtype: torch.dtype) -> torch.Tensor:
-        """As `torch.zeros`. A chunk goes back to the system when all that lies in it is gone."""
+        """As `torch.zeros`. A chunk goes back to the system when all that lies in it is gone; the last one stays."""
         size = dtype.itemsize * torch.Size(shape).numel()
         if size >= self._chunk_bytes:
             return zeros(*shape, dtype=dtype)

@@ -6,6 +6,8 @@
 
 namespace {
 
+constexpr long DIGESTS_AHEAD = 32;  // of pages that are asked for from memory before they are read
+
 template <class T> struct Pages {  // of a layer
     const T *pages, *digests;      // [.., 2, tokens, D]; of those of a row and head [rows, K, room, X]
     T* open;                       // [rows, K, 2, tokens, D]
@@ -39,7 +41,7 @@ void best_pages(const float* halves, const T* known, long room, const int64_t* f
                 worth.assign(wide_room, 0);
                 const InOrder<T> keys{known + pair * room * numbers, nullptr, numbers};
                 some_at_a_time(share, [&](auto some, long n) {
-                    const auto ask = [&](long t) { expect(keys.key(std::min(t + AT_ONCE / 2, pages - 1)), numbers); };
+                    const auto ask = [&](long t) { expect(keys.key(std::min(t + DIGESTS_AHEAD, pages - 1)), numbers); };
                     scores_of_keys<some()>(halves + (row * heads + head * share + n) * numbers, keys, pages, numbers, &scores[n * wide_room], wide_room, ask);
                 });
                 for (long n = 0; n < share; n++) {
@@ -93,9 +95,9 @@ void read_pages(const T* queries, const T* keys, const T* values, long stride, P
         std::copy_n(keys + from, width, to);
         std::copy_n(values + from, width, to + size);
     }
-    for (long head = 0; head < rows * heads; head++) {
-        const T* query = queries + head / heads * stride + head % heads * width;
-        float* to = &halves[head * own.numbers];
+    for (long n = 0; n < rows * heads; n++) {
+        const T* query = queries + n / heads * stride + n % heads * width;
+        float* to = &halves[n * own.numbers];
         for (long d = 0; d < width; d++) {
             const float x = wide(query[d]) * scale;
             if (own.numbers == width)
@@ -106,7 +108,7 @@ void read_pages(const T* queries, const T* keys, const T* values, long stride, P
     }
     best_pages(halves.data(), own.digests, own.room, own.full, own.reads, rows, heads, kv_heads, own.numbers, own.most, chosen.data());
     for (long pair = 0; pair < pairs; pair++) {
-        int64_t *mine = &chosen[pair * own.most], *times = own.times + pair * (own.room + 1);
+        int64_t *mine = chosen.data() + pair * own.most, *times = own.times + pair * (own.room + 1);
         for (long i = 0; i < own.reads[pair / kv_heads]; i++) {
             times[mine[i]]++;
             mine[i] = own.places[pair * own.room + mine[i]];

@@ -1,4 +1,4 @@
-// Attention of one token a row over keys and values [D] as they came: of slots every row and head has a stretch of its own length.
+// Attention of one token a row over keys and values [D] as they came: over slots, of which every row and head has a stretch.
 
 #pragma once
 
@@ -153,6 +153,7 @@ class ByTiles {
         alignas(64) float sums[16 * 16];  // [t, n]
         for (long t = 0; t < count; t += 16) {
             const Half* some = sixteen([&](long i) { return keys.key(i); }, t, count);
+            written();
             for (long i = 0; i < 16; i++) ask(t + i);
             _tile_zero(4);
             for (long d = 0; d < width; d += 32) {
@@ -184,6 +185,7 @@ class ByTiles {
             if (has_other) _tile_loadd(1, sums + d + 16, 4 * half);
             for (long t = 0; t < count; t += 16) {
                 const Half* some = sixteen([&](long i) { return keys.value(i); }, t, count) + 2 * d;
+                written();
                 for (long i = 0; i < 16 && d == 0; i++) ask(t + i);
                 _tile_loadd(5, weights + t, 4 * AT_ONCE);
                 _tile_loadd(6, some, 2 * width);

@@ -140,6 +140,7 @@ class PageLayer(ContextLayer):
 
     def expecting(self) -> PageTable:
         """With a place for a new token in every row: what is read for it."""
+        self.forward.check_open()
         rows = np.arange(len(self.seen_B))
         self._make_room(rows)
         reads_B = self._reads_B(rows)

@@ -82,9 +82,9 @@ class SlotLayer(ContextLayer):
 
     @property
     def _spare_tokens(self) -> int:
-        """Room for what comes before something is dropped again; where nothing is, as usual, and no more than will come."""
-        most = self.policy.every_tokens if self.policy.drops_while_generating else max(1, self.room_tokens)
-        return min(ROOM_TOKENS, most)
+        """Room for what comes before something is dropped again, where it is, and no more than will come."""
+        until_drop = self.policy.every_tokens if self.policy.drops_while_generating else ROOM_TOKENS
+        return min(ROOM_TOKENS, until_drop, max(1, self.room_tokens))
 
     @property
     def takes_kernels(self) -> bool:

@@ -56,6 +56,16 @@ def test_memory_goes_back_when_the_tensor_is_gone():
     assert "hg" not in flags
 
 
+@linux
+def test_no_more_memory_is_taken_than_tensors_hold():
+    def resident_bytes():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+
+    before = resident_bytes()
+    found = [huge_pages.zeros(PAGE_BYTES * 5 // 4, dtype=torch.uint8).fill_(1) for _ in range(40)]
+    assert resident_bytes() - before < 1.1 * sum(each.nbytes for each in found)
+
+
 def test_small_tensors_and_those_of_other_devices_are_as_always():
     assert huge_pages.zeros(7, dtype=torch.float32).equal(torch.zeros(7))
     assert huge_pages.zeros(PAGE_BYTES, dtype=torch.float32, device=torch.device("meta")).is_meta

@@ -196,12 +196,25 @@ def test_a_step_over_pages_by_one_kernel_is_the_same_to_the_bit(model_of, monkey
             assert all(torch.equal(mine._past(row, head), its._past(row, head)) for head in range(2))
 
 
-def test_pages_in_a_file_and_those_asked_for_ahead_are_read_layer_by_layer(model_of):
+def test_pages_in_a_file_are_read_layer_by_layer(model_of):
     model = model_of("llama", **WIDE)
-    for recall in (Recall(keep_ratio=0.5, offload="file"), Recall(keep_ratio=0.5, offload="file", ahead_pages=1)):
-        with torch.inference_mode():
-            _, layers = drawn_logits(KeptView("recall", recall), model, forward_of(model, model))
-        assert PagesToken.of(layers) is None
+    with torch.inference_mode():
+        _, layers = drawn_logits(KeptView("recall", Recall(keep_ratio=0.5, offload="file")), model, forward_of(model, model))
+    assert PagesToken.of(layers) is None
+
+
+@pytest.mark.parametrize(("name", "most"), [("kvzip", 32), ("streaming", 16)])
+def test_no_more_slots_are_to_spare_than_tokens_will_be_generated(llama, name, most):
+    view = KeptView(name, replace(DROPPING[name], keep_ratio=0.5))
+    opened, _ = view.prefill(llama, PROMPTS, 0)
+    for room_tokens in (3, 100):
+        context = opened.begin(torch.arange(3), room_tokens, samples=3)
+        slots = context.inner.cache.layers[0].slots
+        assert (slots.room_BH - slots.count_BH == min(room_tokens, most)).all()
+        context.keep(torch.tensor([0, 2]), 2)
+        for _ in range(4):  # more than was said
+            context.next_logits(torch.tensor([5, 6]))
+        assert context.inner.cache.layers[0].seen_B.tolist() == [34, 48]
 
 
 def test_a_policy_by_moments_of_queries_generates_layer_by_layer(model_of):
