@@ -146,22 +146,15 @@ def test_kernels_over_pages_choose_and_give_what_torchs_operations_do(model_of, 
     assert (layers[0].times_BHP[3].sum(-1) == there).all() and (layers[1].times_BHP[3].sum(-1) < 0.6 * there).all()
 
 
-def half_precision(model):
-    """Its working copy and the engine's forward pass, where one kernel can run all layers."""
+def layers_of_both(model_of, monkeypatch, view, token):
+    """The layers behind fourteen tokens by one kernel, and layer by layer: with the same logits to the bit, or the test has failed."""
+    model = model_of("llama", **WIDE, intermediate_size=64)
     working = WorkingCopy(model, torch.bfloat16).model
     shared = forward_of(model, working)
     if shared is None or not shared.forward._few_rows:
         pytest.skip("this processor has no bfloat16 products")
-    return working, shared
-
-
-@compiled
-@pytest.mark.parametrize("name", ["streaming", "h2o", "tova", "ada_snapkv", "kvzip", "random"])
-def test_a_step_over_slots_by_one_kernel_is_the_same_to_the_bit(model_of, monkeypatch, name):
-    working, shared = half_precision(model_of("llama", **WIDE, intermediate_size=64))
-    view = KeptView(name, replace(DROPPING[name], keep_ratio=0.45, every_tokens=4))
     runs = []
-    monkeypatch.setattr(SlotsToken, "run", lambda *given, own=SlotsToken.run: runs.append(1) or own(*given))
+    monkeypatch.setattr(token, "run", lambda *given, own=token.run: runs.append(1) or own(*given))
     with torch.inference_mode():
         ours, layers = drawn_logits(view, working, shared)
         assert len(runs) == 14
@@ -170,6 +163,14 @@ def test_a_step_over_slots_by_one_kernel_is_the_same_to_the_bit(model_of, monkey
     assert len(runs) == 14 and torch.equal(ours, expected)
     for mine, its in zip(layers, others, strict=True):
         assert mine.seen_B.tolist() == its.seen_B.tolist() == [44, 21, 21, 58] and mine.width == its.width
+    return layers, others
+
+
+@compiled
+@pytest.mark.parametrize("name", ["streaming", "h2o", "tova", "ada_snapkv", "kvzip", "random"])
+def test_a_step_over_slots_by_one_kernel_is_the_same_to_the_bit(model_of, monkeypatch, name):
+    view = KeptView(name, replace(DROPPING[name], keep_ratio=0.45, every_tokens=4))
+    layers, others = layers_of_both(model_of, monkeypatch, view, SlotsToken)
     for found, wanted in held_by_both(layers, others):
         assert all(torch.equal(*parts) for parts in zip(found.parts(), wanted.parts(), strict=True))
 
@@ -177,18 +178,8 @@ def test_a_step_over_slots_by_one_kernel_is_the_same_to_the_bit(model_of, monkey
 @compiled
 @pytest.mark.parametrize("digest", DIGESTS)
 def test_a_step_over_pages_by_one_kernel_is_the_same_to_the_bit(model_of, monkeypatch, digest):
-    working, shared = half_precision(model_of("llama", **WIDE, intermediate_size=64))
     view = KeptView("recall", Recall(digest, keep_ratio=0.45, page_tokens=4, dense_layers=1))
-    runs = []
-    monkeypatch.setattr(PagesToken, "run", lambda *given, own=PagesToken.run: runs.append(1) or own(*given))
-    with torch.inference_mode():
-        ours, layers = drawn_logits(view, working, shared)
-        assert len(runs) == 14
-        monkeypatch.setattr(shared.forward, "_few_rows", None)
-        expected, others = drawn_logits(view, working, shared)
-    assert len(runs) == 14 and torch.equal(ours, expected)
-    for mine, its in zip(layers, others, strict=True):
-        assert mine.seen_B.tolist() == its.seen_B.tolist() == [44, 21, 21, 58] and mine.width == its.width
+    for mine, its in zip(*layers_of_both(model_of, monkeypatch, view, PagesToken), strict=True):
         assert np.array_equal(mine.times_BHP, its.times_BHP) and np.array_equal(mine.generated_B, its.generated_B)
         assert (mine.pages_read, mine.hits) == (its.pages_read, its.hits) and mine.forward.scales == its.forward.scales
         for row, tokens in enumerate(mine.open_B):
