@@ -116,8 +116,7 @@ def measured(name: str, rows: Sequence[int], lengths: Sequence[int], steps: int,
             read = {way: weights + count * _read_bytes(model, way, length) for way in WAYS}
             shapes.append({"rows": count, "length": length, "seconds": {way: spread(own) for way, own in seconds.items()}})
             shapes[-1] |= {"times_as_fast": ratios}
-            for limit, speed in speeds.items():
-                shapes[-1][limit] = {way: read[way] / speed / median(own) for way, own in seconds.items()}
+            shapes[-1] |= {limit: {way: read[way] / speed / median(own) for way, own in seconds.items()} for limit, speed in speeds.items()}
     last = max(shapes, key=lambda shape: (shape["rows"], shape["length"]))
     where = environment()
     facts = {"model": name, "steps": steps, "rounds": rounds, "share": SHARE, "bytes_a_second": speeds, "weight_bytes": weights}

@@ -4,7 +4,7 @@
 
 Practice from the same warm start, sampled, learned from and measured under a view of the engine:
 
-full          everything is kept, in the same layers and with as much room to spare as the others
+full          everything is kept, in the same layers
 kvzip_half    half of every context, by what repeating it reads
 tova_half     half, by what the last token reads
 h2o_half      half, by what was read of it so far

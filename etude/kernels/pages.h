@@ -61,8 +61,8 @@ void best_pages(const float* halves, const T* known, long room, const int64_t* f
 
 // Over the chosen pages of each row and head, [2, tokens, D] at the places that are named, so many of each row, and over its open page.
 template <class T>
-void attend_pages(const T* queries, long query_row, const T* pages, const int64_t* places, const int64_t* reads, long most, const T* open, const int64_t* open_tokens,
-                  long tokens, long rows, long heads, long kv_heads, long width, float scale, T* read) {
+void attend_pages(const T* queries, long query_row, const T* pages, const int64_t* places, const int64_t* reads, long most, const T* open,
+                  const int64_t* open_tokens, long tokens, long rows, long heads, long kv_heads, long width, float scale, T* read) {
     const long size = 2 * tokens * width, longest = (most + 1) * tokens;
     std::vector<const T*> at(rows * kv_heads * longest);
     std::vector<int64_t> counts(rows * kv_heads);
@@ -81,8 +81,8 @@ void attend_pages(const T* queries, long query_row, const T* pages, const int64_
     attend_over(queries, query_row, width, counts.data(), rows, heads, kv_heads, width, scale, read, keys_of, no_masses);
 }
 
-// The new token of each row becomes the last of its open page, is what pages are chosen for, and reads them. `keys`, `values`: a row further
-// by `stride` as queries are.
+// The new token of each row becomes the last of its open page; pages are chosen for its queries, which read them. Queries, keys and values of
+// the next row are `stride` numbers further.
 template <class T>
 void read_pages(const T* queries, const T* keys, const T* values, long stride, Pages<T> own, long rows, long heads, long kv_heads, long width, float scale,
                 T* read) {

@@ -170,7 +170,7 @@ class ByTiles {
         Vec sums = {};
         for (long t = 0; t < blocks * W; t += W) {
             const Vec weight = exp_of(load(scores + t) - top);
-            const Ints bits = reinterpret_cast<Ints>(weight), upper = (bits + 0x7fff + ((bits >> 16) & 1)) & int32_t(0xffff0000);
+            const Ints upper = rounded(reinterpret_cast<Ints>(weight)) & int32_t(0xffff0000);
             save(reinterpret_cast<Vec>(upper), to + t);
             save(reinterpret_cast<Vec>(upper >> 16), to + share * AT_ONCE + t);
             sums += weight;

@@ -83,6 +83,9 @@ inline Vec exp_of(Vec x) {
     return x < Vec{} - 87.0f ? Vec{} : y * reinterpret_cast<Vec>(power);
 }
 
+// Bits of numbers whose upper halves are the nearest numbers of half the length, ties to even.
+inline Ints rounded(Ints bits) { return bits + 0x7fff + ((bits >> 16) & 1); }
+
 inline Vec load(const float* from) { return *reinterpret_cast<const LooseVec*>(from); }
 inline Vec load(const Half* from) {
     const Shorts bits = *reinterpret_cast<const LooseShorts*>(from);
@@ -94,8 +97,7 @@ inline void save(Vec x, Half* to) {  // as `narrow`, of numbers
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), (__m256i)_mm512_cvtneps_pbh((__m512)x));
     return;
 #endif
-    const Ints bits = reinterpret_cast<Ints>(x);
-    *reinterpret_cast<LooseShorts*>(to) = __builtin_convertvector((bits + 0x7fff + ((bits >> 16) & 1)) >> 16, Shorts);
+    *reinterpret_cast<LooseShorts*>(to) = __builtin_convertvector(rounded(reinterpret_cast<Ints>(x)) >> 16, Shorts);
 }
 
 // Two vectors beside each other, number by number for bfloat16, one behind the other for float32.
