@@ -6,10 +6,13 @@ SmolLM2-135M in bfloat16, tasks whose answer lies somewhere in a book (`etude.ev
 and 4,096 tokens. `screen` finds the tasks that the full context solves at 30 % or more (20 items of each kind, none of those that are
 measured); only those go on. A cell is a fifth of a kind and a length: of 50 items, each read once and cut by every policy at a tenth, a
 quarter and a half of its tokens, with the question unseen, so that it comes behind the cut and is kept, and with the question seen, at the
-end of what is cut. `recall` cells are the fifths of 150 items more at a tenth, unseen, of recall, two policies that drop, and the control.
+end of what is cut. `recall` cells are the fifths of 150 items more at a tenth, unseen, of recall, two policies that drop, and the control;
+`sketch` cells are the fifths of all 200, unseen, of recall by sketches, which reads a tenth of the tokens, or so many that it holds no more
+than a tenth, sketches and all.
 
 `held` is what lies where the model computes, in tokens of the full context: of what drops behind the cut, of recall, whose pages are in a
-file, the pages that a token reads, the open one and the digests of all. `small_pages` was chosen on other items, of 1,024 tokens.
+file, what a token reads of them, the open one and the digests of all. Chosen on other items: `small_pages`, of 1,024 tokens, and `sketch`,
+of 40 items of multi_key.
 
 `kvpress` cells are the first 50 items again, at a tenth and a quarter, question unseen, under four presses of kvpress 0.5.5 in an
 environment of its own, where `make bench-peers` made it; kvpress keeps no first tokens but where its press does.
@@ -59,11 +62,16 @@ LENGTHS = (2048, 4096)
 RATIOS = (0.1, 0.25, 0.5)
 SCREENED, MEASURED, MORE = 20, 50, 150
 FIFTHS = 5
+ITEMS = ("measured", "screened", "more")
+"""Sets of them, which have none in common."""
 SOLVED, LOSS = 0.3, 0.02
 KVPRESS = Peer("kvpress_answers.py", ".venv-kvpress")
 PRESSED = ("streaming", "snapkv", "key_norm", "expected_attention")
 PRESSED_RATIOS = RATIOS[:2]
+BY_PAGES = ("quest", "arkvale", "small_pages")
 ASKED_MORE = ("small_pages", "quest", "arkvale", "snapkv", "streaming", "random")
+SKETCHED_RATIOS = (0.1, 0.06)
+"""At the second, with sketches and what tells of them, a tenth is held."""
 NEW_TOKENS = {
     "single": 10,
     "multi_key": 10,
@@ -75,11 +83,11 @@ NEW_TOKENS = {
     "facts": 6,
 }
 """By kind: what the answers take."""
-PARTS = ("", "recall-", "kvpress-")
+PARTS = ("", "recall-", "sketch-", "kvpress-")
 SETS = tuple(f"{kind}-{tokens}" for tokens in LENGTHS for kind in KINDS)
 SCREENS = tuple(f"screen-{name}" for name in SETS)
 ARMS = (*SCREENS, *(f"{part}{name}-{fifth}" for name in SETS for part in PARTS for fifth in range(FIFTHS)))
-TINY_ARMS = ("screen-single-420", "single-420-0", "single-420-1", "recall-single-420-0")
+TINY_ARMS = ("screen-single-420", "single-420-0", "single-420-1", "recall-single-420-0", "sketch-single-420-0")
 
 
 @dataclass(frozen=True)
@@ -94,7 +102,7 @@ class Arm:
     @staticmethod
     def of(name: str) -> "Arm":
         pieces = name.split("-")
-        part = pieces.pop(0) if pieces[0] in ("screen", "recall", "kvpress") else ""
+        part = pieces.pop(0) if pieces[0] in ("screen", "recall", "sketch", "kvpress") else ""
         kind, tokens, *fifth = pieces
         return Arm(part, kind, *map(int, (tokens, *fifth)))
 
@@ -109,10 +117,12 @@ class Arm:
         if self.part in ("screen", "kvpress"):
             return {}
         is_small = self.tokens < 1000
+        if self.part == "sketch":
+            own = replace(RECALLING["sketch"], offload="file", full_prompts=is_small)
+            return {f"sketch {ratio}": replace(own, keep_ratio=ratio) for ratio in SKETCHED_RATIOS}
         found: dict[str, Policy | Recall] = {}
-        for name, policy in POLICIES.items():
-            if self.part == "recall" and name not in ASKED_MORE:
-                continue
+        for name in (*DROPPING, *BY_PAGES) if self.part == "" else ASKED_MORE:
+            policy = POLICIES[name]
             if isinstance(policy, Recall):
                 policy = replace(policy, offload="file", full_prompts=is_small, page_tokens=4 if is_small else policy.page_tokens)
             ratios = RATIOS[:1] if self.part == "recall" or is_small else RATIOS
@@ -146,7 +156,13 @@ class Long:
 
     def _n(self, own: Arm) -> int:
         """Items of a cell."""
-        return 2 if self.is_tiny else {"screen": SCREENED, "recall": MORE // FIFTHS}.get(own.part, MEASURED // FIFTHS)
+        return sum(n for _, n in self._items(own))
+
+    def _items(self, own: Arm) -> list[tuple[str, int]]:
+        """Of which sets, and how many of each."""
+        measured, more = ("measured", 2 if self.is_tiny else MEASURED // FIFTHS), ("more", 2 if self.is_tiny else MORE // FIFTHS)
+        others = {"screen": [("screened", 2 if self.is_tiny else SCREENED)], "recall": [more], "sketch": [measured, more]}
+        return others.get(own.part, [measured])
 
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
         """The scores of every item, under the full context and under every policy."""
@@ -156,9 +172,10 @@ class Long:
         if self.is_tiny:
             model.config.max_position_embeddings = 1024
         made = generators({"facts": chosen.data / FACTS if chosen.data else None})
-        items_seed = seed + 1 + ("", "screen", "recall", "kvpress").index(own.part) % 3  # kvpress is asked what policies are
-        named: dict[str, Any] = {"tokens": own.tokens, "n": self._n(own), "start": own.fifth * self._n(own), "seed": items_seed}
-        tasks = asked(tokenizer, own.kind, made[own.kind], haystack_of(read_books(chosen.data), tokenizer), **named)
+        haystack, tasks = haystack_of(read_books(chosen.data), tokenizer), list[Asked]()
+        for items, n in self._items(own):
+            named: dict[str, Any] = {"tokens": own.tokens, "n": n, "start": own.fifth * n, "seed": seed + ITEMS.index(items) + 1}
+            tasks += asked(tokenizer, own.kind, made[own.kind], haystack, **named)
         if own.part == "kvpress":
             return by_kvpress(model, tokenizer, tasks, self._new_tokens(own), place.precision)
         modes = ("unseen", "seen") if own.part == "" else ("unseen",)
@@ -278,10 +295,11 @@ def _by_set(cells: Sequence[Cell], *parts: str) -> dict[str, list[Cell]]:
 
 
 def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """A row for every set, policy, share and way to ask, over the items of both kinds of cell; the full context first."""
+    """A row for every set, policy, share and way to ask, over the items of all kinds of cell; the full context first."""
     rows = []
-    for name, own in _by_set(cells, "", "recall").items():
-        rows.append(_row("full", name, {"share": 1.0}, [value for cell in own for value in cell["full"]]))
+    for name, own in _by_set(cells, "", "recall", "sketch").items():
+        once = [cell for cell in own if Arm.of(cell["id"]).part != "sketch"] or own  # whose items are those of the others
+        rows.append(_row("full", name, {"share": 1.0}, [value for cell in once for value in cell["full"]]))
         for policy in dict.fromkeys(policy for cell in own for policy in cell["policies"]):
             there = [cell for cell in own if policy in cell["policies"]]
             full, scores, kl, held = ([] for _ in range(4))  # type: ignore[var-annotated]
@@ -339,13 +357,14 @@ def _row(how: str, name: str, more: Mapping[str, Any], scores: Sequence[float]) 
 
 def judge(rows: Sequence[Mapping[str, Any]], sets: Sequence[str]) -> tuple[str, str]:
     """The verdict on the claim, from the rows at a tenth with the question unseen."""
-    tenth = {(row["id"], row["set"]): row for row in rows if row["share"] == RATIOS[0] and row.get("question") == "unseen" and "kl" in row}
-    missing = [name for name in sets if tenth.get(("quest", name), {"n": 0})["n"] < MEASURED + MORE]
+    asked_of = [row for row in rows if row["share"] <= RATIOS[0] and row.get("question") == "unseen" and "kl" in row]
+    tenth = {(row["id"] if row["share"] == RATIOS[0] else f"{row['id']} {row['share']}", row["set"]): row for row in asked_of}
+    missing = [name for name in sets if min(tenth.get((how, name), {"n": 0})["n"] for how in ("quest", "sketch")) < MEASURED + MORE]
     if missing or not sets:
         return "undecided", f"not all cells are there: {', '.join(missing) or 'the screen'}"
     keeps = {how: all(tenth[how, name]["loss_low"] > -LOSS for name in sets) for how in dict.fromkeys(how for how, _ in tenth)}
     worst = {how: min(tenth[how, name]["loss"] for name in sets) for how in keeps}
-    recalls, drops = ([how for how in keeps if (how in RECALLING) == is_recall and keeps[how]] for is_recall in (True, False))
+    recalls, drops = ([how for how in keeps if (how.split()[0] in RECALLING) == is_recall and keeps[how]] for is_recall in (True, False))
     held = {how: max(tenth[how, name]["held"] for name in sets) for how in keeps}
     said = ", ".join(f"{how} {100 * value:+.0f} (holds {held[how]:.0%})" for how, value in sorted(worst.items(), key=lambda each: -each[1]))
     holds = bool(recalls) and not drops

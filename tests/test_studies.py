@@ -652,13 +652,19 @@ def page_of(method, right, **other):
 def test_the_study_of_long_contexts_cuts_by_every_policy_in_its_tiny_form(tmp_path):
     rows = tiny("long_context", tmp_path)["rows"]
     assert {row["id"] for row in rows} == {"full", *long_context.POLICIES} and {row["set"] for row in rows} == {"single-420"}
-    assert {(row["share"], row.get("question")) for row in rows} == {(1.0, None), (0.1, "unseen"), (0.1, "seen")}
+    assert {(row["share"], row.get("question")) for row in rows} == {(1.0, None), (0.1, "unseen"), (0.1, "seen"), (0.06, "unseen")}
     asked_more = [row for row in rows if row["id"] in long_context.ASKED_MORE and row["question"] == "unseen"]
     assert {row["n"] for row in asked_more} == {6} and all(row["kl"] >= 0 for row in rows if "kl" in row)
     assert all(row["held"] == pytest.approx(0.1, abs=0.01) for row in rows if row["id"] in long_context.DROPPING)
-    assert all(0.1 < row["held"] < 0.7 for row in rows if row["id"] in long_context.RECALLING)  # with digests of pages of 4 and an answer
-    depths = [json.loads((tmp_path / "cells" / f"{name}-120.json").read_text())["depths"] for name in long_context.TINY_ARMS]
-    assert len({tuple(each) for each in depths}) == len(depths), "other items in every cell"
+    recalled = {(row["id"], row["share"]): row["held"] for row in rows if row["id"] in long_context.RECALLING}
+    assert recalled.pop(("sketch", 0.06)) < recalled["sketch", 0.1] < 0.25
+    assert all(0.1 < held < 0.7 for held in recalled.values())  # with digests of pages of 4 and an answer
+    cells = {name: json.loads((tmp_path / "cells" / f"{name}-120.json").read_text()) for name in long_context.TINY_ARMS}
+    depths = {name: cell["depths"] for name, cell in cells.items()}
+    assert depths.pop("sketch-single-420-0") == depths["single-420-0"] + depths["recall-single-420-0"], "the same items in two"
+    assert len({tuple(each) for each in depths.values()}) == len(depths), "other items in every other cell"
+    assert next(row for row in rows if row["id"] == "full")["n"] == 6, "each item once"
+    assert {row["n"] for row in rows if row["id"] == "sketch"} == {4}
     assert "| snapkv | 10 % | unseen | 10" in markdown(rows)
 
 
@@ -773,12 +779,15 @@ def contexts(losses: dict[str, float], n: int = 200) -> list[dict]:
 
 
 def test_recall_is_what_keeps_answers_where_it_loses_nothing_and_all_that_drops_does():
-    rows = contexts({"quest": 0.0, "arkvale": -0.1, "snapkv": -0.4, "random": -0.9})
+    rows = contexts({"quest": 0.0, "sketch": -0.2, "arkvale": -0.1, "snapkv": -0.4, "random": -0.9})
     verdict, because = long_context.judge(rows, ["single-2048"])
     assert verdict == "holds" and "keeps all: quest" in because and "random -90 (holds 35%)" in because
-    assert long_context.judge(contexts({"quest": -0.02, "arkvale": -0.1, "snapkv": -0.4}), ["single-2048"])[0] == "does not hold"
-    assert long_context.judge(contexts({"quest": 0.0, "arkvale": 0.0, "snapkv": 0.0}), ["single-2048"])[0] == "does not hold"
-    assert long_context.judge(contexts({"quest": 0.0}, n=50), ["single-2048"])[0] == "undecided"
+    assert long_context.judge(contexts({"quest": -0.02, "sketch": -0.1, "snapkv": -0.4}), ["single-2048"])[0] == "does not hold"
+    assert long_context.judge(contexts({"quest": 0.0, "sketch": 0.0, "snapkv": 0.0}), ["single-2048"])[0] == "does not hold"
+    assert long_context.judge(contexts({"quest": 0.0}), ["single-2048"])[0] == "undecided", "nothing is known of sketches"
+    assert long_context.judge(contexts({"quest": 0.0, "sketch": 0.0}, n=50), ["single-2048"])[0] == "undecided"
+    less = [row | {"share": 0.06, "loss": -0.05} for row in contexts({"sketch": -0.05})]
+    assert "sketch 0.06 -5" in long_context.judge([*rows, *less], ["single-2048"])[1]
     assert long_context.judge(rows, ["single-2048", "facts-2048"])[0] == "undecided"
     assert long_context.judge(rows, [])[0] == "undecided"
 

@@ -15,6 +15,9 @@ import torch
 from etude.kernels.compiled import AT, DTYPES, NUMBER, REAL, WIDTH, at, library
 from etude.kernels.huge_pages import Chunks
 
+SKETCHED = 16
+"""Keys whose sketches lie together."""
+
 BLOCK = 32
 """Positions that lie together: two of the longest vectors of scores, which the processor's tiles want in pairs."""
 
@@ -177,16 +180,18 @@ class DecodingKernels:
         return read_BHRD
 
     def best_pages(
-        self, halves_BHRX: torch.Tensor, digests_BHPX: torch.Tensor, full_B: torch.Tensor, reads_B: torch.Tensor, most: int
+        self, asked_BHRX: torch.Tensor, known_BHPX: torch.Tensor, full_B: torch.Tensor, reads_B: torch.Tensor, most: int
     ) -> torch.Tensor:
         """Of the `full_B` first pages of each row the first one and those that promise most, `reads_B` in all, in order: [B, H, `most`], 0
-        behind them. A promise is the largest that a query of a head has in the softmax of its products; X a multiple of `WIDTH`.
+        behind them. A promise is the largest that a query of a head has in the softmax of its products with what is known: with digests (X
+        a multiple of `WIDTH`); or with the codes of single keys, where that is words of sketches, 32 bits each, and it is keys that are
+        chosen, not pages.
         """
-        rows, heads, share, numbers = halves_BHRX.shape
-        halves_BHRX, digests_BHPX = halves_BHRX.float().contiguous(), digests_BHPX.contiguous()
+        rows, heads, share, numbers = asked_BHRX.shape
+        asked_BHRX, known_BHPX = asked_BHRX.float().contiguous(), known_BHPX.contiguous()
         chosen_BHK = torch.empty(rows, heads, most, dtype=torch.long)
-        sizes = rows, heads * share, heads, numbers, most
-        self._best_pages(at(halves_BHRX), at(digests_BHPX), digests_BHPX.shape[2], at(full_B), at(reads_B), *sizes, at(chosen_BHK))
+        known = at(known_BHPX), known_BHPX.dtype == torch.int32, known_BHPX.shape[2]
+        self._best_pages(at(asked_BHRX), *known, at(full_B), at(reads_B), rows, heads * share, heads, numbers, most, at(chosen_BHK))
         return chosen_BHK
 
     def attend_pages(
@@ -198,14 +203,17 @@ class DecodingKernels:
         open_BH2TD: torch.Tensor,
         open_B: torch.Tensor,
         scale: float,
+        *,
+        unit_tokens: int | None = None,
     ) -> torch.Tensor:
         """Softmax attention of every row and head over `reads_B` pages, by where they lie, and `open_B` tokens of its open one,
-        [B, H, R, D].
+        [B, H, R, D]. `unit_tokens`: over parts of pages, of so many tokens; places count these.
         """
         rows, heads, share, width = queries_BHRD.shape
         queries_BHRD, open_BH2TD, place_BHK = queries_BHRD.contiguous(), open_BH2TD.contiguous(), place_BHK.contiguous()
         read_BHRD = torch.empty(rows, heads, share, width, dtype=queries_BHRD.dtype)
-        chosen = at(pages_P2TD), at(place_BHK), at(reads_B), place_BHK.shape[2]
+        tokens = pages_P2TD.shape[2]
+        chosen = at(pages_P2TD), tokens, unit_tokens or tokens, at(place_BHK), at(reads_B), place_BHK.shape[2]
         sizes = open_BH2TD.shape[3], rows, heads * share, heads, width, scale
         self._attend_pages(at(queries_BHRD), *chosen, at(open_BH2TD), at(open_B), *sizes, at(read_BHRD))
         return read_BHRD
@@ -342,31 +350,36 @@ class Stretches:
 
 @dataclass
 class PageTable:
-    """Pages [.., 2, T, D] of a layer, and of every row and head: digests of its full ones [B, H, P, X], where these lie among the pages
-    [B, H, P], its open one [B, H, 2, T, D], and how often each was read [B, H, P + 1]. Of a row: how many are full, how many tokens are in
-    its open one, and how many full ones it reads, [B].
+    """Pages [.., 2, T, D] of a layer, and of every row and head: what is known of its full ones [B, H, P, X], where these lie among the
+    pages [B, H, P], its open one [B, H, 2, T, D], and how often each was read [B, H, P + 1]. Of a row: how many are full, how many tokens
+    are in its open one, and how many full ones it reads, [B]. With directions [B, H, D, X] what is known is sketches, and single tokens of
+    full pages are read and counted.
     """
 
     pages_P2TD: torch.Tensor
-    digests_BHPX: torch.Tensor
+    known_BHPX: torch.Tensor
     open_BH2TD: torch.Tensor
     place_BHP: torch.Tensor
     times_BHP: torch.Tensor
     full_B: torch.Tensor
     open_B: torch.Tensor
     reads_B: torch.Tensor
+    directions_BHDX: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
-        self.digests_BHPX, self.open_BH2TD = self.digests_BHPX.contiguous(), self.open_BH2TD.contiguous()
-        _, _, room, numbers = self.digests_BHPX.shape
-        states, counts = (
-            (self.pages_P2TD, self.digests_BHPX, self.open_BH2TD),
-            (self.place_BHP, self.times_BHP, self.full_B, self.open_B, self.reads_B),
-        )
-        if len({own.dtype for own in states}) > 1 or any(own.dtype != torch.int64 or not own.is_contiguous() for own in counts):
+        self.known_BHPX, self.open_BH2TD = self.known_BHPX.contiguous(), self.open_BH2TD.contiguous()
+        _, _, room, numbers = self.known_BHPX.shape
+        parts = (self.pages_P2TD, self.known_BHPX, self.open_BH2TD)
+        counts = (self.place_BHP, self.times_BHP, self.full_B, self.open_B, self.reads_B)
+        directions, tokens, alike = 0, self.open_BH2TD.shape[3], list(parts)
+        unit_tokens = tokens
+        if self.directions_BHDX is not None:
+            self.directions_BHDX = self.directions_BHDX.contiguous()
+            directions, unit_tokens, alike[1] = at(self.directions_BHDX), 1, self.directions_BHDX
+        if len({own.dtype for own in alike}) > 1 or any(own.dtype != torch.int64 or not own.is_contiguous() for own in counts):
             raise TypeError("kernels read pages, digests and open pages alike, and numbers of 64 bits that lie in order")
-        sizes = room, self.open_BH2TD.shape[3], numbers, int(self.reads_B.max())
-        self.table = torch.tensor([*map(at, (*states, *counts)), *sizes])
+        sizes = room, tokens, numbers, int(self.reads_B.max()), unit_tokens, directions
+        self.table = torch.tensor([*map(at, (*parts, *counts)), *sizes])
 
 
 class Layers:
@@ -417,8 +430,8 @@ def _kernels() -> dict[torch.dtype, DecodingKernels]:
         "copy": [*store, AT, AT, *store, AT, AT, NUMBER, NUMBER, NUMBER],
         "attend": [AT, NUMBER, NUMBER, AT, AT, NUMBER, NUMBER, *store, AT, AT, *store, AT, AT, NUMBER, NUMBER, NUMBER, NUMBER, REAL, AT],
         "attend_slots": [AT, NUMBER, NUMBER, AT, NUMBER, NUMBER, NUMBER, NUMBER, REAL, NUMBER, AT],
-        "best_pages": [AT, AT, NUMBER, AT, AT, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, AT],
-        "attend_pages": [AT, AT, AT, AT, NUMBER, AT, AT, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, REAL, AT],
+        "best_pages": [AT, AT, ctypes.c_int, NUMBER, AT, AT, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, AT],
+        "attend_pages": [AT, AT, NUMBER, NUMBER, AT, AT, NUMBER, AT, AT, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, REAL, AT],
         "rms_norm": [AT, NUMBER, NUMBER, AT, REAL, AT],
         "rotate": [AT, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, AT, AT, AT, AT, REAL],
         "sample": [AT, NUMBER, NUMBER, REAL, AT, AT, NUMBER, AT, AT],

@@ -16,7 +16,7 @@ template <class T> struct Slots {  // of a layer
 constexpr long AT_ONCE = 64;               // keys whose values are read right behind their scores
 constexpr long STRETCH = 1024, MANY = 16;  // keys of a head that are one thread's, where there are fewer than so many heads
 
-// Where the keys of a head and their values are: one behind the other, or each where `at` says, its value so much further.
+// Where the keys of a head and their values are: one behind the other, or each where it is said.
 template <class T> struct InOrder {
     const T *keys, *values;
     long width;
@@ -25,11 +25,10 @@ template <class T> struct InOrder {
     InOrder from(long t) const { return {key(t), value(t), width}; }
 };
 template <class T> struct Listed {
-    const T* const* at;
-    long further;
-    const T* key(long t) const { return at[t]; }
-    const T* value(long t) const { return at[t] + further; }
-    Listed from(long t) const { return {at + t, further}; }
+    const T *const *keys, *const *values;
+    const T* key(long t) const { return keys[t]; }
+    const T* value(long t) const { return values[t]; }
+    Listed from(long t) const { return {keys + t, values + t}; }
 };
 
 // Of W vectors the sum of each, as one vector: two are folded into one, half by half.

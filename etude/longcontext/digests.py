@@ -11,8 +11,11 @@
 Shapes: P pages, T tokens of one, Q queries, D width, X of a digest.
 """
 
+import copy
+from collections.abc import Callable, Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 
 from etude.errors import unknown
@@ -43,12 +46,47 @@ def digested(keys_PTD: torch.Tensor, how: Digest) -> torch.Tensor:
 
 
 def promised(queries_QD: torch.Tensor, digests_PX: torch.Tensor) -> torch.Tensor:
-    """The score of each page for each query: [..., Q, D] and [..., P, X] to [..., Q, P]. One product: where a channel of the query is above
-    0 it meets `high`, else `low`.
-    """
+    """The score of each page for each query: [..., Q, D] and [..., P, X] to [..., Q, P]."""
     return halves(queries_QD, digests_PX.shape[-1]) @ digests_PX.mT
 
 
 def halves(queries_QD: torch.Tensor, numbers: int) -> torch.Tensor:
-    """Queries as they meet digests of so many numbers, [..., Q, X]."""
+    """Queries as they meet digests of so many numbers, [..., Q, X], so that a score is one product: where a channel of the query is above 0
+    it meets `high`, else `low`.
+    """
     return queries_QD if numbers == queries_QD.shape[-1] else torch.cat([queries_QD.clamp(min=0), queries_QD.clamp(max=0)], -1)
+
+
+class Digests:
+    """Of a layer's full pages, with room to spare behind each row's own. What is chosen is pages."""
+
+    units = 1
+    """Of a page."""
+    head_bytes = 0
+    """What a head of a row takes however many pages it has."""
+
+    def __init__(self, how: Digest, keys_BHTD: torch.Tensor) -> None:
+        rows, heads, _, width = keys_BHTD.shape
+        self.how, self.known_BHPX = how, keys_BHTD.new_zeros(rows, heads, 0, width_of(how, width))
+
+    @property
+    def bytes(self) -> int:
+        return self.known_BHPX.untyped_storage().nbytes()
+
+    def of(self, rows: Sequence[int]) -> "Digests":
+        """Those of these rows, a copy."""
+        other = copy.copy(self)
+        other.known_BHPX = self.known_BHPX[rows]
+        return other
+
+    def put(self, rows: Sequence[int], at: Sequence[int], keys_NHTD: torch.Tensor, past: Callable[[int, int], torch.Tensor]) -> None:
+        """New pages, at these places of these rows."""
+        self.known_BHPX[rows, :, at] = digested(keys_NHTD.flatten(0, 1), self.how).unflatten(0, keys_NHTD.shape[:2])
+
+    def asked(self, rows: np.ndarray, queries_BHRD: torch.Tensor) -> torch.Tensor:
+        """Queries of these rows as they meet digests, [B, H, R, X]."""
+        return halves(queries_BHRD.float(), self.known_BHPX.shape[-1])
+
+    def promised(self, rows: np.ndarray, asked_BHRX: torch.Tensor, pages: int) -> torch.Tensor:
+        """The score of each of these rows' first pages for each query, [B, H, R, P]."""
+        return asked_BHRX @ self.known_BHPX[rows, :, :pages].float().mT

@@ -2,10 +2,11 @@
 
 A row's tokens fill pages in order; the last, open one lies beside the model and is always read. A page that is full gets a number and a
 digest and goes to its tier. While tokens are generated, a head reads the first page and those whose digests promise its queries most: by
-query head the softmax of the promises, over the heads that share keys their largest. Pages are never written anew, so that rows and copies
-share them; those of rows that are gone stay until the last copy is.
+query head the softmax of the promises, over the heads that share keys their largest. Under sketches, which know single keys, it is the
+first token and those that promise most. Pages are never written anew, so that rows and copies share them; those of rows that are gone stay
+until the last copy is.
 
-Shapes: B rows, H key/value heads, R query heads that share one, P pages, K of them read, T tokens of one, D width.
+Shapes: B rows, H key/value heads, R query heads that share one, P pages, T tokens of one, U units of pages, K of them read, D width.
 """
 
 import copy
@@ -20,9 +21,10 @@ from etude.errors import UserError
 from etude.kernels.compiled import WIDTH
 from etude.kernels.decoding import DecodingKernels, PageTable, kernels_for
 from etude.longcontext import attention
-from etude.longcontext.digests import digested, halves, promised, width_of
+from etude.longcontext.digests import Digests
 from etude.longcontext.layer import ContextLayer, Forward, New, places
 from etude.longcontext.recall import Recall
+from etude.longcontext.sketches import Sketches
 from etude.longcontext.tiers import File, Memory, Pool, apart
 
 _ROOM_PAGES = 16
@@ -39,15 +41,16 @@ class PageLayer(ContextLayer):
         self.tier: Any = None
         self.numbers_BHP = np.zeros((0, 0, 0), dtype=np.int64)
         """Of a row's full pages, in order; room to spare behind them."""
-        self.digests_BHPX = torch.zeros(0)
+        self.known: Digests | Sketches | None = None
+        """Of full pages, without reading them."""
         self.open_BH2TD = torch.zeros(0)
         self._next = count()
         self._ahead = np.zeros(0, dtype=np.int64)
-        """Pages that the next token may read."""
-        self.pages_read = 0
+        """Units that the next token may read."""
+        self.units_read = 0
         """By heads, of rows that generate."""
         self.times_BHP = np.zeros((0, 0, 0), dtype=np.int64)
-        """How often a row's page was read so far, open or full, while tokens were generated; and how many these were:"""
+        """How many units of a row's page, open or full, were read so far, while tokens were generated; and how many these were:"""
         self.generated_B = np.zeros(0, dtype=np.int64)
 
     def reset(self) -> None:
@@ -58,8 +61,22 @@ class PageLayer(ContextLayer):
         other = copy.copy(self)
         other.numbers_BHP, other.seen_B = self.numbers_BHP.copy(), self.seen_B.copy()
         other.times_BHP, other.generated_B = self.times_BHP.copy(), self.generated_B.copy()
-        other.digests_BHPX, other.open_BH2TD = self.digests_BHPX.clone(), self.open_BH2TD.clone()
+        other.known, other.open_BH2TD = self.known and self.known.of(list(range(len(self.seen_B)))), self.open_BH2TD.clone()
         return other
+
+    @property
+    def digest_tokens_B(self) -> np.ndarray:
+        """What each row's digests take of a head, in tokens' keys and values."""
+        assert self.known
+        page_bytes = self.known.known_BHPX.shape[3] * self.known.known_BHPX.itemsize
+        token_bytes = self.open_BH2TD.shape[2] * self.open_BH2TD.shape[4] * self.open_BH2TD.itemsize
+        found_B: np.ndarray = (self.full_B * page_bytes + self.known.head_bytes) / token_bytes
+        return found_B
+
+    @property
+    def units(self) -> int:
+        """Of a page."""
+        return self.recall.page_tokens // self.recall.unit_tokens
 
     @property
     def full_B(self) -> np.ndarray:
@@ -73,13 +90,12 @@ class PageLayer(ContextLayer):
 
     @property
     def bytes(self) -> int:
-        stores = (self.digests_BHPX, self.open_BH2TD)
-        return (self.tier.bytes if self.tier else 0) + sum(store.untyped_storage().nbytes() for store in stores)
+        return sum(own.bytes for own in (self.tier, self.known) if own) + self.open_BH2TD.untyped_storage().nbytes()
 
     @property
     def hits(self) -> int:
-        """Pages that were read and lay beside the model already."""
-        return self.tier.hits if isinstance(self.tier, Pool) else self.pages_read
+        """Units that were read and lay beside the model already."""
+        return self.tier.hits if isinstance(self.tier, Pool) else self.units_read
 
     @property
     def moved_bytes(self) -> int:
@@ -94,7 +110,7 @@ class PageLayer(ContextLayer):
                 "keys and values of this model have different widths, so they can't lie in one page: take a policy without recall"
             )
         rows, heads, _, width = key_states.shape
-        tokens = self.recall.page_tokens
+        tokens, unit_tokens = self.recall.page_tokens, self.recall.unit_tokens
         if self.recall.offload == "memory" and key_states.device.type == "cpu":
             raise UserError(
                 "offload is 'memory', which is the host's, but the model computes there already: set offload to 'file' or 'none'"
@@ -102,18 +118,21 @@ class PageLayer(ContextLayer):
         near = Memory(key_states, tokens, key_states.device)
         far = {
             "none": lambda: near,
-            "memory": lambda: Pool(Memory(key_states, tokens, torch.device("cpu")), key_states, tokens),
-            "file": lambda: Pool(File(key_states, tokens, Path(self.recall.folder) if self.recall.folder else None), key_states, tokens),
+            "memory": lambda: Pool(Memory(key_states, tokens, torch.device("cpu")), key_states, unit_tokens),
+            "file": lambda: Pool(
+                File(key_states, tokens, Path(self.recall.folder) if self.recall.folder else None), key_states, unit_tokens
+            ),
         }
         self.tier = far[self.recall.offload]()
         self.numbers_BHP = np.zeros((rows, heads, 0), dtype=np.int64)
         self.times_BHP, self.generated_B = np.zeros((rows, heads, 1), dtype=np.int64), np.zeros(rows, dtype=np.int64)
-        self.digests_BHPX = key_states.new_zeros(rows, heads, 0, width_of(self.recall.digest, width))
+        self.known = Sketches(key_states) if self.recall.digest == "sketch" else Digests(self.recall.digest, key_states)
         self.open_BH2TD = key_states.new_zeros(rows, heads, 2, tokens, width)
 
     def select(self, rows: list[int]) -> None:
         self.recall_B = [self.recall_B[row] for row in rows]
-        self.numbers_BHP, self.digests_BHPX, self.open_BH2TD = self.numbers_BHP[rows], self.digests_BHPX[rows], self.open_BH2TD[rows]
+        self.known = self.known and self.known.of(rows)
+        self.numbers_BHP, self.open_BH2TD = self.numbers_BHP[rows], self.open_BH2TD[rows]
         self.times_BHP, self.generated_B = self.times_BHP[rows], self.generated_B[rows]
 
     def take_back(self, tokens: int) -> None:
@@ -140,21 +159,25 @@ class PageLayer(ContextLayer):
 
     def expecting(self) -> PageTable:
         """With a place for a new token in every row: what is read for it."""
+        assert self.known
         self.forward.check_open()
         rows = np.arange(len(self.seen_B))
         self._make_room(rows)
         reads_B = self._reads_B(rows)
-        self.pages_read += int(reads_B.sum()) * self.numbers_BHP.shape[1]
+        self.units_read += int(reads_B.sum()) * self.numbers_BHP.shape[1]
         self.generated_B += 1
-        counts = (torch.from_numpy(np.ascontiguousarray(own)) for own in (self.full_B, self.open_B, reads_B))
+        full_B, open_B, read_B = (torch.from_numpy(np.ascontiguousarray(own)) for own in (self.full_B, self.open_B, reads_B))
         self.numbers_BHP, self.times_BHP = (np.ascontiguousarray(own) for own in (self.numbers_BHP, self.times_BHP))
         places, times = torch.from_numpy(self.numbers_BHP), torch.from_numpy(self.times_BHP)
-        return PageTable(self.tier.pages_P2TD, self.digests_BHPX, self.open_BH2TD, places, times, *counts)
+        directions_BHDX = self.known.directions_BHDX if isinstance(self.known, Sketches) else None
+        states = self.tier.pages_P2TD, self.known.known_BHPX, self.open_BH2TD
+        return PageTable(*states, places, times, full_B, open_B, read_B, directions_BHDX)
 
     def took(self, table: PageTable, scale: float) -> None:
         """The kernel has put the new token into these open pages."""
+        assert self.known
         self.forward.scales[self.number] = scale
-        self.digests_BHPX, self.open_BH2TD = table.digests_BHPX, table.open_BH2TD
+        self.known.known_BHPX, self.open_BH2TD = table.known_BHPX, table.open_BH2TD
         self.width += 1
 
     # ------------------------------------------------------------------ a prompt
@@ -201,17 +224,19 @@ class PageLayer(ContextLayer):
 
     def _put(self, rows: list[int], at: list[int], pages_NH2TD: torch.Tensor) -> None:
         """Full pages to their tier, at these places of these rows."""
+        assert self.known
         count_N, heads = pages_NH2TD.shape[:2]
         more = max(at) + 1 - self.numbers_BHP.shape[2]
         if more > 0:
             more = max(more, _ROOM_PAGES)
             self.numbers_BHP, self.times_BHP = (np.pad(own, ((0, 0), (0, 0), (0, more))) for own in (self.numbers_BHP, self.times_BHP))
-            self.digests_BHPX = torch.nn.functional.pad(self.digests_BHPX, (0, 0, 0, more))
+            self.known.known_BHPX = torch.nn.functional.pad(self.known.known_BHPX, (0, 0, 0, more))
         numbers = [next(self._next) for _ in range(count_N * heads)]
         self.tier.write(numbers, pages_NH2TD.flatten(0, 1))
         self.numbers_BHP[rows, :, at] = np.array(numbers).reshape(count_N, heads)
-        digests_NHX = digested(pages_NH2TD[:, :, 0].flatten(0, 1), self.recall.digest).unflatten(0, (count_N, heads))
-        self.digests_BHPX[rows, :, at] = digests_NHX
+        self.known.put(
+            rows, at, pages_NH2TD[:, :, 0], lambda row, pages: self.tier.read(torch.from_numpy(self.numbers_BHP[row, :, :pages]))[:, :, 0]
+        )
 
     # ------------------------------------------------------------------ token by token
 
@@ -234,12 +259,13 @@ class PageLayer(ContextLayer):
         self.open_BH2TD[rows, :, :, self.open_B[rows] - 1] = states_BH2D
         chosen_BHK, is_chosen_BHK = self.chosen(rows, queries_BHRD)
         self._count(rows, chosen_BHK, is_chosen_BHK)
-        numbers = np.take_along_axis(self.numbers_BHP[rows], chosen_BHK, 2)
+        numbers = self._numbers_of(rows, chosen_BHK)
         place_BHK = self._brought(torch.from_numpy(numbers), torch.from_numpy(is_chosen_BHK))
         if kernels := self._kernels_for(queries_BHRD):
             reads_B, open_B = (torch.from_numpy(each) for each in (is_chosen_BHK[:, 0].sum(1), self.open_B[rows]))
             own_BH2TD = self._rows_of(self.open_BH2TD, rows)
-            return kernels.attend_pages(queries_BHRD, self.tier.pages_P2TD, place_BHK, reads_B, own_BH2TD, open_B, self.scale)
+            here = self.tier.pages_P2TD, place_BHK, reads_B, own_BH2TD, open_B
+            return kernels.attend_pages(queries_BHRD, *here, self.scale, unit_tokens=self.recall.unit_tokens)
         return self._attended(rows, queries_BHRD, place_BHK, is_chosen_BHK)
 
     def _make_room(self, rows: np.ndarray) -> None:
@@ -251,22 +277,26 @@ class PageLayer(ContextLayer):
         self.seen_B[rows] += 1
 
     def _reads_B(self, rows: np.ndarray) -> np.ndarray:
-        """How many full pages each of these rows reads."""
-        most = [self.recall_B[row].pages(int(self.seen_B[row]), self.number) for row in rows]
-        return np.array(most, dtype=np.int64).clip(max=self.full_B[rows])
+        """How many units of full pages each of these rows reads."""
+        most = [self.recall_B[row].units(int(self.seen_B[row]), self.number) for row in rows]
+        return np.array(most, dtype=np.int64).clip(max=self.full_B[rows] * self.units)
+
+    def _numbers_of(self, rows: np.ndarray, units_BHK: np.ndarray) -> np.ndarray:
+        """Of units of these rows, by their place in it."""
+        pages_BHK, within_BHK = np.divmod(units_BHK, self.units)
+        return np.take_along_axis(self.numbers_BHP[rows], pages_BHK, 2) * self.units + within_BHK
 
     def _attended(self, rows: np.ndarray, queries_BHRD: torch.Tensor, place_BHK: torch.Tensor, is_chosen_BHK: np.ndarray) -> torch.Tensor:
-        """What queries read of the pages at these places, and of the open ones, by torch's operations."""
+        """What queries read of the units at these places, and of the open pages, by torch's operations."""
         heads, device = queries_BHRD.shape[1], queries_BHRD.device
         is_open_BT = torch.arange(self.recall.page_tokens) < torch.from_numpy(self.open_B[rows])[:, None]
         is_there_BHS = is_open_BT.to(device)[:, None].expand(-1, heads, -1)
         states_2BHSD = self.open_BH2TD[rows].movedim(2, 0)
         if place_BHK.shape[2]:
-            pages_2BHKTD = apart(self.tier.pages_P2TD, torch.cat([place_BHK, place_BHK[:, :, :1]], 2))
-            pages_2BHKTD[:, :, :, -1] = states_2BHSD
-            states_2BHSD = pages_2BHKTD.flatten(3, 4)
-            is_page_BHS = torch.from_numpy(is_chosen_BHK).to(device).repeat_interleave(self.recall.page_tokens, 2)
-            is_there_BHS = torch.cat([is_page_BHS, is_there_BHS], 2)
+            units_2BHKUD = apart(self.tier.pages_P2TD, place_BHK, self.recall.unit_tokens)
+            states_2BHSD = torch.cat([units_2BHKUD.flatten(3, 4), states_2BHSD], 3)
+            is_unit_BHS = torch.from_numpy(is_chosen_BHK).to(device).repeat_interleave(self.recall.unit_tokens, 2)
+            is_there_BHS = torch.cat([is_unit_BHS, is_there_BHS], 2)
         return attention.of_rectangle(queries_BHRD, states_2BHSD[0], states_2BHSD[1], is_there_BHS[:, :, None], self.scale)
 
     def _kernels_for(self, queries_BHRD: torch.Tensor) -> DecodingKernels | None:
@@ -277,50 +307,52 @@ class PageLayer(ContextLayer):
         return states_B if len(rows) == len(self.seen_B) else states_B[rows]
 
     def _count(self, rows: np.ndarray, chosen_BHK: np.ndarray, is_chosen_BHK: np.ndarray) -> None:
-        """That these pages, and the open one, were read."""
+        """That these units, and the open page, were read."""
         heads = np.arange(chosen_BHK.shape[1])[:, None]
-        np.add.at(self.times_BHP, (rows[:, None, None], heads, chosen_BHK), is_chosen_BHK)
-        self.times_BHP[rows, :, self.full_B[rows]] += 1
+        np.add.at(self.times_BHP, (rows[:, None, None], heads, chosen_BHK // self.units), is_chosen_BHK)
+        self.times_BHP[rows, :, self.full_B[rows]] += self.units
         self.generated_B[rows] += 1
 
     def chosen(self, rows: np.ndarray, queries_BHRD: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Which full pages each head reads of these rows, in order, [B, H, K], and whether each is one: rows that read fewer have others
-        behind them.
+        """Which units of full pages each head reads of these rows, in order, [B, H, K], and whether each is one: rows that read fewer have
+        others behind them.
         """
+        assert self.known
         full_B, most_B = self.full_B[rows], self._reads_B(rows)
+        units_B = full_B * self.units
         heads, most = queries_BHRD.shape[1], int(most_B.max(initial=0))
-        if (most_B == full_B).all():
+        if (most_B == units_B).all():
             chosen_BHK = np.broadcast_to(np.arange(most), (len(rows), heads, most)).copy()
-            return chosen_BHK, chosen_BHK < full_B[:, None, None]
+            return chosen_BHK, chosen_BHK < units_B[:, None, None]
         is_chosen_BHK = np.broadcast_to(np.arange(most) < most_B[:, None, None], (len(rows), heads, most)).copy()
+        asked_BHRX = self.known.asked(rows, queries_BHRD.float() * self.scale)
         kernels = self._kernels_for(queries_BHRD)
         if kernels and not self.recall.ahead_pages:  # for which pages would have to be in the order of their promises
-            digests_BHPX = self._rows_of(self.digests_BHPX, rows)
-            asked_BHRX = halves(queries_BHRD.float() * self.scale, digests_BHPX.shape[-1])
-            best_BHK = kernels.best_pages(asked_BHRX, digests_BHPX, torch.from_numpy(full_B), torch.from_numpy(most_B), most)
+            known_BHPX = self._rows_of(self.known.known_BHPX, rows)
+            best_BHK = kernels.best_pages(asked_BHRX, known_BHPX, torch.from_numpy(full_B), torch.from_numpy(most_B), most)
             return best_BHK.numpy(), is_chosen_BHK
-        longest = int(full_B.max())
-        promises_BHRP = promised(queries_BHRD.float() * self.scale, self.digests_BHPX[rows, :, :longest].float())
-        is_page_BP = torch.from_numpy(np.arange(longest) < full_B[:, None]).to(promises_BHRP.device)
-        worth_BHP = promises_BHRP.masked_fill(~is_page_BP[:, None, None], -torch.inf).softmax(-1).nan_to_num().amax(2)
-        worth_BHP[:, :, 0] = torch.inf
-        worth_BHP = worth_BHP.masked_fill(~is_page_BP[:, None], -1)
-        order_BHP = worth_BHP.topk(min(most + self.recall.ahead_pages, longest), dim=-1).indices.cpu().numpy()
-        self._ahead = self._next_pages(rows, order_BHP, most_B)
-        return order_BHP[:, :, :most], is_chosen_BHK
+        longest = int(units_B.max())
+        promises_BHRU = self.known.promised(rows, asked_BHRX, int(full_B.max()))
+        is_unit_BU = torch.from_numpy(np.arange(longest) < units_B[:, None]).to(promises_BHRU.device)
+        worth_BHU = promises_BHRU.masked_fill(~is_unit_BU[:, None, None], -torch.inf).softmax(-1).nan_to_num().amax(2)
+        worth_BHU[:, :, 0] = torch.inf
+        worth_BHU = worth_BHU.masked_fill(~is_unit_BU[:, None], -1)
+        order_BHU = worth_BHU.topk(min(most + self.recall.ahead_pages, longest), dim=-1).indices.cpu().numpy()
+        self._ahead = self._next_units(rows, order_BHU, most_B)
+        return order_BHU[:, :, :most], is_chosen_BHK
 
-    def _next_pages(self, rows: np.ndarray, order_BHP: np.ndarray, most_B: np.ndarray) -> np.ndarray:
-        """The pages in rank behind those that each row reads, which may be the next token's."""
-        place_BHP = np.arange(order_BHP.shape[2])[None, None] - most_B[:, None, None]
-        is_next_BHP = (place_BHP >= 0) & (place_BHP < self.recall.ahead_pages) & (order_BHP < self.full_B[rows][:, None, None])
-        found: np.ndarray = np.take_along_axis(self.numbers_BHP[rows], order_BHP, 2)[is_next_BHP]
+    def _next_units(self, rows: np.ndarray, order_BHU: np.ndarray, most_B: np.ndarray) -> np.ndarray:
+        """The units in rank behind those that each row reads, which may be the next token's."""
+        place_BHU = np.arange(order_BHU.shape[2])[None, None] - most_B[:, None, None]
+        is_there_BHU = order_BHU < self.full_B[rows][:, None, None] * self.units
+        found: np.ndarray = self._numbers_of(rows, order_BHU)[(place_BHU >= 0) & (place_BHU < self.recall.ahead_pages) & is_there_BHU]
         return found
 
     def _brought(self, numbers_BHK: torch.Tensor, is_chosen_BHK: torch.Tensor) -> torch.Tensor:
-        """Where these pages lie beside the model; what is no page repeats one that is read anyway."""
+        """Where these units lie beside the model; what is none repeats one that is read anyway."""
         if not numbers_BHK.shape[2]:
             return numbers_BHK
-        self.pages_read += int(is_chosen_BHK.sum())
+        self.units_read += int(is_chosen_BHK.sum())
         some = numbers_BHK[is_chosen_BHK]
         numbers_BHK = torch.where(is_chosen_BHK, numbers_BHK, some[0] if len(some) else 0)
         brought: torch.Tensor = self.tier.bring(numbers_BHK)

@@ -38,6 +38,7 @@ RECALLING: Mapping[str, Recall] = {
     "quest": Recall("bounds", page_tokens=16),
     "arkvale": Recall("cuboid", page_tokens=32),
     "small_pages": Recall("cuboid", page_tokens=4),
+    "sketch": Recall("sketch", page_tokens=16),
 }
 
 POLICIES: Mapping[str, Policy | Recall] = {**DROPPING, **RECALLING}

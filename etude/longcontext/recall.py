@@ -7,22 +7,28 @@ as are read at a time, their digests, and each row's open page.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from etude.errors import UserError, at_least, unknown
+from etude.kernels.decoding import SKETCHED
 from etude.longcontext.budgets import check_budget, is_everything, tokens_of
-from etude.longcontext.digests import DIGESTS, Digest, width_of
+from etude.longcontext.digests import DIGESTS, width_of
 from etude.longcontext.sparse import Sparse
 from etude.longcontext.tiers import Offload
+
+Known = Literal["bounds", "cuboid", "mean", "sketch"]
+KNOWN: tuple[Known, ...] = (*DIGESTS, "sketch")
 
 
 @dataclass(frozen=True)
 class Recall:
     """How much of a context is read, and where the rest is. Without a budget, or with `keep_ratio` 1, all is: full attention."""
 
-    digest: Digest = "cuboid"
-    """What is known of a page that is not read: `bounds`, `cuboid` or `mean`."""
+    digest: Known = "cuboid"
+    """What is known of a page that is not read: `bounds`, `cuboid` or `mean`; or of its keys, a `sketch` of each: then a head reads single
+    tokens of it, not whole pages."""
     budget_tokens: int | None = None
-    """Tokens that a head reads of a row, the first and the open page among them, in whole pages; or"""
+    """Tokens that a head reads of a row, the first and the open page among them, in whole pages but under a `sketch`; or"""
     keep_ratio: float | None = None
     """the share of the row's tokens so far."""
     page_tokens: int = 16
@@ -41,20 +47,27 @@ class Recall:
     """Whether the tokens of a later prompt read everything, as those of the first one do."""
 
     def __post_init__(self) -> None:
-        if self.digest not in DIGESTS:
-            raise unknown("digest", self.digest, DIGESTS)
+        if self.digest not in KNOWN:
+            raise unknown("digest", self.digest, KNOWN)
         check_budget(self.budget_tokens, self.keep_ratio)
         at_least("page_tokens", self.page_tokens, 1)
+        if self.digest == "sketch" and self.page_tokens != SKETCHED:
+            raise UserError(
+                f"page_tokens is {self.page_tokens}, but sketches lie together for {SKETCHED} tokens, of which each is read alone: leave "
+                "page_tokens out"
+            )
         at_least("dense_layers", self.dense_layers, 0)
         at_least("ahead_pages", self.ahead_pages, 0)
         if self.ahead_pages and self.offload != "file":
             raise UserError(
                 f"ahead_pages is {self.ahead_pages} but offload is {self.offload!r}, so it has no effect: set offload to 'file'"
             )
-        if self.budget_tokens is not None and self.budget_tokens < 2 * self.page_tokens:
+        least = self.page_tokens + self.unit_tokens
+        if self.budget_tokens is not None and self.budget_tokens < least:
+            fewer = f", or page_tokens to {max(1, self.budget_tokens // 2)} or less" if self.unit_tokens > 1 else ""
             raise UserError(
-                f"budget_tokens is {self.budget_tokens}, but a head reads two pages of {self.page_tokens} tokens, one of them open: set "
-                f"budget_tokens to {2 * self.page_tokens} or more, or page_tokens to {max(1, self.budget_tokens // 2)} or less"
+                f"budget_tokens is {self.budget_tokens}, but a head reads its open page, of up to {self.page_tokens} tokens, and at least "
+                f"{self.unit_tokens} beside: set budget_tokens to {least} or more{fewer}"
             )
         if self.offload not in ("none", "memory", "file"):
             raise unknown("offload", self.offload, ("none", "memory", "file"))
@@ -66,17 +79,24 @@ class Recall:
     def held_tokens(self, prompt_tokens: int, new_tokens: int) -> int:
         """What a row holds where the model computes in a layer that is not dense, digests by what they take."""
         tokens = prompt_tokens + new_tokens
-        near = tokens if self.offload == "none" else min(tokens, (self.pages(tokens, self.dense_layers) + 1) * self.page_tokens)
+        read = self.units(tokens, self.dense_layers) * self.unit_tokens + self.page_tokens
+        near = tokens if self.offload == "none" else min(tokens, read)
         return near + round(tokens // self.page_tokens * self.digest_tokens)
 
     @property
     def digest_tokens(self) -> float:
-        """What a page's digest takes, in tokens' keys and values."""
-        return width_of(self.digest, 2) / 4
+        """What a page's digest takes, in tokens' keys and values; of a sketch in half precision."""
+        return self.page_tokens / 32 if self.digest == "sketch" else width_of(self.digest, 2) / 4
 
-    def pages(self, seen: int, layer: int) -> int:
-        """How many full pages a head of this layer reads of a row, beside its open one."""
-        full = seen // self.page_tokens
+    @property
+    def unit_tokens(self) -> int:
+        """Tokens of a full page that are read together or not."""
+        return 1 if self.digest == "sketch" else self.page_tokens
+
+    def units(self, seen: int, layer: int) -> int:
+        """How many units of full pages a head of this layer reads of a row, beside its open page."""
+        of_page = self.page_tokens // self.unit_tokens
+        full = seen // self.page_tokens * of_page
         if layer < self.dense_layers or is_everything(self.budget_tokens, self.keep_ratio):
             return full
-        return min(full, max(1, tokens_of(self.budget_tokens, self.keep_ratio, seen) // self.page_tokens - 1))
+        return min(full, max(1, (tokens_of(self.budget_tokens, self.keep_ratio, seen) - self.page_tokens) // self.unit_tokens))

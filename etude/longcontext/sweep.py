@@ -151,14 +151,16 @@ class Reading:
 
 
 def _paged_tokens(cache: Cache) -> list[float]:
-    """Of each row the pages that it reads at a time and its open one, or all where none are further away; and digests by what they take."""
+    """Of each row what it reads at a time, or all where nothing is further away; and digests by what they take."""
     held = []
     for layer in (layer for layer in cache.layers if isinstance(layer, PageLayer)):
-        tokens = layer.recall.page_tokens
         full_B, open_B = layer.full_B, layer.open_B
-        read_B = [recall.pages(int(seen), layer.number) for recall, seen in zip(layer.recall_B, layer.seen_B, strict=True)]
-        near_B = full_B if layer.recall.offload == "none" else np.minimum(read_B, full_B)
-        held.append(near_B * tokens + open_B + full_B * layer.recall.digest_tokens)
+        read_B = [
+            recall.units(int(seen), layer.number) * recall.unit_tokens for recall, seen in zip(layer.recall_B, layer.seen_B, strict=True)
+        ]
+        near_B = full_B * layer.recall.page_tokens
+        near_B = near_B if layer.recall.offload == "none" else np.minimum(read_B, near_B)
+        held.append(near_B + open_B + layer.digest_tokens_B)
     return np.mean(held, axis=0).tolist()  # type: ignore[no-any-return]
 
 
@@ -178,7 +180,7 @@ class Rows:
 
     def shares(self, row: int, tokens: int) -> np.ndarray:
         """What a row has of the prompt's first tokens, so many, by layer and head, [L, H, T]: 1 where one is kept; under recall by which
-        share of the tokens that were generated so far it was read.
+        share of the tokens that were generated so far its page was read.
         """
         found = []
         for layer in self.cache.layers:
@@ -189,7 +191,7 @@ class Rows:
                     kept_HT[head, position[position < tokens]] = 1
                 found.append(kept_HT)
             elif isinstance(layer, PageLayer):
-                by_page_HP = layer.times_BHP[row] / max(1, layer.generated_B[row])
+                by_page_HP = layer.times_BHP[row] / (layer.units * max(1, layer.generated_B[row]))
                 found.append(by_page_HP.repeat(layer.recall.page_tokens, 1)[:, :tokens])
         return np.stack(found)
 

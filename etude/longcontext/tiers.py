@@ -1,8 +1,9 @@
 """Where pages lie: beside the model, or further away with a pool of those that were read last beside it.
 
-A page is written once and never changes, so that rows may share it. Numbers of pages are plain integers.
+A page is written once and never changes, so that rows may share it. It is read in units, which are whole pages or so many tokens of one.
+Numbers of pages are plain integers, and so are those of units: the `i`th of page `p` has number `p` times the units of a page, plus `i`.
 
-Shapes: P pages, T tokens of one, D width.
+Shapes: P pages, T tokens of one, D width, N units, U tokens of one.
 """
 
 import mmap
@@ -31,18 +32,23 @@ class Tier(Protocol):
     def read(self, numbers: torch.Tensor) -> torch.Tensor:
         """[P, 2, T, D], a copy."""
 
-    def expect(self, numbers: np.ndarray) -> None:
-        """These may be read soon; nothing waits for it."""
+    def read_units(self, numbers: torch.Tensor, unit_tokens: int) -> torch.Tensor:
+        """[N, 2, U, D], a copy."""
+
+    def expect(self, numbers: np.ndarray, unit_tokens: int) -> None:
+        """These units may be read soon; nothing waits for it."""
 
     @property
     def bytes(self) -> int:
         """Of the model's own memory."""
 
 
-def apart(pages_P2TD: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """The keys of the pages at these places, then their values: [2, ..., T, D], in one copy."""
-    first = 2 * places.to(pages_P2TD.device)
-    return pages_P2TD.flatten(0, 1)[torch.stack([first, first + 1])]
+def apart(pages_P2TD: torch.Tensor, places: torch.Tensor, unit_tokens: int, dim: int = 0) -> torch.Tensor:
+    """The keys of the units at these places, and their values: [2, ..., U, D], or with the 2 at another dimension, in one copy."""
+    units = pages_P2TD.shape[2] // unit_tokens
+    places = places.to(pages_P2TD.device)
+    first = places // units * 2 * units + places % units
+    return pages_P2TD.unflatten(2, (units, unit_tokens)).flatten(0, 2)[torch.stack([first, first + units], dim)]
 
 
 class Memory:
@@ -62,11 +68,14 @@ class Memory:
     def read(self, numbers: torch.Tensor) -> torch.Tensor:
         return self.pages_P2TD[numbers.to(self.pages_P2TD.device)]
 
+    def read_units(self, numbers: torch.Tensor, unit_tokens: int) -> torch.Tensor:
+        return apart(self.pages_P2TD, numbers, unit_tokens, dim=1)
+
     def bring(self, numbers: torch.Tensor) -> torch.Tensor:
-        """Where these pages are among `pages_P2TD`."""
+        """Where these units are among `pages_P2TD`."""
         return numbers
 
-    def expect(self, numbers: np.ndarray) -> None:
+    def expect(self, numbers: np.ndarray, unit_tokens: int) -> None:
         """They are there."""
 
     @property
@@ -103,11 +112,16 @@ class File:
         self._let_go()
         return found
 
-    def expect(self, numbers: np.ndarray) -> None:
-        """The system reads them ahead, while the model computes."""
+    def read_units(self, numbers: torch.Tensor, unit_tokens: int) -> torch.Tensor:
+        found = apart(self._mapped(), numbers.cpu(), unit_tokens, dim=1)
+        self._let_go()
+        return found
+
+    def expect(self, numbers: np.ndarray, unit_tokens: int) -> None:
+        """The system reads their pages ahead, while the model computes."""
         if not hasattr(mmap, "MADV_WILLNEED"):
             return
-        for first in numbers.tolist():
+        for first in np.unique(numbers // (self._shape[1] // unit_tokens)).tolist():
             start = first * self._page_bytes // mmap.PAGESIZE * mmap.PAGESIZE
             self._map.madvise(mmap.MADV_WILLNEED, start, min((first + 1) * self._page_bytes, len(self._map)) - start)
 
@@ -138,15 +152,14 @@ class File:
 
 
 class Pool:
-    """Beside the model as many pages as are asked for at a time, of those in a further tier; the one asked for longest ago makes room."""
+    """Beside the model as many units as are asked for at a time, of those in a further tier; the one asked for longest ago makes room."""
 
-    def __init__(self, far: Tier, like: torch.Tensor, page_tokens: int) -> None:
+    def __init__(self, far: Tier, like: torch.Tensor, unit_tokens: int) -> None:
         self.far = far
-        self.pages_P2TD = like.new_empty(0, 2, page_tokens, like.shape[-1])
-        self._place = np.full(0, -1, dtype=np.int64)
-        """Of each page, by number: where it is in the pool; -1: it is not."""
+        self.pages_P2TD = like.new_empty(0, 2, unit_tokens, like.shape[-1])
+        """Units, each by itself."""
         self._holds = np.full(0, -1, dtype=np.int64)
-        """Of each place in the pool: which page."""
+        """Of each place in the pool: which unit."""
         self._asked = np.zeros(0, dtype=np.int64)
         self._time = 0
         self._expected = np.zeros(0, dtype=np.int64)
@@ -155,43 +168,53 @@ class Pool:
 
     def write(self, numbers: Sequence[int], pages_P2TD: torch.Tensor) -> None:
         self.far.write(numbers, pages_P2TD)
-        if numbers:
-            grown = max(numbers) + 1 - len(self._place)
-            self._place = np.append(self._place, np.full(max(grown, 0), -1, dtype=np.int64))
 
     def read(self, numbers: torch.Tensor) -> torch.Tensor:
         """Through, without a place in the pool."""
         return self.far.read(numbers).to(self.pages_P2TD.device)
 
     def expect(self, numbers: np.ndarray) -> None:
-        """Of pages that the next queries may read, behind those that were fetched: which may have taken their places."""
+        """Of units that the next queries may read, behind those that were fetched: which may have taken their places."""
         wanted = np.unique(numbers)
-        self._expected = wanted[self._place[wanted] < 0]
-        self.far.expect(self._expected)
+        self._expected = wanted[self._places(wanted) < 0]
+        self.far.expect(self._expected, self._unit_tokens)
 
     def bring(self, numbers: torch.Tensor) -> torch.Tensor:
-        """Where the pages that queries read now are among `pages_P2TD`; what is not there comes, and stays until others need its place."""
+        """Where the units that queries read now are among `pages_P2TD`; what is not there comes, and stays until others need its place."""
         wanted, inverse = np.unique(numbers.cpu().numpy(), return_inverse=True)
         self._time += 1
         self._reserve(len(wanted))
-        there = self._place[wanted] >= 0
-        self._asked[self._place[wanted[there]]] = self._time
+        places = self._places(wanted)
+        there = places >= 0
+        self._asked[places[there]] = self._time
         missing = wanted[~there]
         self.hits, self.misses = self.hits + int(there.sum()), self.misses + len(missing)
         self.expected_misses += int(np.isin(missing, self._expected).sum())
         if len(missing):
-            places = np.argsort(self._asked, kind="stable")[: len(missing)]
-            out = self._holds[places]
-            self._place[out[out >= 0]] = -1
-            self._place[missing], self._holds[places], self._asked[places] = places, missing, self._time
-            pages = self.far.read(torch.from_numpy(missing)).to(self.pages_P2TD.device)
-            self.pages_P2TD[torch.from_numpy(places).to(pages.device)] = pages
-            self.moved_bytes += pages.nbytes
-        return torch.from_numpy(self._place[wanted][inverse].reshape(numbers.shape))
+            given = np.argsort(self._asked, kind="stable")[: len(missing)]
+            places[~there], self._holds[given], self._asked[given] = given, missing, self._time
+            units = self.far.read_units(torch.from_numpy(missing), self._unit_tokens).to(self.pages_P2TD.device)
+            self.pages_P2TD[torch.from_numpy(given).to(units.device)] = units
+            self.moved_bytes += units.nbytes
+        return torch.from_numpy(places[inverse].reshape(numbers.shape))
 
     @property
     def bytes(self) -> int:
         return self.pages_P2TD.untyped_storage().nbytes()
+
+    @property
+    def _unit_tokens(self) -> int:
+        return self.pages_P2TD.shape[2]
+
+    def _places(self, numbers: np.ndarray) -> np.ndarray:
+        """Where each of these units is in the pool; -1: it is not. Looked up among those that are there: a table of all would take as much
+        as sketches do, where a unit is a token.
+        """
+        if not len(self._holds):
+            return np.full(len(numbers), -1, dtype=np.int64)
+        order = np.argsort(self._holds)
+        found = order[np.searchsorted(self._holds, numbers, sorter=order).clip(max=len(order) - 1)]
+        return np.where(self._holds[found] == numbers, found, -1)
 
     def _reserve(self, places: int) -> None:
         if places > len(self.pages_P2TD):

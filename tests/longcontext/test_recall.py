@@ -14,9 +14,11 @@ from etude.longcontext import tiers
 from etude.longcontext.attach import attach
 from etude.longcontext.digests import DIGESTS, digested, promised
 from etude.longcontext.page_layer import PageLayer
-from etude.longcontext.recall import Recall
+from etude.longcontext.recall import KNOWN, Recall
 
 SMALL = Recall(page_tokens=4)
+CUT = [*(Recall(digest, budget_tokens=16, page_tokens=4) for digest in DIGESTS), Recall("sketch", budget_tokens=24)]
+"""Of every digest one that leaves out most of what a few tokens need."""
 
 
 @pytest.mark.parametrize("offload", ["none", "file"])
@@ -37,25 +39,25 @@ def test_with_all_pages_it_is_the_models_own_attention(model_of, family, offload
 
 
 @pytest.mark.parametrize("offload", ["none", "file"])
-@pytest.mark.parametrize("digest", DIGESTS)
-def test_every_token_reads_the_chosen_pages_and_the_open_one(llama, digest, offload, monkeypatch):
+@pytest.mark.parametrize("recall", CUT, ids=KNOWN)
+def test_every_token_reads_what_is_chosen_and_the_open_page(llama, recall, offload, monkeypatch):
     ids, mask = tokens(60, 41, 3)
     new = torch.randint(4, 250, (3, 30), generator=torch.Generator().manual_seed(1))
     reference, chosen = copy.deepcopy(llama), {}
-    own = PageLayer.chosen
+    own, page, unit = PageLayer.chosen, recall.page_tokens, recall.unit_tokens
 
     def seen(layer, rows, *given):
         found = own(layer, rows, *given)
-        open_ = [list(range(full * 4, int(total) - 1)) for full, total in zip(layer.full_B, layer.seen_B, strict=True)]
+        open_ = [list(range(full * page, int(total) - 1)) for full, total in zip(layer.full_B, layer.seen_B, strict=True)]
         chosen[layer.number] = [
-            [[4 * page + at for page in pages[there] for at in range(4)] + open_[row] for pages, there in zip(*heads, strict=True)]
+            [[unit * one + at for one in units[there] for at in range(unit)] + open_[row] for units, there in zip(*heads, strict=True)]
             for row, heads in enumerate(zip(*found, strict=True))
         ]
         return found
 
     monkeypatch.setattr(PageLayer, "chosen", seen)
     ours, full = DynamicCache(config=llama.config), DynamicCache(config=llama.config)
-    with torch.no_grad(), attach(llama, Recall(digest, budget_tokens=16, page_tokens=4, offload=offload)):
+    with torch.no_grad(), attach(llama, replace(recall, offload=offload)):
         for number, piece in enumerate([ids, new[:, :9], *new[:, 9:].split(1, 1)]):
             mask = torch.cat([mask, torch.ones_like(piece)], 1) if number else mask
             everything = [[[list(range(int(count)))] * 2 for count in mask[:, : -piece.shape[1]].sum(1)]] * 2
@@ -66,17 +68,18 @@ def test_every_token_reads_the_chosen_pages_and_the_open_one(llama, digest, offl
             is_real = mask[:, -piece.shape[1] :].bool()
             torch.testing.assert_close(found[is_real], expected[is_real], atol=1e-5, rtol=1e-5)
             if piece.shape[1] == 1:
-                assert all(len(places) <= 16 and places[:4] == [0, 1, 2, 3] for layer in kept for places in layer[0])
+                assert all(len(places) <= recall.budget_tokens for layer in kept for row in layer for places in row)
+                assert all(places[:unit] == list(range(unit)) for layer in kept for row in layer[:2] for places in row)
     whole = torch.cat([ids, new], 1)
     assert (found - reference(whole, attention_mask=mask).logits[:, -1:]).abs().max() > 0.01, "nothing was left out, so nothing was shown"
 
 
-@pytest.mark.parametrize("digest", DIGESTS)
-def test_a_later_prompt_may_read_as_if_it_were_generated(llama, digest):
+@pytest.mark.parametrize("recall", CUT, ids=KNOWN)
+def test_a_later_prompt_may_read_as_if_it_were_generated(llama, recall):
     llama = llama.double()  # in float32 products of 12 tokens and of one differ by more than is allowed here
     ids, mask = tokens(50, 31)
     question, new_mask = tokens(12, 12, seed=3)[0], torch.cat([mask, torch.ones(2, 12, dtype=torch.long)], 1)
-    with torch.no_grad(), attach(llama, Recall(digest, budget_tokens=16, page_tokens=4, full_prompts=False)):
+    with torch.no_grad(), attach(llama, replace(recall, full_prompts=False)):
         cache = llama(ids, attention_mask=mask).past_key_values
         other = copy.deepcopy(cache)
         at_once = llama(question, attention_mask=new_mask, past_key_values=cache).logits
@@ -84,27 +87,30 @@ def test_a_later_prompt_may_read_as_if_it_were_generated(llama, digest):
             llama(question[:, at : at + 1], attention_mask=new_mask[:, : 51 + at], past_key_values=other).logits for at in range(12)
         ]
         torch.testing.assert_close(at_once, torch.cat(one_by_one, 1), atol=1e-5, rtol=1e-5)
-    with torch.no_grad(), attach(llama, Recall(digest, budget_tokens=16, page_tokens=4)):
+    with torch.no_grad(), attach(llama, recall):
         full = llama(question, attention_mask=new_mask, past_key_values=llama(ids, attention_mask=mask).past_key_values).logits
     assert (full - at_once).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("offload", ["none", "file"])
-def test_rows_of_a_batch_are_what_they_are_alone_under_recall(llama, offload):
+@pytest.mark.parametrize("recall", [Recall(keep_ratio=0.4, page_tokens=4), Recall("sketch", keep_ratio=0.6)], ids=["cuboid", "sketch"])
+def test_rows_of_a_batch_are_what_they_are_alone_under_recall(model_of, recall, offload):
+    model = model_of("llama", head_dim=32)  # of narrower heads several keys have one sketch
     ids, mask = tokens(50, 31, 9)
-    with attach(llama, Recall(keep_ratio=0.4, page_tokens=4, offload=offload)):
-        _, logits = generated(llama, ids, mask, n=20)
+    with attach(model, replace(recall, offload=offload)):
+        _, logits = generated(model, ids, mask, n=20)
         for row, length in enumerate((50, 31, 9)):
-            _, own = generated(llama, ids[row : row + 1, -length:], mask[row : row + 1, -length:], n=20)
+            _, own = generated(model, ids[row : row + 1, -length:], mask[row : row + 1, -length:], n=20)
             torch.testing.assert_close(logits[row : row + 1], own, atol=1e-4, rtol=1e-4)
 
 
-def test_where_pages_lie_does_not_matter(llama):
+@pytest.mark.parametrize("recall", CUT, ids=KNOWN)
+def test_where_pages_lie_does_not_matter(llama, recall):
     ids, mask = tokens(50, 31)
     rest = {"input_ids": ids, "attention_mask": mask, "max_new_tokens": 12, "pad_token_id": 0, "num_beams": 3, "do_sample": False}
     found = []
     for offload in ("none", "file"):
-        with attach(llama, Recall(budget_tokens=16, page_tokens=4, offload=offload)):
+        with attach(llama, replace(recall, offload=offload)):
             found.append((llama.generate(**rest), generated(llama, ids, mask, n=30)[1]))
     assert torch.equal(found[0][0], found[1][0]) and torch.equal(found[0][1], found[1][1])
 
@@ -152,7 +158,7 @@ def test_offloaded_pages_leave_the_memory_that_they_say(model_of):
     page = 2 * 4 * 8 * 4
     assert layers[0].tier.bytes == 2 * 19 * page  # two heads, 19 full pages beside the open one
     assert held["file"] < held["full"] * 0.6  # digests of pages of 4 are as large as half the keys
-    assert 0 < layers[0].hits < layers[0].pages_read and layers[0].moved_bytes == (layers[0].pages_read - layers[0].hits) * page
+    assert 0 < layers[0].hits < layers[0].units_read and layers[0].moved_bytes == (layers[0].units_read - layers[0].hits) * page
 
 
 # ---------------------------------------------------------------------- digests and tiers
@@ -176,23 +182,26 @@ def test_bounds_promise_no_less_than_any_key_of_the_page_gives():
     assert (cuboid <= bounds + 1e-4).all()
 
 
+@pytest.mark.parametrize("unit_tokens", [1, 2, 4])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_pool_gives_what_was_written_and_holds_what_was_asked_for_last(tmp_path, dtype):
+def test_a_pool_gives_what_was_written_and_holds_what_was_asked_for_last(tmp_path, dtype, unit_tokens):
     draw = np.random.default_rng(0)
     pages = torch.randn(300, 2, 4, 8).to(dtype)
-    pool = tiers.Pool(tiers.File(pages[0], 4, tmp_path), pages[0], 4)
+    pool = tiers.Pool(tiers.File(pages[0], 4, tmp_path), pages[0], unit_tokens)
+    units = [page[:, at : at + unit_tokens] for page in pages for at in range(0, 4, unit_tokens)]
     for first in range(0, 300, 50):
         pool.write(list(range(first, first + 50)), pages[first : first + 50])
     assert not list(tmp_path.iterdir()), "the file has no name"
     for _ in range(40):
-        numbers = torch.from_numpy(draw.integers(0, 300, (2, 10)))
+        numbers = torch.from_numpy(draw.integers(0, len(units), (2, 10)))
         places = pool.bring(numbers)
-        assert torch.equal(tiers.apart(pool.pages_P2TD, places), pages[numbers].movedim(-3, 0))
+        expected = torch.stack([torch.stack([units[number] for number in row]) for row in numbers.tolist()])
+        assert torch.equal(tiers.apart(pool.pages_P2TD, places, unit_tokens), expected.movedim(-3, 0))
     assert len(pool.pages_P2TD) <= 20
     before, moved = pool.misses, pool.moved_bytes
     pool.bring(numbers)
     assert pool.misses == before and pool.moved_bytes == moved
-    assert pool.moved_bytes == pool.misses * pages[0].nbytes
+    assert pool.moved_bytes == pool.misses * units[0].numel() * dtype.itemsize
 
 
 def test_pages_that_promise_most_beside_those_that_are_read_are_asked_for_ahead(llama, monkeypatch):
@@ -207,7 +216,7 @@ def test_pages_that_promise_most_beside_those_that_are_read_are_asked_for_ahead(
         return found
 
     monkeypatch.setattr(PageLayer, "chosen", seen)
-    monkeypatch.setattr(tiers.File, "expect", lambda self, numbers: expected.append(set(numbers.tolist())))
+    monkeypatch.setattr(tiers.File, "expect", lambda self, numbers, unit_tokens: expected.append(set(numbers.tolist())))
     with attach(llama, recall):
         _, without = generated(llama, ids, mask, n=20)
     assert not expected
@@ -226,7 +235,7 @@ def test_a_file_is_asked_to_be_read_ahead_by_whole_pages_of_the_system(tmp_path,
     pages = torch.randn(70, 2, 4, 8)
     file = tiers.File(pages[0], 4, tmp_path)
     file.write(list(range(70)), pages)
-    file.expect(np.array([0, 17, 69]))  # 256 bytes each
+    file.expect(np.array([0, 17, 69]), 4)  # 256 bytes each
     assert torch.equal(file.read(torch.arange(70)), pages)
     told = []
 
@@ -238,7 +247,7 @@ def test_a_file_is_asked_to_be_read_ahead_by_whole_pages_of_the_system(tmp_path,
             told.append((how, start, length))
 
     monkeypatch.setattr(file, "_map", Map())
-    file.expect(np.array([17]))
+    file.expect(np.array([34, 35]), 2)  # of one page
     ((how, start, length),) = told
     assert how == tiers.mmap.MADV_WILLNEED and start == 17 * 256 // tiers.mmap.PAGESIZE * tiers.mmap.PAGESIZE
     assert start + length == 18 * 256

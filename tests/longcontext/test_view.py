@@ -14,11 +14,10 @@ from etude.engine.sampling import GREEDY, Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.engine.working_copy import WorkingCopy
 from etude.errors import UserError
-from etude.kernels.decoding import kernels_for
+from etude.kernels.decoding import SKETCHED, kernels_for
 from etude.longcontext.attach import attach
-from etude.longcontext.digests import DIGESTS
-from etude.longcontext.policies import DROPPING, POLICIES
-from etude.longcontext.recall import Recall
+from etude.longcontext.policies import DROPPING, POLICIES, RECALLING
+from etude.longcontext.recall import KNOWN, Recall
 from etude.longcontext.settings import EngineView
 from etude.longcontext.view import KeptView, PagesToken, SlotsToken
 from etude.recipes.answering import AnswerSearch
@@ -75,10 +74,20 @@ def test_the_most_that_a_batch_held_is_measured(llama, tokenizer):
     assert taken[0.5] <= 3 * (50 + 4 + 4) * a_slot, "half of it and what comes before something is dropped again"
 
 
-@pytest.mark.parametrize("name", ["h2o", "expected_attention", "ada_snapkv", "quest"])
+def small(name):
+    """A policy that leaves out half of a few tokens."""
+    if name in DROPPING:
+        return replace(DROPPING[name], keep_ratio=0.45, every_tokens=4)
+    return recall_of(RECALLING[name].digest)
+
+
+def recall_of(digest, **changes):
+    return Recall(digest, page_tokens=SKETCHED if digest == "sketch" else 4, keep_ratio=0.6 if digest == "sketch" else 0.45, **changes)
+
+
+@pytest.mark.parametrize("name", ["h2o", "expected_attention", "ada_snapkv", "quest", "sketch"])
 def test_the_engines_own_forward_pass_gives_the_logits_of_the_model_under_the_policy(llama, name):
-    small = {"keep_ratio": 0.45, "page_tokens": 4} if name not in DROPPING else {"keep_ratio": 0.45, "every_tokens": 4}
-    view = KeptView(name, replace(POLICIES[name], **small))
+    view = KeptView(name, small(name))
     shared = forward_of(llama, llama)
     with torch.inference_mode():
         both = [view.prefill(llama, PROMPTS, 0, way) for way in (None, shared)]
@@ -131,18 +140,19 @@ def test_kernels_over_slots_give_the_logits_of_torchs_operations(model_of, monke
 
 @compiled
 @pytest.mark.parametrize("offload", ["none", "file"])
-@pytest.mark.parametrize("digest", DIGESTS)
+@pytest.mark.parametrize("digest", KNOWN)
 def test_kernels_over_pages_choose_and_give_what_torchs_operations_do(model_of, monkeypatch, digest, offload):
     model = model_of("llama", **WIDE)
-    view = KeptView("recall", Recall(digest, keep_ratio=0.45, page_tokens=4, offload=offload, dense_layers=1))
+    view = KeptView("recall", recall := recall_of(digest, offload=offload, dense_layers=1))
     with torch.inference_mode():
         ours, layers = drawn_logits(view, model, forward_of(model, model))
         monkeypatch.setattr("etude.longcontext.page_layer.kernels_for", lambda *_: None)
         expected, others = drawn_logits(view, model, forward_of(model, model))
     torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
     for mine, its in zip(layers, others, strict=True):
-        assert np.array_equal(mine.times_BHP, its.times_BHP) and (mine.pages_read, mine.hits) == (its.pages_read, its.hits)
-    there = sum((seen - 1) // 4 + 1 for seen in range(45, 59))  # open ones too, which are always read
+        assert np.array_equal(mine.times_BHP, its.times_BHP) and (mine.units_read, mine.hits) == (its.units_read, its.hits)
+    pages = sum((seen - 1) // recall.page_tokens + 1 for seen in range(45, 59))  # open ones too, which are always read
+    there = pages * recall.page_tokens // recall.unit_tokens
     assert (layers[0].times_BHP[3].sum(-1) == there).all() and (layers[1].times_BHP[3].sum(-1) < 0.6 * there).all()
 
 
@@ -176,12 +186,12 @@ def test_a_step_over_slots_by_one_kernel_is_the_same_to_the_bit(model_of, monkey
 
 
 @compiled
-@pytest.mark.parametrize("digest", DIGESTS)
+@pytest.mark.parametrize("digest", KNOWN)
 def test_a_step_over_pages_by_one_kernel_is_the_same_to_the_bit(model_of, monkeypatch, digest):
-    view = KeptView("recall", Recall(digest, keep_ratio=0.45, page_tokens=4, dense_layers=1))
+    view = KeptView("recall", recall_of(digest, dense_layers=1))
     for mine, its in zip(*layers_of_both(model_of, monkeypatch, view, PagesToken), strict=True):
         assert np.array_equal(mine.times_BHP, its.times_BHP) and np.array_equal(mine.generated_B, its.generated_B)
-        assert (mine.pages_read, mine.hits) == (its.pages_read, its.hits) and mine.forward.scales == its.forward.scales
+        assert (mine.units_read, mine.hits) == (its.units_read, its.hits) and mine.forward.scales == its.forward.scales
         for row, tokens in enumerate(mine.open_B):
             assert torch.equal(mine.open_BH2TD[row, :, :, :tokens], its.open_BH2TD[row, :, :, :tokens])
             assert all(torch.equal(mine._past(row, head), its._past(row, head)) for head in range(2))
@@ -223,10 +233,10 @@ def test_a_model_with_other_layers_too_generates_by_its_own_forward_pass(model_o
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_log_probs_are_those_of_the_model_under_the_policy(llama, tokenizer, name):
+def test_log_probs_are_those_of_the_model_under_the_policy(model_of, tokenizer, name):
     """Whatever is sampled beside it, in whatever batch."""
-    small = {"keep_ratio": 0.45, "page_tokens": 4} if name not in DROPPING else {"keep_ratio": 0.45, "every_tokens": 4}
-    policy = replace(POLICIES[name], **small)
+    llama = model_of("llama", head_dim=32)  # of narrower heads several keys have one sketch
+    policy = small(name)
     together = sampled(TransformersEngine(llama, tokenizer, view=KeptView(name, policy)))
     apart = sampled(TransformersEngine(llama, tokenizer, view=KeptView(name, policy), batch_tokens=1))
     plain = sampled(TransformersEngine(llama, tokenizer))
@@ -275,7 +285,7 @@ def test_a_view_is_told_by_its_name_and_its_budget(tokenizer):
         ({"view": "snapk", "keep_ratio": 0.5}, "unknown engine.view 'snapk': did you mean 'snapkv'"),
         ({"view": "snapkv"}, "engine.view snapkv keeps everything without a budget: set engine.keep_ratio"),
         ({"view": "snapkv", "keep_ratio": 2.0}, "engine.keep_ratio must be above 0"),
-        ({"view": "quest", "budget_tokens": 3}, "engine.budget_tokens is 3, but a head reads two pages"),
+        ({"view": "quest", "budget_tokens": 3}, "engine.budget_tokens is 3, but a head reads its open page"),
     ):
         with pytest.raises(UserError, match=message):
             EngineView(**changes)
