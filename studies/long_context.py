@@ -401,7 +401,7 @@ def main(chosen: Options) -> None:
         seed = chosen.seeds[0]
         cells = compute([(arm, seed) for arm in SCREENS], table, chosen)
         sets = solved(cells)
-        parts = PARTS if KVPRESS.is_there else PARTS[:2]
+        parts = PARTS if KVPRESS.is_there else PARTS[:-1]
         cells = compute([(f"{part}{name}-{fifth}", seed) for fifth in range(FIFTHS) for part in parts for name in sets], table, chosen)
     rows = reduce(cells)
     if not rows and cells:

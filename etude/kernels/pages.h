@@ -54,30 +54,37 @@ struct Sketches {
     }
 };
 
-// Which are the `count` largest of numbers none of which is below 0, in order; of equal ones the first. Zeros fill the last vector.
+// How many of `number` numbers, none of which is below 0, have bits of at least so much: these are in the order of the numbers. Zeros fill the
+// last vector.
+inline long count_from(int32_t bits, const float* of, long number) {
+    Ints found = {};
+    for (long t = 0; t < number; t += W) found -= reinterpret_cast<Ints>(load(of + t)) >= bits;
+    long sum = 0;
+    for (int lane = 0; lane < W; lane++) sum += found[lane];
+    return sum;
+}
+
+// Which are the `count` largest of them, in order; of equal ones the first.
 inline void largest(const float* of, long number, long count, int64_t* places) {
-    int32_t least = 0, most = 0x7f800000;  // as bits, which are in the order of the numbers: at least `count` are `least` or more
+    int32_t least = 0, most = 0x7f800000;  // at least `count` have `least` or more
     while (least < most) {
         const int32_t middle = least + (most - least + 1) / 2;
-        Ints found = {};
-        for (long t = 0; t < number; t += W) found -= reinterpret_cast<Ints>(load(of + t)) >= middle;
-        long sum = 0;
-        for (int lane = 0; lane < W; lane++) sum += found[lane];
-        if (sum >= count)
+        const long found = count_from(middle, of, number);
+        if (found >= count)
             least = middle;
         else
             most = middle - 1;
-        if (sum == count) break;
+        if (found == count) break;
     }
-    const auto bits = [&](long t) {
-        int32_t found;
-        std::memcpy(&found, of + t, 4);
-        return found;
-    };
-    long above = 0;
-    for (long t = 0; t < number; t++) above += bits(t) > least;
-    for (long t = 0, equal = count - above; t < number; t++)
-        if (bits(t) > least || (bits(t) == least && equal-- > 0)) *places++ = t;
+    long equal = count - count_from(least + 1, of, number), taken = 0;
+    for (long t = 0; taken < count; t++) {  // without a branch, since which are taken can't be foreseen
+        int32_t bits;
+        std::memcpy(&bits, of + t, 4);
+        const bool is_equal = bits == least;
+        places[taken] = t;
+        taken += (bits > least) | (is_equal & (equal > 0));
+        equal -= is_equal;
+    }
 }
 
 // Which units promise most, [rows, K, most], by place and in order of these, of those of the `full` first pages of a row `reads`; unit 0 is one
@@ -108,8 +115,8 @@ void best_units(const float* asked, const T* known, long room, const int64_t* fu
             });
             for (long n = 0; n < share; n++) {
                 float* mine_of = &scores[n * wide_room];
-                const float sum = weights_of(mine_of, blocks, top_of(mine_of, units, blocks), 1, mine_of);
-                for (long t = 0; t < wide_room; t += W) save(max_of(load(mine_of + t) / sum, load(&worth[t])), &worth[t]);  // what is no number is worth nothing
+                const float part = 1 / weights_of(mine_of, blocks, top_of(mine_of, units, blocks), 1, mine_of);
+                for (long t = 0; t < wide_room; t += W) save(max_of(load(mine_of + t) * part, load(&worth[t])), &worth[t]);  // what is no number is worth nothing
             }
             worth[0] = -LEAST;
             std::fill(worth.begin() + units, worth.end(), 0.0f);
