@@ -1,8 +1,8 @@
-"""Nothing is lost: keys and values lie in pages, and each query reads those that promise most.
+"""Nothing is lost: keys and values lie in pages, and each query reads those that promise most, or the tokens of them that do.
 
-Which pages a token reads is decided anew at every token that is generated; a prompt is read in full, a later one too unless each of its
-tokens is to read as if it were generated. Pages can lie further away than the model (`offload`), so that beside it there are only as many
-as are read at a time, their digests, and each row's open page.
+Which they are is decided anew at every token that is generated; a prompt is read in full, a later one too unless each of its tokens is to
+read as if it were generated. Pages can lie further away than the model (`offload`), so that beside it there is only as much as is read at a
+time, digests of all, and each row's open page.
 """
 
 from dataclasses import dataclass
@@ -37,8 +37,8 @@ class Recall:
     folder: str | None = None
     """Of that file; the system's own for temporary files unless given."""
     ahead_pages: int = 0
-    """Of each head, beside those that it reads, the pages that promise most: they are asked for from the file while the model computes on,
-    for the next token."""
+    """Of each head, beside those that it reads, the pages, or under a `sketch` the tokens, that promise most: they are asked for from the
+    file while the model computes on, for the next token."""
     dense_layers: int = 0
     """First layers that read everything; Quest and ArkVale leave two."""
     sparse: Sparse | None = None

@@ -23,8 +23,8 @@ class EngineView:
     view: str = "full"
     """`full`; or what is kept of a context: `streaming` (its first and last tokens), `h2o`, `tova`, `snapkv`, `pyramid`, `ada_snapkv`,
     `critical_snapkv`, `expected_attention`, `kvzip` (by attention), `key_norm`, `key_diff` (by keys), `random` (the control); or what is
-    read of it at a time, while nothing is lost: `quest`, `arkvale`, `small_pages`; or `lazy`: tokens are
-    computed as far as they are read."""
+    read of it at a time, while nothing is lost: `quest`, `arkvale`, `small_pages` (in pages), `sketch` (token by token); or `lazy`: tokens
+    are computed as far as they are read."""
     keep_ratio: float | None = None
     """The share of the tokens so far, or"""
     budget_tokens: int | None = None
@@ -35,13 +35,13 @@ class EngineView:
     """Whether positions are counted within what is kept, not within the text; in float32, of views that go by neither `kvzip`'s replay nor
     `expected_attention`."""
     page_tokens: int | None = None
-    """Tokens that are read or not read together; 16 for `quest`, 32 for `arkvale`, 4 for `small_pages` unless given."""
+    """Tokens that are read or not read together; 16 for `quest`, 32 for `arkvale`, 4 for `small_pages` unless given. Not of `sketch`."""
     offload: Offload = "none"
     """Where pages are that are not read: `none`, where the model computes; `memory`, the host's, for a model on a GPU; `file`."""
     folder: str | None = None
     """Of that file; the system's own for temporary files unless given."""
     ahead_pages: int = 0
-    """Pages of each head, beside those that it reads, that are asked for from the file while the model computes on."""
+    """Pages of each head, beside those that it reads, that are asked for from the file while the model computes on; tokens of `sketch`."""
     dense_layers: int = 0
     """First layers that read all pages."""
 
