@@ -21,7 +21,7 @@ Scores are those of the task. The distance to the full context is KL(full || pol
 context's own answer, in nats. Under recall each token of a question reads its own pages, as if it were generated.
 
 Claim: at a tenth of the tokens, question unseen, one kind of recall loses less than 2 points on every one of these tasks (lower end of the
-95 % interval over paired items, both kinds of cells together), and no policy that drops does.
+95 % interval over paired items, all kinds of cells together), and no policy that drops does.
 """
 
 import tempfile
@@ -356,7 +356,7 @@ def _row(how: str, name: str, more: Mapping[str, Any], scores: Sequence[float]) 
 
 
 def judge(rows: Sequence[Mapping[str, Any]], sets: Sequence[str]) -> tuple[str, str]:
-    """The verdict on the claim, from the rows at a tenth with the question unseen."""
+    """The verdict on the claim, from the rows at a tenth or less with the question unseen."""
     asked_of = [row for row in rows if row["share"] <= RATIOS[0] and row.get("question") == "unseen" and "kl" in row]
     tenth = {(row["id"] if row["share"] == RATIOS[0] else f"{row['id']} {row['share']}", row["set"]): row for row in asked_of}
     missing = [name for name in sets if min(tenth.get((how, name), {"n": 0})["n"] for how in ("quest", "sketch")) < MEASURED + MORE]

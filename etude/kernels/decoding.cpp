@@ -380,15 +380,16 @@ void layers(Half* x, long rows, const Layer* each, long number, Sizes sizes, con
                                         long heads, long kv_heads, long width, float scale, long sums, T* read) {                      \
         attend_slots(queries, query_row, query_head, *slots, rows, heads, kv_heads, width, scale, sums, read);                         \
     }                                                                                                                                  \
-    extern "C" void best_pages_##NAME(const float* asked, const void* known, int are_sketches, long room, const int64_t* full, const int64_t* reads,       \
-                                      long rows, long heads, long kv_heads, long numbers, long most, int64_t* chosen) {                \
+    extern "C" void best_pages_##NAME(const float* asked, const void* known, int are_sketches, long room, const int64_t* full,         \
+                                      const int64_t* reads, long rows, long heads, long kv_heads, long numbers, long most,             \
+                                      int64_t* chosen) {                                                                               \
         best_pages<T>(asked, known, are_sketches, room, full, reads, rows, heads, kv_heads, numbers, most, chosen);                    \
     }                                                                                                                                  \
-    extern "C" void attend_pages_##NAME(const T* queries, const T* pages, long page_tokens, long unit, const int64_t* places, const int64_t* reads, long most,      \
-                                        const T* open, const int64_t* open_tokens, long tokens, long rows, long heads, long kv_heads,  \
-                                        long width, float scale, T* read) {                                                            \
-        attend_pages(queries, heads * width, Units<T>{pages, page_tokens, unit}, places, reads, most, open, open_tokens, tokens, rows, heads,         \
-                     kv_heads, width, scale, read);                                                                                      \
+    extern "C" void attend_pages_##NAME(const T* queries, const T* pages, long page_tokens, long unit, const int64_t* places,          \
+                                        const int64_t* reads, long most, const T* open, const int64_t* open_tokens, long tokens,       \
+                                        long rows, long heads, long kv_heads, long width, float scale, T* read) {                      \
+        attend_pages(queries, heads * width, Units<T>{pages, page_tokens, unit}, places, reads, most, open, open_tokens, tokens,       \
+                     rows, heads, kv_heads, width, scale, read);                                                                       \
     }                                                                                                                                  \
     extern "C" void rms_norm_##NAME(const T* x, long rows, long width, const T* weight, float epsilon, T* to) {                       \
         rms_norm(x, rows, width, weight, epsilon, to);                                                                                 \

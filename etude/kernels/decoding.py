@@ -352,8 +352,8 @@ class Stretches:
 class PageTable:
     """Pages [.., 2, T, D] of a layer, and of every row and head: what is known of its full ones [B, H, P, X], where these lie among the
     pages [B, H, P], its open one [B, H, 2, T, D], and how often each was read [B, H, P + 1]. Of a row: how many are full, how many tokens
-    are in its open one, and how many full ones it reads, [B]. With directions [B, H, D, X] what is known is sketches, and single tokens of
-    full pages are read and counted.
+    are in its open one, and how many full ones it reads, [B]. With directions [B, H, D, X] what is known is sketches, and it is tokens of
+    full pages, not these, that are read and counted.
     """
 
     pages_P2TD: torch.Tensor

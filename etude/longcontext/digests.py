@@ -60,8 +60,6 @@ def halves(queries_QD: torch.Tensor, numbers: int) -> torch.Tensor:
 class Digests:
     """Of a layer's full pages, with room to spare behind each row's own. What is chosen is pages."""
 
-    units = 1
-    """Of a page."""
     head_bytes = 0
     """What a head of a row takes however many pages it has."""
 
@@ -82,6 +80,9 @@ class Digests:
     def put(self, rows: Sequence[int], at: Sequence[int], keys_NHTD: torch.Tensor, past: Callable[[int, int], torch.Tensor]) -> None:
         """New pages, at these places of these rows."""
         self.known_BHPX[rows, :, at] = digested(keys_NHTD.flatten(0, 1), self.how).unflatten(0, keys_NHTD.shape[:2])
+
+    def take_back(self, row: int, pages: int, past: Callable[[int, int], torch.Tensor]) -> None:
+        """So many pages of a row are left, whose digests stay as they are."""
 
     def asked(self, rows: np.ndarray, queries_BHRD: torch.Tensor) -> torch.Tensor:
         """Queries of these rows as they meet digests, [B, H, R, X]."""

@@ -141,6 +141,8 @@ class PageLayer(ContextLayer):
         for row in np.flatnonzero(self.full_B < before_B).tolist():
             again = self.tier.read(torch.from_numpy(self.numbers_BHP[row, :, self.full_B[row]]))
             self.open_BH2TD[row] = again
+            assert self.known
+            self.known.take_back(row, int(self.full_B[row]), self._past_keys)
 
     def take(self, keys_BHTD: torch.Tensor, values_BHTD: torch.Tensor, is_real_BT: torch.Tensor | None) -> None:
         self.lazy_initialization(keys_BHTD, values_BHTD)
@@ -209,6 +211,11 @@ class PageLayer(ContextLayer):
         pages_P2TD = self.tier.read(torch.from_numpy(self.numbers_BHP[row, head, : self.full_B[row]]))
         return torch.cat([pages_P2TD.transpose(0, 1).flatten(1, 2), self.open_BH2TD[row, head, :, : self.open_B[row]]], 1)
 
+    def _past_keys(self, row: int, pages: int) -> torch.Tensor:
+        """Of its first pages, [H, P, T, D]."""
+        found: torch.Tensor = self.tier.read(torch.from_numpy(self.numbers_BHP[row, :, :pages]))[:, :, 0]
+        return found
+
     @torch.no_grad()
     def _fill(self, row: int, states_H2QD: torch.Tensor) -> None:
         """Behind what a row has in its open page, and in as many pages as that takes."""
@@ -234,9 +241,7 @@ class PageLayer(ContextLayer):
         numbers = [next(self._next) for _ in range(count_N * heads)]
         self.tier.write(numbers, pages_NH2TD.flatten(0, 1))
         self.numbers_BHP[rows, :, at] = np.array(numbers).reshape(count_N, heads)
-        self.known.put(
-            rows, at, pages_NH2TD[:, :, 0], lambda row, pages: self.tier.read(torch.from_numpy(self.numbers_BHP[row, :, :pages]))[:, :, 0]
-        )
+        self.known.put(rows, at, pages_NH2TD[:, :, 0], self._past_keys)
 
     # ------------------------------------------------------------------ token by token
 

@@ -2,7 +2,7 @@
 
 Which they are is decided anew at every token that is generated; a prompt is read in full, a later one too unless each of its tokens is to
 read as if it were generated. Pages can lie further away than the model (`offload`), so that beside it there is only as much as is read at a
-time, digests of all, and each row's open page.
+time, what is known of all, and each row's open page.
 """
 
 from dataclasses import dataclass
@@ -77,11 +77,13 @@ class Recall:
             raise UserError(f"folder {self.folder} does not exist: name a folder for offloaded pages")
 
     def held_tokens(self, prompt_tokens: int, new_tokens: int) -> int:
-        """What a row holds where the model computes in a layer that is not dense, digests by what they take."""
+        """What a row holds where the model computes in a layer that is not dense, digests by what they take, directions of sketches by what
+        those of a head of width 128 do.
+        """
         tokens = prompt_tokens + new_tokens
         read = self.units(tokens, self.dense_layers) * self.unit_tokens + self.page_tokens
         near = tokens if self.offload == "none" else min(tokens, read)
-        return near + round(tokens // self.page_tokens * self.digest_tokens)
+        return near + round(tokens // self.page_tokens * self.digest_tokens) + (32 if self.digest == "sketch" else 0)
 
     @property
     def digest_tokens(self) -> float:

@@ -179,8 +179,8 @@ class Rows:
         return np.mean([own.count_BH.mean(1) for own in slots], axis=0).tolist() if slots else _paged_tokens(self.cache)
 
     def shares(self, row: int, tokens: int) -> np.ndarray:
-        """What a row has of the prompt's first tokens, so many, by layer and head, [L, H, T]: 1 where one is kept; under recall by which
-        share of the tokens that were generated so far its page was read.
+        """What a row has of the prompt's first tokens, so many, by layer and head, [L, H, T]: 1 where one is kept; under recall how
+        much of its page was read, on average over the tokens that were generated so far.
         """
         found = []
         for layer in self.cache.layers:
@@ -197,19 +197,19 @@ class Rows:
 
     @property
     def hit_rate(self) -> float | None:
-        """Of the pages that were read, the share that lay beside the model already; None where none lies further away."""
+        """Of what was read of pages, the share that lay beside the model already; None where none lies further away."""
         asked = sum(pool.hits + pool.misses for pool in self._pools)
         return sum(pool.hits for pool in self._pools) / asked if asked else None
 
     @property
     def expected_rate(self) -> float | None:
-        """Of the pages that were brought from further away, the share that had been asked for before (`Recall.ahead_pages`)."""
+        """Of what was brought from further away, the share that had been asked for before (`Recall.ahead_pages`)."""
         misses = sum(pool.misses for pool in self._pools)
         return sum(pool.expected_misses for pool in self._pools) / misses if misses else None
 
     @property
     def moved_bytes(self) -> int:
-        """Of pages that were brought from further away."""
+        """That were brought from further away."""
         return sum(pool.moved_bytes for pool in self._pools)
 
     @property

@@ -116,17 +116,18 @@ def test_where_pages_lie_does_not_matter(llama, recall):
 
 
 @pytest.mark.parametrize("offload", ["none", "file"])
-def test_tokens_can_be_taken_back_over_pages_and_copies_part(llama, offload):
+@pytest.mark.parametrize("recall", CUT, ids=KNOWN)
+def test_tokens_can_be_taken_back_over_pages_and_copies_part(llama, recall, offload):
     ids, _ = tokens(43)
-    with torch.no_grad(), attach(llama, Recall(budget_tokens=16, page_tokens=4, offload=offload)):
+    with torch.no_grad(), attach(llama, replace(recall, offload=offload)):
         cache = llama(ids).past_key_values
         other = copy.deepcopy(cache)
-        first = [llama(ids[:, place : place + 1], past_key_values=cache).logits for place in range(7)]
+        first = [llama(ids[:, place : place + 1], past_key_values=cache).logits for place in range(40)]  # more than twice as many pages
         assert other.get_seq_length() == 43
         for again in (cache, other):
             if again is cache:
-                again.crop(-7)
-            found = [llama(ids[:, place : place + 1], past_key_values=again).logits for place in range(7)]
+                again.crop(-40)
+            found = [llama(ids[:, place : place + 1], past_key_values=again).logits for place in range(40)]
             torch.testing.assert_close(found, first, atol=1e-6, rtol=1e-6)
 
 
@@ -204,15 +205,20 @@ def test_a_pool_gives_what_was_written_and_holds_what_was_asked_for_last(tmp_pat
     assert pool.moved_bytes == pool.misses * units[0].numel() * dtype.itemsize
 
 
-def test_pages_that_promise_most_beside_those_that_are_read_are_asked_for_ahead(llama, monkeypatch):
+@pytest.mark.parametrize("recall", CUT, ids=KNOWN)
+def test_what_promises_most_beside_what_is_read_is_asked_for_ahead(model_of, recall, monkeypatch):
+    llama = model_of("llama", head_dim=32)  # of narrower heads several keys have one sketch
     ids, mask = tokens(60, 41)
-    recall, expected, chosen = Recall(budget_tokens=16, page_tokens=4, offload="file"), [], []
-    own = PageLayer.chosen
+    recall, expected, chosen = replace(recall, offload="file"), [], []
+    own, there = PageLayer.chosen, set()
 
     def seen(layer, rows, queries):
         found = own(layer, rows, queries)
         if layer.number == 0:
-            chosen.append([[set(layer.numbers_BHP[row, head, found[0][row, head]].tolist()) for head in range(2)] for row in range(2)])
+            numbers = layer._numbers_of(rows, found[0])
+            chosen.append([[set(numbers[row, head].tolist()) for head in range(2)] for row in range(2)])
+            pages = [number for row in rows for number in layer.numbers_BHP[row, :, : layer.full_B[row]].ravel().tolist()]
+            there.update(page * layer.units + at for page in pages for at in range(layer.units))
         return found
 
     monkeypatch.setattr(PageLayer, "chosen", seen)
@@ -223,12 +229,12 @@ def test_pages_that_promise_most_beside_those_that_are_read_are_asked_for_ahead(
     chosen.clear()
     with attach(llama, replace(recall, ahead_pages=2)):
         output, logits = generated(llama, ids, mask, n=20)
-    assert torch.equal(logits, without), "what is read stays the same"
+    torch.testing.assert_close(logits, without, atol=1e-5, rtol=1e-5, msg="what is read stays the same")
     layer = output.past_key_values.layers[0]
     assert 0 < layer.tier.expected_misses <= layer.tier.misses
     for told, read in zip(expected[::2], chosen, strict=True):  # of the first of two layers
         assert told and not told & set.union(*(pages for row in read for pages in row)), "they are read anyway"
-        assert len(told) <= 2 * 2 * 2
+        assert len(told) <= 2 * 2 * 2 and told <= there
 
 
 def test_a_file_is_asked_to_be_read_ahead_by_whole_pages_of_the_system(tmp_path, monkeypatch):
@@ -271,6 +277,8 @@ def test_settings_of_recall_that_can_not_be_are_said_in_a_sentence(llama, tmp_pa
     for changes, message in (
         ({"digest": "bound"}, "unknown digest 'bound': did you mean 'bounds'"),
         ({"budget_tokens": 20}, "set budget_tokens to 32 or more, or page_tokens to 10 or less"),
+        ({"digest": "sketch", "page_tokens": 4}, "page_tokens is 4, but sketches lie together for 16 tokens.*leave page_tokens out"),
+        ({"digest": "sketch", "budget_tokens": 16}, "at least 1 beside: set budget_tokens to 17 or more$"),
         ({"keep_ratio": 0.0}, "keep_ratio must be above 0"),
         ({"keep_ratio": 0.1, "budget_tokens": 64}, "leave one of them out"),
         ({"offload": "disk"}, "unknown offload 'disk'"),

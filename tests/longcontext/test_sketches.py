@@ -23,7 +23,7 @@ def test_a_code_is_the_place_along_a_direction_in_whole_steps_from_the_mean():
     first = [-9.0, -0.1, 0.1, 1.9, 2.1, 3.9, 4.1, 99.0]
     keys = torch.zeros(1, SKETCHED, 4)
     keys[0, :8, 0], keys[0, :8, 2] = torch.tensor(first), torch.tensor([-0.6, -0.4, -0.1, 0.1, 0.4, 0.6, 9.0, -9.0])
-    codes = codes_of(sketched(keys, directions, mean))[0]
+    codes = codes_in(sketched(keys, directions, mean))[0]
     assert codes[:8].tolist() == [[0, 0], [0, 1], [1, 1], [1, 2], [2, 2], [2, 3], [3, 3], [3, 0]]
     assert codes[8:].tolist() == [[1, 2]] * 8, "a mean key's neighbours: the first channel a step below, the third on the border"
 
@@ -59,10 +59,19 @@ def test_what_is_told_of_a_product_is_nearly_it_but_for_what_all_keys_share(dtyp
 
 
 def test_few_keys_or_equal_ones_or_none_that_are_numbers_have_sketches_too():
-    for keys in (varied(tokens=SKETCHED)[:, :, :8], torch.ones(2, SKETCHED, 8), torch.full((2, SKETCHED, 8), math.nan)):
-        directions, mean = main_directions(keys)
-        codes = codes_of(sketched(keys, directions, mean))
-        assert codes.shape == (2, SKETCHED, 4) and 0 <= int(codes.min()) <= int(codes.max()) <= 3
+    few, equal, none = varied(tokens=SKETCHED), torch.ones(2, SKETCHED, 32), torch.full((2, SKETCHED, 32), math.nan)
+    for keys, number in ((few, 15), (equal, 0), (none, 0)):
+        for is_cast in (False, True):
+            with torch.autocast("cpu", torch.bfloat16, enabled=is_cast):
+                directions, mean = main_directions(keys)
+                codes = codes_in(sketched(keys, directions, mean))
+            assert (directions != 0).any(1).sum(1).tolist() == [number] * 2, "as many as keys can vary in"
+            assert number or codes.unique().tolist() == [2], "where nothing is known all keys are alike"
+
+
+def codes_in(words):
+    """Of all keys, one behind the other, [H, T, X]."""
+    return torch.stack([codes_of(words, key) for key in range(SKETCHED)], 2).flatten(1, 2)
 
 
 def filled(keys_HTD):
@@ -87,6 +96,25 @@ def test_directions_are_found_anew_when_a_row_has_twice_as_many_keys():
     expected = filled(pages.flatten(1, 2))
     assert torch.equal(known.known_BHPX[1], expected.known_BHPX[0, :, :8]), "all keys have their sketches in the last ones"
     assert not known.known_BHPX[0].any() and not known.directions_BHDX[0].any(), "other rows have nothing to do with it"
+
+
+@pytest.mark.parametrize("left", [0, 1, 3, 5, 7, 9])
+def test_what_is_known_is_what_it_was_when_pages_are_taken_back(left):
+    pages = varied(tokens=SKETCHED * 9).unflatten(1, (-1, SKETCHED))
+    past = lambda row, count: pages[:, :count]  # noqa: E731
+    known, earlier = (Sketches(pages.flatten(1, 2)[None]) for _ in range(2))
+    for each, end in ((known, 9), (earlier, left)):
+        each.known_BHPX = torch.zeros(1, 2, 12, 16, dtype=torch.int32)
+        if end >= 3:
+            each.put([0] * 3, [0, 1, 2], pages[:, :3].transpose(0, 1), past)
+        for at in range(3 if end >= 3 else 0, end):
+            each.put([0], [at], pages[None, :, at], past)
+    known.take_back(0, left, past)
+    if left != 1:  # the first three came together, so that one alone never had directions
+        assert torch.equal(known.known_BHPX[..., :left, :], earlier.known_BHPX[..., :left, :])
+    for each in (known, earlier):
+        each.put([0] * 3, [left, left + 1, left + 2], pages[:, :3].transpose(0, 1), lambda row, count: pages.repeat(1, 2, 1, 1)[:, :count])
+    assert torch.equal(known.directions_BHDX, earlier.directions_BHDX)
 
 
 def test_rows_that_come_of_one_go_on_apart():

@@ -83,6 +83,9 @@ def test_pages_of_a_reading_are_recalled_as_they_are_alone(llama, name):
     rows = reading.paged([replace(recall, keep_ratio=0.7, budget_tokens=None), recall])
     found = rows.greedy(rows.first(reading), 8, ends=[])[1:]
     assert rows.held_tokens[0] > rows.held_tokens[1]
+    full_B = rows.cache.layers[0].full_B
+    known = full_B / 4 + 8 / 4 + 1 / 4 if name == "sketch" else full_B  # in float32, of a head of 8: words, directions and the mean
+    assert rows.cache.layers[0].digest_tokens_B.tolist() == known.tolist()
     shares = rows.shares(1, 70)
     assert shares.shape == (2, 2, 70) and 0 < shares[:, :, 4:60].mean() < 0.5
     assert (shares[:, :, :4] == 1).all() or (name == "sketch" and (shares[:, :, :16] >= 1 / 16).all())

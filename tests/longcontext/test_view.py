@@ -271,6 +271,8 @@ def test_more_rows_fit_into_a_batch_by_what_they_hold(llama, tokenizer):
     assert KeptView("kvzip", replace(DROPPING["kvzip"], budget_tokens=64)).held_tokens(100, 1000) == 1064
     assert KeptView("pages", Recall(budget_tokens=8, page_tokens=4)).held_tokens(30, 20) == 50 + 12
     assert KeptView("file", Recall(budget_tokens=8, page_tokens=4, offload="file")).held_tokens(30, 20) == 8 + 12
+    sketch = KeptView("sketch", Recall("sketch", budget_tokens=64, offload="file"))
+    assert sketch.held_tokens(1000, 24) == 64 + 1024 // 16 / 2 + 32, "a 32nd of the tokens as sketches, and directions"
     assert full._chunk_size(100, 2, 10, small) == 4, "prompts are read in full"
 
 
