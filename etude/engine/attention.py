@@ -18,7 +18,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from etude.kernels.decoding import DecodingKernels, Layers
+from etude.kernels.decoding import DecodingKernels
+from etude.kernels.tables import Layers
 
 Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor]
 """Number of the layer, queries [N, H, D], new keys and values [N, K, D], scale of the scores → what the heads read, [N, H, D]."""

@@ -12,7 +12,8 @@ import torch
 
 from etude.engine.attention import Attend
 from etude.engine.context import Forward, Part, compute_prompts
-from etude.kernels.decoding import BLOCK, Behind, DecodingKernels, Layers, Own, Store, kernels_for
+from etude.kernels.decoding import DecodingKernels, kernels_for
+from etude.kernels.tables import BLOCK, Behind, Layers, Own, Store
 
 _ROWS = 8
 """Rows of a prompt that a thread computes together, at most; while prompts are computed as many as make `_QUERIES`."""

@@ -24,7 +24,8 @@ import torch.nn.functional as F
 from etude.engine.attention import AllLayers, Attend
 from etude.engine.context import KeepRead, KeepStates
 from etude.engine.packed import PackedLinear
-from etude.kernels.decoding import DecodingKernels, Layers, kernels_for
+from etude.kernels.decoding import DecodingKernels, kernels_for
+from etude.kernels.tables import Layers
 from etude.models import LLAMA_SHAPED
 
 _EVEN, _SIZES = 32, 8

@@ -5,8 +5,7 @@ all threads; here they are a few. Shapes: as in `etude.engine.attention`; S head
 """
 
 import ctypes
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -14,12 +13,7 @@ import torch
 
 from etude.kernels.compiled import AT, DTYPES, NUMBER, REAL, WIDTH, at, library
 from etude.kernels.huge_pages import Chunks
-
-SKETCHED = 16
-"""Keys whose sketches lie together."""
-
-BLOCK = 32
-"""Positions that lie together: two of the longest vectors of scores, which the processor's tiles want in pairs."""
+from etude.kernels.tables import BLOCK, Behind, Layers, Own, PageTable, Store, Stretches, alike
 
 
 def kernels_for(device: torch.device, dtype: torch.dtype) -> "DecodingKernels | None":
@@ -76,21 +70,19 @@ class DecodingKernels:
         weights = (None, None) if norms is None else tuple(map(at, norms))
         self._rotate(at(states_NSD), rows, row, heads, kv_heads, cos_ND.shape[-1], at(cos_ND), at(sin_ND), *weights, epsilon)
 
-    def put(
-        self, store: "Store", rows_N: torch.Tensor, positions_N: torch.Tensor, keys_NKD: torch.Tensor, values_NKD: torch.Tensor
-    ) -> None:
+    def put(self, store: Store, rows_N: torch.Tensor, positions_N: torch.Tensor, keys_NKD: torch.Tensor, values_NKD: torch.Tensor) -> None:
         """Keep keys and values at these rows and positions."""
-        keys_NKD, values_NKD = _alike(keys_NKD, values_NKD)
+        keys_NKD, values_NKD = alike(keys_NKD, values_NKD)
         number, kv_heads, width = keys_NKD.shape
         places = at(rows_N), at(positions_N), number
         self._put(*store.arguments, *places, at(keys_NKD), at(values_NKD), *keys_NKD.stride()[:2], kv_heads, width)
 
     def copy(
         self,
-        store: "Store",
+        store: Store,
         rows_N: torch.Tensor,
         positions_N: torch.Tensor,
-        to: "Store",
+        to: Store,
         to_rows_N: torch.Tensor,
         to_positions_N: torch.Tensor,
     ) -> None:
@@ -98,7 +90,7 @@ class DecodingKernels:
         places = *store.arguments, at(rows_N), at(positions_N), *to.arguments, at(to_rows_N), at(to_positions_N)
         self._copy(*places, len(rows_N), store.kv_heads, store.width)
 
-    def repeat(self, store: "Store", from_N: torch.Tensor, to_N: torch.Tensor, positions: int) -> None:
+    def repeat(self, store: Store, from_N: torch.Tensor, to_N: torch.Tensor, positions: int) -> None:
         """Copy rows' first positions to other rows."""
         for states in store.states():
             row, head, _, width = states.stride()[0], states.stride()[1], *states.shape[2:]
@@ -137,7 +129,7 @@ class DecodingKernels:
         self,
         queries_NHD: torch.Tensor,
         *,
-        prompts: "Store",
+        prompts: Store,
         seen_N: torch.Tensor,
         items: torch.Tensor,
         scale: float,
@@ -158,7 +150,7 @@ class DecodingKernels:
         return read_NHD
 
     def layers(
-        self, x_NE: torch.Tensor, layers: "Layers", behind: "Behind", drawn_N: torch.Tensor, cos_ND: torch.Tensor, sin_ND: torch.Tensor
+        self, x_NE: torch.Tensor, layers: Layers, behind: Behind, drawn_N: torch.Tensor, cos_ND: torch.Tensor, sin_ND: torch.Tensor
     ) -> None:
         """All layers of a decoding step, in the place of their input: a token for each row, behind `drawn_N` of its own."""
         assert self._layers is not None
@@ -167,7 +159,7 @@ class DecodingKernels:
         given = at(x_NE), len(x_NE), at(layers.table), at(behind.table), len(layers.table), *layers.sizes
         self._layers(*given, *places, len(behind.items), at(cos_ND), at(sin_ND), layers.epsilon, layers.scale)
 
-    def attend_slots(self, queries_BHRD: torch.Tensor, held: "Stretches", scale: float, *, sums: bool = False) -> torch.Tensor:
+    def attend_slots(self, queries_BHRD: torch.Tensor, held: Stretches, scale: float, *, sums: bool = False) -> torch.Tensor:
         """Softmax attention of every row and head over what it holds, [B, H, R, D]; `sums`: slots are told what attention they have, the
         mean over the heads that share them.
         """
@@ -221,8 +213,8 @@ class DecodingKernels:
     def layers_over_slots(
         self,
         x_NE: torch.Tensor,
-        layers: "Layers",
-        held: Sequence["Stretches"],
+        layers: Layers,
+        held: Sequence[Stretches],
         seen_N: torch.Tensor,
         cos_ND: torch.Tensor,
         sin_ND: torch.Tensor,
@@ -242,7 +234,7 @@ class DecodingKernels:
         return queries_LNHD
 
     def layers_over_pages(
-        self, x_NE: torch.Tensor, layers: "Layers", held: Sequence["PageTable"], cos_ND: torch.Tensor, sin_ND: torch.Tensor
+        self, x_NE: torch.Tensor, layers: Layers, held: Sequence[PageTable], cos_ND: torch.Tensor, sin_ND: torch.Tensor
     ) -> None:
         """As `layers`, over the pages of each layer's table; the new token, which is counted already, becomes the last of its row's open
         page.
@@ -279,146 +271,6 @@ class DecodingKernels:
 
 THEN = {"none": 0, "add": 1, "mul": 2, "swish": 3}
 """What may follow a product: nothing, plus or times another tensor, SiLU."""
-
-
-class Store:
-    """Keys and values [rows, K, positions, D] in the kernels' layout; positions a multiple of `BLOCK`."""
-
-    def __init__(self, keys_RKTD: torch.Tensor, values_RKTD: torch.Tensor) -> None:
-        self.keys_RKTD, self.values_RKTD = keys_RKTD, values_RKTD
-        _, self.kv_heads, positions, self.width = keys_RKTD.shape
-        self.arguments = at(keys_RKTD), at(values_RKTD), positions
-        """Asked for at every layer of every step."""
-
-    def states(self) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.keys_RKTD, self.values_RKTD
-
-    @staticmethod
-    def of(rows: int, kv_heads: int, positions: int, width: int, dtype: torch.dtype) -> "Store":
-        """An empty one: of zeros, since what is masked must be a number still."""
-        return Store(*(torch.zeros(rows, kv_heads, positions, width, dtype=dtype) for _ in range(2)))
-
-
-@dataclass
-class Own:
-    """What rows have behind them beside a prompt."""
-
-    keys_NKD: torch.Tensor
-    """Of the new token, which are put behind the others."""
-    values_NKD: torch.Tensor
-    store: Store
-    slot_N: torch.Tensor
-    """Where a row lies in the store."""
-    drawn_N: torch.Tensor
-    """Positions before the new token."""
-
-    def __post_init__(self) -> None:
-        self.keys_NKD, self.values_NKD = _alike(self.keys_NKD, self.values_NKD)  # kept here, since kernels are given addresses alone
-
-    def arguments(self) -> tuple[Any, ...]:
-        strides = self.keys_NKD.stride()[:2]
-        return at(self.keys_NKD), at(self.values_NKD), *strides, *self.store.arguments, at(self.slot_N), at(self.drawn_N)
-
-
-def _alike(keys_NKD: torch.Tensor, values_NKD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """With the same strides."""
-    if keys_NKD.stride() == values_NKD.stride() and keys_NKD.stride(-1) == 1:
-        return keys_NKD, values_NKD
-    return keys_NKD.contiguous(), values_NKD.contiguous()
-
-
-@dataclass
-class Stretches:
-    """Slots of a layer, of which each row and head has a stretch: keys and values [S, D], places of tokens in their rows (32 bits) and what
-    attention they have had (float32), [S]; where each stretch starts, and how many of its slots are in use, [B, H].
-    """
-
-    keys_SD: torch.Tensor
-    values_SD: torch.Tensor
-    position_S: torch.Tensor
-    mass_S: torch.Tensor
-    start_BH: torch.Tensor
-    count_BH: torch.Tensor
-
-    def __post_init__(self) -> None:
-        parts = self.keys_SD, self.values_SD, self.position_S, self.mass_S, self.start_BH, self.count_BH
-        is_one = self.keys_SD.dtype == self.values_SD.dtype and self.keys_SD.shape == self.values_SD.shape
-        if not is_one or tuple(part.dtype for part in parts[2:]) != (torch.int32, torch.float32, torch.int64, torch.int64):
-            raise TypeError("kernels read keys and values alike, places of 32 bits, masses of float32, and starts and counts of 64 bits")
-        self.table = torch.tensor(list(map(at, parts)))
-
-
-@dataclass
-class PageTable:
-    """Pages [.., 2, T, D] of a layer, and of every row and head: what is known of its full ones [B, H, P, X], where these lie among the
-    pages [B, H, P], its open one [B, H, 2, T, D], and how often each was read [B, H, P + 1]. Of a row: how many are full, how many tokens
-    are in its open one, and how many full ones it reads, [B]. With directions [B, H, D, X] what is known is sketches, and it is tokens of
-    full pages, not these, that are read and counted.
-    """
-
-    pages_P2TD: torch.Tensor
-    known_BHPX: torch.Tensor
-    open_BH2TD: torch.Tensor
-    place_BHP: torch.Tensor
-    times_BHP: torch.Tensor
-    full_B: torch.Tensor
-    open_B: torch.Tensor
-    reads_B: torch.Tensor
-    directions_BHDX: torch.Tensor | None = None
-
-    def __post_init__(self) -> None:
-        self.known_BHPX, self.open_BH2TD = self.known_BHPX.contiguous(), self.open_BH2TD.contiguous()
-        _, _, room, numbers = self.known_BHPX.shape
-        parts = (self.pages_P2TD, self.known_BHPX, self.open_BH2TD)
-        counts = (self.place_BHP, self.times_BHP, self.full_B, self.open_B, self.reads_B)
-        directions, tokens, alike = 0, self.open_BH2TD.shape[3], list(parts)
-        unit_tokens = tokens
-        if self.directions_BHDX is not None:
-            self.directions_BHDX = self.directions_BHDX.contiguous()
-            directions, unit_tokens, alike[1] = at(self.directions_BHDX), 1, self.directions_BHDX
-        if len({own.dtype for own in alike}) > 1 or any(own.dtype != torch.int64 or not own.is_contiguous() for own in counts):
-            raise TypeError("kernels read pages, digests and open pages alike, and numbers of 64 bits that lie in order")
-        sizes = room, tokens, numbers, int(self.reads_B.max()), unit_tokens, directions
-        self.table = torch.tensor([*map(at, (*parts, *counts)), *sizes])
-
-
-class Layers:
-    """What the layers of a model consist of, for the kernel that runs all of them; products as `in_blocks` lays them out."""
-
-    FIELDS = (
-        *("input_norm", "project", "project_bias", "query_norm", "key_norm", "output", "output_bias"),
-        *("post_norm", "gate", "gate_bias", "up", "up_bias", "down", "down_bias"),
-    )
-
-    def __init__(
-        self, each: Sequence[Mapping[str, torch.Tensor | None]], *, heads: int, kv_heads: int, width: int, epsilon: float, scale: float
-    ) -> None:
-        """`each`: a layer's tensors by the names of `FIELDS`."""
-        self._kept = each  # the kernel is given addresses alone
-        first = each[0]
-        hidden, gate = (len(part) for part in (first["input_norm"], first["gate"]) if part is not None)
-        self.sizes = hidden, gate, heads, kv_heads, width
-        self.epsilon, self.scale = epsilon, scale
-        parts = [[layer[name] for name in self.FIELDS] for layer in each]
-        self.table = torch.tensor([[0 if part is None else at(part) for part in layer] for layer in parts])
-
-
-@dataclass
-class Behind:
-    """What rows have behind them in every layer: a prompt, and what they have drawn, of which the new token becomes the last."""
-
-    prompts: Sequence[Store]
-    own: Sequence[Store]
-    seen_N: torch.Tensor
-    """Positions of a row's prompt."""
-    items: torch.Tensor
-    """As in `DecodingKernels.attend`."""
-    slot_N: torch.Tensor
-    """Where a row lies in its own store."""
-
-    def __post_init__(self) -> None:
-        pairs = zip(self.own, self.prompts, strict=True)
-        self.table = torch.tensor([[*own.arguments[:2], *prompts.arguments[:2]] for own, prompts in pairs])
 
 
 @cache

@@ -19,7 +19,8 @@ import torch
 
 from etude.errors import UserError
 from etude.kernels.compiled import WIDTH
-from etude.kernels.decoding import DecodingKernels, PageTable, kernels_for
+from etude.kernels.decoding import DecodingKernels, kernels_for
+from etude.kernels.tables import PageTable
 from etude.longcontext import attention
 from etude.longcontext.digests import Digests
 from etude.longcontext.layer import ContextLayer, Forward, New, places

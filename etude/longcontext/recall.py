@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from etude.errors import UserError, at_least, unknown
-from etude.kernels.decoding import SKETCHED
+from etude.kernels.tables import SKETCHED
 from etude.longcontext.budgets import check_budget, is_everything, tokens_of
 from etude.longcontext.digests import DIGESTS, width_of
 from etude.longcontext.sparse import Sparse

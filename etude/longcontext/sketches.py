@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from etude.kernels.decoding import SKETCHED
+from etude.kernels.tables import SKETCHED
 
 _STEP = 0.9957
 _NOTHING = 1e-5

@@ -14,7 +14,8 @@ import torch
 
 from etude.errors import UserError
 from etude.kernels.compiled import WIDTH
-from etude.kernels.decoding import Stretches, kernels_for
+from etude.kernels.decoding import kernels_for
+from etude.kernels.tables import Stretches
 from etude.longcontext import attention
 from etude.longcontext.held import Held
 from etude.longcontext.layer import ContextLayer, Forward, New, places

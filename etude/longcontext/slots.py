@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from etude.kernels import huge_pages
-from etude.kernels.decoding import Stretches
+from etude.kernels.tables import Stretches
 
 ROOM_TOKENS = 32
 """Slots to spare in a segment that is made anew, so that it is not copied at every token."""

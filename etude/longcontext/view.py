@@ -13,7 +13,8 @@ import torch
 
 from etude.engine.context import Context, CopiedContext, Forward, Opened
 from etude.engine.forward import Shared
-from etude.kernels.decoding import DecodingKernels, Layers, kernels_for
+from etude.kernels.decoding import DecodingKernels, kernels_for
+from etude.kernels.tables import Layers
 from etude.longcontext.attach import Attachment
 from etude.longcontext.layer import ContextLayer
 from etude.longcontext.page_layer import PageLayer

@@ -10,7 +10,8 @@ import torch
 from etude.engine.sampling import GREEDY, Sampling, sample
 from etude.kernels import compiled as compiling
 from etude.kernels import decoding
-from etude.kernels.decoding import BLOCK, Own, Store, Stretches, kernels_for
+from etude.kernels.decoding import kernels_for
+from etude.kernels.tables import BLOCK, Own, Store, Stretches
 
 CPU = torch.device("cpu")
 TOLERANCE = {torch.float32: {"atol": 2e-6, "rtol": 2e-5}, torch.bfloat16: {"atol": 0.02, "rtol": 0.02}}

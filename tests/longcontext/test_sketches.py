@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from etude.kernels.decoding import SKETCHED, kernels_for
+from etude.kernels.decoding import kernels_for
+from etude.kernels.tables import SKETCHED
 from etude.longcontext.sketches import Sketches, codes_of, main_directions, sketched
 
 

@@ -14,7 +14,8 @@ from etude.engine.sampling import GREEDY, Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.engine.working_copy import WorkingCopy
 from etude.errors import UserError
-from etude.kernels.decoding import SKETCHED, kernels_for
+from etude.kernels.decoding import kernels_for
+from etude.kernels.tables import SKETCHED
 from etude.longcontext.attach import attach
 from etude.longcontext.policies import DROPPING, POLICIES, RECALLING
 from etude.longcontext.recall import KNOWN, Recall
