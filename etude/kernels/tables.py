@@ -108,12 +108,12 @@ class PageTable:
         _, _, room, numbers = self.known_BHPX.shape
         parts = (self.pages_P2TD, self.known_BHPX, self.open_BH2TD)
         counts = (self.place_BHP, self.times_BHP, self.full_B, self.open_B, self.reads_B)
-        directions, tokens, alike = 0, self.open_BH2TD.shape[3], list(parts)
+        directions, tokens, same = 0, self.open_BH2TD.shape[3], list(parts)
         unit_tokens = tokens
         if self.directions_BHDX is not None:
             self.directions_BHDX = self.directions_BHDX.contiguous()
-            directions, unit_tokens, alike[1] = at(self.directions_BHDX), 1, self.directions_BHDX
-        if len({own.dtype for own in alike}) > 1 or any(own.dtype != torch.int64 or not own.is_contiguous() for own in counts):
+            directions, unit_tokens, same[1] = at(self.directions_BHDX), 1, self.directions_BHDX
+        if len({own.dtype for own in same}) > 1 or any(own.dtype != torch.int64 or not own.is_contiguous() for own in counts):
             raise TypeError("kernels read pages, digests and open pages alike, and numbers of 64 bits that lie in order")
         sizes = room, tokens, numbers, int(self.reads_B.max()), unit_tokens, directions
         self.table = torch.tensor([*map(at, (*parts, *counts)), *sizes])

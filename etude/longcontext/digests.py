@@ -45,11 +45,6 @@ def digested(keys_PTD: torch.Tensor, how: Digest) -> torch.Tensor:
     return torch.cat([high_PD, low_PD], -1)
 
 
-def promised(queries_QD: torch.Tensor, digests_PX: torch.Tensor) -> torch.Tensor:
-    """The score of each page for each query: [..., Q, D] and [..., P, X] to [..., Q, P]."""
-    return halves(queries_QD, digests_PX.shape[-1]) @ digests_PX.mT
-
-
 def halves(queries_QD: torch.Tensor, numbers: int) -> torch.Tensor:
     """Queries as they meet digests of so many numbers, [..., Q, X], so that a score is one product: where a channel of the query is above 0
     it meets `high`, else `low`.
@@ -57,9 +52,15 @@ def halves(queries_QD: torch.Tensor, numbers: int) -> torch.Tensor:
     return queries_QD if numbers == queries_QD.shape[-1] else torch.cat([queries_QD.clamp(min=0), queries_QD.clamp(max=0)], -1)
 
 
+Past = Callable[[int, int], torch.Tensor]
+"""The keys [H, P, T, D] of the first so many pages of a row."""
+
+
 class Digests:
     """Of a layer's full pages, with room to spare behind each row's own. What is chosen is pages."""
 
+    directions_BHDX = None
+    """Sketches alone have some."""
     head_bytes = 0
     """What a head of a row takes however many pages it has."""
 
@@ -77,11 +78,11 @@ class Digests:
         other.known_BHPX = self.known_BHPX[rows]
         return other
 
-    def put(self, rows: Sequence[int], at: Sequence[int], keys_NHTD: torch.Tensor, past: Callable[[int, int], torch.Tensor]) -> None:
+    def put(self, rows: Sequence[int], at: Sequence[int], keys_NHTD: torch.Tensor, past: Past) -> None:
         """New pages, at these places of these rows."""
         self.known_BHPX[rows, :, at] = digested(keys_NHTD.flatten(0, 1), self.how).unflatten(0, keys_NHTD.shape[:2])
 
-    def take_back(self, row: int, pages: int, past: Callable[[int, int], torch.Tensor]) -> None:
+    def take_back(self, row: int, pages: int, past: Past) -> None:
         """So many pages of a row are left, whose digests stay as they are."""
 
     def asked(self, rows: np.ndarray, queries_BHRD: torch.Tensor) -> torch.Tensor:

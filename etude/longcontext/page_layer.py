@@ -172,9 +172,8 @@ class PageLayer(ContextLayer):
         full_B, open_B, read_B = (torch.from_numpy(np.ascontiguousarray(own)) for own in (self.full_B, self.open_B, reads_B))
         self.numbers_BHP, self.times_BHP = (np.ascontiguousarray(own) for own in (self.numbers_BHP, self.times_BHP))
         places, times = torch.from_numpy(self.numbers_BHP), torch.from_numpy(self.times_BHP)
-        directions_BHDX = self.known.directions_BHDX if isinstance(self.known, Sketches) else None
         states = self.tier.pages_P2TD, self.known.known_BHPX, self.open_BH2TD
-        return PageTable(*states, places, times, full_B, open_B, read_B, directions_BHDX)
+        return PageTable(*states, places, times, full_B, open_B, read_B, self.known.directions_BHDX)
 
     def took(self, table: PageTable, scale: float) -> None:
         """The kernel has put the new token into these open pages."""

@@ -13,12 +13,13 @@ Shapes: B rows, H key/value heads, R query heads that share one, P pages, T toke
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from etude.kernels.tables import SKETCHED
+from etude.longcontext.digests import Past
 
 _STEP = 0.9957
 _NOTHING = 1e-5
@@ -65,10 +66,6 @@ def _places(keys_HTD: torch.Tensor, directions_HDX: torch.Tensor) -> torch.Tenso
 def _in_float32(like: torch.Tensor) -> torch.autocast:
     """Where products would be rounded (autocast), rounding would become directions."""
     return torch.autocast(like.device.type, enabled=False)
-
-
-Past = Callable[[int, int], torch.Tensor]
-"""The keys [H, P, T, D] of the first so many pages of a row."""
 
 
 class Sketches:
