@@ -651,13 +651,20 @@ def page_of(method, right, **other):
 
 def test_the_study_of_long_contexts_cuts_by_every_policy_in_its_tiny_form(tmp_path):
     rows = tiny("long_context", tmp_path)["rows"]
-    assert {row["id"] for row in rows} == {"full", *long_context.POLICIES} and {row["set"] for row in rows} == {"single-420"}
-    assert {(row["share"], row.get("question")) for row in rows} == {(1.0, None), (0.1, "unseen"), (0.1, "seen"), (0.06, "unseen")}
+    assert {row["id"] for row in rows} == {"full", "passing", *long_context.POLICIES} and {row["set"] for row in rows} == {"single-420"}
+    assert {(row["share"], row.get("question")) for row in rows} == {
+        (1.0, None),
+        (0.1, "unseen"),
+        (0.1, "seen"),
+        (0.06, "unseen"),
+        (0.25, "unseen"),
+    }
     asked_more = [row for row in rows if row["id"] in long_context.ASKED_MORE and row["question"] == "unseen"]
     assert {row["n"] for row in asked_more} == {6} and all(row["kl"] >= 0 for row in rows if "kl" in row)
     assert all(row["held"] == pytest.approx(0.1, abs=0.01) for row in rows if row["id"] in long_context.DROPPING)
-    recalled = {(row["id"], row["share"]): row["held"] for row in rows if row["id"] in long_context.RECALLING}
+    recalled = {(row["id"], row["share"]): row["held"] for row in rows if row["id"] in long_context.RECALLED}
     assert recalled.pop(("sketch", 0.06)) < recalled["sketch", 0.1] < 0.25
+    assert recalled["passing", 0.25] < recalled["sketch", 0.1] + 0.15 / 2, "of two layers half of what is read"
     assert all(0.1 < held < 0.7 for held in recalled.values())  # with digests of pages of 4 and an answer
     cells = {name: json.loads((tmp_path / "cells" / f"{name}-120.json").read_text()) for name in long_context.TINY_ARMS}
     depths = {name: cell["depths"] for name, cell in cells.items()}
@@ -772,22 +779,38 @@ def test_rows_that_say_the_full_contexts_answer_are_not_decoded_again(llama, end
         assert expected[5] == answer and 5 not in rows.keep.call_args_list[0].args[0]
 
 
-def contexts(losses: dict[str, float], n: int = 200) -> list[dict]:
-    """Rows at a tenth of the tokens, each with a loss on one set and its interval."""
-    how = {"set": "single-2048", "share": 0.1, "question": "unseen", "n": n, "kl": 0.1, "held": 0.35}
-    return [{"id": name, **how, "loss": value, "loss_low": value - 0.015, "loss_high": value + 0.015} for name, value in losses.items()]
+def contexts(losses: dict[str, float], n: int = 200, width: float = 0.015, held: float = 0.1) -> list[dict]:
+    """Rows at a tenth of the tokens, each with a loss on one set and its interval; what passes reads a quarter."""
+    how = {"set": "single-2048", "question": "unseen", "n": n, "kl": 0.1}
+    return [
+        {"id": name, **how, "share": 0.25 if name == "passing" else 0.1, "held": 0.06 if name == "passing" else held}
+        | {"loss": value, "loss_low": value - width, "loss_high": value + width}
+        for name, value in losses.items()
+    ]
 
 
 def test_recall_is_what_keeps_answers_where_it_loses_nothing_and_all_that_drops_does():
-    rows = contexts({"quest": 0.0, "sketch": -0.2, "arkvale": -0.1, "snapkv": -0.4, "random": -0.9})
-    verdict, because = long_context.judge(rows, ["single-2048"])
-    assert verdict == "holds" and "keeps all: quest" in because and "random -90 (holds 35%)" in because
-    assert long_context.judge(contexts({"quest": -0.02, "sketch": -0.1, "snapkv": -0.4}), ["single-2048"])[0] == "does not hold"
-    assert long_context.judge(contexts({"quest": 0.0, "sketch": 0.0, "snapkv": 0.0}), ["single-2048"])[0] == "does not hold"
-    assert long_context.judge(contexts({"quest": 0.0}), ["single-2048"])[0] == "undecided", "nothing is known of sketches"
-    assert long_context.judge(contexts({"quest": 0.0, "sketch": 0.0}, n=50), ["single-2048"])[0] == "undecided"
-    less = [row | {"share": 0.06, "loss": -0.05} for row in contexts({"sketch": -0.05})]
-    assert "sketch 0.06 -5" in long_context.judge([*rows, *less], ["single-2048"])[1]
+    def verdict(losses: dict[str, float], **how) -> str:
+        return long_context.judge(contexts({"sketch": -0.2, "passing": -0.2, "snapkv": -0.4} | losses, **how), ["single-2048"])[0]
+
+    rows = contexts({"passing": 0.0, "sketch": -0.2, "arkvale": -0.1, "snapkv": -0.4, "random": -0.9})
+    found, because = long_context.judge(rows, ["single-2048"])
+    assert found == "holds" and "keeps all in a tenth: passing 0.25; surely, by the whole interval: passing 0.25" in because
+    assert "passing 0.25 +0.0 (holds 6%)" in because and "random -90.0 (holds 10%)" in because
+    assert verdict({}) == "does not hold"
+    assert verdict({"passing": -0.01}) == verdict({"sketch": -0.01}) == "holds"
+    assert verdict({"sketch": -0.01}, held=0.14) == "does not hold", "which is more than a tenth"
+    assert verdict({"passing": -0.03}, width=0.04) == "does not hold", "more than 2 points, whatever the interval"
+    assert verdict({"passing": -0.018}, width=0.01) == "does not hold", "the interval shows that some are lost"
+    assert verdict({"passing": 0.0, "snapkv": 0.0}) == "does not hold"
+    assert (
+        "surely, by the whole interval: none"
+        in long_context.judge(contexts({"sketch": 0.0, "passing": 0.0}, width=0.03), ["single-2048"])[1]
+    )
+    assert long_context.judge(contexts({"passing": 0.0}), ["single-2048"])[0] == "undecided", "nothing is known of sketches"
+    assert verdict({"passing": 0.0}, n=50) == "undecided"
+    less = [row | {"share": 0.06} for row in contexts({"sketch": -0.05})]
+    assert "sketch 0.06 -5.0" in long_context.judge([*rows, *less], ["single-2048"])[1]
     assert long_context.judge(rows, ["single-2048", "facts-2048"])[0] == "undecided"
     assert long_context.judge(rows, [])[0] == "undecided"
 

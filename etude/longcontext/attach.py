@@ -44,6 +44,7 @@ from etude.longcontext.replay import Prompt, cut, replay
 from etude.longcontext.rotation import Rotation
 from etude.longcontext.scores.replayed import Replayed
 from etude.longcontext.slot_layer import SlotLayer
+from etude.longcontext.tiers import Pool
 
 _numbers = itertools.count()
 _attached: "weakref.WeakSet[Any]" = weakref.WeakSet()
@@ -60,6 +61,7 @@ class Attachment:
         self.is_real_BQ = self.turned_BQ = np.zeros((0, 0))
         self.modules: dict[int, Any] = {}
         self.scales: dict[int, float] = {}
+        self.passing: Pool | None = None
         self.is_replaying = False
         self._masks: list[torch.Tensor] = []
         self._given: list[torch.Tensor] = []

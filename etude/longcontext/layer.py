@@ -21,6 +21,7 @@ from etude.errors import UserError
 from etude.longcontext import attention
 from etude.longcontext.rotation import Rotation
 from etude.longcontext.sparse import Sparse
+from etude.longcontext.tiers import Pool
 
 NO_SEAM = (
     "this model's attention does not go through transformers' attention functions, so what it reads can't be chosen: take a model that "
@@ -45,6 +46,8 @@ class Forward(Protocol):
     """The attention of each layer, by its number."""
     scales: dict[int, float]
     """Of the products of its queries and keys."""
+    passing: "Pool | None"
+    """What the last layer read that lets go of it."""
 
     def check_open(self) -> None: ...
 

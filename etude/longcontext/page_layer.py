@@ -360,6 +360,10 @@ class PageLayer(ContextLayer):
         self.units_read += int(is_chosen_BHK.sum())
         some = numbers_BHK[is_chosen_BHK]
         numbers_BHK = torch.where(is_chosen_BHK, numbers_BHK, some[0] if len(some) else 0)
+        if self.recall.passing:
+            if self.forward.passing:
+                self.forward.passing.let_go()
+            self.forward.passing = self.tier
         brought: torch.Tensor = self.tier.bring(numbers_BHK)
         if len(self._ahead):
             self.tier.expect(self._ahead)

@@ -2,7 +2,7 @@
 
 Which they are is decided anew at every token that is generated; a prompt is read in full, a later one too unless each of its tokens is to
 read as if it were generated. Pages can lie further away than the model (`offload`), so that beside it there is only as much as is read at a
-time, what is known of all, and each row's open page.
+time, what is known of all, and each row's open page; or, of what is read, only what one layer reads (`passing`).
 """
 
 from dataclasses import dataclass
@@ -36,6 +36,9 @@ class Recall:
     """`none`: pages lie where the model computes; `memory`: in the host's memory (of a model on a GPU); `file`: in a memory-mapped file."""
     folder: str | None = None
     """Of that file; the system's own for temporary files unless given."""
+    passing: bool = False
+    """Whether what a layer has read leaves again before the next one reads, so that little lies beside the model however much is read; all
+    of it is brought anew for every token."""
     ahead_pages: int = 0
     """Of each head, beside those that it reads, the pages, or under a `sketch` the tokens, that promise most: they are asked for from the
     file while the model computes on, for the next token."""
@@ -71,6 +74,8 @@ class Recall:
             )
         if self.offload not in ("none", "memory", "file"):
             raise unknown("offload", self.offload, ("none", "memory", "file"))
+        if self.passing and self.offload == "none":
+            raise UserError("passing is set but offload is 'none', so it has no effect: set offload to 'file', or to 'memory' on a GPU")
         if self.folder is not None and self.offload != "file":
             raise UserError(f"folder is {self.folder} but offload is {self.offload!r}, so it has no effect: set offload to 'file'")
         if self.folder is not None and not Path(self.folder).is_dir():
@@ -78,7 +83,7 @@ class Recall:
 
     def held_tokens(self, prompt_tokens: int, new_tokens: int) -> int:
         """What a row holds where the model computes in a layer that is not dense, digests by what they take, directions of sketches by what
-        those of a head of width 128 do.
+        those of a head of width 128 do. What passes is counted in full, as the layer that computes holds it.
         """
         tokens = prompt_tokens + new_tokens
         read = self.units(tokens, self.dense_layers) * self.unit_tokens + self.page_tokens

@@ -13,7 +13,7 @@ from etude.longcontext.tiers import Offload
 from etude.longcontext.view import KeptView
 
 VIEWS = ("full", *POLICIES, "lazy")
-_OF_RECALL = ("page_tokens", "offload", "folder", "ahead_pages", "dense_layers")
+_OF_RECALL = ("page_tokens", "offload", "folder", "passing", "ahead_pages", "dense_layers")
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ class EngineView:
     """Where pages are that are not read: `none`, where the model computes; `memory`, the host's, for a model on a GPU; `file`."""
     folder: str | None = None
     """Of that file; the system's own for temporary files unless given."""
+    passing: bool = False
+    """Whether what a layer has read leaves again before the next one reads, and is brought anew for every token."""
     ahead_pages: int = 0
     """Pages of each head, beside those that it reads, that are asked for from the file while the model computes on; tokens of `sketch`."""
     dense_layers: int = 0
@@ -78,6 +80,7 @@ class EngineView:
                 page_tokens=own.page_tokens if self.page_tokens is None else self.page_tokens,
                 offload=self.offload,
                 folder=self.folder,
+                passing=self.passing,
                 ahead_pages=self.ahead_pages,
                 dense_layers=self.dense_layers,
             )

@@ -151,17 +151,23 @@ class Reading:
 
 
 def _paged_tokens(cache: Cache) -> list[float]:
-    """Of each row what it reads at a time, or all where nothing is further away; and digests by what they take."""
-    held = []
-    for layer in (layer for layer in cache.layers if isinstance(layer, PageLayer)):
+    """Of each row what it reads at a time (what passes: in one layer alone), or all where nothing is further away; and digests by what they
+    take.
+    """
+    layers = [layer for layer in cache.layers if isinstance(layer, PageLayer)]
+    held, passing = [], [np.zeros(len(layers[0].seen_B))]
+    for layer in layers:
         full_B, open_B = layer.full_B, layer.open_B
         read_B = [
             recall.units(int(seen), layer.number) * recall.unit_tokens for recall, seen in zip(layer.recall_B, layer.seen_B, strict=True)
         ]
         near_B = full_B * layer.recall.page_tokens
         near_B = near_B if layer.recall.offload == "none" else np.minimum(read_B, near_B)
+        if layer.recall.passing:
+            passing.append(near_B)
+            near_B = np.zeros_like(near_B)
         held.append(near_B + open_B + layer.digest_tokens_B)
-    return np.mean(held, axis=0).tolist()  # type: ignore[no-any-return]
+    return (np.mean(held, axis=0) + np.max(passing, axis=0) / len(layers)).tolist()  # type: ignore[no-any-return]
 
 
 class Rows:

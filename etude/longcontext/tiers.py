@@ -198,6 +198,11 @@ class Pool:
             self.moved_bytes += units.nbytes
         return torch.from_numpy(places[inverse].reshape(numbers.shape))
 
+    def let_go(self) -> None:
+        """Of everything that lies beside the model."""
+        self.pages_P2TD = self.pages_P2TD.new_empty(0, *self.pages_P2TD.shape[1:])
+        self._holds, self._asked = self._holds[:0], self._asked[:0]
+
     @property
     def bytes(self) -> int:
         return self.pages_P2TD.untyped_storage().nbytes()

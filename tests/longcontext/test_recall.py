@@ -162,6 +162,26 @@ def test_offloaded_pages_leave_the_memory_that_they_say(model_of):
     assert 0 < layers[0].hits < layers[0].units_read and layers[0].moved_bytes == (layers[0].units_read - layers[0].hits) * page
 
 
+@pytest.mark.parametrize("recall", CUT, ids=KNOWN)
+def test_of_what_passes_only_what_one_layer_reads_is_there_and_all_of_it_was_brought(llama, recall):
+    ids, mask = tokens(60, 41)
+    recall, bytes_of, rows = replace(recall, offload="file"), {}, {}
+    for passes in (False, True):
+        with attach(llama, replace(recall, passing=passes)) as attached:
+            rows[passes], logits = generated(llama, ids, mask, n=20)
+            layers = [layer for layer in rows[passes].past_key_values.layers if isinstance(layer, PageLayer)]
+            bytes_of[passes] = [attached.bytes, *(layer.tier.bytes for layer in layers)]
+        if not passes:
+            expected, before = logits, layers
+    assert torch.equal(logits, expected), "what is read stays the same"
+    unit = 2 * recall.unit_tokens * 8 * 4
+    assert bytes_of[True][1:-1] == [0] * (len(layers) - 1) and 0 < bytes_of[True][-1] <= bytes_of[False][-1]
+    assert bytes_of[False][0] - bytes_of[True][0] == sum(bytes_of[False][1:]) - bytes_of[True][-1], "and that is counted"
+    for layer, staying in zip(layers, before, strict=True):
+        assert layer.hits == 0 and layer.units_read == staying.units_read
+        assert layer.moved_bytes == layer.units_read * unit > staying.moved_bytes
+
+
 # ---------------------------------------------------------------------- digests and tiers
 
 
@@ -286,6 +306,7 @@ def test_settings_of_recall_that_can_not_be_are_said_in_a_sentence(llama, tmp_pa
         ({"folder": str(tmp_path)}, "set offload to 'file'"),
         ({"folder": str(tmp_path / "no"), "offload": "file"}, "does not exist"),
         ({"page_tokens": 0}, "page_tokens must be at least 1"),
+        ({"passing": True}, "passing is set but offload is 'none', so it has no effect: set offload to 'file'"),
         ({"ahead_pages": -1}, "ahead_pages must be at least 0"),
         ({"ahead_pages": 2}, "set offload to 'file'"),
     ):
