@@ -19,7 +19,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -60,6 +60,16 @@ TINY = {"steps": 6, "explore.tasks_per_step": 6, "evaluation.n": 50, "evaluation
 """What a cell of a study's tiny form has otherwise: it is tried, and measures nothing."""
 
 
+def settings_of(recipe: str, changes: Mapping[str, Any]) -> PracticeSettings:
+    """Those of a practice recipe, by its name or path, with these otherwise. A table asks for them more than once."""
+    return _parsed(find_configuration("practice", recipe), *arguments_from(changes))
+
+
+@cache
+def _parsed(path: Path, *arguments: str) -> PracticeSettings:
+    return parse_practice(path, arguments)
+
+
 @dataclass(frozen=True)
 class Arms:
     """The table of a practice study: arms of one recipe."""
@@ -83,7 +93,7 @@ class Arms:
         changes = {**self.overrides, "seed": seed, **self.changes[arm]}
         if arm in self.steps:
             changes["warm_start.steps" if arm == "longer_warm_start" else "steps"] = self.steps[arm]
-        return parse_practice(find_configuration("practice", self.recipe), arguments_from(changes))
+        return settings_of(self.recipe, changes)
 
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
         """One cell: a practice run under `out/runs`, gone on with or only read where it is there already."""

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from etude.configuration import arguments_from, find_configuration, resolved
+from etude.configuration import resolved
 from etude.decoding.methods import METHODS
 from etude.decoding.pool import Decoded, Pool
 from etude.decoding.settings import ReliableDecoding
@@ -45,11 +45,11 @@ from etude.explore.prompts import render_prompts
 from etude.models import load_model
 from etude.recipes.machine import Machine, decide, engine_at, room_tokens
 from etude.recipes.retention import logprobs_of
-from etude.recipes.settings import PracticeSettings, parse_practice
+from etude.recipes.settings import PracticeSettings
 from etude.runs import environment
 from etude.tasks.actions import with_instruction
 from etude.tasks.task import Task
-from studies.arms import TINY_RUN, run_of
+from studies.arms import TINY_RUN, run_of, settings_of
 from studies.cells import Cell, Options, compute, options, write_result
 from studies.figure import list_rows, save
 from studies.questions import INSTRUCTION, OF_SECOND, SECOND, SEED, SETS, STORIES, TINY_SETS, N, Questions, says_a_name
@@ -135,7 +135,7 @@ class Answering:
 
     def _practised(self, seed: int) -> PracticeSettings:
         recipe, changes = ("tiny", TINY_RUN) if self.is_tiny else ("short_answers", PRACTICE)
-        return parse_practice(find_configuration("practice", recipe), arguments_from({**changes, "seed": seed}))
+        return settings_of(recipe, {**changes, "seed": seed})
 
     def defaults(self) -> dict[str, Any]:
         return {}

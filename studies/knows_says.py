@@ -24,18 +24,18 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from etude.configuration import arguments_from, find_configuration, resolved
+from etude.configuration import resolved
 from etude.errors import UserError
 from etude.randomness import seed_for
 from etude.recipes.knows_says import KnowsSays, evaluate_knows, method_line
 from etude.recipes.machine import decide
-from etude.recipes.settings import PracticeSettings, parse_practice
+from etude.recipes.settings import PracticeSettings
 from etude.runs import environment, write_atomically
 from etude.tasks.sources import load_tasks
 from etude.tasks.task import Task
 from etude.tiny import letters
 from etude.watching import Console
-from studies.arms import TINY_RUN, run_of
+from studies.arms import TINY_RUN, run_of, settings_of
 from studies.cells import Cell, Options, compute, options, write_result
 from studies.figure import save
 
@@ -79,7 +79,7 @@ class Gap:
 
     def _practised(self, model: str, seed: int) -> PracticeSettings:
         recipe, changes = ("tiny", TINY) if self.is_tiny else (RECIPES[model], {})
-        return parse_practice(find_configuration("practice", recipe), arguments_from({**changes, "seed": seed}))
+        return settings_of(recipe, {**changes, "seed": seed})
 
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
         """What is known and said, a value a question, and what methods of decoding make of it."""
@@ -125,7 +125,7 @@ def _written(rows: Sequence[Mapping[str, Any]], path: Path) -> dict[str, Any]:
 
 def terms(data: Path | None) -> list[dict[str, str]]:
     """The glossary's questions of the test sections, by seed, each with another term of its section."""
-    source = parse_practice(find_configuration("practice", "anatomy_practice"), []).tasks
+    source = settings_of("anatomy_practice", {}).tasks
     tasks = load_tasks(source, split="test", n=None, seed=SEEDS[0], data=data)
     order = sorted(range(len(tasks)), key=lambda place: seed_for(*SEEDS, "terms", place))
     found = [(task, _another(task, tasks)) for task in (tasks[place] for place in order)]

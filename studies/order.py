@@ -35,16 +35,16 @@ from typing import Any
 import yaml
 from matplotlib.figure import Figure
 
-from etude.configuration import arguments_from, dotted, find_configuration, resolved
+from etude.configuration import dotted, resolved
 from etude.evaluation.statistics import mean_interval
 from etude.recipes.adapt import adapt_named
 from etude.recipes.adapt_settings import AdaptSettings, adapt_defaults
 from etude.recipes.knowledge_first import adaptation_of
 from etude.recipes.practice import practice_named
-from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
+from etude.recipes.settings import PracticeSettings, practice_defaults
 from etude.runs import RunFolder, read_jsonl
 from etude.watching import Console
-from studies.arms import begin_like, cell_of, check_run, reduce_arms
+from studies.arms import begin_like, cell_of, check_run, reduce_arms, settings_of
 from studies.cells import Cell, Options, compute, options, write_result
 from studies.figure import list_rows, save
 
@@ -83,7 +83,7 @@ class Orders:
     def _settings(self, arm: str, seed: int) -> PracticeSettings:
         changes: dict[str, Any] = {"seed": seed}
         changes |= {"adaptation": None} if arm == "raw" else {"adaptation_settings": CHANGES[arm]}
-        return parse_practice(find_configuration("practice", self.recipe), arguments_from(changes))
+        return settings_of(self.recipe, changes)
 
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
         practice = self._settings(arm, seed)

@@ -22,12 +22,13 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
-from etude.configuration import arguments_from, find_configuration, resolved
+from etude.configuration import resolved
 from etude.recipes.evaluate import evaluate
 from etude.recipes.practice import practice_named
-from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
+from etude.recipes.settings import PracticeSettings, practice_defaults
 from etude.runs import RunFolder, environment
 from etude.watching import Console
+from studies.arms import settings_of
 from studies.cells import Cell, Options, compute, options, write_result
 from studies.figure import save
 from studies.step_values import REPLAYED
@@ -76,7 +77,7 @@ class Answering:
 
     def _settings(self, seed: int) -> PracticeSettings:
         changes = {**self.overrides, "seed": seed, **STEP_MODEL, **{f"explore.{name}": value for name, value in STEPS.items()}}
-        return parse_practice(find_configuration("practice", self.recipe), arguments_from(changes))
+        return settings_of(self.recipe, changes)
 
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
         return resolved(self._settings(seed)) | {"way": CASES[arm], "answered": self.n}

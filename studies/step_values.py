@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from etude.configuration import arguments_from, find_configuration, resolved
+from etude.configuration import resolved
 from etude.engine.completion import Completion
 from etude.evaluation.measure import Judge
 from etude.evaluation.statistics import rank_correlation
@@ -54,10 +54,11 @@ from etude.learn.step_values import outlooks_of
 from etude.randomness import seed_for
 from etude.recipes.practice import Practice
 from etude.recipes.searching import searched
-from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
+from etude.recipes.settings import PracticeSettings, practice_defaults
 from etude.runs import RunFolder, environment
 from etude.tasks.task import Task
 from etude.watching import Console
+from studies.arms import settings_of
 from studies.cells import Cell, Options, compute, options, write_result
 from studies.figure import save
 
@@ -88,7 +89,7 @@ class Agreement:
         self.each, self.steps = each, Steps("tokens", step_tokens)
 
     def _settings(self, seed: int) -> PracticeSettings:
-        return parse_practice(find_configuration("practice", self.recipe), arguments_from({**self.overrides, "seed": seed, "n": 2000}))
+        return settings_of(self.recipe, {**self.overrides, "seed": seed, "n": 2000})
 
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
         return resolved(self._settings(seed)) | {"with_signal": self.beginnings, "training_steps": self.training_steps}

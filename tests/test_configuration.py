@@ -48,6 +48,18 @@ def test_a_file_and_overrides_become_dataclasses(tmp_path):
     )
 
 
+def test_a_file_is_read_as_it_is_now_and_what_is_made_of_it_is_ones_own(tmp_path):
+    path = written(tmp_path, "needed: 1\noptions: {x: 1}\n")
+    first = parse(Outer, path, [])
+    first.options["y"] = 2
+    assert parse(Outer, path, []) == Outer(1, options={"x": 1})
+    assert parse(Outer, written(tmp_path, "needed: 3\n"), []) == Outer(3)
+    written(tmp_path, "needed: three\n")
+    for _ in range(2):
+        with pytest.raises(UserError, match="needed"):
+            parse(Outer, path, [])
+
+
 def test_a_section_of_a_file_may_be_empty_and_a_list_a_single_word(tmp_path):
     assert parse(Outer, written(tmp_path, "needed: 1\ninner:\n"), []) == Outer(1)
     assert parse(Outer, written(tmp_path, "needed: 1\ninner: {names: a.jsonl}\n"), []).inner.names == ["a.jsonl"]

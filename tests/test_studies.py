@@ -856,7 +856,7 @@ def test_kvpress_is_asked_the_same_items_and_stands_beside_ours(llama, tokenizer
 
 
 def test_what_kvpress_keeps_is_no_policy_of_ours():
-    rows = contexts({"quest": 0.0, "sketch": -0.1, "snapkv": -0.4})
+    rows = contexts({"passing": 0.0, "snapkv": -0.4, "sketch": -0.1})
     press = {key: value for key, value in rows[1].items() if key != "kl"} | {"id": "kvpress_snapkv", "loss": 0.0, "loss_low": -0.01}
     assert long_context.judge([*rows, press], ["single-2048"])[0] == "holds"
 
