@@ -15,7 +15,8 @@ file, what a token reads of them (where it passes, in one layer), the open one a
 of 1,024 tokens, `sketch`, of 40 items of multi_key, and the quarter, of 40 others.
 
 `kvpress` cells are the first 50 items again, at a tenth and a quarter, question unseen, under four presses of kvpress 0.5.5 in an
-environment of its own, where `make bench-peers` made it; kvpress keeps no first tokens but where its press does.
+environment of its own, where `make bench-peers` made it; kvpress keeps no first tokens but where its press does. `recall` and `kvpress`
+cells are of 2,048 tokens.
 
 Scores are those of the task. The distance to the full context is KL(full || policy) of the next token, the mean over the tokens of the full
 context's own answer, in nats. Under recall each token of a question reads its own pages, as if it were generated.
@@ -59,7 +60,6 @@ PRECISION: Final = "bfloat16"
 BOOKS = ("treasure_island", "the_wind_in_the_willows", "alice_s_adventures_in_wonderland")
 FACTS = "babi_en/qa1_single-supporting-fact_test.txt"
 KINDS = ("single", "multi_key", "multi_value", "variables", "common", "frequent", "instructions", "facts")
-LENGTHS = (2048, 4096)
 RATIOS = (0.1, 0.25, 0.5)
 SCREENED, MEASURED, MORE = 20, 50, 150
 FIFTHS = 5
@@ -85,10 +85,15 @@ NEW_TOKENS = {
     "facts": 6,
 }
 """By kind: what the answers take."""
-PARTS = ("", "recall-", "sketch-", "kvpress-")
-SETS = tuple(f"{kind}-{tokens}" for tokens in LENGTHS for kind in KINDS)
-SCREENS = tuple(f"screen-{name}" for name in SETS)
-ARMS = (*SCREENS, *(f"{part}{name}-{fifth}" for name in SETS for part in PARTS for fifth in range(FIFTHS)))
+PARTS = {2048: ("", "recall-", "sketch-", "kvpress-"), 4096: ("", "sketch-")}
+"""By length: an item of the longer ones takes minutes."""
+CELLS = {
+    f"{kind}-{tokens}": [f"{part}{kind}-{tokens}-{fifth}" for fifth in range(FIFTHS) for part in PARTS[tokens]]
+    for tokens in PARTS
+    for kind in KINDS
+}
+SCREENS = tuple(f"screen-{name}" for name in CELLS)
+ARMS = (*SCREENS, *(arm for own in CELLS.values() for arm in own))
 TINY_ARMS = ("screen-single-420", "single-420-0", "single-420-1", "recall-single-420-0", "sketch-single-420-0")
 
 
@@ -409,8 +414,8 @@ def main(chosen: Options) -> None:
         seed = chosen.seeds[0]
         cells = compute([(arm, seed) for arm in SCREENS], table, chosen)
         sets = solved(cells)
-        parts = PARTS if KVPRESS.is_there else PARTS[:-1]
-        cells = compute([(f"{part}{name}-{fifth}", seed) for fifth in range(FIFTHS) for part in parts for name in sets], table, chosen)
+        there = [arm for name in sets for arm in CELLS[name] if KVPRESS.is_there or not arm.startswith("kvpress")]
+        cells = compute([(arm, seed) for arm in there], table, chosen)
     rows = reduce(cells)
     if not rows and cells:
         print(f"screened so far; solved by the full context: {', '.join(sets) or 'none'}")
