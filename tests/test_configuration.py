@@ -50,8 +50,12 @@ def test_a_file_and_overrides_become_dataclasses(tmp_path):
 
 def test_a_file_is_read_as_it_is_now_and_what_is_made_of_it_is_ones_own(tmp_path):
     path = written(tmp_path, "needed: 1\noptions: {x: 1}\n")
-    first = parse(Outer, path, [])
-    first.options["y"] = 2
+
+    def adjust(values, _):
+        values["options"]["y"] = 2
+        return values
+
+    assert parse(Outer, path, [], adjust=adjust).options == {"x": 1, "y": 2}
     assert parse(Outer, path, []) == Outer(1, options={"x": 1})
     assert parse(Outer, written(tmp_path, "needed: 3\n"), []) == Outer(3)
     written(tmp_path, "needed: three\n")

@@ -779,6 +779,9 @@ def test_rows_that_say_the_full_contexts_answer_are_not_decoded_again(llama, end
         assert expected[5] == answer and 5 not in rows.keep.call_args_list[0].args[0]
 
 
+DROPPED = dict.fromkeys(long_context.DROPPING, -0.9)
+
+
 def contexts(losses: dict[str, float], n: int = 200, width: float = 0.015, held: float = 0.1) -> list[dict]:
     """Rows at a tenth of the tokens, each with a loss on one set and its interval; what passes reads a quarter."""
     how = {"set": "single-2048", "question": "unseen", "n": n, "kl": 0.1}
@@ -790,29 +793,30 @@ def contexts(losses: dict[str, float], n: int = 200, width: float = 0.015, held:
 
 
 def test_recall_is_what_keeps_answers_where_it_loses_nothing_and_all_that_drops_does():
-    def verdict(losses: dict[str, float], **how) -> str:
-        return long_context.judge(contexts({"sketch": -0.2, "passing": -0.2, "snapkv": -0.4} | losses, **how), ["single-2048"])[0]
+    def judged(losses: dict[str, float], sets: int = 1, **how) -> tuple[str, str]:
+        rows = contexts(DROPPED | {"sketch": -0.2, "passing": -0.2} | losses, **how)
+        return long_context.judge(rows, ["single-2048", "facts-2048"][:sets])
 
-    rows = contexts({"passing": 0.0, "sketch": -0.2, "arkvale": -0.1, "snapkv": -0.4, "random": -0.9})
-    found, because = long_context.judge(rows, ["single-2048"])
+    found, because = judged({"passing": 0.0, "arkvale": -0.1, "snapkv": -0.4})
     assert found == "holds" and "keeps all in a tenth: passing 0.25; surely, by the whole interval: passing 0.25" in because
-    assert "passing 0.25 +0.0 (holds 6%)" in because and "random -90.0 (holds 10%)" in because
-    assert verdict({}) == "does not hold"
-    assert verdict({"passing": -0.01}) == verdict({"sketch": -0.01}) == "holds"
-    assert verdict({"sketch": -0.01}, held=0.14) == "does not hold", "which is more than a tenth"
-    assert verdict({"passing": -0.03}, width=0.04) == "does not hold", "more than 2 points, whatever the interval"
-    assert verdict({"passing": -0.018}, width=0.01) == "does not hold", "the interval shows that some are lost"
-    assert verdict({"passing": 0.0, "snapkv": 0.0}) == "does not hold"
-    assert (
-        "surely, by the whole interval: none"
-        in long_context.judge(contexts({"sketch": 0.0, "passing": 0.0}, width=0.03), ["single-2048"])[1]
-    )
-    assert long_context.judge(contexts({"passing": 0.0}), ["single-2048"])[0] == "undecided", "nothing is known of sketches"
-    assert verdict({"passing": 0.0}, n=50) == "undecided"
+    assert "passing 0.25 +0.0 (holds 6%)" in because and "snapkv -40.0 (holds 10%)" in because
+    assert judged({})[0] == "does not hold"
+    assert judged({"passing": -0.01})[0] == judged({"sketch": -0.01})[0] == "holds"
+    more_than_a_tenth = judged({"sketch": 0.0}, held=0.14)
+    assert more_than_a_tenth[0] == "does not hold" and "a tenth: none; surely, by the whole interval: none" in more_than_a_tenth[1]
+    assert judged({"passing": -0.03}, width=0.04)[0] == "does not hold", "more than 2 points, whatever the interval"
+    assert judged({"passing": -0.018}, width=0.01)[0] == "does not hold", "the interval shows that some are lost"
+    assert judged({"passing": 0.0, "snapkv": 0.0})[0] == "does not hold"
+    assert judged({"passing": 0.0}, width=0.03)[1].endswith("keeps all in a tenth: passing 0.25; surely, by the whole interval: none")
+    assert judged({"passing": 0.0}, n=50)[0] == judged({"passing": 0.0}, sets=2)[0] == judged({"passing": 0.0}, sets=0)[0] == "undecided"
     less = [row | {"share": 0.06} for row in contexts({"sketch": -0.05})]
+    rows = contexts(DROPPED | {"sketch": -0.2, "passing": 0.0})
     assert "sketch 0.06 -5.0" in long_context.judge([*rows, *less], ["single-2048"])[1]
-    assert long_context.judge(rows, ["single-2048", "facts-2048"])[0] == "undecided"
-    assert long_context.judge(rows, [])[0] == "undecided"
+    wide = [row | ({"held": 0.11} if row["id"] == "passing" else {}) for row in rows]
+    assert long_context.judge(wide, ["single-2048"])[0] == "does not hold", "more than a tenth, and no cell that lacks"
+    for lacking in ("sketch", "passing", "h2o"):
+        fewer = [row for row in rows if row["id"] != lacking]
+        assert long_context.judge(fewer, ["single-2048"])[0] == "undecided", f"nothing is known of {lacking}"
 
 
 class Pressing:
@@ -856,7 +860,7 @@ def test_kvpress_is_asked_the_same_items_and_stands_beside_ours(llama, tokenizer
 
 
 def test_what_kvpress_keeps_is_no_policy_of_ours():
-    rows = contexts({"passing": 0.0, "snapkv": -0.4, "sketch": -0.1})
+    rows = contexts(DROPPED | {"passing": 0.0, "sketch": -0.1, "snapkv": -0.4})
     press = {key: value for key, value in rows[1].items() if key != "kl"} | {"id": "kvpress_snapkv", "loss": 0.0, "loss_low": -0.01}
     assert long_context.judge([*rows, press], ["single-2048"])[0] == "holds"
 

@@ -36,7 +36,7 @@ from transformers.masking_utils import AttentionMaskInterface
 from etude.adapters import base_of
 from etude.engine.cache import cache_argument
 from etude.errors import UserError
-from etude.longcontext.layer import NO_SEAM, ContextLayer
+from etude.longcontext.layer import NO_SEAM, ContextLayer, held_bytes
 from etude.longcontext.page_layer import PageLayer
 from etude.longcontext.policy import Policy
 from etude.longcontext.recall import Recall
@@ -44,7 +44,6 @@ from etude.longcontext.replay import Prompt, cut, replay
 from etude.longcontext.rotation import Rotation
 from etude.longcontext.scores.replayed import Replayed
 from etude.longcontext.slot_layer import SlotLayer
-from etude.longcontext.tiers import Pool
 
 _numbers = itertools.count()
 _attached: "weakref.WeakSet[Any]" = weakref.WeakSet()
@@ -61,7 +60,6 @@ class Attachment:
         self.is_real_BQ = self.turned_BQ = np.zeros((0, 0))
         self.modules: dict[int, Any] = {}
         self.scales: dict[int, float] = {}
-        self.passing: Pool | None = None
         self.is_replaying = False
         self._masks: list[torch.Tensor] = []
         self._given: list[torch.Tensor] = []
@@ -156,7 +154,7 @@ class Attachment:
     @property
     def bytes(self) -> int:
         """What is allocated for keys, values and what scores go by, in all caches that are still there."""
-        return sum(layer.bytes for cache in self.caches for layer in cache.layers if isinstance(layer, ContextLayer))
+        return sum(held_bytes(cache.layers) for cache in self.caches)
 
     # ------------------------------------------------------------------ before and behind a forward pass of the decoder
 

@@ -10,6 +10,7 @@ Shapes: B rows, N query heads, H key/value heads, R = N / H, Q new tokens, D wid
 """
 
 from abc import abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,7 +22,6 @@ from etude.errors import UserError
 from etude.longcontext import attention
 from etude.longcontext.rotation import Rotation
 from etude.longcontext.sparse import Sparse
-from etude.longcontext.tiers import Pool
 
 NO_SEAM = (
     "this model's attention does not go through transformers' attention functions, so what it reads can't be chosen: take a model that "
@@ -46,10 +46,14 @@ class Forward(Protocol):
     """The attention of each layer, by its number."""
     scales: dict[int, float]
     """Of the products of its queries and keys."""
-    passing: "Pool | None"
-    """What the last layer read that lets go of it."""
 
     def check_open(self) -> None: ...
+
+
+def held_bytes(layers: Iterable[Any]) -> int:
+    """What is allocated for those layers of a cache that are ours, at the most: what passes, in one layer at a time."""
+    ours = [layer for layer in layers if isinstance(layer, ContextLayer)]
+    return sum(layer.bytes for layer in ours) + max((layer.passing_bytes for layer in ours), default=0)
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,9 @@ class ContextLayer(CacheLayerMixin):
     @abstractmethod
     def bytes(self) -> int:
         """What is allocated for the layer where the model computes."""
+
+    passing_bytes = 0
+    """What it took beside that while it read the last token, and has let go of since."""
 
     # ------------------------------------------------------------------ what transformers asks
 

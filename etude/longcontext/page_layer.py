@@ -266,6 +266,14 @@ class PageLayer(ContextLayer):
         self._count(rows, chosen_BHK, is_chosen_BHK)
         numbers = self._numbers_of(rows, chosen_BHK)
         place_BHK = self._brought(torch.from_numpy(numbers), torch.from_numpy(is_chosen_BHK))
+        read_BHRD = self._read(rows, queries_BHRD, place_BHK, is_chosen_BHK)
+        if self.recall.passing:
+            self.passing_bytes = self.tier.bytes
+            self.tier.let_go()
+        return read_BHRD
+
+    def _read(self, rows: np.ndarray, queries_BHRD: torch.Tensor, place_BHK: torch.Tensor, is_chosen_BHK: np.ndarray) -> torch.Tensor:
+        """What queries read of the units at these places, and of the open pages."""
         if kernels := self._kernels_for(queries_BHRD):
             reads_B, open_B = (torch.from_numpy(each) for each in (is_chosen_BHK[:, 0].sum(1), self.open_B[rows]))
             own_BH2TD = self._rows_of(self.open_BH2TD, rows)
@@ -292,7 +300,7 @@ class PageLayer(ContextLayer):
         return np.take_along_axis(self.numbers_BHP[rows], pages_BHK, 2) * self.units + within_BHK
 
     def _attended(self, rows: np.ndarray, queries_BHRD: torch.Tensor, place_BHK: torch.Tensor, is_chosen_BHK: np.ndarray) -> torch.Tensor:
-        """What queries read of the units at these places, and of the open pages, by torch's operations."""
+        """The same by torch's operations."""
         heads, device = queries_BHRD.shape[1], queries_BHRD.device
         is_open_BT = torch.arange(self.recall.page_tokens) < torch.from_numpy(self.open_B[rows])[:, None]
         is_there_BHS = is_open_BT.to(device)[:, None].expand(-1, heads, -1)
@@ -360,10 +368,6 @@ class PageLayer(ContextLayer):
         self.units_read += int(is_chosen_BHK.sum())
         some = numbers_BHK[is_chosen_BHK]
         numbers_BHK = torch.where(is_chosen_BHK, numbers_BHK, some[0] if len(some) else 0)
-        if self.recall.passing:
-            if self.forward.passing:
-                self.forward.passing.let_go()
-            self.forward.passing = self.tier
         brought: torch.Tensor = self.tier.bring(numbers_BHK)
         if len(self._ahead):
             self.tier.expect(self._ahead)

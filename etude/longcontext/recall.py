@@ -37,8 +37,8 @@ class Recall:
     folder: str | None = None
     """Of that file; the system's own for temporary files unless given."""
     passing: bool = False
-    """Whether what a layer has read leaves again before the next one reads, so that little lies beside the model however much is read; all
-    of it is brought anew for every token."""
+    """Whether what a layer has read leaves again before the next one reads, so that beside the model, of many layers, lies little however
+    much is read; all of it is brought anew for every token."""
     ahead_pages: int = 0
     """Of each head, beside those that it reads, the pages, or under a `sketch` the tokens, that promise most: they are asked for from the
     file while the model computes on, for the next token."""
@@ -76,6 +76,11 @@ class Recall:
             raise unknown("offload", self.offload, ("none", "memory", "file"))
         if self.passing and self.offload == "none":
             raise UserError("passing is set but offload is 'none', so it has no effect: set offload to 'file', or to 'memory' on a GPU")
+        if self.passing and self.ahead_pages:
+            raise UserError(
+                f"ahead_pages is {self.ahead_pages}, which asks for what ranks behind that which stays, and with passing nothing does: leave "
+                "one of them out"
+            )
         if self.folder is not None and self.offload != "file":
             raise UserError(f"folder is {self.folder} but offload is {self.offload!r}, so it has no effect: set offload to 'file'")
         if self.folder is not None and not Path(self.folder).is_dir():

@@ -158,7 +158,7 @@ class Pool:
         self.far = far
         self.pages_P2TD = like.new_empty(0, 2, unit_tokens, like.shape[-1])
         """Units, each by itself."""
-        self._holds = np.full(0, -1, dtype=np.int64)
+        self._holds = np.zeros(0, dtype=np.int64)
         """Of each place in the pool: which unit."""
         self._asked = np.zeros(0, dtype=np.int64)
         self._time = 0
@@ -201,7 +201,7 @@ class Pool:
     def let_go(self) -> None:
         """Of everything that lies beside the model."""
         self.pages_P2TD = self.pages_P2TD.new_empty(0, *self.pages_P2TD.shape[1:])
-        self._holds, self._asked = self._holds[:0], self._asked[:0]
+        self._holds, self._asked = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
 
     @property
     def bytes(self) -> int:

@@ -16,7 +16,7 @@ from etude.engine.forward import Shared
 from etude.kernels.decoding import DecodingKernels, kernels_for
 from etude.kernels.tables import Layers
 from etude.longcontext.attach import Attachment
-from etude.longcontext.layer import ContextLayer
+from etude.longcontext.layer import ContextLayer, held_bytes
 from etude.longcontext.page_layer import PageLayer
 from etude.longcontext.policy import Policy
 from etude.longcontext.recall import Recall
@@ -140,7 +140,7 @@ class KeptContext:
         else:
             with self.attachment.installed():
                 logits_BV = self.inner.next_logits(tokens_B)
-        self.peak.see(sum(layer.bytes for layer in self.inner.cache.layers if isinstance(layer, ContextLayer)))
+        self.peak.see(held_bytes(self.inner.cache.layers))
         return logits_BV
 
     def _by_forward(self, forward: Forward, tokens_B: torch.Tensor) -> torch.Tensor:

@@ -162,24 +162,30 @@ def test_offloaded_pages_leave_the_memory_that_they_say(model_of):
     assert 0 < layers[0].hits < layers[0].units_read and layers[0].moved_bytes == (layers[0].units_read - layers[0].hits) * page
 
 
+@pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("recall", CUT, ids=KNOWN)
-def test_of_what_passes_only_what_one_layer_reads_is_there_and_all_of_it_was_brought(llama, recall):
+def test_what_passes_is_read_alike_is_gone_behind_its_layer_and_is_all_brought_anew(llama, recall, together):
     ids, mask = tokens(60, 41)
-    recall, bytes_of, rows = replace(recall, offload="file"), {}, {}
+    recall, held, rows = replace(recall, offload="file", full_prompts=not together), {}, {}
     for passes in (False, True):
         with attach(llama, replace(recall, passing=passes)) as attached:
-            rows[passes], logits = generated(llama, ids, mask, n=20)
-            layers = [layer for layer in rows[passes].past_key_values.layers if isinstance(layer, PageLayer)]
-            bytes_of[passes] = [attached.bytes, *(layer.tier.bytes for layer in layers)]
-        if not passes:
-            expected, before = logits, layers
-    assert torch.equal(logits, expected), "what is read stays the same"
+            output, logits = generated(llama, ids, mask, n=20)
+            more = torch.tensor([[5, 6, 7]] * 2)
+            with torch.no_grad():
+                later = llama(more, attention_mask=torch.ones(2, 82), past_key_values=output.past_key_values).logits  # read one by one
+            layers = [layer for layer in output.past_key_values.layers if isinstance(layer, PageLayer)]
+            held[passes] = attached.bytes, [layer.tier.bytes for layer in layers]
+        rows[passes] = layers, [logits, later]
+    for own, others in zip(*(found for _, found in rows.values()), strict=True):
+        assert torch.equal(own, others), "what is read stays the same"
+    (staying, _), (passing, _) = rows.values()
     unit = 2 * recall.unit_tokens * 8 * 4
-    assert bytes_of[True][1:-1] == [0] * (len(layers) - 1) and 0 < bytes_of[True][-1] <= bytes_of[False][-1]
-    assert bytes_of[False][0] - bytes_of[True][0] == sum(bytes_of[False][1:]) - bytes_of[True][-1], "and that is counted"
-    for layer, staying in zip(layers, before, strict=True):
-        assert layer.hits == 0 and layer.units_read == staying.units_read
-        assert layer.moved_bytes == layer.units_read * unit > staying.moved_bytes
+    assert held[True][1] == [0] * len(passing) and not any(len(layer.tier._holds) for layer in passing)
+    most = max(layer.passing_bytes for layer in passing)
+    assert held[False][0] - held[True][0] == sum(held[False][1]) - most and 0 < most <= max(held[False][1]), "which is counted, once"
+    for layer, own in zip(passing, staying, strict=True):
+        assert layer.passing_bytes % unit == 0 and layer.hits == 0 and layer.units_read == own.units_read
+        assert layer.moved_bytes == layer.units_read * unit > own.moved_bytes
 
 
 # ---------------------------------------------------------------------- digests and tiers
@@ -307,6 +313,7 @@ def test_settings_of_recall_that_can_not_be_are_said_in_a_sentence(llama, tmp_pa
         ({"folder": str(tmp_path / "no"), "offload": "file"}, "does not exist"),
         ({"page_tokens": 0}, "page_tokens must be at least 1"),
         ({"passing": True}, "passing is set but offload is 'none', so it has no effect: set offload to 'file'"),
+        ({"ahead_pages": 2, "offload": "file", "passing": True}, "with passing nothing does: leave one of them out"),
         ({"ahead_pages": -1}, "ahead_pages must be at least 0"),
         ({"ahead_pages": 2}, "set offload to 'file'"),
     ):

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["warmed"])
+_FORKS.set_forkserver_preload(["etude.cli", "etude.recipes.practice"])
 _BY_TURNS = threading.Lock()
 """Two threads that ask multiprocessing after one process at the same time may be told another exit code."""
 
