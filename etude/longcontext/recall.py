@@ -78,8 +78,8 @@ class Recall:
             raise UserError("passing is set but offload is 'none', so it has no effect: set offload to 'file', or to 'memory' on a GPU")
         if self.passing and self.ahead_pages:
             raise UserError(
-                f"ahead_pages is {self.ahead_pages}, which asks for what ranks behind that which stays, and with passing nothing does: leave "
-                "one of them out"
+                f"ahead_pages is {self.ahead_pages}, which asks for what ranks behind that which stays, and with passing nothing does: "
+                "leave one of them out"
             )
         if self.folder is not None and self.offload != "file":
             raise UserError(f"folder is {self.folder} but offload is {self.offload!r}, so it has no effect: set offload to 'file'")
