@@ -296,11 +296,14 @@ def _at_most(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def _contexts(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One line a policy, share and way to ask: the mean score over the sets, and of each what is lost, paired."""
+    """One line a policy, share and way to ask, where no more than a tenth is read or held, or kvpress does it: the mean score over the
+    sets, and of each what is lost, paired.
+    """
     sets = list(dict.fromkeys(row["set"] for row in rows))
-    head = ["policy", "of the tokens", "question", "held", "score", "KL, nats", *(f"{name}, points" for name in sets)]
+    head = ["policy", "of the tokens", "question", "held", "n", "score", "KL, nats", *(f"{name}, points" for name in sets)]
     lines = []
-    for key in dict.fromkeys((row["id"], row["share"], row.get("question", "")) for row in rows):
+    little = [row for row in rows if row["id"].startswith(("full", "kvpress")) or min(row["share"], row["held"]) <= 0.1]
+    for key in dict.fromkeys((row["id"], row["share"], row.get("question", "")) for row in little):
         own = {row["set"]: row for row in rows if (row["id"], row["share"], row.get("question", "")) == key}
         means = {name: fmean(row[name] for row in own.values()) for name in ("accuracy", "kl", "held") if name in next(iter(own.values()))}
         lost = [_interval(own[name], "loss", _points) if "loss" in own.get(name, {}) else "" for name in sets]
@@ -312,11 +315,11 @@ def _contexts(rows: Sequence[Mapping[str, Any]]) -> str:
             lost = [_percent(own[name]["accuracy"]) for name in sets]
         held = _percent(means["held"]) if "held" in means else ""
         kl = f"{means['kl']:.3f}" if "kl" in means else ""
-        lines.append([key[0].replace("_", " "), f"{100 * key[1]:g} %", key[2], held, _percent(means["accuracy"]), kl, *lost])
-    sizes = ", ".join(f"{max(row['n'] for row in rows if row['set'] == name):,} of {name}" for name in sets)
-    return _lines(
-        head, lines, f"{sizes}, fewer where a line has no recall at a tenth; intervals (95 %) over items, paired with the full context."
-    )
+        sizes = sorted({row["n"] for row in own.values()})
+        n = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+        lines.append([key[0].replace("_", " "), f"{100 * key[1]:g} %", key[2], held, n, _percent(means["accuracy"]), kl, *lost])
+    below = "n of a task; intervals (95 %) over items, paired with the full context. Larger shares are in the study's `result.json`."
+    return _lines(head, lines, below)
 
 
 def _important(rows: Sequence[Mapping[str, Any]]) -> str:
