@@ -92,6 +92,8 @@ def _practice(rows: Sequence[Mapping[str, Any]]) -> str:
         head += ["different answers", "different forms"]
     if any("last pass@k" in _differing(row) for row in rows):
         head.append("last pass@k")
+    if any("context_share" in row for row in rows):
+        head.append("contexts, of full's")
     if len({row["set"] for row in rows}) > 1:
         head.insert(0, "set")
     lines, most = [], max(row["seeds"] for row in rows)
@@ -109,6 +111,7 @@ def _practice(rows: Sequence[Mapping[str, Any]]) -> str:
         values |= {"tokens sampled": f"{row['sampled_tokens']:,.0f}"} if "sampled_tokens" in row else {}
         values |= {"entropy, nats a token": f"{row['entropy']:.2f}"} if "entropy" in row else {}
         values |= {"KL, nats an answer": f"{row['divergence']:.2f}"} if "divergence" in row else {}
+        values |= {"contexts, of full's": f"{row['context_share']:.2f}"} if "context_share" in row else {}
         values |= _agreeing(row) | _differing(row)
         lines.append([values.get(name, "") for name in head])
     return _lines(head, lines, _counted_on(rows))
