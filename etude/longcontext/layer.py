@@ -87,6 +87,8 @@ class ContextLayer(CacheLayerMixin):
         """Tokens so far, padding and dropped ones too."""
         self.seen_B = np.zeros(0, dtype=np.int64)
         """Of each row, without padding."""
+        self.passing_bytes = 0
+        """What was taken beside `bytes` while the last token was read, and was let go of since."""
 
     # ------------------------------------------------------------------ what a kind of layer does
 
@@ -123,9 +125,6 @@ class ContextLayer(CacheLayerMixin):
     @abstractmethod
     def bytes(self) -> int:
         """What is allocated for the layer where the model computes."""
-
-    passing_bytes = 0
-    """What it took beside that while it read the last token, and has let go of since."""
 
     # ------------------------------------------------------------------ what transformers asks
 

@@ -175,7 +175,9 @@ def test_what_passes_is_read_alike_is_gone_behind_its_layer_and_is_all_brought_a
                 later = llama(more, attention_mask=torch.ones(2, 82), past_key_values=output.past_key_values).logits  # read one by one
             layers = [layer for layer in output.past_key_values.layers if isinstance(layer, PageLayer)]
             held[passes] = attached.bytes, [layer.tier.bytes for layer in layers]
-        rows[passes] = layers, [logits, later]
+            rows[passes] = [copy.copy(layer) for layer in layers], [logits, later]
+            output.past_key_values.reset()
+            assert attached.bytes == 0, "a cache that begins anew holds nothing"
     for own, others in zip(*(found for _, found in rows.values()), strict=True):
         assert torch.equal(own, others), "what is read stays the same"
     (staying, _), (passing, _) = rows.values()
