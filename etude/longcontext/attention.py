@@ -9,6 +9,7 @@ import torch
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from etude.engine.attention import flash, is_available
+from etude.kernels.received import received_for
 
 _BLOCK_QUERIES = 512
 """Queries whose mask or products are there at a time."""
@@ -60,33 +61,38 @@ def _by_flash(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, values_TD: torch
     return is_one and is_available(keys_TD.device) and not (torch.is_grad_enabled() and queries_RQD.requires_grad)
 
 
-def summed(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, scale: float) -> torch.Tensor:
-    """The attention that each slot has from the last Q of T tokens, summed over these and averaged over the heads: [T]."""
+def with_sums(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, values_TD: torch.Tensor, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `causal`, and the attention that each slot has from the last Q of T tokens, summed over these and averaged over the heads: [T]."""
+    heads, received = len(queries_RQD), received_for(queries_RQD, keys_TD)
+    if received and _by_flash(queries_RQD, keys_TD, values_TD):
+        read_RQD, normaliser_RQ = with_normaliser(queries_RQD, keys_TD, values_TD, scale)
+        return read_RQD, received(queries_RQD, keys_TD, normaliser_RQ, len(keys_TD), scale, True) / heads
     found_T = torch.zeros(len(keys_TD), dtype=torch.float32, device=keys_TD.device)
-    for read_RQT in _weights_by_block(queries_RQD, keys_TD, scale):
-        found_T[: read_RQT.shape[2]] += read_RQT.sum(1).mean(0)
-    return found_T
+    for scores_RQT in _scores_by_block(queries_RQD, keys_TD, scale):
+        found_T[: scores_RQT.shape[2]] += scores_RQT.softmax(-1).sum(1).mean(0)
+    return causal(queries_RQD, keys_TD, values_TD, scale), found_T
 
 
-def strongest(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, normaliser_RQ: torch.Tensor, scale: float) -> torch.Tensor:
-    """The largest attention that each slot has from any of the last Q of T tokens and any head: [T - Q], of those before them."""
-    length = queries_RQD.shape[1]
+def with_strongest(
+    queries_RQD: torch.Tensor, keys_TD: torch.Tensor, values_TD: torch.Tensor, scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `causal`, and the largest attention that each slot has from any of the last Q of T tokens and any head: [T - Q], of those before
+    them.
+    """
+    read_RQD, normaliser_RQ = with_normaliser(queries_RQD, keys_TD, values_TD, scale)
+    length, received = queries_RQD.shape[1], received_for(queries_RQD, keys_TD)
+    if received:
+        return read_RQD, received(queries_RQD, keys_TD, normaliser_RQ, len(keys_TD) - length, scale, False)
     with_ones = pad(keys_TD[: len(keys_TD) - length].float(), (0, 1), value=1.0)
     found_T = torch.full((len(with_ones),), -torch.inf, dtype=torch.float32, device=keys_TD.device)
     for own in _blocks(queries_RQD, keys_TD):
         less_normaliser = torch.cat([queries_RQD[:, own].float() * scale, -normaliser_RQ[:, own, None].float()], -1)
         found_T = torch.maximum(found_T, (less_normaliser.flatten(0, 1) @ with_ones.T).amax(0))
-    return found_T.exp()
-
-
-def _weights_by_block(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, scale: float) -> Iterator[torch.Tensor]:
-    """[R, Q, T] of some queries at a time, T up to the last of them."""
-    for scores_RQT in _scores_by_block(queries_RQD, keys_TD, scale):
-        yield scores_RQT.softmax(-1)
+    return read_RQD, found_T.exp()
 
 
 def _scores_by_block(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, scale: float) -> Iterator[torch.Tensor]:
-    """As `_weights_by_block`, before the softmax."""
+    """[R, Q, T] of some queries at a time, T up to the last of them; -inf where a query came before."""
     keys_TD = keys_TD.float()
     for block in _blocks(queries_RQD, keys_TD):
         own = queries_RQD[:, block].float() * scale

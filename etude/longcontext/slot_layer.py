@@ -6,7 +6,7 @@ beside it.
 Shapes: B rows, N query heads, H key/value heads, R = N / H, Q new tokens, W queries, T slots, D width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -22,6 +22,8 @@ from etude.longcontext.layer import ContextLayer, Forward, New, places
 from etude.longcontext.moments import Moments
 from etude.longcontext.policy import Policy
 from etude.longcontext.slots import ROOM_TOKENS, Segment, Slots
+
+ReadWith = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float], tuple[torch.Tensor, torch.Tensor]]
 
 
 class SlotLayer(ContextLayer):
@@ -64,8 +66,7 @@ class SlotLayer(ContextLayer):
         if score.window or score.moments_from is not None or score.sums_attention:
             raise UserError("this policy goes by queries, which can't be taken back: generate without drafts, or go by keys alone")
         self.seen_B, self.width = self.seen_B - tokens, self.width - tokens
-        rows = [self.slots.row(row) for row in range(self.slots.rows)]
-        self.slots = self.in_slots([[part.before(seen) for part in row] for row, seen in zip(rows, self.seen_B.tolist(), strict=True)])
+        self.slots.end_at(self.seen_B)
 
     def take(self, keys_BHTD: torch.Tensor, values_BHTD: torch.Tensor, is_real_BT: torch.Tensor | None) -> None:
         self.lazy_initialization(keys_BHTD, values_BHTD)
@@ -105,15 +106,24 @@ class SlotLayer(ContextLayer):
         if not len(new):
             self._read_rows.append(segments)
             return new.queries_NQD
-        heads = list(zip(new.queries_HRQD, segments, strict=True))
-        read_NQD = torch.cat([self.causal(queries_RQD, own.keys_TD, own.values_TD) for queries_RQD, own in heads])
-        if self.policy.score.sums_attention:
-            for queries_RQD, own in heads:
-                own.mass_T.add_(attention.summed(queries_RQD.detach(), own.keys_TD, self.scale))
+        read = []
+        for queries_RQD, own in zip(new.queries_HRQD, segments, strict=True):
+            if self.policy.score.sums_attention:
+                read_RQD, mass_T = self._read_with(attention.with_sums, queries_RQD, own)
+                own.mass_T.add_(mass_T)
+            else:
+                read_RQD = self.causal(queries_RQD, own.keys_TD, own.values_TD)
+            read.append(read_RQD)
         self._remember(row, new.queries_NQD)
         self.seen_B[row] += len(new)
         self._read_rows.append(segments if self.policy.score.replays else self._kept(row, segments))
-        return read_NQD
+        return torch.cat(read)
+
+    def _read_with(self, how: ReadWith, queries_RQD: torch.Tensor, own: Segment) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the queries read, and what the slots have of it; gradients go through the first alone."""
+        read_RQD, of_slots = how(queries_RQD.detach(), own.keys_TD, own.values_TD, self.scale)
+        needs_own = self.sparse or (torch.is_grad_enabled() and queries_RQD.requires_grad)
+        return (self.causal(queries_RQD, own.keys_TD, own.values_TD) if needs_own else read_RQD), of_slots
 
     @torch.no_grad()
     def _replay(self, row: int, new: New, segments: Sequence[Segment]) -> torch.Tensor:
@@ -122,9 +132,8 @@ class SlotLayer(ContextLayer):
         read = [new.values_HQD[:0]]
         for queries_RQD, own, kept in zip(new.queries_HRQD, segments, self.slots.row(row), strict=True):
             if len(new):
-                read_RQD, normaliser_RQ = attention.with_normaliser(queries_RQD, own.keys_TD, own.values_TD, self.scale)
-                read.append(self.causal(queries_RQD, own.keys_TD, own.values_TD) if self.sparse else read_RQD)
-                mass_T = attention.strongest(queries_RQD, own.keys_TD, normaliser_RQ, self.scale)
+                read_RQD, mass_T = self._read_with(attention.with_strongest, queries_RQD, own)
+                read.append(read_RQD)
                 kept.mass_T.copy_(torch.maximum(kept.mass_T, mass_T))
         return torch.cat(read) if len(new) else new.queries_NQD
 

@@ -43,9 +43,6 @@ class Segment:
     def at(self, index_K: torch.Tensor) -> "Segment":
         return Segment(*(part[index_K] for part in self.parts()))
 
-    def before(self, place: int) -> "Segment":
-        return self.at((self.position_T < place).nonzero()[:, 0])
-
     def parts(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         return self.keys_TD, self.values_TD, self.position_T, self.mass_T
 
@@ -136,6 +133,11 @@ class Slots:
         self.position_S[next_NH] = torch.from_numpy(position_B[is_real_B]).to(self.position_S)[:, None].expand_as(next_NH)
         self.mass_S[next_NH] = 0.0
         self.count_BH[is_real_B] += 1
+
+    def end_at(self, place_B: np.ndarray) -> None:
+        """Leave what lies at each row's place and behind it; its slots are to spare again."""
+        for row, place in enumerate(place_B.tolist()):
+            self.count_BH[row] = [int(torch.searchsorted(own.position_T, place)) for own in self.row(row)]
 
     def select(self, rows: Sequence[int], *, room_tokens: int) -> "Slots":
         """A copy of these rows, repeats allowed, with room for so many more tokens in each segment."""

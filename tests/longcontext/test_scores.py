@@ -1,13 +1,16 @@
 """Each score against its formula, written out slowly; budgets by hand."""
 
+import copy
 import math
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from etude.errors import UserError
+from etude.kernels.received import received_for
 from etude.longcontext import attention
 from etude.longcontext.attach import attach
 from etude.longcontext.budgets import chosen, of_layers
@@ -311,13 +314,47 @@ def test_attention_is_summed_and_compared_some_queries_at_a_time(new, monkeypatc
     for query in range(new):
         scores[:, query, 57 - new + query + 1 :] = -torch.inf
     weights = scores.softmax(-1)
-    torch.testing.assert_close(attention.summed(queries, keys, 0.3), weights.sum(1).mean(0))
     expected = torch.einsum("rqt,td->rqd", weights, values)
-    for has_flash in (True, False):
+    kernels = attention.received_for
+    for has_flash, has_kernel in product((True, False), repeat=2):
         monkeypatch.setattr("etude.longcontext.attention.is_available", lambda device, has_flash=has_flash: has_flash)
+        monkeypatch.setattr("etude.longcontext.attention.received_for", kernels if has_kernel else lambda *states: None)
         read, normaliser = attention.with_normaliser(queries, keys, values, 0.3)
-        torch.testing.assert_close(read, expected)
         torch.testing.assert_close(normaliser, scores.logsumexp(-1))
-        torch.testing.assert_close(attention.causal(queries, keys, values, 0.3), expected)
-        strongest = attention.strongest(queries, keys, normaliser, 0.3)
+        of_sums, summed = attention.with_sums(queries, keys, values, 0.3)
+        of_strongest, strongest = attention.with_strongest(queries, keys, values, 0.3)
+        for found in (read, of_sums, of_strongest, attention.causal(queries, keys, values, 0.3)):
+            torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(summed, weights.sum(1).mean(0))
         torch.testing.assert_close(strongest, weights[:, :, : 57 - new].amax((0, 1)))
+
+
+@pytest.mark.parametrize(("new", "before", "width"), [(1, 0, 64), (1, 300, 64), (33, 95, 64), (300, 300, 16), (257, 0, 32), (70, 129, 6)])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_what_keys_receive_by_the_kernel_is_the_sum_and_the_most_of_the_weights(new, before, width, precision):
+    generator = torch.Generator().manual_seed(new)
+    queries = torch.randn(new, 3, width, generator=generator).to(precision).transpose(0, 1)  # as they lie in a forward pass
+    keys = torch.randn(before + new, width, generator=generator).to(precision)
+    keys[0] *= 3
+    received = received_for(queries, keys)
+    if received is None:
+        pytest.skip("there is no C++ compiler")
+    is_seen = torch.ones(new, before + new, dtype=torch.bool).tril(before)
+    scores = (queries.double() @ keys.double().T * 0.2).masked_fill(~is_seen, -torch.inf)
+    normaliser, weights = scores.logsumexp(-1), scores.softmax(-1)
+    for asked, is_sum, expected in ((before + new, True, weights.sum((0, 1))), (before, False, weights.amax((0, 1))[:before])):
+        found = received(queries, keys, normaliser, asked, 0.2, is_sum)
+        torch.testing.assert_close(found.double(), expected, atol=1e-6, rtol=2e-5)
+
+
+def test_gradients_go_through_what_is_read_and_not_through_what_slots_receive(llama):
+    one = torch.randint(2, 60, (1, 12))
+    model = copy.deepcopy(llama)
+    grads = {}
+    for name in ("streaming", "h2o"):
+        model.zero_grad()
+        with attach(model, replace(DROPPING[name], keep_ratio=1.0)):
+            model(one, use_cache=True).logits.square().mean().backward()
+        grads[name] = {of: own.grad.clone() for of, own in model.named_parameters() if own.grad is not None}
+    torch.testing.assert_close(grads["streaming"], grads["h2o"])
+    assert all(grads["h2o"][f"model.layers.{layer}.self_attn.q_proj.weight"].abs().max() > 0 for layer in range(2))

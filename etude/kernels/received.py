@@ -1,0 +1,44 @@
+"""The kernel of `received.cpp`: what keys receive of a prompt's attention.
+
+By torch's operations the scores of some queries are laid out in memory, to be read again; here they stay in a core's cache, and half
+precision is multiplied as it is. Shapes: as in `etude.longcontext.attention`.
+"""
+
+import ctypes
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+
+from etude.kernels.compiled import AT, DTYPES, NUMBER, REAL, at, library
+
+Received = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, int, float, bool], torch.Tensor]
+
+
+def received_for(queries_RQD: torch.Tensor, keys_TD: torch.Tensor) -> Received | None:
+    """The kernel for such queries and keys; None where there is none."""
+    fits = keys_TD.device.type == "cpu" and keys_TD.dtype in DTYPES and queries_RQD.dtype == keys_TD.dtype and keys_TD.shape[1] % 2 == 0
+    kernel = _kernels().get(keys_TD.dtype) if fits else None
+    if kernel is None:
+        return None
+
+    def received(
+        queries_RQD: torch.Tensor, keys_TD: torch.Tensor, normaliser_RQ: torch.Tensor, asked: int, scale: float, is_sum: bool
+    ) -> torch.Tensor:
+        """Of the first so many of T keys what the last Q of T tokens give them, summed over these and R, or the most of it; float32 [T]."""
+        queries_RQD, keys_TD, normaliser_RQ = queries_RQD.contiguous(), keys_TD.contiguous(), normaliser_RQ.float().contiguous()
+        found_T = torch.empty(asked)
+        sizes = *queries_RQD.shape[:2], *keys_TD.shape, asked
+        kernel(at(queries_RQD), at(normaliser_RQ), at(keys_TD), *sizes, scale, is_sum, at(found_T))
+        return found_T
+
+    return received
+
+
+@cache
+def _kernels() -> dict[torch.dtype, Any]:
+    """By precision, loaded once; none where they can't be compiled."""
+    argtypes = [AT, AT, AT, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, REAL, ctypes.c_bool, AT]
+    found: ctypes.CDLL | None = library("received.cpp", {"received": argtypes})
+    return {dtype: getattr(found, f"received_{name}") for dtype, name in DTYPES.items()} if found else {}
