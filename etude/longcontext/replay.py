@@ -30,10 +30,19 @@ class Prompt:
 
 @torch.no_grad()
 def replay(decoder: Any, cache_name: str, prompt: Prompt, score: Replayed) -> None:
-    """Each row's tokens in chunks, at the positions behind its last one. A row that has no more is padding."""
-    other = next((type(layer).__name__ for layer in prompt.cache.layers if not isinstance(layer, SlotLayer)), None)
-    if other:
-        raise UserError(f"a replay would leave its tokens in the model's {other}: take a score that needs none")
+    """Each row's tokens in chunks, at the positions behind its last one. A row that has no more is padding.
+
+    Layers of another kind (windows, states) read each chunk behind the prompt, too, and hold what they held before again. Raises UserError
+    for rows that are padded, which they can't tell apart.
+    """
+    others = [layer for layer in prompt.cache.layers if not isinstance(layer, SlotLayer)]
+    own = next(layer for layer in prompt.cache.layers if isinstance(layer, SlotLayer))
+    is_padded = not prompt.is_real_BQ.all() or (own.seen_B != own.seen_B[0]).any()
+    if others and is_padded:
+        raise UserError(
+            f"a replay of a padded batch can't be read by the model's {type(others[0]).__name__}: give rows of one length, or take a score "
+            "that needs none"
+        )
     device, seen = prompt.tokens_BQ.device, prompt.cache.get_seq_length()
     rows = [
         tokens_Q[torch.from_numpy(is_real_Q).to(device)] for tokens_Q, is_real_Q in zip(prompt.tokens_BQ, prompt.is_real_BQ, strict=True)
@@ -45,13 +54,23 @@ def replay(decoder: Any, cache_name: str, prompt: Prompt, score: Replayed) -> No
         asked = [torch.cat([ask, chunk]) if len(chunk) else chunk for chunk in chunks]
         tokens_BQ = pad_sequence(asked, batch_first=True, padding_side="left")
         is_real_BQ = pad_sequence([torch.ones_like(row) for row in asked], batch_first=True, padding_side="left")
+        held = [{name: _copied(state) for name, state in vars(layer).items()} for layer in others]
         decoder(
             input_ids=tokens_BQ,
-            attention_mask=torch.cat([is_real_BQ.new_ones(len(rows), seen), is_real_BQ], 1),
+            attention_mask=torch.cat([is_real_BQ.new_ones(len(rows), seen), is_real_BQ], 1) if is_padded else None,
             position_ids=next_B1 + (is_real_BQ.cumsum(1) - 1).clamp(min=0),
             use_cache=True,
             **{cache_name: prompt.cache},
         )
+        for layer, states in zip(others, held, strict=True):
+            vars(layer).update(states)
+
+
+def _copied(state: Any) -> Any:
+    """With tensors of its own, since layers write into theirs."""
+    if isinstance(state, dict):
+        return {name: _copied(part) for name, part in state.items()}
+    return state.clone() if isinstance(state, torch.Tensor) else state
 
 
 @torch.no_grad()

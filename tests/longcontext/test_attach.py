@@ -275,10 +275,35 @@ def test_a_replay_keeps_what_is_read_most_when_the_text_comes_again(llama):
         assert len({len(places) for layer in kept for row in layer for places in row}) > 1
 
 
+@pytest.mark.parametrize("family", ["lfm2", "gemma3"])
+@pytest.mark.parametrize("chunk", [100, 16])
+def test_a_replay_through_windows_and_states_leaves_them_as_they_were(model_of, family, chunk):
+    """The layer of attention against its weights over the text twice, each chunk for itself."""
+    model, (ids, _) = model_of(family), tokens(40)
+    reference = copy.deepcopy(model)
+    reference.set_attn_implementation("eager")
+    most = torch.zeros(2, 40)
+    for first in range(0, 40, chunk):
+        again = torch.cat([ids[0], torch.tensor([7, 8]), ids[0, first : first + chunk]])
+        read = reference(again[None], output_attentions=True).attentions[-1][0]
+        most = torch.maximum(most, read[:, 40:, :40].amax(1).unflatten(0, (2, -1)).amax(1))
+    most[:, :4] = 9.0
+    least = most.flatten().sort(descending=True).values[9 * 2 - 1]
+    score = Replayed(ask=(7, 8), chunk_tokens=chunk)
+    with torch.no_grad(), attach(model, Policy(score, budget_tokens=9, layers="all")):
+        (kept,) = kept_positions(model(ids.repeat(2, 1)).past_key_values)
+    assert kept == [[(own >= least).nonzero()[:, 0].tolist() for own in most]] * 2
+    with torch.no_grad(), attach(model, Policy(score, budget_tokens=200, layers="all")):  # it is replayed, and all is kept
+        cache = model(ids).past_key_values
+        found = torch.cat([model(ids[:, place : place + 1], past_key_values=cache).logits for place in range(3)], 1)
+    torch.testing.assert_close(found, model(torch.cat([ids, ids[:, :3]], 1)).logits[:, 40:], atol=1e-5, rtol=1e-5)
+
+
 def test_a_replay_is_refused_where_it_would_leave_traces(model_of, llama):
-    ids, _ = tokens(30)
-    with attach(model_of("gemma3"), replace(DROPPING["kvzip"], keep_ratio=0.5)) as attached, pytest.raises(UserError, match="Sliding"):
-        attached.decoder(ids)
+    ids, mask = tokens(30, 20)
+    for family, kind in (("gemma3", "Sliding"), ("lfm2", "LinearAttention")):
+        with attach(model_of(family), replace(DROPPING["kvzip"], keep_ratio=0.5)) as attached, pytest.raises(UserError, match=kind):
+            attached.decoder(ids, attention_mask=mask)
     with attach(llama, replace(DROPPING["kvzip"], keep_ratio=0.5)), pytest.raises(UserError, match="give input_ids"):
         llama(inputs_embeds=llama.model.embed_tokens(ids))
     with pytest.raises(UserError, match="set layers to 'all'"):
@@ -377,6 +402,17 @@ def test_layers_with_windows_and_states_are_left_alone(model_of):
             assert [type(layer).__name__ for layer in found.past_key_values.layers] == kinds
             _, own = generated(model, ids[1:, -23:], mask[1:, -23:])
         torch.testing.assert_close(logits[1:], own, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["lfm2", "gemma3"])
+@pytest.mark.parametrize("name", DROPPING)
+def test_every_policy_keeps_its_budget_of_a_hybrid(model_of, family, name):
+    model, (ids, _) = model_of(family), tokens(40, 40)
+    with torch.no_grad(), attach(model, replace(DROPPING[name], keep_ratio=0.5)):
+        cache = model(ids).past_key_values
+        (layer,) = kept_positions(cache)
+        assert [sum(map(len, row)) for row in layer] == [20 * len(layer[0])] * 2
+        assert model(ids[:, :1], past_key_values=cache).logits.isfinite().all()
 
 
 # ---------------------------------------------------------------------- the model is left as it was

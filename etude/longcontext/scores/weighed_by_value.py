@@ -59,9 +59,9 @@ class WeighedByValue(Score):
 
 def output_norms(held: Held) -> torch.Tensor:
     """||W_o v||_1 of every value, [H, T]."""
-    projection = getattr(held.module, "o_proj", None)
+    projection = next((own for name, own in held.module.named_children() if name in ("o_proj", "out_proj")), None)
     if projection is None:
-        raise UserError(f"{type(held.module).__name__} has no o_proj, so what a value adds to its output can't be had")
+        raise UserError(f"{type(held.module).__name__} has no o_proj or out_proj, so what a value adds to its output can't be had")
     heads, _, width = held.values_HTD.shape
     weight_HRDE = projection.weight.T.reshape(heads, -1, width, projection.weight.shape[0])
     norms = [

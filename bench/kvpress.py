@@ -1,0 +1,122 @@
+"""What kvpress' presses do of what is asked of a policy, beside etude's of the same name: real memory, second turns, padding, hybrids.
+
+    python -m bench.kvpress [--tokens 2048] [--policies NAME ...] [--json FILE]
+
+Both sides answer the same questions about the same model and text (`bench/peers/policies.py`), kvpress in an environment of its own
+(`make bench-peers`), at a quarter of the tokens, in float32:
+
+    held      bytes of the cache behind a turn, and behind a second one as long, as shares of all keys and values: 25 % is what is asked for
+    padded    KL of a row's next token alone and in a left-padded batch with a longer row: 0 is what is asked for
+    hybrid    bytes on a model with attention in every other layer (LFM2, random weights)
+    left      what is on the model's modules behind the policy's block that was not there before
+
+What a side can't do is said in its own words. Of kvpress the rows are its presses with that method; it may have others.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle, islice, product
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Lfm2Config, Lfm2ForCausalLM
+
+from bench import written
+from bench.peer import Peer, Running
+from etude.errors import UserError
+from etude.evaluation.retention import OLD_KNOWLEDGE
+from etude.longcontext.policies import POLICIES
+from etude.models import load_model
+from etude.runs import environment
+
+MODEL, RATIO = "smollm2-135m", 0.25
+SIDES = {"etude": Peer("etude_policies.py"), "kvpress": Peer("kvpress_policies.py", ".venv-kvpress")}
+QUESTIONS = ("held", "padded", "hybrid")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.kvpress", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--tokens", type=int, default=2048, help="of the text: two turns")
+    parser.add_argument("--policies", nargs="+", choices=tuple(POLICIES), default=tuple(POLICIES))
+    parser.add_argument("--json", type=Path)
+    chosen = parser.parse_args()
+    found = compared(chosen.tokens, chosen.policies)
+    print(table(found))
+    if chosen.json:
+        written.write(found, chosen.json, table(found))
+
+
+def compared(tokens: int, policies: Sequence[str], model: str = MODEL, sides: Mapping[str, Peer] = SIDES) -> dict[str, Any]:
+    """By policy, side and question what was answered."""
+    loaded, tokenizer = load_model(model)
+    text = tokenizer((OLD_KNOWLEDGE / "text.txt").read_text(encoding="utf8"))["input_ids"]
+    most = loaded.config.max_position_embeddings
+    if not 64 <= tokens <= most:
+        raise SystemExit(str(UserError(f"--tokens is {tokens}: give 64 to {most}, the positions of {model}")))
+    where, rows = environment(), {name: dict[str, Any]() for name in policies}
+    found: dict[str, Any] = {"tokens": tokens, "ratio": RATIO, "rows": rows, "versions": {}}
+    with tempfile.TemporaryDirectory() as folder:
+        folders = {"plain": f"{folder}/plain", "hybrid": f"{folder}/hybrid"}
+        for name, own in (("plain", loaded), ("hybrid", hybrid())):
+            own.save_pretrained(folders[name])
+            tokenizer.save_pretrained(folders[name])
+        settings = {"models": folders, "tokens": list(islice(cycle(text), tokens)), "threads": where["threads"]}
+        for side, peer in sides.items():
+            with Running(peer, settings) as running:
+                found["versions"][side] = running.about
+                for policy, question in product(policies, QUESTIONS):
+                    answered = running.ask({"question": question, "method": policy, "ratio": RATIO})
+                    answered.pop("peak_bytes")
+                    rows[policy].setdefault(side, {})[question] = answered
+    return found | {"hardware": f"{where['processor']}, {where['threads']} threads", "commit": where["commit"]}
+
+
+def hybrid() -> Any:
+    """Attention in every other layer, convolutions in the others."""
+    kinds = ["conv", "full_attention"] * 2
+    shape: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": len(kinds), "vocab_size": 1024}
+    torch.manual_seed(0)
+    return Lfm2ForCausalLM(Lfm2Config(**shape, num_attention_heads=4, num_key_value_heads=2, layer_types=kinds)).eval()
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """A line a policy, both sides in each cell; behind it, in its own words, what a side can't do."""
+    lines = ["| policy | held, a turn | held, two | padded, nats | hybrid, held | left on the model |", "|---|---|---|---|---|---|"]
+    for policy, sides in found["rows"].items():
+        cells = [[cell(own) for own in sides.values()] for cell in CELLS]
+        lines.append(f"| {policy} | {' | '.join(' / '.join(own) for own in cells)} |")
+    lines += [
+        "",
+        f"{' / '.join(found['versions'])}, at {found['ratio']:.0%} of {found['tokens'] // 2:,} tokens and of as many again; -: can't.",
+    ]
+    for side, about in found["versions"].items():
+        versions = [f"{name} {version}" for name, version in about["versions"].items()]
+        needs = [f"asks for {each}" for each in about.get("needs", ())]
+        needs += [f"importing it replaces {len(about['replaced'])} of transformers' attention functions"] if about.get("replaced") else []
+        lines.append(f"{side}: {'; '.join([', '.join(versions), *needs])}.")
+    lines += [f"{found['hardware']}.", ""]
+    errors: dict[str, list[str]] = {}
+    for (policy, sides), question in product(found["rows"].items(), QUESTIONS):
+        for side, own in sides.items():
+            if "error" in own[question]:
+                errors.setdefault(f"{side}, {question}: `{own[question]['error']}`", []).append(policy)
+    return "\n".join([*lines, *(f"- {said} ({', '.join(policies)})" for said, policies in errors.items()), ""])
+
+
+def _share(question: str, turn: int) -> Callable[[Mapping[str, Any]], str]:
+    return lambda own: f"{own[question]['shares'][turn]:.0%}" if "shares" in own[question] else "-"
+
+
+CELLS: tuple[Callable[[Mapping[str, Any]], str], ...] = (
+    _share("held", 0),
+    _share("held", 1),
+    lambda own: f"{abs(own['padded']['kl']):.1e}" if "kl" in own["padded"] else "-",
+    _share("hybrid", 0),
+    lambda own: ", ".join(own["held"]["left"]) or ("-" if "error" in own["held"] else "nothing"),
+)
+
+
+if __name__ == "__main__":
+    main()

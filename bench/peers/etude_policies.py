@@ -1,0 +1,39 @@
+"""etude's own answers to what is asked of policies."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+import transformers
+from policies import Turn, serving
+from serving import Answer, serve
+
+from etude.longcontext.attach import attach
+from etude.longcontext.policies import POLICIES, asking
+from etude.longcontext.recall import Recall
+from etude.models import load_model
+
+
+def start(settings: dict[str, Any]) -> tuple[Answer, dict[str, Any]]:
+    torch.set_num_threads(settings["threads"])
+    loaded = {name: load_model(folder) for name, folder in settings["models"].items()}
+    tokenizer = loaded["plain"][1]
+
+    def read(model: Any, method: str, ratio: float, turns: list[Turn]) -> tuple[list[int], torch.Tensor]:
+        policy, bytes_ = replace(asking(POLICIES[method], tokenizer), keep_ratio=ratio), []
+        if isinstance(policy, Recall):
+            policy = replace(policy, offload="file")
+        with attach(model, policy) as attached:
+            cache: Any = None
+            for turn in turns:
+                output = turn.to(model, cache)
+                cache = output.past_key_values
+                bytes_.append(attached.bytes)
+            return bytes_, output.logits[:, -1]
+
+    versions = {"transformers": transformers.__version__, "torch": torch.__version__}
+    return serving(read, {name: model for name, (model, _) in loaded.items()}, settings), {"versions": versions}
+
+
+if __name__ == "__main__":
+    serve(start)
