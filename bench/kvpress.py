@@ -59,7 +59,7 @@ def compared(tokens: int, policies: Sequence[str], model: str = MODEL, sides: Ma
     found: dict[str, Any] = {"tokens": tokens, "ratio": RATIO, "rows": rows, "versions": {}}
     with tempfile.TemporaryDirectory() as folder:
         folders = {"plain": f"{folder}/plain", "hybrid": f"{folder}/hybrid"}
-        for name, own in (("plain", loaded), ("hybrid", hybrid())):
+        for name, own in (("plain", loaded), ("hybrid", hybrid(loaded.config.vocab_size))):
             own.save_pretrained(folders[name])
             tokenizer.save_pretrained(folders[name])
         settings = {"models": folders, "tokens": list(islice(cycle(text), tokens)), "threads": where["threads"]}
@@ -73,10 +73,10 @@ def compared(tokens: int, policies: Sequence[str], model: str = MODEL, sides: Ma
     return found | {"hardware": f"{where['processor']}, {where['threads']} threads", "commit": where["commit"]}
 
 
-def hybrid() -> Any:
+def hybrid(words: int) -> Any:
     """Attention in every other layer, convolutions in the others."""
     kinds = ["conv", "full_attention"] * 2
-    shape: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": len(kinds), "vocab_size": 1024}
+    shape: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": len(kinds), "vocab_size": words}
     torch.manual_seed(0)
     return Lfm2ForCausalLM(Lfm2Config(**shape, num_attention_heads=4, num_key_value_heads=2, layer_types=kinds)).eval()
 

@@ -93,7 +93,7 @@ class Asked:
     def hybrid(self, method: str, ratio: float) -> dict[str, Any]:
         """Bytes behind a turn on a model with attention in some layers alone, as a share of all its keys and values."""
         model = self._models["hybrid"]
-        tokens = [token % model.config.vocab_size for token in self._tokens[: len(self._tokens) // 2]]
+        tokens = self._tokens[: len(self._tokens) // 2]
         turn = Turn.of([tokens[:-1]])
         full = stored(turn.to(model).past_key_values) / (len(tokens) - 1) * len(tokens)
         bytes_, _ = self._read(model, method, ratio, [turn, Turn.of([tokens[-1:]], turn)])
