@@ -1,4 +1,4 @@
-"""Seconds of a generated token behind a long context: transformers' full cache, ours, a tenth of it, and recall of a tenth.
+"""Seconds of a generated token behind a long context: transformers' full cache, ours, a tenth of it, and recall by pages and by sketches.
 
     python -m bench.long_context [--json FILE] [--parts decode sparse generation] [--rows 1 8] [--lengths 1024 2048 4096 8192] [--steps 6]
                                  [--rounds 3]
@@ -58,7 +58,11 @@ WAYS: dict[str, Policy | Recall | None] = {
     "full": Policy(Streaming()),
     "tenth": replace(DROPPING["streaming"], keep_ratio=SHARE, every_tokens=0),
     "recall": replace(RECALLING["arkvale"], keep_ratio=SHARE),
+    "sketch": replace(RECALLING["sketch"], keep_ratio=SHARE),
+    "passing": replace(RECALLING["sketch"], keep_ratio=0.25, passing=True, offload="file"),
 }
+"""What passes is read from a file, anew for every token and layer."""
+COLOURS = ("#9aa3b5", "#1f2a44", "#c2571a", "#2f7d5b", "#7a4fa3", "#b8a13c")
 
 
 def main() -> None:
@@ -113,7 +117,7 @@ def measured(name: str, rows: Sequence[int], lengths: Sequence[int], steps: int,
             ratios = {
                 way: spread([its / mine for mine, its in zip(own, seconds["transformers"], strict=True)]) for way, own in seconds.items()
             }
-            read = {way: weights + count * _read_bytes(model, way, length) for way in WAYS}
+            read = {way: weights + count * _read_bytes(model, policy, length) for way, policy in WAYS.items()}
             shapes.append({"rows": count, "length": length, "seconds": {way: spread(own) for way, own in seconds.items()}})
             shapes[-1] |= {"times_as_fast": ratios}
             shapes[-1] |= {limit: {way: read[way] / speed / median(own) for way, own in seconds.items()} for limit, speed in speeds.items()}
@@ -147,10 +151,10 @@ def bytes_a_second(numbers: torch.Tensor, rounds: int = 7) -> float:
     return numbers.nbytes / median(seconds[1:])
 
 
-def _read_bytes(model: Any, way: str, length: int) -> float:
+def _read_bytes(model: Any, policy: Policy | Recall | None, length: int) -> float:
     """Of keys and values, by a row's token."""
     layers, heads, width = _shape(model)
-    return layers * heads * width * 2 * next(model.parameters()).itemsize * length * (SHARE if way in ("tenth", "recall") else 1)
+    return layers * heads * width * 2 * next(model.parameters()).itemsize * length * ((policy and policy.keep_ratio) or 1)
 
 
 def _shape(model: Any) -> tuple[int, int, int]:
@@ -232,13 +236,13 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
     figure = Figure(figsize=(3.6 * len(rows), 3), layout="constrained")
     for axes, count in zip(figure.subplots(1, len(rows), squeeze=False)[0], rows, strict=True):
         own = [shape for shape in found["shapes"] if shape["rows"] == count]
-        for way, colour in zip(WAYS, ("#9aa3b5", "#1f2a44", "#c2571a", "#2f7d5b"), strict=True):
+        for way, colour in zip(WAYS, COLOURS, strict=True):
             axes.plot(
                 [shape["length"] for shape in own], [1000 * shape["seconds"][way]["median"] for shape in own], "o-", color=colour, label=way
             )
         axes.set_title(f"{count} row{'s' * (count > 1)}", loc="left", fontsize=10)
         axes.set_xlabel("tokens of context")
-        axes.set_ylim(0)
+        axes.set_yscale("log")
     figure.axes[0].set_ylabel("ms a step")
     figure.axes[0].legend(frameon=False, fontsize=8)
     save_picture(figure, path)
