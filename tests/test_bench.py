@@ -348,7 +348,7 @@ def test_what_policies_hold_is_asked_of_both_sides_alike():
         assert all(0.25 < share <= 1 for share in (*own["held"]["shares"], *own["hybrid"]["shares"]))
     streaming = found["rows"]["streaming"]["etude"]["held"]["shares"]
     assert streaming[1] < streaming[0] < 1, "a second turn is cut too, and room to spare weighs less"
-    found["rows"]["streaming"]["kvpress"] = dict.fromkeys(kvpress.QUESTIONS, {"error": "LookupError: it has none", "left": ["own"]})
+    found["rows"]["streaming"]["kvpress"] = {key: {"error": "LookupError: it has none", "left": ["own"]} for key in kvpress.QUESTIONS}
     found["versions"]["kvpress"] = {"versions": {"kvpress": "0"}, "needs": ["transformers<5.3"], "replaced": ["sdpa"]}
     table = kvpress.table(found)
     assert "% / - |" in table and "| nothing / own |" in table and "- kvpress, padded: `LookupError: it has none` (streaming)" in table
