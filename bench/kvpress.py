@@ -5,12 +5,15 @@
 Both sides answer the same questions about the same model and text (`bench/peers/policies.py`), kvpress in an environment of its own
 (`make bench-peers`), at a quarter of the tokens, in float32:
 
-    held      bytes of the cache behind a turn, and behind a second one as long, as shares of all keys and values: 25 % is what is asked for
-    padded    KL of a row's next token alone and in a left-padded batch with a longer row: 0 is what is asked for
-    hybrid    bytes on a model with attention in every other layer (LFM2, random weights)
-    left      what is on the model's modules behind the policy's block that was not there before
+    turn, turns  bytes in memory behind a prompt, and behind a second one as long, as shares of all keys and values: 25 % is what is asked
+                 for. Under recall everything lies in a file, beside what is counted
+    padded       KL of a row's next token alone and in a left-padded batch with a longer row: 0 is what is asked for; in brackets that of
+                 another text
+    hybrid       bytes on a model with attention in every other layer (LFM2, random weights; kvpress does not name it among its models)
+    left         what is on the model's modules behind the policy's block that was not there before, or is another
 
-What a side can't do is said in its own words. Of kvpress the rows are its presses with that method; it may have others.
+A second prompt goes to kvpress' press for what comes later (`CompressionRatioDecodingPress`) where it takes the method. What a side can't
+do is said in its own words. What is kept by lot is left out.
 """
 
 import argparse
@@ -33,13 +36,16 @@ from etude.runs import environment
 
 MODEL, RATIO = "smollm2-135m", 0.25
 SIDES = {"etude": Peer("etude_policies.py"), "kvpress": Peer("kvpress_policies.py", ".venv-kvpress")}
-QUESTIONS = ("held", "padded", "hybrid")
+QUESTIONS = ("turn", "turns", "padded", "hybrid")
+ASKED = tuple(name for name in POLICIES if name != "random")
+LEAST = 256
+"""Tokens of a text."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.kvpress", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--tokens", type=int, default=2048, help="of the text: two turns")
-    parser.add_argument("--policies", nargs="+", choices=tuple(POLICIES), default=tuple(POLICIES))
+    parser.add_argument("--policies", nargs="+", choices=ASKED, default=ASKED)
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
     found = compared(chosen.tokens, chosen.policies)
@@ -53,8 +59,8 @@ def compared(tokens: int, policies: Sequence[str], model: str = MODEL, sides: Ma
     loaded, tokenizer = load_model(model)
     text = tokenizer((OLD_KNOWLEDGE / "text.txt").read_text(encoding="utf8"))["input_ids"]
     most = loaded.config.max_position_embeddings
-    if not 64 <= tokens <= most:
-        raise SystemExit(str(UserError(f"--tokens is {tokens}: give 64 to {most}, the positions of {model}")))
+    if not LEAST <= tokens <= most:
+        raise SystemExit(str(UserError(f"--tokens is {tokens}: give {LEAST} to {most}, the positions of {model}")))
     where, rows = environment(), {name: dict[str, Any]() for name in policies}
     found: dict[str, Any] = {"tokens": tokens, "ratio": RATIO, "rows": rows, "versions": {}}
     with tempfile.TemporaryDirectory() as folder:
@@ -83,7 +89,7 @@ def hybrid(words: int) -> Any:
 
 def table(found: Mapping[str, Any]) -> str:
     """A line a policy, both sides in each cell; behind it, in its own words, what a side can't do."""
-    lines = ["| policy | held, a turn | held, two | padded, nats | hybrid, held | left on the model |", "|---|---|---|---|---|---|"]
+    lines = ["| policy | held, a turn | two turns | padded, nats | a hybrid | left on the model |", "|---|---|---|---|---|---|"]
     for policy, sides in found["rows"].items():
         cells = [[cell(own) for own in sides.values()] for cell in CELLS]
         lines.append(f"| {policy} | {' | '.join(' / '.join(own) for own in cells)} |")
@@ -105,16 +111,16 @@ def table(found: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *(f"- {said} ({', '.join(policies)})" for said, policies in errors.items()), ""])
 
 
-def _share(question: str, turn: int) -> Callable[[Mapping[str, Any]], str]:
-    return lambda own: f"{own[question]['shares'][turn]:.0%}" if "shares" in own[question] else "-"
+def _share(question: str) -> Callable[[Mapping[str, Any]], str]:
+    return lambda own: f"{own[question]['share']:.0%}" if "share" in own[question] else "-"
 
 
 CELLS: tuple[Callable[[Mapping[str, Any]], str], ...] = (
-    _share("held", 0),
-    _share("held", 1),
-    lambda own: f"{abs(own['padded']['kl']):.1e}" if "kl" in own["padded"] else "-",
-    _share("hybrid", 0),
-    lambda own: ", ".join(own["held"]["left"]) or ("-" if "error" in own["held"] else "nothing"),
+    _share("turn"),
+    _share("turns"),
+    lambda own: f"{abs(own['padded']['kl']):.1e} ({own['padded']['apart']:.1f})" if "kl" in own["padded"] else "-",
+    _share("hybrid"),
+    lambda own: ", ".join(own["turn"]["left"]) or ("-" if "error" in own["turn"] else "nothing"),
 )
 
 

@@ -19,14 +19,14 @@ def start(settings: dict[str, Any]) -> tuple[Answer, dict[str, Any]]:
     loaded = {name: load_model(folder) for name, folder in settings["models"].items()}
     tokenizer = loaded["plain"][1]
 
-    def read(model: Any, method: str, ratio: float, turns: list[Turn]) -> tuple[list[int], torch.Tensor]:
+    def read(model: Any, method: str, ratio: float, turns: list[Turn], *, is_masked: bool = True) -> tuple[list[int], torch.Tensor]:
         policy, bytes_ = replace(asking(POLICIES[method], tokenizer), keep_ratio=ratio), []
         if isinstance(policy, Recall):
             policy = replace(policy, offload="file")
         with attach(model, policy) as attached:
             cache: Any = None
             for turn in turns:
-                output = turn.to(model, cache)
+                output = turn.to(model, cache, is_masked=is_masked or cache is None)
                 cache = output.past_key_values
                 bytes_.append(attached.bytes)
             return bytes_, output.logits[:, -1]

@@ -1,8 +1,9 @@
-"""What is asked of a policy on a model, whoever brings it: what it really holds, of a second turn and of a padded batch too."""
+"""What is asked of a policy on a model, whoever brings it: what it really holds, of a second turn and on a hybrid too, and what it makes
+of padding.
+"""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from serving import Answer
@@ -26,15 +27,18 @@ class Turn:
         mask = mask if before is None else torch.cat([before.mask_BT, mask], 1)
         return Turn(ids, mask, (mask.cumsum(1) - 1).clamp(min=0)[:, -width:])
 
-    def to(self, model: Any, cache: Any = None) -> Any:
+    def to(self, model: Any, cache: Any = None, *, is_masked: bool = True) -> Any:
         more = {} if cache is None else {"past_key_values": cache}
-        return model(
-            input_ids=self.ids_BT, attention_mask=self.mask_BT, position_ids=self.positions_BT, use_cache=True, logits_to_keep=1, **more
-        )
+        more |= {"attention_mask": self.mask_BT} if is_masked else {}
+        return model(input_ids=self.ids_BT, position_ids=self.positions_BT, use_cache=True, logits_to_keep=1, **more)
 
 
-Reading = Callable[[Any, str, float, list[Turn]], tuple[list[int], torch.Tensor]]
-"""`read(model, method, ratio, turns)`: under a policy; bytes of the cache behind each turn, and the logits [B, V] behind the last."""
+class Reading(Protocol):
+    """Turns under a policy: bytes of the cache behind each, and logits [B, V] behind the last. Later ones have a mask if `is_masked`."""
+
+    def __call__(
+        self, model: Any, method: str, ratio: float, turns: list[Turn], *, is_masked: bool = True
+    ) -> tuple[list[int], torch.Tensor]: ...
 
 
 def stored(cache: Any) -> int:
@@ -53,60 +57,86 @@ class Asked:
             Turn.of([[0, 1]]).to(model)
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """With what was left on the model's modules, which is taken away again, so that the next policy finds it as this one did."""
+        """With what was left on the model's modules, or is another there, which is taken back, so that the next policy finds it as this one
+        did.
+        """
         before = _carried(self._models)
         try:
             found: dict[str, Any] = getattr(self, request["question"])(request["method"], request["ratio"])
         except Exception as error:
             found = {"error": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
-        left = {module: names - before[module] for module, names in _carried(self._models).items() if module in before}
-        for module, names in left.items():
-            for name in names:
+        left = set()
+        for module, own in _carried(self._models).items():
+            others = {name for name, value in own.items() if module in before and before[module].get(name, self) is not value}
+            for name in others:
                 delattr(module, name)
-        return found | {"left": sorted(set().union(*left.values()))}
+                if name in before[module]:
+                    setattr(module, name, before[module][name])
+            left |= others
+        return found | {"left": sorted(left)}
 
     @torch.inference_mode()
-    def held(self, method: str, ratio: float) -> dict[str, Any]:
-        """Bytes behind a turn and behind a second one as long, each with a token of an answer, as shares of all keys and values."""
-        model, half = self._models["plain"], len(self._tokens) // 2
-        parts = [self._tokens[: half - 1], self._tokens[half - 1 : half], self._tokens[half:-1], self._tokens[-1:]]
-        turns = [Turn.of([parts[0]])]
-        for part in parts[1:]:
-            turns.append(Turn.of([part], turns[-1]))
-        per_token = stored(turns[0].to(model).past_key_values) / (half - 1)
-        bytes_, _ = self._read(model, method, ratio, turns)
-        return {"shares": [own / (per_token * half * turn) for turn, own in ((1, bytes_[1]), (2, bytes_[3]))]}
+    def turn(self, method: str, ratio: float) -> dict[str, Any]:
+        """Bytes behind a prompt and a token of an answer, as a share of all keys and values."""
+        half = len(self._tokens) // 2
+        return {"share": self._shares(method, ratio, "plain", [half - 1, 1])[-1]}
 
     @torch.inference_mode()
-    def padded(self, method: str, ratio: float) -> dict[str, Any]:
-        """KL, in nats, of a row's next token alone and in a batch with a longer row, a token behind what the policy kept."""
-        model, quarter = self._models["plain"], len(self._tokens) // 4
-        long, short, behind = self._tokens[:quarter], self._tokens[quarter : quarter + quarter * 3 // 4], self._tokens[-1:]
-        logits = []
-        for rows in ([short], [long, short]):
-            turn = Turn.of(rows)
-            _, own_BV = self._read(model, method, ratio, [turn, Turn.of([behind] * len(rows), turn)])
-            logits.append(own_BV[-1].double().log_softmax(-1))
-        return {"kl": float((logits[0].exp() * (logits[0] - logits[1])).sum())}
+    def turns(self, method: str, ratio: float) -> dict[str, Any]:
+        """The same behind a second prompt as long, and a token."""
+        half = len(self._tokens) // 2
+        return {"share": self._shares(method, ratio, "plain", [half - 1, 1, half - 1, 1])[-1]}
 
     @torch.inference_mode()
     def hybrid(self, method: str, ratio: float) -> dict[str, Any]:
-        """Bytes behind a turn on a model with attention in some layers alone, as a share of all its keys and values."""
-        model = self._models["hybrid"]
-        tokens = self._tokens[: len(self._tokens) // 2]
-        turn = Turn.of([tokens[:-1]])
-        full = stored(turn.to(model).past_key_values) / (len(tokens) - 1) * len(tokens)
-        bytes_, _ = self._read(model, method, ratio, [turn, Turn.of([tokens[-1:]], turn)])
-        return {"shares": [bytes_[1] / full]}
+        """As `turn`, on a model with attention in some layers alone."""
+        half = len(self._tokens) // 2
+        return {"share": self._shares(method, ratio, "hybrid", [half - 1, 1])[-1]}
+
+    @torch.inference_mode()
+    def padded(self, method: str, ratio: float) -> dict[str, Any]:
+        """KL, in nats, of a row's next token alone and in a batch with a row that is an eighth longer, a token behind what the policy kept:
+        with a mask and without one behind the prompt, whichever is nearer. And, to measure it by, of another text's next token.
+        """
+        long = self._tokens[: len(self._tokens) // 4]
+        short, behind = self._tokens[len(long) : len(long) + len(long) * 7 // 8], self._tokens[-1:]
+
+        def last(rows: list[list[int]], is_masked: bool) -> torch.Tensor:
+            turn = Turn.of(rows)
+            turns = [turn, Turn.of([behind] * len(rows), turn)]
+            return self._read(self._models["plain"], method, ratio, turns, is_masked=is_masked)[1].double().log_softmax(-1)
+
+        alone_V, other_V = last([short], True)[0], last([long], True)[0]
+        distances, errors = [], []
+        for is_masked in (True, False):
+            try:
+                distances.append(_divergence(alone_V, last([long, short], is_masked)[1]))
+            except Exception as error:
+                errors.append(error)
+        if not distances:
+            raise errors[0]
+        return {"kl": min(distances), "apart": _divergence(alone_V, other_V)}
+
+    def _shares(self, method: str, ratio: float, model: str, lengths: list[int]) -> list[float]:
+        """Behind each of these turns, of keys and values so far."""
+        turns: list[Turn] = []
+        for place, length in enumerate(lengths):
+            first = sum(lengths[:place])
+            turns.append(Turn.of([self._tokens[first : first + length]], turns[-1] if turns else None))
+        per_token = stored(turns[0].to(self._models[model]).past_key_values) / lengths[0]
+        bytes_, _ = self._read(self._models[model], method, ratio, turns)
+        return [own / (per_token * sum(lengths[: place + 1])) for place, own in enumerate(bytes_)]
 
 
 def serving(read: Reading, models: dict[str, Any], settings: dict[str, Any]) -> Answer:
     return Asked(read, models, settings["tokens"]).answer
 
 
-def _carried(models: dict[str, Any]) -> dict[Any, set[str]]:
-    """By module the names of what it carries, hooks among them."""
+def _divergence(one_V: torch.Tensor, other_V: torch.Tensor) -> float:
+    return float((one_V.exp() * (one_V - other_V)).sum())
+
+
+def _carried(models: dict[str, Any]) -> dict[Any, dict[str, Any]]:
+    """By module what it carries, by name."""
     modules = [module for model in models.values() for module in model.modules()]
-    return {
-        module: {*module.__dict__, *module._modules, *map(str, (*module._forward_hooks, *module._forward_pre_hooks))} for module in modules
-    }
+    return {module: {**module.__dict__, **module._modules} for module in modules}

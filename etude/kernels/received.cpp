@@ -14,14 +14,14 @@ struct Sizes {
 
 // found[t] = Σ, or the largest, over the heads' queries that see key `first` + t of exp(score · scale - normaliser); 0 where none does
 template <bool SUMS, class T>
-void some_received(const T* queries, const float* normaliser, const T* keys, long first, long count, const Sizes& is, float scale, float* scores,
+void some_received(const T* queries, const float* normaliser, const T* keys, long first, long count, const Sizes& sizes, float scale, float* scores,
                    float* found) {
-    const long blocks = (count + W - 1) / W, before = is.tokens - is.queries, from = std::max(0L, first - before);
+    const long blocks = (count + W - 1) / W, before = sizes.tokens - sizes.queries, from = std::max(0L, first - before);
     std::fill_n(found, blocks * W, SUMS ? 0.0f : LEAST);
-    for (long head = 0; head < is.heads; head++)
-        for (long q = from; q < is.queries; q += QUERIES) {
-            const long number = std::min(QUERIES, is.queries - q), row = head * is.queries + q;
-            scores_over(queries + row * is.width, number, keys, is.width, blocks, scores, KEYS);
+    for (long head = 0; head < sizes.heads; head++)
+        for (long q = from; q < sizes.queries; q += QUERIES) {
+            const long number = std::min(QUERIES, sizes.queries - q), row = head * sizes.queries + q;
+            scores_over(queries + row * sizes.width, number, keys, sizes.width, blocks, scores, KEYS);
             for (long t = 0; t < blocks * W; t += W) {
                 Vec now = load(found + t);
                 for (long n = 0; n < number; n++) {
@@ -38,18 +38,18 @@ void some_received(const T* queries, const float* normaliser, const T* keys, lon
 }
 
 template <bool SUMS, class T>
-void received(const T* queries, const float* normaliser, const T* keys, const Sizes& is, long asked, float scale, float* found) {
+void received(const T* queries, const float* normaliser, const T* keys, const Sizes& sizes, long asked, float scale, float* found) {
     const long stretches = (asked + KEYS - 1) / KEYS;
 #pragma omp parallel
     {
         const std::unique_ptr<float[]> room(new float[(QUERIES + 1) * KEYS]);
-        const std::unique_ptr<T[]> packed(new T[KEYS * is.width]());
+        const std::unique_ptr<T[]> packed(new T[KEYS * sizes.width]());
         float *scores = room.get(), *own = scores + QUERIES * KEYS;
 #pragma omp for schedule(dynamic)
         for (long stretch = 0; stretch < stretches; stretch++) {  // the first ones are seen by most
             const long first = stretch * KEYS, count = std::min(KEYS, asked - first);
-            for (long t = 0; t < count; t++) put_key(packed.get(), is.width, t, keys + (first + t) * is.width);
-            some_received<SUMS>(queries, normaliser, packed.get(), first, count, is, scale, scores, own);
+            for (long t = 0; t < count; t++) put_key(packed.get(), sizes.width, t, keys + (first + t) * sizes.width);
+            some_received<SUMS>(queries, normaliser, packed.get(), first, count, sizes, scale, scores, own);
             std::copy_n(own, count, found + first);
         }
     }
@@ -60,8 +60,8 @@ void received(const T* queries, const float* normaliser, const T* keys, const Si
 #define RECEIVED(T, NAME)                                                                                                                      \
     extern "C" void received_##NAME(const T* queries, const float* normaliser, const T* keys, long heads, long number, long tokens,             \
                                     long width, long asked, float scale, bool is_sum, float* found) {                                           \
-        const Sizes is{heads, number, tokens, width};                                                                                           \
-        (is_sum ? received<true, T> : received<false, T>)(queries, normaliser, keys, is, asked, scale, found);                                  \
+        const Sizes sizes{heads, number, tokens, width};                                                                                           \
+        (is_sum ? received<true, T> : received<false, T>)(queries, normaliser, keys, sizes, asked, scale, found);                                  \
     }
 RECEIVED(float, float32)
 RECEIVED(Half, bfloat16)

@@ -26,12 +26,12 @@ def received_for(queries_RQD: torch.Tensor, keys_TD: torch.Tensor) -> Received |
     def received(
         queries_RQD: torch.Tensor, keys_TD: torch.Tensor, normaliser_RQ: torch.Tensor, asked: int, scale: float, is_sum: bool
     ) -> torch.Tensor:
-        """Of the first so many of T keys what the last Q of T tokens give them, summed over these and R, or the most of it; float32 [T]."""
+        """Of the first A (`asked`) of T keys what the last Q of T tokens give them, summed over these and R, or the most; float32 [A]."""
         queries_RQD, keys_TD, normaliser_RQ = queries_RQD.contiguous(), keys_TD.contiguous(), normaliser_RQ.float().contiguous()
-        found_T = torch.empty(asked)
+        found_A = normaliser_RQ.new_empty(asked)
         sizes = *queries_RQD.shape[:2], *keys_TD.shape, asked
-        kernel(at(queries_RQD), at(normaliser_RQ), at(keys_TD), *sizes, scale, is_sum, at(found_T))
-        return found_T
+        kernel(at(queries_RQD), at(normaliser_RQ), at(keys_TD), *sizes, scale, is_sum, at(found_A))
+        return found_A.fill_(torch.nan) if normaliser_RQ.isnan().any() else found_A  # the largest of a vector's lanes is none of these
 
     return received
 

@@ -34,7 +34,7 @@ def block_sparse_for(keys_TD: torch.Tensor, block_tokens: int) -> BlockSparse | 
         values_TD = values_TD.contiguous()
         chosen = is_read_RMP.nonzero()[:, 2].contiguous()
         starts = torch.nn.functional.pad(is_read_RMP.sum(-1).flatten().cumsum(0), (1, 0))
-        read_RQD = torch.empty(heads, number, width)
+        read_RQD = values_TD.new_empty(heads, number, width)
         asked = at(queries_RQD), *queries_RQD.stride()[:2], heads
         sizes = len(keys_TD) - number, number, block_tokens, width
         found(*asked, at(keys_PDS), at(values_TD), at(chosen), at(starts), *sizes, scale, at(read_RQD))

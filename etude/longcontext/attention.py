@@ -1,4 +1,4 @@
-"""Attention of one head over what is kept, by torch's own operations.
+"""Attention of one head over what is kept, by torch's own operations, and what the slots receive of it.
 
 Shapes: B rows, H key/value heads, R query heads that share one, Q queries, T slots, D width.
 """
@@ -92,7 +92,7 @@ def with_strongest(
 
 
 def _scores_by_block(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, scale: float) -> Iterator[torch.Tensor]:
-    """[R, Q, T] of some queries at a time, T up to the last of them; -inf where a query came before."""
+    """[R, Q, T] of some queries at a time, T up to the last of them; -inf where a key comes behind the query."""
     keys_TD = keys_TD.float()
     for block in _blocks(queries_RQD, keys_TD):
         own = queries_RQD[:, block].float() * scale

@@ -32,12 +32,12 @@ class Prompt:
 def replay(decoder: Any, cache_name: str, prompt: Prompt, score: Replayed) -> None:
     """Each row's tokens in chunks, at the positions behind its last one. A row that has no more is padding.
 
-    Layers of another kind (windows, states) read each chunk behind the prompt, too, and hold what they held before again. Raises UserError
-    for rows that are padded, which they can't tell apart.
+    Layers of another kind (windows, states) read each chunk as they read any later turn, and then hold what they held before again. Raises
+    UserError where there are such and rows are padded, or were: they would read padding.
     """
     others = [layer for layer in prompt.cache.layers if not isinstance(layer, SlotLayer)]
     own = next(layer for layer in prompt.cache.layers if isinstance(layer, SlotLayer))
-    is_padded = not prompt.is_real_BQ.all() or (own.seen_B != own.seen_B[0]).any()
+    is_padded = bool((own.seen_B != own.width).any())
     if others and is_padded:
         raise UserError(
             f"a replay of a padded batch can't be read by the model's {type(others[0]).__name__}: give rows of one length, or take a score "
@@ -55,21 +55,25 @@ def replay(decoder: Any, cache_name: str, prompt: Prompt, score: Replayed) -> No
         tokens_BQ = pad_sequence(asked, batch_first=True, padding_side="left")
         is_real_BQ = pad_sequence([torch.ones_like(row) for row in asked], batch_first=True, padding_side="left")
         held = [{name: _copied(state) for name, state in vars(layer).items()} for layer in others]
-        decoder(
-            input_ids=tokens_BQ,
-            attention_mask=torch.cat([is_real_BQ.new_ones(len(rows), seen), is_real_BQ], 1) if is_padded else None,
-            position_ids=next_B1 + (is_real_BQ.cumsum(1) - 1).clamp(min=0),
-            use_cache=True,
-            **{cache_name: prompt.cache},
-        )
-        for layer, states in zip(others, held, strict=True):
-            vars(layer).update(states)
+        try:
+            decoder(
+                input_ids=tokens_BQ,
+                attention_mask=torch.cat([is_real_BQ.new_ones(len(rows), seen), is_real_BQ], 1) if is_padded else None,
+                position_ids=next_B1 + (is_real_BQ.cumsum(1) - 1).clamp(min=0),
+                use_cache=True,
+                **{cache_name: prompt.cache},
+            )
+        finally:
+            for layer, states in zip(others, held, strict=True):
+                vars(layer).update(states)
 
 
 def _copied(state: Any) -> Any:
     """With tensors of its own, since layers write into theirs."""
     if isinstance(state, dict):
         return {name: _copied(part) for name, part in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(map(_copied, state))
     return state.clone() if isinstance(state, torch.Tensor) else state
 
 

@@ -67,6 +67,8 @@ class SlotLayer(ContextLayer):
             raise UserError("this policy goes by queries, which can't be taken back: generate without drafts, or go by keys alone")
         self.seen_B, self.width = self.seen_B - tokens, self.width - tokens
         self.slots.end_at(self.seen_B)
+        if tokens > ROOM_TOKENS:  # fewer stay to be filled again
+            self.slots = self.slots.with_room()
 
     def take(self, keys_BHTD: torch.Tensor, values_BHTD: torch.Tensor, is_real_BT: torch.Tensor | None) -> None:
         self.lazy_initialization(keys_BHTD, values_BHTD)

@@ -76,6 +76,7 @@ class Reading:
         attachment.modules, attachment.scales = self._attachment.modules, self._attachment.scales
         cache = DynamicCache(config=attachment.config)
         attachment.adopt(cache)
+        self._give_others(cache, len(policies))
         sources = self._layers
         shared = row_held(sources, 0, FULL)
         kept = [cut_row(sources, 0, policy, self._under(policy, shared)) for policy in policies]
@@ -92,6 +93,7 @@ class Reading:
         attachment = Attachment.to(self.model, recalls[0])
         cache = DynamicCache(config=attachment.config)
         attachment.adopt(cache)
+        self._give_others(cache, len(recalls))
         targets = [layer for layer in cache.layers if isinstance(layer, PageLayer)]
         for layer, source in zip(targets, self._layers, strict=True):
             assert source.slots
@@ -125,6 +127,14 @@ class Reading:
         again = self._unread()
         again.read(tokens)
         return [torch.stack([own.mass_T for own in layer.slots.row(0)])[:, : len(self.tokens)] for layer in again._layers if layer.slots]
+
+    def _give_others(self, cache: Cache, rows: int) -> None:
+        """Layers of another kind (windows, states), which no policy cuts: a row of their own for each."""
+        for number, layer in enumerate(self._cache.layers):
+            if not isinstance(layer, SlotLayer):
+                own: Any = copy.deepcopy(layer)
+                own.reorder_cache(torch.zeros(rows, dtype=torch.long, device=self._attachment.device))
+                cache.layers[number] = own
 
     @property
     def _layers(self) -> list[SlotLayer]:

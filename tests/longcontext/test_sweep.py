@@ -10,6 +10,7 @@ from test_attach import kept_positions
 
 from etude.longcontext.attach import attach
 from etude.longcontext.policies import DROPPING, RECALLING
+from etude.longcontext.recall import Recall
 from etude.longcontext.sweep import Reading
 
 POLICIES = [
@@ -101,6 +102,24 @@ def test_pages_of_a_reading_are_recalled_as_they_are_alone(llama, name):
         for token in found[0]:
             assert int(output.logits[0, -1].argmax()) == token
             output = llama(torch.tensor([[token]]), past_key_values=output.past_key_values)
+
+
+@pytest.mark.parametrize("family", ["lfm2", "gemma3"])
+def test_what_no_policy_cuts_is_there_for_every_row(model_of, family):
+    """Behind a hybrid's windows and states a row answers as it does alone."""
+    model, prompt, question = model_of(family), prompt_of(70), prompt_of(9)[::-1]
+    policies = [replace(DROPPING[name], keep_ratio=ratio) for name, ratio in (("streaming", 1.0), ("kvzip", 0.3), ("key_norm", 0.3))]
+    recall = Recall("bounds", page_tokens=4, budget_tokens=16)
+    reading = Reading(model, policies)
+    reading.read(prompt)
+    found = [*reading.cut(policies).forced(question), *reading.paged([recall, recall]).forced(question)]
+    for policy, logits_TV in zip([*policies, recall, recall], found, strict=True):
+        with torch.no_grad(), attach(model, policy):
+            cache = model(torch.tensor([prompt])).past_key_values
+            own_TV = model(torch.tensor([question]), past_key_values=cache).logits[0]
+        torch.testing.assert_close(logits_TV, own_TV, atol=1e-5, rtol=1e-5)
+    whole = model(torch.tensor([[*prompt, *question]])).logits[0, -9:]
+    torch.testing.assert_close(found[0], whole, atol=1e-5, rtol=1e-5)
 
 
 def test_a_fork_goes_its_own_way(llama):
