@@ -310,8 +310,12 @@ def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     """A row for every set, policy, share and way to ask, over the items of all kinds of cell; the full context first."""
     rows = []
     for name, own in _by_set(cells, "", "recall", "sketch").items():
-        once = [cell for cell in own if Arm.of(cell["id"]).part != "sketch"] or own  # whose items are those of the others
-        rows.append(_row("full", name, {"share": 1.0}, [value for cell in once for value in cell["full"]]))
+        of_sketches = [Arm.of(cell["id"]).part == "sketch" for cell in own]  # whose items are those of the others, or more
+        parts = [
+            [value for cell, is_one in zip(own, of_sketches, strict=True) if is_one == which for value in cell["full"]]
+            for which in (True, False)
+        ]
+        rows.append(_row("full", name, {"share": 1.0}, max(parts, key=len)))
         for policy in dict.fromkeys(policy for cell in own for policy in cell["policies"]):
             there = [cell for cell in own if policy in cell["policies"]]
             full, scores, kl, held = ([] for _ in range(4))  # type: ignore[var-annotated]
