@@ -313,7 +313,7 @@ def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
         of_sketches = [Arm.of(cell["id"]).part == "sketch" for cell in own]  # whose items are those of the others, or more
         parts = [
             [value for cell, is_one in zip(own, of_sketches, strict=True) if is_one == which for value in cell["full"]]
-            for which in (True, False)
+            for which in (False, True)
         ]
         rows.append(_row("full", name, {"share": 1.0}, max(parts, key=len)))
         for policy in dict.fromkeys(policy for cell in own for policy in cell["policies"]):
