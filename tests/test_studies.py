@@ -671,6 +671,8 @@ def test_the_study_of_long_contexts_cuts_by_every_policy_in_its_tiny_form(tmp_pa
     assert depths.pop("sketch-single-420-0") == depths["single-420-0"] + depths["recall-single-420-0"], "the same items in two"
     assert len({tuple(each) for each in depths.values()}) == len(depths), "other items in every other cell"
     assert next(row for row in rows if row["id"] == "full")["n"] == 6, "each item once"
+    fewer = [{**cells[name], "id": name} for name in ("single-420-0", "sketch-single-420-0")]
+    assert long_context.reduce(fewer)[0]["n"] == 4, "of the cells that have most"
     assert {row["n"] for row in rows if row["id"] == "sketch"} == {4}
     assert "| snapkv | 10 % | unseen | 10" in markdown(rows)
 
