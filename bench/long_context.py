@@ -61,7 +61,7 @@ WAYS: dict[str, Policy | Recall | None] = {
     "sketch": replace(RECALLING["sketch"], keep_ratio=SHARE),
     "passing": replace(RECALLING["sketch"], keep_ratio=0.25, passing=True, offload="file"),
 }
-"""What passes is read from a file, anew for every token and layer."""
+"""What passes is read from a file, anew for every token and layer; its limit is the memory's all the same."""
 COLOURS = ("#9aa3b5", "#1f2a44", "#c2571a", "#2f7d5b", "#7a4fa3", "#b8a13c")
 
 

@@ -78,20 +78,17 @@ class Asked:
     @torch.inference_mode()
     def turn(self, method: str, ratio: float) -> dict[str, Any]:
         """Bytes behind a prompt and a token of an answer, as a share of all keys and values."""
-        half = len(self._tokens) // 2
-        return {"share": self._shares(method, ratio, "plain", [half - 1, 1])[-1]}
+        return {"share": self._share(method, ratio, "plain", prompts=1)}
 
     @torch.inference_mode()
     def turns(self, method: str, ratio: float) -> dict[str, Any]:
         """The same behind a second prompt as long, and a token."""
-        half = len(self._tokens) // 2
-        return {"share": self._shares(method, ratio, "plain", [half - 1, 1, half - 1, 1])[-1]}
+        return {"share": self._share(method, ratio, "plain", prompts=2)}
 
     @torch.inference_mode()
     def hybrid(self, method: str, ratio: float) -> dict[str, Any]:
         """As `turn`, on a model with attention in some layers alone."""
-        half = len(self._tokens) // 2
-        return {"share": self._shares(method, ratio, "hybrid", [half - 1, 1])[-1]}
+        return {"share": self._share(method, ratio, "hybrid", prompts=1)}
 
     @torch.inference_mode()
     def padded(self, method: str, ratio: float) -> dict[str, Any]:
@@ -117,15 +114,15 @@ class Asked:
             raise errors[0]
         return {"kl": min(distances), "apart": _divergence(alone_V, other_V)}
 
-    def _shares(self, method: str, ratio: float, model: str, lengths: list[int]) -> list[float]:
-        """Behind each of these turns, of keys and values so far."""
-        turns: list[Turn] = []
+    def _share(self, method: str, ratio: float, model: str, prompts: int) -> float:
+        """Behind prompts of half of the text, each with a token of an answer, of all keys and values."""
+        lengths, turns = [len(self._tokens) // 2 - 1, 1] * prompts, list[Turn]()
         for place, length in enumerate(lengths):
             first = sum(lengths[:place])
             turns.append(Turn.of([self._tokens[first : first + length]], turns[-1] if turns else None))
         per_token = stored(turns[0].to(self._models[model]).past_key_values) / lengths[0]
         bytes_, _ = self._read(self._models[model], method, ratio, turns)
-        return [own / (per_token * sum(lengths[: place + 1])) for place, own in enumerate(bytes_)]
+        return float(bytes_[-1] / (per_token * sum(lengths)))
 
 
 def serving(read: Reading, models: dict[str, Any], settings: dict[str, Any]) -> Answer:
