@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 from transformers.cache_utils import Cache, DynamicCache
 
 from bench import long_generation, sparse_prompts
@@ -243,6 +244,9 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
         axes.set_title(f"{count} row{'s' * (count > 1)}", loc="left", fontsize=10)
         axes.set_xlabel("tokens of context")
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_locator(NullLocator())
     figure.axes[0].set_ylabel("ms a step")
     figure.axes[0].legend(frameon=False, fontsize=8)
     save_picture(figure, path)
