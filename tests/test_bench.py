@@ -12,6 +12,7 @@ from bench import (
     decoding,
     heap,
     kvpress,
+    limits,
     long_context,
     long_generation,
     profile,
@@ -26,7 +27,6 @@ from bench import (
 )
 from bench.curves import half_gain, rising, seconds_to, times_as_long
 from bench.exactness import measured
-from bench.limits import decoding_limit
 from bench.peer import Peer, Running
 from bench.practising import Theirs, their_settings
 from etude.engine.completion import Completion
@@ -102,7 +102,9 @@ def test_what_lies_beside_a_model_that_generates_is_bounded_under_a_budget():
     assert "| h2o | " in long_generation.table(found, 2)
 
 
-def test_rollouts_are_compared_by_turns_on_the_same_prompts(tmp_path):
+def test_rollouts_are_compared_by_turns_on_the_same_prompts(monkeypatch, tmp_path):
+    own = limits._seconds
+    monkeypatch.setattr(limits, "_seconds", lambda work, seconds: own(work, seconds / 20))
     found = rollout.measured("tiny-random", rollout.TINY, ["generate"], rounds=2)
     assert [row["shape"]["prompts"] for row in found["shapes"]] == [2, 1]
     for row in found["shapes"]:
@@ -177,7 +179,7 @@ def test_a_peer_without_its_environment_is_one_sentence():
 
 
 def test_the_limit_grows_with_rows(llama):
-    one, many = (decoding_limit(llama, rows, torch.float32, seconds=0.05) for rows in (1, 64))
+    one, many = (limits.decoding_limit(llama, rows, torch.float32, seconds=0.05) for rows in (1, 64))
     assert many > 2 * one > 0
 
 
