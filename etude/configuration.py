@@ -27,8 +27,9 @@ set_parsing_settings(docstring_parse_attribute_docstrings=True)
 _SHIPPED = Path(__file__).parent / "configs"
 
 
-def shipped(command: str) -> dict[str, Path]:
-    """The configurations that ship for a command, by name."""
+@functools.cache
+def shipped(command: str) -> Mapping[str, Path]:
+    """The configurations that ship for a command, by name; read once."""
     return {path.stem: path for path in sorted(_SHIPPED.glob("*.yaml")) if command_of(path) == command}
 
 
