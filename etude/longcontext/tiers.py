@@ -48,7 +48,9 @@ def apart(pages_P2TD: torch.Tensor, places: torch.Tensor, unit_tokens: int, dim:
     units = pages_P2TD.shape[2] // unit_tokens
     places = places.to(pages_P2TD.device)
     first = places // units * 2 * units + places % units
-    return pages_P2TD.unflatten(2, (units, unit_tokens)).flatten(0, 2)[torch.stack([first, first + units], dim)]
+    both = torch.stack([first, first + units], dim)
+    # not by indexing, which on a CPU copies number by number
+    return pages_P2TD.unflatten(2, (units, unit_tokens)).flatten(0, 2).index_select(0, both.flatten()).unflatten(0, both.shape)
 
 
 class Memory:
@@ -194,7 +196,7 @@ class Pool:
             given = np.argsort(self._asked, kind="stable")[: len(missing)]
             places[~there], self._holds[given], self._asked[given] = given, missing, self._time
             units = self.far.read_units(torch.from_numpy(missing), self._unit_tokens).to(self.pages_P2TD.device)
-            self.pages_P2TD[torch.from_numpy(given).to(units.device)] = units
+            self.pages_P2TD.index_copy_(0, torch.from_numpy(given).to(units.device), units)
             self.moved_bytes += units.nbytes
         return torch.from_numpy(places[inverse].reshape(numbers.shape))
 
