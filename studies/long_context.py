@@ -310,11 +310,11 @@ def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     """A row for every set, policy, share and way to ask, over the items of all kinds of cell; the full context first."""
     rows = []
     for name, own in _by_set(cells, "", "recall", "sketch").items():
-        once, again = (
+        by_part = [
             [value for cell in own if (Arm.of(cell["id"]).part == "sketch") == of_sketches for value in cell["full"]]
             for of_sketches in (False, True)
-        )  # the second are of the same items, or of more
-        rows.append(_row("full", name, {"share": 1.0}, again if len(again) > len(once) else once))
+        ]  # of the same items, as far as both have them
+        rows.append(_row("full", name, {"share": 1.0}, max(by_part, key=len)))
         for policy in dict.fromkeys(policy for cell in own for policy in cell["policies"]):
             there = [cell for cell in own if policy in cell["policies"]]
             full, scores, kl, held = ([] for _ in range(4))  # type: ignore[var-annotated]
