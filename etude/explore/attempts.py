@@ -38,8 +38,9 @@ class Attempt:
     turns: int = 1
     step_lengths: tuple[int, ...] = ()
     """Own tokens of each of its steps; empty where nobody parted it."""
-    step_draws: tuple[float, ...] = ()
-    """Of each of its steps, how often it was drawn for every attempt that came through it; empty: once for each, as independent ones do."""
+    step_shares: tuple[float, ...] = ()
+    """Of each of its steps, which share of the policy's answers the attempt stands for there (`Tree.group`); empty: as much as every other
+    of its group, as independent ones do."""
     before: tuple[str, ...] = ()
     """What was said before the last turn, in order: a text of the model's, what it was told of it, and so on."""
 

@@ -6,9 +6,11 @@ the root it is the mean of the group.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from statistics import fmean
 
 from etude.explore.attempts import Attempt, Group
+from etude.explore.baselines import with_values
 from etude.explore.steps import Steps
 from etude.feedback.verdict import Verdict
 
@@ -32,11 +34,19 @@ def scores_through(group: Group, verdicts: Sequence[Verdict]) -> dict[Beginning,
 
 
 def parted(group: Group, verdicts: Sequence[Verdict], steps: Steps, decode: Callable[[Sequence[int]], str]) -> tuple[Group, list[Verdict]]:
-    """Independent attempts with their steps, and verdicts that know the Monte-Carlo values at the steps' boundaries."""
+    """Independent attempts with their steps, and verdicts that know the Monte-Carlo values at the steps' boundaries, and the baselines by
+    the other attempts.
+    """
     own = [replace(attempt, step_lengths=tuple(steps.lengths(attempt.own_tokens, decode))) for attempt in group.attempts]
     group = Group(group.task, tuple(own))
-    mean = {beginning: fmean(scores) for beginning, scores in scores_through(group, verdicts).items()}
+    through = scores_through(group, verdicts)
+    mean = {beginning: fmean(scores) for beginning, scores in through.items()}
+    draws: dict[Beginning, dict[Beginning, tuple[int, float]]] = {}
+    for attempt in own:
+        for before, after in pairwise(beginnings(attempt)):
+            if after in mean:
+                draws.setdefault(before, {})[after] = len(through[after]), mean[after]
     return group, [
-        verdict if verdict.score is None else replace(verdict, step_values=tuple(mean[beginning] for beginning in beginnings(attempt)))
+        verdict if verdict.score is None else with_values(verdict, beginnings(attempt), mean, draws)
         for attempt, verdict in zip(own, verdicts, strict=True)
     ]

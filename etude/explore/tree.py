@@ -155,11 +155,18 @@ class Tree:
         drawn at a node went its way. Where a search drew more of some beginnings than of others, this does not count them as more likely;
         of independent answers it is how often each was drawn. The rest is what did not end.
         """
-        found = {self.root: Fraction(1)}
-        for node in self.nodes():
-            drawn = sum(len(child.keys) for child in node.children)
-            found |= {child: found[node] * Fraction(len(child.keys), drawn) for child in node.children}
+        found = self._shares(self.nodes())
         return {node: found[node] for node in self.ends()}
+
+    def _shares(self, among: Sequence[Node]) -> dict[Node, Fraction]:
+        """The same of all these nodes, in preorder from the root; continuations that went elsewhere do not count."""
+        counted = set(among)
+        found = {self.root: Fraction(1)}
+        for node in among:
+            children = [child for child in node.children if child in counted]
+            drawn = sum(len(child.keys) for child in children)
+            found |= {child: found[node] * Fraction(len(child.keys), drawn) for child in children}
+        return found
 
     def best(self) -> Node | None:
         """The answer of the highest value, the first of equals; None where none has a value."""
@@ -167,17 +174,26 @@ class Tree:
         return max(known, key=lambda node: node.value or 0.0, default=None)
 
     def group(self) -> Group:
-        """Its answers as attempts, each as often as it was drawn; they know how often each of their steps was."""
-        through = Counter(step for node in self.ends() for step in node.path for _ in node.keys)
-        draws = {node: len(node.keys) / number for node, number in through.items()}
-        return Group(self.task, tuple(self._attempt(node, key, draws) for node in self.ends() for key in node.keys))
+        """Its answers as attempts, each as often as it was drawn. Each of their steps knows which share of the policy's answers an
+        attempt stands for there: the step's own share by how often each was drawn, over the attempts with a value that came through it.
+        """
+        known = [node for node, value in self.expected().items() if value is not None][::-1]  # in preorder
+        shares = self._shares(known) if known else {}
+        through = Counter(step for node in self.ends() if node in shares for step in node.path for _ in node.keys)
+        each = {step: float(shares[step] / number) for step, number in through.items()}
+        return Group(self.task, tuple(self._attempt(node, key, each) for node in self.ends() for key in node.keys))
 
-    def _attempt(self, node: Node, key: int, draws: Mapping[Node, float]) -> Attempt:
+    def draws(self, expected: Mapping[Node, float | None]) -> dict[Node, dict[Node, tuple[int, float]]]:
+        """What was drawn at each node: the steps whose worth is known by `expected`, how often each was drawn, and its worth."""
+        worth = {node: (len(node.keys), value) for node, value in expected.items() if value is not None}
+        return {node: {child: worth[child] for child in node.children if child in worth} for node in expected}
+
+    def _attempt(self, node: Node, key: int, shares: Mapping[Node, float]) -> Attempt:
         assert node.finish
         completion = Completion(node.own_tokens, node.own_logprobs, self.text_of(node), node.finish, key, self.policy_version)
         steps: dict[str, Any] = {
             "step_lengths": tuple(len(step.tokens) for step in node.path),
-            "step_draws": tuple(draws[step] for step in node.path),
+            "step_shares": tuple(shares.get(step, 0.0) for step in node.path),
         }
         return replace(Attempt.of(self.prompt, completion), **steps)
 

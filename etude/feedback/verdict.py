@@ -18,6 +18,8 @@ class Verdict:
     """Named components; `parsable` is 1.0 where an answer of the expected form was found."""
     step_values: tuple[float, ...] = ()
     """What was expected of the attempt at the boundaries of its steps, where feedback values them: before the first, and behind each."""
+    step_baselines: tuple[float, ...] = ()
+    """What was to be expected before each of its steps by other attempts (`etude.explore.baselines`); empty: its own values say it."""
     message: str = ""
     """What went wrong, for people: it may name the gold answer."""
     words: str = ""

@@ -72,7 +72,7 @@ def token_weights(
         earned = token_weights(groups, verdicts, credit, turn_discount, pass_k=pass_k)
         return [[_sum(*both) for both in zip(row, more, strict=True)] for row, more in zip(earned, added, strict=True)]
     if credit in STEP_CREDIT:
-        return [STEP_CREDIT[credit](group, row) for group, row in zip(groups, verdicts, strict=True)]
+        return STEP_CREDIT[credit](groups, verdicts)
     by_turn = turn_credit([[scores_of(verdict) for verdict in row] for row in verdicts], credit_rule(credit, pass_k), turn_discount)
     return [
         [_of_tokens(attempt, turns) for attempt, turns in zip(group.attempts, row, strict=True)]

@@ -2,19 +2,25 @@
 
 For every token of a step s of an attempt:
 
-difference  k(s) / n(s) · (V(s) - V(before s))                               VinePPO, arXiv 2410.01679, sec. 4 (discount 1)
-            V: the values at the boundaries of its steps (`Verdict.step_values`), of a search or of a step model
-            k(s): how often s was drawn, n(s): the attempts that came through it; equal where attempts are independent
+difference  w(s) · (V(s) - b(s))                                              after VinePPO, arXiv 2410.01679, sec. 4 (discount 1)
+            V: the values at the boundaries of its steps (`Verdict.step_values`), of a search, of other attempts, or of a step model
+            b(s): what was to be expected before s by the other draws (`etude.explore.baselines`), or by a step model: V before s
+            w(s): N · the share of the policy's answers that the attempt stands for at s (`Tree.group`); 1 where attempts are independent.
+            N: attempts at a task, the mean of the step's, so that a task that a search drew more answers of does not count more
 tree        N / (N - 1) · ((M(s) - M) + (M(s) - M(before s))) / √n(s)        TreeRL, arXiv 2506.11902, sec. 3.2
             M(s): the mean score of the n(s) attempts that came through s; M and N those of all
 
+`difference` is a policy gradient whatever a search drew: summed over the attempts at a place p of which n(p) draws are known it is
+N · share(p) / (n(p) - 1) · Σ (V(draw) - mean V) ∇log π, where share(p) estimates how often the *policy* comes to p, not the search.
+VinePPO learns from the first answers alone, which come to a place as often as the policy does; here all that was drawn counts. What a
+search prunes by the values it found (`beam`, `mcts`) still biases it a little (optional stopping); `python -m bench.gradients` measures
+every rule against exact gradients. `tree` is as published and no policy gradient.
+
 Attempts without a score count nowhere and get no credit; nor do those without values. N / (N - 1) makes of scores less their mean those
 less the mean of the others, as TreeRL has them; where a difference is 0 it takes that of the step before, here 0 stays 0, and it learns
-from some of its leaves, n among these, here from all. A step that several attempts share is learned from with each of them: by `difference`
-k times in all, so that what was drawn at a place balances wherever a search went on from, by `tree` √n times.
+from some of its leaves, n among these, here from all.
 
-Identity: for attempts of one step, whose value before it is the mean of their scores, `difference` is `centred`, and `tree` twice
-`leave_one_out` (unless some were drawn several times).
+Identity: for independent attempts of one step without a step model `difference` is `leave_one_out`, and `tree` twice that.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,22 +33,35 @@ from etude.explore.beginnings import beginnings, scores_through
 from etude.feedback.verdict import Verdict
 from etude.learn.example import Weights
 
-StepCredit = Callable[[Group, Sequence[Verdict]], list[Weights]]
+StepCredit = Callable[[Sequence[Group], Sequence[Sequence[Verdict]]], list[list[Weights]]]
+"""Of every own token of the attempts, by group."""
 
 
-def difference(group: Group, verdicts: Sequence[Verdict]) -> list[Weights]:
-    """Of every own token of the attempts."""
-    found = []
-    for attempt, verdict in zip(group.attempts, verdicts, strict=True):
-        values, is_known = verdict.step_values, verdict.score is not None and len(verdict.step_values) == len(attempt.step_lengths) + 1
-        changes = [behind - before for before, behind in pairwise(values)] if is_known else [0.0] * len(attempt.step_lengths)
-        draws = attempt.step_draws or (1.0,) * len(changes)
-        found.append(_of_tokens(attempt, [each * change for each, change in zip(draws, changes, strict=True)]))
-    return found
+def difference(groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]]) -> list[list[Weights]]:
+    """Credit every own token with its step's value less its baseline."""
+    numbers = [sum(verdict.score is not None for verdict in row) for row in verdicts]
+    size = fmean(number for number in numbers if number) if any(numbers) else 0.0
+    return [
+        [_difference(attempt, verdict, size) for attempt, verdict in zip(group.attempts, row, strict=True)]
+        for group, row in zip(groups, verdicts, strict=True)
+    ]
 
 
-def tree(group: Group, verdicts: Sequence[Verdict]) -> list[Weights]:
-    """Of every own token of the attempts."""
+def _difference(attempt: Attempt, verdict: Verdict, size: float) -> Weights:
+    values, num_steps = verdict.step_values, len(attempt.step_lengths)
+    if verdict.score is None or len(values) != num_steps + 1:
+        return _of_tokens(attempt, [0.0] * num_steps)
+    weights = [size * share for share in attempt.step_shares] or [1.0] * num_steps
+    baselines = verdict.step_baselines or values[:-1]
+    return _of_tokens(attempt, [weight * (value - before) for weight, value, before in zip(weights, values[1:], baselines, strict=True)])
+
+
+def tree(groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]]) -> list[list[Weights]]:
+    """Credit every own token by TreeRL's formula."""
+    return [_tree(group, row) for group, row in zip(groups, verdicts, strict=True)]
+
+
+def _tree(group: Group, verdicts: Sequence[Verdict]) -> list[Weights]:
     through = scores_through(group, verdicts)
     mean = {beginning: fmean(scores) for beginning, scores in through.items()}
     number = len(through.get((), ()))

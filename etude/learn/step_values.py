@@ -44,22 +44,24 @@ def outlooks_of(groups: Sequence[Group], verdicts: Verdicts, targets: Literal["s
 
 
 def valued(verdicts: Verdicts, values: Values, trust: float = 1.0) -> list[list[Verdict]]:
-    """The verdicts, their steps worth `trust` · what the step model says + (1 - trust) · what they were worth before; at the end of an
-    attempt it is the score itself.
+    """The verdicts, their steps worth `trust` · what the step model says + (1 - trust) · what they were worth before, and their baselines
+    alike; at the end of an attempt it is the score itself.
     """
 
-    def blended(verdict: Verdict, own: Sequence[float]) -> tuple[float, ...]:
+    def blended(verdict: Verdict, own: Sequence[float]) -> Verdict:
         assert verdict.score is not None
-        values = [trust * value + (1 - trust) * before for value, before in zip(own, verdict.step_values, strict=True)]
-        return (*values[:-1], verdict.score)
+        own = (*own[:-1], verdict.score)
+        before = verdict.step_values, verdict.step_baselines or verdict.step_values[:-1]
+        return replace(verdict, step_values=_mixed(trust, own, before[0]), step_baselines=_mixed(trust, own[:-1], before[1]))
 
     return [
-        [
-            verdict if verdict.score is None else replace(verdict, step_values=blended(verdict, own))
-            for verdict, own in zip(row, rows, strict=True)
-        ]
+        [verdict if verdict.score is None else blended(verdict, own) for verdict, own in zip(row, rows, strict=True)]
         for row, rows in zip(verdicts, values, strict=True)
     ]
+
+
+def _mixed(trust: float, own: Sequence[float], before: Sequence[float]) -> tuple[float, ...]:
+    return tuple(trust * mine + (1 - trust) * its for mine, its in zip(own, before, strict=True))
 
 
 @dataclass(frozen=True)

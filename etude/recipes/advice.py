@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from etude.explore.search.settings import BY_STEPS, BY_VALUE
+from etude.explore.search.settings import BY_STEPS
 from etude.explore.settings import Exploration
 from etude.explore.steps import Steps
 from etude.learn.example import Example
@@ -29,7 +29,7 @@ def advice(
     found += _too_long(demonstrations, explore.max_new_tokens)
     if explore.search.method in BY_STEPS or settings.step_model.on:
         found += _of_one_step(demonstrations, explore.search.steps, decode)
-    found += _chosen_by_score(settings)
+    found += _not_independent(settings)
     found += _nothing_reused(explore, settings.steps, num_tasks)
     found += _measured_on_another_level(settings)
     return found
@@ -86,15 +86,24 @@ def _of_one_step(demonstrations: Sequence[Example], steps: Steps, decode: Callab
     ]
 
 
-def _chosen_by_score(settings: PracticeSettings) -> list[str]:
-    """What a beam or mcts goes on with depends on scores, so that their answers are no sample of the policy's."""
-    method, learn = settings.explore.search.method, settings.learn
-    if method not in BY_VALUE or learn.method != "credit" or learn.credit in STEP_CREDIT:
+def _not_independent(settings: PracticeSettings) -> list[str]:
+    """Answers of a search begin alike, and what a beam or mcts goes on with depends on scores: they are no sample of the policy's. Credit
+    of answers takes them for one (measured: `python -m bench.gradients`).
+    """
+    search, learn = settings.explore.search.method, settings.learn
+    if not settings.explore.is_search or learn.method != "credit":
         return []
-    return [
-        f"explore.search.method {method} goes on with what scored well, but learn.credit {learn.credit} takes its answers for independent "
-        "ones, which biases the policy gradient: learn.credit difference or tree compares what was drawn at one place"
-    ]
+    if learn.credit not in STEP_CREDIT:
+        return [
+            f"explore.search.method {search} gives answers that are not independent, but learn.credit {learn.credit} takes them for "
+            "independent ones, which biases the policy gradient: learn.credit difference compares what was drawn at one place"
+        ]
+    if learn.outcome_coefficient:
+        return [
+            f"explore.search.method {search} gives answers that are not independent, but learn.outcome_coefficient "
+            f"{learn.outcome_coefficient} adds credit that takes them for independent ones, which biases the policy gradient: set it to 0"
+        ]
+    return []
 
 
 def _nothing_reused(explore: Exploration, steps: int, num_tasks: int) -> list[str]:

@@ -1,13 +1,13 @@
 """A step's attempts from trees: searched, judged as they come."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.evaluation.measure import Judge
 from etude.explore.attempts import Group
+from etude.explore.baselines import with_values
 from etude.explore.search.expansion import Expansion
 from etude.explore.search.growing import Growth, Value, search
 from etude.explore.search.settings import Search
@@ -37,10 +37,10 @@ def searched(
 def group_of(tree: Tree, outcomes: Outcomes, *, hard: bool = False) -> tuple[Group, list[Verdict]]:
     """A tree's answers as attempts, each as often as it was drawn, with verdicts that know what its steps were worth (`Tree.expected`)."""
     verdicts, expected = [], tree.expected(hard=hard)
+    known, draws = {node: value for node, value in expected.items() if value is not None}, tree.draws(expected)
     for node in tree.ends():
-        known = [expected[each] for each in (tree.root, *node.path)]
-        values = () if None in known else tuple(value for value in known if value is not None)
-        verdicts += [replace(outcomes.verdicts[node], step_values=values)] * len(node.keys)
+        verdict = outcomes.verdicts[node]
+        verdicts += [with_values(verdict, [tree.root, *node.path], known, draws) if node in known else verdict] * len(node.keys)
     return tree.group(), verdicts
 
 

@@ -48,7 +48,7 @@ def test_constant_values_leave_the_last_step_with_all_the_credit(worked):
     group, verdicts = worked
     constant = [[(0.3,) * (len(each.step_lengths) + 1) for each in group.attempts]]
     (found,) = valued([verdicts], constant)
-    assert STEP_CREDIT["difference"](group, found) == [
+    assert STEP_CREDIT["difference"]([group], [found])[0] == [
         pytest.approx((0, 0, 0.7)),
         pytest.approx((0, 0, 0.2, 0.2)),
         pytest.approx((-0.3,)),
@@ -59,8 +59,12 @@ def test_constant_values_leave_the_last_step_with_all_the_credit(worked):
 def test_trust_blends_values_and_without_it_they_stay(worked):
     _, verdicts = worked
     values = [[(0.1, 0.35, 0.9), (0.1, 0.35, 0.2), (0.1, 0.6), (0.1, 0.2, 0.3)]]
-    assert valued([verdicts], values, trust=0.0) == [verdicts]
-    assert valued([verdicts], values, trust=0.25)[0][0].step_values == pytest.approx((0.4, 0.65, 1.0))
+    verdicts[0] = replace(verdicts[0], step_baselines=(0.25, 0.5))
+    assert valued([verdicts], values, trust=0.0)[0][0] == verdicts[0]
+    blended = valued([verdicts], values, trust=0.25)[0]
+    assert blended[0].step_values == pytest.approx((0.4, 0.65, 1.0))
+    assert blended[0].step_baselines == pytest.approx((0.75 * 0.25 + 0.25 * 0.1, 0.75 * 0.5 + 0.25 * 0.35))
+    assert blended[1].step_baselines == pytest.approx(blended[1].step_values[:-1])
     assert valued([verdicts], values)[0][1].step_values == pytest.approx((0.1, 0.35, 0.5))
 
 

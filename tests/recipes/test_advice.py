@@ -34,11 +34,17 @@ def test_half_of_them_may_be_one_step():
         ({"explore": "mcts", "learn.credit": "standardised"}, True),
         ({"explore": "mcts", "learn.credit": "difference"}, False),
         ({"explore": "mcts", "learn.method": "preference"}, False),
-        ({"explore": "tree"}, False),
+        ({"explore": "vine"}, True),
+        ({"explore": "vine", "learn.credit": "leave_one_out"}, True),
+        ({"explore": "vine", "learn.credit": "difference"}, False),
+        ({"explore": "vine", "learn.credit": "difference", "learn.outcome_coefficient": 0.5}, True),
+        ({"explore": "tree"}, True),
+        ({"explore": "tree", "learn.credit": "tree"}, False),
+        ({"explore": "refine"}, False),
         ({}, False),
     ],
 )
-def test_a_policy_gradient_on_answers_chosen_by_score_is_said_to_be_biased(changes, is_said):
+def test_a_policy_gradient_on_answers_that_are_not_independent_is_said_to_be_biased(changes, is_said):
     assert any("biases the policy gradient" in sentence for sentence in said(**changes | TOKENS)) == is_said
 
 

@@ -1,0 +1,224 @@
+"""How near the update of every search and credit rule is to the exact policy gradient, on policies small enough to enumerate.
+
+    python -m bench.gradients [--trees N] [--seeds SEED ...] [--json FILE]
+
+A policy is a table: random logits for every beginning of an answer of some tokens, and a random score of every answer. Of many trees that
+a search grows on it (etude's own search, credit and weights; only the language model is a table) the mean update is compared with the
+exact gradient of the expected score, found by enumeration; `pass_at_k` with that of the expected best of k.
+
+cosine   of the mean update and the exact gradient: 1 for an unbiased rule, whatever its scale
+noise    of the mean update: its standard error, as a share of its length. It alone takes the cosine down to about 1 - noise² / 2
+"""
+
+import argparse
+import random
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from math import exp, log, sqrt
+from pathlib import Path
+from typing import Any
+
+from bench.written import write
+from etude.engine.completion import Completion
+from etude.explore.attempts import Attempt, Group
+from etude.explore.beginnings import parted
+from etude.explore.search.growing import Growth, search
+from etude.explore.search.settings import Search
+from etude.explore.search.worth import Outcomes, Rollouts, either
+from etude.explore.steps import Steps
+from etude.explore.tree import Node, Tree
+from etude.feedback.verdict import Verdict
+from etude.learn.credit import CREDIT
+from etude.learn.lessons import token_weights
+from etude.learn.step_credit import STEP_CREDIT
+from etude.recipes.searching import group_of
+from etude.tasks.task import Task
+
+Beginning = tuple[int, ...]
+Gradient = dict[tuple[Beginning, int], float]
+"""Of every logit, by the beginning it stands after and its token."""
+
+ONE_TOKEN = Steps("tokens", max_tokens=1)
+PASS_K = 4
+SAMPLES = 8
+SEARCHES = {
+    "samples": Search("samples"),
+    "beam": Search("beam", beams=2, width=3, rollouts=2),
+    "mcts": Search("mcts", simulations=6, width=3),
+    "tree": Search("tree", chains=4, rounds=1, forks=1, width=2),
+    "vine": Search("vine", chains=3, width=2),
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A policy over answers of `length` tokens, and the score of each answer."""
+
+    probabilities: Mapping[Beginning, Sequence[float]]
+    scores: Mapping[Beginning, float]
+    length: int
+
+    @staticmethod
+    def randomly(seed: int, length: int = 4, vocabulary: int = 3) -> "Table":
+        """Logits from a normal distribution; a third of the scores is 1, a third 0, the others lie between."""
+        dice = random.Random(seed)
+        inner = [each for depth in range(length) for each in product(range(vocabulary), repeat=depth)]
+        logits = {each: [dice.gauss(0, 1) for _ in range(vocabulary)] for each in inner}
+        scores = {each: min(1.0, max(0.0, dice.uniform(-1, 2))) for each in product(range(vocabulary), repeat=length)}
+        return Table({each: _softmax(row) for each, row in logits.items()}, scores, length)
+
+    def likelihood(self, answer: Beginning) -> float:
+        found = 1.0
+        for place, token in enumerate(answer):
+            found *= self.probabilities[answer[:place]][token]
+        return found
+
+    def gradient(self, k: int = 1) -> Gradient:
+        """Of the expected best score of `k` answers: the sum over answers x of p(x) · k · E[best of x and k - 1 others] · ∇log p(x)."""
+        found: Gradient = defaultdict(float)
+        for answer, score in self.scores.items():
+            self.add(found, answer, [k * self.likelihood(answer) * self._best(score, k - 1)] * self.length)
+        return found
+
+    def _best(self, score: float, others: int) -> float:
+        """The expected maximum of a score and of those of so many answers."""
+        levels = sorted({score, *(each for each in self.scores.values() if each > score)})
+        below = [sum(self.likelihood(answer) for answer, other in self.scores.items() if other <= level) ** others for level in levels]
+        return sum(level * (mass - before) for level, mass, before in zip(levels, below, [0.0, *below], strict=False))
+
+    def add(self, gradient: Gradient, answer: Beginning, weights: Sequence[float]) -> None:
+        """Add the sum over tokens of weight · ∇log p(token | those before)."""
+        for place, weight in enumerate(weights):
+            for token, probability in enumerate(self.probabilities[answer[:place]]):
+                gradient[answer[:place], token] += weight * ((token == answer[place]) - probability)
+
+
+class Growing:
+    """Samples from a table the continuations that a search asks for."""
+
+    def __init__(self, table: Table, seed: int) -> None:
+        self.table, self.dice, self.key = table, random.Random(seed), 0
+
+    def answer(self, before: Beginning, number: int) -> Beginning:
+        """`before`, and so many tokens more."""
+        for _ in range(number):
+            row = self.table.probabilities[before]
+            before = (*before, *self.dice.choices(range(len(row)), weights=row))
+        return before
+
+    def grow(self, how: Search) -> tuple[Group, list[Verdict]]:
+        """The attempts of one search, judged."""
+        if how.method == "samples":
+            answers = [self.answer((), self.table.length) for _ in range(SAMPLES)]
+            group = Group(Task("?"), tuple(Attempt.of([0], Completion(own, self._logprobs(own), "", "stop", 0, 0)) for own in answers))
+            return parted(group, [Verdict(self.table.scores[own]) for own in answers], ONE_TOKEN, lambda tokens: "")
+        tree = Tree(Task("?"), [0], lambda tokens: "".join(map(str, tokens)))
+        outcomes = Outcomes(lambda pairs: [Verdict(self.table.scores[tuple(map(int, text))]) for text, _ in pairs])
+        by_steps = how.method != "tree"
+
+        def expand(wanted: Sequence[tuple[Tree, Growth]]) -> list[list[Node]]:
+            return [[self._added(tree, growth, by_steps) for _ in range(growth.width)] for tree, growth in wanted]
+
+        search([tree], how.rule(SAMPLES), expand, either(outcomes, Rollouts(expand, outcomes, how.rollouts)), most_tokens=lambda *_: 1)
+        return group_of(tree, outcomes)
+
+    def _added(self, tree: Tree, growth: Growth, by_steps: bool) -> Node:
+        node, before = growth.node, growth.node.own_tokens
+        answer = self.answer(before, self.table.length - len(before) if growth.to_end else 1)
+        logprobs, self.key = self._logprobs(answer), self.key + 1
+        if by_steps:
+            for place in range(len(before), len(answer)):
+                node = tree.add(node, answer[place : place + 1], logprobs[place : place + 1], self.key)
+        else:
+            node = tree.insert(node, answer[len(before) :], logprobs[len(before) :], self.key)
+        node.finish = "stop" if len(answer) == self.table.length else None
+        return node
+
+    def _logprobs(self, answer: Beginning) -> tuple[float, ...]:
+        return tuple(log(self.table.probabilities[answer[:place]][token]) for place, token in enumerate(answer))
+
+
+def updates(table: Table, how: Search, rules: Sequence[str], num_trees: int, seed: int = 0) -> dict[str, list[Gradient]]:
+    """What every tree's attempts add to one update of all trees, by credit rule: the update is their mean."""
+    growing = Growing(table, seed)
+    groups, verdicts = zip(*(growing.grow(how) for _ in range(num_trees)), strict=True)
+    size = sum(len(group.attempts) for group in groups) / num_trees
+    found: dict[str, list[Gradient]] = {}
+    for rule in rules:
+        found[rule] = []
+        for group, row in zip(groups, token_weights(groups, verdicts, rule, pass_k=PASS_K), strict=True):
+            gradient: Gradient = defaultdict(float)
+            for attempt, weights in zip(group.attempts, row, strict=True):
+                table.add(gradient, attempt.own_tokens, [weight / size for weight in weights])
+            found[rule].append(gradient)
+    return found
+
+
+def mean_of(gradients: Sequence[Gradient]) -> Gradient:
+    found: Gradient = defaultdict(float)
+    for each in gradients:
+        for place, value in each.items():
+            found[place] += value / len(gradients)
+    return found
+
+
+def cosine(one: Gradient, other: Gradient) -> float:
+    return sum(value * other.get(place, 0.0) for place, value in one.items()) / (_length(one) * _length(other))
+
+
+def noise(gradients: Sequence[Gradient]) -> float:
+    """The standard error of their mean, as a share of its length."""
+    mean, number = mean_of(gradients), len(gradients)
+    squares = sum((each.get(place, 0.0) - value) ** 2 for each in gradients for place, value in mean.items())
+    return sqrt(squares / (number * (number - 1))) / _length(mean)
+
+
+def measured(num_trees: int, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """A row for each search and credit rule: the cosine by seed, and the largest noise."""
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for seed in seeds:
+        table = Table.randomly(seed)
+        exact = {k: table.gradient(k) for k in (1, PASS_K)}
+        for name, how in SEARCHES.items():
+            for rule, found in updates(table, how, [*CREDIT, *STEP_CREDIT], num_trees, seed).items():
+                row = rows.setdefault((name, rule), {"search": name, "credit": rule, "cosines": [], "noise": 0.0})
+                row["cosines"].append(cosine(mean_of(found), exact[PASS_K if rule == "pass_at_k" else 1]))
+                row["noise"] = max(row["noise"], noise(found))
+    return list(rows.values())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.gradients")
+    parser.add_argument("--trees", type=int, default=4000)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[5, 6, 7])
+    parser.add_argument("--json", type=Path)
+    chosen = parser.parse_args()
+    rows = measured(chosen.trees, chosen.seeds)
+    table = markdown(rows, chosen.trees, chosen.seeds)
+    print(table)
+    if chosen.json:
+        write({"trees": chosen.trees, "seeds": chosen.seeds, "rows": rows}, chosen.json, table)
+
+
+def markdown(rows: Sequence[Mapping[str, Any]], num_trees: int, seeds: Sequence[int]) -> str:
+    lines = [f"| search | credit | cosine, of policies {', '.join(map(str, seeds))} | noise at most |", "|---|---|---|---|"]
+    for row in rows:
+        cosines = " / ".join(f"{each:.3f}" for each in row["cosines"])
+        lines.append(f"| {row['search']} | {row['credit']} | {cosines} | {row['noise']:.3f} |")
+    sizes = f"{num_trees:,} trees of each search on each policy: 3 tokens, answers of 4. `pass_at_k` beside the gradient of pass@{PASS_K}."
+    return "\n".join([*lines, "", sizes, ""])
+
+
+def _softmax(logits: Sequence[float]) -> list[float]:
+    weights = [exp(each) for each in logits]
+    return [each / sum(weights) for each in weights]
+
+
+def _length(gradient: Gradient) -> float:
+    return sqrt(sum(value * value for value in gradient.values()))
+
+
+if __name__ == "__main__":
+    main()
