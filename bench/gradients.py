@@ -26,7 +26,7 @@ from etude.explore.attempts import Attempt, Group
 from etude.explore.beginnings import parted
 from etude.explore.search.growing import Growth, search
 from etude.explore.search.settings import Search
-from etude.explore.search.worth import Outcomes, Rollouts, either
+from etude.explore.search.worth import Outcomes, Rollouts, either, likelihood
 from etude.explore.steps import Steps
 from etude.explore.tree import Node, Tree
 from etude.feedback.verdict import Verdict
@@ -46,6 +46,7 @@ SAMPLES = 8
 SEARCHES = {
     "samples": Search("samples"),
     "beam": Search("beam", beams=2, width=3, rollouts=2),
+    "beam by likelihood": Search("beam", beams=2, width=3, value="likelihood"),
     "mcts": Search("mcts", simulations=6, width=3),
     "tree": Search("tree", chains=4, rounds=1, forks=1, width=2),
     "vine": Search("vine", chains=3, width=2),
@@ -121,7 +122,8 @@ class Growing:
         def expand(wanted: Sequence[tuple[Tree, Growth]]) -> list[list[Node]]:
             return [[self._added(tree, growth, by_steps) for _ in range(growth.width)] for tree, growth in wanted]
 
-        search([tree], how.rule(SAMPLES), expand, either(outcomes, Rollouts(expand, outcomes, how.rollouts)), most_tokens=lambda *_: 1)
+        going = likelihood if how.value == "likelihood" else Rollouts(expand, outcomes, how.rollouts)
+        search([tree], how.rule(SAMPLES), expand, either(outcomes, going), most_tokens=lambda *_: 1)
         return group_of(tree, outcomes)
 
     def _added(self, tree: Tree, growth: Growth, by_steps: bool) -> Node:

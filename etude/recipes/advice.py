@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from etude.explore.search.settings import BY_STEPS
+from etude.explore.search.settings import BY_STEPS, BY_VALUE
 from etude.explore.settings import Exploration
 from etude.explore.steps import Steps
 from etude.learn.example import Example
@@ -90,9 +90,16 @@ def _not_independent(settings: PracticeSettings) -> list[str]:
     """Answers of a search begin alike, and what a beam or mcts goes on with depends on scores: they are no sample of the policy's. Credit
     of answers takes them for one (measured: `python -m bench.gradients`).
     """
-    search, learn = settings.explore.search.method, settings.learn
+    search_settings, learn = settings.explore.search, settings.learn
+    search = search_settings.method
     if not settings.explore.is_search or learn.method != "credit":
         return []
+    is_by_outcomes = search not in BY_VALUE or search_settings.value == "rollouts" or (search == "mcts" and search_settings.to_end)
+    if not is_by_outcomes:
+        return [
+            f"explore.search.value {search_settings.value} drops steps of which no answer is scored, which biases the policy gradient "
+            "whatever learn.credit is: set explore.search.value to rollouts (of mcts explore.search.to_end to true)"
+        ]
     if learn.credit not in STEP_CREDIT:
         return [
             f"explore.search.method {search} gives answers that are not independent, but learn.credit {learn.credit} takes them for "

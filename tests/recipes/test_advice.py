@@ -31,6 +31,8 @@ def test_half_of_them_may_be_one_step():
     ("changes", "is_said"),
     [
         ({"explore": "beam"}, True),
+        ({"explore": "beam", "learn.credit": "difference"}, False),
+        ({"explore": "beam", "learn.credit": "difference", "explore.search.value": "likelihood"}, True),
         ({"explore": "mcts", "learn.credit": "standardised"}, True),
         ({"explore": "mcts", "learn.credit": "difference"}, False),
         ({"explore": "mcts", "learn.method": "preference"}, False),
