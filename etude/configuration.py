@@ -23,6 +23,7 @@ from etude.values import WrongValue, read, typed
 
 Configuration = TypeVar("Configuration")
 
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C, where libyaml is there
 _SHIPPED = Path(__file__).parent / "configs"
 
 
@@ -48,7 +49,7 @@ def find_configuration(command: str, name: str) -> Path:
 def command_of(path: Path) -> str | None:
     """What a YAML file says it is for, if it says so and can be read."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf8"))
+        values = yaml.load(path.read_text(encoding="utf8"), Loader=_LOADER)
     except (yaml.YAMLError, OSError, UnicodeDecodeError):
         return None
     return values.get("command") if isinstance(values, dict) else None

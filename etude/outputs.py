@@ -20,7 +20,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from etude.errors import UserError
-from etude.runs import write_atomically
 
 STANDARD_OUTPUT = "-"
 PAGE_MARK = '<meta name="generator" content="etude">'
@@ -65,6 +64,8 @@ def write_output(name: str | Path, content: str | bytes) -> None:
         with path.open("wb") as stream:
             stream.write(raw)
         return
+    from etude.runs import write_atomically  # only now, since help and mistakes write nothing
+
     target = path.resolve()
     mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
     write_atomically(target, raw)

@@ -124,7 +124,7 @@ MISTAKES = {
     "practice tiny --learn.method sft": "unknown learn.method 'sft': did you mean 'imitation' (of own right attempts; given",
     "practice tiny --explore.sampling.temperature 1e-300": "temperature must be 0 (greedy), or 0.001 or more, got 1e-300",
     "generate tiny-random --prompt a --temperature 1": "unknown setting --temperature: did you mean --sampling.temperature?",
-    "generate tiny-random --file /dev/null": "--file /dev/null holds no prompt: give --prompt TEXT, or a file with a prompt a line",
+    "generate tiny-random --file /dev/null": "there is no prompt: --file /dev/null is empty; give --prompt TEXT",
     "generate tiny-random --file pickled": "--file pickled: is a folder: name a file in it",
     "evaluate tiny-random --tasks gsm8k": "unknown setting --tasks: a suite that ships is named by --suite NAME, files of tasks by ",
     "evaluate tiny-random --model tiny-random": "the model is given twice: tiny-random and --model tiny-random; give it once",

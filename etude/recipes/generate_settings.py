@@ -97,7 +97,7 @@ def prompts_from(settings: GenerateSettings, standard_input: TextIO) -> list[str
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]  # JSON may hold other line breaks
     if not lines:
         named = "standard input" if settings.file is None else f"--file {path}"
-        raise UserError(f"{named} holds no prompt: give --prompt TEXT, or a file with a prompt a line")
+        raise UserError(f"there is no prompt: {named} is empty; give --prompt TEXT, or a file with a prompt a line")
     return [_prompt(path, number, line) for number, line in lines]
 
 
