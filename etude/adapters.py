@@ -5,11 +5,12 @@ Identity: a fresh adapter (B = 0) and a disabled one are the base model.
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from etude.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ def add_lora(model: Any, lora: LoRA, seed: int) -> Any:
     """The model with trainable adapters (base weights frozen), or the model itself where the rank is 0."""
     if lora.rank == 0:
         return model
+    import torch
     from peft import LoraConfig, get_peft_model
 
     with torch.random.fork_rng(devices=[]):
@@ -55,15 +57,17 @@ def has_adapters(model: Any) -> bool:
     return hasattr(model, "get_base_model")
 
 
-@torch.no_grad()
-def merged_weights(model: Any) -> dict[str, torch.Tensor]:
+def merged_weights(model: Any) -> "dict[str, torch.Tensor]":
     """The state dict of the plain model that `model` stands for; weights with adapters are new tensors, the rest are the model's own."""
     if not has_adapters(model):
         return model.state_dict()
+    import torch
+
     base = model.get_base_model()
     weights = {name.replace(".base_layer.", "."): value for name, value in base.state_dict().items() if ".lora_" not in name}
-    for name, module in base.named_modules():
-        if hasattr(module, "get_delta_weight"):
-            delta = sum(module.get_delta_weight(adapter) for adapter in module.active_adapters)
-            weights[f"{name}.weight"] = module.base_layer.weight + delta
+    with torch.no_grad():
+        for name, module in base.named_modules():
+            if hasattr(module, "get_delta_weight"):
+                delta = sum(module.get_delta_weight(adapter) for adapter in module.active_adapters)
+                weights[f"{name}.weight"] = module.base_layer.weight + delta
     return weights

@@ -4,15 +4,18 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from etude.errors import UserError, unknown
 from etude.interruption import Interrupted
+from etude.options import EVERYWHERE, Options, no_more, options_help, take, take_options
+from etude.outputs import check_output, is_pack, is_page, is_standard_output, write_output
 
-USAGE = """etude: language models get better by practising
+USAGE = f"""etude: language models get better by practising
 
   etude adapt NAME_OR_YAML [--key value ...]      learn a domain from text
   etude practice NAME_OR_YAML [--key value ...]   improve on tasks by own attempts
@@ -26,21 +29,41 @@ USAGE = """etude: language models get better by practising
   etude models interpolate START END --factor A --out DIR
 
   etude COMMAND --help                            every setting of a command
-"""
 
-COMMON = {
-    "run": "--run DIR      the run folder (default runs/NAME)",
-    "data": "--data DIR     the folder of data sets (default: the variable ETUDE_DATA)",
-    "json": "--json FILE    write the result there too",
-    "track": "--track NAMES  trackers to tell too: tensorboard, wandb, trackio, ... (one, or several with commas)",
-    "resume": "--resume       go on with an unfinished run",
-    "dry_run": "--dry-run      print the resolved configuration, try one step for time, memory and disk, and stop",
-}
+{EVERYWHERE}"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0, 2 for wrong input, 130 or 143 when stopped by Ctrl-C or SIGTERM."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    is_verbose, is_quiet = "--verbose" in given, bool({"-q", "--quiet"} & {*given})
+    words = [word for word in given if word not in ("-q", "--quiet", "--verbose")]
+    try:
+        status = _run(words, is_quiet=is_quiet, is_verbose=is_verbose)
+        sys.stdout.flush()  # here, and not when the interpreter ends, it can be caught that nobody reads
+        return status
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except UserError as error:
+        if is_verbose:
+            traceback.print_exc()
+        print(f"etude: {error}", file=sys.stderr)
+        return 2
+    except Interrupted as stop:
+        print(f"etude: stopped by {stop.name} {stop.note}", file=sys.stderr)
+        return stop.exit_status
+    except KeyboardInterrupt as stop:
+        print("; ".join(["etude: interrupted", *getattr(stop, "__notes__", ())]), file=sys.stderr)
+        return 130
+    except OSError as error:
+        if is_verbose:
+            traceback.print_exc()
+        print(f"etude: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
+        return 2
+
+
+def _run(arguments: list[str], *, is_quiet: bool, is_verbose: bool) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE)
         return 0
@@ -49,72 +72,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(f"etude {__version__}")
         return 0
-    _quiet_libraries()
-    try:
-        command = COMMANDS.get(arguments[0])
-        if command is None:
-            raise unknown("command", arguments[0], COMMANDS)
-        command(arguments[1:])
-        return 0
-    except UserError as error:
-        print(f"etude: {error}", file=sys.stderr)
-        return 2
-    except Interrupted as stop:
-        print(f"etude: stopped by {stop.name} {stop.note}", file=sys.stderr)
-        return stop.exit_status
-    except KeyboardInterrupt:
-        print("etude: interrupted; go on with --resume where a run folder was being written", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        return 0
-    except OSError as error:
-        print(f"etude: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
-        return 2
+    command = COMMANDS.get(arguments[0])
+    if command is None:
+        raise unknown("command", arguments[0], COMMANDS)
+    _set_logging(is_quiet=is_quiet, is_verbose=is_verbose)
+    command(arguments[1:], is_quiet)
+    return 0
 
 
-def _practice(arguments: list[str]) -> None:
+def _practice(arguments: list[str], is_quiet: bool) -> None:
     from etude.configuration import find_configuration, resolved, shipped
+    from etude.recipes.settings import PracticeSettings, parse_practice
 
-    names = ", ".join(shipped("practice"))
+    names, options = ", ".join(shipped("practice")), ("run", "data", "json", "force", "track", "resume", "dry_run")
     if _wants_help(arguments):
-        from etude.recipes.settings import PracticeSettings
-
         head = f"etude practice NAME_OR_YAML [--key value ...]\n\nconfigurations that ship: {names}"
-        return _help(f"{head}\n\n{_common_help()}", PracticeSettings)
-    common, rest = _common(arguments, *COMMON)
+        return _help(f"{head}\n\n{options_help(*options)}", PracticeSettings)
+    common, rest = take_options(arguments, *options)
     path = find_configuration("practice", _first(rest, f"practice needs a configuration: a YAML file or one of {names}"))
-    from etude.recipes.settings import parse_practice  # only now, since it waits for torch
-
     settings = parse_practice(path, rest[1:])
     if common.dry_run:
         return _dry_run(settings, resolved(settings), path.stem, common.data)
     from etude.recipes.practice import practice_named
     from etude.tracking import Tracked
-    from etude.watching import Console, Watcher
 
     run = common.run or Path("runs") / path.stem
-    watcher: Watcher = Console()
+    watcher = _watcher(common, is_quiet)
     if common.track:
         watcher = Tracked(watcher, common.track.split(","), run, resolved(settings))
     try:
-        result = practice_named(settings, path.stem, run=run, data=common.data, resume=common.resume, watcher=watcher)
+        with _resumable(run):
+            result = practice_named(settings, path.stem, run=run, data=common.data, resume=common.resume, watcher=watcher)
     finally:
         if isinstance(watcher, Tracked):
             watcher.close()
-    _write_json(common.json, result)
+    _write_json(common, result)
 
 
-def _adapt(arguments: list[str]) -> None:
+def _adapt(arguments: list[str], is_quiet: bool) -> None:
     from etude.configuration import find_configuration, resolved, shipped
-    from etude.recipes.adapt import adapt_named
     from etude.recipes.adapt_settings import AdaptSettings, parse_adapt
-    from etude.watching import Console
 
-    names, options = ", ".join(shipped("adapt")), ("run", "data", "json", "resume", "dry_run")
+    names, options = ", ".join(shipped("adapt")), ("run", "data", "json", "force", "resume", "dry_run")
     if _wants_help(arguments):
         head = f"etude adapt NAME_OR_YAML [--key value ...]\n\nconfigurations that ship: {names}"
-        return _help(f"{head}\n\n{_common_help(*options)}", AdaptSettings)
-    common, rest = _common(arguments, *options)
+        return _help(f"{head}\n\n{options_help(*options)}", AdaptSettings)
+    common, rest = take_options(arguments, *options)
     path = find_configuration("adapt", _first(rest, f"adapt needs a configuration: a YAML file or one of {names}"))
     run = common.run or Path("runs") / path.stem
     settings = parse_adapt(path, rest[1:])
@@ -125,127 +128,178 @@ def _adapt(arguments: list[str]) -> None:
 
         print(yaml.safe_dump(resolved(settings), sort_keys=False), end="", flush=True)
         return print(f"# {estimate_adaptation(settings, common.data)}")
-    result = adapt_named(settings, path.stem, run=run, data=common.data, resume=common.resume, watcher=Console())
-    _write_json(common.json, result)
+    from etude.recipes.adapt import adapt_named
+
+    with _resumable(run):
+        result = adapt_named(settings, path.stem, run=run, data=common.data, resume=common.resume, watcher=_watcher(common, is_quiet))
+    _write_json(common, result)
 
 
-def _evaluate(arguments: list[str]) -> None:
-    from etude.recipes.evaluate import EvaluateSettings, evaluate, parse_evaluate
+@contextmanager
+def _resumable(run: Path) -> Iterator[None]:
+    """Ctrl-C says how to go on with a run, once its folder is there."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        if (run / "configuration.yaml").is_file():
+            stop.add_note("go on with --resume")
+        raise
 
-    options = ("data", "json")
-    suite, arguments = _take(arguments, "--suite")
+
+def _evaluate(arguments: list[str], is_quiet: bool) -> None:
+    from etude.recipes.evaluate_settings import EvaluateSettings, parse_evaluate
+
+    options = ("data", "json", "force")
+    suite, arguments = take(arguments, "--suite")
     if suite:
-        return _evaluate_suite(suite, arguments, *options)
+        return _evaluate_suite(suite, arguments, is_quiet, *options)
     if _wants_help(arguments):
         head = "etude evaluate MODEL [--key value ...]\netude evaluate MODEL --suite NAME_OR_YAML [--key value ...]"
-        return _help(f"{head}\n\n{_common_help(*options)}", EvaluateSettings)
-    common, rest = _common(arguments, *options)
-    model = _first(rest, "evaluate needs a model: a bundled name, a folder, a .gguf file or a hub id")
-    settings = parse_evaluate(model, rest[1:])
-    from etude.watching import Console
+        return _help(f"{head}\n\n{options_help(*options)}", EvaluateSettings)
+    common, rest = take_options(arguments, *options)
+    model, rest = _model(rest, "evaluate needs a model: a bundled name, a folder, a .gguf file or a hub id")
+    if any(word.partition("=")[0] == "--tasks" for word in rest):
+        raise UserError(
+            "unknown setting --tasks: a suite that ships is named by --suite NAME, files of tasks by --evaluation.path FILE, and the tasks "
+            "of a practice configuration by --recipe NAME"
+        )
+    settings = parse_evaluate(model, rest)
+    from etude.recipes.evaluate import evaluate
 
-    result = evaluate(model, settings, data=common.data, watcher=Console())
-    _write_json(common.json, result)
+    _write_json(common, evaluate(model, settings, data=common.data, watcher=_watcher(common, is_quiet)))
 
 
-def _evaluate_suite(suite: str, arguments: list[str], *options: str) -> None:
+def _evaluate_suite(suite: str, arguments: list[str], is_quiet: bool, *options: str) -> None:
     from etude.configuration import command_of, shipped
-    from etude.recipes.domain_suite import DomainSuite, evaluate_domain, parse_domain
-    from etude.recipes.knows_says import KnowsSays, evaluate_knows, parse_knows
-    from etude.recipes.long_suite import LongSuite, evaluate_long, parse_long
-    from etude.recipes.retention_suite import RetentionSuite, evaluate_suite, parse_suite
-    from etude.watching import Console
 
-    kinds: dict[str, tuple[Any, Any, Any]] = {
-        "domain": (DomainSuite, parse_domain, evaluate_domain),
-        "knows": (KnowsSays, parse_knows, evaluate_knows),
-        "long": (LongSuite, parse_long, evaluate_long),
-        "suite": (RetentionSuite, parse_suite, evaluate_suite),
-    }
+    kinds = {"domain": _domain, "knows": _knows, "long": _long, "suite": _retention}
     names = {name: kind for kind in kinds for name in shipped(kind)}
     kind = command_of(Path(suite)) if Path(suite).is_file() else names.get(suite)
     if kind is None and not suite.endswith((".yaml", ".yml")):
         raise unknown("suite", suite, names)
-    settings, parsed, evaluated = kinds.get(kind or "", kinds["suite"])
-    if _wants_help(arguments):
-        head = f"etude evaluate MODEL --suite NAME_OR_YAML [--key value ...]\n\n{_common_help(*options)}"
-        own = "  --page FILE    write a page of what the policy keeps of a text, or reads\n" if kind == "long" else ""
-        return _help(head + own, settings)
-    page, arguments = _take(arguments, "--page") if kind == "long" else (None, arguments)
-    if page and Path(page).is_dir():
-        raise UserError(f"--page {page}: is a folder: name a file in it")
-    common, rest = _common(arguments, *options)
-    model = _first(rest, f"evaluate needs a model before --suite {suite}: a bundled name, a folder, a .gguf file or a hub id")
-    paged = {"page": page} if page else {}
-    _write_json(common.json, evaluated(model, parsed(suite, rest[1:]), data=common.data, watcher=Console(), **paged))
+    options = (*options, "page") if kind == "long" else options
+    wants_help = _wants_help(arguments)
+    common, rest = take_options([] if wants_help else arguments, *options)
+    settings, parsed, evaluated = kinds.get(kind or "", _retention)()
+    if wants_help:
+        page = {"page": "--page FILE    write a page of what the policy keeps of a text, or reads"}
+        return _help(f"etude evaluate MODEL --suite NAME_OR_YAML [--key value ...]\n\n{options_help(*options, more=page)}", settings)
+    if common.page:
+        check_output("--page", common.page, is_page, force=common.force)
+    model, rest = _model(rest, f"evaluate needs a model before --suite {suite}: a bundled name, a folder, a .gguf file or a hub id")
+    paged = {"page": common.page} if common.page else {}
+    _write_json(common, evaluated(model, parsed(suite, rest), data=common.data, watcher=_watcher(common, False), **paged))
 
 
-def _generate(arguments: list[str]) -> None:
-    from etude.recipes.generate import GenerateSettings, generate, parse_generate, prompts_from
+def _domain() -> tuple[Any, Any, Any]:
+    from etude.recipes.domain_suite import DomainSuite, evaluate_domain, parse_domain
 
+    return DomainSuite, parse_domain, evaluate_domain
+
+
+def _knows() -> tuple[Any, Any, Any]:
+    from etude.recipes.knows_says import KnowsSays, evaluate_knows, parse_knows
+
+    return KnowsSays, parse_knows, evaluate_knows
+
+
+def _long() -> tuple[Any, Any, Any]:
+    from etude.recipes.long_suite import LongSuite, evaluate_long, parse_long
+
+    return LongSuite, parse_long, evaluate_long
+
+
+def _retention() -> tuple[Any, Any, Any]:
+    from etude.recipes.retention_suite import RetentionSuite, evaluate_suite, parse_suite
+
+    return RetentionSuite, parse_suite, evaluate_suite
+
+
+def _generate(arguments: list[str], is_quiet: bool) -> None:
+    from etude.recipes.generate_settings import GenerateSettings, parse_generate, prompts_from
+
+    options = ("json", "page", "force")
     if _wants_help(arguments):
         head = "etude generate MODEL --prompt TEXT | --file FILE [--key value ...]"
-        own = "  --page FILE    write a page of answers by a --method: samples, and agreement on each token\n"
-        return _help(f"{head}\n\n{_common_help('json')}{own}", GenerateSettings)
-    common, rest = _common(arguments, "json")
-    page, rest = _take(rest, "--page")
-    model = _first(rest, "generate needs a model: a bundled name, a folder, a .gguf file or a hub id")
-    settings = parse_generate(model, rest[1:])
-    if page and not settings.decoding.is_on:
+        page = {"page": "--page FILE    write a page of answers by a --method: samples, and agreement on each token"}
+        return _help(f"{head}\n\n{options_help(*options, more=page)}", GenerateSettings)
+    common, rest = take_options(arguments, *options)
+    model, rest = _model(rest, "generate needs a model: a bundled name, a folder, a .gguf file or a hub id")
+    settings = parse_generate(model, rest)
+    if common.page and not settings.decoding.is_on:
         raise UserError("--page shows answers that were made of several: choose a --method, such as integrative, or leave it out")
-    if page and Path(page).is_dir():
-        raise UserError(f"--page {page}: is a folder: name a file in it")
+    if common.page:
+        check_output("--page", common.page, is_page, force=common.force)
     prompts = prompts_from(settings, sys.stdin)
-    streams = sys.stdout.isatty() and len(prompts) == settings.num_samples == 1
+    answers = sys.stderr if is_standard_output(common.json) or is_standard_output(common.page) else sys.stdout
+    streams = answers.isatty() and len(prompts) == settings.num_samples == 1
     is_written = streams and not settings.search.is_on and settings.thought.budget_tokens is None
     answered = 0
 
     def tell(row: dict[str, Any]) -> None:
         nonlocal answered
         answered += 1
-        shows = sys.stderr.isatty() and not sys.stdout.isatty() and len(prompts) > 1
+        shows = sys.stderr.isatty() and not answers.isatty() and len(prompts) > 1 and not is_quiet
         for text in [""] if is_written else row["completions"]:
-            print(text if len(prompts) == 1 else json.dumps({"prompt": row["prompt"], "completion": text}, ensure_ascii=False), flush=True)
+            line = text if len(prompts) == 1 else json.dumps({"prompt": row["prompt"], "completion": text}, ensure_ascii=False)
+            print(line, file=answers, flush=True)
         if shows:
             print(f"\r{answered:,} of {len(prompts):,} answered", end="\n" if answered == len(prompts) else "", file=sys.stderr, flush=True)
 
-    rows = generate(model, prompts, settings, write=_write_piece if streams else None, done=tell)
-    if page:
+    def write_piece(text: str) -> None:
+        print(text, end="", file=answers, flush=True)
+
+    from etude.recipes.generate import generate
+
+    rows = generate(model, prompts, settings, write=write_piece if streams else None, done=tell)
+    if common.page:
         from etude.evaluation.report.answers import write_answers
 
-        write_answers(rows, settings.decoding.method, Path(model).name, Path(page))
-    _write_json(common.json, rows)
+        write_answers(rows, settings.decoding.method, Path(model).name, Path(common.page))
+    _write_json(common, rows)
 
 
-def _write_piece(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
-
-
-def _report(arguments: list[str]) -> None:
-    from etude.evaluation.report import write_report
-
+def _report(arguments: list[str], is_quiet: bool) -> None:
+    usage = "etude report RUN [RUN ...] [--out FILE] [--force], or etude report RUN --pack FILE.zip [--force]"
     if _wants_help(arguments) or not arguments:
         print(
-            "etude report RUN [RUN ...] [--out FILE]\netude report RUN --pack FILE.zip\n\n"
-            "One self-contained page; default: report.html in the first run folder. --pack writes a run for somebody else."
+            f"{usage}\n\nOne self-contained page; default: report.html in the first run folder. --pack writes a run for somebody else. "
+            "- is standard\noutput. A file that etude did not write is replaced by --force alone."
         )
         return
-    packed, rest = _take(arguments, "--pack")
-    out, runs = _take(rest, "--out")
+    packed, rest = take(arguments, "--pack")
+    out, rest = take(rest, "--out")
+    is_forced, runs = "--force" in rest, [Path(word) for word in rest if word != "--force"]
+    no_more([str(run) for run in runs], usage)
+    if not runs:
+        raise UserError(f"report needs the folder of a run, such as runs/quickstart: {usage}")
+    for run in runs:
+        if run.is_dir() and not any((run / name).is_file() for name in _OF_A_RUN):
+            raise UserError(f"{run} holds no run: name the folder of a run, such as runs/quickstart, which holds a configuration.yaml")
     if packed:
         from etude.recipes.pack import pack
 
         if len(runs) != 1 or out:
             raise UserError("--pack takes one run, and no --out: etude report RUN --pack FILE.zip")
-        return print(pack(Path(runs[0]), Path(packed)))
-    page = write_report([Path(run) for run in runs], Path(out) if out else Path(runs[0]) / "report.html")
-    print(page)
+        check_output("--pack", packed, is_pack, force=is_forced)
+        return _say_where(pack(runs[0], Path(packed), replaces=is_forced))
+    if out:
+        check_output("--out", out, is_page, force=is_forced)
+    from etude.evaluation.report import write_report
+
+    _say_where(write_report(runs, Path(out) if out else runs[0] / "report.html"))
 
 
-def _models(arguments: list[str]) -> None:
-    from etude import models
+_OF_A_RUN = ("configuration.yaml", "result.json", "metrics.jsonl")
+"""Files of which a run has one, whatever else it lacks."""
 
+
+def _say_where(path: Path) -> None:
+    if not is_standard_output(str(path)):
+        print(path)
+
+
+def _models(arguments: list[str], is_quiet: bool) -> None:
     if _wants_help(arguments):
         print(
             "etude models [list | fetch NAME | convert MODEL FOLDER]\n"
@@ -256,12 +310,18 @@ def _models(arguments: list[str]) -> None:
         return
     match arguments:
         case [] | ["list"]:
-            for name, note, state in models.available():
-                print(f"{name}\t{note}\t{state}")
+            from etude.bundled import available
+
+            for row in (("name", "model", "state"), *available()):
+                print("\t".join(row))
         case ["fetch", name]:
-            print(models.fetch(name))
+            from etude.models import fetch
+
+            print(fetch(name))
         case ["convert", source, folder]:
-            print(models.convert(source, Path(folder)))
+            from etude.models import convert
+
+            print(convert(source, Path(folder)))
         case ["interpolate", *rest]:
             print(_interpolate(rest))
         case _:
@@ -269,15 +329,15 @@ def _models(arguments: list[str]) -> None:
 
 
 def _interpolate(arguments: list[str]) -> Path:
-    from etude.interpolation import interpolate
-
-    factor, rest = _take(arguments, "--factor")
-    out, rest = _take(rest, "--out")
+    factor, rest = take(arguments, "--factor")
+    out, rest = take(rest, "--out")
     at = next((place for place, word in enumerate(rest) if word.startswith("--groups")), len(rest))
     groups = [word for word in (rest[at].partition("=")[2], *rest[at + 1 :]) if word] if at < len(rest) else []
     if len(rest[:at]) != 2 or out is None:
         raise UserError("interpolate takes two models and a folder: etude models interpolate START END --factor A --out DIR")
     named = {name: _share("--groups " + name, value) for name, _, value in (word.partition("=") for word in groups)}
+    from etude.interpolation import interpolate
+
     return interpolate(rest[0], rest[1], Path(out), factor=None if factor is None else _share("--factor", factor), groups=named)
 
 
@@ -288,7 +348,7 @@ def _share(name: str, text: str) -> float:
         raise UserError(f"{name} must be a number in [0, 1], got {text!r}") from error
 
 
-COMMANDS: dict[str, Callable[[list[str]], None]] = {
+COMMANDS: dict[str, Callable[[list[str], bool], None]] = {
     "adapt": _adapt,
     "practice": _practice,
     "evaluate": _evaluate,
@@ -298,42 +358,6 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 }
 
 
-@dataclass
-class _Common:
-    """The values of the common options."""
-
-    run: Path | None = None
-    data: Path | None = None
-    json: Path | None = None
-    track: str | None = None
-    resume: bool = False
-    dry_run: bool = False
-
-
-def _common(arguments: list[str], *names: str) -> tuple[_Common, list[str]]:
-    """The common options that a command takes, and what is left."""
-    common, rest = _Common(), list(arguments)
-    for name in names:
-        option = "--" + name.replace("_", "-")
-        if isinstance(getattr(common, name), bool):
-            setattr(common, name, option in rest)
-            rest = [argument for argument in rest if argument != option]
-            continue
-        value, rest = _take(rest, option)
-        setattr(common, name, value if name == "track" or not value else Path(value))
-    if "data" in names and common.data is None and os.environ.get("ETUDE_DATA"):
-        common.data = Path(os.environ["ETUDE_DATA"])
-    if common.json and common.json.is_dir():
-        raise UserError(f"--json {common.json}: is a folder: name a file in it")
-    if common.data and not common.data.is_dir():
-        raise UserError(f"--data {common.data}: no such folder")
-    return common, rest
-
-
-def _common_help(*names: str) -> str:
-    return "common options\n" + "".join(f"  {text}\n" for name, text in COMMON.items() if not names or name in names)
-
-
 def _first(rest: Sequence[str], message: str) -> str:
     """The word that a command begins with: a configuration or a model."""
     if not rest or rest[0].startswith("--"):
@@ -341,22 +365,24 @@ def _first(rest: Sequence[str], message: str) -> str:
     return rest[0]
 
 
-def _take(arguments: list[str], option: str) -> tuple[str | None, list[str]]:
-    """The value of `--option VALUE` or `--option=VALUE`, and the other arguments."""
-    rest: list[str] = []
-    value = None
-    queue = list(arguments)
-    while queue:
-        argument = queue.pop(0)
-        if argument == option:
-            if not queue:
-                raise UserError(f"{option} needs a value")
-            value = queue.pop(0)
-        elif argument.startswith(option + "="):
-            value = argument.split("=", 1)[1]
-        else:
-            rest.append(argument)
-    return value, rest
+def _model(arguments: Sequence[str], message: str) -> tuple[str, list[str]]:
+    """The model that a command begins with, or that `--model` names, and the other arguments."""
+    named, rest = take(arguments, "--model")
+    if named is None:
+        return _first(rest, message), list(rest[1:])
+    if rest and not rest[0].startswith("--"):
+        raise UserError(f"the model is given twice: {rest[0]} and --model {named}; give it once")
+    return named, rest
+
+
+def _watcher(common: Options, is_quiet: bool) -> Any:
+    """Who tells of a run: on standard error where standard output is for the result."""
+    from rich.console import Console as RichConsole
+
+    from etude.watching import Brief, Console
+
+    console = RichConsole(stderr=True, highlight=False, soft_wrap=True, markup=False) if is_standard_output(common.json) else None
+    return Brief(console) if is_quiet else Console(console)
 
 
 def _dry_run(settings: Any, values: dict[str, Any], name: str, data: Path | None) -> None:
@@ -364,8 +390,11 @@ def _dry_run(settings: Any, values: dict[str, Any], name: str, data: Path | None
 
     from etude.recipes.estimate import estimate
     from etude.recipes.materials import gather
+    from etude.recipes.no_effect import said_of_unread
 
     print(yaml.safe_dump(values, sort_keys=False), end="")
+    for sentence in said_of_unread(settings):
+        print(f"# {sentence}")
     facts = gather(settings, name, data).facts
     print("# tasks: " + ", ".join(f"{key} {value:.4g}" for key, value in facts.items()))
     attempts = settings.steps * settings.explore.tasks_per_step * settings.explore.num_samples
@@ -381,26 +410,41 @@ def _wants_help(arguments: Sequence[str]) -> bool:
 
 
 def _help(head: str, kind: type[Any]) -> None:
-    from etude.configuration import help_of
+    from etude.settings_help import help_of
 
     print(head + "\n" + help_of(kind))
 
 
-def _write_json(path: Path | None, value: Any) -> None:
-    if path is not None:
-        from etude.runs import write_atomically
-
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+def _write_json(common: Options, value: Any) -> None:
+    if common.json is not None:
+        write_output(common.json, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
-def _quiet_libraries() -> None:
-    """Set what libraries read on import: no progress bars and advice of theirs."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+class _ToStandardError(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes to standard error as it is now, which a test or a caller may have put elsewhere."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
+_HANDLER = _ToStandardError()
+_HANDLER.setFormatter(logging.Formatter("etude: %(message)s"))
+
+
+def _set_logging(*, is_quiet: bool, is_verbose: bool) -> None:
+    """Tell warnings of etude, once each; of libraries, by what they read on import, nothing but errors, and no bars, unless asked for."""
+    own = logging.getLogger("etude")
+    own.setLevel(logging.ERROR if is_quiet else logging.INFO if is_verbose else logging.WARNING)
+    if _HANDLER not in own.handlers:
+        own.addHandler(_HANDLER)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if is_verbose:
+        return
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")
-    logging.basicConfig(format="etude: %(message)s", level=logging.WARNING)
+    for library in ("TRANSFORMERS_VERBOSITY", "HF_HUB_VERBOSITY", "DATASETS_VERBOSITY"):
+        os.environ.setdefault(library, "error")
 
 
 if __name__ == "__main__":

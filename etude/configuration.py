@@ -1,29 +1,29 @@
 """From a configuration's name or YAML file and `--key value` overrides to typed dataclasses, and every mistake in one sentence.
 
-The dataclasses beside the code are the only list of settings: jsonargparse makes options and help from their fields and docstrings.
+The dataclasses beside the code are the only list of settings: their fields are the options, and the text below a field is its help
+(`etude.settings_help`). Values are read by `etude.values`; for a name that is no setting `etude.spellings` finds the nearest. Nothing here
+waits for torch.
 """
 
 import contextlib
 import copy
 import functools
-import io
 import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, fields, is_dataclass
-from difflib import get_close_matches
+from dataclasses import MISSING, asdict, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_origin, get_type_hints
 
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
-from etude.errors import UserError, unknown
+from etude.errors import UserError, unknown, value_hint
+from etude.spellings import nearest_setting
+from etude.values import WrongValue, read, typed
 
 Configuration = TypeVar("Configuration")
 
-set_parsing_settings(docstring_parse_attribute_docstrings=True)
-
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C, where libyaml is there
 _SHIPPED = Path(__file__).parent / "configs"
 
 
@@ -49,7 +49,7 @@ def find_configuration(command: str, name: str) -> Path:
 def command_of(path: Path) -> str | None:
     """What a YAML file says it is for, if it says so and can be read."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf8"))
+        values = yaml.load(path.read_text(encoding="utf8"), Loader=_LOADER)
     except (yaml.YAMLError, OSError, UnicodeDecodeError):
         return None
     return values.get("command") if isinstance(values, dict) else None
@@ -71,36 +71,58 @@ def parse(
     A setting that is a list takes several values, `--evaluation.path A B`. `adjust` gets the file's values and the overrides, both by
     dotted name, and gives the values to go on with. `short` has other names for settings, `--name value`.
     """
-    parser = parser_for(kind)
-    given = _given(overrides, lists_of(kind), short or {})
+    known, given = settings_of(kind), _given(overrides, lists_of(kind), settings_of(kind), short or {})
     try:
         values = _file_values(kind, path) if path is not None else {}
-        parser.set_defaults(adjust(values, given) if adjust else values)
-        made = parser.instantiate_classes(_parsed(parser, given))
-    except (ArgumentError, TypeError, ValueError) as error:
-        raise _sentence(error, parser, "--") from None
-    return kind(**{field.name: made[field.name] for field in fields(kind)})  # type: ignore[arg-type]
+        values = adjust(values, given) if adjust else values
+        told = {name: _checked(name, known[name], value, "") for name, value in values.items()}
+        return _made(kind, told | {name: _checked(name, known[name], text, "--") for name, text in given.items()})
+    except UserError as error:
+        raise UserError(_in_full(str(error), list(known))) from None
 
 
-def parser_for(kind: type[Any]) -> ArgumentParser:
-    """The options of a configuration class, in a parser of the caller's own."""
-    return copy.deepcopy(_parser_once(kind))  # type: ignore[arg-type]
+def _checked(name: str, hint: Any, value: Any, where: str) -> Any:
+    """The value as its type has it; `where` stands before the name in what is said: `--`, or the file."""
+    try:
+        return read(hint, value) if isinstance(value, str) else typed(hint, value)
+    except WrongValue as error:
+        raise UserError(f"{where}{name}: expected {error}, got {_argument(value)}{_hint(name, value)}") from None
+
+
+def _hint(name: str, value: Any) -> str:
+    hint = value_hint(name, str(value))
+    return f":{hint}" if hint else ""
+
+
+def _made(kind: Any, values: Mapping[str, Any], default: Any = None, prefix: str = "") -> Any:
+    """An instance of a class of settings, of what is told, and of `default` where nothing is."""
+    hints, told = get_type_hints(kind), {}
+    for field in fields(kind):
+        name = prefix + field.name
+        usual = default if default is None else getattr(default, field.name)
+        if default is None and field.default_factory is not MISSING:
+            usual = field.default_factory()
+        if is_dataclass(hints[field.name]):
+            told[field.name] = _made(hints[field.name], values, usual, f"{name}.")
+        elif name in values:
+            told[field.name] = values[name]
+        elif default is None and field.default is MISSING and field.default_factory is MISSING:
+            raise UserError(f"{name} must be set: it has no default")
+    return kind(**told) if default is None else replace(default, **told)
+
+
+def settings_of(kind: Any) -> Mapping[str, Any]:
+    """The settings of a configuration class by dotted name, with their types, in order."""
+    return _settings_once(kind)
 
 
 @functools.cache
-def _parser_once(kind: type[Any]) -> ArgumentParser:
-    """Reading every docstring takes longer than parsing, so it is done once for a class; a copy costs next to nothing."""
-    parser = ArgumentParser(exit_on_error=False, default_env=False, allow_abbrev=False)
-    parser.add_class_arguments(kind)
-    return parser
-
-
-def help_of(kind: type[Any]) -> str:
-    """Every setting of a configuration class with what its docstring says."""
-    text = parser_for(kind).format_help()
-    text = re.sub(r"  --\S+ CONFIG\s+Path to a configuration file\.\n", "", text[text.find("options:") :])
-    text = re.sub(r"--(\S+) \[ITEM,\.\.\.\], --\1\+ \[ITEM,\.\.\.\]", r"--\1 ITEM [ITEM ...]", text)
-    return text.replace("[ITEM,...]", "[ITEM, ITEM]")
+def _settings_once(kind: Any, prefix: str = "") -> Mapping[str, Any]:
+    hints, found = get_type_hints(kind), dict[str, Any]()
+    for field in fields(kind):
+        hint = hints[field.name]
+        found |= _settings_once(hint, f"{prefix}{field.name}.") if is_dataclass(hint) else {prefix + field.name: hint}  # type: ignore[arg-type]
+    return found
 
 
 def arguments_from(overrides: Mapping[str, Any]) -> list[str]:
@@ -108,15 +130,9 @@ def arguments_from(overrides: Mapping[str, Any]) -> list[str]:
     return [f"--{name}={_argument(value)}" for name, value in overrides.items()]
 
 
-def lists_of(kind: type[Any], prefix: str = "") -> set[str]:
+def lists_of(kind: type[Any]) -> set[str]:
     """Dotted names of the settings that are lists."""
-    found = set()
-    for name, hint in get_type_hints(kind).items():
-        if is_dataclass(hint):
-            found |= lists_of(hint, f"{prefix}{name}.")  # type: ignore[arg-type]
-        elif get_origin(hint) is list:
-            found.add(prefix + name)
-    return found
+    return {name for name, hint in settings_of(kind).items() if get_origin(hint) is list}
 
 
 def resolved(configuration: Any) -> dict[str, Any]:
@@ -132,8 +148,8 @@ def dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _given(overrides: Sequence[str], lists: Collection[str], short: Mapping[str, str]) -> dict[str, str]:
-    """`--key value`, `--key=value` and, for lists, `--key value value` by dotted name."""
+def _given(overrides: Sequence[str], lists: Collection[str], known: Mapping[str, Any], short: Mapping[str, str]) -> dict[str, str]:
+    """`--key value`, `--key=value` and, for lists, `--key value value` by dotted name; every name is a setting."""
     given: dict[str, str] = {}
     queue = list(overrides)
     while queue:
@@ -143,6 +159,8 @@ def _given(overrides: Sequence[str], lists: Collection[str], short: Mapping[str,
             raise UserError(f"{word!r} stands where a --key was expected: settings are given as --key value")
         name = option.removeprefix("--")
         name = short.get(name, name)
+        if name not in known:
+            raise _unknown_setting(name, known, "--", short)
         values = [value] if equals else []
         while not equals and queue and not queue[0].startswith("--") and (not values or name in lists):
             values.append(queue.pop(0))
@@ -167,17 +185,6 @@ def _listed(values: list[str]) -> list[Any]:
     return values
 
 
-def _parsed(parser: ArgumentParser, given: Mapping[str, str]) -> Any:
-    known = _settings(parser)
-    for name in given:
-        if name not in known:
-            raise _unknown_setting(name, known, "--")
-        if inner := _section(name, known):
-            raise UserError(f"--{name} is a section: set --{inner[0]} and the like")
-    with contextlib.redirect_stderr(io.StringIO()):
-        return parser.parse_args([f"--{name}={value}" for name, value in given.items()])
-
-
 def _file_values(kind: type[Any], path: Path) -> dict[str, Any]:
     """A YAML file's values by dotted name, each of its type; mistakes name the file."""
     try:
@@ -190,7 +197,7 @@ def _file_values(kind: type[Any], path: Path) -> dict[str, Any]:
 @functools.cache
 def _values_once(kind: type[Any], path: Path, text: str) -> dict[str, Any]:
     """Whether each value is of its type takes a tenth of a second, and is the same for the same text."""
-    parser, lists = parser_for(kind), lists_of(kind)
+    known, lists = settings_of(kind), lists_of(kind)
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -200,23 +207,17 @@ def _values_once(kind: type[Any], path: Path, text: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected settings as `key: value` lines, got {type(values).__name__}")
     values.pop("command", None)
-    known = _settings(parser)
     flat: dict[str, Any] = {}
     for name, value in _leaves(values, known):
-        if name not in known:
-            raise _unknown_setting(name, known, f"{path}: ")
         if _section(name, known):
             raise UserError(f"{path}: {name}: expected settings as `key: value` lines, got {value!r}")
-        flat[name] = [value] if name in lists and isinstance(value, str) else value
-    try:
-        _parsed(parser, {name: _argument(value) for name, value in flat.items()})
-    except (ArgumentError, TypeError, ValueError) as error:
-        if not _MISSING.search(str(error)):  # the command line may give it
-            raise _sentence(error, parser, f"{path}: ") from None
+        if name not in known:
+            raise _unknown_setting(name, known, f"{path}: ")
+        flat[name] = _checked(name, known[name], [value] if name in lists and isinstance(value, str) else value, f"{path}: ")
     return flat
 
 
-def _section(name: str, known: Sequence[str]) -> list[str]:
+def _section(name: str, known: Collection[str]) -> list[str]:
     """The settings below a name; none where it is a setting itself."""
     return [setting for setting in known if setting.startswith(f"{name}.")]
 
@@ -225,11 +226,7 @@ def _argument(value: Any) -> str:
     return value if isinstance(value, str) else str(value) if isinstance(value, Path) else json.dumps(value, default=str)
 
 
-def _settings(parser: ArgumentParser) -> list[str]:
-    return [action.dest for action in parser._actions if action.dest != "help"]
-
-
-def _leaves(values: dict[str, Any], known: Sequence[str], prefix: str = "") -> list[tuple[str, Any]]:
+def _leaves(values: dict[str, Any], known: Collection[str], prefix: str = "") -> list[tuple[str, Any]]:
     """Dotted names and values; a mapping is walked into only where settings live below it, and an empty section says nothing."""
     found = []
     for name, value in values.items():
@@ -242,38 +239,6 @@ def _leaves(values: dict[str, Any], known: Sequence[str], prefix: str = "") -> l
     return found
 
 
-_MISSING = re.compile(r"arguments are required: (.*)")
-_TYPES = {
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "list": "a list",
-    "dict": "a mapping, such as '{name: value}'",
-    "str": "text",
-}
-
-
-def _sentence(error: Exception, parser: ArgumentParser, where: str) -> UserError:
-    """jsonargparse's many lines as one sentence; `where` is `--`, or the file."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, UserError):
-            return UserError(f"{where.removeprefix('--')}{_in_full(str(cause), _settings(parser))}")
-        cause = cause.__cause__ or cause.__context__
-    text = str(error)
-    if found := _MISSING.search(text):
-        return UserError(f"{found[1]} must be set: it has no default")
-    if found := re.search(r'[Kk]ey "([\w.]+)"', text):
-        got = re.search(r"Got value: (.*)", text) or re.search(r"Given value: (.*)", text)
-        plain = re.search(r"Expected a <class '(\w+)'>", text)
-        choices = re.search(r"Expected a typing.Literal\[(.*?)\]", text)
-        expected = _TYPES.get(plain[1], plain[1]) if plain else f"one of {choices[1]}" if choices else ""
-        if expected and got:
-            return UserError(f"{where}{found[1]}: expected {expected}, got {got[1].strip()}")
-        return UserError(f"{where}{found[1]}: {_one_line(text)}")
-    return UserError(_one_line(text) if where == "--" else f"{where}{_one_line(text)}")
-
-
 def _in_full(text: str, known: Sequence[str]) -> str:
     """A class of settings names its own by where it mostly stands: `search.width` becomes `explore.search.width` where that is meant."""
 
@@ -284,24 +249,18 @@ def _in_full(text: str, known: Sequence[str]) -> str:
     return re.sub(r"(?<![\w./])[a-z_]+(?:\.[a-z_]+)+(?![\w/])", full, text)
 
 
-def _unknown_setting(name: str, known: Sequence[str], where: str) -> UserError:
-    same = name.replace("-", "_")
-    dashes = "--" if where == "--" else ""
-    near = get_close_matches(same, known, n=1, cutoff=0.5)
-    owner = next((setting for setting in known if same.startswith(f"{setting}.") and not _section(setting, known)), None)
+def _unknown_setting(name: str, known: Mapping[str, Any], where: str, short: Mapping[str, str] | None = None) -> UserError:
+    """What is said of a name that is no setting; `where` is `--`, or the file."""
+    dashes, start = ("--", "") if where == "--" else ("", where)
+    if inner := _section(name, known):
+        return UserError(f"{start}{dashes}{name} is a section: set {dashes}{inner[0]} and the like")
+    owner = next((setting for setting in known if name.replace("-", "_").startswith(f"{setting}.")), None)
     if owner is not None:
-        inner = same.removeprefix(f"{owner}.")
-        return UserError(
-            f"{where.removeprefix('--')}unknown setting {dashes}{name}: {owner} is one value, {dashes}{owner} '{{\"{inner}\": ...}}'"
-        )
-    tail = [setting for setting in known if setting.rsplit(".", 1)[-1] == same.rsplit(".", 1)[-1]]
-    guess = same if same in known else tail[0] if tail else near[0] if near else None
-    hint = f"did you mean {dashes}{guess}?" if guess else "see --help for all settings"
-    return UserError(f"{where.removeprefix('--')}unknown setting {dashes}{name}: {hint}")
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:400]
+        own = name.replace("-", "_").removeprefix(f"{owner}.")
+        return UserError(f"{start}unknown setting {dashes}{name}: {owner} is one value, {dashes}{owner} '{{\"{own}\": ...}}'")
+    near = nearest_setting(name, list(known), short or {})
+    hint = f"did you mean {dashes}{near}?" if near else "see --help for all settings"
+    return UserError(f"{start}unknown setting {dashes}{name}: {hint}")
 
 
 def _plain(value: Any) -> Any:

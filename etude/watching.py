@@ -1,4 +1,4 @@
-"""What a person sees while something runs: nothing (`Quiet`), or lines, a progress bar and tables (`Console`)."""
+"""What a person sees while something runs: nothing (`Quiet`), results alone (`Brief`), or lines, a progress bar and tables (`Console`)."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -117,6 +117,19 @@ class Console:
         if counts.get("judge_asked"):
             self.say(_of_the_judge(counts))
         self.say(f"model: {folder / 'model'}   report: {folder / 'report.html'}")
+
+
+class Brief(Quiet):
+    """Tells what was measured and how a run ended, and nothing on the way."""
+
+    def __init__(self, console: RichConsole | None = None) -> None:
+        self._console = Console(console)
+
+    def measured(self, model: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        self._console.measured(model, rows)
+
+    def concluded(self, result: Mapping[str, Any], folder: Path) -> None:
+        self._console.concluded(result, folder)
 
 
 def _frontier(result: Mapping[str, Any]) -> str:

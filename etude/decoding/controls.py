@@ -7,8 +7,9 @@
 Choosing without joining is `best_logprob`. Identity: `original` with k = 1, the question as it is, is plain decoding.
 """
 
-from etude.decoding.inputs import AGAIN, Input, Layout, inputs_of, joined, reworded
+from etude.decoding.inputs import Input, Layout, inputs_of, joined, reworded
 from etude.decoding.pool import Decoded, Pool
+from etude.decoding.settings import AGAIN
 from etude.engine.joint import product
 from etude.errors import UserError
 from etude.explore.prompts import render_prompt

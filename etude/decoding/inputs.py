@@ -10,17 +10,13 @@ for an answer; where none is left there is no answer.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
 from etude.decoding.pool import Decoded, Pool
+from etude.decoding.settings import Layout
 from etude.engine.completion import Prefix
 from etude.engine.joint import Join
 from etude.explore.prompts import behind_answer, render_feedback, render_prompt, without_control
 from etude.tasks.task import Task
-
-Layout = Literal["turns", "one_message"]
-
-AGAIN = "Answer again."
 
 NOTHING = "no sample says anything that leaves room for an answer"
 

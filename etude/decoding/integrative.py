@@ -10,8 +10,9 @@ With `stop_agreed`, ours, samples are drawn two at first, then twice as many, up
 Identity: inputs that are all the same are one (`etude.engine.joint`); `etude.decoding.controls` has what its gain is to be told from.
 """
 
-from etude.decoding.inputs import AGAIN, Layout, inputs_of, joined
+from etude.decoding.inputs import Layout, inputs_of, joined
 from etude.decoding.pool import Decoded, Pool
+from etude.decoding.settings import AGAIN
 from etude.engine.joint import Join, mean, product
 from etude.tasks.votes import vote
 

@@ -11,14 +11,11 @@ finds the region again; here a set of neighbouring layers makes one, dynamically
 Identity: k = 1, one set of every other layer, is `layer_contrast_dynamic` over these; with strength 0 all candidates are plain decoding.
 """
 
-from typing import Literal
-
 from etude.decoding.layer_contrast import LayerContrast
 from etude.decoding.lens import Part
 from etude.decoding.pool import Decoded, Pool
+from etude.decoding.settings import Choose
 from etude.tasks.votes import Tally, vote
-
-Choose = Literal["agreement", "likelihood", "cycle"]
 
 
 def layer_candidates(pool: Pool, k: int, choose: Choose, strength: float, plausible: float, final_norm: bool) -> list[Decoded]:

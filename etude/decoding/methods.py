@@ -13,6 +13,7 @@ from etude.decoding.layer_contrast import layer_contrast_dynamic, layer_contrast
 from etude.decoding.majority import majority
 from etude.decoding.pool import Decoded
 from etude.decoding.self_reflection import self_reflection
+from etude.decoding.settings import READS
 from etude.decoding.universal_self_consistency import universal_self_consistency
 
 
@@ -29,22 +30,20 @@ class Method:
     """Whether what it answers is one of its samples, so that nothing else is drawn."""
 
 
-_SAMPLES, _INPUTS, _CONTRAST = ("k", "sampling"), ("again", "layout"), ("strength", "plausible", "final_norm")
-
 METHODS: Mapping[str, Method] = {
-    "majority": Method(majority, _SAMPLES, chooses=True),
-    "universal_self_consistency": Method(universal_self_consistency, _SAMPLES),
-    "self_reflection": Method(self_reflection, _SAMPLES),
-    "integrative": Method(integrative, (*_SAMPLES, *_INPUTS, "stop_agreed")),
-    "integrative_mean_prob": Method(integrative_mean_prob, (*_SAMPLES, *_INPUTS, "stop_agreed")),
-    "layer_contrast_static": Method(layer_contrast_static, ("layers", *_CONTRAST)),
-    "layer_contrast_dynamic": Method(layer_contrast_dynamic, ("layers", "layer_set", *_CONTRAST)),
-    "layer_candidates": Method(layer_candidates, ("k", "choose", *_CONTRAST)),
-    "context_contrast": Method(context_contrast, ("strength",)),
-    "abstain": Method(abstain, (*_SAMPLES, "confidence", "min_confidence", "same", "embedder"), chooses=True),
-    "best_logprob": Method(best_logprob, _SAMPLES, is_control=True, chooses=True),
-    "integrative_original": Method(integrative_original, ("k",), is_control=True),
-    "integrative_unrelated": Method(integrative_unrelated, (*_SAMPLES, *_INPUTS), is_control=True),
-    "integrative_same_sample": Method(integrative_same_sample, ("sampling", *_INPUTS), is_control=True),
-    "random_layer": Method(random_layer, ("layers", "layer_set", *_CONTRAST), is_control=True),
+    "majority": Method(majority, READS["majority"], chooses=True),
+    "universal_self_consistency": Method(universal_self_consistency, READS["universal_self_consistency"]),
+    "self_reflection": Method(self_reflection, READS["self_reflection"]),
+    "integrative": Method(integrative, READS["integrative"]),
+    "integrative_mean_prob": Method(integrative_mean_prob, READS["integrative_mean_prob"]),
+    "layer_contrast_static": Method(layer_contrast_static, READS["layer_contrast_static"]),
+    "layer_contrast_dynamic": Method(layer_contrast_dynamic, READS["layer_contrast_dynamic"]),
+    "layer_candidates": Method(layer_candidates, READS["layer_candidates"]),
+    "context_contrast": Method(context_contrast, READS["context_contrast"]),
+    "abstain": Method(abstain, READS["abstain"], chooses=True),
+    "best_logprob": Method(best_logprob, READS["best_logprob"], is_control=True, chooses=True),
+    "integrative_original": Method(integrative_original, READS["integrative_original"], is_control=True),
+    "integrative_unrelated": Method(integrative_unrelated, READS["integrative_unrelated"], is_control=True),
+    "integrative_same_sample": Method(integrative_same_sample, READS["integrative_same_sample"], is_control=True),
+    "random_layer": Method(random_layer, READS["random_layer"], is_control=True),
 }

@@ -1,15 +1,40 @@
-"""How an answer is decoded from several."""
+"""How an answer is decoded from several, as it is told to a command; free of torch, so that settings are read and checked without it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from etude.decoding.abstain import Confidence
-from etude.decoding.inputs import AGAIN, Layout
-from etude.decoding.layer_candidates import Choose
-from etude.decoding.methods import METHODS
-from etude.embedding import MINILM
-from etude.engine.sampling import Sampling
-from etude.errors import UserError, at_least, unknown
+from etude.engine.settings import Sampling
+from etude.errors import UserError, at_least, check_known
+
+Confidence = Literal["agreement", "entropy", "clusters"]
+Layout = Literal["turns", "one_message"]
+Choose = Literal["agreement", "likelihood", "cycle"]
+AGAIN = "Answer again."
+MINILM = "minilm"
+"""The embedding model that ships in a package (`etude.embedding`)."""
+
+_SAMPLES, _INPUTS, _CONTRAST = ("k", "sampling"), ("again", "layout"), ("strength", "plausible", "final_norm")
+
+READS: Mapping[str, tuple[str, ...]] = {
+    "majority": _SAMPLES,
+    "universal_self_consistency": _SAMPLES,
+    "self_reflection": _SAMPLES,
+    "integrative": (*_SAMPLES, *_INPUTS, "stop_agreed"),
+    "integrative_mean_prob": (*_SAMPLES, *_INPUTS, "stop_agreed"),
+    "layer_contrast_static": ("layers", *_CONTRAST),
+    "layer_contrast_dynamic": ("layers", "layer_set", *_CONTRAST),
+    "layer_candidates": ("k", "choose", *_CONTRAST),
+    "context_contrast": ("strength",),
+    "abstain": (*_SAMPLES, "confidence", "min_confidence", "same", "embedder"),
+    "best_logprob": _SAMPLES,
+    "integrative_original": ("k",),
+    "integrative_unrelated": (*_SAMPLES, *_INPUTS),
+    "integrative_same_sample": ("sampling", *_INPUTS),
+    "random_layer": ("layers", "layer_set", *_CONTRAST),
+}
+"""Settings of `ReliableDecoding` that each method reads, by the names of `etude.decoding.methods.METHODS`; `sampling` and `embedder` are
+the pool's."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +86,7 @@ class ReliableDecoding:
     """Whose embeddings: `minilm`, which ships in a package, a folder or a hub id."""
 
     def __post_init__(self) -> None:
-        if self.method not in ("none", *METHODS):
-            raise unknown("decoding.method", self.method, ("none", *METHODS))
+        check_known("decoding.method", self.method, ("none", *READS))
         at_least("decoding.k", self.k, 1)
         if self.strength < 0:
             raise UserError(f"decoding.strength must be 0 (plain decoding) or more, got {self.strength}")
@@ -82,14 +106,14 @@ class ReliableDecoding:
     @property
     def options(self) -> dict[str, Any]:
         """What the method takes beside the pool."""
-        reads = METHODS[self.method].reads
+        reads = READS[self.method]
         return {name: getattr(self, name) for name in reads if name not in ("sampling", "embedder")}  # which the pool has
 
     @property
     def unread(self) -> set[str]:
         """Settings that the method does not read, or the beginnings of their names."""
         names = {each.name for each in fields(self)} - {"method"}
-        read = set(METHODS[self.method].reads if self.is_on else ()) - (set() if self.by_meaning else {"same", "embedder"})
+        read = set(READS[self.method] if self.is_on else ()) - (set() if self.by_meaning else {"same", "embedder"})
         return {f"{name}." if name == "sampling" else name for name in names - read}
 
     @property

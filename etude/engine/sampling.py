@@ -9,11 +9,10 @@ Identity: temperature 1, top_p 1, top_k 0, min_p 0 is the model's distribution.
 Shapes: B rows of logits, N draws, V vocabulary, K blocks of W tokens.
 """
 
-from dataclasses import dataclass
-
 import torch
 
-from etude.errors import UserError
+from etude.engine.settings import GREEDY as GREEDY
+from etude.engine.settings import Sampling as Sampling
 from etude.kernels.decoding import kernels_for
 
 _BLOCK = 256
@@ -21,42 +20,6 @@ _BLOCK = 256
 
 _ROWS = 8
 """Rows of logits that are turned into weights together."""
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How tokens are drawn."""
-
-    temperature: float = 1.0
-    """0 is greedy."""
-    top_p: float = 1.0
-    """Keep the smallest set of tokens with this mass; in (0, 1], 1 keeps all."""
-    top_k: int = 0
-    """Keep this many of the likeliest tokens; 0 keeps all."""
-    min_p: float = 0.0
-    """Keep tokens at least this share of the likeliest one's probability; in [0, 1), 0 keeps all."""
-
-    def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise UserError(f"temperature must be 0 (greedy) or more, got {self.temperature}")
-        if not 0 < self.top_p <= 1:
-            raise UserError(f"top_p must be in (0, 1], got {self.top_p}")
-        if self.top_k < 0:
-            raise UserError(f"top_k must be 0 (off) or more, got {self.top_k}")
-        if not 0 <= self.min_p < 1:
-            raise UserError(f"min_p must be in [0, 1), got {self.min_p}")
-
-    @property
-    def is_greedy(self) -> bool:
-        return self.temperature == 0
-
-    @property
-    def restricts(self) -> bool:
-        """Whether some tokens may be left out of what is drawn from."""
-        return not self.is_greedy and (self.top_p < 1 or self.top_k > 0 or self.min_p > 0)
-
-
-GREEDY = Sampling(temperature=0.0)
 
 
 def sample(

@@ -3,9 +3,8 @@
 from dataclasses import dataclass, field
 
 from etude.errors import at_least
-from etude.explore.thought import Thoughts
-from etude.learn.gate import GateSettings
-from etude.learn.replay import ReplaySettings
+from etude.explore.thinking import Thoughts
+from etude.learn.retention_settings import GateSettings, ReplaySettings
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,19 @@
 """Attempts that go on behind tokens which are not all their own: what stands before them is given to the engine as a prompt."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from etude.engine.completion import Completion
-from etude.engine.sampling import Sampling
-from etude.engine.transformers import TransformersEngine
+from etude.engine.settings import Sampling
+
+if TYPE_CHECKING:
+    from etude.engine.transformers import TransformersEngine
 
 Place = TypeVar("Place", bound=Hashable)
 
 
 def continued(
-    engine: TransformersEngine,
+    engine: "TransformersEngine",
     prefixes: Mapping[Place, tuple[int, ...]],
     keys: Mapping[Place, int],
     max_new_tokens: int,

@@ -24,10 +24,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, pvariance
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 from etude.errors import UserError, at_least
 from etude.explore.attempts import Group
@@ -149,12 +151,14 @@ class Curriculum:
         rates = sorted(self.failure_rates().items())
         return self._pools() | {f"failing_{name}" if name else "failing": rate for name, rate in rates}
 
-    def state(self) -> dict[str, torch.Tensor]:
+    def state(self) -> "dict[str, torch.Tensor]":
         """Every visit, and the level."""
+        import torch
+
         visits = torch.tensor([list(visit) for visit in self.visits], dtype=torch.float64).reshape(-1, 3)
         return {"visits": visits, "level": torch.tensor([self.level, self.since])}
 
-    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
+    def load(self, tensors: "Mapping[str, torch.Tensor]") -> None:
         """Take over what `state` gave, and forget what was before."""
         self.visits = [Visit(int(place), mean, variance) for place, mean, variance in tensors["visits"].tolist()]
         self.level, self.since = tensors["level"].tolist()

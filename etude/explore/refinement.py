@@ -15,11 +15,10 @@ Identity: one turn, independent samples.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from etude.engine.completion import Completion
-from etude.engine.sampling import Sampling
-from etude.engine.transformers import TransformersEngine
+from etude.engine.settings import Sampling
 from etude.errors import UserError, at_least
 from etude.explore.attempts import Attempt, Group, Source
 from etude.explore.continuing import continued
@@ -29,6 +28,9 @@ from etude.feedback.verdict import Verdict, scores_of
 from etude.feedback.words import words_of
 from etude.randomness import seed_for
 from etude.tasks.task import Task
+
+if TYPE_CHECKING:
+    from etude.engine.transformers import TransformersEngine
 
 CHECK = "Check your answer. If it is wrong, correct it; give the final answer again."
 
@@ -64,7 +66,7 @@ class Refinement:
 
 
 def refine(
-    engine: TransformersEngine,
+    engine: "TransformersEngine",
     groups: Sequence[Group],
     verdicts: Sequence[Sequence[Verdict]],
     judge: Judge,
@@ -106,7 +108,7 @@ def refine(
     )
 
 
-def _told(engine: TransformersEngine, attempt: Attempt, verdict: Verdict, how: Refinement, steps: Steps | None) -> str:
+def _told(engine: "TransformersEngine", attempt: Attempt, verdict: Verdict, how: Refinement, steps: Steps | None) -> str:
     """What an attempt is told."""
     if how.feedback == "fixed":
         return how.fixed_words

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from etude.engine.sampling import Sampling
+from etude.engine.settings import LEAST_TEMPERATURE, Sampling
 from etude.errors import UserError, at_least
 from etude.explore.curriculum import CurriculumSettings
 from etude.explore.hints import HINT
@@ -88,8 +88,11 @@ class Exploration:
                 f"explore.stop_when_decided {self.stop_when_decided} judges by the first half of explore.num_samples {self.num_samples}, "
                 "and one attempt alone says nothing: set num_samples to 4 or more, or stop_when_decided to never"
             )
-        if self.temperature_end is not None and self.temperature_end <= 0:
-            raise UserError(f"explore.temperature_end must be above 0, got {self.temperature_end}: at 0 all attempts at a task are equal")
+        if self.temperature_end is not None and self.temperature_end < LEAST_TEMPERATURE:
+            raise UserError(
+                f"explore.temperature_end must be {LEAST_TEMPERATURE} or more, got {self.temperature_end}: at 0 all attempts at a task are "
+                "equal"
+            )
         if self.temperature_end is not None and self.self_made.is_on:
             raise UserError(
                 f"explore.temperature_end {self.temperature_end} changes the temperature of attempts, but explore.self_made samples at "

@@ -15,8 +15,10 @@ Identity: bonus 0 without a target.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 from etude.errors import UserError
 
@@ -60,10 +62,12 @@ class EntropyBonus:
             self.coefficient = max(0.0, now + (self.settings.delta if entropy < target else -self.settings.delta))
         return now if entropy <= target else 0.0
 
-    def state(self) -> dict[str, torch.Tensor]:
+    def state(self) -> "dict[str, torch.Tensor]":
         """The coefficient, for a checkpoint."""
+        import torch
+
         return {"coefficient": torch.tensor(self.coefficient, dtype=torch.float64)}
 
-    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
+    def load(self, tensors: "Mapping[str, torch.Tensor]") -> None:
         """Take over what `state` gave."""
         self.coefficient = float(tensors["coefficient"])

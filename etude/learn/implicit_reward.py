@@ -18,7 +18,6 @@ Identity: coefficient 0 is outcome credit; so is a φ that has learned nothing (
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import accumulate
 from statistics import fmean
 from typing import Any
@@ -26,31 +25,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from etude.errors import UserError
 from etude.explore.attempts import Group
 from etude.feedback.verdict import Verdict
 from etude.learn.example import Example, Weights
-from etude.learn.learner import Learner, Optimiser
+from etude.learn.learner import Learner
+from etude.learn.second_models import ImplicitRewardSettings
 from etude.learn.sequences import LIKELIHOOD, update_on_sequences
 from etude.learn.step_values import in_order
-
-
-@dataclass(frozen=True)
-class ImplicitRewardSettings:
-    """Process rewards by a second model that learns from outcomes."""
-
-    coefficient: float = 0.0
-    """Weight of its credit beside that of the outcome; 0: there is no such model. PRIME's is 1."""
-    beta: float = 0.05
-    """How much a difference in likelihood counts."""
-    optimiser: Optimiser = field(default_factory=lambda: Optimiser(learning_rate=1e-5))
-
-    def __post_init__(self) -> None:
-        if self.coefficient < 0:
-            raise UserError(f"learn.implicit_reward.coefficient must be 0 (off) or more, got {self.coefficient}")
-        if self.beta <= 0:
-            raise UserError(f"learn.implicit_reward.beta must be above 0, got {self.beta}")
-        self.optimiser.check("learn.implicit_reward.optimiser")
 
 
 class ImplicitReward:

@@ -24,51 +24,20 @@ are read at the temperature that own tokens are sampled at. Identity: ratio 0.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 
-from etude.errors import UserError, at_least
 from etude.learn.example import Example
 from etude.learn.learner import Stream
 from etude.learn.logprobs import Outputs
 from etude.learn.losses.tokens import Aggregation, Tokens
+from etude.learn.retention_settings import ReplaySettings
 from etude.randomness import seed_for
 
 _LEAST_NATS = 1e-6
 """Of a token, so that what another one has is not 0."""
-
-
-@dataclass(frozen=True)
-class ReplaySettings:
-    """General text and answers that are learned from beside practice."""
-
-    path: list[str] = field(default_factory=list)
-    """Text files, read in pieces, JSONL with a column `text`, or files of questions with answers, which are imitated as demonstrations."""
-    ratio: float = 0.0
-    """Replayed tokens for every own token sampled; 0 is off."""
-    imitate: float = 1.0
-    """Coefficient of their likelihood; 0 leaves the anchor alone."""
-    anchor: float = 0.0
-    """Coefficient of their divergence from the model that practice began with; 0 is off."""
-    window_tokens: int = 128
-    """Length of the pieces that a text is read in."""
-
-    def __post_init__(self) -> None:
-        for name in ("ratio", "imitate", "anchor"):
-            if getattr(self, name) < 0:
-                raise UserError(f"retention.replay.{name} must be 0 (off) or more, got {getattr(self, name)}")
-        at_least("retention.replay.window_tokens", self.window_tokens, 3)
-        if bool(self.path) != bool(self.ratio):
-            lacking = (
-                "path names files, but retention.replay.ratio is 0"
-                if self.path
-                else "ratio is set, but retention.replay.path names no file"
-            )
-            raise UserError(f"retention.replay.{lacking}: set both, or neither")
-        if self.ratio and not (self.imitate or self.anchor):
-            raise UserError("retention.replay learns nothing with imitate and anchor both 0: set one of them, or ratio to 0")
 
 
 Pull = Callable[[int], list[Example]]

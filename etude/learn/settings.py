@@ -7,12 +7,12 @@ from etude.adapters import LoRA
 from etude.errors import UserError, at_least, check_known
 from etude.learn.credit import CREDIT
 from etude.learn.entropy import EntropySettings
-from etude.learn.implicit_reward import ImplicitRewardSettings
-from etude.learn.learner import Optimiser
 from etude.learn.length import LengthControl
 from etude.learn.lessons import LESSONS
-from etude.learn.losses import POLICY_LOSSES, CovarianceSettings, PreferenceLoss
+from etude.learn.loss_settings import POLICY_LOSS_NAMES, CovarianceSettings, PreferenceLoss
+from etude.learn.optimiser import Optimiser
 from etude.learn.pairs import PAIRS
+from etude.learn.second_models import ImplicitRewardSettings
 from etude.learn.shaping import SHAPING
 from etude.learn.step_credit import STEP_CREDIT
 
@@ -98,7 +98,7 @@ class Learning:
         check_known("learn.method", self.method, METHODS)
         check_known("learn.credit", self.credit, [*CREDIT, *STEP_CREDIT])
         check_known("learn.shaping", self.shaping, ["none", *SHAPING])
-        check_known("learn.loss", self.loss, POLICY_LOSSES)
+        check_known("learn.loss", self.loss, POLICY_LOSS_NAMES)
         if self.outcome_coefficient < 0:
             raise UserError(f"learn.outcome_coefficient must be 0 (off) or more, got {self.outcome_coefficient}")
         at_least("learn.pass_k", self.pass_k, 1)

@@ -22,19 +22,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from statistics import fmean
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 from etude.explore.attempts import Attempt, Group
 from etude.feedback.verdict import Verdict
 from etude.learn.credit import has_signal
 
-Shaping = Callable[[Group, torch.Tensor], list[float]]
+Shaping = Callable[[Group, "torch.Tensor"], list[float]]
 """A group, and the model's input embeddings [V, E], to how ordinary each attempt is."""
 
 
 def shaped(
-    groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]], name: str, weight: float, embeddings_VE: torch.Tensor
+    groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]], name: str, weight: float, embeddings_VE: "torch.Tensor"
 ) -> list[list[Verdict]]:
     """The verdicts that credit goes by."""
     if name == "none":
@@ -42,20 +44,22 @@ def shaped(
     return [_shaped(group, row, SHAPING[name], weight, embeddings_VE) for group, row in zip(groups, verdicts, strict=True)]
 
 
-def unlikeliness(group: Group, embeddings_VE: torch.Tensor) -> list[float]:
+def unlikeliness(group: Group, embeddings_VE: "torch.Tensor") -> list[float]:
     """rank / G by mean log-prob, the least likely first."""
     means = [fmean(attempt.logprobs) for attempt in group.attempts]
     return [(sum(other < mean for other in means) + (means.count(mean) - 1) / 2) / len(means) for mean in means]
 
 
-def novelty(group: Group, embeddings_VE: torch.Tensor) -> list[float]:
+def novelty(group: Group, embeddings_VE: "torch.Tensor") -> list[float]:
     """Mean share of token pairs in common with each other attempt."""
     pairs = [_pairs(attempt) for attempt in group.attempts]
     return _mean_of_others([[len(one & other) / len(one | other) for other in pairs] for one in pairs])
 
 
-def novelty_embedding(group: Group, embeddings_VE: torch.Tensor) -> list[float]:
+def novelty_embedding(group: Group, embeddings_VE: "torch.Tensor") -> list[float]:
     """Mean cosine with each other attempt, 0 where it is negative."""
+    import torch
+
     centre_E = embeddings_VE.detach().float().mean(0)
     means_GE = torch.stack([embeddings_VE.detach()[list(attempt.own_tokens)].float().mean(0) - centre_E for attempt in group.attempts])
     unit_GE = torch.nn.functional.normalize(means_GE, dim=1)
@@ -65,7 +69,7 @@ def novelty_embedding(group: Group, embeddings_VE: torch.Tensor) -> list[float]:
 SHAPING: dict[str, Shaping] = {"unlikeliness": unlikeliness, "novelty": novelty, "novelty_embedding": novelty_embedding}
 
 
-def _shaped(group: Group, row: Sequence[Verdict], rule: Shaping, weight: float, embeddings_VE: torch.Tensor) -> list[Verdict]:
+def _shaped(group: Group, row: Sequence[Verdict], rule: Shaping, weight: float, embeddings_VE: "torch.Tensor") -> list[Verdict]:
     if not has_signal([verdict.score for verdict in row]):
         return list(row)
     ordinary = rule(group, embeddings_VE)

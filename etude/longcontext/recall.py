@@ -13,8 +13,8 @@ from etude.errors import UserError, at_least, unknown
 from etude.kernels.tables import SKETCHED
 from etude.longcontext.budgets import check_budget, is_everything, tokens_of
 from etude.longcontext.digests import DIGESTS, width_of
+from etude.longcontext.settings import Offload
 from etude.longcontext.sparse import Sparse
-from etude.longcontext.tiers import Offload
 
 Known = Literal["bounds", "cuboid", "mean", "sketch"]
 KNOWN: tuple[Known, ...] = (*DIGESTS, "sketch")

@@ -1,18 +1,26 @@
-"""What the engine sees of a context, as it is told to a command."""
+"""What the engine sees of a context, as it is told to a command; free of torch where nothing is dropped, so that settings are read and
+checked without it."""
 
 from dataclasses import dataclass, fields, replace
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any, Literal
 
 from etude.errors import UserError, unknown
-from etude.longcontext.lazy import Lazy, LazyView
-from etude.longcontext.policies import DROPPING, POLICIES, RECALLING, asking
-from etude.longcontext.policy import Policy
-from etude.longcontext.recall import Recall
-from etude.longcontext.tiers import Offload
-from etude.longcontext.view import KeptView
 
-VIEWS = ("full", *POLICIES, "lazy")
+if TYPE_CHECKING:
+    from etude.longcontext.lazy import Lazy, LazyView
+    from etude.longcontext.policy import Policy
+    from etude.longcontext.recall import Recall
+    from etude.longcontext.view import KeptView
+
+DROPPING_NAMES = (
+    *("streaming", "h2o", "tova", "snapkv", "pyramid", "ada_snapkv", "key_norm", "key_diff", "expected_attention", "critical_snapkv"),
+    *("kvzip", "random"),
+)
+"""The names of `etude.longcontext.policies.DROPPING`."""
+RECALLING_NAMES = ("quest", "arkvale", "small_pages", "sketch")
+"""The names of `etude.longcontext.policies.RECALLING`."""
+VIEWS = ("full", *DROPPING_NAMES, *RECALLING_NAMES, "lazy")
+Offload = Literal["none", "memory", "file"]
 _OF_RECALL = ("page_tokens", "offload", "folder", "passing", "ahead_pages", "dense_layers")
 
 
@@ -64,27 +72,30 @@ class EngineView:
         return self.view != "full"
 
     @property
-    def policy(self) -> Policy | Recall | Lazy | None:
+    def policy(self) -> "Policy | Recall | Lazy | None":
         """None: the full context."""
+        if not self.is_on:
+            return None
+        from etude.longcontext.lazy import Lazy  # which needs torch, as the other policies do
+        from etude.longcontext.policies import DROPPING, RECALLING
+
         if self.view == "lazy":
             return Lazy(self.budget_tokens, self.keep_ratio)
         if self.view in DROPPING:
             budget = {"keep_ratio": self.keep_ratio, "budget_tokens": self.budget_tokens}
             return replace(DROPPING[self.view], **budget, every_tokens=self.every_tokens, rerotate=self.rerotate)  # type: ignore[arg-type]
-        if self.view in RECALLING:
-            own = RECALLING[self.view]
-            return replace(
-                own,
-                keep_ratio=self.keep_ratio,
-                budget_tokens=self.budget_tokens,
-                page_tokens=own.page_tokens if self.page_tokens is None else self.page_tokens,
-                offload=self.offload,
-                folder=self.folder,
-                passing=self.passing,
-                ahead_pages=self.ahead_pages,
-                dense_layers=self.dense_layers,
-            )
-        return None
+        own = RECALLING[self.view]
+        return replace(
+            own,
+            keep_ratio=self.keep_ratio,
+            budget_tokens=self.budget_tokens,
+            page_tokens=own.page_tokens if self.page_tokens is None else self.page_tokens,
+            offload=self.offload,
+            folder=self.folder,
+            passing=self.passing,
+            ahead_pages=self.ahead_pages,
+            dense_layers=self.dense_layers,
+        )
 
     def check_search(self, name: str, method: str) -> None:
         """Raise UserError for a search, called `name`, that goes on from pieces of an answer."""
@@ -94,11 +105,15 @@ class EngineView:
                 "others of them than of an answer in one go: leave one of them out"
             )
 
-    def of_engine(self, tokenizer: PreTrainedTokenizerBase) -> KeptView | LazyView | None:
+    def of_engine(self, tokenizer: Any) -> "KeptView | LazyView | None":
         """As the engine takes it; its name stands on what is sampled under it."""
         policy = self.policy
         if policy is None:
             return None
+        from etude.longcontext.lazy import Lazy, LazyView
+        from etude.longcontext.policies import asking
+        from etude.longcontext.view import KeptView
+
         budget = f"{self.keep_ratio:g}" if self.keep_ratio is not None else f"{self.budget_tokens} tokens"
         name = f"{self.view} {budget}"
         return LazyView(name, policy) if isinstance(policy, Lazy) else KeptView(name, asking(policy, tokenizer))
@@ -107,8 +122,10 @@ class EngineView:
     def unread(self) -> set[str]:
         """Settings that the view does not read."""
         names = {each.name for each in fields(self)} - {"view"}
-        if self.view in RECALLING:
+        if self.view in RECALLING_NAMES:
             return {"every_tokens", "rerotate"}
-        if self.view in DROPPING:
+        if self.view in DROPPING_NAMES:
+            from etude.longcontext.policies import DROPPING
+
             return {*_OF_RECALL, *(["every_tokens"] if DROPPING[self.view].score.replays else [])}
         return names - {"keep_ratio", "budget_tokens"} if self.view == "lazy" else names

@@ -12,7 +12,7 @@ import tempfile
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ import torch
 from etude.errors import UserError
 from etude.kernels import huge_pages
 
-Offload = Literal["none", "memory", "file"]
 _GROWTH_PAGES = 64
 
 

@@ -13,9 +13,9 @@ from etude.knowledge.grading import Grader
 from etude.knowledge.mixture import StudyStage
 from etude.knowledge.selection import Selection
 from etude.knowledge.writers.settings import PassageWriter
-from etude.learn.learner import Optimiser
-from etude.recipes.domain_suite import DomainSuite
-from etude.recipes.machine import Machine
+from etude.learn.optimiser import Optimiser
+from etude.recipes.domain_settings import DomainSuite
+from etude.recipes.machine_settings import Machine
 from etude.tasks.sources import SOURCES, TaskSource
 
 TEXT, TASKS, REPLAY = "text", "tasks", "replay"
@@ -161,6 +161,7 @@ class AdaptSettings:
         return bool(self.general.path or self.general.dataset)
 
     def __post_init__(self) -> None:
+        at_least("seed", self.seed, 0)
         self.corpus.check("corpus")
         self.selection.check("selection")
         if self.selection.method not in ("all", "random") or self.domain.path or self.domain.dataset:

@@ -9,7 +9,7 @@ from etude.explore.settings import Exploration
 from etude.explore.steps import Steps
 from etude.learn.example import Example
 from etude.learn.step_credit import STEP_CREDIT
-from etude.recipes.no_effect import without_effect
+from etude.recipes.no_effect import said_of_unread
 from etude.recipes.settings import PracticeSettings
 from etude.tasks.families import own_levels
 
@@ -24,9 +24,8 @@ def advice(
     settings: PracticeSettings, num_tasks: int, demonstrations: Sequence[Example], decode: Callable[[Sequence[int]], str]
 ) -> list[str]:
     """Sentences for the tasks and demonstrations that there are; `decode` makes text of tokens."""
-    unread, explore = without_effect(settings), settings.explore
-    found = [f"without effect: {'; '.join(unread)}"] if unread else []
-    found += _too_long(demonstrations, explore.max_new_tokens)
+    explore = settings.explore
+    found = said_of_unread(settings) + _too_long(demonstrations, explore.max_new_tokens)
     if explore.search.method in BY_STEPS or settings.step_model.on:
         found += _of_one_step(demonstrations, explore.search.steps, decode)
     found += _not_independent(settings)

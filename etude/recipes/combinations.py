@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 from etude.errors import UserError, at_least
 from etude.feedback.combined import check_weights
 from etude.learn.credit import CREDIT
-from etude.learn.learner import Optimiser
+from etude.learn.optimiser import Optimiser
 from etude.learn.step_credit import STEP_CREDIT
 
 if TYPE_CHECKING:
     from etude.recipes.settings import PracticeSettings
+
+_MOST_VISITS = 32
+"""Groups of one task in a step."""
 
 
 def check_combinations(settings: "PracticeSettings") -> None:
@@ -98,6 +101,15 @@ def _diversity(settings: "PracticeSettings") -> None:
         )
 
 
+def check_tasks_per_step(settings: "PracticeSettings", tasks: int) -> None:
+    """Raise UserError where a step would come to the same task very often; a few times is how one practises on a handful of tasks."""
+    if settings.explore.tasks_per_step > _MOST_VISITS * tasks:
+        raise UserError(
+            f"explore.tasks_per_step is {settings.explore.tasks_per_step:,}, but there are {tasks:,} tasks to practise on: set it to "
+            f"{tasks} (each once a step), to {_MOST_VISITS * tasks} at most, or give more tasks"
+        )
+
+
 def _attempts(settings: "PracticeSettings") -> None:
     """What can be learned from the attempts that exploration makes."""
     settings.engine.check_search("explore.search.method", settings.explore.search.method)
@@ -110,6 +122,8 @@ def _attempts(settings: "PracticeSettings") -> None:
             f"explore.search.method {search.method} finds one answer to a task with these settings, and one compares with nothing: raise "
             f"explore.search.{' or '.join(wider)}"
         )
+    if settings.n is not None:
+        check_tasks_per_step(settings, settings.n)
     _self_made(settings)
     if settings.explore.curriculum.method != "none" and settings.explore.reuse:
         raise UserError(

@@ -16,23 +16,23 @@ two models can be compared by pairs.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from etude.configuration import arguments_from, find_configuration, parse
+from etude.configuration import arguments_from
 from etude.engine.completion import Logprobs
 from etude.engine.sampling import GREEDY
 from etude.engine.transformers import TransformersEngine
-from etude.errors import UserError, at_least
+from etude.errors import UserError
 from etude.evaluation.likelihood import Asked, Known, ask, cloze, question_of
 from etude.evaluation.retention import OLD_KNOWLEDGE, beginning, make_probe, measure_retention, token_ids
 from etude.evaluation.statistics import mean_interval, wilson_interval
 from etude.models import describe, load_model
+from etude.recipes.domain_settings import DomainSuite, parse_domain
 from etude.recipes.limits import within_limits
-from etude.recipes.machine import Machine, decide, engine_at, room_tokens
+from etude.recipes.machine import decide, engine_at, room_tokens
 from etude.recipes.retention import logprobs_of, read_text
 from etude.tasks.files import file_rows, find_file
 from etude.tasks.sources import SPLIT_SHARES, TaskSource, load_tasks, split_of
@@ -43,56 +43,6 @@ from etude.watching import Quiet, Watcher
 ALL, SHIPPED = "all questions", "common knowledge"
 Row = dict[str, Any]
 """`part`, `name`, `n`, `value` with `low` and `high` (95 %); of questions `nats`, and with choices `sum`, `calibrated` and `bits`."""
-
-
-@dataclass(frozen=True)
-class DomainSuite:
-    """Questions of a domain, of its neighbours and of the rest, and general text."""
-
-    questions: list[str] = field(default_factory=list)
-    """Files of the domain's questions."""
-    choices_where: dict[str, str] = field(default_factory=dict)
-    """Columns by which rows with choices are known, such as {type: mcq}; all rows unless given."""
-    open_where: dict[str, str] = field(default_factory=dict)
-    """Columns by which open questions are known, such as {type: open}; none unless given."""
-    split_by: str | None = None
-    """A column by which the domain's files are split, such as section (`tasks.split_by`)."""
-    split: str = "test"
-    """The split that is measured, of `split_by` and of `{split}` in a path."""
-    glossary: list[str] = field(default_factory=list)
-    """Files with the columns term, definition and perhaps section; split by `split_by` where they have that column, whole where not."""
-    near: list[str] = field(default_factory=list)
-    far: list[str] = field(default_factory=list)
-    """Files of questions with choices."""
-    columns: dict[str, str] = field(default_factory=dict)
-    """Our names (question, choices, answer) to the columns of all files of questions."""
-    n: int | None = None
-    """Questions of each file of near and far, at equal distances; all unless given."""
-    glossary_n: int | None = None
-    """Terms of each glossary, the same."""
-    said_n: int = 0
-    """So many of each glossary and file with open questions, at equal distances, are also answered in words, greedily, and compared with
-    the right answer by the words in common (the verifier `words`); 0: none."""
-    text: list[str] = field(default_factory=list)
-    """Text files, or rows with a column `text`."""
-    text_tokens: int = 16384
-    """Tokens of each text at most."""
-    window_tokens: int = 256
-    """Length of the pieces that a text is read in, each without the ones before."""
-    machine: Machine = field(default_factory=Machine)
-
-    def __post_init__(self) -> None:
-        for name in ("n", "glossary_n"):
-            if getattr(self, name) is not None:
-                at_least(name, getattr(self, name), 1)
-        at_least("said_n", self.said_n, 0)
-        at_least("text_tokens", self.text_tokens, 2)
-        at_least("window_tokens", self.window_tokens, 3)
-
-
-def parse_domain(name: str, overrides: Sequence[str]) -> DomainSuite:
-    """The suite of a YAML file, or one that ships, with `--key value` overrides."""
-    return parse(DomainSuite, find_configuration("domain", name), overrides)
 
 
 def evaluate_domain(

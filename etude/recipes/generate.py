@@ -1,30 +1,22 @@
 """Generate: answers to prompts from the command line, a file or standard input."""
 
-import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TextIO
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from etude.configuration import parse
 from etude.decoding.decode import Found, decode
 from etude.decoding.methods import METHODS
-from etude.decoding.settings import ReliableDecoding
 from etude.engine.completion import Completion, Logprobs
-from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
-from etude.errors import UserError, at_least
+from etude.errors import UserError
 from etude.explore.prompts import render_prompts
 from etude.explore.search.growing import Value
-from etude.explore.search.settings import REFINE
-from etude.explore.thought import Thought, forced
-from etude.longcontext.settings import EngineView
+from etude.explore.thought import forced
 from etude.models import load_model
 from etude.randomness import seed_for
-from etude.recipes.answering import SHORT, AnswerSearch, answered
-from etude.recipes.asking import only_asking, remembered
-from etude.recipes.machine import Machine, decide, engine_at, room_tokens
+from etude.recipes.answering import answered
+from etude.recipes.generate_settings import GenerateSettings, parse_generate
+from etude.recipes.machine import decide, engine_at, room_tokens
 from etude.recipes.materials import with_system
 from etude.recipes.no_effect import Sections, unread_of_decoding, unread_of_search, unread_of_view
 from etude.recipes.retention import logprobs_of
@@ -35,66 +27,6 @@ from etude.tasks.actions import with_instruction
 from etude.tasks.task import Task
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class GenerateSettings:
-    """What to answer, and how."""
-
-    prompt: str | None = None
-    """One question; without it or a file, standard input is read, a prompt a line."""
-    file: str | None = None
-    """A text file with a prompt a line, or JSONL with `prompt` or `question`."""
-    system: str | None = None
-    """System message put before every prompt."""
-    instruction: str | None = None
-    """What stands behind every prompt, such as the form that the answer is to have."""
-    num_samples: int = 1
-    max_new_tokens: int = 128
-    sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.0))
-    search: AnswerSearch = field(default_factory=AnswerSearch)
-    decoding: ReliableDecoding = field(default_factory=ReliableDecoding)
-    thought: Thought = field(default_factory=Thought)
-    engine: EngineView = field(default_factory=EngineView)
-    stop: list[str] = field(default_factory=list)
-    """Texts that end an answer."""
-    seed: int = 0
-    machine: Machine = field(default_factory=Machine)
-
-    def __post_init__(self) -> None:
-        for name in ("num_samples", "max_new_tokens"):
-            at_least(name, getattr(self, name), 1)
-        self.search.check(self.sampling)
-        self.engine.check_search("search.method", self.search.method)
-        if self.search.method == "samples" and self.num_samples < 2:
-            raise UserError("search.method samples chooses among num_samples answers, but that is 1: set num_samples to 2 or more")
-        if self.search.method == REFINE and self.num_samples > 1:
-            raise UserError(f"search.method refine revises one answer, but num_samples is {self.num_samples}: leave it out")
-        if self.search.is_on and self.stop:
-            raise UserError(f"stop and search.method {self.search.method} exclude each other: leave one out")
-        if self.thought.budget_tokens is not None and (self.search.is_on or self.stop):
-            name = f"search.method {self.search.method}" if self.search.is_on else "stop"
-            raise UserError(f"thought.budget_tokens and {name} exclude each other: leave one out")
-        if self.decoding.is_on:
-            beside = {
-                f"search.method {self.search.method}": self.search.is_on,
-                f"num_samples {self.num_samples}": self.num_samples > 1,
-                "thought.budget_tokens": self.thought.budget_tokens is not None,
-            }
-            for name, is_there in beside.items():
-                if is_there:
-                    raise UserError(f"decoding.method {self.decoding.method} and {name} exclude each other: leave one out")
-        if self.num_samples > 1 and self.sampling.is_greedy:
-            raise UserError(f"num_samples is {self.num_samples}, but at temperature 0 all answers are equal: set sampling.temperature")
-
-
-def parse_generate(model: str, overrides: Sequence[str]) -> GenerateSettings:
-    """Settings from overrides, before the system message and length that the model's folder remembers; greedy unless told otherwise."""
-    return parse(GenerateSettings, remembered(model), overrides, adjust=_but_greedy, short=SHORT)
-
-
-def _but_greedy(values: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
-    return {name: value for name, value in only_asking(values).items() if not name.startswith("sampling.")}
 
 
 def generate(
@@ -276,34 +208,3 @@ def _searched(
         }
         for prompt, answer in zip(prompts, found, strict=True)
     ]
-
-
-def prompts_from(settings: GenerateSettings, standard_input: TextIO) -> list[str]:
-    """The prompts that the settings name, or the lines of standard input."""
-    if settings.prompt is not None and settings.file is not None:
-        raise UserError("--prompt and --file exclude each other: give one")
-    if settings.prompt is not None:
-        return [settings.prompt]
-    path = Path(settings.file or "")
-    if settings.file is not None and not path.is_file():
-        raise UserError(f"--file {path}: no such file")
-    try:
-        text = standard_input.read() if settings.file is None else path.read_text(encoding="utf8")
-    except UnicodeDecodeError as error:
-        named = "standard input" if settings.file is None else f"--file {path}"
-        raise UserError(f"{named}: not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8") from error
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]  # JSON may hold other line breaks
-    return [_prompt(path, number, line) for number, line in lines]
-
-
-def _prompt(path: Path, number: int, line: str) -> str:
-    if path.suffix not in (".jsonl", ".json"):
-        return line.strip()
-    try:
-        row = json.loads(line)
-        prompt = row["prompt"] if "prompt" in row else row["question"]
-    except (json.JSONDecodeError, KeyError, TypeError):
-        prompt = None
-    if not isinstance(prompt, str):
-        raise UserError(f"{path}:{number}: expected a JSON object with `prompt` or `question`, a text")
-    return prompt

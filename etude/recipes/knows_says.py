@@ -60,6 +60,7 @@ class KnowsSays:
     machine: Machine = field(default_factory=Machine)
 
     def __post_init__(self) -> None:
+        at_least("seed", self.seed, 0)
         at_least("max_new_tokens", self.max_new_tokens, 1)
         if self.n is not None:
             at_least("n", self.n, 2)

@@ -57,6 +57,7 @@ class LongSuite:
     machine: Machine = field(default_factory=Machine)
 
     def __post_init__(self) -> None:
+        at_least("seed", self.seed, 0)
         at_least("n", self.n, 2)
         at_least("max_new_tokens", self.max_new_tokens, 1)
         for kind in self.kinds:

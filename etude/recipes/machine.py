@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -10,20 +10,7 @@ from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.longcontext.settings import EngineView
 from etude.models import best_device, half_precision_pays, positions_of
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where and how numbers are computed."""
-
-    device: str = "auto"
-    """`auto`, `cpu`, `cuda`, `cuda:1`."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of matrix products; weights and optimizer stay float32. `auto` asks a quick probe whether bfloat16 is faster here."""
-    decode_batch_tokens: int = 32768
-    """Cache positions decoded together."""
-    update_batch_tokens: int = 2048
-    """Positions in a micro-batch of an update."""
+from etude.recipes.machine_settings import Machine
 
 
 @dataclass(frozen=True)
@@ -48,7 +35,8 @@ def decide(machine: Machine, before: Mapping[str, Any] | None = None) -> Place:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"machine.device {device!r} can't be used here: {str(error).splitlines()[0]}") from error
+        said = str(error).splitlines()[0]
+        raise UserError(f"machine.device {device!r} can't be used here: {said}; choose auto, cpu, cuda, or one such as cuda:1") from error
     precision = before.get("precision") or machine.precision
     if precision == "auto":
         precision = "bfloat16" if half_precision_pays(device) else "float32"

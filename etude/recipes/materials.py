@@ -12,6 +12,7 @@ from etude.evaluation.settings import Evaluation
 from etude.explore.prompts import render_answer, render_demonstration, render_prompts
 from etude.learn.example import Example, demonstration
 from etude.learn.pairs import Pair
+from etude.recipes.combinations import check_tasks_per_step
 from etude.recipes.settings import PracticeSettings
 from etude.tasks.actions import with_instruction
 from etude.tasks.comparisons import Comparison, load_comparisons
@@ -49,6 +50,8 @@ def gather(settings: PracticeSettings, name: str, data: Path | None) -> Material
     demonstrations, shared_demonstrations = _without(with_system(demonstrations, settings.system), measured)
     if not train:
         raise UserError("every training item stands in the evaluation too: name another evaluation set")
+    if settings.steps:
+        check_tasks_per_step(settings, len(train))
     if settings.warm_start.steps and not demonstrations:
         raise UserError("every demonstration stands in the evaluation too: name others with warm_start.path, or another evaluation set")
     asked = with_instruction(with_system([each.task for each in comparisons], settings.system), settings.tasks.actions.words)

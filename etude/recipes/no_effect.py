@@ -23,6 +23,12 @@ def without_effect(settings: PracticeSettings) -> list[str]:
     return unread_among(settings, practice_defaults(), _unread(settings))
 
 
+def said_of_unread(settings: PracticeSettings) -> list[str]:
+    """The one sentence of all of them, as a run and a dry run say it; none where every setting is read."""
+    unread = without_effect(settings)
+    return [f"without effect: {'; '.join(unread)}"] if unread else []
+
+
 def unread_of_search(settings: Any, also: Sequence[str] = (), more: Sections = MappingProxyType({})) -> list[str]:
     """The same of settings with a search for answers (`etude.recipes.answering`); `also` are more that it does not read, `more` what else
     is not read, and why.

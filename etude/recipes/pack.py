@@ -21,6 +21,7 @@ import yaml
 
 from etude.errors import UserError
 from etude.evaluation.report import write_report
+from etude.outputs import STANDARD_OUTPUT, write_output
 
 Clean = Callable[[str], str]
 FILES = ("configuration.yaml", "environment.json", "metrics.jsonl", "timings.jsonl", "result.json", "model/README.md", "model/etude.yaml")
@@ -30,14 +31,15 @@ _PATH = re.compile(rf"""(?<![\w./~-])(?:file://)?(?:~|/(?:{_ROOTS})(?=/))(?:/[^\
 _SECRET = re.compile(r"(?<![A-Za-z0-9])(?:hf_|sk-|ghp_|github_pat_|glpat-|xox[abp]-|AKIA|wandb_)[A-Za-z0-9_-]{12,}")
 
 
-def pack(run: Path, out: Path) -> Path:
-    """Write the run in `run` as a zip file and return its path."""
+def pack(run: Path, out: Path, *, replaces: bool = False) -> Path:
+    """Write the run in `run` as a zip file and return its path; `replaces`: a file of that name too."""
     if not (run / "configuration.yaml").is_file():
         raise UserError(f"--pack: {run} holds no run: name the folder of a run, such as runs/quickstart")
-    if out.suffix != ".zip":
+    is_file = str(out) != STANDARD_OUTPUT and (out.is_file() or not out.exists())  # or a device, or a pipe
+    if is_file and out.suffix != ".zip":
         raise UserError(f"--pack {out}: name a file that ends in .zip")
-    if out.exists():
-        raise UserError(f"--pack {out}: exists already and is never overwritten: name another file")
+    if out.is_file() and not replaces:
+        raise UserError(f"--pack {out}: exists already: name another file, or replace it with --force")
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / run.resolve().name
         for path in _chosen(run):
@@ -45,13 +47,12 @@ def pack(run: Path, out: Path) -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(_cleaned(path))
         write_report([copy], copy / "report.html")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        partial = out.with_name(out.name + ".partial")
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+        packed = Path(scratch) / "packed"
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
             for path in sorted(copy.rglob("*")):
                 if path.is_file():
                     archive.write(path, Path(copy.name) / path.relative_to(copy))
-        partial.rename(out)
+        write_output(out, packed.read_bytes())
     return out
 
 

@@ -8,15 +8,12 @@ from what `etude.feedback.own_answer` says of them.
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from etude.decoding.decode import Found, decode
-from etude.decoding.methods import METHODS
-from etude.decoding.settings import ReliableDecoding
 from etude.engine.completion import Completion
 from etude.engine.transformers import TransformersEngine
-from etude.errors import UserError
 from etude.explore.attempts import DECODED, Attempt, Group
 from etude.explore.settings import Exploration
 from etude.feedback.own_answer import OwnAnswer, verdicts_by
@@ -24,46 +21,11 @@ from etude.feedback.verdict import Verdict
 from etude.ledger import Judged
 from etude.recipes.machine import Place
 from etude.recipes.retention import logprobs_of
+from etude.recipes.self_training_settings import SelfTraining
 from etude.tasks.task import Task
 
 if TYPE_CHECKING:
     from etude.recipes.settings import PracticeSettings
-
-
-@dataclass(frozen=True)
-class SelfTraining:
-    """Which own answers are learned from."""
-
-    decoding: ReliableDecoding = field(default_factory=lambda: ReliableDecoding("integrative"))
-    """How an answer is decoded from attempts; these are drawn by explore.sampling."""
-    by: Literal["answers", "tokens"] = "answers"
-    """How sure an answer is: the share of the attempts that give it, or, of joint answers alone, the mean agreement of its tokens."""
-    min_share: float = 0.0
-    """A task is left out where its answer is less sure than that; 0 leaves none out."""
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.min_share <= 1.0:
-            raise UserError(f"self_training.min_share must be in [0, 1], got {self.min_share}")
-
-    def check(self, num_samples: int) -> None:
-        """Raise UserError for what makes no answer of `num_samples` attempts."""
-        method = self.decoding.method
-        if not self.decoding.is_on:
-            raise UserError(f"self_training.decoding.method is none, which decodes nothing: set it to one of {', '.join(METHODS)}")
-        if "k" in METHODS[method].reads and "sampling" in METHODS[method].reads and self.decoding.k > num_samples:
-            raise UserError(
-                f"self_training.decoding.k is {self.decoding.k}, more than the explore.num_samples {num_samples} attempts that there are: "
-                f"set it to {num_samples} or less"
-            )
-        if self.decoding.stop_agreed:
-            raise UserError(
-                "self_training.decoding.stop_agreed saves no attempts, since explore.num_samples are drawn in any case: set it to false"
-            )
-        if self.by == "tokens" and not method.startswith("integrative"):
-            raise UserError(
-                f"self_training.by tokens is of answers that are decoded jointly, which {method} does not do: set it to answers, or "
-                "self_training.decoding.method to integrative"
-            )
 
 
 class SelfTeaching:

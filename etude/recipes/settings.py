@@ -15,14 +15,14 @@ from etude.explore.search.settings import BY_STEPS
 from etude.explore.settings import Exploration
 from etude.feedback.agreement import Agreement
 from etude.feedback.judge import Judging
-from etude.learn.learner import Optimiser
-from etude.learn.losses import PreferenceLoss
+from etude.learn.loss_settings import PreferenceLoss
+from etude.learn.optimiser import Optimiser
+from etude.learn.second_models import StepModelSettings
 from etude.learn.settings import Learning
-from etude.learn.step_model import StepModelSettings
 from etude.longcontext.settings import EngineView
 from etude.recipes.combinations import check_combinations
-from etude.recipes.machine import Machine
-from etude.recipes.self_training import SelfTraining
+from etude.recipes.machine_settings import Machine
+from etude.recipes.self_training_settings import SelfTraining
 from etude.tasks.actions import PRESETS
 from etude.tasks.sources import SOURCES, TaskSource
 
@@ -147,6 +147,7 @@ class PracticeSettings:
         check_known("feedback", self.feedback, (*FEEDBACK, *OTHER_FEEDBACK))
         for part in self.feedback_weights:
             check_known("part of feedback_weights", part, FEEDBACK)
+        at_least("seed", self.seed, 0)
         at_least("steps", self.steps, 0)
         if self.adaptation_settings and self.adaptation is None:
             raise UserError("adaptation_settings are set, but adaptation is not: name the adaptation, or leave them out")

@@ -24,7 +24,8 @@ def load_function(name: str) -> Callable[..., Any]:
     """
     place, separator, function_name = name.rpartition(":")
     if not separator or not place or not function_name:
-        raise UserError(f"a function is named file.py:function or package.module:function, got {name!r}")
+        which = f": say which of the file, {name}:FUNCTION" if name.endswith(".py") else ""
+        raise UserError(f"a function is named file.py:function or package.module:function, got {name!r}{which}")
     module = _run_file(Path(place)) if place.endswith(".py") else _import_module(place)
     found = getattr(module, function_name, None)
     if found is None:

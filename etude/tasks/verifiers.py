@@ -24,7 +24,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-from etude.errors import unknown
+from etude.errors import UserError, unknown
 from etude.feedback.verdict import Verdict
 from etude.feedback.words import of_another_form, quoted, read_as, shortened
 from etude.tasks.aliases import aliases_of, said_alias, words_said
@@ -244,6 +244,8 @@ def verifier_named(name: str) -> Callable[[str, Task], Any]:
     """
     if ":" in name:
         return load_function(name)
+    if name.endswith(".py"):
+        raise UserError(f"verifier {name!r} names a file: say which function of it, {name}:FUNCTION")
     if name not in VERIFIERS:
         raise unknown("verifier", name, VERIFIERS)
     return VERIFIERS[name]

@@ -65,9 +65,9 @@ def test_options_change_a_recipe_and_keep_the_rest_of_it(finished, tmp_path):
 
 
 def test_the_command_writes_its_result(finished, letter_files, capsys):
-    arguments = ["--evaluation.path", "test.jsonl", "--evaluation.num_samples", "0", "--max_new_tokens", "2", "--json", "out/found.json"]
+    arguments = ["--evaluation.path", "test.jsonl", "--evaluation.num_samples", "0", "--max_new_tokens", "2", "--json", "found.json"]
     assert main(["evaluate", str(finished / "model"), *arguments]) == 0
-    found = json.loads(Path("out/found.json").read_text())
+    found = json.loads(Path("found.json").read_text())
     assert found["evaluation"][0]["n"] == 25 and found["evaluation"][0]["pass_n"] == 0
     assert "model on test" in capsys.readouterr().out
 

@@ -1,6 +1,7 @@
 """A packed run holds what others need and nothing of this machine."""
 
 import gzip
+import io
 import json
 import platform
 import shutil
@@ -69,4 +70,13 @@ def test_wrong_arguments_are_one_sentence(run, arguments, message, capsys, monke
 def test_a_packed_file_is_not_overwritten(run, tmp_path, capsys):
     (tmp_path / "a.zip").write_text("mine")
     assert main(["report", str(run), "--pack", str(tmp_path / "a.zip")]) == 2
-    assert "is never overwritten" in capsys.readouterr().err and (tmp_path / "a.zip").read_text() == "mine"
+    assert "etude did not write it" in capsys.readouterr().err and (tmp_path / "a.zip").read_text() == "mine"
+    assert main(["report", str(run), "--pack", str(tmp_path / "a.zip"), "--force"]) == 0
+    assert main(["report", str(run), "--pack", str(tmp_path / "a.zip")]) == 2  # a pack is not replaced by chance
+    assert "exists already: name another file" in capsys.readouterr().err and zipfile.is_zipfile(tmp_path / "a.zip")
+
+
+def test_a_pack_goes_into_a_pipe(run, capfdbinary):
+    assert main(["report", str(run), "--pack", "-"]) == 0
+    with zipfile.ZipFile(io.BytesIO(capfdbinary.readouterr().out)) as archive:
+        assert any(name.endswith("/configuration.yaml") for name in archive.namelist())

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from etude.evaluation.report.run_folder import MODELS, Run, read_run
 from etude.evaluation.report.tables import changes_of, retention_of, suites_of, thoughts_of
 from etude.evaluation.report.trees import pictures_of
 from etude.evaluation.report.words import remarks_on, spaced, summary
+from etude.outputs import write_output
 
 PHASES = {
     "knowledge": "Knowledge",
@@ -54,12 +54,10 @@ def write_report(runs: Sequence[Path], page: Path) -> Path:
 
 
 def write_page(template: str, contents: dict[str, Any], page: Path) -> Path:
-    """Fill a template of this folder, and put it in the page's place when it is whole."""
+    """Fill a template of this folder, and write it where `page` says (`etude.outputs`)."""
     text = _environment().get_template(template).render(contents)
     page.parent.mkdir(parents=True, exist_ok=True)
-    part = page.with_name(page.name + ".part")
-    part.write_bytes(text.encode("utf-8", errors="replace"))  # a lone surrogate in a completion becomes "?"
-    os.replace(part, page)
+    write_output(page, text)
     return page
 
 

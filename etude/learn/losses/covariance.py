@@ -23,34 +23,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from etude.errors import UserError
 from etude.learn.example import Example, Weights
 from etude.learn.logprobs import Outputs
+from etude.learn.loss_settings import CovarianceSettings
 from etude.learn.losses.policy import Metrics, clipped_surrogates
 from etude.learn.losses.tokens import Tokens
 from etude.randomness import seed_for, uniforms
-
-
-@dataclass(frozen=True)
-class CovarianceSettings:
-    """Which tokens `clip_cov` and `kl_cov` hold back, and how much."""
-
-    share: float = 2e-4
-    """Of all tokens with credit, at least one; the source has 2e-4, of `kl_cov` for 7B models 2e-3. 0: none."""
-    low: float = 1.0
-    """`clip_cov`: of tokens whose covariance is above this,"""
-    high: float = 5.0
-    """`clip_cov`: and below this."""
-    coefficient: float = 1.0
-    """`kl_cov`: of the distance to the behaviour log-prob."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.share <= 1:
-            raise UserError(f"learn.covariance.share must be in [0, 1], got {self.share}")
-        if self.low >= self.high:
-            raise UserError(f"learn.covariance.low must be below learn.covariance.high, got {self.low} and {self.high}")
-        if self.coefficient < 0:
-            raise UserError(f"learn.covariance.coefficient must be 0 or more, got {self.coefficient}")
 
 
 @dataclass(frozen=True)

@@ -20,53 +20,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from etude.errors import UserError, unknown
-
-
-@dataclass(frozen=True)
-class PreferenceLoss:
-    """Which loss of pairs."""
-
-    loss: str = "dpo"
-    """`dpo`, `ipo`, `kto` or `simpo`."""
-    beta: float = 0.1
-    """How much a difference in likelihood counts; `simpo` wants about 2."""
-    margin: float = 0.5
-    """`simpo`: how far the preferred completion is to be ahead."""
-    label_smoothing: float = 0.0
-    """`dpo`: share of the pairs that may be the wrong way round."""
-    nll: float = 0.0
-    """Weight of the preferred completion's negative log-likelihood."""
-
-    def __post_init__(self) -> None:
-        self.check("preference")
-
-    def check(self, name: str) -> None:
-        """Raise UserError for what is no loss; `name` is what the settings call it."""
-        if self.loss not in PREFERENCE_LOSSES:
-            raise unknown(f"{name}.loss", self.loss, PREFERENCE_LOSSES)
-        if self.beta <= 0:
-            raise UserError(f"{name}.beta must be above 0, got {self.beta}")
-        if not 0 <= self.label_smoothing < 0.5:
-            raise UserError(f"{name}.label_smoothing must be in [0, 0.5), got {self.label_smoothing}")
-        if self.label_smoothing and self.loss != "dpo":
-            raise UserError(f"{name}.label_smoothing is {self.label_smoothing}, but {self.loss} has none: set it to 0, or the loss to dpo")
-        if self.nll < 0:
-            raise UserError(f"{name}.nll must be 0 (off) or more, got {self.nll}")
-
-    @property
-    def needs_reference(self) -> bool:
-        return self.loss != "simpo"
-
-    @property
-    def needs_mismatched(self) -> bool:
-        """Whether it asks how likely prompts make other prompts' completions."""
-        return self.loss == "kto"
-
-    def __call__(self, pairs: "Likelihoods") -> torch.Tensor:
-        """The loss of each of P pairs."""
-        loss_P = PREFERENCE_LOSSES[self.loss](pairs, self)
-        return loss_P - self.nll * pairs.chosen_P / pairs.chosen_tokens_P if self.nll else loss_P
+from etude.learn.loss_settings import PreferenceLoss
 
 
 @dataclass

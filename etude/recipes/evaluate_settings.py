@@ -1,0 +1,83 @@
+"""What an evaluation can be told. Every field is a `--key` of the command line; free of torch, so that they are read and checked
+without it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from etude.configuration import dotted, find_configuration, parse, resolved
+from etude.decoding.settings import ReliableDecoding
+from etude.engine.settings import Sampling
+from etude.errors import UserError, at_least
+from etude.evaluation.settings import Evaluation
+from etude.explore.thinking import Thoughts
+from etude.feedback.judge import Judging
+from etude.longcontext.settings import EngineView
+from etude.recipes.answer_search import SHORT, AnswerSearch
+from etude.recipes.asking import as_asked, only_asking, remembered
+from etude.recipes.machine_settings import Machine
+from etude.recipes.settings import parse_practice
+
+THOUGHT = {f"thought.{each.name}": f"evaluation.thought.{each.name}" for each in fields(Thoughts)}
+"""What `--thought.budgets` and the like are on the command line."""
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """What to measure a model on, and how.
+
+    What is not said is the recipe's, if one is named, its defaults included; without a recipe the model is asked as its folder remembers.
+    """
+
+    recipe: str | None = None
+    """A practice configuration (name or YAML) whose tasks, evaluation and way of asking are taken over."""
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    verifier: str | None = None
+    """Who says what is right, whatever the items say: exact, numeric, choice, math or file.py:function."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Our names (question, answer, ...) to the files' columns."""
+    system: str | None = None
+    """System message put before every prompt."""
+    instruction: str | None = None
+    """What stands behind every question, such as the form that the answer is to have."""
+    max_new_tokens: int = 64
+    sampling: Sampling = field(default_factory=Sampling)
+    search: AnswerSearch = field(default_factory=AnswerSearch)
+    """Beside greedy answers, also some that are searched for; `samples` are evaluation.num_samples."""
+    decoding: ReliableDecoding = field(default_factory=ReliableDecoding)
+    """Beside greedy answers, also some that are made of several, greedily."""
+    judge: Judging = field(default_factory=lambda: Judging(how="pairwise"))
+    """Who says which of two answers to a question is better, the greedy one or that of the method of decoding; nobody unless there is a
+    judge.model."""
+    engine: EngineView = field(default_factory=EngineView)
+    seed: int = 0
+    timeout_seconds: float = 5.0
+    isolate_verifiers: bool = True
+    machine: Machine = field(default_factory=Machine)
+
+    def __post_init__(self) -> None:
+        at_least("seed", self.seed, 0)
+        at_least("max_new_tokens", self.max_new_tokens, 1)
+        self.search.check(self.sampling)
+        self.engine.check_search("search.method", self.search.method)
+        if self.judge.model is not None and not self.decoding.is_on:
+            raise UserError("judge.model compares answers of a method of decoding with greedy ones: choose a --method, or leave it out")
+        if self.judge.how != "pairwise":
+            raise UserError(f"judge.how is {self.judge.how}, but here answers are compared: leave it out")
+        if self.search.method == "samples":
+            at_least("evaluation.num_samples (for search.method samples)", self.evaluation.num_samples, 2)
+
+
+def parse_evaluate(model: str, overrides: Sequence[str]) -> EvaluateSettings:
+    """Settings from overrides, before those of the recipe that they name, or else those that the model's folder remembers."""
+    return parse(EvaluateSettings, remembered(model), overrides, adjust=_with_recipe, short=SHORT | THOUGHT)
+
+
+def _with_recipe(values: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
+    asked = only_asking(values)
+    if "recipe" not in given:
+        return asked
+    recipe = parse_practice(find_configuration("practice", given["recipe"]), [])
+    taken = as_asked(recipe) | {"evaluation": resolved(recipe.evaluation), "seed": recipe.seed}
+    taken |= {"timeout_seconds": recipe.timeout_seconds, "isolate_verifiers": recipe.isolate_verifiers}
+    return {**asked, **dotted(taken), "verifier": recipe.tasks.verifier, "columns": recipe.tasks.columns}

@@ -1,0 +1,114 @@
+"""What an answer to a prompt can be told. Every field is a `--key` of the command line; free of torch, so that they are read and checked
+without it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+from etude.configuration import parse
+from etude.decoding.settings import ReliableDecoding
+from etude.engine.settings import Sampling
+from etude.errors import UserError, at_least
+from etude.explore.search.settings import REFINE
+from etude.explore.thinking import Thought
+from etude.longcontext.settings import EngineView
+from etude.recipes.answer_search import SHORT, AnswerSearch
+from etude.recipes.asking import only_asking, remembered
+from etude.recipes.machine_settings import Machine
+
+
+@dataclass(frozen=True)
+class GenerateSettings:
+    """What to answer, and how."""
+
+    prompt: str | None = None
+    """One question; without it or a file, standard input is read, a prompt a line."""
+    file: str | None = None
+    """A text file with a prompt a line, or JSONL with `prompt` or `question`."""
+    system: str | None = None
+    """System message put before every prompt."""
+    instruction: str | None = None
+    """What stands behind every prompt, such as the form that the answer is to have."""
+    num_samples: int = 1
+    max_new_tokens: int = 128
+    sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.0))
+    search: AnswerSearch = field(default_factory=AnswerSearch)
+    decoding: ReliableDecoding = field(default_factory=ReliableDecoding)
+    thought: Thought = field(default_factory=Thought)
+    engine: EngineView = field(default_factory=EngineView)
+    stop: list[str] = field(default_factory=list)
+    """Texts that end an answer."""
+    seed: int = 0
+    machine: Machine = field(default_factory=Machine)
+
+    def __post_init__(self) -> None:
+        at_least("seed", self.seed, 0)
+        for name in ("num_samples", "max_new_tokens"):
+            at_least(name, getattr(self, name), 1)
+        self.search.check(self.sampling)
+        self.engine.check_search("search.method", self.search.method)
+        if self.search.method == "samples" and self.num_samples < 2:
+            raise UserError("search.method samples chooses among num_samples answers, but that is 1: set num_samples to 2 or more")
+        if self.search.method == REFINE and self.num_samples > 1:
+            raise UserError(f"search.method refine revises one answer, but num_samples is {self.num_samples}: leave it out")
+        if self.search.is_on and self.stop:
+            raise UserError(f"stop and search.method {self.search.method} exclude each other: leave one out")
+        if self.thought.budget_tokens is not None and (self.search.is_on or self.stop):
+            name = f"search.method {self.search.method}" if self.search.is_on else "stop"
+            raise UserError(f"thought.budget_tokens and {name} exclude each other: leave one out")
+        if self.decoding.is_on:
+            beside = {
+                f"search.method {self.search.method}": self.search.is_on,
+                f"num_samples {self.num_samples}": self.num_samples > 1,
+                "thought.budget_tokens": self.thought.budget_tokens is not None,
+            }
+            for name, is_there in beside.items():
+                if is_there:
+                    raise UserError(f"decoding.method {self.decoding.method} and {name} exclude each other: leave one out")
+        if self.num_samples > 1 and self.sampling.is_greedy:
+            raise UserError(f"num_samples is {self.num_samples}, but at temperature 0 all answers are equal: set sampling.temperature")
+
+
+def parse_generate(model: str, overrides: Sequence[str]) -> GenerateSettings:
+    """Settings from overrides, before the system message and length that the model's folder remembers; greedy unless told otherwise."""
+    return parse(GenerateSettings, remembered(model), overrides, adjust=_but_greedy, short=SHORT)
+
+
+def _but_greedy(values: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
+    return {name: value for name, value in only_asking(values).items() if not name.startswith("sampling.")}
+
+
+def prompts_from(settings: GenerateSettings, standard_input: TextIO) -> list[str]:
+    """The prompts that the settings name, or the lines of standard input."""
+    if settings.prompt is not None and settings.file is not None:
+        raise UserError("--prompt and --file exclude each other: give one")
+    if settings.prompt is not None:
+        return [settings.prompt]
+    path = Path(settings.file or "")
+    if settings.file is not None and (path.is_dir() or not path.exists()):
+        raise UserError(f"--file {path}: {'is a folder: name a file in it' if path.is_dir() else 'no such file'}")
+    try:
+        text = standard_input.read() if settings.file is None else path.read_text(encoding="utf8")
+    except UnicodeDecodeError as error:
+        named = "standard input" if settings.file is None else f"--file {path}"
+        raise UserError(f"{named}: not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8") from error
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]  # JSON may hold other line breaks
+    if not lines:
+        named = "standard input" if settings.file is None else f"--file {path}"
+        raise UserError(f"there is no prompt: {named} is empty; give --prompt TEXT, or a file with a prompt a line")
+    return [_prompt(path, number, line) for number, line in lines]
+
+
+def _prompt(path: Path, number: int, line: str) -> str:
+    if path.suffix not in (".jsonl", ".json"):
+        return line.strip()
+    try:
+        row = json.loads(line)
+        prompt = row["prompt"] if "prompt" in row else row["question"]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        prompt = None
+    if not isinstance(prompt, str):
+        raise UserError(f"{path}:{number}: expected a JSON object with `prompt` or `question`, a text")
+    return prompt

@@ -1,0 +1,28 @@
+"""Where and how numbers are computed, as it is told to a command; free of torch, so that settings are read and checked without it."""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from etude.errors import UserError, value_hint
+
+_DEVICES = re.compile(r"auto|cpu|(?:cuda|mps)(?::\d+)?")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how numbers are computed."""
+
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda`, `cuda:1`."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of matrix products; weights and optimizer stay float32. `auto` asks a quick probe whether bfloat16 is faster here."""
+    decode_batch_tokens: int = 32768
+    """Cache positions decoded together."""
+    update_batch_tokens: int = 2048
+    """Positions in a micro-batch of an update."""
+
+    def __post_init__(self) -> None:
+        if not _DEVICES.fullmatch(self.device):
+            hint = value_hint("machine.device", self.device)
+            raise UserError(f"machine.device {self.device!r} can't be used here:{hint} choose auto, cpu, cuda, or one such as cuda:1")

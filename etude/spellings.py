@@ -1,0 +1,173 @@
+"""Other words for settings and their values: what those who know another library type first, and the nearest of what there is.
+
+One table of names and one of values; both are only asked for a hint in what an error says, so that a configuration has one spelling.
+`docs/names.md` shows them.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from difflib import get_close_matches
+
+SECTIONS = {"optimizer": "optimiser", "warmup": "warm_start", "sft": "warm_start", "rollout": "explore", "training": "learn"}
+"""Parts of a name before its last."""
+
+NAMES: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("lr", "learning_rate", "actor_lr"), ("learn.optimiser.learning_rate", "study.optimiser.learning_rate")),
+    **dict.fromkeys(("warmup_steps", "num_warmup_steps", "lr_warmup_steps"), ("learn.optimiser.warmup_steps",)),
+    **dict.fromkeys(("max_grad_norm", "grad_clip", "clip_grad"), ("learn.optimiser.max_gradient_norm",)),
+    **dict.fromkeys(("weight_decay", "wd"), ("learn.optimiser.weight_decay",)),
+    **dict.fromkeys(("optimizer", "optim", "optimiser"), ("learn.optimiser.learning_rate",)),
+    **dict.fromkeys(("temperature", "temp"), ("explore.sampling.temperature", "sampling.temperature")),
+    "top_p": ("explore.sampling.top_p", "sampling.top_p"),
+    "top_k": ("explore.sampling.top_k", "sampling.top_k"),
+    "min_p": ("explore.sampling.min_p", "sampling.min_p"),
+    **dict.fromkeys(
+        ("num_generations", "num_return_sequences", "group_size", "rollouts_per_example", "num_rollouts", "samples_per_prompt"),
+        ("explore.num_samples", "num_samples", "evaluation.num_samples"),
+    ),
+    **dict.fromkeys(
+        ("max_completion_length", "max_new_tokens", "max_tokens", "max_response_length", "max_gen_toks", "generation_max_length"),
+        ("explore.max_new_tokens", "max_new_tokens"),
+    ),
+    **dict.fromkeys(
+        ("batch_size", "train_batch_size", "per_device_train_batch_size", "prompts_per_step", "rollout_batch_size"),
+        ("explore.tasks_per_step", "study.tokens_per_step"),
+    ),
+    **dict.fromkeys(("epochs", "num_train_epochs", "num_epochs", "num_iterations", "ppo_epochs"), ("learn.epochs",)),
+    **dict.fromkeys(("max_steps", "num_steps", "total_steps", "num_train_steps"), ("steps",)),
+    **dict.fromkeys(("beta", "kl_coef", "kl_coeff", "kl_loss_coef", "init_kl_coef", "kl_penalty"), ("learn.anchor",)),
+    **dict.fromkeys(("epsilon", "epsilon_low", "cliprange", "clip_range", "clip_ratio", "clip_eps"), ("learn.clip_low",)),
+    **dict.fromkeys(("epsilon_high", "clip_ratio_high", "clip_higher"), ("learn.clip_high",)),
+    **dict.fromkeys(("entropy_coef", "entropy_coeff", "ent_coef"), ("learn.entropy.bonus",)),
+    **dict.fromkeys(("loss_type", "policy_loss"), ("learn.loss",)),
+    **dict.fromkeys(
+        ("advantage", "advantages", "advantage_estimator", "adv_estimator", "algorithm", "algo", "scale_rewards"), ("learn.credit",)
+    ),
+    **dict.fromkeys(("loss_agg_mode", "loss_aggregation"), ("learn.aggregation",)),
+    **dict.fromkeys(("lora_r", "lora_rank", "rank"), ("learn.lora.rank", "lora.rank")),
+    "lora_alpha": ("learn.lora.alpha", "lora.alpha"),
+    **dict.fromkeys(("model_name", "model_name_or_path", "model_path", "pretrained", "base_model"), ("model",)),
+    **dict.fromkeys(("dataset", "dataset_name", "hf_dataset"), ("tasks.dataset", "recipe")),
+    **dict.fromkeys(("train_file", "train_files", "data_files", "train_data"), ("tasks.path", "evaluation.path")),
+    **dict.fromkeys(("eval_file", "eval_files", "test_file", "validation_file", "val_files"), ("evaluation.path",)),
+    **dict.fromkeys(("reward", "reward_func", "reward_funcs", "reward_function", "reward_fn", "scorer"), ("tasks.verifier", "verifier")),
+    **dict.fromkeys(("limit", "num_examples", "n_examples"), ("evaluation.n", "n")),
+    **dict.fromkeys(("dtype", "torch_dtype", "bf16", "fp16"), ("machine.precision",)),
+    **dict.fromkeys(("device", "accelerator"), ("machine.device",)),
+    **dict.fromkeys(("save_steps", "save_every", "save_freq", "save_interval"), ("checkpoint_every",)),
+    "save_total_limit": ("keep_checkpoints",),
+    **dict.fromkeys(("system_prompt", "system_message"), ("system",)),
+    **dict.fromkeys(("search", "sampler"), ("explore.search.method", "search.method")),
+    **dict.fromkeys(("stop_sequences", "stop_strings"), ("stop",)),
+}
+"""The field's names, in lower case with underscores, to ours: the first of these that a command has."""
+
+Value = tuple[str, str]
+"""Our word, and what else there is to say."""
+
+VALUES: Mapping[str, Mapping[str, Value]] = {
+    "learn.credit": {
+        "grpo": ("standardised", ""),
+        **dict.fromkeys(("dr_grpo", "drgrpo", "dr.grpo", "centered"), ("centred", "")),
+        "standardized": ("standardised", ""),
+        **dict.fromkeys(("rloo", "loo"), ("leave_one_out", "")),
+        **dict.fromkeys(("reinforce", "reinforce++", "reinforce_plus_plus"), ("batch", "")),
+        **dict.fromkeys(("dapo", "gspo", "cispo", "ppo"), ("standardised", "and learn.loss says how it is clipped")),
+        "vineppo": ("difference", "of a search such as explore.search.method vine"),
+        "treerl": ("tree", "of explore.search.method tree"),
+        "passk": ("pass_at_k", ""),
+    },
+    "learn.loss": {
+        **dict.fromkeys(("ppo", "grpo", "dapo", "clip_higher"), ("clipped", "")),
+        "gspo": ("sequence", ""),
+        "cispo": ("capped", ""),
+        "dr_grpo": ("clipped", "with learn.credit centred"),
+    },
+    "learn.method": {
+        **dict.fromkeys(("grpo", "dr_grpo", "rloo", "ppo", "gspo", "dapo", "reinforce", "rl", "policy_gradient"), ("credit", "")),
+        "sft": ("imitation", "of own right attempts; given demonstrations are learned by warm_start.steps"),
+        **dict.fromkeys(("rft", "raft", "expert_iteration", "best_of_n", "star", "rest_em"), ("imitation", "")),
+        **dict.fromkeys(("dpo", "ipo", "kto", "simpo"), ("preference", "with learn.preference.loss")),
+    },
+    "feedback": {
+        **dict.fromkeys(("verifier", "reward", "rule", "rlvr"), ("outcome", "with tasks.verifier")),
+        **dict.fromkeys(("llm", "llm_judge", "reward_model", "rlaif"), ("judge", "")),
+        **dict.fromkeys(("majority", "ttrl", "self_consistency"), ("agreement", "")),
+    },
+    "search.method": {
+        **dict.fromkeys(("best_of_n", "independent", "sampling"), ("samples", "")),
+        "beam_search": ("beam", ""),
+        "vineppo": ("vine", ""),
+        **dict.fromkeys(("self_refine", "revise"), ("refine", "")),
+    },
+    "decoding.method": {
+        **dict.fromkeys(("self_consistency", "maj", "majority_vote"), ("majority", "")),
+        "usc": ("universal_self_consistency", ""),
+        "dola": ("layer_contrast_dynamic", ""),
+        "cad": ("context_contrast", ""),
+    },
+    "engine.view": {
+        "streamingllm": ("streaming", ""),
+        "pyramidkv": ("pyramid", ""),
+        **dict.fromkeys(("adakv", "ada_kv"), ("ada_snapkv", "")),
+        "knorm": ("key_norm", ""),
+        "keydiff": ("key_diff", ""),
+        "criticalkv": ("critical_snapkv", ""),
+        "lazyllm": ("lazy", ""),
+    },
+    "machine.precision": {
+        **dict.fromkeys(("bf16", "half", "fp16", "float16"), ("bfloat16", "")),
+        **dict.fromkeys(("fp32", "full", "single"), ("float32", "")),
+    },
+    "machine.device": {**dict.fromkeys(("gpu", "nvidia"), ("cuda", ""))},
+}
+"""The field's words for the values of a setting, by the setting's name or the end of it, to ours."""
+
+_FIRST = ("explore.", "learn.", "evaluation.", "sampling.")
+"""Of several sections that have a setting of the same name, those that are mostly meant."""
+
+
+def value_of(setting: str, value: str) -> Value | None:
+    """What a word of the field is called here, as the value of a setting."""
+    known = next((words for name, words in VALUES.items() if setting == name or setting.endswith(f".{name}")), {})
+    return known.get(value.strip().lower().replace("-", "_"))
+
+
+def nearest_setting(name: str, known: Sequence[str], short: Collection[str] = ()) -> str | None:
+    """The setting that was probably meant: in the same section, by another word for it, by its last part, or by its letters."""
+    *sections, last = name.replace("-", "_").lower().split(".")
+    section = "".join(f"{SECTIONS.get(part, part)}." for part in sections)
+    if section + last in known:
+        return section + last
+    within = [setting for setting in known if section and setting.startswith(section)]
+    named = _named_so(last, within) or _near(last, {setting.removeprefix(section): setting for setting in reversed(within)}, 0.6)
+    ends = {_end(setting): setting for setting in reversed(known)}
+    letters = {setting: setting for setting in (*known, *short)}
+    return (
+        named
+        or _named_so(last, known)
+        or _near(section + last, letters, 0.75)
+        or _near(last, ends, 0.6)
+        or _near(section + last, letters, 0.5)
+    )
+
+
+def _named_so(last: str, settings: Sequence[str]) -> str | None:
+    """A setting whose name ends so, or which is what the field calls so."""
+    words = [ours for ours in NAMES.get(last, ()) if ours in settings]
+    ends = {last, *map(_end, NAMES.get(last, ()))}
+    same = sorted((setting for setting in settings if _end(setting) in ends), key=lambda setting: (_end(setting) != last, _rank(setting)))
+    return next(iter([*words, *same]), None)
+
+
+def _near(name: str, settings: Mapping[str, str], cutoff: float) -> str | None:
+    near = get_close_matches(name, settings, n=1, cutoff=cutoff)
+    return settings[near[0]] if near else None
+
+
+def _end(setting: str) -> str:
+    return setting.rsplit(".", 1)[-1]
+
+
+def _rank(setting: str) -> tuple[int, int]:
+    """Less of what is mostly meant."""
+    return next((place for place, start in enumerate(_FIRST) if setting.startswith(start)), len(_FIRST)), setting.count(".")
