@@ -70,8 +70,7 @@ def implicit_reward_for(model: Any, settings: PracticeSettings, dtype: torch.dty
     how = settings.learn.implicit_reward
     if not how.coefficient:
         return None
-    temperature, batch_tokens = settings.explore.sampling.temperature, settings.machine.update_batch_tokens
-    return ImplicitReward(model, how, dtype=dtype, batch_tokens=batch_tokens, temperature=temperature)
+    return ImplicitReward(model, how, dtype=dtype, batch_tokens=settings.machine.update_batch_tokens)
 
 
 def _learner(
