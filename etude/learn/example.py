@@ -29,7 +29,7 @@ class Example:
     likelihood: Weights | None = None
     replay: Weights | None = None
     behaviour_logprobs: Weights | None = None
-    """Log-probs under which the tokens were sampled; the policy stream needs them."""
+    """Log-probs under which the tokens were sampled; the policy and anchor streams need them."""
     reference_logprobs: Weights | None = None
     """Log-probs under the reference model; the anchor stream needs them, and an anchor on replay."""
     marks: Weights | None = None
@@ -40,8 +40,8 @@ class Example:
             values = getattr(self, name)
             if values is not None and len(values) != len(self.completion):
                 raise ValueError(f"{name} has {len(values)} numbers for {len(self.completion)} completion tokens")
-        if self.policy is not None and self.behaviour_logprobs is None:
-            raise ValueError("an example of the policy stream needs behaviour_logprobs")
+        if self.is_sampled and self.behaviour_logprobs is None:
+            raise ValueError("an example of the policy or the anchor stream needs behaviour_logprobs")
         if not self.prompt or not self.completion:
             raise ValueError("an example needs at least one prompt token and one completion token")
 

@@ -76,7 +76,7 @@ class Learning:
     turn_discount: float = 1.0
     """Of revised attempts, how much of what later turns gain a turn is credited with: at 1 all, at 0 its own improvement alone."""
     anchor: float = 0.0
-    """Coefficient of the divergence from the model that practice began with; 0 is off. `credit` only."""
+    """Coefficient of the divergence KL(now || start) from the model that practice began with, on own tokens; 0 is off. `credit` only."""
     entropy: EntropySettings = field(default_factory=EntropySettings)
     length: LengthControl = field(default_factory=LengthControl)
     preference: Preference = field(default_factory=Preference)

@@ -228,7 +228,7 @@ def test_prefixes_are_shared_only_where_every_layer_sees_everything(model_of):
 def test_an_example_checks_its_lengths():
     with pytest.raises(ValueError, match="imitate has 1 numbers for 2 completion tokens"):
         Example((1,), (2, 3), imitate=(1.0,))
-    with pytest.raises(ValueError, match="policy stream needs behaviour_logprobs"):
+    with pytest.raises(ValueError, match="policy or the anchor stream needs behaviour_logprobs"):
         Example((1,), (2, 3), policy=(1.0, 1.0))
     for prompt, completion in (((), (2,)), ((1,), ())):
         with pytest.raises(ValueError, match="at least one prompt token and one completion token"):

@@ -68,7 +68,7 @@ def by_hand(model, shown):
         surrogate_T = torch.minimum(ratio_T * weights["policy"], ratio_T.clamp(0.8, 1.28) * weights["policy"])
         gap_T = reference_T - hot_T
         replayed_T = -own_T + 0.5 * divergence(reference_T, own_T)
-        total = total - surrogate_T.sum() + 0.3 * (weights["anchor"] * (gap_T.exp() - gap_T - 1)).sum()
+        total = total - surrogate_T.sum() + 0.3 * (weights["anchor"] * ratio_T * (gap_T.exp() - gap_T - 1)).sum()
         total = total - ((weights["imitate"] + weights["likelihood"]) * own_T).sum() + (weights["replay"] * replayed_T).sum()
     return total / tokens
 
