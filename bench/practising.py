@@ -45,6 +45,7 @@ COMPARABLE: dict[str, Any] = {
 def in_their_words(settings: PracticeSettings) -> dict[str, Any]:
     """The settings as options of TRL's `GRPOConfig`; the learning rate of each step is handed over beside them."""
     explore, learn = settings.explore, settings.learn
+    clip_low, clip_high = learn.clip
     return {
         "seed": settings.seed,
         "max_steps": settings.steps,
@@ -54,8 +55,8 @@ def in_their_words(settings: PracticeSettings) -> dict[str, Any]:
         "scale_rewards": "group",
         "loss_type": "dr_grpo",
         "importance_sampling_level": "token",
-        "epsilon": learn.clip_low,
-        "epsilon_high": learn.clip_high,
+        "epsilon": clip_low,
+        "epsilon_high": clip_high,
         "num_iterations": 1,
         "beta": 0.0,
         "learning_rate": learn.optimiser.learning_rate,

@@ -197,9 +197,10 @@ def _behind_a_thought(row: Mapping[str, Any]) -> str:
 
 
 def _exceptions(row: Mapping[str, Any]) -> str:
-    """What should be rare, where it is there: answers without an end, and answers that could not be scored."""
+    """What should be rare, where it is there: answers without an end, answers that could not be scored, questions that come again."""
     cut = f", {row['truncated']:.1%} cut off" if row.get("truncated") else ""
-    return cut + (f", {row['unscored']} unscored" if row.get("unscored") else "")
+    unscored = f", {row['unscored']} unscored" if row.get("unscored") else ""
+    return cut + unscored + (f", {row['repeated']} questions asked before" if row.get("repeated") else "")
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Table:

@@ -15,6 +15,7 @@ from etude.engine.context import Context, CopiedContext, Forward, Opened
 from etude.engine.fused import FusedForward
 from etude.engine.modules import ModulesForward
 from etude.engine.shared import Prompts
+from etude.errors import UserError
 from etude.kernels.decoding import kernels_for
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,34 @@ def forward_of(model: Any, working: Any) -> Shared | None:
         reasons.append(f"{candidate.__name__}: other logits (by {distance:.2g} of their standard deviation)")
     log.warning("%s decodes with a copy of the prompt for each sample: %s", type(model).__name__, "; ".join(dict.fromkeys(reasons)))
     return None
+
+
+@torch.inference_mode()
+def check_copies(model: Any) -> None:
+    """Raise UserError where rows that decode together, of prompts of different lengths and forked, have other logits than whole passes: of
+    a model that keeps part of what it read in its modules (RecurrentGemma) and not in its cache, in which rows are forked, padded and left.
+    """
+    same = _SAME.get(next(model.parameters()).dtype)
+    if same is not None and (distance := _from_whole_passes(model)) > same:
+        raise UserError(
+            f"a {type(model).__name__} keeps part of what it has read outside of its cache, so that rows which are sampled together mix "
+            f"(other logits than a whole pass, by {distance:.2g} of their standard deviation): take a model of another architecture"
+        )
+
+
+def _from_whole_passes(model: Any) -> float:
+    """How far the logits of copied contexts are from those of each row alone, read in one pass, in standard deviations."""
+    prompts, rows, given = [[3, 2, 1], [1, 2, 3, 4, 5]], [0, 0, 1], [[1, 2, 3], [3, 1, 2]]
+    opened, first = CopiedContext.prefill(model, prompts, pad=0)
+    context, places_B = opened.begin(torch.arange(2), 2, samples=len(rows)), torch.tensor(rows)
+    context.keep(places_B, 2)
+    found = torch.stack([first[places_B], *(context.next_logits(torch.tensor(tokens)) for tokens in given)], 1).float()
+    distances = []
+    for own, row, tokens in zip(found, rows, zip(*given, strict=True), strict=True):
+        whole = torch.tensor([[*prompts[row], *tokens]], device=own.device)
+        expected = model(input_ids=whole, use_cache=False).logits[0, -len(own) :].float()
+        distances.append((own - expected).abs().mean() / expected.std())
+    return float(torch.stack(distances).max())  # not a number if one is none
 
 
 def _distance(way: Shared, model: Any) -> float:

@@ -1,4 +1,4 @@
-"""The default engine: any decoder-only transformers model that takes a cache, on a CPU or a GPU.
+"""The default engine: any decoder-only transformers model that keeps in its cache what it has read, on a CPU or a GPU.
 
 A prompt is computed once however many samples it gets: `open` prefills distinct prompts, `extend` decodes all samples as one batch, which
 on a CPU reads a prompt once for all of its samples (`etude.engine.context`). Samples that have drawn the same tokens so far share a row,
@@ -25,7 +25,7 @@ from etude.engine.completion import Completion, Prefix, Stop
 from etude.engine.context import Context, CopiedContext, Opened, View
 from etude.engine.decoding import Decoding, Done, Heard, More, Refill
 from etude.engine.drafts import Reading, Tree
-from etude.engine.forward import forward_of
+from etude.engine.forward import check_copies, forward_of
 from etude.engine.heap import fix_thresholds
 from etude.engine.joint import Join, Joint, JointContext, product
 from etude.engine.prefixes import Drawn, OpenBatch, Row, alike, cut, is_one_batch, join, keep, path_of
@@ -70,6 +70,8 @@ class TransformersEngine:
         self.end_tokens = end_tokens(self._model, tokenizer)
         self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(self.end_tokens), 0)
         self._shared = forward_of(base, self._model)
+        if self._shared is None:
+            check_copies(base)
         self._is_away = False
 
     def put_away(self) -> None:

@@ -4,6 +4,9 @@ Accuracy is greedy with a Wilson interval; unscored answers are counted and are 
 2021 (arXiv 2107.03374, eq. 1) on the suite's first `pass_n` tasks, and `pass_curve` that of fewer samples too. majority@k says how often
 the answer that most of the same k samples give (`etude.tasks.votes`) is right (self-consistency, Wang et al. 2022, arXiv 2203.11171): what
 a model that only grew surer of its own answers could reach.
+
+A question that a suite asks again has samples of its own, and `repeated` counts it. Its greedy answer is the same, so intervals, which take
+it for another question, are too narrow.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +23,7 @@ from etude.evaluation.calibration import expected_calibration_error, risk_covera
 from etude.evaluation.descriptive import describe
 from etude.evaluation.statistics import paired_test, pass_at_k, pass_curve, wilson_interval
 from etude.evaluation.thought import measure_thoughts
+from etude.explore.reuse import visits
 from etude.explore.thought import Thoughts
 from etude.feedback.verdict import Verdict
 from etude.randomness import seed_for
@@ -99,6 +103,7 @@ def measure(
         "mean_tokens": sum(len(completion.tokens) for completion in greedy) / n,
         "truncated": sum(completion.finish == "length" for completion in greedy) / n,
         "unscored": sum(verdict.score is None for verdict in verdicts),
+        "repeated": n - len({task.key for task in suite.tasks}),
         "baseline_constant": suite.baselines.get("most_frequent"),
         "baselines": suite.baselines,
     }
@@ -118,7 +123,8 @@ def _sampled(engine: TransformersEngine, suite: Suite, how: Measurement, judge: 
     tasks, prompts = suite.tasks[: how.pass_n], suite.prompts[: how.pass_n]
     if not tasks or how.num_samples == 0:
         return {"pass_n": 0}
-    keys = [[seed_for(how.seed, "evaluation", task.key, sample) for sample in range(how.num_samples)] for task in tasks]
+    named = [(task.key, [again] if again else []) for task, again in zip(tasks, visits(task.key for task in tasks), strict=True)]
+    keys = [[seed_for(how.seed, "evaluation", key, sample, *again) for sample in range(how.num_samples)] for key, again in named]
     found = engine.generate(prompts, num_samples=how.num_samples, max_new_tokens=how.max_new_tokens, sampling=how.sampling, keys=keys)
     verdicts = judge([(completion.text, task) for task, group in zip(tasks, found, strict=True) for completion in group])
     k = how.num_samples

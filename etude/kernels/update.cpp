@@ -309,15 +309,17 @@ void attend_backward(const T* states, const int64_t* starts, long rows, const in
 }
 
 // ---------------------------------------------------------------------- chosen tokens
+// Each row has its own temperature, of which the inverse is given.
 
 constexpr long STRETCH = 256 * W;  // logits whose sums are taken in float32
 
 template <class T>
-void chosen(const T* logits, long rows, long vocabulary, float inverse_temperature, const int64_t* targets, float* logprobs,
+void chosen(const T* logits, long rows, long vocabulary, const float* inverses, const int64_t* targets, float* logprobs,
             float* entropies, float* normalisers) {
 #pragma omp parallel for schedule(static)
     for (long row = 0; row < rows; row++) {
         const T* mine = logits + row * vocabulary;
+        const float inverse_temperature = inverses[row];
         const long even = vocabulary / W * W;
         Vec most = Vec{} + LEAST;
         for (long v = 0; v < even; v += W) most = max_of(most, load(mine + v));
@@ -348,12 +350,12 @@ void chosen(const T* logits, long rows, long vocabulary, float inverse_temperatu
 
 // Logits become their slopes: those of the log-prob of the target, times its own.
 template <class T>
-void chosen_backward(T* logits, long rows, long vocabulary, float inverse_temperature, const int64_t* targets, const float* normalisers,
+void chosen_backward(T* logits, long rows, long vocabulary, const float* inverses, const int64_t* targets, const float* normalisers,
                      const float* slopes) {
 #pragma omp parallel for schedule(static)
     for (long row = 0; row < rows; row++) {
         T *mine = logits + row * vocabulary, *target = mine + targets[row];
-        const float slope = slopes[row] * inverse_temperature, normaliser = normalisers[row];
+        const float inverse_temperature = inverses[row], normaliser = normalisers[row], slope = slopes[row] * inverse_temperature;
         const float its = slope * (1 - std::exp(wide(*target) * inverse_temperature - normaliser));
         const long even = vocabulary / W * W;
         for (long v = 0; v < even; v += W) save(exp_of(load(mine + v) * inverse_temperature - normaliser) * -slope, mine + v);
@@ -364,12 +366,12 @@ void chosen_backward(T* logits, long rows, long vocabulary, float inverse_temper
 
 // The same, with the entropy's slopes: dH / dlogit = -p (log p + H).
 template <class T>
-void chosen_backward_with_entropy(T* logits, long rows, long vocabulary, float inverse_temperature, const int64_t* targets,
+void chosen_backward_with_entropy(T* logits, long rows, long vocabulary, const float* inverses, const int64_t* targets,
                                   const float* normalisers, const float* slopes, const float* entropies, const float* entropy_slopes) {
 #pragma omp parallel for schedule(static)
     for (long row = 0; row < rows; row++) {
         T *mine = logits + row * vocabulary, *target = mine + targets[row];
-        const float slope = slopes[row] * inverse_temperature, normaliser = normalisers[row];
+        const float inverse_temperature = inverses[row], normaliser = normalisers[row], slope = slopes[row] * inverse_temperature;
         const float spread = entropy_slopes[row] * inverse_temperature, entropy = entropies[row];
         const auto found = [&](float logit) {
             const float logprob = std::max(logit * inverse_temperature - normaliser, -88.0f);
@@ -413,18 +415,18 @@ void chosen_backward_with_entropy(T* logits, long rows, long vocabulary, float i
                                            const T* slope, T* states_slope) {                                                             \
         attend_backward(states, starts, rows, ends, heads, kv_heads, width, scale, read, normalisers, slope, states_slope);                \
     }                                                                                                                                      \
-    extern "C" void chosen_##NAME(const T* logits, long rows, long vocabulary, float inverse_temperature, const int64_t* targets,         \
+    extern "C" void chosen_##NAME(const T* logits, long rows, long vocabulary, const float* inverses, const int64_t* targets,             \
                                   float* logprobs, float* entropies, float* normalisers) {                                                \
-        chosen(logits, rows, vocabulary, inverse_temperature, targets, logprobs, entropies, normalisers);                                  \
+        chosen(logits, rows, vocabulary, inverses, targets, logprobs, entropies, normalisers);                                             \
     }                                                                                                                                      \
-    extern "C" void chosen_backward_##NAME(T* logits, long rows, long vocabulary, float inverse_temperature, const int64_t* targets,      \
+    extern "C" void chosen_backward_##NAME(T* logits, long rows, long vocabulary, const float* inverses, const int64_t* targets,          \
                                            const float* normalisers, const float* slopes) {                                               \
-        chosen_backward(logits, rows, vocabulary, inverse_temperature, targets, normalisers, slopes);                                      \
+        chosen_backward(logits, rows, vocabulary, inverses, targets, normalisers, slopes);                                                 \
     }                                                                                                                                      \
-    extern "C" void chosen_backward_with_entropy_##NAME(T* logits, long rows, long vocabulary, float inverse_temperature,                 \
+    extern "C" void chosen_backward_with_entropy_##NAME(T* logits, long rows, long vocabulary, const float* inverses,                     \
                                                         const int64_t* targets, const float* normalisers, const float* slopes,            \
                                                         const float* entropies, const float* entropy_slopes) {                            \
-        chosen_backward_with_entropy(logits, rows, vocabulary, inverse_temperature, targets, normalisers, slopes, entropies,               \
+        chosen_backward_with_entropy(logits, rows, vocabulary, inverses, targets, normalisers, slopes, entropies,                          \
                                      entropy_slopes);                                                                                      \
     }
 

@@ -108,18 +108,18 @@ class UpdateKernels:
         return found_NSD
 
     def chosen(
-        self, logits_MV: torch.Tensor, targets_M: torch.Tensor, temperature: float
+        self, logits_MV: torch.Tensor, targets_M: torch.Tensor, temperatures_M: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Of softmax(logits / temperature): log-probs of the targets, entropies, and the normalisers log Σ exp."""
-        found = torch.empty(3, len(targets_M), dtype=torch.float32)
-        self._call["chosen"](at(logits_MV), *logits_MV.shape, 1 / temperature, at(targets_M), *map(at, found))
+        found, inverse_M = torch.empty(3, len(targets_M), dtype=torch.float32), (1 / temperatures_M).float()
+        self._call["chosen"](at(logits_MV), *logits_MV.shape, at(inverse_M), at(targets_M), *map(at, found))
         return found[0], found[1], found[2]
 
     def chosen_backward(
         self,
         logits_MV: torch.Tensor,
         targets_M: torch.Tensor,
-        temperature: float,
+        temperatures_M: torch.Tensor,
         normaliser_M: torch.Tensor,
         slope_M: torch.Tensor,
         entropy: tuple[torch.Tensor, torch.Tensor] | None = None,
@@ -127,9 +127,10 @@ class UpdateKernels:
         """Put the logits' slopes in their place, from those of the log-probs and, where `entropy` gives them, the entropies and their
         slopes, each [M].
         """
-        given = at(targets_M), at(normaliser_M), at(slope_M), *map(at, entropy or ())
+        inverse_M = (1 / temperatures_M).float()
+        given = at(inverse_M), at(targets_M), at(normaliser_M), at(slope_M), *map(at, entropy or ())
         name = "chosen_backward_with_entropy" if entropy else "chosen_backward"
-        self._call[name](at(logits_MV), *logits_MV.shape, 1 / temperature, *given)
+        self._call[name](at(logits_MV), *logits_MV.shape, *given)
 
 
 _TREES = [AT, NUMBER, AT]
@@ -141,9 +142,9 @@ _DECLARED = {
     "rotate": [AT, NUMBER, NUMBER, NUMBER, NUMBER, AT, AT, REAL],
     "attend": [AT, *_TREES, NUMBER, NUMBER, NUMBER, REAL, AT, AT],
     "attend_backward": [AT, *_TREES, NUMBER, NUMBER, NUMBER, REAL, AT, AT, AT, AT],
-    "chosen": [AT, NUMBER, NUMBER, REAL, AT, AT, AT, AT],
-    "chosen_backward": [AT, NUMBER, NUMBER, REAL, AT, AT, AT],
-    "chosen_backward_with_entropy": [AT, NUMBER, NUMBER, REAL, AT, AT, AT, AT, AT],
+    "chosen": [AT, NUMBER, NUMBER, AT, AT, AT, AT, AT],
+    "chosen_backward": [AT, NUMBER, NUMBER, AT, AT, AT, AT],
+    "chosen_backward_with_entropy": [AT, NUMBER, NUMBER, AT, AT, AT, AT, AT, AT],
 }
 
 

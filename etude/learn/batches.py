@@ -6,7 +6,8 @@ of the plain row [prompt, completion]. A group's prompt is computed once, and so
 whole attempt that was drawn twice; gradients add up where paths meet. Models whose layers need a plain causal row (sliding windows,
 state-space layers) get plain rows: same numbers, more tokens.
 
-Shapes: B rows, T row length, M distinct pairs of a predicting position and a completion token, N completion tokens of a micro-batch, flat.
+Shapes: B rows, T row length, M distinct triples of a predicting position, a completion token and a temperature, N completion tokens of a
+micro-batch, flat.
 """
 
 from collections.abc import Iterator, Sequence
@@ -36,8 +37,10 @@ class MicroBatch:
     """Flat index (row·T + position) of a position that predicts."""
     targets_M: torch.Tensor
     """Id of the completion token that it predicts."""
-    pair_N: torch.Tensor
-    """Which of the M pairs each completion token is."""
+    temperatures_M: torch.Tensor
+    """What the logits are divided by."""
+    triple_N: torch.Tensor
+    """Which of the M triples each completion token is."""
     example_N: torch.Tensor
     """Which example (place in the list that was packed) each completion token belongs to; an example's tokens stand together, in order."""
 
@@ -66,9 +69,15 @@ def can_share_prefixes(config: PreTrainedConfig) -> bool:
     return kinds == {"full_attention"} and windows is None and not is_recurrent and not biased and takes_mask
 
 
-def pack(examples: Sequence[Example], *, batch_tokens: int, shares_prefixes: bool, pad: int = 0) -> Iterator[MicroBatch]:
-    """Micro-batches of at most `batch_tokens` positions (padding counted; a single longer row stands alone), longest rows first."""
-    rows = _plain_rows(examples) if not shares_prefixes else _packed_rows(examples, batch_tokens)
+def pack(
+    examples: Sequence[Example], *, batch_tokens: int, shares_prefixes: bool, pad: int = 0, temperatures: Sequence[float] | None = None
+) -> Iterator[MicroBatch]:
+    """Micro-batches of at most `batch_tokens` positions (padding counted; a single longer row stands alone), longest rows first.
+
+    `temperatures` has one for each example; None reads all of them at 1.
+    """
+    temperatures = [1.0] * len(examples) if temperatures is None else temperatures
+    rows = _packed_rows(examples, temperatures, batch_tokens) if shares_prefixes else _plain_rows(examples, temperatures)
     rows.sort(key=lambda row: -len(row.tokens))
     while rows:
         count = max(1, batch_tokens // len(rows[0].tokens))
@@ -76,11 +85,11 @@ def pack(examples: Sequence[Example], *, batch_tokens: int, shares_prefixes: boo
         rows = rows[count:]
 
 
-def _plain_rows(examples: Sequence[Example]) -> list["_Row"]:
-    return [_Row().add(index, example) for index, example in enumerate(examples)]
+def _plain_rows(examples: Sequence[Example], temperatures: Sequence[float]) -> list["_Row"]:
+    return [_Row().add(index, *each) for index, each in enumerate(zip(examples, temperatures, strict=True))]
 
 
-def _packed_rows(examples: Sequence[Example], batch_tokens: int) -> list["_Row"]:
+def _packed_rows(examples: Sequence[Example], temperatures: Sequence[float], batch_tokens: int) -> list["_Row"]:
     """The sorted examples cut into rows, at the places where rows cost least: mostly between groups."""
     order = sorted(range(len(examples)), key=lambda i: (*examples[i].prompt, *examples[i].completion))
     inputs = [_inputs(examples[i]) for i in order]
@@ -102,7 +111,7 @@ def _packed_rows(examples: Sequence[Example], batch_tokens: int) -> list["_Row"]
     while end:
         row, start = _Row(), starts[end - 1]
         for index in order[start:end]:
-            row.add(index, examples[index])
+            row.add(index, examples[index], temperatures[index])
         rows.append(row)
         end = start
     return rows[::-1]
@@ -117,12 +126,12 @@ class _Row:
         self.ends: list[int] = []
         self.path: list[int] = []
         """Places of the tokens of the sequence that was added last."""
-        self.pairs: dict[tuple[int, int], int] = {}
-        """Each distinct (predicting place, target) and its number."""
-        self.pair_N: list[int] = []
+        self.triples: dict[tuple[int, int, float], int] = {}
+        """Each distinct (predicting place, target, temperature) and its number."""
+        self.triple_N: list[int] = []
         self.example_N: list[int] = []
 
-    def add(self, index: int, example: Example) -> "_Row":
+    def add(self, index: int, example: Example, temperature: float) -> "_Row":
         """Another example, which must not sort before the last one."""
         inputs = _inputs(example)
         shared = _num_shared([self.tokens[place] for place in self.path], inputs)
@@ -135,7 +144,7 @@ class _Row:
         for place in self.path:
             self.ends[place] = len(self.tokens)
         for source, target in zip(self.path[len(example.prompt) - 1 :], example.completion, strict=True):
-            self.pair_N.append(self.pairs.setdefault((source, target), len(self.pairs)))
+            self.triple_N.append(self.triples.setdefault((source, target, temperature), len(self.triples)))
             self.example_N.append(index)
         return self
 
@@ -156,19 +165,20 @@ def _micro_batch(rows: Sequence[_Row], is_packed: bool, pad: int) -> MicroBatch:
     def padded(name: str, filler: int) -> torch.Tensor:
         return torch.tensor([getattr(row, name) + [filler] * (width - len(row.tokens)) for row in rows])
 
-    pairs = [(number * width + place, target) for number, row in enumerate(rows) for place, target in row.pairs]
-    pair_N: list[int] = []
+    triples = [(number * width + place, *rest) for number, row in enumerate(rows) for place, *rest in row.triples]
+    triple_N: list[int] = []
     first = 0
     for row in rows:
-        pair_N += [first + pair for pair in row.pair_N]
-        first += len(row.pairs)
+        triple_N += [first + triple for triple in row.triple_N]
+        first += len(row.triples)
     return MicroBatch(
         tokens_BT=padded("tokens", pad),
         positions_BT=padded("positions", 0),
         ends_BT=padded("ends", 0),
         is_packed=is_packed,
-        sources_M=torch.tensor([source for source, _ in pairs]),
-        targets_M=torch.tensor([target for _, target in pairs]),
-        pair_N=torch.tensor(pair_N),
+        sources_M=torch.tensor([source for source, _, _ in triples]),
+        targets_M=torch.tensor([target for _, target, _ in triples]),
+        temperatures_M=torch.tensor([temperature for _, _, temperature in triples], dtype=torch.float64),
+        triple_N=torch.tensor(triple_N),
         example_N=torch.tensor([index for row in rows for index in row.example_N]),
     )

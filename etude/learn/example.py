@@ -5,10 +5,13 @@ imitate     how much a token's log-likelihood counts: demonstrations, own best a
 anchor      how much a token's divergence from the reference model counts
 likelihood  how much a completion's log-likelihood counts just now, by a loss over whole completions (`etude.learn.sequences`)
 replay      how much a replayed token counts, which comes beside the batch (`etude.learn.replay`)
+
+Policy and anchor compare with the distribution that sampled, so their log-probs are those at the temperature of sampling. The other three
+learn likelihoods, which are the model's own at temperature 1: -log softmax(z / T) is least at z = T log p.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 Weights = tuple[float, ...]
 
@@ -26,7 +29,7 @@ class Example:
     likelihood: Weights | None = None
     replay: Weights | None = None
     behaviour_logprobs: Weights | None = None
-    """Log-probs under which the tokens were sampled; the policy stream needs them."""
+    """Log-probs under which the tokens were sampled; the policy and anchor streams need them."""
     reference_logprobs: Weights | None = None
     """Log-probs under the reference model; the anchor stream needs them, and an anchor on replay."""
     marks: Weights | None = None
@@ -37,10 +40,21 @@ class Example:
             values = getattr(self, name)
             if values is not None and len(values) != len(self.completion):
                 raise ValueError(f"{name} has {len(values)} numbers for {len(self.completion)} completion tokens")
-        if self.policy is not None and self.behaviour_logprobs is None:
-            raise ValueError("an example of the policy stream needs behaviour_logprobs")
+        if self.is_sampled and self.behaviour_logprobs is None:
+            raise ValueError("an example of the policy or the anchor stream needs behaviour_logprobs")
         if not self.prompt or not self.completion:
             raise ValueError("an example needs at least one prompt token and one completion token")
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether it is in a stream that is read at the temperature of sampling."""
+        return self.policy is not None or self.anchor is not None
+
+    def apart(self) -> "list[Example]":
+        """Examples that are read at one temperature each: two where it is in streams of both kinds."""
+        if not self.is_sampled or (self.imitate is None and self.likelihood is None and self.replay is None):
+            return [self]
+        return [replace(self, policy=None, anchor=None), replace(self, imitate=None, likelihood=None, replay=None)]
 
 
 def demonstration(prompt: Sequence[int], completion: Sequence[int]) -> Example:

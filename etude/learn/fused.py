@@ -53,16 +53,17 @@ class FusedPass:
         kernels = kernels_for(weight.device, dtype)
         return FusedPass(model, kernels) if kernels else None
 
-    def logprobs(self, batch: MicroBatch, temperature: float, *, entropy_slopes: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probs with gradient and entropies without (with `entropy_slopes`, with it), [M], of the distinct pairs of a position and a
-        token.
+    def logprobs(self, batch: MicroBatch, *, entropy_slopes: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probs with gradient and entropies without (with `entropy_slopes`, with it), [M], of the distinct triples of a position, a
+        token and a temperature.
         """
         decoder = self._model.model
         vocabulary, most = len(self._model.lm_head.weight), int(batch.targets_M.max())
         if most >= vocabulary:
             raise ValueError(f"a completion holds the token {most}, but the model has {vocabulary}: resize its embeddings to the tokenizer")
         x_ME = self._residuals(batch, batch.sources_M)
-        head = self._model.lm_head.weight, F.pad(batch.targets_M, (0, len(x_ME) - len(batch.targets_M))), temperature
+        spare = len(x_ME) - len(batch.targets_M)
+        head = self._model.lm_head.weight, F.pad(batch.targets_M, (0, spare)), F.pad(batch.temperatures_M, (0, spare), value=1.0)
         found = _Head.apply(x_ME, decoder.norm.weight, *head, self._kernels, decoder.norm.variance_epsilon, entropy_slopes)
         return found[0][: len(batch.sources_M)], found[1][: len(batch.sources_M)]
 
@@ -221,7 +222,7 @@ class _GatedMLP(torch.autograd.Function):
 
 
 class _Head(torch.autograd.Function):
-    """Log-probs of the targets and entropies, of softmax(Head(Norm(x)) / temperature)."""
+    """Log-probs of the targets and entropies, of softmax(Head(Norm(x)) / temperature), each row at its own temperature."""
 
     @staticmethod
     def forward(
@@ -230,7 +231,7 @@ class _Head(torch.autograd.Function):
         norm: torch.Tensor,
         head: torch.Tensor,
         targets_M: torch.Tensor,
-        temperature: float,
+        temperatures_M: torch.Tensor,
         kernels: UpdateKernels,
         epsilon: float,
         entropy_slopes: bool,
@@ -238,14 +239,14 @@ class _Head(torch.autograd.Function):
         normed_ME, inverse_M = kernels.norm(x_ME, norm, epsilon)
         weight = head.to(kernels.dtype)
         found = []
-        for normed, targets in _pieces(normed_ME, targets_M):
+        for normed, targets, temperatures in _pieces(normed_ME, targets_M, temperatures_M):
             logits = normed @ weight.t()
-            found.append(kernels.chosen(logits, targets, temperature))
+            found.append(kernels.chosen(logits, targets, temperatures))
         ctx.logits = logits if len(found) == 1 and any(ctx.needs_input_grad) else None  # or else they are made again, a piece at a time
         logprobs_M, entropy_M, normaliser_M = (torch.cat(part) for part in zip(*found, strict=True))
         kept = (entropy_M,) if entropy_slopes else ()
-        ctx.save_for_backward(x_ME, norm, head, targets_M, inverse_M, normed_ME, normaliser_M, *kept)
-        ctx.kernels, ctx.temperature = kernels, temperature
+        ctx.save_for_backward(x_ME, norm, head, targets_M, temperatures_M, inverse_M, normed_ME, normaliser_M, *kept)
+        ctx.kernels = kernels
         if not entropy_slopes:
             ctx.mark_non_differentiable(entropy_M)
         return logprobs_M, entropy_M
@@ -253,15 +254,16 @@ class _Head(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x_ME, norm, head, targets_M, inverse_M, normed_ME, normaliser_M, *entropy = ctx.saved_tensors
+        x_ME, norm, head, targets_M, temperatures_M, inverse_M, normed_ME, normaliser_M, *entropy = ctx.saved_tensors
         kernels, weight = ctx.kernels, head.to(ctx.kernels.dtype)
         normed_slope_ME, head_slope = torch.empty_like(normed_ME), None
         entropy = [*entropy, gradients[1].contiguous()] if entropy else []
-        pieces = _pieces(normed_ME, normed_slope_ME, targets_M, normaliser_M, gradients[0].contiguous(), *entropy)
+        own_slopes = gradients[0].contiguous(), *entropy
+        pieces = _pieces(normed_ME, normed_slope_ME, targets_M, temperatures_M, normaliser_M, *own_slopes)
         kept, ctx.logits = ctx.logits, None  # slopes take their place
-        for normed, normed_slope, targets, normalisers, slopes, *own in pieces:
+        for normed, normed_slope, targets, temperatures, normalisers, slopes, *own in pieces:
             logits = normed @ weight.t() if kept is None else kept
-            kernels.chosen_backward(logits, targets, ctx.temperature, normalisers, slopes, tuple(own) or None)
+            kernels.chosen_backward(logits, targets, temperatures, normalisers, slopes, tuple(own) or None)
             torch.mm(logits, weight, out=normed_slope)
             slope = logits.t() @ normed
             head_slope = slope if head_slope is None else head_slope.float().add_(slope)

@@ -38,7 +38,7 @@ class ImplicitReward:
     """The second model, its optimizer and the one that it is compared with."""
 
     def __init__(self, model: Any, settings: ImplicitRewardSettings, **options: Any) -> None:
-        """`options` are those of its `Learner` (`dtype`, `batch_tokens`, `temperature`)."""
+        """`options` are those of its `Learner` (`dtype`, `batch_tokens`)."""
         self.settings = settings
         reference = copy.deepcopy(model).eval().requires_grad_(False)
         own = copy.deepcopy(model).eval()

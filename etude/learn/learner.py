@@ -74,7 +74,7 @@ class Learner:
     shares_prefixes: bool | None = None
     """Whether what examples begin with in common is computed once; None decides by the architecture."""
     temperature: float = 1.0
-    """Temperature that own tokens were sampled at; 1 for demonstrations."""
+    """Temperature that own tokens were sampled at: what the policy and anchor streams are read at. The others are read at 1."""
     reference: Any = None
     """A frozen model to anchor to; None: with adapters, the model with its adapters off."""
     entropy_bonus: float = 0.0
@@ -121,20 +121,23 @@ class Learner:
         for stream in self.streams:
             if stream.mark:
                 examples = stream.mark(examples, self.logprobs(examples), self.updates)
-        metrics = _Means()
-        for batch in pack(examples, batch_tokens=self.batch_tokens, shares_prefixes=bool(self.shares_prefixes)):
+        examples, metrics = [part for example in examples for part in example.apart()], _Means()
+        how: dict[str, Any] = {"batch_tokens": self.batch_tokens, "shares_prefixes": bool(self.shares_prefixes)}
+        for batch in pack(examples, **how, temperatures=self._temperatures(examples)):
             batch = batch.to(self.device)
-            outputs = token_logprobs(self.model, batch, self.dtype, self.temperature, entropy_slopes=self.entropy_bonus > 0)
+            outputs = token_logprobs(self.model, batch, self.dtype, entropy_slopes=self.entropy_bonus > 0)
             metrics.add({"entropy": outputs.entropy_N.detach().mean()}, len(batch.example_N))
             self._backward(outputs, batch, examples, size, metrics)
         return metrics.result() | self._step(rate_share)
 
     def logprobs(self, examples: Sequence[Example], *, reference: bool = False) -> list[tuple[float, ...]]:
-        """Log-probs of the examples' completion tokens under the model, or under the reference."""
+        """Log-probs of the examples' completion tokens under the model, or under the reference: at the temperature of sampling of those in
+        the policy or the anchor stream, at 1 of the others.
+        """
         if reference and self.reference is None and not has_adapters(self.model):
             raise ValueError("a model without adapters needs a reference to be compared with")
         model = self.reference if reference and self.reference is not None else self.model
-        options: dict[str, Any] = {"batch_tokens": self.batch_tokens, "temperature": self.temperature}
+        options: dict[str, Any] = {"batch_tokens": self.batch_tokens, "temperature": self._temperatures(examples)}
         with adapters_off(model) if reference and self.reference is None else nullcontext():
             return completion_logprobs(model, examples, self.dtype, shares_prefixes=self.shares_prefixes, **options)
 
@@ -169,6 +172,9 @@ class Learner:
                 own[name].copy_(value)
         others = {name: value for name, value in tensors.items() if name != "updates" and not name.startswith("reference.")}
         load_moments(self._adam, self.parameters, others)
+
+    def _temperatures(self, examples: Sequence[Example]) -> list[float]:
+        return [self.temperature if example.is_sampled else 1.0 for example in examples]
 
     def _backward(self, outputs: Outputs, batch: MicroBatch, examples: Sequence[Example], size: BatchSize, metrics: "_Means") -> None:
         losses = []

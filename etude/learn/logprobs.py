@@ -1,6 +1,7 @@
 """Log-probs and entropy of completion tokens under a model, with the LM head run on predicting positions only; and what the head reads.
 
-Shapes: N completion tokens, M distinct pairs of a predicting position and a token, K positions, V vocabulary, E hidden size.
+Shapes: N completion tokens, M distinct triples of a predicting position, a token and a temperature, K positions, V vocabulary, E hidden
+size.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,27 +24,25 @@ class Outputs:
     """What the model says of N completion tokens."""
 
     logprobs_N: torch.Tensor
-    """Natural log-probs at the sampling temperature, with gradient."""
+    """Natural log-probs of each token at the temperature of its example, with gradient."""
     entropy_N: torch.Tensor
     """Entropy in nats of the distribution each token was chosen from, with gradient where that was asked for."""
 
 
-def token_logprobs(
-    model: Any, batch: MicroBatch, dtype: torch.dtype = torch.float32, temperature: float = 1.0, *, entropy_slopes: bool = False
-) -> Outputs:
+def token_logprobs(model: Any, batch: MicroBatch, dtype: torch.dtype = torch.float32, *, entropy_slopes: bool = False) -> Outputs:
     """One forward pass; `dtype` bfloat16 computes the matrix products under autocast, float32 masters untouched.
 
-    `temperature` is the one that the tokens were sampled at, so that log-probs are of the distribution that behaved. `entropy_slopes` gives
-    entropies a gradient, for some more work in the backward pass.
+    Log-probs are those of softmax(logits / temperature), with the batch's temperatures. `entropy_slopes` gives entropies a gradient, for
+    some more work in the backward pass.
     """
     fused = FusedPass.of(model, dtype)
     if fused:
-        logprobs_M, entropy_M = fused.logprobs(batch, temperature, entropy_slopes=entropy_slopes)
-        return Outputs(logprobs_M[batch.pair_N], entropy_M[batch.pair_N])
+        logprobs_M, entropy_M = fused.logprobs(batch, entropy_slopes=entropy_slopes)
+        return Outputs(logprobs_M[batch.triple_N], entropy_M[batch.triple_N])
     with head_on(model, batch.sources_M):
         logits_MV = _read(model, batch, dtype).logits
-    logprobs_M, entropy_M = _ChosenLogProbs.apply(logits_MV, batch.targets_M, temperature, entropy_slopes)
-    return Outputs(logprobs_M[batch.pair_N], entropy_M[batch.pair_N])
+    logprobs_M, entropy_M = _ChosenLogProbs.apply(logits_MV, batch.targets_M, batch.temperatures_M, entropy_slopes)
+    return Outputs(logprobs_M[batch.triple_N], entropy_M[batch.triple_N])
 
 
 def hidden_states(model: Any, batch: MicroBatch, positions_K: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -73,23 +72,26 @@ def completion_logprobs(
     dtype: torch.dtype = torch.float32,
     *,
     batch_tokens: int = 2048,
-    temperature: float = 1.0,
+    temperature: float | Sequence[float] = 1.0,
     shares_prefixes: bool | None = None,
 ) -> list[tuple[float, ...]]:
-    """Log-probs of the examples' completion tokens, in `batch_tokens` positions at a time; None lets the architecture decide on sharing."""
+    """Log-probs of the examples' completion tokens, in `batch_tokens` positions at a time, at one temperature or at one for each example;
+    None lets the architecture decide on sharing.
+    """
+    temperatures = [temperature] * len(examples) if isinstance(temperature, int | float) else temperature
     shares_prefixes = can_share_prefixes(model.config) if shares_prefixes is None else shares_prefixes
     found: list[list[float]] = [[] for _ in examples]
     model.eval()
     device = next(model.parameters()).device
-    for batch in pack(examples, batch_tokens=batch_tokens, shares_prefixes=shares_prefixes):
-        outputs = token_logprobs(model, batch.to(device), dtype, temperature)
+    for batch in pack(examples, batch_tokens=batch_tokens, shares_prefixes=shares_prefixes, temperatures=temperatures):
+        outputs = token_logprobs(model, batch.to(device), dtype)
         for example, value in zip(batch.example_N.tolist(), outputs.logprobs_N.tolist(), strict=True):
             found[example].append(value)
     return [tuple(values) for values in found]
 
 
 class _ChosenLogProbs(torch.autograd.Function):
-    """logits [N, V], targets [N] → log softmax of logits / temperature at the targets and its entropy, both float32.
+    """logits [N, V], targets [N], temperatures [N] → log softmax of logits / temperature at the targets and its entropy, both float32.
 
     The same numbers as `logits.float().log_softmax(-1).gather(...)`, whose float32 copies of a large vocabulary (three of N·V) cost more
     than the head itself on a CPU; here a copy has a few rows, forward and backward. With p the softmax and H its entropy the slopes are
@@ -98,38 +100,38 @@ class _ChosenLogProbs(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, logits_NV: torch.Tensor, targets_N: torch.Tensor, temperature: float, entropy_slopes: bool
+        ctx: Any, logits_NV: torch.Tensor, targets_N: torch.Tensor, temperatures_N: torch.Tensor, entropy_slopes: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        parts = [_logprobs_and_entropy(logits, targets, temperature) for logits, targets in _slices(logits_NV, targets_N)]
+        parts = [_logprobs_and_entropy(*each) for each in _slices(logits_NV, targets_N, temperatures_N)]
         logprobs_N, entropy_N, normaliser_N = (torch.cat(part) for part in zip(*parts, strict=True))
-        ctx.save_for_backward(logits_NV, targets_N, normaliser_N, *([entropy_N] if entropy_slopes else []))
-        ctx.temperature = temperature
+        ctx.save_for_backward(logits_NV, targets_N, temperatures_N, normaliser_N, *([entropy_N] if entropy_slopes else []))
         if not entropy_slopes:
             ctx.mark_non_differentiable(entropy_N)
         return logprobs_N, entropy_N
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
-        logits_NV, targets_N, normaliser_N, *entropy = ctx.saved_tensors
+        logits_NV, targets_N, temperatures_N, normaliser_N, *entropy = ctx.saved_tensors
         result_NV = torch.empty_like(logits_NV)
         entropy = [*entropy, gradients[1]] if entropy else []
-        for result, logits, target, normaliser, gradient, *own in _slices(
-            result_NV, logits_NV, targets_N, normaliser_N, gradients[0], *entropy
+        for result, logits, target, temperature, normaliser, gradient, *own in _slices(
+            result_NV, logits_NV, targets_N, temperatures_N, normaliser_N, gradients[0], *entropy
         ):
-            gradient = gradient / ctx.temperature
-            logprobs = _scaled(logits, ctx.temperature).sub_(normaliser[:, None])
+            logprobs = _scaled(logits, temperature).sub_(normaliser[:, None])
+            temperature = temperature.to(gradient.dtype)
+            gradient = gradient / temperature
             factor = -gradient[:, None]
             if own:
-                factor = factor - (own[1] / ctx.temperature)[:, None] * (logprobs.clamp(min=-88) + own[0][:, None])
+                factor = factor - (own[1] / temperature)[:, None] * (logprobs.clamp(min=-88) + own[0][:, None])
             slope = logprobs.exp_().mul_(factor)
             result.copy_(slope.scatter_add_(1, target[:, None], gradient[:, None]))
         return result_NV, None, None, None
 
 
 def _logprobs_and_entropy(
-    logits: torch.Tensor, targets: torch.Tensor, temperature: float
+    logits: torch.Tensor, targets: torch.Tensor, temperatures: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    logits = _scaled(logits, temperature)
+    logits = _scaled(logits, temperatures)
     top = logits.amax(-1, keepdim=True)
     weights = (logits - top).exp_()
     total = weights.sum(-1)
@@ -138,10 +140,10 @@ def _logprobs_and_entropy(
     return chosen, normaliser - weights.mul_(logits).sum(-1) / total, normaliser
 
 
-def _scaled(logits: torch.Tensor, temperature: float) -> torch.Tensor:
+def _scaled(logits: torch.Tensor, temperatures: torch.Tensor) -> torch.Tensor:
     """A copy of logits / temperature in float32 (float64 stays)."""
     logits = logits.to(torch.float64 if logits.dtype == torch.float64 else torch.float32, copy=True)
-    return logits if temperature == 1 else logits.div_(temperature)
+    return logits.div_(temperatures.to(logits.dtype)[:, None])
 
 
 def _slices(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 
 POLICY_LOSS_NAMES = ("clipped", "sequence", "capped", "clip_cov", "kl_cov")
 """The names of `etude.learn.losses.POLICY_LOSSES`."""
+CLIP_RANGES = dict.fromkeys(POLICY_LOSS_NAMES, (0.2, 0.28)) | {"sequence": (3e-4, 4e-4)}
+"""How far below and above 1 a ratio may go by default: DAPO's for a token, GSPO's for a sequence, whose ratio is a mean over its tokens and
+stays within some thousandths of 1.
+"""
 PREFERENCE_LOSS_NAMES = ("dpo", "ipo", "kto", "simpo")
 """The names of `etude.learn.losses.PREFERENCE_LOSSES`."""
 

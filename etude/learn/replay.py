@@ -20,7 +20,7 @@ logits at every replayed token; this needs the log-probs that are read anyway. `
 own tokens.
 
 Which pieces an update reads depends on the seed, the step and the update's number alone, so a resumed run needs no state. Text and answers
-are read at the temperature that own tokens are sampled at. Identity: ratio 0.
+are read at temperature 1, as perplexity is measured, whatever own tokens are sampled at. Identity: ratio 0.
 """
 
 from collections.abc import Callable, Sequence

@@ -9,7 +9,7 @@ from etude.learn.credit import CREDIT
 from etude.learn.entropy import EntropySettings
 from etude.learn.length import LengthControl
 from etude.learn.lessons import LESSONS
-from etude.learn.loss_settings import POLICY_LOSS_NAMES, CovarianceSettings, PreferenceLoss
+from etude.learn.loss_settings import CLIP_RANGES, POLICY_LOSS_NAMES, CovarianceSettings, PreferenceLoss
 from etude.learn.optimiser import Optimiser
 from etude.learn.pairs import PAIRS
 from etude.learn.second_models import ImplicitRewardSettings
@@ -60,8 +60,10 @@ class Learning:
     """Of searches: what a beginning is worth: the mean score of what went on from there, or 1 where any of it was right (Math-Shepherd)."""
     loss: str = "clipped"
     """`clipped` (PPO, DAPO), `sequence` (GSPO), `capped` (CISPO), `clip_cov` and `kl_cov` (which hold back where entropy falls)."""
-    clip_low: float = 0.2
-    clip_high: float = 0.28
+    clip_low: float | None = None
+    """How far below 1 a ratio may fall before credit below 0 stops to push. null: 0.2, of `sequence` 3e-4 (GSPO)."""
+    clip_high: float | None = None
+    """How far above 1 a ratio may rise before credit above 0 stops to push. null: 0.28 (DAPO), of `sequence` 4e-4 (GSPO)."""
     covariance: CovarianceSettings = field(default_factory=CovarianceSettings)
     aggregation: Literal["token", "sequence", "constant"] = "constant"
     """How tokens are averaged; `constant` divides by explore.max_new_tokens (Dr. GRPO). Turns of a revised attempt add up."""
@@ -76,7 +78,7 @@ class Learning:
     turn_discount: float = 1.0
     """Of revised attempts, how much of what later turns gain a turn is credited with: at 1 all, at 0 its own improvement alone."""
     anchor: float = 0.0
-    """Coefficient of the divergence from the model that practice began with; 0 is off. `credit` only."""
+    """Coefficient of the divergence KL(now || start) from the model that practice began with, on own tokens; 0 is off. `credit` only."""
     entropy: EntropySettings = field(default_factory=EntropySettings)
     length: LengthControl = field(default_factory=LengthControl)
     preference: Preference = field(default_factory=Preference)
@@ -88,6 +90,12 @@ class Learning:
     steps should then be large."""
     lora: LoRA = field(default_factory=LoRA)
     optimiser: Optimiser = field(default_factory=lambda: Optimiser(learning_rate=1e-5, warmup_steps=3))
+
+    @property
+    def clip(self) -> tuple[float, float]:
+        """How far a ratio may go below and above 1: as given, or as the loss has it."""
+        low, high = CLIP_RANGES[self.loss]
+        return low if self.clip_low is None else self.clip_low, high if self.clip_high is None else self.clip_high
 
     @property
     def shapes_by(self) -> str:
@@ -107,8 +115,9 @@ class Learning:
         at_least("learn.epochs", self.epochs, 1)
         at_least("learn.updates_per_epoch", self.updates_per_epoch, 1)
         self.optimiser.check("learn.optimiser")
-        if not 0 <= self.clip_low <= 1 or self.clip_high < 0:
-            raise UserError(f"learn.clip_low must be in [0, 1] and learn.clip_high 0 or more, got {self.clip_low} and {self.clip_high}")
+        low, high = self.clip
+        if not 0 <= low <= 1 or high < 0:
+            raise UserError(f"learn.clip_low must be in [0, 1] and learn.clip_high 0 or more, got {low} and {high}")
         if not 0 <= self.turn_discount <= 1:
             raise UserError(f"learn.turn_discount must be in [0, 1], got {self.turn_discount}")
         if self.anchor < 0:

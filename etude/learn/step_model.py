@@ -252,4 +252,4 @@ def _positions(batch: MicroBatch, answers: Sequence[Beginnings]) -> tuple[torch.
     for place, member in enumerate(batch.example_N.tolist()):
         first.setdefault(member, place)
     chosen = [start + end for member, start in first.items() for end in answers[member].ends]
-    return batch.sources_M[batch.pair_N[chosen]], list(first)
+    return batch.sources_M[batch.triple_N[chosen]], list(first)

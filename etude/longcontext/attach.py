@@ -294,14 +294,37 @@ class Attachment:
 def attach(model: Any, policy: Policy | Recall) -> Iterator[Attachment]:
     """The model keeps of its contexts what the policy keeps, until the block ends.
 
-    Raises UserError for a model that has a policy already, or whose attention can't be reached.
+    Raises UserError for a model that has a policy already, or whose attention can't be reached; and, where `generate` is asked for drafts
+    under a policy that does not keep or read everything.
     """
     attachment = Attachment.to(model, policy)
     try:
-        with attachment.installed():
+        with attachment.installed(), _drafts_refused(base_of(model), policy):
             yield attachment
     finally:
         attachment.is_open = False
+
+
+@contextmanager
+def _drafts_refused(model: Any, policy: Policy | Recall) -> Iterator[None]:
+    """Drafts come in one pass, with the prompt or behind it, and a policy reads such a pass as a prompt: what it drops for tokens that are
+    then refused does not come back, and pages are read in full. Where everything is read, and nothing sparsely, that is no difference.
+    """
+    if (policy.keeps_all and policy.sparse is None) or not hasattr(model, "_get_candidate_generator"):
+        yield
+        return
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise UserError(
+            "drafts (prompt_lookup_num_tokens, assistant_model) are read in one pass, in which this policy keeps and reads other tokens "
+            "than one by one: generate without them, or with keep_ratio 1 and without sparse"
+        )
+
+    model._get_candidate_generator = refuse  # what only generation with drafts calls, before the first pass
+    try:
+        yield
+    finally:
+        del model._get_candidate_generator
 
 
 def _function(module: Any, name: str) -> Callable[..., Any]:

@@ -167,7 +167,9 @@ class ContextLayer(CacheLayerMixin):
         self.reorder_cache(torch.arange(len(self.seen_B))[indices.cpu()] if self.width else indices)
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Take so many last tokens (a number below 0) back. What was dropped for them stays away."""
+        """Take so many last tokens (a number below 0) back. What was dropped for them stays away: a cache is as it was before only where
+        nothing was, otherwise go on with a copy that was made before.
+        """
         if tokens_to_remove > 0:
             raise ValueError(f"crop takes a number below 0, the tokens to take back, got {tokens_to_remove}")
         if tokens_to_remove and self.width:

@@ -86,6 +86,11 @@ class Recall:
         if self.folder is not None and not Path(self.folder).is_dir():
             raise UserError(f"folder {self.folder} does not exist: name a folder for offloaded pages")
 
+    @property
+    def keeps_all(self) -> bool:
+        """Whether every query reads everything."""
+        return is_everything(self.budget_tokens, self.keep_ratio)
+
     def held_tokens(self, prompt_tokens: int, new_tokens: int) -> int:
         """What a row holds where the model computes in a layer that is not dense, digests by what they take, directions of sketches by what
         those of a head of width 128 do. What passes is counted in full, as the layer that computes holds it.
@@ -109,6 +114,6 @@ class Recall:
         """How many units of full pages a head of this layer reads of a row, beside its open page."""
         of_page = self.page_tokens // self.unit_tokens
         full = seen // self.page_tokens * of_page
-        if layer < self.dense_layers or is_everything(self.budget_tokens, self.keep_ratio):
+        if layer < self.dense_layers or self.keeps_all:
             return full
         return min(full, max(1, (tokens_of(self.budget_tokens, self.keep_ratio, seen) - self.page_tokens) // self.unit_tokens))

@@ -63,8 +63,8 @@ class SlotLayer(ContextLayer):
     def take_back(self, tokens: int) -> None:
         score = self.policy.score
         assert self.slots
-        if score.window or score.moments_from is not None or score.sums_attention:
-            raise UserError("this policy goes by queries, which can't be taken back: generate without drafts, or go by keys alone")
+        if not self.policy.keeps_all and (score.window or score.moments_from is not None or score.sums_attention):
+            raise UserError("this policy goes by queries, which can't be taken back: go on with a copy of the cache that was made before")
         self.seen_B, self.width = self.seen_B - tokens, self.width - tokens
         self.slots.end_at(self.seen_B)
         if tokens > ROOM_TOKENS:  # fewer stay to be filled again

@@ -18,6 +18,7 @@ from etude.errors import UserError, at_least, unknown
 from etude.evaluation.knows_says import Facts, closed, gap
 from etude.evaluation.statistics import paired_test
 from etude.explore.prompts import render_prompts
+from etude.explore.reuse import visits
 from etude.models import describe, load_model
 from etude.randomness import seed_for
 from etude.recipes.limits import within_limits
@@ -186,7 +187,8 @@ def _said(
     """Whether the greedy answer is right, and each sample; and the greedy answer."""
     greedy = engine.generate(prompts, max_new_tokens=suite.max_new_tokens, sampling=GREEDY)
     numbers = range(suite.decoding.k)
-    keys = [[seed_for(suite.seed, "knows-says", "sample", number, task.key) for number in numbers] for task in tasks]  # as a pool's
+    named = [(task.key, [again] if again else []) for task, again in zip(tasks, visits(task.key for task in tasks), strict=True)]
+    keys = [[seed_for(suite.seed, "knows-says", "sample", number, key, *again) for number in numbers] for key, again in named]  # a pool's
     samples = engine.generate(prompts, max_new_tokens=suite.max_new_tokens, sampling=suite.decoding.sampling, keys=keys)
     found = []
     for task, (first,), drawn in zip(tasks, greedy, samples, strict=True):

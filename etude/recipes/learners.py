@@ -30,7 +30,8 @@ def preference_learner(model: Any, settings: PracticeSettings, dtype: torch.dtyp
 def practice_learner(model: Any, settings: PracticeSettings, dtype: torch.dtype) -> Learner:
     """The learner of practice, anchored to the model as it is now."""
     learn = settings.learn
-    policy = partial(POLICY_LOSSES[learn.loss], clip_low=learn.clip_low, clip_high=learn.clip_high)
+    clip_low, clip_high = learn.clip
+    policy = partial(POLICY_LOSSES[learn.loss], clip_low=clip_low, clip_high=clip_high)
     stream = partial(Stream, aggregation=learn.aggregation, constant_tokens=settings.explore.max_new_tokens)
     streams = [stream("policy", policy, mark=_mark_of(settings)), stream("imitate", negative_log_likelihood)]
     options: dict[str, Any] = {"temperature": settings.explore.sampling.temperature, "restarts": learn.restart}
@@ -56,7 +57,7 @@ def _mark_of(settings: PracticeSettings) -> Mark | None:
     learn = settings.learn
     if learn.loss not in ("clip_cov", "kl_cov"):
         return None
-    return Covariance(learn.loss, learn.covariance, learn.clip_low, learn.clip_high, settings.seed).mark
+    return Covariance(learn.loss, learn.covariance, *learn.clip, settings.seed).mark
 
 
 def entropy_bonus_for(settings: PracticeSettings) -> EntropyBonus | None:
@@ -70,8 +71,7 @@ def implicit_reward_for(model: Any, settings: PracticeSettings, dtype: torch.dty
     how = settings.learn.implicit_reward
     if not how.coefficient:
         return None
-    temperature, batch_tokens = settings.explore.sampling.temperature, settings.machine.update_batch_tokens
-    return ImplicitReward(model, how, dtype=dtype, batch_tokens=batch_tokens, temperature=temperature)
+    return ImplicitReward(model, how, dtype=dtype, batch_tokens=settings.machine.update_batch_tokens)
 
 
 def _learner(

@@ -10,6 +10,7 @@ from typing import Any
 from etude.configuration import dotted, resolved
 from etude.decoding.settings import ReliableDecoding
 from etude.explore.search.settings import REFINE
+from etude.learn.loss_settings import CLIP_RANGES
 from etude.learn.step_credit import STEP_CREDIT
 from etude.longcontext.settings import EngineView
 from etude.recipes.settings import PracticeSettings, practice_defaults
@@ -20,7 +21,8 @@ Sections = Mapping[tuple[str, ...], str]
 
 def without_effect(settings: PracticeSettings) -> list[str]:
     """For each group of such settings of a practice run its names and why: `judge.model: feedback is outcome`."""
-    return unread_among(settings, practice_defaults(), _unread(settings))
+    clip = dict(zip(("learn.clip_low", "learn.clip_high"), CLIP_RANGES[settings.learn.loss], strict=True))  # which its loss has by default
+    return unread_among(settings, practice_defaults() | clip, _unread(settings))
 
 
 def said_of_unread(settings: PracticeSettings) -> list[str]:

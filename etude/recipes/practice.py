@@ -318,8 +318,7 @@ class Practice:
         how, explore = self.settings.learn, self.settings.explore
         self.engine.put_away()
         verdicts, foreseen = foresee(self.step_model, judged, explore)
-        learners = [learner, *([self.implicit_reward.learner] if self.implicit_reward else [])]
-        steered = steer(learners, self.entropy_bonus, self.settings, step, judged.groups[judged.given])
+        steered = steer(learner, self.entropy_bonus, self.settings, step, judged.groups[judged.given])
         added, told = added_credit(self.implicit_reward, judged, how)
         credited = shaped(judged.groups, verdicts, how.shapes_by, how.shaping_weight, self.model.get_input_embeddings().weight)
         credited, lengths = controlled(judged.groups, credited, how.length, explore.max_new_tokens)

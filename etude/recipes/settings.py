@@ -1,7 +1,7 @@
 """What a practice run can be told. Every field is a `--key` of the command line and a line of YAML."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +156,8 @@ class PracticeSettings:
         at_least("checkpoint_every", self.checkpoint_every, 0)
         at_least("keep_checkpoints", self.keep_checkpoints, 1)
         check_combinations(self)
+        low, high = self.learn.clip
+        object.__setattr__(self, "learn", replace(self.learn, clip_low=low, clip_high=high))  # a run's configuration names what it did
 
     @property
     def labelled(self) -> int:

@@ -9,16 +9,12 @@ from etude.recipes.settings import PracticeSettings
 from etude.recipes.step import first_half, of_the_policy, sampled_entropy
 
 
-def steer(
-    learners: Sequence[Learner], bonus: EntropyBonus | None, settings: PracticeSettings, step: int, groups: Sequence[Group]
-) -> dict[str, float]:
-    """Prepare the learners, the policy's first, for the attempts of step `step`, counted from 1; what was changed, as metrics."""
+def steer(learner: Learner, bonus: EntropyBonus | None, settings: PracticeSettings, step: int, groups: Sequence[Group]) -> dict[str, float]:
+    """Prepare the policy's learner for the attempts of step `step`, counted from 1; what was changed, as metrics."""
     told: dict[str, float] = {}
     if settings.explore.temperature_end is not None:
-        told["temperature"] = settings.explore.sampling_at(step - 1, settings.steps).temperature
-        for learner in learners:
-            learner.temperature = told["temperature"]
+        told["temperature"] = learner.temperature = settings.explore.sampling_at(step - 1, settings.steps).temperature
     if bonus:
         attempts = [attempt for row in of_the_policy(groups, first_half(settings.explore)) for attempt in row]
-        told["entropy_bonus"] = learners[0].entropy_bonus = bonus.after(sampled_entropy(attempts))
+        told["entropy_bonus"] = learner.entropy_bonus = bonus.after(sampled_entropy(attempts))
     return told

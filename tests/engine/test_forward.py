@@ -6,18 +6,20 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AttentionInterface
+from transformers import AttentionInterface, RecurrentGemmaConfig, RecurrentGemmaForCausalLM
 
 from etude.engine import fused
 from etude.engine.attention import is_available
 from etude.engine.blocks import BlockPrompts
 from etude.engine.context import CopiedContext
-from etude.engine.forward import forward_of
+from etude.engine.forward import check_copies, forward_of
 from etude.engine.fused import FusedForward
 from etude.engine.modules import NAME, ModulesForward
 from etude.engine.packed import can_pack
 from etude.engine.shared import Prompts
+from etude.engine.transformers import TransformersEngine
 from etude.engine.working_copy import WorkingCopy
+from etude.errors import UserError
 from etude.kernels import decoding
 
 pytestmark = pytest.mark.skipif(not is_available(torch.device("cpu")), reason="this build of torch has no flash attention for CPUs")
@@ -41,6 +43,22 @@ def test_every_architecture_gets_the_fastest_pass_that_has_its_logits(model_of, 
         found = forward_of(model, model)
     assert type(found.forward if found else None) is EXPECTED[family]
     assert not caplog.records  # windows and states are known to need transformers' cache: nothing to warn of
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", EXPECTED)
+def test_rows_that_decode_together_have_the_logits_of_whole_passes(model_of, family, dtype):
+    check_copies(model_of(family).to(dtype))
+
+
+def test_a_model_that_keeps_states_in_its_modules_is_refused(tokenizer):
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "lru_width": 32, "num_attention_heads": 4, "num_key_value_heads": 1}
+    config = RecurrentGemmaConfig(**sizes, vocab_size=260, num_hidden_layers=3, attention_window_size=16, pad_token_id=0, eos_token_id=1)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = RecurrentGemmaForCausalLM(config).eval()
+    with pytest.raises(UserError, match="RecurrentGemmaForCausalLM keeps part of what it has read outside of its cache"):
+        TransformersEngine(model, tokenizer)
 
 
 @pytest.mark.parametrize("kind", [FusedForward, ModulesForward])

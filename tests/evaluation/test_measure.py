@@ -6,6 +6,7 @@ import pytest
 
 from etude.engine.completion import Completion
 from etude.engine.sampling import Sampling
+from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.evaluation.measure import Measurement, Suite, majority, measure
 from etude.feedback.verdict import Verdict
@@ -40,6 +41,26 @@ def test_the_numbers_of_a_suite_are_those_worked_out_by_hand():
     assert row["pass_at_3"] == 1.0  # each task has a right sample
     assert row["pass_curve"] == {"1": pytest.approx((2 + 1) / 6), "2": pytest.approx((1 + 2 / 3) / 2)}
     assert row["majority_at_3"] == 0.5  # most say 7, rightly; most say 2, wrongly
+
+
+def test_equal_questions_have_samples_of_their_own_and_are_counted(llama, tokenizer):
+    engine, asked = TransformersEngine(llama, tokenizer), []
+    one, other = Task("3 + 4?", "7", "numeric"), Task("0 + 1?", "1", "numeric")
+    suite = Suite("sums", [one, other, one, one], [(5, 6, 7), (8, 9, 10), (5, 6, 7), (5, 6, 7)], {})
+
+    def judge(pairs):
+        asked.append([text for text, _ in pairs])
+        return [Verdict(0.0) for _ in pairs]
+
+    found = measure(engine, suite, replace(HOW, pass_n=4), judge)
+    greedy, drawn = asked
+    assert greedy[0] == greedy[2] == greedy[3]
+    assert len({tuple(drawn[start : start + 3]) for start in (0, 6, 9)}) == 3
+    assert (found["row"]["n"], found["row"]["repeated"]) == (4, 2)
+    asked.clear()
+    alone = measure(engine, replace(suite, tasks=suite.tasks[:2], prompts=suite.prompts[:2]), HOW, judge)
+    assert asked[1] == drawn[:6]  # those that come once are sampled as ever
+    assert alone["row"]["repeated"] == 0
 
 
 def test_a_suite_without_any_score_is_the_verifiers_fault():

@@ -120,23 +120,25 @@ def test_attention_within_trees_and_its_slopes(dtype, branches, heads, kv_heads,
 
 @each_precision
 @pytest.mark.parametrize("vocabulary", [5, 16, 1000, 9001])
-@pytest.mark.parametrize("temperature", [1.0, 0.6])
-def test_log_probs_of_chosen_tokens_their_entropy_and_slopes(dtype, vocabulary, temperature):
+@pytest.mark.parametrize("temperatures", [[1.0], [0.6], [0.6, 1.0, 1.5]])
+def test_log_probs_of_chosen_tokens_their_entropy_and_slopes(dtype, vocabulary, temperatures):
     kernels, logits = kernels_for(CPU, dtype), 4 * random(6, vocabulary, dtype=dtype)
     logits[0, 0] = -torch.inf
     targets, slope = torch.tensor([1, 0, vocabulary - 1, 2, 3, 3]), random(6, seed=1)
+    temperatures_M = torch.tensor(temperatures, dtype=torch.float64).repeat(6 // len(temperatures))
+    its = temperatures_M.float()[:, None]
 
     def chosen(logits):
-        return (logits / temperature).log_softmax(-1).gather(-1, targets[:, None])[:, 0]
+        return (logits / its).log_softmax(-1).gather(-1, targets[:, None])[:, 0]
 
     value, (logits_slope,) = wanted(chosen, slope, logits)
-    logprobs, entropies, normalisers = kernels.chosen(logits, targets, temperature)
-    shares = (logits.double() / temperature).softmax(-1)
+    logprobs, entropies, normalisers = kernels.chosen(logits, targets, temperatures_M)
+    shares = (logits.double() / its).softmax(-1)
     torch.testing.assert_close(logprobs.double(), value, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(entropies.double(), torch.special.entr(shares).sum(-1), atol=1e-5, rtol=1e-5)
     for its_entropy in (None, (entropies, torch.zeros(6)), (entropies, random(6, seed=2))):
         own = logits.clone()
-        kernels.chosen_backward(own, targets, temperature, normalisers, slope, its_entropy)
+        kernels.chosen_backward(own, targets, temperatures_M, normalisers, slope, its_entropy)
         logprobs = shares.log().clamp(min=-88)
-        more = 0 if its_entropy is None else its_entropy[1][:, None] * shares * (logprobs + entropies[:, None]) / temperature
+        more = 0 if its_entropy is None else its_entropy[1][:, None] * shares * (logprobs + entropies[:, None]) / its
         close(own, (logits_slope - more).to(logits_slope.dtype), dtype)

@@ -75,13 +75,14 @@ def test_packed_rows_equal_plain_rows_in_value_and_gradient(model_of, family):
 
 def test_a_temperature_is_that_of_the_full_logits_in_value_and_gradient(model_of):
     model = model_of("llama").double()
-    (batch,) = pack(random_examples(), batch_tokens=10_000, shares_prefixes=True)
-    outputs = token_logprobs(model, batch, torch.float64, temperature=0.6)
+    examples = random_examples()
+    (batch,) = pack(examples, batch_tokens=10_000, shares_prefixes=True, temperatures=[0.6] * len(examples))
+    outputs = token_logprobs(model, batch, torch.float64)
     with head_on(model, batch.sources_M):
         logits_MV = model(
             input_ids=batch.tokens_BT, attention_mask=batch.attention_mask(), position_ids=batch.positions_BT, use_cache=False
         ).logits
-    expected_N = (logits_MV / 0.6).log_softmax(-1).gather(-1, batch.targets_M[:, None])[:, 0][batch.pair_N]
+    expected_N = (logits_MV / 0.6).log_softmax(-1).gather(-1, batch.targets_M[:, None])[:, 0][batch.triple_N]
     torch.testing.assert_close(outputs.logprobs_N, expected_N)
     weights = torch.linspace(-1, 1, len(expected_N), dtype=torch.float64)
     found, wanted = (torch.autograd.grad((weights * values).sum(), list(model.parameters())) for values in (outputs.logprobs_N, expected_N))
@@ -133,7 +134,7 @@ def test_a_packed_row_by_hand():
     assert batch.positions_BT.tolist() == [[0, 1, 2, 3, 1, 2]]
     assert batch.ends_BT.tolist() == [[6, 4, 4, 4, 6, 6]]
     assert (batch.sources_M.tolist(), batch.targets_M.tolist()) == ([1, 2, 3, 2, 4, 5], [20, 21, 22, 30, 40, 41])
-    assert batch.pair_N.tolist() == [0, 1, 2, 0, 3, 0, 3, 4, 5]
+    assert batch.triple_N.tolist() == [0, 1, 2, 0, 3, 0, 3, 4, 5]
     assert batch.example_N.tolist() == [0, 0, 0, 1, 1, 3, 3, 2, 2]
     allowed = ["".join(map(str, row)) for row in batch.attention_mask()[0, 0].int().tolist()]
     assert allowed == ["100000", "110000", "111000", "111100", "100010", "100011"]
@@ -204,7 +205,7 @@ def test_micro_batches_stay_within_their_tokens_and_lose_nothing(shares_prefixes
     batches = list(pack(examples, batch_tokens=batch_tokens, shares_prefixes=shares_prefixes))
     assert all(batch.tokens_BT.numel() <= batch_tokens or len(batch.tokens_BT) == 1 for batch in batches)
     assert sorted(i for batch in batches for i in batch.example_N.unique().tolist()) == list(range(len(examples)))
-    targets = in_order(batches, [batch.targets_M[batch.pair_N] for batch in batches])
+    targets = in_order(batches, [batch.targets_M[batch.triple_N] for batch in batches])
     assert targets.tolist() == [token for example in examples for token in example.completion]
 
 
@@ -227,7 +228,7 @@ def test_prefixes_are_shared_only_where_every_layer_sees_everything(model_of):
 def test_an_example_checks_its_lengths():
     with pytest.raises(ValueError, match="imitate has 1 numbers for 2 completion tokens"):
         Example((1,), (2, 3), imitate=(1.0,))
-    with pytest.raises(ValueError, match="policy stream needs behaviour_logprobs"):
+    with pytest.raises(ValueError, match="policy or the anchor stream needs behaviour_logprobs"):
         Example((1,), (2, 3), policy=(1.0, 1.0))
     for prompt, completion in (((), (2,)), ((1,), ())):
         with pytest.raises(ValueError, match="at least one prompt token and one completion token"):

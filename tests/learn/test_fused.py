@@ -41,8 +41,9 @@ def found_by(model, monkeypatch, *, is_fused, dtype=torch.float32, entropy_slope
     assert not is_fused or FusedPass.of(model, dtype)
     model.zero_grad()
     outputs = []
-    for batch in pack(examples(), **{"batch_tokens": 300, "shares_prefixes": True} | options):
-        output = token_logprobs(model, batch, dtype, temperature=0.8, entropy_slopes=entropy_slopes)
+    temperatures = [(0.8, 1.0)[number % 2] for number in range(len(examples()))]
+    for batch in pack(examples(), **{"batch_tokens": 300, "shares_prefixes": True} | options, temperatures=temperatures):
+        output = token_logprobs(model, batch, dtype, entropy_slopes=entropy_slopes)
         total = (output.logprobs_N * torch.linspace(-1, 1.5, len(output.logprobs_N))).sum()
         if entropy_slopes:
             total = total + (output.entropy_N * torch.linspace(2, -1, len(output.entropy_N))).sum()

@@ -83,8 +83,8 @@ def test_log_probs_are_those_of_the_temperature_that_sampled(llama, tokenizer):
     )
     groups = [Group(Task("q", "a"), tuple(Attempt.of((5, 6, 7), completion) for completion in found))]
     (examples,) = by_credit(groups, [[Verdict(float(i == 0)) for i in range(4)]], credit="centred")
-    (batch,) = pack(examples, batch_tokens=512, shares_prefixes=True)
-    outputs = token_logprobs(llama, batch, temperature=0.6)
+    (batch,) = pack(examples, batch_tokens=512, shares_prefixes=True, temperatures=[0.6] * len(examples))
+    outputs = token_logprobs(llama, batch)
     behaviour = torch.tensor([value for example in examples for value in example.behaviour_logprobs])
     by_example = outputs.logprobs_N.detach()[batch.example_N.argsort(stable=True)]
     torch.testing.assert_close(by_example, behaviour, atol=1e-4, rtol=0)

@@ -41,17 +41,18 @@ def test_head_on_is_removed_after_an_error(llama):
     assert llama(input_ids=TOKENS).logits.shape == (3, 8, 260)
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_log_probs_and_entropies_have_autograds_slopes(temperature):
+@pytest.mark.parametrize("temperatures", [[1.0], [0.7], [0.5, 1.0, 1.0, 1.7, 0.9]])
+def test_log_probs_and_entropies_have_autograds_slopes(temperatures):
     generator = torch.Generator().manual_seed(0)
     logits_NV = (3 * torch.randn(40, 50, generator=generator, dtype=torch.float64)).index_fill_(1, torch.tensor([7]), -1e4)
     targets_N, slopes_2N = torch.arange(40) % 7, torch.randn(2, 40, generator=generator, dtype=torch.float64)
     plain_NV, mine_NV = (logits_NV.clone().requires_grad_() for _ in range(2))
-    shares_NV = (plain_NV / temperature).log_softmax(-1)
+    temperatures_N = torch.tensor(temperatures, dtype=torch.float64).repeat(40 // len(temperatures))
+    shares_NV = (plain_NV / temperatures_N[:, None]).log_softmax(-1)
     expected = shares_NV.gather(1, targets_N[:, None])[:, 0], -(shares_NV.exp() * shares_NV).sum(-1)
-    found = _ChosenLogProbs.apply(mine_NV, targets_N, temperature, True)
+    found = _ChosenLogProbs.apply(mine_NV, targets_N, temperatures_N, True)
     for one, other, slopes_N in zip(found, expected, slopes_2N, strict=True):
         torch.testing.assert_close(one, other)
         gradients = [torch.autograd.grad(value, of, slopes_N, retain_graph=True)[0] for value, of in ((one, mine_NV), (other, plain_NV))]
         torch.testing.assert_close(*gradients)
-    assert not _ChosenLogProbs.apply(mine_NV, targets_N, temperature, False)[1].requires_grad
+    assert not _ChosenLogProbs.apply(mine_NV, targets_N, temperatures_N, False)[1].requires_grad

@@ -126,27 +126,40 @@ def test_imitation_by_hand():
 
 
 def test_kl_by_hand():
-    value, gradient, metrics = evaluate(kl, [-1.0, -2.0, -0.5], [1.0, 2.0, 0.0], reference=[-1.5, -1.0, -3.0], share=0.5)
-    terms = [exp(d) - d - 1 for d in (-0.5, 1.0, -2.5)]
+    logprobs, behaviour = with_ratios(1.5, 1.0, 0.5)
+    gaps = (-0.5, 1.0, -2.5)
+    reference = [mine + gap for mine, gap in zip(logprobs, gaps, strict=True)]
+    value, gradient, metrics = evaluate(kl, logprobs, [1.0, 2.0, 0.0], behaviour, reference, share=0.5)
+    terms = [ratio * (exp(gap) - gap - 1) for ratio, gap in zip((1.5, 1.0, 0.5), gaps, strict=True)]
     assert value == pytest.approx(0.5 * (terms[0] + 2 * terms[1]))
-    assert gradient == pytest.approx([0.5 * (1 - exp(-0.5)), 0.5 * 2 * (1 - exp(1.0)), 0])
+    assert gradient == pytest.approx([0.5 * 1.5 * 0.5, 0.5 * 2 * -1.0, 0])  # r (k3 + 1 - ref / pi) = r log(pi / ref)
     assert metrics["kl_reference"].item() == pytest.approx(sum(terms) / 3)
 
 
 def test_kl_is_never_negative_and_vanishes_at_the_reference():
     logprobs = torch.randn(100, generator=torch.Generator().manual_seed(0), dtype=torch.float64).tolist()
     for shift in (-3.0, -0.01, 0.0, 0.01, 3.0):
-        value, gradient, _ = evaluate(kl, logprobs, [1.0] * 100, reference=[p + shift for p in logprobs])
+        value, gradient, _ = evaluate(kl, logprobs, [1.0] * 100, [-1.0] * 100, [p + shift for p in logprobs])
         assert value >= 0
         if shift == 0:
             assert value == 0 and gradient == [0.0] * 100
 
 
-def test_kl_is_unbiased_on_the_policys_own_tokens():
-    policy_V, reference_V = torch.randn(2, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64).log_softmax(-1)
-    exact = (policy_V.exp() * (policy_V - reference_V)).sum().item()
-    value, _, _ = evaluate(kl, policy_V.tolist(), policy_V.exp().tolist(), reference=reference_V.tolist())
-    assert value == pytest.approx(exact)
+@pytest.mark.parametrize("drift", [0.0, 0.7], ids=["the behaviour policy", "a policy that has moved on"])
+def test_kl_has_the_value_and_gradient_of_the_divergence_from_the_start_on_sampled_tokens(drift):
+    """In expectation over tokens of the behaviour policy: KL(pi || reference), by autograd over the whole vocabulary."""
+    logits_3V = torch.randn(3, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    logits_V = logits_3V[0].clone().requires_grad_()
+    policy_V, reference_V = logits_V.log_softmax(-1), logits_3V[1].log_softmax(-1)
+    exact = (policy_V.exp() * (policy_V - reference_V)).sum()
+    (wanted,) = torch.autograd.grad(exact, logits_V, retain_graph=True)
+    behaviour_V = (logits_V.detach() + drift * logits_3V[2]).log_softmax(-1)
+    tokens = Tokens(behaviour_V.exp(), torch.ones(6), torch.arange(6), behaviour_V, reference_V)
+    found, _ = kl(Outputs(policy_V, torch.zeros(6)), tokens)
+    assert found.item() == pytest.approx(exact.item())
+    torch.testing.assert_close(torch.autograd.grad(found, logits_V, retain_graph=True)[0], wanted)
+    other = (reference_V.exp() * (reference_V - policy_V)).sum()
+    assert (torch.autograd.grad(other, logits_V)[0] - wanted).norm() > 0.1 * wanted.norm()  # the other divergence pulls elsewhere
 
 
 def test_shares_by_hand():

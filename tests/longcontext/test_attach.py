@@ -405,6 +405,21 @@ def test_tokens_can_be_taken_back(llama):
         torch.testing.assert_close(behind(cache, 5, 3), behind(untouched, 5, 3), atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", POLICIES)
+def test_drafts_are_refused_where_not_everything_is_read(llama, name):
+    """Drafts are read in one pass as a prompt is, where a policy drops and reads otherwise than token by token."""
+    ids, mask = tokens(40)
+    draft = {"prompt_lookup_num_tokens": 4}
+    with attach(llama, replace(POLICIES[name], keep_ratio=0.5)):
+        with pytest.raises(UserError, match=r"drafts .*prompt_lookup_num_tokens.*: generate without them, or with keep_ratio 1"):
+            generated(llama, ids, mask, n=4, **draft)
+        generated(llama, ids, mask, n=4)
+    assert "_get_candidate_generator" not in vars(llama)
+    with attach(llama, replace(POLICIES[name], keep_ratio=1)):
+        found = llama.generate(ids, attention_mask=mask, max_new_tokens=12, do_sample=False, pad_token_id=0, **draft)
+    assert torch.equal(found, llama.generate(ids, attention_mask=mask, max_new_tokens=12, do_sample=False, pad_token_id=0))
+
+
 def test_layers_with_windows_and_states_are_left_alone(model_of):
     for family, kinds in (("gemma3", ["DynamicSlidingWindowLayer", "SlotLayer"]), ("lfm2", ["LinearAttentionLayer", "SlotLayer"])):
         model, (ids, mask) = model_of(family), tokens(40, 23)

@@ -13,6 +13,7 @@ from etude.decoding.settings import ReliableDecoding
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.evaluation.knows_says import closed
+from etude.explore.reuse import visits
 from etude.models import load_model
 from etude.recipes.evaluate import evaluate
 from etude.recipes.knows_says import KnowsSays, _leading, _said, evaluate_knows
@@ -110,8 +111,8 @@ def test_an_answer_leads_where_its_likeliest_name_is_likelier_a_byte_than_every_
 
 
 def test_pass_at_k_is_of_the_samples_that_methods_choose_among(llama, tokenizer):
-    tasks = [Task("first?", "ab", "aliases"), Task("second?", "b", "aliases")]
-    prompts = [(10, 11, 12), (20, 21)]
+    tasks = [Task("first?", "ab", "aliases"), Task("second?", "b", "aliases"), Task("first?", "ab", "aliases")]
+    prompts = [(10, 11, 12), (20, 21), (10, 11, 12)]
     engine, suite = TransformersEngine(llama, tokenizer), KnowsSays(path=["x"], max_new_tokens=3, decoding=ReliableDecoding(k=5))
     drawn = []
     plain = engine.generate
@@ -123,8 +124,9 @@ def test_pass_at_k_is_of_the_samples_that_methods_choose_among(llama, tokenizer)
     engine.generate = generate
     _said(engine, tasks, prompts, suite)
     how = {"max_new_tokens": 3, "room_tokens": 99, "names": (0, "knows-says"), "logprobs": lambda pairs: []}
-    pool = Pool(engine, tasks, prompts, samples=suite.decoding.sampling, **how)
+    pool = Pool(engine, tasks, prompts, samples=suite.decoding.sampling, visits=visits(task.key for task in tasks), **how)
     assert [[each.tokens for each in own] for own in drawn[1]] == [[each.own_tokens for each in own] for own in pool.samples(5)]
+    assert [each.tokens for each in drawn[1][0]] != [each.tokens for each in drawn[1][2]]  # asked again
 
 
 def test_the_command_takes_the_suite_by_its_name(model, file, tmp_path, capsys):

@@ -33,6 +33,7 @@ def test_recipes_that_ship_set_nothing_without_effect(recipe):
         ({"explore": "beam", "explore.search.chains": 2}, "explore.search.chains: explore.search.method is beam"),
         ({"explore.search.width": 2, "explore.search.steps.max_tokens": 3}, "explore.search.width, explore.search.steps.max_tokens: "),
         ({"learn.method": "imitation", "learn.credit": "batch", "learn.clip_low": 0.1}, "learn.credit, learn.clip_low: learn.method is im"),
+        ({"learn.method": "imitation", "learn.loss": "sequence"}, "learn.loss: learn.method is imitation"),
         ({"learn.preference.beta": 0.3}, "learn.preference.beta: learn.method is credit"),
         ({"learn.turn_discount": 0.5}, "learn.turn_discount: explore.search.method is samples"),
         (
@@ -80,6 +81,7 @@ def test_what_nothing_reads_is_told_with_the_reason(changes, said):
         {"learn.loss": "clip_cov", "learn.covariance.share": 0.1, "learn.covariance.low": 0.5, "learn.clip_low": 0.1},
         {"learn.loss": "kl_cov", "learn.covariance.share": 0.1, "learn.covariance.coefficient": 0.5},
         {"learn.credit": "pass_at_k", "learn.pass_k": 2, "learn.shaping": "novelty", "learn.shaping_weight": 0.5},
+        {"learn.loss": "sequence"},
         {"learn.implicit_reward.coefficient": 0.5, "learn.implicit_reward.optimiser.learning_rate": 1e-3},
     ],
 )

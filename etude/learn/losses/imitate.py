@@ -1,4 +1,6 @@
-"""Imitation: weighted negative log-likelihood, -w log pi. With weight 1 and token shares it is ordinary supervised fine-tuning."""
+"""Imitation: weighted negative log-likelihood, -w log pi. With weight 1 and token shares it is ordinary supervised fine-tuning: the
+learner reads this stream at temperature 1.
+"""
 
 import torch
 

@@ -3,7 +3,7 @@
 With ratio r = pi / behaviour of a token and credit A:
 
 clipped   -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A)          PPO, arXiv 1707.06347 eq. 7; DAPO's clip-higher where the two differ
-sequence  the same with s = (pi(y) / behaviour(y))^(1 / |y|) for r   GSPO, arXiv 2507.18071 eq. 5-7
+sequence  the same with s = (pi(y) / behaviour(y))^(1 / |y|) for r   GSPO, arXiv 2507.18071 eq. 5-7; clipped at 3e-4 and 4e-4 there (5.1)
 capped    -stop_gradient(min(r, 1 + clip_high)) A log pi             CISPO, arXiv 2506.13585 eq. 4 (no lower cap)
 
 Each takes (outputs, tokens) and gives (scalar, metrics). Behaviour log-probs are those recorded while sampling, never recomputed.
