@@ -3,7 +3,8 @@
 A token is decided by its logits and by a random number that is keyed by (attempt, place). A draft is a guess at what those decide: one pass
 over it gives the logits at all of its places, the attempt's own numbers draw a token from each, and up to the first that differs from the
 draft (that one included) they are what decoding would have drawn. So a draft decides how fast a completion comes, never which: without any
-it is the same up to rounding. Identity: the draft that this model draws with these numbers is taken whole.
+it is the same up to rounding, by which in bfloat16 a token can be another one, as it can in another batch; its distribution is the same.
+Identity: the draft that this model draws with these numbers is taken whole, up to that.
 
 Drafts of a prompt are read as a tree, in which what several begin with stands once and a token sees its ancestors alone.
 

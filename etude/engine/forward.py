@@ -68,8 +68,8 @@ def forward_of(model: Any, working: Any) -> Shared | None:
 
 @torch.inference_mode()
 def check_copies(model: Any) -> None:
-    """Raise UserError where rows that decode together, of prompts of different lengths and forked, have other logits than whole passes: of
-    a model that keeps part of what it read in its modules (RecurrentGemma) and not in its cache, in which rows are forked, padded and left.
+    """Raise UserError where rows that decode together, of prompts of different lengths and forked, have other logits than whole passes: a
+    model that keeps part of what it read in its modules (RecurrentGemma) and not in its cache, where rows are forked, padded and left.
     """
     same = _SAME.get(next(model.parameters()).dtype)
     if same is not None and (distance := _from_whole_passes(model)) > same:

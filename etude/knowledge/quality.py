@@ -84,7 +84,8 @@ def _has_words_of_usual_length(text: str, words: list[str], quality: Quality) ->
 
 
 def _has_few_symbols(text: str, words: list[str], quality: Quality) -> bool:
-    return text.count("#") + text.count("...") + text.count("\u2026") <= 0.1 * len(words)
+    hashes, ellipses = text.count("#"), text.count("...") + text.count("\u2026")
+    return max(hashes, ellipses) <= 0.1 * len(words)  # of each, as Gopher counts them
 
 
 def _has_letters(text: str, words: list[str], quality: Quality) -> bool:

@@ -1,7 +1,9 @@
 """How many tokens each layer keeps, and each head of it, when all together keep `budget` a head on average.
 
 Layers: `uniform`; `pyramid`, from more in the first layer, by equal steps, to a few in the last one (PyramidKV, Cai et al. 2024, arXiv
-2406.02069; by its code); or `all`, what is most important in any head of any layer (KVzip, Kim et al. 2025, NeurIPS, arXiv 2505.23416).
+2406.02069; by its code, but that what every layer keeps anyway is the first tokens with the last ones, there the last ones alone, so that
+the last layer has some more and the first some less); or `all`, what is most important in any head of any layer (KVzip, Kim et al. 2025,
+NeurIPS, arXiv 2505.23416).
 Heads: as many each, or `by_head`, what is most important in any head of a layer (Ada-KV, Feng et al. 2024, arXiv 2407.11550). Where heads
 may differ each keeps a share of the even budget at least.
 

@@ -113,6 +113,8 @@ class Policy:
 
 
 def _rounded(importance_HT: torch.Tensor) -> torch.Tensor:
-    """To 16 bits: the same token twice is as important up to how a batch is computed, which must not decide."""
+    """To 16 bits, so that the same token twice is as important whatever a batch computes beside it: its numbers differ in the last of 24
+    bits. Two that fall on either side of a step of the 16 still differ, which is rare.
+    """
     mantissa_HT, exponent_HT = torch.frexp(importance_HT)
     return torch.ldexp((mantissa_HT * 2**16).round() / 2**16, exponent_HT)

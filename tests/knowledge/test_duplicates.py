@@ -1,6 +1,8 @@
 import random
 
-from etude.knowledge.duplicates import Seen
+import pytest
+
+from etude.knowledge.duplicates import Seen, bands
 from etude.tasks.overlap import pieces
 
 WORDS = [f"word{number}" for number in range(400)]
@@ -40,14 +42,24 @@ def test_at_similarity_one_only_the_same_words_are_left_out():
     assert seen.admit(2, WORDS) == 0
 
 
-def test_the_estimate_agrees_with_counting_on_most_of_fifty_pairs():
-    agreed = 0
-    for seed in range(50):
-        other = changed(WORDS, 0.04 * random.Random(seed).random(), seed)
-        seen = Seen(0.8)
-        seen.admit(0, WORDS)
-        agreed += (seen.admit(1, other) == 0) == (jaccard(WORDS, other) >= 0.8)
-    assert agreed >= 42
+@pytest.mark.parametrize(("similarity", "share"), [(0.5, 0.08), (0.8, 0.022), (0.9, 0.01)])
+def test_almost_all_pairs_at_the_threshold_are_found_and_none_below(similarity, share):
+    seen, pairs = Seen(similarity), []
+    for number in range(100):
+        words = [f"word{random.Random(number).random()}-{place}" for place in range(300)]
+        other = changed(words, share, number)
+        assert seen.admit(number, words) is None
+        pairs.append((jaccard(words, other), seen.admit(1000 + number, other)))
+    at = [found is not None for true, found in pairs if similarity <= true < similarity + 0.05]
+    below = [found for true, found in pairs if true < similarity]
+    assert len(at) > 20 and sum(at) >= 0.9 * len(at)
+    assert len(below) > 20 and not any(found is not None for found in below)
+
+
+def test_bands_name_nearly_every_pair_at_any_threshold():
+    for similarity in (0.05, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99):
+        count, rows = bands(similarity)
+        assert count >= 2 and count * rows <= 128 and 1 - (1 - similarity**rows) ** count >= 0.95
 
 
 def test_at_similarity_one_two_words_more_are_another_text():

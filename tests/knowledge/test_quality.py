@@ -33,6 +33,17 @@ def test_each_rule_finds_what_it_is_for_and_no_other_does(rule):
     assert flaw(BAD[rule], Quality(rules=others)) is None
 
 
+def test_each_kind_of_symbol_may_be_a_tenth_of_the_words():
+    words = "the heart is there and it " * 10
+    for text, passes in (
+        (words + "# " * 6, True),
+        (words + "#" * 8, False),
+        (words + "... " * 5 + "# " * 6, True),
+        (words + "... " * 5 + "\u2026 " * 3, False),
+    ):
+        assert (flaw(text, Quality(rules=["symbols"])) is None) == passes, text[60:]
+
+
 def test_every_rule_has_its_example():
     assert set(BAD) == set(RULES) - {"explaining"}
 

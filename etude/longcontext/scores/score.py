@@ -1,7 +1,8 @@
 """What every score is.
 
 A score is called with what a layer holds of a row and gives its importance [H, T], higher is kept longer; it need not mind empty slots,
-nor the tokens that are kept anyway (`Policy.sinks`, `recent`). All do the same for a row whatever stands beside it in a batch.
+nor the tokens that are kept anyway (`Policy.sinks`, `recent`). All do the same for a row whatever stands beside it in a batch,
+up to rounding: of two slots that are as important as each other to 16 bits (`etude.longcontext.policy`) a batch may keep the other one.
 """
 
 from abc import ABC, abstractmethod
