@@ -24,7 +24,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-from etude.errors import unknown
+from etude.errors import check_known, unknown
 from etude.feedback.verdict import Verdict
 from etude.feedback.words import of_another_form, quoted, read_as, shortened
 from etude.tasks.aliases import aliases_of, said_alias, words_said
@@ -34,6 +34,7 @@ from etude.tasks.equations import wrong_equation
 from etude.tasks.expressions import math
 from etude.tasks.family_scores import reasoning_gym
 from etude.tasks.functions import load_function
+from etude.tasks.names import check_function
 from etude.tasks.numbers import Number, find_numbers, is_range, same_number
 from etude.tasks.task import Task
 
@@ -247,6 +248,14 @@ def verifier_named(name: str) -> Callable[[str, Task], Any]:
     if name not in VERIFIERS:
         raise unknown("verifier", name, VERIFIERS)
     return VERIFIERS[name]
+
+
+def check_verifier(name: str) -> None:
+    """Raises UserError for a name that `verifier_named` does not know, as far as that can be told without running a user's file."""
+    if ":" in name:
+        check_function(name)
+    else:
+        check_known("verifier", name, VERIFIERS)
 
 
 def check_gold(task: Task) -> str | None:
