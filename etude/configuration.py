@@ -267,7 +267,8 @@ def _sentence(error: Exception, parser: ArgumentParser, where: str) -> UserError
         got = re.search(r"Got value: (.*)", text) or re.search(r"Given value: (.*)", text)
         plain = re.search(r"Expected a <class '(\w+)'>", text)
         choices = re.search(r"Expected a typing.Literal\[(.*?)\]", text)
-        expected = _TYPES.get(plain[1], plain[1]) if plain else f"one of {choices[1]}" if choices else ""
+        kinds = [_TYPES.get(plain[1], plain[1])] if plain else []
+        expected = " or ".join([*kinds, *([f"one of {choices[1]}"] if choices else [])])
         if expected and got:
             return UserError(f"{where}{found[1]}: expected {expected}, got {got[1].strip()}")
         return UserError(f"{where}{found[1]}: {_one_line(text)}")

@@ -20,7 +20,7 @@ from etude.explore.search.growing import Value
 from etude.explore.search.settings import REFINE
 from etude.explore.thought import Thoughts
 from etude.feedback.judge import JudgeFeedback, Judging, put
-from etude.feedback.outcome import OutcomeFeedback
+from etude.feedback.outcome import Isolation, OutcomeFeedback
 from etude.longcontext.settings import EngineView
 from etude.models import describe, load_model
 from etude.recipes.answering import SHORT, AnswerSearch, answered
@@ -71,7 +71,7 @@ class EvaluateSettings:
     engine: EngineView = field(default_factory=EngineView)
     seed: int = 0
     timeout_seconds: float = 5.0
-    isolate_verifiers: bool = True
+    isolate_verifiers: Isolation = True
     machine: Machine = field(default_factory=Machine)
 
     def __post_init__(self) -> None:
@@ -135,9 +135,12 @@ def evaluate(
     if settings.judge.model is not None:
         compare = JudgeFeedback(ready(settings.judge, place, settings.machine, put("?")), settings.judge).judge
     pages = []
-    feedback = OutcomeFeedback(settings.timeout_seconds, is_isolated=settings.isolate_verifiers)
+    feedback = OutcomeFeedback(settings.timeout_seconds, isolate=settings.isolate_verifiers)
     with within_limits(settings.machine), feedback as outcome:
-        check_golds([task for tasks in suites.values() for task in tasks], outcome.judge)
+        evaluated = [task for tasks in suites.values() for task in tasks]
+        if warning := outcome.prepare(evaluated):
+            watcher.say(warning)
+        check_golds(evaluated, outcome.judge)
         for suite in render_suites(suites, tokenizer, room, train, outcome.judge):
             watcher.measuring(Path(model).name, suite.name, len(suite.tasks))
             ways: dict[str, Any] = {}

@@ -1,7 +1,7 @@
 """A user's own Python: a verifier or a generator of tasks, named `file.py:function` or `package.module:function`.
 
 A generator of tasks (`tasks.function`) is run in the main process, with all that it may do: it is part of the program that its user starts.
-A verifier is run in the verifiers' process alone (`etude.feedback.outcome`); the main process only looks for its name (`etude.tasks.names`).
+A verifier is run in the verifiers' process alone (`etude.feedback.outcome`); the main process looks for its name (`etude.tasks.names`).
 """
 
 import importlib

@@ -39,17 +39,20 @@ def wait_until_gone() -> Callable[[int | str], bool]:
 
 
 @pytest.fixture
-def killed_run(tmp_path: Path) -> Callable[[Task, str], str]:
-    """`killed_run(task, text)`: the message of the verdict on `text`, from a run that SIGKILL then hit while its verifier hung."""
+def killed_run(tmp_path: Path) -> Callable[..., str]:
+    """`killed_run(task, text)`: the message of the verdict on `text`, from a run that SIGKILL then hit while its verifier hung.
 
-    def run_and_kill(task: Task, text: str) -> str:
+    `killed_run(task, text, "run")`: the process id of that run.
+    """
+
+    def run_and_kill(task: Task, text: str, told: str = "message") -> str:
         file = tmp_path / "message"
         script = (
             "from etude.feedback.outcome import OutcomeFeedback\n"
             "from etude.tasks.task import Task\n"
             f"task = Task('question', {task.answer!r}, {task.verifier!r}, metadata={dict(task.metadata)!r})\n"
             "feedback = OutcomeFeedback(600)\n"
-            f"open({str(file)!r}, 'w').write(feedback.judge([({text!r}, task)])[0].message)\n"
+            f"open({str(file)!r}, 'w').write(feedback.judge([({text!r}, task)])[0].message or 'none')\n"
             "feedback.judge([('hang', task)])\n"
         )
         with subprocess.Popen([sys.executable, "-c", script]) as run:
@@ -58,6 +61,6 @@ def killed_run(tmp_path: Path) -> Callable[[Task, str], str]:
                 time.sleep(0.05)
             time.sleep(0.3)
             run.kill()
-        return file.read_text()
+        return str(run.pid) if told == "run" else file.read_text()
 
     return run_and_kill

@@ -105,7 +105,7 @@ def test_a_verdict_comes_back_whole_and_the_child_goes_with_its_context(task, is
 
 
 def test_a_time_out_kills_what_the_verifier_started(task, wait_until_gone):
-    with OutcomeFeedback(timeout_seconds=1.0, is_isolated=False) as feedback:
+    with OutcomeFeedback(timeout_seconds=1.0, isolate=False) as feedback:
         assert feedback.judge([("hang with a child", task)])[0].score is None
         assert wait_until_gone(Path(task.metadata["file"]).read_text())
 
@@ -196,6 +196,6 @@ def test_the_end_does_not_wait_for_a_verifier_that_hangs(task, wait_seconds):
         time.sleep(wait_seconds)
     assert time.monotonic() - start < wait_seconds + 30
     assert all(future.done() for future in begun)
-    assert feedback._child is None
+    assert not feedback._children
     with feedback:  # and it can be used again
         assert feedback.begin([("right", task)]).result()[0].score == 1.0
