@@ -42,17 +42,17 @@ def wait_until_gone() -> Callable[[int | str], bool]:
 def killed_run(tmp_path: Path) -> Callable[..., str]:
     """`killed_run(task, text)`: the message of the verdict on `text`, from a run that SIGKILL then hit while its verifier hung.
 
-    `killed_run(task, text, "run")`: the process id of that run.
+    `killed_run(task, text, look)`: `look` gets that message before.
     """
 
-    def run_and_kill(task: Task, text: str, told: str = "message") -> str:
+    def run_and_kill(task: Task, text: str, look: Callable[[str], object] = str) -> str:
         file = tmp_path / "message"
         script = (
             "from etude.feedback.outcome import OutcomeFeedback\n"
             "from etude.tasks.task import Task\n"
             f"task = Task('question', {task.answer!r}, {task.verifier!r}, metadata={dict(task.metadata)!r})\n"
             "feedback = OutcomeFeedback(600)\n"
-            f"open({str(file)!r}, 'w').write(feedback.judge([({text!r}, task)])[0].message or 'none')\n"
+            f"open({str(file)!r}, 'w').write(feedback.judge([({text!r}, task)])[0].message)\n"
             "feedback.judge([('hang', task)])\n"
         )
         with subprocess.Popen([sys.executable, "-c", script]) as run:
@@ -60,7 +60,8 @@ def killed_run(tmp_path: Path) -> Callable[..., str]:
                 assert run.poll() is None
                 time.sleep(0.05)
             time.sleep(0.3)
+            look(file.read_text())
             run.kill()
-        return str(run.pid) if told == "run" else file.read_text()
+        return file.read_text()
 
     return run_and_kill
