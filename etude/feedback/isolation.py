@@ -34,8 +34,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 38, 22, 2
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
-_WRITE_FILE, _TRUNCATE, _IOCTL_DEV = 1 << 1, 1 << 14, 1 << 15
-_WRITES = {1: _WRITE_FILE | sum(1 << bit for bit in range(4, 13)), 2: 1 << 13, 3: _TRUNCATE, 5: _IOCTL_DEV}
+_WRITE_FILE, _MOVE, _TRUNCATE, _IOCTL_DEV = 1 << 1, 1 << 13, 1 << 14, 1 << 15
+_WRITES = {1: _WRITE_FILE | sum(1 << bit for bit in range(4, 13)), 2: _MOVE, 3: _TRUNCATE, 5: _IOCTL_DEV}
 """Rights to change files, by the version of Landlock that brought them: write; remove and make in folders; move; truncate; device calls."""
 _EMPTIES_SINCE, _SCOPES_SINCE = 3, 6
 """Versions that know of emptying files, and of scopes."""
@@ -110,11 +110,14 @@ def begin_domain(outside: int) -> bool:
     """
     if landlock_version() < _SCOPES_SINCE or _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
         return False
-    ruleset = _libc.syscall(_CREATE_RULESET, struct.pack("=QQQ", 0, 0, _SCOPES), 24, 0)
+    ruleset = _libc.syscall(_CREATE_RULESET, struct.pack("=QQQ", _MOVE, 0, _SCOPES), 24, 0)
     if ruleset < 0:
         return False
     try:
+        _allow(ruleset, "/", _MOVE)  # else it is denied in every domain, said or not
         is_done = _libc.syscall(_RESTRICT_SELF, ruleset, 0) == 0
+    except OSError:
+        return False
     finally:
         os.close(ruleset)
     return is_done and _sees_nothing_of(outside)

@@ -112,6 +112,13 @@ def judge(text, task):
     if text == "comets and hang":
         for _ in range(5): comet(8)
         time.sleep(600)
+    if text == "move":
+        made = Path(tempfile.mkdtemp())
+        (made / "inner").mkdir()
+        (made / "inner" / "file").write_text("x")
+        (made / "inner" / "file").rename(made / "file")
+        (made / "inner").rename(Path(tempfile.mkdtemp()) / "moved")
+        return (made / "file").read_text() == "x"
     if text == "thread":
         found = []
         thread = threading.Thread(target=lambda: found.append(1.0))
@@ -189,7 +196,7 @@ def test_what_is_closed_is_refused_and_nothing_is_changed(kind, task, tmp_path):
 
 def test_what_a_verifier_needs_stays_open_and_temporary_files_go(task):
     with OutcomeFeedback() as feedback:
-        open_to_it = ("temporary", "read", "run", "own", "session", "thread", "a program of its own", "all")
+        open_to_it = ("temporary", "read", "run", "own", "session", "move", "thread", "a program of its own", "all")
         verdicts = feedback.judge([(text, task) for text in open_to_it])
         (child,) = feedback._children.values()
         scratch = Path(child._scratch)
