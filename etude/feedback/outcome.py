@@ -157,15 +157,10 @@ class OutcomeFeedback:
         self, place: str, loads: Mapping[tuple[str, str], None], requests: Mapping[int, bytes], verdicts: dict[int, Verdict]
     ) -> None:
         """Add verdicts until all are there, or until one item took the judge with it."""
-        child = self._child(place)
-        if self._is_stopped:  # asked after the child is known: `stop` ends one that it sees, and one that it does not see gets here
-            raise Stopped
-        for verifier, family in loads:
-            child.load(verifier, family)
-        is_sent = child.send(list(requests.values()))
+        child = self._asked(place, loads, list(requests.values()))
         deadline = time.monotonic() + self.timeout_seconds
         for index in requests:
-            line = child.receive(deadline) if is_sent else GONE
+            line = child.receive(deadline)
             if line is None:
                 self.counts["timed_out"] += 1
                 verdicts[index] = Verdict(None, message=f"timed out after {float(self.timeout_seconds)} s")
@@ -185,6 +180,19 @@ class OutcomeFeedback:
                 if ended is None:
                     self._kill(place)
                 return
+
+    def _asked(self, place: str, loads: Mapping[tuple[str, str], None], requests: Sequence[bytes]) -> VerifierProcess:
+        """The child of a place, with its verifiers loaded and the requests on their way. Raises UserError where two of them take none."""
+        for _ in range(2):
+            child = self._child(place)
+            if self._is_stopped:  # asked after the child is known: `stop` ends one that it sees, and one that it does not see gets here
+                raise Stopped
+            for verifier, family in loads:
+                child.load(verifier, family)
+            if child.send(requests):
+                return child
+            self._kill(place)
+        raise UserError(f"the verifiers' process of {place or 'the verifiers that are built in'} starts and then takes no answers to judge")
 
     def _child(self, place: str) -> VerifierProcess:
         """The running child of a place. Raises UserError where isolation is required and is not to be had."""

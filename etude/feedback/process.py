@@ -20,8 +20,8 @@ from etude.feedback.reply import LONGEST_LINE_BYTES, BadReply, read_line
 
 START_SECONDS = 60.0
 """How long the process, or a verifier's imports, may take to load."""
-_ANSWER_SECONDS = 5.0
-"""How long the worker may take for what is no loading."""
+_STOP_SECONDS = 10.0
+"""How long the worker may take to end its judge, before it is ended itself."""
 _GUARD_SECONDS = 10.0
 _PASSED_ON = frozenset(
     [
@@ -88,13 +88,16 @@ class VerifierProcess:
         self._loaded.add((verifier, family))
 
     def send(self, requests: Sequence[bytes]) -> bool:
-        """Give items to the judge, a new one where there is none; they are written while `receive` waits. False where none comes."""
-        if self._link is not None and not self._link.is_silent():  # it ended, or wrote what nobody asked for
-            self.stop(is_gone=True)
+        """Give items to the judge, a new one where there is none; they are written while `receive` waits.
+
+        False where there is no judge to be had: this process is to be killed.
+        """
+        if self._link is not None and not self._link.is_silent() and self.stop(is_gone=True) is None:  # it ended, or said what nobody asked
+            return False
         if self._link is None:
             ours, theirs = socket.socketpair()
             with theirs:
-                answer = self._asked({"judge": True}, _ANSWER_SECONDS, theirs)
+                answer = self._asked({"judge": True}, START_SECONDS, theirs)
             if not answer or not answer.get("judging"):
                 ours.close()
                 return False
@@ -114,7 +117,7 @@ class VerifierProcess:
         if not self._forks:
             return None
         self._leave_judge()
-        answer = self._asked({"stop": is_gone}, _ANSWER_SECONDS)
+        answer = self._asked({"stop": is_gone}, _STOP_SECONDS)
         ended = answer.get("ended") if answer else None
         return ended if isinstance(ended, str) else None
 

@@ -57,7 +57,8 @@ class TaskSource:
     dataset_split: str | None = None
     """The split to practise on, where it is not called train; `evaluation.split` names the one to measure on."""
     function: str | None = None
-    """A generator of your own, `file.py:function`, called with split, n and seed; yields Task or dictionaries with a file's columns."""
+    """A generator of your own, `file.py:function`, called with split, n and seed; yields Task or dictionaries with a file's columns. Its
+    file is run in the main process, with all that you may do; a verifier's file never is."""
     columns: dict[str, str] = field(default_factory=dict)
     """Our names (question, answer, worked, choices, messages, verifier) to the source's columns."""
     where: dict[str, str] = field(default_factory=dict)
