@@ -35,6 +35,7 @@ _HEARD = {signal.SIGTERM, signal.SIGCHLD, SWEEP}
 
 def main(parent: int, memory_bytes: int, how: str) -> None:
     """Start the worker, and stay until it or the parent ends."""
+    signal.signal(signal.SIGCHLD, lambda *_: None)  # what is ignored, as by default, is heard of on no system but Linux
     signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)  # from here on what comes waits until it is asked for: nothing is left half done
     adopt_orphans()
     die_with(parent, signal.SIGTERM)
@@ -44,6 +45,7 @@ def main(parent: int, memory_bytes: int, how: str) -> None:
     guard = os.getpid()
     worker = os.fork()
     if worker == 0:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
         die_with(guard, signal.SIGKILL)
         work(memory_bytes, scratch, guard if how == "isolated" else None)

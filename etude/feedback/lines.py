@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 
 GONE = b""
-"""What is read where the other side has gone, or wrote a line that is too long; an empty line, which says nothing either, reads the same."""
+"""What is read where the other side has gone, or wrote a line that is too long, or an empty one, which says nothing either."""
 _AT_ONCE_BYTES = 1 << 16
 
 
