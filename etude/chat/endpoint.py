@@ -1,11 +1,12 @@
 """An OpenAI-compatible server over HTTP: chat messages in, replies out (POST BASE/chat/completions).
 
-Status 429, 5xx and broken connections are tried again, waiting twice as long each time, or as long as the server asks for. What concerns
-one request (a time-out, a refusal, an answer that is none) leaves that request without a reply. What concerns them all (nobody there, no
-such model, no right to ask, too many requests to the end) ends the call with a `UserError` where not one request was answered, nor a plain
-question behind them, so that a run stops and can go on later instead of learning nothing; where that is answered, it was the texts that
-were refused. No redirect is followed, and a key for an http address is sent through no proxy, which could read it: the key goes to the
-address that was named. Nothing that is returned or raised holds it: it is hidden in what the server says before anything is cut.
+A request ends with its `timeout_seconds`, whatever the server does (`etude.chat.deadline`). Status 429, 5xx and broken connections are
+tried again, waiting twice as long each time, or as long as the server asks for. What concerns one request (a time-out, a refusal, an
+answer that is none) leaves that request without a reply. What concerns them all (nobody there, no such model, no right to ask, too many
+requests to the end) ends the call with a `UserError` where not one request was answered, nor a plain question behind them, so that a run
+stops and can go on later instead of learning nothing; where that is answered, it was the texts that were refused. No redirect is followed,
+and a key for an http address is sent through no proxy, which could read it: the key goes to the address that was named. Nothing that is
+returned or raised holds it: it is hidden in what the server says before anything is cut.
 """
 
 import http.client
@@ -13,13 +14,13 @@ import json
 import os
 import queue
 import threading
-import time
 from collections.abc import Sequence
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
+from etude.chat.deadline import HTTPByDeadline, HTTPSByDeadline, Late
 from etude.chat.model import ChatModel, Messages, Reply
 from etude.errors import UserError
 
@@ -71,7 +72,7 @@ class Endpoint:
                 f"{how.section}.key_variable: what {how.key_variable} holds is no API key: it has blanks or letters outside of ASCII"
             )
         is_in_the_clear = bool(self._key) and urlsplit(how.url).scheme == "http"
-        self._opener = build_opener(_NoRedirect, *([ProxyHandler({})] if is_in_the_clear else []))
+        self._opener = build_opener(_NoRedirect, HTTPByDeadline, HTTPSByDeadline, *([ProxyHandler({})] if is_in_the_clear else []))
 
     def check(self) -> None:
         """Ask one question, so that a server that can't be used is known before there is anything to ask it. Raises UserError."""
@@ -157,17 +158,17 @@ class Endpoint:
             {"Authorization": f"Bearer {self._key}"} if self._key else {}
         )
         request = Request(self._address, json.dumps(body).encode(), headers, method="POST")
-        deadline = time.monotonic() + how.timeout_seconds
         try:
             with self._opener.open(request, timeout=how.timeout_seconds) as response:
-                return _reply(_read(response, deadline))
+                return _reply(_read(response))
         except HTTPError as error:
             with error:
-                raise _refused(error, deadline) from None
-        except TimeoutError:
-            raise _Failed(f"no reply within {how.timeout_seconds:g} s") from None
+                raise _refused(error) from None
         except (URLError, OSError, http.client.HTTPException) as error:
-            said = str(getattr(error, "reason", error)) or type(error).__name__
+            reason = getattr(error, "reason", error)
+            if isinstance(reason, Late):
+                raise _Failed(f"no reply within {how.timeout_seconds:g} s") from None
+            said = str(reason) or type(error).__name__
             raise _Failed("no connection", said, status=_NOBODY, again=True) from None
 
     def _hidden(self, text: str) -> str:
@@ -186,21 +187,19 @@ def _whole(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
-def _read(response: Any, deadline: float) -> bytes:
-    """The whole body, within the time and of a size that a reply can have."""
+def _read(response: Any) -> bytes:
+    """The whole body, of a size that a reply can have."""
     found = bytearray()
     while piece := response.read1(1 << 16):
         found += piece
-        if time.monotonic() > deadline:
-            raise TimeoutError
         if len(found) > _MAX_BYTES:
             raise _Failed(f"a reply of more than {_MAX_BYTES} bytes")
     return bytes(found)
 
 
-def _refused(error: HTTPError, deadline: float) -> _Failed:
+def _refused(error: HTTPError) -> _Failed:
     try:
-        said = _read(error, deadline).decode(errors="replace")
+        said = _read(error).decode(errors="replace")
     except (_Failed, OSError, http.client.HTTPException):
         said = ""
     again = error.code == _BUSY or error.code >= 500

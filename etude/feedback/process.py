@@ -1,136 +1,185 @@
-"""The parent's side of the verifiers' process: start it, write requests, read replies up to a deadline, kill it.
-
-Both pipes are served by one `select`, so that neither side ever waits for the other to read; requests are queued far ahead of the replies.
-"""
+"""The parent's side of the verifiers' processes: start them, have verifiers loaded, write items, read replies by a deadline, end them."""
 
 import json
 import os
-import resource
-import selectors
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from resource import RLIM_INFINITY, RLIMIT_AS, getrlimit
+from shutil import rmtree
 from typing import Any
+
+from etude.errors import UserError
+from etude.feedback.lines import GONE, Lines
+from etude.feedback.reply import LONGEST_LINE_BYTES, BadReply, read_line
 
 START_SECONDS = 60.0
 """How long the process, or a verifier's imports, may take to load."""
+_STOP_SECONDS = 10.0
+"""How long the worker may take to end its judge, before it is ended itself."""
 _GUARD_SECONDS = 10.0
-_AT_ONCE_BYTES = 1 << 16
+_PASSED_ON = frozenset(
+    [
+        *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "TZ", "LANG", "LANGUAGE", "TMPDIR", "TEMP", "TMP", "VIRTUAL_ENV"),
+        *("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "CONDA_PREFIX", "CUDA_VISIBLE_DEVICES", "MKL_NUM_THREADS", "SSL_CERT_FILE"),
+    ]
+)
+_PASSED_ON_BEGINNINGS = ("LC_", "PYTHON", "VERIFIER_")
 
 
 class VerifierProcess:
-    """The worker process with its two pipes, written and read without either side waiting for the other."""
+    """The guard, its worker and the worker's judge (`etude.feedback.guard`), with a socket to each of the latter two.
+
+    Raises UserError where it does not start.
+    """
 
     def __init__(self, memory_bytes: int, is_isolated: bool) -> None:
-        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-        limit = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
+        hard = getrlimit(RLIMIT_AS)[1]
+        limit = memory_bytes if hard == RLIM_INFINITY else min(memory_bytes, hard)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
-        self._scratch = tempfile.TemporaryDirectory(prefix="etude-verifiers-", ignore_cleanup_errors=True)
-        scratch = os.path.realpath(self._scratch.name)
-        arguments = [str(os.getpid()), str(limit), scratch, "isolated" if is_isolated else "open"]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "etude.feedback.worker", *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            bufsize=0,
-            start_new_session=True,
-            env={
-                **os.environ,
-                "OPENBLAS_NUM_THREADS": "1",
-                "OMP_NUM_THREADS": "1",
-                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-                "TMPDIR": scratch,
-            },
-        )
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._stdin, self._stdout = self._process.stdin.fileno(), self._process.stdout.fileno()
-        os.set_blocking(self._stdin, False)
-        self._unsent, self._unread = memoryview(b""), bytearray()
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._stdout, selectors.EVENT_READ)
-        self._is_writing = False
-        first = self.receive(time.monotonic() + START_SECONDS) or {}
+        ours, theirs = socket.socketpair()
+        self._control = Lines(ours, LONGEST_LINE_BYTES)
+        self._link: Lines | None = None
+        self._forks = True
+        self._loaded: set[tuple[str, str]] = set()
+        self._scratch = ""
+        with theirs:
+            self._process = subprocess.Popen(
+                # -P: a file json.py in the current folder is not the json that the worker imports
+                [sys.executable, "-P", "-m", "etude.feedback.guard", str(os.getpid()), str(limit), "isolated" if is_isolated else "open"],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=self._errors,
+                start_new_session=True,
+                env=environment(is_isolated),
+            )
+        first = self._answer(START_SECONDS) or {}
         self.closed: list[str] = first.get("closed", [])
         """What verifiers are kept from: files, network, processes."""
+        self._scratch = first.get("scratch", "")
         if not first.get("ready"):
             problem = self._last_error()
             self.kill()
-            raise RuntimeError(f"the verifiers' process does not start: {problem}")
+            raise UserError(
+                f"the verifiers' process does not start: {problem}: it needs {sys.executable} with etude, a folder for temporary files "
+                "that can be written to, and the right to start processes"
+            )
 
     def is_alive(self) -> bool:
-        """Whether it can take requests; to be asked when all replies have been read, since then only its end makes the pipe readable."""
-        return self._process.poll() is None and not self._selector.select(0)
+        """Whether it can take requests; to be asked when all replies have been read."""
+        return self._process.poll() is None and self._control.is_silent()
+
+    def load(self, verifier: str, family: str = "") -> None:
+        """Have a verifier loaded, unless it is. Raises UserError where it can't be."""
+        if (verifier, family) in self._loaded:
+            return
+        self._leave_judge()
+        answer = self._asked({"load": verifier, "family": family}, START_SECONDS)
+        if answer is None:
+            raise UserError(f"verifier {verifier!r} does not load: it took more than {START_SECONDS:g} s")
+        if not answer.get("loaded"):
+            said = answer.get("error")
+            raise UserError(said if isinstance(said, str) else f"verifier {verifier!r} does not load: its process ended: {self.ending()}")
+        self._loaded.add((verifier, family))
+
+    def send(self, requests: Sequence[bytes]) -> bool:
+        """Give items to the judge, a new one where there is none; they are written while `receive` waits.
+
+        False where there is no judge to be had: this process is to be killed.
+        """
+        if self._link is not None and not self._link.is_silent() and self.stop(is_gone=True) is None:  # it ended, or said what nobody asked
+            return False
+        if self._link is None:
+            ours, theirs = socket.socketpair()
+            with theirs:
+                answer = self._asked({"judge": True}, START_SECONDS, theirs)
+            if not answer or not answer.get("judging"):
+                ours.close()
+                return False
+            self._link, self._forks = Lines(ours, LONGEST_LINE_BYTES), answer.get("forks") is True
+        self._link.send(b"".join(requests))
+        return True
+
+    def receive(self, deadline: float) -> bytes | None:
+        """The next line of the judge's, GONE where it is gone, None at the deadline (a time of `time.monotonic`)."""
+        return self._link.receive(deadline) if self._link else GONE
+
+    def stop(self, *, is_gone: bool) -> str | None:
+        """End the judge and all that it started, and say how it ended; `is_gone` where it seems to have ended by itself.
+
+        None where this process can't be used any more: it is to be killed.
+        """
+        if not self._forks:
+            return None
+        self._leave_judge()
+        answer = self._asked({"stop": is_gone}, _STOP_SECONDS)
+        ended = answer.get("ended") if answer else None
+        return ended if isinstance(ended, str) else None
 
     def ending(self) -> str:
-        """How the process ended, in words."""
+        """How the process ended by itself, in words."""
         try:
             code = self._process.wait(timeout=1)
         except subprocess.TimeoutExpired:
             return "it broke its protocol"
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
-    def send(self, requests: Sequence[bytes]) -> None:
-        """Queue requests; they are written while `receive` waits."""
-        self._unsent = memoryview(b"".join(requests))
-        self._write()
-
-    def receive(self, deadline: float) -> dict[str, Any] | None:
-        """The next reply, {} where the process is gone or speaks nonsense, None at the deadline (a time of `time.monotonic`)."""
-        while (end := self._unread.find(b"\n")) < 0:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return None
-            for key, _ in self._selector.select(left):
-                if key.fd == self._stdin:
-                    self._write()
-                elif data := os.read(self._stdout, 1 << 16):
-                    self._unread += data
-                else:
-                    return {}
-        line, self._unread = bytes(self._unread[:end]), self._unread[end + 1 :]
-        try:
-            reply = json.loads(line)
-        except ValueError:
-            return {}
-        return reply if isinstance(reply, dict) else {}
-
     def end(self) -> None:
         """Ask it to end, from any thread; whoever waits for a reply is told that it is gone."""
         self._process.terminate()
 
     def kill(self) -> None:
-        """End the worker with everything that it started, and wait until it is gone: the guard sees to it."""
+        """End everything below, and wait until it is gone: the guard sees to it."""
+        self._leave_judge()
         self._process.terminate()
         try:
             self._process.wait(timeout=_GUARD_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._selector.close()
+        self._control.close()
         self._errors.close()
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
-            pipe.close()
-        self._scratch.cleanup()
+        if self._scratch and os.path.exists(self._scratch):  # the guard was killed
+            with suppress(RecursionError):
+                rmtree(self._scratch, ignore_errors=True)
 
-    def _write(self) -> None:
-        """Write what the pipe takes now, and watch it only while something is left."""
+    def _leave_judge(self) -> None:
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+
+    def _asked(self, command: dict[str, Any], seconds: float, passed: socket.socket | None = None) -> dict[str, Any] | None:
+        """The worker's answer; {} where it is gone or speaks nonsense, None where it takes too long."""
+        self._control.send(json.dumps(command).encode() + b"\n", passed)
+        return self._answer(seconds)
+
+    def _answer(self, seconds: float) -> dict[str, Any] | None:
+        line = self._control.receive(time.monotonic() + seconds)
+        if line is None:
+            return None
         try:
-            while self._unsent:
-                self._unsent = self._unsent[os.write(self._stdin, self._unsent[:_AT_ONCE_BYTES]) :]
-        except BlockingIOError:
-            pass
-        except BrokenPipeError:
-            self._unsent = memoryview(b"")  # reading tells how it ended
-        if bool(self._unsent) != self._is_writing:
-            self._is_writing = bool(self._unsent)
-            (self._selector.register(self._stdin, selectors.EVENT_WRITE) if self._is_writing else self._selector.unregister(self._stdin))
+            return read_line(line)
+        except BadReply:
+            return {}
 
     def _last_error(self) -> str:
         self._errors.seek(0)
         lines = self._errors.read()[-2000:].decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else self.ending()
+
+
+def environment(is_isolated: bool) -> dict[str, str]:
+    """The variables of verifiers: isolated ones have those by which programs are found and run, and those that begin with VERIFIER_.
+
+    An API key is none of theirs: what a verifier says of an answer is written down and passed on.
+    """
+    passed = {
+        name: value for name, value in os.environ.items() if not is_isolated or name in _PASSED_ON or name.startswith(_PASSED_ON_BEGINNINGS)
+    }
+    paths = os.pathsep.join(filter(None, sys.path))  # without "", the current folder
+    return passed | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}

@@ -1,91 +1,78 @@
-"""The processes in which verifiers run, started by `etude.feedback.process`:
+"""The process that loads verifiers, and the judges that it forks (`etude.feedback.guard` has the whole picture).
 
-    python -m etude.feedback.worker PARENT_PID MEMORY_BYTES SCRATCH isolated|open
+The worker shuts itself in, loads the verifiers that it is told of, and waits. To judge, it is handed a socket and forks: the judge has all
+that was loaded, and when one of its items hangs or kills it, the next judge costs a fork and not the imports again. Where a fork would not
+have all that was loaded (a verifier's file has started threads or processes, or this is no Linux) the worker judges itself.
 
-A guard and the worker, its child. The guard outlives whatever happens to the worker, ends as it ended, and kills everything that the worker
-started when the worker ends or the run does, even by SIGKILL; then it removes SCRATCH, the folder for temporary files, the only one that
-isolated verifiers may write to.
+On the worker's socket, a JSON object per line:
 
-One JSON object per line. In: {"id", "text", "task"}. Out, in the same order: {"id", "verdict"}, or {"id", "error"} where a verifier raised.
-{"ready": true, "closed": [...]} comes first and says what verifiers are kept from; {"loading": id} comes before a verifier is loaded for
-the first time, so that imports are not charged to an item's time. The protocol has file descriptors of its own; what a verifier prints goes
-nowhere and what it reads is empty.
+    {"ready": true, "closed": [...], "scratch": ...}    comes first, and says what verifiers are kept from
+    {"load": NAME, "family": ...}                       {"loaded": true} or {"error": a sentence}
+    {"judge": true}, with a socket                      {"judging": true, "forks": whether a fork judges}
+    {"stop": whether it is gone already}                {"ended": how}: the judge and all that it started are dead, its files gone
+
+On a judge's socket: in {"id", "text", "task"}, out in the same order {"id", "verdict"}, or {"id", "error"} where a verifier raised. What
+a verifier prints goes nowhere and what it reads is empty. After each item the folder for temporary files is emptied, but for what was there
+when the verifier had been loaded. Nothing that is written here is believed by the parent before it was looked at (`etude.feedback.reply`).
 """
 
-import ctypes
+import gc
 import json
 import os
 import resource
-import shutil
 import signal
+import socket
 import sys
+import tempfile
+import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from etude.feedback.isolation import isolate
+from etude.errors import UserError
+from etude.feedback.isolation import begin_domain, isolate, kill_domain
+from etude.feedback.reply import LONGEST_LINE_BYTES, shortened
+from etude.feedback.scratch import empty
 from etude.orphans import die_with
+from etude.tasks.expressions import math
+from etude.tasks.family_scores import scorer_of
 from etude.tasks.functions import as_verdict
 from etude.tasks.task import Task
 from etude.tasks.verifiers import verifier_named
 
-_PR_SET_CHILD_SUBREAPER = 36
+_ENDING_SECONDS = 1.0
+"""How long a judge that closed its socket may take to be gone."""
+_PASSED = socket.MSG_CMSG_CLOEXEC if hasattr(socket, "MSG_CMSG_CLOEXEC") else 0
 
 
-def main(parent: int, memory_bytes: int, scratch: str, how: str) -> None:
-    """Serve items until the parent closes the pipe."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    adopt_orphans()
-    die_with(parent, signal.SIGTERM)
-    guard = os.getpid()
-    if worker := os.fork():
-        return watch_over(worker, scratch)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    die_with(guard, signal.SIGKILL)
+def work(memory_bytes: int, scratch: str, guard: int | None) -> None:
+    """Do what the parent asks for until it closes the socket; with a `guard`, isolated."""
+    control = own_socket()
     limit_memory(memory_bytes)
-    requests, replies = own_pipes()
-    serve(requests, replies, isolate(scratch) if how == "isolated" else [])
+    os.environ["TMPDIR"] = tempfile.tempdir = scratch
+    worker = Worker(scratch, [] if guard is None else isolate(scratch, guard))
+    say(control, {"ready": True, "closed": worker.closed, "scratch": scratch})
+    unread = b""
+    while True:
+        data, descriptors, _, _ = socket.recv_fds(control, 1 << 12, 1, _PASSED)
+        unread += data
+        if not data:
+            return
+        if unread.endswith(b"\n"):
+            answer = worker.answer(json.loads(unread), descriptors[0] if descriptors else None, control)
+            unread = b""
+            if answer:
+                say(control, answer)
 
 
-def watch_over(worker: int, scratch: str) -> None:
-    """Wait for the worker, kill and bury what it left behind, whatever session that went to, and end as the worker did."""
-    for descriptor in (0, 1):  # the pipes are the worker's: they must close when it ends
-        os.close(descriptor)
-    status, left = signal.SIGKILL.value, [worker]
-    try:
-        _, status = os.waitpid(worker, 0)
-        left.clear()
-    finally:  # also where SIGTERM asks for the end
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        with suppress(ChildProcessError):
-            while True:
-                for child in {*left, *children()}:
-                    with suppress(ProcessLookupError):
-                        os.kill(child, signal.SIGKILL)
-                os.waitpid(-1, 0)
-        shutil.rmtree(scratch, ignore_errors=True)
-    if os.WIFSIGNALED(status):
-        if os.WTERMSIG(status) != signal.SIGKILL:
-            signal.signal(os.WTERMSIG(status), signal.SIG_DFL)
-        os.kill(os.getpid(), os.WTERMSIG(status))
-    os._exit(os.waitstatus_to_exitcode(status))
-
-
-def children() -> list[int]:
-    """Processes whose parent is this one; those of a child that dies become its own. None are known where there is no /proc."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            if int(path.read_text().rsplit(")", 1)[1].split()[1]) == os.getpid():
-                found.append(int(path.parent.name))
-    return found
-
-
-def adopt_orphans() -> None:
-    """Become the parent of every descendant whose own parent ends, so that none gets away."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+def own_socket() -> socket.socket:
+    """The socket to the parent, moved away from file descriptor 0: user code reads and prints at 0, 1 and 2."""
+    control = socket.socket(fileno=os.dup(0))
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(nowhere, descriptor)
+    return control
 
 
 def limit_memory(memory_bytes: int) -> None:
@@ -95,56 +82,142 @@ def limit_memory(memory_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def own_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """The protocol's two pipes, moved away from file descriptors 0 and 1, which user code may read and print to."""
-    requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1, 2):
-        os.dup2(nowhere, descriptor)
-    return requests, replies
+def say(to: socket.socket, message: dict[str, Any]) -> None:
+    to.sendall(json.dumps(message).encode() + b"\n")
 
 
-def serve(requests: BinaryIO, replies: BinaryIO, closed: Sequence[str]) -> None:
-    """Answer every line of `requests`; the replies are flushed when the verdict of an item is known."""
+class Worker:
+    """The verifiers that are loaded, and the judge that runs them."""
 
-    def reply(message: dict[str, Any]) -> None:
-        replies.write(json.dumps(message).encode() + b"\n")
-        replies.flush()
+    def __init__(self, scratch: str, closed: Sequence[str]) -> None:
+        self.scratch, self.closed = scratch, list(closed)
+        self._verifiers: dict[str, Callable[[str, Task], Any]] = {}
+        self._kept: list[str] = []
+        self._judge: int | None = None
 
-    verifiers: dict[tuple[str, str], Any] = {}
-    reply({"ready": True, "closed": list(closed)})
-    for line in requests:
-        item = json.loads(line)
+    def answer(self, command: dict[str, Any], descriptor: int | None, control: socket.socket) -> dict[str, Any] | None:
+        """Carry out a command of the parent's."""
+        if "load" in command:
+            return self.load(command["load"], command["family"])
+        if "stop" in command:
+            return {"ended": self.stop(is_gone=command["stop"])}
+        assert descriptor is not None
+        self.judge(socket.socket(fileno=descriptor), control)
+        return None
+
+    def load(self, name: str, family: str) -> dict[str, Any]:
+        """Load a verifier with all that it imports, so that none of it is charged to an item's time; ends the judge, which lacks it."""
+        self.stop(is_gone=False)
         try:
-            reply({"id": item["id"], "verdict": judge(item, verifiers, reply)})
-        except BaseException as error:  # also SystemExit: whatever a verifier raises is about its item
-            is_refused = bool(closed) and isinstance(error, PermissionError)
-            hint = f" (verifiers are kept from {', '.join(closed)}: see isolate_verifiers)" if is_refused else ""
-            reply({"id": item["id"], "error": f"{type(error).__name__}: {str(error)[:500]}{hint}"})
+            self._verifiers[name] = verifier_named(name)
+            if name == "math":
+                math("$x + 1$", Task("", "1 + x", "math"))
+            elif name == "reasoning_gym":
+                scorer_of(family)
+        except UserError as error:
+            return {"error": str(error)}
+        except BaseException as error:  # also SystemExit
+            if ":" in name:
+                return {"error": f"verifier {name!r} does not load: {type(error).__name__}: {shortened(str(error))}"}
+            # an item of the same kind will raise it again, and be told of
+        self._kept = os.listdir(self.scratch)
+        return {"loaded": True}
+
+    def judge(self, link: socket.socket, control: socket.socket) -> None:
+        """Have a judge answer the items that come over `link`: a fork, or where there is none this process, until the link closes."""
+        with link:
+            if not can_fork():
+                say(control, {"judging": True, "forks": False})
+                return judge_items(link, self._verifiers, self.closed, self.scratch, self._kept)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else the kernel buries the judge
+            gc.freeze()  # a collection would write to every object, and so copy the memory that is shared
+            worker = os.getpid()
+            self._judge = os.fork()
+            if self._judge:
+                return say(control, {"judging": True, "forks": True})
+            try:
+                control.close()
+                os.setpgid(0, 0)  # what it sends to "its group" is for it and its own
+                die_with(worker, signal.SIGKILL)
+                if self.closed:
+                    begin_domain(worker)
+                judge_items(link, self._verifiers, self.closed, self.scratch, self._kept)
+            finally:
+                os._exit(0)
+
+    def stop(self, *, is_gone: bool) -> str:
+        """Kill the judge and all that it started, and empty the scratch folder; returns how the judge ended."""
+        status, deadline = None, time.monotonic() + _ENDING_SECONDS
+        if self._judge is None:
+            return ""
+        while is_gone and status is None and time.monotonic() < deadline:
+            pid, found = os.waitpid(self._judge, os.WNOHANG)
+            status = found if pid else None
+            time.sleep(0.0 if pid else 0.001)
+        is_swept = kill_domain()
+        if status is None:
+            os.kill(self._judge, signal.SIGKILL)
+            os.waitpid(self._judge, 0)
+        self._judge = None
+        if not is_swept:
+            os.kill(os.getppid(), signal.SIGUSR1)
+        empty(self.scratch, self._kept)
+        if status is None:
+            return "it broke its protocol"
+        code = os.waitstatus_to_exitcode(status)
+        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
-def judge(item: dict[str, Any], verifiers: dict[tuple[str, str], Any], reply: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def can_fork() -> bool:
+    """Whether a fork of this process has all that this process has: neither threads nor children, on Linux, where libraries stand it."""
+    if sys.platform != "linux" or threading.active_count() > 1:
+        return False
+    with suppress(FileNotFoundError):
+        if len(os.listdir("/proc/self/task")) > 1:
+            return False
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return True
+    return False
+
+
+def judge_items(
+    link: socket.socket,
+    verifiers: dict[str, Callable[[str, Task], Any]],
+    closed: Sequence[str],
+    scratch: str,
+    kept: list[str],
+) -> None:
+    """Answer every line that comes over `link`."""
+    judge = os.getpid()
+    with link.makefile("rb") as requests:
+        for line in requests:
+            item = json.loads(line)
+            try:
+                reply = _encoded({"id": item["id"], "verdict": _verdict(item, verifiers)})
+            except BaseException as error:  # also SystemExit: whatever a verifier raises is about its item
+                is_refused = bool(closed) and isinstance(error, PermissionError)
+                hint = f" (verifiers are kept from {', '.join(closed)}: see isolate_verifiers)" if is_refused else ""
+                reply = _encoded({"id": item["id"], "error": f"{type(error).__name__}: {str(error)[:500]}{hint}"})
+            if os.getpid() != judge:  # a fork of the verifier's that came back
+                os._exit(0)
+            if ":" in item["task"]["verifier"] and os.listdir(scratch) != kept:
+                empty(scratch, kept)
+            link.sendall(reply)
+
+
+def _verdict(item: dict[str, Any], verifiers: dict[str, Callable[[str, Task], Any]]) -> dict[str, Any]:
     """The verdict on one item as JSON values."""
     prompt = item["task"]["prompt"]
     task = Task(**{**item["task"], "prompt": tuple(prompt) if isinstance(prompt, list) else prompt})
-    key = (task.verifier, str(task.metadata.get("family", "")))
-    if key not in verifiers:
-        reply({"loading": item["id"]})
-        verifiers[key] = load(task)
-        reply({"loaded": item["id"]})
-    verdict = as_verdict(verifiers[key](item["text"], task)).to_json()
-    json.dumps(verdict)  # parts that are no JSON are the verifier's mistake, not the protocol's
-    return verdict
+    found = as_verdict(verifiers[task.verifier](item["text"], task)).to_json()
+    return found | {name: shortened(found[name]) for name in ("message", "words") if name in found}
 
 
-def load(task: Task) -> Callable[[str, Task], Any]:
-    """The task's verifier with everything that it imports."""
-    verifier = verifier_named(task.verifier)
-    if task.verifier in ("math", "reasoning_gym"):
-        with suppress(Exception):  # an item of the same kind will raise it again, and be told of
-            verifier(task.answer or "1", task)
-    return verifier
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4])
+def _encoded(reply: dict[str, Any]) -> bytes:
+    """A reply as a line. Raises ValueError for one that is too long, and TypeError for parts that are no JSON: the verifier's mistakes."""
+    line = json.dumps(reply).encode() + b"\n"
+    if len(line) > LONGEST_LINE_BYTES:
+        raise ValueError(f"a verdict has at most {LONGEST_LINE_BYTES} bytes, got {len(line)}")
+    return line

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -110,7 +111,7 @@ def score_all(
         given = (os.getpid(), scorer, quality, domain_labels, folder)
         waiting: deque[Future[int]] = deque()
         try:
-            with ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare, initargs=given) as pool:
+            with _without_current_folder(), ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare, initargs=given) as pool:
                 for block in missing():
                     waiting.append(pool.submit(_score_prepared, block))
                     if len(waiting) > 2 * workers:  # what waits is in memory
@@ -123,6 +124,19 @@ def score_all(
                 'is kept. A script of your own needs its calls behind `if __name__ == "__main__":`'
             ) from error
     return _read(folder, count)
+
+
+@contextmanager
+def _without_current_folder() -> Iterator[None]:
+    """Have interpreters that are started import nothing from the current folder, which `python -c` looks at first."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["PYTHONSAFEPATH"]
+        if before is not None:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 _prepared: tuple[Scorer, Quality, Sequence[str], Path]

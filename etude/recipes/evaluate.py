@@ -68,9 +68,12 @@ def evaluate(
     if settings.judge.model is not None:
         compare = JudgeFeedback(ready(settings.judge, place, settings.machine, put("?")), settings.judge).judge
     pages = []
-    feedback = OutcomeFeedback(settings.timeout_seconds, is_isolated=settings.isolate_verifiers)
+    feedback = OutcomeFeedback(settings.timeout_seconds, isolate=settings.isolate_verifiers)
     with within_limits(settings.machine), feedback as outcome:
-        check_golds([task for tasks in suites.values() for task in tasks], outcome.judge)
+        evaluated = [task for tasks in suites.values() for task in tasks]
+        if warning := outcome.prepare(evaluated):
+            watcher.say(warning)
+        check_golds(evaluated, outcome.judge)
         for suite in render_suites(suites, tokenizer, room, train, outcome.judge):
             watcher.measuring(Path(model).name, suite.name, len(suite.tasks))
             ways: dict[str, Any] = {}

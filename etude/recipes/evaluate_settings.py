@@ -12,6 +12,7 @@ from etude.errors import UserError, at_least
 from etude.evaluation.settings import Evaluation
 from etude.explore.thinking import Thoughts
 from etude.feedback.judge import Judging
+from etude.feedback.outcome import Isolation
 from etude.longcontext.settings import EngineView
 from etude.recipes.answer_search import SHORT, AnswerSearch
 from etude.recipes.asking import as_asked, only_asking, remembered
@@ -52,7 +53,7 @@ class EvaluateSettings:
     engine: EngineView = field(default_factory=EngineView)
     seed: int = 0
     timeout_seconds: float = 5.0
-    isolate_verifiers: bool = True
+    isolate_verifiers: Isolation = True
     machine: Machine = field(default_factory=Machine)
 
     def __post_init__(self) -> None:

@@ -106,7 +106,7 @@ def practice_named(
         return result
     folder = RunFolder.start(Path(run), resolved(settings), resume=resume, defaults=practice_defaults())
     limits = within_limits(settings.machine, "go on with --resume, the last checkpoint is whole")
-    feedback = OutcomeFeedback(settings.timeout_seconds, is_isolated=settings.isolate_verifiers)
+    feedback = OutcomeFeedback(settings.timeout_seconds, isolate=settings.isolate_verifiers)
     data_folder = Path(data) if data else None
     try:
         with limits, Interruption() as interruption, feedback as outcome:
@@ -170,6 +170,8 @@ class Practice:
         self.materials = gather(settings, self.name, self.data)
         judge, train = self.outcome.judge, self.materials.train
         evaluated = [task for tasks in self.materials.suites.values() for task in tasks]
+        if warning := self.outcome.prepare([*train, *evaluated]):
+            self.watcher.say(warning)
         check_golds([*train, *evaluated], judge)
         self.place = decide(settings.machine, self.folder.read_json("environment.json") or {})
         self.feedback = Feedback.of(settings, self.outcome, self.place, has_steps_left=self._has_steps_left())

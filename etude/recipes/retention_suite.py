@@ -27,7 +27,7 @@ from etude.evaluation.measure import Measurement, Suite, measure
 from etude.evaluation.retention import OLD_KNOWLEDGE, make_probe, measure_retention
 from etude.evaluation.statistics import mean_interval, wilson_interval
 from etude.explore.prompts import render_prompts
-from etude.feedback.outcome import OutcomeFeedback
+from etude.feedback.outcome import Isolation, OutcomeFeedback
 from etude.models import describe, load_model
 from etude.recipes.limits import within_limits
 from etude.recipes.machine import Machine, decide, engine_at, room_tokens
@@ -75,7 +75,7 @@ class RetentionSuite:
     system: str | None = None
     """System message before instructions and problems; none leaves it to the chat template, "" is an empty one."""
     timeout_seconds: float = 5.0
-    isolate_verifiers: bool = True
+    isolate_verifiers: Isolation = True
     machine: Machine = field(default_factory=Machine)
 
     def __post_init__(self) -> None:
@@ -213,7 +213,7 @@ def _instructions(suite: RetentionSuite, engine: TransformersEngine, prompts: Pr
 def _families(suite: RetentionSuite, engine: TransformersEngine, prompts: Prompts) -> tuple[list[Row], dict[str, Any]]:
     rows, said = [], {}
     how = Measurement(suite.max_new_tokens, pass_n=0, num_samples=0, sampling=Sampling(), seed=0)
-    with OutcomeFeedback(suite.timeout_seconds, is_isolated=suite.isolate_verifiers) as outcome:
+    with OutcomeFeedback(suite.timeout_seconds, isolate=suite.isolate_verifiers) as outcome:
         for family in suite.families:
             source = TaskSource(family=family, parameters=suite.family_parameters.get(family, {}), verifier=suite.family_verifier)
             tasks = load_tasks(source, split="retention", n=suite.family_n, seed=0)

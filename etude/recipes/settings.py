@@ -15,6 +15,7 @@ from etude.explore.search.settings import BY_STEPS
 from etude.explore.settings import Exploration
 from etude.feedback.agreement import Agreement
 from etude.feedback.judge import Judging
+from etude.feedback.outcome import Isolation
 from etude.learn.loss_settings import PreferenceLoss
 from etude.learn.optimiser import Optimiser
 from etude.learn.second_models import StepModelSettings
@@ -128,9 +129,10 @@ class PracticeSettings:
     collapse: CollapseAlarm = field(default_factory=CollapseAlarm)
     timeout_seconds: float = 5.0
     """Time a verifier has for one answer."""
-    isolate_verifiers: bool = True
-    """Whether verifiers are kept from files (but temporary ones), network and other processes, where the kernel can; false for one that
-    needs them."""
+    isolate_verifiers: Isolation = True
+    """Whether verifiers are kept from files (but temporary ones), network, other processes and the keys in your environment: true closes
+    what the kernel can, and says what it can't; `required` refuses to run where something stays open; false closes nothing, for a verifier
+    that needs more."""
     judge_meanwhile: bool = True
     """Whether verifiers judge a group while others are still sampled: the same verdicts, sooner. False: one after the other, for verifiers
     that need the processor's cores for themselves to answer in time."""

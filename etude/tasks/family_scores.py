@@ -49,7 +49,7 @@ def reasoning_gym(text: str, task: Task) -> Verdict:
     entry = decode(task.metadata["entry"])
     if not _has_harmless_entry(family, entry):
         return Verdict(None, message=f"the entry of family {family!r} is not plain arithmetic or data")
-    source_score = float(_scorer(family)(answer=answer, entry=entry))
+    source_score = float(scorer_of(family)(answer=answer, entry=entry))
     if source_score == 1.0:
         problem = _too_loose(family, answer, entry)
     else:
@@ -90,7 +90,8 @@ def decode(value: Any) -> Any:
 
 
 @cache
-def _scorer(family: str) -> Callable[..., float]:
+def scorer_of(family: str) -> Callable[..., float]:
+    """The source's scorer of a family, with what that imports and reads."""
     from reasoning_gym import get_score_answer_fn
 
     return get_score_answer_fn(family)

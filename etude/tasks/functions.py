@@ -1,11 +1,14 @@
-"""A user's own Python: a verifier or a generator of tasks, named `file.py:function` or `package.module:function`."""
+"""A user's own Python: a verifier or a generator of tasks, named `file.py:function` or `package.module:function`.
+
+A generator of tasks (`tasks.function`) is run in the main process, with all that it may do: it is part of the program that its user starts.
+A verifier is run in the verifiers' process alone (`etude.feedback.outcome`); the main process looks for its name (`etude.tasks.names`).
+"""
 
 import importlib
 import importlib.util
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,6 +16,7 @@ from typing import Any
 from etude.errors import UserError, unknown
 from etude.feedback.verdict import Verdict
 from etude.randomness import seed_for
+from etude.tasks.names import existing, not_imported, place_of
 from etude.tasks.task import Task
 
 
@@ -22,10 +26,7 @@ def load_function(name: str) -> Callable[..., Any]:
     A relative file is looked up in the current folder. Raises UserError where the file or module is missing or does not run, where it has
     no such name, and where the name is not a function.
     """
-    place, separator, function_name = name.rpartition(":")
-    if not separator or not place or not function_name:
-        which = f": say which of the file, {name}:FUNCTION" if name.endswith(".py") else ""
-        raise UserError(f"a function is named file.py:function or package.module:function, got {name!r}{which}")
+    place, function_name = place_of(name)
     module = _run_file(Path(place)) if place.endswith(".py") else _import_module(place)
     found = getattr(module, function_name, None)
     if found is None:
@@ -88,10 +89,7 @@ def generated_rows(name: str, *, split: str, n: int | None, seed: int) -> Iterat
 
 
 def _run_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        near = get_close_matches(path.name, [other.name for other in path.parent.glob("*.py")], n=1)
-        hint = f": did you mean {near[0]!r}?" if near else f": no such file in {path.parent.resolve()}"
-        raise UserError(f"function file {str(path)!r} is missing{hint}")
+    existing(path)
     module_name = f"etude_user_{seed_for(path.resolve()):x}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None and spec.loader is not None, path
@@ -109,5 +107,4 @@ def _import_module(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except Exception as error:  # whatever the user's module raises
-        problem, file = f"{type(error).__name__}: {error}", f"{name.split('.')[-1]}.py"
-        raise UserError(f"module {name!r} cannot be imported: {problem}. A file is named with its ending: {file}") from error
+        raise not_imported(name, f"{type(error).__name__}: {error}") from error

@@ -25,7 +25,7 @@ from etude.tasks.files import file_rows, find_file
 from etude.tasks.functions import generated_rows
 from etude.tasks.hub import hub_rows
 from etude.tasks.task import Task
-from etude.tasks.verifiers import CHEAP, VERIFIERS, check_gold, verifier_named
+from etude.tasks.verifiers import CHEAP, VERIFIERS, check_gold, check_verifier
 
 SOURCES = ("path", "family", "dataset", "function")
 """The kinds of source: the settings of a `TaskSource` of which exactly one is given."""
@@ -57,7 +57,8 @@ class TaskSource:
     dataset_split: str | None = None
     """The split to practise on, where it is not called train; `evaluation.split` names the one to measure on."""
     function: str | None = None
-    """A generator of your own, `file.py:function`, called with split, n and seed; yields Task or dictionaries with a file's columns."""
+    """A generator of your own, `file.py:function`, called with split, n and seed; yields Task or dictionaries with a file's columns. Its
+    file is run in the main process, with all that you may do; a verifier's file never is."""
     columns: dict[str, str] = field(default_factory=dict)
     """Our names (question, answer, worked, choices, messages, verifier) to the source's columns."""
     where: dict[str, str] = field(default_factory=dict)
@@ -244,7 +245,7 @@ def _with_verifiers(tasks: list[Task], verifier: str | None) -> list[Task]:
         tasks = [replace(task, verifier=verifier) for task in tasks]
     tasks = [with_aliases(task) if task.verifier == "aliases" else task for task in tasks]
     for name in {task.verifier for task in tasks}:
-        verifier_named(name)
+        check_verifier(name)
     return tasks
 
 

@@ -24,7 +24,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-from etude.errors import UserError, unknown
+from etude.errors import check_known, unknown
 from etude.feedback.verdict import Verdict
 from etude.feedback.words import of_another_form, quoted, read_as, shortened
 from etude.tasks.aliases import aliases_of, said_alias, words_said
@@ -34,6 +34,7 @@ from etude.tasks.equations import wrong_equation
 from etude.tasks.expressions import math
 from etude.tasks.family_scores import reasoning_gym
 from etude.tasks.functions import load_function
+from etude.tasks.names import check_function
 from etude.tasks.numbers import Number, find_numbers, is_range, same_number
 from etude.tasks.task import Task
 
@@ -242,13 +243,24 @@ def verifier_named(name: str) -> Callable[[str, Task], Any]:
 
     Raises UserError for a name that is neither.
     """
-    if ":" in name:
+    if _is_users(name):
         return load_function(name)
-    if name.endswith(".py"):
-        raise UserError(f"verifier {name!r} names a file: say which function of it, {name}:FUNCTION")
     if name not in VERIFIERS:
         raise unknown("verifier", name, VERIFIERS)
     return VERIFIERS[name]
+
+
+def _is_users(name: str) -> bool:
+    """Whether a verifier is a function of the user's own: file.py:function or package.module:function."""
+    return ":" in name or name.endswith(".py")
+
+
+def check_verifier(name: str) -> None:
+    """Raises UserError for a name that `verifier_named` does not know, as far as that can be told without running a user's file."""
+    if _is_users(name):
+        check_function(name)
+    else:
+        check_known("verifier", name, VERIFIERS)
 
 
 def check_gold(task: Task) -> str | None:

@@ -2,11 +2,14 @@
 
 import json
 import os
+import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -96,26 +99,107 @@ def test_what_concerns_one_request_leaves_it_without_a_reply(judge_server):
     assert sum(asked(body) == "crashed" for body in server.asked) == 3
 
 
-def test_a_reply_that_drips_ends_with_its_time(judge_server):
+def _headers(send):
+    send(b"HTTP/1.1 200 OK\r\nX: ")
+    while True:
+        send(b"x")
+        time.sleep(0.05)
+
+
+def _body(send):
+    send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+    while True:
+        send(b" ")
+        time.sleep(0.05)
+
+
+def _chunks(send):
+    send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    while True:
+        send(b"1\r\n \r\n")
+        time.sleep(0.05)
+
+
+def _refusal(send):
+    send(b"HTTP/1.1 500 Oh\r\nContent-Length: 1000\r\n\r\n")
+    while True:
+        send(b" ")
+        time.sleep(0.05)
+
+
+def _go_on(send):
+    while True:
+        send(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+def _silence(send):
+    time.sleep(4)
+
+
+@pytest.mark.parametrize("drip", [_headers, _body, _chunks, _refusal, _go_on, _silence])
+def test_a_server_that_drips_ends_with_its_time(drip):
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
-        def drip():
+        def serve():
             connection, _ = listening.accept()
             with connection:
                 connection.recv(65536)
-                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
-                try:
-                    for _ in range(100):
-                        connection.sendall(b" ")
-                        time.sleep(0.05)
-                except OSError:
-                    pass
+                end = time.monotonic() + 4
 
-        threading.Thread(target=drip, daemon=True).start()
-        how = Judging(model="x", url=f"http://127.0.0.1:{listening.getsockname()[1]}", timeout_seconds=0.3)
+                def send(data):
+                    if time.monotonic() > end:
+                        raise OSError("the test is over")
+                    connection.sendall(data)
+
+                with suppress(OSError):
+                    drip(send)
+
+        threading.Thread(target=serve, daemon=True).start()
+        how = Judging(model="x", url=f"http://127.0.0.1:{listening.getsockname()[1]}", timeout_seconds=0.3, retries=0)
         start = time.monotonic()
         (reply,) = Endpoint(how).ask([question("?")])
+        assert time.monotonic() - start < 2
+        assert "no reply within 0.3 s" in reply.problem or "status 500" in reply.problem
+
+
+def test_a_server_that_reads_no_request_ends_with_its_time():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        how = Judging(model="x", url=f"http://127.0.0.1:{listening.getsockname()[1]}", timeout_seconds=0.3, retries=0)
+        start = time.monotonic()
+        (reply,) = Endpoint(how).ask([question("x" * 20_000_000)])
         assert "no reply within 0.3 s" in reply.problem and time.monotonic() - start < 2
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl for a certificate")
+def test_an_encrypted_reply_comes_whole_or_ends_with_its_time(tmp_path, monkeypatch):
+    key, certificate = str(tmp_path / "key.pem"), str(tmp_path / "certificate.pem")
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate, "-days", "2"]
+    command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    subprocess.run(command, check=True, capture_output=True)
+    monkeypatch.setenv("SSL_CERT_FILE", certificate)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve():
+            for is_whole in (True, False):
+                with context.wrap_socket(listening.accept()[0], server_side=True) as connection:
+                    while not connection.recv(65536).endswith(b"}"):
+                        pass
+                    body = json.dumps({"choices": [{"message": {"content": "yes"}}]}).encode()
+                    with suppress(OSError):
+                        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + (body if is_whole else b""))
+                        for _ in range(0 if is_whole else 40):
+                            connection.sendall(b" ")
+                            time.sleep(0.05)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        url = f"https://localhost:{listening.getsockname()[1]}"
+        endpoint = Endpoint(Judging(model="x", url=url, timeout_seconds=0.5, retries=0))
+        replies = [endpoint.ask([question("?")])[0] for _ in range(2)]
+        thread.join()
+    assert [reply.text for reply in replies] == ["yes", None] and "no reply within 0.5 s" in replies[1].problem
 
 
 def test_nobody_there_ends_the_call_where_no_request_was_answered(judge_server):

@@ -39,10 +39,13 @@ def wait_until_gone() -> Callable[[int | str], bool]:
 
 
 @pytest.fixture
-def killed_run(tmp_path: Path) -> Callable[[Task, str], str]:
-    """`killed_run(task, text)`: the message of the verdict on `text`, from a run that SIGKILL then hit while its verifier hung."""
+def killed_run(tmp_path: Path) -> Callable[..., str]:
+    """`killed_run(task, text)`: the message of the verdict on `text`, from a run that SIGKILL then hit while its verifier hung.
 
-    def run_and_kill(task: Task, text: str) -> str:
+    `killed_run(task, text, look)`: `look` gets that message before.
+    """
+
+    def run_and_kill(task: Task, text: str, look: Callable[[str], object] = str) -> str:
         file = tmp_path / "message"
         script = (
             "from etude.feedback.outcome import OutcomeFeedback\n"
@@ -57,6 +60,7 @@ def killed_run(tmp_path: Path) -> Callable[[Task, str], str]:
                 assert run.poll() is None
                 time.sleep(0.05)
             time.sleep(0.3)
+            look(file.read_text())
             run.kill()
         return file.read_text()
 

@@ -149,9 +149,14 @@ def test_what_is_no_document_is_counted_and_nothing_is_lost(data, tmp_path):
     assert report["documents"] == 332 and report["flaws"] == {"no text": 1, "length": 1}
 
 
-def test_the_same_files_whatever_the_number_of_processes(data, tmp_path):
+def test_the_same_files_whatever_the_number_of_processes_and_what_lies_in_the_current_folder(data, tmp_path, monkeypatch):
     run(data, tmp_path / "one")
+    (tmp_path / "here").mkdir()
+    for name in ("multiprocessing.py", "selectors.py"):
+        (tmp_path / "here" / name).write_text(f"open({str(tmp_path / 'was_run')!r}, 'w').close()\nraise SystemExit")
+    monkeypatch.chdir(tmp_path / "here")
     run(data, tmp_path / "two", how=replace(HOW, workers=2))
+    assert not (tmp_path / "was_run").exists()
     for name in ("selected.jsonl", "replay.jsonl"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 

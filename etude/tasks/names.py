@@ -1,0 +1,115 @@
+"""Whether a function of a user's own is there, told from its file's text: nothing of the file is run.
+
+A verifier's file is run by the verifiers' process alone (`etude.feedback.worker`), so what the main process asks of it before a run begins
+is this. What the text cannot tell (a star import, a name that is made by `exec`) is taken to be there; the verifiers' process finds out.
+"""
+
+import ast
+import sys
+from collections.abc import Iterable
+from difflib import get_close_matches
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+from etude.errors import UserError, unknown
+
+_MAKES_NAMES = frozenset({"exec", "globals", "locals", "setattr", "vars", "__getattr__"})
+
+
+def place_of(name: str) -> tuple[str, str]:
+    """The file or module, and the function, of `file.py:function` or `package.module:function`.
+
+    >>> place_of("mine.py:judge")
+    ('mine.py', 'judge')
+    """
+    place, separator, function_name = name.rpartition(":")
+    if not separator or not place or not function_name:
+        which = f": say which of the file, {name}:FUNCTION" if name.endswith(".py") else ""
+        raise UserError(f"a function is named file.py:function or package.module:function, got {name!r}{which}")
+    return place, function_name
+
+
+def check_function(name: str) -> None:
+    """Raises UserError where the file or module is missing or is no Python, and where it has no such name at its top level."""
+    place, function_name = place_of(name)
+    if place.endswith(".py"):
+        path: Path | None = existing(Path(place))
+    else:
+        path = _module_file(place)
+    if path is None:  # no Python text: an extension, a module that is built in
+        return
+    try:
+        names = names_in(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path} can't be read: {error}") from None
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise UserError(f"{path} does not run: {type(error).__name__}: {error}") from None
+    if names is not None and function_name not in names:
+        raise unknown(f"function in {place}", function_name, [known for known in names if not known.startswith("_")])
+
+
+def existing(path: Path) -> Path:
+    """The path of a file that is there. Raises UserError with the nearest name where it is not."""
+    if not path.is_file():
+        near = get_close_matches(path.name, [other.name for other in path.parent.glob("*.py")], n=1)
+        hint = f": did you mean {near[0]!r}?" if near else f": no such file in {path.parent.resolve()}"
+        raise UserError(f"function file {str(path)!r} is missing{hint}")
+    return path
+
+
+def names_in(source: bytes) -> set[str] | None:
+    """The names at the top level of a Python text, or None where the text cannot tell all of them.
+
+    >>> sorted(names_in(b"import os\\ndef judge(text, task):\\n    local = 1\\nif os.sep:\\n    number: int = 3"))
+    ['judge', 'number', 'os']
+    """
+    found: set[str] = set()
+    for node in _top_level(ast.parse(source).body):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            found.add(node.name)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            found |= {alias.asname or alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.Global):
+            found |= set(node.names)
+        elif isinstance(node, ast.Name) and node.id in _MAKES_NAMES:
+            return None
+    return None if found & {"*", "__getattr__"} else found
+
+
+def _top_level(statements: Iterable[ast.AST]) -> Iterable[ast.AST]:
+    """What is run when a file is; of functions and classes their names alone, and what functions declare global."""
+    todo = list(statements)
+    while todo:
+        node = todo.pop()
+        yield node
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
+            yield from (inner for inner in ast.walk(node) if isinstance(inner, ast.Global))
+        else:
+            todo += ast.iter_child_nodes(node)
+
+
+def _module_file(name: str) -> Path | None:
+    """Where a module's text is; its packages are looked up and not imported. None where it has no text."""
+    path, parts = None, name.split(".")
+    for end in range(1, len(parts) + 1):
+        spec = _spec(".".join(parts[:end]), path)
+        if spec is None:
+            raise not_imported(name, f"ModuleNotFoundError: No module named {'.'.join(parts[:end])!r}")
+        path = spec.submodule_search_locations
+    assert spec is not None
+    return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
+
+
+def _spec(name: str, path: Iterable[str] | None) -> ModuleSpec | None:
+    for finder in sys.meta_path:
+        find = getattr(finder, "find_spec", None)
+        if find is not None and (spec := find(name, path)) is not None:
+            return spec
+    return None
+
+
+def not_imported(name: str, problem: str) -> UserError:
+    """What is told of a module that cannot be imported."""
+    return UserError(f"module {name!r} cannot be imported: {problem}. A file is named with its ending: {name.split('.')[-1]}.py")
