@@ -271,8 +271,9 @@ def test_unfinished_run_is_shown_as_far_as_it_got(make_run: MakeRun, tmp_path: P
     assert len(page.attempts[0]["attempts"]) >= 24
 
 
-def test_empty_folder_still_gives_a_page(tmp_path: Path) -> None:
+def test_a_run_that_has_only_begun_still_gives_a_page(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.jsonl").touch()
     page = Page(write_report([tmp_path / "run"], tmp_path / "new" / "report.html"))
     assert "configuration.yaml is missing" in page.text and "No evaluation has been written yet" in page.text
 
