@@ -106,7 +106,8 @@ def _read_attempts(folder: Path, limit: int, notes: list[str]) -> tuple[list[dic
         each = limit // num_steps
     else:
         chosen, each = files, limit
-    left, attempts = [MAX_ATTEMPT_BYTES], []
+    left = [MAX_ATTEMPT_BYTES]
+    attempts: list[dict[str, Any]] = []
     for file in chosen:
         attempts += islice(_read_rows(file, notes, left), each)
         if left[0] < 0:
