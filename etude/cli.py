@@ -11,6 +11,7 @@ from typing import Any
 
 from etude.errors import UserError, unknown
 from etude.interruption import Interrupted
+from etude.terminal import VisibleFormatter, visible
 
 USAGE = """etude: language models get better by practising
 
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command(arguments[1:])
         return 0
     except UserError as error:
-        print(f"etude: {error}", file=sys.stderr)
+        print(f"etude: {visible(str(error))}", file=sys.stderr)
         return 2
     except Interrupted as stop:
         print(f"etude: stopped by {stop.name} {stop.note}", file=sys.stderr)
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 0
     except OSError as error:
-        print(f"etude: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
+        print(visible(f"etude: {error.filename or 'input or output'}: {error.strerror or error}"), file=sys.stderr)
         return 2
 
 
@@ -205,7 +206,8 @@ def _generate(arguments: list[str]) -> None:
         answered += 1
         shows = sys.stderr.isatty() and not sys.stdout.isatty() and len(prompts) > 1
         for text in [""] if is_written else row["completions"]:
-            print(text if len(prompts) == 1 else json.dumps({"prompt": row["prompt"], "completion": text}, ensure_ascii=False), flush=True)
+            line = text if len(prompts) == 1 else json.dumps({"prompt": row["prompt"], "completion": text}, ensure_ascii=False)
+            print(visible(line) if sys.stdout.isatty() else line, flush=True)  # a file gets what the model wrote
         if shows:
             print(f"\r{answered:,} of {len(prompts):,} answered", end="\n" if answered == len(prompts) else "", file=sys.stderr, flush=True)
 
@@ -218,7 +220,7 @@ def _generate(arguments: list[str]) -> None:
 
 
 def _write_piece(text: str) -> None:
-    sys.stdout.write(text)
+    sys.stdout.write(visible(text))  # only a terminal is written to piece by piece
     sys.stdout.flush()
 
 
@@ -400,7 +402,9 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TQDM_DISABLE", "1")
-    logging.basicConfig(format="etude: %(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(VisibleFormatter("etude: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
 
 
 if __name__ == "__main__":
