@@ -407,7 +407,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
         axes.axvline(100 * next(row["accuracy"] for row in own if row["id"] == "full"), color="#9aa3b5", linestyle="--", linewidth=1)
         axes.set_xlim(-4, 104)
         list_rows(axes, names, name, size=8)
-    dot = {"marker": "o", "linestyle": "", "markeredgecolor": "#1f2a44", "markersize": 5}
+    dot: dict[str, Any] = {"marker": "o", "linestyle": "", "markeredgecolor": "#1f2a44", "markersize": 5}
     legend = [
         Line2D([], [], **dot, color="#1f2a44", label="the question is not seen when tokens are chosen"),
         Line2D([], [], **dot, color="none", label="it is seen"),

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 from etude.configuration import arguments_from, dotted, find_configuration, parse, resolved
 from etude.decoding.decode import decode
@@ -25,6 +25,7 @@ from etude.longcontext.settings import EngineView
 from etude.models import describe, load_model
 from etude.recipes.answering import SHORT, AnswerSearch, answered
 from etude.recipes.asking import as_asked, only_asking, remembered
+from etude.recipes.calls import model_name, settings_are_a_mapping, without_bars
 from etude.recipes.chat import ready
 from etude.recipes.limits import within_limits
 from etude.recipes.machine import Machine, decide, engine_at, room_tokens
@@ -101,21 +102,26 @@ def _with_recipe(values: Mapping[str, Any], given: Mapping[str, str]) -> dict[st
     return {**asked, **dotted(taken), "verifier": recipe.tasks.verifier, "columns": recipe.tasks.columns}
 
 
+@without_bars()
 def evaluate(
-    model: str,
+    model: str | Path,
     settings: EvaluateSettings | Mapping[str, Any] | None = None,
     *,
     data: Path | str | None = None,
     watcher: Watcher | None = None,
+    **keywords: Never,
 ) -> dict[str, Any]:
     """`{"model", "weights", "seed", "evaluation": rows, "items": greedy answers by suite}`.
 
-    `settings` are dotted ones with plain values, as the command takes them, or `EvaluateSettings`, which are used as they stand.
+    `settings` have plain values, by dotted name, as the command takes them, or by section; or they are `EvaluateSettings`, which are used
+    as they stand. There are no other keywords.
 
     >>> evaluate("runs/first/model", {"evaluation.path": ["test.jsonl"]})  # doctest: +SKIP
     """
+    settings_are_a_mapping("evaluate", keywords)
+    model = model_name(model)
     if not isinstance(settings, EvaluateSettings):
-        settings = parse_evaluate(model, arguments_from(settings or {}))
+        settings = parse_evaluate(model, arguments_from(settings or {}, EvaluateSettings))
     watcher = watcher or Quiet()
     unread: dict[tuple[str, ...], str] = unread_of_decoding(settings.decoding) | unread_of_view(settings.engine)
     unread |= {} if settings.evaluation.thought.budgets else {("evaluation.thought.",): "evaluation.thought.budgets is empty"}
