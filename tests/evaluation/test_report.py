@@ -271,6 +271,16 @@ def test_unfinished_run_is_shown_as_far_as_it_got(make_run: MakeRun, tmp_path: P
     assert len(page.attempts[0]["attempts"]) >= 24
 
 
+def test_of_an_unfinished_run_no_stage_is_missed_that_its_settings_skip(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run()
+    for name in ("result.json", "evaluation/practice.json"):
+        (run / name).unlink()
+    assert "evaluation/preference.json is missing" in Page(write_report([run], tmp_path / "report.html")).text
+    (run / "configuration.yaml").write_text("warm_start:\n  path: []\n  steps: 9\npreferences:\n  path:\n  - a\n  steps: 0\nsteps: 0\n")
+    text = Page(write_report([run], tmp_path / "report.html")).text
+    assert "evaluation/practice.json is missing" in text and "preference.json" not in text
+
+
 def test_a_run_that_has_only_begun_still_gives_a_page(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "metrics.jsonl").touch()

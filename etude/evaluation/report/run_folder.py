@@ -71,6 +71,15 @@ def is_adaptation(configuration: str) -> bool:
     return re.search(r"^study:$", configuration, re.MULTILINE) is not None
 
 
+def _expected(configuration: str) -> list[str]:
+    """The models that a run with these settings evaluates: without those of stages of 0 steps."""
+    sections = {"warm_start": "warm_start", "preference": "preferences"}
+    skipped = {
+        model for model, section in sections.items() if re.search(rf"^{section}:\n(?:[ -].*\n)*?  steps: 0$", configuration, re.MULTILINE)
+    }
+    return [model for model in MODELS if model not in skipped]
+
+
 def read_run(folder: Path, name: str, max_attempts: int) -> Run:
     """Read a folder as a run of this name, with at most `max_attempts` of its attempts."""
     notes: list[str] = []
@@ -78,7 +87,8 @@ def read_run(folder: Path, name: str, max_attempts: int) -> Run:
     settings = configuration.decode("utf-8", errors="replace")
     attempts, num_attempts = _read_attempts(folder / "attempts", max_attempts, [] if is_adaptation(settings) else notes)
     result = _read_json(folder / "result.json", RESULT, notes)
-    evaluated = [model for model in MODELS if not result or (folder / "evaluation" / f"{model}.json").is_file()]
+    expected = [] if result or is_adaptation(settings) else _expected(settings)
+    evaluated = [model for model in MODELS if model in expected or (folder / "evaluation" / f"{model}.json").is_file()]
     return Run(
         name=name,
         configuration=settings,
