@@ -57,6 +57,10 @@ def pack(run: Path, out: Path) -> Path:
                 _write_settings(settings[path], target, redaction)
             else:
                 _write_cleaned(path, target, redaction, left_out)
+        try:
+            check_is_run(copy)
+        except UserError:
+            raise UserError(f"--pack: nothing that tells of the run in {run} can be packed: {'; '.join(left_out)}") from None
         write_report([copy], copy / "report.html")
         out.parent.mkdir(parents=True, exist_ok=True)
         partial = out.with_name(out.name + ".partial")
@@ -121,7 +125,8 @@ def _value(path: Path, left_out: list[str]) -> Any:
 
 
 def _yaml_value(raw: bytes) -> Any:
-    """The value of a YAML text without aliases, which a run writes none of, and a few of which make a value without end."""
-    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(raw, yaml.SafeLoader)):
-        raise ValueError("it has aliases")
+    """The value of a YAML text without aliases, a few of which make a value without end, and without tags: a run writes neither."""
+    for event in yaml.parse(raw, yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None):
+            raise ValueError("it has aliases or tags")
     return yaml.safe_load(raw)

@@ -151,6 +151,33 @@ def test_links_in_a_run_folder_are_not_followed_and_what_is_damaged_is_left_out(
         assert "run/configuration.yaml" in archive.namelist() and "run/report.html" in archive.namelist()
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &x [1]\nb: *x\n",
+        "a: !!timestamp 99999-99-99",
+        "!!python/object:os.system x",
+        "[",
+        "a: " + "[" * 3000,
+        "a: " + "9" * 5000,
+        "\0",
+        "a: é",
+    ],
+)
+def test_a_configuration_that_no_run_wrote_is_left_out(text, tmp_path, caplog, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "configuration.yaml").write_bytes(text.encode("latin-1"))
+    assert main(["report", str(run), "--pack", str(tmp_path / "out.zip")]) == 2
+    said = capsys.readouterr().err
+    assert "nothing that tells of the run in" in said and "configuration.yaml is not readable" in said
+    (run / "metrics.jsonl").touch()
+    assert main(["report", str(run), "--pack", str(tmp_path / "out.zip")]) == 0
+    assert "configuration.yaml is not readable and left out" in caplog.text
+    with zipfile.ZipFile(tmp_path / "out.zip") as archive:
+        assert sorted(archive.namelist()) == ["run/metrics.jsonl", "run/report.html"]
+
+
 def test_long_texts_are_cleaned_in_no_time():
     for text in (
         HOME + "/a" + " a" * 20_000,
