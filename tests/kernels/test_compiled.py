@@ -183,8 +183,12 @@ def test_a_folder_of_another_user_is_refused_in_a_sentence(small, caplog, give_a
     assert "is a link" in number(small, caplog)
     folder.unlink()
     (small / "theirs").rename(folder)
-    give_away(folder)
-    assert "belongs to another user (uid" in number(small, caplog)
+    (small / "cache").rename(small / "theirs")
+    (small / "cache").symlink_to(small / "theirs")
+    assert number(small, caplog) == 1, "a link to a folder of one's own is none of anybody else's"
+    for path in (folder, small / "theirs"):
+        give_away(path)
+        assert "belongs to another user (uid" in number(small, caplog)
 
 
 @needs_compiler
