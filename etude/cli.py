@@ -14,6 +14,7 @@ from etude.errors import UserError, unknown
 from etude.interruption import Interrupted
 from etude.options import EVERYWHERE, Options, no_more, options_help, take, take_options
 from etude.outputs import check_output, is_pack, is_page, is_standard_output, write_output
+from etude.terminal import VisibleFormatter, visible
 
 USAGE = f"""etude: language models get better by practising
 
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         if is_verbose:
             traceback.print_exc()
-        print(f"etude: {error}", file=sys.stderr)
+        print(f"etude: {visible(str(error))}", file=sys.stderr)
         return 2
     except Interrupted as stop:
         print(f"etude: stopped by {stop.name} {stop.note}", file=sys.stderr)
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if is_verbose:
             traceback.print_exc()
-        print(f"etude: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
+        print(visible(f"etude: {error.filename or 'input or output'}: {error.strerror or error}"), file=sys.stderr)
         return 2
 
 
@@ -242,12 +243,12 @@ def _generate(arguments: list[str], is_quiet: bool) -> None:
         shows = sys.stderr.isatty() and not answers.isatty() and len(prompts) > 1 and not is_quiet
         for text in [""] if is_written else row["completions"]:
             line = text if len(prompts) == 1 else json.dumps({"prompt": row["prompt"], "completion": text}, ensure_ascii=False)
-            print(line, file=answers, flush=True)
+            print(visible(line) if answers.isatty() else line, file=answers, flush=True)  # a file gets what the model wrote
         if shows:
             print(f"\r{answered:,} of {len(prompts):,} answered", end="\n" if answered == len(prompts) else "", file=sys.stderr, flush=True)
 
     def write_piece(text: str) -> None:
-        print(text, end="", file=answers, flush=True)
+        print(visible(text), end="", file=answers, flush=True)  # only a terminal is written to piece by piece
 
     from etude.recipes.generate import generate
 
@@ -273,9 +274,10 @@ def _report(arguments: list[str], is_quiet: bool) -> None:
     no_more([str(run) for run in runs], usage)
     if not runs:
         raise UserError(f"report needs the folder of a run, such as runs/quickstart: {usage}")
+    from etude.runs import check_is_run
+
     for run in runs:
-        if run.is_dir() and not any((run / name).is_file() for name in _OF_A_RUN):
-            raise UserError(f"{run} holds no run: name the folder of a run, such as runs/quickstart, which holds a configuration.yaml")
+        check_is_run(run)
     if packed:
         from etude.recipes.pack import pack
 
@@ -288,10 +290,6 @@ def _report(arguments: list[str], is_quiet: bool) -> None:
     from etude.evaluation.report import write_report
 
     _say_where(write_report(runs, Path(out) if out else runs[0] / "report.html"))
-
-
-_OF_A_RUN = ("configuration.yaml", "result.json", "metrics.jsonl")
-"""Files of which a run has one, whatever else it lacks."""
 
 
 def _say_where(path: Path) -> None:
@@ -429,7 +427,7 @@ class _ToStandardError(logging.StreamHandler):  # type: ignore[type-arg]
 
 
 _HANDLER = _ToStandardError()
-_HANDLER.setFormatter(logging.Formatter("etude: %(message)s"))
+_HANDLER.setFormatter(VisibleFormatter("etude: %(message)s"))
 
 
 def _set_logging(*, is_quiet: bool, is_verbose: bool) -> None:

@@ -8,7 +8,9 @@ waits for torch.
 import contextlib
 import copy
 import functools
+import inspect
 import json
+import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, asdict, fields, is_dataclass, replace
@@ -125,9 +127,29 @@ def _settings_once(kind: Any, prefix: str = "") -> Mapping[str, Any]:
     return found
 
 
-def arguments_from(overrides: Mapping[str, Any]) -> list[str]:
-    """Python values as the command line would give them: `{"explore.num_samples": 4}` becomes `--explore.num_samples=4`."""
-    return [f"--{name}={_argument(value)}" for name, value in overrides.items()]
+def arguments_from(overrides: Mapping[str, Any], kind: type[Any] | None = None) -> list[str]:
+    """Python values as the command line would give them: `{"explore.num_samples": 4}` becomes `--explore.num_samples=4`, and so does
+    `{"explore": {"num_samples": 4}}` where the `kind` of settings is told. Raises UserError for what no text can say, such as a function.
+    """
+    if not isinstance(overrides, Mapping):
+        raise UserError(f"settings must be a mapping, such as {{'seed': 1}}, got {a_type(overrides)}")
+    flat = list(overrides.items()) if kind is None else _leaves(overrides, settings_of(kind))
+    return [f"--{name}={_python_argument(name, value)}" for name, value in flat]
+
+
+def not_plain(name: str, value: Any) -> UserError:
+    """An error for a Python value that no setting can have, with what to do instead."""
+    if hasattr(value, "save_pretrained"):
+        return UserError(f"{name}: got {a_type(value)}: save it and its tokenizer by save_pretrained(FOLDER), and pass the folder")
+    if inspect.isroutine(value):
+        return UserError(f"{name}: got a function: write it in a file, and pass 'FILE.py:{getattr(value, '__name__', 'NAME')}'")
+    return UserError(f"{name}: expected text, a number, a list or a mapping, got {a_type(value)}")
+
+
+def a_type(value: Any) -> str:
+    """The type of a value, as a sentence calls it: an int."""
+    kind = type(value).__name__
+    return f"{'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}"
 
 
 def lists_of(kind: type[Any]) -> set[str]:
@@ -226,13 +248,28 @@ def _argument(value: Any) -> str:
     return value if isinstance(value, str) else str(value) if isinstance(value, Path) else json.dumps(value, default=str)
 
 
-def _leaves(values: dict[str, Any], known: Collection[str], prefix: str = "") -> list[tuple[str, Any]]:
+def _python_argument(name: str, value: Any) -> str:
+    """A value as text; paths are that already, and numbers of numpy are numbers."""
+
+    def plain(inner: Any) -> Any:
+        if isinstance(inner, os.PathLike):
+            return os.fspath(inner)
+        if getattr(inner, "ndim", None) == 0 and hasattr(inner, "item"):
+            return inner.item()
+        raise not_plain(name, inner)
+
+    if isinstance(value, str | os.PathLike):
+        return str(os.fspath(value))
+    return json.dumps(value, default=plain)
+
+
+def _leaves(values: Mapping[str, Any], known: Collection[str], prefix: str = "") -> list[tuple[str, Any]]:
     """Dotted names and values; a mapping is walked into only where settings live below it, and an empty section says nothing."""
     found = []
     for name, value in values.items():
         dotted = f"{prefix}{name}"
         is_section = bool(_section(dotted, known))
-        if is_section and isinstance(value, dict):
+        if is_section and isinstance(value, Mapping):
             found += _leaves(value, known, dotted + ".")
         elif not (is_section and value is None):
             found.append((dotted, value))

@@ -57,6 +57,10 @@ SWITCHES = {"gate": "every"}
 """Sections of which nothing is read while this one of their settings is 0: then it does not matter how the others stand."""
 
 
+_MARKS = ("configuration.yaml", "metrics.jsonl", "result.json")
+"""Files of which every run that has begun has at least one."""
+
+
 class RunFolder:
     """One run's files."""
 
@@ -209,6 +213,17 @@ class RunFolder:
         for path in self.path.glob("attempts/*.jsonl.gz") if phase == "practice" else ():
             if int(path.name.split(".")[0]) > step:
                 path.unlink()
+
+
+def check_is_run(folder: Path) -> None:
+    """Raise UserError where a folder is none that a run wrote, finished or not."""
+    advice = "name the folder of a run, such as runs/quickstart"
+    if not folder.exists():
+        raise UserError(f"run folder {str(folder)!r} does not exist: {advice}")
+    if not folder.is_dir():
+        raise UserError(f"run folder {str(folder)!r} is no folder: {advice}")
+    if not any((folder / name).exists() for name in _MARKS):
+        raise UserError(f"{folder} holds no run, since it has none of {', '.join(_MARKS)}: {advice}")
 
 
 def _is_a_beginning(path: Path) -> bool:

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from etude.evaluation.report.tables import num_samples
+from etude.terminal import visible
 
 _WIDTH = 200
 """Columns that a table may take: it takes what it needs, about 90, in a pipe or a narrow terminal too."""
@@ -50,7 +51,7 @@ class Console:
         self._task: Any = None
 
     def say(self, text: str) -> None:
-        self.console.print(text, markup=False)
+        self.console.print(visible(text), markup=False)
 
     def baselines(self, suites: Mapping[str, Mapping[str, float]], facts: Mapping[str, Any]) -> None:
         self.say(
@@ -212,10 +213,10 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
     for row in rows:
         cells = (row["suite"], _words(row["model"]), str(row["n"]), _accuracy(row))
         shares = [_share(row, name) for name in ("sampled_accuracy", f"majority_at_{k}", f"pass_at_{k}", "parsable")]
-        table.add_row(*cells, *shares)
+        table.add_row(*map(visible, (*cells, *shares)))
     for suite, baselines in {row["suite"]: row["baselines"] for row in rows}.items():
         for rule, accuracy in list(baselines.items())[:3]:
-            table.add_row(suite, f"rule: {_words(rule)}", "", f"{accuracy:.1%}")
+            table.add_row(visible(suite), visible(f"rule: {_words(rule)}"), "", f"{accuracy:.1%}")
     return table
 
 

@@ -345,9 +345,10 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
         style: dict[str, Any] = {"fmt": "o", "color": COLOURS[step % len(COLOURS)], "capsize": 2, "markersize": 4}
         axes.errorbar(gains, [place for place, _ in mine], xerr=ends, label=f"k = {k} (n = {n:,})", **style)
     axes.axvline(0, color="#c2571a", linewidth=1)
-    axes.legend(frameon=False, fontsize=7)
+    axes.legend(frameon=False, fontsize=7, title="samples", title_fontsize=7)
+    axes.set_xlabel("difference in accuracy from greedy decoding, percentage points, with its 95 % interval", fontsize=8)
     names = [f"{way} (control)" if way in METHODS and METHODS[way].is_control else way for way in ways]
-    list_rows(axes, names, f"points gained on greedy answers, {name} (95 %)", size=7)
+    list_rows(axes, names, f"gain over greedy answers, {name}", size=7)
     return save(figure, path)
 
 

@@ -214,11 +214,13 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
 def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
     """Write an SVG: MC1, or the share of pairs in order, of every way with its interval, a panel a set."""
     sets = list(dict.fromkeys(row["set"] for row in rows))
-    figure = Figure(figsize=(3.4 * len(sets), 2.4), layout="constrained")
+    figure = Figure(figsize=(3.4 * len(sets), 2.8), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(sets), squeeze=False)[0], sets, strict=True):
         own = [row for row in rows if row["set"] == name]
         colours = ["#9aa3b5" if row["id"] in ("plain", *CONTROL.values()) else "#1f2a44" for row in own]
-        accuracies(axes, own, colours, f"{name}, {'pairs' if name == 'facts' else 'MC1'} (n = {own[0]['n']:,})")
+        accuracies(axes, own, colours, f"{name} (n = {own[0]['n']:,})")
+        axes.set_xlabel("pairs of statements in order" if name == "facts" else "MC1: the right choice is likeliest", fontsize=8)
+    figure.supxlabel("share, with its 95 % interval; grey: the plain model, and layers chosen at random (controls)", fontsize=8)
     return save(figure, path)
 
 

@@ -36,6 +36,7 @@ from typing import Any, Final
 
 import torch
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from bench.peer import Peer, Running
 from etude.errors import UserError
@@ -396,7 +397,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
     """
     sets = list(dict.fromkeys(row["set"] for row in rows))
     names = [name for name in (*RECALLED, *DROPPING) if any(row["id"] == name for row in rows)]
-    figure = Figure(figsize=(1.6 + 2.2 * len(sets), 0.8 + 0.24 * len(names)), layout="constrained")
+    figure = Figure(figsize=(1.6 + 2.2 * len(sets), 1.3 + 0.24 * len(names)), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(sets), sharey=True, squeeze=False)[0], sets, strict=True):
         own = [row for row in rows if row["set"] == name]
         for row in own:
@@ -405,7 +406,17 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
                 axes.scatter(100 * row["accuracy"], place, s=30, facecolors="none" if is_seen else "#1f2a44", edgecolors="#1f2a44")
         axes.axvline(100 * next(row["accuracy"] for row in own if row["id"] == "full"), color="#9aa3b5", linestyle="--", linewidth=1)
         axes.set_xlim(-4, 104)
-        list_rows(axes, names, f"{name}, %", size=8)
+        list_rows(axes, names, name, size=8)
+    dot: dict[str, Any] = {"marker": "o", "linestyle": "", "markeredgecolor": "#1f2a44", "markersize": 5}
+    legend = [
+        Line2D([], [], **dot, color="#1f2a44", label="the question is not seen when tokens are chosen"),
+        Line2D([], [], **dot, color="none", label="it is seen"),
+        Line2D([], [], color="#9aa3b5", linestyle="--", linewidth=1, label="the full context"),
+    ]
+    figure.legend(handles=legend, loc="outside upper center", ncols=3, fontsize=8, frameon=False)
+    figure.supxlabel(
+        f"answers right in %; {100 * RATIOS[0]:.0f} % of the tokens are kept or read (passing: {100 * PASSING_RATIO:.0f} %)", fontsize=8
+    )
     return save(figure, path)
 
 

@@ -1202,3 +1202,20 @@ def of_orders(choices=0.07, far=-0.005, lows=(0.01, 0.02, 0.03), missing=()) -> 
 )
 def test_the_claim_on_orders_holds_where_all_its_parts_do(rows, verdict):
     assert order.judge(rows)[0] == verdict
+
+
+@pytest.mark.parametrize(
+    ("study", "explained"),
+    [
+        (long_context, ("the question is not seen when tokens are chosen", "it is seen", "the full context", "answers right in %")),
+        (layers, ("MC1: the right choice is likeliest", "pairs of statements in order", "layers chosen at random (controls)")),
+        (decoding, ("difference in accuracy from greedy decoding, percentage points", "samples")),
+    ],
+)
+def test_a_figure_says_what_its_marks_and_axes_are_and_comes_of_the_kept_rows(study, explained, tmp_path):
+    kept = ROOT / "studies" / study.__name__.rpartition(".")[2]
+    rows = json.loads((kept / "result.json").read_text())["rows"]
+    rows = [row for row in rows if row["set"] in (rows[0]["set"], rows[-1]["set"])]  # all of them take seconds
+    drawn = study.draw(rows, tmp_path / "figure.svg").read_text()
+    for text in explained:
+        assert text in drawn and text in (kept / "figure.svg").read_text()

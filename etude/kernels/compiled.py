@@ -2,6 +2,9 @@
 
 They need a C++ compiler (`CXX`, else c++), once for a few seconds. Without one, or with `CXX` set to nothing, torch's own operations do the
 same, slower. They share torch's threads, since the symbols of OpenMP are those that torch has loaded.
+
+A library is machine code, so that only one of this user's or root's own is loaded (`etude.kernels.kept`), and only whole: its name ends in
+its checksum. It is kept once it has been loaded and has every kernel; a damaged one is compiled anew.
 """
 
 import ctypes
@@ -18,6 +21,7 @@ from typing import Any
 
 import torch
 
+from etude.kernels.kept import checked_folder, keep, whole
 from etude.models import cache_folder
 
 log = logging.getLogger(__name__)
@@ -35,48 +39,66 @@ def at(tensor: torch.Tensor) -> int:
     return tensor.data_ptr()
 
 
+def in_both(declared: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
+    """Kernels and their arguments, each under its name in both precisions."""
+    return {f"{name}_{dtype}": types for name, types in declared.items() for dtype in DTYPES.values()}
+
+
 def library(source: str, declared: Mapping[str, Sequence[Any]]) -> ctypes.CDLL | None:
-    """The kernels of a source in this folder, each declared with its arguments for both precisions; None where there is no compiler,
-    which is said once."""
+    """The kernels of a source in this folder, each declared with its arguments; None where they cannot be compiled or loaded, which is
+    said once."""
     try:
-        found = ctypes.CDLL(str(_compiled(source)))
+        found = _loaded(source, list(declared))
     except (OSError, subprocess.SubprocessError) as error:
         _say(_reason(error))
         return None
     for name, types in declared.items():
-        for dtype in DTYPES.values():
-            function = getattr(found, f"{name}_{dtype}")
-            function.argtypes, function.restype = types, None
+        function = getattr(found, name)
+        function.argtypes, function.restype = types, None
     return found
 
 
 @cache
 def _say(reason: str) -> None:
-    log.warning("computing by torch's operations, since the faster kernels could not be compiled: %s", reason)
+    log.warning("computing by torch's operations, since the faster kernels could not be compiled or loaded: %s", reason)
 
 
-def _compiled(source: str) -> Path:
-    """The library for this source, compiler and processor, made if it is not there."""
+def _loaded(source: str, kernels: Sequence[str]) -> ctypes.CDLL:
+    """The library for this source, compiler and processor, made where there is no whole one.
+
+    Raises OSError or SubprocessError where it cannot be compiled, loaded or trusted, or lacks one of the `kernels`.
+    """
     compiler = os.environ.get("CXX", "c++").split()
     if not compiler:
         raise OSError("CXX is set to nothing")
     version = _run([*compiler, "--version"])
     texts = [(HERE / name).read_text() for name in (source, *sorted(path.name for path in HERE.glob("*.h")))]
     key = hashlib.sha256("\n".join([*texts, *compiler, version, *_FLAGS, _processor()]).encode()).hexdigest()[:16]
-    kept = cache_folder() / "kernels" / f"{key}.so"
-    if not kept.exists():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=kept.parent) as scratch:
-            compiled, linked = Path(scratch) / "kernels.o", Path(scratch) / "kernels.so"
-            _run([*compiler, *_FLAGS, "-c", str(HERE / source), "-o", str(compiled)])
-            # linked without OpenMP's library, since a second one would bring threads of its own
-            _run([*compiler, "-shared", str(compiled), "-o", str(linked)])
-            linked.replace(kept)
-    return kept
+    folder = checked_folder(cache_folder())
+    kept = whole(folder, key)
+    if kept is not None:
+        return _opened(kept, kernels)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        compiled, linked = Path(scratch) / "kernels.o", Path(scratch) / "kernels.so"
+        _run([*compiler, *_FLAGS, "-c", str(HERE / source), "-o", str(compiled)])
+        # linked without OpenMP's library, since a second one would bring threads of its own
+        _run([*compiler, "-shared", str(compiled), "-o", str(linked)])
+        found = _opened(linked, kernels)
+        keep(linked, folder, key)
+    return found
+
+
+def _opened(path: Path, kernels: Sequence[str]) -> ctypes.CDLL:
+    found = ctypes.CDLL(str(path))
+    for name in kernels:
+        if not hasattr(found, name):
+            raise OSError(f"the compiled library lacks {name}")
+    return found
 
 
 def _run(command: Sequence[str]) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf8", errors="replace", check=True, timeout=300)
+    return done.stdout
 
 
 def _processor() -> str:
@@ -90,6 +112,7 @@ def _processor() -> str:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, subprocess.CalledProcessError):
-        return (error.stderr or str(error)).strip().splitlines()[0]
-    return str(error)
+    """The first line that the compiler or the loader said, or how the compiler ended."""
+    told = error.stderr if isinstance(error, subprocess.CalledProcessError) else ""
+    lines = [line.strip() for text in (told or "", str(error)) for line in text.splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

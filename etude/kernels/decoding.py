@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from etude.kernels.compiled import AT, DTYPES, NUMBER, REAL, WIDTH, at, library
+from etude.kernels.compiled import AT, DTYPES, NUMBER, REAL, WIDTH, at, in_both, library
 from etude.kernels.huge_pages import Chunks
 from etude.kernels.tables import BLOCK, Behind, Layers, Own, PageTable, Store, Stretches, alike
 
@@ -291,16 +291,14 @@ def _kernels() -> dict[torch.dtype, DecodingKernels]:
         "weighted_sums": [AT, NUMBER, NUMBER, AT, AT, NUMBER, AT],
         "repeat": [AT, NUMBER, NUMBER, AT, AT, NUMBER, NUMBER, NUMBER],
     }
-    found = library("decoding.cpp", declared)
+    product = [AT, NUMBER, NUMBER, AT, NUMBER, AT, ctypes.c_int, AT, AT]
+    of_one = {
+        "panels_float32": [AT, NUMBER, NUMBER, AT],
+        "layers_bfloat16": [AT, NUMBER, AT, AT, *[NUMBER] * 8, AT, AT, AT, AT, NUMBER, AT, AT, REAL, REAL],
+        "layers_over_slots_bfloat16": [AT, NUMBER, AT, AT, *[NUMBER] * 6, AT, AT, AT, REAL, REAL, NUMBER, AT],
+        "layers_over_pages_bfloat16": [AT, NUMBER, AT, AT, *[NUMBER] * 6, AT, AT, REAL, REAL],
+    }
+    found = library("decoding.cpp", in_both({**declared, "product": product}) | of_one)
     if found is None:
         return {}
-    found.product_bfloat16.argtypes = [AT, NUMBER, NUMBER, AT, NUMBER, AT, ctypes.c_int, AT, AT]
-    found.product_float32.argtypes = found.product_bfloat16.argtypes
-    found.panels_float32.argtypes = [AT, NUMBER, NUMBER, AT]
-    found.layers_bfloat16.argtypes = [AT, NUMBER, AT, AT, *[NUMBER] * 8, AT, AT, AT, AT, NUMBER, AT, AT, REAL, REAL]
-    found.product_bfloat16.restype = found.product_float32.restype = None
-    found.layers_over_slots_bfloat16.argtypes = [AT, NUMBER, AT, AT, *[NUMBER] * 6, AT, AT, AT, REAL, REAL, NUMBER, AT]
-    found.layers_over_pages_bfloat16.argtypes = [AT, NUMBER, AT, AT, *[NUMBER] * 6, AT, AT, REAL, REAL]
-    found.panels_float32.restype = found.layers_bfloat16.restype = found.layers_over_slots_bfloat16.restype = None
-    found.layers_over_pages_bfloat16.restype = None
     return {dtype: DecodingKernels(found, name) for dtype, name in DTYPES.items()}

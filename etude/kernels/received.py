@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from etude.kernels.compiled import AT, DTYPES, NUMBER, REAL, at, library
+from etude.kernels.compiled import AT, DTYPES, NUMBER, REAL, at, in_both, library
 
 Received = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, int, float, bool], torch.Tensor]
 
@@ -40,5 +40,5 @@ def received_for(queries_RQD: torch.Tensor, keys_TD: torch.Tensor) -> Received |
 def _kernels() -> dict[torch.dtype, Any]:
     """By precision, loaded once; none where they can't be compiled."""
     argtypes = [AT, AT, AT, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, REAL, ctypes.c_bool, AT]
-    found: ctypes.CDLL | None = library("received.cpp", {"received": argtypes})
+    found: ctypes.CDLL | None = library("received.cpp", in_both({"received": argtypes}))
     return {dtype: getattr(found, f"received_{name}") for dtype, name in DTYPES.items()} if found else {}

@@ -46,10 +46,6 @@ def block_sparse_for(keys_TD: torch.Tensor, block_tokens: int) -> BlockSparse | 
 @cache
 def _kernel() -> Any:
     """Loaded once; None where it can't be compiled."""
-    found: ctypes.CDLL | None = library("sparse.cpp", {})
-    if found is None:
-        return None
-    kernel = found.block_sparse_float32
-    kernel.argtypes = [AT, NUMBER, NUMBER, NUMBER, AT, AT, AT, AT, NUMBER, NUMBER, NUMBER, NUMBER, REAL, AT]
-    kernel.restype = None
-    return kernel
+    argtypes = [AT, NUMBER, NUMBER, NUMBER, AT, AT, AT, AT, NUMBER, NUMBER, NUMBER, NUMBER, REAL, AT]
+    found: ctypes.CDLL | None = library("sparse.cpp", {"block_sparse_float32": argtypes})
+    return found and found.block_sparse_float32

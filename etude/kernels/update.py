@@ -11,7 +11,7 @@ from functools import cache
 
 import torch
 
-from etude.kernels.compiled import AT, DTYPES, NUMBER, REAL, at, library
+from etude.kernels.compiled import AT, DTYPES, NUMBER, REAL, at, in_both, library
 
 
 @dataclass(frozen=True)
@@ -150,5 +150,5 @@ _DECLARED = {
 
 @cache
 def _kernels() -> dict[torch.dtype, UpdateKernels]:
-    found = library("update.cpp", _DECLARED)
+    found = library("update.cpp", in_both(_DECLARED))
     return {} if found is None else {dtype: UpdateKernels(found, dtype) for dtype in DTYPES}

@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 import numpy as np
 
 from etude.adapters import add_lora
-from etude.configuration import arguments_from, find_configuration, resolved
+from etude.configuration import arguments_from, resolved
 from etude.errors import UserError
 from etude.evaluation.likelihood import question_of
 from etude.evaluation.report import write_report
@@ -35,6 +35,7 @@ from etude.models import describe, load_model, save_model
 from etude.randomness import seed_for
 from etude.recipes.adapt_settings import REPLAY, TASKS, TEXT, AdaptSettings, adapt_defaults, parse_adapt
 from etude.recipes.adapted_card import adapted_card
+from etude.recipes.calls import configuration_for, settings_are_a_mapping, without_bars
 from etude.recipes.chat import check, ready
 from etude.recipes.checkpoints import load_checkpoint, save_checkpoint
 from etude.recipes.domain_changes import change_in_words, changes
@@ -55,6 +56,7 @@ _TOKENS_A_WORD = 1.3
 """Of English by the usual tokenizers, to know how much text is enough."""
 
 
+@without_bars()
 def adapt(
     settings: AdaptSettings | str | Path,
     overrides: Mapping[str, Any] | None = None,
@@ -63,18 +65,21 @@ def adapt(
     data: Path | str | None = None,
     resume: bool = False,
     watcher: Watcher | None = None,
+    **keywords: Never,
 ) -> dict[str, Any]:
     """Run an adaptation and return what `result.json` holds.
 
-    `settings` is the name of a configuration that ships, a YAML file or `AdaptSettings`; `overrides` of the first two are dotted settings
-    with plain values. `run` is the run folder (default `runs/NAME`), `data` the folder of data sets.
+    `settings` is the name of a configuration that ships, a YAML file or `AdaptSettings`; `overrides` of the first two are settings with
+    plain values, by dotted name or by section. `run` is the run folder (default `runs/NAME`), `data` the folder of data sets. There are no
+    other keywords.
 
     >>> adapt("anatomy", {"study.tokens": 100_000}, data="sets")  # doctest: +SKIP
     """
+    settings_are_a_mapping("adapt", keywords)
     name = "adapt"
     if not isinstance(settings, AdaptSettings):
-        path = find_configuration("adapt", str(settings))
-        name, settings = path.stem, parse_adapt(path, arguments_from(overrides or {}))
+        path = configuration_for("adapt", settings)
+        name, settings = path.stem, parse_adapt(path, arguments_from(overrides or {}, AdaptSettings))
     elif overrides:
         raise UserError("overrides change a configuration that is given by name or file: change AdaptSettings with dataclasses.replace")
     return adapt_named(settings, name, run=run or Path("runs") / name, data=data, resume=resume, watcher=watcher)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 from etude.configuration import arguments_from, find_configuration
 from etude.decoding.decode import decode
@@ -20,6 +20,7 @@ from etude.feedback.judge import JudgeFeedback, put
 from etude.feedback.outcome import OutcomeFeedback
 from etude.models import describe, load_model
 from etude.recipes.answering import answered
+from etude.recipes.calls import model_name, settings_are_a_mapping, without_bars
 from etude.recipes.chat import ready
 from etude.recipes.evaluate_settings import EvaluateSettings, parse_evaluate
 from etude.recipes.limits import within_limits
@@ -34,21 +35,26 @@ from etude.tasks.sources import TaskSource, load_tasks
 from etude.watching import Quiet, Watcher
 
 
+@without_bars()
 def evaluate(
-    model: str,
+    model: str | Path,
     settings: EvaluateSettings | Mapping[str, Any] | None = None,
     *,
     data: Path | str | None = None,
     watcher: Watcher | None = None,
+    **keywords: Never,
 ) -> dict[str, Any]:
     """`{"model", "weights", "seed", "evaluation": rows, "items": greedy answers by suite}`.
 
-    `settings` are dotted ones with plain values, as the command takes them, or `EvaluateSettings`, which are used as they stand.
+    `settings` have plain values, by dotted name, as the command takes them, or by section; or they are `EvaluateSettings`, which are used
+    as they stand. There are no other keywords.
 
     >>> evaluate("runs/first/model", {"evaluation.path": ["test.jsonl"]})  # doctest: +SKIP
     """
+    settings_are_a_mapping("evaluate", keywords)
+    model = model_name(model)
     if not isinstance(settings, EvaluateSettings):
-        settings = parse_evaluate(model, arguments_from(settings or {}))
+        settings = parse_evaluate(model, arguments_from(settings or {}, EvaluateSettings))
     watcher = watcher or Quiet()
     unread: dict[tuple[str, ...], str] = unread_of_decoding(settings.decoding) | unread_of_view(settings.engine)
     unread |= {} if settings.evaluation.thought.budgets else {("evaluation.thought.",): "evaluation.thought.budgets is empty"}

@@ -1,9 +1,11 @@
 """Generate: answers to prompts from the command line, a file or standard input."""
 
 import logging
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Never
 
+from etude.configuration import a_type, arguments_from
 from etude.decoding.decode import Found, decode
 from etude.decoding.methods import METHODS
 from etude.engine.completion import Completion, Logprobs
@@ -15,6 +17,7 @@ from etude.explore.thought import forced
 from etude.models import load_model
 from etude.randomness import seed_for
 from etude.recipes.answering import answered
+from etude.recipes.calls import model_name, settings_are_a_mapping, without_bars
 from etude.recipes.generate_settings import GenerateSettings, parse_generate
 from etude.recipes.machine import decide, engine_at, room_tokens
 from etude.recipes.materials import with_system
@@ -29,15 +32,22 @@ from etude.tasks.task import Task
 log = logging.getLogger(__name__)
 
 
+@without_bars()
 def generate(
-    model: str,
-    prompts: Sequence[str],
-    settings: GenerateSettings | None = None,
+    model: str | Path,
+    prompts: str | Sequence[str],
+    settings: GenerateSettings | Mapping[str, Any] | None = None,
     *,
     write: Callable[[str], None] | None = None,
     done: Callable[[dict[str, Any]], None] | None = None,
+    **keywords: Never,
 ) -> list[dict[str, Any]]:
-    """For each prompt `{"prompt", "completions", "finish"}`; of a search, which gives one completion, `{"search": {"answers", "tokens"}}`
+    """Answer prompts, of which a text is one. `settings` have plain values, by dotted name, as the command takes them, or by section; or
+    they are `GenerateSettings`, which are used as they stand.
+
+    >>> generate("runs/first/model", "What is 2 + 3?", {"max_new_tokens": 8})  # doctest: +SKIP
+
+    For each prompt `{"prompt", "completions", "finish"}`; of a search, which gives one completion, `{"search": {"answers", "tokens"}}`
     beside it: how many answers it chose from (of `refine` the answers of its `turns`), the tokens that it sampled, and its `tree` as a
     list of nodes (`Tree.to_json`); of thoughts of a fixed length `{"thought": {"budget_tokens", "own_tokens", "ends_taken_back"}}`, the
     latter two for each completion; of a method of decoding, which gives one completion or none, `{"decoding": {"samples", "tokens",
@@ -45,7 +55,13 @@ def generate(
     the agreement. `write` is given the answer to a single prompt piece by piece, as it is drawn; `done`
     every row, in order, as soon as it and those before it are there: of searches and thoughts at the end.
     """
-    settings = settings or parse_generate(model, [])
+    settings_are_a_mapping("generate", keywords)
+    model, prompts = model_name(model), [prompts] if isinstance(prompts, str) else list(prompts)
+    for number, prompt in enumerate(prompts):
+        if not isinstance(prompt, str):
+            raise UserError(f"prompts[{number}] must be text, got {a_type(prompt)}")
+    if not isinstance(settings, GenerateSettings):
+        settings = parse_generate(model, arguments_from(settings or {}, GenerateSettings))
     if not prompts:
         raise UserError("there is no prompt: give --prompt, --file or lines on standard input")
     also = ["num_samples"] if settings.search.method not in ("none", "samples") else []

@@ -2,17 +2,17 @@
 
     etude report RUN --pack run.zip
 
-Configuration, metrics, attempts, evaluations, result, card and a report made anew go in; checkpoints, weights and the command line stay. Of
-the run's own values every absolute path is cut to its last part; in texts, those below the usual roots; what looks like a token of a known
-service becomes `[secret]`. What a model or a data set wrote goes along as it is otherwise: read it before you give it away.
+Configuration, metrics, attempts, evaluations, result, card and a report made anew go in; checkpoints, weights and the command line stay.
+What tells of the machine and its user is taken out (`etude.recipes.redaction`). Links are not followed, and what is damaged is left out:
+both are said. What a model or a data set wrote goes along as it is otherwise: read it before you give it away.
 """
 
 import gzip
 import json
-import re
+import logging
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,31 +21,48 @@ import yaml
 
 from etude.errors import UserError
 from etude.evaluation.report import write_report
+from etude.evaluation.report.reading import place, read_bytes, read_lines, value_of
 from etude.outputs import STANDARD_OUTPUT, write_output
+from etude.recipes.redaction import Redaction, walked
+from etude.runs import check_is_run
 
-Clean = Callable[[str], str]
-FILES = ("configuration.yaml", "environment.json", "metrics.jsonl", "timings.jsonl", "result.json", "model/README.md", "model/etude.yaml")
+log = logging.getLogger(__name__)
+
+SETTINGS = ("configuration.yaml", "environment.json", "result.json", "model/etude.yaml")
+"""Files that tell of paths and users: what they say of them is looked for in all others too."""
+FILES = (*SETTINGS, "metrics.jsonl", "timings.jsonl", "model/README.md")
 FOLDERS = ("evaluation", "attempts", "trees")
-_ROOTS = "home|root|Users|Volumes|private|mnt|data|work|workspace|tmp|var|srv|opt|scratch|media|nfs|lustre|gpfs|export|content|kaggle"
-_PATH = re.compile(rf"""(?<![\w./~-])(?:file://)?(?:~|/(?:{_ROOTS})(?=/))(?:/[^\s"'\\:,;<>|\]}})]+)+""")
-_SECRET = re.compile(r"(?<![A-Za-z0-9])(?:hf_|sk-|ghp_|github_pat_|glpat-|xox[abp]-|AKIA|wandb_)[A-Za-z0-9_-]{12,}")
+_MAX_YAML_BYTES = 1_000_000
 
 
 def pack(run: Path, out: Path, *, replaces: bool = False) -> Path:
     """Write the run in `run` as a zip file and return its path; `replaces`: a file of that name too."""
-    if not (run / "configuration.yaml").is_file():
-        raise UserError(f"--pack: {run} holds no run: name the folder of a run, such as runs/quickstart")
+    try:
+        check_is_run(run)
+    except UserError as error:
+        raise UserError(f"--pack: {error}") from None
     is_file = str(out) != STANDARD_OUTPUT and (out.is_file() or not out.exists())  # or a device, or a pipe
     if is_file and out.suffix != ".zip":
         raise UserError(f"--pack {out}: name a file that ends in .zip")
     if out.is_file() and not replaces:
         raise UserError(f"--pack {out}: exists already: name another file, or replace it with --force")
+    left_out: list[str] = []
+    chosen = list(_chosen(run, left_out))
+    settings = {path: _value(path, left_out) for path in chosen if path.relative_to(run).as_posix() in SETTINGS}
+    redaction = Redaction(settings.values())
     with tempfile.TemporaryDirectory() as scratch:
-        copy = Path(scratch) / run.resolve().name
-        for path in _chosen(run):
+        copy = Path(scratch) / (redaction.of_text(run.resolve().name) or "run")
+        for path in chosen:
             target = copy / path.relative_to(run)
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(_cleaned(path))
+            if path in settings:
+                _write_settings(settings[path], target, redaction)
+            else:
+                _write_cleaned(path, target, redaction, left_out)
+        try:
+            check_is_run(copy)
+        except UserError:
+            raise UserError(f"--pack: nothing that tells of the run in {run} can be packed: {'; '.join(left_out)}") from None
         write_report([copy], copy / "report.html")
         packed = Path(scratch) / "packed"
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -53,56 +70,64 @@ def pack(run: Path, out: Path, *, replaces: bool = False) -> Path:
                 if path.is_file():
                     archive.write(path, Path(copy.name) / path.relative_to(copy))
         write_output(out, packed.read_bytes())
+    if left_out:
+        log.warning("--pack: %s", "; ".join(dict.fromkeys(left_out)))
     return out
 
 
-def _chosen(run: Path) -> Iterator[Path]:
-    yield from (run / name for name in FILES if (run / name).is_file())
-    for folder in FOLDERS:
-        yield from sorted(path for path in (run / folder).glob("*") if path.is_file() and path.suffix in (".json", ".gz"))
+def _chosen(run: Path, left_out: list[str]) -> Iterator[Path]:
+    """The files that go along, none of them by a link, which may lead to anything of whoever packs."""
+    folders = [path for folder in FOLDERS for path in sorted((run / folder).glob("*")) if path.suffix in (".json", ".gz")]
+    for path in (*(run / name for name in FILES), *folders):
+        if path.is_symlink() or (path.parent != run and path.parent.is_symlink()):
+            left_out.append(f"{place(path)} is a link and left out")
+        elif path.exists() or path.parent != run:
+            yield path
 
 
-def _cleaned(path: Path) -> bytes:
-    """The file's content with every text in it cleaned: inside of JSON and YAML, where line breaks and letters are escaped."""
-    raw = path.read_bytes()
-    if path.suffix == ".gz":
-        return gzip.compress("".join(_lines(gzip.decompress(raw), without_places)).encode(), mtime=0)
-    if path.suffix == ".jsonl":
-        return "".join(_lines(raw, _without_any_path)).encode()
-    if path.name == "environment.json":
-        facts = {name: value for name, value in json.loads(raw).items() if name != "command"}
-        return json.dumps(_walked(facts, _without_any_path), indent=1).encode()
-    if path.suffix == ".json":
-        return json.dumps(_walked(json.loads(raw), without_places), indent=1).encode()
-    if path.suffix == ".yaml":
-        return yaml.safe_dump(_walked(yaml.safe_load(raw), _without_any_path), sort_keys=False, allow_unicode=True).encode()
-    return without_places(raw.decode(errors="replace")).encode()
+def _write_settings(value: Any, target: Path, redaction: Redaction) -> None:
+    """Write a file that tells of the machine; one that could not be read is not written."""
+    if value is None:
+        return
+    if target.name == "environment.json" and isinstance(value, dict):
+        value = {name: fact for name, fact in value.items() if name != "command"}
+    cleaned = walked(value, redaction.of_setting)
+    is_json = target.suffix == ".json"
+    target.write_text(json.dumps(cleaned, indent=1) if is_json else yaml.safe_dump(cleaned, sort_keys=False, allow_unicode=True), "utf-8")
 
 
-def _lines(raw: bytes, clean: Clean) -> Iterator[str]:
-    for line in raw.decode(errors="replace").splitlines():
-        with suppress(ValueError):  # the torn last line of a run that was killed
-            yield json.dumps(_walked(json.loads(line), clean)) + "\n"
+def _write_cleaned(path: Path, target: Path, redaction: Redaction, left_out: list[str]) -> None:
+    """Write what a run measured and wrote, with every text in it cleaned: inside of JSON, where line breaks and letters are escaped."""
+    if path.suffix in (".gz", ".jsonl"):
+        with target.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if path.suffix == ".gz" else raw as file:
+            for line in read_lines(path, left_out):
+                with suppress(ValueError):  # the torn last line of a run that was killed
+                    file.write(json.dumps(walked(value_of(line), redaction.of_text)).encode() + b"\n")
+    elif path.suffix == ".json":
+        value = _value(path, left_out)
+        if value is not None:
+            target.write_text(json.dumps(walked(value, redaction.of_text), indent=1), "utf-8")
+    else:
+        raw_text = read_bytes(path, left_out)
+        if raw_text is not None:
+            target.write_text(redaction.of_text(raw_text.decode(errors="replace")), "utf-8")
 
 
-def _walked(value: Any, clean: Clean) -> Any:
-    if isinstance(value, str):
-        return clean(value)
-    if isinstance(value, dict):
-        return {clean(str(name)): _walked(inside, clean) for name, inside in value.items()}
-    return [_walked(inside, clean) for inside in value] if isinstance(value, list) else value
+def _value(path: Path, left_out: list[str]) -> Any:
+    """What a JSON or YAML file holds, None where it is damaged."""
+    raw = read_bytes(path, left_out, most=_MAX_YAML_BYTES if path.suffix == ".yaml" else None)
+    if raw is None:
+        return None
+    try:
+        return value_of(raw) if path.suffix == ".json" else _yaml_value(raw)
+    except (ValueError, yaml.YAMLError, RecursionError):
+        left_out.append(f"{place(path)} is not readable and left out")
+        return None
 
 
-def _without_any_path(text: str) -> str:
-    """A setting or a fact, which is a path where it begins as one."""
-    is_path = text.startswith(("/", "~/", "file://")) and len(text) > 1
-    return without_places(Path(text.rstrip("/")).name if is_path else text)
-
-
-def without_places(text: str) -> str:
-    """The text with absolute paths cut to their last part, and tokens hidden.
-
-    >>> without_places("path: /mnt/ann/sets/train.jsonl, ~/keys, key hf_abcdefghijklmnopqrst, 1/2 and a/b")
-    'path: train.jsonl, keys, key [secret], 1/2 and a/b'
-    """
-    return _SECRET.sub("[secret]", _PATH.sub(lambda found: found[0].rstrip("/").rsplit("/", 1)[1], text))
+def _yaml_value(raw: bytes) -> Any:
+    """The value of a YAML text without aliases, a few of which make a value without end, and without tags: a run writes neither."""
+    for event in yaml.parse(raw, yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None):
+            raise ValueError("it has aliases or tags")
+    return yaml.safe_load(raw)

@@ -12,10 +12,10 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 from etude.adapters import add_lora
-from etude.configuration import arguments_from, find_configuration, resolved
+from etude.configuration import arguments_from, resolved
 from etude.errors import UserError
 from etude.evaluation.report import write_report
 from etude.evaluation.retention import Probe
@@ -40,6 +40,7 @@ from etude.recipes.alarm import Alarm, alarm_for
 from etude.recipes.asking import remember
 from etude.recipes.before_practice import imitate_demonstrations, learn_from_comparisons
 from etude.recipes.believing import believing_for, without_labelled
+from etude.recipes.calls import configuration_for, settings_are_a_mapping, without_bars
 from etude.recipes.card import write_card
 from etude.recipes.checkpoints import Stateful, load_checkpoint, save_checkpoint
 from etude.recipes.divergence import moved_from_start, start_answers
@@ -69,6 +70,7 @@ from etude.runs import RunFolder, read_jsonl, read_progress
 from etude.watching import Quiet, Watcher
 
 
+@without_bars()
 def practice(
     settings: PracticeSettings | str | Path,
     overrides: Mapping[str, Any] | None = None,
@@ -77,20 +79,22 @@ def practice(
     data: Path | str | None = None,
     resume: bool = False,
     watcher: Watcher | None = None,
+    **keywords: Never,
 ) -> dict[str, Any]:
     """Run practice and return what `result.json` holds.
 
-    `settings` is the name of a configuration that ships, a YAML file or `PracticeSettings`; `overrides` of the first two are dotted
-    settings with plain values, `{"explore.num_samples": 4, "tasks.path": ["mine.jsonl"]}`. `run` is the run folder (default `runs/NAME`),
-    `data` the folder of data sets.
+    `settings` is the name of a configuration that ships, a YAML file or `PracticeSettings`; `overrides` of the first two are settings with
+    plain values, by dotted name or by section, `{"explore.num_samples": 4, "tasks": {"path": ["mine.jsonl"]}}`. `run` is the run folder
+    (default `runs/NAME`), `data` the folder of data sets. There are no other keywords.
 
     >>> practice("quickstart", {"steps": 40}, run="runs/first")  # doctest: +SKIP
     """
+    settings_are_a_mapping("practice", keywords)
     name = "practice"
     if not isinstance(settings, PracticeSettings):
-        path = find_configuration("practice", str(settings))
+        path = configuration_for("practice", settings)
         name = path.stem
-        settings = parse_practice(path, arguments_from(overrides or {}))
+        settings = parse_practice(path, arguments_from(overrides or {}, PracticeSettings))
     elif overrides:
         raise UserError("overrides change a configuration that is given by name or file: change PracticeSettings with dataclasses.replace")
     return practice_named(settings, name, run=run or Path("runs") / name, data=data, resume=resume, watcher=watcher)

@@ -271,8 +271,19 @@ def test_unfinished_run_is_shown_as_far_as_it_got(make_run: MakeRun, tmp_path: P
     assert len(page.attempts[0]["attempts"]) >= 24
 
 
-def test_empty_folder_still_gives_a_page(tmp_path: Path) -> None:
+def test_of_an_unfinished_run_no_stage_is_missed_that_its_settings_skip(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run()
+    for name in ("result.json", "evaluation/practice.json"):
+        (run / name).unlink()
+    assert "evaluation/preference.json is missing" in Page(write_report([run], tmp_path / "report.html")).text
+    (run / "configuration.yaml").write_text("warm_start:\n  path: []\n  steps: 9\npreferences:\n  path:\n  - a\n  steps: 0\nsteps: 0\n")
+    text = Page(write_report([run], tmp_path / "report.html")).text
+    assert "evaluation/practice.json is missing" in text and "preference.json" not in text
+
+
+def test_a_run_that_has_only_begun_still_gives_a_page(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.jsonl").touch()
     page = Page(write_report([tmp_path / "run"], tmp_path / "new" / "report.html"))
     assert "configuration.yaml is missing" in page.text and "No evaluation has been written yet" in page.text
 
@@ -410,13 +421,14 @@ def test_wrong_arguments_are_told(make_run: MakeRun, tmp_path: Path) -> None:
     assert not (tmp_path / "report.html").exists()
 
 
-def dom(page: Path, fragment: str, profile: Path) -> str:
-    """The page's document after its script ran, in a headless browser."""
+def dom(page: Path, fragment: str, profile: Path, *, width: int = 1280) -> str:
+    """The page's document after its script ran, in a headless browser so many pixels wide."""
     command = [
         str(BROWSER),
         "--headless",
         "--no-sandbox",
         "--disable-gpu",
+        f"--window-size={width},900",
         f"--user-data-dir={profile}",
         "--dump-dom",
         f"{page.as_uri()}#{fragment}",
@@ -441,3 +453,23 @@ def test_browser_filters_attempts_and_shows_hostile_text_as_text(make_run: MakeR
     wrong = dom(page, "outcome=wrong&step=1", tmp_path / "profile")
     assert "4 of 36 attempts match" in wrong and wrong.count('class="mark wrong">✗ wrong') == 4
     assert "1 of 18 attempts match" in dom(page, "run=1&step=2&text=i+SAY+5", tmp_path / "profile")
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome on PATH")
+def test_tables_fit_a_desk_and_say_on_a_phone_that_there_is_more(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run()
+    result = json.loads((run / "result.json").read_text())
+    for each in result["evaluation"]:
+        each |= dict.fromkeys(("accuracy", "accuracy_high", "sampled_accuracy", "pass_at_8", "majority_at_8", "parsable", "truncated"), 1.0)
+        each |= {
+            "mean_tokens": 1031.6,
+            "n": 1000,
+            "pass_n": 500,
+            "unscored": 1000,
+            "baselines": {"commonest_answer_of_training_items": 0.3},
+        }
+    (run / "result.json").write_text(json.dumps(result))
+    page = write_report([run], tmp_path / "report.html")
+    assert 'class="scroll wide"' not in dom(page, "", tmp_path / "profile", width=1280)
+    assert 'class="scroll wide" role="region" aria-label="Accuracy of every model"' in dom(page, "", tmp_path / "profile", width=500)

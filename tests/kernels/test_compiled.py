@@ -2,6 +2,10 @@
 
 import ctypes
 import logging
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -43,16 +47,169 @@ def small(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+def kept_in(small: Path) -> list[Path]:
+    return sorted((small / "cache" / "kernels").iterdir())
+
+
+def number(small: Path, caplog: pytest.LogCaptureFixture) -> int | str:
+    """What the library's one function gives, or the sentence that says why there is none."""
+    compiled._say.cache_clear()
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        found = compiled.library("small.cpp", {"number": []})
+    if found is None:
+        (record,) = caplog.records
+        assert "computing by torch's operations" in record.message and "\n" not in record.message
+        return record.message
+    assert not caplog.records
+    found.number.restype = ctypes.c_int
+    return found.number()
+
+
 @needs_compiler
-def test_a_compiled_library_is_kept(small):
-    path = compiled._compiled("small.cpp")
+def test_a_compiled_library_is_kept(small, caplog):
+    assert number(small, caplog) == 1
+    (path,) = kept_in(small)
     before = path.stat().st_mtime_ns
-    assert compiled._compiled("small.cpp") == path and path.stat().st_mtime_ns == before and list(path.parent.iterdir()) == [path]
+    assert number(small, caplog) == 1 and kept_in(small) == [path] and path.stat().st_mtime_ns == before
 
 
 @needs_compiler
-def test_a_header_belongs_to_what_is_compiled(small):
-    before = compiled._compiled("small.cpp")
+def test_a_header_belongs_to_what_is_compiled(small, caplog):
+    assert number(small, caplog) == 1
     (small / "small.h").write_text("#define NUMBER 2\n")
-    after = compiled._compiled("small.cpp")
-    assert after != before and [ctypes.CDLL(str(path)).number() for path in (before, after)] == [1, 2]
+    assert number(small, caplog) == 2 and len(kept_in(small)) == 2
+
+
+@needs_compiler
+def test_a_damaged_library_is_compiled_anew(small, caplog):
+    assert number(small, caplog) == 1
+    (path,) = kept_in(small)
+    content = path.read_bytes()
+    for damaged in (content[: len(content) // 2], content[: len(content) // 2].ljust(len(content), b"\0"), b"", b"\x7fELF"):
+        path.unlink()  # a process that has it loaded keeps its own
+        path.write_bytes(damaged)
+        path.chmod(0o755)
+        assert number(small, caplog) == 1 and path.read_bytes() == content
+
+
+@needs_compiler
+def test_three_processes_compile_at_once_and_all_can_use_what_they_made(small):
+    """Over a damaged library, too, which each of them replaces."""
+    code = (
+        "import sys, types, pathlib; sys.modules['torch'] = types.SimpleNamespace(float32=1, bfloat16=2, Tensor=None);"
+        "sys.modules['etude.models'] = types.SimpleNamespace(cache_folder=lambda: pathlib.Path(sys.argv[2]));"
+        "from etude.kernels import compiled; compiled.HERE = pathlib.Path(sys.argv[1]);"
+        "print(compiled.library('small.cpp', {'number': []}).number)"
+    )
+
+    def run(_: int) -> str:
+        done = subprocess.run([sys.executable, "-c", code, str(small), str(small / "cache")], capture_output=True, text=True)
+        return done.stdout or done.stderr
+
+    for _ in range(2):
+        with ThreadPoolExecutor(3) as pool:
+            assert all("_FuncPtr" in said for said in pool.map(run, range(3)))
+        (path,) = kept_in(small)
+        path.write_bytes(path.read_bytes()[:5000])
+
+
+@needs_compiler
+@pytest.mark.parametrize("umask", [0o002, 0o000, 0o077])
+def test_nobody_else_may_write_the_folder_or_a_library_whatever_the_umask(small, caplog, umask):
+    before = os.umask(umask)
+    try:
+        assert number(small, caplog) == 1
+    finally:
+        os.umask(before)
+    (path,) = kept_in(small)
+    assert not (path.stat().st_mode | path.parent.stat().st_mode) & 0o022
+
+
+@pytest.fixture
+def give_away(monkeypatch):
+    """Make a path another user's."""
+
+    def give(path: Path) -> None:
+        if os.geteuid() == 0:
+            os.chown(path, 65534, 65534, follow_symlinks=False)
+        else:
+            monkeypatch.setattr(os, "geteuid", lambda: 65534)
+
+    return give
+
+
+@needs_compiler
+def test_a_library_that_another_user_planted_is_not_loaded(small, caplog, give_away):
+    """It gives 13, and its name has its own checksum; this user's own gives 1."""
+    assert number(small, caplog) == 1
+    (own,) = kept_in(small)
+    (small / "small.h").write_text("#define NUMBER 13\n")
+    assert number(small, caplog) == 13
+    (evil,) = {*kept_in(small)} - {own}
+    (small / "small.h").write_text("#define NUMBER 1\n")
+    planted = own.with_name(own.name[:16] + evil.name[16:])
+    evil.rename(planted)
+
+    def loaded() -> int | str:
+        own.unlink(missing_ok=True)
+        return number(small, caplog)
+
+    assert loaded() == 13, "nothing but its owner and mode speaks against it"
+    planted.chmod(0o777)
+    assert loaded() == 1
+    planted.chmod(0o755)
+    link = planted.rename(small / "elsewhere.so")
+    planted.symlink_to(link)
+    assert loaded() == 1
+    planted.unlink()
+    link.rename(planted)
+    if os.geteuid() == 0:  # another user than root cannot give a file away
+        give_away(planted)
+        assert loaded() == 1
+
+
+@needs_compiler
+def test_a_folder_of_another_user_is_refused_in_a_sentence(small, caplog, give_away):
+    assert number(small, caplog) == 1
+    folder = small / "cache" / "kernels"
+    folder.chmod(0o777)
+    assert number(small, caplog) == 1 and not folder.stat().st_mode & 0o022, "one's own is put right"
+    (small / "cache").chmod(0o777)
+    assert "others may rename" in number(small, caplog)
+    (small / "cache").chmod(0o755)
+    folder.rename(small / "theirs")
+    folder.symlink_to(small / "theirs")
+    assert "is a link" in number(small, caplog)
+    folder.unlink()
+    (small / "theirs").rename(folder)
+    (small / "cache").rename(small / "theirs")
+    (small / "cache").symlink_to(small / "theirs")
+    assert number(small, caplog) == 1, "a link to a folder of one's own is none of anybody else's"
+    for path in (folder, small / "theirs"):
+        give_away(path)
+        assert "belongs to another user (uid" in number(small, caplog)
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("echo >&2; echo '   ' >&2; exit 1", "returned non-zero exit status 1"),
+        (r"printf '\377\376 broken\n' >&2; exit 1", "broken"),
+        ("kill -9 $$", "died with"),
+        ("exit 0", "No such file"),
+        ('[ "$1" = --version ] || echo "int other;" | REAL -shared -x c - -o "$OUT"', "lacks number"),
+        ('[ "$1" = --version ] || printf "\\177ELF" > "$OUT"', "file too short"),
+    ],
+)
+def test_every_way_in_which_a_compiler_fails_is_one_sentence_and_keeps_nothing(small, monkeypatch, caplog, script, reason):
+    compiler = small / "compiler"
+    script = script.replace("REAL", os.environ.get("CXX", "c++"))
+    compiler.write_text(f"#!/bin/sh\nfor OUT; do :; done\n{script}\n")
+    compiler.chmod(0o755)
+    with monkeypatch.context() as patched:
+        patched.setenv("CXX", str(compiler))
+        assert reason in number(small, caplog)
+    assert not list((small / "cache").rglob("*.so"))
+    assert number(small, caplog) == 1

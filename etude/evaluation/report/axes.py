@@ -8,6 +8,8 @@ from etude.evaluation.report.numbers import MINUS, THIN_SPACE
 
 LEFT, RIGHT, TOP, BOTTOM = 46, 350, 10, 172
 """Where a chart's axes lie, in the 360 x 210 pixels that the template gives it."""
+_SMALLEST = 1e-100
+"""A span below which all values count as one."""
 
 
 def scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
@@ -20,7 +22,7 @@ def ticks_of(low: float, high: float, *, whole: bool = False) -> list[float]:
     """Three to seven round numbers (1, 2 or 5 times a power of ten apart) that enclose [low, high]; 0 is one of them where it is near."""
     if 0 < low < 0.6 * high:
         low = 0.0
-    if high == low:
+    if high - low < _SMALLEST:
         low, high = low - (abs(low) / 2 or 0.5), high + (abs(high) / 2 or 0.5)
     rough = (high - low) / 4
     power = 10.0 ** floor(log10(rough))

@@ -5,14 +5,15 @@ from math import isfinite
 from typing import Any, TypeGuard
 
 MISSING = "\u2013"
+_LARGEST = 1e100
 MINUS = "\u2212"
 THIN_SPACE = "\u202f"
 FIXED_SPACE = "\u00a0"
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Finite, and neither text nor a bool: files of a run may hold anything."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    """Finite, of a size that can be calculated with, and neither text nor a bool: files of a run may hold anything."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) and abs(value) < _LARGEST
 
 
 def number_or_none(value: Any) -> float | None:

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from etude.evaluation.report.tables import changes_of, retention_of, suites_of, 
 from etude.evaluation.report.trees import pictures_of
 from etude.evaluation.report.words import remarks_on, spaced, summary
 from etude.outputs import write_output
+from etude.runs import check_is_run
 
 PHASES = {
     "knowledge": "Knowledge",
@@ -44,8 +46,7 @@ def write_report(runs: Sequence[Path], page: Path) -> Path:
         raise UserError(f"a report shows 1 to {MAX_RUNS} runs, got {len(runs)}: name fewer run folders")
     folders = [Path(run) for run in runs]
     for folder in folders:
-        if not folder.is_dir():
-            raise UserError(f"run folder {str(folder)!r} does not exist: name the folder of a run, such as runs/quickstart")
+        check_is_run(folder)
     read = [read_run(folder, name, MAX_ATTEMPTS // len(folders)) for folder, name in zip(folders, _names(folders), strict=True)]
     page = Path(page)
     if page.is_dir():
@@ -91,7 +92,9 @@ def _names(folders: Sequence[Path]) -> list[str]:
     ]
 
 
+@cache
 def _environment() -> Environment:
+    """Made once, since it compiles the templates."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -1,19 +1,23 @@
 """Read a run folder, finished or not: whatever is missing, torn or unreadable becomes an empty value and a note."""
 
-import gzip
-import json
 import re
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
+
+from etude.evaluation.report.reading import place, read_bytes, read_lines, value_of
+from etude.evaluation.report.shapes import ANSWERS, RESULT, fitted, told
 
 MODELS = {"base": "base", "warm_start": "warm start", "preference": "preference", "practice": "practice"}
 """The models of a run in the order in which they came about, and how the page calls them."""
 
 MAX_NODES = 150
 """Of a tree that is drawn; a larger one is left out."""
+MAX_ATTEMPT_BYTES = 256_000_000
+"""Of the attempts of a run that are kept in memory."""
+_MAX_CONFIGURATION_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -67,23 +71,31 @@ def is_adaptation(configuration: str) -> bool:
     return re.search(r"^study:$", configuration, re.MULTILINE) is not None
 
 
+def _expected(configuration: str) -> list[str]:
+    """The models that a run with these settings evaluates: without those of stages of 0 steps."""
+    sections = {"warm_start": "warm_start", "preference": "preferences"}
+    skipped = {
+        model for model, section in sections.items() if re.search(rf"^{section}:\n(?:[ -].*\n)*?  steps: 0$", configuration, re.MULTILINE)
+    }
+    return [model for model in MODELS if model not in skipped]
+
+
 def read_run(folder: Path, name: str, max_attempts: int) -> Run:
     """Read a folder as a run of this name, with at most `max_attempts` of its attempts."""
     notes: list[str] = []
-    configuration = folder / "configuration.yaml"
-    settings = configuration.read_text("utf-8", errors="replace") if configuration.is_file() else ""
+    configuration = read_bytes(folder / "configuration.yaml", notes, most=_MAX_CONFIGURATION_BYTES) or b""
+    settings = configuration.decode("utf-8", errors="replace")
     attempts, num_attempts = _read_attempts(folder / "attempts", max_attempts, [] if is_adaptation(settings) else notes)
-    if not settings:
-        notes.append("configuration.yaml is missing")
-    result = _read_json(folder / "result.json", notes)
-    evaluated = [model for model in MODELS if not result or (folder / "evaluation" / f"{model}.json").is_file()]
+    result = _read_json(folder / "result.json", RESULT, notes)
+    expected = [] if result or is_adaptation(settings) else _expected(settings)
+    evaluated = [model for model in MODELS if model in expected or (folder / "evaluation" / f"{model}.json").is_file()]
     return Run(
         name=name,
         configuration=settings,
-        environment=_read_json(folder / "environment.json", notes),
+        environment=_read_json(folder / "environment.json", {}, notes),
         result=result,
-        steps=[row for part in ("metrics.jsonl", "timings.jsonl") for row in _read_lines(folder / part, notes)],
-        evaluation={model: found for model in evaluated if (found := _read_json(folder / "evaluation" / f"{model}.json", notes))},
+        steps=[_scalars(row) for part in ("metrics.jsonl", "timings.jsonl") for row in _read_rows(folder / part, notes)],
+        evaluation={model: found for model in evaluated if (found := _read_json(folder / "evaluation" / f"{model}.json", ANSWERS, notes))},
         attempts=attempts,
         num_attempts=num_attempts,
         trees=_read_trees(folder / "trees", notes),
@@ -97,79 +109,84 @@ def _read_attempts(folder: Path, limit: int, notes: list[str]) -> tuple[list[dic
     if not files:
         notes.append("attempts are missing")
         return [], 0
-    counts = [sum(1 for _ in _raw_lines(file, notes)) for file in files]
+    counts = [sum(1 for _ in read_lines(file, notes)) for file in files]
     if sum(counts) > limit:
         num_steps = min(len(files), max(3, limit // max(counts)))
         chosen = [files[i * (len(files) - 1) // max(1, num_steps - 1)] for i in range(num_steps)]
         each = limit // num_steps
     else:
         chosen, each = files, limit
-    return [row for file in chosen for row in _read_lines(file, notes)[:each]], sum(counts)
+    left = [MAX_ATTEMPT_BYTES]
+    attempts: list[dict[str, Any]] = []
+    for file in chosen:
+        attempts += islice(_read_rows(file, notes, left), each)
+        if left[0] < 0:
+            notes.append(f"the attempts are longer than {MAX_ATTEMPT_BYTES / 1e6:g} MB: those behind {place(file)} are left out")
+            break
+    return attempts, sum(counts)
 
 
 def _read_trees(folder: Path, notes: list[str]) -> list[dict[str, Any]]:
     files = sorted(folder.glob("*.jsonl.gz"))
-    chosen = dict.fromkeys(files[place] for place in (0, len(files) // 2, -1)) if files else {}
-    found = [(file.name.split(".")[0], telling_tree(_read_lines(file, notes))) for file in chosen]
+    chosen = dict.fromkeys(files[number] for number in (0, len(files) // 2, -1)) if files else {}
+    found = [(file.name.split(".")[0], telling_tree(_read_rows(file, notes))) for file in chosen]
     return [{**tree, "step": int(step)} for step, tree in found if tree and step.isdecimal()]
 
 
-def telling_tree(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+def telling_tree(rows: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """Of a step's trees the one that tells most: with right and wrong answers, and of these the one of most nodes that can be drawn."""
 
     def tells(row: Mapping[str, Any]) -> tuple[bool, int]:
         values = {node["value"] for node in row["nodes"] if node.get("finish") and isinstance(node.get("value"), float)}
         return {0.0, 1.0} <= values, len(row["nodes"])
 
-    drawn = [row for row in rows if isinstance(row.get("nodes"), list) and 1 < len(row["nodes"]) <= MAX_NODES]
-    drawn = [row for row in drawn if all(isinstance(node, dict) for node in row["nodes"])]
+    drawn = (row for row in rows if isinstance(row.get("nodes"), list) and 1 < len(row["nodes"]) <= MAX_NODES)
+    drawn = (row for row in drawn if all(isinstance(node, dict) for node in row["nodes"]))
     return max(drawn, key=tells, default=None)
 
 
-def _read_json(path: Path, notes: list[str]) -> dict[str, Any]:
-    """The object in a file, or {} and a note."""
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        notes.append(f"{_place(path)} is missing")
+def _read_json(path: Path, shape: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
+    """The object in a file, without what is of another type than its shape says, or {}; each with a note."""
+    raw = read_bytes(path, notes)
+    if raw is None:
         return {}
+    try:
+        found = value_of(raw)
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        notes.append(f"{_place(path)} is not readable")
+        notes.append(f"{place(path)} is not readable")
         return {}
+    odd: list[str] = []
+    found = fitted(found, shape, "", odd)
+    if odd:
+        notes.append(f"{place(path)}: {told(odd)}")
     return found
 
 
-def _read_lines(path: Path, notes: list[str]) -> list[dict[str, Any]]:
-    """The objects of a JSON Lines file (gzip by its name); the torn last line of a killed run is a note, not an error."""
-    if not path.is_file():
-        notes.append(f"{_place(path)} is missing")
-        return []
-    rows, torn = [], 0
-    for line in _raw_lines(path, notes):
+def _read_rows(path: Path, notes: list[str], left: list[int] | None = None) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON Lines file (gzip by its name); the torn last line of a killed run is a note, not an error.
+
+    `left` holds how many bytes of lines may still be read, and counts down below zero.
+    """
+    torn = 0
+    for line in read_lines(path, notes):
         try:
-            row = json.loads(line)
+            row = value_of(line)
         except ValueError:
             row = None
+        if left is not None:
+            left[0] -= len(line)
+            if left[0] < 0:
+                break
         if isinstance(row, dict):
-            rows.append(row)
+            yield row
         else:
             torn += 1
     if torn:
-        notes.append(f"{_place(path)} has {torn} unreadable {'line' if torn == 1 else 'lines'}")
-    return rows
+        notes.append(f"{place(path)} has {torn} unreadable {'line' if torn == 1 else 'lines'}")
 
 
-def _raw_lines(path: Path, notes: list[str]) -> Iterator[bytes]:
-    """The lines that are not blank; a gzip stream that breaks off ends with what came before, and a note."""
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
-            yield from (line for line in lines if line.strip())
-    except (EOFError, gzip.BadGzipFile, zlib.error):
-        notes.append(f"{_place(path)} breaks off")
-
-
-def _place(path: Path) -> str:
-    """The file's name as the run folder's layout gives it."""
-    return f"{path.parent.name}/{path.name}" if path.parent.name in ("attempts", "trees", "evaluation") else path.name
+def _scalars(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a step what curves are drawn of."""
+    return {name: value for name, value in row.items() if isinstance(value, str | int | float) or value is None}

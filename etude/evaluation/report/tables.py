@@ -67,7 +67,7 @@ def thoughts_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 def num_samples(row: Mapping[str, Any]) -> int | None:
     """The k of a row's pass@k."""
-    return next((int(name[8:]) for name in row if name.startswith("pass_at_") and name[8:].isdigit()), None)
+    return next((int(name[8:]) for name in row if name.startswith("pass_at_") and name[8:].isdecimal() and len(name) < 16), None)
 
 
 def baselines_of(row: Mapping[str, Any]) -> dict[str, float]:

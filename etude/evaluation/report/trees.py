@@ -21,7 +21,7 @@ def pictures_of(run: Run) -> list[dict[str, Any]]:
     """A picture of each tree that the run kept for its page; one that is damaged has none."""
     found = []
     for tree in run.trees:
-        with suppress(AttributeError, KeyError, TypeError, ValueError):
+        with suppress(ArithmeticError, AttributeError, KeyError, TypeError, ValueError):
             found.append(_picture(tree))
     return found
 

@@ -1,0 +1,96 @@
+"""Read what a run folder holds within bounds, since somebody else may have made it: no special files, no more bytes, no longer lines and no
+deeper values than runs write. What is left out is told in `notes`, by the file's name.
+"""
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+MAX_BYTES = 64_000_000
+"""Of a JSON document."""
+MAX_STREAM_BYTES = 256_000_000
+"""Of a file of lines, unpacked."""
+MAX_LINE_BYTES = 4_000_000
+MAX_DEPTH = 60
+"""Of lists and mappings inside each other."""
+_NOT_JSON = b"?"
+
+
+def read_bytes(path: Path, notes: list[str], *, most: int | None = None) -> bytes | None:
+    """The content of a regular file, None where it is missing, no file, or longer than `most` bytes (`MAX_BYTES`)."""
+    most = MAX_BYTES if most is None else most
+    if not _is_file(path, notes):
+        return None
+    try:
+        with path.open("rb") as file:
+            found = file.read(most + 1)
+    except OSError as error:
+        notes.append(f"{place(path)} is not readable ({error.strerror})")
+        return None
+    if len(found) > most:
+        notes.append(f"{place(path)} is longer than {_megabytes(most)} and left out")
+        return None
+    return found
+
+
+def read_lines(path: Path, notes: list[str]) -> Iterator[bytes]:
+    """The lines of a file (gzip by its name) that are not blank; one that is too long comes as a line that is no JSON.
+
+    A gzip stream that breaks off, or a file that is too long, ends with what came before.
+    """
+    if not _is_file(path, notes):
+        return
+    left = MAX_STREAM_BYTES
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            while line := file.readline(MAX_LINE_BYTES):
+                left -= len(line)
+                is_whole = line.endswith(b"\n") or len(line) < MAX_LINE_BYTES
+                while not line.endswith(b"\n") and left >= 0 and (more := file.readline(MAX_LINE_BYTES)):
+                    left, line, is_whole = left - len(more), more, False
+                if line.strip():
+                    yield line if is_whole else _NOT_JSON
+                if left < 0:
+                    notes.append(f"{place(path)} is longer than {_megabytes(MAX_STREAM_BYTES)}: the rest is left out")
+                    return
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        notes.append(f"{place(path)} breaks off")
+    except OSError as error:
+        notes.append(f"{place(path)} is not readable ({error.strerror})")
+
+
+def value_of(text: bytes) -> Any:
+    """The value of a JSON text, whose whole numbers of more than 20 digits are floats. Raises ValueError where it is none, or too deep."""
+    try:
+        value = json.loads(text, parse_int=lambda digits: int(digits) if len(digits) <= 20 else float(digits))
+    except RecursionError as error:
+        raise ValueError("too deep") from error
+    if text.count(b"[") + text.count(b"{") > MAX_DEPTH:
+        level = [value]
+        for _ in range(MAX_DEPTH + 1):
+            inner = (each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list))
+            level = [*chain.from_iterable(inner)]
+        if level:
+            raise ValueError("too deep")
+    return value
+
+
+def place(path: Path) -> str:
+    """The file's name as the run folder's layout gives it."""
+    return f"{path.parent.name}/{path.name}" if path.parent.name in ("attempts", "trees", "evaluation", "model") else path.name
+
+
+def _is_file(path: Path, notes: list[str]) -> bool:
+    """Whether it is a regular file, or a link to one: a pipe would be waited for, a device has no end."""
+    if not path.is_file():
+        notes.append(f"{place(path)} is {'no file' if path.exists() else 'missing'}")
+        return False
+    return True
+
+
+def _megabytes(number: int) -> str:
+    return f"{number / 1e6:g} MB"

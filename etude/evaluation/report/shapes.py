@@ -1,0 +1,44 @@
+"""What the page takes of a run's JSON documents: where mappings, lists and names must stand. Everything else may be anything, and is
+checked where it is shown.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+NAME: Final = str
+"""Text, a number, or nothing: something that other names are compared with."""
+_ROW = {"suite": NAME, "model": NAME, "baselines": {}, "thought": [{}]}
+RESULT: Final[Mapping[str, Any]] = {
+    "tasks": {},
+    "evaluation": [_ROW],
+    "paired": [{"suite": NAME, "first": NAME, "second": NAME}],
+    "retention": [{"model": NAME}],
+    "retention_paired": [{"second": NAME, "choices": {}}],
+    "changes": [{}],
+}
+ANSWERS: Final[Mapping[str, Any]] = {"suites": [{"suite": NAME, "row": _ROW, "items": [{"task": NAME}]}]}
+
+
+def fitted(value: Any, shape: Any, where: str, odd: list[str]) -> Any:
+    """The value without what is of another type than `shape` says: a mapping with the shapes of some of its names, a list of one shape,
+    or `NAME`; None may stand for each. `odd` is given the places of what is left out, below `where`.
+    """
+    if isinstance(shape, Mapping):
+        if isinstance(value, dict):
+            found = {name: fitted(inner, shape[name], f"{where}.{name}", odd) if name in shape else inner for name, inner in value.items()}
+            return {name: inner for name, inner in found.items() if inner is not None or value[name] is None}
+    elif isinstance(shape, list):
+        if isinstance(value, list):
+            found_all = [fitted(inner, shape[0], f"{where}[{place}]", odd) for place, inner in enumerate(value)]
+            return [inner for inner in found_all if inner is not None]
+    elif isinstance(value, str | int | float):
+        return value
+    if value is not None:
+        odd.append(where.removeprefix("."))
+    return None
+
+
+def told(places: list[str]) -> str:
+    """What is said of the places that were left out."""
+    others = f" and {len(places) - 1} other value{'s' if len(places) > 2 else ''}" if len(places) > 1 else ""
+    return f"{places[0]}{others} {'are' if others else 'is'} of another type than a run writes and left out"

@@ -1,0 +1,47 @@
+"""Calls from Python: what they may be wrong in, told in a sentence, and what libraries would print meanwhile."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import logging
+
+from etude.configuration import a_type, find_configuration, not_plain
+from etude.errors import UserError
+
+
+def model_name(model: Any) -> str:
+    """A model's name, or its folder as text. Raises UserError for anything else."""
+    if isinstance(model, str | os.PathLike):
+        return str(os.fspath(model))
+    if hasattr(model, "save_pretrained"):
+        raise not_plain("model", model)
+    raise UserError(f"model must be a bundled name, a folder, a .gguf file or a hub id, got {a_type(model)}")
+
+
+def configuration_for(command: str, given: Any) -> Path:
+    """The file of a configuration, by its name or path. Raises UserError where it is missing, or settings stand in its place."""
+    if not isinstance(given, str | os.PathLike):
+        raise UserError(f"{command} takes the name of a configuration or a YAML file first, then settings: {command}('tiny', {{...}})")
+    return find_configuration(command, str(os.fspath(given)))
+
+
+def settings_are_a_mapping(call: str, keywords: Mapping[str, Any]) -> None:
+    """Raise UserError where settings were given as keywords."""
+    if keywords:
+        example = ", ".join(f"{name!r}: {value!r}" for name, value in keywords.items())[:200]
+        raise UserError(f"{call} takes settings as a mapping, not as keywords: {call}(..., {{{example}}})")
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Switch transformers' progress bars off; whether they are on afterwards is as it was before."""
+    was_on = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_on:
+            logging.enable_progress_bar()

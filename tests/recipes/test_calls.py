@@ -1,0 +1,103 @@
+"""What a Python caller may write, and the sentence where it was something else."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transformers.utils import logging
+
+import etude
+from etude import UserError, evaluate, generate, practice
+from etude.configuration import arguments_from
+from etude.recipes.calls import without_bars
+from etude.recipes.settings import PracticeSettings
+from etude.tiny import tiny_model
+
+SHORT = {"max_new_tokens": 2}
+
+
+def test_the_package_lists_its_names_and_is_typed():
+    assert set(etude.__all__) <= set(dir(etude))
+    root = Path(etude.__file__).parent
+    assert (root / "py.typed").is_file()
+    project = tomllib.loads((root.parent / "pyproject.toml").read_text())
+    assert "py.typed" in project["tool"]["setuptools"]["package-data"]["etude"]
+    assert {"authors", "keywords", "classifiers"} <= project["project"].keys()
+
+
+def test_a_text_is_one_prompt_and_settings_may_be_a_mapping():
+    (row,) = generate("tiny-random", "repeat c", SHORT)
+    assert row["prompt"] == "repeat c"
+    assert row == generate("tiny-random", ["repeat c"], {"max_new_tokens": np.int64(2), "sampling": {"temperature": 0.0}})[0]
+    with pytest.raises(UserError, match=re.escape("prompts[1] must be text, got an int")):
+        generate("tiny-random", ["a", 3])
+
+
+def test_a_folder_may_be_a_path(finished, tmp_path):
+    (row,) = generate(finished / "model", "repeat c", SHORT)
+    assert row["completions"]
+    file = tmp_path / "items.jsonl"
+    file.write_text('{"question": "repeat c", "answer": "c"}\n')
+    result = evaluate(finished / "model", {"evaluation": {"path": [file]}, "evaluation.num_samples": 1, **SHORT})
+    assert result["model"] == str(finished / "model") and result["evaluation"][0]["n"] == 1
+    assert arguments_from({"model": finished}) == [f"--model={finished}"]
+
+
+def test_settings_may_stand_in_sections():
+    nested = {"explore": {"num_samples": 4, "sampling": {"temperature": 0.5}}, "tasks": {"columns": {"question": "q"}}, "steps": 3}
+    flat = ["--explore.num_samples=4", "--explore.sampling.temperature=0.5", '--tasks.columns={"question": "q"}', "--steps=3"]
+    assert arguments_from(nested, PracticeSettings) == flat
+
+
+def reward(text: str, task: object) -> float:
+    return 1.0
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (
+            lambda: generate(tiny_model(), "x"),
+            "model: got a LlamaForCausalLM: save it and its tokenizer by save_pretrained(FOLDER), and pass",
+        ),
+        (lambda: evaluate(3), "model must be a bundled name, a folder, a .gguf file or a hub id, got an int"),
+        (lambda: practice("tiny", {"model": tiny_model()}), "model: got a LlamaForCausalLM: save it and its tokenizer by save_pretrained"),
+        (
+            lambda: practice("tiny", {"tasks.verifier": reward}),
+            "tasks.verifier: got a function: write it in a file, and pass 'FILE.py:reward'",
+        ),
+        (lambda: practice("tiny", {"tasks": {"path": [reward]}}), "tasks.path: got a function"),
+        (lambda: practice("tiny", {"tasks": [{"question": "q"}]}), "--tasks is a section: set --tasks."),
+        (lambda: practice("tiny", steps=2), "practice takes settings as a mapping, not as keywords: practice(..., {'steps': 2})"),
+        (lambda: generate("tiny-random", "x", max_new_tokens=2), "generate(..., {'max_new_tokens': 2})"),
+        (lambda: evaluate("tiny-random", recipe="tiny"), "evaluate(..., {'recipe': 'tiny'})"),
+        (lambda: etude.adapt("python", seed=2), "adapt(..., {'seed': 2})"),
+        (
+            lambda: practice({"model": "m"}),
+            "practice takes the name of a configuration or a YAML file first, then settings: practice('tiny', ",
+        ),
+        (lambda: practice("tiny", ["steps=2"]), "settings must be a mapping, such as {'seed': 1}, got a list"),
+    ],
+)
+def test_what_no_setting_can_be_is_one_sentence_with_the_way_out(call, sentence, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as raised:
+        call()
+    assert sentence in str(raised.value) and "\n" not in str(raised.value) and len(str(raised.value)) < 300
+    assert not list(tmp_path.iterdir())
+
+
+def test_progress_bars_of_libraries_are_off_in_a_call_and_as_before_after_it(finished, capsys):
+    before = logging.is_progress_bar_enabled()
+    try:
+        logging.enable_progress_bar()
+        generate(finished / "model", "repeat c", SHORT)
+        assert logging.is_progress_bar_enabled() and capsys.readouterr().err == ""
+        logging.disable_progress_bar()
+        with without_bars():
+            pass
+        assert not logging.is_progress_bar_enabled()
+    finally:
+        (logging.enable_progress_bar if before else logging.disable_progress_bar)()
