@@ -70,6 +70,8 @@ def watch_over(worker: int) -> int:
         is_sweeping = (is_sweeping or heard == SWEEP) and kill_children(but=worker)
     kill_domain()
     while True:
+        if status is None:  # which is known where there is no /proc too
+            os.kill(worker, signal.SIGKILL)
         kill_children()
         pid, found = _bury(0)
         if pid < 0:

@@ -115,10 +115,10 @@ class Worker:
             elif name == "reasoning_gym":
                 scorer_of(family)
         except UserError as error:
-            return {"error": str(error)}
+            return {"error": shortened(f"{error}{hint(error.__cause__, self.closed)}")}
         except BaseException as error:  # also SystemExit
             if ":" in name:
-                return {"error": f"verifier {name!r} does not load: {type(error).__name__}: {shortened(str(error))}"}
+                return {"error": shortened(f"verifier {name!r} does not load: {type(error).__name__}: {error}")}
             # an item of the same kind will raise it again, and be told of
         self._kept = os.listdir(self.scratch)
         return {"loaded": True}
@@ -197,14 +197,18 @@ def judge_items(
             try:
                 reply = _encoded({"id": item["id"], "verdict": _verdict(item, verifiers)})
             except BaseException as error:  # also SystemExit: whatever a verifier raises is about its item
-                is_refused = bool(closed) and isinstance(error, PermissionError)
-                hint = f" (verifiers are kept from {', '.join(closed)}: see isolate_verifiers)" if is_refused else ""
-                reply = _encoded({"id": item["id"], "error": f"{type(error).__name__}: {str(error)[:500]}{hint}"})
+                reply = _encoded({"id": item["id"], "error": f"{type(error).__name__}: {str(error)[:500]}{hint(error, closed)}"})
             if os.getpid() != judge:  # a fork of the verifier's that came back
                 os._exit(0)
             if ":" in item["task"]["verifier"] and os.listdir(scratch) != kept:
                 empty(scratch, kept)
             link.sendall(reply)
+
+
+def hint(error: BaseException | None, closed: Sequence[str]) -> str:
+    """What may have refused something to a verifier, in words; "" where it was nothing of ours."""
+    is_refused = bool(closed) and isinstance(error, PermissionError)
+    return f" (verifiers are kept from {', '.join(closed)}: see isolate_verifiers)" if is_refused else ""
 
 
 def _verdict(item: dict[str, Any], verifiers: dict[str, Callable[[str, Task], Any]]) -> dict[str, Any]:

@@ -274,7 +274,7 @@ def test_the_main_process_runs_no_line_of_a_verifier_s_file(tmp_path):
         ("import sys\nsys.exit(4)\ndef judge(text, task): ...", r"verifier '.*mine\.py:judge' does not load: SystemExit: 4$"),
         ("import os\nos._exit(4)\ndef judge(text, task): ...", r"does not load: its process ended: exit code 4$"),
         ("import time\ntime.sleep(600)\ndef judge(text, task): ...", r"does not load: it took more than 2 s$"),
-        ("open('made', 'w')\ndef judge(text, task): ...", r"mine\.py does not run: PermissionError"),
+        ("open('made', 'w')\ndef judge(text, task): ...", r"mine\.py does not run: PermissionError.*verifiers are kept from files"),
     ],
 )
 def test_a_verifier_that_does_not_load_is_told_of_before_anything_is_judged(tmp_path, monkeypatch, text, message):
@@ -283,7 +283,7 @@ def test_a_verifier_that_does_not_load_is_told_of_before_anything_is_judged(tmp_
     (tmp_path / "mine.py").write_text(text)
     with OutcomeFeedback() as feedback, pytest.raises(UserError, match=message):
         if "made" in text and "files" not in feedback.closed:
-            raise UserError("mine.py does not run: PermissionError, where the kernel can")
+            raise UserError("mine.py does not run: PermissionError: verifiers are kept from files, where the kernel can")
         feedback.prepare([Task("question", "", f"{tmp_path / 'mine.py'}:judge")])
 
 
