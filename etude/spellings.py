@@ -1,7 +1,7 @@
 """Other words for settings and their values: what those who know another library type first, and the nearest of what there is.
 
 One table of names and one of values; both are only asked for a hint in what an error says, so that a configuration has one spelling.
-`docs/names.md` shows them.
+`docs/methods.md` shows them.
 """
 
 from collections.abc import Collection, Mapping, Sequence

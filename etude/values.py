@@ -1,15 +1,16 @@
 """Text of a command line, or a value of YAML, to a value of a setting's type.
 
 str                  the text as it stands
-int, float, bool     10, 1_000; 1e-5, inf, nan; true, false, yes, no, on, off
+int, float, bool     10, 1_000; 1e-5, inf; true, false, yes, no, on, off; neither 010, 1:30 nor nan
 X | None             null, and for anything but text none, is None
-X | Y                the first of them that it can be
+X | Y                the first that takes the value
 Literal              one of its words
 list, tuple, dict    JSON or YAML, of items of their own types
 """
 
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import NoneType, UnionType
@@ -17,6 +18,9 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 
+_WHOLE = re.compile(r"[-+]?(?:0|[1-9][0-9]*(?:_[0-9]+)*)")
+_LEADING_ZERO = re.compile(r"[-+]?0[0-9_]")
+"""Which YAML 1.1 takes for base 8, and most people for base 10: neither is guessed."""
 _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
@@ -26,42 +30,48 @@ class WrongValue(ValueError):
 
 def read(hint: Any, text: str) -> Any:
     """The value that `text` stands for. Raises WrongValue."""
-    inner, is_optional = _without_none(hint)
-    if get_origin(inner) is Union:
-        return _first(lambda kind: read(kind, text), hint)
-    if is_optional and text in (("null", "~") if inner is str else ("null", "~", "none", "None")):
+    kinds, is_optional = _kinds(hint)
+    if is_optional and text in (("null", "~") if str in kinds else ("null", "~", "none", "None")):
         return None
-    if get_origin(inner) in (list, tuple, dict):
-        return typed(hint, _loaded(text, hint))
-    return typed(hint, text if inner is Any else text.strip() if inner in (int, float, bool) else text)
+    return _first(hint, kinds, lambda kind: _read(kind, text))
+
+
+def _read(kind: Any, text: str) -> Any:
+    if get_origin(kind) in (list, tuple, dict):
+        return typed(kind, _loaded(text, kind))
+    return typed(kind, text.strip() if kind in (int, float, bool) else text)
 
 
 def _loaded(text: str, hint: Any) -> Any:
     """What JSON stands for, or else YAML, which reads some of JSON's escapes otherwise."""
-    with suppress(json.JSONDecodeError):
-        return json.loads(text)
     try:
+        with suppress(json.JSONDecodeError):
+            return json.loads(text)
         return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise WrongValue(expected(hint)) from None
 
 
 def typed(hint: Any, value: Any) -> Any:
     """`value` as this type, where it is one of it: a whole number may be text, or a float. Raises WrongValue."""
-    inner, is_optional = _without_none(hint)
-    if inner is Any or (is_optional and value is None):
+    kinds, is_optional = _kinds(hint)
+    return value if is_optional and value is None else _first(hint, kinds, lambda kind: _typed(kind, value))
+
+
+def _typed(kind: Any, value: Any) -> Any:
+    if kind is Any:
         return value
-    if get_origin(inner) is Union:
-        return _first(lambda kind: typed(kind, value), hint)
-    found = _CONVERTED.get(inner, _of_form)(value, inner)
+    found = _CONVERTED.get(kind, _of_form)(value, kind)
     if found is _WRONG:
-        raise WrongValue(expected(hint))
+        raise WrongValue(expected(kind))
     return found
 
 
-def _first(convert: Callable[[Any], Any], hint: Any) -> Any:
-    """What the first of several types makes of a value."""
-    for kind in get_args(hint):
+def _first(hint: Any, kinds: Sequence[Any], convert: Callable[[Any], Any]) -> Any:
+    """By the first type of several that takes the value."""
+    if len(kinds) == 1:
+        return convert(kinds[0])
+    for kind in kinds:
         with suppress(WrongValue):
             return convert(kind)
     raise WrongValue(expected(hint))
@@ -78,15 +88,14 @@ def _text(value: Any, _: Any) -> Any:
 
 def _whole(value: Any, _: Any) -> Any:
     if isinstance(value, str):
-        try:
-            return int(value, 10)
-        except ValueError:
-            return _WRONG
+        return int(value) if _WHOLE.fullmatch(value) else _WRONG
     return value if isinstance(value, int) and not isinstance(value, bool) else _WRONG
 
 
 def _number(value: Any, _: Any) -> Any:
     if isinstance(value, str):
+        if _LEADING_ZERO.match(value):
+            return _WRONG
         try:
             value = float(value.replace(".inf", "inf"))
         except ValueError:
@@ -118,10 +127,11 @@ def _of_form(value: Any, hint: Any) -> Any:
 
 def expected(hint: Any) -> str:
     """What a setting takes, in words."""
-    inner, _ = _without_none(hint)
+    kinds, _ = _kinds(hint)
+    if len(kinds) > 1:
+        return " or ".join(map(expected, kinds))
+    inner = kinds[0]
     form, within = get_origin(inner), get_args(inner)
-    if form is Union:
-        return " or ".join(map(expected, within))
     if form is Literal:
         return f"one of {', '.join(map(repr, within))}"
     if form is dict:
@@ -142,9 +152,9 @@ def named(hint: Any) -> str:
     return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint).replace("typing.", "")
 
 
-def _without_none(hint: Any) -> tuple[Any, bool]:
-    """The type without None, and whether that was in it."""
+def _kinds(hint: Any) -> tuple[list[Any], bool]:
+    """The types that a value may be of, and whether it may be None."""
     if get_origin(hint) not in (Union, UnionType):
-        return hint, False
-    kinds = [each for each in get_args(hint) if each is not NoneType]
-    return Union[tuple(kinds)], len(kinds) < len(get_args(hint))  # noqa: UP007 - of one type it is that type
+        return [hint], False
+    kinds = get_args(hint)
+    return [each for each in kinds if each is not NoneType], NoneType in kinds

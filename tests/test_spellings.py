@@ -98,8 +98,8 @@ def test_a_choice_of_its_own_name_is_no_other_word():
     assert value_of("learn.credit", "centred") is None and value_of("unheard.of", "grpo") is None
 
 
-def test_the_page_of_names_has_every_one():
-    page = (Path(__file__).parents[1] / "docs" / "names.md").read_text(encoding="utf8")
+def test_the_page_of_methods_has_every_one():
+    page = (Path(__file__).parents[1] / "docs" / "methods.md").read_text(encoding="utf8")
     for word in (*NAMES, *SECTIONS, *(word for words in VALUES.values() for word in words)):
         assert f"`{word}`" in page, word
 

@@ -14,7 +14,10 @@ from etude.values import WrongValue, expected, read, typed
         (str, " a ", " a "),
         (int, "-1", -1),
         (int, "1_000", 1000),
-        (int, "010", 10),
+        (bool | Literal["required"], "required", "required"),
+        (bool | Literal["required"], "false", False),
+        (int | float | None, "0.5", 0.5),
+        (int | list[int], "[1]", [1]),
         (float, "1e-5", 1e-5),
         (float, "1", 1.0),
         (float, "inf", float("inf")),
@@ -43,11 +46,11 @@ def test_text_becomes_a_value_of_the_settings_type(hint, text, value):
 @pytest.mark.parametrize(
     ("hint", "text"),
     [
-        *((int, text) for text in ("1.0", "1e3", "0x10", "1:30", "true", "", "one")),
-        *((float, text) for text in ("nan", ".nan", "fast", "", "1:30", "true")),
+        *((int, text) for text in ("1.0", "1e3", "0x10", "010", "1:30", "true", "", "one", "1_", "1__0")),
+        *((float, text) for text in ("nan", ".nan", "fast", "", "010", "1:30", "true")),
         *((bool, text) for text in ("1", "maybe", "")),
         *((Literal["a"], text) for text in ("A", "")),
-        *((list[int], text) for text in ("[a]", "1", "{a: 1}", "[1")),
+        *((list[int], text) for text in ("[a]", "1", "{a: 1}", "[1", "[" * 100_000)),
         *((dict[str, float], text) for text in ("a:1", "[1]", "{a: b}", "{a")),
         *((tuple[float, float], text) for text in ("[1]", "1", "[1, 2, 3]")),
     ],
@@ -73,4 +76,5 @@ def test_a_value_is_read_again_as_it_was_written():
 
 
 def test_what_is_expected_is_said_in_words():
+    assert expected(bool | Literal["required"]) == "true or false or one of 'required'"
     assert expected(int | None) == "a whole number" and expected(list[int]) == "whole numbers"
