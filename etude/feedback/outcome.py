@@ -40,16 +40,20 @@ class OutcomeFeedback:
     all of them before he judges himself. The thread that first judges must outlive the feedback.
     """
 
-    def __init__(self, timeout_seconds: float = 5.0, *, memory_bytes: int = 4 * 2**30, is_isolated: bool = True) -> None:
+    def __init__(
+        self, timeout_seconds: float = 5.0, *, memory_bytes: int = 4 * 2**30, is_isolated: bool = True, right_at: float | None = None
+    ) -> None:
         """`timeout_seconds` is the time of one item, loading its verifier aside; `memory_bytes` bounds the child's memory, unless 0.
 
-        `is_isolated` False leaves files and network open, for a verifier that needs them.
+        `is_isolated` False leaves files and network open, for a verifier that needs them. `right_at` is the score from which on an answer
+        is right, whatever its verifier says of that.
         """
         if not timeout_seconds > 0:
             raise UserError(f"timeout_seconds must be above 0, got {timeout_seconds}")
         self.timeout_seconds = timeout_seconds
         self.memory_bytes = memory_bytes
         self.is_isolated = is_isolated
+        self.right_at = right_at
         self.counts: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
         self._child: VerifierProcess | None = None
         self._thread: ThreadPoolExecutor | None = None
@@ -136,7 +140,9 @@ class OutcomeFeedback:
             self.counts["crashed"] += 1
             return Verdict(None, message=f"the verifier raised {reply['error']}")
         verdict = reply["verdict"]
-        return Verdict(verdict["score"], verdict["parts"], tuple(verdict["step_values"]), verdict["message"], verdict["words"])
+        right_at = verdict["right_at"] if self.right_at is None else self.right_at
+        said = verdict["score"], verdict["parts"], tuple(verdict["step_values"]), verdict["message"], verdict["words"]
+        return Verdict(*said, right_at=right_at)
 
     def _running_child(self) -> VerifierProcess:
         if self._child is not None and not self._child.is_alive():

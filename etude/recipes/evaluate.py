@@ -21,6 +21,7 @@ from etude.explore.search.settings import REFINE
 from etude.explore.thought import Thoughts
 from etude.feedback.judge import JudgeFeedback, Judging, put
 from etude.feedback.outcome import OutcomeFeedback
+from etude.feedback.unscored import check_max_share
 from etude.longcontext.settings import EngineView
 from etude.models import describe, load_model
 from etude.recipes.answering import SHORT, AnswerSearch, answered
@@ -70,12 +71,17 @@ class EvaluateSettings:
     judge.model."""
     engine: EngineView = field(default_factory=EngineView)
     seed: int = 0
+    right_at: float | None = None
+    """The score from which on an answer is right, whatever the verifier says of that: tasks.right_at."""
     timeout_seconds: float = 5.0
+    max_unscored_share: float = 0.1
+    """Measuring stops with the reason where more of a suite's answers than this share have no score, two apart; 1 never."""
     isolate_verifiers: bool = True
     machine: Machine = field(default_factory=Machine)
 
     def __post_init__(self) -> None:
         at_least("max_new_tokens", self.max_new_tokens, 1)
+        check_max_share(self.max_unscored_share)
         self.search.check(self.sampling)
         self.engine.check_search("search.method", self.search.method)
         if self.judge.model is not None and not self.decoding.is_on:
@@ -98,7 +104,8 @@ def _with_recipe(values: Mapping[str, Any], given: Mapping[str, str]) -> dict[st
     recipe = parse_practice(find_configuration("practice", given["recipe"]), [])
     taken = as_asked(recipe) | {"evaluation": resolved(recipe.evaluation), "seed": recipe.seed}
     taken |= {"timeout_seconds": recipe.timeout_seconds, "isolate_verifiers": recipe.isolate_verifiers}
-    return {**asked, **dotted(taken), "verifier": recipe.tasks.verifier, "columns": recipe.tasks.columns}
+    taken |= {"max_unscored_share": recipe.max_unscored_share}
+    return {**asked, **dotted(taken), "verifier": recipe.tasks.verifier, "right_at": recipe.tasks.right_at, "columns": recipe.tasks.columns}
 
 
 def evaluate(
@@ -128,14 +135,14 @@ def evaluate(
     engine = engine_at(place, loaded, tokenizer, settings.machine, settings.engine)
     longest = settings.evaluation.max_new_tokens or settings.max_new_tokens
     sizes = longest, settings.evaluation.pass_n, settings.evaluation.num_samples
-    how = Measurement(*sizes, settings.sampling, settings.seed, settings.evaluation.thought)
+    how = Measurement(*sizes, settings.sampling, settings.seed, settings.evaluation.thought, settings.max_unscored_share)
     room = room_tokens(loaded, max(longest, settings.evaluation.thought.longest))
     by_step_model = value_for(settings.search, model, loaded, place, settings.machine)
     compare: Compare | None = None
     if settings.judge.model is not None:
         compare = JudgeFeedback(ready(settings.judge, place, settings.machine, put("?")), settings.judge).judge
     pages = []
-    feedback = OutcomeFeedback(settings.timeout_seconds, is_isolated=settings.isolate_verifiers)
+    feedback = OutcomeFeedback(settings.timeout_seconds, is_isolated=settings.isolate_verifiers, right_at=settings.right_at)
     with within_limits(settings.machine), feedback as outcome:
         check_golds([task for tasks in suites.values() for task in tasks], outcome.judge)
         for suite in render_suites(suites, tokenizer, room, train, outcome.judge):
@@ -186,14 +193,15 @@ def _decoded(
 
 def _suites(settings: EvaluateSettings, data: Path | None) -> tuple[dict[str, Any], list[Any]]:
     """Suites by name, and the training tasks that the trivial baselines learn from: of a family or function no more than 500."""
-    actions = Actions(instruction=settings.instruction)
+    judged: dict[str, Any] = {"verifier": settings.verifier, "right_at": settings.right_at}
+    judged |= {"columns": settings.columns, "actions": Actions(instruction=settings.instruction)}
     if settings.recipe is None:
         if not settings.evaluation.path:
             raise UserError("there is nothing to measure: set --evaluation.path to one or more files, or --recipe to a configuration")
-        source = TaskSource(path=settings.evaluation.path, columns=settings.columns, verifier=settings.verifier, actions=actions)
+        source = TaskSource(path=settings.evaluation.path, **judged)
         return load_suites(settings.evaluation, source, "", settings.seed, data, settings.system), []
     recipe = parse_practice(find_configuration("practice", settings.recipe), [])
-    tasks = replace(recipe.tasks, columns=settings.columns, verifier=settings.verifier, actions=actions)
+    tasks = replace(recipe.tasks, **judged)
     suites = load_suites(settings.evaluation, tasks, Path(settings.recipe).stem, settings.seed, data, settings.system)
     size = train_size(recipe)
     n = min(size, 500) if size and (tasks.family or tasks.function) else size
