@@ -1,6 +1,7 @@
 """What a person sees while something runs: nothing (`Quiet`), or lines, a progress bar and tables (`Console`)."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import inf
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -254,8 +255,10 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
         shares = [_share(row, name) for name in ("sampled_accuracy", f"majority_at_{k}", f"pass_at_{k}", "parsable")]
         table.add_row(*cells, *shares)
     for row in {row["suite"]: row for row in rows}.values():
-        for rule, accuracy in list(row["baselines"].items())[:3]:
-            its_reward = [_short(row.get("baseline_rewards", {}).get(rule))] if has_rewards else []
+        rewards_of = row.get("baseline_rewards", {}) if has_rewards else {}
+        best = sorted(row["baselines"].items(), key=lambda item: (-item[1], -rewards_of.get(item[0], -inf)))  # a stable sort
+        for rule, accuracy in best[:3]:
+            its_reward = [_short(rewards_of.get(rule))] if has_rewards else []
             table.add_row(row["suite"], f"rule: {_words(rule)}", "", f"{accuracy:.1%}", *its_reward)
     return table
 

@@ -31,7 +31,7 @@ def reward_row(verdicts: Sequence[Verdict], groups: Sequence[Sequence[Verdict]] 
         return {name: None, f"{name}_low": None, f"{name}_high": None}
     means = [mean for group in groups if (mean := mean_score(group)) is not None]
     low, high = reward_interval(means if groups else rewards)
-    return {name: sum(rewards) / len(rewards), f"{name}_low": low, f"{name}_high": high}
+    return {name: fmean(rewards), f"{name}_low": low, f"{name}_high": high}
 
 
 def reward_interval(rewards: Sequence[float]) -> tuple[float, float]:

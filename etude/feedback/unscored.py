@@ -48,7 +48,7 @@ def check_scored(answers: Sequence[tuple[str, Task]], verdicts: Sequence[Verdict
         return
     reason = commonest_reason(verdicts)
     text, task = next(pair for pair, verdict in zip(answers, verdicts, strict=True) if verdict.score is None and _says(verdict, reason))
-    fix = "raise timeout_seconds, or put the verifier right" if reason.startswith("timed out") else "put the verifier right"
+    fix = "raise timeout_seconds, or put right what scores them" if reason.startswith("timed out") else "put right what scores them"
     raise TooManyUnscored(
         f"{where}: {n} of {total} answers could not be scored, and max_unscored_share is {max_share:g}; most often: {reason or 'no reason'}"
         f", as of the answer {quoted(text)} to {quoted(task.question)}: {fix} (a wrong answer scores 0), or raise max_unscored_share"

@@ -37,7 +37,7 @@ def test_more_than_a_few_answers_without_a_score_stop(failed, total, max_share, 
     said = str(problem.value)
     assert said.startswith(f"practice step 3: {failed} of {total} answers could not be scored, and max_unscored_share is {max_share:g}; ")
     assert "most often: the verifier raised ValueError: no number, as of the answer 'answer 0 xx" in said and "x" * 61 not in said
-    assert "to 'question 0': put the verifier right (a wrong answer scores 0), or raise max_unscored_share" in said
+    assert "to 'question 0': put right what scores them (a wrong answer scores 0), or raise max_unscored_share" in said
     assert isinstance(problem.value, UserError)
 
 
@@ -45,7 +45,7 @@ def test_the_example_has_the_commonest_reason_and_a_time_out_its_own_fix():
     answers, verdicts = asked(4, 5, "timed out after 0.2 s")
     verdicts[0] = Verdict(None, message="oh")
     assert commonest_reason(verdicts) == "timed out after 0.2 s"
-    with pytest.raises(TooManyUnscored, match=r"as of the answer 'answer 1 .*: raise timeout_seconds, or put the verifier right"):
+    with pytest.raises(TooManyUnscored, match=r"as of the answer 'answer 1 .*: raise timeout_seconds, or put right what scores them"):
         check_scored(answers, verdicts, 0.1, "measuring sums")
 
 

@@ -132,7 +132,7 @@ def test_an_evaluation_stops_where_the_verifier_fails(mine, tmp_path):
         "evaluation.num_samples": 0,
         "machine.precision": "float32",
     }
-    with pytest.raises(UserError, match="measuring test: 4 of 4 answers could not be scored.*raise max_unscored_share$"):
+    with pytest.raises(UserError, match=r"measuring test: 4 of 4 answers could not be scored.*raise max_unscored_share$"):
         evaluate("tiny-random", settings)
     row = evaluate("tiny-random", settings | {"verifier": "mine.py:wide"})["evaluation"][0]
     assert row["right_at"] == 20.0

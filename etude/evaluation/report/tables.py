@@ -1,6 +1,7 @@
 """The table of every suite: models, then trivial baselines, with one cell a run; with mean rewards where they tell more than accuracies."""
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Any
 
 from etude.evaluation.report.numbers import is_number
@@ -26,7 +27,7 @@ def suites_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
                         "name": name,
                         "cells": [found.get(name) for found in baselines],
                         "rewards": [found.get(name) for found in rewards],
-                        "best": [bool(found) and found.get(name) == max(found.values()) for found in baselines],
+                        "best": [name in _best(*found) for found in zip(baselines, rewards, strict=True)],
                     }
                     for name in dict.fromkeys(name for found in baselines for name in found)
                 ],
@@ -84,3 +85,9 @@ def baselines_of(row: Mapping[str, Any]) -> dict[str, float]:
 def baseline_rewards_of(row: Mapping[str, Any]) -> dict[str, float]:
     """The mean rewards of the trivial baselines that answer every task, by name."""
     return {name.replace("_", " "): value for name, value in (row.get("baseline_rewards") or {}).items() if is_number(value)}
+
+
+def _best(accuracies: Mapping[str, float], rewards: Mapping[str, float]) -> list[str]:
+    """The rules of the highest accuracy, and of these the ones of the highest mean reward."""
+    ranks = {name: (accuracy, rewards.get(name, -inf)) for name, accuracy in accuracies.items()}
+    return [name for name, rank in ranks.items() if rank == max(ranks.values())]

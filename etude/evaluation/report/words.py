@@ -56,7 +56,7 @@ def summary(run: Run) -> str:
 def _by_reward(suite: str, first: str, before: Mapping[str, Any], after: Mapping[str, Any], test: Mapping[str, Any] | None) -> str:
     """The sentence where accuracy can't tell the models apart: practice did something to the mean reward."""
     start, end = reward(before.get("mean_reward")), reward(after.get("mean_reward"))
-    right = f"greedy accuracy is {percent(after.get('accuracy'))} before and after, by which nothing can be told"
+    right = f"greedy accuracy is {percent(after.get('accuracy'))} before and after, so it says nothing of that"
     if not test or not is_number(test.get("reward_difference")):
         return f"The mean reward on {suite} went from {start} ({first}) to {end} (practice), without a paired test; {right}."
     verb = _verb({"p_value": test.get("reward_p_value"), "difference": test["reward_difference"]})
@@ -71,7 +71,8 @@ def _also_by_reward(before: Mapping[str, Any], after: Mapping[str, Any], test: M
     if not (tells_more(before) or tells_more(after)):
         return ""
     tested = f", {_reward_test(test)}" if test and is_number(test.get("reward_difference")) else ""
-    greedy = f" Their mean reward went from {reward(before.get('mean_reward'))} to {reward(after.get('mean_reward'))}{tested}."
+    start, end = reward(before.get("mean_reward")), reward(after.get("mean_reward"))
+    greedy = f" The mean reward of these answers went from {start} to {end}{tested}."
     return greedy + _of_sampled(before, after, test)
 
 
