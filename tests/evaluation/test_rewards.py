@@ -7,6 +7,7 @@ import pytest
 
 from etude.evaluation.baselines import trivial_baselines
 from etude.evaluation.measure import compare
+from etude.evaluation.report.axes import tick_label, ticks_of
 from etude.evaluation.rewards import compare_rewards, is_item_right, leads_with_reward, reward_row, tells_more
 from etude.evaluation.statistics import paired_mean_test, wilson_interval
 from etude.feedback.verdict import Verdict
@@ -69,3 +70,9 @@ def test_trivial_rules_have_a_mean_reward_where_they_answer_every_task():
     found = trivial_baselines([Task("q", "7")], tasks, lambda pairs: [Verdict(float(text) * 10, right_at=90.0) for text, _ in pairs])
     assert found.accuracies["largest_number"] == 1 / 3
     assert found.mean_rewards["most_frequent"] == 70.0 and "largest_number" not in found.mean_rewards
+
+
+def test_an_axis_of_rewards_that_differ_by_rounding_alone_has_ticks():
+    ticks = ticks_of(-3.9062500000000004, -3.90625)
+    assert ticks == sorted(set(ticks)) and ticks[0] < -3.90625 < ticks[-1]
+    assert all(tick_label(tick, ticks[1] - ticks[0], False) for tick in ticks)
