@@ -46,9 +46,7 @@ def test_the_numbers_of_a_suite_are_those_worked_out_by_hand():
 
 
 def test_a_suite_without_any_score_is_the_verifiers_fault():
-    said = (
-        r"measuring sums: 2 of 2 answers could not be scored.*most often: it crashed, as of the answer '7' to '3 \+ 4\?'"
-    )
+    said = r"measuring sums: 2 of 2 answers could not be scored.*most often: it crashed, as of the answer '7' to '3 \+ 4\?'"
     with pytest.raises(UserError, match=said):
         measure(Parrot(), SUITE, HOW, lambda pairs: [Verdict(None, message="it crashed") for _ in pairs])
 
