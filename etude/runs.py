@@ -43,6 +43,7 @@ _PACKAGES = ("etude", "torch", "transformers", "accelerate", "peft", "reasoning-
 
 CHANGEABLE = (
     *("machine.device", "machine.decode_batch_tokens", "machine.update_batch_tokens"),
+    *("max_unscored_share", "timeout_seconds", "isolate_verifiers"),
     "selection.workers",
     *(
         f"{who}.{name}"
@@ -50,7 +51,8 @@ CHANGEABLE = (
         for name in ("url", "key_variable", "timeout_seconds", "retries", "concurrency")
     ),
 )
-"""Settings that may change on resume: a smaller machine, the same numbers but for rounding; the same model in another place."""
+"""Settings that may change on resume: a smaller machine, the same numbers but for rounding; the same model in another place; what a
+verifier needs, where a run stopped since it did not answer."""
 
 
 SWITCHES = {"gate": "every"}

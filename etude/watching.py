@@ -1,6 +1,7 @@
 """What a person sees while something runs: nothing (`Quiet`), results alone (`Brief`), or lines, a progress bar and tables (`Console`)."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import inf
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,7 +10,10 @@ from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from etude.evaluation.report.numbers import short_reward
 from etude.evaluation.report.tables import num_samples
+from etude.evaluation.rewards import tells_more
+from etude.feedback.words import shortened
 from etude.terminal import visible
 
 _WIDTH = 200
@@ -74,7 +78,7 @@ class Console:
         for row in rows:
             self.say(
                 f"  {_words(model)} on {row['suite']}: {_accuracy(row)} greedy, {_share(row, 'sampled_accuracy')} sampled, "
-                f"{_of_samples(row)}, {_share(row, 'parsable')} parsable{_exceptions(row)}{_other_ways(row)}"
+                f"{_of_samples(row)}, {_share(row, 'parsable')} parsable{_rewards(row)}{_exceptions(row)}{_other_ways(row)}"
             )
             for forced in row.get("thought", ()):
                 self.say(_behind_a_thought(forced))
@@ -98,11 +102,12 @@ class Console:
     def concluded(self, result: Mapping[str, Any], folder: Path) -> None:
         self.say(f"{result['recipe']} (seed {result['seed']}), weights: {result['weights']}")
         RichConsole(file=self.console.file, width=_WIDTH, highlight=False, markup=False).print(_table(result["evaluation"]))
+        has_rewards = any(map(tells_more, result["evaluation"]))
         for pair in result["paired"]:
             self.say(
                 f"{pair['suite']}: {_words(pair['second'])} against {_words(pair['first'])} {100 * pair['difference']:+.1f} points "
                 f"[{100 * pair['difference_low']:+.1f}, {100 * pair['difference_high']:+.1f}], paired p = {pair['p_value']:.2g} "
-                f"(n = {pair['n']})"
+                f"(n = {pair['n']}){_reward_change(pair) if has_rewards else ''}"
             )
         for row in result.get("retention", ()):
             self.say(f"what it knew before, {_words(row['model'])}: {_retention(row)}")
@@ -110,11 +115,8 @@ class Console:
             if sentence:
                 self.say(sentence)
         counts = result.get("feedback_counts", {})
-        if counts.get("timed_out") or counts.get("crashed"):
-            self.say(
-                f"feedback: of {counts['judged']} answers {counts['timed_out']} timed out and {counts['crashed']} made the verifier crash: "
-                "unscored ones are left out of practice, and not right in an evaluation"
-            )
+        if sentence := _unscored(result):
+            self.say(sentence)
         if counts.get("judge_asked"):
             self.say(_of_the_judge(counts))
         self.say(f"model: {folder / 'model'}   report: {folder / 'report.html'}")
@@ -200,23 +202,79 @@ def _behind_a_thought(row: Mapping[str, Any]) -> str:
 def _exceptions(row: Mapping[str, Any]) -> str:
     """What should be rare, where it is there: answers without an end, answers that could not be scored, questions that come again."""
     cut = f", {row['truncated']:.1%} cut off" if row.get("truncated") else ""
-    unscored = f", {row['unscored']} unscored" if row.get("unscored") else ""
-    return cut + unscored + (f", {row['repeated']} questions asked before" if row.get("repeated") else "")
+    again = f", {row['repeated']} questions asked before" if row.get("repeated") else ""
+    return cut + _without_score(row) + again
+
+
+def _without_score(row: Mapping[str, Any]) -> str:
+    """How many have no score, and why most of them."""
+    if not row.get("unscored"):
+        return ""
+    return f", {row['unscored']} unscored" + (f" ({shortened(row['unscored_reason'])})" if row.get("unscored_reason") else "")
+
+
+def _unscored(result: Mapping[str, Any]) -> str:
+    """What could not be scored in the whole run, where anything was."""
+    found, counts = result.get("unscored") or {}, result.get("feedback_counts", {})
+    if not found:
+        return ""
+    kinds = {"timed_out": "timed out", "crashed": "made the verifier crash"}
+    failed = [f"{counts[name]} {words}" for name, words in kinds.items() if counts.get(name)]
+    most = f", most often: {found['reason']}" if found.get("reason") else ""
+    of_all = f" (of {counts['judged']} judged {' and '.join(failed)})" if failed else ""
+    return (
+        f"feedback: {found['practice']} attempts and {found['evaluation']} answers of evaluations have no score{of_all}{most}. They are "
+        "left out of practice and of mean rewards, and not right in an evaluation"
+    )
+
+
+def _rewards(row: Mapping[str, Any]) -> str:
+    """The mean rewards of an evaluation row, where they say more than its accuracies."""
+    if not tells_more(row):
+        return ""
+    sampled = row.get("sampled_mean_reward")
+    return f", mean reward {_reward(row)}" + ("" if sampled is None else f", {short_reward(sampled)} sampled")
+
+
+def _reward(row: Mapping[str, Any]) -> str:
+    if row.get("mean_reward") is None:
+        return "-"
+    value, low, high = (short_reward(row[f"mean_reward{end}"]) for end in ("", "_low", "_high"))
+    return f"{value} [{low}, {high}]"
+
+
+def _reward_change(pair: Mapping[str, Any]) -> str:
+    told = ""
+    for kind, name in (("", "mean reward"), ("sampled_", "of samples")):
+        if f"{kind}reward_difference" in pair:
+            value, low, high = (_signed(pair[f"{kind}reward_difference{end}"]) for end in ("", "_low", "_high"))
+            told += f"; {name} {value} [{low}, {high}], paired p = {pair[f'{kind}reward_p_value']:.2g}"
+    return told
+
+
+def _signed(value: float) -> str:
+    return f"{'' if value < 0 else '+'}{short_reward(value)}"
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """The results of every suite, and its trivial rules below them."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     k = next(filter(None, map(num_samples, rows)), None) or "k"
-    for name in ("suite", "model", "n", "accuracy (95 %)", "sampled", f"maj@{k}", f"pass@{k}", "parsable"):
+    has_rewards = any(map(tells_more, rows))
+    rewards = ["mean reward (95 %)", "sampled reward"] if has_rewards else []
+    for name in ("suite", "model", "n", "accuracy (95 %)", *rewards, "sampled", f"maj@{k}", f"pass@{k}", "parsable"):
         table.add_column(name, justify="left" if name in ("suite", "model") else "right", no_wrap=True)
     for row in rows:
-        cells = (row["suite"], _words(row["model"]), str(row["n"]), _accuracy(row))
+        cells = [row["suite"], _words(row["model"]), str(row["n"]), _accuracy(row)]
+        cells += [_reward(row), _short(row.get("sampled_mean_reward"))] if has_rewards else []
         shares = [_share(row, name) for name in ("sampled_accuracy", f"majority_at_{k}", f"pass_at_{k}", "parsable")]
         table.add_row(*map(visible, (*cells, *shares)))
-    for suite, baselines in {row["suite"]: row["baselines"] for row in rows}.items():
-        for rule, accuracy in list(baselines.items())[:3]:
-            table.add_row(visible(suite), visible(f"rule: {_words(rule)}"), "", f"{accuracy:.1%}")
+    for row in {row["suite"]: row for row in rows}.values():
+        rewards_of = row.get("baseline_rewards", {}) if has_rewards else {}
+        best = sorted(row["baselines"].items(), key=lambda item: (-item[1], -rewards_of.get(item[0], -inf)))  # a stable sort
+        for rule, accuracy in best[:3]:
+            its_reward = [_short(rewards_of.get(rule))] if has_rewards else []
+            table.add_row(visible(row["suite"]), visible(f"rule: {_words(rule)}"), "", f"{accuracy:.1%}", *its_reward)
     return table
 
 
@@ -225,11 +283,15 @@ def _live(phase: str, step: int, metrics: Mapping[str, Any], timings: Mapping[st
         return f"{_words(phase)} {step}: loss {metrics['imitate_loss']:.3f}"
     if phase == "preference":
         return f"preference {step}: loss {metrics['preference_loss']:.3f}, {metrics['preference_accuracy']:.0%} of the pairs right"
-    score = "-" if metrics["score"] is None else f"{metrics['score']:.3f}"
+    score = _short(metrics["score"])
     seconds = sum(value for name, value in timings.items() if name.endswith("_seconds"))
     signal = metrics["groups"] - metrics["groups_without_signal"]
-    unscored = f", {metrics['unscored']} unscored" if metrics.get("unscored") else ""
-    return f"practice {step}: score {score}, {signal}/{metrics['groups']} groups with signal{unscored}, {seconds:.1f} s"
+    parts = f"{signal}/{metrics['groups']} groups with signal{_without_score(metrics)}"
+    return f"practice {step}: mean reward {score}, {parts}, {seconds:.1f} s"
+
+
+def _short(reward: float | None) -> str:
+    return "-" if reward is None else short_reward(reward)
 
 
 def _retention(row: Mapping[str, Any]) -> str:

@@ -19,6 +19,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from math import prod
+from statistics import fmean
+from typing import NamedTuple
 
 from etude.evaluation.nearest import nearest_answers
 from etude.evaluation.wording import same_wording_answers
@@ -47,10 +49,20 @@ def trivial_answers(train_answers: Sequence[str], task: Task) -> dict[str, str]:
     return answers
 
 
-def baseline_accuracies(
+class Baselines(NamedTuple):
+    """What trivial rules come to."""
+
+    accuracies: dict[str, float]
+    """The share of all tasks that each rule answers rightly, best first."""
+    mean_rewards: dict[str, float]
+    """The mean reward of each rule that answers every task and could always be scored, best first: of the others it would be of other
+    tasks than a model's."""
+
+
+def trivial_baselines(
     train: Sequence[Task], tasks: Sequence[Task], judge: Callable[[Sequence[tuple[str, Task]]], list[Verdict]]
-) -> dict[str, float]:
-    """The share of all tasks that each rule answers rightly, best first; `judge` scores (text, task) pairs, as feedback does.
+) -> Baselines:
+    """What each rule comes to on the tasks; `judge` scores (text, task) pairs, as feedback does.
 
     `train` are the tasks whose answers a rule may know. A rule that applies to no task is left out; an answer that could not be scored is
     not right.
@@ -61,10 +73,16 @@ def baseline_accuracies(
     for rule, answers in (("nearest_question", nearest_answers(train, tasks)), ("same_wording", same_wording_answers(train, tasks))):
         attempts += [(rule, answer, task) for task, answer in zip(tasks, answers, strict=True) if answer is not None]
     verdicts = judge([(answer, task) for _, answer, task in attempts])
-    right = dict.fromkeys((rule for rule, _, _ in attempts), 0)
+    by_rule: dict[str, list[Verdict]] = {}
     for (rule, _, _), verdict in zip(attempts, verdicts, strict=True):
-        right[rule] += verdict.score == 1.0
-    return {rule: count / len(tasks) for rule, count in sorted(right.items(), key=lambda item: -item[1])}
+        by_rule.setdefault(rule, []).append(verdict)
+    right = {rule: sum(verdict.is_right for verdict in own) for rule, own in by_rule.items()}
+    scores = {rule: [verdict.score for verdict in own if verdict.score is not None] for rule, own in by_rule.items()}
+    rewards = {rule: fmean(own) for rule, own in scores.items() if len(own) == len(tasks)}
+    return Baselines(
+        {rule: count / len(tasks) for rule, count in sorted(right.items(), key=lambda item: -item[1])},
+        dict(sorted(rewards.items(), key=lambda item: -item[1])),
+    )
 
 
 def _number_rules(question: str) -> dict[str, str]:

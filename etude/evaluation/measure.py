@@ -1,9 +1,10 @@
-"""How good is a model on a suite of tasks: greedy accuracy, sampled accuracy, pass@k, and whether its answers have the right form.
+"""How good is a model on a suite of tasks: accuracy greedy and sampled, pass@k, mean rewards, the form of answers.
 
-Accuracy is greedy with a Wilson interval; unscored answers are counted and are not right. pass@k is the unbiased estimate of Chen et al.
-2021 (arXiv 2107.03374, eq. 1) on the suite's first `pass_n` tasks, and `pass_curve` that of fewer samples too. majority@k says how often
-the answer that most of the same k samples give (`etude.tasks.votes`) is right (self-consistency, Wang et al. 2022, arXiv 2203.11171): what
-a model that only grew surer of its own answers could reach.
+Accuracy is greedy with a Wilson interval: the share of answers that are right, which is for the verifier's threshold to say
+(`Verdict.is_right`); unscored answers are counted and are not right. The mean reward (`etude.evaluation.rewards`) is of the scored ones.
+pass@k is the unbiased estimate of Chen et al. 2021 (arXiv 2107.03374, eq. 1) on the suite's first `pass_n` tasks, and `pass_curve` that of
+fewer samples too. majority@k says how often the answer that most of the same k samples give (`etude.tasks.votes`) is right
+(self-consistency, Wang et al. 2022, arXiv 2203.11171): what a model that only grew surer of its own answers could reach.
 
 A question that a suite asks again has samples of its own, and `repeated` counts it. Its greedy answer is the same, so intervals, which take
 it for another question, are too narrow.
@@ -18,13 +19,14 @@ from typing import Any
 
 from etude.engine.sampling import GREEDY, Sampling
 from etude.engine.transformers import TransformersEngine
-from etude.errors import UserError
 from etude.evaluation.calibration import expected_calibration_error, risk_coverage
 from etude.evaluation.descriptive import describe
+from etude.evaluation.rewards import compare_rewards, is_item_right, leads_with_reward, mean_score, reward_row
 from etude.evaluation.statistics import paired_test, pass_at_k, pass_curve, wilson_interval
 from etude.evaluation.thought import measure_thoughts
 from etude.explore.reuse import visits
 from etude.explore.thought import Thoughts
+from etude.feedback.unscored import check_scored, commonest_reason
 from etude.feedback.verdict import Verdict
 from etude.randomness import seed_for
 from etude.tasks.task import Task
@@ -42,6 +44,8 @@ class Suite:
     prompts: Sequence[tuple[int, ...]]
     baselines: dict[str, float]
     """Accuracy of the trivial baselines on these tasks."""
+    baseline_rewards: dict[str, float] = field(default_factory=dict)
+    """Mean reward of those that answer every task."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ class Measurement:
     sampling: Sampling
     seed: int
     thought: Thoughts = field(default_factory=Thoughts)
+    max_unscored_share: float = 0.1
+    """Answers that may have no score (`etude.feedback.unscored`)."""
 
 
 @dataclass(frozen=True)
@@ -81,14 +87,16 @@ def measure(
     over tasks, and, over the answers that it gives, how much it says (`etude.evaluation.descriptive`, of greedy answers to the same tasks
     too) and how well its confidence is calibrated; one that is not given is no right one. Where thoughts of fixed lengths are asked for,
     the row has a list of rows for these (`etude.evaluation.thought`), as `thought`, and each item the scores of its answers.
+
+    Raises `TooManyUnscored` where more answers of one kind have no score than `how` allows.
     """
+    judge = _demanding(judge, how.max_unscored_share, f"measuring {suite.name}")
     greedy = [found[0] for found in engine.generate(suite.prompts, max_new_tokens=how.max_new_tokens, sampling=GREEDY)]
     verdicts = judge([(completion.text, task) for completion, task in zip(greedy, suite.tasks, strict=True)])
-    if all(verdict.score is None for verdict in verdicts):
-        raise UserError(f"no answer to {suite.name} could be scored ({verdicts[0].message}): put the verifier right first")
-    n, right = len(verdicts), sum(verdict.score == 1.0 for verdict in verdicts)
+    scores = [verdict.is_right for verdict in verdicts]
+    n, right = len(verdicts), sum(scores)
+    sampled, sampled_rewards = _sampled(engine, suite, how, judge)
     low, high = wilson_interval(right, n)
-    scores = [verdict.score == 1.0 for verdict in verdicts]
     texts = [completion.text for completion in greedy]
     others = [_other_way(name, suite, judge, answer(suite), scores, texts) for name, answer in ways.items()]
     row = {
@@ -97,20 +105,26 @@ def measure(
         "accuracy": right / n,
         "accuracy_low": low,
         "accuracy_high": high,
-        **_sampled(engine, suite, how, judge),
+        **reward_row(verdicts),
+        **sampled,
         **{name: value for own in others for name, value in own.row.items()},
         "parsable": _mean([verdict.parts["parsable"] for verdict in verdicts if "parsable" in verdict.parts]),
         "mean_tokens": sum(len(completion.tokens) for completion in greedy) / n,
         "truncated": sum(completion.finish == "length" for completion in greedy) / n,
         "unscored": sum(verdict.score is None for verdict in verdicts),
         "repeated": n - len({task.key for task in suite.tasks}),
+        **({"unscored_reason": reason} if (reason := commonest_reason(verdicts)) else {}),
+        "right_at": verdicts[0].right_at,
         "baseline_constant": suite.baselines.get("most_frequent"),
         "baselines": suite.baselines,
+        "baseline_rewards": suite.baseline_rewards,
     }
     items: list[dict[str, Any]] = [
-        {"task": task.key, "question": task.question, "answer": task.answer, "text": completion.text, "score": verdict.score}
+        {"task": task.key, "question": task.question, "answer": task.answer, "text": completion.text, **_judged(verdict)}
         for task, completion, verdict in zip(suite.tasks, greedy, verdicts, strict=True)
     ]
+    for item, mean in zip(items, sampled_rewards, strict=False):  # of the first tasks
+        item["sampled_reward"] = mean
     for own in others:
         items = [{**item, own.name: answer} for item, answer in zip(items, own.answers, strict=True)]
     if how.thought.budgets:
@@ -119,22 +133,27 @@ def measure(
     return {"suite": suite.name, "row": row, "items": items}
 
 
-def _sampled(engine: TransformersEngine, suite: Suite, how: Measurement, judge: Judge) -> dict[str, Any]:
+def _sampled(engine: TransformersEngine, suite: Suite, how: Measurement, judge: Judge) -> tuple[dict[str, Any], list[float | None]]:
+    """The row's numbers of sampled answers, and of each task that was sampled the mean reward."""
     tasks, prompts = suite.tasks[: how.pass_n], suite.prompts[: how.pass_n]
     if not tasks or how.num_samples == 0:
-        return {"pass_n": 0}
+        return {"pass_n": 0}, []
     named = [(task.key, [again] if again else []) for task, again in zip(tasks, visits(task.key for task in tasks), strict=True)]
     keys = [[seed_for(how.seed, "evaluation", key, sample, *again) for sample in range(how.num_samples)] for key, again in named]
     found = engine.generate(prompts, num_samples=how.num_samples, max_new_tokens=how.max_new_tokens, sampling=how.sampling, keys=keys)
     verdicts = judge([(completion.text, task) for task, group in zip(tasks, found, strict=True) for completion in group])
     k = how.num_samples
-    right = [[verdict.score == 1.0 for verdict in verdicts[start : start + k]] for start in range(0, len(verdicts), k)]
+    rows = [verdicts[start : start + k] for start in range(0, len(verdicts), k)]
+    right = [[verdict.is_right for verdict in row] for row in rows]
     passed = [pass_at_k(k, sum(row), k) for row in right]
     votes = [[vote(completion.text, task) for completion in group] for task, group in zip(tasks, found, strict=True)]
     voted = [row[majority(own)] for row, own in zip(right, votes, strict=True)]
     low, high = wilson_interval(round(sum(passed)), len(passed))  # k of k samples: every value is 0 or 1
-    return {
+    row = {
         "sampled_accuracy": sum(map(sum, right)) / len(verdicts),
+        **reward_row(verdicts, rows, "sampled_"),
+        "sampled_n": len(verdicts),
+        "sampled_unscored": sum(verdict.score is None for verdict in verdicts),
         f"pass_at_{k}": sum(passed) / len(passed),
         f"pass_at_{k}_low": low,
         f"pass_at_{k}_high": high,
@@ -142,6 +161,11 @@ def _sampled(engine: TransformersEngine, suite: Suite, how: Measurement, judge: 
         f"majority_at_{k}": sum(voted) / len(voted),
         "pass_n": len(tasks),
     }
+    return row, [mean_score(own) for own in rows]
+
+
+_NOT_GIVEN = Verdict(0.0, right_at=1.0)
+"""Of a task to which a way gives no answer: not right, and in no mean reward."""
 
 
 @dataclass(frozen=True)
@@ -156,15 +180,17 @@ class _Way:
 def _other_way(name: str, suite: Suite, judge: Judge, answers: Sequence[Answered], greedy: Sequence[bool], said: Sequence[str]) -> _Way:
     """`greedy`: whether the greedy answers are right, `said` what they say."""
     given = [(answer.text, task) for answer, task in zip(answers, suite.tasks, strict=True) if answer.text is not None]
-    verdicts = iter(judge(given) if given else [])
-    scores = [0.0 if answer.text is None else next(verdicts).score for answer in answers]
-    n, right = len(scores), [score == 1.0 for score in scores]
+    judged = judge(given) if given else []
+    verdicts = iter(judged)
+    said_of = [_NOT_GIVEN if answer.text is None else next(verdicts) for answer in answers]
+    n, right = len(said_of), [verdict.is_right for verdict in said_of]
     low, high = wilson_interval(sum(right), n)
     test = paired_test(greedy, right)
     row = {
         "accuracy": sum(right) / n,
         "accuracy_low": low,
         "accuracy_high": high,
+        **reward_row(judged),
         "tokens": sum(answer.sampled_tokens for answer in answers) / n,
         "not_given": (n - len(given)) / n,
         "gain": test.difference,
@@ -180,7 +206,9 @@ def _other_way(name: str, suite: Suite, judge: Judge, answers: Sequence[Answered
         confidences, outcomes = [confidence for confidence, _ in known], [each for _, each in known]
         row["ece"] = expected_calibration_error(confidences, outcomes)
         row["aurc"] = sum(risk_coverage(confidences, outcomes)) / len(known)
-    own = [{"text": answer.text, "score": score, "confidence": answer.confidence} for answer, score in zip(answers, scores, strict=True)]
+    own = [
+        {"text": answer.text, **_judged(verdict), "confidence": answer.confidence} for answer, verdict in zip(answers, said_of, strict=True)
+    ]
     return _Way(name, {f"{name}_{key}": value for key, value in row.items()}, own)
 
 
@@ -188,6 +216,21 @@ def _said_by(texts: Sequence[str]) -> dict[str, float]:
     """How much a text says, on average."""
     found = [describe(text) for text in texts]
     return {name: fmean(getattr(each, name) for each in found) for name in ("words", "details")} if found else {}
+
+
+def _judged(verdict: Verdict) -> dict[str, Any]:
+    return {"score": verdict.score, "right": None if verdict.score is None else verdict.is_right}
+
+
+def _demanding(judge: Judge, max_unscored_share: float, where: str) -> Judge:
+    """A judge that raises `TooManyUnscored` where it can't score enough of what it is asked about at once."""
+
+    def asked(pairs: Sequence[tuple[str, Task]]) -> list[Verdict]:
+        verdicts = judge(pairs)
+        check_scored(pairs, verdicts, max_unscored_share, where)
+        return verdicts
+
+    return asked
 
 
 def _mean(values: Sequence[float]) -> float | None:
@@ -211,6 +254,10 @@ def majority(answers: Sequence[str | None], weights: Sequence[float | Fraction] 
 
 
 def compare(first: str, second: str, before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    """The paired test of two measurements of one suite: who answered what rightly that the other did not."""
-    right_before, right_after = ([item["score"] == 1.0 for item in page["items"]] for page in (before, after))
-    return {"suite": before["suite"], "first": first, "second": second, **vars(paired_test(right_before, right_after))}
+    """The paired tests of two measurements of one suite: who answered what rightly that the other did not, and the mean rewards
+    (`compare_rewards`); `leads` says by which of them the models are told apart.
+    """
+    right_before, right_after = (list(map(is_item_right, page["items"])) for page in (before, after))
+    test = {"suite": before["suite"], "first": first, "second": second, **vars(paired_test(right_before, right_after))}
+    leads = "mean_reward" if leads_with_reward(before["row"], after["row"]) else "accuracy"
+    return {**test, **compare_rewards(before["items"], after["items"]), "leads": leads}

@@ -5,6 +5,7 @@ from typing import Any
 
 from etude.engine.sampling import GREEDY
 from etude.engine.transformers import TransformersEngine
+from etude.evaluation.rewards import reward_row
 from etude.evaluation.statistics import wilson_interval
 from etude.explore.thought import Thoughts, forced
 from etude.feedback.verdict import Verdict
@@ -22,16 +23,17 @@ def measure_thoughts(
 ) -> tuple[list[Row], list[list[float | None]]]:
     """A row for each budget, and of each task the scores of its answers, by budget.
 
-    Rows have `budget_tokens`, `accuracy` with its Wilson interval (what could not be scored is not right), the mean of `own_tokens` that
-    the model drew, `extended`, the share of answers whose thought would have ended sooner, and `cut`, the share whose thought had not.
+    Rows have `budget_tokens`, `accuracy` with its Wilson interval (what could not be scored is not right), `mean_reward` with its own, the
+    mean of `own_tokens` that the model drew, `extended`, the share of answers whose thought would have ended sooner, and `cut`, the share
+    whose thought had not.
     """
     rows, scores = [], []
     for budget in how.budgets:
         found = forced(engine, prompts, how, budget, sampling=GREEDY, keys=[0] * len(prompts))
         verdicts = judge([(answer.text, task) for answer, task in zip(found, tasks, strict=True)])
-        n, right = len(found), sum(verdict.score == 1.0 for verdict in verdicts)
+        n, right = len(found), sum(verdict.is_right for verdict in verdicts)
         low, high = wilson_interval(right, n)
-        row = {"budget_tokens": budget, "accuracy": right / n, "accuracy_low": low, "accuracy_high": high}
+        row = {"budget_tokens": budget, "accuracy": right / n, "accuracy_low": low, "accuracy_high": high, **reward_row(verdicts)}
         row["own_tokens"] = sum(answer.own_tokens for answer in found) / n
         row["extended"] = sum(answer.ends_taken_back > 0 for answer in found) / n
         row["cut"] = sum(answer.is_cut for answer in found) / n

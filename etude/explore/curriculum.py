@@ -1,7 +1,8 @@
 """Which tasks come next, by how the policy did: its weaknesses (SwS), or levels that rise and fall with success.
 
-A curriculum observes every step's groups. With a_1 .. a_t the mean scores of a task's visits, f = 1 - mean(a) its failure rate, and F_D
-that of its category's last groups, ((Σ 1 - a) + 1) / (n + 2) over the last n <= `memory` of them:
+A curriculum observes every step's groups, whose scores must lie in [0, 1], so that 1 - score is a failure. With a_1 .. a_t the mean scores
+of a task's visits, f = 1 - mean(a) its failure rate, and F_D that of its category's last groups, ((Σ 1 - a) + 1) / (n + 2) over the last n
+<= `memory` of them:
 
     weakness   a task is drawn with weight  F_D · u
                u = 1                where it was never visited

@@ -19,15 +19,13 @@ _NUMBER = re.compile(r"(?:(?<![\w)\].])[-+\u2212])?\d+(?:[.,]\d+)*")
 _WORD = re.compile(r"[^\W\d_][\w'\u2019-]*")
 
 
-def diversity(
-    texts: Sequence[Sequence[str]], votes: Sequence[Sequence[str | None]], scores: Sequence[Sequence[float | None]]
-) -> dict[str, float]:
-    """The measures of groups of attempts, by their texts, votes and scores; attempts without a vote have one answer in common, none, and
-    an attempt without a score is not right.
+def diversity(texts: Sequence[Sequence[str]], votes: Sequence[Sequence[str | None]], right: Sequence[Sequence[bool]]) -> dict[str, float]:
+    """The measures of groups of attempts, by their texts, votes and whether they are right; attempts without a vote have one answer in
+    common, none.
     """
     forms = [[solution_form(text) for text in group] for group in texts]
     measured = {"distinct_answers": distinct_share(votes), "distinct_forms": distinct_share(forms)}
-    return measured | {f"pass_at_{k}": value for k, value in pass_curve([[score == 1.0 for score in row] for row in scores]).items()}
+    return measured | {f"pass_at_{k}": value for k, value in pass_curve(right).items()}
 
 
 def distinct_share(groups: Sequence[Sequence[str | None]]) -> float:

@@ -62,7 +62,7 @@ class Refinement:
 
     def goes_on(self, attempt: Attempt, verdict: Verdict) -> bool:
         """Whether an attempt has another turn, if there is room."""
-        return attempt.turns < self.turns and (self.feedback == "fixed" or verdict.score != 1.0)
+        return attempt.turns < self.turns and (self.feedback == "fixed" or not verdict.is_right)
 
 
 def refine(

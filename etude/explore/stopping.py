@@ -12,11 +12,16 @@ What it changes, for a group of G attempts, halves of k = G / 2, that are right 
 - What a step says about the policy (score, pass at group, entropy, ...) is therefore taken from the first halves alone, which are
   independent samples: with fewer of them, so less sure, and pass at group is that of k attempts.
 
+A group is decided where its attempts so far all score the same; whether they are right says which of the two it is. So it works for
+rewards of any range, though with many different ones few groups are ever decided.
+
 Identity: `never`. The attempts that are made are those that `never` would have made.
 """
 
 from collections.abc import Sequence
 from typing import Literal
+
+from etude.feedback.verdict import Verdict
 
 StopWhen = Literal["never", "right", "wrong", "either"]
 
@@ -31,7 +36,11 @@ def portions(num_samples: int, when: StopWhen) -> list[range]:
     return [range(num_samples)] if when == "never" else [range(half), range(half, num_samples)]
 
 
-def is_decided(scores: Sequence[float | None], when: StopWhen) -> bool:
-    """Whether the attempts so far are all right, or all wrong, as `when` asks; one without a score leaves doubt."""
-    are_right, are_wrong = (all(score == extreme for score in scores) for extreme in (1.0, 0.0))
-    return (are_right and when in ("right", "either")) or (are_wrong and when in ("wrong", "either"))
+def is_decided(verdicts: Sequence[Verdict], when: StopWhen) -> bool:
+    """Whether the attempts so far score the same and are right, or wrong, as `when` asks; one without a score leaves doubt, and so do
+    different scores, which are signal.
+    """
+    scores = {verdict.score for verdict in verdicts}
+    if len(scores) != 1 or None in scores:
+        return False
+    return when in (("right", "either") if verdicts[0].is_right else ("wrong", "either"))

@@ -13,6 +13,7 @@ from typing import Any
 from etude.engine.completion import Completion, Finish
 from etude.explore.attempts import Attempt, Group
 from etude.explore.reuse import num_equal
+from etude.feedback.verdict import is_right
 from etude.tasks.task import Task
 
 
@@ -35,6 +36,8 @@ class Node:
     """Continuations that were drawn from here."""
     value: float | None = None
     """What feedback says of an answer that ends here, or expects of one that goes on; None: unknown."""
+    is_right: bool | None = None
+    """Whether feedback says that an answer that ends here is right; None: it has not said, and a value of 1 is."""
     visits: int = 0
     total: float = 0.0
     """Sum of the values that were found here and below, one a visit."""
@@ -82,6 +85,8 @@ class Tree:
         self.num_nodes = 1
         self.sampled_tokens = 0
         """Drawn in all, counted as often as they were drawn."""
+        self.lowest, self.highest = 0.0, 0.0
+        """Of the values that were backed up."""
 
     def add(self, parent: Node, tokens: Sequence[int], logprobs: Sequence[float], key: int) -> Node:
         """A step that was drawn from `parent`: the node that has these tokens already, or a new one."""
@@ -124,9 +129,18 @@ class Tree:
         """A visit of this node: its value counts for all before it. One that is unknown counts for none."""
         if node.value is None:
             return
+        first = not self.root.visits
+        self.lowest = node.value if first else min(self.lowest, node.value)
+        self.highest = node.value if first else max(self.highest, node.value)
         for visited in (self.root, *node.path):
             visited.visits += 1
             visited.total += node.value
+
+    def as_share(self, value: float) -> float:
+        """A value as it lies between the lowest and the highest that were backed up; where all lie in [0, 1] the value itself."""
+        if self.lowest >= 0 and self.highest <= 1:
+            return value
+        return (value - self.lowest) / (self.highest - self.lowest) if self.highest > self.lowest else 0.5
 
     def nodes(self) -> list[Node]:
         """In preorder, the root first."""
@@ -138,8 +152,8 @@ class Tree:
 
     def expected(self, *, hard: bool = False) -> dict[Node, float | None]:
         """What an answer that goes on from a node is worth, by those that did: of one that ended its value, else the mean of its children
-        by how often each was drawn, so that more continuations of one of them do not make it count more; or, `hard`, whether any answer
-        that went on from there has the full value 1. None where nothing is known.
+        by how often each was drawn, so that more continuations of one of them do not make it count more; or, `hard`, 1 where it is right,
+        or any answer that went on from there, else 0. None where nothing is known.
         """
         found: dict[Node, float | None] = {}
         for node in reversed(self.nodes()):
@@ -147,7 +161,7 @@ class Tree:
             worth = [(value, draws) for value, draws in known if value is not None]
             mean = sum(value * draws for value, draws in worth) / sum(draws for _, draws in worth) if worth else None
             any_right = float(any(value == 1.0 for value, _ in worth)) if worth else None
-            found[node] = node.value if node.finish else any_right if hard else mean
+            found[node] = (_hard(node) if hard else node.value) if node.finish else any_right if hard else mean
         return found
 
     def shares(self) -> dict[Node, Fraction]:
@@ -215,7 +229,21 @@ class Tree:
                 "visits": node.visits,
                 "mean": node.mean,
                 "value": node.value,
+                "right": _ends_right(node) if node.finish else None,
                 "finish": node.finish,
             }
             for node in text
         ]
+
+
+def _ends_right(node: Node) -> bool | None:
+    """Whether an answer that ended is right; None where it has no value."""
+    if node.value is None:
+        return None
+    return is_right(node.value) if node.is_right is None else node.is_right
+
+
+def _hard(node: Node) -> float | None:
+    """1 for an answer that ended right, 0 for another; None where it has no value."""
+    right = _ends_right(node)
+    return None if right is None else float(right)

@@ -1,19 +1,22 @@
 """Combined feedback: several kinds of feedback as one score.
 
-    score = Σ w_i s_i / Σ w_i        over the parts i, with weights w_i > 0 and scores s_i in [0, 1]
+    score = Σ w_i s_i / Σ w_i        over the parts i, with weights w_i > 0 and any finite scores s_i
+
+Weights do not know the scales of the parts: a judge's scores lie in [0, 1], a verifier's may lie anywhere.
 
 Every part's score is kept in `parts` under its name, beside what the part itself has there. Where a part has no score (None: a verifier
 that crashed, a judge that did not answer), neither has the whole, since a mean of the others would be on another scale than that of the
 attempts beside it; unless the part is optional, which is then left out of both sums. Values of steps are those of the part that has them,
-where one alone has. Identity: one part, whatever its weight, is that
-feedback alone. An answer is right (score 1) only where every part with a score says so.
+where one alone has. Identity: one part, whatever its weight, is that feedback alone. An answer is right only where every part with a score
+says so: a high score of one part does not make up for another.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from math import inf, nextafter
 
 from etude.errors import UserError
-from etude.feedback.verdict import Verdict
+from etude.feedback.verdict import RIGHT_AT, Verdict
 from etude.tasks.task import Task
 
 Pairs = Sequence[tuple[str, Task]]
@@ -54,11 +57,20 @@ class CombinedFeedback:
         message = "; ".join(f"{name}: {verdict.message}" for name, verdict in verdicts.items() if verdict.message)
         words = " ".join(verdict.words for verdict in verdicts.values() if verdict.words)
         valued = [verdict.step_values for verdict in verdicts.values() if verdict.step_values]
-        return Verdict(score, inner | known, step_values=valued[0] if len(valued) == 1 else (), message=message, words=words)
+        right_at = RIGHT_AT if score is None else self._right_at(score, {name: verdicts[name] for name in known})
+        step_values = valued[0] if len(valued) == 1 else ()
+        return Verdict(score, inner | known, step_values=step_values, message=message, words=words, right_at=right_at)
 
     def _mean(self, scores: Mapping[str, float]) -> float | None:
         total = sum(self.weights[name] for name in scores)
-        return min(1.0, sum(self.weights[name] * score for name, score in scores.items()) / total) if scores else None
+        return sum(self.weights[name] * score for name, score in scores.items()) / total if scores else None
+
+    def _right_at(self, score: float, known: Mapping[str, Verdict]) -> float:
+        """The mean of the parts' thresholds; just above the score where it reaches that though a part says that the answer is not right."""
+        mean = self._mean({name: verdict.right_at for name, verdict in known.items()})
+        assert mean is not None
+        is_right = all(verdict.is_right for verdict in known.values())
+        return min(mean, score) if is_right else max(mean, nextafter(score, inf))
 
 
 def check_weights(weights: Mapping[str, float], optional: Collection[str] = ()) -> None:

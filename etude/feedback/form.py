@@ -10,6 +10,7 @@ right. Identity: a gate of actions that are off has the scores of the feedback b
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from etude.errors import UserError
 from etude.feedback.verdict import Verdict
 from etude.tasks.actions import Actions
 from etude.tasks.task import Task
@@ -43,9 +44,19 @@ class Gate:
         self.actions, self.behind = actions, behind
 
     def judge(self, pairs: Pairs) -> list[Verdict]:
-        """One verdict for each (text, task), in order; malformed answers are not parsable, others are unless `behind` says otherwise."""
+        """One verdict for each (text, task), in order; malformed answers are not parsable, others are unless `behind` says otherwise.
+
+        Raises UserError for a negative score below `malformed_score`: that would teach the model to spoil the form.
+        """
         problems = [self.actions.problem(text) for text, _ in pairs]
-        passed = iter(self.behind([pair for pair, problem in zip(pairs, problems, strict=True) if not problem]))
+        verdicts = self.behind([pair for pair, problem in zip(pairs, problems, strict=True) if not problem])
+        for verdict in verdicts:
+            if verdict.score is not None and verdict.score < min(0.0, self.actions.malformed_score):
+                raise UserError(
+                    f"tasks.actions.malformed_score is {self.actions.malformed_score:g}, but a well-formed answer scored {verdict.score:g}"
+                    ": set it to the least that the verifier gives, or a malformed answer is worth more"
+                )
+        passed = iter(verdicts)
         return [self._malformed(problem) if problem else _well_formed(next(passed)) for problem in problems]
 
     def _malformed(self, problem: str) -> Verdict:

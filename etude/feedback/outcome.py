@@ -28,7 +28,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import TracebackType
 from typing import Literal
 
@@ -63,17 +63,21 @@ class OutcomeFeedback:
     all of them before he judges himself. The thread that first judges must outlive the feedback.
     """
 
-    def __init__(self, timeout_seconds: float = 5.0, *, memory_bytes: int = 4 * 2**30, isolate: Isolation = True) -> None:
+    def __init__(
+        self, timeout_seconds: float = 5.0, *, memory_bytes: int = 4 * 2**30, isolate: Isolation = True, right_at: float | None = None
+    ) -> None:
         """`timeout_seconds` is the time of one item, loading its verifier aside; `memory_bytes` bounds the memory of a child, unless 0.
 
         `isolate` False leaves files, network and the environment open, for a verifier that needs them; `required` refuses to judge where
-        the kernel can't close all three of files, network and processes.
+        the kernel can't close all three of files, network and processes. `right_at` is the score from which on an answer is right, whatever
+        its verifier says of that.
         """
         if not timeout_seconds > 0:
             raise UserError(f"timeout_seconds must be above 0, got {timeout_seconds}")
         self.timeout_seconds = timeout_seconds
         self.memory_bytes = memory_bytes
         self.isolate = isolate
+        self.right_at = right_at
         self.counts: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
         self._children: dict[str, VerifierProcess] = {}
         self._thread: ThreadPoolExecutor | None = None
@@ -170,7 +174,8 @@ class OutcomeFeedback:
             try:
                 if line == GONE:
                     raise BadReply
-                verdicts[index], has_failed = read_reply(line, index)
+                verdict, has_failed = read_reply(line, index)
+                verdicts[index] = verdict if self.right_at is None else replace(verdict, right_at=self.right_at)
                 self.counts["crashed"] += has_failed
                 deadline = time.monotonic() + self.timeout_seconds  # of the next one, which only a reply to this one starts
             except BadReply:

@@ -67,7 +67,10 @@ def _verdict(found: Any) -> Verdict:
         raise ValueError(f"it has more than {_MOST_NUMBERS} numbers")
     if not isinstance(message, str) or not isinstance(words, str):
         raise ValueError("its message and words are no texts")
-    return Verdict(score, parts, tuple(values), message=shortened(message), words=shortened(words))
+    right_at: Any = found.get("right_at")
+    if not _is_finite(right_at):
+        raise ValueError("its right_at is no finite number")
+    return Verdict(score, parts, tuple(values), message=shortened(message), words=shortened(words), right_at=right_at)
 
 
 def _is_finite(number: Any) -> bool:

@@ -38,7 +38,7 @@ def words_of(verdict: Verdict, steps: Sequence[str] = ()) -> str:
     >>> words_of(Verdict(0.0, step_values=(0.5, 0.75, 0.25, 0.0)), ["2 + 2 = 4", "4 * 3 = 13", "13"])
     "That is not right. It seems to go wrong in step 2: '4 * 3 = 13'"
     """
-    said = verdict.words or (NOT_CHECKED if verdict.score is None else NOT_FULLY_RIGHT if verdict.score else NOT_RIGHT)
+    said = verdict.words or (NOT_CHECKED if verdict.score is None else NOT_FULLY_RIGHT if verdict.score > 0 else NOT_RIGHT)
     falls = [before - behind for before, behind in pairwise(verdict.step_values)]
     if falls and len(falls) == len(steps) and max(falls) > 0:
         worst = falls.index(max(falls))

@@ -104,7 +104,7 @@ def is_right(said: str, task: Task, least: float) -> bool:
     is_name = task.verifier == "exact" and (task.answer or "").replace(" ", "").isalpha()
     if is_name or is_worded_freely(task):
         return (VERIFIERS["words"](said, task).score or 0.0) >= (least if is_worded_freely(task) else 1.0)
-    return VERIFIERS[task.verifier](said, task).score == 1.0
+    return VERIFIERS[task.verifier](said, task).is_right
 
 
 def compose(assignment: Assignment, written: Written) -> str:

@@ -34,7 +34,7 @@ class LengthControl:
     buffer_tokens: int = 0
     """Last tokens of explore.max_new_tokens in which a score is lowered, the more the nearer the end (DAPO); 0 is off."""
     penalty: float = 1.0
-    """How much a score is lowered by an answer of full length."""
+    """How much a score is lowered by an answer of full length, in units of the reward: 1 is all that a verifier of 0 and 1 gives."""
     mask_truncated: bool = False
     """Whether attempts that were cut off at explore.max_new_tokens enter no loss; they count in their group all the same (DAPO, TRL)."""
 

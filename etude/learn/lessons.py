@@ -1,7 +1,7 @@
 """What the learner makes of judged attempts: examples, by credit or by imitation, a list for each group.
 
 by_credit    every attempt of a group with signal enters the policy stream, each own token with the attempt's credit, or with its step's
-by_imitation attempts with full score enter the imitate stream (rejection sampling: RAFT, arXiv 2304.06767; ReST-EM, arXiv 2312.06585;
+by_imitation right attempts enter the imitate stream (rejection sampling: RAFT, arXiv 2304.06767; ReST-EM, arXiv 2312.06585;
              STaR, arXiv 2203.14465, where some saw the answer and are imitated as if they had not), every group with the same total
              weight, so that easy tasks do not drown hard ones; groups in which all or none are right are left out as in `by_credit`, so
              that both learn from the same tasks, unless all that are right are to be kept. Departures: STaR decodes one answer greedily,
@@ -16,7 +16,7 @@ right, each with an attempt's weight, and nothing of a turn that was wrong.
 from collections.abc import Callable, Sequence
 
 from etude.explore.attempts import Attempt, Group, Source
-from etude.feedback.verdict import Verdict, scores_of
+from etude.feedback.verdict import Verdict, scores_of, turns_right
 from etude.learn.credit import credit_rule
 from etude.learn.example import Example, Weights
 from etude.learn.length import NO_CONTROL, LengthControl
@@ -99,16 +99,16 @@ def by_imitation(
     """
     lessons: Lessons = []
     for group, row in zip(groups, verdicts, strict=True):
-        right = [(attempt, scores_of(verdict)) for attempt, verdict in zip(group.attempts, row, strict=True) if verdict.score == 1.0]
+        right = [(attempt, turns_right(verdict)) for attempt, verdict in zip(group.attempts, row, strict=True) if verdict.is_right]
         number = sum(attempt.is_sample for attempt in group.attempts)
         if not keep_all_right and not any(turns_with_signal(map(scores_of, row), turn_discount)):
             right = []
         lessons.append(
             [
                 _example(attempt, turn, imitate=(number / len(right),) * attempt.num_own_tokens)
-                for attempt, scores in right
-                for turn, score in enumerate(scores)
-                if score == 1.0
+                for attempt, turns in right
+                for turn, is_right in enumerate(turns)
+                if is_right
             ]
         )
     return lessons

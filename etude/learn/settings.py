@@ -53,11 +53,12 @@ class Learning:
     """How scores are shaped before they become credit: `none`, or what is ordinary in a group counts less, by log-prob (`unlikeliness`), by
     pairs of tokens (`novelty`) or by embeddings (`novelty_embedding`)."""
     shaping_weight: float = 0.25
-    """The share of its score that the most ordinary right attempt may lose; in [0, 1]."""
+    """The share of its lead on the group's worst attempt that the most ordinary one may lose; in [0, 1]."""
     outcome_coefficient: float = 0.0
     """Of credit by step: weight of the outcome's own credit (`centred`) that is added to it."""
     step_values: Literal["soft", "hard"] = "soft"
-    """Of searches: what a beginning is worth: the mean score of what went on from there, or 1 where any of it was right (Math-Shepherd)."""
+    """Of searches: what a beginning is worth: the mean score of what went on from there, or 1 where any of it was right and 0 elsewhere
+    (Math-Shepherd)."""
     loss: str = "clipped"
     """`clipped` (PPO, DAPO), `sequence` (GSPO), `capped` (CISPO), `clip_cov` and `kl_cov` (which hold back where entropy falls)."""
     clip_low: float | None = None

@@ -1,6 +1,8 @@
 """Scores that credit goes by, shaped: of right attempts, those count more that are unlike what the group does anyway.
 
-    R_i (1 - weight · o_i)          o_i in [0, 1]: how ordinary attempt i is among its group of G
+    R_i - weight · o_i · (R_i - R_min)      o_i in [0, 1]: how ordinary attempt i is among its group of G; R_min: the group's lowest score
+
+With scores of 0 and 1 that is R_i (1 - weight · o_i), as in the source; any other scores may be shifted by a number, and credit stays.
 
 unlikeliness       o_i = rank_i / G, rank 0 for the attempt of the lowest mean log-prob: right answers that were unlikely earn more
                    (He et al., arXiv 2506.02355, as their code has it, weight 0.25 with two epochs of updates). Departure: attempts that are
@@ -11,7 +13,7 @@ novelty_embedding  o_i = mean over the others of max(0, cos(e_i, e_j)), e the me
                    vocabulary (ours: the model is asked nothing more)
 
 Verdicts stay as they are, in what is measured and kept; only credit sees the shaped ones. No score is raised: what is ordinary is lowered,
-and a wrong attempt (score 0) gains nothing by being odd. A group whose scores are all equal stays as it is and has no signal, as in the
+and the worst attempt gains nothing by being odd. A group whose scores are all equal stays as it is and has no signal, as in the
 source, so that neither all right nor all wrong attempts are told apart by shape alone. Of a group with signal any rule of
 `etude.learn.credit` makes credit, `pass_at_k` too: a set of attempts scores what its best shaped one does.
 
@@ -73,8 +75,9 @@ def _shaped(group: Group, row: Sequence[Verdict], rule: Shaping, weight: float, 
     if not has_signal([verdict.score for verdict in row]):
         return list(row)
     ordinary = rule(group, embeddings_VE)
+    lowest = min(verdict.score for verdict in row if verdict.score is not None)
     return [
-        verdict if verdict.score is None else replace(verdict, score=verdict.score * (1 - weight * own))
+        verdict if verdict.score is None else replace(verdict, score=verdict.score - weight * own * (verdict.score - lowest))
         for verdict, own in zip(row, ordinary, strict=True)
     ]
 

@@ -35,7 +35,8 @@ def outlooks_of(groups: Sequence[Group], verdicts: Verdicts, targets: Literal["s
     """Of every attempt whose steps have values: these are the soft targets; hard ones ask whether any attempt that began so was right."""
     found = []
     for group, row in zip(groups, verdicts, strict=True):
-        was_right = {beginning: float(1.0 in scores) for beginning, scores in scores_through(group, row).items()}
+        ends_right = [verdict if verdict.score is None else replace(verdict, score=float(verdict.is_right)) for verdict in row]
+        was_right = {beginning: max(ends) for beginning, ends in scores_through(group, ends_right).items()}
         for attempt, verdict in zip(group.attempts, row, strict=True):
             if verdict.score is not None and verdict.step_values:
                 hard = tuple(was_right[beginning] for beginning in beginnings(attempt))

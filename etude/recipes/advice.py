@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from etude.evaluation.rewards import is_item_right
 from etude.explore.search.settings import BY_STEPS, BY_VALUE
 from etude.explore.settings import Exploration
 from etude.explore.steps import Steps
@@ -55,7 +56,7 @@ def _cut_off(suite: Mapping[str, Any], room: int) -> str:
 
 def _majority_and_greedy(suite: Mapping[str, Any], k: int) -> str:
     row = suite["row"]
-    majority, greedy = row[f"majority_at_{k}"], fmean(item["score"] == 1.0 for item in suite["items"][: row["pass_n"]])
+    majority, greedy = row[f"majority_at_{k}"], fmean(is_item_right(item) for item in suite["items"][: row["pass_n"]])
     told = f"agreement teaches what most answers say: right in {majority:.1%} of {suite['suite']} (n = {row['pass_n']}, {k} answers each)"
     ahead = "" if majority > greedy else ": little is to be gained by it"
     return f"{told}, where the greedy answer is in {greedy:.1%}{ahead}"

@@ -130,4 +130,4 @@ def shares_and_truth(groups: Sequence[Group], judge: Judge) -> list[tuple[float,
         if tally.winner is not None:
             found.append((tally.share(tally.winner), group.attempts[votes.index(tally.winner)].text, group.task))
     verdicts = judge([(text, task) for _, text, task in found])
-    return [(share, verdict.score == 1.0) for (share, _, _), verdict in zip(found, verdicts, strict=True)]
+    return [(share, verdict.is_right) for (share, _, _), verdict in zip(found, verdicts, strict=True)]

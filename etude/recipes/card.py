@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from etude.evaluation.report.numbers import short_reward
+from etude.evaluation.rewards import tells_more
 from etude.models import BUNDLED, TINY, describe
 from etude.recipes.settings import PracticeSettings
 
@@ -115,16 +117,34 @@ def _story(settings: PracticeSettings) -> str:
 
 
 def _table(result: Mapping[str, Any]) -> str:
-    lines = ["| suite | model | greedy accuracy (95 %) | sampled | n |", "|---|---|---|---|---|"]
+    has_rewards = any(map(tells_more, result["evaluation"]))
+    name, rule = (" mean reward (95 %) |", "---|") if has_rewards else ("", "")
+    lines = [f"| suite | model | greedy accuracy (95 %) |{name} sampled | n |", f"|---|---|---|{rule}---|---|"]
     for row in result["evaluation"]:
         accuracy = f"{row['accuracy']:.1%} [{row['accuracy_low']:.1%}, {row['accuracy_high']:.1%}]"
         sampled = f"{row['sampled_accuracy']:.1%}" if row.get("sampled_accuracy") is not None else ""
-        lines.append(f"| {plain(row['suite'])} | {row['model'].replace('_', ' ')} | {accuracy} | {sampled} | {row['n']} |")
-    for suite, baselines in {row["suite"]: row["baselines"] for row in result["evaluation"]}.items():
+        reward = f" {_reward(row)} |" if has_rewards else ""
+        lines.append(f"| {plain(row['suite'])} | {row['model'].replace('_', ' ')} | {accuracy} |{reward} {sampled} | {row['n']} |")
+    for row in {row["suite"]: row for row in result["evaluation"]}.values():
+        suite, baselines = row["suite"], row["baselines"]
         best = max(baselines, key=lambda name: baselines[name], default=None)
         if best is not None:
-            lines.append(f"| {plain(suite)} | best trivial rule: {plain(best.replace('_', ' '))} | {baselines[best]:.1%} | | |")
+            rule, cells = plain(best.replace("_", " ")), " | | |" if has_rewards else " | |"
+            lines.append(f"| {plain(suite)} | best trivial rule: {rule} | {baselines[best]:.1%} |{cells}")
+        rewards = row.get("baseline_rewards") or {}
+        best = max(rewards, key=lambda name: rewards[name], default=None)
+        if has_rewards and best is not None:
+            rule = plain(best.replace("_", " "))
+            lines.append(f"| {plain(suite)} | best trivial rule by reward: {rule} | | {short_reward(rewards[best])} | | |")
     return "\n".join(lines)
+
+
+def _reward(row: Mapping[str, Any]) -> str:
+    """The mean reward with its interval; nothing where no answer has a score."""
+    if row.get("mean_reward") is None:
+        return ""
+    value, low, high = (short_reward(row[f"mean_reward{end}"]) for end in ("", "_low", "_high"))
+    return f"{value} [{low}, {high}]"
 
 
 def _known(result: Mapping[str, Any]) -> str:

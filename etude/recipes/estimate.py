@@ -69,7 +69,7 @@ def estimate(settings: PracticeSettings, name: str, data: Path | None) -> Estima
     with (
         within_limits(settings.machine),
         tempfile.TemporaryDirectory() as scratch,
-        OutcomeFeedback(settings.timeout_seconds, isolate=settings.isolate_verifiers) as outcome,
+        OutcomeFeedback(settings.timeout_seconds, isolate=settings.isolate_verifiers, right_at=settings.tasks.right_at) as outcome,
     ):
         run = Practice(settings, name, RunFolder(Path(scratch) / "run"), data, outcome, Quiet())
         run.prepare()

@@ -67,14 +67,14 @@ def evaluate(
     engine = engine_at(place, loaded, tokenizer, settings.machine, settings.engine)
     longest = settings.evaluation.max_new_tokens or settings.max_new_tokens
     sizes = longest, settings.evaluation.pass_n, settings.evaluation.num_samples
-    how = Measurement(*sizes, settings.sampling, settings.seed, settings.evaluation.thought)
+    how = Measurement(*sizes, settings.sampling, settings.seed, settings.evaluation.thought, settings.max_unscored_share)
     room = room_tokens(loaded, max(longest, settings.evaluation.thought.longest))
     by_step_model = value_for(settings.search, model, loaded, place, settings.machine)
     compare: Compare | None = None
     if settings.judge.model is not None:
         compare = JudgeFeedback(ready(settings.judge, place, settings.machine, put("?")), settings.judge).judge
     pages = []
-    feedback = OutcomeFeedback(settings.timeout_seconds, isolate=settings.isolate_verifiers)
+    feedback = OutcomeFeedback(settings.timeout_seconds, isolate=settings.isolate_verifiers, right_at=settings.right_at)
     with within_limits(settings.machine), feedback as outcome:
         evaluated = [task for tasks in suites.values() for task in tasks]
         if warning := outcome.prepare(evaluated):
@@ -128,14 +128,15 @@ def _decoded(
 
 def _suites(settings: EvaluateSettings, data: Path | None) -> tuple[dict[str, Any], list[Any]]:
     """Suites by name, and the training tasks that the trivial baselines learn from: of a family or function no more than 500."""
-    actions = Actions(instruction=settings.instruction)
+    judged: dict[str, Any] = {"verifier": settings.verifier, "right_at": settings.right_at}
+    judged |= {"columns": settings.columns, "actions": Actions(instruction=settings.instruction)}
     if settings.recipe is None:
         if not settings.evaluation.path:
             raise UserError("there is nothing to measure: set --evaluation.path to one or more files, or --recipe to a configuration")
-        source = TaskSource(path=settings.evaluation.path, columns=settings.columns, verifier=settings.verifier, actions=actions)
+        source = TaskSource(path=settings.evaluation.path, **judged)
         return load_suites(settings.evaluation, source, "", settings.seed, data, settings.system), []
     recipe = parse_practice(find_configuration("practice", settings.recipe), [])
-    tasks = replace(recipe.tasks, columns=settings.columns, verifier=settings.verifier, actions=actions)
+    tasks = replace(recipe.tasks, **judged)
     suites = load_suites(settings.evaluation, tasks, Path(settings.recipe).stem, settings.seed, data, settings.system)
     size = train_size(recipe)
     n = min(size, 500) if size and (tasks.family or tasks.function) else size

@@ -13,6 +13,7 @@ from etude.evaluation.settings import Evaluation
 from etude.explore.thinking import Thoughts
 from etude.feedback.judge import Judging
 from etude.feedback.outcome import Isolation
+from etude.feedback.unscored import check_max_share
 from etude.longcontext.settings import EngineView
 from etude.recipes.answer_search import SHORT, AnswerSearch
 from etude.recipes.asking import as_asked, only_asking, remembered
@@ -52,13 +53,18 @@ class EvaluateSettings:
     judge.model."""
     engine: EngineView = field(default_factory=EngineView)
     seed: int = 0
+    right_at: float | None = None
+    """The score from which on an answer is right, whatever the verifier says of that: tasks.right_at."""
     timeout_seconds: float = 5.0
+    max_unscored_share: float = 0.1
+    """Measuring stops with the reason where more of a suite's answers than this share have no score, two apart; 1 never."""
     isolate_verifiers: Isolation = True
     machine: Machine = field(default_factory=Machine)
 
     def __post_init__(self) -> None:
         at_least("seed", self.seed, 0)
         at_least("max_new_tokens", self.max_new_tokens, 1)
+        check_max_share(self.max_unscored_share)
         self.search.check(self.sampling)
         self.engine.check_search("search.method", self.search.method)
         if self.judge.model is not None and not self.decoding.is_on:
@@ -81,4 +87,5 @@ def _with_recipe(values: Mapping[str, Any], given: Mapping[str, str]) -> dict[st
     recipe = parse_practice(find_configuration("practice", given["recipe"]), [])
     taken = as_asked(recipe) | {"evaluation": resolved(recipe.evaluation), "seed": recipe.seed}
     taken |= {"timeout_seconds": recipe.timeout_seconds, "isolate_verifiers": recipe.isolate_verifiers}
-    return {**asked, **dotted(taken), "verifier": recipe.tasks.verifier, "columns": recipe.tasks.columns}
+    taken |= {"max_unscored_share": recipe.max_unscored_share}
+    return {**asked, **dotted(taken), "verifier": recipe.tasks.verifier, "right_at": recipe.tasks.right_at, "columns": recipe.tasks.columns}

@@ -27,6 +27,7 @@ from etude.ledger import Judged, Ledger
 from etude.longcontext.lazy import LazyView
 from etude.longcontext.view import KeptView
 from etude.recipes.believing import Believing
+from etude.recipes.reward_checks import check_rewards
 from etude.recipes.searching import group_of, searched, tree_row
 from etude.recipes.self_made import SelfMaking
 from etude.recipes.self_training import SelfTeaching
@@ -88,9 +89,6 @@ class Explored:
         """Cut the attempts into steps, with their Monte-Carlo values."""
         for place, (group, row) in enumerate(zip(self.groups, self.verdicts, strict=True)):
             self.groups[place], self.verdicts[place] = parted(group, row, steps, decode)
-
-    def scores(self, place: int) -> list[float | None]:
-        return [verdict.score for verdict in self.verdicts[place]]
 
 
 def judge_groups(groups: Sequence[Group], judge: Judge) -> list[list[Verdict]]:
@@ -159,7 +157,8 @@ class Exploring:
     def attempts_of(self, step: int, judge: Judge, begin: Begin | None = None) -> Judged:
         """The judged attempts of step `step`, counted from 0: from the ledger where they were made before.
 
-        With `begin`, groups are judged by it while others are sampled; `feedback_seconds` are those that were waited for all the same.
+        Raises UserError for rewards that are not to be learned from; then the step is kept nowhere, and is made anew on resume. With
+        `begin`, groups are judged by it while others are sampled; `feedback_seconds` are those that were waited for all the same.
         """
         items = self.tasks_of(step)
         kept = self.ledger.read(step + 1, [task for task, _ in items])
@@ -181,6 +180,7 @@ class Exploring:
         if asked:
             judged = asked.beside(judged)
         held = {"context_mib": peak.take() / 2**20} if peak else {}
+        check_rewards(self.settings, step + 1, judged.groups[judged.given], judged.verdicts[judged.given])
         judged = replace(judged, counts={**judged.counts, **self._counted_since(counts), **held})
         self.ledger.write(step + 1, judged)
         return judged
@@ -196,7 +196,7 @@ class Exploring:
             verdicts = meanwhile.verdicts() if meanwhile else judge_groups(groups, judge)
             clock.append(time.perf_counter())
             found.add(going, groups, verdicts, {"explore_seconds": clock[1] - clock[0], "feedback_seconds": clock[2] - clock[1]})
-            going = [place for place in going if not is_decided(found.scores(place), explore.stop_when_decided)]
+            going = [place for place in going if not is_decided(found.verdicts[place], explore.stop_when_decided)]
             if not going:
                 break
         if self.settings.step_model.on:
@@ -211,8 +211,9 @@ class Exploring:
         and how many are right.
         """
         explore, clock = self.explore_at(step), [time.perf_counter()]
-        known = {place: [score for score in found.scores(place) if score is not None] for place in range(len(items))}
-        without = [place for place, scores in known.items() if scores and 1.0 not in scores and items[place][0].answer is not None]
+        known = {place: [verdict for verdict in row if verdict.score is not None] for place, row in enumerate(found.verdicts)}
+        failed = [place for place, row in known.items() if row and not any(verdict.is_right for verdict in row)]
+        without = [place for place in failed if items[place][0].answer is not None]
         shown = {place: hinted(items[place][0], explore.hint) for place in without}
         prompts = {place: prompt for place, task in shown.items() if len(prompt := self.render(task)) <= self.room_tokens}
         places = list(prompts)
@@ -234,7 +235,7 @@ class Exploring:
             for place, group in zip(places, groups, strict=True)
         ]
         found.add(places, own, verdicts, {"explore_seconds": clock[1] - clock[0], "feedback_seconds": clock[2] - clock[1]})
-        right = sum(verdict.score == 1.0 for row in verdicts for verdict in row)
+        right = sum(verdict.is_right for row in verdicts for verdict in row)
         return {"hinted": sum(map(len, verdicts)), "hinted_right": right}
 
     def _searched(self, step: int, judge: Judge) -> Judged:

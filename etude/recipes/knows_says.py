@@ -197,7 +197,7 @@ def _said(
 
 
 def _is_right(text: str | None, task: Task) -> bool:
-    return text is not None and VERIFIERS[task.verifier](text, task).score == 1.0
+    return text is not None and VERIFIERS[task.verifier](text, task).is_right
 
 
 def _method_row(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.errors import UserError
-from etude.evaluation.baselines import baseline_accuracies
+from etude.evaluation.baselines import trivial_baselines
 from etude.evaluation.measure import Judge, Suite
 from etude.evaluation.settings import Evaluation
 from etude.explore.prompts import render_answer, render_demonstration, render_prompts
@@ -107,7 +107,7 @@ def _suite_name(path: str, taken: Sequence[str]) -> str:
 def render_suites(suites: dict[str, list[Task]], tokenizer: Any, room_tokens: int, train: Sequence[Task], judge: Judge) -> list[Suite]:
     """The suites with their prompts and trivial baselines."""
     return [
-        Suite(name, tasks, render_prompts(tokenizer, tasks, room_tokens), baseline_accuracies(train, tasks, judge))
+        Suite(name, tasks, render_prompts(tokenizer, tasks, room_tokens), *trivial_baselines(train, tasks, judge))
         for name, tasks in suites.items()
     ]
 
@@ -116,7 +116,7 @@ def check_golds(tasks: Sequence[Task], judge: Judge) -> None:
     """Ask the math verifier whether it reads the gold answers, in the process that may be killed; the others were asked on loading."""
     asked = [(task.answer, task) for task in tasks if task.verifier == "math" and task.answer is not None]
     for (_, task), verdict in zip(asked, judge(asked), strict=True):
-        if verdict.score != 1.0:
+        if not verdict.is_right:
             raise UserError(f"{task.origin}: the math verifier cannot read the answer: {verdict.message or 'it refuses it'}")
 
 
@@ -203,7 +203,12 @@ def _files_like(tasks: TaskSource | None, path: list[str]) -> TaskSource:
     """Files whose rows are read as the source's own, where that is files too, and asked and judged as they are anyway."""
     if tasks is None:
         return TaskSource(path=path)
-    return replace(tasks, path=path) if tasks.path else TaskSource(path=path, verifier=tasks.verifier, actions=tasks.actions)
+    return replace(tasks, path=path) if tasks.path else TaskSource(path=path, **_judged_like(tasks))
+
+
+def _judged_like(tasks: TaskSource) -> dict[str, Any]:
+    """How items are asked and judged, whatever source they have."""
+    return {"verifier": tasks.verifier, "right_at": tasks.right_at, "actions": tasks.actions}
 
 
 def _without(tasks: Sequence[Task], measured: Sequence[Task]) -> tuple[list[Task], int]:

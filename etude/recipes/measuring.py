@@ -44,7 +44,7 @@ def measurement(settings: PracticeSettings) -> Measurement:
     evaluation, explore = settings.evaluation, settings.explore
     longest = evaluation.max_new_tokens or explore.max_new_tokens
     sizes = longest, evaluation.pass_n, evaluation.num_samples
-    return Measurement(*sizes, explore.sampling, settings.seed, evaluation.thought)
+    return Measurement(*sizes, explore.sampling, settings.seed, evaluation.thought, settings.max_unscored_share)
 
 
 def _measure(run: "Practice", model: str, suite: Suite, how: Measurement) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from etude.evaluation.retention import Probe
 from etude.explore.collapse import Collapse, collapse_in
 from etude.explore.prompts import render_prompt, render_prompts
 from etude.feedback.outcome import OutcomeFeedback
+from etude.feedback.unscored import TooManyUnscored
 from etude.interruption import Interrupted, Interruption
 from etude.learn.entropy import EntropyBonus
 from etude.learn.example import Example
@@ -110,7 +111,8 @@ def practice_named(
         return result
     folder = RunFolder.start(Path(run), resolved(settings), resume=resume, defaults=practice_defaults())
     limits = within_limits(settings.machine, "go on with --resume, the last checkpoint is whole")
-    feedback = OutcomeFeedback(settings.timeout_seconds, isolate=settings.isolate_verifiers)
+    how: dict[str, Any] = {"isolate": settings.isolate_verifiers, "right_at": settings.tasks.right_at}
+    feedback = OutcomeFeedback(settings.timeout_seconds, **how)
     data_folder = Path(data) if data else None
     try:
         with limits, Interruption() as interruption, feedback as outcome:
@@ -121,6 +123,10 @@ def practice_named(
             stop.note = f"{(stop.note or 'between the training steps').removesuffix(ending)}{ending}"
         else:
             stop.note = "before it began: nothing is kept"
+        raise
+    except TooManyUnscored as problem:
+        if (folder.path / "configuration.yaml").exists():
+            raise TooManyUnscored(f"{problem}. Nothing is lost: then go on with --resume ({folder.path})") from problem
         raise
     finally:
         folder.release()
@@ -345,7 +351,7 @@ class Practice:
         how: dict[str, Any] = {"turn_discount": self.settings.learn.turn_discount, "with_parts": not self.feedback.is_plain}
         seen = observed(groups, verdicts, first_half(self.settings.explore), **how) | dict(judged.counts)
         if self.settings.feedback == "self_training":  # whose scores are no share of right attempts
-            seen = {name: value for name, value in seen.items() if not name.startswith("pass_at_")} | {"score": None}
+            seen = {name: value for name, value in seen.items() if not name.startswith("pass_at_")} | {"score": None, "mean_reward": None}
         return seen | (refined(groups, verdicts, self.settings.explore.refine) if self.settings.explore.turns > 1 else {})
 
     def _guard(self, step: int) -> None:
@@ -402,7 +408,7 @@ class Practice:
 
     def conclude(self, pages: Mapping[str, Page]) -> dict[str, Any]:
         """Write the model's card, `result.json` and the report."""
-        result = result_of(self.name, self.settings, pages, self.materials.facts, self._feedback_counts())
+        result = result_of(self.name, self.settings, pages, self.materials.facts, self._feedback_counts(), self.steps_so_far())
         if collapse := self._collapse():
             result["collapse"] = asdict(collapse) | {"words": collapse.words, "action": self.settings.collapse.action}
         if self.gating:

@@ -8,7 +8,7 @@ from etude.engine.transformers import TransformersEngine
 from etude.explore.attempts import Attempt, Group
 from etude.explore.refinement import Refinement, refine
 from etude.explore.samples import sample_groups
-from etude.feedback.verdict import Verdict, scores_of
+from etude.feedback.verdict import Verdict, scores_of, turns_right
 from etude.tasks.task import Task
 
 
@@ -21,7 +21,7 @@ def refined(groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]], how:
     pairs = [pair for group, row in zip(groups, verdicts, strict=True) for pair in zip(group.attempts, row, strict=True)]
     first = [scores_of(verdict)[0] for _, verdict in pairs]
     known = [score for score in first if score is not None]
-    changed = [(score == 1.0, verdict.score == 1.0) for score, (attempt, verdict) in zip(first, pairs, strict=True) if attempt.turns > 1]
+    changed = [(turns_right(verdict)[0], verdict.is_right) for attempt, verdict in pairs if attempt.turns > 1]
     return {
         "score_first": sum(known) / len(known) if known else None,
         "revised": len(changed) / len(pairs),

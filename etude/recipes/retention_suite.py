@@ -25,6 +25,7 @@ from etude.errors import at_least
 from etude.evaluation.instructions import instructions, is_followed
 from etude.evaluation.measure import Measurement, Suite, measure
 from etude.evaluation.retention import OLD_KNOWLEDGE, make_probe, measure_retention
+from etude.evaluation.rewards import is_item_right
 from etude.evaluation.statistics import mean_interval, wilson_interval
 from etude.explore.prompts import render_prompts
 from etude.feedback.outcome import Isolation, OutcomeFeedback
@@ -218,7 +219,7 @@ def _families(suite: RetentionSuite, engine: TransformersEngine, prompts: Prompt
             source = TaskSource(family=family, parameters=suite.family_parameters.get(family, {}), verifier=suite.family_verifier)
             tasks = load_tasks(source, split="retention", n=suite.family_n, seed=0)
             page = measure(engine, Suite(family, tasks, prompts(tasks), {}), how, outcome.judge)
-            rows.append(_share("families", family, [item["score"] == 1.0 for item in page["items"]]))
+            rows.append(_share("families", family, list(map(is_item_right, page["items"]))))
             said[family] = page["items"]
     return rows, said
 

@@ -118,7 +118,7 @@ class SelfMaking:
         window, found = self.explore.self_made.source_window, []
         for place, (group, row, own) in enumerate(zip(judged.groups, judged.verdicts, right, strict=True)):
             known = sum(verdict.score is not None for verdict in row)
-            is_in = own and window.admits(sum(verdict.score == 1.0 for verdict in row), known)
+            is_in = own and window.admits(sum(verdict.is_right for verdict in row), known)
             for text in dict.fromkeys(attempt.text for attempt in own) if is_in else ():
                 others = [(task, attempt) for task, attempt in solved if task.key != group.task.key]
                 shots = self._drawn(others, step, "shots", place, text)
@@ -177,7 +177,7 @@ class SelfMaking:
 
     def _worth(self, row: Sequence[Verdict]) -> float:
         """The reward of having written a problem whose attempts were judged so."""
-        return WAYS[self.explore.self_made.method].worth(self.explore.self_made, [verdict.score for verdict in row])
+        return WAYS[self.explore.self_made.method].worth(self.explore.self_made, row)
 
 
 class Way(NamedTuple):
@@ -187,17 +187,17 @@ class Way(NamedTuple):
     """What a step's problems may be written from."""
     judge: Callable[[SelfMaking], Judge]
     """What scores attempts at them."""
-    worth: Callable[[SelfMade, Sequence[float | None]], float]
-    """The reward of having written a problem, by the scores of the attempts at it."""
+    worth: Callable[[SelfMade, Sequence[Verdict]], float]
+    """The reward of having written a problem, by the verdicts on the attempts at it."""
 
 
-def _is_in_window(how: SelfMade, scores: Sequence[float | None]) -> float:
-    known = [score for score in scores if score is not None]
-    return float(how.window.admits(known.count(1.0), len(known)))
+def _is_in_window(how: SelfMade, row: Sequence[Verdict]) -> float:
+    known = [verdict for verdict in row if verdict.score is not None]
+    return float(how.window.admits(sum(verdict.is_right for verdict in known), len(known)))
 
 
-def _learnability(how: SelfMade, scores: Sequence[float | None]) -> float:
-    p = sum(score or 0.0 for score in scores) / len(scores)  # nothing where too few agree
+def _learnability(how: SelfMade, row: Sequence[Verdict]) -> float:
+    p = sum(verdict.is_right for verdict in row) / len(row)  # nothing where too few agree
     return 4 * p * (1 - p)
 
 
@@ -264,7 +264,7 @@ def writing_demonstrations(
 def _right(group: Group, row: Sequence[Verdict]) -> list[Attempt]:
     """The right attempts of a group that say something."""
     pairs = zip(group.attempts, row, strict=True)
-    return [attempt for attempt, verdict in pairs if verdict.score == 1.0 and attempt.text.strip() and vote(attempt.text, group.task)]
+    return [attempt for attempt, verdict in pairs if verdict.is_right and attempt.text.strip() and vote(attempt.text, group.task)]
 
 
 def _counts(flaws: Sequence[str], scores: Sequence[Sequence[float]], verdicts: Sequence[Sequence[Verdict]]) -> dict[str, float]:

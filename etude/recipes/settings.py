@@ -16,6 +16,7 @@ from etude.explore.settings import Exploration
 from etude.feedback.agreement import Agreement
 from etude.feedback.judge import Judging
 from etude.feedback.outcome import Isolation
+from etude.feedback.unscored import check_max_share
 from etude.learn.loss_settings import PreferenceLoss
 from etude.learn.optimiser import Optimiser
 from etude.learn.second_models import StepModelSettings
@@ -129,6 +130,9 @@ class PracticeSettings:
     collapse: CollapseAlarm = field(default_factory=CollapseAlarm)
     timeout_seconds: float = 5.0
     """Time a verifier has for one answer."""
+    max_unscored_share: float = 0.1
+    """The run stops with the reason where more of a step's attempts, or of an evaluation's answers, than this share have no score, two
+    apart: a verifier that fails on so many is wrong, and what is left out is no random part. Not by agreement, which abstains; 1 never."""
     isolate_verifiers: Isolation = True
     """Whether verifiers are kept from files (but temporary ones), network, other processes and the keys in your environment: true closes
     what the kernel can, and says what it can't; `required` refuses to run where something stays open; false closes nothing, for a verifier
@@ -151,6 +155,7 @@ class PracticeSettings:
             check_known("part of feedback_weights", part, FEEDBACK)
         at_least("seed", self.seed, 0)
         at_least("steps", self.steps, 0)
+        check_max_share(self.max_unscored_share)
         if self.adaptation_settings and self.adaptation is None:
             raise UserError("adaptation_settings are set, but adaptation is not: name the adaptation, or leave them out")
         if self.budget_tokens is not None:

@@ -10,6 +10,7 @@ from etude.explore.collapse import agreement_metrics
 from etude.explore.diversity import diversity
 from etude.explore.settings import Exploration
 from etude.explore.stopping import portions
+from etude.feedback.unscored import commonest_reason
 from etude.feedback.verdict import Verdict, scores_of
 from etude.learn.example import Weights
 from etude.learn.implicit_reward import ImplicitReward, token_returns, told_apart
@@ -175,30 +176,34 @@ def observed(
     answer or were made of others, count in what was unscored or without signal alone. Where some groups stop after their `first` attempts,
     everything that estimates the policy is taken from so many of each group; what was unscored or without signal, and the number of
     `attempts`, is of all. Of revised attempts scores and ends are those of the last turn, tokens those of all turns; a group has signal
-    where one of its turns has. `with_parts`, the mean of every named part of the verdicts that have it is `part_NAME`. How much attempts
-    agree is of the last turns' answers.
+    where one of its turns has. `mean_reward` is of the attempts that have a score; `score` is the same number. `with_parts`, the mean of
+    every named part of the verdicts that have it is `part_NAME`. How much attempts agree is of the last turns' answers.
     """
     all_scores = [[verdict.score for verdict in row] for row in verdicts]
+    reason = commonest_reason(verdict for row in verdicts for verdict in row)
     without_signal = sum(not any(turns_with_signal(map(scores_of, row), turn_discount)) for row in verdicts)
     own = of_the_policy(groups, first)
     attempts = [attempt for row in own for attempt in row]
     verdicts = [row[: len(mine)] for row, mine in zip(verdicts, own, strict=True)]  # what was hinted stands behind
     scores = [[verdict.score for verdict in row] for row in verdicts]
+    right = [[verdict.is_right for verdict in row] for row in verdicts]
     votes = [[vote(attempt.text, group.task) for attempt in row] for group, row in zip(groups, own, strict=True)]
     own_tokens = sum(attempt.num_own_tokens for attempt in attempts)
     known = [score for row in scores for score in row if score is not None]
     parsable = [verdict.parts["parsable"] for row in verdicts for verdict in row if "parsable" in verdict.parts]
     return {
         "score": sum(known) / len(known) if known else None,
-        "pass_at_group": sum(any(score == 1.0 for score in row) for row in scores) / len(scores),
+        "mean_reward": sum(known) / len(known) if known else None,
+        "pass_at_group": sum(map(any, right)) / len(right),
         "parsable": sum(parsable) / len(parsable) if parsable else None,
         "truncated": sum(attempt.finish == "length" for attempt in attempts) / len(attempts),
         "unscored": sum(score is None for row in all_scores for score in row),
+        **({"unscored_reason": reason} if reason else {}),
         "groups": len(groups),
         "groups_without_signal": without_signal,
         "completion_tokens": own_tokens / len(attempts),
         "entropy": sampled_entropy(attempts),
-        **diversity([[attempt.text for attempt in row] for row in own], votes, scores),
+        **diversity([[attempt.text for attempt in row] for row in own], votes, right),
         **agreement_metrics(votes),
         **({} if first is None else {"attempts": sum(map(len, all_scores))}),
         **(_parts([verdict for row in verdicts for verdict in row]) if with_parts else {}),
@@ -237,6 +242,7 @@ def attempt_rows(
             "index": index,
             "text": attempt.text,
             "score": verdict.score,
+            "right": None if verdict.score is None else verdict.is_right,
             "parsable": verdict.parts.get("parsable"),
             "message": verdict.message,
             "credit": credit[place][index] if learn.method == "credit" and not learn.length.masks(attempt) else None,

@@ -14,6 +14,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from math import inf
 from typing import NamedTuple
 
 from etude.errors import UserError, unknown
@@ -75,7 +76,7 @@ class Actions:
     strict: bool = False
     """Whether tags of other names are malformed; else they are text."""
     malformed_score: float = 0.0
-    """Score of a malformed answer, where feedback has the part `form`, or with `gate`."""
+    """Score of a malformed answer, where feedback has the part `form`, or with `gate`: no more than the least that a verifier gives."""
     gate: bool = False
     """Whether a malformed answer gets `malformed_score` in practice whatever its final answer. Evaluation is by the final answer alone."""
 
@@ -87,8 +88,8 @@ class Actions:
                 raise UserError(f"tasks.actions.tags has {tag!r}: a tag's name is a letter, then letters, digits, _ and -, without < and >")
             if len(bounds) not in (1, 2) or bounds[0] < 0 or bounds[-1] < max(1, bounds[0]):
                 raise UserError(f"tasks.actions.tags.{tag} must be [least] or [least, most] with most 1 or more, got {bounds}")
-        if not 0.0 <= self.malformed_score <= 1.0:
-            raise UserError(f"tasks.actions.malformed_score must be in [0, 1], got {self.malformed_score}")
+        if not -inf < self.malformed_score <= 1.0:
+            raise UserError(f"tasks.actions.malformed_score must be a finite number of at most 1, got {self.malformed_score}")
         if self.gate and not self.is_on:
             raise UserError("tasks.actions.gate is on, but there are no actions: set tasks.actions.preset or tasks.actions.tags")
 

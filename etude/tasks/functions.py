@@ -2,6 +2,13 @@
 
 A generator of tasks (`tasks.function`) is run in the main process, with all that it may do: it is part of the program that its user starts.
 A verifier is run in the verifiers' process alone (`etude.feedback.outcome`); the main process looks for its name (`etude.tasks.names`).
+A verifier is called with (text, task) and returns a reward: any finite number, None where it can't say, or a `Verdict`. An answer is right
+from 1 on, unless the function says from where:
+
+    def judge(text, task):
+        return 30 * share_of_tests_passed(text) - 5
+
+    judge.right_at = 25
 """
 
 import importlib
@@ -9,12 +16,13 @@ import importlib.util
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import wraps
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from etude.errors import UserError, unknown
-from etude.feedback.verdict import Verdict
+from etude.feedback.verdict import RIGHT_AT, Verdict
 from etude.randomness import seed_for
 from etude.tasks.names import existing, not_imported, place_of
 from etude.tasks.task import Task
@@ -37,36 +45,66 @@ def load_function(name: str) -> Callable[..., Any]:
     return found
 
 
-def as_verdict(result: Any) -> Verdict:
-    """What a user's verifier returned, as a verdict: a Verdict as it is, a number in [0, 1] or a bool as the score, None as unscored.
+def as_verdict(result: Any, right_at: float = RIGHT_AT) -> Verdict:
+    """What a user's verifier returned, as a verdict: a Verdict as it is, a finite number or a bool as the score, None as unscored.
 
-    Raises TypeError for anything else, a Verdict whose parts or step_values are no finite numbers or whose message or words are no text
-    among it, and ValueError for a score outside [0, 1].
+    `right_at` is the score from which on an answer is right; a Verdict brings its own. NaN and infinities are unscored too, and the message
+    says so. Raises TypeError for anything else, a Verdict whose parts or step_values are no finite numbers or whose message or words are no
+    text among it.
 
-    >>> as_verdict(True).score
-    1.0
+    >>> as_verdict(True).score, as_verdict(-2.5).score, as_verdict(float("nan")).message
+    (1.0, -2.5, 'the verifier returned nan, which is no score')
     """
     if isinstance(result, Verdict):
-        _check(result)
-        return result
+        return _checked(result)
     if result is None:
         return Verdict(None, message="the verifier returned None")
     if isinstance(result, str) or not hasattr(result, "__float__"):
-        raise TypeError(f"a verifier returns a Verdict, a number in [0, 1], a bool or None, got {type(result).__name__}")
-    return Verdict(float(result))
+        raise TypeError(f"a verifier returns a Verdict, a number, a bool or None, got {type(result).__name__}")
+    score = float(result)
+    if not math.isfinite(score):
+        return Verdict(None, message=f"the verifier returned {score}, which is no score")
+    return Verdict(score, right_at=right_at)
 
 
-def _check(verdict: Verdict) -> None:
+def right_at_of(function: Callable[..., Any], name: str) -> float:
+    """From which score on a user's verifier, called `name`, takes an answer for right: its attribute `right_at`, or 1."""
+    right_at = getattr(function, "right_at", RIGHT_AT)
+    if isinstance(right_at, str) or not hasattr(right_at, "__float__") or not math.isfinite(right_at):
+        raise UserError(f"{name}.right_at must be a finite number, the score from which on an answer is right, got {right_at!r}")
+    return float(right_at)
+
+
+def load_verifier(name: str) -> Callable[[str, Task], Verdict]:
+    """A user's verifier by its name, as one that returns verdicts; raises UserError as `load_function` and `right_at_of` do."""
+    function = load_function(name)
+    right_at = right_at_of(function, name)
+
+    @wraps(function)
+    def verifier(text: str, task: Task) -> Verdict:
+        return as_verdict(function(text, task), right_at)
+
+    return verifier
+
+
+def _checked(verdict: Verdict) -> Verdict:
+    """The verdict with numbers that any JSON has: numpy's become Python's."""
     for name in ("message", "words"):
         text = getattr(verdict, name)
         if not isinstance(text, str):
             raise TypeError(f"a Verdict's {name} must be text, got {type(text).__name__}")
     if not isinstance(verdict.parts, Mapping):
         raise TypeError(f"a Verdict's parts must be numbers by their names, got {type(verdict.parts).__name__}")
-    for name, numbers in (("parts", verdict.parts.values()), ("step_values", verdict.step_values)):
-        for number in numbers:
-            if not isinstance(number, (int, float)) or not math.isfinite(number):
-                raise TypeError(f"a Verdict's {name} must be finite numbers, got {number!r}")
+    score = None if verdict.score is None else _number("score", verdict.score)
+    parts = {name: _number("parts", value) for name, value in verdict.parts.items()}
+    step_values = tuple(_number("step_values", value) for value in verdict.step_values)
+    return Verdict(score, parts, step_values, verdict.message, verdict.words, right_at=_number("right_at", verdict.right_at))
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, str) or not hasattr(value, "__float__") or not math.isfinite(value):
+        raise TypeError(f"a Verdict's {name} must be finite numbers, got {value!r}")
+    return float(value)
 
 
 def generated_rows(name: str, *, split: str, n: int | None, seed: int) -> Iterator[tuple[str, Task | Mapping[str, Any]]]:

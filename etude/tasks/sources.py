@@ -11,6 +11,7 @@ from bisect import bisect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,9 @@ class TaskSource:
     verifier: str | None = None
     """Who says what is right, instead of the rows' own; may be `file.py:function`, which a row of a file or data set may not name.
     Default: the family's scorer; numeric where every answer is a number; choice with choices; else exact."""
+    right_at: float | None = None
+    """The score from which on an answer is right, for verifiers that give more than 0 and 1: any number for one of your own, which may say
+    it itself (an attribute `right_at` of the function), above 0 and at most 1 for those that ship; 1 unless given."""
     worked_format: str | None = None
     """A format string for the demonstration, over the columns, `answer`, `worked` and, with choices, `choice`, the right one's text:
     "{worked}\\nThe answer is {answer}."."""
@@ -93,6 +97,8 @@ class TaskSource:
         for setting in ("columns", "where", "split_by"):
             if getattr(self, setting) and self.family:
                 raise UserError(f"{setting} has no effect on family: leave it out")
+        if self.right_at is not None and not isfinite(self.right_at):
+            raise UserError(f"right_at must be a finite number, got {self.right_at}")
         shares = self.split_shares.values()
         if min(shares, default=0) <= 0 or abs(sum(shares) - 1) > 1e-6:
             raise UserError(f"split_shares must be above 0 and sum to 1, got {dict(self.split_shares)}")
@@ -110,7 +116,9 @@ def load_tasks(source: TaskSource, *, split: str, n: int | None, seed: int, data
     """
     if n is not None and n < 1:
         raise UserError(f"n must be at least 1, or left out for all tasks of a file, got {n}")
-    return with_instruction(_loaded(source, split, n, seed, data), source.actions.words)
+    tasks = _loaded(source, split, n, seed, data)
+    _check_right_at(tasks, source.right_at)
+    return with_instruction(tasks, source.actions.words)
 
 
 def _loaded(source: TaskSource, split: str, n: int | None, seed: int, data: Path | None) -> list[Task]:
@@ -247,6 +255,16 @@ def _with_verifiers(tasks: list[Task], verifier: str | None) -> list[Task]:
     for name in {task.verifier for task in tasks}:
         check_verifier(name)
     return tasks
+
+
+def _check_right_at(tasks: list[Task], right_at: float | None) -> None:
+    """Refuse a threshold by which the answers of a verifier that ships would all be right, or none."""
+    shipped = next((task.verifier for task in tasks if task.verifier in VERIFIERS), None)
+    if right_at is not None and shipped and not 0 < right_at <= 1:
+        raise UserError(
+            f"tasks.right_at must be above 0 and at most 1 for the verifier {shipped}, which scores from 0 to 1, got {right_at:g}: leave "
+            "it out, or set tasks.verifier to one of your own"
+        )
 
 
 def _check_golds(tasks: list[Task]) -> None:

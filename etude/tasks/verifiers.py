@@ -10,7 +10,8 @@
 | `math` | the same expression (math-verify, `etude.tasks.expressions`) | an expression |
 | `reasoning_gym` | a full score from the source's own scorer (`etude.tasks.family_scores`) | the gold answer's |
 
-Scores are 1 or 0, but for those of `words`, which lie between.
+Scores are 1 or 0, but for those of `words`, which lie between; right is 1 (`tasks.right_at` lowers it). A verifier of your own may give any
+finite number (`etude.tasks.functions`).
 
 `parts["parsable"]` is 1.0 where an answer of the expected form was found: it tells a model that does not know from one that does not
 say. `exact`, `numeric`, `words`, `aliases` and `choice` need microseconds, read at most 20,000 characters in linear time and never raise.
@@ -22,7 +23,6 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 from etude.errors import check_known, unknown
 from etude.feedback.verdict import Verdict
@@ -33,7 +33,7 @@ from etude.tasks.choices import choices_of, read_choice
 from etude.tasks.equations import wrong_equation
 from etude.tasks.expressions import math
 from etude.tasks.family_scores import reasoning_gym
-from etude.tasks.functions import load_function
+from etude.tasks.functions import load_verifier
 from etude.tasks.names import check_function
 from etude.tasks.numbers import Number, find_numbers, is_range, same_number
 from etude.tasks.task import Task
@@ -238,13 +238,13 @@ VERIFIERS: dict[str, Callable[[str, Task], Verdict]] = {
 }
 
 
-def verifier_named(name: str) -> Callable[[str, Task], Any]:
-    """A verifier by its name in the table, or a user's own by `file.py:function`; a user's may return what `as_verdict` takes.
+def verifier_named(name: str) -> Callable[[str, Task], Verdict]:
+    """A verifier by its name in the table, or a user's own by `file.py:function`, which may return what `as_verdict` takes.
 
     Raises UserError for a name that is neither.
     """
     if _is_users(name):
-        return load_function(name)
+        return load_verifier(name)
     if name not in VERIFIERS:
         raise unknown("verifier", name, VERIFIERS)
     return VERIFIERS[name]
@@ -274,7 +274,7 @@ def check_gold(task: Task) -> str | None:
     if not task.answer.strip():
         return "the gold answer is empty"
     verdict = VERIFIERS[task.verifier](task.answer, task)
-    return None if verdict.score == 1.0 else verdict.message
+    return None if verdict.is_right else verdict.message
 
 
 def _verdict(right: bool, message: str, read: str) -> Verdict:

@@ -1,4 +1,4 @@
-from etude.evaluation.baselines import baseline_accuracies, trivial_answers
+from etude.evaluation.baselines import trivial_answers, trivial_baselines
 from etude.evaluation.wording import same_wording_answers
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.tasks.task import Task
@@ -41,7 +41,7 @@ def test_lists_are_written_as_the_gold_answer_is():
 
 def test_accuracies_are_shares_of_all_tasks():
     tasks = [Task("What is 3 + 4?", "7", "numeric"), Task("What is 2 + 2?", "4", "numeric"), Task("No numbers here", "7", "numeric")]
-    accuracies = baseline_accuracies([Task(f"q{i}", answer) for i, answer in enumerate("771")], tasks, judge)
+    accuracies = trivial_baselines([Task(f"q{i}", answer) for i, answer in enumerate("771")], tasks, judge).accuracies
     assert accuracies["sum"] == 2 / 3
     assert accuracies["most_frequent"] == 2 / 3
     assert accuracies["product"] == 1 / 3
@@ -55,14 +55,14 @@ def test_hostile_questions_are_bounded():
 
 
 def test_no_tasks_have_no_baselines():
-    assert baseline_accuracies([Task("q", "7")], [], judge) == {}
+    assert trivial_baselines([Task("q", "7")], [], judge) == ({}, {})
 
 
 def test_the_nearest_question_is_the_one_with_most_words_in_common():
     train = [Task("Ann is married to Bob. What is Ann to Bob?", "wife"), Task("Ann has a child, Tim. What is Tim to Ann?", "son")]
     tasks = [Task("Eve is married to Jim. What is Eve to Jim?", "wife"), Task("Eve has a child, Joe. What is Joe to Eve?", "son")]
-    assert baseline_accuracies(train, tasks, judge)["nearest_question"] == 1.0
-    assert "nearest_question" not in baseline_accuracies([], tasks, judge)
+    assert trivial_baselines(train, tasks, judge).accuracies["nearest_question"] == 1.0
+    assert "nearest_question" not in trivial_baselines([], tasks, judge).accuracies
 
 
 def test_questions_that_differ_in_names_and_numbers_only_have_one_wording():
@@ -80,7 +80,7 @@ def test_questions_that_differ_in_names_and_numbers_only_have_one_wording():
         Task("Another wording?", "x"),
     ]
     assert same_wording_answers(train, tasks) == ["son", "wife", "3", None]
-    assert baseline_accuracies(train, tasks, judge)["same_wording"] == 0.75
+    assert trivial_baselines(train, tasks, judge).accuracies["same_wording"] == 0.75
 
 
 def test_the_wording_baseline_finds_a_family_that_can_be_memorised():

@@ -1,5 +1,6 @@
 """A suite's numbers, worked out by hand on answers that are known."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,8 @@ from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.evaluation.measure import Measurement, Suite, majority, measure
+from etude.evaluation.rewards import tells_more
+from etude.feedback.unscored import TooManyUnscored
 from etude.feedback.verdict import Verdict
 from etude.tasks.task import Task
 from etude.tasks.verifiers import numeric
@@ -64,7 +67,8 @@ def test_equal_questions_have_samples_of_their_own_and_are_counted(llama, tokeni
 
 
 def test_a_suite_without_any_score_is_the_verifiers_fault():
-    with pytest.raises(UserError, match=r"no answer to sums could be scored \(it crashed\)"):
+    said = r"measuring sums: 2 of 2 answers could not be scored.*most often: it crashed, as of the answer '7' to '3 \+ 4\?'"
+    with pytest.raises(UserError, match=said):
         measure(Parrot(), SUITE, HOW, lambda pairs: [Verdict(None, message="it crashed") for _ in pairs])
 
 
@@ -86,3 +90,37 @@ def test_samples_vote_as_agreement_reads_them():
     how = replace(HOW, pass_n=1, num_samples=5)
     row = measure(Differing(), suite, how, lambda pairs: [numeric(text, task) for text, task in pairs])["row"]
     assert row["majority_at_5"] == 1.0  # as text "It is 8" is the commonest
+
+
+def test_a_verifier_of_0_and_1_has_the_mean_reward_of_its_accuracies():
+    row = measure(Parrot(), SUITE, HOW, judge)["row"]
+    ends = ("", "_low", "_high")
+    assert [row[f"mean_reward{end}"] for end in ends] == [row[f"accuracy{end}"] for end in ends]
+    assert row["sampled_mean_reward"] == row["sampled_accuracy"] and row["right_at"] == 1.0
+    assert not tells_more(row)
+
+
+def graded(pairs):
+    """-5 to 30 by the text's length; right from 15 on."""
+    return [Verdict(None, message="no text") if text == "2" else Verdict(float(len(text)) * 2 - 5, right_at=10.0) for text, _ in pairs]
+
+
+def test_rewards_of_any_range_stand_beside_the_share_that_reaches_the_threshold():
+    page = measure(Parrot(), SUITE, replace(HOW, max_unscored_share=0.5), graded)
+    row = page["row"]
+    # greedy: "7" and "no idea"; sampled: "8", "The answer is 7." (27), "7" and "1"; two have no score
+    assert row["mean_reward"] == (-3.0 + 9.0) / 2 and row["accuracy"] == 0.0
+    assert row["sampled_mean_reward"] == (-3.0 + 27.0 - 3.0 - 3.0) / 4 and row["sampled_accuracy"] == 1 / 6
+    assert (row["sampled_n"], row["sampled_unscored"], row["unscored"]) == (6, 2, 0)
+    assert row["mean_reward_low"] >= -3.0 and row["mean_reward_high"] <= 9.0 and tells_more(row)
+    assert [item["sampled_reward"] for item in page["items"]] == [7.0, -3.0]
+    assert [(item["score"], item["right"]) for item in page["items"]] == [(-3.0, False), (9.0, False)]
+    json.dumps(page)
+
+
+def test_an_evaluation_stops_where_samples_can_not_be_scored():
+    def silent(pairs):
+        return judge(pairs) if len(pairs) == 2 else [Verdict(None, message="oh") for _ in pairs]
+
+    with pytest.raises(TooManyUnscored, match="measuring sums: 6 of 6 answers could not be scored"):
+        measure(Parrot(), SUITE, HOW, silent)

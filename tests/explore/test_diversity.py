@@ -7,7 +7,7 @@ from etude.explore.diversity import distinct_share, diversity, solution_form
 
 def test_measures_by_hand():
     texts = [["The answer is 7.", "7", "8", "It is 9"], ["a", "b", "a", "b"]]
-    found = diversity(texts, [["7", "7", "8", "9"], ["a", "b", "a", "b"]], [[1.0, 1.0, 0.0, None], [0.0, 0.5, 0.0, 0.0]])
+    found = diversity(texts, [["7", "7", "8", "9"], ["a", "b", "a", "b"]], [[True, True, False, False], [False] * 4])
     assert found["distinct_answers"] == pytest.approx((3 / 4 + 2 / 4) / 2)
     assert found["distinct_forms"] == pytest.approx((3 / 4 + 2 / 4) / 2)  # "7" and "8" are alike
     assert [found[f"pass_at_{k}"] for k in (1, 2, 4)] == pytest.approx([2 / 4 / 2, 5 / 6 / 2, 1 / 2])
@@ -34,8 +34,8 @@ def test_a_form_is_what_is_left_without_numbers_and_names(text, form):
 
 
 def test_alike_is_one_over_the_number_and_all_different_is_one():
-    assert diversity([["a"] * 4], [["a"] * 4], [[0.0] * 4])["distinct_answers"] == 1 / 4
-    assert diversity([["a", "b", "c"]], [["a", "b", "c"]], [[1.0] * 3]) == {
+    assert diversity([["a"] * 4], [["a"] * 4], [[False] * 4])["distinct_answers"] == 1 / 4
+    assert diversity([["a", "b", "c"]], [["a", "b", "c"]], [[True] * 3]) == {
         "distinct_answers": 1.0,
         "distinct_forms": 1.0,
         "pass_at_1": 1.0,

@@ -3,6 +3,7 @@ from itertools import product
 import pytest
 
 from etude.explore.stopping import is_decided, portions
+from etude.feedback.verdict import Verdict
 
 
 def test_halves_add_up_to_all_attempts():
@@ -13,18 +14,22 @@ def test_halves_add_up_to_all_attempts():
 
 
 @pytest.mark.parametrize(
-    ("scores", "reasons"),
+    ("scores", "right_at", "reasons"),
     [
-        ([1.0, 1.0], {"right", "either"}),
-        ([0.0, 0.0], {"wrong", "either"}),
-        ([1.0, 0.0], set()),
-        ([0.5, 0.5], set()),  # a part of the score is neither right nor wrong
-        ([1.0, None], set()),
-        ([None, None], set()),
+        ([1.0, 1.0], 1.0, {"right", "either"}),
+        ([0.0, 0.0], 1.0, {"wrong", "either"}),
+        ([1.0, 0.0], 1.0, set()),
+        ([0.5, 0.5], 1.0, {"wrong", "either"}),
+        ([1.0, None], 1.0, set()),
+        ([None, None], 1.0, set()),
+        ([-5.0, -5.0], 15.0, {"wrong", "either"}),
+        ([30.0, 30.0], 15.0, {"right", "either"}),
+        ([30.0, 15.0], 15.0, set()),  # both right, and one is better: there is signal
     ],
 )
-def test_a_group_is_decided_where_all_are_right_or_wrong_as_asked(scores, reasons):
-    assert {when for when in ("never", "right", "wrong", "either") if is_decided(scores, when)} == reasons
+def test_a_group_is_decided_where_all_score_the_same_and_are_right_or_wrong_as_asked(scores, right_at, reasons):
+    verdicts = [Verdict(score, right_at=right_at) for score in scores]
+    assert {when for when in ("never", "right", "wrong", "either") if is_decided(verdicts, when)} == reasons
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
@@ -36,7 +41,7 @@ def test_the_weight_that_a_task_loses_is_the_one_that_the_docstring_gives(p, whe
         probability = p ** sum(scores) * (1 - p) ** (8 - sum(scores))
         gradient = sum((score - sum(scores) / 8) * (score - p) for score in scores) / (p * (1 - p))
         whole += probability * gradient
-        kept += 0.0 if is_decided(scores[:4], when) else probability * gradient
+        kept += 0.0 if is_decided([Verdict(score) for score in scores[:4]], when) else probability * gradient
     rate = p if when == "right" else 1 - p
     lost = rate**3 * (4 + 3 * rate) / (2 * 7)
     assert whole == pytest.approx(7)

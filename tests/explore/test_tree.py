@@ -99,3 +99,22 @@ def test_what_is_unknown_is_no_visit(tree):
     tree.back_up(node)
     assert (node.visits, tree.root.visits, node.mean) == (0, 3, None)
     assert tree.best().number == 3
+
+
+def test_hard_values_ask_whether_an_answer_is_right_whatever_the_range_of_rewards(tree):
+    end, other = tree.ends()
+    end.value, end.is_right = 20.0, True
+    other.value, other.is_right = 14.0, False
+    soft, hard = tree.expected(), tree.expected(hard=True)
+    assert [soft[node] for node in tree.nodes()] == [16.0, 16.0, 20.0, 20.0, 14.0]
+    assert [hard[node] for node in tree.nodes()] == [1.0, 1.0, 1.0, 1.0, 0.0]
+    assert [row["right"] for row in tree.to_json()] == [None, None, None, True, False]
+
+
+def test_values_outside_of_0_and_1_are_a_share_of_the_way_between_those_of_the_tree(tree):
+    assert [tree.as_share(value) for value in (0.0, 1 / 3, 1.0)] == [0.0, 1 / 3, 1.0]  # as they are
+    (end, *_) = tree.ends()
+    for value in (-5.0, 30.0):
+        end.value = value
+        tree.back_up(end)
+    assert [tree.as_share(value) for value in (-5.0, 12.5, 30.0)] == [0.0, 0.5, 1.0]

@@ -100,3 +100,27 @@ def test_a_gate_judges_what_is_well_formed_alone():
 def test_a_gate_of_no_actions_lets_everything_through():
     verdicts = Gate(Actions(), fixed(Verdict(0.5), Verdict(None, message="gone"))).judge([("5", TASK), ("<answer>", TASK)])
     assert [(verdict.score, verdict.message) for verdict in verdicts] == [(0.5, ""), (None, "gone")]
+
+
+# ---------------------------------------------------------------------- any range
+
+
+def test_a_whole_is_right_only_where_every_part_says_so_whatever_their_ranges():
+    outcome = fixed(*(Verdict(score, right_at=15.0) for score in (-5.0, 14.0, 15.0, 30.0, 30.0)))
+    judge = fixed(*(Verdict(score) for score in (1.0, 1.0, 1.0, 1.0, 0.9)))
+    found = CombinedFeedback({"outcome": outcome, "judge": judge}, {"outcome": 0.5, "judge": 1.5}).judge([("5", TASK)] * 5)
+    assert [verdict.score for verdict in found] == [
+        (0.5 * one + 1.5 * other) / 2 for one, other in zip((-5, 14, 15, 30, 30), (1, 1, 1, 1, 0.9), strict=True)
+    ]
+    assert [verdict.is_right for verdict in found] == [False, False, True, True, False]  # the last one's 30 makes up for nothing
+
+
+def test_a_gate_refuses_a_reward_below_that_of_a_malformed_answer():
+    behind = fixed(Verdict(-2.0))
+    well_formed = [("<answer>5</answer>", TASK)]
+    with pytest.raises(UserError, match=r"malformed_score is 0, but a well-formed answer scored -2: set it to the least"):
+        Gate(ACTIONS, behind).judge(well_formed)
+    (verdict,) = Gate(Actions(tags={"answer": [1, 1]}, malformed_score=-5.0), behind).judge(well_formed)
+    assert verdict.score == -2.0 and not verdict.is_right
+    (malformed,) = Gate(Actions(tags={"answer": [1, 1]}, malformed_score=-5.0), behind).judge([("5", TASK)])
+    assert malformed.score == -5.0

@@ -329,14 +329,17 @@ def test_one_verifier_judges_for_no_other(tmp_path):
 
 EVIL = """
 import json, math, os, time
+import etude.tasks.functions
 from etude.feedback.verdict import Verdict
+
+etude.tasks.functions._checked = lambda verdict: verdict  # a verifier may change the process that it runs in
 
 class Odd(Verdict):
     answers = {}
     def to_json(self): return self.answers
 
 def says(**fields):
-    whole = {"score": 1.0, "parts": {}, "step_values": [], "message": "", "words": ""} | fields
+    whole = {"score": 1.0, "parts": {}, "step_values": [], "message": "", "words": "", "right_at": 1.0} | fields
     verdict = Odd(1.0)
     object.__setattr__(verdict, "answers", whole)
     return verdict
@@ -353,7 +356,7 @@ def deep(depth):
     for _ in range(depth): found = [found]
     return found
 
-WHOLE = {"score": 1.0, "parts": {}, "step_values": [], "message": "", "words": ""}
+WHOLE = {"score": 1.0, "parts": {}, "step_values": [], "message": "", "words": "", "right_at": 1.0}
 CASES = {
     "missing keys": lambda: says(score=1.0).__class__(1.0),
     "no score": lambda: says(score="high"),

@@ -7,7 +7,7 @@ import pytest
 from etude.feedback.reply import LONGEST_MESSAGE, BadReply, read_line, read_reply
 from etude.feedback.verdict import Verdict
 
-WHOLE = {"score": 0.5, "parts": {"parsable": 1.0}, "step_values": [0.25, 1], "message": "near", "words": "colder"}
+WHOLE = {"score": 0.5, "parts": {"parsable": 1.0}, "step_values": [0.25, 1], "message": "near", "words": "colder", "right_at": 0.5}
 
 
 def line(number=3, **fields):
@@ -15,7 +15,7 @@ def line(number=3, **fields):
 
 
 def test_a_whole_verdict_is_read_as_it_was_given():
-    assert read_reply(line(), 3) == (Verdict(0.5, {"parsable": 1.0}, (0.25, 1), "near", "colder"), False)
+    assert read_reply(line(), 3) == (Verdict(0.5, {"parsable": 1.0}, (0.25, 1), "near", "colder", right_at=0.5), False)
     assert read_reply(line(score=None), 3)[0].score is None
 
 
@@ -42,7 +42,11 @@ def test_an_answer_to_what_was_not_asked_is_no_reply(number):
 def test_a_verdict_of_another_form_costs_its_score_and_names_the_field(name, value):
     found = {key: given for key, given in (WHOLE | {name: value}).items() if key != name or value != "absent"}
     verdict, has_failed = read_reply(json.dumps({"id": 3, "verdict": found}).encode(), 3)
-    is_well = (name == "score" and value is True) or (name in ("message", "words") and value == "x")
+    is_well = (
+        (name == "score" and value is True)
+        or (name == "right_at" and value in (7, True))
+        or (name in ("message", "words") and value == "x")
+    )
     assert has_failed is not is_well
     assert is_well or (verdict.score is None and verdict.message.startswith("the verifier's verdict can't be read: "))
 

@@ -88,3 +88,12 @@ def test_log_probs_are_those_of_the_temperature_that_sampled(llama, tokenizer):
     behaviour = torch.tensor([value for example in examples for value in example.behaviour_logprobs])
     by_example = outputs.logprobs_N.detach()[batch.example_N.argsort(stable=True)]
     torch.testing.assert_close(by_example, behaviour, atol=1e-4, rtol=0)
+
+
+def test_attempts_from_the_verifiers_threshold_on_are_imitated_and_rewards_of_any_range_earn_credit():
+    own, _ = group(-5.0, 14.0, 15.0, 30.0)
+    verdicts = [Verdict(score, right_at=15.0) for score in (-5.0, 14.0, 15.0, 30.0)]
+    (examples,) = by_imitation([own], [verdicts])
+    assert [example.imitate for example in examples] == [(2.0, 2.0), (2.0, 2.0)]
+    (examples,) = by_credit([own], [verdicts], credit="centred")
+    assert [example.policy[0] for example in examples] == [-18.5, 0.5, 1.5, 16.5]

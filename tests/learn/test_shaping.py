@@ -96,3 +96,10 @@ def test_shaped_scores_make_credit_of_sets():
 def test_wrong_settings_are_told(wrong, message):
     with pytest.raises(UserError, match=message):
         Learning(**wrong)
+
+
+def test_negative_rewards_are_never_raised_and_a_shift_of_all_rewards_changes_no_lead():
+    own = group((0, 1), (2, 3), (4,), logprobs=[-0.1, -2.0, -1.0])  # how ordinary: 2/3, 0, 1/3
+    assert scores("unlikeliness", own, [-5.0, 30.0, -1.0], 0.6) == pytest.approx([-5.0, 30.0, -1.0 - 0.6 / 3 * 4])
+    shifted = scores("unlikeliness", own, [95.0, 130.0, 99.0], 0.6)
+    assert shifted == pytest.approx([95.0, 130.0, 99.0 - 0.6 / 3 * 4])

@@ -33,6 +33,8 @@ def test_soft_targets_are_means_and_hard_ones_ask_for_a_right_answer(worked):
     soft, hard = (outlooks_of([group], [verdicts], kind) for kind in ("soft", "hard"))
     assert [outlook.targets for outlook in soft] == [(0.5, 0.75, 1.0), (0.5, 0.75, 0.5), (0.5, 0.0)]
     assert [outlook.targets for outlook in hard] == [(1.0, 1.0, 1.0), (1.0, 1.0, 0.0), (1.0, 0.0)]
+    lower = [replace(verdict, right_at=0.5) for verdict in verdicts]
+    assert [outlook.targets for outlook in outlooks_of([group], [lower], "hard")] == [(1.0, 1.0, 1.0), (1.0, 1.0, 1.0), (1.0, 0.0)]
     assert soft[1].beginnings == hard[1].beginnings == Beginnings((1,), (5, 6, 8, 9), (0, 2, 4))
 
 

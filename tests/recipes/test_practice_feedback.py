@@ -234,7 +234,7 @@ def test_no_key_is_in_any_file_of_a_run(small, tmp_path, judge_server, monkeypat
         return [(400, said, {}), (200, said, {}), f"Your key is sesame-0123456789.\nScore: {number % 10}"][number % 3]
 
     server = judge_server(answer)
-    small(tmp_path / "run", judged_by(server, key_variable="JUDGE_KEY") | {"steps": 1})
+    small(tmp_path / "run", judged_by(server, key_variable="JUDGE_KEY") | {"steps": 1, "max_unscored_share": 1.0})
     assert server.headers[-1]["Authorization"] == "Bearer sesame-0123456789"
     for path in (tmp_path / "run").rglob("*"):
         if path.is_file():
@@ -277,8 +277,11 @@ def test_a_loaded_judge_whose_template_takes_no_system_message_is_named(monkeypa
         local(Judging(model="mine", max_new_tokens=8), Place("cpu", "float32"), Machine(), put("?"))
 
 
-def test_a_loaded_judge_whose_words_are_no_verdict_leaves_attempts_unscored(small, tmp_path):
-    result = small(tmp_path / "run", {"feedback": "judge", "judge.model": "tiny-random", "judge.max_new_tokens": 8, "steps": 1})
+def test_a_loaded_judge_whose_words_are_no_verdict_leaves_attempts_unscored_and_stops_the_run_unless_told_not_to(small, tmp_path):
+    judged = {"feedback": "judge", "judge.model": "tiny-random", "judge.max_new_tokens": 8, "steps": 1, "warm_start.steps": 0}
+    with pytest.raises(UserError, match=r"practice step 1: 24 of 24 answers could not be scored.*the judge has room for a question of 248"):
+        small(tmp_path / "run", judged)
+    result = small(tmp_path / "run", judged | {"max_unscored_share": 1.0}, resume=True)
     (row,) = practised(tmp_path / "run")
     assert row["unscored"] == 24 and row["score"] is None and row["judge_asked"] == row["judge_failed"]
     assert result["status"] == "finished"

@@ -131,7 +131,8 @@ def test_actions_that_are_off_ask_for_nothing():
         ({"tags": {"plan": [2, 1]}}, "got"),
         ({"tags": {"plan": [0, 0]}}, "got"),
         ({"gate": True}, "there are no actions"),
-        ({"malformed_score": 1.5}, r"must be in \[0, 1\], got 1.5"),
+        ({"malformed_score": 1.5}, "must be a finite number of at most 1, got 1.5"),
+        ({"malformed_score": float("-inf")}, "must be a finite number of at most 1, got -inf"),
     ],
 )
 def test_settings_that_make_no_sense_are_one_sentence(settings, said):

@@ -1,9 +1,14 @@
+import json
+
+import numpy as np
 import pytest
 
 from etude.errors import UserError
 from etude.feedback.verdict import Verdict
 from etude.tasks.functions import as_verdict, load_function
 from etude.tasks.sources import TaskSource, load_tasks
+from etude.tasks.task import Task
+from etude.tasks.verifiers import verifier_named
 
 GENERATOR = """
 from etude.tasks.task import Task
@@ -90,9 +95,36 @@ def test_a_verifier_may_return_a_verdict_a_number_a_bool_or_none():
     assert [as_verdict(result).score for result in (0.25, 1, True, False, None)] == [0.25, 1.0, 1.0, 0.0, None]
     with pytest.raises(TypeError, match="got str"):
         as_verdict("1.0")
-    for wrong in (2.0, float("nan")):
-        with pytest.raises(ValueError, match="score must be in"):
-            as_verdict(wrong)
+
+
+@pytest.mark.parametrize(
+    ("result", "score"),
+    [(2.15, 2.15), (-5, -5.0), (30, 30.0), (np.float32(0.5), 0.5), (np.int64(-7), -7.0), (np.bool_(True), 1.0), (1e300, 1e300)],
+)
+def test_a_reward_is_any_finite_number_of_any_kind(result, score):
+    for verdict in (as_verdict(result), as_verdict(Verdict(result, {"part": result}, (result,)))):
+        assert verdict.score == score and type(verdict.score) is float and json.loads(json.dumps(verdict.to_json()))["score"] == score
+
+
+@pytest.mark.parametrize(("result", "said"), [(float("nan"), "nan"), (float("inf"), "inf"), (-np.inf, "-inf"), (np.float32("nan"), "nan")])
+def test_what_is_not_finite_is_no_score_and_says_why(result, said):
+    verdict = as_verdict(result)
+    assert verdict.score is None and verdict.message == f"the verifier returned {said}, which is no score"
+    with pytest.raises(ValueError, match="score must be a finite number or None"):
+        Verdict(result)
+
+
+def test_a_verifier_says_from_where_on_an_answer_is_right(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "def judge(text, task):\n    return len(text)\n\njudge.right_at = 3\n\ndef plain(text, task):\n    return len(text)\n"
+        "def wrong(text, task):\n    return 1\n\nwrong.right_at = 'high'\n"
+    )
+    judge, plain = (verifier_named(f"{tmp_path / 'mine.py'}:{name}") for name in ("judge", "plain"))
+    task = Task("q")
+    assert [judge(text, task).is_right for text in ("ab", "abc", "abcd")] == [False, True, True]
+    assert [plain(text, task).is_right for text in ("", "a", "ab")] == [False, True, True]
+    with pytest.raises(UserError, match=r"wrong\.right_at must be a finite number, the score from which on an answer is right, got 'high'"):
+        verifier_named(f"{tmp_path / 'mine.py'}:wrong")
 
 
 @pytest.mark.parametrize(

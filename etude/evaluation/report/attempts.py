@@ -1,13 +1,14 @@
 """The attempts that the page's script browses, as JSON that is safe inside `<script>`; long texts lose their middle."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
 
 from etude.evaluation.report.numbers import is_number, number_or_none
 from etude.evaluation.report.run_folder import Run
+from etude.evaluation.rewards import is_item_right
 
 MAX_TEXT = 4000
 """Characters of one text."""
@@ -41,7 +42,7 @@ def _run_json(run: Run, limit: int) -> dict[str, Any]:
                 "question": questions.setdefault(question, len(questions)),
                 "text": clip(attempt.get("text"), limit),
                 "message": clip(attempt.get("message"), limit),
-                "outcome": outcome_of(attempt.get("score")),
+                "outcome": outcome_of(attempt),
                 **{name: number_or_none(attempt.get(name)) for name in ("step", "index", "score", "tokens", "credit", "parsable")},
                 "finish": str(attempt.get("finish") or ""),
                 "turns": _turns(attempt.get("turns"), limit),
@@ -63,11 +64,11 @@ def _turns(turns: Any, limit: int) -> list[dict[str, Any]]:
     ]
 
 
-def outcome_of(score: Any) -> str:
-    """Right is a full score of 1; a partial score counts as wrong; None is unscored, never wrong."""
-    if not is_number(score):
+def outcome_of(judged: Mapping[str, Any]) -> str:
+    """Of a row with `score` and, by the verifier's threshold, `right`: any other score counts as wrong; None is unscored, never wrong."""
+    if not is_number(judged.get("score")):
         return "unscored"
-    return "right" if score >= 1 else "wrong"
+    return "right" if is_item_right(judged) else "wrong"
 
 
 def clip(text: Any, limit: int) -> str:

@@ -38,7 +38,12 @@ def _item(key: str, answers: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> d
         "question": clip(first.get("question"), MAX_TEXT),
         "answer": clip(first.get("answer"), MAX_TEXT),
         "models": [
-            {"name": MODELS[model], "text": clip(items[key].get("text"), MAX_TEXT), "outcome": outcome_of(items[key].get("score"))}
+            {
+                "name": MODELS[model],
+                "text": clip(items[key].get("text"), MAX_TEXT),
+                "outcome": outcome_of(items[key]),
+                "reward": items[key].get("score"),
+            }
             for model, items in answers.items()
         ],
     }

@@ -22,6 +22,7 @@ def _chart(panel: Panel, runs: Sequence[Run], phase: str) -> dict[str, Any] | No
         return None
     all_steps = [step for *_, points in drawn for step, _ in points]
     x_low, x_high = min(all_steps), max(all_steps)
+    is_share = panel.is_share and min(values) >= 0 and max(values) <= 1  # mean rewards may lie anywhere
     y_ticks = _value_ticks(panel, min(values), max(values))
     across = scale(x_low, x_high, LEFT, RIGHT)
     up = scale(y_ticks[0], y_ticks[-1], BOTTOM, TOP)
@@ -33,7 +34,7 @@ def _chart(panel: Panel, runs: Sequence[Run], phase: str) -> dict[str, Any] | No
         "legend": _legend(panel, drawn),
         "window": window if window > 1 else None,
         "x_ticks": [(across(tick), f"{tick:,.0f}") for tick in steps],
-        "y_ticks": [(up(tick), tick_label(tick, y_ticks[1] - y_ticks[0], panel.is_share)) for tick in y_ticks],
+        "y_ticks": [(up(tick), tick_label(tick, y_ticks[1] - y_ticks[0], is_share)) for tick in y_ticks],
         "label": _chart_label(panel, runs, drawn),
         "marks": [(across(step), up(value)) for i, _, points in drawn for step, value in _falls(panel, runs[i], phase, points)],
         "lines": [

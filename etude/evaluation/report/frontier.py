@@ -1,5 +1,6 @@
 """New skill against old knowledge: a point for every model of a run, joined in the order in which they came about, and one for every look
-of its gate, whose skill is the mean score of that step's attempts, where these are scored by who knows what is right.
+of its gate, whose skill is that of the step's attempts, where these are scored by who knows what is right. Skill is accuracy, or mean
+reward where accuracy can't tell the models apart (`etude.evaluation.rewards.leads_with_reward`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ from typing import Any
 from etude.evaluation.report.axes import BOTTOM, LEFT, RIGHT, TOP, path_data, scale, tick_label, ticks_of
 from etude.evaluation.report.numbers import is_number
 from etude.evaluation.report.run_folder import MODELS, Run
+from etude.evaluation.rewards import tells_more
 
 
 @dataclass(frozen=True)
@@ -16,13 +18,13 @@ class Knowledge:
     """One way to tell what a model knows of old, and how its chart is called."""
 
     key: str
-    title: str
+    name: str
     is_share: bool
 
 
 KNOWLEDGE = (
-    Knowledge("choice_accuracy", "Accuracy on the new task against old questions right", True),
-    Knowledge("perplexity", "Accuracy on the new task against the perplexity of old text", False),
+    Knowledge("choice_accuracy", "old questions right", True),
+    Knowledge("perplexity", "the perplexity of old text", False),
 )
 
 
@@ -37,8 +39,10 @@ def looks_of(run: Run) -> list[Mapping[str, Any]]:
 
 
 def _chart(kind: Knowledge, runs: Sequence[Run]) -> dict[str, Any] | None:
-    models = [_models(kind, run) for run in runs]
-    looks = [_looks(kind, run) for run in runs]
+    skill_key = "mean_reward" if any(map(_leads_with_reward, runs)) else "accuracy"
+    title = f"{skill_key.replace('_', ' ').capitalize()} on the new task against {kind.name}"
+    models = [_models(kind, run, skill_key) for run in runs]
+    looks = [_looks(kind, run, skill_key) for run in runs]
     every = [(known, skill) for of_run in (*models, *looks) for _, known, skill in of_run]
     if max(map(len, models), default=0) < 2:
         return None
@@ -46,11 +50,11 @@ def _chart(kind: Knowledge, runs: Sequence[Run]) -> dict[str, Any] | None:
     x_ticks, y_ticks = ticks_of(min(known), max(known)), ticks_of(min(skill), max(skill))
     across, up = scale(x_ticks[0], x_ticks[-1], LEFT, RIGHT), scale(y_ticks[0], y_ticks[-1], BOTTOM, TOP)
     return {
-        "title": kind.title,
+        "title": title,
         "axis": "questions right" if kind.is_share else "perplexity",
         "x_ticks": [(across(tick), tick_label(tick, x_ticks[1] - x_ticks[0], kind.is_share)) for tick in x_ticks],
-        "y_ticks": [(up(tick), tick_label(tick, y_ticks[1] - y_ticks[0], True)) for tick in y_ticks],
-        "label": _label(kind, runs, models),
+        "y_ticks": [(up(tick), tick_label(tick, y_ticks[1] - y_ticks[0], skill_key == "accuracy")) for tick in y_ticks],
+        "label": _label(title, runs, models),
         "runs": [
             {
                 "colour": number,
@@ -63,20 +67,28 @@ def _chart(kind: Knowledge, runs: Sequence[Run]) -> dict[str, Any] | None:
     }
 
 
-def _models(kind: Knowledge, run: Run) -> list[tuple[str, float, float]]:
-    """(name, knowledge, accuracy on the first suite) of the models that have both."""
+def _leads_with_reward(run: Run) -> bool:
+    """Whether the models of a run are told apart by mean reward, on its first suite."""
+    first: Mapping[str, Any] = next(iter(run.result.get("paired") or ()), {})
+    return first.get("leads") == "mean_reward"
+
+
+def _models(kind: Knowledge, run: Run, skill_key: str) -> list[tuple[str, float, float]]:
+    """(name, knowledge, skill on the first suite) of the models that have both."""
     suite = next((row.get("suite") for row in run.rows), None)
-    skill = {row.get("model"): row.get("accuracy") for row in run.rows if row.get("suite") == suite}
+    skill = {row.get("model"): row.get(skill_key) for row in run.rows if row.get("suite") == suite}
     known = {row.get("model"): row.get(kind.key) for row in run.result.get("retention") or ()}
     found = [(name, known.get(model), skill.get(model)) for model, name in MODELS.items()]
     return [(name, knows, can) for name, knows, can in found if is_number(knows) and is_number(can)]
 
 
-def _looks(kind: Knowledge, run: Run) -> list[tuple[str, float, float]]:
-    """By step, where scores say how often attempts are right: agreement and random ones are no accuracy."""
+def _looks(kind: Knowledge, run: Run, skill_key: str) -> list[tuple[str, float, float]]:
+    """By step, where verifiers score attempts: agreement and random scores are no skill."""
     if run.feedback != "outcome":
         return []
-    found = [(_told(row), row.get(f"old_{kind.key}"), row.get("score")) for row in looks_of(run)]
+    is_graded = skill_key == "accuracy" and any(map(tells_more, run.rows))  # then a mean score is no share of right attempts
+    skill = "pass_at_1" if is_graded else "score"
+    found = [(_told(row), row.get(f"old_{kind.key}"), row.get(skill)) for row in looks_of(run)]
     return [(name, knows, can) for name, knows, can in found if is_number(knows) and is_number(can)]
 
 
@@ -89,10 +101,10 @@ def outcome_of(row: Mapping[str, Any]) -> str:
     return "held" if row["gate_passed"] else f"fell back to step {row['gate_held']}"
 
 
-def _label(kind: Knowledge, runs: Sequence[Run], models: Sequence[Sequence[tuple[str, float, float]]]) -> str:
+def _label(title: str, runs: Sequence[Run], models: Sequence[Sequence[tuple[str, float, float]]]) -> str:
     """What the chart shows, for those who do not see it."""
     told = []
     for run, of_run in zip(runs, models, strict=True):
         who = f"{run.name}, " if len(runs) > 1 else ""
         told += [f"{who}{name}: {can:.3g} at {knows:.3g}" for name, knows, can in of_run]
-    return f"{kind.title}. {'; '.join(told)}."
+    return f"{title}. {'; '.join(told)}."

@@ -59,6 +59,38 @@ def p_value(value: Any, relation: bool = False) -> str:
     return text if value < 0.001 or not relation else f"={FIXED_SPACE}{text}"
 
 
+def reward(value: Any) -> str:
+    """A reward, of any range: 0.0634 -> 0.063, 12.34 -> 12.3, -4.5 -> -4.500 with a minus sign."""
+    return short_reward(value).replace("-", MINUS) if is_number(value) else MISSING
+
+
+def reward_interval(low: Any, high: Any) -> str:
+    """(0.011, 0.052) -> [0.011, 0.052]."""
+    return f"[{reward(low)},{FIXED_SPACE}{reward(high)}]" if is_number(low) and is_number(high) else ""
+
+
+def reward_change(value: Any) -> str:
+    """A difference of rewards, with its sign."""
+    return f"{'+' if value >= 0 else ''}{reward(value)}" if is_number(value) else MISSING
+
+
+def reward_change_interval(low: Any, high: Any) -> str:
+    """(-0.011, 0.052) -> [-0.011, +0.052]."""
+    return f"[{reward_change(low)},{FIXED_SPACE}{reward_change(high)}]" if is_number(low) and is_number(high) else ""
+
+
+def short_reward(value: float) -> str:
+    """In ASCII, with as many digits as a reward of that size needs.
+
+    >>> short_reward(0.0634), short_reward(12.34), short_reward(0.00004), short_reward(0.0)
+    ('0.063', '12.3', '4e-05', '0.000')
+    """
+    size = abs(value)
+    if 0 < size < 0.0005 or size >= 1e6:
+        return f"{value:.2g}"
+    return f"{value:.{3 if size < 9.9995 else 1 if size < 1000 else 0}f}"
+
+
 def plain(value: Any) -> str:
     """A value of a configuration or a measure in as few characters as are honest."""
     if isinstance(value, float):

@@ -14,7 +14,21 @@ from etude.evaluation.report.attempts import attempts_json
 from etude.evaluation.report.before_and_after import MAX_ITEMS, before_and_after
 from etude.evaluation.report.charts import charts_of
 from etude.evaluation.report.frontier import frontiers_of, looks_of, outcome_of
-from etude.evaluation.report.numbers import interval, is_number, nats, nats_interval, p_value, percent, plain, points, points_interval
+from etude.evaluation.report.numbers import (
+    interval,
+    is_number,
+    nats,
+    nats_interval,
+    p_value,
+    percent,
+    plain,
+    points,
+    points_interval,
+    reward,
+    reward_change,
+    reward_change_interval,
+    reward_interval,
+)
 from etude.evaluation.report.run_folder import MODELS, Run, read_run
 from etude.evaluation.report.tables import changes_of, retention_of, suites_of, thoughts_of
 from etude.evaluation.report.trees import pictures_of
@@ -64,11 +78,13 @@ def write_page(template: str, contents: dict[str, Any], page: Path) -> Path:
 
 def _contents(runs: Sequence[Run]) -> dict[str, Any]:
     """Everything that the template names."""
+    suites = suites_of(runs)
     return {
         "runs": runs,
         "summaries": [summary(run) for run in runs],
         "remarks": [remarks_on(run) for run in runs],
-        "suites": suites_of(runs),
+        "suites": suites,
+        "has_rewards": any(suite["has_rewards"] for suite in suites),
         "retention": retention_of(runs),
         "changes": changes_of(runs),
         "thoughts": thoughts_of(runs),
@@ -104,6 +120,8 @@ def _environment() -> Environment:
         "nats": nats,
         "p_value": p_value,
         "plain": plain,
+        "reward": reward,
+        "reward_change": reward_change,
         "words": spaced,
         "is_number": is_number,
         "content_hash": _content_hash,
@@ -112,6 +130,8 @@ def _environment() -> Environment:
         "interval": interval,
         "points_interval": points_interval,
         "nats_interval": nats_interval,
+        "reward_interval": reward_interval,
+        "reward_change_interval": reward_change_interval,
         "outcome_of": outcome_of,
         "max_items": MAX_ITEMS,
     }

@@ -24,8 +24,9 @@ class Panel:
 
 
 PANELS = (
-    Panel("Score", "share", {"score": "mean score of sampled attempts", "pass_at_group": "groups with a right attempt"}),
-    Panel("Refinement", "share", {"score_first": "mean score of first turns", "corrected": "wrong first answers that were put right"}),
+    Panel("Mean reward", "of sampled attempts", {"score": "mean reward"}),
+    Panel("Right", "share", {"pass_at_1": "sampled attempts that are right", "pass_at_group": "groups with a right attempt"}),
+    Panel("Refinement", "share", {"score_first": "mean reward of first turns", "corrected": "wrong first answers that were put right"}),
     Panel("Entropy", "nats per token", {"entropy": "entropy"}),
     Panel("Diversity", "share of a group's attempts", {"distinct_answers": "different answers", "distinct_forms": "different forms"}),
     Panel("pass@k", "share of groups", {f"pass_at_{k}": f"k = {k}" for k in (1, 2, 4, 8, 16, 32)}),

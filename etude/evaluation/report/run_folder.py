@@ -9,6 +9,7 @@ from typing import Any
 
 from etude.evaluation.report.reading import place, read_bytes, read_lines, value_of
 from etude.evaluation.report.shapes import ANSWERS, RESULT, fitted, told
+from etude.evaluation.rewards import is_item_right
 
 MODELS = {"base": "base", "warm_start": "warm start", "preference": "preference", "practice": "practice"}
 """The models of a run in the order in which they came about, and how the page calls them."""
@@ -137,8 +138,8 @@ def telling_tree(rows: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """Of a step's trees the one that tells most: with right and wrong answers, and of these the one of most nodes that can be drawn."""
 
     def tells(row: Mapping[str, Any]) -> tuple[bool, int]:
-        values = {node["value"] for node in row["nodes"] if node.get("finish") and isinstance(node.get("value"), float)}
-        return {0.0, 1.0} <= values, len(row["nodes"])
+        ends = [node for node in row["nodes"] if node.get("finish") and isinstance(node.get("value"), float)]
+        return len({is_item_right({**node, "score": node["value"]}) for node in ends}) == 2, len(row["nodes"])
 
     drawn = (row for row in rows if isinstance(row.get("nodes"), list) and 1 < len(row["nodes"]) <= MAX_NODES)
     drawn = (row for row in drawn if all(isinstance(node, dict) for node in row["nodes"]))

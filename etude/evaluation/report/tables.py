@@ -1,10 +1,12 @@
-"""The table of every suite: models, then trivial baselines, with one cell a run."""
+"""The table of every suite: models, then trivial baselines, with one cell a run; with mean rewards where they tell more than accuracies."""
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Any
 
 from etude.evaluation.report.numbers import is_number
 from etude.evaluation.report.run_folder import MODELS, Run
+from etude.evaluation.rewards import tells_more
 
 
 def suites_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -13,6 +15,7 @@ def suites_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
     for suite in dict.fromkeys(row.get("suite") for run in runs for row in run.rows):
         of_runs = [{row.get("model"): row for row in run.rows if row.get("suite") == suite} for run in runs]
         baselines = [{name: value for row in rows.values() for name, value in baselines_of(row).items()} for rows in of_runs]
+        rewards = [{name: value for row in rows.values() for name, value in baseline_rewards_of(row).items()} for rows in of_runs]
         models = [model for model in MODELS if any(model in rows for rows in of_runs)]
         tables.append(
             {
@@ -23,11 +26,14 @@ def suites_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
                     {
                         "name": name,
                         "cells": [found.get(name) for found in baselines],
-                        "best": [bool(found) and found.get(name) == max(found.values()) for found in baselines],
+                        "rewards": [found.get(name) for found in rewards],
+                        "best": [name in _best(*found) for found in zip(baselines, rewards, strict=True)],
                     }
                     for name in dict.fromkeys(name for found in baselines for name in found)
                 ],
                 "best_baseline": [max(found.values(), default=None) for found in baselines],
+                "right_at": next((row["right_at"] for rows in of_runs for row in rows.values() if is_number(row.get("right_at"))), None),
+                "has_rewards": any(tells_more(row) for rows in of_runs for row in rows.values()),
             }
         )
     return tables
@@ -74,3 +80,14 @@ def baselines_of(row: Mapping[str, Any]) -> dict[str, float]:
     """The trivial baselines of an evaluation row that have a value, by name."""
     named = {"most_frequent": row.get("baseline_constant"), **(row.get("baselines") or {})}
     return {name.replace("_", " "): value for name, value in named.items() if is_number(value)}
+
+
+def baseline_rewards_of(row: Mapping[str, Any]) -> dict[str, float]:
+    """The mean rewards of the trivial baselines that answer every task, by name."""
+    return {name.replace("_", " "): value for name, value in (row.get("baseline_rewards") or {}).items() if is_number(value)}
+
+
+def _best(accuracies: Mapping[str, float], rewards: Mapping[str, float]) -> list[str]:
+    """The rules of the highest accuracy, and of these the ones of the highest mean reward."""
+    ranks = {name: (accuracy, rewards.get(name, -inf)) for name, accuracy in accuracies.items()}
+    return [name for name, rank in ranks.items() if rank == max(ranks.values())]

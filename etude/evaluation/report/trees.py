@@ -1,7 +1,8 @@
 """Pictures of searches: geometry in Python, drawn as SVG by the template, so that it is escaped and styled there.
 
 A tree grows to the right, a column a step; answers that ended stand below each other. A node is the fuller the higher the mean of the
-values found behind it, a line the wider the more continuations went along it.
+values found behind it, from 0 to 1, or from the tree's lowest value to its highest where some lie elsewhere, a line the wider the more
+continuations went along it.
 """
 
 from collections.abc import Mapping
@@ -47,6 +48,8 @@ def _picture(tree: Mapping[str, Any]) -> dict[str, Any]:
             height[number] = (height[children[number][0]] + height[children[number][-1]]) / 2
     at = {number: (_MARGIN + depth[number] * _COLUMN, _MARGIN + height[number] * _ROW) for number in order}
     most = max(node["drawn"] or 1 for node in nodes.values())
+    means = [mean for node in nodes.values() if is_number(mean := _mean(node))]
+    low, high = (0.0, 1.0) if all(0 <= mean <= 1 for mean in means) else (min(means), max(means))
     return {
         "step": tree.get("step"),
         "question": clip(tree.get("question"), _MAX_TEXT),
@@ -58,21 +61,25 @@ def _picture(tree: Mapping[str, Any]) -> dict[str, Any]:
             for number, node in nodes.items()
             if node["parent"] is not None
         ],
-        "nodes": [_drawn(nodes[number], *at[number]) for number in order],
+        "nodes": [_drawn(nodes[number], *at[number], low, high) for number in order],
         "label": f"A tree of {len(nodes)} nodes: {sum(bool(node['finish']) for node in nodes.values())} answers ended.",
     }
 
 
-def _drawn(node: Mapping[str, Any], x: float, y: float) -> dict[str, Any]:
-    text, mean = clip(node.get("text"), _MAX_TEXT), node["value"] if node.get("finish") else node.get("mean")
+def _mean(node: Mapping[str, Any]) -> Any:
+    return node["value"] if node.get("finish") else node.get("mean")
+
+
+def _drawn(node: Mapping[str, Any], x: float, y: float, low: float, high: float) -> dict[str, Any]:
+    text, mean = clip(node.get("text"), _MAX_TEXT), _mean(node)
     facts = [f"drawn {node['drawn']} times, {node['tokens']} tokens"] if node["parent"] is not None else ["the prompt"]
     facts += [f"mean value {mean:.2f} of {node['visits']} visits"] if is_number(mean) else ["no value"]
     short = " ".join(text.split())
     return {
         "x": x,
         "y": round(y, 1),
-        "fill": round(min(1.0, max(0.0, float(mean))), 3) if is_number(mean) else 0,
-        "outcome": outcome_of(node.get("value")) if node.get("finish") else None,
+        "fill": round((mean - low) / (high - low), 3) if is_number(mean) and high > low else 0,
+        "outcome": outcome_of({**node, "score": node.get("value")}) if node.get("finish") else None,
         "label": short if len(short) <= _LETTERS else f"{short[: _LETTERS - 1]}…",
         "title": f"{text}\n({'; '.join(facts)})",
     }

@@ -15,13 +15,19 @@ from etude.evaluation.report.numbers import (
     plain,
     points,
     points_interval,
+    reward,
+    reward_change,
+    reward_change_interval,
 )
 from etude.evaluation.report.run_folder import MODELS, Run
-from etude.evaluation.report.tables import baselines_of
+from etude.evaluation.report.tables import baseline_rewards_of, baselines_of
+from etude.evaluation.rewards import leads_with_reward, tells_more
 
 
 def summary(run: Run) -> str:
-    """One sentence: what practice did to greedy accuracy, with n, interval and p."""
+    """What practice did to greedy accuracy, in a sentence with n, interval and p, and another on the mean reward where that says more; on
+    the mean reward alone where accuracy can't tell (`etude.evaluation.rewards.leads_with_reward`).
+    """
     found = {(row.get("suite"), row.get("model")): row for row in run.rows}
     for suite in dict.fromkeys(row.get("suite") for row in run.rows):
         after = found.get((suite, "practice"))
@@ -32,16 +38,61 @@ def summary(run: Run) -> str:
             (t for t in run.result.get("paired") or () if (t.get("suite"), t.get("first"), t.get("second")) == (suite, first, "practice")),
             None,
         )
+        if leads_with_reward(found[suite, first], after):
+            return _by_reward(str(suite), MODELS[first], found[suite, first], after, test)
+        rewards = _also_by_reward(found[suite, first], after, test)
         start, end = percent(found[suite, first].get("accuracy")), percent(after.get("accuracy"))
         if test is None:
-            return f"Greedy accuracy on {suite} went from {start} ({MODELS[first]}) to {end} (practice), without a paired test."
+            return f"Greedy accuracy on {suite} went from {start} ({MODELS[first]}) to {end} (practice), without a paired test.{rewards}"
         return (
             f"Practice {_verb(test)} greedy accuracy on {suite}: from {start} ({MODELS[first]}) to {end}, "
             f"{points(test.get('difference'))} points, "
             f"95{THIN_SPACE}% interval {points_interval(test.get('difference_low'), test.get('difference_high'))}, "
-            f"n{FIXED_SPACE}={FIXED_SPACE}{plain(test.get('n'))}, p{FIXED_SPACE}{p_value(test.get('p_value'), relation=True)}."
+            f"n{FIXED_SPACE}={FIXED_SPACE}{plain(test.get('n'))}, p{FIXED_SPACE}{p_value(test.get('p_value'), relation=True)}.{rewards}"
         )
     return _adapted(run) or _progress(run)
+
+
+def _by_reward(suite: str, first: str, before: Mapping[str, Any], after: Mapping[str, Any], test: Mapping[str, Any] | None) -> str:
+    """The sentence where accuracy can't tell the models apart: practice did something to the mean reward."""
+    start, end = reward(before.get("mean_reward")), reward(after.get("mean_reward"))
+    right = f"greedy accuracy is {percent(after.get('accuracy'))} before and after, so it says nothing of that"
+    if not test or not is_number(test.get("reward_difference")):
+        return f"The mean reward on {suite} went from {start} ({first}) to {end} (practice), without a paired test; {right}."
+    verb = _verb({"p_value": test.get("reward_p_value"), "difference": test["reward_difference"]})
+    greedy = (
+        f"Practice {verb} the mean reward of greedy answers on {suite}: from {start} ({first}) to {end}, {_reward_test(test)}; {right}."
+    )
+    return greedy + _of_sampled(before, after, test)
+
+
+def _also_by_reward(before: Mapping[str, Any], after: Mapping[str, Any], test: Mapping[str, Any] | None) -> str:
+    """A second sentence, where mean rewards say more than accuracy; or nothing."""
+    if not (tells_more(before) or tells_more(after)):
+        return ""
+    tested = f", {_reward_test(test)}" if test and is_number(test.get("reward_difference")) else ""
+    start, end = reward(before.get("mean_reward")), reward(after.get("mean_reward"))
+    greedy = f" The mean reward of these answers went from {start} to {end}{tested}."
+    return greedy + _of_sampled(before, after, test)
+
+
+def _of_sampled(before: Mapping[str, Any], after: Mapping[str, Any], test: Mapping[str, Any] | None) -> str:
+    """What became of sampled answers, which practice goes by; nothing where none were sampled."""
+    start, end = before.get("sampled_mean_reward"), after.get("sampled_mean_reward")
+    if not (is_number(start) and is_number(end)):
+        return ""
+    tested = f", {_reward_test(test, 'sampled_')}" if test and is_number(test.get("sampled_reward_difference")) else ""
+    return f" That of sampled answers went from {reward(start)} to {reward(end)}{tested}."
+
+
+def _reward_test(test: Mapping[str, Any], kind: str = "") -> str:
+    difference, low, high, n, p = (
+        test.get(f"{kind}reward_{name}") for name in ("difference", "difference_low", "difference_high", "n", "p_value")
+    )
+    return (
+        f"{reward_change(difference)}, 95{THIN_SPACE}% interval {reward_change_interval(low, high)}, "
+        f"n{FIXED_SPACE}={FIXED_SPACE}{plain(n)}, p{FIXED_SPACE}{p_value(p, relation=True)}"
+    )
 
 
 def _adapted(run: Run) -> str:
@@ -64,10 +115,11 @@ def _progress(run: Run) -> str:
         return f"Practice has reached step {last}; there is no evaluation before and after it to compare yet."
     if run.rows:
         row = run.rows[-1]
+        rewards = f" The mean reward is {reward(row.get('mean_reward'))}." if tells_more(row) else ""
         return (
             f"Greedy accuracy on {row.get('suite')} is {percent(row.get('accuracy'))} ({spaced(row.get('model'))}), "
             f"95{THIN_SPACE}% interval {interval(row.get('accuracy_low'), row.get('accuracy_high')) or MISSING}, "
-            f"n{FIXED_SPACE}={FIXED_SPACE}{plain(row.get('n'))}."
+            f"n{FIXED_SPACE}={FIXED_SPACE}{plain(row.get('n'))}.{rewards}"
         )
     return "Practice has not taken a step yet, and nothing has been evaluated."
 
@@ -86,10 +138,8 @@ def remarks_on(run: Run) -> list[str]:
     if not run.is_finished:
         remarks.append(f"This run is not finished (status: {run.result.get('status') or 'unknown'}). The page shows what there is so far.")
     for row in run.rows:
-        best = max(baselines_of(row).values(), default=None)
-        if row.get("model") == "practice" and best is not None and is_number(row.get("accuracy")) and best >= row["accuracy"]:
-            reached = percent(row["accuracy"])
-            remarks.append(f"On {row.get('suite')} a trivial baseline ({percent(best)}) does at least as well as practice ({reached}).")
+        if row.get("model") == "practice":
+            remarks += _beside_baselines(row, next((each for each in run.rows if each.get("suite") == row.get("suite")), row))
     collapse = run.result.get("collapse")
     if isinstance(collapse, Mapping):
         done = {"stop": "practice ended there", "fall_back": "practice ended with what it was before"}
@@ -98,6 +148,17 @@ def remarks_on(run: Run) -> list[str]:
     if run.notes:
         remarks.append(f"Files: {'; '.join(run.notes)}.")
     return remarks
+
+
+def _beside_baselines(row: Mapping[str, Any], first: Mapping[str, Any]) -> list[str]:
+    """Whether a trivial rule does as well on the suite, by what tells the models apart; `first` is the row of its first model."""
+    is_reward = leads_with_reward(first, row)
+    found, name, write = (baseline_rewards_of(row), "mean_reward", reward) if is_reward else (baselines_of(row), "accuracy", percent)
+    best, reached = max(found.values(), default=None), row.get(name)
+    if best is None or not is_number(reached) or best < reached:
+        return []
+    by = "a mean reward of " if is_reward else ""
+    return [f"On {row.get('suite')} a trivial baseline ({by}{write(best)}) does at least as well as practice ({write(reached)})."]
 
 
 def spaced(name: Any) -> str:

@@ -4,6 +4,7 @@ Identity: with one beam, width 1 and values that draw nothing (no rollouts), pla
 """
 
 from collections.abc import Generator
+from math import inf
 
 from etude.explore.search.growing import Growth
 from etude.explore.tree import Node, Tree
@@ -18,5 +19,5 @@ def beam(tree: Tree, *, beams: int, width: int) -> Generator[list[Growth], list[
         steps = dict.fromkeys((yield [Growth(node, width) for node in frontier]))
         for node in steps:
             tree.back_up(node)
-        best = sorted([*ended, *steps], key=lambda node: -1.0 if node.value is None else node.value, reverse=True)[:beams]
+        best = sorted([*ended, *steps], key=lambda node: -inf if node.value is None else node.value, reverse=True)[:beams]
         ended, frontier = [node for node in best if node.finish], [node for node in best if not node.finish]

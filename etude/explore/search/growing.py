@@ -6,6 +6,7 @@ A rule is a generator: it yields the growths that it wants and is sent the nodes
 
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 
 from etude.explore.tree import Node, Tree
 
@@ -25,7 +26,7 @@ Rule = Callable[[Tree], Generator[list[Growth], list[Node], None]]
 Expand = Callable[[Sequence[tuple[Tree, Growth]]], list[list[Node]]]
 """Draws what is wanted: for each growth the nodes at which its continuations end for now, in order; the same twice where two were alike."""
 Value = Callable[[Sequence[tuple[Tree, Node]]], Sequence[float | None]]
-"""What answers that end at these nodes are worth, in [0, 1], or what is expected of those that may go on."""
+"""What answers that end at these nodes are worth, any finite number, or what is expected of those that may go on."""
 
 
 def search(
@@ -98,4 +99,4 @@ def _grown(trees: Sequence[Tree], wanted: Sequence[tuple[int, Growth]], expand: 
 def _best_open(tree: Tree) -> Node:
     """The node to go on from, of those at which nothing was drawn: the highest value, the deepest of equals."""
     leaves = [node for node in tree.nodes() if not node.children]
-    return max(leaves, key=lambda node: (-1.0 if node.value is None else node.value, len(node.path)))
+    return max(leaves, key=lambda node: (-inf if node.value is None else node.value, len(node.path)))

@@ -32,7 +32,7 @@ class Search:
     simulations: int = 8
     """`mcts`: descents from the root."""
     exploration: float = 1.0
-    """`mcts`: c of PUCT; values lie between 0 and 1."""
+    """`mcts`: c of PUCT; values are brought to [0, 1] by those of the tree so far, unless all lie there."""
     chains: int = 6
     """`tree`, `vine`: answers from the root."""
     rounds: int = 1

@@ -34,6 +34,8 @@ class Outcomes:
         for tree, ends in new.items():  # a tree at a time: places in a call, which random scores go by, are those of the tree
             verdicts = self.judge([(tree.text_of(node), tree.task) for node in ends])
             self.verdicts |= dict(zip(ends, verdicts, strict=True))
+            for node in ends:
+                node.is_right = self.verdicts[node].is_right
         return [self.verdicts[node].score if node.finish else None for _, node in pairs]
 
 

@@ -197,3 +197,23 @@ def test_unscored_answers_lead_nowhere():
     script.value = lambda pairs: [None for _ in pairs]
     script.search(lambda tree: mcts(tree, simulations=4, width=2, exploration=1.0, to_end=True))
     assert script.asked == [("", 2, True)] and script.tree.root.visits == 0 and script.tree.best() is None
+
+
+def test_the_range_of_rewards_does_not_change_what_mcts_draws():
+    """Two answers that end at once are worth 0 and 1, so that these are the least and the greatest value from the beginning on."""
+    follow = {"": ["a", "b", "x.", "z."], "a": [".", ",", ".", ","], "b": [".", ",", ".", ","], "a,": ["."], "b,": ["."]}
+    values = {"a": 0.6, "b": 0.5, "x.": 1.0, "z.": 0.0, "a.": 0.2, "a,": 0.3, "b.": 1.0, "b,": 0.1, "a,.": 0.0, "b,.": 0.0}
+    asked = []
+    for scale, shift in ((1, 0), (35, -5), (0.01, 7)):
+        moved = {name: scale * value + shift for name, value in values.items()}
+        script = Script(follow, moved)
+        script.search(lambda tree: mcts(tree, simulations=4, width=4, exploration=1.0, to_end=False))
+        asked.append(script.asked)
+    assert len(asked[0]) > 2 and asked[1] == asked[0]
+
+
+def test_a_beam_goes_on_with_the_best_of_negative_values_and_leaves_what_is_unknown():
+    follow = {"": ["a", "b", "c"], "a": ["."], "b": ["."], "c": ["."]}
+    script = Script(follow, {"a": -4.0, "b": -2.0, "c": None, "b.": -1.0})
+    nodes = script.search(lambda tree: beam(tree, beams=1, width=3))
+    assert [node for node, _, _ in script.asked] == ["", "b"] and "a." not in nodes and "c." not in nodes
