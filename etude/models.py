@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -22,10 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from etude.adapter_folders import CONFIGURATION, base_of_adapter, is_adapter, merged_adapter
 from etude.adapters import base_of, merged_weights
 from etude.errors import UserError, unknown
+from etude.portable import make_portable
 from etude.tiny import tiny_model, tiny_tokenizer
 
 log = logging.getLogger(__name__)
@@ -66,11 +69,14 @@ def load_model(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model in float32 on `device`, in evaluation mode, with its tokenizer.
 
-    `name` is a bundled name, a folder, a `.gguf` file or a hub id. Raises `UserError` for anything that can't be loaded.
+    `name` is a bundled name, a folder, a `.gguf` file or a hub id; PEFT's folder of a LoRA adapter is its base with it merged. Raises
+    `UserError` for anything that can't be loaded.
     """
     if name == TINY:
         return _placed(tiny_model(), device), tiny_tokenizer()
     folder, options = _resolve(name)
+    if is_adapter(Path(folder)):
+        return _load_adapter(name, Path(folder), device, trust_remote_code)
     try:
         if "gguf_file" in options:
             model, tokenizer = _dequantise(Path(folder) / options["gguf_file"])
@@ -83,6 +89,26 @@ def load_model(
             model, found = loaded
             if found["missing_keys"]:  # transformers would make random ones
                 raise ValueError(f"its files lack {', '.join(sorted(found['missing_keys'])[:3])}")
+    except Exception as error:  # whatever the file formats raise, the user needs one sentence
+        raise UserError(f"model {name!r} can't be loaded: {_first_line(error)}") from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return _placed(model, device), tokenizer
+
+
+def _load_adapter(
+    name: str, folder: Path, device: str | torch.device, trust_remote_code: bool
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The base of an adapter's folder with it merged, and the folder's tokenizer, or the base's where it has none."""
+    base = base_of_adapter(name, folder)
+    try:
+        model, tokenizer = load_model(base, device=device, trust_remote_code=trust_remote_code)
+    except UserError as error:
+        raise UserError(f"model {name!r}: its base, by {CONFIGURATION}: {error}") from error
+    try:
+        model = merged_adapter(model, folder)
+        if (folder / "tokenizer_config.json").is_file():
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # whatever the file formats raise, the user needs one sentence
         raise UserError(f"model {name!r} can't be loaded: {_first_line(error)}") from error
     if tokenizer.pad_token_id is None:
@@ -108,12 +134,24 @@ def in_precision(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     return model
 
 
-def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Path:
-    """Write a Hugging Face folder that `AutoModelForCausalLM` loads; LoRA adapters are merged into the copy that is saved."""
+def save_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    weights: Mapping[str, torch.Tensor] | None = None,
+    generation: GenerationConfig | None = None,
+) -> Path:
+    """Write a Hugging Face folder that `AutoModelForCausalLM` of transformers 4.5x and 5 loads; LoRA adapters are merged into the copy that
+    is saved, unless it is given its `weights`. `generation` is how it generates by default, as the model says itself unless given.
+    """
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    base_of(model).save_pretrained(partial, state_dict=merged_weights(model))
+    base_of(model).save_pretrained(partial, state_dict=merged_weights(model) if weights is None else weights)
+    if generation is not None:
+        generation.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
+    make_portable(partial)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     return folder
@@ -144,13 +182,34 @@ def available() -> list[tuple[str, str, str]]:
     return rows
 
 
+def name_for_others(name: str) -> str | None:
+    """What transformers and PEFT load the weights of `name` by, a folder or a hub id; None where etude alone makes them (random ones, of
+    GGUF, with an adapter).
+    """
+    if name == TINY:
+        return None
+    folder, options = _resolve(name)
+    if "gguf_file" in options or is_adapter(Path(folder)):
+        return None
+    return str(Path(folder).resolve()) if Path(folder).is_dir() else folder
+
+
 def convert(source: str, folder: Path) -> Path:
     """Turn a GGUF file or any loadable model into a Hugging Face folder of float32 safetensors."""
     if folder.exists():
         raise UserError(f"{folder} exists already: name a new folder")
     model, tokenizer = load_model(source)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    return save_model(model, tokenizer, folder)
+    save_model(model, tokenizer, folder)
+    keep_asking(source, folder)
+    return folder
+
+
+def keep_asking(source: str, folder: Path) -> None:
+    """Copy how the model of the folder `source` is asked, where that is written, to what was made of it."""
+    asked = Path(source).expanduser() / "etude.yaml"
+    if asked.is_file():
+        shutil.copyfile(asked, folder / asked.name)
 
 
 def end_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
@@ -217,7 +276,8 @@ def _resolve(name: str) -> tuple[str, dict[str, Any]]:
             raise UserError(f"model {name!r}: no such GGUF file")
         return str(path.parent), {"gguf_file": path.name, "local_files_only": True}
     if path.is_dir():
-        _check_folder(name, path)
+        if not is_adapter(path):
+            _check_folder(name, path)
         return str(path), {"local_files_only": True}
     if path.is_absolute() or name.startswith(".") or name.count("/") != 1:
         near = unknown("model", name, [*BUNDLED, TINY])

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from etude.adapters import add_lora
+from etude.adapters import add_lora, check_targets
 from etude.configuration import arguments_from, find_configuration, resolved
 from etude.errors import UserError
 from etude.evaluation.likelihood import question_of
@@ -136,6 +136,7 @@ class Adaptation:
         self.place = decide(settings.machine, self.folder.read_json("environment.json") or {})
         self.asked, self.texts, self.tasks = gather_asked(settings, self.data)
         self.model, self.tokenizer = load_model(settings.model, device=self.place.device)
+        check_targets(self.model, settings.lora)
         end_of_text(self.tokenizer)
         self.room = room_tokens(self.model, 0)
         if settings.writer.how == "attempts":
@@ -259,7 +260,9 @@ class Adaptation:
         rate = study.optimiser.learning_rate * (study.later_rate if number else 1.0)
         optimiser = replace(study.optimiser, learning_rate=rate, decay_steps=len(steps))
         streams = [Stream("imitate", negative_log_likelihood)]
-        learner = Learner(self.model, optimiser, streams, dtype=self.place.dtype, batch_tokens=self.settings.machine.update_batch_tokens)
+        options: dict[str, Any] = {"dropout_seed": seed_for(self.settings.seed, "dropout", phase)}
+        batch_tokens = self.settings.machine.update_batch_tokens
+        learner = Learner(self.model, optimiser, streams, dtype=self.place.dtype, batch_tokens=batch_tokens, **options)
 
         def prepare(step: int) -> list[Example]:
             return [self.pieces[piece.source][piece.place] for piece in steps[step]]

@@ -1,0 +1,39 @@
+"""Greedy answers of a saved folder in vLLM's CPU build, asked by messages as its server is; the engine in this process."""
+
+import os
+from importlib import metadata
+from typing import Any
+
+from serving import Answer, serve
+
+
+def start(settings: dict[str, Any]) -> tuple[Answer, dict[str, Any]]:
+    cores = sorted(os.sched_getaffinity(0))[: settings["threads"]]
+    os.environ |= {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores)),
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+    from vllm import LLM, SamplingParams
+
+    def answer(request: dict[str, Any]) -> dict[str, Any]:
+        try:
+            model = LLM(
+                request["folder"], dtype="float32", max_model_len=settings["longest_tokens"], disable_log_stats=True, enforce_eager=True
+            )
+        except Exception as error:
+            return {"error": f"{type(error).__name__}: {error}"}
+        sampling = SamplingParams(temperature=0.0, max_tokens=request["new_tokens"])
+        found = model.chat(request["conversations"], sampling, use_tqdm=False)
+        return {
+            "prompts": [list(each.prompt_token_ids) for each in found],
+            "answers": [list(each.outputs[0].token_ids) for each in found],
+        }
+
+    return answer, {"versions": {name: metadata.version(name) for name in ("vllm-cpu", "transformers", "torch")}}
+
+
+if __name__ == "__main__":
+    serve(start)

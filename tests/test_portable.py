@@ -1,0 +1,145 @@
+"""Saved folders are loaded by transformers 4.57 too, in an environment of its own, by one process."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+import torch
+from tokenizers import Tokenizer, processors
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from bench.peer import Peer, Running
+from etude.adapter_folders import save_adapter
+from etude.adapters import LoRA, add_lora
+from etude.explore.plain_template import plain_template
+from etude.explore.prompts import render_prompt
+from etude.models import save_model
+from etude.portable import make_portable, with_old_names
+from etude.tasks.task import Task
+
+OLD = Peer("transformers_loading.py", ".venv-transformers-4")
+TOKENS = torch.randint(4, 260, (1, 100), generator=torch.Generator().manual_seed(0))
+TEXTS = ["hey é", "<user>a <assistant>", "  two\n\nlines "]
+THETA = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e5}}
+SCALED = {
+    "linear": {"rope_type": "linear", "factor": 2.0, "rope_theta": 2e4},
+    "yarn": {"rope_type": "yarn", "factor": 4.0, "rope_theta": 5e4, "original_max_position_embeddings": 64},
+    "llama3": {
+        **{"rope_type": "llama3", "factor": 8.0, "rope_theta": 5e5, "original_max_position_embeddings": 64},
+        **{"low_freq_factor": 1.0, "high_freq_factor": 4.0},
+    },
+}
+BY_LAYER = {
+    "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 5e3},
+}
+FAMILIES = {
+    "llama": ("llama", THETA),
+    **{f"llama-{name}": ("llama", {"rope_parameters": parameters}) for name, parameters in SCALED.items()},
+    "qwen2": ("qwen2", THETA),
+    "qwen3": ("qwen3", THETA),
+    "qwen3-moe": ("qwen3-moe", THETA),
+    "mistral": ("mistral-window", THETA),
+    "gemma3": ("gemma3", {"rope_parameters": BY_LAYER}),
+    "gpt2": ("gpt2", {}),
+    "lfm2": ("lfm2", THETA),
+    "mamba": ("mamba", {}),
+}
+
+
+@pytest.fixture(scope="module")
+def old() -> Iterator[Running]:
+    if not OLD.is_there:
+        pytest.skip("transformers 4.57 is not there: make bench/peers/.venv-transformers-4/ready")
+    with Running(OLD, {"threads": 1}) as running:
+        assert running.about["versions"]["transformers"].startswith("4.57.")
+        yield running
+
+
+def asked(old: Running, **request) -> dict:
+    found = old.ask(request)
+    assert "error" not in found, found
+    return found
+
+
+def with_beginning(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """A tokenizer that puts its beginning of a text before every text."""
+    inner = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    inner.post_processor = processors.TemplateProcessing(single="<user> $A", special_tokens=[("<user>", 2)])
+    return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<user>", eos_token="<eos>", pad_token="<pad>")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_saved_folder_says_in_transformers_4_what_it_says_here(model_of, chat_tokenizer, old, tmp_path, name):
+    family, changes = FAMILIES[name]
+    model = model_of(family, **changes)
+    folder = save_model(model, chat_tokenizer, tmp_path / "model")
+    messages = [{"role": "user", "content": "hi"}]
+    found = asked(old, folder=str(folder), tokens=TOKENS.tolist(), texts=TEXTS, conversations=[messages], new_tokens=3)
+    with torch.no_grad():
+        expected = model(input_ids=TOKENS).logits
+        tokens = torch.tensor([found["prompts"][0]])
+        answer = model.generate(tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=3, do_sample=False)[0, tokens.shape[1] :]
+    assert torch.allclose(torch.tensor(found["logits"]), expected, atol=1e-5)
+    assert found["texts"] == [chat_tokenizer(text)["input_ids"] for text in TEXTS]
+    assert found["prompts"] == [list(render_prompt(chat_tokenizer, Task("hi")))]
+    assert found["answers"] == [answer.tolist()]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_old_names_change_nothing_that_is_read_here(model_of, chat_tokenizer, tmp_path, name, caplog):
+    family, changes = FAMILIES[name]
+    model = model_of(family, **changes)
+    folder = save_model(model, chat_tokenizer, tmp_path / "model")
+    with_names = AutoModelForCausalLM.from_pretrained(folder).config.to_dict()
+    unsaid = ("_name_or_path", "architectures", "dtype")
+    assert {key: with_names[key] for key in model.config.to_dict() if key not in unsaid} == {
+        key: value for key, value in model.config.to_dict().items() if key not in unsaid
+    }
+    assert not caplog.records
+
+
+def test_a_name_that_would_change_what_is_read_here_is_left_out(model_of, tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr("etude.portable.with_old_names", lambda config: config | {"rope_theta": 7.0, "rope_parameters": None})
+    folder = save_model(model_of("llama", **THETA), tokenizer, tmp_path / "model")
+    assert AutoConfig.from_pretrained(folder).rope_parameters["rope_theta"] == 1e5
+    assert "rope_theta" not in json.loads((folder / "config.json").read_text())
+
+
+def test_a_base_without_a_template_is_asked_alike_in_transformers_4(llama, tokenizer, old, tmp_path):
+    plain = with_beginning(tokenizer)
+    told = with_beginning(tokenizer)
+    told.chat_template = plain_template(plain, system="Be brief.", instruction='Say "so".')
+    folder = save_model(llama, told, tmp_path / "model")
+    question = {"role": "user", "content": "Sort: 3, 1"}
+    prompt = render_prompt(plain, Task(({"role": "system", "content": "Be brief."}, question), instruction='Say "so".'))
+    assert prompt[0] == plain.bos_token_id
+    assert asked(old, folder=str(folder), conversations=[[question]])["prompts"] == [list(prompt)]
+
+
+def test_an_adapter_on_its_base_says_in_peft_what_the_merged_model_says(model_of, chat_tokenizer, old, tmp_path):
+    base = save_model(model_of("llama"), chat_tokenizer, tmp_path / "base")
+    model = add_lora(model_of("llama"), LoRA(rank=2, target_modules=["q_proj", "down_proj"]), seed=0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.fill_(0.2)
+        expected = model(input_ids=TOKENS).logits
+    merged = save_model(model, chat_tokenizer, tmp_path / "model")
+    save_adapter(model, tmp_path / "adapter", str(base))
+    chat_tokenizer.save_pretrained(tmp_path / "adapter")
+    make_portable(tmp_path / "adapter")
+    for request in ({"folder": str(merged)}, {"folder": str(base), "adapter": str(tmp_path / "adapter")}):
+        found = asked(old, tokens=TOKENS.tolist(), **request)
+        assert torch.allclose(torch.tensor(found["logits"]), expected, atol=1e-4)
+
+
+def test_version_4_has_names_of_its_own_for_some_architectures():
+    neox = with_old_names({"model_type": "gpt_neox", "rope_parameters": {"rope_theta": 5.0, "partial_rotary_factor": 0.5}})
+    assert (neox["rotary_emb_base"], neox["rotary_pct"]) == (5.0, 0.5)
+    gemma = with_old_names({"model_type": "gemma3_text", "rope_parameters": BY_LAYER})
+    assert (gemma["rope_theta"], gemma["rope_local_base_freq"]) == (1e6, 5e3)
+    assert gemma["rope_scaling"] == {"rope_type": "linear", "factor": 8.0}
+    inner = with_old_names({"model_type": "gemma3", "text_config": {"model_type": "gemma3_text", "rope_parameters": BY_LAYER}})
+    assert inner["text_config"]["rope_local_base_freq"] == 5e3
+    assert with_old_names({"model_type": "gpt2"}) == {"model_type": "gpt2"}
