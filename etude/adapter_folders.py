@@ -9,13 +9,14 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from etude.errors import UserError
 
 CONFIGURATION, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_CODE = ("auto_mapping", "megatron_config")
-"""Keys by which PEFT imports modules."""
+_IMPORTS = "megatron_config"
+"""The key by which PEFT imports a module that the configuration names."""
 
 
 def is_adapter(folder: Path) -> bool:
@@ -44,9 +45,8 @@ def base_of_adapter(name: str, folder: Path) -> str:
     values = _configuration(name, folder)
     if values.get("peft_type") != "LORA":
         raise UserError(f"model {name!r}: expected an adapter of peft_type LORA, got {values.get('peft_type')!r}")
-    for key in _CODE:
-        if values.get(key):
-            raise UserError(f"model {name!r}: {CONFIGURATION} sets {key}, by which code would be imported: remove that line")
+    if values.get(_IMPORTS):
+        raise UserError(f"model {name!r}: {CONFIGURATION} sets {_IMPORTS}, by which code would be imported: remove that line")
     if not (folder / WEIGHTS).is_file():
         raise UserError(f"model {name!r}: expected {WEIGHTS} beside {CONFIGURATION}; pickles are never loaded")
     base = values.get("base_model_name_or_path")
@@ -64,12 +64,17 @@ def base_of_adapter(name: str, folder: Path) -> str:
 
 
 def merged_adapter(model: Any, folder: Path) -> Any:
-    """The base model with an adapter's folder merged into its weights. Raises where weights are missing or do not fit."""
-    from peft import PeftModel
+    """The base model with an adapter's folder merged into its weights. Raises ValueError where these are not the base's layers."""
+    from peft import PeftModel, get_peft_model_state_dict
 
     with warnings.catch_warnings():
-        warnings.filterwarnings("error", message=".*missing adapter keys.*")  # peft would make them anew
-        return PeftModel.from_pretrained(model, str(folder), is_trainable=False).merge_and_unload()
+        warnings.simplefilter("ignore")  # of weights that are missing, which is looked at here
+        loaded = PeftModel.from_pretrained(model, str(folder))
+    with safe_open(folder / WEIGHTS, "pt") as file:
+        odd = sorted(file.keys() ^ get_peft_model_state_dict(loaded, save_embedding_layers=False).keys())
+    if odd:  # peft makes those anew that are missing, and leaves those out that it has no place for
+        raise ValueError(f"its layers are not those of its base and configuration ({', '.join(odd[:2])})")
+    return loaded.merge_and_unload().requires_grad_(True)
 
 
 def _configuration(name: str, folder: Path) -> dict[str, Any]:

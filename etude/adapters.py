@@ -58,7 +58,7 @@ def add_lora(model: Any, lora: LoRA, seed: int) -> Any:
             lora_dropout=lora.dropout,
             task_type="CAUSAL_LM",
         )
-        return get_peft_model(model, config)
+        return get_peft_model(model, config).eval()  # its dropout is for updates alone
 
 
 def check_targets(model: Any, lora: LoRA) -> None:

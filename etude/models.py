@@ -147,14 +147,27 @@ def save_model(
     """
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    base_of(model).save_pretrained(partial, state_dict=merged_weights(model) if weights is None else weights)
-    if generation is not None:
-        generation.save_pretrained(partial)
+    plain = base_of(model)
+    own, plain.generation_config = plain.generation_config, generation or _writable(plain.generation_config)
+    try:
+        plain.save_pretrained(partial, state_dict=merged_weights(model) if weights is None else weights)
+    finally:
+        plain.generation_config = own
     tokenizer.save_pretrained(partial)
     make_portable(partial)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     return folder
+
+
+def _writable(generation: GenerationConfig) -> GenerationConfig:
+    """The configuration, or where transformers refuses to write it, as it does values for sampling without sampling, one that samples."""
+    try:
+        generation.validate(strict=True)
+    except ValueError:
+        generation = copy.deepcopy(generation)
+        generation.do_sample = True
+    return generation
 
 
 def fetch(name: str) -> str:
@@ -191,6 +204,8 @@ def name_for_others(name: str) -> str | None:
     folder, options = _resolve(name)
     if "gguf_file" in options or is_adapter(Path(folder)):
         return None
+    if name in BUNDLED:  # whose copy may be older than old names in it
+        make_portable(Path(folder))
     return str(Path(folder).resolve()) if Path(folder).is_dir() else folder
 
 
@@ -331,8 +346,7 @@ def _bundled_folder(name: str) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f"{name}.partial-{os.getpid()}")
     model, tokenizer = _dequantise(gguf)
-    model.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
+    save_model(model, tokenizer, partial)
     checksums = {path.name: _sha256(path) for path in sorted(partial.glob("*.safetensors"))}
     (partial / "manifest.json").write_text(json.dumps({"source": gguf.name, "sha256": checksums}, indent=1))
     shutil.rmtree(folder, ignore_errors=True)

@@ -44,6 +44,7 @@ from etude.recipes.machine import Place, decide, engine_at, room_tokens
 from etude.recipes.passages import check_writer, write_passages
 from etude.recipes.perplexity import Perplexity
 from etude.recipes.retention import logprobs_of
+from etude.recipes.saving import save_adapters
 from etude.recipes.stage import Stage
 from etude.runs import RunFolder, read_jsonl
 from etude.tasks.files import places_of
@@ -128,6 +129,7 @@ class Adaptation:
         after = self.measured("adapted")
         with self.interruption.whole():
             save_model(self.model, self.tokenizer, self.folder.path / "model")
+            save_adapters(self.model, self.tokenizer, self.folder.path, self.settings.model)
             return self.conclude(before, after)
 
     def prepare(self) -> None:

@@ -57,7 +57,7 @@ from etude.recipes.refining import refined
 from etude.recipes.replaying import pieces_of
 from etude.recipes.result import Page, result_of
 from etude.recipes.retention import probe_for, questions_of
-from etude.recipes.saving import save_adapter_asked, save_asked
+from etude.recipes.saving import save_adapters, save_asked
 from etude.recipes.self_made import self_making_for, writing_demonstrations
 from etude.recipes.self_training import self_teaching_for
 from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
@@ -157,7 +157,7 @@ class Practice:
         pages["practice"] = measured(self, "practice", unchanged=None if self.settings.steps else preferred)
         with suppress(Interrupted), self.interruption.whole():  # a signal that comes now comes too late
             save_asked(self.model, self.tokenizer, self.folder.path / "model", self.settings)
-            save_adapter_asked(self.model, self.tokenizer, self.folder.path, self.settings, self.base)
+            save_adapters(self.model, self.tokenizer, self.folder.path, self.base, self.settings)
             if self.step_model:
                 save_step_model(self.step_model, self.tokenizer, self.folder.path / "model")
             result = self.conclude(pages)

@@ -27,10 +27,11 @@ def save_asked(model: Any, tokenizer: Any, folder: Path, settings: PracticeSetti
     return folder
 
 
-def save_adapter_asked(model: Any, tokenizer: Any, run: Path, settings: PracticeSettings, base: str) -> Path | None:
-    """Write the adapters of a model that practised, if it has any, into `adapter` in the run's folder, as PEFT does.
+def save_adapters(model: Any, tokenizer: Any, run: Path, base: str, settings: PracticeSettings | None = None) -> Path | None:
+    """Write the adapters of a run's model, if it has any, into `adapter` in the run's folder, as PEFT does.
 
-    `base` is the model that they are for, by etude's name; where only etude makes its weights they are written too, into `base`.
+    `base` is the model that they are for, by etude's name; where only etude makes its weights they are written too, into `base`. `settings`
+    are those of a run that asks its model.
     """
     if not has_adapters(model):
         return None
@@ -40,9 +41,10 @@ def save_adapter_asked(model: Any, tokenizer: Any, run: Path, settings: Practice
     partial, folder = run / "adapter.partial", run / "adapter"
     shutil.rmtree(partial, ignore_errors=True)
     save_adapter(model, partial, known)
-    told(tokenizer, settings).save_pretrained(partial)
+    (told(tokenizer, settings) if settings else tokenizer).save_pretrained(partial)
     make_portable(partial)
-    remember(partial, settings)
+    if settings:
+        remember(partial, settings)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     return folder

@@ -276,6 +276,18 @@ def test_a_killed_lora_run_resumes_to_the_same_bytes(small, finished, tmp_path):
     assert not [name for name in after if "lora" in name]
 
 
+def test_a_killed_lora_run_with_dropout_resumes_to_the_same_bytes(small, finished, tmp_path):
+    lora = {"model": str(finished / "model"), "learn.lora.rank": 4, "learn.lora.dropout": 0.3}
+    lora |= {"learn.method": "imitation", "warm_start.steps": 2}
+    small(tmp_path / "whole", lora)
+    with pytest.raises(Killed):
+        small(tmp_path / "killed", lora, watcher=Kill("practice", 3))
+    small(tmp_path / "killed", lora, resume=True)
+    assert_same(tmp_path / "whole", tmp_path / "killed")
+    for file in ("adapter_config.json", "adapter_model.safetensors"):
+        assert (tmp_path / "whole/adapter" / file).read_bytes() == (tmp_path / "killed/adapter" / file).read_bytes()
+
+
 def test_only_the_last_checkpoints_are_kept(small, tmp_path):
     small(tmp_path / "run", {"checkpoint_every": 1, "keep_checkpoints": 2})
     assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} == {"warm_start", "step-00003", "step-00004"}
