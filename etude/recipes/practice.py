@@ -39,7 +39,7 @@ from etude.recipes.advice import advice, expected_of_feedback
 from etude.recipes.alarm import Alarm, alarm_for
 from etude.recipes.before_practice import imitate_demonstrations, learn_from_comparisons
 from etude.recipes.believing import believing_for, without_labelled
-from etude.recipes.card import write_card
+from etude.recipes.card import write_cards
 from etude.recipes.checkpoints import Stateful, load_checkpoint, save_checkpoint
 from etude.recipes.divergence import moved_from_start, start_answers
 from etude.recipes.exploring import Exploring, curriculum_for
@@ -408,7 +408,8 @@ class Practice:
             result["gate"] = story_of(self.gating.gate, self.steps_so_far())
         if self.start_answers:
             result["divergence"] = moved_from_start(self, self.start_answers)
-        write_card(self.folder.path / "model", self.settings, result)
+        evaluated = [task for tasks in self.materials.suites.values() for task in tasks]
+        write_cards(self.folder.path, self.settings, result, evaluated, self.tokenizer)
         self.folder.write_json("result.json", result)
         write_report(told_by(self.folder.path), self.folder.path / "report.html")
         self.watcher.concluded(result, self.folder.path)

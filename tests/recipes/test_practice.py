@@ -259,7 +259,7 @@ def test_a_run_that_is_asked_to_end_before_it_began_keeps_nothing_and_one_that_i
         assert main([*small_arguments, "--run", str(tmp_path / "run")]) == 143
     assert capsys.readouterr().err.endswith("etude: stopped by SIGTERM before it began: nothing is kept\n")
     assert not (tmp_path / "run").exists()
-    monkeypatch.setattr("etude.recipes.practice.write_card", asked)
+    monkeypatch.setattr("etude.recipes.practice.write_cards", asked)
     assert main([*small_arguments, "--run", str(tmp_path / "run")]) == 0
     assert_same(finished, tmp_path / "run")
 
