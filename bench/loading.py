@@ -27,6 +27,7 @@ from typing import Any
 import reasoning_gym
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.utils.logging import disable_progress_bar
 
 from bench import written
 from bench.peer import Peer, Running
@@ -77,6 +78,7 @@ def main() -> None:
     parser.add_argument("--peers", nargs="*", choices=list(PEERS), default=list(PEERS))
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
+    disable_progress_bar()
     try:
         found = measured(chosen.only, chosen.peers, chosen.prompts)
     except UserError as error:

@@ -154,7 +154,7 @@ def save_model(
     finally:
         plain.generation_config = own
     tokenizer.save_pretrained(partial)
-    make_portable(partial)
+    make_portable(partial, tokenizer)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     return folder
@@ -204,8 +204,8 @@ def name_for_others(name: str) -> str | None:
     folder, options = _resolve(name)
     if "gguf_file" in options or is_adapter(Path(folder)):
         return None
-    if name in BUNDLED:  # whose copy may be older than old names in it
-        make_portable(Path(folder))
+    if name in BUNDLED:  # whose copy may have been made without old names
+        make_portable(Path(folder), AutoTokenizer.from_pretrained(folder, local_files_only=True))
     return str(Path(folder).resolve()) if Path(folder).is_dir() else folder
 
 

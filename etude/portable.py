@@ -1,10 +1,11 @@
 """Configuration files that older programs read too: what transformers 5 writes under new names is written under the old ones beside them.
 
 file                    transformers 5                      transformers 4, and what was written for it
-tokenizer_config.json   tokenizer_class TokenizersBackend   PreTrainedTokenizerFast, which version 5 takes for the same class
+tokenizer_config.json   a class that is tokenizer.json      PreTrainedTokenizerFast, which both read as that file says; Llama's, Gemma's and
+                                                            other classes of version 4 put their own tokens around a text
+                        what the class is by default        padding_side, truncation_side, model_input_names
                         extra_special_tokens, a list        additional_special_tokens
-                        (of no version: is_local, ...)      removed
-                        model inputs of the class           model_input_names, since PreTrainedTokenizerFast of 4 adds token_type_ids
+                        (how it was loaded)                 removed
 config.json             rope_parameters                     rope_theta, rope_scaling, partial_rotary_factor, or the architecture's names
                         dtype                               torch_dtype
                         num_local_experts of qwen3_moe      num_experts
@@ -20,9 +21,8 @@ from typing import Any
 
 from transformers import AutoConfig
 
-_ONLY_OF_5 = ("TokenizersBackend", "PreTrainedTokenizer", "PythonBackend", "SentencePieceBackend")
-"""Classes of tokenizers that hold no more than their `tokenizer.json`; version 4 lacks them, or looks for another file."""
 _ABOUT_LOADING = ("is_local", "local_files_only", "backend")
+_OF_CLASS = ("padding_side", "truncation_side", "model_input_names")
 _GLOBAL = {"gpt_neox": "rotary_emb_base", "gpt_neox_japanese": "rotary_emb_base", "modernbert-decoder": "global_rope_theta"}
 _LOCAL = {"gemma3_text": "rope_local_base_freq", "gemma3n_text": "rope_local_base_freq", "modernbert-decoder": "local_rope_theta"}
 _PARTIAL = {"gpt_neox": "rotary_pct", "gpt_neox_japanese": "rotary_pct"}
@@ -30,11 +30,16 @@ _PARTIAL = {"gpt_neox": "rotary_pct", "gpt_neox_japanese": "rotary_pct"}
 not `rope_theta` and `partial_rotary_factor`; by model type."""
 
 
-def make_portable(folder: Path) -> None:
-    """Add the old names to the configuration files of a folder that transformers 5 wrote."""
-    tokenizer, config = folder / "tokenizer_config.json", folder / "config.json"
-    if tokenizer.is_file():
-        _write(tokenizer, _tokenizer_for_both(_read(tokenizer)))
+def make_portable(folder: Path, tokenizer: Any) -> None:
+    """Add the old names to the configuration files of a folder that transformers 5 wrote, that of `tokenizer` among them."""
+    told, config = folder / "tokenizer_config.json", folder / "config.json"
+    if told.is_file():
+        values = {name: value for name, value in _read(told).items() if name not in _ABOUT_LOADING}
+        if isinstance(values.get("extra_special_tokens"), list):
+            values["additional_special_tokens"] = values.pop("extra_special_tokens")
+        if (folder / "tokenizer.json").is_file() and "auto_map" not in values:
+            values |= {"tokenizer_class": "PreTrainedTokenizerFast", **{name: getattr(tokenizer, name) for name in _OF_CLASS}}
+        _write(told, values)
     if config.is_file() and _of_5(both := with_old_names(_read(config))) == _of_5(_read(config)):
         _write(config, both)
 
@@ -68,16 +73,6 @@ def _of_one(parameters: Mapping[str, Any], base: str, share: str) -> dict[str, A
     names = {base: parameters.get("rope_theta"), share: parameters.get("partial_rotary_factor")}
     names["rope_scaling"] = scaling if scaling.get("rope_type", "default") != "default" else None
     return {name: value for name, value in names.items() if value is not None}
-
-
-def _tokenizer_for_both(values: dict[str, Any]) -> dict[str, Any]:
-    both = {name: value for name, value in values.items() if name not in _ABOUT_LOADING}
-    if both.get("tokenizer_class") in _ONLY_OF_5:
-        both["tokenizer_class"] = "PreTrainedTokenizerFast"
-        both.setdefault("model_input_names", ["input_ids", "attention_mask"])
-    if isinstance(both.get("extra_special_tokens"), list):
-        both["additional_special_tokens"] = both.pop("extra_special_tokens")
-    return both
 
 
 def _of_5(values: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -9,8 +9,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer, processors
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from tokenizers import Tokenizer, pre_tokenizers, processors
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GemmaTokenizer,
+    GPT2Tokenizer,
+    LlamaTokenizer,
+    PreTrainedTokenizerFast,
+    Qwen2Tokenizer,
+)
 
 from bench.peer import Peer, Running
 from etude.adapter_folders import save_adapter
@@ -102,6 +111,31 @@ def test_a_saved_folder_says_in_transformers_4_what_it_says_here(model_of, chat_
     assert found["answers"] == [answer.tolist()]
 
 
+SPECIAL = ["<unk>", "<s>", "</s>", "<pad>", "<bos>", "<eos>"]
+PIECES = {token: i for i, token in enumerate([*SPECIAL, "▁", "\n", *map(chr, range(33, 127)), "▁a"])}
+BYTES = {token: i for i, token in enumerate(["<|endoftext|>", *sorted(pre_tokenizers.ByteLevel.alphabet()), "Ġa"])}
+TOKENIZERS = {
+    "llama": lambda: LlamaTokenizer(vocab=PIECES, merges=[("▁", "a")], add_bos_token=True),
+    "llama without a beginning": lambda: LlamaTokenizer(vocab=PIECES, merges=[("▁", "a")], add_bos_token=False),
+    "llama with an end": lambda: LlamaTokenizer(vocab=PIECES, merges=[("▁", "a")], add_bos_token=True, add_eos_token=True),
+    "gemma": lambda: GemmaTokenizer(vocab=PIECES, merges=[("▁", "a")]),
+    "qwen2": lambda: Qwen2Tokenizer(vocab=BYTES, merges=[("Ġ", "a")]),
+    "gpt2": lambda: GPT2Tokenizer(vocab=BYTES, merges=[("Ġ", "a")]),
+}
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_a_tokenizer_of_any_class_gives_the_same_tokens_in_both(model_of, old, tmp_path, name):
+    tokenizer, texts = TOKENIZERS[name](), ["hello a b", " a\nb", "x <s>y"]
+    folder = save_model(model_of("llama", vocab_size=400), tokenizer, tmp_path / "model")
+    expected = [tokenizer(text)["input_ids"] for text in texts]
+    loaded = AutoTokenizer.from_pretrained(folder)
+    assert [loaded(text)["input_ids"] for text in texts] == expected
+    assert [loaded.decode(tokens) for tokens in expected] == [tokenizer.decode(tokens) for tokens in expected]
+    assert (loaded.padding_side, loaded.model_input_names) == (tokenizer.padding_side, tokenizer.model_input_names)
+    assert asked(old, folder=str(folder), texts=texts)["texts"] == expected
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_old_names_change_nothing_that_is_read_here(model_of, chat_tokenizer, tmp_path, name, caplog):
     family, changes = FAMILIES[name]
@@ -144,7 +178,7 @@ def test_an_adapter_on_its_base_says_in_peft_what_the_merged_model_says(model_of
     merged = save_model(model, chat_tokenizer, tmp_path / "model")
     save_adapter(model, tmp_path / "adapter", str(base))
     chat_tokenizer.save_pretrained(tmp_path / "adapter")
-    make_portable(tmp_path / "adapter")
+    make_portable(tmp_path / "adapter", chat_tokenizer)
     for request in ({"folder": str(merged)}, {"folder": str(base), "adapter": str(tmp_path / "adapter")}):
         found = asked(old, tokens=TOKENS.tolist(), **request)
         assert torch.allclose(torch.tensor(found["logits"]), expected, atol=1e-4)

@@ -42,7 +42,7 @@ def save_adapters(model: Any, tokenizer: Any, run: Path, base: str, settings: Pr
     shutil.rmtree(partial, ignore_errors=True)
     save_adapter(model, partial, known)
     (told(tokenizer, settings) if settings else tokenizer).save_pretrained(partial)
-    make_portable(partial)
+    make_portable(partial, tokenizer)
     if settings:
         remember(partial, settings)
     shutil.rmtree(folder, ignore_errors=True)
