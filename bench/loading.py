@@ -5,8 +5,8 @@
 
 tiny        what `etude practice tiny` made, whose heads of 16 vLLM's CPU build does not know
 wide        the same with heads of 32
-lora        the same by LoRA, merged
-adapter     and its adapter on the base: in transformers by PEFT, in vLLM as a LoRA request
+lora        what practised by LoRA from a beginning of `wide`, merged
+adapter     its adapter on that base, whose own answers are others: in transformers by PEFT, in vLLM as a LoRA request
 converted   what `etude models convert smollm2-135m` wrote
 
 A program loads the folder in float32 with the tokenizer that lies there, is given questions as chat messages, and answers greedily. Prompts
@@ -20,7 +20,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,8 @@ CASES = ("tiny", "wide", "lora", "adapter", "converted")
 REFERENCE = "transformers-5"
 """The peer whose logits tell the gap."""
 SHORT = {"steps": 10, "evaluation.n": 50, "evaluation.pass_n": 0, "machine.precision": "float32"}
-LORA = {"learn.lora.rank": 8, "warm_start.optimiser.learning_rate": 2e-2, "learn.optimiser.learning_rate": 1e-2}
+BEGUN = {"warm_start.steps": 12, "steps": 0}
+LORA = {"learn.lora.rank": 8, "warm_start.optimiser.learning_rate": 1e-2}
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,9 @@ def measured(cases: Sequence[str], peers: Sequence[str], prompts: int) -> dict[s
                     versions[name] = running[name].about["versions"]
                 said[name] = running[name].ask(saved.request)
             rows.append({"saved": saved.name, "n": prompts, **compared(ours, said)})
+            if saved.adapter:
+                alone = answers_of_etude(replace(saved, adapter=None))["answers"]
+                rows[-1]["moved"] = sum(mine != before for mine, before in zip(ours["answers"], alone, strict=True))
             print(f"{saved.name}: " + ", ".join(f"{name} {cell(found)}" for name, found in rows[-1]["programs"].items()), flush=True)
     where = environment()
     return {
@@ -119,16 +123,18 @@ def made(scratch: Path, cases: Sequence[str], prompts: int) -> Iterator[Saved]:
         practice("tiny", SHORT, run=scratch / "tiny")
         yield Saved("tiny", scratch / "tiny" / "model", repeated, 4)
     if {"wide", "lora", "adapter"} & set(cases):
-        wide = {**SHORT, "model": str(save_model(wide_heads(), tiny_tokenizer(), scratch / "start"))}
+        start = {**SHORT, "model": str(save_model(wide_heads(), tiny_tokenizer(), scratch / "start"))}
     if "wide" in cases:
-        practice("tiny", wide, run=scratch / "wide")
+        practice("tiny", start, run=scratch / "wide")
         yield Saved("wide", scratch / "wide" / "model", repeated, 4)
+    base = scratch / "begun" / "model"
     if {"lora", "adapter"} & set(cases):
-        practice("tiny", wide | LORA, run=scratch / "lora")
+        practice("tiny", {**start, **BEGUN}, run=scratch / "begun")
+        practice("tiny", {**start, **LORA, "model": str(base)}, run=scratch / "lora")
     if "lora" in cases:
         yield Saved("lora", scratch / "lora" / "model", repeated, 4)
     if "adapter" in cases:
-        yield Saved("adapter", scratch / "start", repeated, 4, adapter=scratch / "lora" / "adapter")
+        yield Saved("adapter", base, repeated, 4, adapter=scratch / "lora" / "adapter")
     if "converted" in cases:
         problems = reasoning_gym.create_dataset("chain_sum", seed=0, size=prompts)
         yield Saved("converted", convert("smollm2-135m", scratch / "converted"), [item["question"] for item in problems], 16)
@@ -186,7 +192,8 @@ def compared(ours: Mapping[str, Any], said: Mapping[str, Mapping[str, Any]]) -> 
             "gap": max(gaps, default=None),
         }
     closest = min((gap for steps in reference.get("ahead", []) for gap in steps), default=None)
-    return {"programs": programs, "closest": closest, "tokens": sum(map(len, ours["answers"]))}
+    distinct = len({tuple(answer) for answer in ours["answers"]})
+    return {"programs": programs, "closest": closest, "tokens": sum(map(len, ours["answers"])), "distinct": distinct}
 
 
 def _first_other(mine: Sequence[int], other: Sequence[int]) -> int:
@@ -208,13 +215,16 @@ def table(found: Mapping[str, Any]) -> str:
     """A line for each thing that was saved, in Markdown."""
     names = list(dict.fromkeys(name for row in found["rows"] for name in row["programs"]))
     titles = [f"{name} {_version(found['versions'][name])}" for name in names]
-    lines = ["| saved | n | tokens | " + " | ".join(titles) + " | smallest lead of a token |", "|" + "---|" * (4 + len(names))]
+    head = ["saved", "n", "distinct answers", "tokens", *titles, "smallest lead of a token"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in found["rows"]:
         cells = [cell(row["programs"][name]).replace("|", "/") for name in names]
         closest = "" if row["closest"] is None else f"{row['closest']:.1e}"
-        lines.append(f"| {row['saved']} | {row['n']} | {row['tokens']} | " + " | ".join(cells) + f" | {closest} |")
+        numbers = f"| {row['saved']} | {row['n']} | {row['distinct']} | {row['tokens']} | "
+        lines.append(numbers + " | ".join(cells) + f" | {closest} |")
     said = "Greedy answers in float32 that are etude's token by token, and prompts that are"
-    return "\n".join([*lines, "", f"{said}. {found['hardware']}.", ""])
+    moved = [f"; the adapter changes {row['moved']} answers of its base" for row in found["rows"] if "moved" in row]
+    return "\n".join([*lines, "", f"{said}{''.join(moved)}. {found['hardware']}.", ""])
 
 
 def _version(versions: Mapping[str, str]) -> str:

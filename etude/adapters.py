@@ -3,6 +3,7 @@
 Identity: a fresh adapter (B = 0) and a disabled one are the base model.
 """
 
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -58,7 +59,9 @@ def add_lora(model: Any, lora: LoRA, seed: int) -> Any:
             lora_dropout=lora.dropout,
             task_type="CAUSAL_LM",
         )
-        return get_peft_model(model, config).eval()  # its dropout is for updates alone
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an older name
+            return get_peft_model(model, config).eval()  # its dropout is for updates alone
 
 
 def check_targets(model: Any, lora: LoRA) -> None:
