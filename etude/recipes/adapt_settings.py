@@ -138,7 +138,7 @@ class AdaptSettings:
     general: Corpus = field(default_factory=Corpus)
     """General text to replay; unless given it is drawn from what the selection leaves."""
     model: str = "smollm2-135m"
-    """A bundled name, a folder, a .gguf file or a hub id."""
+    """A bundled name, a folder (of a model, or of a LoRA adapter as PEFT writes it), a .gguf file or a hub id."""
     seed: int = 0
     selection: Selection = field(default_factory=Selection)
     grader: Grader = field(default_factory=Grader)
