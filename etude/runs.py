@@ -9,6 +9,8 @@ trees/00012.jsonl.gz the trees of a step whose attempts were searched for
 evaluation/NAME.json what a model answered, and its numbers
 checkpoints/NAME/    a Hugging Face folder with `learner.safetensors` (optimizer) and `progress.json` beside the weights
 model/               the model that came out, a plain Hugging Face folder
+adapter/             its LoRA adapters, where it learned by such, as PEFT writes them
+base/                the model that these are for, where only etude makes its weights (random ones, of GGUF)
 result.json          the headline numbers
 report.html          the page
 ledger/              the attempts and verdicts of steps that no checkpoint holds yet (etude.ledger)

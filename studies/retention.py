@@ -45,8 +45,7 @@ from etude.evaluation.statistics import correlation_interval, mean_interval, ran
 from etude.explore.prompts import render_prompts
 from etude.feedback.outcome import OutcomeFeedback
 from etude.interpolation import interpolate
-from etude.models import load_model, save_model
-from etude.recipes.asking import remember
+from etude.models import load_model
 from etude.recipes.before_practice import demonstrations_of
 from etude.recipes.checkpoints import load_checkpoint
 from etude.recipes.divergence import as_rows, forward_divergence, from_rows, sampled, with_start
@@ -54,6 +53,7 @@ from etude.recipes.machine import decide, engine_at, room_tokens
 from etude.recipes.materials import with_system
 from etude.recipes.practice import Practice, practice_named
 from etude.recipes.retention import logprobs_of, probe_for
+from etude.recipes.saving import save_asked
 from etude.recipes.settings import PracticeSettings, WarmStart
 from etude.runs import RunFolder, environment
 from etude.tasks.sources import load_tasks
@@ -230,7 +230,7 @@ class Retaining(Arms):
                     dev[step] = _share_of(self._answered(settings, run.engine, run.room_tokens, outcome, "dev", chosen))
                     print(f"after {step} steps: dev {dev[step]:.1%}", flush=True)
                     if nearest(dev, target) == step:
-                        remember(save_model(run.model, run.tokenizer, folder / "model"), settings)
+                        save_asked(run.model, run.tokenizer, folder / "model", settings)
         kept.release()
         return {"step": nearest(dev, target), "dev_by_step": dev}
 

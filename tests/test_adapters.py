@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from etude.adapters import LoRA, adapters_off, add_lora, merged_weights
+from etude.adapters import adapters_off, add_lora, base_weights, dropping_out, merged_weights
 from etude.errors import UserError
+from etude.lora_settings import LoRA
 
 TOKENS = torch.randint(4, 260, (2, 8), generator=torch.Generator().manual_seed(0))
 
@@ -80,8 +81,59 @@ def test_the_scale_is_alpha_over_rank_with_twice_the_rank_as_default(model_of):
     assert torch.allclose(2 * deltas[0], deltas[1], atol=1e-6)
 
 
+def test_adapters_are_on_the_modules_that_were_named(model_of):
+    model = add_lora(model_of("llama"), LoRA(rank=2, target_modules=["q_proj", "model.layers.1.mlp.up_proj"]), seed=0)
+    on = {name.split(".lora_")[0].removeprefix("base_model.model.") for name, p in model.named_parameters() if p.requires_grad}
+    assert on == {"model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj", "model.layers.1.mlp.up_proj"}
+
+
+NEAR = [("q_porj", r" did you mean 'q_proj'\?"), ("lm_head", ""), ("embed_tokens", ""), ("layers", "")]
+
+
+@pytest.mark.parametrize(("target", "near"), NEAR)
+def test_a_target_that_is_no_inner_linear_layer_is_refused(llama, target, near):
+    with pytest.raises(UserError, match=rf"unknown linear layer in lora.target_modules '{target}':{near} .*gate_proj"):
+        add_lora(llama, LoRA(rank=2, target_modules=["k_proj", target]), seed=0)
+
+
+def test_base_weights_are_the_model_that_adapters_were_put_on(model_of):
+    model = moved(add_lora(model_of("qwen3"), LoRA(rank=2), seed=0))
+    plain = model_of("qwen3", seed=5)
+    plain.load_state_dict(base_weights(model))
+    assert torch.equal(plain(input_ids=TOKENS).logits, model_of("qwen3")(input_ids=TOKENS).logits)
+
+
+def test_what_is_dropped_out_is_the_seeds_alone_and_only_within(model_of):
+    model = moved(add_lora(model_of("llama"), LoRA(rank=2, dropout=0.5), seed=0))
+    plain = model(input_ids=TOKENS).logits
+
+    def dropped(seed):
+        with dropping_out(model, seed):
+            return model(input_ids=TOKENS).logits
+
+    before = torch.get_rng_state()
+    first, other = dropped(2**64 - 1), dropped(1)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(first, dropped(2**64 - 1)) and not torch.allclose(first, other) and not torch.allclose(first, plain)
+    assert torch.equal(model(input_ids=TOKENS).logits, plain) and not any(module.training for module in model.modules())
+
+
+def test_without_dropout_nothing_is_dropped_out(model_of):
+    model = moved(add_lora(model_of("llama"), LoRA(rank=2), seed=0))
+    with dropping_out(model, 0):
+        assert not any(module.training for module in model.modules())
+    with dropping_out(model_of("llama"), 0):
+        pass
+
+
 def test_options_outside_their_range_are_refused():
     with pytest.raises(UserError, match=r"lora.rank must be 0"):
         LoRA(rank=-1)
+    with pytest.raises(UserError, match=r"lora.dropout must be 0 \(off\) or more and below 1, got 1"):
+        LoRA(rank=1, dropout=1.0)
+    with pytest.raises(UserError, match=r"lora.dropout is 0.1 but lora.rank is 0, so it has no effect"):
+        LoRA(dropout=0.1)
+    with pytest.raises(UserError, match=r"lora.target_modules is \['q_proj'\] but lora.rank is 0"):
+        LoRA(target_modules=["q_proj"])
     with pytest.raises(UserError, match=r"lora.alpha is 4 but lora.rank is 0, so it has no effect"):
         LoRA(alpha=4)

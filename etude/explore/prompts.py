@@ -13,6 +13,8 @@ from etude.tasks.task import Task
 
 _ANSWER = "theanswersofar"
 """Stands for an answer where a template is asked what it writes behind one."""
+AS_IT_IS = {"instruction": ""}
+"""What a chat template is told beside the messages: to add no instruction of its own (`etude.explore.plain_template`)."""
 
 
 def render_prompt(tokenizer: Any, task: Task) -> tuple[int, ...]:
@@ -22,7 +24,7 @@ def render_prompt(tokenizer: Any, task: Task) -> tuple[int, ...]:
         messages[-1]["content"] += f"\n\n{task.instruction}"
     if tokenizer.chat_template:
         try:
-            return tuple(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
+            return tuple(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False, **AS_IT_IS))
         except Exception as error:  # a template is a program that came with the model: many refuse a system message, some are broken
             raise UserError(f"the model's chat template refuses {task.origin or 'a prompt'}: {' '.join(str(error).split())}") from error
     text = "\n".join(message["content"] for message in messages) + "\n"
@@ -69,7 +71,7 @@ def render_feedback(tokenizer: Any, words: str) -> tuple[int, ...]:
         return tuple(tokenizer(f"\n{words}\n", add_special_tokens=False)["input_ids"])
     messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _ANSWER}, {"role": "user", "content": words}]
     try:
-        text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **AS_IT_IS)
     except Exception as error:
         raise UserError(f"the model's chat template refuses feedback on an answer: {' '.join(str(error).split())}") from error
     _, answer, behind = text.partition(_ANSWER)

@@ -7,19 +7,19 @@ The gradient of a batch does not depend on how it is cut into micro-batches: eve
 All streams divide by the whole batch's count, so a stream that holds a quarter of a batch's examples weighs a quarter; replay comes beside
 the batch and is not counted in it.
 The model stays in evaluation mode: the denominator of a ratio is the behaviour policy, which sampled without dropout, and with dropout
-in the numerator an unchanged model would not have ratio 1.
+in the numerator an unchanged model would not have ratio 1. Adapters may have dropout of their own, for streams that imitate.
 """
 
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
-from etude.adapters import adapters_off, has_adapters
+from etude.adapters import adapters_off, dropping_out, has_adapters
 from etude.errors import UserError
 from etude.learn.batches import MicroBatch, can_share_prefixes, pack
 from etude.learn.example import Example, Weights
@@ -27,6 +27,7 @@ from etude.learn.logprobs import Outputs, completion_logprobs, token_logprobs
 from etude.learn.losses.tokens import Aggregation, Tokens, shares
 from etude.learn.moments import load_moments, moments_of
 from etude.learn.optimiser import Optimiser
+from etude.randomness import seed_for
 
 Loss = Callable[[Outputs, Tokens], tuple[torch.Tensor, dict[str, torch.Tensor]]]
 Mark = Callable[[Sequence[Example], Sequence[Weights], int], Sequence[Example]]
@@ -81,6 +82,8 @@ class Learner:
     """How much the entropy of the policy stream's tokens, averaged as their loss is, takes off the loss; 0 is off, and costs nothing."""
     restarts: bool = False
     """Whether `restart` is to go back to the model as it is now."""
+    dropout_seed: int | None = None
+    """Decides, with the number of updates so far, what adapters with dropout drop out in an update; None: nothing."""
     rate_factor: float = 1.0
     """What the optimizer's rate is multiplied by just now; whoever changes it carries it over a kill."""
     updates: int = field(default=0, init=False)
@@ -123,12 +126,19 @@ class Learner:
                 examples = stream.mark(examples, self.logprobs(examples), self.updates)
         examples, metrics = [part for example in examples for part in example.apart()], _Means()
         how: dict[str, Any] = {"batch_tokens": self.batch_tokens, "shares_prefixes": bool(self.shares_prefixes)}
-        for batch in pack(examples, **how, temperatures=self._temperatures(examples)):
+        for number, batch in enumerate(pack(examples, **how, temperatures=self._temperatures(examples))):
             batch = batch.to(self.device)
-            outputs = token_logprobs(self.model, batch, self.dtype, entropy_slopes=self.entropy_bonus > 0)
+            with self._dropping_out(number):
+                outputs = token_logprobs(self.model, batch, self.dtype, entropy_slopes=self.entropy_bonus > 0)
             metrics.add({"entropy": outputs.entropy_N.detach().mean()}, len(batch.example_N))
             self._backward(outputs, batch, examples, size, metrics)
         return metrics.result() | self._step(rate_share)
+
+    def _dropping_out(self, batch: int) -> AbstractContextManager[None]:
+        """A context for the forward pass of a micro-batch of this update."""
+        if self.dropout_seed is None:
+            return nullcontext()
+        return dropping_out(self.model, seed_for(self.dropout_seed, self.updates, batch))
 
     def logprobs(self, examples: Sequence[Example], *, reference: bool = False) -> list[tuple[float, ...]]:
         """Log-probs of the examples' completion tokens under the model, or under the reference: at the temperature of sampling of those in

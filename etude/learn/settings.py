@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from etude.adapters import LoRA
 from etude.errors import UserError, at_least, check_known
 from etude.learn.credit import CREDIT
 from etude.learn.entropy import EntropySettings
@@ -15,6 +14,7 @@ from etude.learn.pairs import PAIRS
 from etude.learn.second_models import ImplicitRewardSettings
 from etude.learn.shaping import SHAPING
 from etude.learn.step_credit import STEP_CREDIT
+from etude.lora_settings import LoRA
 
 METHODS = (*LESSONS, "preference")
 

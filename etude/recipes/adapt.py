@@ -15,7 +15,7 @@ from typing import Any, Never
 
 import numpy as np
 
-from etude.adapters import add_lora
+from etude.adapters import add_lora, check_targets
 from etude.configuration import arguments_from, resolved
 from etude.errors import UserError
 from etude.evaluation.likelihood import question_of
@@ -34,7 +34,7 @@ from etude.learn.losses import negative_log_likelihood
 from etude.models import describe, load_model, save_model
 from etude.randomness import seed_for
 from etude.recipes.adapt_settings import REPLAY, TASKS, TEXT, AdaptSettings, adapt_defaults, parse_adapt
-from etude.recipes.adapted_card import adapted_card
+from etude.recipes.adapted_card import write_adapted_cards
 from etude.recipes.calls import configuration_for, settings_are_a_mapping, without_bars
 from etude.recipes.chat import check, ready
 from etude.recipes.checkpoints import load_checkpoint, save_checkpoint
@@ -45,6 +45,7 @@ from etude.recipes.machine import Place, decide, engine_at, room_tokens
 from etude.recipes.passages import check_writer, write_passages
 from etude.recipes.perplexity import Perplexity
 from etude.recipes.retention import logprobs_of
+from etude.recipes.saving import save_adapters
 from etude.recipes.stage import Stage
 from etude.runs import RunFolder, read_jsonl
 from etude.tasks.files import places_of
@@ -133,6 +134,7 @@ class Adaptation:
         after = self.measured("adapted")
         with self.interruption.whole():
             save_model(self.model, self.tokenizer, self.folder.path / "model")
+            save_adapters(self.model, self.tokenizer, self.folder.path, self.settings.model)
             return self.conclude(before, after)
 
     def prepare(self) -> None:
@@ -141,6 +143,7 @@ class Adaptation:
         self.place = decide(settings.machine, self.folder.read_json("environment.json") or {})
         self.asked, self.texts, self.tasks = gather_asked(settings, self.data)
         self.model, self.tokenizer = load_model(settings.model, device=self.place.device)
+        check_targets(self.model, settings.lora)
         end_of_text(self.tokenizer)
         self.room = room_tokens(self.model, 0)
         if settings.writer.how == "attempts":
@@ -264,7 +267,9 @@ class Adaptation:
         rate = study.optimiser.learning_rate * (study.later_rate if number else 1.0)
         optimiser = replace(study.optimiser, learning_rate=rate, decay_steps=len(steps))
         streams = [Stream("imitate", negative_log_likelihood)]
-        learner = Learner(self.model, optimiser, streams, dtype=self.place.dtype, batch_tokens=self.settings.machine.update_batch_tokens)
+        options: dict[str, Any] = {"dropout_seed": seed_for(self.settings.seed, "dropout", phase)}
+        batch_tokens = self.settings.machine.update_batch_tokens
+        learner = Learner(self.model, optimiser, streams, dtype=self.place.dtype, batch_tokens=batch_tokens, **options)
 
         def prepare(step: int) -> list[Example]:
             return [self.pieces[piece.source][piece.place] for piece in steps[step]]
@@ -330,7 +335,7 @@ class Adaptation:
             "after": list(after),
             "changes": changes(before, after),
         }
-        (self.folder.path / "model" / "README.md").write_text(adapted_card(self.settings, result), encoding="utf8")
+        write_adapted_cards(self.folder.path, self.settings, result, self.tokenizer)
         self.folder.write_json("result.json", result)
         write_report([self.folder.path], self.folder.path / "report.html")
         for change in result["changes"]:

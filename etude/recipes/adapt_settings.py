@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from etude.adapters import LoRA
 from etude.configuration import dotted, parse, resolved
 from etude.errors import UserError, at_least, check_known
 from etude.knowledge.documents import Corpus
@@ -14,6 +13,7 @@ from etude.knowledge.mixture import StudyStage
 from etude.knowledge.selection import Selection
 from etude.knowledge.writers.settings import PassageWriter
 from etude.learn.optimiser import Optimiser
+from etude.lora_settings import LoRA
 from etude.recipes.domain_settings import DomainSuite
 from etude.recipes.machine_settings import Machine
 from etude.tasks.sources import SOURCES, TaskSource
@@ -138,7 +138,7 @@ class AdaptSettings:
     general: Corpus = field(default_factory=Corpus)
     """General text to replay; unless given it is drawn from what the selection leaves."""
     model: str = "smollm2-135m"
-    """A bundled name, a folder, a .gguf file or a hub id."""
+    """A bundled name, a folder (of a model, or of a LoRA adapter as PEFT writes it), a .gguf file or a hub id."""
     seed: int = 0
     selection: Selection = field(default_factory=Selection)
     grader: Grader = field(default_factory=Grader)

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from etude.recipes.adapt_settings import AdaptSettings
-from etude.recipes.card import named, origin, plain
+from etude.recipes.card import licence_in_words, named, plain
+from etude.recipes.card_head import head_of, origin
+from etude.recipes.card_use import Asked, use
 
 _CARD = """---
 {head}---
@@ -26,18 +28,32 @@ Questions are answered by likelihood (`said`: in words, F1); intervals (95 %) ar
 
 ## Use
 
-Any transformers that loads the base model loads this folder: `AutoModelForCausalLM.from_pretrained(FOLDER)`. `etude practice` goes on from
-it: `--model FOLDER`.
+{use}
+
+`etude practice` goes on from it: `--model FOLDER`.
 """
 
 
-def adapted_card(settings: AdaptSettings, result: Mapping[str, Any]) -> str:
-    """The card of the model that a finished adaptation saved."""
-    head, licence = origin(settings.model)
+def write_adapted_cards(run: Path, settings: AdaptSettings, result: Mapping[str, Any], tokenizer: Any) -> None:
+    """Write `README.md` into the folder of an adapted model, and of its adapters where it has such."""
+    template: Literal["base", "none"] = "base" if tokenizer.chat_template else "none"
+    asked = Asked("QUESTION", max_new_tokens=100, template=template)
+    (run / "model" / "README.md").write_text(adapted_card(settings, result, asked), encoding="utf-8")
+    if (run / "adapter").is_dir():
+        (run / "adapter" / "README.md").write_text(adapted_card(settings, result, asked, is_adapter=True), encoding="utf-8")
+
+
+def adapted_card(settings: AdaptSettings, result: Mapping[str, Any], asked: Asked, *, is_adapter: bool = False) -> str:
+    """The card of the model that a finished adaptation saved, or of its adapters."""
+    _, licence = origin(settings.model)
+    library, datasets = (
+        ("peft" if is_adapter else "transformers"),
+        [settings.corpus.dataset, settings.general.dataset, settings.tasks.dataset],
+    )
     selected = result["selection"]["selected"]
     tasks = {"answers": "solved tasks", "passages": f"passages on solved tasks (by {settings.writer.how})"}[settings.study.tasks_as]
     return _CARD.format(
-        head=head,
+        head=head_of(result["recipe"], settings.model, library=library, datasets=datasets),
         recipe=plain(result["recipe"]),
         base=plain(named(settings.model)),
         tokens=settings.study.tokens,
@@ -47,7 +63,8 @@ def adapted_card(settings: AdaptSettings, result: Mapping[str, Any]) -> str:
         tasks=f", with {tasks}" if settings.study.needs_tasks else "",
         seed=result["seed"],
         table=_table(result["changes"]),
-        licence=licence,
+        licence=licence_in_words(licence),
+        use=use(asked, is_adapter=is_adapter),
     )
 
 

@@ -5,26 +5,26 @@ this machine stay here, a file is called by its name.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from etude.evaluation.report.numbers import short_reward
 from etude.evaluation.rewards import tells_more
 from etude.models import BUNDLED, TINY, describe
+from etude.recipes.asking import as_asked
+from etude.recipes.card_head import head_of, is_hub_id, measured, origin
+from etude.recipes.card_use import LONGEST, Asked, use
+from etude.recipes.saving import told
 from etude.recipes.settings import PracticeSettings
-
-LICENCES = {"smollm2-135m": ("apache-2.0", "HuggingFaceTB/SmolLM2-135M-Instruct")}
-"""Of bundled models: the licence, and the model that they are on the hub."""
+from etude.tasks.task import Task
 
 _CARD = """---
 {head}---
 
 # {recipe}
 
-{base}, practised with etude on {tasks}: {story}. The run's seed is {seed}.
+{base}, practised with etude on {tasks}: {story}. The run's seed is {seed}.{adapters}
 
 ## How good it is
 
@@ -36,51 +36,68 @@ _CARD = """---
 
 ## Use
 
-Any transformers that loads the base model loads this folder: `AutoModelForCausalLM.from_pretrained(FOLDER)`. `etude.yaml` holds the system
-message, the length and the temperature that it practised with.
+{use}
+
+`etude.yaml` holds the system message, the instruction, the length and the sampling that it practised with.
 """
 
 
-def write_card(folder: Path, settings: PracticeSettings, result: Mapping[str, Any]) -> None:
-    """Write `README.md` into a saved model's folder."""
-    (folder / "README.md").write_text(card(settings, result), encoding="utf-8")
+def write_cards(run: Path, settings: PracticeSettings, result: Mapping[str, Any], tasks: Sequence[Task], tokenizer: Any) -> None:
+    """Write `README.md` into the folder of a run's model, and of its adapters where it has such; `tasks` have an example of a question."""
+    asked = asked_as(settings, tasks, tokenizer)
+    (run / "model" / "README.md").write_text(card(settings, result, asked), encoding="utf-8")
+    if (run / "adapter").is_dir():
+        (run / "adapter" / "README.md").write_text(card(settings, result, asked, is_adapter=True), encoding="utf-8")
 
 
-def card(settings: PracticeSettings, result: Mapping[str, Any]) -> str:
-    """The card of the model that a finished run saved."""
-    head, licence = origin(settings.model)
+def asked_as(settings: PracticeSettings, tasks: Sequence[Task], tokenizer: Any) -> Asked:
+    """How the model is asked whose run began with this tokenizer; the example is the first short question of one message."""
+    how, saved = as_asked(settings), told(tokenizer, settings).chat_template
+    questions = (
+        task.question for task in tasks if isinstance(task.prompt, str) or len(task.prompt) == 1 + (task.prompt[0]["role"] == "system")
+    )
+    return Asked(
+        question=next((question for question in questions if len(question) <= LONGEST), "QUESTION"),
+        max_new_tokens=how["max_new_tokens"],
+        system=how["system"],
+        instruction=how["instruction"],
+        template="base" if tokenizer.chat_template else "run" if saved else "none",
+    )
+
+
+def _is_single(task: Task) -> bool:
+    """Whether a task is one question, with a system message at most."""
+    return isinstance(task.prompt, str) or [message["role"] for message in task.prompt] in (["user"], ["system", "user"])
+
+
+def card(settings: PracticeSettings, result: Mapping[str, Any], asked: Asked, *, is_adapter: bool = False) -> str:
+    """The card of the model that a finished run saved, or of its adapters."""
+    _, licence = origin(settings.model)
+    library, results = ("peft" if is_adapter else "transformers"), list(measured(result["evaluation"], settings.tasks.dataset))
     known = f"\n## What it knew before\n\n{_known(result)}\n" if result.get("retention") else ""
     return _CARD.format(
-        head=head,
+        head=head_of(result["recipe"], settings.model, library=library, datasets=[settings.tasks.dataset], results=results),
         recipe=plain(result["recipe"]),
         base=plain(named(settings.model)),
+        adapters=" These are the adapters alone." if is_adapter else "",
         tasks=plain(_tasks(settings)),
         story=_story(settings),
         seed=result["seed"],
         table=_table(result),
         known=known,
-        licence=licence,
+        licence=licence_in_words(licence),
+        use=use(asked, is_adapter=is_adapter),
     )
 
 
-def origin(model: str) -> tuple[str, str]:
-    """The head of a card of what was made of a model, and a sentence on the licence."""
-    licence, base = LICENCES.get(model, (None, model if _is_hub_id(model) else None))
-    head: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["etude"]}
-    head |= {"base_model": base} if base else {}
-    head |= {"license": licence} if licence else {}
-    said = f"The base model's is {licence}." if licence else "That of the base model holds."
-    return yaml.safe_dump(head, sort_keys=False), said
-
-
-def _is_hub_id(model: str) -> bool:
-    is_local = model in BUNDLED or model == TINY or model.startswith((".", "~")) or Path(model).exists()
-    return model.count("/") == 1 and not is_local
+def licence_in_words(licence: str | None) -> str:
+    """A sentence on the base model's licence."""
+    return f"The base model's is {licence}." if licence else "That of the base model holds."
 
 
 def named(model: str) -> str:
     """What a card calls a model."""
-    return describe(model) if model in BUNDLED or model == TINY or _is_hub_id(model) else Path(model).name
+    return describe(model) if model in BUNDLED or model == TINY or is_hub_id(model) else Path(model).name
 
 
 def _tasks(settings: PracticeSettings) -> str:

@@ -17,7 +17,7 @@ from etude.adapters import base_of, has_adapters
 from etude.errors import UserError
 from etude.learn.learner import Learner
 from etude.models import save_model
-from etude.recipes.asking import remember
+from etude.recipes.saving import save_asked
 from etude.recipes.settings import PracticeSettings
 from etude.runs import RunFolder, damaged, read_progress
 
@@ -49,9 +49,10 @@ def save_checkpoint(
     what else learns, by letter, and `spare` an older checkpoint that stays beside the `keep` last ones.
     """
     partial = folder.path / "checkpoints" / f"{name}.writing"
-    save_model(model, tokenizer, partial)
-    if settings is not None:
-        remember(partial, settings)
+    if settings is None:
+        save_model(model, tokenizer, partial)
+    else:
+        save_asked(model, tokenizer, partial, settings)
     parts = ({"o": learner} if learner else {}) | dict(beside or {})
     tensors = {f"{letter}.{key}": value for letter, part in parts.items() for key, value in part.state().items()}
     tensors |= {f"a.{key}": value.detach() for key, value in _adapters(model).items()}

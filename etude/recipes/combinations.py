@@ -28,6 +28,7 @@ def check_combinations(settings: "PracticeSettings") -> None:
     _diversity(settings)
     _attempts(settings)
     _updates(settings)
+    _dropout(settings)
     _retention(settings)
     _collapse(settings)
 
@@ -215,6 +216,22 @@ def _updates(settings: "PracticeSettings") -> None:
     warm = settings.warm_start
     if warm.steps and not (warm.n or warm.path or settings.tasks.path or settings.tasks.dataset):
         raise UserError(f"warm_start.steps is {warm.steps} but there are no demonstrations: set warm_start.n or warm_start.path")
+
+
+def _dropout(settings: "PracticeSettings") -> None:
+    """Dropout of adapters is for updates that imitate."""
+    dropout, learn = settings.learn.lora.dropout, settings.learn
+    imitates = learn.method == "imitation" and settings.steps
+    if dropout and not imitates and not settings.warm_start.steps:
+        raise UserError(
+            f"learn.lora.dropout is {dropout}, but no update imitates: a policy gradient and pairs compare the model with itself, which "
+            "dropout would change. Set it to 0, learn.method to imitation, or warm_start.steps to more than 0"
+        )
+    if dropout and imitates and settings.retention.replay.anchor:
+        raise UserError(
+            f"learn.lora.dropout is {dropout}, but retention.replay.anchor compares the model with its start, which dropout would change: "
+            "set one of them to 0"
+        )
 
 
 def _collapse(settings: "PracticeSettings") -> None:

@@ -13,12 +13,14 @@ from etude.learn.learner import Learner, Mark, Optimiser, Stream
 from etude.learn.losses import POLICY_LOSSES, Covariance, kl, negative_log_likelihood
 from etude.learn.replay import replay_stream
 from etude.learn.sequences import LIKELIHOOD
+from etude.randomness import seed_for
 from etude.recipes.settings import PracticeSettings
 
 
 def warm_start_learner(model: Any, settings: PracticeSettings, dtype: torch.dtype) -> Learner:
     """The learner of the warm start, which imitates."""
-    return _learner(model, settings, dtype, settings.warm_start.optimiser, [Stream("imitate", negative_log_likelihood)])
+    options: dict[str, Any] = {"dropout_seed": seed_for(settings.seed, "dropout", "warm_start")}
+    return _learner(model, settings, dtype, settings.warm_start.optimiser, [Stream("imitate", negative_log_likelihood)], **options)
 
 
 def preference_learner(model: Any, settings: PracticeSettings, dtype: torch.dtype) -> Learner:
@@ -35,6 +37,8 @@ def practice_learner(model: Any, settings: PracticeSettings, dtype: torch.dtype)
     stream = partial(Stream, aggregation=learn.aggregation, constant_tokens=settings.explore.max_new_tokens)
     streams = [stream("policy", policy, mark=_mark_of(settings)), stream("imitate", negative_log_likelihood)]
     options: dict[str, Any] = {"temperature": settings.explore.sampling.temperature, "restarts": learn.restart}
+    if learn.method == "imitation":
+        options["dropout_seed"] = seed_for(settings.seed, "dropout", "practice")
     prefers = learn.method == "preference"
     if learn.anchor:
         streams.append(stream("anchor", kl, learn.anchor))

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Never
 
-from etude.adapters import add_lora
+from etude.adapters import add_lora, check_targets
 from etude.configuration import arguments_from, resolved
 from etude.errors import UserError
 from etude.evaluation.report import write_report
@@ -34,15 +34,14 @@ from etude.learn.shaping import shaped
 from etude.learn.step_model import StepModel
 from etude.learn.step_values import outlooks_of
 from etude.ledger import Judged, Ledger
-from etude.models import describe, load_model, save_model
+from etude.models import describe, load_model
 from etude.randomness import seed_for
 from etude.recipes.advice import advice, expected_of_feedback
 from etude.recipes.alarm import Alarm, alarm_for
-from etude.recipes.asking import remember
 from etude.recipes.before_practice import imitate_demonstrations, learn_from_comparisons
 from etude.recipes.believing import believing_for, without_labelled
 from etude.recipes.calls import configuration_for, settings_are_a_mapping, without_bars
-from etude.recipes.card import write_card
+from etude.recipes.card import write_cards
 from etude.recipes.checkpoints import Stateful, load_checkpoint, save_checkpoint
 from etude.recipes.divergence import moved_from_start, start_answers
 from etude.recipes.exploring import Exploring, curriculum_for
@@ -60,6 +59,7 @@ from etude.recipes.refining import refined
 from etude.recipes.replaying import pieces_of
 from etude.recipes.result import Page, result_of
 from etude.recipes.retention import probe_for, questions_of
+from etude.recipes.saving import save_adapters, save_asked
 from etude.recipes.self_made import self_making_for, writing_demonstrations
 from etude.recipes.self_training import self_teaching_for
 from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
@@ -166,7 +166,8 @@ class Practice:
         pages = {"base": base, "warm_start": warm, "preference": preferred}
         pages["practice"] = measured(self, "practice", unchanged=None if self.settings.steps else preferred)
         with suppress(Interrupted), self.interruption.whole():  # a signal that comes now comes too late
-            remember(save_model(self.model, self.tokenizer, self.folder.path / "model"), self.settings)
+            save_asked(self.model, self.tokenizer, self.folder.path / "model", self.settings)
+            save_adapters(self.model, self.tokenizer, self.folder.path, self.base, self.settings)
             if self.step_model:
                 save_step_model(self.step_model, self.tokenizer, self.folder.path / "model")
             result = self.conclude(pages)
@@ -185,8 +186,10 @@ class Practice:
         check_golds([*train, *evaluated], judge)
         self.place = decide(settings.machine, self.folder.read_json("environment.json") or {})
         self.feedback = Feedback.of(settings, self.outcome, self.place, has_steps_left=self._has_steps_left())
-        model, self.tokenizer = load_model(settings.model, device=self.place.device)
+        self.base = settings.model
+        model, self.tokenizer = load_model(self.base, device=self.place.device)
         check_step_model(settings, self.tokenizer)
+        check_targets(model, settings.learn.lora)
         longest = max(settings.explore.max_new_tokens, settings.evaluation.max_new_tokens or 0, settings.evaluation.thought.longest)
         self.room_tokens = room_tokens(model, longest)
         prompts = render_prompts(self.tokenizer, train, self.room_tokens)
@@ -206,7 +209,8 @@ class Practice:
         if adaptation is not None:
             del model
             name = Path(str(settings.adaptation)).stem
-            model, _ = load_model(str(adapted(adaptation, name, self.folder.path, self.data, self.watcher)), device=self.place.device)
+            self.base = str(adapted(adaptation, name, self.folder.path, self.data, self.watcher))
+            model, _ = load_model(self.base, device=self.place.device)
         self.outcome.counts.clear()
         self.model = add_lora(model, settings.learn.lora, seed_for(settings.seed, "lora"))
         self.engine = engine_at(self.place, self.model, self.tokenizer, settings.machine, settings.engine)
@@ -415,7 +419,8 @@ class Practice:
             result["gate"] = story_of(self.gating.gate, self.steps_so_far())
         if self.start_answers:
             result["divergence"] = moved_from_start(self, self.start_answers)
-        write_card(self.folder.path / "model", self.settings, result)
+        evaluated = [task for tasks in self.materials.suites.values() for task in tasks]
+        write_cards(self.folder.path, self.settings, result, evaluated, self.tokenizer)
         self.folder.write_json("result.json", result)
         write_report(told_by(self.folder.path), self.folder.path / "report.html")
         self.watcher.concluded(result, self.folder.path)

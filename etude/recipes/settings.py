@@ -98,7 +98,7 @@ class PracticeSettings:
 
     tasks: TaskSource
     model: str = "smollm2-135m"
-    """A bundled name, a folder, a .gguf file or a hub id."""
+    """A bundled name, a folder (of a model, or of a LoRA adapter as PEFT writes it), a .gguf file or a hub id."""
     adaptation: str | None = None
     """An adaptation (`etude adapt`: the name of one that ships, or a YAML file) that the model goes through first, with this model and
     seed, and what is said here of the machine, in the run's folder `knowledge`; none unless given."""

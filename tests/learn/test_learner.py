@@ -6,11 +6,12 @@ from functools import partial
 import pytest
 import torch
 
-from etude.adapters import LoRA, add_lora
+from etude.adapters import add_lora
 from etude.errors import UserError
 from etude.learn.example import Example, demonstration
 from etude.learn.learner import BatchSize, Learner, Optimiser, Stream
 from etude.learn.losses import POLICY_LOSSES, kl, negative_log_likelihood
+from etude.lora_settings import LoRA
 
 PLAIN = Optimiser(learning_rate=1e-2, max_gradient_norm=1e9)
 IMITATE = Stream("imitate", negative_log_likelihood)
@@ -310,3 +311,34 @@ def test_a_reference_with_adapters_is_taken_with_them(llama):
     own = Learner(adapted, PLAIN, [ANCHOR], reference=deepcopy(adapted))
     assert own.logprobs(examples, reference=True) == own.logprobs(examples)
     assert Learner(adapted, PLAIN, [ANCHOR]).logprobs(examples, reference=True) != own.logprobs(examples)
+
+
+def test_dropout_of_adapters_is_the_seeds_and_the_updates_and_survives_a_kill(model_of):
+    def learner_of(seed):
+        torch.manual_seed(len(str(seed)))  # what else was drawn does not matter
+        model = add_lora(model_of("llama"), LoRA(rank=2, dropout=0.5), seed=0)
+        return Learner(model, PLAIN, [IMITATE], dropout_seed=seed)
+
+    def trained(learner, steps):
+        examples = [demonstration((5, 6, 7), (8, 9, 10, 1)), demonstration((11, 12), (13, 14))]
+        losses = [learner.update(examples)["imitate_loss"] for _ in range(steps)]
+        return losses, {name: value for name, value in weights_of(learner.model).items() if "lora" in name}
+
+    (losses, whole), (plain, without) = (trained(learner_of(seed), 4) for seed in (7, None))
+    assert all(map(torch.equal, trained(learner_of(7), 4)[1].values(), whole.values()))
+    assert not all(map(torch.equal, without.values(), whole.values()))
+    assert losses[0] == plain[0] and losses[1] != plain[1]  # fresh adapters change nothing, whatever they read
+    assert not all(map(torch.equal, trained(learner_of(8), 4)[1].values(), whole.values()))
+    first, second = learner_of(7), learner_of(7)
+    _, half = trained(first, 2)
+    second.model.load_state_dict(half, strict=False)
+    second.load(first.state())
+    assert all(map(torch.equal, trained(second, 2)[1].values(), whole.values()))
+
+
+def test_dropout_of_adapters_leaves_logprobs_alone(model_of):
+    model = add_lora(model_of("llama"), LoRA(rank=2, dropout=0.5), seed=0)
+    learner = Learner(model, PLAIN, [IMITATE], dropout_seed=7)
+    examples = [demonstration((5, 6, 7), (8, 9, 10, 1))]
+    learner.update(examples)
+    assert learner.logprobs(examples) == learner.logprobs(examples) == Learner(model, PLAIN, []).logprobs(examples)

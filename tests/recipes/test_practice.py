@@ -259,7 +259,7 @@ def test_a_run_that_is_asked_to_end_before_it_began_keeps_nothing_and_one_that_i
         assert main([*small_arguments, "--run", str(tmp_path / "run")]) == 143
     assert capsys.readouterr().err.endswith("etude: stopped by SIGTERM before it began: nothing is kept\n")
     assert not (tmp_path / "run").exists()
-    monkeypatch.setattr("etude.recipes.practice.write_card", asked)
+    monkeypatch.setattr("etude.recipes.practice.write_cards", asked)
     assert main([*small_arguments, "--run", str(tmp_path / "run")]) == 0
     assert_same(finished, tmp_path / "run")
 
@@ -274,6 +274,18 @@ def test_a_killed_lora_run_resumes_to_the_same_bytes(small, finished, tmp_path):
     warm, after = (load_file(tmp_path / "whole" / name / "model.safetensors") for name in ("checkpoints/warm_start", "model"))
     assert any(not torch.equal(warm[name], after[name]) for name in warm)
     assert not [name for name in after if "lora" in name]
+
+
+def test_a_killed_lora_run_with_dropout_resumes_to_the_same_bytes(small, finished, tmp_path):
+    lora = {"model": str(finished / "model"), "learn.lora.rank": 4, "learn.lora.dropout": 0.3}
+    lora |= {"learn.method": "imitation", "warm_start.steps": 2}
+    small(tmp_path / "whole", lora)
+    with pytest.raises(Killed):
+        small(tmp_path / "killed", lora, watcher=Kill("practice", 3))
+    small(tmp_path / "killed", lora, resume=True)
+    assert_same(tmp_path / "whole", tmp_path / "killed")
+    for file in ("adapter_config.json", "adapter_model.safetensors"):
+        assert (tmp_path / "whole/adapter" / file).read_bytes() == (tmp_path / "killed/adapter" / file).read_bytes()
 
 
 def test_only_the_last_checkpoints_are_kept(small, tmp_path):

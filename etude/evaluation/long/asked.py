@@ -80,7 +80,7 @@ def pieces(tokenizer: Any, task: LongTask, system: str | None = None) -> tuple[t
     if tokenizer.chat_template:
         messages = [{"role": "user", "content": f"{_TEXT}\n\n{task.question}"}]
         messages = messages if system is None else [{"role": "system", "content": system}, *messages]
-        rendered = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        rendered = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, instruction="")
     else:
         rendered = f"{_TEXT}\n\n{task.question}\n"
     before, behind = rendered.split(_TEXT)

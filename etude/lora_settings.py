@@ -1,0 +1,30 @@
+"""Which adapters are trained, as it is told to a command; free of torch, so that settings are read and checked without it."""
+
+from dataclasses import dataclass, field
+
+from etude.errors import UserError
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """Low-rank adapters on the linear layers (Hu et al. 2021, arXiv 2106.09685); the head and the embeddings stay as they are."""
+
+    rank: int = 0
+    """0 trains all weights; otherwise the rank of the adapters."""
+    alpha: float | None = None
+    """Scale numerator, twice the rank unless given."""
+    target_modules: list[str] = field(default_factory=list)
+    """Names of the linear layers that get adapters, such as [q_proj, v_proj]; all but the head unless given."""
+    dropout: float = 0.0
+    """The share of what an adapter reads that is dropped out in updates that imitate (adaptation, warm start, learn.method imitation); 0 is
+    off. A policy gradient and pairs compare the model with itself, so that they have none. What is dropped depends on the seed, the update
+    and its micro-batches: another machine.update_batch_tokens gives other numbers."""
+
+    def __post_init__(self) -> None:
+        if self.rank < 0:
+            raise UserError(f"lora.rank must be 0 (all weights) or more, got {self.rank}")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"lora.dropout must be 0 (off) or more and below 1, got {self.dropout}")
+        for name, value in {"alpha": self.alpha, "target_modules": self.target_modules or None, "dropout": self.dropout or None}.items():
+            if value is not None and self.rank == 0:
+                raise UserError(f"lora.{name} is {value} but lora.rank is 0, so it has no effect: set lora.rank")
