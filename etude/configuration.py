@@ -16,13 +16,23 @@ from pathlib import Path
 from typing import Any, TypeVar, get_origin, get_type_hints
 
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
+from jsonargparse import ArgumentError, ArgumentParser, set_loader, set_parsing_settings
 
 from etude.errors import UserError, unknown
+from etude.yaml_text import problem_of, read_yaml
 
 Configuration = TypeVar("Configuration")
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+
+def _value_of(text: str) -> Any:
+    """What the text of an option says: YAML, but that `{a, b}` and `a:` are texts."""
+    value = read_yaml(text) if text.strip() else text
+    return text if isinstance(value, dict) and value and all(inner is None for inner in value.values()) else value
+
+
+set_loader("etude", _value_of, exceptions=(yaml.YAMLError,))
 
 _SHIPPED = Path(__file__).parent / "configs"
 
@@ -49,7 +59,7 @@ def find_configuration(command: str, name: str) -> Path:
 def command_of(path: Path) -> str | None:
     """What a YAML file says it is for, if it says so and can be read."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf8"))
+        values = read_yaml(path.read_text(encoding="utf8"))
     except (yaml.YAMLError, OSError, UnicodeDecodeError):
         return None
     return values.get("command") if isinstance(values, dict) else None
@@ -90,7 +100,7 @@ def parser_for(kind: type[Any]) -> ArgumentParser:
 @functools.cache
 def _parser_once(kind: type[Any]) -> ArgumentParser:
     """Reading every docstring takes longer than parsing, so it is done once for a class; a copy costs next to nothing."""
-    parser = ArgumentParser(exit_on_error=False, default_env=False, allow_abbrev=False)
+    parser = ArgumentParser(exit_on_error=False, default_env=False, allow_abbrev=False, parser_mode="etude")
     parser.add_class_arguments(kind)
     return parser
 
@@ -161,7 +171,7 @@ def _listed(values: list[str]) -> list[Any]:
         with contextlib.suppress(json.JSONDecodeError):
             return json.loads(values[0])
         with contextlib.suppress(yaml.YAMLError):
-            found = yaml.safe_load(values[0])
+            found = read_yaml(values[0])
             if isinstance(found, list) and any(isinstance(item, dict) for item in found):  # else it may be a name in brackets
                 return found
     return values
@@ -175,7 +185,11 @@ def _parsed(parser: ArgumentParser, given: Mapping[str, str]) -> Any:
         if inner := _section(name, known):
             raise UserError(f"--{name} is a section: set --{inner[0]} and the like")
     with contextlib.redirect_stderr(io.StringIO()):
-        return parser.parse_args([f"--{name}={value}" for name, value in given.items()])
+        made = parser.parse_args([f"--{name}={value}" for name, value in given.items()])
+    for name, value in given.items():
+        if _CLOCK.fullmatch(value) and isinstance(made.get(name), (int, float)):  # which the parser takes for base 60
+            raise UserError(f"{name}: expected a number, got {value}")
+    return made
 
 
 def _file_values(kind: type[Any], path: Path) -> dict[str, Any]:
@@ -192,11 +206,10 @@ def _values_once(kind: type[Any], path: Path, text: str) -> dict[str, Any]:
     """Whether each value is of its type takes a tenth of a second, and is the same for the same text."""
     parser, lists = parser_for(kind), lists_of(kind)
     try:
-        values = yaml.safe_load(text)
+        values = read_yaml(text)
     except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        line = f":{where.line + 1}" if where else ""
-        raise UserError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
+        problem, line = problem_of(error)
+        raise UserError(f"{path}{f':{line}' if line else ''}: not valid YAML: {problem}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected settings as `key: value` lines, got {type(values).__name__}")
     values.pop("command", None)
@@ -242,6 +255,7 @@ def _leaves(values: dict[str, Any], known: Sequence[str], prefix: str = "") -> l
     return found
 
 
+_CLOCK = re.compile(r"[-+]?[0-9][0-9_]*(?::[0-9]+)+(?:\.[0-9_]*)?")
 _MISSING = re.compile(r"arguments are required: (.*)")
 _TYPES = {
     "int": "a whole number",
@@ -269,9 +283,20 @@ def _sentence(error: Exception, parser: ArgumentParser, where: str) -> UserError
         choices = re.search(r"Expected a typing.Literal\[(.*?)\]", text)
         expected = _TYPES.get(plain[1], plain[1]) if plain else f"one of {choices[1]}" if choices else ""
         if expected and got:
-            return UserError(f"{where}{found[1]}: expected {expected}, got {got[1].strip()}")
+            return UserError(f"{where}{found[1]}: expected {expected}, got {_shown(got[1].strip())}")
         return UserError(f"{where}{found[1]}: {_one_line(text)}")
     return UserError(_one_line(text) if where == "--" else f"{where}{_one_line(text)}")
+
+
+def _shown(value: str) -> str:
+    """A value as it was given, with what is wrong with it as YAML where it is none."""
+    value = value.strip("'") if value.startswith(("'{", "'[")) else value
+    if value.startswith(("{", "[")):
+        try:
+            read_yaml(value)
+        except yaml.YAMLError as error:
+            return f"{_one_line(value)}: {problem_of(error)[0]}"
+    return value
 
 
 def _in_full(text: str, known: Sequence[str]) -> str:
