@@ -9,17 +9,23 @@ from collections.abc import Sequence
 from typing import Any
 
 from etude.errors import UserError
-from etude.tasks.task import Task
+from etude.tasks.task import Task, text_problem
 
 _ANSWER = "theanswersofar"
 """Stands for an answer where a template is asked what it writes behind one."""
 
 
 def render_prompt(tokenizer: Any, task: Task) -> tuple[int, ...]:
-    """Token ids of the prompt, up to where the answer begins."""
+    """Token ids of the prompt, up to where the answer begins. Raises UserError for a text that is no valid Unicode or too long, and
+    for what the chat template refuses.
+    """
     messages = [{"role": "user", "content": task.prompt}] if isinstance(task.prompt, str) else [dict(m) for m in task.prompt]
     if task.instruction:
         messages[-1]["content"] += f"\n\n{task.instruction}"
+    for message in messages:
+        if problem := text_problem(message["content"]):
+            who = "the system message" if message["role"] == "system" else task.origin or "a prompt"
+            raise UserError(f"{who} {problem}")
     if tokenizer.chat_template:
         try:
             return tuple(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
@@ -53,6 +59,8 @@ def shown_answer(task: Task) -> str:
 
 def render_answer(tokenizer: Any, text: str) -> tuple[int, ...]:
     """Token ids of an answer that somebody wrote, closed by the end of sequence."""
+    if problem := text_problem(text):
+        raise UserError(f"an answer {problem}")
     if tokenizer.eos_token_id is None:
         raise UserError("the tokenizer has no end-of-sequence token, so a demonstration can't show where an answer ends: set its eos_token")
     return (*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id)

@@ -1,6 +1,5 @@
 """Generate: answers to prompts from the command line, a file or standard input."""
 
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +31,8 @@ from etude.recipes.searching import Items
 from etude.recipes.step_models import value_for
 from etude.recipes.streaming import Streamed
 from etude.tasks.actions import with_instruction
-from etude.tasks.task import Task
+from etude.tasks.files import read_json
+from etude.tasks.task import Task, text_problem
 
 log = logging.getLogger(__name__)
 
@@ -283,7 +283,7 @@ def prompts_from(settings: GenerateSettings, standard_input: TextIO) -> list[str
     if settings.prompt is not None and settings.file is not None:
         raise UserError("--prompt and --file exclude each other: give one")
     if settings.prompt is not None:
-        return [settings.prompt]
+        return [_checked(settings.prompt, "--prompt")]
     path = Path(settings.file or "")
     if settings.file is not None and not path.is_file():
         raise UserError(f"--file {path}: no such file")
@@ -293,17 +293,22 @@ def prompts_from(settings: GenerateSettings, standard_input: TextIO) -> list[str
         named = "standard input" if settings.file is None else f"--file {path}"
         raise UserError(f"{named}: not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8") from error
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]  # JSON may hold other line breaks
-    return [_prompt(path, number, line) for number, line in lines]
+    named = "standard input" if settings.file is None else str(path)
+    return [_checked(_prompt(path, number, line), f"{named}:{number}: the prompt") for number, line in lines]
+
+
+def _checked(prompt: str, name: str) -> str:
+    """The prompt, or a UserError where no tokenizer takes it."""
+    if problem := text_problem(prompt):
+        raise UserError(f"{name} {problem}")
+    return prompt
 
 
 def _prompt(path: Path, number: int, line: str) -> str:
     if path.suffix not in (".jsonl", ".json"):
         return line.strip()
-    try:
-        row = json.loads(line)
-        prompt = row["prompt"] if "prompt" in row else row["question"]
-    except (json.JSONDecodeError, KeyError, TypeError):
-        prompt = None
+    row = read_json(line, f"{path}:{number}")
+    prompt = row.get("prompt", row.get("question")) if isinstance(row, dict) else None
     if not isinstance(prompt, str):
         raise UserError(f"{path}:{number}: expected a JSON object with `prompt` or `question`, a text")
     return prompt
