@@ -1,9 +1,9 @@
 """Try a chat template before it is used: it is a program that came with the model, and may not end.
 
 The template is rendered in a process of its own, which has `SECONDS` of the processor, `WALL_SECONDS` by the clock and `MEMORY_BYTES`,
-with short messages, with a system message and without one. transformers' sandbox keeps templates from files and from Python; this keeps them
-from time and memory. What they refuse (a system message, say) is no matter here. A template that waits for messages of another form gets
-past this.
+with short messages, with a system message and without one. transformers' sandbox keeps templates from files and from Python; this keeps
+them from time and memory. What they refuse (a system message, say) is no matter here. A template that waits for messages of another form
+gets past this.
 """
 
 import functools

@@ -36,8 +36,8 @@ def hub_if_reachable() -> Iterator[str | None]:
         return
     with ExitStack() as offline:
         for module in filter(None, (constants, sys.modules.get("datasets.config"))):  # which is not imported for a model
-            offline.callback(setattr, module, "HF_HUB_OFFLINE", module.HF_HUB_OFFLINE)
-            module.HF_HUB_OFFLINE = True
+            offline.callback(setattr, module, "HF_HUB_OFFLINE", vars(module)["HF_HUB_OFFLINE"])
+            vars(module)["HF_HUB_OFFLINE"] = True
         yield f"{constants.ENDPOINT} can't be reached ({problem})"
 
 

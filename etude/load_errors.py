@@ -63,8 +63,8 @@ def _check_hub_files(name: str, unreachable: str | None) -> None:
 
     if unreachable and not isinstance(try_to_load_from_cache(name, SETTINGS[0]), str):
         raise UserError(
-            f"model {name!r} is not in the cache, and {unreachable}: load it once where there is a network, name a folder, or set HF_ENDPOINT "
-            "to a mirror"
+            f"model {name!r} is not in the cache, and {unreachable}: load it once where there is a network, name a folder, or set "
+            "HF_ENDPOINT to a mirror"
         )
     found = cached_file(name, SETTINGS[0])
     for file in (INDEX, *SETTINGS[1:]):

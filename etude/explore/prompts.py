@@ -5,7 +5,8 @@ break, so that base models practise too. A task's instruction is a paragraph of 
 end-of-sequence token. What the model is told of its answer is a further turn of the user's, without a template a line of text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from etude.errors import UserError
@@ -26,6 +27,11 @@ def render_prompt(tokenizer: Any, task: Task) -> tuple[int, ...]:
         if problem := text_problem(message["content"]):
             who = "the system message" if message["role"] == "system" else task.origin or "a prompt"
             raise UserError(f"{who} {problem}")
+    with _panics_told(task.origin or "a prompt"):
+        return _prompt_ids(tokenizer, messages, task)
+
+
+def _prompt_ids(tokenizer: Any, messages: list[Any], task: Task) -> tuple[int, ...]:
     if tokenizer.chat_template:
         try:
             return tuple(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
@@ -63,7 +69,19 @@ def render_answer(tokenizer: Any, text: str) -> tuple[int, ...]:
         raise UserError(f"an answer {problem}")
     if tokenizer.eos_token_id is None:
         raise UserError("the tokenizer has no end-of-sequence token, so a demonstration can't show where an answer ends: set its eos_token")
-    return (*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id)
+    with _panics_told("an answer"):
+        return (*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id)
+
+
+@contextmanager
+def _panics_told(what: str) -> Iterator[None]:
+    """A tokenizer's panic, such as of a pattern that does not end, as a UserError: it is no Exception of Python's."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise UserError(f"the model's tokenizer gives up on {what}: {' '.join(str(error).split())}") from error
 
 
 def render_feedback(tokenizer: Any, words: str) -> tuple[int, ...]:
