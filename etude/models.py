@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -95,8 +96,7 @@ def load_model(
                 folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
             )
             model, found = loaded
-            if found["missing_keys"]:  # transformers would make random ones
-                raise ValueError(f"its files lack {', '.join(sorted(found['missing_keys'])[:3])}")
+            _check_whole(found)
         if name not in BUNDLED:
             check_chat_template(name, tokenizer)
     if tokenizer.pad_token_id is None:
@@ -307,8 +307,10 @@ def _dequantise(gguf: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     check_gguf(gguf)
     how: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True, "trust_remote_code": False}
     with alone(gguf) as folder:
-        loaded = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32, **how)
+        found: Any = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32, output_loading_info=True, **how)
         tokenizer = AutoTokenizer.from_pretrained(str(folder), **how)
+    loaded, info = found
+    _check_whole(info)
     config = copy.deepcopy(loaded.config)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
@@ -316,6 +318,12 @@ def _dequantise(gguf: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     model.load_state_dict(loaded.state_dict())
     model.generation_config = loaded.generation_config
     return model.eval(), tokenizer
+
+
+def _check_whole(info: Mapping[str, Any]) -> None:
+    """Raise ValueError where weights are missing, of which transformers would make random ones."""
+    if info["missing_keys"]:
+        raise ValueError(f"its files lack {', '.join(sorted(info['missing_keys'])[:3])}")
 
 
 def _is_intact(folder: Path) -> bool:

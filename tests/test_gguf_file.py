@@ -15,7 +15,7 @@ from etude.models import load_model
 WIDTH, INNER, HEADS, WORDS = 32, 48, 4, 21
 
 
-def write_gguf(path: Path, *, num_layers: int = 2, block_count: int | None = None) -> Path:
+def write_gguf(path: Path, *, num_layers: int = 2, block_count: int | None = None, without: str = "") -> Path:
     """A random llama with a tokenizer of `WORDS` letters."""
     draw = np.random.default_rng(0)
     writer = GGUFWriter(path, "llama")
@@ -40,6 +40,7 @@ def write_gguf(path: Path, *, num_layers: int = 2, block_count: int | None = Non
             shapes[f"blk.{layer}.{name}"] = (WIDTH, WIDTH)
         shapes |= {f"blk.{layer}.ffn_{name}": (INNER, WIDTH) for name in ("gate", "up")}
         shapes |= {f"blk.{layer}.ffn_down": (WIDTH, INNER), f"blk.{layer}.attn_norm": (WIDTH,), f"blk.{layer}.ffn_norm": (WIDTH,)}
+    shapes.pop(without, None)
     for name, shape in shapes.items():
         writer.add_tensor(f"{name}.weight", draw.standard_normal(shape).astype(np.float32))
     writer.write_header_to_file()
@@ -55,6 +56,11 @@ def test_a_file_is_loaded_as_it_says(tmp_path):
     model, tokenizer = load_model(str(path))
     assert model.config.num_hidden_layers == 2 and tokenizer("c")["input_ids"] == [4]
     assert torch.isfinite(model(input_ids=torch.tensor([[4, 5]])).logits).all()
+
+
+def test_a_file_that_lacks_weights_is_refused_instead_of_filled_at_random(tmp_path):
+    with pytest.raises(UserError, match=r"can't be loaded: its files lack model\.layers\.1\.mlp\.up_proj\.weight$"):
+        load_model(str(write_gguf(tmp_path / "m.gguf", without="blk.1.ffn_up")))
 
 
 def test_what_lies_beside_a_file_is_not_read(tmp_path, monkeypatch):
