@@ -248,6 +248,11 @@ def test_settings_without_effect_or_sense_are_refused(overrides, message):
     [
         ("needed: 1\nneeded: 2\n", r"mine\.yaml:2: not valid YAML: 'needed' is given twice, in line 1 too: give it once$"),
         ("needed: 1:30\n", r"mine\.yaml: needed: expected a number, got 1:30$"),
+        (
+            "needed: 1\noptions:\n  a: &a [x, x, x, x, x, x, x, x, x, x]\n"
+            + "".join(f"  b{n}: &b{n} [{','.join([f'*b{n - 1}' if n else '*a'] * 10)}]\n" for n in range(8)),
+            r"mine\.yaml:9: not valid YAML: more than 4,000,000 characters where aliases repeat them$",
+        ),
         ("needed: 1\noptions: " + "{a: " * 5000, r"mine\.yaml:2: not valid YAML: more than 100 levels within each other$"),
     ],
 )

@@ -8,7 +8,8 @@
 | `question`, `answer` with `####` | GSM8K (Cobbe et al. 2021) | answer = the number behind it; worked = the text without calculator marks |
 | choices as {"text": [...], "label": [...]} | ARC (Clark et al. 2018) | lettered choices in the prompt, a letter as the answer |
 
-Other columns go into the task's metadata. `columns` maps our names to a publisher's.
+Other columns go into the task's metadata. `columns` maps our names to a publisher's. A row may have no answer; whoever asks a verifier that
+compares with one refuses it then (`etude.tasks.sources.check_answers`). A number may be an answer, but no question.
 """
 
 import json
