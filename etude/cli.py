@@ -443,6 +443,8 @@ def _set_logging(*, is_quiet: bool, is_verbose: bool) -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     for library in ("TRANSFORMERS_VERBOSITY", "HF_HUB_VERBOSITY", "DATASETS_VERBOSITY"):
         os.environ.setdefault(library, "error")
+    for library in ("huggingface_hub", "datasets"):  # which print their lines themselves
+        logging.getLogger(library).propagate = False
 
 
 if __name__ == "__main__":

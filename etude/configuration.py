@@ -22,10 +22,9 @@ import yaml
 from etude.errors import UserError, unknown, value_hint
 from etude.spellings import nearest_setting
 from etude.values import WrongValue, read, typed
+from etude.yaml_text import problem_of, read_yaml
 
 Configuration = TypeVar("Configuration")
-
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C, where libyaml is there
 _SHIPPED = Path(__file__).parent / "configs"
 
 
@@ -51,7 +50,7 @@ def find_configuration(command: str, name: str) -> Path:
 def command_of(path: Path) -> str | None:
     """What a YAML file says it is for, if it says so and can be read."""
     try:
-        values = yaml.load(path.read_text(encoding="utf8"), Loader=_LOADER)
+        values = read_yaml(path.read_text(encoding="utf8"))
     except (yaml.YAMLError, OSError, UnicodeDecodeError):
         return None
     return values.get("command") if isinstance(values, dict) else None
@@ -201,7 +200,7 @@ def _listed(values: list[str]) -> list[Any]:
         with contextlib.suppress(json.JSONDecodeError):
             return json.loads(values[0])
         with contextlib.suppress(yaml.YAMLError):
-            found = yaml.safe_load(values[0])
+            found = read_yaml(values[0])
             if isinstance(found, list) and any(isinstance(item, dict) for item in found):  # else it may be a name in brackets
                 return found
     return values
@@ -221,11 +220,10 @@ def _values_once(kind: type[Any], path: Path, text: str) -> dict[str, Any]:
     """Whether each value is of its type takes a tenth of a second, and is the same for the same text."""
     known, lists = settings_of(kind), lists_of(kind)
     try:
-        values = yaml.safe_load(text)
+        values = read_yaml(text)
     except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        line = f":{where.line + 1}" if where else ""
-        raise UserError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
+        problem, line = problem_of(error)
+        raise UserError(f"{path}{f':{line}' if line else ''}: not valid YAML: {problem}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected settings as `key: value` lines, got {type(values).__name__}")
     values.pop("command", None)

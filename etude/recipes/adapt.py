@@ -27,7 +27,7 @@ from etude.knowledge.documents import documents, files_of
 from etude.knowledge.grading import Grading, asking
 from etude.knowledge.leaks import Leaks
 from etude.knowledge.mixture import Piece, passes, schedule, windows
-from etude.knowledge.selection import select
+from etude.knowledge.selection import check_packages, select
 from etude.learn.example import Example, demonstration
 from etude.learn.learner import Learner, Stream
 from etude.learn.losses import negative_log_likelihood
@@ -363,9 +363,10 @@ def gather_asked(settings: AdaptSettings, data: Path | None) -> tuple[Questions,
     """What is asked of the model, the texts whose perplexity is measured, and the solved tasks. Raises UserError for what can't be read,
     and for a text that is measured and read in training.
     """
-    asked, texts = questions_of_suite(settings.suite, data), texts_of_suite(settings.suite, data)
     corpora = (settings.corpus, settings.domain, settings.general)
     read = {file.resolve() for corpus in corpora for _, file in files_of(corpus, data)}
+    check_packages()  # only now, so that a path which is wrong is told of first
+    asked, texts = questions_of_suite(settings.suite, data), texts_of_suite(settings.suite, data)
     for path in settings.suite.text:
         places = [place.resolve() for place in places_of(path, data) if place.is_file()]
         if places and places[0] in read:

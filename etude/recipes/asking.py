@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from etude.configuration import resolved
 from etude.errors import UserError
 from etude.recipes.settings import PracticeSettings
 from etude.runs import write_atomically
+from etude.yaml_text import write_yaml
 
 FILE = "etude.yaml"
 _ASKING = ("system", "instruction", "max_new_tokens")
@@ -29,7 +28,7 @@ def as_asked(settings: PracticeSettings) -> dict[str, Any]:
 
 def remember(folder: Path, settings: PracticeSettings) -> None:
     """Write how the model of this folder is asked."""
-    write_atomically(folder / FILE, _HEAD + yaml.safe_dump(as_asked(settings), sort_keys=False, allow_unicode=True))
+    write_atomically(folder / FILE, _HEAD + write_yaml(as_asked(settings)))
 
 
 def remembered(model: str) -> Path | None:

@@ -1,7 +1,6 @@
 """What an answer to a prompt can be told. Every field is a `--key` of the command line; free of torch, so that they are read and checked
 without it."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,8 @@ from etude.longcontext.settings import EngineView
 from etude.recipes.answer_search import SHORT, AnswerSearch
 from etude.recipes.asking import only_asking, remembered
 from etude.recipes.machine_settings import Machine
+from etude.tasks.files import read_json
+from etude.tasks.task import text_problem
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def prompts_from(settings: GenerateSettings, standard_input: TextIO) -> list[str
     if settings.prompt is not None and settings.file is not None:
         raise UserError("--prompt and --file exclude each other: give one")
     if settings.prompt is not None:
-        return [settings.prompt]
+        return [_checked(settings.prompt, "--prompt")]
     path = Path(settings.file or "")
     if settings.file is not None and (path.is_dir() or not path.exists()):
         raise UserError(f"--file {path}: {'is a folder: name a file in it' if path.is_dir() else 'no such file'}")
@@ -95,20 +96,24 @@ def prompts_from(settings: GenerateSettings, standard_input: TextIO) -> list[str
         named = "standard input" if settings.file is None else f"--file {path}"
         raise UserError(f"{named}: not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8") from error
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]  # JSON may hold other line breaks
+    named = "standard input" if settings.file is None else str(path)
     if not lines:
-        named = "standard input" if settings.file is None else f"--file {path}"
         raise UserError(f"there is no prompt: {named} is empty; give --prompt TEXT, or a file with a prompt a line")
-    return [_prompt(path, number, line) for number, line in lines]
+    return [_checked(_prompt(path, number, line), f"{named}:{number}: the prompt") for number, line in lines]
+
+
+def _checked(prompt: str, name: str) -> str:
+    """The prompt, or a UserError where no tokenizer takes it."""
+    if problem := text_problem(prompt):
+        raise UserError(f"{name} {problem}")
+    return prompt
 
 
 def _prompt(path: Path, number: int, line: str) -> str:
     if path.suffix not in (".jsonl", ".json"):
         return line.strip()
-    try:
-        row = json.loads(line)
-        prompt = row["prompt"] if "prompt" in row else row["question"]
-    except (json.JSONDecodeError, KeyError, TypeError):
-        prompt = None
+    row = read_json(line, f"{path}:{number}")
+    prompt = row.get("prompt", row.get("question")) if isinstance(row, dict) else None
     if not isinstance(prompt, str):
         raise UserError(f"{path}:{number}: expected a JSON object with `prompt` or `question`, a text")
     return prompt

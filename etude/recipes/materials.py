@@ -17,8 +17,9 @@ from etude.recipes.settings import PracticeSettings
 from etude.tasks.actions import with_instruction
 from etude.tasks.comparisons import Comparison, load_comparisons
 from etude.tasks.families import own_levels
+from etude.tasks.files import find_file
 from etude.tasks.overlap import family_space, overlap, shared_wording
-from etude.tasks.sources import TaskSource, load_tasks
+from etude.tasks.sources import TaskSource, check_answers, load_tasks
 from etude.tasks.task import Task
 
 _SPACE_DRAWS = 4000
@@ -43,6 +44,8 @@ def gather(settings: PracticeSettings, name: str, data: Path | None) -> Material
     """Load everything; training items that stand in a suite are left out and counted."""
     suites = load_suites(settings.evaluation, settings.tasks, name, settings.seed, data, settings.system)
     train = _levelled(settings) or load_tasks(settings.tasks, split="train", n=train_size(settings), seed=settings.seed, data=data)
+    if "outcome" in settings.feedback_parts and "outcome" not in settings.feedback_optional:
+        check_answers(train)
     demonstrations = _demonstrations(settings, train, data)
     comparisons = load_comparisons(settings.preferences.path, settings.preferences.columns, settings.preferences.n, data)
     measured = [task for tasks in suites.values() for task in tasks]
@@ -91,7 +94,11 @@ def load_suites(
         source = _files_like(tasks, [path])
         suites[_suite_name(path, [*suites])] = load_tasks(source, split=evaluation.split, n=evaluation.n, seed=seed, data=data)
     if not suites:
+        for path in tasks.path if tasks is not None else ():
+            find_file(path.replace("{split}", "train"), data)  # which says what is wrong with it
         raise UserError("there is nothing to measure: set evaluation.path to one or more files, or split the tasks with tasks.split_by")
+    for loaded in suites.values():
+        check_answers(loaded)
     return {suite: with_system(loaded, system) for suite, loaded in suites.items()}
 
 

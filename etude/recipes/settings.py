@@ -5,8 +5,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from etude.configuration import dotted, parse, resolved
 from etude.errors import UserError, at_least, check_known
 from etude.evaluation.settings import Evaluation, Retention
@@ -27,6 +25,7 @@ from etude.recipes.machine_settings import Machine
 from etude.recipes.self_training_settings import SelfTraining
 from etude.tasks.actions import PRESETS
 from etude.tasks.sources import SOURCES, TaskSource
+from etude.yaml_text import read_yaml
 
 FEEDBACK = ("outcome", "random", "agreement", "judge", "form")
 """Kinds of feedback that score an attempt by itself or among its group, which may be parts of a combined one."""
@@ -201,7 +200,7 @@ def _steps_of_actions(told: Mapping[str, Any]) -> dict[str, Any]:
     if not has_steps or any(name.startswith("explore.search.steps.") for name in told):
         return {}
     tags, longest = told.get("tasks.actions.tags") or {}, told.get("explore.max_new_tokens", Exploration.max_new_tokens)
-    tags = yaml.safe_load(tags) if isinstance(tags, str) else tags
+    tags = read_yaml(tags) if isinstance(tags, str) else tags
     if not tags and (preset := told.get("tasks.actions.preset")) in PRESETS:
         tags = PRESETS[preset].limits
     if not isinstance(tags, Mapping) or not tags or not str(longest).isdigit():

@@ -8,10 +8,12 @@
 | `question`, `answer` with `####` | GSM8K (Cobbe et al. 2021) | answer = the number behind it; worked = the text without calculator marks |
 | choices as {"text": [...], "label": [...]} | ARC (Clark et al. 2018) | lettered choices in the prompt, a letter as the answer |
 
-Other columns go into the task's metadata. `columns` maps our names to a publisher's.
+Other columns go into the task's metadata. `columns` maps our names to a publisher's. A row may have no answer; whoever asks a verifier that
+compares with one refuses it then (`etude.tasks.sources.check_answers`). A number may be an answer, but no question.
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from string import ascii_uppercase
@@ -27,6 +29,7 @@ NAMES = ("question", "answer", "worked", "choices", "messages", "verifier")
 """Our names, which `columns` may map to others."""
 
 _OURS = frozenset({*NAMES, "prompt", "steps", "Body", "Question", "Answer", "metadata"})
+_KINDS = {bool: "value", int: "number", float: "number", dict: "object"}
 _CALCULATOR = re.compile(r"<<[^<>\n]*+>>")
 
 
@@ -45,6 +48,8 @@ def task_from_row(
     """
     named = _renamed(row, columns, origin)
     choices, labels = _choices(named.get("choices"), origin)
+    if isinstance(named.get("answer"), float) and not math.isfinite(named["answer"]):
+        raise UserError(f"{origin}: the answer is {named['answer']}, which is no number: write the answer, or leave the row out")
     answer, worked = _answer_and_worked(named)
     if choices and answer is not None:
         answer = _letter(answer, choices, labels, origin)
@@ -90,11 +95,26 @@ def _prompt(
     if isinstance(text, list):
         return _messages(text, choices, origin)
     if not isinstance(text, str) or not text.strip():
-        raise UserError(
-            f"{origin}: no question. The columns are {', '.join(map(str, row))}; "
-            "say which is which, for example columns: {question: THEIR_NAME, answer: THEIR_NAME}"
-        )
+        raise UserError(f"{origin}: {_no_question(named, row)}")
     return show_choices(text, choices) if choices else text
+
+
+def _no_question(named: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    """What is wrong where a row has no question that could be asked."""
+    column = next((name for name in ("question", "prompt", "messages") if name in named), None)
+    value = named.get("question") or named.get("prompt") or (named[column] if column else None)
+    if column is None:
+        columns = ", ".join(map(str, row))
+        return (
+            f"no question. The columns are {columns}; say which is which, for example columns: {{question: THEIR_NAME, answer: THEIR_NAME}}"
+        )
+    if value is None:
+        return f"the {column} is null: write the text, or leave the row out"
+    if isinstance(value, str) or value == []:
+        return f"the {column} is empty: write the text, or leave the row out"
+    return (
+        f"the {column} must be text, got the {_KINDS.get(type(value), type(value).__name__)} {str(value)[:40]}: put it in quotation marks"
+    )
 
 
 def _metadata(value: Any) -> dict[str, Any]:

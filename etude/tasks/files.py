@@ -1,9 +1,9 @@
-"""Rows of a file: JSONL, a JSON array, CSV or TSV, each with where it stands (`train.jsonl:12`)."""
+"""Rows of a file: JSONL, a JSON array, CSV, TSV or Parquet, each with where it stands (`train.jsonl:12`, `train.parquet[11]`)."""
 
 import csv
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ from etude.errors import UserError
 
 csv.field_size_limit(sys.maxsize)  # a book may stand in a cell
 
-ENDINGS = (".jsonl", ".json", ".csv", ".tsv")
+ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+MAX_DEPTH = 100
+"""Objects and lists within each other in a row."""
 
 
 def find_file(path: str, data: Path | None) -> Path:
@@ -37,9 +39,10 @@ def places_of(path: str, data: Path | None) -> list[Path]:
 def file_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Every row of a file, with where it stands.
 
-    Raises UserError, naming the file and the line, for a broken line, a row that is no object, an empty file or another ending.
+    Raises UserError, naming the file and the line, for a broken line, a row that is no object, that names a column twice or is nested
+    deeper than `MAX_DEPTH`, an empty file or another ending.
     """
-    readers = {".jsonl": _jsonl_rows, ".json": _json_rows, ".csv": _csv_rows, ".tsv": _csv_rows}
+    readers = {".jsonl": _jsonl_rows, ".json": _json_rows, ".csv": _csv_rows, ".tsv": _csv_rows, ".parquet": _parquet_rows}
     if path.suffix not in readers:
         raise UserError(f"{path.name} must end in one of {', '.join(readers)}")
     empty = True
@@ -59,7 +62,7 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[str, Any]]:
     with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
-                yield f"{path.name}:{number}", _parsed(line, f"{path.name}:{number}")
+                yield f"{path.name}:{number}", read_json(line, f"{path.name}:{number}")
 
 
 def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
@@ -67,7 +70,7 @@ def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
     if text.lstrip().startswith("{"):
         yield from _jsonl_rows(path)
         return
-    rows = _parsed(text, path.name) if text.strip() else []
+    rows = read_json(text, path.name) if text.strip() else []
     if not isinstance(rows, list):
         raise UserError(f"{path.name} must be a JSON array of objects, got {type(rows).__name__}")
     for index, row in enumerate(rows):
@@ -78,6 +81,8 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, Any]]:
     with path.open(encoding="utf-8-sig", newline="") as lines:
         reader = csv.DictReader(lines, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
         try:
+            if twice := _repeated(reader.fieldnames or ()):
+                raise UserError(f"{path.name}:1: column {twice!r} is named twice: rename one")
             for row in reader:
                 origin = f"{path.name}:{reader.line_num}"
                 if None in row or None in row.values():
@@ -89,11 +94,56 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, Any]]:
             raise UserError(f"{path.name}:{reader.line_num}: {error}") from error
 
 
-def _parsed(text: str, origin: str) -> Any:
+def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    import pyarrow
+    from pyarrow.parquet import ParquetFile
+
+    number = 0
     try:
-        return json.loads(text)
+        for batch in ParquetFile(path).iter_batches(batch_size=256):
+            for row in batch.to_pylist():
+                yield f"{path.name}[{number}]", row
+                number += 1
+    except pyarrow.ArrowException as error:
+        raise UserError(f"{path.name} is not a Parquet file that can be read: {str(error).splitlines()[0]}") from error
+
+
+def read_json(text: str, origin: str) -> Any:
+    """A JSON text as its value; raises UserError, which begins with `origin`, with the column where it is broken."""
+    text = text.rstrip()  # so that what is missing at the end is missed there and not in the next line
+    try:
+        value = json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
-        line = f" in line {error.lineno}" if "\n" in text.strip() else ""
+        line = f" in line {error.lineno}" if "\n" in text else ""
         raise UserError(f"{origin}: not JSON{line}: {error.msg.removesuffix(' at')} at column {error.colno}") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{origin}: not JSON that can be read: {error}") from error
+    if text.count("[") + text.count("{") > MAX_DEPTH and _is_deep(value):
+        raise UserError(f"{origin}: more than {MAX_DEPTH} objects and lists within each other: flatten the row")
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError(f"{_repeated(name for name, _ in pairs)!r} is given twice: give it once")
+    return made
+
+
+def _repeated(names: Iterable[str]) -> str | None:
+    """The first name that comes twice."""
+    seen: set[str] = set()
+    return next((name for name in names if name in seen or seen.add(name)), None)  # type: ignore[func-returns-value]
+
+
+def _is_deep(value: Any) -> bool:
+    level, depth = [value], 0
+    while level and depth <= MAX_DEPTH:
+        level = [
+            inner
+            for each in level
+            for inner in (each.values() if isinstance(each, Mapping) else each)
+            if isinstance(inner, (Mapping, list))
+        ]
+        depth += 1
+    return bool(level)

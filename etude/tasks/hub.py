@@ -1,9 +1,12 @@
 """Rows of a data set on the Hugging Face hub, or of one that `datasets` can load from a local folder, at once or streamed."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 from etude.errors import UserError
+from etude.hub import hub_if_reachable
 
 
 def hub_rows(dataset: str, *, name: str | None, split: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -23,11 +26,16 @@ def streamed_rows(dataset: str, *, name: str | None, split: str) -> Iterator[tup
 def _rows(dataset: str, name: str | None, split: str, **how: bool) -> Iterator[tuple[str, Mapping[str, Any]]]:
     from datasets import load_dataset
 
+    unreachable = None
     try:
-        for index, row in enumerate(load_dataset(dataset, name, split=split, **how)):
+        with nullcontext() if Path(dataset).exists() else hub_if_reachable() as unreachable:
+            rows = load_dataset(dataset, name, split=split, **how)
+        for index, row in enumerate(rows):
             yield f"{dataset}/{split}[{index}]", row
     except Exception as error:  # the hub, the network and the readers raise dozens of unrelated types, while they stream too
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if unreachable and isinstance(error, (ConnectionError, FileNotFoundError)):
+            reason = f"it is not in the cache, and {unreachable}"
         raise UserError(
             f"dataset {dataset!r} (dataset_name {name!r}, split {split!r}) cannot be loaded: {reason}. "
             "Without a network, load it once where there is one, or give a file with path"

@@ -25,8 +25,8 @@ from etude.tasks.families import check_parameters, load_family
 from etude.tasks.files import file_rows, find_file
 from etude.tasks.functions import generated_rows
 from etude.tasks.hub import hub_rows
-from etude.tasks.task import Task
-from etude.tasks.verifiers import CHEAP, VERIFIERS, check_gold, check_verifier
+from etude.tasks.task import Task, text_problem
+from etude.tasks.verifiers import CHEAP, COMPARING, VERIFIERS, check_gold, check_verifier
 
 SOURCES = ("path", "family", "dataset", "function")
 """The kinds of source: the settings of a `TaskSource` of which exactly one is given."""
@@ -44,7 +44,7 @@ class TaskSource:
     """A source of tasks: exactly one of `path`, `family`, `dataset` and `function`."""
 
     path: list[str] = field(default_factory=list)
-    """JSONL, JSON or CSV files, in the current folder or the data folder; `{split}` in a path stands for the split."""
+    """JSONL, JSON, CSV or Parquet files, in the current folder or the data folder; `{split}` in a path stands for the split."""
     family: str | None = None
     """A family of problems that reasoning-gym generates, such as chain_sum."""
     parameters: dict[str, Any] = field(default_factory=dict)
@@ -218,7 +218,7 @@ def _task(row: Task | Mapping[str, Any], origin: str, source: TaskSource) -> Tas
         task = task_from_row(row, origin=origin, columns=source.columns, question=source.question, worked_format=source.worked_format)
     if source.verifier is None and source.function is None:
         _check_verifier(task)
-    _check_unicode(task)
+    _check_texts(task)
     return task
 
 
@@ -229,15 +229,22 @@ def _check_verifier(task: Task) -> None:
         raise UserError(f"{task.origin}: {problem}. A row of data may name no other: set tasks.verifier to use a function of your own")
 
 
-def _check_unicode(task: Task) -> None:
-    """Refuse a text with a lone surrogate, which no file and no tokenizer takes."""
+def _check_texts(task: Task) -> None:
+    """Refuse a text with a lone surrogate, or one that is longer than `MAX_CHARACTERS`."""
     questions = [task.prompt] if isinstance(task.prompt, str) else [message["content"] for message in task.prompt]
     for name, text in (*(("question", text) for text in questions), ("answer", task.answer), ("worked", task.worked)):
-        try:
-            (text or "").encode()
-        except UnicodeEncodeError as error:
-            problem = f"{error.reason} at character {error.start}"
-            raise UserError(f"{task.origin}: the {name} is not valid Unicode: {problem}") from error
+        if text and (problem := text_problem(text)):
+            raise UserError(f"{task.origin}: the {name} {problem}")
+
+
+def check_answers(tasks: Iterable[Task]) -> None:
+    """Refuse a task without an answer whose verifier compares with one; a function of the user's own may do without."""
+    for task in tasks:
+        if task.answer is None and task.verifier in COMPARING:
+            raise UserError(
+                f"{task.origin or 'a task'}: no answer, which the {task.verifier} verifier compares with: add it, say which column "
+                "holds it (columns: {answer: THEIR_NAME}), or leave the row out; practice by feedback agreement, judge or form needs none"
+            )
 
 
 def _with_verifiers(tasks: list[Task], verifier: str | None) -> list[Task]:

@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+MAX_CHARACTERS = 2_000_000
+"""Of a question or an answer, half a million tokens of prose: a longer one is refused before it is tokenised."""
+
 _WORD = re.compile(r"\d+(?:\.\d+)?|\w+|[^\w\s]")
 _ASCII = str.maketrans({**dict.fromkeys("\u2018\u2019\u201a\u201b", "'"), **dict.fromkeys("\u201c\u201d\u201e\u201f", '"'), "\u2212": "-"})
 _RAISED = re.compile("([\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u209c\u2150-\u215f]+)")
@@ -58,6 +61,21 @@ class Task:
         """The words, numbers and marks of what is asked, in the form that the key compares."""
         turns = [self.prompt] if isinstance(self.prompt, str) else [m["content"] for m in self.prompt if m["role"] != "system"]
         return canonical_words("\n".join(turns))
+
+
+def text_problem(text: str) -> str | None:
+    """Why a text can't be a question or an answer: no file and no tokenizer takes it, or it is longer than any model reads.
+
+    >>> text_problem("a\\ud800")
+    'is not valid Unicode: surrogates not allowed at character 1'
+    """
+    if len(text) > MAX_CHARACTERS:
+        return f"has {len(text):,} characters, the most is {MAX_CHARACTERS:,}: cut it"
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return f"is not valid Unicode: {error.reason} at character {error.start}"
+    return None
 
 
 def canonical_words(text: str) -> list[str]:

@@ -41,6 +41,9 @@ from etude.tasks.task import Task
 CHEAP = frozenset({"exact", "numeric", "words", "aliases", "choice"})
 """Verifiers that may run in any process: no foreign code, linear time."""
 
+COMPARING = CHEAP | {"math"}
+"""Verifiers that compare with a gold answer, so that a task without one cannot be scored."""
+
 _NO_NUMBER = "no number in the answer"
 _CLAUSE_END = re.compile(r"[.,;](?=\s)")
 _OPERATOR = re.compile(r"[ ]?(?:[-+*/^\u2212\u00d7\u00f7\u00b7]|times\b|plus\b|minus\b)", re.IGNORECASE)

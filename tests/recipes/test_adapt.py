@@ -381,3 +381,11 @@ def test_settings_of_a_writer_need_passages_and_open_tasks_need_the_others():
         replace(SETTINGS, writer=PassageWriter(most_tasks=2))
     with pytest.raises(UserError, match=r"tasks.open_where needs tasks.where"):
         replace(SETTINGS.tasks, open_where={"type": "open"})
+
+
+def test_a_path_that_is_wrong_is_named_before_a_package_that_is_missing(towns, tmp_path, monkeypatch):
+    monkeypatch.setattr("etude.knowledge.selection.find_spec", lambda name: None)
+    for path, sentence in (("nofolder", "path 'nofolder' is neither a file nor a folder"), ("pages.jsonl", "selection needs scikit-learn")):
+        with pytest.raises(UserError, match=sentence):
+            adapt(replace(SETTINGS, corpus=Corpus(path=[path])), run=tmp_path / "run", data=towns)
+    assert not (tmp_path / "run").exists()

@@ -112,3 +112,26 @@ def test_a_file_that_is_no_text_is_one_sentence(model, tmp_path, capsys, name, c
     assert main(["generate", model, "--file", str(tmp_path / name)]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ("a\udcff", "is not valid Unicode: surrogates not allowed at character 1"),
+        ("x" * 2_000_001, "has 2,000,001 characters, the most is 2,000,000: cut it"),
+    ],
+)
+def test_a_prompt_that_no_tokenizer_takes_is_named_before_a_model_is_loaded(tmp_path, prompt, message):
+    with pytest.raises(UserError, match=rf"^--prompt {message}$"):
+        prompts_from(GenerateSettings(prompt=prompt), io.StringIO())
+    with pytest.raises(UserError, match=rf"^standard input:2: the prompt {message}$"):
+        prompts_from(GenerateSettings(), io.StringIO(f"fine\n{prompt}\n"))
+    (tmp_path / "ask.jsonl").write_text(json.dumps({"prompt": prompt}) + "\n")
+    with pytest.raises(UserError, match=rf"ask\.jsonl:1: the prompt {message}$"):
+        prompts_from(GenerateSettings(file=str(tmp_path / "ask.jsonl")), io.StringIO())
+
+
+def test_a_prompts_file_nested_without_end_is_one_sentence(tmp_path):
+    (tmp_path / "ask.jsonl").write_text('{"prompt": ' + "[" * 50_000)
+    with pytest.raises(UserError, match=r"ask\.jsonl:1: not JSON"):
+        prompts_from(GenerateSettings(file=str(tmp_path / "ask.jsonl")), io.StringIO())

@@ -1,11 +1,21 @@
 import builtins
 import csv
 import json
+import time
+from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 
 from etude.errors import UserError
 from etude.tasks import TaskSource, load_tasks
+from etude.tasks.sources import check_answers
+
+
+@pytest.fixture(autouse=True)
+def hub_is_there(monkeypatch):
+    """So that nobody asks for it: `tests/test_hub.py` does."""
+    monkeypatch.setattr("etude.tasks.hub.hub_if_reachable", nullcontext)
 
 
 def write(path, rows):
@@ -200,7 +210,17 @@ BROKEN = [
         r"a\.jsonl:1: the question is not valid Unicode",
     ),
     ("a.jsonl", '{"prompt": [], "answer": "1"}', r"a\.jsonl:1: messages must be a list of .* got \[\]"),
-    ("a.jsonl", '{"question": [], "answer": "1"}', r"a\.jsonl:1: no question"),
+    ("a.jsonl", '{"question": [], "answer": "1"}', r"a\.jsonl:1: the question is empty: write the text"),
+    ("a.jsonl", '{"question": "", "answer": "1"}', r"a\.jsonl:1: the question is empty: write the text, or leave the row out$"),
+    ("a.jsonl", '{"question": null, "answer": "1"}', r"a\.jsonl:1: the question is null: write the text, or leave the row out$"),
+    ("a.jsonl", '{"question": 5, "answer": "1"}', r"a\.jsonl:1: the question must be text, got the number 5: put it in quotation marks$"),
+    ("a.jsonl", '{"prompt": {"a": 1}, "answer": "1"}', r"a\.jsonl:1: the prompt must be text, got the object \{'a': 1\}"),
+    ("a.jsonl", '{"question": "a", "answer": NaN}', r"a\.jsonl:1: the answer is nan, which is no number"),
+    ("a.jsonl", '{"question": "a", "answer": 1}\n{"question": "abc", "answer":\n', r"a\.jsonl:2: not JSON: Expecting value at column 30$"),
+    ("a.jsonl", '{"question": "a", "question": "b"}', r"a\.jsonl:1: not JSON that can be read: 'question' is given twice: give it once"),
+    ("a.csv", "question,answer,question\na,1,b\n", r"a\.csv:1: column 'question' is named twice: rename one"),
+    ("a.jsonl", '{"question": "a", "x": ' + "[" * 900 + "]" * 900 + "}", r"a\.jsonl:1: more than 100 objects and lists within each other"),
+    ("a.parquet", "PAR1", r"a\.parquet is not a Parquet file that can be read: "),
 ]
 
 
@@ -346,3 +366,39 @@ def test_wrong_choices_of_rows_are_named(source, split, sentence, tmp_path):
 def test_a_family_has_no_rows_to_choose():
     with pytest.raises(UserError, match="where has no effect on family"):
         TaskSource(family="gcd", where={"kind": "a"})
+
+
+def test_numbers_may_be_answers(tmp_path):
+    path = write(tmp_path / "a.jsonl", [{"question": "a", "answer": answer} for answer in (5, 2.0, -1.5)])
+    assert [task.answer for task in load(path)] == ["5", "2", "-1.5"]
+
+
+def test_parquet_is_read_row_by_row(tmp_path):
+    import pyarrow
+    from pyarrow import parquet
+
+    rows = [{"question": "a", "answer": "1", "choices": None}, {"question": "Which?", "answer": "B", "choices": ["x", "y"]}]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
+    first, second = load(str(tmp_path / "a.parquet"))
+    assert (first.prompt, first.answer, first.origin) == ("a", "1", "a.parquet[0]")
+    assert (second.answer, second.verifier, second.origin) == ("B", "exact", "a.parquet[1]")
+
+
+@pytest.mark.parametrize("name", ["question", "answer"])
+def test_a_text_longer_than_any_model_reads_is_refused_at_once(tmp_path, name):
+    rows = [{"question": "a", "answer": "b"}, {"question": "a", "answer": "b", name: "word " * 2_000_000}]
+    path = write(tmp_path / "a.jsonl", rows)
+    begun = time.perf_counter()
+    with pytest.raises(UserError, match=rf"^a\.jsonl:2: the {name} has 10,000,000 characters, the most is 2,000,000: cut it$"):
+        load(path)
+    assert time.perf_counter() - begun < 2
+
+
+def test_a_task_without_an_answer_is_named_where_the_verifier_compares_with_one(tmp_path):
+    rows = [{"question": "a", "answer": "1"}, {"question": "b"}, {"question": "c", "verifier": "math"}]
+    tasks = load(write(tmp_path / "a.jsonl", rows))
+    for some, verifier in ((tasks, "exact"), (tasks[2:], "math")):
+        with pytest.raises(UserError, match=rf"^a\.jsonl:\d: no answer, which the {verifier} verifier compares with: add it"):
+            check_answers(some)
+    check_answers([replace(task, verifier="mine.py:judge") for task in tasks])
+    check_answers(tasks[:1])
