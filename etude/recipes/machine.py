@@ -6,10 +6,11 @@ from typing import Any, Literal
 
 import torch
 
+from etude.device import best_device, has_bfloat16
 from etude.engine.transformers import TransformersEngine
-from etude.errors import UserError
+from etude.errors import UserError, at_least
 from etude.longcontext.settings import EngineView
-from etude.models import best_device, half_precision_pays, positions_of
+from etude.models import positions_of
 
 
 @dataclass(frozen=True)
@@ -19,11 +20,19 @@ class Machine:
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:1`."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of matrix products; weights and optimizer stay float32. `auto` asks a quick probe whether bfloat16 is faster here."""
+    """Of matrix products; weights and optimizer stay float32. `auto`: bfloat16 where the processor has instructions for it
+    (AMX-BF16, AVX512-BF16, ARM bf16, CUDA 8.0), else float32."""
+    threads: int | None = None
+    """Processor threads; unless given as many as torch takes here (`OMP_NUM_THREADS`), on resume as many as the run began with. Another
+    number rounds otherwise, so that it is another run with the same seed."""
     decode_batch_tokens: int = 32768
     """Cache positions decoded together."""
     update_batch_tokens: int = 2048
     """Positions in a micro-batch of an update."""
+
+    def __post_init__(self) -> None:
+        if self.threads is not None:
+            at_least("machine.threads", self.threads, 1)
 
 
 @dataclass(frozen=True)
@@ -51,8 +60,13 @@ def decide(machine: Machine, before: Mapping[str, Any] | None = None) -> Place:
         raise UserError(f"machine.device {device!r} can't be used here: {str(error).splitlines()[0]}") from error
     precision = before.get("precision") or machine.precision
     if precision == "auto":
-        precision = "bfloat16" if half_precision_pays(device) else "float32"
+        precision = "bfloat16" if has_bfloat16(device) else "float32"
     return Place(device, precision)
+
+
+def threads_of(machine: Machine, before: Mapping[str, Any] | None = None) -> int:
+    """The number of threads that numbers are computed by; `before` holds the `threads` that a resumed run began with."""
+    return machine.threads or (before or {}).get("threads") or torch.get_num_threads()
 
 
 def engine_at(place: Place, model: Any, tokenizer: Any, machine: Machine, view: EngineView | None = None) -> TransformersEngine:
