@@ -150,14 +150,14 @@ def _evaluate(arguments: list[str]) -> None:
 
 def _evaluate_suite(suite: str, arguments: list[str], *options: str) -> None:
     from etude.configuration import command_of, shipped
-    from etude.recipes.domain_suite import DomainSuite, evaluate_domain, parse_domain
+    from etude.recipes.domain_suite import MeasuredDomain, evaluate_domain, parse_domain
     from etude.recipes.knows_says import KnowsSays, evaluate_knows, parse_knows
     from etude.recipes.long_suite import LongSuite, evaluate_long, parse_long
     from etude.recipes.retention_suite import RetentionSuite, evaluate_suite, parse_suite
     from etude.watching import Console
 
     kinds: dict[str, tuple[Any, Any, Any]] = {
-        "domain": (DomainSuite, parse_domain, evaluate_domain),
+        "domain": (MeasuredDomain, parse_domain, evaluate_domain),
         "knows": (KnowsSays, parse_knows, evaluate_knows),
         "long": (LongSuite, parse_long, evaluate_long),
         "suite": (RetentionSuite, parse_suite, evaluate_suite),

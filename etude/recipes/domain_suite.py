@@ -79,7 +79,6 @@ class DomainSuite:
     """Tokens of each text at most."""
     window_tokens: int = 256
     """Length of the pieces that a text is read in, each without the ones before."""
-    machine: Machine = field(default_factory=Machine)
 
     def __post_init__(self) -> None:
         for name in ("n", "glossary_n"):
@@ -90,9 +89,16 @@ class DomainSuite:
         at_least("window_tokens", self.window_tokens, 3)
 
 
-def parse_domain(name: str, overrides: Sequence[str]) -> DomainSuite:
+@dataclass(frozen=True)
+class MeasuredDomain(DomainSuite):
+    """The suite as it is measured by itself; an adaptation measures it where it learns."""
+
+    machine: Machine = field(default_factory=Machine)
+
+
+def parse_domain(name: str, overrides: Sequence[str]) -> MeasuredDomain:
     """The suite of a YAML file, or one that ships, with `--key value` overrides."""
-    return parse(DomainSuite, find_configuration("domain", name), overrides)
+    return parse(MeasuredDomain, find_configuration("domain", name), overrides)
 
 
 def evaluate_domain(
@@ -110,12 +116,13 @@ def evaluate_domain(
     if not isinstance(suite, DomainSuite):
         suite = parse_domain(suite, arguments_from(overrides or {}))
     folder, watcher = Path(data) if data else None, watcher or Quiet()
+    machine = suite.machine if isinstance(suite, MeasuredDomain) else Machine()
     asked, texts = questions_of_suite(suite, folder), texts_of_suite(suite, folder)
-    place = decide(suite.machine)
+    place = decide(machine)
     loaded, tokenizer = load_model(model, device=place.device)
-    room, logprobs = room_tokens(loaded, 0), logprobs_of(loaded, place, suite.machine)
-    answers = answers_by(partial(engine_at, place, loaded, tokenizer, suite.machine), room)
-    with within_limits(suite.machine):
+    room, logprobs = room_tokens(loaded, 0), logprobs_of(loaded, place, machine)
+    answers = answers_by(partial(engine_at, place, loaded, tokenizer, machine), room)
+    with within_limits(machine):
         rows = measure_domain(suite, asked, texts, tokenizer, logprobs, answers, room, watcher)
     return {"model": model, "weights": describe(model), "rows": rows}
 

@@ -9,8 +9,9 @@ import torch
 from etude.device import best_device, has_bfloat16
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError, at_least
+from etude.kernels.decoding import kernels_for
 from etude.longcontext.settings import EngineView
-from etude.models import positions_of
+from etude.models import describe, positions_of
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,12 @@ def decide(machine: Machine, before: Mapping[str, Any] | None = None) -> Place:
 def threads_of(machine: Machine, before: Mapping[str, Any] | None = None) -> int:
     """The number of threads that numbers are computed by; `before` holds the `threads` that a resumed run began with."""
     return machine.threads or (before or {}).get("threads") or torch.get_num_threads()
+
+
+def facts_of(place: Place, model: str) -> dict[str, Any]:
+    """What a run's environment says of how it computes, beside what it says of the machine: `model` is the name of the weights."""
+    kernels = kernels_for(torch.device(place.device), place.dtype) is not None
+    return {"precision": place.precision, "device": place.device, "kernels": kernels, "weights": describe(model)}
 
 
 def engine_at(place: Place, model: Any, tokenizer: Any, machine: Machine, view: EngineView | None = None) -> TransformersEngine:

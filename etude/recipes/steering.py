@@ -15,7 +15,7 @@ def steer(
     """Prepare the learners, the policy's first, for the attempts of step `step`, counted from 1; what was changed, as metrics."""
     told: dict[str, float] = {}
     if settings.explore.temperature_end is not None:
-        told["temperature"] = settings.explore.sampling_at(step - 1, settings.steps).temperature
+        told["temperature"] = settings.explore.sampling_at(step, settings.steps).temperature
         for learner in learners:
             learner.temperature = told["temperature"]
     if bonus:
