@@ -215,8 +215,9 @@ class Adaptation:
             plain = [without_control(self.tokenizer, text) for text in own]
             ids = [tuple(found) for found in self.tokenizer(plain, add_special_tokens=False)["input_ids"]] if own else []
             self.pieces[source] = [demonstration(before, after) for before, after in windows(ids, window, end)]
-        learned = {f"what is learned of {source}": own for source, own in self.pieces.items()}
-        self.folder.check_inputs({name: fingerprint_of([each.prompt, each.completion] for each in own) for name, own in learned.items()})
+        called = {TEXT: "the selected text", TASKS: "the solved tasks", REPLAY: "the general text"}
+        learned = {called[source]: ([each.prompt, each.completion] for each in own) for source, own in self.pieces.items()}
+        self.folder.check_inputs({name: fingerprint_of(own) for name, own in learned.items()})
 
     def _general(self) -> list[str]:
         """General text for a pass: a sample of ten times as much, so that a corpus without end may be named."""
