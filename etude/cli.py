@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.errors import UserError, unknown
-from etude.interruption import Interrupted
+from etude.interruption import Interrupted, Interruption
 
 USAGE = """etude: language models get better by practising
 
@@ -54,13 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = COMMANDS.get(arguments[0])
         if command is None:
             raise unknown("command", arguments[0], COMMANDS)
-        command(arguments[1:])
+        with Interruption():
+            command(arguments[1:])
         return 0
     except UserError as error:
         print(f"etude: {error}", file=sys.stderr)
         return 2
     except Interrupted as stop:
-        print(f"etude: stopped by {stop.name} {stop.note}", file=sys.stderr)
+        print(f"etude: stopped by {stop.name} {stop.note}".rstrip(), file=sys.stderr)
         return stop.exit_status
     except KeyboardInterrupt:
         print("etude: interrupted; go on with --resume where a run folder was being written", file=sys.stderr)

@@ -1,7 +1,9 @@
 """The command: what it prints, and that every mistake is one sentence and exit code 2."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -187,3 +189,14 @@ def test_what_the_system_refuses_is_one_sentence(tmp_path, capsys):
     assert main(["practice", "tiny", "--run", str(tmp_path / "file" / "run")]) == 2
     error = capsys.readouterr().err
     assert error.startswith("etude: ") and error.count("\n") == 1 and "Not a directory" in error
+
+
+@pytest.mark.parametrize(
+    ("command", "function"), [("evaluate", "etude.recipes.evaluate.evaluate"), ("generate", "etude.recipes.generate.generate")]
+)
+def test_a_signal_ends_a_measurement_with_a_sentence_and_writes_nothing(command, function, here, capsys, monkeypatch):
+    monkeypatch.setattr(function, lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    more = ["--prompt", "a"] if command == "generate" else ["--recipe", "tiny"]
+    assert main([command, "tiny-random", *more, "--json", "found.json"]) == 143
+    assert capsys.readouterr().err == "etude: stopped by SIGTERM\n" and not Path("found.json").exists()
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

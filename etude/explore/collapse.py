@@ -97,14 +97,19 @@ class CollapseWatch:
 
     def __init__(self, how: CollapseAlarm) -> None:
         self.how = how
-        self._end = 2 * how.window
+        self._begin()
+
+    def _begin(self) -> None:
+        self._end = 2 * self.how.window
         """Where the next window to look at ends."""
         self._found: Collapse | None = None
 
     def first(self, rows: Sequence[Mapping[str, Any]]) -> Collapse | None:
         """The first collapse that the metrics of practice steps show, one row a step, if there is one. `rows` are those of the last call
-        and perhaps more; the last one may lack what does not concern the alarm.
+        and perhaps more, or fewer, after a resumed run cut its log; the last one may lack what does not concern the alarm.
         """
+        if len(rows) < self._end - 1:
+            self._begin()
         while self.how.action != "off" and self._found is None and self._end <= len(rows):
             self._found = _seen(rows[: self.how.window], rows[self._end - self.how.window : self._end], self.how)
             self._end += 1

@@ -88,3 +88,4 @@ def test_rows_that_grow_are_looked_at_once_and_show_what_all_of_them_show(monkey
     assert looked == list(range(4, 11))
     assert [each and each.step for each in found[::3]] == [None] * 10 + [10] * 3
     assert found[-1] == collapse_in(rows, HOW)
+    assert watch.first(rows[:9]) is None and watch.first(rows).step == 10  # after a log was cut
