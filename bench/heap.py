@@ -20,9 +20,10 @@ import torch
 
 from bench import written
 from bench.rollout import Shape, prompts_of
+from etude.device import has_bfloat16
 from etude.engine import transformers
 from etude.engine.sampling import Sampling
-from etude.models import half_precision_pays, load_model
+from etude.models import load_model
 from etude.randomness import seed_for
 from etude.runs import environment
 
@@ -62,7 +63,7 @@ def measured(model: str, shape: Shape, batches: int) -> dict[str, Any]:
 def sampled(model: str, shape: Shape, batches: int, *, is_set: bool) -> dict[str, Any]:
     """Bytes held behind the model and behind each batch."""
     loaded, tokenizer = load_model(model)
-    dtype = torch.bfloat16 if half_precision_pays() else torch.float32
+    dtype = torch.bfloat16 if has_bfloat16() else torch.float32
     if is_set:
         engine = transformers.TransformersEngine(loaded, tokenizer, dtype=dtype)
     else:

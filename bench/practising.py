@@ -90,7 +90,7 @@ class Ours:
 
     def step(self, number: int) -> float:
         began = time.perf_counter()
-        judged = self._run.exploring.attempts_of(number - 1, self._run.outcome.judge)
+        judged = self._run.exploring.attempts_of(number, self._run.outcome.judge)
         self._run.learn(number, judged, self._learner)
         return time.perf_counter() - began
 
@@ -101,7 +101,7 @@ class Ours:
 def their_settings(run: Practice, warm_start: Path, scratch: Path, *, keeps_float32: bool) -> dict[str, Any]:
     """What TRL's process is started with; `warm_start` is the folder of the weights that it begins with."""
     explore, optimiser = run.settings.explore, run.settings.learn.optimiser
-    prompts = [list(prompt) for step in range(run.settings.steps) for _, prompt in run.exploring.tasks_of(step)]
+    prompts = [list(prompt) for step in range(1, run.settings.steps + 1) for _, prompt in run.exploring.tasks_of(step)]
     return {
         "model": str(warm_start),
         "scratch": str(scratch),
@@ -125,7 +125,7 @@ class Theirs:
         if set(ends) != run.engine.end_tokens:
             raise RuntimeError(f"the peer ends answers at the tokens {ends}, etude at {sorted(run.engine.end_tokens)}")
         self._run, self._running, self._saved = run, running, scratch / "theirs"
-        self._tasks = [task for step in range(run.settings.steps) for task, _ in run.exploring.tasks_of(step)]
+        self._tasks = [task for step in range(1, run.settings.steps + 1) for task, _ in run.exploring.tasks_of(step)]
         self.versions = running.about["versions"]
 
     def step(self, number: int) -> float:

@@ -22,8 +22,9 @@ from bench.peer import Peer, Running
 from bench.rollout import Shape, prompts_of
 from bench.turns import by_turns
 from bench.written import write
+from etude.device import has_bfloat16
 from etude.errors import UserError
-from etude.models import convert, half_precision_pays, load_model
+from etude.models import convert, load_model
 from etude.randomness import seed_for
 from etude.runs import environment
 
@@ -52,7 +53,7 @@ def main() -> None:
 
 def measured(model: str, shape: Shape, rounds: int, seed: int = 0) -> dict[str, Any]:
     """Seconds of each way, stage and kind of operation."""
-    dtype = str(torch.bfloat16 if half_precision_pays() else torch.float32).removeprefix("torch.")
+    dtype = str(torch.bfloat16 if has_bfloat16() else torch.float32).removeprefix("torch.")
     _, tokenizer = load_model(model)
     requests = []
     for number in range(2 * (rounds + 1)):

@@ -57,10 +57,10 @@ def measured(recipe: str, n: int, epochs: int, overrides: Sequence[str]) -> dict
         run.prepare()
         run.warm_start()
         learner = run.practice_learner()
-        for step in range(epochs * per_epoch):
-            if step >= per_epoch:
+        for step in range(1, epochs * per_epoch + 1):
+            if step > per_epoch:
                 rows.append(_step(run, step))
-            run.learn(step + 1, run.exploring.attempts_of(step, outcome.judge), learner)
+            run.learn(step, run.exploring.attempts_of(step, outcome.judge), learner)
         where = environment()
         return {
             "steps": rows,
@@ -74,16 +74,16 @@ def measured(recipe: str, n: int, epochs: int, overrides: Sequence[str]) -> dict
 
 def _step(run: Practice, step: int) -> dict[str, Any]:
     """Sample the attempts of a step both ways; those that go on are sampled once more, by the run itself."""
-    drafts = run.exploring.drafts_before(step + 1)
+    drafts = run.exploring.drafts_before(step)
     assert drafts is not None
     ways, seconds, groups = [("with", drafts), ("without", Drafts())], {}, {}
-    for name, guesses in ways if step % 2 else ways[::-1]:
+    for name, guesses in ways[::-1] if step % 2 else ways:
         start = time.process_time()
         groups[name] = _sampled(run, step, guesses)
         seconds[name] = time.process_time() - start
     own = [[attempt.own_tokens for group in groups[name] for attempt in group.attempts] for name, _ in ways]
     return {
-        "step": step + 1,
+        "step": step,
         "processor_seconds": seconds,
         "reused": drafts.share(groups["with"]),
         "tokens": sum(map(len, own[0])),

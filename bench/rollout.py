@@ -26,8 +26,9 @@ from bench import written
 from bench.limits import copy_bytes, decoding_limit, matmul_flops
 from bench.peer import Peer, Running
 from bench.turns import by_turns, peaks, ratios, seconds_of, spread
+from etude.device import has_bfloat16
 from etude.errors import UserError
-from etude.models import convert, half_precision_pays, load_model
+from etude.models import convert, load_model
 from etude.randomness import seed_for
 from etude.runs import environment
 
@@ -89,7 +90,7 @@ def main() -> None:
 
 def measured(model: str, shapes: Sequence[Shape], peers: Sequence[str], rounds: int, seed: int = 0) -> dict[str, Any]:
     """Every shape's speeds and ratios; the figure's ratios are those of the first two shapes."""
-    dtype = torch.bfloat16 if half_precision_pays() else torch.float32
+    dtype = torch.bfloat16 if has_bfloat16() else torch.float32
     threads = torch.get_num_threads()
     loaded, tokenizer = load_model(model)
     limits = {

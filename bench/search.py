@@ -31,6 +31,7 @@ from bench.kept import found_of
 from bench.rollout import Shape, prompts_of
 from bench.turns import spread
 from bench.written import write
+from etude.device import has_bfloat16
 from etude.engine.completion import Prefix
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
@@ -43,7 +44,7 @@ from etude.explore.tree import Node, Tree
 from etude.learn.example import demonstration
 from etude.learn.learner import Learner, Optimiser, Stream
 from etude.learn.losses import negative_log_likelihood
-from etude.models import half_precision_pays, load_model
+from etude.models import load_model
 from etude.randomness import seed_for
 from etude.runs import environment
 from etude.tasks.task import Task
@@ -119,7 +120,7 @@ class Plan:
                 raise UserError(f"{name} must be at least 1, got {value}")
         own = [replace(shape, samples=width, tokens=depth * STEP_TOKENS) for shape in shapes]
         named = {f"{shape.prompts}-prompt-{shape.prompt_tokens}": shape for shape in own}
-        dtype = str(torch.bfloat16 if half_precision_pays() else torch.float32).removeprefix("torch.")
+        dtype = str(torch.bfloat16 if has_bfloat16() else torch.float32).removeprefix("torch.")
         where = environment()
         return cls(model, named, depth, width, rounds, dtype, f"{where['processor']}, {where['threads']} threads")
 

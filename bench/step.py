@@ -29,8 +29,9 @@ from bench.peer import Peer, Running
 from bench.rollout import OURS, Shape, prompts_of
 from bench.turns import by_turns, peaks, ratios, seconds_of, spread
 from bench.written import write
+from etude.device import has_bfloat16
 from etude.errors import UserError
-from etude.models import convert, half_precision_pays, load_model
+from etude.models import convert, load_model
 from etude.randomness import seed_for
 from etude.runs import environment
 from studies.cells import Cell, Options
@@ -87,7 +88,7 @@ class Plan:
         if rounds < 1:
             raise UserError(f"--rounds must be at least 1, got {rounds}")
         named = {f"{shape.prompts}x{shape.samples}x{shape.tokens}-prompt-{shape.prompt_tokens}": shape for shape in shapes}
-        dtype = str(torch.bfloat16 if half_precision_pays() else torch.float32).removeprefix("torch.")
+        dtype = str(torch.bfloat16 if has_bfloat16() else torch.float32).removeprefix("torch.")
         where = environment()
         return cls(model, named, peers, rounds, dtype, f"{where['processor']}, {where['threads']} threads")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.errors import UserError, unknown
-from etude.interruption import Interrupted
+from etude.interruption import Interrupted, Interruption
 from etude.options import EVERYWHERE, Options, no_more, options_help, take, take_options
 from etude.outputs import check_output, is_pack, is_page, is_standard_output, write_output
 from etude.terminal import VisibleFormatter, visible
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"etude: {visible(str(error))}", file=sys.stderr)
         return 2
     except Interrupted as stop:
-        print(f"etude: stopped by {stop.name} {stop.note}", file=sys.stderr)
+        print(f"etude: stopped by {stop.name} {stop.note}".rstrip(), file=sys.stderr)
         return stop.exit_status
     except KeyboardInterrupt as stop:
         print("; ".join(["etude: interrupted", *getattr(stop, "__notes__", ())]), file=sys.stderr)
@@ -77,7 +77,8 @@ def _run(arguments: list[str], *, is_quiet: bool, is_verbose: bool) -> int:
     if command is None:
         raise unknown("command", arguments[0], COMMANDS)
     _set_logging(is_quiet=is_quiet, is_verbose=is_verbose)
-    command(arguments[1:], is_quiet)
+    with Interruption():
+        command(arguments[1:], is_quiet)
     return 0
 
 
@@ -193,9 +194,10 @@ def _evaluate_suite(suite: str, arguments: list[str], is_quiet: bool, *options: 
 
 
 def _domain() -> tuple[Any, Any, Any]:
-    from etude.recipes.domain_suite import DomainSuite, evaluate_domain, parse_domain
+    from etude.recipes.domain_settings import MeasuredDomain, parse_domain
+    from etude.recipes.domain_suite import evaluate_domain
 
-    return DomainSuite, parse_domain, evaluate_domain
+    return MeasuredDomain, parse_domain, evaluate_domain
 
 
 def _knows() -> tuple[Any, Any, Any]:

@@ -19,7 +19,7 @@ from typing import Any
 from etude.errors import UserError
 from etude.explore.attempts import Attempt, Group, Source
 from etude.feedback.verdict import Verdict
-from etude.runs import write_atomically
+from etude.runs import step_of, write_atomically
 from etude.tasks.task import Task
 
 
@@ -79,8 +79,10 @@ class Ledger:
                 raise ValueError(f"{len(rows)} attempts for {len(tasks)} tasks")
             groups = [Group(task, tuple(_attempt(row["attempt"]) for row in part)) for task, part in zip(tasks, parts, strict=True)]
             verdicts = [[_verdict(row["verdict"]) for row in part] for part in parts]
-            counts, seconds = head["counts"], head["seconds"]
-        except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
+            counts, seconds = dict(head["counts"]), {name: float(value) for name, value in head["seconds"].items()}
+            if "explore_seconds" not in seconds:
+                raise ValueError("no explore_seconds")
+        except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, RecursionError, zlib.error) as error:
             raise UserError(f"{path} is damaged ({error}): remove it and resume, which samples that step again") from error
         if [row["task"] for row in rows] != [task.key for task, part in zip(tasks, parts, strict=True) for _ in part]:
             raise UserError(f"--resume: {path} holds attempts at other tasks: resume with the data that the run began with")
@@ -88,7 +90,7 @@ class Ledger:
 
     def steps(self) -> list[int]:
         """The steps that are kept, in order."""
-        return sorted(int(path.name.split(".")[0]) for path in self.folder.glob("*.jsonl.gz"))
+        return sorted(step for path in self.folder.glob("*.jsonl.gz") if (step := step_of(path)) is not None)
 
     def forget(self, up_to: int) -> None:
         """Remove the steps that a checkpoint holds, `up_to` included."""

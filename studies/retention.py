@@ -224,7 +224,7 @@ class Retaining(Arms):
             learner = run.warm_start_learner()
             for step in range(1, self.sft_steps[-1] + 1):
                 run.engine.put_away()
-                learner.update(demonstrations_of(run, step - 1))
+                learner.update(demonstrations_of(run, step))
                 if step in self.sft_steps:
                     run.engine.refresh(step)
                     dev[step] = _share_of(self._answered(settings, run.engine, run.room_tokens, outcome, "dev", chosen))

@@ -129,7 +129,7 @@ class Agreement:
         """Some inner nodes of each of some trees, by a keyed draw; tasks without signal, and trees that lack so many, are passed over."""
         search = Search("vine", chains=4, width=2, steps=self.steps)
         explore, seed, found = replace(run.settings.explore, search=search), run.settings.seed, []
-        items = batch_at(1, run.exploring.items, 1000, seed, "step values")
+        items = batch_at(2, run.exploring.items, 1000, seed, "step values")
         for start in range(0, len(items), 25):
             chosen = self._with_signal(run, items[start : start + 25], judge)
             trees, _ = searched(run.engine, chosen, explore, judge, (seed, "step values", start))
@@ -182,7 +182,7 @@ class Agreement:
         how = ImplicitRewardSettings(1.0, optimiser=Optimiser(learning_rate=1e-5))
         implicit = ImplicitReward(run.model, how, **options)
         asked, tokens = {tree.task.key for tree, _ in nodes}, 0
-        for step in range(self.training_steps):
+        for step in range(1, self.training_steps + 1):
             judged = run.exploring.attempts_of(step, judge)
             kept = [place for place, group in enumerate(judged.groups) if group.task.key not in asked]
             groups, verdicts = [judged.groups[place] for place in kept], [judged.verdicts[place] for place in kept]
@@ -192,7 +192,7 @@ class Agreement:
             for head in heads.values():
                 head.update(outlooks)
             implicit.update(groups, verdicts)
-            print(f"learned from step {step + 1} of {self.training_steps}", flush=True)
+            print(f"learned from step {step} of {self.training_steps}", flush=True)
         places = [Beginnings(tree.prompt, node.own_tokens, (len(node.own_tokens),)) for tree, node in nodes]
         values: dict[str, list[Any]] = {name: [value for (value,) in head.values(places)] for name, head in heads.items()}
         beginnings = [Group(tree.task, (_as_attempt(tree, node),)) for tree, node in nodes]

@@ -293,7 +293,7 @@ def largest_difference(run: Practice, scratch: Path) -> float:
     learner, start = run.practice_learner(), weights_of(run)
     with Running(TRL_HERE["trl-float32"], their_settings(run, run.folder.checkpoint("warm_start"), scratch, keeps_float32=True)) as running:
         theirs, ours = Seen(run, running, scratch), start
-        right = [*run.tokenizer(run.exploring.tasks_of(0)[3][0].answer)["input_ids"], run.tokenizer.eos_token_id]
+        right = [*run.tokenizer(run.exploring.tasks_of(1)[3][0].answer)["input_ids"], run.tokenizer.eos_token_id]
         assert theirs.scores([(3, right), (3, right[1:])]) == [1.0, 0.0]
         run.outcome.judge = lambda pairs: [Verdict(sum(map(ord, text)) % 7 / 6) for text, _ in pairs]
         for number in range(1, run.settings.steps + 1):
@@ -309,7 +309,7 @@ def largest_difference(run: Practice, scratch: Path) -> float:
 
 def judged(run: Practice, theirs: Seen, learner: Learner) -> tuple[list[Group], list[list[Verdict]]]:
     """The groups that TRL sampled last, with log-probs of the model as it is now."""
-    items = [item for step in range(run.settings.steps) for item in run.exploring.tasks_of(step)]
+    items = [item for step in range(1, run.settings.steps + 1) for item in run.exploring.tasks_of(step)]
     shown = [demonstration(items[place][1], tokens) for place, tokens in theirs.attempts]
     completions = [
         Completion(example.completion, logprobs, "", "stop", 0, 0) for example, logprobs in zip(shown, learner.logprobs(shown), strict=True)

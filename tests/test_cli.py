@@ -2,7 +2,9 @@
 
 import json
 import logging
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -334,3 +336,14 @@ def test_an_adaptation_that_is_stopped_says_how_to_go_on_once_it_has_a_folder(ca
     Path("run").mkdir()
     Path("run/configuration.yaml").write_text("")
     assert main(given) == 130 and capsys.readouterr().err == "etude: interrupted; go on with --resume\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "function"), [("evaluate", "etude.recipes.evaluate.evaluate"), ("generate", "etude.recipes.generate.generate")]
+)
+def test_a_signal_ends_a_measurement_with_a_sentence_and_writes_nothing(command, function, here, capsys, monkeypatch):
+    monkeypatch.setattr(function, lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    more = ["--prompt", "a"] if command == "generate" else ["--recipe", "tiny"]
+    assert main([command, "tiny-random", *more, "--json", "found.json"]) == 143
+    assert capsys.readouterr().err == "etude: stopped by SIGTERM\n" and not Path("found.json").exists()
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

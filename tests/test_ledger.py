@@ -1,6 +1,7 @@
 """The ledger gives back what was put into it, to the bit, and says where it can't."""
 
 import gzip
+import json
 import math
 from dataclasses import replace
 
@@ -77,3 +78,35 @@ def test_a_damaged_file_is_named_with_the_way_out(ledger, content):
     path.write_bytes(whole[:200] + bytes(255 - byte for byte in whole[200:260]) + whole[260:] if content is None else content)
     with pytest.raises(UserError, match=r"00012\.jsonl\.gz is damaged .*remove it and resume"):
         ledger.read(12, TASKS)
+
+
+def changed(ledger: Ledger, head: dict | str) -> None:
+    """Give the kept step another first line."""
+    _, *lines = gzip.decompress((ledger.folder / "00012.jsonl.gz").read_bytes()).decode().splitlines()
+    first = head if isinstance(head, str) else json.dumps(head)
+    (ledger.folder / "00012.jsonl.gz").write_bytes(gzip.compress("\n".join([first, *lines]).encode()))
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        {"counts": {}, "seconds": {"feedback_seconds": 0.0}},
+        {"counts": {}, "seconds": {"explore_seconds": "long"}},
+        {"counts": 3, "seconds": {"explore_seconds": 1.0}},
+        {"counts": {}},
+        "[]",
+        "[" * 100_000,
+    ],
+)
+def test_a_damaged_head_is_one_sentence(ledger, head):
+    changed(ledger, head)
+    with pytest.raises(UserError, match=r"00012\.jsonl\.gz is damaged .*remove it and resume, which samples that step again"):
+        ledger.read(12, TASKS)
+
+
+def test_a_copy_that_a_program_left_beside_the_steps_is_no_step(ledger):
+    for name in ("00012 (conflicted copy).jsonl.gz", "notes.jsonl.gz", "²²²²².jsonl.gz"):
+        (ledger.folder / name).write_bytes(b"x")
+    assert ledger.steps() == [12]
+    ledger.forget(12)
+    assert ledger.steps() == [] and len(list(ledger.folder.iterdir())) == 3

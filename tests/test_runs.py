@@ -11,7 +11,7 @@ import yaml
 
 import etude
 from etude.errors import UserError
-from etude.runs import RunFolder, differing, environment, read_jsonl, write_atomically
+from etude.runs import RunFolder, differing, environment, read_jsonl, read_progress, write_atomically
 
 CONFIGURATION = {"steps": 3, "learn": {"epochs": 1, "names": ["a"]}}
 
@@ -172,7 +172,7 @@ def test_any_text_may_stand_in_a_row(run):
 def commit(run: RunFolder, name: str, order: int, keep: int = 1, spare: str | None = None) -> None:
     partial = run.path / "checkpoints" / f"{name}.writing"
     partial.mkdir(parents=True)
-    run.commit_checkpoint(partial, name, {"order": order}, keep=keep, spare=spare)
+    run.commit_checkpoint(partial, name, {"order": order, "step": max(0, order)}, keep=keep, spare=spare)
 
 
 def test_checkpoints_are_committed_and_pruned(run):
@@ -240,3 +240,115 @@ def test_a_package_inside_somebody_elses_repository_has_not_its_commit(tmp_path)
     code = "from etude.runs import environment; print(environment()['commit'])"
     found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "site-packages", capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "None"
+
+
+# ---------------------------------------------------------------------- going on
+
+
+def resumed(run: RunFolder) -> RunFolder:
+    run.release()
+    return RunFolder.start(run.path, CONFIGURATION, resume=True)
+
+
+def test_what_was_otherwise_at_a_resume_is_kept_and_what_rounds_otherwise_is_said(run, monkeypatch):
+    assert resumed(run).begin(CONFIGURATION, precision="float32") == []
+    monkeypatch.setattr("torch.get_num_threads", lambda: 96)
+    again = resumed(run)
+    (said,) = again.begin(CONFIGURATION, precision="float32")
+    facts = run.read_json("environment.json")
+    assert f"threads {facts['threads']} before, 96 now" in said and facts["threads"] != 96
+    assert facts["resumed"] == [{}, {"threads": 96}]
+    again.release()
+
+
+def test_a_run_does_not_go_on_with_other_inputs(tmp_path):
+    run = RunFolder.start(tmp_path / "run", CONFIGURATION, resume=False)
+    run.begin(CONFIGURATION, {"the training tasks": "aa", "the evaluation": "bb"})
+    again = resumed(run)
+    with pytest.raises(
+        UserError, match=r"--resume: the training tasks changed since the run in .*run began: resume with what it began with"
+    ):
+        again.begin(CONFIGURATION, {"the training tasks": "cc", "the evaluation": "bb"})
+    again.begin(CONFIGURATION, {"the training tasks": "aa", "the evaluation": "bb"})
+    assert run.read_json("inputs.json") == {"the training tasks": "aa", "the evaluation": "bb"}
+    again.release()
+
+
+def test_a_run_from_before_there_were_fingerprints_takes_those_of_now(run):
+    again = resumed(run)
+    again.begin(CONFIGURATION, {"the training tasks": "aa"})
+    assert run.read_json("inputs.json") == {"the training tasks": "aa"}
+    again.release()
+
+
+def test_a_setting_that_is_no_more_and_that_nobody_read_is_no_difference(tmp_path):
+    older = CONFIGURATION | {"suite": {"machine": {"device": "auto"}}}
+    run = RunFolder.start(tmp_path / "run", older, resume=False)
+    run.begin(older)
+    resumed(run).release()
+
+
+# ---------------------------------------------------------------------- logs
+
+
+ROWS = [{"phase": "practice", "step": step, "score": 0.5} for step in range(1, 5)]
+
+
+@pytest.mark.parametrize("bad", [b'{"phase": "prac', b"\xff\xfe", b"7", b"{}", b'["phase", "step"]', b"[" * 100_000])
+@pytest.mark.parametrize("name", ["metrics.jsonl", "timings.jsonl"])
+def test_a_bad_line_in_the_middle_of_a_log_is_named_and_nothing_behind_it_is_lost(run, bad, name):
+    lines = [json.dumps(row).encode() for row in ROWS]
+    (run.path / name).write_bytes(b"\n".join([lines[0], bad, *lines[2:]]) + b"\n")
+    before = (run.path / name).read_bytes()
+    with pytest.raises(UserError, match=rf"{name} is damaged in line 2 .*with 2 lines after it: put the line right, or remove it"):
+        run.cut_after("practice", 4)
+    assert (run.path / name).read_bytes() == before
+
+
+@pytest.mark.parametrize("bad", [b'{"phase": "prac', b"\xff\xfe", b"7", b"{}"])
+def test_a_bad_last_line_is_dropped_and_what_a_checkpoint_had_seen_of_it_is_said(run, bad):
+    lines = [json.dumps(row).encode() for row in ROWS[:3]]
+    (run.path / "metrics.jsonl").write_bytes(b"\n".join([*lines, bad]))
+    assert run.cut_after("practice", 3) is None
+    (run.path / "metrics.jsonl").write_bytes(b"\n".join([*lines, bad]))
+    fresh = RunFolder(run.path)
+    assert fresh.cut_after("practice", 4) == "metrics.jsonl lacks practice step 4: the run goes on without these numbers"
+    assert read_jsonl(run.path / "metrics.jsonl") == ROWS[:3]
+
+
+def test_a_log_is_read_once_and_the_same_as_a_resumed_run_reads_it(run, monkeypatch):
+    for row in ROWS[:2]:
+        run.append("metrics.jsonl", row)
+    assert run.log_rows("metrics.jsonl") == ROWS[:2]
+    monkeypatch.setattr("etude.runs.read_jsonl", lambda *_, **__: pytest.fail("read again"))
+    run.append("metrics.jsonl", {**ROWS[2], "names": ("a", 0.1)})
+    run.append("metrics.jsonl", ROWS[3])
+    assert run.log_rows("metrics.jsonl")[2]["names"] == ["a", 0.1]
+    run.cut_after("practice", 3)
+    monkeypatch.undo()
+    assert run.log_rows("metrics.jsonl") == RunFolder(run.path).log_rows("metrics.jsonl") and len(run.log_rows("metrics.jsonl")) == 3
+
+
+@pytest.mark.parametrize("progress", [{"order": 3}, {"step": 3}, {"order": 3, "step": 4}, {"order": "x", "step": 3}, [], 3])
+def test_a_checkpoint_that_does_not_say_its_step_is_damaged(run, progress):
+    checkpoint = run.path / "checkpoints" / "step-00003"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "progress.json").write_text(json.dumps(progress))
+    with pytest.raises(UserError, match=r"step-00003 is damaged \(.+\): remove this folder and resume again"):
+        read_progress(checkpoint)
+
+
+def test_files_beside_the_attempts_of_steps_are_left_alone(run):
+    for step in (1, 2):
+        run.write_attempts(step, [{"text": "a"}])
+    (run.path / "attempts" / "00002 (conflicted copy).jsonl.gz").write_bytes(b"")
+    run.cut_after("practice", 1)
+    assert sorted(path.name for path in (run.path / "attempts").iterdir()) == ["00001.jsonl.gz", "00002 (conflicted copy).jsonl.gz"]
+
+
+@pytest.mark.parametrize("text", ["", "[" * 100_000])
+def test_a_damaged_page_is_named_however_deep_it_is(run, text):
+    (run.path / "evaluation").mkdir()
+    (run.path / "evaluation" / "base.json").write_text(text)
+    with pytest.raises(UserError, match=r"base\.json is damaged .*remove it and resume"):
+        run.read_json("evaluation/base.json")

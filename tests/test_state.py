@@ -17,7 +17,7 @@ from safetensors.torch import load, save
 import etude
 from etude.engine.completion import Completion
 from etude.explore.attempts import Attempt, Group
-from etude.explore.collapse import CollapseAlarm
+from etude.explore.collapse import CollapseAlarm, CollapseWatch
 from etude.explore.curriculum import Curriculum, CurriculumSettings
 from etude.feedback.verdict import Verdict
 from etude.learn.entropy import EntropyBonus, EntropySettings
@@ -132,7 +132,7 @@ def _look_and_act(gating):
 def _alarm(_):
     rows = [{"step": step, **dict.fromkeys(("vote_share", "constant_share", "distinct_majorities"), 0.1)} for step in range(1, 9)]
     rows = [row | {"entropy": 1.0, "completion_tokens": 9.0} for row in rows]
-    return Alarm(CollapseAlarm("fall_back", window=2), Holding(lambda step: None, lambda step: None), lambda: rows)
+    return Alarm(CollapseWatch(CollapseAlarm("fall_back", window=2)), Holding(lambda step: None, lambda step: None), lambda: rows)
 
 
 def _hold_in_turn(alarm):

@@ -3,9 +3,9 @@
 A decoding step of a small model is a thousand small operations; transformers' modules spend more time on norms, activations, masks and
 bookkeeping than on products. Here the activation, the gate and both residual sums are part of the products before them (oneDNN's
 post-operations, or in float32 a kernel's), queries, keys and values come from one product, and the tokens of all rows are one flat stretch.
-The numbers are those of transformers' modules up to rounding, in bfloat16 with fewer roundings. Float32 weights are kept a second time, if
-memory has room, as the kernel reads them: its products of 8 to 64 rows take 1.3 to 1.7 times less, and are the same to the bit whatever
-stands beside a row.
+The numbers are those of transformers' modules up to rounding, in bfloat16 with fewer roundings. Float32 weights are kept a second time,
+where the machine's memory is large enough, as the kernel reads them: its products of 8 to 64 rows take 1.3 to 1.7 times less, and are the
+same to the bit whatever stands beside a row.
 
 For the architectures of `LLAMA_SHAPED`; the engine compares it with transformers' own forward pass, in the master's precision, before it
 uses it. In half precision one kernel runs all layers of a decoding step of not too many rows, to the same bits.
@@ -15,12 +15,12 @@ Shapes: N tokens, H query heads, K key/value heads, D head width, E hidden width
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
+from etude.device import memory_bytes
 from etude.engine.attention import AllLayers, Attend
 from etude.engine.context import KeepRead, KeepStates
 from etude.engine.packed import PackedLinear
@@ -258,12 +258,10 @@ class _Panels:
 
 
 def _has_room_for(model: Any) -> bool:
-    """Whether the weights fit into memory twice more; where the system does not say, they do."""
-    try:
-        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    except OSError:
-        return True
-    return 2 * sum(parameter.nbytes for parameter in model.parameters()) <= int(lines["MemAvailable"].split()[0]) * 1024
+    """Whether the weights fit three times into the machine's memory: as they are, laid out, and all else. Memory that is free at the moment
+    does not decide, since panels round otherwise. Where the system does not say what it has, they do."""
+    total = memory_bytes()
+    return total is None or 3 * sum(parameter.nbytes for parameter in model.parameters()) <= total
 
 
 def _in_panels(layers: Sequence[Any]) -> _Panels | None:

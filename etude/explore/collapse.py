@@ -92,12 +92,33 @@ def agreement_metrics(votes: Sequence[Sequence[str | None]]) -> dict[str, float]
     return shares | ({"constant_share": max(winners.values()) / n, "distinct_majorities": len(winners) / n} if n else {})
 
 
+class CollapseWatch:
+    """Finds the first collapse in rows that grow step by step; every window is looked at once."""
+
+    def __init__(self, how: CollapseAlarm) -> None:
+        self.how = how
+        self._begin()
+
+    def _begin(self) -> None:
+        self._end = 2 * self.how.window
+        """Where the next window to look at ends."""
+        self._found: Collapse | None = None
+
+    def first(self, rows: Sequence[Mapping[str, Any]]) -> Collapse | None:
+        """The first collapse that the metrics of practice steps show, one row a step, if there is one. `rows` are those of the last call
+        and perhaps more, or fewer, after a resumed run cut its log; the last one may lack what does not concern the alarm.
+        """
+        if len(rows) < self._end - 1:
+            self._begin()
+        while self.how.action != "off" and self._found is None and self._end <= len(rows):
+            self._found = _seen(rows[: self.how.window], rows[self._end - self.how.window : self._end], self.how)
+            self._end += 1
+        return self._found
+
+
 def collapse_in(rows: Sequence[Mapping[str, Any]], how: CollapseAlarm) -> Collapse | None:
-    """The first collapse that the metrics of practice steps show, one row a step, if there is one."""
-    if how.action == "off":
-        return None
-    ends = range(2 * how.window, len(rows) + 1)
-    return next((found for end in ends if (found := _seen(rows[: how.window], rows[end - how.window : end], how))), None)
+    """The first collapse in rows that are all there."""
+    return CollapseWatch(how).first(rows)
 
 
 def is_sound(rows: Sequence[Mapping[str, Any]], how: CollapseAlarm) -> bool:

@@ -112,9 +112,9 @@ class Curriculum:
         """The present level, and how many visits there had been when it became so."""
 
     def draw(self, step: int, number: int) -> list[int]:
-        """The places of the tasks of step `step`, counted from 0; of all tasks, where there are no more."""
+        """The places of the tasks of step `step`, counted from 1; of all tasks, where there are no more. Keys count the steps before."""
         weights = np.array(self.weights())
-        keys = np.array([seed_for("curriculum", self.seed, step, place) for place in range(len(weights))], dtype=np.uint64)
+        keys = np.array([seed_for("curriculum", self.seed, step - 1, place) for place in range(len(weights))], dtype=np.uint64)
         numbers = uniforms(keys, np.zeros(len(keys), dtype=np.int64))
         with np.errstate(divide="ignore"):
             ranks = np.where(weights > 0, np.log(numbers) / weights, -np.inf)

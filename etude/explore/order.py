@@ -11,12 +11,12 @@ Item = TypeVar("Item")
 
 
 def batch_at(step: int, items: Sequence[Item], size: int, *names: object) -> list[Item]:
-    """The `size` items of step `step` (counted from 0); `names` fix the order. A batch may run over the end of an epoch.
+    """The `size` items of step `step`, counted from 1; `names` fix the order. A batch may run over the end of an epoch.
 
-    >>> [batch_at(step, "abcd", 2, "seed") for step in range(2)] == [batch_at(step, "abcd", 2, "seed") for step in range(2)]
+    >>> [batch_at(step, "abcd", 2, "seed") for step in (1, 2)] == [batch_at(step, "abcd", 2, "seed") for step in (1, 2)]
     True
     """
-    places = range(step * size, (step + 1) * size)
+    places = range((step - 1) * size, step * size)
     return [items[_permutation(len(items), place // len(items), names)[place % len(items)]] for place in places]
 
 

@@ -57,14 +57,14 @@ class Exploration:
         return self.refine.turns if self.search.method == REFINE else 1
 
     def sampling_at(self, step: int, steps: int) -> Sampling:
-        """How tokens are drawn in step `step`, counted from 0, of `steps`.
+        """How tokens are drawn in step `step` of `steps`, counted from 1.
 
-        >>> [Exploration(temperature_end=0.5).sampling_at(step, 3).temperature for step in range(3)]
+        >>> [Exploration(temperature_end=0.5).sampling_at(step, 3).temperature for step in (1, 2, 3)]
         [1.0, 0.75, 0.5]
         """
         if self.temperature_end is None or steps < 2:
             return self.sampling
-        share = step / (steps - 1)
+        share = (step - 1) / (steps - 1)
         return replace(self.sampling, temperature=(1 - share) * self.sampling.temperature + share * self.temperature_end)
 
     def __post_init__(self) -> None:

@@ -18,10 +18,11 @@ import numpy as np
 from etude.adapters import add_lora, check_targets
 from etude.configuration import arguments_from, resolved
 from etude.errors import UserError
-from etude.evaluation.likelihood import question_of
+from etude.evaluation.likelihood import Asked, question_of
 from etude.evaluation.report import write_report
 from etude.evaluation.retention import beginning, token_ids
 from etude.explore.prompts import render_answer, without_control
+from etude.fingerprints import fingerprint_of
 from etude.interruption import Interrupted, Interruption
 from etude.knowledge.documents import documents, files_of
 from etude.knowledge.grading import Grading, asking
@@ -40,8 +41,10 @@ from etude.recipes.chat import check, ready
 from etude.recipes.checkpoints import load_checkpoint, save_checkpoint
 from etude.recipes.domain_changes import change_in_words, changes
 from etude.recipes.domain_suite import Questions, answers_by, measure_domain, questions_of_suite, texts_of_suite
+from etude.recipes.interrupted import say_how_to_go_on
 from etude.recipes.limits import within_limits
-from etude.recipes.machine import Place, decide, engine_at, room_tokens
+from etude.recipes.machine import Place, decide, engine_at, facts_of, room_tokens
+from etude.recipes.no_effect_adapt import without_effect
 from etude.recipes.passages import check_writer, write_passages
 from etude.recipes.perplexity import Perplexity
 from etude.recipes.retention import logprobs_of
@@ -95,11 +98,13 @@ def adapt_named(
         write_report([Path(run)], Path(run) / "report.html")
         return result
     folder = RunFolder.start(Path(run), resolved(settings), resume=resume, defaults=adapt_defaults())
+    before = folder.read_json("environment.json")
+    limits = within_limits(settings.machine, "go on with --resume, the last checkpoint is whole", before)
     try:
-        with within_limits(settings.machine, "go on with --resume, the last checkpoint is whole"), Interruption() as interruption:
+        with limits, Interruption() as interruption:
             return Adaptation(settings, name, folder, Path(data) if data else None, watcher or Quiet(), interruption).run()
     except Interrupted as stop:
-        stop.note = f"{stop.note or 'between the training steps'}; go on with --resume"
+        say_how_to_go_on(stop, folder)
         raise
     finally:
         folder.release()
@@ -149,8 +154,12 @@ class Adaptation:
         if settings.writer.how == "attempts":
             room_tokens(self.model, settings.writer.max_new_tokens)
         check_models(settings, self.tasks, self.place, self.folder.path)
-        facts = {"precision": self.place.precision, "device": self.place.device, "weights": describe(settings.model)}
-        self.folder.begin(resolved(settings), **facts)
+        inputs = {f"the questions of {part} {name}": fingerprint_of(map(_told, own)) for (part, name), own in self.asked.items()}
+        inputs |= {f"the text {name}": fingerprint_of([text]) for name, text in self.texts}
+        for sentence in self.folder.begin(resolved(settings), inputs, **facts_of(self.place, settings.model)):
+            self.watcher.say(sentence)
+        if unread := without_effect(settings):
+            self.watcher.say(f"without effect: {'; '.join(unread)}")
 
     # ------------------------------------------------------------------ text
 
@@ -214,6 +223,9 @@ class Adaptation:
             plain = [without_control(self.tokenizer, text) for text in own]
             ids = [tuple(found) for found in self.tokenizer(plain, add_special_tokens=False)["input_ids"]] if own else []
             self.pieces[source] = [demonstration(before, after) for before, after in windows(ids, window, end)]
+        called = {TEXT: "the selected text", TASKS: "the solved tasks", REPLAY: "the general text"}
+        learned = {called[source]: ([each.prompt, each.completion] for each in own) for source, own in self.pieces.items()}
+        self.folder.check_inputs({name: fingerprint_of(own) for name, own in learned.items()})
 
     def _general(self) -> list[str]:
         """General text for a pass: a sample of ten times as much, so that a corpus without end may be named."""
@@ -272,7 +284,7 @@ class Adaptation:
         learner = Learner(self.model, optimiser, streams, dtype=self.place.dtype, batch_tokens=batch_tokens, **options)
 
         def prepare(step: int) -> list[Example]:
-            return [self.pieces[piece.source][piece.place] for piece in steps[step]]
+            return [self.pieces[piece.source][piece.place] for piece in steps[step - 1]]
 
         def update(step: int, examples: list[Example]) -> None:
             start = time.perf_counter()
@@ -282,7 +294,8 @@ class Adaptation:
 
         found = self.folder.checkpoints(kind)
         done = load_checkpoint(found[-1], self.model, learner)["step"] if found else 0
-        self.folder.cut_after(phase, done)
+        if lacking := self.folder.cut_after(phase, done):
+            self.watcher.say(lacking)
         (self.folder.path / "evaluation" / "adapted.json").unlink(missing_ok=True)
 
         def save(done: int) -> None:
@@ -380,6 +393,11 @@ def _graded(grades: Mapping[str, int], least: int) -> str:
     """What became of documents that were graded, in words."""
     below = sum(count for grade, count in grades.items() if grade != "none" and int(grade) < least)
     return f", {below:,} are graded below {least} and {grades.get('none', 0):,} not at all" if grades else ""
+
+
+def _told(question: Asked) -> tuple[Any, ...]:
+    """A question without the place that it was read at."""
+    return question.prompt, question.choices, question.right
 
 
 def _bare(prompt: str) -> str:

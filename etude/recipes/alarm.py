@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from etude.explore.collapse import CollapseAlarm, collapse_in, is_sound
+from etude.explore.collapse import CollapseWatch, is_sound
 from etude.recipes.holding import Holding
 
 if TYPE_CHECKING:
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 class Alarm:
     """Holds the model every `window` steps while it is sound, and brings it back where it has collapsed."""
 
-    def __init__(self, how: CollapseAlarm, holding: Holding, rows: Callable[[], Sequence[Mapping[str, Any]]]) -> None:
-        """`rows` are the metrics of the steps that are done."""
-        self.how, self.holding, self.rows = how, holding, rows
+    def __init__(self, watch: CollapseWatch, holding: Holding, rows: Callable[[], Sequence[Mapping[str, Any]]]) -> None:
+        """`rows` are the metrics of the steps that are done, which `watch` looks at."""
+        self.watch, self.holding, self.rows = watch, holding, rows
 
     def act(self, step: int) -> None:
         """Hold the model behind `step`, or fall back; behind the log, which a checkpoint has to follow."""
         rows = self.rows()
-        if (collapse := collapse_in(rows, self.how)) and collapse.step == step:
+        if (collapse := self.watch.first(rows)) and collapse.step == step:
             self.holding.fall_back()
-        elif step % self.how.window == 0 and is_sound(rows, self.how):
+        elif step % self.watch.how.window == 0 and is_sound(rows, self.watch.how):
             self.holding.hold(step)
 
     def state(self) -> dict[str, torch.Tensor]:
@@ -39,5 +39,5 @@ class Alarm:
 
 def alarm_for(run: "Practice") -> Alarm | None:
     """Of a run that is to fall back, else None."""
-    how = run.settings.collapse
-    return Alarm(how, run.holding, run.steps_so_far) if how.action == "fall_back" and run.holding else None
+    is_to_fall_back = run.settings.collapse.action == "fall_back"
+    return Alarm(run.collapse, run.holding, run.steps_so_far) if is_to_fall_back and run.holding else None

@@ -42,12 +42,12 @@ def learn_from_comparisons(run: "Practice") -> None:
 
 
 def demonstrations_of(run: "Practice", step: int) -> list[Example]:
-    """What warm-start step `step`, counted from 0, imitates."""
+    """What warm-start step `step`, counted from 1, imitates."""
     return batch_at(step, run.demonstrations, run.settings.warm_start.examples_per_step, run.settings.seed, "warm_start")
 
 
 def comparisons_of(run: "Practice", step: int) -> list[Pair]:
-    """The pairs of preference step `step`, counted from 0."""
+    """The pairs of preference step `step`, counted from 1."""
     return batch_at(step, run.comparisons, run.settings.preferences.pairs_per_step, run.settings.seed, "preference")
 
 

@@ -16,7 +16,7 @@ from etude.explore.samples import sample_groups
 from etude.feedback.agreement import AgreementFeedback, believed_share
 from etude.ledger import Judged
 from etude.recipes.settings import PracticeSettings
-from etude.runs import RunFolder, read_jsonl
+from etude.runs import RunFolder
 from etude.tasks.task import Task
 from etude.tasks.votes import Tally, vote
 
@@ -50,15 +50,15 @@ class Believing:
         judge: Judge,
         last: Callable[[], float | None],
     ) -> None:
-        """`sample` makes attempts at the labelled tasks before a step, counted from 0; `judge` knows their answers; `last` is the share of
+        """`sample` makes attempts at the labelled tasks before a step, counted from 1; `judge` knows their answers; `last` is the share of
         the step before, None where there was none or a gate fell back behind it.
         """
         self.agreement, self.sample, self.judge, self.last = agreement, sample, judge, last
 
     def ask(self, step: int) -> Asked:
-        """Set the share for step `step`, counted from 0: the last one, or by asking where it is time to."""
+        """Set the share for step `step`, counted from 1: the last one, or by asking where it is time to."""
         clock, groups, share = time.perf_counter(), list[Group](), self.last()
-        if share is None or step % self.agreement.how.probe_every == 0:
+        if share is None or (step - 1) % self.agreement.how.probe_every == 0:
             groups = self.sample(step)
             share = believed_share(shares_and_truth(groups, self.judge), self.agreement.how)
         believed = share
@@ -111,10 +111,11 @@ def believing_for(
     def sample(step: int) -> list[Group]:
         tasks, prompts = zip(*labelled, strict=True)
         sizes: dict[str, Any] = {"num_samples": explore.num_samples, "max_new_tokens": explore.max_new_tokens}
-        return sample_groups(engine, tasks, prompts, **sizes, sampling=explore.sampling, names=(settings.seed, "agreement_probe", step))
+        names = settings.seed, "agreement_probe", step - 1  # keys count the steps before
+        return sample_groups(engine, tasks, prompts, **sizes, sampling=explore.sampling, names=names)
 
     def last() -> float | None:
-        rows = [row for row in read_jsonl(folder.path / "metrics.jsonl") if row["phase"] == "practice"]
+        rows = [row for row in folder.log_rows("metrics.jsonl") if row["phase"] == "practice"]
         has_fallen = bool(rows) and rows[-1].get("gate_passed") == 0  # so that the share was that of a model which is no more
         return rows[-1][LEAST] if rows and not has_fallen else None
 

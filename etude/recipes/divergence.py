@@ -47,7 +47,7 @@ def practised_answers(run: "Practice") -> Answers:
     settings, gate, items = run.settings, run.settings.retention.gate, run.exploring.items
     if gate.max_divergence is None:
         return []
-    prompts = [prompt for _, prompt in batch_at(0, items, min(gate.divergence_n, len(items)), settings.seed, "gate")]
+    prompts = [prompt for _, prompt in batch_at(1, items, min(gate.divergence_n, len(items)), settings.seed, "gate")]
     return _drawn_once(run, GATE_FILE, prompts, 1, settings.explore.max_new_tokens)
 
 

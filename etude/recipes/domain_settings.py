@@ -42,7 +42,6 @@ class DomainSuite:
     """Tokens of each text at most."""
     window_tokens: int = 256
     """Length of the pieces that a text is read in, each without the ones before."""
-    machine: Machine = field(default_factory=Machine)
 
     def __post_init__(self) -> None:
         for name in ("n", "glossary_n"):
@@ -53,6 +52,13 @@ class DomainSuite:
         at_least("window_tokens", self.window_tokens, 3)
 
 
-def parse_domain(name: str, overrides: Sequence[str]) -> DomainSuite:
+@dataclass(frozen=True)
+class MeasuredDomain(DomainSuite):
+    """The suite as it is measured by itself; an adaptation measures it where it learns."""
+
+    machine: Machine = field(default_factory=Machine)
+
+
+def parse_domain(name: str, overrides: Sequence[str]) -> MeasuredDomain:
     """The suite of a YAML file, or one that ships, with `--key value` overrides."""
-    return parse(DomainSuite, find_configuration("domain", name), overrides)
+    return parse(MeasuredDomain, find_configuration("domain", name), overrides)

@@ -30,9 +30,10 @@ from etude.evaluation.likelihood import Asked, Known, ask, cloze, question_of
 from etude.evaluation.retention import OLD_KNOWLEDGE, beginning, make_probe, measure_retention, token_ids
 from etude.evaluation.statistics import mean_interval, wilson_interval
 from etude.models import describe, load_model
-from etude.recipes.domain_settings import DomainSuite, parse_domain
+from etude.recipes.domain_settings import DomainSuite, MeasuredDomain, parse_domain
 from etude.recipes.limits import within_limits
 from etude.recipes.machine import decide, engine_at, room_tokens
+from etude.recipes.machine_settings import Machine
 from etude.recipes.retention import logprobs_of, read_text
 from etude.tasks.files import file_rows, find_file
 from etude.tasks.sources import SPLIT_SHARES, TaskSource, load_tasks, split_of
@@ -60,12 +61,13 @@ def evaluate_domain(
     if not isinstance(suite, DomainSuite):
         suite = parse_domain(suite, arguments_from(overrides or {}))
     folder, watcher = Path(data) if data else None, watcher or Quiet()
+    machine = suite.machine if isinstance(suite, MeasuredDomain) else Machine()
     asked, texts = questions_of_suite(suite, folder), texts_of_suite(suite, folder)
-    place = decide(suite.machine)
+    place = decide(machine)
     loaded, tokenizer = load_model(model, device=place.device)
-    room, logprobs = room_tokens(loaded, 0), logprobs_of(loaded, place, suite.machine)
-    answers = answers_by(partial(engine_at, place, loaded, tokenizer, suite.machine), room)
-    with within_limits(suite.machine):
+    room, logprobs = room_tokens(loaded, 0), logprobs_of(loaded, place, machine)
+    answers = answers_by(partial(engine_at, place, loaded, tokenizer, machine), room)
+    with within_limits(machine):
         rows = measure_domain(suite, asked, texts, tokenizer, logprobs, answers, room, watcher)
     return {"model": model, "weights": describe(model), "rows": rows}
 

@@ -1,5 +1,8 @@
 """What a practice run will take here: one step of each kind is made, in a folder that is thrown away, and multiplied.
 
+Practice is opened as a run opens it, so that whatever a run has beside its policy is there, and what the run measures is measured by the
+run's own functions. Writing checkpoints takes time that is not counted.
+
 The numbers are upper ones, since the model as it came often answers as long as it may, and the trial gives every group something to learn
 from; a run's own steps are shorter on both counts.
 """
@@ -22,13 +25,16 @@ from etude.engine.sampling import GREEDY
 from etude.evaluation.measure import Judge
 from etude.feedback.outcome import OutcomeFeedback
 from etude.feedback.verdict import Verdict
+from etude.learn.learner import Learner
 from etude.learn.preference import Preferring
 from etude.ledger import Judged
 from etude.recipes.before_practice import comparisons_of, demonstrations_of
-from etude.recipes.keeping import replay_for
+from etude.recipes.checkpoints import learned
+from etude.recipes.divergence import moved_from_start
+from etude.recipes.keeping import begins_as
 from etude.recipes.learners import preference_learner
 from etude.recipes.limits import within_limits
-from etude.recipes.measuring import measurement
+from etude.recipes.measuring import known, measurement
 from etude.recipes.practice import Practice
 from etude.recipes.settings import PracticeSettings
 from etude.runs import RunFolder
@@ -75,10 +81,14 @@ def estimate(settings: PracticeSettings, name: str, data: Path | None) -> Estima
         run.prepare()
         warm_start_seconds = settings.warm_start.steps * _seconds_of_warm_start(run) if settings.warm_start.steps else 0.0
         preference_seconds = settings.preferences.steps * _seconds_of_preference(run) if settings.preferences.steps else 0.0
-        learner = run.practice_learner()
-        run.add_models()
-        run.replay = replay_for(settings, run.replayed, learner)
-        judged = run.exploring.attempts_of(0, _right_at_last(settings.explore.turns))
+        probe_seconds = _seconds_of_probe(run)
+        start = time.perf_counter()
+        learner = run.open_practice()
+        once_seconds = time.perf_counter() - start
+        once_seconds += seconds_of(partial(moved_from_start, run, run.start_answers)) if run.start_answers else 0.0
+        gating, alarm, run.gating, run.alarm = run.gating, run.alarm, None, None  # which do not decide in a trial
+        gate_seconds = ceil(settings.steps / gating.gate.settings.every) * seconds_of(gating.measure) if gating else 0.0
+        judged = run.exploring.attempts_of(1, _right_at_last(settings.explore.turns))
         if run.exploring.self_teaching:
             judged = replace(judged, verdicts=[[Verdict(0.0)] * (len(row) - 1) + [Verdict(1.0)] for row in judged.verdicts])
         pairs = [(attempt.text, group.task) for group in judged.groups for attempt in group.attempts]
@@ -91,10 +101,10 @@ def estimate(settings: PracticeSettings, name: str, data: Path | None) -> Estima
         return Estimate(
             warm_start_seconds,
             preference_seconds,
-            steps * step_seconds,
-            _stages(settings) * _seconds_of_measuring(run, explore_seconds / answers),
+            steps * step_seconds + gate_seconds + (once_seconds if steps else 0.0),
+            _stages(settings) * (_seconds_of_measuring(run, explore_seconds / answers) + probe_seconds),
             peak_memory_bytes(run.place.device),
-            steps * attempts_bytes + _checkpoints_bytes(run),
+            steps * attempts_bytes + _checkpoints_bytes(run, learner, holds=gating is not None or alarm is not None),
         )
 
 
@@ -126,16 +136,27 @@ def _steps(settings: PracticeSettings, judged: Judged) -> int:
 
 def _seconds_of_warm_start(run: Practice) -> float:
     run.engine.put_away()
-    seconds = seconds_of(partial(run.warm_start_learner().update, demonstrations_of(run, 0)))
+    seconds = seconds_of(partial(run.warm_start_learner().update, demonstrations_of(run, 1)))
     run.engine.refresh(0)
     return seconds
 
 
 def _seconds_of_preference(run: Practice) -> float:
     run.engine.put_away()
-    learner, pairs = preference_learner(run.model, run.settings, run.place.dtype), comparisons_of(run, 0)
+    learner, pairs = preference_learner(run.model, run.settings, run.place.dtype), comparisons_of(run, 1)
     seconds = seconds_of(lambda: Preferring(learner, pairs, run.settings.preferences).update(pairs))
     run.engine.refresh(0)
+    return seconds
+
+
+def _seconds_of_probe(run: Practice) -> float:
+    """Of what the model knows of old, once; kept as the measurement that a gate compares with."""
+    if run.probe is None:
+        return 0.0
+    start = time.perf_counter()
+    page = {"retention": known(run, run.probe)}
+    seconds = time.perf_counter() - start
+    run.folder.write_json(f"evaluation/{begins_as(run.settings)}.json", page)
     return seconds
 
 
@@ -154,19 +175,19 @@ def _stages(settings: PracticeSettings) -> int:
     return 1 + (settings.warm_start.steps > 0) + (settings.preferences.steps > 0) + (settings.steps > 0)
 
 
-def _checkpoints_bytes(run: Practice) -> int:
+def _checkpoints_bytes(run: Practice, learner: Learner, *, holds: bool) -> int:
     """Weights of the final model, of the stages before practice and of the checkpoints kept, one more while it is written, one that a gate
-    holds; optimizers of the latter.
+    or an alarm holds; and with these all that a checkpoint holds beside the weights.
     """
     settings = run.settings
-    weights = sum(parameter.numel() * parameter.element_size() for parameter in run.model.parameters())
-    trained = sum(parameter.numel() * parameter.element_size() for parameter in run.model.parameters() if parameter.requires_grad)
-    kept = settings.keep_checkpoints + 1 + (settings.retention.gate.every > 0) if settings.steps else 0
-    beside = sum(own.numel() * own.element_size() for own in run.step_model.parameters) if run.step_model else 0
-    beside += trained if run.implicit_reward else 0
-    reference = trained if settings.learn.method == "preference" and settings.learn.preference.refresh_every else 0
+    if settings.learn.preference.refresh_every and learner.reference is not None:
+        learner.refresh_reference()  # as a run does sooner or later, which has its checkpoints hold it
+    weights = sum(parameter.nbytes for parameter in run.model.parameters())
+    beside = sum(tensor.nbytes for tensor in learned(run.model, learner, run.beside).values())
+    kept = settings.keep_checkpoints + 1 + holds if settings.steps else 0
+    own = sum(parameter.nbytes for parameter in run.step_model.parameters) if run.step_model else 0
     before = (settings.warm_start.steps > 0) + (settings.preferences.steps > 0)
-    return weights * (1 + before + kept) + 2 * trained * kept + beside * (1 + 3 * kept) + reference * kept
+    return weights * (1 + before + kept) + beside * kept + own
 
 
 def peak_memory_bytes(device: str) -> int:

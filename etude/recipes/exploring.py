@@ -144,24 +144,24 @@ class Exploring:
         return Ledger(self.folder.path / "ledger")
 
     def explore_at(self, step: int) -> Exploration:
-        """How practice step `step`, counted from 0, explores: at its own temperature."""
+        """How practice step `step`, counted from 1, explores: at its own temperature."""
         explore = self.settings.explore
         return replace(explore, sampling=explore.sampling_at(step, self.settings.steps))
 
     def tasks_of(self, step: int) -> list[tuple[Task, tuple[int, ...]]]:
-        """The tasks of practice step `step`, counted from 0, with their prompts as token ids; with a curriculum, of the next one."""
+        """The tasks of practice step `step`, counted from 1, with their prompts as token ids; with a curriculum, of the next one."""
         if self.curriculum:
             return [self.items[place] for place in self.curriculum.draw(step, self.settings.explore.tasks_per_step)]
         return batch_at(step, self.items, self.settings.explore.tasks_per_step, self.settings.seed, "practice")
 
     def attempts_of(self, step: int, judge: Judge, begin: Begin | None = None) -> Judged:
-        """The judged attempts of step `step`, counted from 0: from the ledger where they were made before.
+        """The judged attempts of step `step`, counted from 1: from the ledger where they were made before.
 
         Raises UserError for rewards that are not to be learned from; then the step is kept nowhere, and is made anew on resume. With
         `begin`, groups are judged by it while others are sampled; `feedback_seconds` are those that were waited for all the same.
         """
         items = self.tasks_of(step)
-        kept = self.ledger.read(step + 1, [task for task, _ in items])
+        kept = self.ledger.read(step, [task for task, _ in items])
         if kept:
             return kept
         counts, view = self.counts(), self.engine.view
@@ -182,7 +182,7 @@ class Exploring:
         held = {"context_mib": peak.take() / 2**20} if peak else {}
         check_rewards(self.settings, step + 1, judged.groups[judged.given], judged.verdicts[judged.given])
         judged = replace(judged, counts={**judged.counts, **self._counted_since(counts), **held})
-        self.ledger.write(step + 1, judged)
+        self.ledger.write(step, judged)
         return judged
 
     def _sampled_and_judged(self, step: int, items: Sequence[tuple[Task, tuple[int, ...]]], judge: Judge, begin: Begin | None) -> Judged:
@@ -224,7 +224,7 @@ class Exploring:
             num_samples=explore.num_samples,
             max_new_tokens=explore.max_new_tokens,
             sampling=explore.sampling,
-            names=(self.settings.seed, step + 1, HINTED),
+            names=(self.settings.seed, step, HINTED),
             places=places,
         )
         clock.append(time.perf_counter())
@@ -241,9 +241,9 @@ class Exploring:
     def _searched(self, step: int, judge: Judge) -> Judged:
         """As `attempts_of`, from trees; `feedback_seconds` are those of judging within the search."""
         timed, clock = Timed(judge), time.perf_counter()
-        names = self.settings.seed, step + 1
+        names = self.settings.seed, step
         trees, outcomes = searched(self.engine, self.tasks_of(step), self.explore_at(step), timed, names, self.by_step_model)
-        self.folder.write_trees(step + 1, (tree_row(tree) for tree in trees))
+        self.folder.write_trees(step, (tree_row(tree) for tree in trees))
         groups, verdicts = zip(*(group_of(tree, outcomes, hard=self.settings.learn.step_values == "hard") for tree in trees), strict=True)
         seconds = {"explore_seconds": time.perf_counter() - clock - timed.seconds, "feedback_seconds": timed.seconds}
         sampled = {"sampled_tokens": sum(tree.sampled_tokens for tree in trees)}
@@ -264,7 +264,7 @@ class Exploring:
             max_new_tokens=explore.max_new_tokens,
             room_tokens=self.room_tokens,
             sampling=explore.sampling,
-            names=(self.settings.seed, step + 1),
+            names=(self.settings.seed, step),
             steps=explore.search.steps,
         )
         found.seconds["explore_seconds"] += time.perf_counter() - clock - timed.seconds
@@ -284,7 +284,7 @@ class Exploring:
                 attempts=attempts,
                 max_new_tokens=explore.max_new_tokens,
                 sampling=explore.sampling,
-                names=(self.settings.seed, step + 1),
+                names=(self.settings.seed, step),
                 places=places,
                 done=done,
             )
@@ -298,10 +298,10 @@ class Exploring:
             num_samples=len(attempts),
             max_new_tokens=explore.max_new_tokens,
             sampling=explore.sampling,
-            names=(self.settings.seed, "visits" if explore.reuse else step + 1),
+            names=(self.settings.seed, "visits" if explore.reuse else step),
             places=places,
             first=attempts.start,
-            drafts=self.drafts_before(step + 1),
+            drafts=self.drafts_before(step),
             done=done,
         )
 
@@ -310,7 +310,7 @@ class Exploring:
         return [self.render(asked(task, variant)) for variant in self.settings.explore.variants]
 
     def drafts_before(self, step: int) -> Drafts | None:
-        """Of the attempts of the steps before `step`, counted from 1; None without reuse. A resumed run reads them from its folder."""
+        """Of the attempts of the steps before `step`; None without reuse. A resumed run reads them from its folder."""
         if self.settings.explore.reuse and self._drafts is None:
             self._drafts = Drafts()
             for done in range(1, step):

@@ -47,14 +47,18 @@ def gating_for(run: "Practice", learner: Learner) -> Gating | None:
         return None
     if settings.learn.preference.refresh_every and learner.reference is not None:
         learner.refresh_reference()  # the same numbers; from now on checkpoints hold them, so that falling back finds them
-    began_as = "preference" if settings.preferences.steps else "warm_start" if settings.warm_start.steps else "base"
-    before = run.folder.read_json(f"evaluation/{began_as}.json")["retention"]["row"] if probe else {}
+    before = run.folder.read_json(f"evaluation/{begins_as(settings)}.json")["retention"]["row"] if probe else {}
     answers = practised_answers(run)
 
     def measure() -> dict[str, Any]:
         return (run.known_row(probe) if probe else {}) | (moved_from_start(run, answers) if answers else {})
 
     return Gating(Gate(settings.retention.gate, before), holding, learner, run.replay, measure)
+
+
+def begins_as(settings: PracticeSettings) -> str:
+    """What the model that practice begins with is called among the run's measurements."""
+    return "preference" if settings.preferences.steps else "warm_start" if settings.warm_start.steps else "base"
 
 
 def spared(run: "Practice") -> str | None:

@@ -1,23 +1,28 @@
-"""What the machine can't give, in one sentence: memory and disk."""
+"""What a run may use of the machine, its threads, and what the machine can't give, memory and disk, in one sentence."""
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 
 from etude.errors import UserError
-from etude.recipes.machine import Machine
+from etude.recipes.machine import Machine, threads_of
 
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
 _NO_SPACE = ("no space left on device", f"os error {errno.ENOSPC}", f"os error {errno.EDQUOT}", "disk quota exceeded")
 
 
 @contextmanager
-def within_limits(machine: Machine, what_is_kept: str = "") -> Iterator[None]:
-    """Turn an error that says the memory or the disk is full into a `UserError` with the way out; `what_is_kept` says how to go on."""
+def within_limits(machine: Machine, what_is_kept: str = "", before: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """Compute with the threads that `threads_of` finds, and turn an error that says the memory or the disk is full into a `UserError` with
+    the way out; `what_is_kept` says how to go on, `before` is the environment that a resumed run began in.
+    """
     and_then = f"; {what_is_kept}" if what_is_kept else ""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(threads_of(machine, before))
     try:
         yield
     except (MemoryError, RuntimeError, OSError, SafetensorError) as error:
@@ -30,3 +35,5 @@ def within_limits(machine: Machine, what_is_kept: str = "") -> Iterator[None]:
         if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or any(words in said for words in _NO_SPACE):
             raise UserError(f"the disk is full ({str(error).splitlines()[0]}): make room{and_then}") from error
         raise
+    finally:
+        torch.set_num_threads(usual)

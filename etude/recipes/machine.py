@@ -6,10 +6,12 @@ from typing import Any
 
 import torch
 
+from etude.device import best_device, has_bfloat16
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
+from etude.kernels.decoding import kernels_for
 from etude.longcontext.settings import EngineView
-from etude.models import best_device, half_precision_pays, positions_of
+from etude.models import describe, positions_of
 from etude.recipes.machine_settings import Machine
 
 
@@ -39,8 +41,19 @@ def decide(machine: Machine, before: Mapping[str, Any] | None = None) -> Place:
         raise UserError(f"machine.device {device!r} can't be used here: {said}; choose auto, cpu, cuda, or one such as cuda:1") from error
     precision = before.get("precision") or machine.precision
     if precision == "auto":
-        precision = "bfloat16" if half_precision_pays(device) else "float32"
+        precision = "bfloat16" if has_bfloat16(device) else "float32"
     return Place(device, precision)
+
+
+def threads_of(machine: Machine, before: Mapping[str, Any] | None = None) -> int:
+    """The number of threads that numbers are computed by; `before` holds the `threads` that a resumed run began with."""
+    return machine.threads or (before or {}).get("threads") or torch.get_num_threads()
+
+
+def facts_of(place: Place, model: str) -> dict[str, Any]:
+    """What a run's environment says of how it computes, beside what it says of the machine: `model` is the name of the weights."""
+    kernels = kernels_for(torch.device(place.device), place.dtype) is not None
+    return {"precision": place.precision, "device": place.device, "kernels": kernels, "weights": describe(model)}
 
 
 def engine_at(place: Place, model: Any, tokenizer: Any, machine: Machine, view: EngineView | None = None) -> TransformersEngine:

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from etude.errors import UserError, value_hint
+from etude.errors import UserError, at_least, value_hint
 
 _DEVICES = re.compile(r"auto|cpu|(?:cuda|mps)(?::\d+)?")
 
@@ -16,13 +16,19 @@ class Machine:
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:1`."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of matrix products; weights and optimizer stay float32. `auto` asks a quick probe whether bfloat16 is faster here."""
+    """Of matrix products; weights and optimizer stay float32. `auto`: bfloat16 where the processor has instructions for it
+    (AMX-BF16, AVX512-BF16, ARM bf16, CUDA 8.0), else float32."""
+    threads: int | None = None
+    """Processor threads; unless given as many as torch takes here (`OMP_NUM_THREADS`), on resume as many as the run began with. Another
+    number rounds otherwise, so that it is another run with the same seed."""
     decode_batch_tokens: int = 32768
     """Cache positions decoded together."""
     update_batch_tokens: int = 2048
     """Positions in a micro-batch of an update."""
 
     def __post_init__(self) -> None:
+        if self.threads is not None:
+            at_least("machine.threads", self.threads, 1)
         if not _DEVICES.fullmatch(self.device):
             hint = value_hint("machine.device", self.device)
             raise UserError(f"machine.device {self.device!r} can't be used here:{hint} choose auto, cpu, cuda, or one such as cuda:1")

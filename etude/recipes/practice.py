@@ -19,7 +19,7 @@ from etude.configuration import arguments_from, resolved
 from etude.errors import UserError
 from etude.evaluation.report import write_report
 from etude.evaluation.retention import Probe
-from etude.explore.collapse import Collapse, collapse_in
+from etude.explore.collapse import CollapseWatch
 from etude.explore.prompts import render_prompt, render_prompts
 from etude.feedback.outcome import OutcomeFeedback
 from etude.feedback.unscored import TooManyUnscored
@@ -34,7 +34,7 @@ from etude.learn.shaping import shaped
 from etude.learn.step_model import StepModel
 from etude.learn.step_values import outlooks_of
 from etude.ledger import Judged, Ledger
-from etude.models import describe, load_model
+from etude.models import load_model
 from etude.randomness import seed_for
 from etude.recipes.advice import advice, expected_of_feedback
 from etude.recipes.alarm import Alarm, alarm_for
@@ -48,11 +48,13 @@ from etude.recipes.exploring import Exploring, curriculum_for
 from etude.recipes.feedback import Feedback, random_rate
 from etude.recipes.gating import Gating, story_of
 from etude.recipes.holding import Holding
+from etude.recipes.inputs import inputs_of
+from etude.recipes.interrupted import say_how_to_go_on
 from etude.recipes.keeping import gating_for, holding_of, replay_for, spared
 from etude.recipes.knowledge_first import adaptation_of, adapted, check_adaptation, told_by
 from etude.recipes.learners import entropy_bonus_for, implicit_reward_for, practice_learner, preference_learner, warm_start_learner
 from etude.recipes.limits import within_limits
-from etude.recipes.machine import decide, engine_at, room_tokens
+from etude.recipes.machine import decide, engine_at, facts_of, room_tokens
 from etude.recipes.materials import check_golds, gather, render_comparisons, render_demonstrations, render_suites
 from etude.recipes.measuring import known, measured
 from etude.recipes.refining import refined
@@ -67,7 +69,7 @@ from etude.recipes.stage import Stage
 from etude.recipes.steering import steer
 from etude.recipes.step import added_credit, attempt_rows, first_half, foresee, learn_from, observed
 from etude.recipes.step_models import check_step_model, save_step_model, step_model_for, value_by
-from etude.runs import RunFolder, read_jsonl, read_progress
+from etude.runs import RunFolder, read_progress
 from etude.watching import Quiet, Watcher
 
 
@@ -110,7 +112,8 @@ def practice_named(
         write_report(told_by(Path(run)), Path(run) / "report.html")
         return result
     folder = RunFolder.start(Path(run), resolved(settings), resume=resume, defaults=practice_defaults())
-    limits = within_limits(settings.machine, "go on with --resume, the last checkpoint is whole")
+    before = folder.read_json("environment.json")
+    limits = within_limits(settings.machine, "go on with --resume, the last checkpoint is whole", before)
     how: dict[str, Any] = {"isolate": settings.isolate_verifiers, "right_at": settings.tasks.right_at}
     feedback = OutcomeFeedback(settings.timeout_seconds, **how)
     data_folder = Path(data) if data else None
@@ -118,14 +121,11 @@ def practice_named(
         with limits, Interruption() as interruption, feedback as outcome:
             return Practice(settings, name, folder, data_folder, outcome, watcher or Quiet(), interruption).run()
     except Interrupted as stop:
-        if (folder.path / "configuration.yaml").exists():
-            ending = "; go on with --resume"
-            stop.note = f"{(stop.note or 'between the training steps').removesuffix(ending)}{ending}"
-        else:
-            stop.note = "before it began: nothing is kept"
+        say_how_to_go_on(stop, folder)
         raise
     except TooManyUnscored as problem:
-        if (folder.path / "configuration.yaml").exists():
+        if folder.is_begun:
+            folder.let_be_repaired("the verifier ")
             raise TooManyUnscored(f"{problem}. Nothing is lost: then go on with --resume ({folder.path})") from problem
         raise
     finally:
@@ -151,7 +151,12 @@ class Practice:
     holding: Holding | None = field(default=None, init=False)
     gating: Gating | None = field(default=None, init=False)
     alarm: Alarm | None = field(default=None, init=False)
+    collapse: CollapseWatch = field(init=False)
+    """What the signs of a collapse are looked for by, in the steps that are done."""
     start_answers: list[list[Example]] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        self.collapse = CollapseWatch(self.settings.collapse)
 
     def run(self) -> dict[str, Any]:
         self.prepare()
@@ -204,8 +209,9 @@ class Practice:
         self.replayed = pieces_of(settings.retention.replay, self.tokenizer, room_tokens(model, 0), self.data, asked)
         self.suites = render_suites(self.materials.suites, self.tokenizer, self.room_tokens, taught, judge)
         self.watcher.baselines({suite.name: suite.baselines for suite in self.suites}, self.materials.facts)
-        facts = {"precision": self.place.precision, "device": self.place.device, "weights": describe(settings.model)}
-        self.folder.begin(resolved(settings), **facts, verifiers_kept_from=self.outcome.closed)
+        facts = facts_of(self.place, settings.model) | {"verifiers_kept_from": self.outcome.closed}
+        for sentence in self.folder.begin(resolved(settings), inputs_of(self.materials, self.replayed), **facts):
+            self.watcher.say(sentence)
         if adaptation is not None:
             del model
             name = Path(str(settings.adaptation)).stem
@@ -238,14 +244,8 @@ class Practice:
         if not self.settings.steps:
             return
         judge, begin = self.feedback.judge(partial(random_rate, self.folder)), self.feedback.begin
-        learner = self.practice_learner()
-        self.add_models()
-        self.holding = holding_of(self, learner)
-        self.start_answers = start_answers(self)
-        self.replay = replay_for(self.settings, self.replayed, learner)
-        self.gating = gating_for(self, learner)
-        self.alarm = alarm_for(self)
-        if (self.gating or self.alarm) and not self.folder.checkpoints("step-"):
+        learner = self.open_practice()
+        if self.holding and (self.gating or self.alarm) and not self.folder.checkpoints("step-"):
             self.holding.hold(0)
         stage = Stage(
             phase="practice",
@@ -260,6 +260,17 @@ class Practice:
         )
         self.train(stage, learner, self.exploring.ledger)
 
+    def open_practice(self) -> Learner:
+        """Make practice's learner and all parts beside it, from the model as it is now."""
+        learner = self.practice_learner()
+        self.add_models()
+        self.holding = holding_of(self, learner)
+        self.start_answers = start_answers(self)
+        self.replay = replay_for(self.settings, self.replayed, learner)
+        self.gating = gating_for(self, learner)
+        self.alarm = alarm_for(self)
+        return learner
+
     def train(self, stage: Stage, learner: Learner, ledger: Ledger | None = None) -> None:
         """Take the last checkpoint of the stage, if there is one, and make the steps that are left; `ledger` keeps what none holds."""
         found, done = self.folder.checkpoints(stage.kind), 0
@@ -267,7 +278,8 @@ class Practice:
             done = load_checkpoint(found[-1], self.model, learner, self.beside)["step"]
             self.engine.refresh(done)
             self.folder.prune(stage.kind, keep=self.settings.keep_checkpoints, spare=spared(self))  # a kill between two removals
-        self.folder.cut_after(stage.phase, done)
+        if lacking := self.folder.cut_after(stage.phase, done):
+            self.watcher.say(lacking)
         if done < stage.total and not stage.is_over():  # numbers of a model that is about to be made anew
             (self.folder.path / "evaluation" / f"{stage.phase}.json").unlink(missing_ok=True)
         kept = [step for step in ledger.steps() if step > done] if ledger else []
@@ -304,21 +316,18 @@ class Practice:
         """Whether these steps have sampled all tokens that practice may, or show a collapse that ends it."""
         budget, collapse = self.settings.budget_tokens, self.settings.collapse
         is_spent = budget is not None and sum(row["sampled_tokens"] for row in rows) >= budget
-        return is_spent or (collapse.ends_practice and collapse_in(rows, collapse) is not None)
-
-    def _collapse(self) -> Collapse | None:
-        """What the alarm saw in the steps that are done."""
-        return collapse_in(self.steps_so_far(), self.settings.collapse)
+        return is_spent or (collapse.ends_practice and self.collapse.first(rows) is not None)
 
     def steps_so_far(self) -> list[dict[str, Any]]:
         """The metrics of practice's steps so far."""
-        return [row for row in read_jsonl(self.folder.path / "metrics.jsonl") if row["phase"] == "practice"]
+        return [row for row in self.folder.log_rows("metrics.jsonl") if row["phase"] == "practice"]
 
     def learn(self, step: int, judged: Judged, learner: Learner) -> None:
         """Learn from judged attempts, and keep what was seen."""
         own_tokens = sum(attempt.num_own_tokens for group in judged.groups for attempt in group.attempts)
         tokens = judged.counts.get("sampled_tokens", own_tokens)  # attempts of a search share beginnings
-        timings = {**judged.seconds, "tokens_per_second": tokens / judged.seconds["explore_seconds"]}
+        explore_seconds = judged.seconds["explore_seconds"]
+        timings = {**judged.seconds, "tokens_per_second": tokens / explore_seconds if explore_seconds > 0 else 0.0}  # clocks may stand
         timings |= {"from_ledger": 1} if judged.is_kept else {}
         start = time.perf_counter()
         rows, metrics = self._updated(step, judged, learner)
@@ -360,7 +369,7 @@ class Practice:
 
     def _guard(self, step: int) -> None:
         """Say what the alarm sees, and hold the model or fall back; behind the log, which a checkpoint has to follow."""
-        if (collapse := self._collapse()) and collapse.step == step:
+        if (collapse := self.collapse.first(self.steps_so_far())) and collapse.step == step:
             self.watcher.say(collapse.words)
         for guard in (self.gating, self.alarm):
             if guard is not None:
@@ -407,13 +416,13 @@ class Practice:
     def _feedback_counts(self) -> dict[str, int]:
         """What happened in feedback over the whole run, resumed or not: read from what the stages wrote."""
         pages = [self.folder.read_json(f"evaluation/{path.name}") for path in sorted((self.folder.path / "evaluation").glob("*.json"))]
-        rows = [*(page.get("feedback_counts", {}) for page in pages), *read_jsonl(self.folder.path / "metrics.jsonl")]
+        rows = [*(page.get("feedback_counts", {}) for page in pages), *self.folder.log_rows("metrics.jsonl")]
         return {name: sum(row.get(name, 0) for row in rows) for name in self.feedback.counts()}
 
     def conclude(self, pages: Mapping[str, Page]) -> dict[str, Any]:
         """Write the model's card, `result.json` and the report."""
         result = result_of(self.name, self.settings, pages, self.materials.facts, self._feedback_counts(), self.steps_so_far())
-        if collapse := self._collapse():
+        if collapse := self.collapse.first(self.steps_so_far()):
             result["collapse"] = asdict(collapse) | {"words": collapse.words, "action": self.settings.collapse.action}
         if self.gating:
             result["gate"] = story_of(self.gating.gate, self.steps_so_far())

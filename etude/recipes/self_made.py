@@ -71,7 +71,7 @@ class SelfMaking:
     """Keys of the evaluation's items."""
 
     def beside(self, step: int, judged: Judged) -> Judged:
-        """What step `step`, counted from 0, found, with the groups that are made of it: of each source the writing, then of each problem
+        """What step `step`, counted from 1, found, with the groups that are made of it: of each source the writing, then of each problem
         the attempts at it. Their number is `Judged.made`.
         """
         clock = time.perf_counter()
@@ -104,11 +104,11 @@ class SelfMaking:
         )
 
     def _sources(self, step: int, judged: Judged) -> list[Source]:
-        """The step's, of those with room, as many as are wanted, by seed."""
+        """The step's, of those with room, as many as are wanted, by seed; its keys count the steps before."""
         how = self.explore.self_made
         found = WAYS[how.method].sources(self, step, judged)
         fitting = [source for source in found if len(self.render(source.writing)) <= self.room_tokens]
-        order = sorted(range(len(fitting)), key=lambda place: seed_for(self.seed, "sources", step, place))
+        order = sorted(range(len(fitting)), key=lambda place: seed_for(self.seed, "sources", step - 1, place))
         return [fitting[place] for place in sorted(order[: how.sources])]
 
     def variations(self, step: int, judged: Judged) -> list[Source]:
@@ -121,7 +121,7 @@ class SelfMaking:
             is_in = own and window.admits(sum(verdict.is_right for verdict in row), known)
             for text in dict.fromkeys(attempt.text for attempt in own) if is_in else ():
                 others = [(task, attempt) for task, attempt in solved if task.key != group.task.key]
-                shots = self._drawn(others, step, "shots", place, text)
+                shots = self._drawn(others, step - 1, "shots", place, text)
                 examples: list[Example] = [(task.question, attempt.text) for task, attempt in shots]
                 writing = writing_of_variant(group.task, text, examples)
                 found.append(Source(group.task, writing, (group.task, *(task for task, _ in shots))))
@@ -132,7 +132,7 @@ class SelfMaking:
         tasks = list({group.task.key: group.task for group in judged.groups}.values())
         found = []
         for number in range(self.explore.self_made.sources):
-            shown = self._drawn(tasks, step, "proposal", number)
+            shown = self._drawn(tasks, step - 1, "proposal", number)
             own = replace(shown[0], answer=None)
             found.append(Source(own, writing_of_problem(own, [task.question for task in shown]), tuple(shown)))
         return found
@@ -148,7 +148,7 @@ class SelfMaking:
         longest = self.explore.self_made.max_new_tokens if is_writing else self.explore.max_new_tokens
         sizes: dict[str, Any] = {"num_samples": number, "max_new_tokens": longest, "sampling": self.explore.sampling}
         prompts = [self.render(task) for task in tasks]
-        return sample_groups(self.engine, tasks, prompts, **sizes, names=(self.seed, step + 1, kind))
+        return sample_groups(self.engine, tasks, prompts, **sizes, names=(self.seed, step, kind))
 
     def _read(self, sources: Sequence[Source], written: Sequence[Group]) -> tuple[list[list[Task | None]], list[list[str]]]:
         """The problem that each text states, None where it is flawed, and the flaw."""

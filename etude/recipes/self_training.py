@@ -36,10 +36,10 @@ class SelfTeaching:
         self.how, self.engine, self.counts, self.seed, self.asking = how, engine, counts, seed, asking
 
     def judged(self, step: int, items: Sequence[tuple[Task, tuple[int, ...]]], explore: Exploration) -> Judged:
-        """The attempts of step `step`, counted from 0, at these tasks; the last one of each group is the answer that was made of them."""
+        """The attempts of step `step`, counted from 1, at these tasks; the last one of each group is the answer that was made of them."""
         clock = [time.perf_counter()]
         how = replace(self.how.decoding, sampling=explore.sampling)
-        found = decode(self.engine, items, how, num_samples=explore.num_samples, names=(self.seed, step + 1), **self.asking)
+        found = decode(self.engine, items, how, num_samples=explore.num_samples, names=(self.seed, step), **self.asking)
         groups = [_group(task, prompt, own) for (task, prompt), own in zip(items, found, strict=True)]
         clock.append(time.perf_counter())
         verdicts = [self._verdicts(task, own) for (task, _), own in zip(items, found, strict=True)]

@@ -25,9 +25,9 @@ class Stage:
     saves_last: bool
     """Whether the last step has a checkpoint of this kind whatever `every` says."""
     prepare: Callable[[int], Any]
-    """Makes what a step, counted from 0, learns from; a signal may end it."""
+    """Makes what a step, counted from 1, learns from; a signal may end it."""
     update: Callable[[int, Any], None]
-    """Learns from that, as step counted from 1, to the end."""
+    """Learns from that, to the end."""
     is_over: Callable[[], bool] = lambda: False
     """Asked before a step: whether there is to be none any more."""
 
@@ -39,13 +39,14 @@ class Stage:
         """Make the steps after `done`; `save` is called with the steps done, on the way and where a signal ends the stage."""
         saved = done
         try:
-            for step in watcher.steps(self.name, range(done, self.total), total=self.total):
+            for before in watcher.steps(self.name, range(done, self.total), total=self.total):
                 if self.is_over():
                     break
+                step = before + 1
                 prepared = self.prepare(step)
                 with interruption.whole():
-                    self.update(step + 1, prepared)
-                    done = step + 1
+                    self.update(step, prepared)
+                    done = step
                     if (self.saves_last and done == self.total) or (self.every and done % self.every == 0):
                         save(done)
                         saved = done

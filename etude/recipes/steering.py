@@ -13,7 +13,7 @@ def steer(learner: Learner, bonus: EntropyBonus | None, settings: PracticeSettin
     """Prepare the policy's learner for the attempts of step `step`, counted from 1; what was changed, as metrics."""
     told: dict[str, float] = {}
     if settings.explore.temperature_end is not None:
-        told["temperature"] = learner.temperature = settings.explore.sampling_at(step - 1, settings.steps).temperature
+        told["temperature"] = learner.temperature = settings.explore.sampling_at(step, settings.steps).temperature
     if bonus:
         attempts = [attempt for row in of_the_policy(groups, first_half(settings.explore)) for attempt in row]
         told["entropy_bonus"] = learner.entropy_bonus = bonus.after(sampled_entropy(attempts))

@@ -1,7 +1,8 @@
 import pytest
 
 from etude.errors import UserError
-from etude.explore.collapse import CollapseAlarm, agreement_metrics, collapse_in, is_sound
+from etude.explore import collapse
+from etude.explore.collapse import CollapseAlarm, CollapseWatch, agreement_metrics, collapse_in, is_sound
 
 HOW = CollapseAlarm(window=2)
 WELL = {"vote_share": 0.5, "constant_share": 0.1, "distinct_majorities": 1.0, "entropy": 0.8, "completion_tokens": 20.0}
@@ -74,3 +75,17 @@ def test_a_model_is_sound_until_a_sign_is_half_as_strong_as_the_alarm_asks():
 def test_what_is_no_share_is_refused(name):
     with pytest.raises(UserError, match=f"collapse.{name} must be above 0 and at most 1, got 0"):
         CollapseAlarm(**{name: 0})
+
+
+def test_rows_that_grow_are_looked_at_once_and_show_what_all_of_them_show(monkeypatch):
+    looked, real = [], collapse._seen
+    monkeypatch.setattr(
+        collapse, "_seen", lambda first, last, how, **more: looked.append(last[-1]["step"]) or real(first, last, how, **more)
+    )
+    rows = steps(*[{}] * 8, {"constant_share": 0.6}, {"constant_share": 0.9}, {}, {})
+    watch = CollapseWatch(HOW)
+    found = [watch.first(rows[:end]) for end in range(len(rows) + 1) for _ in range(3)]
+    assert looked == list(range(4, 11))
+    assert [each and each.step for each in found[::3]] == [None] * 10 + [10] * 3
+    assert found[-1] == collapse_in(rows, HOW)
+    assert watch.first(rows[:9]) is None and watch.first(rows).step == 10  # after a log was cut

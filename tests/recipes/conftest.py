@@ -81,7 +81,7 @@ def killed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., AbstractContextMana
 @pytest.fixture
 def killed_behind_step_3(killed: Callable[..., AbstractContextManager[None]]) -> AbstractContextManager[None]:
     """As `killed`, where it begins to explore step 4."""
-    return killed(Exploring, "attempts_of", lambda exploring, step, *_: step == 3)
+    return killed(Exploring, "attempts_of", lambda exploring, step, *_: step == 4)
 
 
 @pytest.fixture

@@ -41,6 +41,7 @@ ADAPT = "adapt"
 SAME = (
     "selection/selected.jsonl",
     "selection/selection.json",
+    "inputs.json",
     "metrics.jsonl",
     "result.json",
     "gate_answers.json",

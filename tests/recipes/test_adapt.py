@@ -20,7 +20,7 @@ from etude.knowledge.writers.settings import PassageWriter
 from etude.learn.learner import Optimiser
 from etude.recipes.adapt import adapt
 from etude.recipes.adapt_settings import ORDERS, AdaptSettings, SolvedTasks, Study
-from etude.recipes.domain_suite import DomainSuite
+from etude.recipes.domain_suite import DomainSuite, parse_domain
 from etude.recipes.estimate_adapt import estimate_adaptation
 from etude.recipes.machine import Machine
 from etude.watching import Quiet
@@ -389,3 +389,36 @@ def test_a_path_that_is_wrong_is_named_before_a_package_that_is_missing(towns, t
         with pytest.raises(UserError, match=sentence):
             adapt(replace(SETTINGS, corpus=Corpus(path=[path])), run=tmp_path / "run", data=towns)
     assert not (tmp_path / "run").exists()
+
+
+def test_who_stops_an_adaptation_before_it_began_is_told_that_there_is_nothing_to_go_on_with(towns, tmp_path, monkeypatch):
+    def stopped(*_, **__):
+        raise Interrupted(2)
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted) as stop:
+        patch.setattr("etude.recipes.adapt.load_model", stopped)
+        run(towns, tmp_path / "run")
+    assert stop.value.note == "before it began: nothing is kept" and not (tmp_path / "run").exists()
+    with monkeypatch.context() as patch, pytest.raises(Interrupted) as stop:
+        patch.setattr("etude.recipes.adapt.select", stopped)
+        run(towns, tmp_path / "run")
+    assert stop.value.note == "between the training steps; go on with --resume"
+
+
+def test_an_adaptation_does_not_go_on_with_other_inputs(towns, tmp_path):
+    with pytest.raises(Interrupted):
+        run(towns, tmp_path / "run", watcher=Stops("knowledge", 3))
+    for name, called in (("questions.jsonl", "the solved tasks"), ("tale.txt", "the general text")):
+        before = (towns / name).read_text()
+        (towns / name).write_text(before.replace("Town1?", "Town01?").replace("wren", "owl"))
+        with pytest.raises(UserError, match=rf"--resume: {called}.* changed since the run in .*run began"):
+            run(towns, tmp_path / "run", resume=True)
+        (towns / name).write_text(before)
+    assert run(towns, tmp_path / "run", resume=True)["status"] == "finished"
+
+
+def test_the_machine_of_an_adaptation_is_set_in_one_place(towns, capsys):
+    (towns / "towns.yaml").write_text(yaml.safe_dump({"command": "adapt", **resolved(SETTINGS)}))
+    assert main(["adapt", str(towns / "towns.yaml"), "--data", str(towns), "--suite.machine.device", "cuda:7", "--dry-run"]) == 2
+    assert "suite.machine.device" in capsys.readouterr().err
+    assert parse_domain("domain", ["--machine.device", "cuda:7"]).machine.device == "cuda:7"

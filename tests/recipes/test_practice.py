@@ -182,12 +182,12 @@ def test_a_killed_run_resumes_to_the_same_bytes(small, small_arguments, finished
     assert attempts_of(folder) == attempts_of(finished)
 
 
-@pytest.mark.parametrize(("of", "part"), [(Exploring, "attempts_of"), (Practice, "learn")])
-def test_attempts_that_were_judged_are_neither_sampled_nor_judged_again(small, finished, tmp_path, monkeypatch, of, part):
+@pytest.mark.parametrize(("of", "part", "at"), [(Exploring, "attempts_of", 4), (Practice, "learn", 3)])
+def test_attempts_that_were_judged_are_neither_sampled_nor_judged_again(small, finished, tmp_path, monkeypatch, of, part, at):
     real, folder, sampled, said = getattr(of, part), tmp_path / "run", [], []
 
     def killed_after_step_3(self, step, *rest):
-        if step == 3:  # counted from 0 in attempts_of, from 1 in learn: step 3 is judged, in both cases
+        if step == at:
             raise Killed
         return real(self, step, *rest)
 
@@ -332,6 +332,48 @@ def test_a_run_goes_on_with_smaller_batches_and_says_so_but_not_with_another_pre
     assert json.loads((killed / "environment.json").read_text())["changed_on_resume"] == {"machine.update_batch_tokens": 256}
 
 
+def test_a_run_goes_on_with_as_many_threads_as_it_began_with_unless_it_is_told_otherwise(small, finished, killed, tmp_path):
+    began, usual = json.loads((killed / "environment.json").read_text())["threads"], torch.get_num_threads()
+    shutil.copytree(killed, tmp_path / "told")
+    torch.set_num_threads(usual + 1)
+    try:
+        small(killed, resume=True)
+        small(tmp_path / "told", {"machine.threads": usual + 2}, resume=True)
+    finally:
+        torch.set_num_threads(usual)
+    assert_same(finished, killed)
+    facts = json.loads((killed / "environment.json").read_text())
+    assert facts["threads"] == began and facts["resumed"] == [{}]
+    facts = json.loads((tmp_path / "told" / "environment.json").read_text())
+    assert facts["resumed"] == [{"threads": usual + 2}] and facts["changed_on_resume"] == {"machine.threads": usual + 2}
+
+
+def test_a_line_of_the_log_that_was_damaged_is_no_end_of_the_log(small, killed, finished):
+    before = (killed / "metrics.jsonl").read_bytes()
+    lines = before.split(b"\n")
+    (killed / "metrics.jsonl").write_bytes(b"\n".join([*lines[:20], lines[20][:10], *lines[21:]]))  # of the first step of practice
+    with pytest.raises(UserError, match=r"metrics\.jsonl is damaged in line 21 .*with 2 lines after it"):
+        small(killed, resume=True)
+    (killed / "metrics.jsonl").write_bytes(b"\n".join([*lines[:20], *lines[21:]]))
+    said = []
+
+    class Listens(Quiet):
+        def say(self, text):
+            said.append(text)
+
+    small(killed, resume=True, watcher=Listens())
+    assert "metrics.jsonl lacks practice step 1: the run goes on without these numbers" in said
+    expected = [row for row in read_jsonl(finished / "metrics.jsonl") if (row["phase"], row["step"]) != ("practice", 1)]
+    assert read_jsonl(killed / "metrics.jsonl") == expected
+
+
+def test_a_clock_that_stands_still_is_no_error(small, tmp_path, monkeypatch):
+    monkeypatch.setattr("time.perf_counter", lambda: 7.0)
+    small(tmp_path / "run", {"steps": 1, "warm_start.steps": 1})
+    (row,) = [row for row in read_jsonl(tmp_path / "run" / "timings.jsonl") if row["phase"] == "practice"]
+    assert row["tokens_per_second"] == row["explore_seconds"] == 0.0
+
+
 # ---------------------------------------------------------------------- what the machine can't give
 
 
@@ -386,6 +428,9 @@ def test_a_run_is_not_resumed_on_other_evaluation_items(small, letter_files, tmp
         small(tmp_path / "run", files, watcher=Kill("practice", 3))
     lines = test.read_text().splitlines()
     test.write_text("\n".join([*lines[1:], lines[0]]) + "\n")
+    with pytest.raises(UserError, match=r"--resume: the evaluation test changed since the run in .* began"):
+        small(tmp_path / "run", files, resume=True)
+    (tmp_path / "run" / "inputs.json").unlink()  # as an older version left it
     with pytest.raises(UserError, match=r"base\.json is of other evaluation items than there are now"):
         small(tmp_path / "run", files, resume=True)
 

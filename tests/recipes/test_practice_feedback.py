@@ -194,7 +194,7 @@ def test_a_judge_may_have_moved_when_a_run_goes_on(small, tmp_path, judge_server
     attempts = Exploring.attempts_of
 
     def gone(self, step, *rest):
-        if step == 2:
+        if step == 3:
             first.answer = lambda body: (401, "who are you?", {})
         return attempts(self, step, *rest)
 

@@ -120,7 +120,7 @@ def test_a_run_that_is_killed_before_or_behind_a_fall_goes_on_to_the_same_bytes(
     how = GATE | {"retention.gate.action": "lower_rate"}
     small(tmp_path / "whole", how)
     before = (Gating, "act", lambda gating, step: step == 2)
-    behind = (Exploring, "attempts_of", lambda exploring, step, *_: step == 2)  # counted from 0
+    behind = (Exploring, "attempts_of", lambda exploring, step, *_: step == 3)
     for number, place in enumerate((before, behind)):
         seen(1, 999)
         with killed(*place):

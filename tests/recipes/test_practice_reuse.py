@@ -41,7 +41,7 @@ def test_a_killed_run_with_reuse_resumes_to_the_same_bytes(small, reused, tmp_pa
     real = Exploring.attempts_of
 
     def killed(self, step, *rest):
-        if step == 7:  # behind the checkpoint of step 6, the attempts of step 7 judged and kept
+        if step == 8:  # behind the checkpoint of step 6, the attempts of step 7 judged and kept
             raise Killed
         return real(self, step, *rest)
 

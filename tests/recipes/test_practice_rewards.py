@@ -111,6 +111,7 @@ def test_a_verifier_that_begins_to_fail_stops_the_step_which_is_made_anew_on_res
             small(tmp_path / "run", mine("repaired"))
     assert not (tmp_path / "run" / "ledger" / "00003.jsonl.gz").exists()
     (tmp_path / "broken").unlink()
+    Path("mine.py").write_text(f"{MINE}\n# put right\n")
     resumed = small(tmp_path / "run", mine("repaired"), resume=True)
     assert {**resumed, "feedback_counts": None} == {**whole, "feedback_counts": None}
 

@@ -64,7 +64,7 @@ def test_a_run_that_was_killed_resumes_to_the_same_bytes(practised, small, tmp_p
     attempts = Exploring.attempts_of
 
     def killed_behind(self, step, *rest):
-        if step == 3:
+        if step == 4:
             raise Killed
         return attempts(self, step, *rest)
 

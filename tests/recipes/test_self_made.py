@@ -61,7 +61,7 @@ def making(engine, *, measured=(), **how):
 
 def test_variants_are_written_checked_solved_and_their_writing_is_rewarded():
     engine = Scripted({"Problem:": [GOOD, EASY, LEAKS, COPY], GOOD: ["5", "6", "7", "8"], EASY: ["5"]})
-    found = making(engine).beside(0, judged_step())
+    found = making(engine).beside(1, judged_step())
     (given, other, _, good, easy) = found.groups
     assert (given.task, other.task, found.made) == (PENS, CAKES, 3)
     assert [verdict.score for verdict in found.verdicts[2]] == [1.0, 0.0, 0.0, 0.0]  # one in four is right; all are; a leak; a copy
@@ -77,7 +77,7 @@ def test_variants_are_written_checked_solved_and_their_writing_is_rewarded():
 
 def test_an_item_of_the_evaluation_is_solved_by_nobody():
     engine = Scripted({"Problem:": [GOOD], GOOD: ["5", "6"]})
-    found = making(engine, measured=[Task(GOOD)]).beside(0, judged_step())
+    found = making(engine, measured=[Task(GOOD)]).beside(1, judged_step())
     assert found.counts["made_measured"] == 4 - found.counts["made_copy"] > 0 and found.made == 1
 
 
@@ -85,7 +85,7 @@ def test_a_proposer_is_rewarded_where_its_solvers_are_at_odds():
     engine = Scripted({"Problem:": [GOOD, EASY, "What would you say to that?", LEAKS], GOOD: ["5", "5", "6", "7"], EASY: ["5"]})
     engine.answers |= {"to that?": ["a", "b", "1", "2"], LEAKS: ["5", "5", "5", "4"]}
     how = {"method": "proposer", "sources": 1, "min_share": 0.5}
-    found = making(engine, **how).beside(0, judged_step())
+    found = making(engine, **how).beside(1, judged_step())
     writing = dict(zip([each.text for each in found.groups[2].attempts], [v.score for v in found.verdicts[2]], strict=True))
     assert writing == {GOOD: 1.0, EASY: 0.0, "What would you say to that?": 0.0, LEAKS: 0.75}  # 4 p (1 - p) of 1/2, 1, no majority, 3/4
     assert [verdict.score for verdict in found.verdicts[3]] == [1.0, 1.0, 0.0, 0.0]
@@ -95,7 +95,7 @@ def test_a_proposer_is_rewarded_where_its_solvers_are_at_odds():
 def test_without_a_source_the_step_is_as_it_was():
     step = judged_step()
     step.verdicts[0] = [Verdict(0.0)] * 4
-    found = making(Scripted({})).beside(0, step)
+    found = making(Scripted({})).beside(1, step)
     assert (found.groups, found.verdicts, found.made) == (step.groups, step.verdicts, 0)
 
 
@@ -113,7 +113,7 @@ def test_no_more_sources_than_are_wanted_and_none_without_room():
 
 def test_the_ledger_keeps_the_tasks_that_were_made(tmp_path):
     engine = Scripted({"Problem:": [GOOD, EASY, LEAKS, COPY], GOOD: ["5", "6", "7", "8"], EASY: ["5"]})
-    found, ledger = making(engine).beside(0, judged_step()), Ledger(tmp_path / "ledger")
+    found, ledger = making(engine).beside(1, judged_step()), Ledger(tmp_path / "ledger")
     ledger.write(1, found)
     again = ledger.read(1, [PENS, CAKES])
     assert (again.groups, again.verdicts, again.made, again.counts) == (found.groups, found.verdicts, found.made, found.counts)

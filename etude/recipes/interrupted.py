@@ -1,0 +1,14 @@
+"""What a person is told of a run that Ctrl-C or SIGTERM ended."""
+
+from etude.interruption import Interrupted
+from etude.runs import RunFolder
+
+_ENDING = "; go on with --resume"
+
+
+def say_how_to_go_on(stop: Interrupted, folder: RunFolder) -> None:
+    """Complete the note of an interruption: where the run stopped and how it goes on, or that there is nothing to go on with."""
+    if folder.is_begun:
+        stop.note = f"{(stop.note or 'between the training steps').removesuffix(_ENDING)}{_ENDING}"
+    else:
+        stop.note = "before it began: nothing is kept"

@@ -1,0 +1,30 @@
+"""Settings of an adaptation that were changed and that nothing reads as the others are (see `etude.recipes.no_effect`)."""
+
+from etude.recipes.adapt_settings import AdaptSettings, adapt_defaults
+from etude.recipes.no_effect import unread_among
+
+_BY_SCORE = ("selection.found", "selection.samples", "domain.")
+"""What is read where documents are scored by examples of the domain."""
+
+
+def without_effect(settings: AdaptSettings) -> list[str]:
+    """For each group of such settings its names and why: `study.mixing: study.order is mixed`."""
+    study, selection = settings.study, settings.selection
+    num_stages, order = len(study.stages()), f"study.order is {study.order}"
+    learns_both = num_stages == 2 or study.order == "mixed"
+    replays = study.replay_share > 0
+    sections = {
+        ("tasks.", "study.tasks_as"): (study.needs_tasks, order),
+        ("study.tasks_share",): (learns_both, order),
+        ("study.mixing", "study.later_rate"): (num_stages == 2, order),
+        ("general.",): (replays, "study.replay_share is 0"),
+        ("selection.replay_tokens",): (
+            replays and not settings.has_general,
+            "general text is read from a place of its own" if replays else "study.replay_share is 0",
+        ),
+        _BY_SCORE: (selection.method not in ("all", "random"), f"selection.method is {selection.method}"),
+        ("selection.workers",): (selection.method != "perplexity", "selection.method is perplexity, which scores in one process"),
+        ("suite.glossary_n",): (bool(settings.suite.glossary), "suite.glossary names no file"),
+    }
+    unread = {prefixes: why for prefixes, (is_read, why) in sections.items() if not is_read}
+    return unread_among(settings, adapt_defaults(), unread)

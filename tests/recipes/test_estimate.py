@@ -1,0 +1,88 @@
+"""What an estimate says of a run before it begins counts all that the run does."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from etude.configuration import arguments_from, find_configuration
+from etude.recipes import checkpoints, divergence, estimate, measuring, practice
+from etude.recipes.settings import parse_practice
+
+SIZES = {"n": 40, "warm_start.steps": 1, "steps": 6, "explore.tasks_per_step": 2, "explore.num_samples": 2, "explore.max_new_tokens": 8}
+SIZES |= {"evaluation.n": 4, "evaluation.pass_n": 0, "machine.precision": "float32", "machine.threads": 1}
+GATE = {"retention.gate.every": 2, "retention.gate.max_divergence": 20, "retention.gate.divergence_n": 2, "retention.divergence_n": 2}
+PROBE = {"retention.probe": True, "retention.n": 4, "retention.text_tokens": 60}
+
+
+def settings(**more):
+    return parse_practice(find_configuration("practice", "tiny"), arguments_from(SIZES | more))
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """`slow(owner, name, seconds)` has a function take so much longer."""
+
+    def become(owner, name, seconds):
+        real = getattr(owner, name)
+
+        def call(*given, **named):
+            time.sleep(seconds)
+            return real(*given, **named)
+
+        monkeypatch.setattr(owner, name, call)
+
+    return become
+
+
+def test_the_probe_of_old_knowledge_is_counted_for_every_model(slow):
+    slow(measuring, "measure_retention", 0.5)
+    found = estimate.estimate(settings(**PROBE), "tiny", None)
+    assert 3 * 0.5 < found.evaluation_seconds < 3 * 0.5 + 2  # as it came, after the warm start, after practice
+
+
+def test_the_gates_measurements_are_counted_with_the_divergence_from_the_start(slow):
+    slow(divergence, "_logprobs", 0.2)
+    found = estimate.estimate(settings(**GATE), "tiny", None)
+    both_starts, looks, end = 2, 3, 1
+    assert (both_starts + looks + end) * 0.2 < found.practice_seconds < (both_starts + looks + end) * 0.2 + 3
+
+
+def test_all_parts_beside_a_policy_that_a_run_opens_are_opened_for_an_estimate(monkeypatch):
+    opened = []
+    monkeypatch.setattr(estimate, "_checkpoints_bytes", lambda run, *_, **__: opened.append(run) or 0)
+    more = {"feedback": "agreement", "collapse.action": "fall_back", "explore.curriculum": "weakness", "learn.entropy.target": 1}
+    estimate.estimate(settings(**PROBE, **more), "tiny", None)
+    (run,) = opened
+    assert run.holding and run.entropy_bonus and run.exploring.curriculum
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(practice.Practice, "open_practice", lambda _: pytest.fail("opened"))
+        with pytest.raises(pytest.fail.Exception, match="opened"):
+            estimate.estimate(settings(), "tiny", None)
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"feedback": "agreement"},
+        {"feedback": "agreement", "collapse.action": "fall_back", "collapse.window": 1, "collapse.constant": 1.0, "collapse.rise": 1.0},
+        {**GATE, "feedback": "agreement", "learn.lora.rank": 4},
+        {"step_model.on": True, "explore.search.steps.end": "tokens"} | {"learn.implicit_reward.coefficient": 0.5, "feedback": "agreement"},
+    ],
+)
+def test_the_disk_that_a_run_takes_is_no_more_than_was_said(more, tmp_path, monkeypatch):
+    most, real = [], checkpoints.save_file
+
+    def saved(tensors, path):
+        real(tensors, path)
+        most.append(_bytes(tmp_path / "run"))
+
+    found = estimate.estimate(settings(**more), "tiny", None)
+    monkeypatch.setattr(checkpoints, "save_file", saved)
+    practice.practice(settings(**more, checkpoint_every=1), run=tmp_path / "run")
+    most.append(_bytes(tmp_path / "run"))
+    assert max(most) < 1.02 * found.disk_bytes < 2 * max(most)
