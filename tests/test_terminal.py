@@ -22,14 +22,14 @@ def test_what_steers_a_terminal_is_written_out_and_everything_else_stays():
 
 
 def test_an_error_and_a_log_line_show_what_a_file_or_a_server_is_called(capsys, monkeypatch):
-    def refuse(_: list[str]) -> None:
+    def refuse(*_: object) -> None:
         raise UserError(f"{EVIL}.jsonl:1: not JSON")
 
     monkeypatch.setitem(cli.COMMANDS, "report", refuse)
     assert cli.main(["report"]) == 2
     assert capsys.readouterr().err == f"etude: {SHOWN}.jsonl:1: not JSON\n"
 
-    def miss(_: list[str]) -> None:
+    def miss(*_: object) -> None:
         raise FileNotFoundError(2, f"no {EVIL}", f"{EVIL}.jsonl")
 
     monkeypatch.setitem(cli.COMMANDS, "report", miss)

@@ -180,7 +180,7 @@ class Exploring:
         if asked:
             judged = asked.beside(judged)
         held = {"context_mib": peak.take() / 2**20} if peak else {}
-        check_rewards(self.settings, step + 1, judged.groups[judged.given], judged.verdicts[judged.given])
+        check_rewards(self.settings, step, judged.groups[judged.given], judged.verdicts[judged.given])
         judged = replace(judged, counts={**judged.counts, **self._counted_since(counts), **held})
         self.ledger.write(step, judged)
         return judged

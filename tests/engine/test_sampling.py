@@ -134,7 +134,7 @@ def test_the_defaults_are_the_models_distribution():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": -1}, r"temperature must be 0 \(greedy\) or more, got -1"),
+        ({"temperature": -1}, r"temperature must be 0 \(greedy\), or 0.001 or more, got -1"),
         ({"top_p": 0}, r"top_p must be in \(0, 1\], got 0"),
         ({"top_p": 1.5}, r"top_p must be in \(0, 1\], got 1.5"),
         ({"top_k": -1}, r"top_k must be 0 \(off\) or more, got -1"),

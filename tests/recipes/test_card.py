@@ -64,7 +64,7 @@ def test_a_finished_run_writes_the_card_beside_the_model(finished):
 
 
 def test_a_hub_reads_what_was_measured_of_the_model_that_came_out():
-    rows = [BASE, PRACTICE | {"mean_reward": 1.5, "suite": "two\nlines"}]
+    rows = [BASE, PRACTICE | {"mean_reward": 1.5, "mean_reward_low": 1.25, "mean_reward_high": 1.75, "suite": "two\nlines"}]
     (model,) = yaml.safe_load(card(SETTINGS, RESULT | {"evaluation": rows}).split("---")[1])["model-index"]
     (found,) = model["results"]
     assert (model["name"], found["dataset"]) == ("mine", {"name": "two lines", "type": "two-lines"})

@@ -202,7 +202,7 @@ def test_ordinary_slashes_are_left_alone():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["none", "--pack", "a.zip"], "--pack: run folder 'none' does not exist"),
+        (["none", "--pack", "a.zip"], "run folder 'none' does not exist"),
         (["RUN", "--pack", "a.txt"], "--pack a.txt: name a file that ends in .zip"),
         (["RUN", "RUN", "--pack", "a.zip"], "--pack takes one run"),
     ],

@@ -102,7 +102,7 @@ def test_a_verifier_that_begins_to_fail_stops_the_step_which_is_made_anew_on_res
     real = Exploring._sampled_and_judged
 
     def breaks(self, step, *given):
-        (tmp_path / "broken").touch() if step == 2 else None
+        (tmp_path / "broken").touch() if step == 3 else None
         return real(self, step, *given)
 
     with monkeypatch.context() as patch:
