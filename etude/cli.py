@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.errors import UserError, unknown
+from etude.hub import check_there
 from etude.interruption import Interrupted, Interruption
 from etude.options import EVERYWHERE, Options, no_more, options_help, take, take_options
 from etude.outputs import check_output, is_pack, is_page, is_standard_output, write_output
@@ -93,6 +94,7 @@ def _practice(arguments: list[str], is_quiet: bool) -> None:
     common, rest = take_options(arguments, *options)
     path = find_configuration("practice", _first(rest, f"practice needs a configuration: a YAML file or one of {names}"))
     settings = parse_practice(path, rest[1:])
+    check_there(settings.model, settings.tasks.dataset)
     if common.dry_run:
         return _dry_run(settings, resolved(settings), path.stem, common.data)
     from etude.recipes.practice import practice_named
@@ -123,6 +125,7 @@ def _adapt(arguments: list[str], is_quiet: bool) -> None:
     path = find_configuration("adapt", _first(rest, f"adapt needs a configuration: a YAML file or one of {names}"))
     run = common.run or Path("runs") / path.stem
     settings = parse_adapt(path, rest[1:])
+    check_there(settings.model, settings.corpus.dataset)
     if common.dry_run:
         import yaml
 
@@ -166,6 +169,7 @@ def _evaluate(arguments: list[str], is_quiet: bool) -> None:
             "of a practice configuration by --recipe NAME"
         )
     settings = parse_evaluate(model, rest)
+    check_there(model)
     from etude.recipes.evaluate import evaluate
 
     _write_json(common, evaluate(model, settings, data=common.data, watcher=_watcher(common, is_quiet)))
@@ -229,6 +233,7 @@ def _generate(arguments: list[str], is_quiet: bool) -> None:
     common, rest = take_options(arguments, *options)
     model, rest = _model(rest, "generate needs a model: a bundled name, a folder, a .gguf file or a hub id")
     settings = parse_generate(model, rest)
+    check_there(model)
     if common.page and not settings.decoding.is_on:
         raise UserError("--page shows answers that were made of several: choose a --method, such as integrative, or leave it out")
     if common.page:

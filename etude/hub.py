@@ -8,18 +8,62 @@ anything else fails at once.
 A name that can't be resolved and a connection that is refused are told at once. Where nothing answers, a connection has to be made within
 `CONNECT_SECONDS`, and a response has to come within `RESPONSE_SECONDS` of that: a slow network is one that connects. `HF_HUB_ETAG_TIMEOUT`,
 huggingface_hub's own variable for slow networks, takes the place of both.
+
+A command asks before it imports what takes seconds (`check_there`), so that a name which is nowhere is told at once.
 """
 
 import os
+import re
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
+
+from etude.errors import UserError
 
 CONNECT_SECONDS = 2.0
 RESPONSE_SECONDS = 10.0
+ID = re.compile(r"[\w.-]+/[\w.-]+")
+"""What a model or data set of the hub is called."""
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a model or data set is one of the hub, as far as its name tells."""
+    is_local = name.startswith((".", "~")) or name.endswith(".gguf") or Path(name).exists()
+    return bool(ID.fullmatch(name)) and not is_local
+
+
+def check_there(model: str | None = None, dataset: str | None = None) -> None:
+    """Raise UserError where the names of a model or a data set are of the hub, which is not there, and nothing is in the cache."""
+    named = {kind: name for kind, name in (("model", model), ("dataset", dataset)) if name is not None and is_hub_id(name)}
+    lacking = {kind: name for kind, name in named.items() if not _is_cached(kind, name)}
+    if lacking:
+        with hub_if_reachable() as unreachable:
+            for kind, name in lacking.items() if unreachable else ():
+                raise nowhere(kind, name, str(unreachable))
+
+
+def nowhere(kind: str, name: str, unreachable: str) -> UserError:
+    """What is said of a model or data set that is not in the cache where there is no hub."""
+    instead = "name a folder" if kind == "model" else "give a file with tasks.path"
+    return UserError(
+        f"{kind} {name!r} is not in the cache, and {unreachable}: load it once where there is a network, {instead}, or set HF_ENDPOINT "
+        "to a mirror"
+    )
+
+
+def _is_cached(kind: str, name: str) -> bool:
+    """Whether anything of it was loaded before: files of the hub, or of a data set the tables that `datasets` made of it."""
+    from huggingface_hub import constants
+
+    places = [Path(constants.HF_HUB_CACHE) / f"{kind}s--{name.replace('/', '--')}"]
+    if kind == "dataset":
+        tables = os.environ.get("HF_DATASETS_CACHE", os.path.join(constants.HF_HOME, "datasets"))
+        places.append(Path(tables).expanduser() / name.replace("/", "___"))
+    return any(place.is_dir() for place in places)
 
 
 @contextmanager

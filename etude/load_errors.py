@@ -5,7 +5,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from etude.errors import UserError
-from etude.hub import hub_if_reachable
+from etude.hub import hub_if_reachable, nowhere
 from etude.model_folder import INDEX, SETTINGS, check_files
 
 _MEANT = {
@@ -62,10 +62,7 @@ def _check_hub_files(name: str, unreachable: str | None) -> None:
     from transformers.utils import cached_file
 
     if unreachable and not isinstance(try_to_load_from_cache(name, SETTINGS[0]), str):
-        raise UserError(
-            f"model {name!r} is not in the cache, and {unreachable}: load it once where there is a network, name a folder, or set "
-            "HF_ENDPOINT to a mirror"
-        )
+        raise nowhere("model", name, unreachable)
     found = cached_file(name, SETTINGS[0])
     for file in (INDEX, *SETTINGS[1:]):
         cached_file(name, file, _raise_exceptions_for_missing_entries=False)

@@ -61,8 +61,11 @@ def write_output(name: str | Path, content: str | bytes) -> None:
         return
     path = Path(name)
     if path.exists() and not path.is_file():
-        with path.open("wb") as stream:
-            stream.write(raw)
+        try:
+            with path.open("wb") as stream:
+                stream.write(raw)
+        except OSError as error:  # which does not say where, as it does on opening
+            raise OSError(error.errno, error.strerror, str(path)) from error
         return
     from etude.runs import write_atomically  # only now, since help and mistakes write nothing
 

@@ -2,6 +2,8 @@
 
 import logging
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +15,7 @@ from huggingface_hub.utils import close_session
 
 from etude import hub
 from etude.errors import UserError
-from etude.hub import hub_if_reachable
+from etude.hub import check_there, hub_if_reachable
 from etude.models import load_model
 from etude.tasks.hub import hub_rows, streamed_rows
 
@@ -180,3 +182,27 @@ def test_lines_of_the_hubs_own_libraries_come_once(capfd, monkeypatch):
     monkeypatch.setattr(logging.getLogger("huggingface_hub"), "propagate", True)
     _set_logging(is_quiet=False, is_verbose=False)
     assert not logging.getLogger("huggingface_hub").propagate and not logging.getLogger("datasets").propagate
+
+
+def test_a_command_tells_of_a_name_that_is_nowhere_before_it_imports_what_takes_seconds(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # where nobody listens
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    commands = ["practice tiny --model nosuch/model", "generate nosuch/model --prompt a", "evaluate nosuch/model"]
+    code = f"import sys; from etude.cli import main; print([main(line.split()) for line in {commands}], 'torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.stdout == "[2, 2, 2] False\n", found.stderr
+    assert (
+        found.stderr.count("\n") == found.stderr.count("etude: model 'nosuch/model' is not in the cache, and http://127.0.0.1:9 can't") == 3
+    )
+
+
+def test_what_is_in_the_cache_or_on_the_disk_is_not_asked_for(unreachable, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    (tmp_path / "models--some--model").mkdir()
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    for name in ("some/model", "mine/model", "smollm2-135m", "./nosuch/model", "nosuch/model.gguf"):
+        check_there(name)
+    with pytest.raises(UserError, match=r"^dataset 'nosuch/rows' is not in the cache, and .*: load it once .*tasks\.path"):
+        check_there("some/model", "nosuch/rows")

@@ -11,9 +11,10 @@ from typing import Any
 
 from etude.evaluation.report.numbers import short_reward
 from etude.evaluation.rewards import tells_more
+from etude.hub import is_hub_id
 from etude.models import BUNDLED, TINY, describe
 from etude.recipes.asking import as_asked
-from etude.recipes.card_head import head_of, is_hub_id, measured, origin
+from etude.recipes.card_head import head_of, measured, origin
 from etude.recipes.card_use import LONGEST, Asked, use
 from etude.recipes.saving import told
 from etude.recipes.settings import PracticeSettings

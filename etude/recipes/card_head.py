@@ -14,11 +14,10 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData, try_to_load_fr
 
 from etude.adapter_folders import base_of_adapter, is_adapter
 from etude.errors import UserError
-from etude.models import BUNDLED, TINY
+from etude.hub import ID, is_hub_id
 
 BUNDLED_ORIGINS = {"smollm2-135m": ("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0")}
 """The models that bundled ones are on the hub, and their licence."""
-_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _MEASURES = {
     "accuracy": ("accuracy", "greedy accuracy"),
@@ -59,7 +58,7 @@ def origin(model: str) -> tuple[str | None, str | None]:
     card = try_to_load_from_cache(model, "README.md") if is_id else place / "README.md"
     told = _told(Path(card)) if isinstance(card, (str, Path)) else {}
     base, licence = (model if is_id else told.get("base_model")), told.get("license")
-    is_base = isinstance(base, str) and _ID.fullmatch(base)
+    is_base = isinstance(base, str) and ID.fullmatch(base)
     return (base if is_base else None, licence if isinstance(licence, str) and _LICENCE.fullmatch(licence) else None)
 
 
@@ -70,12 +69,6 @@ def _told(card: Path) -> Mapping[str, Any]:
     except (OSError, ValueError, yaml.YAMLError):
         return {}
     return told
-
-
-def is_hub_id(name: str) -> bool:
-    """Whether a model or data set is one of the hub, as far as its name tells."""
-    is_local = name in BUNDLED or name == TINY or name.startswith((".", "~")) or Path(name).exists()
-    return bool(_ID.fullmatch(name)) and not is_local
 
 
 def _bare(name: str) -> str:
