@@ -420,10 +420,17 @@ def may_change(name: str) -> bool:
 
 
 def differing(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Dotted names of the settings in which two configurations differ, but for those of sections that are off in both (`SWITCHES`)."""
+    """Dotted names of the settings in which two configurations differ, but for those that are no more (`RETIRED`) and those of sections
+    that are off in both (`SWITCHES`).
+    """
     before, after = dotted(kept), dotted(wanted)
     names = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
-    return [name for name in names if not (_is_off(name, before) and _is_off(name, after))]
+    return [name for name in names if not _is_retired(name) and not (_is_off(name, before) and _is_off(name, after))]
+
+
+def _is_retired(name: str) -> bool:
+    """Whether nothing reads a setting any more, of a run or of one that it begins with."""
+    return any(f".{beginning}" in f".{name}" for beginning in RETIRED)
 
 
 def _is_off(name: str, settings: Mapping[str, Any]) -> bool:
@@ -446,8 +453,7 @@ def read_configuration(path: Path) -> dict[str, Any]:
 
 def check_same(kept: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """What the machine is told otherwise than before. Raises UserError for any other difference."""
-    kept = {name: value for name, value in dotted(kept).items() if not name.startswith(RETIRED)}
-    before, after = kept, dotted(wanted)
+    before, after = dotted(kept), dotted(wanted)
     names = differing(kept, wanted)
     for name in names:
         if not may_change(name):

@@ -352,3 +352,9 @@ def test_a_damaged_page_is_named_however_deep_it_is(run, text):
     (run.path / "evaluation" / "base.json").write_text(text)
     with pytest.raises(UserError, match=r"base\.json is damaged .*remove it and resume"):
         run.read_json("evaluation/base.json")
+
+
+def test_a_setting_that_is_no_more_is_no_difference_to_an_older_run_or_cell():
+    kept = {"seed": 1, "suite.machine.device": "cpu", "adaptation.suite.machine.threads": 2}
+    assert differing(kept, {"seed": 1}) == []
+    assert differing(kept | {"machine.device": "cpu"}, {"seed": 1}) == ["machine.device"]
