@@ -91,8 +91,9 @@ def compute(todo: Sequence[tuple[str, int]], table: Table, chosen: Options) -> l
 def _read(path: Path, table: Table) -> Cell:
     cell = json.loads(path.read_text())
     again = "remove the cell (and its run) to compute it again, or check out the commit that it names"
-    settings = json.loads(json.dumps(table.settings(cell["id"], cell["seed"])))  # as a file has them: lists for tuples
-    refuse_others(f"{path} was computed", table.defaults() | dotted(cell["settings"]), settings, again)
+    settings = dotted(json.loads(json.dumps(table.settings(cell["id"], cell["seed"]))))  # as a file has them: lists for tuples
+    defaults = {name: value for name, value in table.defaults().items() if name in settings}  # of what this cell has at all
+    refuse_others(f"{path} was computed", defaults | dotted(cell["settings"]), settings, again)
     return cell
 
 

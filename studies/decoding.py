@@ -45,7 +45,7 @@ from etude.explore.prompts import render_prompts
 from etude.models import load_model
 from etude.recipes.machine import Machine, decide, engine_at, room_tokens
 from etude.recipes.retention import logprobs_of
-from etude.recipes.settings import PracticeSettings
+from etude.recipes.settings import PracticeSettings, practice_defaults
 from etude.runs import environment
 from etude.tasks.actions import with_instruction
 from etude.tasks.task import Task
@@ -138,7 +138,7 @@ class Answering:
         return settings_of(recipe, {**changes, "seed": seed})
 
     def defaults(self) -> dict[str, Any]:
-        return {}
+        return {f"trained.{name}": value for name, value in practice_defaults().items()}
 
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
         """For every method what it answered, as 1, 0 and - for none, how much that says, and what it took."""

@@ -29,7 +29,7 @@ from etude.errors import UserError
 from etude.randomness import seed_for
 from etude.recipes.knows_says import KnowsSays, evaluate_knows, method_line
 from etude.recipes.machine import decide
-from etude.recipes.settings import PracticeSettings
+from etude.recipes.settings import PracticeSettings, practice_defaults
 from etude.runs import environment, write_atomically
 from etude.tasks.sources import load_tasks
 from etude.tasks.task import Task
@@ -75,7 +75,7 @@ class Gap:
         return own | {"model": model, "trained": resolved(recipe) if recipe else came}
 
     def defaults(self) -> dict[str, Any]:
-        return {}
+        return {f"trained.{name}": value for name, value in practice_defaults().items()}
 
     def _practised(self, model: str, seed: int) -> PracticeSettings:
         recipe, changes = ("tiny", TINY) if self.is_tiny else (RECIPES[model], {})

@@ -1219,3 +1219,11 @@ def test_a_figure_says_what_its_marks_and_axes_are_and_comes_of_the_kept_rows(st
     drawn = study.draw(rows, tmp_path / "figure.svg").read_text()
     for text in explained:
         assert text in drawn and text in (kept / "figure.svg").read_text()
+
+
+@pytest.mark.parametrize(("name", "table"), [("decoding", decoding.Answering), ("knows_says", knows_says.Gap)])
+def test_cells_that_are_older_than_a_setting_of_what_trained_their_model_are_taken(name, table):
+    folder = ROOT / "studies" / name
+    kept = [json.loads(path.read_text()) for path in (folder / "cells").glob("*.json")]
+    assert any(isinstance(cell["settings"].get("trained"), dict) for cell in kept)
+    assert len(compute([], table(False), Options(folder, None, 0.0, [], [], False))) == len(kept)
