@@ -9,6 +9,7 @@ import math
 from typing import Any
 
 from etude.feedback.verdict import Verdict
+from etude.feedback.words import shortened
 
 LONGEST_LINE_BYTES = 1 << 18
 LONGEST_MESSAGE = 4_096
@@ -19,11 +20,6 @@ _LONGEST_NAME = 200
 
 class BadReply(Exception):
     """A line that is no reply to what was asked."""
-
-
-def shortened(text: str) -> str:
-    """A text of at most LONGEST_MESSAGE characters."""
-    return text if len(text) <= LONGEST_MESSAGE else f"{text[: LONGEST_MESSAGE - 3]}..."
 
 
 def read_line(line: bytes) -> dict[str, Any]:
@@ -44,11 +40,11 @@ def read_reply(line: bytes, asked: int) -> tuple[Verdict, bool]:
     if isinstance(number, bool) or not isinstance(number, int) or number != asked:
         raise BadReply("it answered what was not asked")
     if isinstance(error := reply.get("error"), str):
-        return Verdict(None, message=shortened(f"the verifier raised {error}")), True
+        return Verdict(None, message=shortened(f"the verifier raised {error}", LONGEST_MESSAGE)), True
     try:
         return _verdict(reply.get("verdict")), False
     except ValueError as problem:
-        return Verdict(None, message=shortened(f"the verifier's verdict can't be read: {problem}")), True
+        return Verdict(None, message=shortened(f"the verifier's verdict can't be read: {problem}", LONGEST_MESSAGE)), True
 
 
 def _verdict(found: Any) -> Verdict:
@@ -70,7 +66,8 @@ def _verdict(found: Any) -> Verdict:
     right_at: Any = found.get("right_at")
     if not _is_finite(right_at):
         raise ValueError("its right_at is no finite number")
-    return Verdict(score, parts, tuple(values), message=shortened(message), words=shortened(words), right_at=right_at)
+    message, words = (shortened(text, LONGEST_MESSAGE) for text in (message, words))
+    return Verdict(score, parts, tuple(values), message=message, words=words, right_at=right_at)
 
 
 def _is_finite(number: Any) -> bool:

@@ -51,5 +51,6 @@ def quoted(text: str) -> str:
     return repr(shortened(text))
 
 
-def shortened(text: str) -> str:
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+def shortened(text: str, longest: int = _LONGEST) -> str:
+    """The text, cut to at most so many characters."""
+    return text if len(text) <= longest else text[: longest - 3] + "..."

@@ -32,8 +32,9 @@ from typing import Any
 
 from etude.errors import UserError
 from etude.feedback.isolation import begin_domain, isolate, kill_domain
-from etude.feedback.reply import LONGEST_LINE_BYTES, shortened
+from etude.feedback.reply import LONGEST_LINE_BYTES, LONGEST_MESSAGE
 from etude.feedback.scratch import empty
+from etude.feedback.words import shortened
 from etude.orphans import die_with
 from etude.tasks.expressions import math
 from etude.tasks.family_scores import scorer_of
@@ -115,10 +116,10 @@ class Worker:
             elif name == "reasoning_gym":
                 scorer_of(family)
         except UserError as error:
-            return {"error": shortened(f"{error}{hint(error.__cause__, self.closed)}")}
+            return {"error": shortened(f"{error}{hint(error.__cause__, self.closed)}", LONGEST_MESSAGE)}
         except BaseException as error:  # also SystemExit
             if ":" in name:
-                return {"error": shortened(f"verifier {name!r} does not load: {type(error).__name__}: {error}")}
+                return {"error": shortened(f"verifier {name!r} does not load: {type(error).__name__}: {error}", LONGEST_MESSAGE)}
             # an item of the same kind will raise it again, and be told of
         self._kept = os.listdir(self.scratch)
         return {"loaded": True}
@@ -216,7 +217,7 @@ def _verdict(item: dict[str, Any], verifiers: dict[str, Callable[[str, Task], An
     prompt = item["task"]["prompt"]
     task = Task(**{**item["task"], "prompt": tuple(prompt) if isinstance(prompt, list) else prompt})
     found = as_verdict(verifiers[task.verifier](item["text"], task)).to_json()
-    return found | {name: shortened(found[name]) for name in ("message", "words") if name in found}
+    return found | {name: shortened(found[name], LONGEST_MESSAGE) for name in ("message", "words") if name in found}
 
 
 def _encoded(reply: dict[str, Any]) -> bytes:

@@ -66,11 +66,6 @@ def asked_as(settings: PracticeSettings, tasks: Sequence[Task], tokenizer: Any) 
     )
 
 
-def _is_single(task: Task) -> bool:
-    """Whether a task is one question, with a system message at most."""
-    return isinstance(task.prompt, str) or [message["role"] for message in task.prompt] in (["user"], ["system", "user"])
-
-
 def card(settings: PracticeSettings, result: Mapping[str, Any], asked: Asked, *, is_adapter: bool = False) -> str:
     """The card of the model that a finished run saved, or of its adapters."""
     _, licence = origin(settings.model)
