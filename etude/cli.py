@@ -157,7 +157,7 @@ def _evaluate(arguments: list[str], is_quiet: bool) -> None:
     options = ("data", "json", "force")
     suite, arguments = take(arguments, "--suite")
     if suite:
-        return _evaluate_suite(suite, arguments, is_quiet, *options)
+        return _evaluate_suite(suite, arguments, *options)
     if _wants_help(arguments):
         head = "etude evaluate MODEL [--key value ...]\netude evaluate MODEL --suite NAME_OR_YAML [--key value ...]"
         return _help(f"{head}\n\n{options_help(*options)}", EvaluateSettings)
@@ -175,7 +175,7 @@ def _evaluate(arguments: list[str], is_quiet: bool) -> None:
     _write_json(common, evaluate(model, settings, data=common.data, watcher=_watcher(common, is_quiet)))
 
 
-def _evaluate_suite(suite: str, arguments: list[str], is_quiet: bool, *options: str) -> None:
+def _evaluate_suite(suite: str, arguments: list[str], *options: str) -> None:
     from etude.configuration import command_of, shipped
 
     kinds = {"domain": _domain, "knows": _knows, "long": _long, "suite": _retention}
@@ -194,7 +194,8 @@ def _evaluate_suite(suite: str, arguments: list[str], is_quiet: bool, *options: 
         check_output("--page", common.page, is_page, force=common.force)
     model, rest = _model(rest, f"evaluate needs a model before --suite {suite}: a bundled name, a folder, a .gguf file or a hub id")
     paged = {"page": common.page} if common.page else {}
-    _write_json(common, evaluated(model, parsed(suite, rest), data=common.data, watcher=_watcher(common, False), **paged))
+    watcher = _watcher(common, is_quiet=False)  # what a suite says on the way is its result
+    _write_json(common, evaluated(model, parsed(suite, rest), data=common.data, watcher=watcher, **paged))
 
 
 def _domain() -> tuple[Any, Any, Any]:
