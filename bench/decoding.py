@@ -27,14 +27,14 @@ from etude.decoding.inputs import Layout
 from etude.decoding.integrative import integrative
 from etude.decoding.pool import Pool
 from etude.decoding.settings import ReliableDecoding
+from etude.device.machine import Machine, decide, engine_at, room_tokens
 from etude.engine.sampling import GREEDY
 from etude.engine.transformers import TransformersEngine
 from etude.evaluation.retention import OLD_KNOWLEDGE
-from etude.explore.prompts import render_prompts
-from etude.models import load_model
-from etude.recipes.machine import Machine, decide, engine_at, room_tokens
-from etude.runs import environment, read_jsonl
+from etude.models.load import load_model
+from etude.rollouts.prompts import render_prompts
 from etude.tasks.task import Task
+from etude.training.run_folder import environment, read_jsonl
 
 BATCH = 8
 ALLOWED = {4: 3.0, 8: 5.0}

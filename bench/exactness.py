@@ -16,13 +16,13 @@ from statistics import median
 from typing import Any
 from unittest.mock import patch
 
-from etude.configuration import arguments_from, find_configuration
-from etude.feedback.outcome import OutcomeFeedback
-from etude.ledger import Ledger
+from etude.console.watching import Quiet
 from etude.recipes import practice as recipe
 from etude.recipes.settings import parse_practice
-from etude.runs import RunFolder, environment, read_jsonl
-from etude.watching import Quiet
+from etude.rewards.outcome import OutcomeFeedback
+from etude.settings.configuration import arguments_from, find_configuration
+from etude.training.ledger import Ledger
+from etude.training.run_folder import RunFolder, environment, read_jsonl
 
 SMALL = {"warm_start.steps": 0, "warm_start.n": 0, "evaluation.n": 16, "evaluation.pass_n": 0, "retention.probe": False}
 

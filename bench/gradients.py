@@ -22,18 +22,18 @@ from typing import Any
 
 from bench.written import write
 from etude.engine.completion import Completion
-from etude.explore.attempts import Attempt, Group
-from etude.explore.beginnings import parted
-from etude.explore.search.growing import Growth, search
-from etude.explore.search.settings import Search
-from etude.explore.search.worth import Outcomes, Rollouts, either, likelihood
-from etude.explore.steps import Steps
-from etude.explore.tree import Node, Tree
-from etude.feedback.verdict import Verdict
 from etude.learn.credit import CREDIT
 from etude.learn.lessons import token_weights
 from etude.learn.step_credit import STEP_CREDIT
 from etude.recipes.searching import group_of
+from etude.rewards.verdict import Verdict
+from etude.rollouts.attempts import Attempt, Group
+from etude.rollouts.beginnings import parted
+from etude.rollouts.search.growing import Growth, search
+from etude.rollouts.search.settings import Search
+from etude.rollouts.search.worth import Outcomes, Rollouts, either, likelihood
+from etude.rollouts.steps import Steps
+from etude.rollouts.tree import Node, Tree
 from etude.tasks.task import Task
 
 Beginning = tuple[int, ...]

@@ -20,12 +20,12 @@ import torch
 
 from bench import written
 from bench.rollout import Shape, prompts_of
-from etude.device import has_bfloat16
+from etude.device.processor import has_bfloat16
 from etude.engine import transformers
 from etude.engine.sampling import Sampling
-from etude.models import load_model
+from etude.models.load import load_model
 from etude.randomness import seed_for
-from etude.runs import environment
+from etude.training.run_folder import environment
 
 WAYS = ("set", "moving")
 """The thresholds."""

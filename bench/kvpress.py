@@ -30,9 +30,9 @@ from bench import written
 from bench.peer import Peer, Running
 from etude.errors import UserError
 from etude.evaluation.retention import OLD_KNOWLEDGE
-from etude.longcontext.policies import POLICIES
-from etude.models import load_model
-from etude.runs import environment
+from etude.kv_cache.policies import POLICIES
+from etude.models.load import load_model
+from etude.training.run_folder import environment
 
 MODEL, RATIO = "smollm2-135m", 0.25
 SIDES = {"etude": Peer("etude_policies.py"), "kvpress": Peer("kvpress_policies.py", ".venv-kvpress")}

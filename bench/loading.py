@@ -34,12 +34,12 @@ from bench.peer import Peer, Running
 from etude.engine.sampling import GREEDY
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
-from etude.explore.prompts import render_prompt
-from etude.models import convert, load_model, save_model
+from etude.models.load import convert, load_model, save_model
 from etude.recipes.practice import practice
-from etude.runs import environment
+from etude.rollouts.prompts import render_prompt
 from etude.tasks.task import Task
 from etude.tiny import letters, tiny_tokenizer
+from etude.training.run_folder import environment
 
 OURS = "etude"
 PEERS = {

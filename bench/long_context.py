@@ -33,20 +33,20 @@ from transformers.cache_utils import Cache, DynamicCache
 from bench import long_generation, sparse_prompts
 from bench.turns import spread
 from bench.written import save_picture, write
+from etude.device.machine import Machine, decide
 from etude.engine.context import CopiedContext, Forward
 from etude.engine.forward import forward_of
 from etude.engine.working_copy import WorkingCopy
 from etude.kernels import huge_pages
-from etude.longcontext.attach import Attachment
-from etude.longcontext.layer import ContextLayer
-from etude.longcontext.policies import DROPPING, RECALLING
-from etude.longcontext.policy import Policy
-from etude.longcontext.recall import Recall
-from etude.longcontext.scores.streaming import Streaming
-from etude.longcontext.view import KeptContext, Peak
-from etude.models import in_precision, load_model
-from etude.recipes.machine import Machine, decide
-from etude.runs import environment
+from etude.kv_cache.attach import Attachment
+from etude.kv_cache.layer import ContextLayer
+from etude.kv_cache.policies import DROPPING, RECALLING
+from etude.kv_cache.policy import Policy
+from etude.kv_cache.recall import Recall
+from etude.kv_cache.scores.streaming import Streaming
+from etude.kv_cache.view import KeptContext, Peak
+from etude.models.load import in_precision, load_model
+from etude.training.run_folder import environment
 
 SHARE = 0.1
 ONES: dict[str, Callable[[int], torch.Tensor]] = {

@@ -16,11 +16,11 @@ import torch
 from bench.heap import held_bytes
 from bench.sparse_prompts import random_model
 from etude.engine.forward import forward_of
-from etude.longcontext.policies import DROPPING, RECALLING
-from etude.longcontext.policy import Policy
-from etude.longcontext.recall import Recall
-from etude.longcontext.scores.streaming import Streaming
-from etude.longcontext.view import KeptView
+from etude.kv_cache.policies import DROPPING, RECALLING
+from etude.kv_cache.policy import Policy
+from etude.kv_cache.recall import Recall
+from etude.kv_cache.scores.streaming import Streaming
+from etude.kv_cache.view import KeptView
 
 BUDGET = 512
 WAYS: dict[str, Policy | Recall] = {

@@ -22,11 +22,11 @@ from bench.peer import Peer, Running
 from bench.rollout import Shape, prompts_of
 from bench.turns import by_turns
 from bench.written import write
-from etude.device import has_bfloat16
+from etude.device.processor import has_bfloat16
 from etude.errors import UserError
-from etude.models import convert, load_model
+from etude.models.load import convert, load_model
 from etude.randomness import seed_for
-from etude.runs import environment
+from etude.training.run_folder import environment
 
 WAYS = {"by torch's operations": Peer("etude_step.py", variables={"CXX": ""}), "with kernels": Peer("etude_step.py")}
 STAGES = ("sampling", "learning")

@@ -19,16 +19,16 @@ from statistics import mean
 from typing import Any
 
 from bench.turns import spread
-from etude.configuration import find_configuration
+from etude.console.watching import Quiet
 from etude.errors import UserError
-from etude.explore.attempts import Group
-from etude.explore.reuse import Drafts, visits
-from etude.explore.samples import sample_groups
-from etude.feedback.outcome import OutcomeFeedback
 from etude.recipes.practice import Practice
 from etude.recipes.settings import parse_practice
-from etude.runs import RunFolder, environment
-from etude.watching import Quiet
+from etude.rewards.outcome import OutcomeFeedback
+from etude.rollouts.attempts import Group
+from etude.rollouts.reuse import Drafts, visits
+from etude.rollouts.samples import sample_groups
+from etude.settings.configuration import find_configuration
+from etude.training.run_folder import RunFolder, environment
 
 
 def main() -> None:

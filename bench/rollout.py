@@ -26,11 +26,11 @@ from bench import written
 from bench.limits import copy_bytes, decoding_limit, matmul_flops
 from bench.peer import Peer, Running
 from bench.turns import by_turns, peaks, ratios, seconds_of, spread
-from etude.device import has_bfloat16
+from etude.device.processor import has_bfloat16
 from etude.errors import UserError
-from etude.models import convert, load_model
+from etude.models.load import convert, load_model
 from etude.randomness import seed_for
-from etude.runs import environment
+from etude.training.run_folder import environment
 
 OURS = "etude"
 PEERS = {

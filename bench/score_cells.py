@@ -15,17 +15,17 @@ from typing import Any
 from bench.peer import Peer, Running
 from bench.practising import COMPARABLE, Ours, Practising, Theirs, their_settings
 from bench.rollout import OURS
-from etude.configuration import arguments_from, find_configuration, resolved
+from etude.console.watching import Quiet
 from etude.errors import UserError
 from etude.evaluation.measure import Suite, measure
-from etude.feedback.outcome import OutcomeFeedback
-from etude.recipes.checkpoints import load_checkpoint
 from etude.recipes.measuring import measurement
 from etude.recipes.practice import Practice
 from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
-from etude.runs import RunFolder, environment
+from etude.rewards.outcome import OutcomeFeedback
+from etude.settings.configuration import arguments_from, find_configuration, resolved
 from etude.tasks.sources import load_tasks
-from etude.watching import Quiet
+from etude.training.checkpoints import load_checkpoint
+from etude.training.run_folder import RunFolder, environment
 from studies.cells import Cell, Options
 
 WARM_START = "warm-start"

@@ -31,23 +31,23 @@ from bench.kept import found_of
 from bench.rollout import Shape, prompts_of
 from bench.turns import spread
 from bench.written import write
-from etude.device import has_bfloat16
+from etude.device.processor import has_bfloat16
 from etude.engine.completion import Prefix
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
-from etude.explore.search.beam import beam
-from etude.explore.search.expansion import Expansion
-from etude.explore.search.growing import search
-from etude.explore.steps import Steps
-from etude.explore.tree import Node, Tree
 from etude.learn.example import demonstration
 from etude.learn.learner import Learner, Optimiser, Stream
 from etude.learn.losses import negative_log_likelihood
-from etude.models import load_model
+from etude.models.load import load_model
 from etude.randomness import seed_for
-from etude.runs import environment
+from etude.rollouts.search.beam import beam
+from etude.rollouts.search.expansion import Expansion
+from etude.rollouts.search.growing import search
+from etude.rollouts.steps import Steps
+from etude.rollouts.tree import Node, Tree
 from etude.tasks.task import Task
+from etude.training.run_folder import environment
 from studies.cells import Cell, Options
 
 STEP_TOKENS = 16

@@ -22,7 +22,7 @@ from bench import written
 from etude.evaluation.retention import OLD_KNOWLEDGE
 from etude.knowledge.documents import Corpus, documents
 from etude.knowledge.selection import Selection, select
-from etude.runs import environment
+from etude.training.run_folder import environment
 
 
 def main() -> None:

@@ -23,11 +23,11 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AutoModelForCausalLM
 
 from bench.turns import spread
-from etude.longcontext.attach import attach
-from etude.longcontext.block_oracle import Compared, compared
-from etude.longcontext.policy import Policy
-from etude.longcontext.scores.streaming import Streaming
-from etude.longcontext.sparse import Density, Sparse
+from etude.kv_cache.attach import attach
+from etude.kv_cache.block_oracle import Compared, compared
+from etude.kv_cache.policy import Policy
+from etude.kv_cache.scores.streaming import Streaming
+from etude.kv_cache.sparse import Density, Sparse
 
 ROOT = Path(__file__).parents[1]
 SPARSE = {

@@ -29,11 +29,11 @@ from bench.peer import Peer, Running
 from bench.rollout import OURS, Shape, prompts_of
 from bench.turns import by_turns, peaks, ratios, seconds_of, spread
 from bench.written import write
-from etude.device import has_bfloat16
+from etude.device.processor import has_bfloat16
 from etude.errors import UserError
-from etude.models import convert, load_model
+from etude.models.load import convert, load_model
 from etude.randomness import seed_for
-from etude.runs import environment
+from etude.training.run_folder import environment
 from studies.cells import Cell, Options
 
 PEERS = {OURS: Peer("etude_step.py"), "trl-default": Peer("trl_step.py", ".venv-trl"), "trl-tuned": Peer("trl_step.py", ".venv-trl")}

@@ -35,9 +35,9 @@ from bench.score_cells import PEERS, SAMPLES, WARM_START, Plan
 from bench.score_page import draw, table
 from bench.turns import spread
 from bench.written import write
+from etude.device.machine import Machine, decide
 from etude.errors import UserError
-from etude.recipes.machine import Machine, decide
-from etude.runs import environment
+from etude.training.run_folder import environment
 from studies.cells import Cell, Options, compute
 
 CELLS = Path("runs/time_to_score")

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from etude.console.outputs import check_output, is_pack, is_page, is_standard_output, write_output
+from etude.console.terminal import VisibleFormatter, visible
 from etude.errors import UserError, unknown
-from etude.hub import check_there
-from etude.interruption import Interrupted, Interruption
-from etude.options import EVERYWHERE, Options, no_more, options_help, take, take_options
-from etude.outputs import check_output, is_pack, is_page, is_standard_output, write_output
-from etude.terminal import VisibleFormatter, visible
+from etude.models.hub import check_there
+from etude.settings.options import EVERYWHERE, Options, no_more, options_help, take, take_options
+from etude.training.interruption import Interrupted, Interruption
 
 USAGE = f"""etude: language models get better by practising
 
@@ -84,8 +84,8 @@ def _run(arguments: list[str], *, is_quiet: bool, is_verbose: bool) -> int:
 
 
 def _practice(arguments: list[str], is_quiet: bool) -> None:
-    from etude.configuration import find_configuration, resolved, shipped
     from etude.recipes.settings import PracticeSettings, parse_practice
+    from etude.settings.configuration import find_configuration, resolved, shipped
 
     names, options = ", ".join(shipped("practice")), ("run", "data", "json", "force", "track", "resume", "dry_run")
     if _wants_help(arguments):
@@ -97,8 +97,8 @@ def _practice(arguments: list[str], is_quiet: bool) -> None:
     check_there(settings.model, settings.tasks.dataset)
     if common.dry_run:
         return _dry_run(settings, resolved(settings), path.stem, common.data)
+    from etude.console.tracking import Tracked
     from etude.recipes.practice import practice_named
-    from etude.tracking import Tracked
 
     run = common.run or Path("runs") / path.stem
     watcher = _watcher(common, is_quiet)
@@ -114,8 +114,8 @@ def _practice(arguments: list[str], is_quiet: bool) -> None:
 
 
 def _adapt(arguments: list[str], is_quiet: bool) -> None:
-    from etude.configuration import find_configuration, resolved, shipped
     from etude.recipes.adapt_settings import AdaptSettings, parse_adapt
+    from etude.settings.configuration import find_configuration, resolved, shipped
 
     names, options = ", ".join(shipped("adapt")), ("run", "data", "json", "force", "resume", "dry_run")
     if _wants_help(arguments):
@@ -176,7 +176,7 @@ def _evaluate(arguments: list[str], is_quiet: bool) -> None:
 
 
 def _evaluate_suite(suite: str, arguments: list[str], *options: str) -> None:
-    from etude.configuration import command_of, shipped
+    from etude.settings.configuration import command_of, shipped
 
     kinds = {"domain": _domain, "knows": _knows, "long": _long, "suite": _retention}
     names = {name: kind for kind in kinds for name in shipped(kind)}
@@ -199,26 +199,26 @@ def _evaluate_suite(suite: str, arguments: list[str], *options: str) -> None:
 
 
 def _domain() -> tuple[Any, Any, Any]:
-    from etude.recipes.domain_settings import MeasuredDomain, parse_domain
-    from etude.recipes.domain_suite import evaluate_domain
+    from etude.suites.domain import evaluate_domain
+    from etude.suites.domain_settings import MeasuredDomain, parse_domain
 
     return MeasuredDomain, parse_domain, evaluate_domain
 
 
 def _knows() -> tuple[Any, Any, Any]:
-    from etude.recipes.knows_says import KnowsSays, evaluate_knows, parse_knows
+    from etude.suites.knows_says import KnowsSays, evaluate_knows, parse_knows
 
     return KnowsSays, parse_knows, evaluate_knows
 
 
 def _long() -> tuple[Any, Any, Any]:
-    from etude.recipes.long_suite import LongSuite, evaluate_long, parse_long
+    from etude.suites.long_context import LongSuite, evaluate_long, parse_long
 
     return LongSuite, parse_long, evaluate_long
 
 
 def _retention() -> tuple[Any, Any, Any]:
-    from etude.recipes.retention_suite import RetentionSuite, evaluate_suite, parse_suite
+    from etude.suites.retention import RetentionSuite, evaluate_suite, parse_suite
 
     return RetentionSuite, parse_suite, evaluate_suite
 
@@ -282,12 +282,12 @@ def _report(arguments: list[str], is_quiet: bool) -> None:
     no_more([str(run) for run in runs], usage)
     if not runs:
         raise UserError(f"report needs the folder of a run, such as runs/quickstart: {usage}")
-    from etude.runs import check_is_run
+    from etude.training.run_folder import check_is_run
 
     for run in runs:
         check_is_run(run)
     if packed:
-        from etude.recipes.pack import pack
+        from etude.export.pack import pack
 
         if len(runs) != 1 or out:
             raise UserError("--pack takes one run, and no --out: etude report RUN --pack FILE.zip")
@@ -316,16 +316,16 @@ def _models(arguments: list[str], is_quiet: bool) -> None:
         return
     match arguments:
         case [] | ["list"]:
-            from etude.bundled import available
+            from etude.models.bundled import available
 
             for row in (("name", "model", "state"), *available()):
                 print("\t".join(row))
         case ["fetch", name]:
-            from etude.models import fetch
+            from etude.models.load import fetch
 
             print(fetch(name))
         case ["convert", source, folder]:
-            from etude.models import convert
+            from etude.models.load import convert
 
             print(convert(source, Path(folder)))
         case ["interpolate", *rest]:
@@ -342,7 +342,7 @@ def _interpolate(arguments: list[str]) -> Path:
     if len(rest[:at]) != 2 or out is None:
         raise UserError("interpolate takes two models and a folder: etude models interpolate START END --factor A --out DIR")
     named = {name: _share("--groups " + name, value) for name, _, value in (word.partition("=") for word in groups)}
-    from etude.interpolation import interpolate
+    from etude.models.interpolation import interpolate
 
     return interpolate(rest[0], rest[1], Path(out), factor=None if factor is None else _share("--factor", factor), groups=named)
 
@@ -385,7 +385,7 @@ def _watcher(common: Options, is_quiet: bool) -> Any:
     """Who tells of a run: on standard error where standard output is for the result."""
     from rich.console import Console as RichConsole
 
-    from etude.watching import Brief, Console
+    from etude.console.watching import Brief, Console
 
     console = RichConsole(stderr=True, highlight=False, soft_wrap=True, markup=False) if is_standard_output(common.json) else None
     return Brief(console) if is_quiet else Console(console)
@@ -416,7 +416,7 @@ def _wants_help(arguments: Sequence[str]) -> bool:
 
 
 def _help(head: str, kind: type[Any]) -> None:
-    from etude.settings_help import help_of
+    from etude.settings.help import help_of
 
     print(head + "\n" + help_of(kind))
 

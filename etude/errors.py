@@ -7,7 +7,7 @@ Python callers catch it as a `ValueError`. Mistakes of our own are assertions.
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-from etude.spellings import value_of
+from etude.settings.spellings import value_of
 
 _MOST_CHOICES, _NEAREST = 40, 6
 """How many choices an error lists, and how many of more."""

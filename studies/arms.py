@@ -26,12 +26,12 @@ from typing import Any
 
 import yaml
 
-from etude.configuration import arguments_from, dotted, find_configuration, resolved
+from etude.console.watching import Console
 from etude.evaluation.statistics import mean_interval, shares_interval, sign_flip_test
 from etude.recipes.practice import practice_named
 from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
-from etude.runs import RunFolder, read_jsonl
-from etude.watching import Console
+from etude.settings.configuration import arguments_from, dotted, find_configuration, resolved
+from etude.training.run_folder import RunFolder, read_jsonl
 from studies.cells import Cell, Options, refuse_others
 from studies.divergence import moved
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from etude.configuration import dotted
 from etude.errors import UserError
-from etude.runs import differing, may_change, write_atomically
+from etude.settings.configuration import dotted
+from etude.training.run_folder import differing, may_change, write_atomically
 from studies.figure import draw
 
 Cell = dict[str, Any]

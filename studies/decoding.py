@@ -30,25 +30,25 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from etude.configuration import resolved
 from etude.decoding.methods import METHODS
 from etude.decoding.pool import Decoded, Pool
 from etude.decoding.settings import ReliableDecoding
-from etude.embedding import Embed, load_embedder
+from etude.device.machine import Machine, decide, engine_at, room_tokens
 from etude.engine.sampling import GREEDY
 from etude.errors import UserError
 from etude.evaluation.calibration import expected_calibration_error, risk_coverage
 from etude.evaluation.descriptive import describe
 from etude.evaluation.statistics import paired_test, wilson_interval
 from etude.evaluation.truthful import truth_by
-from etude.explore.prompts import render_prompts
-from etude.models import load_model
-from etude.recipes.machine import Machine, decide, engine_at, room_tokens
-from etude.recipes.retention import logprobs_of
+from etude.models.embedding import Embed, load_embedder
+from etude.models.load import load_model
 from etude.recipes.settings import PracticeSettings, practice_defaults
-from etude.runs import environment
+from etude.rollouts.prompts import render_prompts
+from etude.settings.configuration import resolved
+from etude.suites.retention_probe import logprobs_of
 from etude.tasks.actions import with_instruction
 from etude.tasks.task import Task
+from etude.training.run_folder import environment
 from studies.arms import TINY_RUN, run_of, settings_of
 from studies.cells import Cell, Options, compute, options, write_result
 from studies.figure import list_rows, save

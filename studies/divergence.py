@@ -10,16 +10,16 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from etude.explore.order import batch_at
-from etude.explore.samples import sample_groups
-from etude.feedback.outcome import OutcomeFeedback
+from etude.console.watching import Quiet
 from etude.learn.example import Example
 from etude.learn.logprobs import completion_logprobs
-from etude.recipes.checkpoints import load_checkpoint
 from etude.recipes.practice import Practice
 from etude.recipes.settings import PracticeSettings
-from etude.runs import RunFolder
-from etude.watching import Quiet
+from etude.rewards.outcome import OutcomeFeedback
+from etude.rollouts.order import batch_at
+from etude.rollouts.samples import sample_groups
+from etude.training.checkpoints import load_checkpoint
+from etude.training.run_folder import RunFolder
 
 FILE = "moved.json"
 _TASKS, _SAMPLES = 64, 2

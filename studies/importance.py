@@ -3,7 +3,7 @@
     python -m studies.importance --data DIR [--hours H] [--only ID ...] [--tiny]
 
 SmolLM2-135M, tasks of 420 tokens in books (`etude.evaluation.long`). What a token of the text is worth is measured: by how much the right
-answer's log-prob falls when its keys and values are left out (`etude.longcontext.oracle`), for question and answer behind it (`unseen`),
+answer's log-prob falls when its keys and values are left out (`etude.kv_cache.oracle`), for question and answer behind it (`unseen`),
 or for the answer alone, the question being read with the text (`seen`). A cell of a kind asks of every score, in every layer and head, how
 it ranks the same tokens: what the tenth that it ranks first is worth, of what the most valuable tenth is (`worth_kept`; losses alone are
 summed), and Spearman's correlation with worth, in which the many tokens that are worth next to nothing count as much as the others. Scores
@@ -29,19 +29,19 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from etude.device.machine import Machine, decide
 from etude.errors import UserError
 from etude.evaluation.long.asked import Asked, asked, haystack_of
 from etude.evaluation.long.kinds import KINDS
 from etude.evaluation.long.task import listed
 from etude.evaluation.statistics import mean_interval, rank_correlation, ranks
-from etude.longcontext.oracle import worth
-from etude.longcontext.policies import DROPPING, asking
-from etude.longcontext.policy import Policy
-from etude.longcontext.scores.observation_window import ObservationWindow
-from etude.longcontext.sweep import Reading
-from etude.models import load_model
-from etude.recipes.machine import Machine, decide
-from etude.runs import environment
+from etude.kv_cache.oracle import worth
+from etude.kv_cache.policies import DROPPING, asking
+from etude.kv_cache.policy import Policy
+from etude.kv_cache.scores.observation_window import ObservationWindow
+from etude.kv_cache.sweep import Reading
+from etude.models.load import load_model
+from etude.training.run_folder import environment
 from studies.cells import Cell, Options, compute, options, write_result
 from studies.figure import save
 from studies.long_context import MODEL, read_books

@@ -24,14 +24,14 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from etude.decoding.layer_contrast import LayerContrast, contrasted_logprobs
+from etude.device.machine import Machine, decide
 from etude.errors import UserError
 from etude.evaluation.retention import beginning, token_ids
 from etude.evaluation.statistics import mean_interval, paired_test, wilson_interval
 from etude.evaluation.truthful import choice_scores, ranked
-from etude.models import load_model
-from etude.recipes.machine import Machine, decide
-from etude.runs import environment
+from etude.models.load import load_model
 from etude.tasks.files import file_rows
+from etude.training.run_folder import environment
 from studies.cells import Cell, Options, compute, options, write_result
 from studies.figure import accuracies, save
 

@@ -39,16 +39,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bench.peer import Peer, Running
+from etude.device.machine import Machine, decide
 from etude.errors import UserError
 from etude.evaluation.long.asked import Asked, asked, generators, haystack_of
 from etude.evaluation.statistics import mean_interval
-from etude.longcontext.policies import DROPPING, POLICIES, RECALLING, asking
-from etude.longcontext.policy import Policy
-from etude.longcontext.recall import Recall
-from etude.longcontext.sweep import FULL, Reading, Rows
-from etude.models import end_tokens, in_precision, load_model
-from etude.recipes.machine import Machine, decide
-from etude.runs import environment
+from etude.kv_cache.policies import DROPPING, POLICIES, RECALLING, asking
+from etude.kv_cache.policy import Policy
+from etude.kv_cache.recall import Recall
+from etude.kv_cache.sweep import FULL, Reading, Rows
+from etude.models.load import end_tokens, in_precision, load_model
+from etude.training.run_folder import environment
 from studies.cells import Cell, Options, compute, options, write_result
 from studies.figure import list_rows, save
 

@@ -5,7 +5,7 @@
 Chains of sums (the recipe long_thought): from one warm start that shows running totals, and checks of them behind "Wait", practice on the
 verifier's scores, the same with control of length, and on random scores. Length control lowers scores by up to a half in the last 52 of 104
 tokens, where answers without a check do not come, and leaves out what was cut off.
-Each model answers the same tasks greedily, as it likes (`free`), and behind thoughts of 8, 16, 32 and 64 tokens (`etude.explore.thought`).
+Each model answers the same tasks greedily, as it likes (`free`), and behind thoughts of 8, 16, 32 and 64 tokens (`etude.rollouts.thought`).
 A task's slope is that of right (1) or not (0) over the logarithm of the length, to base 2: what a doubling of the thought adds. Differences
 are paired over tasks, intervals (95 %) over tasks.
 

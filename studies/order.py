@@ -35,15 +35,15 @@ from typing import Any
 import yaml
 from matplotlib.figure import Figure
 
-from etude.configuration import dotted, resolved
+from etude.console.watching import Console
 from etude.evaluation.statistics import mean_interval
 from etude.recipes.adapt import adapt_named
 from etude.recipes.adapt_settings import AdaptSettings, adapt_defaults
 from etude.recipes.knowledge_first import adaptation_of
 from etude.recipes.practice import practice_named
 from etude.recipes.settings import PracticeSettings, practice_defaults
-from etude.runs import RunFolder, read_jsonl
-from etude.watching import Console
+from etude.settings.configuration import dotted, resolved
+from etude.training.run_folder import RunFolder, read_jsonl
 from studies.arms import begin_like, cell_of, check_run, reduce_arms, settings_of
 from studies.cells import Cell, Options, compute, options, write_result
 from studies.figure import list_rows, save

@@ -39,10 +39,10 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from etude.randomness import seed_for
-from etude.runs import RunFolder, read_jsonl, write_atomically
 from etude.tasks.numbers import find_numbers
 from etude.tasks.task import Task
 from etude.tasks.votes import Tally, vote
+from etude.training.run_folder import RunFolder, read_jsonl, write_atomically
 from studies.arms import TINY_RUN, Arms, reduce_arms
 from studies.cells import Cell, Options, compute, options, write_result
 from studies.figure import save

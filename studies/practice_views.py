@@ -28,7 +28,7 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
-from etude.runs import read_jsonl
+from etude.training.run_folder import read_jsonl
 from studies.arms import TINY_RUN, Arms, reduce_arms
 from studies.cells import Cell, Options, compute, options, write_result
 

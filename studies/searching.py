@@ -22,12 +22,12 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
-from etude.configuration import resolved
+from etude.console.watching import Console
 from etude.recipes.evaluate import evaluate
 from etude.recipes.practice import practice_named
 from etude.recipes.settings import PracticeSettings, practice_defaults
-from etude.runs import RunFolder, environment
-from etude.watching import Console
+from etude.settings.configuration import resolved
+from etude.training.run_folder import RunFolder, environment
 from studies.arms import settings_of
 from studies.cells import Cell, Options, compute, options, write_result
 from studies.figure import save

@@ -23,17 +23,17 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from etude.device.machine import Machine, decide
 from etude.errors import UserError
 from etude.evaluation.statistics import paired_test, wilson_interval
 from etude.knowledge.documents import Corpus, documents
 from etude.knowledge.scorers import METHODS, Scorer
 from etude.knowledge.selection import Selection, select
-from etude.models import load_model
+from etude.models.load import load_model
 from etude.randomness import seed_for
-from etude.recipes.machine import Machine, decide
 from etude.recipes.perplexity import Perplexity
-from etude.runs import environment, read_jsonl, write_atomically
 from etude.tasks.files import file_rows
+from etude.training.run_folder import environment, read_jsonl, write_atomically
 from studies.cells import Cell, Options, compute, options, write_result
 from studies.figure import list_rows, save
 

@@ -35,19 +35,19 @@ from matplotlib.figure import Figure
 from etude.decoding.abstain import abstain
 from etude.decoding.pool import Pool
 from etude.decoding.settings import ReliableDecoding
-from etude.embedding import load_embedder
+from etude.device.machine import decide, engine_at, room_tokens
 from etude.engine.sampling import GREEDY
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.evaluation.calibration import expected_calibration_error, risk_coverage
 from etude.evaluation.statistics import mean_interval, shares_interval
-from etude.explore.prompts import render_prompts
-from etude.models import load_model
-from etude.recipes.machine import decide, engine_at, room_tokens
-from etude.recipes.retention import logprobs_of
-from etude.runs import environment, read_jsonl
+from etude.models.embedding import load_embedder
+from etude.models.load import load_model
+from etude.rollouts.prompts import render_prompts
+from etude.suites.retention_probe import logprobs_of
 from etude.tasks.actions import with_instruction
 from etude.tasks.task import Task
+from etude.training.run_folder import environment, read_jsonl
 from studies.arms import TINY_RUN, Arms, difference, run_of
 from studies.cells import Cell, Options, compute, options, write_result
 from studies.decoding import MAX_NEW_TOKENS

@@ -34,18 +34,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from etude.configuration import resolved
+from etude.console.watching import Console
 from etude.engine.completion import Completion
 from etude.evaluation.measure import Judge
 from etude.evaluation.statistics import rank_correlation
-from etude.explore.attempts import Attempt, Group
-from etude.explore.beginnings import parted
-from etude.explore.order import batch_at
-from etude.explore.samples import sample_groups
-from etude.explore.search.settings import Search
-from etude.explore.steps import Steps
-from etude.explore.tree import Node, Tree
-from etude.feedback.outcome import OutcomeFeedback
 from etude.learn.credit import has_signal
 from etude.learn.implicit_reward import ImplicitReward, ImplicitRewardSettings
 from etude.learn.learner import Optimiser
@@ -55,9 +47,17 @@ from etude.randomness import seed_for
 from etude.recipes.practice import Practice
 from etude.recipes.searching import searched
 from etude.recipes.settings import PracticeSettings, practice_defaults
-from etude.runs import RunFolder, environment
+from etude.rewards.outcome import OutcomeFeedback
+from etude.rollouts.attempts import Attempt, Group
+from etude.rollouts.beginnings import parted
+from etude.rollouts.order import batch_at
+from etude.rollouts.samples import sample_groups
+from etude.rollouts.search.settings import Search
+from etude.rollouts.steps import Steps
+from etude.rollouts.tree import Node, Tree
+from etude.settings.configuration import resolved
 from etude.tasks.task import Task
-from etude.watching import Console
+from etude.training.run_folder import RunFolder, environment
 from studies.arms import settings_of
 from studies.cells import Cell, Options, compute, options, write_result
 from studies.figure import save

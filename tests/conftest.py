@@ -33,6 +33,8 @@ from transformers import (
     Qwen3MoeForCausalLM,
 )
 
+pytest_plugins = ["small_runs"]
+
 SPECIAL = ["<pad>", "<eos>", "<user>", "<assistant>"]
 VOCABULARY = 256 + len(SPECIAL)
 TEMPLATE = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
@@ -171,7 +173,7 @@ def completion(text: Any) -> str:
 @pytest.fixture
 def judge_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[dict[str, Any]], Any]], JudgeServer]]:
     """`judge_server(answer)` is a running server; trying again takes no time."""
-    monkeypatch.setattr("etude.chat.endpoint.WAIT_SECONDS", 0.01)
+    monkeypatch.setattr("etude.llm_client.endpoint.WAIT_SECONDS", 0.01)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     running = []
 

@@ -30,25 +30,25 @@ from bench.curves import half_gain, rising, seconds_to, times_as_long
 from bench.exactness import measured
 from bench.peer import Peer, Running
 from bench.practising import Theirs, their_settings
+from etude.console.watching import Quiet
 from etude.engine.completion import Completion
 from etude.errors import UserError
 from etude.evaluation.retention import OLD_KNOWLEDGE
-from etude.explore.attempts import Attempt, Group
-from etude.feedback.outcome import OutcomeFeedback
-from etude.feedback.verdict import Verdict
 from etude.knowledge.documents import Corpus
+from etude.kv_cache.policies import DROPPING
+from etude.kv_cache.policy import Policy
+from etude.kv_cache.recall import Recall
+from etude.kv_cache.scores.streaming import Streaming
+from etude.kv_cache.sparse import Sparse
 from etude.learn.example import demonstration
 from etude.learn.learner import Learner
-from etude.longcontext.policies import DROPPING
-from etude.longcontext.policy import Policy
-from etude.longcontext.recall import Recall
-from etude.longcontext.scores.streaming import Streaming
-from etude.longcontext.sparse import Sparse
-from etude.models import load_model
+from etude.models.load import load_model
 from etude.recipes.practice import Practice
 from etude.recipes.step import learn_from
-from etude.runs import RunFolder
-from etude.watching import Quiet
+from etude.rewards.outcome import OutcomeFeedback
+from etude.rewards.verdict import Verdict
+from etude.rollouts.attempts import Attempt, Group
+from etude.training.run_folder import RunFolder
 
 
 def test_what_resuming_exactly_costs_is_counted_by_writer():

@@ -177,7 +177,7 @@ def test_settings_are_listed_checked_and_refused_without_torch():
     code = f"""
 import sys
 from etude.cli import main
-from etude.configuration import find_configuration
+from etude.settings.configuration import find_configuration
 from etude.recipes.settings import parse_practice
 for command in {WITHOUT_TORCH}:
     main(command.split())
@@ -310,7 +310,7 @@ def test_a_warning_is_told_once_and_by_etude_alone(capsys):
     main(["practice", "tinny"])
     main(["practice", "tinny"])
     capsys.readouterr()
-    logging.getLogger("etude.models").warning("converting")
+    logging.getLogger("etude.models.load").warning("converting")
     logging.getLogger("another.library").info("unheard")
     assert capsys.readouterr().err == "etude: converting\n"
 

@@ -16,10 +16,6 @@ from safetensors.torch import load, save
 
 import etude
 from etude.engine.completion import Completion
-from etude.explore.attempts import Attempt, Group
-from etude.explore.collapse import CollapseAlarm, CollapseWatch
-from etude.explore.curriculum import Curriculum, CurriculumSettings
-from etude.feedback.verdict import Verdict
 from etude.learn.entropy import EntropyBonus, EntropySettings
 from etude.learn.example import demonstration
 from etude.learn.gate import Gate, GateSettings
@@ -30,6 +26,10 @@ from etude.learn.step_model import Beginnings, Outlook, StepModel, StepModelSett
 from etude.recipes.alarm import Alarm
 from etude.recipes.gating import Gating
 from etude.recipes.holding import Holding
+from etude.rewards.verdict import Verdict
+from etude.rollouts.attempts import Attempt, Group
+from etude.rollouts.collapse import CollapseAlarm, CollapseWatch
+from etude.rollouts.curriculum import Curriculum, CurriculumSettings
 from etude.tasks.task import Task
 from etude.tiny import tiny_model
 

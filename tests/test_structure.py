@@ -10,9 +10,10 @@ import pytest
 
 from etude.decoding.methods import METHODS as DECODING
 from etude.decoding.settings import READS
-from etude.explore.search.settings import REFINE, SEARCHES
 from etude.knowledge.quality import RULES
 from etude.knowledge.scorers import METHODS
+from etude.kv_cache.policies import DROPPING, POLICIES, RECALLING
+from etude.kv_cache.settings import DROPPING_NAMES, RECALLING_NAMES
 from etude.learn.credit import CREDIT
 from etude.learn.lessons import LESSONS
 from etude.learn.loss_settings import POLICY_LOSS_NAMES, PREFERENCE_LOSS_NAMES
@@ -20,10 +21,9 @@ from etude.learn.losses import POLICY_LOSSES, PREFERENCE_LOSSES
 from etude.learn.pairs import PAIRS
 from etude.learn.shaping import SHAPING
 from etude.learn.step_credit import STEP_CREDIT
-from etude.longcontext.policies import DROPPING, POLICIES, RECALLING
-from etude.longcontext.settings import DROPPING_NAMES, RECALLING_NAMES
 from etude.recipes.adapt_settings import ORDERS
 from etude.recipes.settings import FEEDBACK
+from etude.rollouts.search.settings import REFINE, SEARCHES
 from etude.tasks.verifiers import VERIFIERS
 
 NAMED_WITHOUT_TORCH = {
@@ -35,7 +35,7 @@ NAMED_WITHOUT_TORCH = {
 }
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("kernels", "chat", "tasks", "engine", "explore", "feedback", "learn", "knowledge", "decoding", "longcontext", "evaluation")
+ROOMS = ("kernels", "llm_client", "tasks", "engine", "rollouts", "rewards", "learn", "knowledge", "decoding", "kv_cache", "evaluation")
 TOP = ("etude.recipes", "etude.cli")
 
 
@@ -70,14 +70,14 @@ def test_rooms_know_neither_recipes_nor_the_command(room):
 @pytest.mark.parametrize(
     ("room", "later"),
     [
-        ("chat", ("tasks", "engine", "explore", "feedback", "learn")),
-        ("tasks", ("engine", "explore", "learn")),
-        ("knowledge", ("engine", "explore", "feedback", "learn")),
-        ("feedback", ("engine", "explore", "learn")),
-        ("engine", ("explore", "learn", "decoding", "longcontext")),
-        ("explore", ("learn", "decoding", "longcontext")),
-        ("decoding", ("feedback", "learn", "knowledge")),
-        ("longcontext", ("tasks", "explore", "feedback", "learn", "knowledge", "decoding")),
+        ("llm_client", ("tasks", "engine", "rollouts", "rewards", "learn")),
+        ("tasks", ("engine", "rollouts", "learn")),
+        ("knowledge", ("engine", "rollouts", "rewards", "learn")),
+        ("rewards", ("engine", "rollouts", "learn")),
+        ("engine", ("rollouts", "learn", "decoding", "kv_cache")),
+        ("rollouts", ("learn", "decoding", "kv_cache")),
+        ("decoding", ("rewards", "learn", "knowledge")),
+        ("kv_cache", ("tasks", "rollouts", "rewards", "learn", "knowledge", "decoding")),
     ],
 )
 def test_earlier_stages_do_not_know_later_ones(room, later):
@@ -86,7 +86,7 @@ def test_earlier_stages_do_not_know_later_ones(room, later):
         assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"
 
 
-@pytest.mark.parametrize("room", ["chat", "tasks", "feedback", "knowledge"])
+@pytest.mark.parametrize("room", ["llm_client", "tasks", "rewards", "knowledge"])
 def test_these_rooms_need_no_torch(room):
     modules = [f"etude.{room}.{path.stem}" for path in sorted((ROOT / "etude" / room).glob("*.py")) if path.stem != "__init__"]
     code = f"import sys, importlib; [importlib.import_module(m) for m in {modules}]; sys.exit('torch' in sys.modules)"

@@ -15,13 +15,13 @@ import pytest
 import torch
 import yaml
 
-from etude.configuration import find_configuration, resolved
 from etude.evaluation.long.asked import Asked
 from etude.evaluation.long.task import LongTask
 from etude.evaluation.statistics import mean_interval, rank_correlation, sign_flip_test
 from etude.recipes.adapt_settings import parse_adapt
-from etude.runs import RunFolder
+from etude.settings.configuration import find_configuration, resolved
 from etude.tasks.task import Task
+from etude.training.run_folder import RunFolder
 from studies import (
     decoding,
     diversity,

@@ -9,7 +9,7 @@ from serving import Answer, serve
 
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
-from etude.models import load_model
+from etude.models.load import load_model
 
 
 def start(settings: dict[str, Any]) -> tuple[Answer, dict[str, Any]]:

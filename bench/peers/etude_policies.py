@@ -8,10 +8,10 @@ import transformers
 from policies import Turn, serving
 from serving import Answer, serve
 
-from etude.longcontext.attach import attach
-from etude.longcontext.policies import POLICIES, asking
-from etude.longcontext.recall import Recall
-from etude.models import load_model
+from etude.kv_cache.attach import attach
+from etude.kv_cache.policies import POLICIES, asking
+from etude.kv_cache.recall import Recall
+from etude.models.load import load_model
 
 
 def start(settings: dict[str, Any]) -> tuple[Answer, dict[str, Any]]:

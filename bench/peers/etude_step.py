@@ -13,13 +13,13 @@ from serving import Answer, serve
 
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
-from etude.explore.samples import sample_groups
-from etude.feedback.verdict import Verdict
 from etude.learn.learner import Learner, Optimiser, Stream
 from etude.learn.losses import POLICY_LOSSES
 from etude.learn.settings import Learning
-from etude.models import load_model
+from etude.models.load import load_model
 from etude.recipes.step import learn_from
+from etude.rewards.verdict import Verdict
+from etude.rollouts.samples import sample_groups
 from etude.tasks.task import Task
 
 

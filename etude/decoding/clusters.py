@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from etude.embedding import Embed
+from etude.models.embedding import Embed
 
 
 def clusters(groups: Sequence[Sequence[str]], embed: Embed, same: float) -> list[list[int | None]]:

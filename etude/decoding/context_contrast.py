@@ -10,7 +10,7 @@ Identity: strength 0 is plain decoding behind the evidence.
 from etude.decoding.inputs import reworded
 from etude.decoding.pool import Decoded, Pool
 from etude.engine.joint import product
-from etude.explore.prompts import render_prompt, without_control
+from etude.rollouts.prompts import render_prompt, without_control
 
 
 def context_contrast(pool: Pool, strength: float) -> list[Decoded]:

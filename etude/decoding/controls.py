@@ -12,7 +12,7 @@ from etude.decoding.pool import Decoded, Pool
 from etude.decoding.settings import AGAIN
 from etude.engine.joint import product
 from etude.errors import UserError
-from etude.explore.prompts import render_prompt
+from etude.rollouts.prompts import render_prompt
 
 WORDINGS = (
     "{question}",

@@ -8,10 +8,10 @@ from typing import Any
 from etude.decoding.methods import METHODS
 from etude.decoding.pool import Decoded, Pool
 from etude.decoding.settings import ReliableDecoding
-from etude.embedding import load_embedder
 from etude.engine.completion import Completion
 from etude.engine.transformers import TransformersEngine
-from etude.explore.reuse import visits
+from etude.models.embedding import load_embedder
+from etude.rollouts.reuse import visits
 from etude.tasks.task import Task
 
 

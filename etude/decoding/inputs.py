@@ -15,7 +15,7 @@ from etude.decoding.pool import Decoded, Pool
 from etude.decoding.settings import Layout
 from etude.engine.completion import Prefix
 from etude.engine.joint import Join
-from etude.explore.prompts import behind_answer, render_feedback, render_prompt, without_control
+from etude.rollouts.prompts import behind_answer, render_feedback, render_prompt, without_control
 from etude.tasks.task import Task
 
 NOTHING = "no sample says anything that leaves room for an answer"

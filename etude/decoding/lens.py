@@ -21,7 +21,7 @@ from etude.engine.context import KeepRead
 from etude.engine.fused import FusedForward
 from etude.engine.sampling import GREEDY, sample
 from etude.errors import UserError
-from etude.heads import head_on
+from etude.models.heads import head_on
 
 _TOGETHER = 512
 """Tokens of completions, and rows of the head, that are computed at once: logits of a large vocabulary are large."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from etude.decoding.inputs import reworded
-from etude.explore.prompts import without_control
+from etude.rollouts.prompts import without_control
 from etude.tasks.task import Task
 
 

@@ -3,15 +3,15 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from etude.embedding import Embed
 from etude.engine.completion import Completion, Finish, Logprobs, Prefix, Stop
 from etude.engine.context import View
 from etude.engine.decoding import Heard
 from etude.engine.joint import Join, Joint
 from etude.engine.sampling import GREEDY, Sampling
 from etude.engine.transformers import TransformersEngine
-from etude.explore.prompts import render_prompt, without_control
+from etude.models.embedding import Embed
 from etude.randomness import seed_for
+from etude.rollouts.prompts import render_prompt, without_control
 from etude.tasks.task import Task
 
 BACK = "Which question has this answer? Write the question alone."

@@ -12,7 +12,7 @@ Layout = Literal["turns", "one_message"]
 Choose = Literal["agreement", "likelihood", "cycle"]
 AGAIN = "Answer again."
 MINILM = "minilm"
-"""The embedding model that ships in a package (`etude.embedding`)."""
+"""The embedding model that ships in a package (`etude.models.embedding`)."""
 
 _SAMPLES, _INPUTS, _CONTRAST = ("k", "sampling"), ("again", "layout"), ("strength", "plausible", "final_norm")
 

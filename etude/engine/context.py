@@ -18,7 +18,7 @@ from transformers.cache_utils import Cache
 
 from etude.engine.attention import Attend
 from etude.engine.cache import attends, cache_argument, preallocated_cache, select_rows
-from etude.heads import head_on
+from etude.models.heads import head_on
 
 if TYPE_CHECKING:
     from etude.engine.forward import Shared

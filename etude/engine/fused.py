@@ -20,13 +20,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from etude.device import memory_bytes
+from etude.device.processor import memory_bytes
 from etude.engine.attention import AllLayers, Attend
 from etude.engine.context import KeepRead, KeepStates
 from etude.engine.packed import PackedLinear
 from etude.kernels.decoding import DecodingKernels, kernels_for
 from etude.kernels.tables import Layers
-from etude.models import LLAMA_SHAPED
+from etude.models.load import LLAMA_SHAPED
 
 _EVEN, _SIZES = 32, 8
 """Tokens of packed products are filled up to a multiple of `_EVEN`, and to one of `_SIZES` sizes between a power of two and the next:

@@ -13,7 +13,7 @@ from transformers import AttentionInterface
 
 from etude.engine.attention import Attend
 from etude.engine.context import KeepRead
-from etude.heads import head_on
+from etude.models.heads import head_on
 
 NAME = "etude_attend"
 """Transformers' name for attention that is left to an `Attend`."""

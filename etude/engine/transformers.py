@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from etude.adapters import base_of, has_adapters
 from etude.engine.blocks import BlockContext, BlockPrompts, length_of
 from etude.engine.cache import cache_argument
 from etude.engine.completion import Completion, Prefix, Stop
@@ -31,7 +30,8 @@ from etude.engine.joint import Join, Joint, JointContext, product
 from etude.engine.prefixes import Drawn, OpenBatch, Row, alike, cut, is_one_batch, join, keep, path_of
 from etude.engine.sampling import Sampling
 from etude.engine.working_copy import WorkingCopy
-from etude.models import end_tokens, positions_of
+from etude.models.adapters import base_of, has_adapters
+from etude.models.load import end_tokens, positions_of
 from etude.randomness import seed_for
 
 _REFILL_FROM = 0.25

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 import torch
 from transformers import PreTrainedModel
 
-from etude.adapters import base_of, merged_weights
 from etude.engine.packed import can_pack, fill, pack_linears
+from etude.models.adapters import base_of, merged_weights
 
 
 class WorkingCopy:

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from etude.evaluation.nearest import nearest_answers
 from etude.evaluation.wording import same_wording_answers
-from etude.feedback.verdict import Verdict
+from etude.rewards.verdict import Verdict
 from etude.tasks.answers import parse_list
 from etude.tasks.numbers import find_numbers, write_number
 from etude.tasks.task import Task

@@ -24,11 +24,11 @@ from etude.evaluation.descriptive import describe
 from etude.evaluation.rewards import compare_rewards, is_item_right, leads_with_reward, mean_score, reward_row
 from etude.evaluation.statistics import paired_test, pass_at_k, pass_curve, wilson_interval
 from etude.evaluation.thought import measure_thoughts
-from etude.explore.reuse import visits
-from etude.explore.thought import Thoughts
-from etude.feedback.unscored import check_scored, commonest_reason
-from etude.feedback.verdict import Verdict
 from etude.randomness import seed_for
+from etude.rewards.unscored import check_scored, commonest_reason
+from etude.rewards.verdict import Verdict
+from etude.rollouts.reuse import visits
+from etude.rollouts.thought import Thoughts
 from etude.tasks.task import Task
 from etude.tasks.votes import vote
 
@@ -59,7 +59,7 @@ class Measurement:
     seed: int
     thought: Thoughts = field(default_factory=Thoughts)
     max_unscored_share: float = 0.1
-    """Answers that may have no score (`etude.feedback.unscored`)."""
+    """Answers that may have no score (`etude.rewards.unscored`)."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Which of two answers does a judge prefer, whatever stands first? For answers that a verifier reads badly, such as long ones.
 
-Every question with two different answers is put to the judge in both orders (`etude.feedback.pairwise`); a judge that prefers a place makes
+Every question with two different answers is put to the judge in both orders (`etude.rewards.pairwise`); a judge that prefers a place makes
 a tie. Equal answers are a tie too; a question of which one answer is not given, or of which the judge says nothing, does not count.
 """
 
@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from etude.evaluation.statistics import mean_interval
-from etude.feedback.verdict import Verdict
+from etude.rewards.verdict import Verdict
 from etude.tasks.task import Task
 
 Compare = Callable[[Sequence[tuple[str, Task]]], Sequence[Verdict]]

@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from etude.evaluation.statistics import mean_interval, paired_mean_test, wilson_interval
-from etude.feedback.verdict import Verdict, is_right
+from etude.rewards.verdict import Verdict, is_right
 
 _SAME = 1e-9
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 
 from etude.errors import at_least
-from etude.explore.thinking import Thoughts
 from etude.learn.retention_settings import GateSettings, ReplaySettings
+from etude.rollouts.thinking import Thoughts
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from etude.engine.sampling import GREEDY
 from etude.engine.transformers import TransformersEngine
 from etude.evaluation.rewards import reward_row
 from etude.evaluation.statistics import wilson_interval
-from etude.explore.thought import Thoughts, forced
-from etude.feedback.verdict import Verdict
+from etude.rewards.verdict import Verdict
+from etude.rollouts.thought import Thoughts, forced
 from etude.tasks.task import Task
 
 Row = dict[str, Any]

@@ -10,7 +10,7 @@ likelihood: MC1, MC2 and MC3, the third after DoLa (Chuang et al. 2024, arXiv 23
 import math
 from collections.abc import Sequence
 
-from etude.embedding import Embed
+from etude.models.embedding import Embed
 from etude.tasks.aliases import words_said
 
 

@@ -1,7 +1,7 @@
 """The kernel of `received.cpp`: what keys receive of a prompt's attention, exp(q k scale - log Σ exp), summed over queries or the most.
 
 By torch's operations the scores of some queries are laid out in memory, to be read again; here they stay in a core's cache, and half
-precision is multiplied as it is. Shapes: as in `etude.longcontext.attention`.
+precision is multiplied as it is. Shapes: as in `etude.kv_cache.attention`.
 """
 
 import ctypes

@@ -28,7 +28,7 @@ from etude.errors import UserError
 from etude.knowledge.documents import Document
 from etude.knowledge.quality import NO_TEXT, RULES, Quality, flaw
 from etude.knowledge.scorers import Scorer
-from etude.orphans import die_with
+from etude.processes import die_with
 
 FLAWS = ("", NO_TEXT, *RULES)
 """What the numbers of a block's `flaw` mean."""

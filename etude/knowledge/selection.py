@@ -40,8 +40,8 @@ from etude.knowledge.quality import Quality
 from etude.knowledge.scorers import METHODS, Linear, Random, Same, Scorer, fit, least_of
 from etude.knowledge.scoring import FLAWS, Scores, score_all
 from etude.randomness import seed_for
-from etude.runs import write_atomically
 from etude.tasks.task import canonical_words
+from etude.training.run_folder import write_atomically
 
 _EVERY_SECONDS = 10
 _LEAST_AT_ONCE = 500

@@ -25,7 +25,7 @@ from torch.autograd.function import once_differentiable
 from etude.kernels.compiled import WIDTH
 from etude.kernels.update import Trees, UpdateKernels, kernels_for
 from etude.learn.batches import MicroBatch, can_share_prefixes
-from etude.models import LLAMA_SHAPED
+from etude.models.load import LLAMA_SHAPED
 
 _HEAD_ROWS = 1024
 """Tokens whose logits are there at a time, at most; oneDNN lays the head's weights out anew for each such piece."""

@@ -25,13 +25,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from etude.explore.attempts import Group
-from etude.feedback.verdict import Verdict
 from etude.learn.example import Example, Weights
 from etude.learn.learner import Learner
 from etude.learn.second_models import ImplicitRewardSettings
 from etude.learn.sequences import LIKELIHOOD, update_on_sequences
 from etude.learn.step_values import in_order
+from etude.rewards.verdict import Verdict
+from etude.rollouts.attempts import Group
 
 
 class ImplicitReward:

@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 
-from etude.adapters import adapters_off, dropping_out, has_adapters
 from etude.errors import UserError
 from etude.learn.batches import MicroBatch, can_share_prefixes, pack
 from etude.learn.example import Example, Weights
@@ -27,6 +26,7 @@ from etude.learn.logprobs import Outputs, completion_logprobs, token_logprobs
 from etude.learn.losses.tokens import Aggregation, Tokens, shares
 from etude.learn.moments import load_moments, moments_of
 from etude.learn.optimiser import Optimiser
+from etude.models.adapters import adapters_off, dropping_out, has_adapters
 from etude.randomness import seed_for
 
 Loss = Callable[[Outputs, Tokens], tuple[torch.Tensor, dict[str, torch.Tensor]]]

@@ -23,8 +23,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from etude.errors import UserError, at_least
-from etude.explore.attempts import Attempt, Group
-from etude.feedback.verdict import Verdict
+from etude.rewards.verdict import Verdict
+from etude.rollouts.attempts import Attempt, Group
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ right, each with an attempt's weight, and nothing of a turn that was wrong.
 
 from collections.abc import Callable, Sequence
 
-from etude.explore.attempts import Attempt, Group, Source
-from etude.feedback.verdict import Verdict, scores_of, turns_right
 from etude.learn.credit import credit_rule
 from etude.learn.example import Example, Weights
 from etude.learn.length import NO_CONTROL, LengthControl
 from etude.learn.step_credit import STEP_CREDIT
 from etude.learn.turn_credit import turn_credit, turns_with_signal
+from etude.rewards.verdict import Verdict, scores_of, turns_right
+from etude.rollouts.attempts import Attempt, Group, Source
 
 Verdicts = Sequence[Sequence[Verdict]]
 Lessons = list[list[Example]]

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from etude.heads import head_on, states_before_head
 from etude.learn.batches import MicroBatch, can_share_prefixes, pack
 from etude.learn.example import Example
 from etude.learn.fused import FusedPass
+from etude.models.heads import head_on, states_before_head
 
 _ROWS = 16
 """Rows of logits that are turned into float32 together, so that they stay in the processor's cache."""

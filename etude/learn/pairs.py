@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
 
-from etude.explore.attempts import Attempt, Group
-from etude.explore.beginnings import beginnings
-from etude.feedback.verdict import Verdict
+from etude.rewards.verdict import Verdict
+from etude.rollouts.attempts import Attempt, Group
+from etude.rollouts.beginnings import beginnings
 
 
 @dataclass(frozen=True)

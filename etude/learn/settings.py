@@ -14,7 +14,7 @@ from etude.learn.pairs import PAIRS
 from etude.learn.second_models import ImplicitRewardSettings
 from etude.learn.shaping import SHAPING
 from etude.learn.step_credit import STEP_CREDIT
-from etude.lora_settings import LoRA
+from etude.models.lora_settings import LoRA
 
 METHODS = (*LESSONS, "preference")
 

@@ -29,9 +29,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-from etude.explore.attempts import Attempt, Group
-from etude.feedback.verdict import Verdict
 from etude.learn.credit import has_signal
+from etude.rewards.verdict import Verdict
+from etude.rollouts.attempts import Attempt, Group
 
 Shaping = Callable[[Group, "torch.Tensor"], list[float]]
 """A group, and the model's input embeddings [V, E], to how ordinary each attempt is."""

@@ -4,7 +4,7 @@ For every token of a step s of an attempt:
 
 difference  w(s) · (V(s) - b(s))                                              after VinePPO, arXiv 2410.01679, sec. 4 (discount 1)
             V: the values at the boundaries of its steps (`Verdict.step_values`), of a search, of other attempts, or of a step model
-            b(s): what was to be expected before s by the other draws (`etude.explore.baselines`), or by a step model: V before s
+            b(s): what was to be expected before s by the other draws (`etude.rollouts.baselines`), or by a step model: V before s
             w(s): N · the share of the policy's answers that the attempt stands for at s (`Tree.group`); 1 where attempts are independent.
             N: attempts at a task, the mean of the step's, so that a task that a search drew more answers of does not count more
 tree        N / (N - 1) · ((M(s) - M) + (M(s) - M(before s))) / √n(s)        TreeRL, arXiv 2506.11902, sec. 3.2
@@ -28,10 +28,10 @@ from itertools import pairwise
 from math import sqrt
 from statistics import fmean
 
-from etude.explore.attempts import Attempt, Group
-from etude.explore.beginnings import beginnings, scores_through
-from etude.feedback.verdict import Verdict
 from etude.learn.example import Weights
+from etude.rewards.verdict import Verdict
+from etude.rollouts.attempts import Attempt, Group
+from etude.rollouts.beginnings import beginnings, scores_through
 
 StepCredit = Callable[[Sequence[Group], Sequence[Sequence[Verdict]]], list[list[Weights]]]
 """Of every own token of the attempts, by group."""

@@ -35,13 +35,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from etude.adapters import has_adapters
 from etude.errors import UserError
 from etude.learn.batches import MicroBatch, can_share_prefixes, pack
 from etude.learn.example import Example
 from etude.learn.logprobs import hidden_states
 from etude.learn.moments import load_moments, moments_of
 from etude.learn.second_models import StepModelSettings
+from etude.models.adapters import has_adapters
 from etude.randomness import seed_for
 
 _MOST_GRADIENT_NORM = 1.0

@@ -14,10 +14,10 @@ from itertools import combinations
 from statistics import fmean
 from typing import Literal
 
-from etude.explore.attempts import Attempt, Group, Source
-from etude.explore.beginnings import beginnings, scores_through
-from etude.feedback.verdict import Verdict
 from etude.learn.step_model import Beginnings, Outlook
+from etude.rewards.verdict import Verdict
+from etude.rollouts.attempts import Attempt, Group, Source
+from etude.rollouts.beginnings import beginnings, scores_through
 
 Verdicts = Sequence[Sequence[Verdict]]
 Values = Sequence[Sequence[tuple[float, ...]]]

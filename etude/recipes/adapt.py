@@ -15,15 +15,14 @@ from typing import Any, Never
 
 import numpy as np
 
-from etude.adapters import add_lora, check_targets
-from etude.configuration import arguments_from, resolved
+from etude.cards.adapted import write_adapted_cards
+from etude.console.watching import Quiet, Watcher
+from etude.device.limits import within_limits
+from etude.device.machine import Place, decide, engine_at, facts_of, room_tokens
 from etude.errors import UserError
 from etude.evaluation.likelihood import Asked, question_of
 from etude.evaluation.report import write_report
 from etude.evaluation.retention import beginning, token_ids
-from etude.explore.prompts import render_answer, without_control
-from etude.fingerprints import fingerprint_of
-from etude.interruption import Interrupted, Interruption
 from etude.knowledge.documents import documents, files_of
 from etude.knowledge.grading import Grading, asking
 from etude.knowledge.leaks import Leaks
@@ -32,29 +31,30 @@ from etude.knowledge.selection import check_packages, select
 from etude.learn.example import Example, demonstration
 from etude.learn.learner import Learner, Stream
 from etude.learn.losses import negative_log_likelihood
-from etude.models import describe, load_model, save_model
+from etude.models.adapters import add_lora, check_targets
+from etude.models.load import describe, load_model, save_model
 from etude.randomness import seed_for
 from etude.recipes.adapt_settings import REPLAY, TASKS, TEXT, AdaptSettings, adapt_defaults, parse_adapt
-from etude.recipes.adapted_card import write_adapted_cards
 from etude.recipes.calls import configuration_for, settings_are_a_mapping, without_bars
 from etude.recipes.chat import check, ready
-from etude.recipes.checkpoints import load_checkpoint, save_checkpoint
-from etude.recipes.domain_changes import change_in_words, changes
-from etude.recipes.domain_suite import Questions, answers_by, measure_domain, questions_of_suite, texts_of_suite
 from etude.recipes.interrupted import say_how_to_go_on
-from etude.recipes.limits import within_limits
-from etude.recipes.machine import Place, decide, engine_at, facts_of, room_tokens
 from etude.recipes.no_effect_adapt import without_effect
 from etude.recipes.passages import check_writer, write_passages
 from etude.recipes.perplexity import Perplexity
-from etude.recipes.retention import logprobs_of
 from etude.recipes.saving import save_adapters
-from etude.recipes.stage import Stage
-from etude.runs import RunFolder, read_jsonl
+from etude.rollouts.prompts import render_answer, without_control
+from etude.settings.configuration import arguments_from, resolved
+from etude.suites.domain import Questions, answers_by, measure_domain, questions_of_suite, texts_of_suite
+from etude.suites.domain_changes import change_in_words, changes
+from etude.suites.retention_probe import logprobs_of
 from etude.tasks.files import places_of
 from etude.tasks.sources import load_tasks
 from etude.tasks.task import Task, canonical_words
-from etude.watching import Quiet, Watcher
+from etude.training.checkpoints import load_checkpoint, save_checkpoint
+from etude.training.fingerprints import fingerprint_of
+from etude.training.interruption import Interrupted, Interruption
+from etude.training.run_folder import RunFolder, read_jsonl
+from etude.training.stage import Stage
 
 _TOKENS_A_WORD = 1.3
 """Of English by the usual tokenizers, to know how much text is enough."""

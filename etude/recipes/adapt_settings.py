@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from etude.configuration import dotted, parse, resolved
+from etude.device.machine_settings import Machine
 from etude.errors import UserError, at_least, check_known
 from etude.knowledge.documents import Corpus
 from etude.knowledge.grading import Grader
@@ -13,9 +13,9 @@ from etude.knowledge.mixture import StudyStage
 from etude.knowledge.selection import Selection
 from etude.knowledge.writers.settings import PassageWriter
 from etude.learn.optimiser import Optimiser
-from etude.lora_settings import LoRA
-from etude.recipes.domain_settings import DomainSuite
-from etude.recipes.machine_settings import Machine
+from etude.models.lora_settings import LoRA
+from etude.settings.configuration import dotted, parse, resolved
+from etude.suites.domain_settings import DomainSuite
 from etude.tasks.sources import SOURCES, TaskSource
 
 TEXT, TASKS, REPLAY = "text", "tasks", "replay"

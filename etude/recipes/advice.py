@@ -5,13 +5,13 @@ from statistics import fmean
 from typing import Any
 
 from etude.evaluation.rewards import is_item_right
-from etude.explore.search.settings import BY_STEPS, BY_VALUE
-from etude.explore.settings import Exploration
-from etude.explore.steps import Steps
 from etude.learn.example import Example
 from etude.learn.step_credit import STEP_CREDIT
 from etude.recipes.no_effect import said_of_unread
 from etude.recipes.settings import PracticeSettings
+from etude.rollouts.search.settings import BY_STEPS, BY_VALUE
+from etude.rollouts.settings import Exploration
+from etude.rollouts.steps import Steps
 from etude.tasks.families import own_levels
 
 _READ = 100

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from etude.explore.collapse import CollapseWatch, is_sound
 from etude.recipes.holding import Holding
+from etude.rollouts.collapse import CollapseWatch, is_sound
 
 if TYPE_CHECKING:
     from etude.recipes.practice import Practice

@@ -5,8 +5,8 @@ from typing import Literal
 
 from etude.engine.settings import Sampling
 from etude.errors import UserError, at_least, unknown
-from etude.explore.refinement import CHECK, Refinement
-from etude.explore.search.settings import BY_VALUE, REFINE, SEARCHES, Search
+from etude.rollouts.refinement import CHECK, Refinement
+from etude.rollouts.search.settings import BY_VALUE, REFINE, SEARCHES, Search
 
 SHORT = {"search": "search.method", "method": "decoding.method", "k": "decoding.k"}
 """What `--search mcts` and `--method integrative --k 4` are on the command line."""

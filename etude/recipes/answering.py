@@ -8,13 +8,13 @@ from etude.engine.completion import Finish
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.evaluation.measure import majority
-from etude.explore.search.growing import Value
-from etude.explore.search.settings import REFINE
-from etude.explore.search.worth import likelihood
-from etude.explore.tree import Node, Tree
 from etude.recipes.answer_search import AnswerSearch
 from etude.recipes.refining import revised_answers
 from etude.recipes.searching import Items, grown
+from etude.rollouts.search.growing import Value
+from etude.rollouts.search.settings import REFINE
+from etude.rollouts.search.worth import likelihood
+from etude.rollouts.tree import Node, Tree
 from etude.tasks.answers import voted_answer
 
 

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from etude.configuration import resolved
 from etude.errors import UserError
 from etude.recipes.settings import PracticeSettings
-from etude.runs import write_atomically
-from etude.yaml_text import write_yaml
+from etude.settings.configuration import resolved
+from etude.settings.yaml_text import write_yaml
+from etude.training.run_folder import write_atomically
 
 FILE = "etude.yaml"
 _ASKING = ("system", "instruction", "max_new_tokens")

@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from etude.explore.order import batch_at
 from etude.learn.example import Example
 from etude.learn.learner import Learner
 from etude.learn.pairs import Pair
 from etude.learn.preference import Preferring
-from etude.recipes.checkpoints import load_checkpoint
-from etude.recipes.stage import Stage
+from etude.rollouts.order import batch_at
+from etude.training.checkpoints import load_checkpoint
+from etude.training.stage import Stage
 
 if TYPE_CHECKING:
     from etude.recipes.practice import Practice

@@ -11,14 +11,14 @@ from typing import Any
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.evaluation.measure import Judge
-from etude.explore.attempts import Group
-from etude.explore.samples import sample_groups
-from etude.feedback.agreement import AgreementFeedback, believed_share
-from etude.ledger import Judged
 from etude.recipes.settings import PracticeSettings
-from etude.runs import RunFolder
+from etude.rewards.agreement import AgreementFeedback, believed_share
+from etude.rollouts.attempts import Group
+from etude.rollouts.samples import sample_groups
 from etude.tasks.task import Task
 from etude.tasks.votes import Tally, vote
+from etude.training.ledger import Judged
+from etude.training.run_folder import RunFolder
 
 LEAST = "agreement_min_share"
 """What the share is called among a step's metrics."""

@@ -8,8 +8,8 @@ from typing import Any
 
 from transformers.utils import logging
 
-from etude.configuration import a_type, find_configuration, not_plain
 from etude.errors import UserError
+from etude.settings.configuration import a_type, find_configuration, not_plain
 
 
 def model_name(model: Any) -> str:

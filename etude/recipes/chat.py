@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 
-from etude.chat.endpoint import Endpoint
-from etude.chat.model import Ask, ChatModel, Messages, Reply
+from etude.device.machine import Machine, Place, engine_at, room_tokens
 from etude.engine.sampling import Sampling
 from etude.errors import UserError
-from etude.explore.prompts import render_prompt, without_control
-from etude.models import load_model
+from etude.llm_client.endpoint import Endpoint
+from etude.llm_client.model import Ask, ChatModel, Messages, Reply
+from etude.models.load import load_model
 from etude.randomness import seed_for
-from etude.recipes.machine import Machine, Place, engine_at, room_tokens
+from etude.rollouts.prompts import render_prompt, without_control
 from etude.tasks.task import Task
 
 

@@ -7,10 +7,10 @@ from os.path import normpath
 from typing import TYPE_CHECKING
 
 from etude.errors import UserError, at_least
-from etude.feedback.combined import check_weights
 from etude.learn.credit import CREDIT
 from etude.learn.optimiser import Optimiser
 from etude.learn.step_credit import STEP_CREDIT
+from etude.rewards.combined import check_weights
 
 if TYPE_CHECKING:
     from etude.recipes.settings import PracticeSettings

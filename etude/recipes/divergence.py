@@ -18,11 +18,11 @@ import torch
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.evaluation.statistics import mean_interval
-from etude.explore.order import batch_at
 from etude.learn.example import Example
 from etude.learn.logprobs import completion_logprobs
 from etude.randomness import seed_for
 from etude.recipes.measuring import measurement
+from etude.rollouts.order import batch_at
 
 if TYPE_CHECKING:
     from etude.recipes.practice import Practice

@@ -21,25 +21,25 @@ from typing import Any
 
 import torch
 
+from etude.console.watching import Quiet
+from etude.device.limits import within_limits
 from etude.engine.sampling import GREEDY
 from etude.evaluation.measure import Judge
-from etude.feedback.outcome import OutcomeFeedback
-from etude.feedback.verdict import Verdict
 from etude.learn.learner import Learner
 from etude.learn.preference import Preferring
-from etude.ledger import Judged
 from etude.recipes.before_practice import comparisons_of, demonstrations_of
-from etude.recipes.checkpoints import learned
 from etude.recipes.divergence import moved_from_start
 from etude.recipes.keeping import begins_as
 from etude.recipes.learners import preference_learner
-from etude.recipes.limits import within_limits
 from etude.recipes.measuring import known, measurement
 from etude.recipes.practice import Practice
 from etude.recipes.settings import PracticeSettings
-from etude.runs import RunFolder
+from etude.rewards.outcome import OutcomeFeedback
+from etude.rewards.verdict import Verdict
 from etude.tasks.task import Task
-from etude.watching import Quiet
+from etude.training.checkpoints import learned
+from etude.training.ledger import Judged
+from etude.training.run_folder import RunFolder
 
 
 @dataclass(frozen=True)

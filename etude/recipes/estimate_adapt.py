@@ -8,7 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from etude.adapters import add_lora
+from etude.device.limits import within_limits
+from etude.device.machine import decide, room_tokens
 from etude.errors import UserError
 from etude.evaluation.likelihood import Asked, ask
 from etude.knowledge.documents import documents
@@ -16,14 +17,13 @@ from etude.knowledge.mixture import windows
 from etude.learn.example import Example, demonstration
 from etude.learn.learner import Learner, Stream
 from etude.learn.losses import negative_log_likelihood
-from etude.models import load_model
+from etude.models.adapters import add_lora
+from etude.models.load import load_model
 from etude.randomness import seed_for
 from etude.recipes.adapt import end_of_text, gather_asked
 from etude.recipes.adapt_settings import AdaptSettings
 from etude.recipes.estimate import minutes, peak_memory_bytes, seconds_of
-from etude.recipes.limits import within_limits
-from etude.recipes.machine import decide, room_tokens
-from etude.recipes.retention import logprobs_of
+from etude.suites.retention_probe import logprobs_of
 
 _TRIED = 24
 """Questions that are asked, at equal distances."""

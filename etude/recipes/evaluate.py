@@ -6,33 +6,33 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Never
 
-from etude.configuration import arguments_from, find_configuration
+from etude.console.watching import Quiet, Watcher
 from etude.decoding.decode import decode
+from etude.device.limits import within_limits
+from etude.device.machine import decide, engine_at, room_tokens
 from etude.engine.completion import Logprobs
 from etude.engine.sampling import GREEDY
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.evaluation.measure import Answered, Measurement, Suite, measure
 from etude.evaluation.preferred import Compare, preferred
-from etude.explore.search.growing import Value
-from etude.explore.search.settings import REFINE
-from etude.feedback.judge import JudgeFeedback, put
-from etude.feedback.outcome import OutcomeFeedback
-from etude.models import describe, load_model
+from etude.models.load import describe, load_model
 from etude.recipes.answering import answered
 from etude.recipes.calls import model_name, settings_are_a_mapping, without_bars
 from etude.recipes.chat import ready
 from etude.recipes.evaluate_settings import EvaluateSettings, parse_evaluate
-from etude.recipes.limits import within_limits
-from etude.recipes.machine import decide, engine_at, room_tokens
 from etude.recipes.materials import check_golds, load_suites, render_suites, train_size
 from etude.recipes.no_effect import unread_of_decoding, unread_of_search, unread_of_view
-from etude.recipes.retention import logprobs_of
 from etude.recipes.settings import parse_practice
 from etude.recipes.step_models import value_for
+from etude.rewards.judge import JudgeFeedback, put
+from etude.rewards.outcome import OutcomeFeedback
+from etude.rollouts.search.growing import Value
+from etude.rollouts.search.settings import REFINE
+from etude.settings.configuration import arguments_from, find_configuration
+from etude.suites.retention_probe import logprobs_of
 from etude.tasks.actions import Actions
 from etude.tasks.sources import TaskSource, load_tasks
-from etude.watching import Quiet, Watcher
 
 
 @without_bars()

@@ -5,20 +5,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from etude.configuration import dotted, find_configuration, parse, resolved
 from etude.decoding.settings import ReliableDecoding
+from etude.device.machine_settings import Machine
 from etude.engine.settings import Sampling
 from etude.errors import UserError, at_least
 from etude.evaluation.settings import Evaluation
-from etude.explore.thinking import Thoughts
-from etude.feedback.judge import Judging
-from etude.feedback.outcome import Isolation
-from etude.feedback.unscored import check_max_share
-from etude.longcontext.settings import EngineView
+from etude.kv_cache.settings import EngineView
 from etude.recipes.answer_search import SHORT, AnswerSearch
 from etude.recipes.asking import as_asked, only_asking, remembered
-from etude.recipes.machine_settings import Machine
 from etude.recipes.settings import parse_practice
+from etude.rewards.judge import Judging
+from etude.rewards.outcome import Isolation
+from etude.rewards.unscored import check_max_share
+from etude.rollouts.thinking import Thoughts
+from etude.settings.configuration import dotted, find_configuration, parse, resolved
 
 THOUGHT = {f"thought.{each.name}": f"evaluation.thought.{each.name}" for each in fields(Thoughts)}
 """What `--thought.budgets` and the like are on the command line."""

@@ -9,31 +9,31 @@ from dataclasses import dataclass, replace
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.evaluation.measure import Judge
-from etude.explore.attempts import HINTED, Group
-from etude.explore.beginnings import parted
-from etude.explore.curriculum import Curriculum
-from etude.explore.hints import hinted, without_hint
-from etude.explore.order import batch_at
-from etude.explore.refinement import refine
-from etude.explore.reuse import Drafts, visits
-from etude.explore.samples import sample_groups
-from etude.explore.search.growing import Value
-from etude.explore.settings import Exploration
-from etude.explore.steps import Steps
-from etude.explore.stopping import is_decided, portions
-from etude.explore.variants import asked, sample_variously
-from etude.feedback.verdict import Verdict
-from etude.ledger import Judged, Ledger
-from etude.longcontext.lazy import LazyView
-from etude.longcontext.view import KeptView
+from etude.kv_cache.lazy import LazyView
+from etude.kv_cache.view import KeptView
 from etude.recipes.believing import Believing
 from etude.recipes.reward_checks import check_rewards
 from etude.recipes.searching import group_of, searched, tree_row
 from etude.recipes.self_made import SelfMaking
 from etude.recipes.self_training import SelfTeaching
 from etude.recipes.settings import PracticeSettings
-from etude.runs import RunFolder
+from etude.rewards.verdict import Verdict
+from etude.rollouts.attempts import HINTED, Group
+from etude.rollouts.beginnings import parted
+from etude.rollouts.curriculum import Curriculum
+from etude.rollouts.hints import hinted, without_hint
+from etude.rollouts.order import batch_at
+from etude.rollouts.refinement import refine
+from etude.rollouts.reuse import Drafts, visits
+from etude.rollouts.samples import sample_groups
+from etude.rollouts.search.growing import Value
+from etude.rollouts.settings import Exploration
+from etude.rollouts.steps import Steps
+from etude.rollouts.stopping import is_decided, portions
+from etude.rollouts.variants import asked, sample_variously
 from etude.tasks.task import Task
+from etude.training.ledger import Judged, Ledger
+from etude.training.run_folder import RunFolder
 
 Begin = Callable[[Sequence[tuple[str, Task]]], "Future[list[Verdict]]"]
 """Has texts judged, without waiting."""

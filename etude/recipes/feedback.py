@@ -5,19 +5,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
+from etude.device.machine import Place
 from etude.evaluation.measure import Judge
-from etude.feedback.agreement import AgreementFeedback
-from etude.feedback.combined import CombinedFeedback
-from etude.feedback.form import FormFeedback, Gate
-from etude.feedback.judge import JudgeFeedback, put
-from etude.feedback.outcome import COUNTED, OutcomeFeedback
-from etude.feedback.own_answer import COUNTED as OWN_ANSWERS
-from etude.feedback.random_score import RandomFeedback
 from etude.recipes.chat import ready
 from etude.recipes.exploring import Begin
-from etude.recipes.machine import Place
 from etude.recipes.settings import PracticeSettings
-from etude.runs import RunFolder
+from etude.rewards.agreement import AgreementFeedback
+from etude.rewards.combined import CombinedFeedback
+from etude.rewards.form import FormFeedback, Gate
+from etude.rewards.judge import JudgeFeedback, put
+from etude.rewards.outcome import COUNTED, OutcomeFeedback
+from etude.rewards.own_answer import COUNTED as OWN_ANSWERS
+from etude.rewards.random_score import RandomFeedback
+from etude.training.run_folder import RunFolder
 
 
 @dataclass(frozen=True)

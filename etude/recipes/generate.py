@@ -5,27 +5,27 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Never
 
-from etude.configuration import a_type, arguments_from
 from etude.decoding.decode import Found, decode
 from etude.decoding.methods import METHODS
+from etude.device.machine import decide, engine_at, room_tokens
 from etude.engine.completion import Completion, Logprobs
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
-from etude.explore.prompts import render_prompts
-from etude.explore.search.growing import Value
-from etude.explore.thought import forced
-from etude.models import load_model
+from etude.models.load import load_model
 from etude.randomness import seed_for
 from etude.recipes.answering import answered
 from etude.recipes.calls import model_name, settings_are_a_mapping, without_bars
 from etude.recipes.generate_settings import GenerateSettings, parse_generate
-from etude.recipes.machine import decide, engine_at, room_tokens
 from etude.recipes.materials import with_system
 from etude.recipes.no_effect import Sections, unread_of_decoding, unread_of_search, unread_of_view
-from etude.recipes.retention import logprobs_of
 from etude.recipes.searching import Items
 from etude.recipes.step_models import value_for
 from etude.recipes.streaming import Streamed
+from etude.rollouts.prompts import render_prompts
+from etude.rollouts.search.growing import Value
+from etude.rollouts.thought import forced
+from etude.settings.configuration import a_type, arguments_from
+from etude.suites.retention_probe import logprobs_of
 from etude.tasks.actions import with_instruction
 from etude.tasks.task import Task
 

@@ -6,16 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from etude.configuration import parse
 from etude.decoding.settings import ReliableDecoding
+from etude.device.machine_settings import Machine
 from etude.engine.settings import Sampling
 from etude.errors import UserError, at_least
-from etude.explore.search.settings import REFINE
-from etude.explore.thinking import Thought
-from etude.longcontext.settings import EngineView
+from etude.kv_cache.settings import EngineView
 from etude.recipes.answer_search import SHORT, AnswerSearch
 from etude.recipes.asking import only_asking, remembered
-from etude.recipes.machine_settings import Machine
+from etude.rollouts.search.settings import REFINE
+from etude.rollouts.thinking import Thought
+from etude.settings.configuration import parse
 from etude.tasks.files import read_json
 from etude.tasks.task import text_problem
 

@@ -1,7 +1,7 @@
 """What a person is told of a run that Ctrl-C or SIGTERM ended."""
 
-from etude.interruption import Interrupted
-from etude.runs import RunFolder
+from etude.training.interruption import Interrupted
+from etude.training.run_folder import RunFolder
 
 _ENDING = "; go on with --resume"
 

@@ -7,11 +7,11 @@ from etude.learn.example import Example
 from etude.learn.gate import Gate
 from etude.learn.learner import Learner
 from etude.learn.replay import Replay
-from etude.recipes.checkpoints import load_checkpoint
 from etude.recipes.divergence import moved_from_start, practised_answers
 from etude.recipes.gating import Gating
 from etude.recipes.holding import Holding
 from etude.recipes.settings import PracticeSettings
+from etude.training.checkpoints import load_checkpoint
 
 if TYPE_CHECKING:
     from etude.recipes.practice import Practice

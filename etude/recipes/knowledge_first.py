@@ -6,14 +6,14 @@ the machine; it is gone on with where it was interrupted. Practice begins from i
 
 from pathlib import Path
 
-from etude.configuration import arguments_from, dotted, find_configuration, resolved
+from etude.console.watching import Watcher
+from etude.device.machine import Machine, decide
 from etude.errors import UserError
 from etude.recipes.adapt import adapt_named, check_models, gather_asked
 from etude.recipes.adapt_settings import AdaptSettings, adapt_defaults, parse_adapt
-from etude.recipes.machine import Machine, decide
 from etude.recipes.settings import PracticeSettings
-from etude.runs import RunFolder, check_same, read_configuration
-from etude.watching import Watcher
+from etude.settings.configuration import arguments_from, dotted, find_configuration, resolved
+from etude.training.run_folder import RunFolder, check_same, read_configuration
 
 FOLDER = "knowledge"
 

@@ -9,11 +9,11 @@ from etude.errors import UserError
 from etude.evaluation.baselines import trivial_baselines
 from etude.evaluation.measure import Judge, Suite
 from etude.evaluation.settings import Evaluation
-from etude.explore.prompts import render_answer, render_demonstration, render_prompts
 from etude.learn.example import Example, demonstration
 from etude.learn.pairs import Pair
 from etude.recipes.combinations import check_tasks_per_step
 from etude.recipes.settings import PracticeSettings
+from etude.rollouts.prompts import render_answer, render_demonstration, render_prompts
 from etude.tasks.actions import with_instruction
 from etude.tasks.comparisons import Comparison, load_comparisons
 from etude.tasks.families import own_levels

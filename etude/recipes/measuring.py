@@ -9,8 +9,8 @@ from etude.errors import UserError
 from etude.evaluation.measure import Measurement, Suite, measure
 from etude.evaluation.retention import Probe, measure_retention
 from etude.recipes.result import Page
-from etude.recipes.retention import logprobs_of
 from etude.recipes.settings import PracticeSettings
+from etude.suites.retention_probe import logprobs_of
 
 if TYPE_CHECKING:
     from etude.recipes.practice import Practice

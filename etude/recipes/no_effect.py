@@ -7,13 +7,13 @@ from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from etude.configuration import dotted, resolved
 from etude.decoding.settings import ReliableDecoding
-from etude.explore.search.settings import REFINE
+from etude.kv_cache.settings import EngineView
 from etude.learn.loss_settings import CLIP_RANGES
 from etude.learn.step_credit import STEP_CREDIT
-from etude.longcontext.settings import EngineView
 from etude.recipes.settings import PracticeSettings, practice_defaults
+from etude.rollouts.search.settings import REFINE
+from etude.settings.configuration import dotted, resolved
 
 Sections = Mapping[tuple[str, ...], str]
 """Beginnings of names that nothing reads, and why."""

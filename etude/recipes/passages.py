@@ -8,11 +8,11 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from etude.chat.model import Messages
+from etude.console.watching import Watcher
+from etude.device.machine import Place
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
-from etude.explore.prompts import render_prompt, without_control
 from etude.knowledge.leaks import Leaks
 from etude.knowledge.passages import NO_REPLY, Assignment, Knowledge, Writing, rejected
 from etude.knowledge.rarity import Rarity, assignments, together
@@ -20,14 +20,14 @@ from etude.knowledge.writers.attempts import Attempts, attempted
 from etude.knowledge.writers.rules import rule_made
 from etude.knowledge.writers.settings import PassageWriter
 from etude.knowledge.writers.told import asking, told
+from etude.llm_client.model import Messages
 from etude.randomness import seed_for
 from etude.recipes.adapt_settings import AdaptSettings
 from etude.recipes.chat import check, ready
-from etude.recipes.machine import Place
-from etude.runs import RunFolder, read_jsonl, write_atomically
+from etude.rollouts.prompts import render_prompt, without_control
 from etude.tasks.task import Task
 from etude.tasks.verifiers import CHEAP
-from etude.watching import Watcher
+from etude.training.run_folder import RunFolder, read_jsonl, write_atomically
 
 Engine = Callable[[], TransformersEngine]
 """Makes the engine of the model that is adapted, which may hold a copy of it."""

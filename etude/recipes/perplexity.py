@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from etude.device.machine import Machine, Place
 from etude.learn.example import Example
 from etude.learn.logprobs import completion_logprobs
-from etude.models import load_model
-from etude.recipes.machine import Machine, Place
+from etude.models.load import load_model
 
 _NO_TEXT = -1e9
 

@@ -14,16 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Never
 
-from etude.adapters import add_lora, check_targets
-from etude.configuration import arguments_from, resolved
+from etude.cards.practised import write_cards
+from etude.console.watching import Quiet, Watcher
+from etude.device.limits import within_limits
+from etude.device.machine import decide, engine_at, facts_of, room_tokens
 from etude.errors import UserError
 from etude.evaluation.report import write_report
 from etude.evaluation.retention import Probe
-from etude.explore.collapse import CollapseWatch
-from etude.explore.prompts import render_prompt, render_prompts
-from etude.feedback.outcome import OutcomeFeedback
-from etude.feedback.unscored import TooManyUnscored
-from etude.interruption import Interrupted, Interruption
 from etude.learn.entropy import EntropyBonus
 from etude.learn.example import Example
 from etude.learn.implicit_reward import ImplicitReward
@@ -33,44 +30,47 @@ from etude.learn.replay import Replay
 from etude.learn.shaping import shaped
 from etude.learn.step_model import StepModel
 from etude.learn.step_values import outlooks_of
-from etude.ledger import Judged, Ledger
-from etude.models import load_model
+from etude.models.adapters import add_lora, check_targets
+from etude.models.load import load_model
 from etude.randomness import seed_for
 from etude.recipes.advice import advice, expected_of_feedback
 from etude.recipes.alarm import Alarm, alarm_for
 from etude.recipes.before_practice import imitate_demonstrations, learn_from_comparisons
 from etude.recipes.believing import believing_for, without_labelled
 from etude.recipes.calls import configuration_for, settings_are_a_mapping, without_bars
-from etude.recipes.card import write_cards
-from etude.recipes.checkpoints import Stateful, load_checkpoint, save_checkpoint
 from etude.recipes.divergence import moved_from_start, start_answers
 from etude.recipes.exploring import Exploring, curriculum_for
 from etude.recipes.feedback import Feedback, random_rate
 from etude.recipes.gating import Gating, story_of
 from etude.recipes.holding import Holding
-from etude.recipes.inputs import inputs_of
 from etude.recipes.interrupted import say_how_to_go_on
 from etude.recipes.keeping import gating_for, holding_of, replay_for, spared
 from etude.recipes.knowledge_first import adaptation_of, adapted, check_adaptation, told_by
 from etude.recipes.learners import entropy_bonus_for, implicit_reward_for, practice_learner, preference_learner, warm_start_learner
-from etude.recipes.limits import within_limits
-from etude.recipes.machine import decide, engine_at, facts_of, room_tokens
 from etude.recipes.materials import check_golds, gather, render_comparisons, render_demonstrations, render_suites
 from etude.recipes.measuring import known, measured
 from etude.recipes.refining import refined
 from etude.recipes.replaying import pieces_of
 from etude.recipes.result import Page, result_of
-from etude.recipes.retention import probe_for, questions_of
 from etude.recipes.saving import save_adapters, save_asked
 from etude.recipes.self_made import self_making_for, writing_demonstrations
 from etude.recipes.self_training import self_teaching_for
 from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
-from etude.recipes.stage import Stage
 from etude.recipes.steering import steer
 from etude.recipes.step import added_credit, attempt_rows, first_half, foresee, learn_from, observed
 from etude.recipes.step_models import check_step_model, save_step_model, step_model_for, value_by
-from etude.runs import RunFolder, read_progress
-from etude.watching import Quiet, Watcher
+from etude.rewards.outcome import OutcomeFeedback
+from etude.rewards.unscored import TooManyUnscored
+from etude.rollouts.collapse import CollapseWatch
+from etude.rollouts.prompts import render_prompt, render_prompts
+from etude.settings.configuration import arguments_from, resolved
+from etude.suites.retention_probe import probe_for, questions_of
+from etude.training.checkpoints import Stateful, load_checkpoint, save_checkpoint
+from etude.training.inputs import inputs_of
+from etude.training.interruption import Interrupted, Interruption
+from etude.training.ledger import Judged, Ledger
+from etude.training.run_folder import RunFolder, read_progress
+from etude.training.stage import Stage
 
 
 @without_bars()

@@ -5,10 +5,10 @@ from typing import Any
 
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
-from etude.explore.attempts import Attempt, Group
-from etude.explore.refinement import Refinement, refine
-from etude.explore.samples import sample_groups
-from etude.feedback.verdict import Verdict, scores_of, turns_right
+from etude.rewards.verdict import Verdict, scores_of, turns_right
+from etude.rollouts.attempts import Attempt, Group
+from etude.rollouts.refinement import Refinement, refine
+from etude.rollouts.samples import sample_groups
 from etude.tasks.task import Task
 
 

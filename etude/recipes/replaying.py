@@ -6,10 +6,10 @@ from typing import Any
 
 from etude.errors import UserError
 from etude.evaluation.retention import make_probe
-from etude.explore.prompts import render_demonstration, render_prompts
 from etude.learn.example import Example
 from etude.learn.replay import ReplaySettings
-from etude.recipes.retention import read_text
+from etude.rollouts.prompts import render_demonstration, render_prompts
+from etude.suites.retention_probe import read_text
 from etude.tasks.choices import choices_of, without_choices
 from etude.tasks.files import ENDINGS, file_rows, find_file
 from etude.tasks.sources import TaskSource, load_tasks

@@ -6,7 +6,7 @@ from typing import Any
 
 from etude.evaluation.measure import compare
 from etude.evaluation.retention import compare_retention
-from etude.models import describe
+from etude.models.load import describe
 from etude.recipes.settings import PracticeSettings
 
 Page = dict[str, Any]

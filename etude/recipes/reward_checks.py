@@ -7,10 +7,10 @@ scores in [0, 1]: the first one outside ends the run in one sentence.
 from collections.abc import Sequence
 
 from etude.errors import UserError
-from etude.explore.attempts import Group
-from etude.feedback.unscored import check_scored
-from etude.feedback.verdict import Verdict
 from etude.recipes.settings import PracticeSettings
+from etude.rewards.unscored import check_scored
+from etude.rewards.verdict import Verdict
+from etude.rollouts.attempts import Group
 
 
 def check_rewards(settings: PracticeSettings, step: int, groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]]) -> None:

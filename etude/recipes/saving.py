@@ -11,13 +11,13 @@ from typing import Any
 
 from transformers import GenerationConfig
 
-from etude.adapter_folders import save_adapter
-from etude.adapters import base_weights, has_adapters
-from etude.explore.plain_template import plain_template
-from etude.models import end_tokens, name_for_others, save_model
-from etude.portable import make_portable
+from etude.models.adapter_folders import save_adapter
+from etude.models.adapters import base_weights, has_adapters
+from etude.models.load import end_tokens, name_for_others, save_model
+from etude.models.portable import make_portable
 from etude.recipes.asking import as_asked, remember
 from etude.recipes.settings import PracticeSettings
+from etude.rollouts.plain_template import plain_template
 
 
 def save_asked(model: Any, tokenizer: Any, folder: Path, settings: PracticeSettings) -> Path:

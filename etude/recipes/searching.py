@@ -6,15 +6,15 @@ from typing import Any
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.evaluation.measure import Judge
-from etude.explore.attempts import Group
-from etude.explore.baselines import with_values
-from etude.explore.search.expansion import Expansion
-from etude.explore.search.growing import Growth, Value, search
-from etude.explore.search.settings import Search
-from etude.explore.search.worth import Outcomes, Rollouts, either, likelihood
-from etude.explore.settings import Exploration
-from etude.explore.tree import Tree
-from etude.feedback.verdict import Verdict
+from etude.rewards.verdict import Verdict
+from etude.rollouts.attempts import Group
+from etude.rollouts.baselines import with_values
+from etude.rollouts.search.expansion import Expansion
+from etude.rollouts.search.growing import Growth, Value, search
+from etude.rollouts.search.settings import Search
+from etude.rollouts.search.worth import Outcomes, Rollouts, either, likelihood
+from etude.rollouts.settings import Exploration
+from etude.rollouts.tree import Tree
 from etude.tasks.task import Task
 
 Items = Sequence[tuple[Task, tuple[int, ...]]]

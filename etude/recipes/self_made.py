@@ -5,13 +5,13 @@ svs        variational problem synthesis (SvS, arXiv 2508.14029, Alg. 1): from r
            right where the task's verifier says so; writing is rewarded with 1 where the share of right ones lies in `window`, else 0 (any
            right one at all would reward a problem that tells its answer)
 proposer   the policy writes problems like those of the step; an answer is taken for right where `min_share` of the attempts give it
-           (`etude.feedback.agreement`), and with p the share that give the answer of most, writing is rewarded with learnability
+           (`etude.rewards.agreement`), and with p the share that give the answer of most, writing is rewarded with learnability
            4 p (1 - p), which is 1 where half agree and 0 where all do (p (1 - p) of Foster and Foerster 2025, arXiv 2502.12272, in [0, 1];
            R-Zero, arXiv 2508.05004, has 1 - 2 |p - 1/2|)
 
-A flawed problem (`etude.explore.self_made.problems`) is solved by nobody, and scores 0 as writing. Attempts at the given tasks, at problems
-and at writing them are groups of one update. Departures from SvS: examples are shown, since small models do not write problems unasked;
-at most `sources` attempts are written from in a step, chosen by seed, so that a step costs what one can afford.
+A flawed problem (`etude.rollouts.self_made.problems`) is solved by nobody, and scores 0 as writing. Attempts at the given tasks, at
+problems and at writing them are groups of one update. Departures from SvS: examples are shown, since small models do not write problems
+unasked; at most `sources` attempts are written from in a step, chosen by seed, so that a step costs what one can afford.
 
 Identity: `none`, or a step without a source, is the step without it.
 """
@@ -23,26 +23,26 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from etude.device.machine import room_tokens
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.evaluation.measure import Judge
-from etude.explore.attempts import Attempt, Group
-from etude.explore.prompts import render_answer, render_prompt, shown_answer, without_control
-from etude.explore.samples import sample_groups
-from etude.explore.self_made.problems import FLAWS, asking, flaw_of, read_problem
-from etude.explore.self_made.prompts import Example, writing_of_problem, writing_of_variant
-from etude.explore.self_made.settings import SelfMade
-from etude.explore.settings import Exploration
-from etude.feedback.agreement import Agreement, AgreementFeedback
-from etude.feedback.verdict import Verdict
 from etude.learn.example import Example as Demonstration
 from etude.learn.example import demonstration
-from etude.ledger import Judged
 from etude.randomness import seed_for
-from etude.recipes.machine import room_tokens
 from etude.recipes.settings import PracticeSettings
+from etude.rewards.agreement import Agreement, AgreementFeedback
+from etude.rewards.verdict import Verdict
+from etude.rollouts.attempts import Attempt, Group
+from etude.rollouts.prompts import render_answer, render_prompt, shown_answer, without_control
+from etude.rollouts.samples import sample_groups
+from etude.rollouts.self_made.problems import FLAWS, asking, flaw_of, read_problem
+from etude.rollouts.self_made.prompts import Example, writing_of_problem, writing_of_variant
+from etude.rollouts.self_made.settings import SelfMade
+from etude.rollouts.settings import Exploration
 from etude.tasks.task import Task
 from etude.tasks.votes import vote
+from etude.training.ledger import Judged
 
 
 class Source(NamedTuple):

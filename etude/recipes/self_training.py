@@ -2,7 +2,7 @@
 
 Of each task of a step attempts are sampled as elsewhere and an answer is decoded from the first `k` of them, by any method of
 `etude.decoding`; it joins them as an attempt at the plain prompt that was no sample of the policy, and `imitation` or `preference` learn
-from what `etude.feedback.own_answer` says of them.
+from what `etude.rewards.own_answer` says of them.
 """
 
 import time
@@ -12,17 +12,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from etude.decoding.decode import Found, decode
+from etude.device.machine import Place
 from etude.engine.completion import Completion
 from etude.engine.transformers import TransformersEngine
-from etude.explore.attempts import DECODED, Attempt, Group
-from etude.explore.settings import Exploration
-from etude.feedback.own_answer import OwnAnswer, verdicts_by
-from etude.feedback.verdict import Verdict
-from etude.ledger import Judged
-from etude.recipes.machine import Place
-from etude.recipes.retention import logprobs_of
 from etude.recipes.self_training_settings import SelfTraining
+from etude.rewards.own_answer import OwnAnswer, verdicts_by
+from etude.rewards.verdict import Verdict
+from etude.rollouts.attempts import DECODED, Attempt, Group
+from etude.rollouts.settings import Exploration
+from etude.suites.retention_probe import logprobs_of
 from etude.tasks.task import Task
+from etude.training.ledger import Judged
 
 if TYPE_CHECKING:
     from etude.recipes.settings import PracticeSettings

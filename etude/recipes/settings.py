@@ -5,27 +5,27 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from etude.configuration import dotted, parse, resolved
+from etude.device.machine_settings import Machine
 from etude.errors import UserError, at_least, check_known
 from etude.evaluation.settings import Evaluation, Retention
-from etude.explore.collapse import CollapseAlarm
-from etude.explore.search.settings import BY_STEPS
-from etude.explore.settings import Exploration
-from etude.feedback.agreement import Agreement
-from etude.feedback.judge import Judging
-from etude.feedback.outcome import Isolation
-from etude.feedback.unscored import check_max_share
+from etude.kv_cache.settings import EngineView
 from etude.learn.loss_settings import PreferenceLoss
 from etude.learn.optimiser import Optimiser
 from etude.learn.second_models import StepModelSettings
 from etude.learn.settings import Learning
-from etude.longcontext.settings import EngineView
 from etude.recipes.combinations import check_combinations
-from etude.recipes.machine_settings import Machine
 from etude.recipes.self_training_settings import SelfTraining
+from etude.rewards.agreement import Agreement
+from etude.rewards.judge import Judging
+from etude.rewards.outcome import Isolation
+from etude.rewards.unscored import check_max_share
+from etude.rollouts.collapse import CollapseAlarm
+from etude.rollouts.search.settings import BY_STEPS
+from etude.rollouts.settings import Exploration
+from etude.settings.configuration import dotted, parse, resolved
+from etude.settings.yaml_text import read_yaml
 from etude.tasks.actions import PRESETS
 from etude.tasks.sources import SOURCES, TaskSource
-from etude.yaml_text import read_yaml
 
 FEEDBACK = ("outcome", "random", "agreement", "judge", "form")
 """Kinds of feedback that score an attempt by itself or among its group, which may be parts of a combined one."""

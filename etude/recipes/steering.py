@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from etude.explore.attempts import Group
 from etude.learn.entropy import EntropyBonus
 from etude.learn.learner import Learner
 from etude.recipes.settings import PracticeSettings
 from etude.recipes.step import first_half, of_the_policy, sampled_entropy
+from etude.rollouts.attempts import Group
 
 
 def steer(learner: Learner, bonus: EntropyBonus | None, settings: PracticeSettings, step: int, groups: Sequence[Group]) -> dict[str, float]:

@@ -5,13 +5,6 @@ from itertools import accumulate
 from statistics import fmean
 from typing import Any
 
-from etude.explore.attempts import Attempt, Group
-from etude.explore.collapse import agreement_metrics
-from etude.explore.diversity import diversity
-from etude.explore.settings import Exploration
-from etude.explore.stopping import portions
-from etude.feedback.unscored import commonest_reason
-from etude.feedback.verdict import Verdict, scores_of
 from etude.learn.example import Weights
 from etude.learn.implicit_reward import ImplicitReward, token_returns, told_apart
 from etude.learn.learner import BatchSize, Learner
@@ -24,8 +17,15 @@ from etude.learn.step_credit import STEP_CREDIT
 from etude.learn.step_model import StepModel
 from etude.learn.step_values import Foresight, beginnings_of, valued
 from etude.learn.turn_credit import turns_with_signal
-from etude.ledger import Judged
+from etude.rewards.unscored import commonest_reason
+from etude.rewards.verdict import Verdict, scores_of
+from etude.rollouts.attempts import Attempt, Group
+from etude.rollouts.collapse import agreement_metrics
+from etude.rollouts.diversity import diversity
+from etude.rollouts.settings import Exploration
+from etude.rollouts.stopping import portions
 from etude.tasks.votes import vote
+from etude.training.ledger import Judged
 
 Credit = list[list[Weights]]
 """Of every own token of every attempt, by group."""

@@ -13,15 +13,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from etude.device.machine import Machine, Place
 from etude.errors import UserError
-from etude.explore.search.growing import Value
-from etude.explore.tree import Node, Tree
 from etude.learn.step_model import Beginnings, StepModel, StepModelSettings
-from etude.models import load_model, save_model
+from etude.models.load import load_model, save_model
 from etude.recipes.answering import AnswerSearch
-from etude.recipes.machine import Machine, Place
 from etude.recipes.settings import PracticeSettings
-from etude.runs import write_atomically
+from etude.rollouts.search.growing import Value
+from etude.rollouts.tree import Node, Tree
+from etude.training.run_folder import write_atomically
 
 FILE, FOLDER = "step_model.safetensors", "step_model"
 

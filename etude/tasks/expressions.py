@@ -1,14 +1,14 @@
 """The `math` verifier: are two mathematical expressions the same? By math-verify, which reads LaTeX and plain expressions into sympy.
 
 Sympy may compute for ever on an expression such as a tower of powers. Math-verify's own time limits need signals of the main thread, so
-they are off here, and the process that runs it must be killable (`etude.feedback.outcome`). Only the last 4,000 characters are read.
+they are off here, and the process that runs it must be killable (`etude.rewards.outcome`). Only the last 4,000 characters are read.
 """
 
 import re
 from typing import Any
 
-from etude.feedback.verdict import Verdict
-from etude.feedback.words import quoted, read_as
+from etude.rewards.verdict import Verdict
+from etude.rewards.words import quoted, read_as
 from etude.tasks.answers import final_answer
 from etude.tasks.task import Task
 

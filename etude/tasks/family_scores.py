@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
-from etude.feedback.verdict import Verdict
-from etude.feedback.words import of_another_form, quoted, read_as
+from etude.rewards.verdict import Verdict
+from etude.rewards.words import of_another_form, quoted, read_as
 from etude.tasks.answers import answer_form, final_answer, has_form_of, parse_list
 from etude.tasks.task import Task
 

@@ -1,7 +1,7 @@
 """A user's own Python: a verifier or a generator of tasks, named `file.py:function` or `package.module:function`.
 
 A generator of tasks (`tasks.function`) is run in the main process, with all that it may do: it is part of the program that its user starts.
-A verifier is run in the verifiers' process alone (`etude.feedback.outcome`); the main process looks for its name (`etude.tasks.names`).
+A verifier is run in the verifiers' process alone (`etude.rewards.outcome`); the main process looks for its name (`etude.tasks.names`).
 A verifier is called with (text, task) and returns a reward: any finite number, None where it can't say, or a `Verdict`. An answer is right
 from 1 on, unless the function says from where:
 
@@ -22,8 +22,8 @@ from types import ModuleType
 from typing import Any
 
 from etude.errors import UserError, unknown
-from etude.feedback.verdict import RIGHT_AT, Verdict
 from etude.randomness import seed_for
+from etude.rewards.verdict import RIGHT_AT, Verdict
 from etude.tasks.names import existing, not_imported, place_of
 from etude.tasks.task import Task
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.errors import UserError
-from etude.hub import hub_if_reachable
+from etude.models.hub import hub_if_reachable
 
 
 def hub_rows(dataset: str, *, name: str | None, split: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -1,6 +1,6 @@
 """Whether a function of a user's own is there, told from its file's text: nothing of the file is run.
 
-A verifier's file is run by the verifiers' process alone (`etude.feedback.worker`), so what the main process asks of it before a run begins
+A verifier's file is run by the verifiers' process alone (`etude.rewards.worker`), so what the main process asks of it before a run begins
 is this. What the text cannot tell (a star import, a name that is made by `exec`) is taken to be there; the verifiers' process finds out.
 """
 

@@ -6,7 +6,7 @@ A chain of 3 to 5 numbers from 1 to 20, "Work out 12 + 7 - 5.", of which one at 
 guess otherwise, and whose total never falls below 0. It is worked a line for each operation and then says its answer: so the number of
 lines that an answer needs is known (`terms` less one), and an answer that is given before them has to do in one go what was left. A third
 of the solutions check themselves before they answer: behind "Wait" they work some of their first lines again. So a model that is shown
-them knows what to do where a thought is made to go on (`etude.explore.thought`).
+them knows what to do where a thought is made to go on (`etude.rollouts.thought`).
 """
 
 from collections.abc import Iterator, Sequence

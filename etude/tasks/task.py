@@ -1,7 +1,7 @@
 """A problem to practise on: what is asked, what is right, and who says so.
 
 A task is plain data that any process can read: it holds text, not token ids, since ids belong to a (task, tokenizer) pair and
-`etude.explore.prompts` makes them. Its canonical key finds duplicates and the overlap of training with evaluation items.
+`etude.rollouts.prompts` makes them. Its canonical key finds duplicates and the overlap of training with evaluation items.
 """
 
 import hashlib

@@ -15,7 +15,7 @@ finite number (`etude.tasks.functions`).
 
 `parts["parsable"]` is 1.0 where an answer of the expected form was found: it tells a model that does not know from one that does not
 say. `exact`, `numeric`, `words`, `aliases` and `choice` need microseconds, read at most 20,000 characters in linear time and never raise.
-`math` and `reasoning_gym` run other people's code, which may hang or raise: `etude.feedback.outcome` runs verifiers in a process that it
+`math` and `reasoning_gym` run other people's code, which may hang or raise: `etude.rewards.outcome` runs verifiers in a process that it
 can kill.
 """
 
@@ -25,8 +25,8 @@ from dataclasses import replace
 from itertools import pairwise
 
 from etude.errors import check_known, unknown
-from etude.feedback.verdict import Verdict
-from etude.feedback.words import of_another_form, quoted, read_as, shortened
+from etude.rewards.verdict import Verdict
+from etude.rewards.words import of_another_form, quoted, read_as, shortened
 from etude.tasks.aliases import aliases_of, said_alias, words_said
 from etude.tasks.answers import answer_form, bounded, final_answer, has_form_of, marked_answer, normalised, parse_list, word_counts
 from etude.tasks.choices import choices_of, read_choice

@@ -10,7 +10,7 @@ from etude.decoding.settings import ReliableDecoding
 from etude.engine.sampling import GREEDY, Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
-from etude.explore.prompts import render_prompt
+from etude.rollouts.prompts import render_prompt
 from etude.tasks.task import Task
 
 QUESTIONS = ["2 + 2?", "Who wrote Emma?", "Where?"]

@@ -29,7 +29,7 @@ from etude.engine.joint import JOINS
 from etude.engine.sampling import GREEDY, Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
-from etude.explore.prompts import render_prompt
+from etude.rollouts.prompts import render_prompt
 from etude.tasks.task import Task
 
 TASKS = [

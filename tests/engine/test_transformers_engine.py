@@ -3,7 +3,6 @@ import pytest
 import torch
 from transformers import OpenAIGPTConfig, OpenAIGPTLMHeadModel
 
-from etude.adapters import add_lora
 from etude.engine.blocks import BlockContext
 from etude.engine.completion import Stop
 from etude.engine.context import CopiedContext
@@ -11,8 +10,9 @@ from etude.engine.sampling import GREEDY, Sampling, restrict
 from etude.engine.shared import SharedContext
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
-from etude.lora_settings import LoRA
-from etude.models import load_model
+from etude.models.adapters import add_lora
+from etude.models.load import load_model
+from etude.models.lora_settings import LoRA
 
 FAMILIES = ["llama", "qwen3", "gpt2", "mistral-window", "gemma3"]
 SAMPLED = Sampling(temperature=0.8, top_k=60)

@@ -11,8 +11,8 @@ from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.evaluation.measure import Measurement, Suite, majority, measure
 from etude.evaluation.rewards import tells_more
-from etude.feedback.unscored import TooManyUnscored
-from etude.feedback.verdict import Verdict
+from etude.rewards.unscored import TooManyUnscored
+from etude.rewards.verdict import Verdict
 from etude.tasks.task import Task
 from etude.tasks.verifiers import numeric
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from etude.chat.model import Reply
 from etude.evaluation.preferred import preferred
-from etude.feedback.judge import JudgeFeedback, Judging
+from etude.llm_client.model import Reply
+from etude.rewards.judge import JudgeFeedback, Judging
 from etude.tasks.task import Task
 
 TASKS = [Task(f"{place}?") for place in range(5)]

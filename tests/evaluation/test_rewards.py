@@ -10,7 +10,7 @@ from etude.evaluation.measure import compare
 from etude.evaluation.report.axes import tick_label, ticks_of
 from etude.evaluation.rewards import compare_rewards, is_item_right, leads_with_reward, reward_row, tells_more
 from etude.evaluation.statistics import paired_mean_test, wilson_interval
-from etude.feedback.verdict import Verdict
+from etude.rewards.verdict import Verdict
 from etude.tasks.task import Task
 
 

@@ -98,7 +98,7 @@ def test_three_processes_compile_at_once_and_all_can_use_what_they_made(small):
     """Over a damaged library, too, which each of them replaces."""
     code = (
         "import sys, types, pathlib; sys.modules['torch'] = types.SimpleNamespace(float32=1, bfloat16=2, Tensor=None);"
-        "sys.modules['etude.models'] = types.SimpleNamespace(cache_folder=lambda: pathlib.Path(sys.argv[2]));"
+        "sys.modules['etude.models.load'] = types.SimpleNamespace(cache_folder=lambda: pathlib.Path(sys.argv[2]));"
         "from etude.kernels import compiled; compiled.HERE = pathlib.Path(sys.argv[1]);"
         "print(compiled.library('small.cpp', {'number': []}).number)"
     )

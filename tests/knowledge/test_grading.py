@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from etude.chat.model import Reply
 from etude.errors import UserError
 from etude.knowledge.documents import Corpus
 from etude.knowledge.grading import Grader, Grading, asking, read_grade
 from etude.knowledge.quality import Quality
 from etude.knowledge.selection import Selection, select
+from etude.llm_client.model import Reply
 
 HOW = Grader(model="x")
 

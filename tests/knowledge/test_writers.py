@@ -2,13 +2,13 @@
 
 import pytest
 
-from etude.chat.model import Reply
 from etude.errors import UserError
 from etude.knowledge.passages import Assignment, Knowledge
 from etude.knowledge.rarity import Rarity
 from etude.knowledge.writers.attempts import attempted, best_reason, open_book, reason_of
 from etude.knowledge.writers.settings import PassageWriter
 from etude.knowledge.writers.told import asking, read_reply, told
+from etude.llm_client.model import Reply
 from etude.tasks.choices import show_choices
 from etude.tasks.task import Task
 

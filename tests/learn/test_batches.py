@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import FalconConfig, LlamaConfig, MambaConfig, Qwen3Config
 
-from etude.heads import head_on
 from etude.learn.batches import can_share_prefixes, pack
 from etude.learn.example import Example, demonstration
 from etude.learn.logprobs import token_logprobs
+from etude.models.heads import head_on
 
 GROUPS = [(7, [3, 1, 8]), (2, [5]), (12, [2, 2, 2, 2, 9]), (1, [4, 6])]
 """Prompt length, completion lengths."""

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from etude.adapters import add_lora
 from etude.kernels.update import kernels_for
 from etude.learn import fused, logprobs
 from etude.learn.batches import pack
 from etude.learn.example import Example
 from etude.learn.fused import FusedPass
 from etude.learn.logprobs import token_logprobs
-from etude.lora_settings import LoRA
+from etude.models.adapters import add_lora
+from etude.models.lora_settings import LoRA
 
 pytestmark = pytest.mark.skipif(not kernels_for(torch.device("cpu"), torch.float32), reason="there is no C++ compiler")
 SHAPES = [

@@ -1,14 +1,14 @@
 import pytest
 import torch
 
-from etude.adapters import add_lora
 from etude.engine.completion import Completion
 from etude.errors import UserError
-from etude.explore.attempts import Attempt, Group
-from etude.feedback.verdict import Verdict
 from etude.learn.implicit_reward import ImplicitReward, ImplicitRewardSettings, token_returns, told_apart
 from etude.learn.learner import Optimiser
-from etude.lora_settings import LoRA
+from etude.models.adapters import add_lora
+from etude.models.lora_settings import LoRA
+from etude.rewards.verdict import Verdict
+from etude.rollouts.attempts import Attempt, Group
 from etude.tasks.task import Task
 
 SETTINGS = ImplicitRewardSettings(coefficient=1.0, beta=0.5, optimiser=Optimiser(learning_rate=1e-2))

@@ -6,12 +6,12 @@ from functools import partial
 import pytest
 import torch
 
-from etude.adapters import add_lora
 from etude.errors import UserError
 from etude.learn.example import Example, demonstration
 from etude.learn.learner import BatchSize, Learner, Optimiser, Stream
 from etude.learn.losses import POLICY_LOSSES, kl, negative_log_likelihood
-from etude.lora_settings import LoRA
+from etude.models.adapters import add_lora
+from etude.models.lora_settings import LoRA
 
 PLAIN = Optimiser(learning_rate=1e-2, max_gradient_norm=1e9)
 IMITATE = Stream("imitate", negative_log_likelihood)

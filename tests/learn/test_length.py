@@ -6,12 +6,12 @@ import pytest
 
 from etude.engine.completion import Completion
 from etude.errors import UserError
-from etude.explore.attempts import Attempt, Group
-from etude.feedback.verdict import Verdict
 from etude.learn.credit import CREDIT
 from etude.learn.length import NO_CONTROL, LengthControl, controlled, over_length
 from etude.learn.lessons import by_credit, token_weights
 from etude.learn.settings import Learning
+from etude.rewards.verdict import Verdict
+from etude.rollouts.attempts import Attempt, Group
 from etude.tasks.task import Task
 
 

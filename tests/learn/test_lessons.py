@@ -5,12 +5,12 @@ import torch
 from etude.engine.completion import Completion
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
-from etude.explore.attempts import HINTED, Attempt, Group
-from etude.explore.samples import sample_groups
-from etude.feedback.verdict import Verdict
 from etude.learn.batches import pack
 from etude.learn.lessons import by_credit, by_imitation
 from etude.learn.logprobs import token_logprobs
+from etude.rewards.verdict import Verdict
+from etude.rollouts.attempts import HINTED, Attempt, Group
+from etude.rollouts.samples import sample_groups
 from etude.tasks.task import Task
 
 

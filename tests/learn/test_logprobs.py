@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from etude.adapters import add_lora
-from etude.heads import head_on
 from etude.learn.logprobs import _ChosenLogProbs
-from etude.lora_settings import LoRA
+from etude.models.adapters import add_lora
+from etude.models.heads import head_on
+from etude.models.lora_settings import LoRA
 
 TOKENS = torch.randint(4, 260, (3, 8), generator=torch.Generator().manual_seed(0))
 POSITIONS = torch.tensor([0, 5, 5, 23, 9])

@@ -1,8 +1,8 @@
 import pytest
 
-from etude.explore.attempts import Attempt, Group, Source
-from etude.feedback.verdict import Verdict
 from etude.learn.pairs import PAIRS, Pair
+from etude.rewards.verdict import Verdict
+from etude.rollouts.attempts import Attempt, Group, Source
 from etude.tasks.task import Task
 
 PROMPT = (1, 2)

@@ -3,9 +3,9 @@
 import pytest
 
 from bench.gradients import SEARCHES, Table, cosine, mean_of, measured, noise, updates
-from etude.explore.search.settings import SEARCHES as KNOWN
 from etude.learn.credit import CREDIT
 from etude.learn.step_credit import STEP_CREDIT
+from etude.rollouts.search.settings import SEARCHES as KNOWN
 
 UNBIASED = [name for name in SEARCHES if name != "beam by likelihood"]
 

@@ -7,12 +7,12 @@ import torch
 
 from etude.engine.completion import Completion
 from etude.errors import UserError
-from etude.explore.attempts import Attempt, Group
-from etude.feedback.verdict import Verdict
 from etude.learn.credit import pass_at_k
 from etude.learn.lessons import by_credit
 from etude.learn.settings import Learning
 from etude.learn.shaping import SHAPING, novelty, novelty_embedding, shaped, unlikeliness
+from etude.rewards.verdict import Verdict
+from etude.rollouts.attempts import Attempt, Group
 from etude.tasks.task import Task
 
 EMBEDDINGS = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0], [2.0, 2.0], [-2.0, -2.0]])

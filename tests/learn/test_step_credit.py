@@ -3,16 +3,16 @@ from dataclasses import replace
 
 import pytest
 
-from etude.explore.attempts import Attempt, Group, Source
-from etude.explore.beginnings import parted
-from etude.explore.search.worth import Outcomes
-from etude.explore.steps import Steps
-from etude.explore.tree import Tree
-from etude.feedback.verdict import Verdict
 from etude.learn.credit import CREDIT
 from etude.learn.lessons import by_credit, token_weights
 from etude.learn.step_credit import STEP_CREDIT
 from etude.recipes.searching import group_of
+from etude.rewards.verdict import Verdict
+from etude.rollouts.attempts import Attempt, Group, Source
+from etude.rollouts.beginnings import parted
+from etude.rollouts.search.worth import Outcomes
+from etude.rollouts.steps import Steps
+from etude.rollouts.tree import Tree
 from etude.tasks.task import Task
 
 

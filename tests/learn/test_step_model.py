@@ -4,12 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from etude.adapters import add_lora
 from etude.errors import UserError
 from etude.learn.fused import FusedPass
 from etude.learn.step_model import Beginnings, Outlook, StepModel, StepModelSettings
 from etude.learn.step_values import in_order
-from etude.lora_settings import LoRA
+from etude.models.adapters import add_lora
+from etude.models.lora_settings import LoRA
 
 PROMPT = (9, 10, 11)
 ANSWERS = [

@@ -2,11 +2,11 @@ from dataclasses import replace
 
 import pytest
 
-from etude.explore.attempts import Attempt, Group, Source
-from etude.feedback.verdict import Verdict
 from etude.learn.step_credit import STEP_CREDIT
 from etude.learn.step_model import Beginnings, StepModel, StepModelSettings
 from etude.learn.step_values import Foresight, beginnings_of, in_order, outlooks_of, valued
+from etude.rewards.verdict import Verdict
+from etude.rollouts.attempts import Attempt, Group, Source
 from etude.tasks.task import Task
 
 

@@ -7,7 +7,6 @@ from functools import partial
 import pytest
 import torch
 
-from etude.adapters import add_lora
 from etude.kernels.update import kernels_for
 from etude.learn.example import Example
 from etude.learn.fused import FusedPass
@@ -18,7 +17,8 @@ from etude.learn.pairs import Pair
 from etude.learn.preference import Preferring
 from etude.learn.replay import ReplaySettings, divergence, replay_stream
 from etude.learn.sequences import LIKELIHOOD
-from etude.lora_settings import LoRA
+from etude.models.adapters import add_lora
+from etude.models.lora_settings import LoRA
 
 HOT = 0.6
 REPLAY = ReplaySettings(path=["x"], ratio=1.0, anchor=0.5)

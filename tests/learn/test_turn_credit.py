@@ -2,12 +2,12 @@
 
 import pytest
 
-from etude.explore.attempts import Attempt, Group, Source
-from etude.feedback.verdict import Verdict
 from etude.learn.batches import pack
 from etude.learn.credit import CREDIT
 from etude.learn.lessons import by_credit, by_imitation, token_weights
 from etude.learn.turn_credit import returns, turn_credit, turns_with_signal
+from etude.rewards.verdict import Verdict
+from etude.rollouts.attempts import Attempt, Group, Source
 from etude.tasks.task import Task
 
 

@@ -53,9 +53,9 @@ SAME = (
 
 CHILD = """
 import os, pathlib, shutil, signal, sys
-import etude.recipes.checkpoints as checkpoints
+import etude.training.checkpoints as checkpoints
 from etude.cli import main
-from etude.runs import RunFolder
+from etude.training.run_folder import RunFolder
 
 at, run, count = int(sys.argv[1]), sys.argv[2], 0
 

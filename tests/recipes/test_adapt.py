@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from etude.cli import main
-from etude.configuration import resolved
+from etude.console.watching import Quiet
+from etude.device.machine import Machine
 from etude.errors import UserError
-from etude.interruption import Interrupted
 from etude.knowledge.documents import Corpus
 from etude.knowledge.grading import Grader
 from etude.knowledge.python_reference import write
@@ -20,10 +20,10 @@ from etude.knowledge.writers.settings import PassageWriter
 from etude.learn.learner import Optimiser
 from etude.recipes.adapt import adapt
 from etude.recipes.adapt_settings import ORDERS, AdaptSettings, SolvedTasks, Study
-from etude.recipes.domain_suite import DomainSuite, parse_domain
 from etude.recipes.estimate_adapt import estimate_adaptation
-from etude.recipes.machine import Machine
-from etude.watching import Quiet
+from etude.settings.configuration import resolved
+from etude.suites.domain import DomainSuite, parse_domain
+from etude.training.interruption import Interrupted
 
 COLUMNS = {"question": "q", "choices": "options", "answer": "a"}
 

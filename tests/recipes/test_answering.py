@@ -5,17 +5,17 @@ import json
 import pytest
 
 from etude.cli import main
+from etude.device.machine import Machine
 from etude.engine.sampling import GREEDY, Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.evaluation.measure import majority
-from etude.explore.samples import sample_groups
-from etude.explore.steps import Steps
-from etude.models import load_model
+from etude.models.load import load_model
 from etude.recipes.answering import AnswerSearch, answered
 from etude.recipes.evaluate import evaluate
 from etude.recipes.generate import GenerateSettings, generate
-from etude.recipes.machine import Machine
+from etude.rollouts.samples import sample_groups
+from etude.rollouts.steps import Steps
 from etude.tasks.answers import voted_answer
 from etude.tasks.task import Task
 

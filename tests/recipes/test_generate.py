@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from etude.cli import main
+from etude.device.machine import Machine
 from etude.errors import UserError
 from etude.recipes.generate import GenerateSettings, generate
 from etude.recipes.generate_settings import prompts_from
-from etude.recipes.machine import Machine
 
 QUESTION = "repeat c after 1234: c"
 

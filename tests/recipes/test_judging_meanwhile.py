@@ -9,10 +9,10 @@ import pytest
 
 from etude.cli import main
 from etude.errors import UserError
-from etude.feedback.outcome import OutcomeFeedback
-from etude.ledger import Ledger
 from etude.recipes.exploring import Meanwhile
-from etude.runs import read_jsonl
+from etude.rewards.outcome import OutcomeFeedback
+from etude.training.ledger import Ledger
+from etude.training.run_folder import read_jsonl
 
 SAME = ("metrics.jsonl", "result.json", "model/model.safetensors")
 EACH = {"machine.decode_batch_tokens": 1, "steps": 2, "warm_start.steps": 5}

@@ -4,11 +4,11 @@ import pytest
 import yaml
 
 from etude.cli import main
+from etude.console.watching import Quiet
 from etude.errors import UserError
-from etude.interruption import Interrupted
 from etude.recipes.practice import practice
-from etude.runs import RunFolder
-from etude.watching import Quiet
+from etude.training.interruption import Interrupted
+from etude.training.run_folder import RunFolder
 
 SOURCE = {"path": ["questions.jsonl"], "split_by": "section", "columns": {"question": "q", "choices": "options", "answer": "a"}}
 ADAPTATION = {

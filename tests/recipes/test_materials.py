@@ -8,9 +8,9 @@ import pytest
 
 from etude.errors import UserError
 from etude.evaluation.settings import Evaluation
-from etude.feedback.judge import Judging
 from etude.recipes.materials import gather
 from etude.recipes.settings import PracticeSettings
+from etude.rewards.judge import Judging
 from etude.tasks.sources import TaskSource
 
 

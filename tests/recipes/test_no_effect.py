@@ -5,15 +5,15 @@ from dataclasses import fields
 import pytest
 
 from etude.cli import main
-from etude.configuration import arguments_from, find_configuration, shipped
 from etude.engine.sampling import Sampling
-from etude.explore.search.settings import SEARCHES, Search
-from etude.explore.steps import Steps
 from etude.recipes.answering import AnswerSearch
 from etude.recipes.evaluate import EvaluateSettings
 from etude.recipes.generate import GenerateSettings
 from etude.recipes.no_effect import unread_of_search, without_effect
 from etude.recipes.settings import parse_practice
+from etude.rollouts.search.settings import SEARCHES, Search
+from etude.rollouts.steps import Steps
+from etude.settings.configuration import arguments_from, find_configuration, shipped
 
 
 def settings(recipe="tiny", **changes):
@@ -130,8 +130,8 @@ def test_generate_tells_it(caplog, given, said):
 
 
 def test_a_run_tells_it_when_it_begins(tmp_path, capsys):
+    from etude.console.watching import Console
     from etude.recipes.practice import practice
-    from etude.watching import Console
 
     practice("tiny", {"steps": 0, "n": 16, "learn.turn_discount": 0.5}, run=tmp_path / "run", watcher=Console())
     assert "without effect: learn.turn_discount: explore.search.method is samples" in capsys.readouterr().out

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from etude.configuration import arguments_from, find_configuration, shipped
 from etude.recipes.adapt_settings import parse_adapt
 from etude.recipes.no_effect_adapt import without_effect
+from etude.settings.configuration import arguments_from, find_configuration, shipped
 
 
 def settings(path: Path, **changes):

@@ -16,14 +16,14 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from etude.cli import main
+from etude.console.watching import Console, Quiet
 from etude.errors import UserError
-from etude.explore.samples import sample_groups
 from etude.recipes.exploring import Exploring
 from etude.recipes.practice import Practice, practice
 from etude.recipes.settings import PracticeSettings
-from etude.runs import read_jsonl
+from etude.rollouts.samples import sample_groups
 from etude.tasks.sources import TaskSource
-from etude.watching import Console, Quiet
+from etude.training.run_folder import read_jsonl
 
 DETERMINISTIC = ("metrics.jsonl", "result.json", "model/model.safetensors", "evaluation/practice.json")
 
@@ -222,7 +222,7 @@ def test_a_run_that_was_asked_to_end_is_checkpointed_where_it_stands_and_resumes
                 os.kill(os.getpid(), signal.SIGTERM)
 
     folder = tmp_path / "run"
-    monkeypatch.setattr("etude.watching.Console", Asked)
+    monkeypatch.setattr("etude.console.watching.Console", Asked)
     assert main([*small_arguments, "--run", str(folder)]) == 143
     total = 20 if phase == "warm_start" else 4
     line = f"etude: stopped by SIGTERM after {phase.replace('_', ' ')} step 3 of {total}; go on with --resume\n"
@@ -241,7 +241,7 @@ def test_a_run_that_is_asked_to_end_while_it_measures_ends_at_once(small_argumen
             os.kill(os.getpid(), signal.SIGINT)
             raise AssertionError("went on")
 
-    monkeypatch.setattr("etude.watching.Console", Asked)
+    monkeypatch.setattr("etude.console.watching.Console", Asked)
     assert main([*small_arguments, "--run", str(tmp_path / "run")]) == 130
     assert "stopped by SIGINT between the training steps; go on with --resume" in capsys.readouterr().err
     small(tmp_path / "run", resume=True)

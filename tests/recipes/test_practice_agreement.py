@@ -7,17 +7,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from etude.configuration import find_configuration
+from etude.console.watching import Quiet
 from etude.errors import UserError
 from etude.evaluation.report import write_report
 from etude.recipes.alarm import Alarm
 from etude.recipes.believing import without_labelled
 from etude.recipes.settings import parse_practice
-from etude.runs import RunFolder, read_jsonl
+from etude.settings.configuration import find_configuration
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.tasks.task import Task
 from etude.tiny import letters
-from etude.watching import Quiet
+from etude.training.run_folder import RunFolder, read_jsonl
 
 SAME = ("metrics.jsonl", "result.json", "model/model.safetensors")
 PROBED = {"feedback": "agreement", "agreement.probe_n": 8, "agreement.probe_every": 2, "agreement.probe_accuracy": 0.2}

@@ -8,21 +8,21 @@ import re
 
 import pytest
 
-from etude.chat.model import Reply
 from etude.cli import main
-from etude.configuration import dotted, find_configuration, resolved
+from etude.device.machine import Machine, Place
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.evaluation.report import write_report
-from etude.feedback.judge import Judging, put
+from etude.export.pack import pack
+from etude.llm_client.model import Reply
 from etude.recipes import practice as practising
 from etude.recipes.chat import local
 from etude.recipes.exploring import Exploring
-from etude.recipes.machine import Machine, Place
-from etude.recipes.pack import pack
 from etude.recipes.practice import Practice
 from etude.recipes.settings import parse_practice, practice_defaults
-from etude.runs import read_jsonl
+from etude.rewards.judge import Judging, put
+from etude.settings.configuration import dotted, find_configuration, resolved
+from etude.training.run_folder import read_jsonl
 
 SAME = ("metrics.jsonl", "result.json", "model/model.safetensors")
 ACTIONS = {

@@ -7,7 +7,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from etude.configuration import arguments_from, find_configuration
 from etude.errors import UserError
 from etude.evaluation.settings import Retention
 from etude.learn.replay import ReplaySettings
@@ -16,9 +15,10 @@ from etude.recipes.exploring import Exploring
 from etude.recipes.gating import Gating
 from etude.recipes.no_effect import without_effect
 from etude.recipes.replaying import pieces_of
-from etude.recipes.retention import questions_of
 from etude.recipes.settings import parse_practice
-from etude.runs import RunFolder, read_jsonl
+from etude.settings.configuration import arguments_from, find_configuration
+from etude.suites.retention_probe import questions_of
+from etude.training.run_folder import RunFolder, read_jsonl
 
 PROBE = {"retention.probe": True, "retention.n": 4, "retention.text_tokens": 100}
 GATE = PROBE | {"retention.gate.every": 1, "retention.gate.max_loss": 0.9, "checkpoint_every": 3}

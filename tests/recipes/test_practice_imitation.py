@@ -6,14 +6,14 @@ import json
 import pytest
 import torch
 
-from etude.configuration import find_configuration
 from etude.errors import UserError
 from etude.learn.example import demonstration
 from etude.learn.learner import Learner, Optimiser, Stream
 from etude.learn.losses import negative_log_likelihood
 from etude.recipes.practice import practice
 from etude.recipes.settings import parse_practice
-from etude.runs import read_jsonl
+from etude.settings.configuration import find_configuration
+from etude.training.run_folder import read_jsonl
 
 IMITATE = {"learn.method": "imitation"}
 STAR = IMITATE | {"explore.rationalise": True, "explore.hint": " {answer}", "learn.restart": True, "learn.keep_all_right": True}

@@ -2,10 +2,10 @@
 
 import pytest
 
-from etude.configuration import find_configuration
 from etude.errors import UserError
 from etude.recipes.settings import parse_practice
-from etude.runs import read_jsonl
+from etude.settings.configuration import find_configuration
+from etude.training.run_folder import read_jsonl
 
 IMPLICIT = {
     "learn.implicit_reward.coefficient": 1.0,

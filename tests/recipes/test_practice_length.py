@@ -5,11 +5,11 @@ import json
 import pytest
 
 from etude.cli import main
+from etude.device.machine import Machine
 from etude.errors import UserError
 from etude.recipes.evaluate import evaluate, parse_evaluate
 from etude.recipes.generate import GenerateSettings, generate, parse_generate
-from etude.recipes.machine import Machine
-from etude.runs import RunFolder, read_jsonl
+from etude.training.run_folder import RunFolder, read_jsonl
 
 QUESTION = "repeat c after 1234: c"
 THOUGHT = {"evaluation.thought.budgets": [0, 3], "evaluation.thought.cue": "so ", "evaluation.thought.answer_tokens": 2}

@@ -7,19 +7,19 @@ import json
 import pytest
 
 from etude.cli import main
-from etude.configuration import find_configuration
 from etude.engine.completion import Completion
 from etude.errors import UserError
-from etude.explore.attempts import Attempt, Group
-from etude.explore.refinement import CHECK, Refinement
-from etude.feedback.verdict import Verdict
 from etude.recipes.estimate import estimate
 from etude.recipes.exploring import Exploring, Timed
 from etude.recipes.practice import practice
 from etude.recipes.refining import refined
 from etude.recipes.settings import parse_practice
-from etude.runs import read_jsonl
+from etude.rewards.verdict import Verdict
+from etude.rollouts.attempts import Attempt, Group
+from etude.rollouts.refinement import CHECK, Refinement
+from etude.settings.configuration import find_configuration
 from etude.tasks.task import Task
+from etude.training.run_folder import read_jsonl
 
 REFINE = {"explore.search.method": "refine"}
 WAYS = {

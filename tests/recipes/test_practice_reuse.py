@@ -5,12 +5,12 @@ import json
 
 import pytest
 
+from etude.console.watching import Quiet
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.recipes.exploring import Exploring
 from etude.recipes.practice import Practice
-from etude.runs import read_jsonl
-from etude.watching import Quiet
+from etude.training.run_folder import read_jsonl
 
 REUSE = {"explore.reuse": True, "n": 15, "steps": 8}
 """Two and a half steps are an epoch: some steps run over its end."""
@@ -62,7 +62,7 @@ def test_a_killed_run_with_reuse_resumes_to_the_same_bytes(small, reused, tmp_pa
 
 
 def test_without_its_drafts_a_run_ends_the_same_up_to_rounding(small, reused, tmp_path, monkeypatch):
-    monkeypatch.setattr("etude.explore.reuse.Drafts.of", lambda drafts, tasks, visits, attempts: [[()] * len(attempts) for _ in tasks])
+    monkeypatch.setattr("etude.rollouts.reuse.Drafts.of", lambda drafts, tasks, visits, attempts: [[()] * len(attempts) for _ in tasks])
     small(tmp_path / "run", REUSE)
     for name, content in attempts_of(reused).items():
         rows, others = ([json.loads(line) for line in text.splitlines()] for text in (content, attempts_of(tmp_path / "run")[name]))

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from etude.console.watching import Console
 from etude.errors import UserError
 from etude.recipes.evaluate import evaluate
 from etude.recipes.exploring import Exploring
 from etude.recipes.practice import practice
-from etude.runs import read_jsonl
-from etude.watching import Console
+from etude.training.run_folder import read_jsonl
 
 MINE = """
 from pathlib import Path

@@ -6,16 +6,16 @@ import json
 
 import pytest
 
-from etude.configuration import find_configuration
 from etude.errors import UserError
-from etude.explore.search.worth import Outcomes
-from etude.explore.tree import Tree
-from etude.feedback.verdict import Verdict
 from etude.recipes import searching
 from etude.recipes.practice import practice
 from etude.recipes.settings import parse_practice
-from etude.runs import read_jsonl
+from etude.rewards.verdict import Verdict
+from etude.rollouts.search.worth import Outcomes
+from etude.rollouts.tree import Tree
+from etude.settings.configuration import find_configuration
 from etude.tasks.task import Task
+from etude.training.run_folder import read_jsonl
 
 STEPS = {"explore.search.steps.end": "tokens", "explore.search.steps.max_tokens": 1, "explore.search.width": 2}
 METHODS = {

@@ -10,9 +10,9 @@ from etude.decoding.decode import decode
 from etude.errors import UserError
 from etude.evaluation.report import write_report
 from etude.recipes.settings import PracticeSettings
-from etude.runs import RunFolder, read_jsonl
 from etude.tasks.sources import TaskSource
 from etude.tiny import letters
+from etude.training.run_folder import RunFolder, read_jsonl
 
 TAUGHT = {"feedback": "self_training", "learn.method": "imitation"}
 SINGLE = TAUGHT | {"self_training.decoding.method": "majority", "self_training.decoding.k": 1}

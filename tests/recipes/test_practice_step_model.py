@@ -6,15 +6,15 @@ import json
 
 import pytest
 
-from etude.configuration import find_configuration
+from etude.device.machine import Machine, Place
 from etude.errors import UserError
-from etude.models import load_model, save_model
+from etude.models.load import load_model, save_model
 from etude.recipes import practice as practising
 from etude.recipes.exploring import Exploring
-from etude.recipes.machine import Machine, Place
 from etude.recipes.settings import parse_practice
 from etude.recipes.step_models import load_step_model
-from etude.runs import read_jsonl
+from etude.settings.configuration import find_configuration
+from etude.training.run_folder import read_jsonl
 
 STEPS = {"explore.search.steps.end": "tokens", "explore.search.steps.max_tokens": 1}
 ON = STEPS | {"step_model.on": True}

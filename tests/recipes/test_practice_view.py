@@ -3,10 +3,10 @@
 import gzip
 import json
 
+from etude.device.machine import Machine
 from etude.engine.sampling import GREEDY
-from etude.longcontext.settings import EngineView
+from etude.kv_cache.settings import EngineView
 from etude.recipes.generate import GenerateSettings, generate
-from etude.recipes.machine import Machine
 
 HALF = {"engine.view": "snapkv", "engine.keep_ratio": 0.5}
 

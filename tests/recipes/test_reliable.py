@@ -9,16 +9,16 @@ import pytest
 from etude.cli import main
 from etude.decoding.methods import METHODS
 from etude.decoding.settings import ReliableDecoding
+from etude.device.machine import Machine
 from etude.engine.decoding import Decoding
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.evaluation.report.answers import write_answers
-from etude.explore.thought import Thought
 from etude.recipes.answering import AnswerSearch
 from etude.recipes.evaluate import evaluate
 from etude.recipes.generate import GenerateSettings, _pieces, generate
-from etude.recipes.machine import Machine
+from etude.rollouts.thought import Thought
 
 QUESTIONS = ["repeat c after 1234: c", "repeat b after 99: b"]
 EVALUATED = {"recipe": "tiny", "evaluation.n": 20, "evaluation.pass_n": 5, "evaluation.num_samples": 3, "machine.precision": "float32"}

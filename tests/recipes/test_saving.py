@@ -10,14 +10,14 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from etude.errors import UserError
-from etude.explore.prompts import render_prompt
 from etude.learn.replay import ReplaySettings
 from etude.learn.settings import Learning
-from etude.lora_settings import LoRA
-from etude.models import convert, load_model, save_model
+from etude.models.load import convert, load_model, save_model
+from etude.models.lora_settings import LoRA
 from etude.recipes.evaluate import evaluate
 from etude.recipes.saving import greedy, save_asked
 from etude.recipes.settings import PracticeSettings, WarmStart
+from etude.rollouts.prompts import render_prompt
 from etude.tasks.sources import TaskSource
 from etude.tasks.task import Task
 from etude.tiny import letters, tiny_tokenizer

@@ -2,19 +2,19 @@
 
 import pytest
 
-from etude.configuration import find_configuration
 from etude.engine.completion import Completion
 from etude.errors import UserError
-from etude.explore.attempts import Attempt, Group
-from etude.explore.self_made.settings import SelfMade
-from etude.explore.settings import Exploration
-from etude.feedback.verdict import Verdict
-from etude.ledger import Judged, Ledger
 from etude.recipes.self_made import SelfMaking, self_making_for
 from etude.recipes.settings import parse_practice
-from etude.runs import RunFolder, read_jsonl
+from etude.rewards.verdict import Verdict
+from etude.rollouts.attempts import Attempt, Group
+from etude.rollouts.self_made.settings import SelfMade
+from etude.rollouts.settings import Exploration
+from etude.settings.configuration import find_configuration
 from etude.tasks.task import Task
 from etude.tasks.verifiers import numeric
+from etude.training.ledger import Judged, Ledger
+from etude.training.run_folder import RunFolder, read_jsonl
 
 SAME = ("metrics.jsonl", "result.json", "model/model.safetensors")
 PENS = Task("Ann has 7 pens and gives 2 to Bob. How many are left?", "5", "numeric")

@@ -8,22 +8,22 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from etude.cli import main
+from etude.device.machine import Machine, Place
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.evaluation.measure import majority
-from etude.explore.search.beam import beam
-from etude.explore.search.growing import search
-from etude.explore.search.mcts import mcts
-from etude.explore.steps import Steps
-from etude.explore.tree import Tree
 from etude.learn.step_model import Beginnings, StepModel, StepModelSettings
-from etude.models import load_model, save_model
+from etude.models.load import load_model, save_model
 from etude.recipes.answering import AnswerSearch, answered
 from etude.recipes.evaluate import evaluate
 from etude.recipes.generate import GenerateSettings, generate
-from etude.recipes.machine import Machine, Place
 from etude.recipes.step_models import load_step_model, save_step_model, value_by
+from etude.rollouts.search.beam import beam
+from etude.rollouts.search.growing import search
+from etude.rollouts.search.mcts import mcts
+from etude.rollouts.steps import Steps
+from etude.rollouts.tree import Tree
 from etude.tasks.answers import voted_answer
 from etude.tasks.task import Task
 

@@ -5,10 +5,10 @@ import pytest
 from etude.cli import main
 from etude.decoding.methods import METHODS
 from etude.decoding.settings import ReliableDecoding
+from etude.device.machine import Machine
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.recipes.generate import GenerateSettings, generate
-from etude.recipes.machine import Machine
 from etude.recipes.streaming import Streamed
 
 QUESTION = "repeat c after 1234: c"

@@ -5,8 +5,8 @@ import time
 import pytest
 
 from etude.errors import UserError
-from etude.explore.prompts import render_prompt
-from etude.explore.steps import Steps
+from etude.rollouts.prompts import render_prompt
+from etude.rollouts.steps import Steps
 from etude.tasks.actions import MAX_ACTIONS, MAX_CHARACTERS, PRESETS, Action, Actions, parse
 from etude.tasks.answers import final_answer, marked_answer
 from etude.tasks.overlap import overlap

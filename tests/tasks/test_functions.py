@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from etude.errors import UserError
-from etude.feedback.verdict import Verdict
+from etude.rewards.verdict import Verdict
 from etude.tasks.functions import as_verdict, load_function
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.tasks.task import Task

@@ -9,6 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from etude.console.outputs import write_output
 from etude.errors import UserError
 from etude.evaluation.report.attempts import attempts_json
 from etude.evaluation.report.before_and_after import MAX_ITEMS, before_and_after
@@ -33,8 +34,7 @@ from etude.evaluation.report.run_folder import MODELS, Run, read_run
 from etude.evaluation.report.tables import changes_of, retention_of, suites_of, thoughts_of
 from etude.evaluation.report.trees import pictures_of
 from etude.evaluation.report.words import remarks_on, spaced, summary
-from etude.outputs import write_output
-from etude.runs import check_is_run
+from etude.training.run_folder import check_is_run
 
 PHASES = {
     "knowledge": "Knowledge",
@@ -69,7 +69,7 @@ def write_report(runs: Sequence[Path], page: Path) -> Path:
 
 
 def write_page(template: str, contents: dict[str, Any], page: Path) -> Path:
-    """Fill a template of this folder, and write it where `page` says (`etude.outputs`)."""
+    """Fill a template of this folder, and write it where `page` says (`etude.console.outputs`)."""
     text = _environment().get_template(template).render(contents)
     page.parent.mkdir(parents=True, exist_ok=True)
     write_output(page, text)

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from etude.chat.model import ChatModel
 from etude.errors import UserError, at_least
+from etude.llm_client.model import ChatModel
 
 _OF_ALL = {"how", "most_tasks"}
 _ASKED = {"temperature", "max_new_tokens"}

@@ -1,0 +1,1 @@
+"""Export: a run for somebody else, without weights, machine paths and secrets."""

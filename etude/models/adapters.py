@@ -1,0 +1,105 @@
+"""LoRA adapters through peft, and the plain weights that a model with adapters stands for.
+
+Identity: a fresh adapter (B = 0) and a disabled one are the base model.
+"""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+
+from etude.errors import unknown
+from etude.models.lora_settings import LoRA
+
+
+def add_lora(model: Any, lora: LoRA, seed: int) -> Any:
+    """The model with trainable adapters (base weights frozen), or the model itself where the rank is 0.
+
+    Raises UserError for target modules that the model has not.
+    """
+    if lora.rank == 0:
+        return model
+    from peft import LoraConfig, get_peft_model
+
+    check_targets(model, lora)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed % 2**63)
+        alpha = lora.alpha if lora.alpha is not None else 2 * lora.rank
+        config = LoraConfig(
+            r=lora.rank,
+            lora_alpha=alpha,  # type: ignore[arg-type]  # peft's annotation says int; its scaling divides any number
+            target_modules=lora.target_modules or "all-linear",
+            lora_dropout=lora.dropout,
+            task_type="CAUSAL_LM",
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an older name
+            return get_peft_model(model, config).eval()  # its dropout is for updates alone
+
+
+def check_targets(model: Any, lora: LoRA) -> None:
+    """Raise UserError where `lora.target_modules` names a layer that the model has not, or its head."""
+    head = model.get_output_embeddings()
+    linear = [name for name, module in model.named_modules() if _is_linear(module) and module is not head]
+    for target in lora.target_modules:
+        if not any(name == target or name.endswith(f".{target}") for name in linear):
+            raise unknown("linear layer in lora.target_modules", target, {name.rpartition(".")[2] for name in linear})
+
+
+def _is_linear(module: Any) -> bool:
+    return isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D"  # GPT-2's
+
+
+@contextmanager
+def dropping_out(model: Any, seed: int) -> Iterator[None]:
+    """Within the context adapters with dropout drop out of what they read, by `seed` alone; what surrounds them stays as it is."""
+    dropouts = [module for name, module in model.named_modules() if ".lora_dropout." in name] if has_adapters(model) else []
+    dropouts = [module for module in dropouts if getattr(module, "p", 0.0)]
+    if not dropouts:
+        yield
+        return
+    device = next(model.parameters()).device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed % 2**63)
+        for module in dropouts:
+            module.train()
+        try:
+            yield
+        finally:
+            for module in dropouts:
+                module.eval()
+
+
+def adapters_off(model: Any) -> AbstractContextManager[Any]:
+    """A context in which a model with adapters is its base model."""
+    return model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()
+
+
+def base_of(model: Any) -> Any:
+    """The plain model inside one with adapters, or the model itself."""
+    return model.get_base_model() if has_adapters(model) else model
+
+
+def has_adapters(model: Any) -> bool:
+    return hasattr(model, "get_base_model")
+
+
+def base_weights(model: Any) -> dict[str, torch.Tensor]:
+    """The state dict of the plain model that a model with adapters stands on; the model's own tensors."""
+    base = base_of(model)
+    return {name.replace(".base_layer.", "."): value for name, value in base.state_dict().items() if ".lora_" not in name}
+
+
+@torch.no_grad()
+def merged_weights(model: Any) -> dict[str, torch.Tensor]:
+    """The state dict of the plain model that `model` stands for; weights with adapters are new tensors, the rest are the model's own."""
+    if not has_adapters(model):
+        return model.state_dict()
+    weights = base_weights(model)
+    for name, module in model.get_base_model().named_modules():
+        if hasattr(module, "get_delta_weight"):
+            delta = sum(module.get_delta_weight(adapter) for adapter in module.active_adapters)
+            weights[f"{name}.weight"] = module.base_layer.weight + delta
+    return weights

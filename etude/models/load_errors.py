@@ -1,0 +1,70 @@
+"""Tell in one sentence why a model can't be loaded, whatever the libraries raise."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+from etude.errors import UserError
+from etude.models.hub import hub_if_reachable, nowhere
+from etude.models.model_folder import INDEX, SETTINGS, check_files
+
+_MEANT = {
+    "Couldn't instantiate the backend tokenizer": "it has no tokenizer that can be read: tokenizer.json is missing, or what its tokenizer "
+    "needs is not installed (sentencepiece, tiktoken)",
+    "You set `ignore_mismatched_sizes`": "the sizes in config.json are not those of its weights",
+}
+"""Messages by how they begin, and what they mean here."""
+
+
+@contextmanager
+def one_sentence(name: str, *, is_hub_id: bool = False) -> Iterator[None]:
+    """Within, whatever goes wrong is a UserError that names the model. A hub id has its small files checked as a folder's are before
+    anything else is loaded of it; where there is no hub it comes from the cache, or is told of at once.
+    """
+    with hub_if_reachable() if is_hub_id else nullcontext() as unreachable:
+        try:
+            if is_hub_id:
+                _check_hub_files(name, unreachable)
+            yield
+        except UserError:
+            raise
+        except BaseException as error:
+            if not isinstance(error, Exception) and not is_panic(error):
+                raise
+            raise UserError(f"model {name!r} can't be loaded: {sentence_of(error)}") from error
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether it is a Rust library's, such as of tokenizers, which Python's `Exception` does not cover."""
+    return type(error).__name__ == "PanicException"
+
+
+def sentence_of(error: BaseException) -> str:
+    """What an exception says, without what comes after its first sentence.
+
+    >>> sentence_of(ValueError("Validation error for field 'width':\\n    expected int\\nand a page more"))
+    "Validation error for field 'width': expected int"
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    for begin, meaning in _MEANT.items():
+        if lines[0].startswith(begin):
+            return meaning
+    said = lines.pop(0)
+    while said.endswith(":") and lines:
+        said += f" {lines.pop(0)}"
+    if isinstance(error, (LookupError, AttributeError, TypeError, RecursionError)) or is_panic(error):
+        said = f"its files are not what the libraries expect ({type(error).__name__}: {said})"
+    return said[:300]
+
+
+def _check_hub_files(name: str, unreachable: str | None) -> None:
+    from huggingface_hub import try_to_load_from_cache
+    from transformers.utils import cached_file
+
+    if unreachable and not isinstance(try_to_load_from_cache(name, SETTINGS[0]), str):
+        raise nowhere("model", name, unreachable)
+    found = cached_file(name, SETTINGS[0])
+    for file in (INDEX, *SETTINGS[1:]):
+        cached_file(name, file, _raise_exceptions_for_missing_entries=False)
+    if found is not None:
+        check_files(name, Path(found).parent)

@@ -1,0 +1,108 @@
+"""Agreement as feedback: an attempt is as good as its answer is common among the attempts at its task. Nobody is asked what is right.
+
+With G attempts at a task of which n(a) give the answer a, m the answer of most (of several the first), and s = n(m) / G:
+
+    hard   score = 1 where an attempt's answer is m, else 0         TTRL, arXiv 2504.16084 eq. 2-4; SRT, arXiv 2505.21444 sec. 3
+    soft   score = n(its answer) / G, 0 without an answer
+    both   no score at all (None) where s < `min_share`: the task is left out
+
+Departures: TTRL votes with 64 attempts and learns from 32 of them, here all that vote are learned from; abstention is ours, TTRL and SRT
+learn from every task (`min_share` 0, which is the identity). An attempt whose answer can't be read votes for nothing, but counts in G.
+
+The majority is right where the model mostly is, and there practice on agreement does what practice on gold answers does. Elsewhere it makes
+the model surer of what is wrong, and a constant answer to everything is the best that it can score: see `etude.rollouts.collapse`. A few
+tasks with gold answers can say from which share of the votes on the majority is to be believed (`believed_share`).
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from etude.errors import UserError, at_least
+from etude.rewards.verdict import Verdict
+from etude.tasks.task import Task
+from etude.tasks.votes import Tally, vote
+
+COUNTED = ("agreement_tasks", "agreement_abstained")
+"""Tasks that were voted on, and those on which too few agreed."""
+NEVER = 2.0
+"""A share of the votes that no answer has."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How attempts are scored by what most of them say."""
+
+    score: Literal["hard", "soft"] = "hard"
+    """1 for the answer of most and 0 for the others, or for each the share of the attempts that give it."""
+    min_share: float = 0.0
+    """A task is left out where the answer of most has a smaller share of the attempts; 0 leaves none out."""
+    probe_n: int = 0
+    """Tasks with gold answers, the first ones that no demonstration shows, which are not practised on but say from which share on the
+    majority is right; 0: none."""
+    probe_every: int = 10
+    """Steps between two times that they are asked."""
+    probe_accuracy: float = 0.5
+    """How often the majority has to be right among those that are believed."""
+
+    def __post_init__(self) -> None:
+        for name in ("min_share", "probe_accuracy"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise UserError(f"agreement.{name} must be in [0, 1], got {getattr(self, name)}")
+        at_least("agreement.probe_n", self.probe_n, 0)
+        at_least("agreement.probe_every", self.probe_every, 1)
+
+
+class AgreementFeedback:
+    """Scores attempts by their agreement; all attempts of a call at one task vote together."""
+
+    def __init__(self, how: Agreement, min_share: Callable[[], float] | None = None) -> None:
+        """`min_share` says from which share on a majority is believed now; that of the settings unless given."""
+        self.how, self.min_share = how, min_share or (lambda: how.min_share)
+        self.counts: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
+
+    def judge(self, pairs: Sequence[tuple[str, Task]]) -> list[Verdict]:
+        """One verdict for each (text, task), in order; `vote_share` among its parts is the share of the attempts with the same answer.
+
+        >>> task = Task("3 + 4?", verifier="numeric")
+        >>> [verdict.score for verdict in AgreementFeedback(Agreement()).judge([("7", task), ("8", task), ("It is 7.", task)])]
+        [1.0, 0.0, 1.0]
+        """
+        votes = [vote(text, task) for text, task in pairs]
+        by_task: dict[str, list[str | None]] = {}
+        for (_, task), answer in zip(pairs, votes, strict=True):
+            by_task.setdefault(task.key, []).append(answer)
+        tallies, least = {key: Tally.of(answers) for key, answers in by_task.items()}, self.min_share()
+        self.counts["agreement_tasks"] += len(tallies)
+        self.counts["agreement_abstained"] += sum(tally.share(tally.winner) < least for tally in tallies.values())
+        return [self._verdict(answer, tallies[task.key], least) for (_, task), answer in zip(pairs, votes, strict=True)]
+
+    def _verdict(self, answer: str | None, tally: Tally, least: float) -> Verdict:
+        share, most = tally.share(answer), tally.share(tally.winner)
+        parts = {"parsable": float(answer is not None), "vote_share": share}
+        if most < least:
+            wanted = "no majority is believed" if least > 1 else f"{least:.2f} are asked for"
+            return Verdict(None, parts, message=f"too few attempts agree: {most:.2f} of them at most, {wanted}")
+        score = share if self.how.score == "soft" else float(answer is not None and answer == tally.winner)
+        message = "" if score == 1.0 else f"{share:.2f} of the attempts give this answer, {most:.2f} give {_short(tally.winner)}"
+        return Verdict(score, parts, message=message)
+
+
+def believed_share(found: Sequence[tuple[float, bool]], how: Agreement) -> float:
+    """From which share of the votes on the majority is believed, by what was `found` at tasks with gold answers: of each the winner's
+    share, and whether it was right. It is the smallest share, `min_share` at least, such that of the winners with so many votes or more
+    `probe_accuracy` are right; `NEVER` where there is none.
+
+    >>> believed_share([(0.25, False), (0.5, True), (0.5, False), (1.0, True)], Agreement(probe_accuracy=0.6))
+    0.5
+    """
+    for least in sorted({share for share, _ in found if share >= how.min_share}):
+        right = [is_right for share, is_right in found if share >= least]
+        if sum(right) >= how.probe_accuracy * len(right):
+            return least
+    return NEVER
+
+
+def _short(answer: str | None) -> str:
+    return "no answer" if answer is None else repr(answer[:60])

@@ -1,0 +1,85 @@
+"""Combined feedback: several kinds of feedback as one score.
+
+    score = Σ w_i s_i / Σ w_i        over the parts i, with weights w_i > 0 and any finite scores s_i
+
+Weights do not know the scales of the parts: a judge's scores lie in [0, 1], a verifier's may lie anywhere.
+
+Every part's score is kept in `parts` under its name, beside what the part itself has there. Where a part has no score (None: a verifier
+that crashed, a judge that did not answer), neither has the whole, since a mean of the others would be on another scale than that of the
+attempts beside it; unless the part is optional, which is then left out of both sums. Values of steps are those of the part that has them,
+where one alone has. Identity: one part, whatever its weight, is that feedback alone. An answer is right only where every part with a score
+says so: a high score of one part does not make up for another.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from math import inf, nextafter
+
+from etude.errors import UserError
+from etude.rewards.verdict import RIGHT_AT, Verdict
+from etude.tasks.task import Task
+
+Pairs = Sequence[tuple[str, Task]]
+
+
+class CombinedFeedback:
+    """The weighted mean of named parts."""
+
+    def __init__(
+        self,
+        parts: Mapping[str, Callable[[Pairs], Sequence[Verdict]]],
+        weights: Mapping[str, float] | None = None,
+        optional: Collection[str] = (),
+    ) -> None:
+        """`weights` are 1 unless given."""
+        self.parts = dict(parts)
+        self.weights = dict.fromkeys(parts, 1.0) if weights is None else dict(weights)
+        self.optional = frozenset(optional)
+        check_weights(self.weights, self.optional)
+
+    def judge(self, pairs: Pairs) -> list[Verdict]:
+        """One verdict for each (text, task), in order; every part is asked about all of them in one call.
+
+        >>> half, full = (lambda pairs: [Verdict(0.5)]), (lambda pairs: [Verdict(1.0)])
+        >>> CombinedFeedback({"outcome": full, "judge": half}, {"outcome": 3, "judge": 1}).judge([("5", Task("2 + 3?"))])[0].score
+        0.875
+        """
+        found = {name: list(judge(pairs)) for name, judge in self.parts.items()}
+        return [self._whole({name: row[place] for name, row in found.items()}) for place in range(len(pairs))]
+
+    def _whole(self, verdicts: Mapping[str, Verdict]) -> Verdict:
+        known = {name: verdict.score for name, verdict in verdicts.items() if verdict.score is not None}
+        inner = {part: value for verdict in verdicts.values() for part, value in verdict.parts.items()}
+        if len(verdicts) == 1:
+            (alone,) = verdicts.values()
+            return replace(alone, parts=inner | known)
+        score = None if any(name not in known and name not in self.optional for name in verdicts) else self._mean(known)
+        message = "; ".join(f"{name}: {verdict.message}" for name, verdict in verdicts.items() if verdict.message)
+        words = " ".join(verdict.words for verdict in verdicts.values() if verdict.words)
+        valued = [verdict.step_values for verdict in verdicts.values() if verdict.step_values]
+        right_at = RIGHT_AT if score is None else self._right_at(score, {name: verdicts[name] for name in known})
+        step_values = valued[0] if len(valued) == 1 else ()
+        return Verdict(score, inner | known, step_values=step_values, message=message, words=words, right_at=right_at)
+
+    def _mean(self, scores: Mapping[str, float]) -> float | None:
+        total = sum(self.weights[name] for name in scores)
+        return sum(self.weights[name] * score for name, score in scores.items()) / total if scores else None
+
+    def _right_at(self, score: float, known: Mapping[str, Verdict]) -> float:
+        """The mean of the parts' thresholds; just above the score where it reaches that though a part says that the answer is not right."""
+        mean = self._mean({name: verdict.right_at for name, verdict in known.items()})
+        assert mean is not None
+        is_right = all(verdict.is_right for verdict in known.values())
+        return min(mean, score) if is_right else max(mean, nextafter(score, inf))
+
+
+def check_weights(weights: Mapping[str, float], optional: Collection[str] = ()) -> None:
+    """Raise UserError for weights that give no mean."""
+    for name, weight in weights.items():
+        if not 0 < weight < float("inf"):
+            raise UserError(f"feedback_weights.{name} must be above 0, got {weight}: leave a part out instead of giving it no weight")
+    for name in optional:
+        if name not in weights:
+            raise UserError(
+                f"feedback_optional names {name!r}, which is no part of feedback_weights: {', '.join(weights) or 'it is empty'}"
+            )

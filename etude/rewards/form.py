@@ -1,0 +1,73 @@
+"""Feedback on form: does an answer consist of the actions that were asked for?
+
+form   1 where it does, else `malformed_score`, with what is wrong as the message (`etude.tasks.actions`)
+gate   other feedback, whose verdict a malformed answer never reaches: it gets `malformed_score` and is not judged further
+
+A form says nothing of what is in it, so on its own it teaches nothing but form: give it a small weight beside feedback that knows what is
+right. Identity: a gate of actions that are off has the scores of the feedback behind it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from etude.errors import UserError
+from etude.rewards.verdict import Verdict
+from etude.tasks.actions import Actions
+from etude.tasks.task import Task
+
+Pairs = Sequence[tuple[str, Task]]
+
+
+class FormFeedback:
+    """Scores the form of answers."""
+
+    def __init__(self, actions: Actions) -> None:
+        self.actions = actions
+
+    def judge(self, pairs: Pairs) -> list[Verdict]:
+        """One verdict for each (text, task), in order.
+
+        >>> FormFeedback(Actions("divide")).judge([("<answer>5</answer>", Task("What is 2 + 3?"))])[0].message
+        '0 <subproblem> where at least 2 are asked for'
+        """
+        problems = [self.actions.problem(text) for text, _ in pairs]
+        return [
+            Verdict(self.actions.malformed_score, message=problem, words=_told(problem)) if problem else Verdict(1.0)
+            for problem in problems
+        ]
+
+
+class Gate:
+    """Lets well-formed answers through to `behind`, all of a call together."""
+
+    def __init__(self, actions: Actions, behind: Callable[[Pairs], Sequence[Verdict]]) -> None:
+        self.actions, self.behind = actions, behind
+
+    def judge(self, pairs: Pairs) -> list[Verdict]:
+        """One verdict for each (text, task), in order; malformed answers are not parsable, others are unless `behind` says otherwise.
+
+        Raises UserError for a negative score below `malformed_score`: that would teach the model to spoil the form.
+        """
+        problems = [self.actions.problem(text) for text, _ in pairs]
+        verdicts = self.behind([pair for pair, problem in zip(pairs, problems, strict=True) if not problem])
+        for verdict in verdicts:
+            if verdict.score is not None and verdict.score < min(0.0, self.actions.malformed_score):
+                raise UserError(
+                    f"tasks.actions.malformed_score is {self.actions.malformed_score:g}, but a well-formed answer scored {verdict.score:g}"
+                    ": set it to the least that the verifier gives, or a malformed answer is worth more"
+                )
+        passed = iter(verdicts)
+        return [self._malformed(problem) if problem else _well_formed(next(passed)) for problem in problems]
+
+    def _malformed(self, problem: str) -> Verdict:
+        score = self.actions.malformed_score
+        return Verdict(score, {"parsable": 0.0, "form": score}, message=problem, words=_told(problem))
+
+
+def _told(problem: str) -> str:
+    """What the model may be told."""
+    return f"Your answer does not have the form that was asked for: {problem}."
+
+
+def _well_formed(verdict: Verdict) -> Verdict:
+    return replace(verdict, parts={"parsable": 1.0, **verdict.parts, "form": 1.0})

@@ -1,0 +1,130 @@
+"""The guard of the verifiers' processes, started by `etude.rewards.process`:
+
+    python -P -m etude.rewards.guard PARENT_PID MEMORY_BYTES isolated|open      (standard input is a socket to the parent)
+
+    parent (the run)
+      guard               makes the scratch folder, outlives whatever happens below, ends when the parent does, even by SIGKILL
+        worker            `etude.rewards.worker`: isolated; loads verifiers and judges nothing itself
+          judge           a fork of the worker: runs the verifiers on items, and is killed when one of them hangs
+
+Where Landlock can, each is in a domain of its own within the one above, so that signals go down and never up: the guard ends all that is
+left below with one signal that nobody escapes by forking. Elsewhere the guard, which adopts orphans, kills its children until it has none,
+and what forks faster than that gets away. The guard runs no verifier, and ends as the worker ended.
+"""
+
+import ctypes
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from etude.processes import die_with
+from etude.rewards.isolation import begin_domain, kill_domain
+from etude.rewards.scratch import empty
+from etude.rewards.worker import work
+
+PREFIX = "etude-verifiers-"
+SWEEP = signal.SIGUSR1
+"""Asks the guard to kill what was left to it, but for the worker."""
+_PR_SET_CHILD_SUBREAPER = 36
+_HEARD = {signal.SIGTERM, signal.SIGCHLD, SWEEP}
+
+
+def main(parent: int, memory_bytes: int, how: str) -> None:
+    """Start the worker, and stay until it or the parent ends."""
+    signal.signal(signal.SIGCHLD, lambda *_: None)  # what is ignored, as by default, is heard of on no system but Linux
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)  # from here on what comes waits until it is asked for: nothing is left half done
+    adopt_orphans()
+    die_with(parent, signal.SIGTERM)
+    scratch = os.path.realpath(tempfile.mkdtemp(prefix=PREFIX))
+    if how == "isolated":
+        begin_domain(parent)
+    guard = os.getpid()
+    worker = os.fork()
+    if worker == 0:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
+        die_with(guard, signal.SIGKILL)
+        work(memory_bytes, scratch, guard if how == "isolated" else None)
+        os._exit(0)
+    status = watch_over(worker)
+    empty(scratch)
+    shutil.rmtree(scratch, ignore_errors=True)
+    end_like(status)
+
+
+def watch_over(worker: int) -> int:
+    """Wait for the end of the worker or for SIGTERM, then kill and bury all that is left; returns the worker's status."""
+    devnull = os.open(os.devnull, os.O_RDWR)
+    os.dup2(devnull, 0)  # the socket is the worker's: it must close when that ends
+    status, is_sweeping = None, False
+    while status is None:
+        heard = signal.sigwait(_HEARD)
+        if heard == signal.SIGTERM:
+            break
+        while (ended := _bury(os.WNOHANG))[0] > 0:
+            status = ended[1] if ended[0] == worker else status
+        is_sweeping = (is_sweeping or heard == SWEEP) and kill_children(but=worker)
+    kill_domain()
+    while True:
+        if status is None:  # which is known where there is no /proc too
+            os.kill(worker, signal.SIGKILL)
+        kill_children()
+        pid, found = _bury(0)
+        if pid < 0:
+            return signal.SIGKILL.value if status is None else status
+        status = found if pid == worker else status
+
+
+def kill_children(but: int | None = None) -> bool:
+    """Kill the processes whose parent is this one; whether there were any, whose own children come next."""
+    found = [child for child in children() if child != but]
+    for child in found:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(child, signal.SIGKILL)
+    return bool(found)
+
+
+def children() -> list[int]:
+    """Processes whose parent is this one; those of a child that dies become its own. None are known where there is no /proc."""
+    lists = list(Path("/proc/self/task").glob("*/children"))
+    if lists:
+        return [int(pid) for path in lists for pid in path.read_text().split()]
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            if int(path.read_text().rsplit(")", 1)[1].split()[1]) == os.getpid():
+                found.append(int(path.parent.name))
+    return found
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every descendant whose own parent ends, so that none gets away."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def end_like(status: int) -> None:
+    """End this process as another one ended."""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        if number != signal.SIGKILL:
+            signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+        os.kill(os.getpid(), number)
+    os._exit(os.waitstatus_to_exitcode(status))
+
+
+def _bury(options: int) -> tuple[int, int]:
+    """A child that ended and its status; process 0 where none did, -1 where there is none."""
+    try:
+        return os.waitpid(-1, options)
+    except ChildProcessError:
+        return -1, 0
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

@@ -1,0 +1,73 @@
+"""The model's own answer as feedback: what it says when it puts several of its attempts together is taken for right. Nobody is asked.
+
+Of a task there are attempts and an answer that was decoded from them (`etude.decoding`). With m what the answer votes for
+(`etude.tasks.votes`) and s how sure it is:
+
+    the decoded answer             1
+    attempts that vote for m       no score: they say the same in other words
+    attempts that do not           0
+    all of them                    no score where s < `min_share`, or where the answer is cut off, says nothing or is not there
+
+s by `answers` is the share of the attempts that vote for m; by `tokens`, of joint answers alone, the mean over the answer's tokens of the
+share of its inputs whose own likeliest token it was, for answers too long to be equal.
+
+Distillation of an ensemble's answers into the plain prompt is self-training (Scudder 1965); of answers that agree, Huang et al. 2023 (LMSI,
+arXiv 2210.11610). That what is learned from is a joint answer, and that it abstains, is ours.
+
+A group in which nothing scores 0 has nothing to tell apart, and is learned from by `learn.keep_all_right` alone. Identity: with one sample
+the answer is the attempt itself, and imitation of it is plain self-training.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from etude.rewards.verdict import Verdict
+from etude.tasks.task import Task
+from etude.tasks.votes import Tally, vote
+
+COUNTED = ("own_answers", "own_answers_abstained")
+"""Tasks for which an answer was decoded, and those of which it teaches nothing."""
+
+
+@dataclass(frozen=True)
+class OwnAnswer:
+    """An answer that was decoded from attempts at a task, as far as feedback reads it."""
+
+    text: str | None
+    """None: there is none."""
+    is_whole: bool
+    """Whether it ends by itself."""
+    agreement: Sequence[float] = ()
+    """For each of its tokens the share of the inputs whose likeliest it was."""
+
+
+def verdicts_by(
+    answer: OwnAnswer, texts: Sequence[str], task: Task, *, min_share: float, by_tokens: bool, counts: Counter[str]
+) -> list[Verdict]:
+    """One for each attempt's text, then the answer's own, if there is one; `vote_share` among its parts is how sure the answer is.
+
+    >>> answer, attempts = OwnAnswer("It is 7.", True), ["7", "8", "7", "what?"]
+    >>> how = {"min_share": 0.5, "by_tokens": False, "counts": Counter()}
+    >>> [verdict.score for verdict in verdicts_by(answer, attempts, Task("3 + 4?", verifier="numeric"), **how)]
+    [None, 0.0, None, 0.0, 1.0]
+    """
+    counts["own_answers"] += 1
+    votes = [vote(text, task) for text in texts]
+    own = vote(answer.text, task) if answer.text is not None else None
+    tokens = sum(answer.agreement) / len(answer.agreement) if answer.agreement else 0.0
+    share = tokens if by_tokens else Tally.of(votes).share(own)
+    parts = {"vote_share": share}
+    reasons = {
+        "no answer that can be read": own is None,
+        "it is cut off": not answer.is_whole,
+        f"{share:.2f} agree, {min_share:.2f} are asked for": share < min_share,
+    }
+    reason = next((words for words, is_so in reasons.items() if is_so), "")
+    if reason:
+        counts["own_answers_abstained"] += 1
+        found = [Verdict(None, parts, message=f"the model's own answer teaches nothing: {reason}") for _ in texts]
+        return found + ([found[0]] if answer.text is not None else [])
+    said = (answer.text or "").strip()[:60]
+    others = [Verdict(None if each == own else 0.0, parts, message=f"the model's own answer is {said!r}") for each in votes]
+    return [*others, Verdict(1.0, parts)]

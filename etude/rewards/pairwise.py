@@ -1,0 +1,73 @@
+"""Attempts compared two at a time: which pairs are, and what their verdicts make of each attempt.
+
+A judge tends to prefer a place, so every pair is shown in both orders (Zheng et al. 2023, arXiv 2306.05685, sec. 3.4). Where the two
+verdicts are not of one attempt, or not both a tie, the pair is a tie and a disagreement. A pair of which one verdict is missing was not
+compared; an attempt that was compared with none has no score, unless all beside it have the same text: then they are `EQUAL`.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from etude.rewards.verdict import Verdict
+
+Which = Literal["ring", "all"]
+
+EQUAL = Verdict(0.5, message="all attempts at the task have the same text")
+"""Of an attempt among others, where there is nothing to compare."""
+_POINTS = {"first": 1.0, "second": 0.0, "tie": 0.5}
+
+
+class Compared(NamedTuple):
+    """Two attempts, by number, and which is better: `first`, `second` or `tie` in the order shown, None where nobody said."""
+
+    first: int
+    second: int
+    better: str | None
+    better_when_swapped: str | None
+
+
+class Standing(NamedTuple):
+    """What an attempt's comparisons come to."""
+
+    points: float = 0.0
+    pairs: int = 0
+    disagreements: int = 0
+
+    @property
+    def verdict(self) -> Verdict:
+        if not self.pairs:
+            return Verdict(None, message="it was compared with no other attempt")
+        message = "" if self.points == self.pairs else f"won {self.points:g} of {self.pairs} comparisons"
+        return Verdict(self.points / self.pairs, {"judge_disagreement": self.disagreements / self.pairs}, message=message)
+
+
+def pairs_of(n: int, which: Which, most: int) -> list[tuple[int, int]]:
+    """Pairs of n attempts: each with the next one in a ring; for `all` also with the one after that, and so on, up to `most`.
+
+    >>> pairs_of(3, "ring", 10), pairs_of(4, "all", 5)
+    ([(0, 1), (1, 2), (2, 0)], [(0, 1), (1, 2), (2, 3), (3, 0), (0, 2)])
+    """
+    found: list[tuple[int, int]] = []
+    for distance in range(1, (1 if which == "ring" else n // 2) + 1):
+        ring = [(place, (place + distance) % n) for place in range(n // 2 if 2 * distance == n else n if n > 1 else 0)]
+        found += ring if distance == 1 else ring[: max(0, most - len(found))]
+    return found
+
+
+def standings(n: int, compared: Sequence[Compared]) -> list[Standing]:
+    """What each of n attempts comes to.
+
+    >>> standings(2, [Compared(0, 1, "first", "second")])[0].verdict.score, standings(2, [Compared(0, 1, "first", "first")])[0]
+    (1.0, Standing(points=0.5, pairs=1, disagreements=1))
+    """
+    found = [Standing()] * n
+    for first, second, better, swapped in compared:
+        if better is None or swapped is None:
+            continue
+        points, again = _POINTS[better], 1.0 - _POINTS[swapped]
+        differs = points != again
+        points = 0.5 if differs else points
+        for place, own in ((first, points), (second, 1.0 - points)):
+            before = found[place]
+            found[place] = Standing(before.points + own, before.pairs + 1, before.disagreements + differs)
+    return found

@@ -1,0 +1,34 @@
+"""Random feedback: the control that shows what practice gains without knowing what is right.
+
+A learner that improves as much on these scores as on a verifier's has not learned from the verifier (arXiv 2506.10947 found such gains).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from etude.errors import UserError
+from etude.randomness import seed_for, uniforms
+from etude.rewards.verdict import Verdict
+from etude.tasks.task import Task
+
+
+class RandomFeedback:
+    """Scores 1.0 with probability `rate`, else 0.0, whatever the text says; the same pairs in the same places get the same scores."""
+
+    def __init__(self, seed: int, rate: float) -> None:
+        """`rate` in [0, 1] is best the share that the real verifier accepts, so that only the meaning of the score differs."""
+        if not 0.0 <= rate <= 1.0:
+            raise UserError(f"rate must be in [0, 1], got {rate}")
+        self.seed = seed
+        self.rate = rate
+
+    def judge(self, pairs: Sequence[tuple[str, Task]]) -> list[Verdict]:
+        """One verdict for each (text, task), in order, drawn by (seed, task, text, index).
+
+        >>> RandomFeedback(seed=0, rate=1.0).judge([("5", Task("What is 2 + 2?", "4"))])[0].score
+        1.0
+        """
+        names = [(self.seed, task.key, ascii(text), index) for index, (text, task) in enumerate(pairs)]
+        keys = np.array([seed_for("random_score", *name) for name in names], dtype=np.uint64)
+        return [Verdict(float(draw < self.rate)) for draw in uniforms(keys, np.zeros(len(keys), dtype=np.int64))]

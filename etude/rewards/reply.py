@@ -1,0 +1,78 @@
+"""What the verifiers' process answers, read as what it is: text from code that nobody vouches for.
+
+A reply is a line of JSON, {"id", "verdict"} or {"id", "error"}, to the item that was asked about. What is no such line, or too long, ends
+the process that wrote it; a verdict of another form costs its item's score. Nothing in a line is believed before its type was looked at.
+"""
+
+import json
+import math
+from typing import Any
+
+from etude.rewards.verdict import Verdict
+from etude.rewards.words import shortened
+
+LONGEST_LINE_BYTES = 1 << 18
+LONGEST_MESSAGE = 4_096
+"""Characters that are kept of a verdict's message, and of its words."""
+_MOST_NUMBERS = 4_096
+_LONGEST_NAME = 200
+
+
+class BadReply(Exception):
+    """A line that is no reply to what was asked."""
+
+
+def read_line(line: bytes) -> dict[str, Any]:
+    """A JSON object. Raises BadReply for anything else."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise BadReply("it wrote what is no reply") from error
+    if not isinstance(found, dict):
+        raise BadReply("it wrote what is no reply")
+    return found
+
+
+def read_reply(line: bytes, asked: int) -> tuple[Verdict, bool]:
+    """The verdict on the item number `asked`, and whether the verifier failed at it. Raises BadReply for a line that is no reply to it."""
+    reply = read_line(line)
+    number = reply.get("id")
+    if isinstance(number, bool) or not isinstance(number, int) or number != asked:
+        raise BadReply("it answered what was not asked")
+    if isinstance(error := reply.get("error"), str):
+        return Verdict(None, message=shortened(f"the verifier raised {error}", LONGEST_MESSAGE)), True
+    try:
+        return _verdict(reply.get("verdict")), False
+    except ValueError as problem:
+        return Verdict(None, message=shortened(f"the verifier's verdict can't be read: {problem}", LONGEST_MESSAGE)), True
+
+
+def _verdict(found: Any) -> Verdict:
+    """Raises ValueError for what is no verdict."""
+    if not isinstance(found, dict):
+        raise ValueError("it is no object")
+    score, parts, values = found.get("score", "none"), found.get("parts"), found.get("step_values")
+    message, words = found.get("message"), found.get("words")
+    if score is not None and not _is_finite(score):
+        raise ValueError("its score is no finite number")
+    if not isinstance(parts, dict) or not all(len(name) <= _LONGEST_NAME and _is_finite(number) for name, number in parts.items()):
+        raise ValueError("its parts are no finite numbers by their names")
+    if not isinstance(values, list) or not all(map(_is_finite, values)):
+        raise ValueError("its step_values are no finite numbers")
+    if len(parts) + len(values) > _MOST_NUMBERS:
+        raise ValueError(f"it has more than {_MOST_NUMBERS} numbers")
+    if not isinstance(message, str) or not isinstance(words, str):
+        raise ValueError("its message and words are no texts")
+    right_at: Any = found.get("right_at")
+    if not _is_finite(right_at):
+        raise ValueError("its right_at is no finite number")
+    message, words = (shortened(text, LONGEST_MESSAGE) for text in (message, words))
+    return Verdict(score, parts, tuple(values), message=message, words=words, right_at=right_at)
+
+
+def _is_finite(number: Any) -> bool:
+    """Whether it is a number that a float holds."""
+    try:
+        return isinstance(number, (int, float)) and math.isfinite(number)
+    except OverflowError:
+        return False

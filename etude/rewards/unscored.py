@@ -1,0 +1,59 @@
+"""Answers that could not be scored: how many there are, why, and when there are too many to go on.
+
+An odd answer may make a verifier crash or time out: it is left out, which costs nothing. A verifier that fails on many answers is itself
+wrong, and what it fails on is no random part of them: leaving those out teaches the model from the rest.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from etude.errors import UserError
+from etude.rewards.verdict import Verdict
+from etude.rewards.words import quoted
+from etude.tasks.task import Task
+
+A_FEW = 2
+"""Answers that may lack a score however few there are, so that an odd one among eight stops nothing."""
+_LONGEST_REASON = 300
+
+
+class TooManyUnscored(UserError):
+    """More answers than allowed have no score."""
+
+
+def commonest_reason(verdicts: Iterable[Verdict]) -> str:
+    """The message of most verdicts without a score, the first of equals; "" where all have one.
+
+    >>> commonest_reason([Verdict(1.0), Verdict(None, message="timed out"), Verdict(None, message="timed out")])
+    'timed out'
+    """
+    reasons = Counter(verdict.message for verdict in verdicts if verdict.score is None)
+    return reasons.most_common(1)[0][0][:_LONGEST_REASON] if reasons else ""
+
+
+def check_max_share(max_share: float) -> None:
+    """Raise UserError for a `max_unscored_share` that is no share."""
+    if not 0.0 <= max_share <= 1.0:
+        raise UserError(f"max_unscored_share must be in [0, 1], got {max_share}: 1 never stops")
+
+
+def check_scored(answers: Sequence[tuple[str, Task]], verdicts: Sequence[Verdict], max_share: float, where: str) -> None:
+    """Raise `TooManyUnscored` where more than `max_share` of the answers, and more than `A_FEW`, or all of them, have no score.
+
+    `where` says what was scored, such as `practice step 3`.
+    """
+    without = [pair for pair, verdict in zip(answers, verdicts, strict=True) if verdict.score is None]
+    n, total = len(without), len(verdicts)
+    if max_share == 1 or not without or (n < total and n <= max(A_FEW, max_share * total)):
+        return
+    reason = commonest_reason(verdicts)
+    text, task = next(pair for pair, verdict in zip(answers, verdicts, strict=True) if verdict.score is None and _says(verdict, reason))
+    fix = "raise timeout_seconds, or put right what scores them" if reason.startswith("timed out") else "put right what scores them"
+    raise TooManyUnscored(
+        f"{where}: {n} of {total} answers could not be scored, and max_unscored_share is {max_share:g}; most often: {reason or 'no reason'}"
+        f", as of the answer {quoted(text)} to {quoted(task.question)}: {fix} (a wrong answer scores 0), or raise max_unscored_share"
+    )
+
+
+def _says(verdict: Verdict, reason: str) -> bool:
+    return verdict.message[:_LONGEST_REASON] == reason

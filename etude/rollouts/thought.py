@@ -1,0 +1,133 @@
+"""Budget forcing: a thought of exactly so many tokens, then an answer (s1, arXiv 2501.19393, section 3.1).
+
+    thought    drawn like any answer; where it would end before the budget (by an end token, or by the cue that begins an answer) its end
+               is taken back and a word is put there, "Wait", behind which it goes on; at the budget it is cut
+    answer     the cue, "The answer is", is put behind the thought, and a few tokens more are drawn
+
+The budget counts what is drawn and what is put in, but for the cue. Departures: s1 has a marker for the end of thinking and forbids its
+token, here an end is taken back once it is there, so that nothing is asked of the model's vocabulary; s1 says for the most part how often
+a thought is lengthened, here how long it is, which is its "maximum and minimum" at once. What is put in stands on a line of its own.
+
+Cost: each taken-back end computes prompt and thought once more.
+
+Identity: without a budget nothing of this is called, and decoding is what it was to the byte; a thought that does not end by itself is the
+beginning of the plain answer with the same key, token for token.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from etude.engine.completion import Completion, Finish
+from etude.engine.sampling import Sampling
+from etude.engine.transformers import TransformersEngine
+from etude.randomness import seed_for
+from etude.rollouts.continuing import continued
+from etude.rollouts.thinking import Thinking
+from etude.rollouts.thinking import Thought as Thought
+from etude.rollouts.thinking import Thoughts as Thoughts
+
+
+@dataclass(frozen=True)
+class Forced:
+    """An answer behind a thought of a fixed length."""
+
+    text: str
+    """Thought, cue and answer, as a verifier reads them."""
+    finish: Finish
+    """Of the answer."""
+    own_tokens: int
+    """That the model drew: neither the cue nor what was put into the thought, nor an end that was taken back."""
+    ends_taken_back: int
+    """How often the thought would have ended before its budget."""
+    is_cut: bool
+    """Whether the model was not through when the budget was: its thought had no end of its own."""
+
+
+def forced(
+    engine: TransformersEngine,
+    prompts: Sequence[tuple[int, ...]],
+    how: Thinking,
+    budget_tokens: int,
+    *,
+    sampling: Sampling,
+    keys: Sequence[int],
+) -> list[Forced]:
+    """An answer to each prompt (the same one may be named many times), with the thought before it `budget_tokens` long; one key each."""
+    thoughts = [_Growing(prompt, budget_tokens) for prompt in prompts]
+    going, rounds = [place for place, thought in enumerate(thoughts) if thought.room], 0
+    while going:
+        found = continued(
+            engine,
+            {place: thoughts[place].tokens for place in going},
+            {place: seed_for(keys[place], "thought", rounds) if rounds else keys[place] for place in going},
+            min(max(thoughts[place].room for place in going), engine.positions - max(len(thoughts[place].tokens) for place in going)),
+            sampling,
+            (how.cue,),
+        )
+        for place in going:
+            thoughts[place].take(engine, found[place], how)
+        going, rounds = [place for place in going if thoughts[place].room], rounds + 1
+    asked = {place: thought.tokens + thought.line(engine, how.cue) for place, thought in enumerate(thoughts)}
+    answer_keys = {place: seed_for(key, "answer") for place, key in enumerate(keys)}
+    answers = continued(engine, asked, answer_keys, how.answer_tokens, sampling)
+    return [thought.answered(engine, asked[place], answers[place]) for place, thought in enumerate(thoughts)]
+
+
+class _Growing:
+    """A thought so far."""
+
+    def __init__(self, prompt: tuple[int, ...], budget_tokens: int) -> None:
+        self.prompt, self.budget_tokens = prompt, budget_tokens
+        self.own: tuple[int, ...] = ()
+        """Its tokens, what was put in among them."""
+        self.num_given = self.ends_taken_back = 0
+        self.has_ended = False
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        return self.prompt + self.own
+
+    @property
+    def room(self) -> int:
+        return self.budget_tokens - len(self.own)
+
+    def take(self, engine: TransformersEngine, completion: Completion, how: Thinking) -> None:
+        """What was drawn next, up to the budget; an end before that is taken back, and the continuation put there. What was cut before the
+        budget, for want of the model's positions beside longer ones, only goes on.
+        """
+        room, end = self.room, _end(engine, completion, how.cue)
+        self.own += completion.tokens[: min(room, end)]
+        self.has_ended |= end <= room and completion.finish == "stop"
+        if end < room and completion.finish == "stop":
+            given = self.line(engine, how.continuation)[: self.room]
+            self.own += given
+            self.num_given += len(given)
+            self.ends_taken_back += 1
+
+    def line(self, engine: TransformersEngine, words: str) -> tuple[int, ...]:
+        """The tokens of words behind the thought, on a line of their own."""
+        before = engine.text_of(self.own)
+        is_new = not before or before.endswith("\n") or words.startswith("\n")
+        return tuple(engine.tokenizer(words if is_new else f"\n{words}", add_special_tokens=False)["input_ids"])
+
+    def answered(self, engine: TransformersEngine, asked: tuple[int, ...], answer: Completion) -> Forced:
+        return Forced(
+            text=engine.text_of((*asked[len(self.prompt) :], *answer.tokens)),
+            finish=answer.finish,
+            own_tokens=len(self.own) - self.num_given + len(answer.tokens),
+            ends_taken_back=self.ends_taken_back,
+            is_cut=not self.has_ended,
+        )
+
+
+def _end(engine: TransformersEngine, completion: Completion, cue: str) -> int:
+    """How many tokens stand before the end of a thought: before its end token, or before the token in which the cue begins."""
+    tokens = completion.tokens
+    if completion.finish == "length":
+        return len(tokens)
+    if tokens[-1] in engine.end_tokens:
+        return len(tokens) - 1
+    number = len(tokens)
+    while number and len(engine.text_of(tokens[:number])) > len(completion.text):
+        number -= 1
+    return number

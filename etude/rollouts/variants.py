@@ -1,0 +1,62 @@
+"""Attempts at one task that are asked for in different words: attempt i has the i-th variant of its prompt, around and around.
+
+A variant is a paragraph behind the question and its instruction ("Think of a way that few would take."); an empty one asks as it is. Each
+attempt holds the prompt that it answered, and is learned from as an answer to that: the policy's own, with its log-probs. The group is
+still one, so that its attempts are compared whatever they were asked.
+
+Identity: the one variant "" makes the attempts of `etude.rollouts.samples`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from etude.engine.completion import Completion
+from etude.engine.sampling import Sampling
+from etude.engine.transformers import TransformersEngine
+from etude.randomness import seed_for
+from etude.rollouts.attempts import Attempt, Group
+from etude.tasks.task import Task
+
+
+def asked(task: Task, variant: str) -> Task:
+    """The task with this variant of its prompt.
+
+    >>> asked(Task("2 + 2?", instruction="Be brief."), "Think twice.").instruction
+    'Be brief.\\n\\nThink twice.'
+    """
+    return replace(task, instruction="\n\n".join(filter(None, (task.instruction, variant))))
+
+
+def sample_variously(
+    engine: TransformersEngine,
+    tasks: Sequence[Task],
+    prompts: Sequence[Sequence[tuple[int, ...]]],
+    *,
+    attempts: range,
+    max_new_tokens: int,
+    sampling: Sampling,
+    names: Sequence[object],
+    places: Sequence[int],
+    done: Callable[[int, Group], None] | None = None,
+) -> list[Group]:
+    """The attempts of these numbers at every task, which has a prompt for each variant; keys and `done` as in `sample_groups`."""
+    numbers = [[i for i in attempts if i % len(own) == variant] for own in prompts for variant in range(len(own))]
+    rows = [(place, prompt) for place, own in enumerate(prompts) for prompt in own]
+    keys = [[seed_for(*names, places[place], tasks[place].key, i) for i in row] for (place, _), row in zip(rows, numbers, strict=True)]
+    asked_for = [row for row, own in enumerate(numbers) if own]
+    found: list[dict[int, Attempt]] = [{} for _ in tasks]
+    groups: dict[int, Group] = {}
+
+    def keep(index: int, completions: Sequence[Completion]) -> None:
+        row = asked_for[index]
+        place, prompt = rows[row]
+        found[place] |= {i: Attempt.of(prompt, completion) for i, completion in zip(numbers[row], completions, strict=True)}
+        if len(found[place]) == len(attempts):
+            groups[place] = Group(tasks[place], tuple(found[place][i] for i in attempts))
+            if done:
+                done(place, groups[place])
+
+    how: dict[str, Any] = {"num_samples": max(map(len, numbers)), "max_new_tokens": max_new_tokens, "sampling": sampling}
+    engine.generate([rows[row][1] for row in asked_for], **how, keys=[keys[row] for row in asked_for], done=keep)
+    return [groups[place] for place in range(len(tasks))]

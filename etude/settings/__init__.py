@@ -1,0 +1,1 @@
+"""Settings: typed dataclasses from YAML and options, their help, and the nearest name to a wrong one."""

@@ -1,0 +1,306 @@
+"""From a configuration's name or YAML file and `--key value` overrides to typed dataclasses, and every mistake in one sentence.
+
+The dataclasses beside the code are the only list of settings: their fields are the options, and the text below a field is its help
+(`etude.settings.help`). Values are read by `etude.settings.values`; for a name that is no setting `etude.settings.spellings` finds the
+nearest. Nothing here waits for torch.
+"""
+
+import contextlib
+import copy
+import functools
+import inspect
+import json
+import os
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import MISSING, asdict, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar, get_origin, get_type_hints
+
+import yaml
+
+from etude.errors import UserError, unknown, value_hint
+from etude.settings.spellings import nearest_setting
+from etude.settings.values import WrongValue, read, typed
+from etude.settings.yaml_text import problem_of, read_yaml
+
+Configuration = TypeVar("Configuration")
+_SHIPPED = Path(__file__).parents[1] / "configs"
+
+
+@functools.cache
+def shipped(command: str) -> Mapping[str, Path]:
+    """The configurations that ship for a command, by name; read once."""
+    return {path.stem: path for path in sorted(_SHIPPED.glob("*.yaml")) if command_of(path) == command}
+
+
+def find_configuration(command: str, name: str) -> Path:
+    """A YAML file by path, or by the name of a shipped configuration."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise UserError(f"configuration {name!r}: no such file")
+        return path
+    known = shipped(command)
+    if name not in known:
+        raise unknown(f"{command} configuration", name, known)
+    return known[name]
+
+
+def command_of(path: Path) -> str | None:
+    """What a YAML file says it is for, if it says so and can be read."""
+    try:
+        values = read_yaml(path.read_text(encoding="utf8"))
+    except (yaml.YAMLError, OSError, UnicodeDecodeError):
+        return None
+    return values.get("command") if isinstance(values, dict) else None
+
+
+Adjust = Callable[[Mapping[str, Any], Mapping[str, str]], dict[str, Any]]
+
+
+def parse(
+    kind: type[Configuration],
+    path: Path | None,
+    overrides: Sequence[str],
+    *,
+    adjust: Adjust | None = None,
+    short: Mapping[str, str] | None = None,
+) -> Configuration:
+    """A `kind` from a YAML file and `--key value` overrides; raises UserError for anything unknown or of the wrong type.
+
+    A setting that is a list takes several values, `--evaluation.path A B`. `adjust` gets the file's values and the overrides, both by
+    dotted name, and gives the values to go on with. `short` has other names for settings, `--name value`.
+    """
+    known, given = settings_of(kind), _given(overrides, lists_of(kind), settings_of(kind), short or {})
+    try:
+        values = _file_values(kind, path) if path is not None else {}
+        values = adjust(values, given) if adjust else values
+        told = {name: _checked(name, known[name], value, "") for name, value in values.items()}
+        return _made(kind, told | {name: _checked(name, known[name], text, "--") for name, text in given.items()})
+    except UserError as error:
+        raise UserError(_in_full(str(error), list(known))) from None
+
+
+def _checked(name: str, hint: Any, value: Any, where: str) -> Any:
+    """The value as its type has it; `where` stands before the name in what is said: `--`, or the file."""
+    try:
+        return read(hint, value) if isinstance(value, str) else typed(hint, value)
+    except WrongValue as error:
+        raise UserError(f"{where}{name}: expected {error}, got {_argument(value)}{_hint(name, value)}") from None
+
+
+def _hint(name: str, value: Any) -> str:
+    hint = value_hint(name, str(value))
+    return f":{hint}" if hint else ""
+
+
+def _made(kind: Any, values: Mapping[str, Any], default: Any = None, prefix: str = "") -> Any:
+    """An instance of a class of settings, of what is told, and of `default` where nothing is."""
+    hints, told = get_type_hints(kind), {}
+    for field in fields(kind):
+        name = prefix + field.name
+        usual = default if default is None else getattr(default, field.name)
+        if default is None and field.default_factory is not MISSING:
+            usual = field.default_factory()
+        if is_dataclass(hints[field.name]):
+            told[field.name] = _made(hints[field.name], values, usual, f"{name}.")
+        elif name in values:
+            told[field.name] = values[name]
+        elif default is None and field.default is MISSING and field.default_factory is MISSING:
+            raise UserError(f"{name} must be set: it has no default")
+    return kind(**told) if default is None else replace(default, **told)
+
+
+def settings_of(kind: Any) -> Mapping[str, Any]:
+    """The settings of a configuration class by dotted name, with their types, in order."""
+    return _settings_once(kind)
+
+
+@functools.cache
+def _settings_once(kind: Any, prefix: str = "") -> Mapping[str, Any]:
+    hints, found = get_type_hints(kind), dict[str, Any]()
+    for field in fields(kind):
+        hint = hints[field.name]
+        found |= _settings_once(hint, f"{prefix}{field.name}.") if is_dataclass(hint) else {prefix + field.name: hint}  # type: ignore[arg-type]
+    return found
+
+
+def arguments_from(overrides: Mapping[str, Any], kind: type[Any] | None = None) -> list[str]:
+    """Python values as the command line would give them: `{"explore.num_samples": 4}` becomes `--explore.num_samples=4`, and so does
+    `{"explore": {"num_samples": 4}}` where the `kind` of settings is told. Raises UserError for what no text can say, such as a function.
+    """
+    if not isinstance(overrides, Mapping):
+        raise UserError(f"settings must be a mapping, such as {{'seed': 1}}, got {a_type(overrides)}")
+    flat = list(overrides.items()) if kind is None else _leaves(overrides, settings_of(kind))
+    return [f"--{name}={_python_argument(name, value)}" for name, value in flat]
+
+
+def not_plain(name: str, value: Any) -> UserError:
+    """An error for a Python value that no setting can have, with what to do instead."""
+    if hasattr(value, "save_pretrained"):
+        return UserError(f"{name}: got {a_type(value)}: save it and its tokenizer by save_pretrained(FOLDER), and pass the folder")
+    if inspect.isroutine(value):
+        return UserError(f"{name}: got a function: write it in a file, and pass 'FILE.py:{getattr(value, '__name__', 'NAME')}'")
+    return UserError(f"{name}: expected text, a number, a list or a mapping, got {a_type(value)}")
+
+
+def a_type(value: Any) -> str:
+    """The type of a value, as a sentence calls it: an int."""
+    kind = type(value).__name__
+    return f"{'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}"
+
+
+def lists_of(kind: type[Any]) -> set[str]:
+    """Dotted names of the settings that are lists."""
+    return {name for name, hint in settings_of(kind).items() if get_origin(hint) is list}
+
+
+def resolved(configuration: Any) -> dict[str, Any]:
+    """Plain nested values, ready for YAML and for comparison."""
+    return _plain(asdict(configuration))
+
+
+def dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by dotted name: `{"inner": {"x": 1}}` becomes `{"inner.x": 1}`."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= dotted(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
+
+
+def _given(overrides: Sequence[str], lists: Collection[str], known: Mapping[str, Any], short: Mapping[str, str]) -> dict[str, str]:
+    """`--key value`, `--key=value` and, for lists, `--key value value` by dotted name; every name is a setting."""
+    given: dict[str, str] = {}
+    queue = list(overrides)
+    while queue:
+        word = queue.pop(0)
+        option, equals, value = word.partition("=")
+        if not option.startswith("--"):
+            raise UserError(f"{word!r} stands where a --key was expected: settings are given as --key value")
+        name = option.removeprefix("--")
+        name = short.get(name, name)
+        if name not in known:
+            raise _unknown_setting(name, known, "--", short)
+        values = [value] if equals else []
+        while not equals and queue and not queue[0].startswith("--") and (not values or name in lists):
+            values.append(queue.pop(0))
+        if not values:
+            raise UserError(f"{option} needs a value")
+        if name not in lists and name in given:
+            raise UserError(f"{option.partition('=')[0]} is given twice: {given[name]} and {values[0]}; give it once")
+        before = json.loads(given.get(name, "[]")) if name in lists else []
+        given[name] = json.dumps([*before, *_listed(values)]) if name in lists else values[0]
+    return given
+
+
+def _listed(values: list[str]) -> list[Any]:
+    """The items of a list setting: as they stand, or the one JSON list, or YAML list of mappings, that they are written as."""
+    if len(values) == 1 and values[0].startswith("["):
+        with contextlib.suppress(json.JSONDecodeError):
+            return json.loads(values[0])
+        with contextlib.suppress(yaml.YAMLError):
+            found = read_yaml(values[0])
+            if isinstance(found, list) and any(isinstance(item, dict) for item in found):  # else it may be a name in brackets
+                return found
+    return values
+
+
+def _file_values(kind: type[Any], path: Path) -> dict[str, Any]:
+    """A YAML file's values by dotted name, each of its type; mistakes name the file."""
+    try:
+        text = path.read_text(encoding="utf8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: can't be read as text: {error}") from None
+    return copy.deepcopy(_values_once(kind, path, text))  # type: ignore[arg-type]
+
+
+@functools.cache
+def _values_once(kind: type[Any], path: Path, text: str) -> dict[str, Any]:
+    """Whether each value is of its type takes a tenth of a second, and is the same for the same text."""
+    known, lists = settings_of(kind), lists_of(kind)
+    try:
+        values = read_yaml(text)
+    except yaml.YAMLError as error:
+        problem, line = problem_of(error)
+        raise UserError(f"{path}{f':{line}' if line else ''}: not valid YAML: {problem}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected settings as `key: value` lines, got {type(values).__name__}")
+    values.pop("command", None)
+    flat: dict[str, Any] = {}
+    for name, value in _leaves(values, known):
+        if _section(name, known):
+            raise UserError(f"{path}: {name}: expected settings as `key: value` lines, got {value!r}")
+        if name not in known:
+            raise _unknown_setting(name, known, f"{path}: ")
+        flat[name] = _checked(name, known[name], [value] if name in lists and isinstance(value, str) else value, f"{path}: ")
+    return flat
+
+
+def _section(name: str, known: Collection[str]) -> list[str]:
+    """The settings below a name; none where it is a setting itself."""
+    return [setting for setting in known if setting.startswith(f"{name}.")]
+
+
+def _argument(value: Any) -> str:
+    return value if isinstance(value, str) else str(value) if isinstance(value, Path) else json.dumps(value, default=str)
+
+
+def _python_argument(name: str, value: Any) -> str:
+    """A value as text; paths are that already, and numbers of numpy are numbers."""
+
+    def plain(inner: Any) -> Any:
+        if isinstance(inner, os.PathLike):
+            return os.fspath(inner)
+        if getattr(inner, "ndim", None) == 0 and hasattr(inner, "item"):
+            return inner.item()
+        raise not_plain(name, inner)
+
+    if isinstance(value, str | os.PathLike):
+        return str(os.fspath(value))
+    return json.dumps(value, default=plain)
+
+
+def _leaves(values: Mapping[str, Any], known: Collection[str], prefix: str = "") -> list[tuple[str, Any]]:
+    """Dotted names and values; a mapping is walked into only where settings live below it, and an empty section says nothing."""
+    found = []
+    for name, value in values.items():
+        dotted = f"{prefix}{name}"
+        is_section = bool(_section(dotted, known))
+        if is_section and isinstance(value, Mapping):
+            found += _leaves(value, known, dotted + ".")
+        elif not (is_section and value is None):
+            found.append((dotted, value))
+    return found
+
+
+def _in_full(text: str, known: Sequence[str]) -> str:
+    """A class of settings names its own by where it mostly stands: `search.width` becomes `explore.search.width` where that is meant."""
+
+    def full(found: re.Match[str]) -> str:
+        ends = [setting for setting in known if setting.endswith(f".{found[0]}")]
+        return ends[0] if len(ends) == 1 and found[0] not in known else found[0]
+
+    return re.sub(r"(?<![\w./])[a-z_]+(?:\.[a-z_]+)+(?![\w/])", full, text)
+
+
+def _unknown_setting(name: str, known: Mapping[str, Any], where: str, short: Mapping[str, str] | None = None) -> UserError:
+    """What is said of a name that is no setting; `where` is `--`, or the file."""
+    dashes, start = ("--", "") if where == "--" else ("", where)
+    if inner := _section(name, known):
+        return UserError(f"{start}{dashes}{name} is a section: set {dashes}{inner[0]} and the like")
+    owner = next((setting for setting in known if name.replace("-", "_").startswith(f"{setting}.")), None)
+    if owner is not None:
+        own = name.replace("-", "_").removeprefix(f"{owner}.")
+        return UserError(f"{start}unknown setting {dashes}{name}: {owner} is one value, {dashes}{owner} '{{\"{own}\": ...}}'")
+    near = nearest_setting(name, list(known), short or {})
+    hint = f"did you mean {dashes}{near}?" if near else "see --help for all settings"
+    return UserError(f"{start}unknown setting {dashes}{name}: {hint}")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,90 @@
+"""What `--help` says of a configuration class: every setting with its type, its default and the text below its field."""
+
+import ast
+import functools
+import importlib
+import inspect
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from etude.settings.values import named
+
+_WIDTH, _COLUMN = 80, 24
+
+
+def help_of(kind: type[Any]) -> str:
+    """Every setting of a configuration class, by section."""
+    return "\n".join(_sections(kind, "", None))
+
+
+def _sections(kind: Any, prefix: str, default: Any) -> Iterator[str]:
+    """The settings of a class, then those of the classes in it."""
+    hints, texts, inner = get_type_hints(kind), _texts(kind), []
+    lines = [f"{(inspect.getdoc(kind) or kind.__name__).splitlines()[0].rstrip('.')}:"]
+    for field in fields(kind):
+        usual = _default(field) if default is None else getattr(default, field.name)
+        if is_dataclass(hints[field.name]):
+            inner.append((hints[field.name], f"{prefix}{field.name}.", None if usual is MISSING else usual))
+        else:
+            lines += _setting(prefix + field.name, hints[field.name], texts.get(field.name, ""), usual)
+    yield "\n".join(lines) + "\n"
+    for each in inner:
+        yield from _sections(*each)
+
+
+def _default(field: "Field[Any]") -> Any:
+    return field.default_factory() if field.default_factory is not MISSING else field.default
+
+
+def _setting(name: str, hint: Any, text: str, default: Any) -> list[str]:
+    shown = "null" if default is None else str(list(default)) if isinstance(default, tuple) else str(default)
+    about = f"(type: {named(hint)}, {'required' if default is MISSING else f'default: {shown}'})"
+    if get_origin(hint) is Literal or hint is bool:
+        about = f"(default: {shown})"
+    head = f"  --{name} {_taken(name, hint)}"
+    body = textwrap.wrap(f"{text} {about}".strip(), _WIDTH - _COLUMN, break_long_words=False, break_on_hyphens=False)
+    first = head.ljust(_COLUMN) + body.pop(0) if len(head) < _COLUMN - 1 else head
+    return [first, *(" " * _COLUMN + line for line in body)]
+
+
+def _taken(name: str, hint: Any) -> str:
+    """What stands behind the option."""
+    if hint is bool:
+        return "{true,false}"
+    if get_origin(hint) is Literal:
+        return "{" + ",".join(map(str, get_args(hint))) + "}"
+    if get_origin(hint) is list:
+        return "ITEM [ITEM ...]"
+    if get_origin(hint) is tuple:
+        return "[" + ", ".join("ITEM" for _ in get_args(hint)) + "]"
+    return name.rsplit(".", 1)[-1].upper()
+
+
+def _texts(kind: type[Any]) -> dict[str, str]:
+    """What stands below each field, in the class that has it last."""
+    found: dict[str, str] = {}
+    for each in reversed(kind.__mro__):
+        if is_dataclass(each):
+            found |= _texts_in(each.__module__).get(each.__qualname__, {})
+    return found
+
+
+@functools.cache
+def _texts_in(module: str) -> Mapping[str, Mapping[str, str]]:
+    """The texts below the fields of every class of a module, read from its file."""
+    path = importlib.import_module(module).__file__
+    tree = ast.parse(Path(path).read_text(encoding="utf8")) if path else ast.Module([], [])
+    return {each.name: _below(each) for each in tree.body if isinstance(each, ast.ClassDef)}
+
+
+def _below(kind: ast.ClassDef) -> dict[str, str]:
+    found = {}
+    for field, text in zip(kind.body, kind.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+            is_text = isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
+            if is_text:
+                found[field.target.id] = " ".join(text.value.value.split())  # type: ignore[attr-defined]
+    return found

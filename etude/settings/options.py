@@ -1,0 +1,111 @@
+"""The options that commands share, taken out of a command line before its settings are read."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from etude.console.outputs import check_output, is_result
+from etude.errors import UserError
+
+OPTIONS = {
+    "run": "--run DIR      the run folder (default runs/NAME)",
+    "data": "--data DIR     the folder of data sets (default: the variable ETUDE_DATA)",
+    "json": "--json FILE    write the result there too; - is standard output. A file that etude did not write is not replaced",
+    "page": "--page FILE    write a page there, as --json does",
+    "force": "--force        replace files that --json and --page name, whoever wrote them",
+    "track": "--track NAMES  trackers to tell too: tensorboard, wandb, trackio, ... (one, or several with commas)",
+    "resume": "--resume       go on with an unfinished run",
+    "dry_run": "--dry-run      print the resolved configuration, try one step for time, memory and disk, and stop",
+}
+EVERYWHERE = """  -q, --quiet    no progress: only what was asked for, and how a run ended
+  --verbose      what libraries log and their progress bars, and where in the code a mistake was found
+"""
+_FLAGS = ("force", "resume", "dry_run")
+_OTHER_WORDS = {
+    **dict.fromkeys(("outputdir", "outdir", "output", "rundir", "out"), "run"),
+    **dict.fromkeys(("datadir", "datapath"), "data"),
+    **dict.fromkeys(("reportto", "logger", "wandb", "tracker"), "track"),
+    **dict.fromkeys(("resumefromcheckpoint", "continue"), "resume"),
+    **dict.fromkeys(("outputpath", "outfile", "resultfile"), "json"),
+}
+"""What others call an option, without hyphens."""
+
+
+@dataclass
+class Options:
+    """The values of the shared options."""
+
+    run: Path | None = None
+    data: Path | None = None
+    json: str | None = None
+    page: str | None = None
+    force: bool = False
+    track: str | None = None
+    resume: bool = False
+    dry_run: bool = False
+
+
+def take_options(arguments: Sequence[str], *names: str) -> tuple[Options, list[str]]:
+    """The shared options that a command takes, and what is left."""
+    options, rest = Options(), list(arguments)
+    for name in names:
+        written = "--" + name.replace("_", "-")
+        if name in _FLAGS:
+            setattr(options, name, written in rest)
+            rest = [argument for argument in rest if argument != written]
+            continue
+        value, rest = take(rest, written)
+        setattr(options, name, Path(value) if value is not None and name in ("run", "data") else value)
+    _check_spelling(rest, names)
+    if "data" in names and options.data is None and os.environ.get("ETUDE_DATA"):
+        options.data = Path(os.environ["ETUDE_DATA"])
+    if options.data and not options.data.is_dir():
+        raise UserError(f"--data {options.data}: no such folder")
+    if options.json is not None:
+        check_output("--json", options.json, is_result, force=options.force)
+    return options, rest
+
+
+def take(arguments: Sequence[str], option: str) -> tuple[str | None, list[str]]:
+    """The value of `--option VALUE` or `--option=VALUE`, and the other arguments."""
+    rest: list[str] = []
+    value = None
+    queue = list(arguments)
+    while queue:
+        argument = queue.pop(0)
+        if argument == option:
+            if not queue:
+                raise UserError(f"{option} needs a value")
+            value = queue.pop(0)
+        elif argument.startswith(option + "="):
+            value = argument.split("=", 1)[1]
+        else:
+            rest.append(argument)
+            continue
+        if not value:
+            raise UserError(f"{option} needs a value, and got an empty one: give one, or leave it out")
+    return value, rest
+
+
+def options_help(*names: str, more: Mapping[str, str] | None = None) -> str:
+    """What `--help` says of these."""
+    return "common options\n" + "".join(f"  {(more or {}).get(name, OPTIONS[name])}\n" for name in names) + EVERYWHERE
+
+
+def no_more(rest: Sequence[str], usage: str) -> None:
+    """Raise UserError for an option that a command does not have."""
+    for word in rest:
+        if word.startswith("-") and word != "-":
+            raise UserError(f"unknown option {word}: {usage}")
+
+
+def _check_spelling(rest: Sequence[str], names: Sequence[str]) -> None:
+    """Raise UserError for one of these options in another spelling: `--dryrun`, `--dry_run`."""
+    by_letters = {name.replace("_", ""): name for name in names}
+    for word in rest:
+        own = word.partition("=")[0]
+        letters = own.lstrip("-").replace("-", "").replace("_", "").lower()
+        meant = by_letters.get(letters, _OTHER_WORDS.get(letters))
+        if own.startswith("--") and meant is not None and meant in names:
+            raise UserError(f"unknown option {own}: did you mean --{meant.replace('_', '-')}?")

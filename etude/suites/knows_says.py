@@ -1,0 +1,232 @@
+"""What a model knows and does not say, as `etude evaluate MODEL --suite knows-says` (`etude.evaluation.knows_says`)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from etude.console.watching import Quiet, Watcher
+from etude.decoding.decode import decode
+from etude.decoding.lens import head_in, logprobs_by_layer
+from etude.decoding.methods import METHODS
+from etude.decoding.settings import ReliableDecoding
+from etude.device.limits import within_limits
+from etude.device.machine import Machine, decide, engine_at, room_tokens
+from etude.engine.sampling import GREEDY
+from etude.engine.transformers import TransformersEngine
+from etude.errors import UserError, at_least, unknown
+from etude.evaluation.knows_says import Facts, closed, gap
+from etude.evaluation.statistics import paired_test
+from etude.models.load import describe, load_model
+from etude.randomness import seed_for
+from etude.recipes.materials import with_system
+from etude.rollouts.prompts import render_prompts
+from etude.rollouts.reuse import visits
+from etude.settings.configuration import arguments_from, find_configuration, parse
+from etude.suites.retention_probe import logprobs_of
+from etude.tasks.actions import with_instruction
+from etude.tasks.aliases import aliases_of
+from etude.tasks.sources import TaskSource, load_tasks
+from etude.tasks.task import Task
+from etude.tasks.verifiers import VERIFIERS
+
+_NAMES = 5
+"""Of a right answer, at most."""
+
+
+@dataclass(frozen=True)
+class KnowsSays:
+    """Questions with right and wrong answers."""
+
+    path: list[str] = field(default_factory=list)
+    """Files of questions; a right answer may go by several names (the verifier `aliases`)."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Our names (question, answer) to the files' columns."""
+    wrong: str = "wrong"
+    """The column with a wrong answer, or a list of them."""
+    n: int | None = None
+    """So many of the questions, by seed; all unless given."""
+    system: str | None = None
+    """System message put before every question."""
+    instruction: str | None = None
+    """What stands behind every question, such as the form that the answer is to have."""
+    max_new_tokens: int = 24
+    decoding: ReliableDecoding = field(default_factory=lambda: ReliableDecoding(k=8))
+    """Of which `k` and `sampling` are those of the samples."""
+    methods: list[str] = field(default_factory=list)
+    """Methods of decoding whose answers are measured too."""
+    seed: int = 0
+    machine: Machine = field(default_factory=Machine)
+
+    def __post_init__(self) -> None:
+        at_least("seed", self.seed, 0)
+        at_least("max_new_tokens", self.max_new_tokens, 1)
+        if self.n is not None:
+            at_least("n", self.n, 2)
+        for name in self.methods:
+            if name not in METHODS:
+                raise unknown("name in methods", name, METHODS)
+
+
+def parse_knows(name: str, overrides: Sequence[str]) -> KnowsSays:
+    """The suite of a YAML file, or one that ships, with `--key value` overrides."""
+    return parse(KnowsSays, find_configuration("knows", name), overrides, short={"k": "decoding.k"})
+
+
+def evaluate_knows(
+    model: str,
+    suite: KnowsSays | str = "knows-says",
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    data: Path | str | None = None,
+    watcher: Watcher | None = None,
+) -> dict[str, Any]:
+    """`{"model", "weights", "row", "methods", "items"}` of any model.
+
+    >>> evaluate_knows("runs/first/model", data="sets")  # doctest: +SKIP
+    """
+    if not isinstance(suite, KnowsSays):
+        suite = parse_knows(suite, arguments_from(overrides or {}))
+    watcher = watcher or Quiet()
+    tasks = questions(suite, Path(data) if data else None)
+    place = decide(suite.machine)
+    loaded, tokenizer = load_model(model, device=place.device)
+    room = room_tokens(loaded, suite.max_new_tokens)
+    prompts = render_prompts(tokenizer, tasks, room)
+    with within_limits(suite.machine):
+        leads = _leading(loaded, tokenizer, tasks, prompts, suite.wrong, watcher, place.dtype)
+        engine = engine_at(place, loaded, tokenizer, suite.machine)
+        said = _said(engine, tasks, prompts, suite)
+        facts = [Facts(own, other, sum(right), greedy) for (own, other), (greedy, right, _) in zip(leads, said, strict=True)]
+        row = gap(facts, suite.decoding.k)
+        watcher.say(line(row))
+        methods = []
+        for name in suite.methods:
+            how = replace(suite.decoding, method=name)
+            asking: dict[str, Any] = {"max_new_tokens": suite.max_new_tokens, "room_tokens": room, "names": (suite.seed, "knows-says")}
+            logprobs = logprobs_of(loaded, place, suite.machine)
+            found = decode(engine, list(zip(tasks, prompts, strict=True)), how, **asking, logprobs=logprobs)
+            methods.append(_method_row(name, [each.answer.text for each in found], tasks, facts, row))
+            watcher.say(method_line(methods[-1]))
+    items = [
+        {
+            "question": task.question,
+            "answer": task.answer,
+            "likelihood": each.leads[-1],
+            "leads_from": each.leads_from,
+            "right_samples": each.right_samples,
+            "greedy": each.greedy,
+            "text": text,
+        }
+        for task, each, (_, _, text) in zip(tasks, facts, said, strict=True)
+    ]
+    return {"model": model, "weights": describe(model), "row": row, "methods": methods, "items": items}
+
+
+def questions(suite: KnowsSays, data: Path | None) -> list[Task]:
+    """The suite's questions, each with its instruction; raises UserError for one that lacks a right or a wrong answer."""
+    if not suite.path:
+        raise UserError("there is nothing to ask: set --path to one or more files of questions")
+    source = TaskSource(path=suite.path, columns=suite.columns, verifier="aliases")
+    tasks = load_tasks(source, split="test", n=suite.n, seed=suite.seed, data=data)
+    for task in tasks:
+        if task.answer is None:
+            raise UserError(f"{task.origin} has no answer: give the right one, or leave the question out")
+        if not _wrong(task, suite.wrong):
+            held = ", ".join(map(str, task.metadata))
+            raise UserError(f"{task.origin} has no wrong answer in the column {suite.wrong!r} (wrong); it has {held}: name the column")
+    if len(tasks) < 2:
+        raise UserError(f"{', '.join(suite.path)} gave {len(tasks)} question: give two, since each is also asked for the other's answer")
+    return with_instruction(with_system(tasks, suite.system), suite.instruction or "")
+
+
+def _wrong(task: Task, column: str) -> list[str]:
+    value = task.metadata.get(column)
+    return [str(each) for each in (value if isinstance(value, list) else [value]) if each is not None and str(each).strip()]
+
+
+def _leading(
+    model: Any,
+    tokenizer: Any,
+    tasks: Sequence[Task],
+    prompts: Sequence[tuple[int, ...]],
+    wrong: str,
+    watcher: Watcher,
+    dtype: torch.dtype = torch.float32,
+) -> list[tuple[tuple[bool, ...], tuple[bool, ...]]]:
+    """For each question after which layers the right answer leads, and after which the next question's does. `dtype`: in which the head is
+    computed after all layers but the last.
+    """
+    head = head_in(model, dtype)
+    names = [aliases_of(task)[:_NAMES] for task in tasks]
+    found = []
+    for place in watcher.steps("reading layers", range(len(tasks))):
+        kinds = (names[place], _wrong(tasks[place], wrong), names[(place + 1) % len(tasks)])
+        values = iter(_a_byte(model, tokenizer, prompts[place], [text for texts in kinds for text in texts], head))
+        right, others, elsewhere = ([max(layer) for layer in zip(*(next(values) for _ in texts), strict=True)] for texts in kinds)
+        leads, its_leads = (tuple(one > its for one, its in zip(own, others, strict=True)) for own in (right, elsewhere))
+        found.append((leads, its_leads))
+    return found
+
+
+def _a_byte(model: Any, tokenizer: Any, prompt: tuple[int, ...], texts: Sequence[str], head: torch.nn.Linear | None) -> list[list[float]]:
+    """The log-prob of each answer after each layer, by its bytes."""
+    ids = [tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
+    for text, own in zip(texts, ids, strict=True):
+        if not own:
+            raise UserError(f"the tokenizer makes nothing of the answer {text[:80]!r}: mend it, or leave the question out")
+    by_layer = logprobs_by_layer(model, prompt, ids, head)
+    return [[value / len(text.encode()) for value in own] for text, own in zip(texts, by_layer, strict=True)]
+
+
+def _said(
+    engine: TransformersEngine, tasks: Sequence[Task], prompts: Sequence[tuple[int, ...]], suite: KnowsSays
+) -> list[tuple[bool, list[bool], str]]:
+    """Whether the greedy answer is right, and each sample; and the greedy answer."""
+    greedy = engine.generate(prompts, max_new_tokens=suite.max_new_tokens, sampling=GREEDY)
+    numbers = range(suite.decoding.k)
+    named = [(task.key, [again] if again else []) for task, again in zip(tasks, visits(task.key for task in tasks), strict=True)]
+    keys = [[seed_for(suite.seed, "knows-says", "sample", number, key, *again) for number in numbers] for key, again in named]  # a pool's
+    samples = engine.generate(prompts, max_new_tokens=suite.max_new_tokens, sampling=suite.decoding.sampling, keys=keys)
+    found = []
+    for task, (first,), drawn in zip(tasks, greedy, samples, strict=True):
+        found.append((_is_right(first.text, task), [_is_right(each.text, task) for each in drawn], first.text))
+    return found
+
+
+def _is_right(text: str | None, task: Task) -> bool:
+    return text is not None and VERIFIERS[task.verifier](text, task).is_right
+
+
+def _method_row(
+    name: str, texts: Sequence[str | None], tasks: Sequence[Task], facts: Sequence[Facts], row: dict[str, Any]
+) -> dict[str, Any]:
+    right = [_is_right(text, task) for text, task in zip(texts, tasks, strict=True)]
+    test = paired_test([each.greedy for each in facts], right)
+    accuracy = sum(right) / len(right)
+    gains = {"gain": test.difference, "gain_low": test.difference_low, "gain_high": test.difference_high}
+    return {"method": name, "accuracy": accuracy, **gains, "closed": closed(accuracy, row)}
+
+
+def line(row: Mapping[str, Any]) -> str:
+    """What is known and what is said, as a person reads it."""
+    names = {"likelihood": "likeliest", "chance": "of another question", "pass_at_k": f"in {row['k']} samples", "greedy": "said at once"}
+    shares = [f"{said} {row[name]:.1%} [{row[f'{name}_low']:.1%}, {row[f'{name}_high']:.1%}]" for name, said in names.items()]
+    layers, first = len(row["leads_after"]) - 1, row["leads_from"]
+    leading = (
+        "not leading more often than these at the end"
+        if first is None
+        else f"leading more often than these from layer {first} of {layers} on"
+    )
+    return (
+        f"right answers: {', '.join(shares)}; in a sample and not said at once {row['unsaid']:.1%}; {leading}, "
+        f"lost on the way {row['lost']:.1%} (of another question {row['lost_chance']:.1%})  n = {row['n']:,}"
+    )
+
+
+def method_line(row: Mapping[str, Any]) -> str:
+    closes = "" if row["closed"] is None else f", {row['closed']:.0%} of the gap to the samples"
+    gain = [100 * row[f"gain{end}"] for end in ("", "_low", "_high")]
+    return f"{row['method']:<26} {row['accuracy']:.1%}, {gain[0]:+.1f} points [{gain[1]:+.1f}, {gain[2]:+.1f}] on greedy{closes}"

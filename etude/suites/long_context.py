@@ -1,0 +1,205 @@
+"""What a model finds in long texts, with its full context and under a policy, as `etude evaluate MODEL --suite long`."""
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from etude.console.watching import Quiet, Watcher
+from etude.device.limits import within_limits
+from etude.device.machine import Machine, decide
+from etude.errors import UserError, at_least, check_known
+from etude.evaluation.long.asked import Asked, asked, generators, haystack_of
+from etude.evaluation.long.kinds import FROM_FILES, KINDS
+from etude.evaluation.report.kept import Shown, write_kept
+from etude.evaluation.statistics import mean_interval
+from etude.knowledge.documents import Corpus, documents
+from etude.kv_cache.lazy import Lazy
+from etude.kv_cache.policy import Policy
+from etude.kv_cache.recall import Recall
+from etude.kv_cache.settings import EngineView
+from etude.kv_cache.sweep import FULL, LazyRows, Reading, Rows
+from etude.models.load import describe, end_tokens, in_precision, load_model, positions_of
+from etude.recipes.no_effect import unread_among, unread_of_view
+from etude.settings.configuration import arguments_from, dotted, find_configuration, parse, resolved
+from etude.tasks.files import find_file
+
+
+@dataclass(frozen=True)
+class LongSuite:
+    """Tasks whose answer lies somewhere in a long text."""
+
+    kinds: list[str] = field(default_factory=lambda: ["single", "multi_key", "multi_value", "variables", "frequent"])
+    """`single`, `multi_key`, `multi_value` (numbers that go by a name), `variables` (a number handed on), `common`, `frequent` (words),
+    `instructions` (before the text), and from files `facts`, `meetings`, `stories`."""
+    tokens: list[int] = field(default_factory=lambda: [1024, 2048])
+    """How long a text is with its question."""
+    n: int = 20
+    """Tasks of each kind and length."""
+    haystack: list[str] = field(default_factory=list)
+    """Files of text to hide things in; noise unless given."""
+    facts: str | None = None
+    """A file of bAbI."""
+    meetings: str | None = None
+    """A file of QMSum."""
+    stories: str | None = None
+    """A file of SQuALITY."""
+    question: Literal["unseen", "seen"] = "unseen"
+    """Whether the question is there when what is too much is dropped: `seen`, or it comes behind, `unseen`; then it is kept, and under
+    recall each of its tokens reads its own pages."""
+    max_new_tokens: int = 32
+    system: str | None = None
+    """System message put before every text."""
+    engine: EngineView = field(default_factory=EngineView)
+    """The policy, which is compared with the full context."""
+    seed: int = 0
+    machine: Machine = field(default_factory=Machine)
+
+    def __post_init__(self) -> None:
+        at_least("seed", self.seed, 0)
+        at_least("n", self.n, 2)
+        at_least("max_new_tokens", self.max_new_tokens, 1)
+        for kind in self.kinds:
+            check_known("kind", kind, (*KINDS, *FROM_FILES))
+            if kind in FROM_FILES and getattr(self, kind) is None:
+                raise UserError(f"tasks of {kind} are made from a file: set {kind}, or leave them out of kinds")
+        if not self.kinds or not self.tokens:
+            raise UserError("there is nothing to ask: set kinds and tokens")
+
+
+def parse_long(name: str, overrides: Sequence[str]) -> LongSuite:
+    """The suite of a YAML file, or one that ships, with `--key value` overrides."""
+    return parse(LongSuite, find_configuration("long", name), overrides)
+
+
+def evaluate_long(
+    model: str,
+    suite: LongSuite | str = "long",
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    data: Path | str | None = None,
+    page: Path | str | None = None,
+    watcher: Watcher | None = None,
+) -> dict[str, Any]:
+    """`{"model", "weights", "view", "rows", "items"}` of any model; `page`: an HTML file to write of what the policy keeps, or reads.
+
+    >>> evaluate_long("runs/first/model", overrides={"engine.view": "snapkv", "engine.keep_ratio": 0.25})  # doctest: +SKIP
+    """
+    if not isinstance(suite, LongSuite):
+        suite = parse_long(suite, arguments_from(overrides or {}))
+    if page and not suite.engine.is_on:
+        raise UserError("a page shows what a policy keeps: choose one (--engine.view snapkv --engine.keep_ratio 0.25), or leave --page out")
+    watcher, folder = watcher or Quiet(), Path(data) if data else None
+    place = decide(suite.machine)
+    loaded, tokenizer = load_model(model, device=place.device)
+    loaded = in_precision(loaded, place.dtype).eval()
+    longest, positions = max(suite.tokens) + suite.max_new_tokens, positions_of(loaded)
+    if longest > positions:
+        raise UserError(
+            f"tokens {max(suite.tokens)} and max_new_tokens {suite.max_new_tokens} are more than the model's {positions} positions"
+        )
+    if suite.engine.rerotate:
+        raise UserError("engine.rerotate is not for this suite, which cuts a text that was read at its own positions: leave it out")
+    texts = [each.text for each in documents(Corpus(path=suite.haystack), folder)] if suite.haystack else []
+    haystack = haystack_of(texts, tokenizer)
+    made = generators({name: find_file(path, folder) if (path := getattr(suite, name)) else None for name in FROM_FILES})
+    ends = end_tokens(loaded, tokenizer)
+    view = suite.engine.of_engine(tokenizer)
+    policy = replace(view.policy, full_prompts=False) if view and isinstance(view.policy, Recall) else view.policy if view else None
+    unread = unread_among(
+        suite, dotted(resolved(LongSuite())), unread_of_view(suite.engine) | {("engine.every_tokens",): "all that is said is kept"}
+    )
+    for sentence in unread:
+        watcher.say(f"without effect: {sentence}")
+    rows, items, shown = [], [], []
+    with within_limits(suite.machine):
+        for kind in suite.kinds:
+            for tokens in suite.tokens:
+                named: dict[str, Any] = {"tokens": tokens, "n": suite.n, "seed": suite.seed, "system": suite.system}
+                tasks = asked(tokenizer, kind, made[kind], haystack, **named)
+                steps = watcher.steps(f"{kind}, {tokens:,} tokens", range(len(tasks)))
+                found = [_answered(loaded, tokenizer, tasks[i], policy, suite, ends, shows=bool(page) and i == 0) for i in steps]
+                if page:
+                    pieces = tokenizer.batch_decode([[token] for token in tasks[0].text])
+                    shown.append(Shown(kind, found[0], pieces, found[0].pop("kept")))
+                rows.append(_row(kind, tokens, found))
+                watcher.say(line(rows[-1], view.name if view else None))
+                items += [{"kind": kind, "tokens": tokens, **each} for each in found]
+    result = {"model": model, "weights": describe(model), "view": view.name if view else "full", "rows": rows, "items": items}
+    if page:
+        write_kept(result, shown, Path(page), reads=isinstance(policy, Recall))
+    return result
+
+
+def _answered(
+    model: Any, tokenizer: Any, each: Asked, policy: Policy | Recall | Lazy | None, suite: LongSuite, ends: Collection[int], *, shows: bool
+) -> dict[str, Any]:
+    """What is found of a task; `shows`: what the policy has of its text too."""
+    dropping = [policy] if isinstance(policy, Policy) else []
+    reading, is_seen = Reading(model, dropping), suite.question == "seen"
+    prompt = [*each.text, *each.question] if is_seen else each.text
+    began = time.perf_counter()
+    reading.read(prompt)
+    read_seconds = time.perf_counter() - began
+    found: dict[str, Any] = {"question": each.task.question, "answers": list(each.task.answers), "depth": each.task.depth}
+    ways: dict[str, Callable[[], Rows]] = {"full": lambda: reading.cut([FULL])}
+    match policy:
+        case Policy():
+            ways["view"] = lambda: reading.cut(dropping)
+        case Recall():
+            ways["view"] = lambda: reading.paged([policy])
+        case Lazy():
+            ways["view"] = lambda: LazyRows(model, policy, prompt)
+    for name, way in ways.items():
+        began = time.perf_counter()
+        rows = way()
+        if isinstance(policy, Lazy):  # others are of the one prompt that was read
+            found[f"{name}_read_seconds"] = read_seconds if name == "full" else time.perf_counter() - began
+        (held,) = rows.held_tokens
+        logits_PV = rows.first(reading) if is_seen else rows.forced(each.question, keep=1)[:, -1]
+        began, before = time.perf_counter(), rows.passes
+        (tokens,) = rows.greedy(logits_PV, suite.max_new_tokens, ends)
+        passes = rows.passes - before
+        seconds = (time.perf_counter() - began) / passes if passes else None  # an answer may end before its first token
+        text = tokenizer.decode(tokens, skip_special_tokens=True)
+        found |= {name: each.task.score(text), f"{name}_text": text, f"{name}_token_seconds": seconds, f"{name}_tokens": held}
+    if policy:
+        found |= {"held": found["view_tokens"] / found["full_tokens"]} | ({"kept": rows.shares(0, len(each.text))} if shows else {})
+        if isinstance(policy, Recall):
+            found |= {name: getattr(rows, name) for name in ("hit_rate", "expected_rate", "moved_bytes")}
+    return found
+
+
+def _row(kind: str, tokens: int, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    row: dict[str, Any] = {"kind": kind, "tokens": tokens, "n": len(found)}
+    for name in ("full", "view") if "view" in found[0] else ("full",):
+        values = [each[name] for each in found]
+        low, high = mean_interval(values)
+        row |= {name: sum(values) / len(values), f"{name}_low": low, f"{name}_high": high}
+        for part in (f"{name}_tokens", f"{name}_token_seconds"):
+            known = [each[part] for each in found if each[part] is not None]
+            row[part] = sum(known) / len(known) if known else None
+    if "view_read_seconds" in found[0]:
+        row["read_share"] = sum(each["view_read_seconds"] for each in found) / sum(each["full_read_seconds"] for each in found)
+    if "view" in found[0]:
+        gains = [each["view"] - each["full"] for each in found]
+        low, high = mean_interval(gains)
+        row |= {
+            "gain": sum(gains) / len(gains),
+            "gain_low": low,
+            "gain_high": high,
+            "held": sum(each["held"] for each in found) / len(found),
+        }
+    return row
+
+
+def line(row: Mapping[str, Any], view: str | None) -> str:
+    """As a person reads it."""
+    full = f"{row['kind']:<12} {row['tokens']:>6,} tokens  full {row['full']:.1%} [{row['full_low']:.1%}, {row['full_high']:.1%}]"
+    if "view" not in row:
+        return f"{full}  n = {row['n']:,}"
+    gain = [100 * row[f"gain{end}"] for end in ("", "_low", "_high")]
+    own = f"{view} {row['view']:.1%}, {gain[0]:+.1f} points [{gain[1]:+.1f}, {gain[2]:+.1f}]"
+    holds = f"holds {row['held']:.0%}" + (f", read in {row['read_share']:.0%} of the time" if "read_share" in row else "")
+    return f"{full}, {own}, {holds}  n = {row['n']:,}"

@@ -1,0 +1,1 @@
+"""Training: the run folder, stages, checkpoints and the ledger, whatever is trained."""

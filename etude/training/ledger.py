@@ -1,0 +1,118 @@
+"""What the dice and the outside world decided in a step, written before anything is learned from it.
+
+ledger/00012.jsonl.gz   of step 12: counts, times and the tasks that the model made itself, then one line an attempt with its tokens,
+                        log-probs and verdict
+
+A step that is made again after a kill takes its attempts and verdicts from here: nothing is sampled or judged twice, and an answer that
+timed out once is not right the second time. Floats are written so that they read back to the same bits.
+"""
+
+import gzip
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from etude.errors import UserError
+from etude.rewards.verdict import Verdict
+from etude.rollouts.attempts import Attempt, Group, Source
+from etude.tasks.task import Task
+from etude.training.run_folder import step_of, write_atomically
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The attempts of a step with their verdicts."""
+
+    groups: list[Group]
+    verdicts: list[list[Verdict]]
+    """One for each attempt, by group."""
+    counts: Mapping[str, float]
+    """What happened in feedback: judged, timed out, crashed."""
+    seconds: Mapping[str, float]
+    """What exploring and judging took, when that was done."""
+    is_kept: bool = False
+    """Whether it comes from the ledger."""
+    made: int = 0
+    """How many of the groups, the last ones, are at problems that the model wrote itself, or at writing them."""
+
+    @property
+    def given(self) -> slice:
+        """The groups at the tasks that the step was given."""
+        return slice(len(self.groups) - self.made)
+
+
+class Ledger:
+    """The judged steps in `folder` that no checkpoint holds yet."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def write(self, step: int, judged: Judged) -> None:
+        """Keep a step, by one rename."""
+        self.folder.mkdir(exist_ok=True)
+        sizes = [len(group.attempts) for group in judged.groups]
+        head: dict[str, Any] = {"counts": dict(judged.counts), "seconds": dict(judged.seconds)}
+        head |= {} if len(set(sizes)) == 1 else {"sizes": sizes}
+        head |= {"made": [asdict(group.task) for group in judged.groups[judged.given.stop :]]} if judged.made else {}
+        lines = [json.dumps(head)]
+        for group, verdicts in zip(judged.groups, judged.verdicts, strict=True):
+            for attempt, verdict in zip(group.attempts, verdicts, strict=True):
+                lines.append(json.dumps({"task": group.task.key, "attempt": vars(attempt), "verdict": verdict.to_json()}))
+        write_atomically(self._path(step), gzip.compress("\n".join(lines).encode(), compresslevel=1, mtime=0))
+
+    def read(self, step: int, tasks: Sequence[Task]) -> Judged | None:
+        """What was kept of a step at these tasks, or None. Raises UserError where it is of other tasks, or damaged."""
+        path = self._path(step)
+        if not path.exists():
+            return None
+        try:
+            head, *rows = map(json.loads, gzip.decompress(path.read_bytes()).decode().splitlines())
+            made = [_task(row) for row in head.get("made", ())]
+            tasks = [*tasks, *made]
+            sizes = head.get("sizes") or [len(rows) // len(tasks)] * len(tasks)
+            parts = [rows[end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True)]
+            if sum(sizes) != len(rows) or not all(parts):
+                raise ValueError(f"{len(rows)} attempts for {len(tasks)} tasks")
+            groups = [Group(task, tuple(_attempt(row["attempt"]) for row in part)) for task, part in zip(tasks, parts, strict=True)]
+            verdicts = [[_verdict(row["verdict"]) for row in part] for part in parts]
+            counts, seconds = dict(head["counts"]), {name: float(value) for name, value in head["seconds"].items()}
+            if "explore_seconds" not in seconds:
+                raise ValueError("no explore_seconds")
+        except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, RecursionError, zlib.error) as error:
+            raise UserError(f"{path} is damaged ({error}): remove it and resume, which samples that step again") from error
+        if [row["task"] for row in rows] != [task.key for task, part in zip(tasks, parts, strict=True) for _ in part]:
+            raise UserError(f"--resume: {path} holds attempts at other tasks: resume with the data that the run began with")
+        return Judged(groups, verdicts, counts, seconds, is_kept=True, made=len(made))
+
+    def steps(self) -> list[int]:
+        """The steps that are kept, in order."""
+        return sorted(step for path in self.folder.glob("*.jsonl.gz") if (step := step_of(path)) is not None)
+
+    def forget(self, up_to: int) -> None:
+        """Remove the steps that a checkpoint holds, `up_to` included."""
+        for step in self.steps():
+            if step <= up_to:
+                self._path(step).unlink()
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"{step:05d}.jsonl.gz"
+
+
+def _task(row: Mapping[str, Any]) -> Task:
+    prompt = row["prompt"]
+    return Task(**{**row, "prompt": prompt if isinstance(prompt, str) else tuple(prompt)})
+
+
+def _attempt(row: Mapping[str, Any]) -> Attempt:
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
+    values["sources"] = tuple(map(Source, values["sources"]))
+    return Attempt(**values)
+
+
+def _verdict(row: Mapping[str, Any]) -> Verdict:
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
+    return Verdict(**values)

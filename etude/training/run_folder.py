@@ -1,0 +1,464 @@
+"""The folder of a run: everything that it read, did and found, written so that it can be shown and gone on with.
+
+configuration.yaml   the resolved configuration
+environment.json     versions, hardware, threads, commit, command, fallbacks: what differs from machine to machine; and of every resume what
+                     was otherwise then
+inputs.json          fingerprints of the tasks, demonstrations, evaluation items and verifiers that the run began with
+metrics.jsonl        one line a step, only what is deterministic for a seed
+timings.jsonl        one line a step, clock times and throughput
+attempts/00012.jsonl.gz   every attempt of a step with its verdict and credit
+trees/00012.jsonl.gz the trees of a step whose attempts were searched for
+evaluation/NAME.json what a model answered, and its numbers
+checkpoints/NAME/    a Hugging Face folder with `learner.safetensors` (optimizer) and `progress.json` (checksums) beside the weights
+model/               the model that came out, a plain Hugging Face folder
+adapter/             its LoRA adapters, where it learned by such, as PEFT writes them
+base/                the model that these are for, where only etude makes its weights (random ones, of GGUF)
+result.json          the headline numbers
+report.html          the page
+ledger/              the attempts and verdicts of steps that no checkpoint holds yet (etude.training.ledger)
+lock                 held while a process writes the run
+
+A folder that holds a run is never overwritten. `--resume` goes on from the last checkpoint: what later steps wrote is cut off first, their
+attempts stay in the ledger.
+"""
+
+import errno
+import fcntl
+import gzip
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import weakref
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from etude.errors import UserError
+from etude.settings.configuration import dotted
+from etude.settings.yaml_text import problem_of, read_yaml, write_yaml
+from etude.training.fingerprints import checksums_of
+
+_PACKAGES = ("etude", "torch", "transformers", "accelerate", "peft", "reasoning-gym", "math-verify", "numpy")
+
+CHANGEABLE = (
+    *("machine.device", "machine.threads", "machine.decode_batch_tokens", "machine.update_batch_tokens"),
+    *("max_unscored_share", "timeout_seconds", "isolate_verifiers"),
+    "selection.workers",
+    *(
+        f"{who}.{name}"
+        for who in ("judge", "writer", "grader")
+        for name in ("url", "key_variable", "timeout_seconds", "retries", "concurrency")
+    ),
+)
+"""Settings that may change on resume: a smaller machine, the same numbers but for rounding; the same model in another place; what a
+verifier needs, where a run stopped since it did not answer."""
+
+
+RETIRED = ("suite.machine.",)
+"""Beginnings of settings that older runs hold, that nothing read and that are no more."""
+
+ROUNDING = ("processor", "gpu", "threads", "kernels", "versions.torch", "versions.transformers")
+"""What of the environment numbers may be rounded otherwise by."""
+
+SWITCHES = {"gate": "every"}
+"""Sections of which nothing is read while this one of their settings is 0: then it does not matter how the others stand."""
+
+
+_MARKS = ("configuration.yaml", "metrics.jsonl", "result.json")
+"""Files of which every run that has begun has at least one."""
+
+
+class RunFolder:
+    """One run's files."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: weakref.finalize | None = None
+        self._is_new = False
+        self._is_resumed = False
+        self._changed: dict[str, Any] = {}
+        self._logs: dict[str, list[dict[str, Any]]] = {}
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether the folder holds a run that `--resume` goes on with."""
+        return (self.path / "configuration.yaml").exists()
+
+    @classmethod
+    def start(cls, path: Path, configuration: Mapping[str, Any], *, resume: bool, defaults: Mapping[str, Any] | None = None) -> "RunFolder":
+        """Open a new run, or with `resume` an unfinished one of the same configuration. A new run writes nothing before `begin`.
+
+        `CHANGEABLE` settings may be others than before; the environment says so. A run that is older than a setting began with its default,
+        which `defaults` has by dotted name.
+
+        Whoever writes to the run holds its lock, until `release` or the end of the process, however that comes.
+        """
+        run = cls(path)
+        kept = path / "configuration.yaml"
+        if resume:
+            if not kept.exists():
+                raise UserError(f"--resume: {path} holds no run; start one without --resume")
+            run._changed = check_same({**(defaults or {}), **dotted(read_configuration(kept))}, configuration, path)
+            if (run.read_json("result.json") or {}).get("status") == "finished":
+                raise UserError(f"--resume: the run in {path} is finished; see {path / 'report.html'}")
+            run.lock()
+            run._is_resumed = True
+            for left in (*path.glob("*.partial"), *path.glob("checkpoints/*.writing*")):  # of a process that was killed while it wrote
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            return run
+        if path.exists() and (not path.is_dir() or any(not _is_a_beginning(inside) for inside in path.iterdir())):
+            raise _exists(path)
+        run._is_new = True
+        return run
+
+    def begin(self, configuration: Mapping[str, Any], inputs: Mapping[str, str] | None = None, **facts: Any) -> list[str]:
+        """Make the folder with its configuration, environment and `inputs` (fingerprints by what they are of), where that was not done
+        before. On resume write down what is otherwise now; returns sentences on what may round numbers otherwise.
+
+        It is called once all input has been read, so that a mistake in it leaves no folder behind. Raises UserError for other inputs than
+        the run began with.
+        """
+        if self._is_resumed:
+            self.check_inputs(inputs or {})
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.lock()
+        if self._is_new and self.is_begun:  # another process was faster
+            raise _exists(self.path)
+        self._is_new = False
+        if not self.is_begun:
+            text = write_yaml(dict(configuration))
+            write_atomically(self.path / "configuration.yaml", text)
+        self.check_inputs(inputs or {})
+        if not (self.path / "environment.json").exists():
+            self.write_json("environment.json", environment() | facts)
+            return []
+        return self._resumed(environment() | facts) if self._is_resumed else []
+
+    def _resumed(self, now: dict[str, Any]) -> list[str]:
+        """Keep what of the environment is otherwise than when the run began, and say what numbers may be rounded otherwise by."""
+        found = self.read_json("environment.json")
+        before, after = dotted(found), dotted(now)
+        others = {name: value for name, value in after.items() if before.get(name) != value and name != "command"}
+        found["resumed"] = [*found.get("resumed", []), others]
+        if self._changed:
+            found["changed_on_resume"] = found.get("changed_on_resume", {}) | self._changed
+        self.write_json("environment.json", found)
+        rounded = [f"{name} {before[name]} before, {after[name]} now" for name in ROUNDING if name in others and name in before]
+        return [f"not to the same bytes as without the interruption: {'; '.join(rounded)}"] if rounded else []
+
+    def check_inputs(self, inputs: Mapping[str, str]) -> None:
+        """Keep these fingerprints. Raises UserError where the run was begun with others."""
+        before = self.read_json("inputs.json") or {}
+        if others := [name for name in inputs if before.get(name, inputs[name]) != inputs[name]]:
+            raise UserError(
+                f"--resume: {' and '.join(others)} changed since the run in {self.path} began: resume with what it began with, or start "
+                "another run"
+            )
+        if inputs.keys() - before.keys():
+            self.write_json("inputs.json", before | dict(inputs))
+
+    def let_be_repaired(self, beginning: str) -> None:
+        """Take others of the inputs whose names begin so when the run goes on; what they were stays written down."""
+        found = self.read_json("inputs.json") or {}
+        kept = {f"{name}, before it was put right" if name.startswith(beginning) else name: told for name, told in found.items()}
+        self.write_json("inputs.json", kept)
+
+    def lock(self) -> None:
+        """Make this process the only one that writes to the run."""
+        if self._lock is not None:
+            return
+        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):  # some network file systems know no locks
+                os.close(descriptor)
+                return
+            holder = os.read(descriptor, 200).decode(errors="replace") or "another process"
+            os.close(descriptor)
+            raise UserError(f"{self.path} is being written by {holder}: wait for its end, or name another folder with --run") from None
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"process {os.getpid()} on {platform.node()}".encode())
+        self._lock = weakref.finalize(self, os.close, descriptor)
+
+    def release(self) -> None:
+        """Let others write to the run."""
+        if self._lock is not None:
+            self._lock()
+            self._lock = None
+
+    def write_json(self, name: str, value: Any) -> None:
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def read_json(self, name: str) -> Any:
+        """The value of a JSON file, or None where there is none."""
+        path = self.path / name
+        try:
+            return json.loads(path.read_text(encoding="utf8")) if path.exists() else None
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path} is damaged ({error}): remove it and resume, which makes it anew, or start another run") from error
+
+    def append(self, name: str, row: Mapping[str, Any]) -> None:
+        """Add a line to a JSONL file."""
+        line = json.dumps(row, ensure_ascii=False, allow_nan=False)
+        with (self.path / name).open("a", encoding="utf8") as file:
+            file.write(line + "\n")
+        if name in self._logs:
+            self._logs[name].append(json.loads(line))  # as it would be read, so that a resumed run sees the same
+
+    def log_rows(self, name: str) -> list[dict[str, Any]]:
+        """The rows of `metrics.jsonl` or `timings.jsonl` so far: read once, then kept in memory."""
+        if name not in self._logs:
+            self._logs[name] = read_jsonl(self.path / name, needs=("phase", "step"))
+        return self._logs[name]
+
+    def write_attempts(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
+        self._write_step("attempts", step, rows)
+
+    def write_trees(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
+        self._write_step("trees", step, rows)
+
+    def _write_step(self, folder: str, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
+        path = self.path / folder / f"{step:05d}.jsonl.gz"
+        path.parent.mkdir(exist_ok=True)
+        text = "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows)
+        write_atomically(path, gzip.compress(text.encode(), mtime=0))
+
+    def read_attempts(self, step: int) -> list[dict[str, Any]]:
+        """What `write_attempts` wrote of a step, [] where there is nothing."""
+        path = self.path / "attempts" / f"{step:05d}.jsonl.gz"
+        try:
+            return list(map(json.loads, gzip.decompress(path.read_bytes()).splitlines())) if path.exists() else []
+        except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
+            raise UserError(f"{path} is damaged ({error}): remove it and resume, which goes on without these attempts") from error
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def checkpoints(self, kind: str = "") -> list[Path]:
+        """Folders of complete checkpoints whose names begin with `kind`, oldest first."""
+        found = [path.parent for path in (self.path / "checkpoints").glob(f"{kind}*/progress.json") if path.parent.suffix != ".writing"]
+        return sorted(found, key=lambda folder: read_progress(folder)["order"])
+
+    def checkpoint(self, name: str) -> Path:
+        return self.path / "checkpoints" / name
+
+    def commit_checkpoint(self, partial: Path, name: str, progress: Mapping[str, Any], *, keep: int, spare: str | None = None) -> None:
+        """Make a written folder the checkpoint `name` by one rename, with the checksums of its files, then remove all but the `keep` last
+        of its kind (`step-`) and the one that is called `spare`.
+        """
+        write_atomically(partial / "progress.json", json.dumps({**progress, "sha256": checksums_of(partial)}))
+        folder = self.checkpoint(name)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+        self.prune(name.split("-")[0] + "-", keep=keep, spare=spare)
+
+    def prune(self, kind: str, *, keep: int, spare: str | None = None) -> None:
+        """Remove all checkpoints of a kind but the `keep` last and the one that is called `spare`."""
+        for old in self.checkpoints(kind)[:-keep]:
+            if old.name != spare:
+                shutil.rmtree(old)
+
+    def cut_after(self, phase: str, step: int) -> str | None:
+        """Forget what was written after `step` of `phase`, the last one that a checkpoint holds; a sentence where earlier rows are missing.
+
+        Raises UserError for a damaged line with others after it.
+        """
+        for name in ("metrics.jsonl", "timings.jsonl"):
+            if (self.path / name).exists():  # written anew even where no row goes, since a kill leaves a torn last line
+                kept = [row for row in self.log_rows(name) if row["phase"] != phase or row["step"] <= step]
+                write_atomically(self.path / name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+                self._logs[name] = kept
+        for path in self.path.glob("attempts/*.jsonl.gz") if phase == "practice" else ():
+            if (number := step_of(path)) is not None and number > step:
+                path.unlink()
+        there = {row["step"] for row in self.log_rows("metrics.jsonl") if row["phase"] == phase}
+        lacking = [str(each) for each in range(1, step + 1) if each not in there]
+        return f"metrics.jsonl lacks {phase} step {', '.join(lacking)}: the run goes on without these numbers" if lacking else None
+
+
+def step_of(path: Path) -> int | None:
+    """The step that a file such as `00012.jsonl.gz` is of; None for any other name, such as a copy that a program left there."""
+    number = path.name.removesuffix(".jsonl.gz")
+    return int(number) if number.isdecimal() and number.isascii() else None
+
+
+def check_is_run(folder: Path) -> None:
+    """Raise UserError where a folder is none that a run wrote, finished or not."""
+    advice = "name the folder of a run, such as runs/quickstart"
+    if not folder.exists():
+        raise UserError(f"run folder {str(folder)!r} does not exist: {advice}")
+    if not folder.is_dir():
+        raise UserError(f"run folder {str(folder)!r} is no folder: {advice}")
+    if not any((folder / name).exists() for name in _MARKS):
+        raise UserError(f"{folder} holds no run, since it has none of {', '.join(_MARKS)}: {advice}")
+
+
+def _is_a_beginning(path: Path) -> bool:
+    """Whether a process that was killed before it wrote its configuration may have left this in its folder."""
+    return path.name == "lock" or path.suffix == ".partial"
+
+
+def _exists(path: Path) -> UserError:
+    return UserError(f"{path} exists already and is never overwritten: go on with --resume, or name another folder with --run")
+
+
+def read_progress(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself: its place in the `order`, the `step`s done where it is of a step, and its files' `sha256`."""
+    try:
+        progress = json.loads((checkpoint / "progress.json").read_text())
+        number = checkpoint.name.rpartition("-")[2]
+        if number.isdecimal() and int(progress["step"]) != int(number):
+            raise ValueError(f"progress.json is of step {progress['step']}")
+        return {**progress, "order": int(progress["order"])}
+    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
+        raise damaged(checkpoint, error) from error
+
+
+def damaged(checkpoint: Path, error: Exception) -> UserError:
+    said = f"no {error}" if isinstance(error, KeyError) else str(error)
+    reason = (said.strip().splitlines() or [type(error).__name__])[0]
+    return UserError(
+        f"checkpoint {checkpoint} is damaged ({reason}): remove this folder and resume again, which goes on from the checkpoint before it"
+    )
+
+
+def read_jsonl(path: Path, needs: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The rows of a JSONL file, objects that have at least the keys `needs`; a torn last line, which a kill leaves, is dropped.
+
+    Raises UserError for a damaged line with others after it.
+    """
+    if not path.exists():
+        return []
+    lines = [(number, line) for number, line in enumerate(path.read_bytes().split(b"\n"), 1) if line.strip()]
+    rows: list[dict[str, Any]] = []
+    for number, line in lines:
+        try:
+            row = json.loads(line.decode())
+            if not isinstance(row, dict) or any(name not in row for name in needs):
+                raise ValueError(f"no object with {', '.join(needs)}" if needs else "no object")
+        except (ValueError, RecursionError) as error:
+            if number == lines[-1][0]:
+                break
+            raise UserError(
+                f"{path} is damaged in line {number} ({error}), with {len(lines) - len(rows) - 1} lines after it: put the line right, or "
+                "remove it to go on without what it told"
+            ) from error
+        rows.append(row)
+    return rows
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write beside the file and rename, so that a reader sees the old file or the new one, never half of it."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(content if isinstance(content, bytes) else content.encode())
+    os.replace(partial, path)
+
+
+def environment() -> dict[str, Any]:
+    """What differs from machine to machine: versions, processor, commit, command."""
+    import torch
+
+    versions: dict[str, str | None] = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "versions": versions,
+        "commit": _commit(),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """The commit of the source tree that etude runs from, with "-dirty" behind it where files differ; None for an installed package.
+
+    A package that is installed inside somebody's repository is none of it: git must know this very file.
+    """
+    here = Path(__file__)
+    if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
+        return None
+    changed = _git(here.parent, "status", "--porcelain", "--untracked-files=no", "--", here.parents[2].as_posix())
+    return f"{_git(here.parent, 'rev-parse', 'HEAD')}{'-dirty' if changed else ''}"
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What a git command prints, or None where it fails or there is no git."""
+    try:
+        found = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
+
+
+def may_change(name: str) -> bool:
+    """Whether a setting may be another one on resume (`CHANGEABLE`), of a run or of the adaptation that it begins with."""
+    return name.removeprefix("adaptation_settings.") in CHANGEABLE
+
+
+def differing(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Dotted names of the settings in which two configurations differ, but for those that are no more (`RETIRED`) and those of sections
+    that are off in both (`SWITCHES`).
+    """
+    before, after = dotted(kept), dotted(wanted)
+    names = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
+    return [name for name in names if not _is_retired(name) and not (_is_off(name, before) and _is_off(name, after))]
+
+
+def _is_retired(name: str) -> bool:
+    """Whether nothing reads a setting any more, of a run or of one that it begins with."""
+    return any(f".{beginning}" in f".{name}" for beginning in RETIRED)
+
+
+def _is_off(name: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a setting is one of a section that is off."""
+    section, _, _ = name.rpartition(".")
+    switch = SWITCHES.get(section.rpartition(".")[2])
+    return switch is not None and not settings.get(f"{section}.{switch}")
+
+
+def read_configuration(path: Path) -> dict[str, Any]:
+    try:
+        values = read_yaml(path.read_text(encoding="utf8"))
+    except (yaml.YAMLError, ValueError) as error:
+        problem = problem_of(error)[0] if isinstance(error, yaml.YAMLError) else str(error)
+        raise UserError(f"{path} is damaged ({problem}): start another run") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} is damaged (it holds no settings): start another run")
+    return values
+
+
+def check_same(kept: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """What the machine is told otherwise than before. Raises UserError for any other difference."""
+    before, after = dotted(kept), dotted(wanted)
+    names = differing(kept, wanted)
+    for name in names:
+        if not may_change(name):
+            raise UserError(
+                f"--resume: the run in {path} was started with {name} = {before.get(name)!r}, now it is {after.get(name)!r}; "
+                "resume with the same configuration, or start another run"
+            )
+    return {name: after.get(name) for name in names}

@@ -1,0 +1,77 @@
+from statistics import fmean
+
+import pytest
+
+from etude.errors import UserError
+from etude.learn.credit import centred
+from etude.rewards.agreement import NEVER, Agreement, AgreementFeedback, believed_share
+from etude.tasks.task import Task
+
+TASK, OTHER = Task("3 + 4?", verifier="numeric"), Task("5 + 4?", verifier="numeric")
+
+
+def scores(texts, task=TASK, **how):
+    return [verdict.score for verdict in AgreementFeedback(Agreement(**how)).judge([(text, task) for text in texts])]
+
+
+def test_the_answer_of_most_scores_one_and_a_text_without_an_answer_nothing():
+    assert scores(["7", "8", "I think 7.", "who knows"]) == [1.0, 0.0, 1.0, 0.0]
+    assert scores(["none", "nothing"]) == [0.0, 0.0]
+
+
+def test_soft_scores_are_shares_of_all_attempts():
+    assert scores(["7", "8", "I think 7.", "who knows"], score="soft") == [0.5, 0.25, 0.5, 0.0]
+
+
+def test_tasks_vote_apart_whatever_order_their_attempts_come_in():
+    feedback = AgreementFeedback(Agreement())
+    pairs = [("7", TASK), ("9", OTHER), ("7", TASK), ("8", OTHER), ("9", OTHER)]
+    assert [verdict.score for verdict in feedback.judge(pairs)] == [1.0, 1.0, 1.0, 0.0, 1.0]
+    assert feedback.counts == {"agreement_tasks": 2, "agreement_abstained": 0}
+
+
+def test_too_few_that_agree_are_no_score_and_are_counted():
+    feedback = AgreementFeedback(Agreement(min_share=0.5))
+    agreed, split = [("7", TASK), ("7", TASK), ("8", TASK), ("6", TASK)], [("9", OTHER), ("8", OTHER), ("7", OTHER)]
+    verdicts = feedback.judge([*agreed, *split])
+    assert [verdict.score for verdict in verdicts] == [1.0, 1.0, 0.0, 0.0, None, None, None]
+    assert verdicts[-1].message == "too few attempts agree: 0.33 of them at most, 0.50 are asked for"
+    assert feedback.counts == {"agreement_tasks": 2, "agreement_abstained": 1}
+
+
+def test_a_share_of_nothing_leaves_every_task_in():
+    assert scores(["1", "2", "3"], min_share=0.0) == [1.0, 0.0, 0.0]
+
+
+def test_the_gold_answer_has_no_part_in_it():
+    known = Task("3 + 4?", answer="8", verifier="numeric")
+    assert scores(["7", "7", "8"], known) == scores(["7", "7", "8"]) == [1.0, 1.0, 0.0]
+
+
+def test_where_all_or_none_agree_there_is_no_credit():
+    assert centred([scores(["7", "7", "7"])]) == [[0.0, 0.0, 0.0]]
+    assert centred([scores(["6", "7", "8"], score="soft")]) == [[0.0, 0.0, 0.0]]
+
+
+def test_the_majority_is_believed_from_the_smallest_share_on_at_which_it_is_right_often_enough():
+    found = [(0.25, False), (0.25, False), (0.5, True), (0.5, False), (0.75, True), (1.0, True)]
+    for accuracy, least in [(0.0, 0.25), (0.5, 0.25), (0.7, 0.5), (0.8, 0.75), (1.0, 0.75)]:
+        share = believed_share(found, Agreement(probe_accuracy=accuracy))
+        assert share == least
+        assert fmean(is_right for own, is_right in found if own >= share) >= accuracy
+    assert believed_share(found, Agreement(min_share=0.9)) == 1.0
+    assert believed_share([(1.0, False)], Agreement()) == believed_share([], Agreement()) == NEVER
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"min_share": 1.5}, r"agreement.min_share must be in \[0, 1\], got 1.5"),
+        ({"probe_accuracy": -0.1}, r"agreement.probe_accuracy must be in \[0, 1\], got -0.1"),
+        ({"probe_n": -1}, "agreement.probe_n must be at least 0, got -1"),
+        ({"probe_every": 0}, "agreement.probe_every must be at least 1, got 0"),
+    ],
+)
+def test_what_is_no_share_is_refused(settings, said):
+    with pytest.raises(UserError, match=said):
+        Agreement(**settings)

@@ -1,0 +1,58 @@
+"""Lines from the verifiers' process, read by hand."""
+
+import json
+
+import pytest
+
+from etude.rewards.reply import LONGEST_MESSAGE, BadReply, read_line, read_reply
+from etude.rewards.verdict import Verdict
+
+WHOLE = {"score": 0.5, "parts": {"parsable": 1.0}, "step_values": [0.25, 1], "message": "near", "words": "colder", "right_at": 0.5}
+
+
+def line(number=3, **fields):
+    return json.dumps({"id": number, "verdict": WHOLE | fields}).encode()
+
+
+def test_a_whole_verdict_is_read_as_it_was_given():
+    assert read_reply(line(), 3) == (Verdict(0.5, {"parsable": 1.0}, (0.25, 1), "near", "colder", right_at=0.5), False)
+    assert read_reply(line(score=None), 3)[0].score is None
+
+
+def test_what_a_verifier_raised_is_no_score_and_a_failure():
+    assert read_reply(b'{"id": 3, "error": "KeyError: 1"}', 3) == (Verdict(None, message="the verifier raised KeyError: 1"), True)
+
+
+@pytest.mark.parametrize("text", [b"", b"x", b"[]", b"3", b"null", b"[" * 100_000, b'{"id": ' + b"9" * 5_000 + b"}", b"\xff"])
+def test_what_is_no_object_is_no_reply(text):
+    with pytest.raises(BadReply):
+        read_line(text)
+
+
+@pytest.mark.parametrize("number", [2, 4, None, "3", 3.0, True, [3]])
+def test_an_answer_to_what_was_not_asked_is_no_reply(number):
+    with pytest.raises(BadReply):
+        read_reply(line(number), 3)
+    with pytest.raises(BadReply):
+        read_reply(line(True), 1)
+
+
+@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("value", ["absent", "x", 10**400, float("nan"), float("-inf"), [[0.5]], {"a": "b"}, {"a": float("nan")}, 7, True])
+def test_a_verdict_of_another_form_costs_its_score_and_names_the_field(name, value):
+    found = {key: given for key, given in (WHOLE | {name: value}).items() if key != name or value != "absent"}
+    verdict, has_failed = read_reply(json.dumps({"id": 3, "verdict": found}).encode(), 3)
+    is_well = (name in ("score", "right_at") and value in (7, True)) or (name in ("message", "words") and value == "x")
+    assert has_failed is not is_well
+    assert is_well or (verdict.score is None and verdict.message.startswith("the verifier's verdict can't be read: "))
+
+
+@pytest.mark.parametrize("fields", [{"parts": {"a" * 201: 1.0}}, {"parts": dict.fromkeys(map(str, range(5_000)), 1.0)}])
+def test_a_verdict_has_so_many_numbers_and_names_of_such_a_length(fields):
+    assert read_reply(line(**fields), 3)[1]
+
+
+def test_texts_are_cut():
+    verdict, _ = read_reply(line(message="x" * 5_000, words="y" * LONGEST_MESSAGE), 3)
+    assert (verdict.message, verdict.words) == ("x" * 4_093 + "...", "y" * 4_096)
+    assert len(read_reply(json.dumps({"id": 3, "error": "z" * 10_000}).encode(), 3)[0].message) == 4_096

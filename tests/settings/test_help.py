@@ -1,0 +1,66 @@
+"""What `--help` says of settings."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pytest
+
+from etude.recipes.adapt_settings import AdaptSettings
+from etude.recipes.evaluate_settings import EvaluateSettings
+from etude.recipes.generate_settings import GenerateSettings
+from etude.recipes.settings import PracticeSettings
+from etude.settings.configuration import settings_of
+from etude.settings.help import help_of
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part.
+
+    More of it.
+    """
+
+    rate: float = 0.5
+    """How fast, in a text that
+    has two lines."""
+    kind: Literal["round", "flat"] = "round"
+
+
+@dataclass(frozen=True)
+class LargerPart(Part):
+    """A larger part."""
+
+    rate: float = 0.25
+    """How fast it is."""
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A whole."""
+
+    needed: int
+    names: list[str] = field(default_factory=list)
+    part: LargerPart = field(default_factory=lambda: LargerPart(kind="flat"))
+
+
+def test_every_setting_has_its_type_its_default_and_its_text():
+    assert help_of(Whole) == (
+        "A whole:\n"
+        "  --needed NEEDED       (type: int, required)\n"
+        "  --names ITEM [ITEM ...]\n"
+        "                        (type: list[str], default: [])\n"
+        "\n"
+        "A larger part:\n"
+        "  --part.rate RATE      How fast it is. (type: float, default: 0.25)\n"
+        "  --part.kind {round,flat}\n"
+        "                        (default: flat)\n"
+    )
+    assert "How fast, in a text that has two lines." in help_of(Part)
+
+
+@pytest.mark.parametrize("kind", [PracticeSettings, AdaptSettings, EvaluateSettings, GenerateSettings])
+def test_help_has_every_setting_of_a_command_once_and_in_80_columns(kind):
+    text = help_of(kind)
+    assert sorted(re.findall(r"^  --(\S+)", text, re.MULTILINE)) == sorted(settings_of(kind))
+    assert max(map(len, text.splitlines())) < 150 and "Literal" not in text and "<class" not in text

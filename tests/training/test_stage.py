@@ -1,0 +1,37 @@
+"""A training stage counts its steps from 1, wherever it begins."""
+
+import pytest
+
+from etude.console.watching import Quiet
+from etude.training.interruption import Interrupted, Interruption
+from etude.training.stage import Stage
+
+
+@pytest.mark.parametrize(("done", "steps"), [(0, [1, 2, 3]), (2, [3]), (3, [])])
+def test_what_prepares_a_step_and_what_learns_from_it_are_told_the_same_number(done, steps):
+    prepared, updated, saved = [], [], []
+    stage = Stage(
+        phase="practice",
+        kind="step-",
+        order=0,
+        total=3,
+        every=2,
+        saves_last=True,
+        prepare=lambda step: prepared.append(step) or f"of step {step}",
+        update=lambda step, found: updated.append((step, found)),
+    )
+    stage.train(done, saved.append, Quiet(), Interruption())
+    assert prepared == steps and updated == [(step, f"of step {step}") for step in steps]
+    assert saved == [step for step in steps if step in (2, 3)]
+
+
+def test_a_stage_that_is_stopped_saves_the_step_that_was_done():
+    def stopped(step):
+        if step == 3:
+            raise Interrupted(15)
+
+    saved = []
+    stage = Stage("warm_start", "warm-", -5, 5, 0, False, prepare=stopped, update=lambda step, _: None)
+    with pytest.raises(Interrupted) as stop:
+        stage.train(0, saved.append, Quiet(), Interruption())
+    assert saved == [2] and stop.value.note == "after warm start step 2 of 5"
