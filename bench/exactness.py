@@ -18,10 +18,10 @@ from unittest.mock import patch
 
 from etude.console.watching import Quiet
 from etude.recipes import practice as recipe
-from etude.recipes.settings import parse_practice
 from etude.rewards.outcome import OutcomeFeedback
 from etude.settings.configuration import arguments_from, find_configuration
 from etude.training.ledger import Ledger
+from etude.training.parse import parse_practice
 from etude.training.run_folder import RunFolder, environment, read_jsonl
 
 SMALL = {"warm_start.steps": 0, "warm_start.n": 0, "evaluation.n": 16, "evaluation.pass_n": 0, "retention.probe": False}

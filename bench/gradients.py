@@ -20,12 +20,12 @@ from math import exp, log, sqrt
 from pathlib import Path
 from typing import Any
 
+from etude.learn.lessons import token_weights
+
 from bench.written import write
 from etude.engine.completion import Completion
 from etude.learn.credit import CREDIT
-from etude.learn.lessons import token_weights
 from etude.learn.step_credit import STEP_CREDIT
-from etude.recipes.searching import group_of
 from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Attempt, Group
 from etude.rollouts.beginnings import parted
@@ -34,6 +34,7 @@ from etude.rollouts.search.settings import Search
 from etude.rollouts.search.worth import Outcomes, Rollouts, either, likelihood
 from etude.rollouts.steps import Steps
 from etude.rollouts.tree import Node, Tree
+from etude.rollouts.tree_search import group_of
 from etude.tasks.task import Task
 
 Beginning = tuple[int, ...]

@@ -27,7 +27,7 @@ from safetensors.torch import load_file
 
 from bench.peer import Running
 from etude.recipes.practice import Practice
-from etude.recipes.settings import PracticeSettings
+from etude.training.settings import PracticeSettings
 
 COMPARABLE: dict[str, Any] = {
     "learn.method": "credit",

@@ -22,12 +22,12 @@ from bench.turns import spread
 from etude.console.watching import Quiet
 from etude.errors import UserError
 from etude.recipes.practice import Practice
-from etude.recipes.settings import parse_practice
 from etude.rewards.outcome import OutcomeFeedback
 from etude.rollouts.attempts import Group
 from etude.rollouts.reuse import Drafts, visits
 from etude.rollouts.samples import sample_groups
 from etude.settings.configuration import find_configuration
+from etude.training.parse import parse_practice
 from etude.training.run_folder import RunFolder, environment
 
 

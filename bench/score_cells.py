@@ -18,14 +18,15 @@ from bench.rollout import OURS
 from etude.console.watching import Quiet
 from etude.errors import UserError
 from etude.evaluation.measure import Suite, measure
-from etude.recipes.measuring import measurement
 from etude.recipes.practice import Practice
-from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
 from etude.rewards.outcome import OutcomeFeedback
 from etude.settings.configuration import arguments_from, find_configuration, resolved
 from etude.tasks.sources import load_tasks
 from etude.training.checkpoints import load_checkpoint
+from etude.training.measuring import measurement
+from etude.training.parse import parse_practice, practice_defaults
 from etude.training.run_folder import RunFolder, environment
+from etude.training.settings import PracticeSettings
 from studies.cells import Cell, Options
 
 WARM_START = "warm-start"
@@ -113,7 +114,7 @@ def begun(arm: str, run: Practice, weights: Path, scratch: Path, stack: ExitStac
 
 
 def dev_suite(run: Practice, items: int) -> Suite:
-    """What the run is measured on: none of it stands in the test suite, nor in training (`etude.recipes.materials.gather`)."""
+    """What the run is measured on: none of it stands in the test suite, nor in training (`etude.training.data.gather`)."""
     (suite,) = run.suites
     tested = {task.key for task in load_tasks(run.settings.tasks, split="test", n=TEST_ITEMS, seed=run.settings.seed)}
     kept = [place for place, task in enumerate(suite.tasks) if task.key not in tested][:items]

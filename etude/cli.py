@@ -84,8 +84,9 @@ def _run(arguments: list[str], *, is_quiet: bool, is_verbose: bool) -> int:
 
 
 def _practice(arguments: list[str], is_quiet: bool) -> None:
-    from etude.recipes.settings import PracticeSettings, parse_practice
     from etude.settings.configuration import find_configuration, resolved, shipped
+    from etude.training.parse import parse_practice
+    from etude.training.settings import PracticeSettings
 
     names, options = ", ".join(shipped("practice")), ("run", "data", "json", "force", "track", "resume", "dry_run")
     if _wants_help(arguments):
@@ -395,13 +396,15 @@ def _dry_run(settings: Any, values: dict[str, Any], name: str, data: Path | None
     import yaml
 
     from etude.recipes.estimate import estimate
-    from etude.recipes.materials import gather
-    from etude.recipes.no_effect import said_of_unread
+    from etude.training.data import load_data
+    from etude.training.parse import callbacks_of
+    from etude.training.unused_settings import said_of_unused
 
     print(yaml.safe_dump(values, sort_keys=False), end="")
-    for sentence in said_of_unread(settings):
+    for sentence in said_of_unused(settings):
         print(f"# {sentence}")
-    facts = gather(settings, name, data).facts
+    reserved = sum(callback.num_reserved_tasks for callback in callbacks_of(settings))
+    facts = load_data(settings, name, data, reserved=reserved).facts
     print("# tasks: " + ", ".join(f"{key} {value:.4g}" for key, value in facts.items()))
     attempts = settings.steps * settings.explore.tasks_per_step * settings.explore.num_samples
     turns = f"{settings.explore.turns} turns of at most " if settings.explore.turns > 1 else ""

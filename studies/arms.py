@@ -29,9 +29,10 @@ import yaml
 from etude.console.watching import Console
 from etude.evaluation.statistics import mean_interval, shares_interval, sign_flip_test
 from etude.recipes.practice import practice_named
-from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
 from etude.settings.configuration import arguments_from, dotted, find_configuration, resolved
+from etude.training.parse import parse_practice, practice_defaults
 from etude.training.run_folder import RunFolder, read_jsonl
+from etude.training.settings import PracticeSettings
 from studies.cells import Cell, Options, refuse_others
 from studies.divergence import moved
 

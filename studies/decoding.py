@@ -42,13 +42,14 @@ from etude.evaluation.statistics import paired_test, wilson_interval
 from etude.evaluation.truthful import truth_by
 from etude.models.embedding import Embed, load_embedder
 from etude.models.load import load_model
-from etude.recipes.settings import PracticeSettings, practice_defaults
 from etude.rollouts.prompts import render_prompts
 from etude.settings.configuration import resolved
 from etude.suites.retention_probe import logprobs_of
 from etude.tasks.actions import with_instruction
 from etude.tasks.task import Task
+from etude.training.parse import practice_defaults
 from etude.training.run_folder import environment
+from etude.training.settings import PracticeSettings
 from studies.arms import TINY_RUN, run_of, settings_of
 from studies.cells import Cell, Options, compute, options, write_result
 from studies.figure import list_rows, save

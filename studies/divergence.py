@@ -14,12 +14,12 @@ from etude.console.watching import Quiet
 from etude.learn.example import Example
 from etude.learn.logprobs import completion_logprobs
 from etude.recipes.practice import Practice
-from etude.recipes.settings import PracticeSettings
 from etude.rewards.outcome import OutcomeFeedback
 from etude.rollouts.order import batch_at
 from etude.rollouts.samples import sample_groups
 from etude.training.checkpoints import load_checkpoint
 from etude.training.run_folder import RunFolder
+from etude.training.settings import PracticeSettings
 
 FILE = "moved.json"
 _TASKS, _SAMPLES = 64, 2

@@ -28,13 +28,14 @@ from etude.console.watching import Console
 from etude.device.machine import decide
 from etude.errors import UserError
 from etude.randomness import seed_for
-from etude.recipes.settings import PracticeSettings, practice_defaults
 from etude.settings.configuration import resolved
 from etude.suites.knows_says import KnowsSays, evaluate_knows, method_line
 from etude.tasks.sources import load_tasks
 from etude.tasks.task import Task
 from etude.tiny import letters
+from etude.training.parse import practice_defaults
 from etude.training.run_folder import environment, write_atomically
+from etude.training.settings import PracticeSettings
 from studies.arms import TINY_RUN, run_of, settings_of
 from studies.cells import Cell, Options, compute, options, write_result
 from studies.figure import save

@@ -41,9 +41,10 @@ from etude.recipes.adapt import adapt_named
 from etude.recipes.adapt_settings import AdaptSettings, adapt_defaults
 from etude.recipes.knowledge_first import adaptation_of
 from etude.recipes.practice import practice_named
-from etude.recipes.settings import PracticeSettings, practice_defaults
 from etude.settings.configuration import dotted, resolved
+from etude.training.parse import practice_defaults
 from etude.training.run_folder import RunFolder, read_jsonl
+from etude.training.settings import PracticeSettings
 from studies.arms import begin_like, cell_of, check_run, reduce_arms, settings_of
 from studies.cells import Cell, Options, compute, options, write_result
 from studies.figure import list_rows, save

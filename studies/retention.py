@@ -34,30 +34,30 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from etude.recipes.before_practice import demonstrations_of
 from matplotlib.figure import Figure
 
 from etude.console.watching import Console, Quiet
 from etude.device.machine import decide, engine_at, room_tokens
 from etude.engine.transformers import TransformersEngine
+from etude.evaluation.divergence import as_rows, forward_divergence, from_rows, sampled, with_start
 from etude.evaluation.measure import Measurement, Suite, measure
 from etude.evaluation.retention import measure_retention
 from etude.evaluation.settings import Retention
 from etude.evaluation.statistics import correlation_interval, mean_interval, rank_correlation, shares_interval
 from etude.models.interpolation import interpolate
 from etude.models.load import load_model
-from etude.recipes.before_practice import demonstrations_of
-from etude.recipes.divergence import as_rows, forward_divergence, from_rows, sampled, with_start
-from etude.recipes.materials import with_system
 from etude.recipes.practice import Practice, practice_named
-from etude.recipes.saving import save_asked
-from etude.recipes.settings import PracticeSettings, WarmStart
 from etude.rewards.outcome import OutcomeFeedback
 from etude.rollouts.prompts import render_prompts
 from etude.settings.configuration import resolved
 from etude.suites.retention_probe import logprobs_of, probe_for
 from etude.tasks.sources import load_tasks
 from etude.training.checkpoints import load_checkpoint
+from etude.training.data import with_system
 from etude.training.run_folder import RunFolder, environment
+from etude.training.saving import save_asked
+from etude.training.settings import PracticeSettings, WarmStart
 from studies.arms import Arms, check_run, share
 from studies.cells import Cell, Options, compute, options, write_result
 from studies.figure import save

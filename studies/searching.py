@@ -25,9 +25,10 @@ from matplotlib.ticker import MultipleLocator
 from etude.console.watching import Console
 from etude.recipes.evaluate import evaluate
 from etude.recipes.practice import practice_named
-from etude.recipes.settings import PracticeSettings, practice_defaults
 from etude.settings.configuration import resolved
+from etude.training.parse import practice_defaults
 from etude.training.run_folder import RunFolder, environment
+from etude.training.settings import PracticeSettings
 from studies.arms import settings_of
 from studies.cells import Cell, Options, compute, options, write_result
 from studies.figure import save

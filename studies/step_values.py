@@ -45,8 +45,6 @@ from etude.learn.step_model import Beginnings, StepModel, StepModelSettings
 from etude.learn.step_values import outlooks_of
 from etude.randomness import seed_for
 from etude.recipes.practice import Practice
-from etude.recipes.searching import searched
-from etude.recipes.settings import PracticeSettings, practice_defaults
 from etude.rewards.outcome import OutcomeFeedback
 from etude.rollouts.attempts import Attempt, Group
 from etude.rollouts.beginnings import parted
@@ -55,9 +53,12 @@ from etude.rollouts.samples import sample_groups
 from etude.rollouts.search.settings import Search
 from etude.rollouts.steps import Steps
 from etude.rollouts.tree import Node, Tree
+from etude.rollouts.tree_search import searched
 from etude.settings.configuration import resolved
 from etude.tasks.task import Task
+from etude.training.parse import practice_defaults
 from etude.training.run_folder import RunFolder, environment
+from etude.training.settings import PracticeSettings
 from studies.arms import settings_of
 from studies.cells import Cell, Options, compute, options, write_result
 from studies.figure import save

@@ -178,7 +178,7 @@ def test_settings_are_listed_checked_and_refused_without_torch():
 import sys
 from etude.cli import main
 from etude.settings.configuration import find_configuration
-from etude.recipes.settings import parse_practice
+from etude.training.parse import parse_practice
 for command in {WITHOUT_TORCH}:
     main(command.split())
     loaded = {{"torch", "transformers", "datasets", "peft"}} & sys.modules.keys()

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from etude.learn.lessons import LESSONS
 
 from etude.decoding.methods import METHODS as DECODING
 from etude.decoding.settings import READS
@@ -15,16 +16,15 @@ from etude.knowledge.scorers import METHODS
 from etude.kv_cache.policies import DROPPING, POLICIES, RECALLING
 from etude.kv_cache.settings import DROPPING_NAMES, RECALLING_NAMES
 from etude.learn.credit import CREDIT
-from etude.learn.lessons import LESSONS
 from etude.learn.loss_settings import POLICY_LOSS_NAMES, PREFERENCE_LOSS_NAMES
 from etude.learn.losses import POLICY_LOSSES, PREFERENCE_LOSSES
 from etude.learn.pairs import PAIRS
 from etude.learn.shaping import SHAPING
 from etude.learn.step_credit import STEP_CREDIT
 from etude.recipes.adapt_settings import ORDERS
-from etude.recipes.settings import FEEDBACK
 from etude.rollouts.search.settings import REFINE, SEARCHES
 from etude.tasks.verifiers import VERIFIERS
+from etude.training.settings import FEEDBACK
 
 NAMED_WITHOUT_TORCH = {
     "policy losses": (POLICY_LOSS_NAMES, POLICY_LOSSES),

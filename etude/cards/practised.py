@@ -15,10 +15,10 @@ from etude.evaluation.report.numbers import short_reward
 from etude.evaluation.rewards import tells_more
 from etude.models.hub import is_hub_id
 from etude.models.load import BUNDLED, TINY, describe
-from etude.recipes.asking import as_asked
-from etude.recipes.saving import told
-from etude.recipes.settings import PracticeSettings
 from etude.tasks.task import Task
+from etude.training.asking import as_asked
+from etude.training.saving import told
+from etude.training.settings import PracticeSettings
 
 _CARD = """---
 {head}---
@@ -122,11 +122,8 @@ def _story(settings: PracticeSettings) -> str:
     parts = " and ".join(settings.feedback_parts)
     scores = {"outcome": "", "random": ", random scores (a control)"}.get(settings.feedback, f", scores by {parts}")
     number = f"{'' if explore.stop_when_decided == 'never' else 'up to '}{explore.num_samples} attempts"
-    up_to = "" if settings.budget_tokens is None else "up to "
-    until = "" if settings.budget_tokens is None else f", until {settings.budget_tokens:,} tokens were sampled"
-    if explore.rationalise:
-        number += ", and as many again with the answer shown where none is right"
-    return f"{shown}{up_to}{settings.steps} steps of {explore.tasks_per_step} tasks with {number} each ({how}{scores}){until}"
+    told = "".join(f", {phrase}" for own in settings.callbacks.values() if (phrase := getattr(own, "phrase", "")))
+    return f"{shown}{settings.steps} steps of {explore.tasks_per_step} tasks with {number} each ({how}{scores}){told}"
 
 
 def _table(result: Mapping[str, Any]) -> str:

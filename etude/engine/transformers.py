@@ -74,6 +74,11 @@ class TransformersEngine:
             check_copies(base)
         self._is_away = False
 
+    def take_peak_bytes(self) -> int | None:
+        """Return the most that a batch held under a cache policy since the last call; None under the full cache."""
+        peak = getattr(self.view, "peak", None)
+        return None if peak is None else peak.take()
+
     def put_away(self) -> None:
         """Let go of weights that `refresh` makes anew, so that learning has their memory. Until then nothing is sampled."""
         self._is_away = True

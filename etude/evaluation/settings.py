@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 
 from etude.errors import at_least
-from etude.learn.retention_settings import GateSettings, ReplaySettings
 from etude.rollouts.thinking import Thoughts
 
 
@@ -38,7 +37,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Retention:
-    """What the model knew before, measured beside the suites by likelihood (a text and multiple-choice questions), and how it is kept.
+    """What the model knew before, measured beside the suites by likelihood (a text and multiple-choice questions).
 
     Without files of yours they are those that ship: a page of common knowledge and 80 questions.
     """
@@ -56,11 +55,6 @@ class Retention:
     """Tokens of the text at most."""
     window_tokens: int = 64
     """Length of the pieces that the text is read in, each without the ones before."""
-    divergence_n: int = 0
-    """Evaluation tasks whose sampled answers of the model that practice began with tell how far practice moved it, evaluation.num_samples
-    of each; 0 leaves it out."""
-    replay: ReplaySettings = field(default_factory=ReplaySettings)
-    gate: GateSettings = field(default_factory=GateSettings)
 
     @property
     def is_own(self) -> bool:
@@ -71,5 +65,4 @@ class Retention:
         if self.n is not None:
             at_least("retention.n", self.n, 1)
         at_least("retention.text_tokens", self.text_tokens, 2)
-        at_least("retention.divergence_n", self.divergence_n, 0)
         at_least("retention.window_tokens", self.window_tokens, 3)

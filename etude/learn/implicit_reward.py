@@ -27,7 +27,7 @@ import torch.nn.functional as F
 
 from etude.learn.example import Example, Weights
 from etude.learn.learner import Learner
-from etude.learn.second_models import ImplicitRewardSettings
+from etude.learn.optimiser import Optimiser
 from etude.learn.sequences import LIKELIHOOD, update_on_sequences
 from etude.learn.step_values import in_order
 from etude.rewards.verdict import Verdict
@@ -37,12 +37,12 @@ from etude.rollouts.attempts import Group
 class ImplicitReward:
     """The second model, its optimizer and the one that it is compared with."""
 
-    def __init__(self, model: Any, settings: ImplicitRewardSettings, **options: Any) -> None:
+    def __init__(self, model: Any, beta: float, optimiser: Optimiser, **options: Any) -> None:
         """`options` are those of its `Learner` (`dtype`, `batch_tokens`)."""
-        self.settings = settings
+        self.beta = beta
         reference = copy.deepcopy(model).eval().requires_grad_(False)
         own = copy.deepcopy(model).eval()
-        self.learner = Learner(own, settings.optimiser, [LIKELIHOOD], reference=reference, **options)
+        self.learner = Learner(own, optimiser, [LIKELIHOOD], reference=reference, **options)
         self._read: dict[Example, float] = {}
         """What the reference said of the answers that were asked about last."""
 
@@ -55,7 +55,7 @@ class ImplicitReward:
         return [[self._rewards(*next(flat)) for _ in group.attempts] for group in groups]
 
     def _rewards(self, own: Sequence[float], reference: Sequence[float]) -> Weights:
-        return tuple(self.settings.beta * (one - other) for one, other in zip(own, reference, strict=True))
+        return tuple(self.beta * (one - other) for one, other in zip(own, reference, strict=True))
 
     def update(self, groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]]) -> dict[str, float]:
         """One update on the attempts that have a score, if any has."""
@@ -69,20 +69,20 @@ class ImplicitReward:
         reference_S = torch.tensor([self._read[answer] for answer in answers], dtype=torch.float64)
 
         def loss(likelihood_S: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
-            value = F.binary_cross_entropy_with_logits(self.settings.beta * (likelihood_S - reference_S), target_S)
-            return value, {"implicit_reward_loss": float(value.detach())}
+            value = F.binary_cross_entropy_with_logits(self.beta * (likelihood_S - reference_S), target_S)
+            return value, {"loss": float(value.detach())}
 
-        return {"implicit_reward_loss": update_on_sequences(self.learner, answers, loss)["implicit_reward_loss"]}
+        return {"loss": update_on_sequences(self.learner, answers, loss)["loss"]}
 
-    def state(self) -> dict[str, torch.Tensor]:
+    def state_dict(self) -> dict[str, torch.Tensor]:
         """The model's and its optimizer's tensors; the one that it is compared with is made anew from where practice began."""
-        return {f"o.{name}": value for name, value in self.learner.state().items()} | {
+        return {f"o.{name}": value for name, value in self.learner.state_dict().items()} | {
             f"m.{name}": value.detach() for name, value in self.learner.model.named_parameters() if value.requires_grad
         }
 
-    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Take over what `state` gave."""
-        self.learner.load({name[2:]: value for name, value in tensors.items() if name.startswith("o.")})
+    def load_state_dict(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Take over what `state_dict` gave."""
+        self.learner.load_state_dict({name[2:]: value for name, value in tensors.items() if name.startswith("o.")})
         with torch.no_grad():
             for name, parameter in self.learner.model.named_parameters():
                 if parameter.requires_grad:
@@ -102,7 +102,7 @@ def token_returns(rewards: Sequence[Sequence[Weights]], verdicts: Sequence[Seque
     ]
 
 
-def told_apart(rewards: Sequence[Sequence[Weights]], verdicts: Sequence[Sequence[Verdict]]) -> float | None:
+def within_task_auc(rewards: Sequence[Sequence[Weights]], verdicts: Sequence[Sequence[Verdict]]) -> float | None:
     """Of the pairs of attempts at a task that differ in score, the share whose better one has the higher Σ r (AUC within tasks); ties half.
     None: no pair.
     """

@@ -67,7 +67,7 @@ class Learner:
 
     model: Any
     optimiser: Optimiser
-    streams: Sequence[Stream]
+    streams: list[Stream]
     dtype: torch.dtype = torch.float32
     """Precision of the matrix products; weights and optimizer are float32."""
     batch_tokens: int = 2048
@@ -163,7 +163,7 @@ class Learner:
             own.copy_(now)
         self._is_refreshed = True
 
-    def state(self) -> dict[str, torch.Tensor]:
+    def state_dict(self) -> dict[str, torch.Tensor]:
         """The optimizer's tensors, the number of updates and a refreshed reference, for a checkpoint."""
         tensors = {"updates": torch.tensor(self.updates), **moments_of(self._adam, self.parameters)}
         if self._is_refreshed:
@@ -171,8 +171,8 @@ class Learner:
             tensors |= {f"reference.{name}": value.detach() for name, value in self.reference.named_parameters() if name in trained}
         return tensors
 
-    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Take over what `state` gave, and forget what was before."""
+    def load_state_dict(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Take over what `state_dict` gave, and forget what was before."""
         self.updates = int(tensors["updates"])
         kept = {name.removeprefix("reference."): value for name, value in tensors.items() if name.startswith("reference.")}
         self._is_refreshed = bool(kept)

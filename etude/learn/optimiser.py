@@ -32,6 +32,14 @@ class Optimiser:
         if self.max_gradient_norm <= 0:
             raise UserError(f"{name}.max_gradient_norm must be above 0, got {self.max_gradient_norm}")
 
+    def check_length(self, name: str, updates: int, called: str) -> None:
+        """Raise UserError where the rate ends before the `updates` do, which are `called` so."""
+        if 0 < self.decay_steps < updates:
+            raise UserError(
+                f"{name}.decay_steps is {self.decay_steps}, but the run may make {updates} updates ({called}), the last ones at rate 0: "
+                f"set it to 0 (a constant rate) or to {updates} or more"
+            )
+
     def rate(self, step: int) -> float:
         """The learning rate of update `step` (counted from 0)."""
         rising = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0

@@ -4,7 +4,7 @@ Every update reads `ratio` times as many replayed tokens as own tokens were samp
 has the share in the mean that an own token has, and practice's own tokens keep theirs: the batch is counted without replay, so the
 gradient is that of practice plus
 
-    ratio · (share of all own tokens) · mean over replayed tokens of ( imitate · -log pi(token)  +  anchor · D(token) )
+    ratio · (share of all own tokens) · mean over replayed tokens of ( imitate · -log pi(token)  +  kl_coef · D(token) )
 
 and a replayed token pulls as an own one of credit 1 does. Where shares are by sequence, an own sequence's share does not depend on its
 length; there a replayed token has 1 / (own tokens), which is the same in sum.
@@ -16,7 +16,7 @@ probability of the text's token and q the model's own,
 
 the divergence KL(start || now) of "this token or another one": a lower bound of the divergence over the whole vocabulary (data processing
 inequality), 0 where p = q, with the exact gradient (q - p) / (1 - q) in log q. The whole vocabulary's divergence would need the start's
-logits at every replayed token; this needs the log-probs that are read anyway. `learn.anchor` is the other divergence, KL(now || start) on
+logits at every replayed token; this needs the log-probs that are read anyway. The callback `kl_penalty` is the other divergence, KL(now || start) on
 own tokens.
 
 Which pieces an update reads depends on the seed, the step and the update's number alone, so a resumed run needs no state. Text and answers
@@ -30,18 +30,12 @@ import numpy as np
 import torch
 
 from etude.learn.example import Example
-from etude.learn.learner import Stream
 from etude.learn.logprobs import Outputs
-from etude.learn.losses.tokens import Aggregation, Tokens
-from etude.learn.retention_settings import ReplaySettings
+from etude.learn.losses.tokens import Tokens
 from etude.randomness import seed_for
 
 _LEAST_NATS = 1e-6
 """Of a token, so that what another one has is not 0."""
-
-
-Pull = Callable[[int], list[Example]]
-"""Own tokens of an update, and what is replayed beside them."""
 
 
 class Replay:
@@ -50,30 +44,28 @@ class Replay:
     def __init__(
         self,
         pieces: Sequence[Example],
-        settings: ReplaySettings,
+        ratio: float,
+        kl_coef: float,
         seed: int,
         with_reference: Callable[[Sequence[Example]], list[Example]] | None = None,
     ) -> None:
-        """`with_reference` gives pieces the log-probs of the model that practice began with; needed where there is an anchor."""
-        self.pieces, self.settings, self.seed, self.with_reference = pieces, settings, seed, with_reference
-        self.factor = 1.0
-        """What the ratio is multiplied by just now."""
+        """`with_reference` gives pieces the log-probs of the model that practice began with; needed where `kl_coef` is not 0."""
+        self.pieces, self.ratio, self.kl_coef, self.seed, self.with_reference = pieces, ratio, kl_coef, seed, with_reference
+        self.begin(1)
+
+    def begin(self, step: int, factor: float = 1.0) -> None:
+        """Begin a step, counted from 1, with the ratio multiplied by `factor`."""
+        self.step, self.factor, self.number = step, factor, 0
         self.tokens = 0
         """Replayed since the step began."""
 
-    def of_step(self, step: int) -> Pull:
-        """What its updates draw from, in turn."""
-        self.tokens, number = 0, 0
-
-        def pull(own_tokens: int) -> list[Example]:
-            nonlocal number
-            number += 1
-            wanted = round(self.settings.ratio * self.factor * own_tokens)
-            drawn = draw(self.pieces, wanted, seed_for(self.seed, "replay", step, number))
-            self.tokens += wanted
-            return self.with_reference(drawn) if self.settings.anchor and self.with_reference else drawn
-
-        return pull
+    def pull(self, own_tokens: int) -> list[Example]:
+        """Return what the step's next update replays beside its own tokens."""
+        self.number += 1
+        wanted = round(self.ratio * self.factor * own_tokens)
+        drawn = draw(self.pieces, wanted, seed_for(self.seed, "replay", self.step, self.number))
+        self.tokens += wanted
+        return self.with_reference(drawn) if self.kl_coef and self.with_reference else drawn
 
 
 def draw(pieces: Sequence[Example], tokens: int, key: int) -> list[Example]:
@@ -92,19 +84,19 @@ def draw(pieces: Sequence[Example], tokens: int, key: int) -> list[Example]:
     return drawn
 
 
-def replay_stream(settings: ReplaySettings, aggregation: Aggregation, constant_tokens: int) -> Stream:
-    """The stream of replayed tokens beside streams of this aggregation."""
+def replay_loss(imitate: float, kl_coef: float) -> Callable[[Outputs, Tokens], tuple[torch.Tensor, dict[str, torch.Tensor]]]:
+    """Return the loss of the stream of replayed tokens."""
 
     def loss(outputs: Outputs, tokens: Tokens) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         nats_N = -outputs.logprobs_N
-        total_N, metrics = settings.imitate * nats_N, {"replay_nats": nats_N.detach().mean()}
-        if settings.anchor:
+        total_N, metrics = imitate * nats_N, {"replay_nats": nats_N.detach().mean()}
+        if kl_coef:
             divergence_N = divergence(tokens.reference_N, outputs.logprobs_N)
-            total_N = total_N + settings.anchor * divergence_N
+            total_N = total_N + kl_coef * divergence_N
             metrics["replay_divergence"] = divergence_N.detach().mean()
         return (total_N * tokens.weights_N * tokens.shares_N).sum(), metrics
 
-    return Stream("replay", loss, aggregation="constant" if aggregation == "constant" else "token", constant_tokens=constant_tokens)
+    return loss
 
 
 def divergence(start_N: torch.Tensor, now_N: torch.Tensor) -> torch.Tensor:

@@ -5,18 +5,12 @@ from typing import Literal
 
 from etude.errors import UserError, at_least, check_known
 from etude.learn.credit import CREDIT
-from etude.learn.entropy import EntropySettings
-from etude.learn.length import LengthControl
-from etude.learn.lessons import LESSONS
 from etude.learn.loss_settings import CLIP_RANGES, POLICY_LOSS_NAMES, CovarianceSettings, PreferenceLoss
 from etude.learn.optimiser import Optimiser
 from etude.learn.pairs import PAIRS
-from etude.learn.second_models import ImplicitRewardSettings
-from etude.learn.shaping import SHAPING
 from etude.learn.step_credit import STEP_CREDIT
+from etude.learn.training_examples import METHODS
 from etude.models.lora_settings import LoRA
-
-METHODS = (*LESSONS, "preference")
 
 
 @dataclass(frozen=True)
@@ -49,11 +43,6 @@ class Learning:
     step: `difference` (VinePPO; of independent attempts too, by the values of a step model), `tree` (TreeRL)."""
     pass_k: int = 4
     """Of credit `pass_at_k`: attempts in a set of which the best one counts; 1 is `standardised` (with the population's deviation)."""
-    shaping: str = "none"
-    """How scores are shaped before they become credit: `none`, or what is ordinary in a group counts less, by log-prob (`unlikeliness`), by
-    pairs of tokens (`novelty`) or by embeddings (`novelty_embedding`)."""
-    shaping_weight: float = 0.25
-    """The share of its lead on the group's worst attempt that the most ordinary one may lose; in [0, 1]."""
     outcome_coefficient: float = 0.0
     """Of credit by step: weight of the outcome's own credit (`centred`) that is added to it."""
     step_values: Literal["soft", "hard"] = "soft"
@@ -78,12 +67,7 @@ class Learning:
     the same rate."""
     turn_discount: float = 1.0
     """Of revised attempts, how much of what later turns gain a turn is credited with: at 1 all, at 0 its own improvement alone."""
-    anchor: float = 0.0
-    """Coefficient of the divergence KL(now || start) from the model that practice began with, on own tokens; 0 is off. `credit` only."""
-    entropy: EntropySettings = field(default_factory=EntropySettings)
-    length: LengthControl = field(default_factory=LengthControl)
     preference: Preference = field(default_factory=Preference)
-    implicit_reward: ImplicitRewardSettings = field(default_factory=ImplicitRewardSettings)
     keep_all_right: bool = False
     """Whether `imitation` learns from groups too whose attempts are all right."""
     restart: bool = False
@@ -98,21 +82,13 @@ class Learning:
         low, high = CLIP_RANGES[self.loss]
         return low if self.clip_low is None else self.clip_low, high if self.clip_high is None else self.clip_high
 
-    @property
-    def shapes_by(self) -> str:
-        """How scores are shaped: other methods than credit go by which are right, not by how much they count."""
-        return self.shaping if self.method == "credit" else "none"
-
     def __post_init__(self) -> None:
         check_known("learn.method", self.method, METHODS)
         check_known("learn.credit", self.credit, [*CREDIT, *STEP_CREDIT])
-        check_known("learn.shaping", self.shaping, ["none", *SHAPING])
         check_known("learn.loss", self.loss, POLICY_LOSS_NAMES)
         if self.outcome_coefficient < 0:
             raise UserError(f"learn.outcome_coefficient must be 0 (off) or more, got {self.outcome_coefficient}")
         at_least("learn.pass_k", self.pass_k, 1)
-        if not 0 <= self.shaping_weight <= 1:
-            raise UserError(f"learn.shaping_weight must be in [0, 1], got {self.shaping_weight}")
         at_least("learn.epochs", self.epochs, 1)
         at_least("learn.updates_per_epoch", self.updates_per_epoch, 1)
         self.optimiser.check("learn.optimiser")
@@ -121,8 +97,6 @@ class Learning:
             raise UserError(f"learn.clip_low must be in [0, 1] and learn.clip_high 0 or more, got {low} and {high}")
         if not 0 <= self.turn_discount <= 1:
             raise UserError(f"learn.turn_discount must be in [0, 1], got {self.turn_discount}")
-        if self.anchor < 0:
-            raise UserError(f"learn.anchor must be 0 (off) or more, got {self.anchor}")
         for name in ("restart", "keep_all_right"):
             if getattr(self, name) and self.method != "imitation":
                 raise UserError(
@@ -137,18 +111,4 @@ class Learning:
             raise UserError(
                 "learn.rate_by_signal goes by the groups of credit and imitation, and learn.method preference learns from pairs: set it to "
                 "false, or the method to credit or imitation"
-            )
-        if self.length.is_on and self.method != "credit":
-            raise UserError(
-                f"learn.length changes credit, of which learn.method {self.method} makes nothing: set its buffer_tokens to 0 and "
-                "mask_truncated to false, or the method to credit"
-            )
-        if self.length.buffer_tokens and self.credit in STEP_CREDIT:
-            raise UserError(
-                f"learn.length.buffer_tokens lowers the scores of whole answers, but learn.credit {self.credit} goes by what steps are "
-                f"worth: set it to 0, or the credit to one of {', '.join(CREDIT)}"
-            )
-        if self.anchor and self.method != "credit":
-            raise UserError(
-                f"learn.anchor is {self.anchor}, but has no effect on learn.method {self.method}: set it to 0, or method to credit"
             )

@@ -17,7 +17,7 @@ and the worst attempt gains nothing by being odd. A group whose scores are all e
 source, so that neither all right nor all wrong attempts are told apart by shape alone. Of a group with signal any rule of
 `etude.learn.credit` makes credit, `pass_at_k` too: a set of attempts scores what its best shaped one does.
 
-Identity: `none`, or weight 0.
+Identity: weight 0.
 """
 
 from collections.abc import Callable, Sequence
@@ -41,8 +41,6 @@ def shaped(
     groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]], name: str, weight: float, embeddings_VE: "torch.Tensor"
 ) -> list[list[Verdict]]:
     """The verdicts that credit goes by."""
-    if name == "none":
-        return [list(row) for row in verdicts]
     return [_shaped(group, row, SHAPING[name], weight, embeddings_VE) for group, row in zip(groups, verdicts, strict=True)]
 
 

@@ -40,7 +40,7 @@ from etude.learn.batches import MicroBatch, can_share_prefixes, pack
 from etude.learn.example import Example
 from etude.learn.logprobs import hidden_states
 from etude.learn.moments import load_moments, moments_of
-from etude.learn.second_models import StepModelSettings
+from etude.learn.step_model_settings import StepModelSettings
 from etude.models.adapters import has_adapters
 from etude.randomness import seed_for
 
@@ -146,9 +146,9 @@ class StepModel:
                 part.backward()
                 loss += float(part.detach())
             self._step()
-        return {"step_model_loss": loss}
+        return {"loss": loss}
 
-    def state(self) -> dict[str, torch.Tensor]:
+    def state_dict(self) -> dict[str, torch.Tensor]:
         """Everything that it learned and its optimizer remembers, for a checkpoint; not the policy."""
         seen = {"seen": torch.tensor([*self.scores, *self.ordered], dtype=torch.float64)}
         weights = {f"weight.{name}": value.detach() for name, value in self._weights().items()}
@@ -158,8 +158,8 @@ class StepModel:
         return seen | earlier | weights | {f"moment.{name}": value for name, value in moments_of(self._adam, self.parameters).items()}
 
     @torch.no_grad()
-    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Take over what `state` gave, and forget what was before."""
+    def load_state_dict(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Take over what `state_dict` gave, and forget what was before."""
         seen = tensors["seen"].tolist()
         self.scores, self.ordered = (seen[0], seen[1]), (seen[2], seen[3])
         names = _Reading._fields

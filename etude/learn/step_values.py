@@ -92,10 +92,10 @@ class Foresight:
     def metrics(self, mean_score: float) -> dict[str, float | None]:
         """None where nothing can be said."""
         return {
-            "step_model_brier": _mean([(value - score) ** 2 for value, score in self.every]),
-            "step_model_brier_of_mean": _mean([(mean_score - score) ** 2 for _, score in self.every]),
-            "step_model_auc": _mean(in_order(self.every)),
-            "step_model_auc_within": _mean(self.ordered()),
+            "brier": _mean([(value - score) ** 2 for value, score in self.every]),
+            "brier_of_mean": _mean([(mean_score - score) ** 2 for _, score in self.every]),
+            "auc": _mean(in_order(self.every)),
+            "auc_within_task": _mean(self.ordered()),
         }
 
 

@@ -5,8 +5,6 @@
 Every part leaves a file or a checkpoint. A resumed run skips what is there, and goes on from the last checkpoint.
 """
 
-import shutil
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,7 +15,6 @@ import numpy as np
 
 from etude.cards.adapted import write_adapted_cards
 from etude.console.watching import Quiet, Watcher
-from etude.device.limits import within_limits
 from etude.device.machine import Place, decide, engine_at, facts_of, room_tokens
 from etude.errors import UserError
 from etude.evaluation.likelihood import Asked, question_of
@@ -31,17 +28,15 @@ from etude.knowledge.selection import check_packages, select
 from etude.learn.example import Example, demonstration
 from etude.learn.learner import Learner, Stream
 from etude.learn.losses import negative_log_likelihood
+from etude.llm_client.local import check, ready
 from etude.models.adapters import add_lora, check_targets
 from etude.models.load import describe, load_model, save_model
 from etude.randomness import seed_for
 from etude.recipes.adapt_settings import REPLAY, TASKS, TEXT, AdaptSettings, adapt_defaults, parse_adapt
 from etude.recipes.calls import configuration_for, settings_are_a_mapping, without_bars
-from etude.recipes.chat import check, ready
-from etude.recipes.interrupted import say_how_to_go_on
 from etude.recipes.no_effect_adapt import without_effect
 from etude.recipes.passages import check_writer, write_passages
 from etude.recipes.perplexity import Perplexity
-from etude.recipes.saving import save_adapters
 from etude.rollouts.prompts import render_answer, without_control
 from etude.settings.configuration import arguments_from, resolved
 from etude.suites.domain import Questions, answers_by, measure_domain, questions_of_suite, texts_of_suite
@@ -50,11 +45,10 @@ from etude.suites.retention_probe import logprobs_of
 from etude.tasks.files import places_of
 from etude.tasks.sources import load_tasks
 from etude.tasks.task import Task, canonical_words
-from etude.training.checkpoints import load_checkpoint, save_checkpoint
 from etude.training.fingerprints import fingerprint_of
-from etude.training.interruption import Interrupted, Interruption
-from etude.training.run_folder import RunFolder, read_jsonl
-from etude.training.stage import Stage
+from etude.training.run import Run, open_run
+from etude.training.run_folder import read_jsonl
+from etude.training.saving import save_adapters
 
 _TOKENS_A_WORD = 1.3
 """Of English by the usual tokenizers, to know how much text is enough."""
@@ -93,36 +87,17 @@ def adapt_named(
     settings: AdaptSettings, name: str, *, run: Path | str, data: Path | str | None, resume: bool, watcher: Watcher | None
 ) -> dict[str, Any]:
     """`adapt` with settings that are resolved already; `name` is the recipe's name in the results."""
-    result: dict[str, Any] | None = RunFolder(Path(run)).read_json("result.json") if resume else None
-    if result and not (Path(run) / "report.html").exists():  # killed between its last two writes
-        write_report([Path(run)], Path(run) / "report.html")
-        return result
-    folder = RunFolder.start(Path(run), resolved(settings), resume=resume, defaults=adapt_defaults())
-    before = folder.read_json("environment.json")
-    limits = within_limits(settings.machine, "go on with --resume, the last checkpoint is whole", before)
-    try:
-        with limits, Interruption() as interruption:
-            return Adaptation(settings, name, folder, Path(data) if data else None, watcher or Quiet(), interruption).run()
-    except Interrupted as stop:
-        say_how_to_go_on(stop, folder)
-        raise
-    finally:
-        folder.release()
+    with open_run(Path(run), settings, defaults=adapt_defaults(), resume=resume) as opened:
+        if opened.result:
+            return opened.result
+        return Adaptation(settings, name, opened.folder, Path(data) if data else None, watcher or Quiet(), opened.interruption).run()
 
 
 @dataclass
-class Adaptation:
+class Adaptation(Run):
     """One run in progress."""
 
     settings: AdaptSettings
-    name: str
-    folder: RunFolder
-    data: Path | None
-    watcher: Watcher
-    interruption: Interruption
-    place: Place = field(init=False)
-    model: Any = field(init=False)
-    tokenizer: Any = field(init=False)
     selected: dict[str, Any] = field(init=False)
     questions: dict[str, str] = field(init=False)
     """What is asked of the model, by name."""
@@ -146,7 +121,7 @@ class Adaptation:
         """Load the model and all that is asked of it, so that a mistake there leaves no folder behind."""
         settings = self.settings
         self.place = decide(settings.machine, self.folder.read_json("environment.json") or {})
-        self.asked, self.texts, self.tasks = gather_asked(settings, self.data)
+        self.asked, self.texts, self.tasks = gather_asked(settings, self.data_folder)
         self.model, self.tokenizer = load_model(settings.model, device=self.place.device)
         check_targets(self.model, settings.lora)
         end_of_text(self.tokenizer)
@@ -157,9 +132,9 @@ class Adaptation:
         inputs = {f"the questions of {part} {name}": fingerprint_of(map(_told, own)) for (part, name), own in self.asked.items()}
         inputs |= {f"the text {name}": fingerprint_of([text]) for name, text in self.texts}
         for sentence in self.folder.begin(resolved(settings), inputs, **facts_of(self.place, settings.model)):
-            self.watcher.say(sentence)
+            self.reporter.say(sentence)
         if unread := without_effect(settings):
-            self.watcher.say(f"without effect: {'; '.join(unread)}")
+            self.reporter.say(f"without effect: {'; '.join(unread)}")
 
     # ------------------------------------------------------------------ text
 
@@ -172,15 +147,15 @@ class Adaptation:
         self._leave_out_what_is_asked()
         likely = partial(Perplexity, settings.model, self.place, settings.machine)
         scorer = likely if settings.selection.method == "perplexity" else None
-        how: dict[str, Any] = {"count_tokens": self._count, "questions": questions, "seed": settings.seed, "data": self.data}
+        how: dict[str, Any] = {"count_tokens": self._count, "questions": questions, "seed": settings.seed, "data": self.data_folder}
         target = self.folder.path / "selection"
         if settings.grader.is_on and not (target / "selection.json").exists():
             graders = ready(settings.grader, self.place, settings.machine, asking("?"), settings.seed)
             how["grading"] = Grading(graders, settings.grader, target / "grades.jsonl")
-        self.selected = select(settings.corpus, settings.domain, settings.selection, target, scorer=scorer, tell=self.watcher.say, **how)
+        self.selected = select(settings.corpus, settings.domain, settings.selection, target, scorer=scorer, tell=self.reporter.say, **how)
         found, replayed = self.selected, self.selected["replay"]["tokens"]
         general = "" if settings.has_general else f"; general text: {replayed:,} tokens"
-        self.watcher.say(
+        self.reporter.say(
             f"text: {found['selected']['documents']:,} of {found['documents']:,} documents, {found['selected']['tokens']:,} tokens; "
             f"{sum(found['flaws'].values()):,} break a rule, {len(found['copies']):,} are copies, {len(found['leaks']):,} hold a question "
             f"that is asked{_graded(found.get('grades', {}), settings.grader.min_grade)}{general}"
@@ -196,7 +171,7 @@ class Adaptation:
         asked = {" ".join(canonical_words(question)) for question in self.questions.values()}
         own = [task for task in self.tasks if " ".join(canonical_words(_bare(question_of(task).prompt))) not in asked]
         if len(own) < len(self.tasks):
-            self.watcher.say(f"tasks: {len(self.tasks) - len(own)} of {len(self.tasks)} are asked in the suite and were left out")
+            self.reporter.say(f"tasks: {len(self.tasks) - len(own)} of {len(self.tasks)} are asked in the suite and were left out")
         if self.tasks and not own:
             raise UserError("all tasks are asked in the suite: name other tasks, or another split of the suite")
         self.tasks = own
@@ -217,7 +192,7 @@ class Adaptation:
         if study.tasks_as == "passages" and self.tasks:
             engine = partial(engine_at, self.place, self.model, self.tokenizer, settings.machine)
             how: dict[str, Any] = {"place": self.place, "engine": engine, "room": self.room - settings.writer.max_new_tokens}
-            texts[TASKS] = write_passages(settings, self.folder, self.tasks, self.questions, watcher=self.watcher, **how)
+            texts[TASKS] = write_passages(settings, self.folder, self.tasks, self.questions, watcher=self.reporter, **how)
         self.pieces = {TASKS: [self._solved(task) for task in self.tasks]} if TASKS not in texts else {}
         for source, own in texts.items():
             plain = [without_control(self.tokenizer, text) for text in own]
@@ -233,7 +208,7 @@ class Adaptation:
         wanted = settings.study.replay_share * settings.study.tokens / _TOKENS_A_WORD
         leaks = Leaks(self.questions, settings.selection.leak_share)
         left_out = 0
-        for document in documents(settings.general, self.data):
+        for document in documents(settings.general, self.data_folder):
             if leaks.worst(canonical_words(document.text)):
                 left_out += 1
             elif document.text:
@@ -244,7 +219,7 @@ class Adaptation:
         order = np.random.default_rng(seed_for(settings.seed, "general text")).permutation(len(found))
         upto = np.cumsum([len(found[place].split()) for place in order])
         chosen = sorted(order[: int(np.searchsorted(upto, wanted)) + 1])
-        self.watcher.say(f"general text: {len(chosen):,} of {len(found):,} documents; {left_out:,} hold a question that is asked")
+        self.reporter.say(f"general text: {len(chosen):,} of {len(found):,} documents; {left_out:,} hold a question that is asked")
         return [found[place] for place in chosen]
 
     def _solved(self, task: Any) -> Example:
@@ -271,55 +246,26 @@ class Adaptation:
             self._study(number, stage.name, steps)
 
     def _study(self, number: int, phase: str, steps: Sequence[Sequence[Piece]]) -> None:
-        kind = f"{phase}-"
-        if self.folder.checkpoint(phase).exists():
-            load_checkpoint(self.folder.checkpoint(phase), self.model)
-            return self._remove(kind)
-        study, order = self.settings.study, (number + 1) * 10**6
-        rate = study.optimiser.learning_rate * (study.later_rate if number else 1.0)
-        optimiser = replace(study.optimiser, learning_rate=rate, decay_steps=len(steps))
-        streams = [Stream("imitate", negative_log_likelihood)]
-        options: dict[str, Any] = {"dropout_seed": seed_for(self.settings.seed, "dropout", phase)}
-        batch_tokens = self.settings.machine.update_batch_tokens
-        learner = Learner(self.model, optimiser, streams, dtype=self.place.dtype, batch_tokens=batch_tokens, **options)
+        study, ends_at = self.settings.study, (number + 1) * 10**6
+
+        def make() -> Learner:
+            rate = study.optimiser.learning_rate * (study.later_rate if number else 1.0)
+            optimiser = replace(study.optimiser, learning_rate=rate, decay_steps=len(steps))
+            sizes: dict[str, Any] = {"dtype": self.place.dtype, "batch_tokens": self.settings.machine.update_batch_tokens}
+            streams = [Stream("imitate", negative_log_likelihood)]
+            return Learner(self.model, optimiser, streams, **sizes, dropout_seed=seed_for(self.seed, "dropout", phase))
 
         def prepare(step: int) -> list[Example]:
             return [self.pieces[piece.source][piece.place] for piece in steps[step - 1]]
 
-        def update(step: int, examples: list[Example]) -> None:
-            start = time.perf_counter()
-            metrics = learner.update(examples)
-            tokens = sum(len(example.completion) for example in examples)
-            self.log(phase, step, metrics | {"tokens": tokens}, {"learn_seconds": time.perf_counter() - start})
+        def update(learner: Learner, examples: list[Example]) -> dict[str, float]:
+            return learner.update(examples) | {"tokens": sum(len(example.completion) for example in examples)}
 
-        found = self.folder.checkpoints(kind)
-        done = load_checkpoint(found[-1], self.model, learner)["step"] if found else 0
-        if lacking := self.folder.cut_after(phase, done):
-            self.watcher.say(lacking)
-        (self.folder.path / "evaluation" / "adapted.json").unlink(missing_ok=True)
+        how: dict[str, Any] = {"make": make, "prepare": prepare, "update": update}
+        self.learn(phase, len(steps), kind=f"{phase}-", ends_at=ends_at, **how, page="adapted")
 
-        def save(done: int) -> None:
-            progress = {"order": order - len(steps) + done, "step": done}
-            save_checkpoint(self.folder, f"{kind}{done:05d}", self.model, self.tokenizer, learner, progress)
-
-        if done:
-            self.watcher.say(f"{phase}: going on from step {done} of {len(steps)}")
-        every = self.settings.checkpoint_every
-        sizes: dict[str, Any] = {"order": order, "total": len(steps), "every": every, "saves_last": False}
-        Stage(phase=phase, kind=kind, prepare=prepare, update=update, **sizes).train(done, save, self.watcher, self.interruption)
-        save_checkpoint(self.folder, phase, self.model, self.tokenizer, None, {"order": order})
-        self._remove(kind)
-
-    def _remove(self, kind: str) -> None:
-        """The checkpoints on the way to a stage's end."""
-        for unfinished in self.folder.checkpoints(kind):
-            shutil.rmtree(unfinished)
-
-    def log(self, phase: str, step: int, metrics: Mapping[str, Any], timings: Mapping[str, float]) -> None:
-        """Keep what a step showed, and tell it."""
-        self.folder.append("metrics.jsonl", {"phase": phase, "step": step, **metrics})
-        self.folder.append("timings.jsonl", {"phase": phase, "step": step, **{name: round(value, 3) for name, value in timings.items()}})
-        self.watcher.step(phase, step, metrics, timings)
+    def save_model(self, folder: Path) -> None:
+        save_model(self.model, self.tokenizer, folder)
 
     # ------------------------------------------------------------------ numbers
 
@@ -328,10 +274,10 @@ class Adaptation:
         kept = self.folder.read_json(f"evaluation/{model}.json")
         if kept is not None:
             return kept["rows"]  # type: ignore[no-any-return]
-        self.watcher.say(f"measuring {model} ...")
+        self.reporter.say(f"measuring {model} ...")
         logprobs = logprobs_of(self.model, self.place, self.settings.machine)
         answers = answers_by(partial(engine_at, self.place, self.model, self.tokenizer, self.settings.machine), self.room)
-        rows = measure_domain(self.settings.suite, self.asked, self.texts, self.tokenizer, logprobs, answers, self.room, self.watcher)
+        rows = measure_domain(self.settings.suite, self.asked, self.texts, self.tokenizer, logprobs, answers, self.room, self.reporter)
         self.folder.write_json(f"evaluation/{model}.json", {"model": model, "rows": rows})
         return rows
 
@@ -352,8 +298,8 @@ class Adaptation:
         self.folder.write_json("result.json", result)
         write_report([self.folder.path], self.folder.path / "report.html")
         for change in result["changes"]:
-            self.watcher.say(change_in_words(change))
-        self.watcher.say(f"model: {self.folder.path / 'model'}   report: {self.folder.path / 'report.html'}")
+            self.reporter.say(change_in_words(change))
+        self.reporter.say(f"model: {self.folder.path / 'model'}   report: {self.folder.path / 'report.html'}")
         return result
 
 

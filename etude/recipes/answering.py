@@ -9,12 +9,12 @@ from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.evaluation.measure import majority
 from etude.recipes.answer_search import AnswerSearch
-from etude.recipes.refining import revised_answers
-from etude.recipes.searching import Items, grown
+from etude.rollouts.revising import revised_answers
 from etude.rollouts.search.growing import Value
 from etude.rollouts.search.settings import REFINE
 from etude.rollouts.search.worth import likelihood
 from etude.rollouts.tree import Node, Tree
+from etude.rollouts.tree_search import Items, grown
 from etude.tasks.answers import voted_answer
 
 

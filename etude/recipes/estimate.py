@@ -1,7 +1,7 @@
-"""What a practice run will take here: one step of each kind is made, in a folder that is thrown away, and multiplied.
+"""What a practice run will take here: one step of each kind is made by the run's own loop, in a folder that is thrown away, and multiplied.
 
-Practice is opened as a run opens it, so that whatever a run has beside its policy is there, and what the run measures is measured by the
-run's own functions. Writing checkpoints takes time that is not counted.
+The loop runs with all its callbacks, so that whatever a run makes beside its policy is counted. What a callback decides by costs time every
+so many steps (`Callback.every`) and is counted so often. Writing checkpoints takes time that is not counted.
 
 The numbers are upper ones, since the model as it came often answers as long as it may, and the trial gives every group something to learn
 from; a run's own steps are shorter on both counts.
@@ -25,21 +25,22 @@ from etude.console.watching import Quiet
 from etude.device.limits import within_limits
 from etude.engine.sampling import GREEDY
 from etude.evaluation.measure import Judge
-from etude.learn.learner import Learner
 from etude.learn.preference import Preferring
-from etude.recipes.before_practice import comparisons_of, demonstrations_of
-from etude.recipes.divergence import moved_from_start
-from etude.recipes.keeping import begins_as
-from etude.recipes.learners import preference_learner
-from etude.recipes.measuring import known, measurement
-from etude.recipes.practice import Practice
-from etude.recipes.settings import PracticeSettings
+from etude.recipes.practice import Loop
 from etude.rewards.outcome import OutcomeFeedback
 from etude.rewards.verdict import Verdict
+from etude.rollouts.batch import RolloutBatch
 from etude.tasks.task import Task
-from etude.training.checkpoints import learned
-from etude.training.ledger import Judged
+from etude.training.callback import CONTINUE, Callback
+from etude.training.checkpoints import tensors_of
+from etude.training.interruption import Interruption
+from etude.training.learners import preference_learner, warm_start_learner
+from etude.training.measuring import measurement
+from etude.training.parse import callbacks_of
+from etude.training.practice_run import PracticeRun
 from etude.training.run_folder import RunFolder
+from etude.training.settings import PracticeSettings
+from etude.training.stages import comparisons_of, demonstrations_of
 
 
 @dataclass(frozen=True)
@@ -71,41 +72,77 @@ def estimate(settings: PracticeSettings, name: str, data: Path | None) -> Estima
     """Try one update of the warm start, one step of practice and a few greedy answers of the run that `settings` describe, without an
     adaptation before it, which is not counted.
     """
-    settings = replace(settings, adaptation=None, adaptation_settings={})
+    trial, steps = replace(settings, adaptation=None, adaptation_settings={}, steps=min(settings.steps, 1)), settings.steps
     with (
-        within_limits(settings.machine),
+        within_limits(trial.machine),
         tempfile.TemporaryDirectory() as scratch,
-        OutcomeFeedback(settings.timeout_seconds, isolate=settings.isolate_verifiers, right_at=settings.tasks.right_at) as outcome,
+        OutcomeFeedback(trial.timeout_seconds, isolate=trial.isolate_verifiers, right_at=trial.tasks.right_at) as verifiers,
     ):
-        run = Practice(settings, name, RunFolder(Path(scratch) / "run"), data, outcome, Quiet())
-        run.prepare()
-        warm_start_seconds = settings.warm_start.steps * _seconds_of_warm_start(run) if settings.warm_start.steps else 0.0
-        preference_seconds = settings.preferences.steps * _seconds_of_preference(run) if settings.preferences.steps else 0.0
+        folder = RunFolder(Path(scratch) / "run")
+        run = PracticeRun(trial, name, folder, data, Quiet(), Interruption(), verifiers=verifiers)
+        loop = Loop(run, callbacks_of(trial))
+        loop.prepare()
+        warm_start_seconds = trial.warm_start.steps * _seconds_of_warm_start(run) if trial.warm_start.steps else 0.0
+        preference_seconds = trial.preferences.steps * _seconds_of_preference(run) if trial.preferences.steps else 0.0
         probe_seconds = _seconds_of_probe(run)
-        start = time.perf_counter()
-        learner = run.open_practice()
-        once_seconds = time.perf_counter() - start
-        once_seconds += seconds_of(partial(moved_from_start, run, run.start_answers)) if run.start_answers else 0.0
-        gating, alarm, run.gating, run.alarm = run.gating, run.alarm, None, None  # which do not decide in a trial
-        gate_seconds = ceil(settings.steps / gating.gate.settings.every) * seconds_of(gating.measure) if gating else 0.0
-        judged = run.exploring.attempts_of(1, _right_at_last(settings.explore.turns))
-        if run.exploring.self_teaching:
-            judged = replace(judged, verdicts=[[Verdict(0.0)] * (len(row) - 1) + [Verdict(1.0)] for row in judged.verdicts])
-        pairs = [(attempt.text, group.task) for group in judged.groups for attempt in group.attempts]
-        judge_seconds = seconds_of(partial(outcome.judge, pairs))
-        explore_seconds = (judged.seconds["explore_seconds"] + judge_seconds) * (2 if settings.explore.rationalise else 1)
-        step_seconds = explore_seconds + seconds_of(partial(run.learn, 1, judged, learner))
-        steps = _steps(settings, judged)
-        answers = sum(attempt.turns for group in judged.groups for attempt in group.attempts)
-        attempts_bytes = sum(path.stat().st_size for path in (run.folder.path / "attempts").glob("*"))
+        step = _seconds_of_steps(loop, steps) if steps else _Steps(0.0, 0.0, 0, 0, 0.0)
         return Estimate(
             warm_start_seconds,
             preference_seconds,
-            steps * step_seconds + gate_seconds + (once_seconds if steps else 0.0),
-            _stages(settings) * (_seconds_of_measuring(run, explore_seconds / answers) + probe_seconds),
+            step.seconds,
+            _stages(trial) * (_seconds_of_measuring(run, step.answer_seconds) + probe_seconds),
             peak_memory_bytes(run.place.device),
-            steps * attempts_bytes + _checkpoints_bytes(run, learner, holds=gating is not None or alarm is not None),
+            step.attempts_bytes + _checkpoints_bytes(loop),
         )
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """What all steps of practice take."""
+
+    seconds: float
+    answer_seconds: float
+    """Of one answer."""
+    number: int
+    attempts_bytes: int
+    once_seconds: float
+
+
+def _seconds_of_steps(loop: Loop, steps: int) -> _Steps:
+    """Make one step with the run's own loop, whose callbacks decide nothing, and multiply it."""
+    run = loop.run
+    start = time.perf_counter()
+    loop.start()
+    once = time.perf_counter() - start
+    run.sampler.judge, run.sampler.begin = _right_at_last(run.settings.explore.turns), None
+    batch = loop.rollout(1)
+    if run.settings.feedback == "self_training":
+        batch.rewards = [[Verdict(0.0)] * (len(row) - 1) + [Verdict(1.0)] for row in batch.rewards]
+    pairs = [(attempt.text, group.task) for group in batch.groups for attempt in group.attempts]
+    explore = batch.seconds["explore_seconds"] + seconds_of(partial(run.verifiers.judge, pairs))
+    explore *= 1 + sum(callback.more_attempts for callback in loop.callbacks)
+    spent = {callback.name: _Timed(callback) for callback in loop.callbacks}
+    learn = seconds_of(partial(loop.update, 1, batch)) - sum(timed.seconds for timed in spent.values())
+    number = _number_of_steps(loop, batch, steps)
+    decide = sum(ceil(number / timed.callback.every) * timed.seconds for timed in spent.values())
+    once += sum(seconds_of(callback.finish) for callback in loop.callbacks)
+    answers = sum(attempt.turns for group in batch.groups for attempt in group.attempts)
+    attempts_bytes = sum(path.stat().st_size for path in (run.folder.path / "attempts").glob("*"))
+    return _Steps(number * (explore + learn) + decide + once, explore / answers, number, number * attempts_bytes, once)
+
+
+class _Timed:
+    """Has a callback's decision timed, and made to be none."""
+
+    def __init__(self, callback: Callback) -> None:
+        self.callback, self.seconds, self._decide = callback, 0.0, callback.decide
+        callback.decide = self.decide  # type: ignore[method-assign]
+
+    def decide(self, *given: Any, **named: Any) -> Any:
+        start = time.perf_counter()
+        _, metrics = self._decide(*given, **named)
+        self.seconds = time.perf_counter() - start
+        return CONTINUE, metrics
 
 
 def _right_at_last(turns: int) -> Judge:
@@ -126,22 +163,21 @@ def seconds_of(action: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def _steps(settings: PracticeSettings, judged: Judged) -> int:
-    """Of practice at most: a step that is like this one spends so much of what may be sampled."""
-    if settings.budget_tokens is None:
-        return settings.steps
-    own = sum(attempt.num_own_tokens for group in judged.groups for attempt in group.attempts)
-    return min(settings.steps, ceil(settings.budget_tokens / judged.counts.get("sampled_tokens", own)))
+def _number_of_steps(loop: Loop, batch: RolloutBatch, steps: int) -> int:
+    """Return how many steps practice makes at most, where one like this one counts towards a budget."""
+    budgets = [callback.settings.tokens for callback in loop.callbacks if callback.name == "token_budget"]
+    return min(steps, *(ceil(tokens / batch.sampled_tokens) for tokens in budgets)) if budgets else steps
 
 
-def _seconds_of_warm_start(run: Practice) -> float:
+def _seconds_of_warm_start(run: PracticeRun) -> float:
     run.engine.put_away()
-    seconds = seconds_of(partial(run.warm_start_learner().update, demonstrations_of(run, 1)))
+    learner = warm_start_learner(run.model, run.settings, run.place.dtype)
+    seconds = seconds_of(partial(learner.update, demonstrations_of(run, 1)))
     run.engine.refresh(0)
     return seconds
 
 
-def _seconds_of_preference(run: Practice) -> float:
+def _seconds_of_preference(run: PracticeRun) -> float:
     run.engine.put_away()
     learner, pairs = preference_learner(run.model, run.settings, run.place.dtype), comparisons_of(run, 1)
     seconds = seconds_of(lambda: Preferring(learner, pairs, run.settings.preferences).update(pairs))
@@ -149,24 +185,24 @@ def _seconds_of_preference(run: Practice) -> float:
     return seconds
 
 
-def _seconds_of_probe(run: Practice) -> float:
+def _seconds_of_probe(run: PracticeRun) -> float:
     """Of what the model knows of old, once; kept as the measurement that a gate compares with."""
     if run.probe is None:
         return 0.0
     start = time.perf_counter()
-    page = {"retention": known(run, run.probe)}
+    page = {"retention": run.known()}
     seconds = time.perf_counter() - start
-    run.folder.write_json(f"evaluation/{begins_as(run.settings)}.json", page)
+    run.folder.write_json(f"evaluation/{run.begins_as}.json", page)
     return seconds
 
 
-def _seconds_of_measuring(run: Practice, sample_seconds: float) -> float:
+def _seconds_of_measuring(run: PracticeRun, sample_seconds: float) -> float:
     """Of all suites once: some greedy answers are timed, samples take what an answer of the step took."""
     how, explore = measurement(run.settings), run.settings.explore
-    prompts = run.suites[0].prompts[: explore.tasks_per_step]
+    prompts = run.data.suites[0].prompts[: explore.tasks_per_step]
     greedy = seconds_of(partial(run.engine.generate, prompts, max_new_tokens=how.max_new_tokens, sampling=GREEDY)) / len(prompts)
     sampled = sample_seconds * how.max_new_tokens / explore.max_new_tokens
-    sizes = [len(suite.prompts) for suite in run.suites]
+    sizes = [len(suite.prompts) for suite in run.data.suites]
     return sum(greedy * n + sampled * min(n, how.pass_n) * how.num_samples for n in sizes)
 
 
@@ -175,19 +211,22 @@ def _stages(settings: PracticeSettings) -> int:
     return 1 + (settings.warm_start.steps > 0) + (settings.preferences.steps > 0) + (settings.steps > 0)
 
 
-def _checkpoints_bytes(run: Practice, learner: Learner, *, holds: bool) -> int:
-    """Weights of the final model, of the stages before practice and of the checkpoints kept, one more while it is written, one that a gate
-    or an alarm holds; and with these all that a checkpoint holds beside the weights.
+def _checkpoints_bytes(loop: Loop) -> int:
+    """Return the weights of the final model, of the stages before practice and of the checkpoints kept, one more while it is written, one
+    that is held; and with these all that a checkpoint holds beside the weights.
     """
-    settings = run.settings
-    if settings.learn.preference.refresh_every and learner.reference is not None:
-        learner.refresh_reference()  # as a run does sooner or later, which has its checkpoints hold it
+    run, settings = loop.run, loop.run.settings
     weights = sum(parameter.nbytes for parameter in run.model.parameters())
-    beside = sum(tensor.nbytes for tensor in learned(run.model, learner, run.beside).values())
-    kept = settings.keep_checkpoints + 1 + holds if settings.steps else 0
-    own = sum(parameter.nbytes for parameter in run.step_model.parameters) if run.step_model else 0
     before = (settings.warm_start.steps > 0) + (settings.preferences.steps > 0)
-    return weights * (1 + before + kept) + beside * kept + own
+    if not settings.steps:
+        return weights * (1 + before)
+    if settings.learn.preference.refresh_every and run.learner.reference is not None:
+        run.learner.refresh_reference()  # as a run does sooner or later, which has its checkpoints hold it
+    state = {"optimizer": run.learner, **run.state}
+    beside = sum(tensor.nbytes for tensor in tensors_of(run.model, state).values())
+    kept = settings.keep_checkpoints + 1 + any(callback.can_roll_back for callback in loop.callbacks)
+    saved = sum(callback.saved_bytes for callback in loop.callbacks)
+    return weights * (1 + before + kept) + beside * kept + saved
 
 
 def peak_memory_bytes(device: str) -> int:

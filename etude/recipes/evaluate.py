@@ -16,23 +16,23 @@ from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.evaluation.measure import Answered, Measurement, Suite, measure
 from etude.evaluation.preferred import Compare, preferred
+from etude.llm_client.local import ready
 from etude.models.load import describe, load_model
 from etude.recipes.answering import answered
 from etude.recipes.calls import model_name, settings_are_a_mapping, without_bars
-from etude.recipes.chat import ready
 from etude.recipes.evaluate_settings import EvaluateSettings, parse_evaluate
-from etude.recipes.materials import check_golds, load_suites, render_suites, train_size
-from etude.recipes.no_effect import unread_of_decoding, unread_of_search, unread_of_view
-from etude.recipes.settings import parse_practice
-from etude.recipes.step_models import value_for
 from etude.rewards.judge import JudgeFeedback, put
 from etude.rewards.outcome import OutcomeFeedback
 from etude.rollouts.search.growing import Value
 from etude.rollouts.search.settings import REFINE
 from etude.settings.configuration import arguments_from, find_configuration
+from etude.settings.unused import unread_in, unread_of_search
 from etude.suites.retention_probe import logprobs_of
 from etude.tasks.actions import Actions
 from etude.tasks.sources import TaskSource, load_tasks
+from etude.training.data import check_golds, load_suites, render_suites, train_size
+from etude.training.parse import parse_practice
+from etude.training.step_model_files import value_for
 
 
 @without_bars()
@@ -56,7 +56,7 @@ def evaluate(
     if not isinstance(settings, EvaluateSettings):
         settings = parse_evaluate(model, arguments_from(settings or {}, EvaluateSettings))
     watcher = watcher or Quiet()
-    unread: dict[tuple[str, ...], str] = unread_of_decoding(settings.decoding) | unread_of_view(settings.engine)
+    unread: dict[tuple[str, ...], str] = unread_in("decoding", settings.decoding, "method") | unread_in("engine", settings.engine, "view")
     unread |= {} if settings.evaluation.thought.budgets else {("evaluation.thought.",): "evaluation.thought.budgets is empty"}
     unread |= {} if settings.judge.model is not None else {("judge.",): "there is no judge.model"}
     for sentence in unread_of_search(settings, more=unread):

@@ -12,13 +12,13 @@ from etude.errors import UserError, at_least
 from etude.evaluation.settings import Evaluation
 from etude.kv_cache.settings import EngineView
 from etude.recipes.answer_search import SHORT, AnswerSearch
-from etude.recipes.asking import as_asked, only_asking, remembered
-from etude.recipes.settings import parse_practice
 from etude.rewards.judge import Judging
 from etude.rewards.outcome import Isolation
 from etude.rewards.unscored import check_max_share
 from etude.rollouts.thinking import Thoughts
 from etude.settings.configuration import dotted, find_configuration, parse, resolved
+from etude.training.asking import as_asked, only_asking, remembered
+from etude.training.parse import parse_practice
 
 THOUGHT = {f"thought.{each.name}": f"evaluation.thought.{each.name}" for each in fields(Thoughts)}
 """What `--thought.budgets` and the like are on the command line."""

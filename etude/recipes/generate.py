@@ -16,18 +16,18 @@ from etude.randomness import seed_for
 from etude.recipes.answering import answered
 from etude.recipes.calls import model_name, settings_are_a_mapping, without_bars
 from etude.recipes.generate_settings import GenerateSettings, parse_generate
-from etude.recipes.materials import with_system
-from etude.recipes.no_effect import Sections, unread_of_decoding, unread_of_search, unread_of_view
-from etude.recipes.searching import Items
-from etude.recipes.step_models import value_for
 from etude.recipes.streaming import Streamed
 from etude.rollouts.prompts import render_prompts
 from etude.rollouts.search.growing import Value
 from etude.rollouts.thought import forced
+from etude.rollouts.tree_search import Items
 from etude.settings.configuration import a_type, arguments_from
+from etude.settings.unused import Sections, unread_in, unread_of_search
 from etude.suites.retention_probe import logprobs_of
 from etude.tasks.actions import with_instruction
 from etude.tasks.task import Task
+from etude.training.data import with_system
+from etude.training.step_model_files import value_for
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def generate(
     of_length: Sections = {("thought.",): "thought.budget_tokens is not set"}
     if settings.thought.budget_tokens is not None:
         of_length = {("max_new_tokens",): "thought.budget_tokens is set"}
-    decoding = unread_of_decoding(settings.decoding) | unread_of_view(settings.engine)
+    decoding = unread_in("decoding", settings.decoding, "method") | unread_in("engine", settings.engine, "view")
     if settings.decoding.is_on and METHODS[settings.decoding.method].chooses:
         decoding = {**decoding, ("sampling.",): f"decoding.method {settings.decoding.method} chooses a sample (decoding.sampling)"}
     for unread in unread_of_search(settings, also, {**of_length, **decoding}):

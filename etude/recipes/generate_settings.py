@@ -12,12 +12,12 @@ from etude.engine.settings import Sampling
 from etude.errors import UserError, at_least
 from etude.kv_cache.settings import EngineView
 from etude.recipes.answer_search import SHORT, AnswerSearch
-from etude.recipes.asking import only_asking, remembered
 from etude.rollouts.search.settings import REFINE
 from etude.rollouts.thinking import Thought
 from etude.settings.configuration import parse
 from etude.tasks.files import read_json
 from etude.tasks.task import text_problem
+from etude.training.asking import only_asking, remembered
 
 
 @dataclass(frozen=True)

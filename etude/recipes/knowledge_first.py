@@ -11,9 +11,9 @@ from etude.device.machine import Machine, decide
 from etude.errors import UserError
 from etude.recipes.adapt import adapt_named, check_models, gather_asked
 from etude.recipes.adapt_settings import AdaptSettings, adapt_defaults, parse_adapt
-from etude.recipes.settings import PracticeSettings
 from etude.settings.configuration import arguments_from, dotted, find_configuration, resolved
 from etude.training.run_folder import RunFolder, check_same, read_configuration
+from etude.training.settings import PracticeSettings
 
 FOLDER = "knowledge"
 

@@ -1,7 +1,7 @@
-"""Settings of an adaptation that were changed and that nothing reads as the others are (see `etude.recipes.no_effect`)."""
+"""Settings of an adaptation that were changed and that nothing reads as the others are (see `etude.settings.unused`)."""
 
 from etude.recipes.adapt_settings import AdaptSettings, adapt_defaults
-from etude.recipes.no_effect import unread_among
+from etude.settings.unused import unread_among
 
 _BY_SCORE = ("selection.found", "selection.samples", "domain.")
 """What is read where documents are scored by examples of the domain."""

@@ -20,10 +20,10 @@ from etude.knowledge.writers.attempts import Attempts, attempted
 from etude.knowledge.writers.rules import rule_made
 from etude.knowledge.writers.settings import PassageWriter
 from etude.knowledge.writers.told import asking, told
+from etude.llm_client.local import check, ready
 from etude.llm_client.model import Messages
 from etude.randomness import seed_for
 from etude.recipes.adapt_settings import AdaptSettings
-from etude.recipes.chat import check, ready
 from etude.rollouts.prompts import render_prompt, without_control
 from etude.tasks.task import Task
 from etude.tasks.verifiers import CHEAP

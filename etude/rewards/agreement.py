@@ -15,11 +15,11 @@ tasks with gold answers can say from which share of the votes on the majority is
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from etude.errors import UserError, at_least
+from etude.errors import UserError
 from etude.rewards.verdict import Verdict
 from etude.tasks.task import Task
 from etude.tasks.votes import Tally, vote
@@ -38,28 +38,19 @@ class Agreement:
     """1 for the answer of most and 0 for the others, or for each the share of the attempts that give it."""
     min_share: float = 0.0
     """A task is left out where the answer of most has a smaller share of the attempts; 0 leaves none out."""
-    probe_n: int = 0
-    """Tasks with gold answers, the first ones that no demonstration shows, which are not practised on but say from which share on the
-    majority is right; 0: none."""
-    probe_every: int = 10
-    """Steps between two times that they are asked."""
-    probe_accuracy: float = 0.5
-    """How often the majority has to be right among those that are believed."""
 
     def __post_init__(self) -> None:
-        for name in ("min_share", "probe_accuracy"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise UserError(f"agreement.{name} must be in [0, 1], got {getattr(self, name)}")
-        at_least("agreement.probe_n", self.probe_n, 0)
-        at_least("agreement.probe_every", self.probe_every, 1)
+        if not 0.0 <= self.min_share <= 1.0:
+            raise UserError(f"agreement.min_share must be in [0, 1], got {self.min_share}")
 
 
 class AgreementFeedback:
     """Scores attempts by their agreement; all attempts of a call at one task vote together."""
 
-    def __init__(self, how: Agreement, min_share: Callable[[], float] | None = None) -> None:
-        """`min_share` says from which share on a majority is believed now; that of the settings unless given."""
-        self.how, self.min_share = how, min_share or (lambda: how.min_share)
+    def __init__(self, how: Agreement) -> None:
+        self.how = how
+        self.min_share = how.min_share
+        """From which share on a majority is believed now; a callback may change it."""
         self.counts: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
 
     def judge(self, pairs: Sequence[tuple[str, Task]]) -> list[Verdict]:
@@ -73,7 +64,7 @@ class AgreementFeedback:
         by_task: dict[str, list[str | None]] = {}
         for (_, task), answer in zip(pairs, votes, strict=True):
             by_task.setdefault(task.key, []).append(answer)
-        tallies, least = {key: Tally.of(answers) for key, answers in by_task.items()}, self.min_share()
+        tallies, least = {key: Tally.of(answers) for key, answers in by_task.items()}, self.min_share
         self.counts["agreement_tasks"] += len(tallies)
         self.counts["agreement_abstained"] += sum(tally.share(tally.winner) < least for tally in tallies.values())
         return [self._verdict(answer, tallies[task.key], least) for (_, task), answer in zip(pairs, votes, strict=True)]
@@ -89,17 +80,17 @@ class AgreementFeedback:
         return Verdict(score, parts, message=message)
 
 
-def believed_share(found: Sequence[tuple[float, bool]], how: Agreement) -> float:
+def believed_share(found: Sequence[tuple[float, bool]], min_share: float, target_precision: float) -> float:
     """From which share of the votes on the majority is believed, by what was `found` at tasks with gold answers: of each the winner's
     share, and whether it was right. It is the smallest share, `min_share` at least, such that of the winners with so many votes or more
-    `probe_accuracy` are right; `NEVER` where there is none.
+    `target_precision` are right; `NEVER` where there is none.
 
-    >>> believed_share([(0.25, False), (0.5, True), (0.5, False), (1.0, True)], Agreement(probe_accuracy=0.6))
+    >>> believed_share([(0.25, False), (0.5, True), (0.5, False), (1.0, True)], 0.0, 0.6)
     0.5
     """
-    for least in sorted({share for share, _ in found if share >= how.min_share}):
+    for least in sorted({share for share, _ in found if share >= min_share}):
         right = [is_right for share, is_right in found if share >= least]
-        if sum(right) >= how.probe_accuracy * len(right):
+        if sum(right) >= target_precision * len(right):
             return least
     return NEVER
 

@@ -10,9 +10,9 @@ narrow    `vote_share`, the share of the attempts that give their task's majorit
 
 A model that learns what is right grows surer as well, but neither do its answers to different tasks become one, nor, short of perfection,
 does its entropy vanish. What it does not see is a model that grows surer of answers that are wrong and different: that looks like learning
-to whoever does not know what is right (`LOG.md`; `agreement.probe_n` asks tasks of which it is known). All are means over steps.
+to whoever does not know what is right (`LOG.md`; the callback `vote_calibration` asks tasks of which it is known). All are means over steps.
 
-Identity: `off` looks at nothing; no action changes anything before the alarm.
+Identity: no action changes anything before a collapse.
 """
 
 from collections import Counter
@@ -36,12 +36,12 @@ _WORDS = {
 
 
 @dataclass(frozen=True)
-class CollapseAlarm:
-    """When a run is said to have collapsed, and what happens then."""
+class CollapseSettings:
+    """Detection of a collapse, and what happens then."""
 
-    action: Literal["off", "warn", "stop", "fall_back"] = "warn"
-    """`warn` says so and goes on, `stop` ends practice with the model as it is, `fall_back` with the last one in which the signs were less
-    than half as strong; `off` does not look."""
+    action: Literal["warn", "stop", "rollback"] = "warn"
+    """`warn` says so and goes on, `stop` ends practice with the model as it is, `rollback` with the last one in which the signs were less
+    than half as strong."""
     window: int = 5
     """Steps whose mean is compared with that of as many first ones."""
     constant: float = 0.5
@@ -56,10 +56,6 @@ class CollapseAlarm:
         for name in ("constant", "rise", "fall"):
             if not 0.0 < getattr(self, name) <= 1.0:
                 raise UserError(f"collapse.{name} must be above 0 and at most 1, got {getattr(self, name)}")
-
-    @property
-    def ends_practice(self) -> bool:
-        return self.action in ("stop", "fall_back")
 
 
 @dataclass(frozen=True)
@@ -95,7 +91,7 @@ def agreement_metrics(votes: Sequence[Sequence[str | None]]) -> dict[str, float]
 class CollapseWatch:
     """Finds the first collapse in rows that grow step by step; every window is looked at once."""
 
-    def __init__(self, how: CollapseAlarm) -> None:
+    def __init__(self, how: CollapseSettings) -> None:
         self.how = how
         self._begin()
 
@@ -110,18 +106,18 @@ class CollapseWatch:
         """
         if len(rows) < self._end - 1:
             self._begin()
-        while self.how.action != "off" and self._found is None and self._end <= len(rows):
+        while self._found is None and self._end <= len(rows):
             self._found = _seen(rows[: self.how.window], rows[self._end - self.how.window : self._end], self.how)
             self._end += 1
         return self._found
 
 
-def collapse_in(rows: Sequence[Mapping[str, Any]], how: CollapseAlarm) -> Collapse | None:
+def collapse_in(rows: Sequence[Mapping[str, Any]], how: CollapseSettings) -> Collapse | None:
     """The first collapse in rows that are all there."""
     return CollapseWatch(how).first(rows)
 
 
-def is_sound(rows: Sequence[Mapping[str, Any]], how: CollapseAlarm) -> bool:
+def is_sound(rows: Sequence[Mapping[str, Any]], how: CollapseSettings) -> bool:
     """Whether the last steps show no sign of a collapse, half as strong as the alarm asks for: half of the way to one answer for all, half
     of the rise, the square root of the fall. A model that gives no answer to anything is not sound either.
     """
@@ -130,7 +126,7 @@ def is_sound(rows: Sequence[Mapping[str, Any]], how: CollapseAlarm) -> bool:
 
 
 def _seen(
-    first: Sequence[Mapping[str, Any]], last: Sequence[Mapping[str, Any]], how: CollapseAlarm, strength: float = 1.0
+    first: Sequence[Mapping[str, Any]], last: Sequence[Mapping[str, Any]], how: CollapseSettings, strength: float = 1.0
 ) -> Collapse | None:
     before, now = (_means(part) for part in (first, last))
     if not before.keys() == now.keys() == _WORDS.keys():

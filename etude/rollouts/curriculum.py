@@ -18,7 +18,7 @@ never solved would never be weak; f instead of a threshold at 0.5; admission by 
 variance has no credit to give whatever its mean is (prime-rl filters so).
 
 Tasks of a step are drawn without replacement, by keys u^(1 / weight) (Efraimidis and Spirakis 2006), where u is a number of the run's seed,
-the step and the task. Identity: `none` is every task once an epoch (`etude.rollouts.order`).
+the step and the task. Without a curriculum every task comes once an epoch (`etude.rollouts.order`).
 """
 
 from collections import defaultdict
@@ -45,10 +45,10 @@ POOLS = {"hard": 0.25, "medium": 0.75, "easy": 1.0}
 
 @dataclass(frozen=True)
 class CurriculumSettings:
-    """How the tasks of a step are chosen."""
+    """Curriculum: how the tasks of a step are chosen."""
 
-    method: Literal["none", "weakness", "levels"] = "none"
-    """`none`: each once an epoch; `weakness`: more of what fails and does not get better; `levels`: as hard as the policy can take."""
+    method: Literal["weakness", "levels"]
+    """`weakness`: more of what fails and does not get better; `levels`: as hard as the policy can take."""
     category: str | None = None
     """`weakness`: what tells a task's category, a format string over its metadata, such as "{direction}"; one category unless given."""
     rest: float = 0.1
@@ -67,21 +67,21 @@ class CurriculumSettings:
     """Mean score down from which it falls."""
 
     def __post_init__(self) -> None:
-        at_least("explore.curriculum.memory", self.memory, 1)
-        at_least("explore.curriculum.level_groups", self.level_groups, 1)
-        at_least("explore.curriculum.own_levels", self.own_levels, 0)
+        at_least("curriculum.memory", self.memory, 1)
+        at_least("curriculum.level_groups", self.level_groups, 1)
+        at_least("curriculum.own_levels", self.own_levels, 0)
         if not 0.0 < self.rest <= 1.0:
-            raise UserError(f"explore.curriculum.rest must be above 0 and at most 1, got {self.rest}")
+            raise UserError(f"curriculum.rest must be above 0 and at most 1, got {self.rest}")
         if not 0.0 <= self.lower_at < self.raise_at <= 1.0:
             raise UserError(
-                f"explore.curriculum.lower_at and raise_at must be shares with lower_at < raise_at, got {self.lower_at} and {self.raise_at}"
+                f"curriculum.lower_at and raise_at must be shares with lower_at < raise_at, got {self.lower_at} and {self.raise_at}"
             )
         if self.levels and self.own_levels:
-            raise UserError("explore.curriculum.levels and own_levels are two ways to say the same: set one of them")
+            raise UserError("curriculum.levels and own_levels are two ways to say the same: set one of them")
         if (self.method == "levels") != bool(self.levels or self.own_levels):
             raise UserError(
-                f"explore.curriculum.method is {self.method}, and there are {len(self.levels) or self.own_levels} levels: levels need the "
-                "method levels, and it needs explore.curriculum.levels or own_levels"
+                f"curriculum.method is {self.method}, and there are {len(self.levels) or self.own_levels} levels: levels need the "
+                "method levels, and it needs curriculum.levels or own_levels"
             )
 
 
@@ -104,9 +104,7 @@ class Curriculum:
         self.places = {task.key: place for place, task in reversed(list(enumerate(tasks)))}
         """Of every task its first place: one that stands there again is drawn and counted as the first."""
         self.levels = [int(task.metadata.get("level", 0)) for task in tasks]
-        self.categories = [
-            "" if how.category is None else fill("explore.curriculum.category", how.category, _names(task)) for task in tasks
-        ]
+        self.categories = ["" if how.category is None else fill("curriculum.category", how.category, _names(task)) for task in tasks]
         self.visits: list[Visit] = []
         self.level, self.since = 0, 0
         """The present level, and how many visits there had been when it became so."""
@@ -152,15 +150,15 @@ class Curriculum:
         rates = sorted(self.failure_rates().items())
         return self._pools() | {f"failing_{name}" if name else "failing": rate for name, rate in rates}
 
-    def state(self) -> "dict[str, torch.Tensor]":
+    def state_dict(self) -> "dict[str, torch.Tensor]":
         """Every visit, and the level."""
         import torch
 
         visits = torch.tensor([list(visit) for visit in self.visits], dtype=torch.float64).reshape(-1, 3)
         return {"visits": visits, "level": torch.tensor([self.level, self.since])}
 
-    def load(self, tensors: "Mapping[str, torch.Tensor]") -> None:
-        """Take over what `state` gave, and forget what was before."""
+    def load_state_dict(self, tensors: "Mapping[str, torch.Tensor]") -> None:
+        """Take over what `state_dict` gave, and forget what was before."""
         self.visits = [Visit(int(place), mean, variance) for place, mean, variance in tensors["visits"].tolist()]
         self.level, self.since = tensors["level"].tolist()
 

@@ -20,6 +20,7 @@ from typing import Any, TypeVar, get_origin, get_type_hints
 import yaml
 
 from etude.errors import UserError, unknown, value_hint
+from etude.settings.sections import CLASS, check_switches, hints_of, listed, own_classes, sections_of, without_removed
 from etude.settings.spellings import nearest_setting
 from etude.settings.values import WrongValue, read, typed
 from etude.settings.yaml_text import problem_of, read_yaml
@@ -72,12 +73,18 @@ def parse(
     A setting that is a list takes several values, `--evaluation.path A B`. `adjust` gets the file's values and the overrides, both by
     dotted name, and gives the values to go on with. `short` has other names for settings, `--name value`.
     """
-    known, given = settings_of(kind), _given(overrides, lists_of(kind), settings_of(kind), short or {})
+    own = _classes_in(kind, path) | own_classes(kind, _options_of(overrides))
+    known = settings_of(kind, own)
+    given = _given(overrides, lists_of(kind), known, _short_names(kind, known) | dict(short or {}))
     try:
-        values = _file_values(kind, path) if path is not None else {}
+        values = _file_values(kind, path, own) if path is not None else {}
         values = adjust(values, given) if adjust else values
-        told = {name: _checked(name, known[name], value, "") for name, value in values.items()}
-        return _made(kind, told | {name: _checked(name, known[name], text, "--") for name, text in given.items()})
+        read = {name: _checked(name, known[name], text, "--") for name, text in given.items()}
+        told = without_removed({name: _checked(name, known[name], value, "") for name, value in values.items()}, read, kind) | read
+        for name, sections in sections_of(kind).items():
+            told[sections.classes_field] = {part: own[part] for part in own if told.get(f"{name}.{part}") is not False}
+        check_switches(told, kind)
+        return _made(kind, told, own=own)
     except UserError as error:
         raise UserError(_in_full(str(error), list(known))) from None
 
@@ -95,16 +102,43 @@ def _hint(name: str, value: Any) -> str:
     return f":{hint}" if hint else ""
 
 
-def _made(kind: Any, values: Mapping[str, Any], default: Any = None, prefix: str = "") -> Any:
+def _short_names(kind: Any, known: Collection[str]) -> dict[str, str]:
+    """Settings of optional sections without the name of their field, `gate.every`, where nothing else is called so."""
+    starts = tuple(f"{name}." for name in sections_of(kind))
+    short = {name.partition(".")[2]: name for name in known if starts and name.startswith(starts)}
+    return {name: full for name, full in short.items() if name not in known and not _section(name, known)}
+
+
+def _options_of(overrides: Sequence[str]) -> dict[str, str]:
+    """`--name value` and `--name=value` as they stand, for what has to be known before they are read."""
+    words = [word.removeprefix("--").partition("=") for word in overrides]
+    return {
+        name: value if equals else after for (name, equals, value), (after, _, _) in zip(words, [*words[1:], ("", "", "")], strict=True)
+    }
+
+
+def _classes_in(kind: Any, path: Path | None) -> dict[str, str]:
+    """The users' own classes of optional sections that a file names; what can't be read is told of later."""
+    if path is None or not sections_of(kind):
+        return {}
+    with contextlib.suppress(yaml.YAMLError, OSError, UnicodeDecodeError):
+        values = read_yaml(path.read_text(encoding="utf8"))
+        return own_classes(kind, values) if isinstance(values, dict) else {}
+    return {}
+
+
+def _made(kind: Any, values: Mapping[str, Any], default: Any = None, prefix: str = "", own: Mapping[str, str] | None = None) -> Any:
     """An instance of a class of settings, of what is told, and of `default` where nothing is."""
     hints, told = get_type_hints(kind), {}
     for field in fields(kind):
         name = prefix + field.name
         usual = default if default is None else getattr(default, field.name)
-        if default is None and field.default_factory is not MISSING:
-            usual = field.default_factory()
+        if default is None and (field.default_factory is not MISSING or field.default is not MISSING):
+            usual = field.default_factory() if field.default_factory is not MISSING else field.default
         if is_dataclass(hints[field.name]):
             told[field.name] = _made(hints[field.name], values, usual, f"{name}.")
+        elif "sections" in field.metadata:
+            told[field.name] = listed(field, values, usual, own or {}, _made)
         elif name in values:
             told[field.name] = values[name]
         elif default is None and field.default is MISSING and field.default_factory is MISSING:
@@ -112,9 +146,12 @@ def _made(kind: Any, values: Mapping[str, Any], default: Any = None, prefix: str
     return kind(**told) if default is None else replace(default, **told)
 
 
-def settings_of(kind: Any) -> Mapping[str, Any]:
-    """The settings of a configuration class by dotted name, with their types, in order."""
-    return _settings_once(kind)
+def settings_of(kind: Any, own: Mapping[str, str] | None = None) -> Mapping[str, Any]:
+    """The settings of a configuration class by dotted name, with their types, in order; `own` has users' classes of optional sections."""
+    if not own:
+        return _settings_once(kind)
+    more = {each.name: hints_of(each, own, _settings_once) for each in fields(kind) if "sections" in each.metadata}
+    return {**_settings_once(kind), **{name: hint for found in more.values() for name, hint in found.items()}}
 
 
 @functools.cache
@@ -122,7 +159,10 @@ def _settings_once(kind: Any, prefix: str = "") -> Mapping[str, Any]:
     hints, found = get_type_hints(kind), dict[str, Any]()
     for field in fields(kind):
         hint = hints[field.name]
-        found |= _settings_once(hint, f"{prefix}{field.name}.") if is_dataclass(hint) else {prefix + field.name: hint}  # type: ignore[arg-type]
+        if "sections" in field.metadata:
+            found |= hints_of(field, {}, _settings_once)
+        else:
+            found |= _settings_once(hint, f"{prefix}{field.name}.") if is_dataclass(hint) else {prefix + field.name: hint}  # type: ignore[arg-type]
     return found
 
 
@@ -132,6 +172,9 @@ def arguments_from(overrides: Mapping[str, Any], kind: type[Any] | None = None) 
     """
     if not isinstance(overrides, Mapping):
         raise UserError(f"settings must be a mapping, such as {{'seed': 1}}, got {a_type(overrides)}")
+    if kind is not None:
+        parts = {part: f"{name}.{part}" for name, sections in sections_of(kind).items() for part in sections.names}
+        overrides = {parts.get(name, name) if name not in settings_of(kind) else name: value for name, value in overrides.items()}
     flat = list(overrides.items()) if kind is None else _leaves(overrides, settings_of(kind))
     return [f"--{name}={_python_argument(name, value)}" for name, value in flat]
 
@@ -158,7 +201,8 @@ def lists_of(kind: type[Any]) -> set[str]:
 
 def resolved(configuration: Any) -> dict[str, Any]:
     """Plain nested values, ready for YAML and for comparison."""
-    return _plain(asdict(configuration))
+    values: dict[str, Any] = plain(configuration)
+    return values
 
 
 def dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -206,19 +250,19 @@ def _listed(values: list[str]) -> list[Any]:
     return values
 
 
-def _file_values(kind: type[Any], path: Path) -> dict[str, Any]:
+def _file_values(kind: type[Any], path: Path, own: Mapping[str, str]) -> dict[str, Any]:
     """A YAML file's values by dotted name, each of its type; mistakes name the file."""
     try:
         text = path.read_text(encoding="utf8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: can't be read as text: {error}") from None
-    return copy.deepcopy(_values_once(kind, path, text))  # type: ignore[arg-type]
+    return copy.deepcopy(_values_once(kind, path, text, tuple(own.items())))  # type: ignore[arg-type]
 
 
 @functools.cache
-def _values_once(kind: type[Any], path: Path, text: str) -> dict[str, Any]:
+def _values_once(kind: type[Any], path: Path, text: str, own: tuple[tuple[str, str], ...]) -> dict[str, Any]:
     """Whether each value is of its type takes a tenth of a second, and is the same for the same text."""
-    known, lists = settings_of(kind), lists_of(kind)
+    known, lists = settings_of(kind, dict(own)), lists_of(kind)
     try:
         values = read_yaml(text)
     except yaml.YAMLError as error:
@@ -229,7 +273,7 @@ def _values_once(kind: type[Any], path: Path, text: str) -> dict[str, Any]:
     values.pop("command", None)
     flat: dict[str, Any] = {}
     for name, value in _leaves(values, known):
-        if _section(name, known):
+        if name not in known and _section(name, known):
             raise UserError(f"{path}: {name}: expected settings as `key: value` lines, got {value!r}")
         if name not in known:
             raise _unknown_setting(name, known, f"{path}: ")
@@ -266,9 +310,13 @@ def _leaves(values: Mapping[str, Any], known: Collection[str], prefix: str = "")
     found = []
     for name, value in values.items():
         dotted = f"{prefix}{name}"
-        is_section = bool(_section(dotted, known))
+        is_section, is_part = bool(_section(dotted, known)), dotted in known
         if is_section and isinstance(value, Mapping):
-            found += _leaves(value, known, dotted + ".")
+            inner = {key: each for key, each in value.items() if not (is_part and key == CLASS)}
+            found += _leaves(inner, known, dotted + ".")
+            found += [(dotted, True)] if is_part and not inner else []
+        elif is_part and is_section:
+            found.append((dotted, True if value is None or (isinstance(value, str) and ":" in value) else value))
         elif not (is_section and value is None):
             found.append((dotted, value))
     return found
@@ -298,9 +346,12 @@ def _unknown_setting(name: str, known: Mapping[str, Any], where: str, short: Map
     return UserError(f"{start}unknown setting {dashes}{name}: {hint}")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Values of settings as YAML has them: mappings, lists, text and numbers."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
     if isinstance(value, dict):
-        return {name: _plain(inner) for name, inner in value.items()}
+        return {name: plain(inner) for name, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
+        return [plain(inner) for inner in value]
     return str(value) if isinstance(value, Path) else value

@@ -21,7 +21,6 @@ from etude.evaluation.knows_says import Facts, closed, gap
 from etude.evaluation.statistics import paired_test
 from etude.models.load import describe, load_model
 from etude.randomness import seed_for
-from etude.recipes.materials import with_system
 from etude.rollouts.prompts import render_prompts
 from etude.rollouts.reuse import visits
 from etude.settings.configuration import arguments_from, find_configuration, parse
@@ -31,6 +30,7 @@ from etude.tasks.aliases import aliases_of
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.tasks.task import Task
 from etude.tasks.verifiers import VERIFIERS
+from etude.training.data import with_system
 
 _NAMES = 5
 """Of a right answer, at most."""

@@ -21,8 +21,8 @@ from etude.kv_cache.recall import Recall
 from etude.kv_cache.settings import EngineView
 from etude.kv_cache.sweep import FULL, LazyRows, Reading, Rows
 from etude.models.load import describe, end_tokens, in_precision, load_model, positions_of
-from etude.recipes.no_effect import unread_among, unread_of_view
 from etude.settings.configuration import arguments_from, dotted, find_configuration, parse, resolved
+from etude.settings.unused import unread_among, unread_in
 from etude.tasks.files import find_file
 
 
@@ -108,7 +108,9 @@ def evaluate_long(
     view = suite.engine.of_engine(tokenizer)
     policy = replace(view.policy, full_prompts=False) if view and isinstance(view.policy, Recall) else view.policy if view else None
     unread = unread_among(
-        suite, dotted(resolved(LongSuite())), unread_of_view(suite.engine) | {("engine.every_tokens",): "all that is said is kept"}
+        suite,
+        dotted(resolved(LongSuite())),
+        unread_in("engine", suite.engine, "view") | {("engine.every_tokens",): "all that is said is kept"},
     )
     for sentence in unread:
         watcher.say(f"without effect: {sentence}")

@@ -30,13 +30,13 @@ from etude.evaluation.retention import OLD_KNOWLEDGE, make_probe, measure_retent
 from etude.evaluation.rewards import is_item_right
 from etude.evaluation.statistics import mean_interval, wilson_interval
 from etude.models.load import describe, load_model
-from etude.recipes.materials import with_system
 from etude.rewards.outcome import Isolation, OutcomeFeedback
 from etude.rollouts.prompts import render_prompts
 from etude.settings.configuration import arguments_from, find_configuration, parse
 from etude.suites.retention_probe import logprobs_of, read_text
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.tasks.task import Task
+from etude.training.data import with_system
 
 SHIPPED, ALL = "common knowledge", "all questions"
 """Names of the text and the questions that ship, and of all questions of the files together (without files, those that ship)."""

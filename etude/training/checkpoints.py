@@ -1,14 +1,14 @@
 """A checkpoint: a plain Hugging Face folder, and beside the weights what it takes to go on training.
 
-learner.safetensors   optimizer tensors (`o.`), the adapters where the model has them (`a.`), and what else learns, each with a letter of
-                      its own; no pickle
+learner.safetensors   the optimizer's tensors (`optimizer.KEY`), the adapters where the model has them (`adapters.KEY`), and what else has
+                      a state, each by its name (`NAME.KEY`); no pickle
 progress.json         written last, with the checksums of all other files: a folder without it is not a checkpoint
 
 What is read has the checksums of what was written, and every weight of the model is in it: a flipped bit, a lost file or the weights of
 another run end in one sentence. A checkpoint of an older version has no checksums.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,11 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from etude.errors import UserError
-from etude.learn.learner import Learner
 from etude.models.adapters import base_of, has_adapters
-from etude.models.load import save_model
-from etude.recipes.saving import save_asked
-from etude.recipes.settings import PracticeSettings
 from etude.training.fingerprints import difference
 from etude.training.run_folder import RunFolder, damaged, read_progress
 
@@ -29,48 +25,57 @@ from etude.training.run_folder import RunFolder, damaged, read_progress
 class Stateful(Protocol):
     """What learns and has to be carried over a kill."""
 
-    def state(self) -> dict[str, torch.Tensor]:
-        """All of it."""
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Return all of it."""
 
-    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Take over what `state` gave."""
+    def load_state_dict(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Take over what `state_dict` gave."""
+
+
+OLD_NAMES = {
+    "o": "optimizer",
+    "a": "adapters",
+    "s": "step_model",
+    "i": "implicit_reward",
+    "e": "entropy_bonus",
+    "c": "curriculum",
+    "g": "gate",
+    "w": "collapse",
+}
+"""Letters that checkpoints of older versions have for names."""
 
 
 def save_checkpoint(
     folder: RunFolder,
     name: str,
     model: Any,
-    tokenizer: Any,
-    learner: Learner | None,
+    state: Mapping[str, Stateful],
     progress: Mapping[str, Any],
     *,
-    settings: PracticeSettings | None = None,
-    beside: Mapping[str, Stateful] | None = None,
+    save: Callable[[Path], object],
     keep: int = 1,
     spare: str | None = None,
 ) -> None:
-    """Write the checkpoint beside its place and move it there by one rename; `settings` are those of a run that asks its model, `beside` is
-    what else learns, by letter, and `spare` an older checkpoint that stays beside the `keep` last ones.
+    """Write the checkpoint beside its place and move it there by one rename.
+
+    `save` writes the model into a folder, `state` is what else learns, by name, and `spare` an older checkpoint that stays beside the `keep`
+    last ones.
     """
     partial = folder.path / "checkpoints" / f"{name}.writing"
-    if settings is None:
-        save_model(model, tokenizer, partial)
-    else:
-        save_asked(model, tokenizer, partial, settings)
-    save_file(learned(model, learner, beside or {}), partial / "learner.safetensors")
+    save(partial)
+    save_file(tensors_of(model, state), partial / "learner.safetensors")
     folder.commit_checkpoint(partial, name, progress, keep=keep, spare=spare)
 
 
-def learned(model: Any, learner: Learner | None, beside: Mapping[str, Stateful]) -> dict[str, torch.Tensor]:
-    """What a checkpoint holds beside the weights, by name: optimizer, adapters, and what else learns."""
-    parts = ({"o": learner} if learner else {}) | dict(beside)
-    tensors = {f"{letter}.{key}": value for letter, part in parts.items() for key, value in part.state().items()}
-    tensors |= {f"a.{key}": value.detach() for key, value in _adapters(model).items()}
+def tensors_of(model: Any, state: Mapping[str, Stateful]) -> dict[str, torch.Tensor]:
+    """Return what a checkpoint holds beside the weights, by name."""
+    tensors = {f"{name}.{key}": value for name, part in state.items() for key, value in part.state_dict().items()}
+    tensors |= {f"adapters.{key}": value.detach() for key, value in _adapters(model).items()}
     return {key: value.contiguous() for key, value in tensors.items()}
 
 
-def load_checkpoint(path: Path, model: Any, learner: Learner | None = None, beside: Mapping[str, Stateful] | None = None) -> dict[str, Any]:
-    """Bring a checkpoint's weights, adapters, optimizer and what else learned back; returns its progress.
+def load_checkpoint(path: Path, model: Any, state: Mapping[str, Stateful] | None = None) -> dict[str, Any]:
+    """Load a checkpoint's weights, adapters and the `state` of what else learned; returns its progress.
 
     Raises UserError where it is damaged: one file is not what was written, or lacks a weight.
     """
@@ -78,19 +83,29 @@ def load_checkpoint(path: Path, model: Any, learner: Learner | None = None, besi
     try:
         if (found := difference(path, progress.get("sha256", {}))) and "sha256" in progress:
             raise ValueError(found)
-        tensors = load_file(path / "learner.safetensors")
+        tensors = _named(load_file(path / "learner.safetensors"))
         if adapters := _adapters(model):
-            _load(model, {key[2:]: value for key, value in tensors.items() if key.startswith("a.")}, adapters)
+            _load(model, tensors.get("adapters", {}), adapters)
         else:
             files = sorted(path.glob("model*.safetensors")) or [path / "model.safetensors"]
             weights = {name: value for file in files for name, value in load_file(file).items()}
             own = model.state_dict()
             _load(model, weights if weights.keys() <= own.keys() else _renamed(path, model), own)
-        for letter, part in (({"o": learner} if learner else {}) | dict(beside or {})).items():
-            part.load({key[2:]: value for key, value in tensors.items() if key.startswith(f"{letter}.")})
+        for name, part in (state or {}).items():
+            part.load_state_dict(tensors.get(name, {}))
     except (SafetensorError, FileNotFoundError, RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise damaged(path, error) from error
     return progress
+
+
+def _named(tensors: Mapping[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
+    """Return tensors by the name of their owner; those of older versions have its letter."""
+    found: dict[str, dict[str, torch.Tensor]] = {}
+    for full, value in tensors.items():
+        letter, _, key = full.partition(".")
+        owner = OLD_NAMES.get(letter, letter)
+        found.setdefault("run" if key == "held" and letter in ("g", "w") else owner, {})[key] = value
+    return found
 
 
 def _adapters(model: Any) -> dict[str, torch.Tensor]:

@@ -5,28 +5,25 @@ in a file counts the file, not what it imports.
 """
 
 import importlib.util
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from etude.learn.example import Example
-from etude.recipes.materials import Materials
 from etude.tasks.task import Task
+from etude.training.data import RunData
 from etude.training.fingerprints import fingerprint_of, sha256_of
 
 
-def inputs_of(materials: Materials, replayed: Sequence[Example]) -> dict[str, str]:
+def inputs_of(data: RunData) -> dict[str, str]:
     """Return the fingerprints of a practice run's inputs, by what a person calls them."""
-    tasks = {"the training tasks": materials.train, "the demonstrations": materials.demonstrations}
-    tasks |= {f"the evaluation {name}": suite for name, suite in materials.suites.items()}
+    tasks = {"the training tasks": data.train, "the demonstrations": data.shown}
+    tasks |= {f"the evaluation {name}": suite for name, suite in data.evaluation.items()}
     found = {name: fingerprint_of(map(_told, own)) for name, own in tasks.items() if own}
-    if materials.comparisons:
-        compared = ([_told(each.task), each.chosen, each.rejected] for each in materials.comparisons)
+    if data.comparisons:
+        compared = ([_told(each.task), each.chosen, each.rejected] for each in data.comparisons)
         found["the compared answers"] = fingerprint_of(compared)
-    if replayed:
-        found["the replayed text"] = fingerprint_of([piece.prompt, piece.completion] for piece in replayed)
-    return found | verifiers_of(task for own in tasks.values() for task in own)
+    return found | data.inputs | verifiers_of(task for own in tasks.values() for task in own)
 
 
 def verifiers_of(tasks: Iterable[Task]) -> dict[str, str]:

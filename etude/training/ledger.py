@@ -11,7 +11,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -19,53 +19,34 @@ from typing import Any
 from etude.errors import UserError
 from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Attempt, Group, Source
+from etude.rollouts.batch import RolloutBatch
 from etude.tasks.task import Task
+from etude.training.renamed import renamed_metrics
 from etude.training.run_folder import step_of, write_atomically
 
 
-@dataclass(frozen=True)
-class Judged:
-    """The attempts of a step with their verdicts."""
-
-    groups: list[Group]
-    verdicts: list[list[Verdict]]
-    """One for each attempt, by group."""
-    counts: Mapping[str, float]
-    """What happened in feedback: judged, timed out, crashed."""
-    seconds: Mapping[str, float]
-    """What exploring and judging took, when that was done."""
-    is_kept: bool = False
-    """Whether it comes from the ledger."""
-    made: int = 0
-    """How many of the groups, the last ones, are at problems that the model wrote itself, or at writing them."""
-
-    @property
-    def given(self) -> slice:
-        """The groups at the tasks that the step was given."""
-        return slice(len(self.groups) - self.made)
-
-
 class Ledger:
-    """The judged steps in `folder` that no checkpoint holds yet."""
+    """The batches in `folder` that no checkpoint holds yet."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def write(self, step: int, judged: Judged) -> None:
+    def write(self, batch: RolloutBatch) -> None:
         """Keep a step, by one rename."""
         self.folder.mkdir(exist_ok=True)
-        sizes = [len(group.attempts) for group in judged.groups]
-        head: dict[str, Any] = {"counts": dict(judged.counts), "seconds": dict(judged.seconds)}
+        sizes = [len(group.attempts) for group in batch.groups]
+        head: dict[str, Any] = {"counts": batch.metrics, "seconds": batch.seconds}
         head |= {} if len(set(sizes)) == 1 else {"sizes": sizes}
-        head |= {"made": [asdict(group.task) for group in judged.groups[judged.given.stop :]]} if judged.made else {}
+        head |= {"made": [asdict(group.task) for group in batch.groups[batch.given.stop :]]} if batch.num_synthetic else {}
+        head |= {"notes": batch.notes} if batch.notes else {}
         lines = [json.dumps(head)]
-        for group, verdicts in zip(judged.groups, judged.verdicts, strict=True):
+        for group, verdicts in zip(batch.groups, batch.rewards, strict=True):
             for attempt, verdict in zip(group.attempts, verdicts, strict=True):
                 lines.append(json.dumps({"task": group.task.key, "attempt": vars(attempt), "verdict": verdict.to_json()}))
-        write_atomically(self._path(step), gzip.compress("\n".join(lines).encode(), compresslevel=1, mtime=0))
+        write_atomically(self._path(batch.step), gzip.compress("\n".join(lines).encode(), compresslevel=1, mtime=0))
 
-    def read(self, step: int, tasks: Sequence[Task]) -> Judged | None:
-        """What was kept of a step at these tasks, or None. Raises UserError where it is of other tasks, or damaged."""
+    def read(self, step: int, tasks: Sequence[Task]) -> RolloutBatch | None:
+        """Return what was kept of a step at these tasks, or None. Raises UserError where it is of other tasks, or damaged."""
         path = self._path(step)
         if not path.exists():
             return None
@@ -79,14 +60,15 @@ class Ledger:
                 raise ValueError(f"{len(rows)} attempts for {len(tasks)} tasks")
             groups = [Group(task, tuple(_attempt(row["attempt"]) for row in part)) for task, part in zip(tasks, parts, strict=True)]
             verdicts = [[_verdict(row["verdict"]) for row in part] for part in parts]
-            counts, seconds = dict(head["counts"]), {name: float(value) for name, value in head["seconds"].items()}
+            counts, notes = renamed_metrics(head["counts"]), dict(head.get("notes", {}))
+            seconds = {name: float(value) for name, value in head["seconds"].items()}
             if "explore_seconds" not in seconds:
                 raise ValueError("no explore_seconds")
         except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, RecursionError, zlib.error) as error:
             raise UserError(f"{path} is damaged ({error}): remove it and resume, which samples that step again") from error
         if [row["task"] for row in rows] != [task.key for task, part in zip(tasks, parts, strict=True) for _ in part]:
             raise UserError(f"--resume: {path} holds attempts at other tasks: resume with the data that the run began with")
-        return Judged(groups, verdicts, counts, seconds, is_kept=True, made=len(made))
+        return RolloutBatch(step, groups, verdicts, counts, seconds, len(made), notes, is_from_ledger=True)
 
     def steps(self) -> list[int]:
         """The steps that are kept, in order."""

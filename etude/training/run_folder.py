@@ -44,6 +44,7 @@ from etude.errors import UserError
 from etude.settings.configuration import dotted
 from etude.settings.yaml_text import problem_of, read_yaml, write_yaml
 from etude.training.fingerprints import checksums_of
+from etude.training.renamed import renamed_metrics, with_defaults
 
 _PACKAGES = ("etude", "torch", "transformers", "accelerate", "peft", "reasoning-gym", "math-verify", "numpy")
 
@@ -66,9 +67,6 @@ RETIRED = ("suite.machine.",)
 
 ROUNDING = ("processor", "gpu", "threads", "kernels", "versions.torch", "versions.transformers")
 """What of the environment numbers may be rounded otherwise by."""
-
-SWITCHES = {"gate": "every"}
-"""Sections of which nothing is read while this one of their settings is 0: then it does not matter how the others stand."""
 
 
 _MARKS = ("configuration.yaml", "metrics.jsonl", "result.json")
@@ -105,7 +103,7 @@ class RunFolder:
         if resume:
             if not kept.exists():
                 raise UserError(f"--resume: {path} holds no run; start one without --resume")
-            run._changed = check_same({**(defaults or {}), **dotted(read_configuration(kept))}, configuration, path)
+            run._changed = check_same(with_defaults(dotted(read_configuration(kept)), defaults or {}), configuration, path)
             if (run.read_json("result.json") or {}).get("status") == "finished":
                 raise UserError(f"--resume: the run in {path} is finished; see {path / 'report.html'}")
             run.lock()
@@ -218,7 +216,7 @@ class RunFolder:
     def log_rows(self, name: str) -> list[dict[str, Any]]:
         """The rows of `metrics.jsonl` or `timings.jsonl` so far: read once, then kept in memory."""
         if name not in self._logs:
-            self._logs[name] = read_jsonl(self.path / name, needs=("phase", "step"))
+            self._logs[name] = [renamed_metrics(row) for row in read_jsonl(self.path / name, needs=("phase", "step"))]
         return self._logs[name]
 
     def write_attempts(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -420,24 +418,15 @@ def may_change(name: str) -> bool:
 
 
 def differing(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Dotted names of the settings in which two configurations differ, but for those that are no more (`RETIRED`) and those of sections
-    that are off in both (`SWITCHES`).
-    """
+    """Dotted names of the settings in which two configurations differ, but for those that are no more (`RETIRED`)."""
     before, after = dotted(kept), dotted(wanted)
     names = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
-    return [name for name in names if not _is_retired(name) and not (_is_off(name, before) and _is_off(name, after))]
+    return [name for name in names if not _is_retired(name)]
 
 
 def _is_retired(name: str) -> bool:
     """Whether nothing reads a setting any more, of a run or of one that it begins with."""
     return any(f".{beginning}" in f".{name}" for beginning in RETIRED)
-
-
-def _is_off(name: str, settings: Mapping[str, Any]) -> bool:
-    """Whether a setting is one of a section that is off."""
-    section, _, _ = name.rpartition(".")
-    switch = SWITCHES.get(section.rpartition(".")[2])
-    return switch is not None and not settings.get(f"{section}.{switch}")
 
 
 def read_configuration(path: Path) -> dict[str, Any]:

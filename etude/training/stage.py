@@ -18,6 +18,8 @@ class Stage:
     """What the names of its checkpoints begin with."""
     order: int
     """Where it begins among all checkpoints: the stages before practice count up to 0, practice on from there."""
+    page: str
+    """The page of the run's measurements that its model is measured on."""
     total: int
     """Steps."""
     every: int
@@ -28,19 +30,19 @@ class Stage:
     """Makes what a step, counted from 1, learns from; a signal may end it."""
     update: Callable[[int, Any], None]
     """Learns from that, to the end."""
-    is_over: Callable[[], bool] = lambda: False
-    """Asked before a step: whether there is to be none any more."""
 
     @property
     def name(self) -> str:
         return self.phase.replace("_", " ")
 
-    def train(self, done: int, save: Callable[[int], None], watcher: Watcher, interruption: Interruption) -> None:
-        """Make the steps after `done`; `save` is called with the steps done, on the way and where a signal ends the stage."""
+    def train(
+        self, done: int, save: Callable[[int], None], watcher: Watcher, interruption: Interruption, is_over: Callable[[], bool]
+    ) -> None:
+        """Make the steps after `done`, until `is_over`; `save` is called with the steps done, on the way and where a signal ends the stage."""
         saved = done
         try:
             for before in watcher.steps(self.name, range(done, self.total), total=self.total):
-                if self.is_over():
+                if is_over():
                     break
                 step = before + 1
                 prepared = self.prepare(step)

@@ -10,10 +10,10 @@ from etude.cards.head import origin
 from etude.cards.practised import asked_as
 from etude.cards.use import Asked, use
 from etude.models.load import save_model
-from etude.recipes.settings import PracticeSettings, WarmStart
 from etude.tasks.actions import Actions
 from etude.tasks.sources import TaskSource
 from etude.tasks.task import Task
+from etude.training.settings import PracticeSettings, WarmStart
 
 BASE = {"suite": "test", "model": "base", "n": 200, "accuracy": 0.25, "accuracy_low": 0.2, "accuracy_high": 0.3, "baselines": {}}
 PRACTICE = {**BASE, "model": "practice", "accuracy": 0.5, "accuracy_low": 0.4, "accuracy_high": 0.6, "sampled_accuracy": 0.45}

@@ -23,8 +23,8 @@ from etude.kv_cache.view import KeptView, PagesToken, SlotsToken
 from etude.recipes.answering import AnswerSearch
 from etude.recipes.evaluate import EvaluateSettings
 from etude.recipes.generate import GenerateSettings
-from etude.recipes.settings import parse_practice
 from etude.settings.configuration import find_configuration
+from etude.training.parse import parse_practice
 
 SAMPLED = Sampling(temperature=0.8)
 

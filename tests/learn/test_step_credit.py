@@ -2,17 +2,17 @@ import math
 from dataclasses import replace
 
 import pytest
+from etude.learn.lessons import by_credit, token_weights
 
 from etude.learn.credit import CREDIT
-from etude.learn.lessons import by_credit, token_weights
 from etude.learn.step_credit import STEP_CREDIT
-from etude.recipes.searching import group_of
 from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Attempt, Group, Source
 from etude.rollouts.beginnings import parted
 from etude.rollouts.search.worth import Outcomes
 from etude.rollouts.steps import Steps
 from etude.rollouts.tree import Tree
+from etude.rollouts.tree_search import group_of
 from etude.tasks.task import Task
 
 

@@ -11,9 +11,9 @@ from transformers.utils import logging
 import etude
 from etude import UserError, evaluate, generate, practice
 from etude.recipes.calls import without_bars
-from etude.recipes.settings import PracticeSettings
 from etude.settings.configuration import arguments_from
 from etude.tiny import tiny_model
+from etude.training.settings import PracticeSettings
 
 SHORT = {"max_new_tokens": 2}
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from etude.recipes import divergence, estimate, measuring, practice
-from etude.recipes.settings import parse_practice
 from etude.settings.configuration import arguments_from, find_configuration
 from etude.training import checkpoints
+from etude.training.parse import parse_practice
 
 SIZES = {"n": 40, "warm_start.steps": 1, "steps": 6, "explore.tasks_per_step": 2, "explore.num_samples": 2, "explore.max_new_tokens": 8}
 SIZES |= {"evaluation.n": 4, "evaluation.pass_n": 0, "machine.precision": "float32", "machine.threads": 1}

@@ -8,10 +8,10 @@ import pytest
 
 from etude.errors import UserError
 from etude.evaluation.settings import Evaluation
-from etude.recipes.materials import gather
-from etude.recipes.settings import PracticeSettings
 from etude.rewards.judge import Judging
 from etude.tasks.sources import TaskSource
+from etude.training.data import gather
+from etude.training.settings import PracticeSettings
 
 
 @pytest.fixture

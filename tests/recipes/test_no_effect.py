@@ -10,10 +10,10 @@ from etude.recipes.answering import AnswerSearch
 from etude.recipes.evaluate import EvaluateSettings
 from etude.recipes.generate import GenerateSettings
 from etude.recipes.no_effect import unread_of_search, without_effect
-from etude.recipes.settings import parse_practice
 from etude.rollouts.search.settings import SEARCHES, Search
 from etude.rollouts.steps import Steps
 from etude.settings.configuration import arguments_from, find_configuration, shipped
+from etude.training.parse import parse_practice
 
 
 def settings(recipe="tiny", **changes):

@@ -12,18 +12,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from etude.recipes.exploring import Exploring
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from etude.cli import main
 from etude.console.watching import Console, Quiet
 from etude.errors import UserError
-from etude.recipes.exploring import Exploring
 from etude.recipes.practice import Practice, practice
-from etude.recipes.settings import PracticeSettings
 from etude.rollouts.samples import sample_groups
 from etude.tasks.sources import TaskSource
 from etude.training.run_folder import read_jsonl
+from etude.training.settings import PracticeSettings
 
 DETERMINISTIC = ("metrics.jsonl", "result.json", "model/model.safetensors", "evaluation/practice.json")
 

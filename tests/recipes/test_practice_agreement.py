@@ -5,18 +5,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from etude.recipes.alarm import Alarm
+from etude.recipes.believing import without_labelled
 from safetensors.torch import load_file
 
 from etude.console.watching import Quiet
 from etude.errors import UserError
 from etude.evaluation.report import write_report
-from etude.recipes.alarm import Alarm
-from etude.recipes.believing import without_labelled
-from etude.recipes.settings import parse_practice
 from etude.settings.configuration import find_configuration
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.tasks.task import Task
 from etude.tiny import letters
+from etude.training.parse import parse_practice
 from etude.training.run_folder import RunFolder, read_jsonl
 
 SAME = ("metrics.jsonl", "result.json", "model/model.safetensors")

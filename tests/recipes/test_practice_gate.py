@@ -5,19 +5,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from etude.recipes.exploring import Exploring
+from etude.recipes.gating import Gating
+from etude.recipes.replaying import pieces_of
 from safetensors.torch import load_file
 
 from etude.errors import UserError
+from etude.evaluation.divergence import FILE, GATE_FILE
 from etude.evaluation.settings import Retention
 from etude.learn.replay import ReplaySettings
-from etude.recipes.divergence import FILE, GATE_FILE
-from etude.recipes.exploring import Exploring
-from etude.recipes.gating import Gating
 from etude.recipes.no_effect import without_effect
-from etude.recipes.replaying import pieces_of
-from etude.recipes.settings import parse_practice
 from etude.settings.configuration import arguments_from, find_configuration
 from etude.suites.retention_probe import questions_of
+from etude.training.parse import parse_practice
 from etude.training.run_folder import RunFolder, read_jsonl
 
 PROBE = {"retention.probe": True, "retention.n": 4, "retention.text_tokens": 100}

@@ -11,8 +11,8 @@ from etude.learn.example import demonstration
 from etude.learn.learner import Learner, Optimiser, Stream
 from etude.learn.losses import negative_log_likelihood
 from etude.recipes.practice import practice
-from etude.recipes.settings import parse_practice
 from etude.settings.configuration import find_configuration
+from etude.training.parse import parse_practice
 from etude.training.run_folder import read_jsonl
 
 IMITATE = {"learn.method": "imitation"}

@@ -3,8 +3,8 @@
 import pytest
 
 from etude.errors import UserError
-from etude.recipes.settings import parse_practice
 from etude.settings.configuration import find_configuration
+from etude.training.parse import parse_practice
 from etude.training.run_folder import read_jsonl
 
 IMPLICIT = {

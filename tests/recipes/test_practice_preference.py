@@ -8,9 +8,9 @@ import pytest
 from etude.errors import UserError
 from etude.learn.preference import Preferring
 from etude.recipes.practice import practice
-from etude.recipes.settings import parse_practice
 from etude.settings.configuration import find_configuration
 from etude.tiny import letters
+from etude.training.parse import parse_practice
 from etude.training.run_folder import read_jsonl
 
 PREFER = {"learn.method": "preference", "learn.preference.pairs_per_task": 4, "learn.epochs": 2, "learn.optimiser.learning_rate": 3e-4}

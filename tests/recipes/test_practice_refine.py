@@ -5,20 +5,20 @@ import itertools
 import json
 
 import pytest
+from etude.recipes.exploring import Exploring, Timed
 
 from etude.cli import main
 from etude.engine.completion import Completion
 from etude.errors import UserError
 from etude.recipes.estimate import estimate
-from etude.recipes.exploring import Exploring, Timed
 from etude.recipes.practice import practice
-from etude.recipes.refining import refined
-from etude.recipes.settings import parse_practice
 from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Attempt, Group
 from etude.rollouts.refinement import CHECK, Refinement
+from etude.rollouts.revising import refined
 from etude.settings.configuration import find_configuration
 from etude.tasks.task import Task
+from etude.training.parse import parse_practice
 from etude.training.run_folder import read_jsonl
 
 REFINE = {"explore.search.method": "refine"}

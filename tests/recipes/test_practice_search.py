@@ -9,12 +9,12 @@ import pytest
 from etude.errors import UserError
 from etude.recipes import searching
 from etude.recipes.practice import practice
-from etude.recipes.settings import parse_practice
 from etude.rewards.verdict import Verdict
 from etude.rollouts.search.worth import Outcomes
 from etude.rollouts.tree import Tree
 from etude.settings.configuration import find_configuration
 from etude.tasks.task import Task
+from etude.training.parse import parse_practice
 from etude.training.run_folder import read_jsonl
 
 STEPS = {"explore.search.steps.end": "tokens", "explore.search.steps.max_tokens": 1, "explore.search.width": 2}

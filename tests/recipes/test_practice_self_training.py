@@ -9,10 +9,10 @@ import pytest
 from etude.decoding.decode import decode
 from etude.errors import UserError
 from etude.evaluation.report import write_report
-from etude.recipes.settings import PracticeSettings
 from etude.tasks.sources import TaskSource
 from etude.tiny import letters
 from etude.training.run_folder import RunFolder, read_jsonl
+from etude.training.settings import PracticeSettings
 
 TAUGHT = {"feedback": "self_training", "learn.method": "imitation"}
 SINGLE = TAUGHT | {"self_training.decoding.method": "majority", "self_training.decoding.k": 1}
@@ -117,7 +117,7 @@ def test_one_answer_to_everything_raises_the_alarm(small, tmp_path, monkeypatch)
         found = decode(*given, **named)
         return [replace(each, answer=found[0].answer) for each in found]
 
-    monkeypatch.setattr("etude.recipes.self_training.decode", alike)
+    monkeypatch.setattr("etude.training.self_training.decode", alike)
     how = {"learn.optimiser.learning_rate": 0.01, "explore.num_samples": 8, "learn.keep_all_right": True}
     result = small(tmp_path / "run", TAUGHT | how | {"steps": 24, "collapse.window": 3, "collapse.action": "stop"})
     assert result["collapse"]["step"] == len(practised(tmp_path / "run")) < 24

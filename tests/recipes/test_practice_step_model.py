@@ -5,16 +5,16 @@ import gzip
 import json
 
 import pytest
+from etude.recipes.exploring import Exploring
 
 from etude.device.machine import Machine, Place
 from etude.errors import UserError
 from etude.models.load import load_model, save_model
 from etude.recipes import practice as practising
-from etude.recipes.exploring import Exploring
-from etude.recipes.settings import parse_practice
-from etude.recipes.step_models import load_step_model
 from etude.settings.configuration import find_configuration
+from etude.training.parse import parse_practice
 from etude.training.run_folder import read_jsonl
+from etude.training.step_model_files import load_step_model
 
 STEPS = {"explore.search.steps.end": "tokens", "explore.search.steps.max_tokens": 1}
 ON = STEPS | {"step_model.on": True}

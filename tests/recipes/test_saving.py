@@ -15,12 +15,12 @@ from etude.learn.settings import Learning
 from etude.models.load import convert, load_model, save_model
 from etude.models.lora_settings import LoRA
 from etude.recipes.evaluate import evaluate
-from etude.recipes.saving import greedy, save_asked
-from etude.recipes.settings import PracticeSettings, WarmStart
 from etude.rollouts.prompts import render_prompt
 from etude.tasks.sources import TaskSource
 from etude.tasks.task import Task
 from etude.tiny import letters, tiny_tokenizer
+from etude.training.saving import greedy, save_asked
+from etude.training.settings import PracticeSettings, WarmStart
 
 SETTINGS = PracticeSettings(TaskSource(family="chain_sum"))
 

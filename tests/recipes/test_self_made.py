@@ -1,19 +1,19 @@
 """Problems that the policy writes: what is made of a step, by an engine that says what it is told; and whole runs."""
 
 import pytest
+from etude.rollouts.self_made.settings import SelfMade
 
+from etude.callbacks.synthetic_tasks import SelfMaking, self_making_for
 from etude.engine.completion import Completion
 from etude.errors import UserError
-from etude.recipes.self_made import SelfMaking, self_making_for
-from etude.recipes.settings import parse_practice
 from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Attempt, Group
-from etude.rollouts.self_made.settings import SelfMade
 from etude.rollouts.settings import Exploration
 from etude.settings.configuration import find_configuration
 from etude.tasks.task import Task
 from etude.tasks.verifiers import numeric
 from etude.training.ledger import Judged, Ledger
+from etude.training.parse import parse_practice
 from etude.training.run_folder import RunFolder, read_jsonl
 
 SAME = ("metrics.jsonl", "result.json", "model/model.safetensors")

@@ -18,7 +18,6 @@ from etude.models.load import load_model, save_model
 from etude.recipes.answering import AnswerSearch, answered
 from etude.recipes.evaluate import evaluate
 from etude.recipes.generate import GenerateSettings, generate
-from etude.recipes.step_models import load_step_model, save_step_model, value_by
 from etude.rollouts.search.beam import beam
 from etude.rollouts.search.growing import search
 from etude.rollouts.search.mcts import mcts
@@ -26,6 +25,7 @@ from etude.rollouts.steps import Steps
 from etude.rollouts.tree import Tree
 from etude.tasks.answers import voted_answer
 from etude.tasks.task import Task
+from etude.training.step_model_files import load_step_model, save_step_model, value_by
 
 HOT = Sampling(temperature=1.0)
 ANSWERS = [Beginnings((5, 6), (7, 8, 9), (0, 1, 3)), Beginnings((4,), (), (0,))]

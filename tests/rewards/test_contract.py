@@ -3,7 +3,6 @@
 import pytest
 
 from etude.llm_client.model import Reply
-from etude.recipes.settings import FEEDBACK
 from etude.rewards.agreement import Agreement, AgreementFeedback
 from etude.rewards.combined import CombinedFeedback
 from etude.rewards.form import FormFeedback, Gate
@@ -12,6 +11,7 @@ from etude.rewards.outcome import OutcomeFeedback
 from etude.rewards.random_score import RandomFeedback
 from etude.tasks.actions import Actions
 from etude.tasks.task import Task
+from etude.training.settings import FEEDBACK
 
 ACTIONS = Actions("divide", malformed_score=0.1)
 TASK = Task("What is 2 + 3?", "5", "numeric")

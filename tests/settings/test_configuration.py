@@ -5,8 +5,9 @@ from typing import Literal
 import pytest
 
 from etude.errors import UserError
-from etude.recipes.settings import PracticeSettings, parse_practice
 from etude.settings.configuration import arguments_from, find_configuration, lists_of, parse, resolved, shipped
+from etude.training.parse import parse_practice
+from etude.training.settings import PracticeSettings
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import pytest
 from etude.recipes.adapt_settings import AdaptSettings
 from etude.recipes.evaluate_settings import EvaluateSettings
 from etude.recipes.generate_settings import GenerateSettings
-from etude.recipes.settings import PracticeSettings
 from etude.settings.configuration import settings_of
 from etude.settings.help import help_of
+from etude.training.settings import PracticeSettings
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ from etude.learn.settings import CREDIT, METHODS, STEP_CREDIT
 from etude.recipes.adapt_settings import AdaptSettings
 from etude.recipes.evaluate_settings import EvaluateSettings
 from etude.recipes.generate_settings import GenerateSettings
-from etude.recipes.settings import FEEDBACK, SHORT, PracticeSettings
 from etude.rollouts.search.settings import REFINE, SEARCHES
 from etude.settings.configuration import settings_of
 from etude.settings.spellings import NAMES, SECTIONS, VALUES, nearest_setting, value_of
+from etude.training.parse import SHORT
+from etude.training.settings import FEEDBACK, PracticeSettings
 
 CHOICES = {
     "learn.credit": [*CREDIT, *STEP_CREDIT],

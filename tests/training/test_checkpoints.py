@@ -10,10 +10,10 @@ from etude.errors import UserError
 from etude.learn.example import demonstration
 from etude.learn.learner import Learner, Optimiser, Stream
 from etude.learn.losses import negative_log_likelihood
-from etude.recipes.settings import PracticeSettings
 from etude.tasks.sources import TaskSource
 from etude.training.checkpoints import load_checkpoint, save_checkpoint
 from etude.training.run_folder import RunFolder
+from etude.training.settings import PracticeSettings
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "lfm2", "qwen3-moe"])

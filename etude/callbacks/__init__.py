@@ -1,0 +1,48 @@
+"""Callbacks: optional features of a run, one file each (`etude.training.callback` has the protocol).
+
+The order of the table is the order of calls: values of steps before reward shaping before length before token advantages; what only notes
+before what adds groups; what ends a run before what looks at its last step.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from etude.errors import UserError
+from etude.tasks.functions import load_function
+
+CALLBACKS = {
+    "temperature_schedule": "etude.callbacks.temperature_schedule:TemperatureSchedule",
+    "curriculum": "etude.callbacks.curriculum:CurriculumCallback",
+    "vote_calibration": "etude.callbacks.vote_calibration:VoteCalibration",
+    "step_model": "etude.callbacks.step_model:StepModelCallback",
+    "rationalize": "etude.callbacks.rationalize:Rationalize",
+    "synthetic_tasks": "etude.callbacks.synthetic_tasks:SyntheticTasks",
+    "entropy_bonus": "etude.callbacks.entropy_bonus:EntropyBonus",
+    "reward_shaping": "etude.callbacks.reward_shaping:RewardShaping",
+    "overlong_penalty": "etude.callbacks.overlong_penalty:OverlongPenalty",
+    "implicit_reward": "etude.callbacks.implicit_reward:ImplicitRewardCallback",
+    "kl_penalty": "etude.callbacks.kl_penalty:KLPenalty",
+    "replay": "etude.callbacks.replay:ReplayCallback",
+    "token_budget": "etude.callbacks.token_budget:TokenBudget",
+    "collapse": "etude.callbacks.collapse:CollapseDetector",
+    "gate": "etude.callbacks.gate:Gate",
+    "divergence": "etude.callbacks.divergence:StartDivergence",
+}
+"""Name in settings → class."""
+
+
+def callback_class(name: str, own: str | None = None) -> type[Any]:
+    """Return the class of a callback of the table, or of a user's `own`, `FILE.py:CLASS` or `package.module:CLASS`. Raises UserError."""
+    if own is None:
+        module, class_name = CALLBACKS[name].split(":")
+        return getattr(import_module(module), class_name)  # type: ignore[no-any-return]
+    found = load_function(own)
+    if not isinstance(found, type) or not hasattr(found, "Settings"):
+        raise UserError(f"callbacks.{name}: {own} must be a class that extends etude.Callback, got {found!r}")
+    found.name = name  # type: ignore[attr-defined]
+    return found
+
+
+def settings_class(name: str, own: str | None = None) -> type[Any]:
+    """Return the dataclass of a callback's settings."""
+    return callback_class(name, own).Settings  # type: ignore[no-any-return]

@@ -1,0 +1,182 @@
+"""A gate against forgetting: practice rolls back where the model has lost too much of what it knew, or has moved too far.
+
+    passes:  accuracy           >= (1 - max_loss) · accuracy before practice
+             perplexity         <= (1 + max_perplexity_rise) · perplexity before practice
+             KL(start || now)   <= max_divergence                                             where that is set
+
+on the same questions, the same text (`etude.evaluation.retention`) and the same answers (`etude.evaluation.divergence`), so that the
+comparison is surer than either number is by its interval. The divergence is read on tasks that are practised on: it tells what questions
+and text are slow to show, since forgetting goes with it (Shenfeld et al. 2025, arXiv 2509.04259), and needs no old knowledge to ask for.
+
+A model that passes is held. Where it fails, practice rolls back to the held one and goes on by `action`: as it was (`roll_back`; with other
+random numbers, so on another path), at a lower learning rate, or with more replay. After `max_falls` rollbacks, or at once by `stop`,
+practice ends with the held model. The last step is measured too, so that what a gated run ends with has passed.
+
+Identity: a gate that always passes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from etude.errors import UserError, at_least
+from etude.evaluation.report.panels import Panel
+from etude.training.callback import CONTINUE, Callback, Decision, Metrics
+
+if TYPE_CHECKING:
+    import torch
+
+    from etude.training.practice_run import PracticeRun
+
+MEASURES = ("choice_accuracy", "perplexity", "forward_kl")
+"""What a gate goes by."""
+
+
+@dataclass(frozen=True)
+class GateSettings:
+    """Gate against forgetting."""
+
+    every: int
+    """Steps between measurements; the last step always has one."""
+    max_loss: float = 0.02
+    """Share of the accuracy before practice that may be lost, of the questions in retention.choices or, without any, of the 80 that ship,
+    of which two alone are more than 0.02."""
+    max_perplexity_rise: float = 0.02
+    """Share by which the perplexity before practice may rise. It sees more than some hundred questions do: a model that was at
+    +9 % had lost 9 % of what it knew of other questions, while those that its gate asked said nothing (`LOG.md`, 2026-11-27)."""
+    max_divergence: float | None = None
+    """Nats an answer by which the model may have moved from where practice began, KL(start || now) on tasks that it practises on; null has
+    the gate go by old knowledge alone. How far practice moves a model goes by its task: the callback `divergence` tells it of a run that is
+    known to be sound."""
+    divergence_n: int = 64
+    """Tasks that are practised on of which an answer of the start tells that divergence."""
+    action: Literal["stop", "roll_back", "lower_rate", "raise_replay"] = "roll_back"
+    """What follows a rollback: the end of practice, another try, one at a lower learning rate, or one with more replay."""
+    factor: float = 2.0
+    """What `lower_rate` divides the rate by, and `raise_replay` multiplies the ratio of replay by, at every rollback."""
+    max_falls: int = 3
+    """Rollbacks after which practice goes on; the next one ends it."""
+
+    def __post_init__(self) -> None:
+        at_least("gate.every", self.every, 1)
+        at_least("gate.max_falls", self.max_falls, 0)
+        if not 0 <= self.max_loss < 1:
+            raise UserError(f"gate.max_loss must be in [0, 1), a share of the accuracy before practice, got {self.max_loss}")
+        if self.max_perplexity_rise < 0:
+            raise UserError(f"gate.max_perplexity_rise must be 0 or more, a share, got {self.max_perplexity_rise}")
+        if self.max_divergence is not None and self.max_divergence <= 0:
+            raise UserError(f"gate.max_divergence must be above 0, in nats an answer, or null, got {self.max_divergence}")
+        at_least("gate.divergence_n", self.divergence_n, 1)
+        if self.factor <= 1:
+            raise UserError(f"gate.factor must be above 1, got {self.factor}")
+
+
+def passes(settings: GateSettings, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Tell whether the measures now are near enough to those before practice."""
+    keeps_knowledge = "choice_accuracy" not in before or now["choice_accuracy"] >= (1 - settings.max_loss) * before["choice_accuracy"]
+    keeps_language = "perplexity" not in before or now["perplexity"] <= (1 + settings.max_perplexity_rise) * before["perplexity"]
+    keeps_near = settings.max_divergence is None or now["forward_kl"] <= settings.max_divergence
+    return bool(keeps_knowledge and keeps_language and keeps_near)
+
+
+class Gate(Callback):
+    """Measures every so many steps, holds what passes, and rolls back where it fails; its state is the number of rollbacks."""
+
+    name, Settings, rolls_back = "gate", GateSettings, False
+    panels = (
+        Panel("Old knowledge", "share of questions right", {"gate/choice_accuracy": "questions right"}, is_zoomed=True, marks_falls=True),
+        Panel("Old text", "perplexity", {"gate/perplexity": "perplexity"}, marks_falls=True),
+        Panel("Divergence from the start", "nats an answer", {"gate/forward_kl": "KL(start || now)"}, marks_falls=True),
+    )
+
+    def __init__(self, settings: GateSettings) -> None:
+        super().__init__(settings)
+        self.falls = 0
+
+    @property
+    def every(self) -> int:
+        return int(self.settings.every)
+
+    @property
+    def can_roll_back(self) -> bool:
+        return True
+
+    def check(self, settings: Mapping[str, Any]) -> None:
+        if not settings["retention.probe"] and self.settings.max_divergence is None:
+            raise UserError(
+                "retention.probe is false and gate.max_divergence null, so that the gate has nothing to go by: set the probe to true, "
+                "max_divergence to some nats an answer, or leave gate out"
+            )
+        if self.settings.action == "raise_replay" and "callbacks.replay.ratio" not in settings:
+            raise UserError("gate.action raise_replay raises replay.ratio, and there is no replay: set replay.path and replay.ratio")
+
+    def start(self, run: "PracticeRun") -> None:
+        self.run = run
+        run.fix_reference()
+        self.before = run.row_before("retention") if run.probe else {}
+        self.answers = run.once("gate_answers.json", self._answers) if self.settings.max_divergence is not None else []
+
+    def _answers(self) -> list[list[dict[str, Any]]]:
+        from etude.evaluation.divergence import answers_of_start
+        from etude.rollouts.order import batch_at
+
+        run, items = self.run, self.run.data.items
+        prompts = [prompt for _, prompt in batch_at(1, items, min(self.settings.divergence_n, len(items)), run.seed, "gate")]
+        return answers_of_start(run.engine, run.model, prompts, run.start_sampling(1, run.settings.explore.max_new_tokens))
+
+    def measure(self) -> dict[str, Any]:
+        """Measure the model as it is now."""
+        from etude.evaluation.divergence import forward_divergence, from_rows
+
+        now = self.run.known_row() if self.run.probe else {}
+        if self.answers:
+            now = now | forward_divergence(self.run.model, from_rows(self.answers), self.run.place.dtype, self.run.temperature)
+        return now
+
+    def decide(self, step: int, row: Mapping[str, Any], history: Sequence[Mapping[str, Any]], *, is_last: bool) -> tuple[Decision, Metrics]:
+        if step % self.settings.every and not is_last:
+            return CONTINUE, {}
+        now = self.measure()
+        has_passed = passes(self.settings, self.before, now)
+        held = step if has_passed or self.run.held is None else self.run.held
+        metrics: Metrics = {f"gate/{name}": now[name] for name in MEASURES if name in now}
+        metrics |= {"gate/passed": int(has_passed), "gate/held": held}
+        self.falls += not has_passed
+        return Decision(stop=self.is_over, rollback=not has_passed, hold=has_passed), metrics
+
+    @property
+    def is_over(self) -> bool:
+        """Whether practice ends."""
+        return self.falls > (0 if self.settings.action == "stop" else self.settings.max_falls)
+
+    def on_rollback(self) -> None:
+        self._apply()
+
+    def _apply(self) -> None:
+        how = self.settings
+        self.run.learner.rate_factor = how.factor**-self.falls if how.action == "lower_rate" else 1.0
+        self.run.replay_factor = how.factor**self.falls if how.action == "raise_replay" else 1.0
+
+    def finish(self) -> dict[str, Any]:
+        """Return `before`, every measurement, the number of rollbacks, and whether the gate ended practice."""
+        seen = [row for row in self.run.history if "gate/passed" in row]
+        return {
+            "before": {name: self.before[name] for name in MEASURES if name in self.before},
+            "measurements": [
+                {"step": row["step"]}
+                | {name: row[f"gate/{name}"] for name in MEASURES if f"gate/{name}" in row}
+                | {"passed": bool(row["gate/passed"]), "held": row["gate/held"]}
+                for row in seen
+            ],
+            "falls": sum(not row["gate/passed"] for row in seen),
+            "ended_practice": self.is_over,
+        }
+
+    def state_dict(self) -> "dict[str, torch.Tensor]":
+        import torch
+
+        return {"falls": torch.tensor(self.falls)}
+
+    def load_state_dict(self, tensors: "Mapping[str, torch.Tensor]") -> None:
+        self.falls = int(tensors["falls"])
+        self._apply()

@@ -1,0 +1,79 @@
+"""Add token advantages from an implicit process reward (PRIME, arXiv 2502.01456): a second model that learns which answers are right.
+
+The formulas and the departures stand in `etude.learn.implicit_reward`. Identity: a second model that has learned nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from etude.errors import UserError
+from etude.learn.optimiser import Optimiser
+from etude.rollouts.batch import RolloutBatch
+from etude.training.callback import Callback, Excludes, Metrics
+
+if TYPE_CHECKING:
+    import torch
+
+    from etude.training.practice_run import PracticeRun
+
+
+@dataclass(frozen=True)
+class ImplicitRewardSettings:
+    """Implicit process reward."""
+
+    coef: float
+    """Weight of its advantage beside that of the outcome; PRIME's is 1."""
+    beta: float = 0.05
+    """How much a difference in log-likelihood counts."""
+    optimiser: Optimiser = field(default_factory=lambda: Optimiser(learning_rate=1e-5))
+
+    def __post_init__(self) -> None:
+        if self.coef <= 0:
+            raise UserError(f"implicit_reward.coef must be above 0, got {self.coef}: leave implicit_reward out for none")
+        if self.beta <= 0:
+            raise UserError(f"implicit_reward.beta must be above 0, got {self.beta}")
+        self.optimiser.check("implicit_reward.optimiser")
+
+
+class ImplicitRewardCallback(Callback):
+    """Asks the second model before the update, and trains it after."""
+
+    name, Settings = "implicit_reward", ImplicitRewardSettings
+    unit_rewards = "learns a probability"
+    excludes = (
+        Excludes("explore.search.method", "set it to samples", "values every token of one answer", values=("refine",)),
+        Excludes("learn.method", "set it to credit", "adds to token advantages", allowed=("credit",)),
+        Excludes("learn.loss", "set it to clipped or capped", "tells tokens apart, which one ratio undoes", values=("sequence",)),
+    )
+
+    def check(self, settings: Mapping[str, Any]) -> None:
+        self.settings.optimiser.check_length("implicit_reward.optimiser", settings["steps"], "steps")
+
+    def start(self, run: "PracticeRun") -> None:
+        from etude.learn.implicit_reward import ImplicitReward
+
+        self.model = ImplicitReward(
+            run.model,
+            self.settings.beta,
+            self.settings.optimiser,
+            dtype=run.place.dtype,
+            batch_tokens=run.settings.machine.update_batch_tokens,
+        )
+
+    def before_update(self, batch: RolloutBatch) -> Metrics:
+        from etude.learn.implicit_reward import token_returns, within_task_auc
+
+        rewards, coef = self.model.rewards(batch.groups), self.settings.coef
+        returns = token_returns(rewards, batch.rewards)
+        batch.token_advantages.append([[tuple(coef * value for value in own) for own in row] for row in returns])
+        return {"implicit_reward/auc_within_task": within_task_auc(rewards, batch.rewards)}
+
+    def after_update(self, batch: RolloutBatch) -> Metrics:
+        return {f"implicit_reward/{name}": value for name, value in self.model.update(batch.groups, batch.rewards).items()}
+
+    def state_dict(self) -> "dict[str, torch.Tensor]":
+        return self.model.state_dict()
+
+    def load_state_dict(self, tensors: "Mapping[str, torch.Tensor]") -> None:
+        self.model.load_state_dict(tensors)

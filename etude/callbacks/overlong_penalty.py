@@ -1,0 +1,120 @@
+"""Lower the rewards of long attempts, and leave attempts out that were cut off (DAPO, arXiv 2503.14476).
+
+With L the own tokens of an attempt, its end token among them, L_max the most that it may have and L_cache a buffer before that:
+
+penalty  0                              L <= L_max - L_cache
+         (L - (L_max - L_cache)) / L_cache      above, up to L_max
+         1                              L > L_max
+
+Soft over-length punishment (eq. 13): advantages come from reward - penalty_weight · penalty. DAPO's rewards are -1 and 1, here they are 0
+and 1, so that at weight 1 a right answer of full length is worth a short wrong one, where DAPO's is worth the middle of the two: weight 0.5
+is the paper's proportion. The logged rewards stay. A group whose rewards are all equal may come to have a signal: its shorter answers are
+better.
+
+`mask_truncated_completions`, overlong filtering (section 3.4): an attempt that was cut off enters no loss, the KL penalty's among them,
+since it may have been right in the end. It counts in its group's statistics, and in the batch by which a loss is averaged, as in TRL.
+
+Identity: buffer_tokens 0 (or penalty_weight 0) without the mask.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from etude.errors import UserError, at_least
+from etude.evaluation.report.panels import Panel
+from etude.rewards.verdict import Verdict
+from etude.rollouts.batch import RolloutBatch
+from etude.training.callback import Callback, Excludes, Metrics
+
+if TYPE_CHECKING:
+    from etude.training.practice_run import PracticeRun
+
+
+@dataclass(frozen=True)
+class OverlongPenaltySettings:
+    """Penalty on long attempts."""
+
+    buffer_tokens: int = 0
+    """Last tokens of explore.max_new_tokens in which a reward is lowered, the more the nearer the end (DAPO); 0 lowers none."""
+    penalty_weight: float = 1.0
+    """How much a reward is lowered by an answer of full length: 1 is all that a verifier of 0 and 1 gives."""
+    mask_truncated_completions: bool = False
+    """Whether attempts that were cut off at explore.max_new_tokens enter no loss; they count in their group all the same (DAPO, TRL)."""
+
+    def __post_init__(self) -> None:
+        at_least("overlong_penalty.buffer_tokens", self.buffer_tokens, 0)
+        if not 0 <= self.penalty_weight < float("inf"):
+            raise UserError(f"overlong_penalty.penalty_weight must be 0 (none) or more, got {self.penalty_weight}")
+        if not self.buffer_tokens and not self.mask_truncated_completions:
+            raise UserError("overlong_penalty changes nothing: set overlong_penalty.buffer_tokens, or mask_truncated_completions to true")
+
+
+def over_length(num_tokens: int, most_tokens: int, buffer_tokens: int) -> float:
+    """Return the penalty of an answer, in [0, 1].
+
+    >>> [over_length(length, 16, 4) for length in (12, 13, 16)], over_length(16, 16, 0)
+    ([0.0, 0.25, 1.0], 0.0)
+    """
+    free = most_tokens - buffer_tokens
+    return min(1.0, max(0.0, (num_tokens - free) / buffer_tokens)) if buffer_tokens else 0.0
+
+
+class OverlongPenalty(Callback):
+    """Lowers `batch.credited` and sets `batch.masked`."""
+
+    name, Settings = "overlong_penalty", OverlongPenaltySettings
+    panels = (
+        Panel(
+            "Length control",
+            "share of sampled attempts",
+            {"overlong_penalty/penalised": "reward lowered for its length", "overlong_penalty/masked": "cut off and left out"},
+        ),
+    )
+    excludes = (
+        Excludes("learn.method", "set it to credit", "changes the rewards that advantages come from", allowed=("credit",)),
+        Excludes("explore.search.method", "set it to samples", "measures one answer, not several turns", values=("refine",)),
+    )
+
+    def check(self, settings: Mapping[str, Any]) -> None:
+        buffer_tokens, longest = self.settings.buffer_tokens, settings["explore.max_new_tokens"]
+        if not buffer_tokens:
+            return
+        if settings["learn.credit"] in ("difference", "tree"):
+            raise UserError(
+                f"overlong_penalty.buffer_tokens lowers rewards of whole answers, and learn.credit {settings['learn.credit']} goes by what "
+                "steps are worth: set it to 0, or the credit to one that compares whole answers"
+            )
+        if any(name.startswith("callbacks.synthetic_tasks") for name in settings):
+            raise UserError(
+                "overlong_penalty.buffer_tokens lowers rewards towards explore.max_new_tokens, which tasks that the model writes do not go "
+                "by: set it to 0, or leave synthetic_tasks out"
+            )
+        if buffer_tokens > longest:
+            raise UserError(
+                f"overlong_penalty.buffer_tokens is {buffer_tokens}, more than an answer may have (explore.max_new_tokens {longest}): set "
+                f"it to {longest} or less"
+            )
+
+    def start(self, run: "PracticeRun") -> None:
+        self.most_tokens = run.settings.explore.max_new_tokens
+
+    def before_update(self, batch: RolloutBatch) -> Metrics:
+        how = self.settings
+        penalties = [
+            [how.penalty_weight * over_length(each.num_own_tokens, self.most_tokens, how.buffer_tokens) for each in group.attempts]
+            for group in batch.groups
+        ]
+        if how.mask_truncated_completions:
+            batch.masked = [[attempt.finish == "length" for attempt in group.attempts] for group in batch.groups]
+        batch.credited = [
+            [_lowered(*each) for each in zip(row, own, strict=True)] for row, own in zip(batch.credited, penalties, strict=True)
+        ]
+        flat = [penalty for row in penalties for penalty in row]
+        shares = {"penalised": sum(penalty > 0 for penalty in flat), "penalty": sum(flat), "masked": sum(map(sum, batch.masked))}
+        return {f"overlong_penalty/{name}": value / len(flat) for name, value in shares.items()}
+
+
+def _lowered(verdict: Verdict, penalty: float) -> Verdict:
+    """Return the verdict on an attempt of one turn, whose reward counts for less; `score` stays, `turn_scores` decide advantages."""
+    return replace(verdict, turn_scores=(verdict.score - penalty,)) if penalty and verdict.score is not None else verdict

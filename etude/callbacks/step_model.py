@@ -1,0 +1,115 @@
+"""A step model beside the policy: a learned value of unfinished answers (`etude.learn.step_model`), trained on every step's attempts.
+
+Of independent attempts it values the steps that `learn.credit difference` compares, as far as it is to be trusted; a search asks it for the
+value of unfinished answers (`explore.search.value step_model`). It is saved with the model.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from etude.errors import UserError
+from etude.evaluation.report.panels import Panel
+from etude.learn.step_model_settings import StepModelSettings
+from etude.rollouts.batch import RolloutBatch
+from etude.rollouts.beginnings import parted
+from etude.training.callback import Callback, Excludes, Metrics
+
+if TYPE_CHECKING:
+    import torch
+
+    from etude.training.practice_run import PracticeRun
+
+_ONE_PROMPT = "takes attempts for answers to one prompt, without the answer shown"
+
+
+class StepModelCallback(Callback):
+    """Predicts before the update, learns after it; its state is the head, an own backbone, and their optimizer."""
+
+    name, Settings = "step_model", StepModelSettings
+    unit_rewards = "predicts a probability"
+    panels = (
+        Panel(
+            "Step model",
+            "share of pairs of attempts put in order",
+            {"step_model/auc_within_task": "at one task", "step_model/auc": "of all"},
+        ),
+    )
+    excludes = (
+        Excludes(
+            "explore.search.method", "set it to samples or a search", "can't learn from attempts of several turns", values=("refine",)
+        ),
+        Excludes("explore.variants", "leave the variants out", _ONE_PROMPT),
+        Excludes("callbacks.synthetic_tasks", "leave synthetic_tasks out", "learns from given tasks alone"),
+        Excludes("feedback", "set it to agreement", "learns from samples of the policy", values=("self_training",)),
+    )
+
+    def check(self, settings: Mapping[str, Any]) -> None:
+        is_search = settings["explore.search.method"] not in ("samples", "refine")
+        if self.settings.trust is not None and (is_search or settings["learn.credit"] != "difference"):
+            raise UserError(
+                f"step_model.trust {self.settings.trust} is read for independent attempts with learn.credit difference alone: leave it out, "
+                "or set explore.search.method to samples and learn.credit to difference"
+            )
+
+    def prepare(self, run: "PracticeRun") -> None:
+        from etude.models.load import load_model
+
+        if self.settings.model is not None:
+            _, its = load_model(self.settings.model)
+            if its.get_vocab() != run.tokenizer.get_vocab():
+                raise UserError(
+                    f"step_model.model {self.settings.model} has another tokenizer than model {run.settings.model}: name one with the same"
+                )
+
+    def start(self, run: "PracticeRun") -> None:
+        from etude.learn.step_model import StepModel
+        from etude.models.load import load_model
+        from etude.training.step_model_files import value_by
+
+        self.run, model = run, run.model
+        if self.settings.model is not None:
+            model, _ = load_model(self.settings.model, device=next(model.parameters()).device)
+        sizes: dict[str, Any] = {"dtype": run.place.dtype, "batch_tokens": run.settings.machine.update_batch_tokens}
+        self.model = StepModel(model, self.settings, seed=run.seed, **sizes)
+        run.sampler.step_value = value_by(self.model)
+
+    def after_rollout(self, batch: RolloutBatch) -> None:
+        explore = self.run.settings.explore
+        if not explore.is_search:
+            pairs = zip(batch.groups, batch.rewards, strict=True)
+            found = [parted(group, row, explore.search.steps, self.run.engine.text_of) for group, row in pairs]
+            batch.groups, batch.rewards = [group for group, _ in found], [row for _, row in found]
+
+    def before_update(self, batch: RolloutBatch) -> Metrics:
+        from etude.learn.step_values import Foresight, beginnings_of, valued
+
+        flat = iter(self.model.values([beginnings_of(attempt) for group in batch.groups for attempt in group.attempts]))
+        values = [[next(flat) for _ in group.attempts] for group in batch.groups]
+        foresight, trust = Foresight.of(batch.rewards, values), self.model.trust
+        metrics: Metrics = {f"step_model/{name}": value for name, value in foresight.metrics(self.model.mean_score).items()}
+        self.model.observe([score for _, score in foresight.every], foresight.ordered())
+        if self.run.settings.explore.is_search:
+            return metrics
+        batch.credited = valued(batch.credited, values, trust)
+        return metrics | {"step_model/trust": trust}
+
+    def after_update(self, batch: RolloutBatch) -> Metrics:
+        from etude.learn.step_values import outlooks_of
+
+        learned = self.model.update(outlooks_of(batch.groups, batch.rewards, self.settings.targets))
+        return {f"step_model/{name}": value for name, value in learned.items()}
+
+    @property
+    def saved_bytes(self) -> int:
+        return sum(parameter.nbytes for parameter in self.model.parameters)
+
+    def save(self, run: "PracticeRun") -> None:
+        from etude.training.step_model_files import save_step_model
+
+        save_step_model(self.model, run.tokenizer, run.folder.path / "model")
+
+    def state_dict(self) -> "dict[str, torch.Tensor]":
+        return self.model.state_dict()
+
+    def load_state_dict(self, tensors: "Mapping[str, torch.Tensor]") -> None:
+        self.model.load_state_dict(tensors)

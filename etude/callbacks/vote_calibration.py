@@ -1,0 +1,154 @@
+"""Calibrate from which vote share on a majority is believed, on tasks with gold answers that are not practised on.
+
+Every `every` steps the policy samples the labelled tasks; the smallest share s is taken such that of the majorities with a share of s or
+more `target_precision` are right (`etude.rewards.agreement.believed_share`). After a rollback the tasks are asked again, since the share
+was that of a model that is no more. The share is a note of the step's batch, so that a resumed run asks nothing twice.
+"""
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from etude.errors import UserError, at_least
+from etude.rewards.agreement import believed_share
+from etude.rollouts.attempts import Group
+from etude.rollouts.batch import RolloutBatch
+from etude.tasks.task import Task
+from etude.tasks.votes import Tally, vote
+from etude.training.callback import Callback, Excludes, Metrics
+
+if TYPE_CHECKING:
+    import torch
+
+    from etude.evaluation.measure import Judge
+    from etude.training.practice_run import PracticeRun
+
+Items = Sequence[tuple[Task, tuple[int, ...]]]
+"""Tasks with their prompts as token ids."""
+
+
+@dataclass(frozen=True)
+class VoteCalibrationSettings:
+    """Calibration of feedback agreement."""
+
+    n: int
+    """Tasks with gold answers, the first ones that no demonstration shows, which are not practised on."""
+    every: int = 10
+    """Steps between two calibrations."""
+    target_precision: float = 0.5
+    """How often the majority has to be right among those that are believed."""
+
+    def __post_init__(self) -> None:
+        at_least("vote_calibration.n", self.n, 1)
+        at_least("vote_calibration.every", self.every, 1)
+        if not 0.0 <= self.target_precision <= 1.0:
+            raise UserError(f"vote_calibration.target_precision must be in [0, 1], got {self.target_precision}")
+
+
+class VoteCalibration(Callback):
+    """Sets the least vote share of feedback agreement; its state is the share."""
+
+    name, Settings, rolls_back = "vote_calibration", VoteCalibrationSettings, False
+    excludes = (
+        Excludes("callbacks.temperature_schedule", "leave temperature_schedule out", "asks tasks as they are asked at first"),
+        Excludes("explore.variants", "leave the variants out", "asks tasks as they are asked without variants"),
+    )
+
+    def __init__(self, settings: VoteCalibrationSettings) -> None:
+        super().__init__(settings)
+        self.labelled: Items = []
+        self.share: float | None = None
+        self._asked = (0, 0.0)
+        """Tokens and seconds of the calibration before this step."""
+
+    @property
+    def num_reserved_tasks(self) -> int:
+        return int(self.settings.n)
+
+    def check(self, settings: Mapping[str, Any]) -> None:
+        if settings["feedback"] != "agreement" and "agreement" not in (settings.get("feedback_weights") or {}):
+            raise UserError("vote_calibration is for feedback agreement: set feedback to agreement, or leave vote_calibration out")
+        if settings.get("callbacks.curriculum.method") == "levels":
+            raise UserError("vote_calibration asks tasks of one difficulty, and curriculum.method levels changes it: leave one of them out")
+
+    def prepare(self, run: "PracticeRun") -> None:
+        self.labelled, run.data.items = without_labelled(run.data.items, self.settings.n, {task.key for task in run.data.shown})
+        for task, _ in self.labelled:
+            if task.answer is None:
+                raise UserError(f"vote_calibration.n is {self.settings.n}, but {task.origin}, one of the first, has no answer")
+
+    def start(self, run: "PracticeRun") -> None:
+        assert run.reward.agreement is not None
+        self.run, self.agreement = run, run.reward.agreement
+
+    def before_rollout(self, step: int) -> None:
+        clock, groups = time.perf_counter(), list[Group]()
+        if self.share is None or (step - 1) % self.settings.every == 0:
+            groups = self._sampled(step)
+            found = shares_and_truth(groups, self.run.verifiers.judge)
+            self.share = believed_share(found, self.agreement.how.min_share, self.settings.target_precision)
+        self._asked = sum(each.num_own_tokens for group in groups for each in group.attempts), time.perf_counter() - clock
+        self.agreement.min_share = self.share
+
+    def after_rollout(self, batch: RolloutBatch) -> None:
+        tokens, seconds = self._asked
+        batch.notes[self.name] = {"min_share": self.share}
+        batch.metrics["sampled_tokens"] = tokens + batch.own_tokens
+        batch.seconds["explore_seconds"] += seconds
+
+    def before_update(self, batch: RolloutBatch) -> Metrics:
+        self.share = batch.notes[self.name]["min_share"]
+        return {"vote_calibration/min_share": self.share}
+
+    def on_rollback(self) -> None:
+        self.share = None
+
+    def _sampled(self, step: int) -> list[Group]:
+        from etude.rollouts.samples import sample_groups
+
+        tasks, prompts = zip(*self.labelled, strict=True)
+        explore = self.run.settings.explore
+        sizes: dict[str, Any] = {"num_samples": explore.num_samples, "max_new_tokens": explore.max_new_tokens}
+        names = self.run.seed, "agreement_probe", step - 1  # keys count the steps before
+        return sample_groups(self.run.engine, tasks, prompts, **sizes, sampling=explore.sampling, names=names)
+
+    def state_dict(self) -> "dict[str, torch.Tensor]":
+        import torch
+
+        return {} if self.share is None else {"share": torch.tensor(self.share, dtype=torch.float64)}
+
+    def load_state_dict(self, tensors: "Mapping[str, torch.Tensor]") -> None:
+        self.share = float(tensors["share"]) if "share" in tensors else None
+
+
+def without_labelled(items: Items, n: int, shown: Collection[str]) -> tuple[Items, list[tuple[Task, tuple[int, ...]]]]:
+    """Return the n first different tasks whose keys are not `shown` in demonstrations, where the model knows better, and the other tasks.
+
+    Raises UserError where there are not enough.
+    """
+    unseen: dict[str, tuple[Task, tuple[int, ...]]] = {}
+    for task, prompt in items:
+        if task.key not in shown:
+            unseen.setdefault(task.key, (task, prompt))
+    labelled = list(unseen.values())[:n]
+    asked = {task.key for task, _ in labelled}
+    left = [(task, prompt) for task, prompt in items if task.key not in asked]
+    if len(labelled) < n or not left:
+        raise UserError(
+            f"vote_calibration.n is {n}, but there are only {len(unseen)} different tasks that no demonstration shows, and one at least "
+            "must be left to practise on: lower it, or give more tasks"
+        )
+    return labelled, left
+
+
+def shares_and_truth(groups: Sequence[Group], judge: "Judge") -> list[tuple[float, bool]]:
+    """Return, for each group whose attempts give any answer, the majority's vote share and whether the majority is right."""
+    found: list[tuple[float, str, Task]] = []
+    for group in groups:
+        votes = [vote(attempt.text, group.task) for attempt in group.attempts]
+        tally = Tally.of(votes)
+        if tally.winner is not None:
+            found.append((tally.share(tally.winner), group.attempts[votes.index(tally.winner)].text, group.task))
+    verdicts = judge([(text, task) for _, text, task in found])
+    return [(share, verdict.is_right) for (share, _, _), verdict in zip(found, verdicts, strict=True)]

@@ -1,0 +1,100 @@
+"""How far practice moved a model on the new task, as seen from where it began: KL(start || now).
+
+    mean over answers y that the model which practice began with samples of  log pi_start(y) - log pi_now(y)      in nats an answer
+
+an unbiased estimate; both are read by the same pass at the sampling temperature. RL's Razor (Shenfeld et al. 2025, arXiv 2509.04259) finds
+that forgetting is a function of this number, whatever the method was. The answers are sampled before the first step and kept in the run
+folder: those to evaluation tasks for what a run tells in the end, those to tasks that it practises on for its gate, which decides in
+training and so reads nothing of the evaluation. The interval is over tasks. Identity: a model that
+was not moved has 0.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from etude.engine.sampling import Sampling
+from etude.engine.transformers import TransformersEngine
+from etude.evaluation.statistics import mean_interval
+from etude.learn.example import Example
+from etude.learn.logprobs import completion_logprobs
+from etude.randomness import seed_for
+
+Answers = list[list[Example]]
+"""By task, with the start's log-probs as `reference_logprobs`."""
+
+
+@dataclass(frozen=True)
+class StartSampling:
+    """How answers of the start are sampled and read."""
+
+    num_samples: int
+    max_new_tokens: int
+    sampling: Sampling
+    seed: int
+    dtype: torch.dtype
+
+
+def answers_of_start(
+    engine: TransformersEngine, model: Any, prompts: Sequence[tuple[int, ...]], how: StartSampling
+) -> list[list[dict[str, Any]]]:
+    """Sample answers to each prompt of the model as it is now, with their log-probs under it, as rows of JSON."""
+    sizes = {"num_samples": how.num_samples, "max_new_tokens": how.max_new_tokens}
+    found = sampled(engine, prompts, **sizes, sampling=how.sampling, seed=how.seed)
+    return as_rows(with_start(model, found, how.dtype, how.sampling.temperature))
+
+
+def sampled(
+    engine: TransformersEngine,
+    prompts: Sequence[tuple[int, ...]],
+    *,
+    num_samples: int,
+    max_new_tokens: int,
+    sampling: Sampling,
+    seed: int,
+) -> Answers:
+    """Answers of an engine's model to each prompt."""
+    keys = [[seed_for(seed, "start answers", place, sample) for sample in range(num_samples)] for place in range(len(prompts))]
+    found = engine.generate(prompts, num_samples=num_samples, max_new_tokens=max_new_tokens, sampling=sampling, keys=keys)
+    return [[Example(prompt, each.tokens) for each in row if each.tokens] for prompt, row in zip(prompts, found, strict=True)]
+
+
+def with_start(model: Any, answers: Answers, dtype: torch.dtype, temperature: float) -> Answers:
+    """The answers with their log-probs under the model that gave them."""
+    values = iter(_logprobs(model, answers, dtype, temperature))
+    return [[Example(each.prompt, each.completion, reference_logprobs=next(values)) for each in row] for row in answers]
+
+
+def forward_divergence(model: Any, answers: Answers, dtype: torch.dtype, temperature: float) -> dict[str, Any]:
+    """`forward_kl` of a model in nats an answer, with its interval (95 %) over tasks, their number and that of the answers."""
+    values = iter(_logprobs(model, answers, dtype, temperature))
+    by_task = [fmean([sum(each.reference_logprobs or ()) - sum(next(values)) for each in row]) for row in answers if row]
+    low, high = mean_interval(by_task)
+    return {
+        "forward_kl": fmean(by_task),
+        "forward_kl_low": low,
+        "forward_kl_high": high,
+        "n": len(by_task),
+        "answers": sum(map(len, answers)),
+    }
+
+
+def as_rows(answers: Answers) -> list[list[dict[str, Any]]]:
+    """For a JSON file; floats are read back to the same bits."""
+    return [
+        [{"prompt": each.prompt, "completion": each.completion, "logprobs": each.reference_logprobs} for each in row] for row in answers
+    ]
+
+
+def from_rows(rows: Sequence[Sequence[dict[str, Any]]]) -> Answers:
+    return [
+        [Example(tuple(each["prompt"]), tuple(each["completion"]), reference_logprobs=tuple(each["logprobs"])) for each in row]
+        for row in rows
+    ]
+
+
+def _logprobs(model: Any, answers: Answers, dtype: torch.dtype, temperature: float) -> list[tuple[float, ...]]:
+    return completion_logprobs(model, [each for row in answers for each in row], dtype, temperature=temperature)

@@ -1,0 +1,123 @@
+"""Turn a step's attempts into training examples, by policy gradient or by imitation, a list for each group.
+
+by_credit    every attempt enters the policy stream, each own token with its advantage; turns in which a group has no signal enter none
+by_imitation right attempts enter the imitate stream (rejection sampling: RAFT, arXiv 2304.06767; ReST-EM, arXiv 2312.06585;
+             STaR, arXiv 2203.14465, where some saw the answer and are imitated as if they had not), every group with the same total
+             weight, so that easy tasks do not drown hard ones; groups in which all or none are right are left out as in `by_credit`, so
+             that both learn from the same tasks, unless all that are right are to be kept. Departures: STaR decodes one answer greedily,
+             before and after the hint, here a group is sampled; ReST-EM takes at most so many answers of a task, here their weights are
+             shared out; both go through all tasks between two models
+
+Each turn of a revised attempt is an example, whose prompt is all that stands before it. `by_credit` gives it its own advantage
+(`etude.learn.turn_credit`); `by_imitation` takes the right turns of attempts that ended right, each with an attempt's weight, and nothing
+of a turn that was wrong.
+"""
+
+from collections.abc import Sequence
+
+from etude.learn.credit import credit_rule
+from etude.learn.example import Example, Weights
+from etude.learn.step_credit import STEP_CREDIT
+from etude.learn.turn_credit import turn_credit, turns_with_signal
+from etude.rewards.verdict import Verdict, scores_of, turns_right
+from etude.rollouts.attempts import Attempt, Group, Source
+
+Rewards = Sequence[Sequence[Verdict]]
+Advantages = list[list[Weights]]
+"""Of every own token of every attempt, by group."""
+Examples = list[list[Example]]
+
+METHODS = ("credit", "imitation", "preference")
+"""What is made of a step's attempts."""
+
+
+def by_credit(
+    groups: Sequence[Group],
+    rewards: Rewards,
+    advantages: Sequence[Sequence[Weights]],
+    *,
+    turn_discount: float = 1.0,
+    masked: Sequence[Sequence[bool]] | None = None,
+) -> Examples:
+    """Return an example for every turn of every attempt that is not `masked`; those without signal are in no stream."""
+    found = []
+    masked = masked or [[False] * len(group.attempts) for group in groups]
+    for group, row, own, is_masked in zip(groups, rewards, advantages, masked, strict=True):
+        has_signal = turns_with_signal(map(scores_of, row), turn_discount)
+        if not any(any(weights) for weights in own):  # rewards differ, and no set of attempts is better than another (`pass_at_k`)
+            has_signal = [False] * len(has_signal)
+        found.append(
+            [
+                _example(attempt, turn, policy=weights if has_signal[turn] else None)
+                for attempt, weights, is_out in zip(group.attempts, own, is_masked, strict=True)
+                for turn in range(attempt.turns)
+                if not is_out
+            ]
+        )
+    return found
+
+
+def in_a_stream(examples: Sequence[Sequence[Example]]) -> Examples:
+    """Return the examples that something is learned from, by group."""
+    return [[each for each in row if each.policy or each.imitate or each.anchor] for row in examples]
+
+
+def token_advantages(
+    groups: Sequence[Group],
+    rewards: Rewards,
+    credit: str,
+    turn_discount: float = 1.0,
+    added: Sequence[Sequence[Weights]] | None = None,
+    pass_k: int = 1,
+) -> Advantages:
+    """Return the advantage of every own token of every attempt, by group, plus those `added`; `pass_k` is of the rule `pass_at_k`."""
+    if added is not None:
+        earned = token_advantages(groups, rewards, credit, turn_discount, pass_k=pass_k)
+        return [[_sum(*both) for both in zip(row, more, strict=True)] for row, more in zip(earned, added, strict=True)]
+    if credit in STEP_CREDIT:
+        return STEP_CREDIT[credit](groups, rewards)
+    by_turn = turn_credit([[scores_of(verdict) for verdict in row] for row in rewards], credit_rule(credit, pass_k), turn_discount)
+    return [
+        [_of_tokens(attempt, turns) for attempt, turns in zip(group.attempts, row, strict=True)]
+        for group, row in zip(groups, by_turn, strict=True)
+    ]
+
+
+def by_imitation(groups: Sequence[Group], rewards: Rewards, *, turn_discount: float = 1.0, keep_all_right: bool = False) -> Examples:
+    """Return the right attempts of the groups with signal, or of all groups (`keep_all_right`).
+
+    The weights of a group add up to the number of its attempts, without those that saw the answer or were made of others.
+    """
+    found: Examples = []
+    for group, row in zip(groups, rewards, strict=True):
+        right = [(attempt, turns_right(reward)) for attempt, reward in zip(group.attempts, row, strict=True) if reward.is_right]
+        number = sum(attempt.is_sample for attempt in group.attempts)
+        if not keep_all_right and not any(turns_with_signal(map(scores_of, row), turn_discount)):
+            right = []
+        found.append(
+            [
+                _example(attempt, turn, imitate=(number / len(right),) * attempt.num_own_tokens)
+                for attempt, turns in right
+                for turn, is_right in enumerate(turns)
+                if is_right
+            ]
+        )
+    return found
+
+
+def _sum(one: Weights, other: Weights) -> Weights:
+    return tuple(mine + its for mine, its in zip(one, other, strict=True))
+
+
+def _of_tokens(attempt: Attempt, turns: Sequence[float]) -> Weights:
+    """The credit of turns for each of their tokens."""
+    return tuple(credit for credit, (start, end) in zip(turns, attempt.turn_spans, strict=True) for _ in range(start, end))
+
+
+def _example(attempt: Attempt, turn: int, **streams: Weights | None) -> Example:
+    """One turn of an attempt; `streams` have a weight for every own token of the whole attempt."""
+    start, end = attempt.turn_spans[turn]
+    before = attempt.sources[:start].count(Source.OWN)
+    own = slice(before, before + end - start)
+    weights = {name: values and values[own] for name, values in streams.items()}
+    return Example(attempt.tokens[:start], attempt.tokens[start:end], behaviour_logprobs=attempt.logprobs[own], **weights)

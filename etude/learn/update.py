@@ -1,0 +1,90 @@
+"""Update the policy on a step's attempts: by policy gradient, imitation or preference pairs."""
+
+from collections.abc import Callable, Sequence
+from statistics import fmean
+
+from etude.learn.example import Example
+from etude.learn.learner import BatchSize, Learner
+from etude.learn.pairs import PAIRS
+from etude.learn.preference import Preferring
+from etude.learn.settings import Learning
+from etude.learn.step_credit import STEP_CREDIT
+from etude.learn.training_examples import Advantages, by_credit, by_imitation, in_a_stream, token_advantages
+from etude.rollouts.batch import RolloutBatch, TokenAdvantages
+
+OnExamples = Callable[[list[list[Example]]], list[list[Example]]]
+Extra = Callable[[int], list[Example]]
+"""Own tokens of an update → examples to learn from beside it."""
+Update = Callable[[slice], dict[str, float]]
+"""One optimizer step on some of a step's groups; a part of which nothing is learned changes nothing, and has no metrics."""
+
+
+def update_on(
+    learner: Learner, batch: RolloutBatch, learn: Learning, *, on_examples: OnExamples = lambda found: found, extra: Extra = lambda _: []
+) -> dict[str, float]:
+    """Make all updates of a step and return the metrics of the last one, which has seen the most drift from the behaviour policy.
+
+    `on_examples` may add streams to the examples; `extra` gives what each update learns from beside its own tokens.
+    """
+    if learn.restart:
+        learner.restart()
+    seen: dict[str, float] = {}
+    if learn.method == "preference":
+        update, seen = _by_pairs(learner, batch, learn)
+    else:
+        update = _by_examples(learner, batch, learn, on_examples, extra)
+    metrics: dict[str, float] = {}
+    for _ in range(learn.epochs):
+        for part in range(learn.updates_per_epoch):
+            metrics = update(slice(part, None, learn.updates_per_epoch)) or metrics
+    return metrics | seen
+
+
+def advantages_of(batch: RolloutBatch, learn: Learning) -> Advantages:
+    """Return the advantage of every own token, by group and attempt: of the credited rewards, plus those that were added."""
+    added = list(batch.token_advantages)
+    if learn.outcome_coefficient and learn.credit in STEP_CREDIT:
+        outcome = token_advantages(batch.groups, batch.rewards, "centred")
+        added.append([[tuple(learn.outcome_coefficient * value for value in own) for own in row] for row in outcome])
+    how = learn.credit, learn.turn_discount, _sum(added) if added else None, learn.pass_k
+    return token_advantages(batch.groups, batch.credited, *how)
+
+
+def _by_examples(learner: Learner, batch: RolloutBatch, learn: Learning, on_examples: OnExamples, extra: Extra) -> Update:
+    groups = batch.groups
+    if learn.method == "credit":
+        batch.advantages = advantages_of(batch, learn)
+        found = by_credit(groups, batch.credited, batch.advantages, turn_discount=learn.turn_discount, masked=batch.masked)
+    else:
+        keeps = learn.keep_all_right or learn.restart
+        found = by_imitation(groups, batch.credited, turn_discount=learn.turn_discount, keep_all_right=keeps)
+    examples = in_a_stream(on_examples(found))
+    has_signal = [any(example.policy is not None or example.imitate is not None for example in row) for row in examples]
+    prompts = [group.attempts[0].prompt for group in groups]
+    distinct = list(dict.fromkeys(prompts))  # of all groups, so that dropping some moves none to another part
+
+    def update(part: slice) -> dict[str, float]:
+        chosen = set(distinct[part])
+        mine = [place for place, prompt in enumerate(prompts) if prompt in chosen]
+        own_tokens = [attempt.num_own_tokens for place in mine for attempt in groups[place].attempts if attempt.is_sample]
+        size = BatchSize(len(own_tokens), sum(own_tokens))  # turns of one attempt add up
+        own = [example for place in mine for example in examples[place]]
+        beside = extra(size.tokens) if own else []  # beside practice, not instead of it
+        share = fmean(has_signal[place] for place in mine) if learn.rate_by_signal and mine else 1.0
+        return learner.update([*own, *beside], size, rate_share=share)
+
+    return update
+
+
+def _by_pairs(learner: Learner, batch: RolloutBatch, learn: Learning) -> tuple[Update, dict[str, float]]:
+    """Return the update by pairs, and their number as a metric."""
+    how = learn.preference
+    if how.needs_reference and how.refresh_every and batch.step > 1 and (batch.step - 1) % how.refresh_every == 0:
+        learner.refresh_reference()
+    pairs = [PAIRS[how.pairs](group, row, how.pairs_per_task) for group, row in zip(batch.groups, batch.credited, strict=True)]
+    preferring = Preferring(learner, [pair for own in pairs for pair in own], how)
+    return lambda part: preferring.update([pair for own in pairs[part] for pair in own]), {"pairs": sum(map(len, pairs))}
+
+
+def _sum(parts: Sequence[TokenAdvantages]) -> Advantages:
+    return [[tuple(map(sum, zip(*each, strict=True))) for each in zip(*rows, strict=True)] for rows in zip(*parts, strict=True)]

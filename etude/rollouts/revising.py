@@ -1,0 +1,87 @@
+"""Samples that are revised after feedback in words: a step's attempts, their metrics, and answers in use, where nobody says what is right."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from etude.engine.sampling import Sampling
+from etude.engine.transformers import TransformersEngine
+from etude.rewards.verdict import Verdict, scores_of, turns_right
+from etude.rollouts.attempts import Attempt, Group
+from etude.rollouts.batch import RolloutBatch
+from etude.rollouts.independent import IndependentSampler
+from etude.rollouts.refinement import Refinement, refine
+from etude.rollouts.sampler import Items, TimedJudge
+from etude.rollouts.samples import sample_groups
+from etude.tasks.task import Task
+
+
+class RefineSampler(IndependentSampler):
+    """Independent samples with their further turns."""
+
+    def sample(self, step: int, items: Items) -> RolloutBatch:
+        batch = super().sample(step, items)
+        explore, timed, clock = self.explore, TimedJudge(self.judge), time.perf_counter()
+        batch.groups, batch.rewards = refine(
+            self.engine,
+            batch.groups,
+            batch.rewards,
+            timed,
+            explore.refine,
+            max_new_tokens=explore.max_new_tokens,
+            room_tokens=self.room_tokens,
+            sampling=self.sampling,
+            names=(self.seed, step),
+            steps=explore.search.steps,
+        )
+        batch.seconds["explore_seconds"] += time.perf_counter() - clock - timed.seconds
+        batch.seconds["feedback_seconds"] += timed.seconds
+        batch.metrics |= refine_metrics(batch.groups, batch.rewards, explore.refine)
+        return batch
+
+
+def refine_metrics(groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]], how: Refinement) -> dict[str, Any]:
+    """What revising changed in a step: `score_first` is of the first turns (`score` is of the last ones), the others are shares.
+
+    `revised` of all attempts; `corrected` of the revised ones that were not right at first, `spoiled` of those that were (which only fixed
+    words revise); `out_of_room` of all, those that lacked room for another turn. A share of none is None.
+    """
+    pairs = [pair for group, row in zip(groups, verdicts, strict=True) for pair in zip(group.attempts, row, strict=True)]
+    first = [scores_of(verdict)[0] for _, verdict in pairs]
+    known = [score for score in first if score is not None]
+    changed = [(turns_right(verdict)[0], verdict.is_right) for attempt, verdict in pairs if attempt.turns > 1]
+    return {
+        "score_first": sum(known) / len(known) if known else None,
+        "revised": len(changed) / len(pairs),
+        "corrected": _share([after for before, after in changed if not before]),
+        "spoiled": _share([not after for before, after in changed if before]),
+        "out_of_room": sum(how.goes_on(attempt, verdict) for attempt, verdict in pairs) / len(pairs),
+        "sampled_tokens": sum(attempt.num_own_tokens for attempt, _ in pairs),
+    }
+
+
+def revised_answers(
+    engine: TransformersEngine,
+    items: Sequence[tuple[Task, tuple[int, ...]]],
+    how: Refinement,
+    *,
+    max_new_tokens: int,
+    room_tokens: int,
+    sampling: Sampling,
+    names: Sequence[object],
+) -> list[Attempt]:
+    """An answer to each task, with its prompt as token ids, revised after fixed words; random numbers are keyed by `names`."""
+    tasks, prompts = [task for task, _ in items], [prompt for _, prompt in items]
+    sizes: dict[str, Any] = {"max_new_tokens": max_new_tokens, "sampling": sampling, "names": names}
+    first = sample_groups(engine, tasks, prompts, num_samples=1, **sizes)
+    unknown = [[Verdict(None)] for _ in tasks]
+    groups, _ = refine(engine, first, unknown, _nobody_knows, how, room_tokens=room_tokens, **sizes)
+    return [group.attempts[0] for group in groups]
+
+
+def _nobody_knows(pairs: Sequence[tuple[str, Task]]) -> list[Verdict]:
+    return [Verdict(None) for _ in pairs]
+
+
+def _share(cases: Sequence[bool]) -> float | None:
+    return sum(cases) / len(cases) if cases else None

@@ -1,0 +1,121 @@
+"""Answers of a tree search as a step's attempts, scored as they come."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from etude.engine.sampling import Sampling
+from etude.engine.transformers import TransformersEngine
+from etude.rewards.verdict import Verdict
+from etude.rollouts.attempts import Group
+from etude.rollouts.baselines import with_values
+from etude.rollouts.batch import RolloutBatch
+from etude.rollouts.sampler import Items, Judge, Sampler, TimedJudge
+from etude.rollouts.search.expansion import Expansion
+from etude.rollouts.search.growing import Growth, Value, search
+from etude.rollouts.search.settings import Search
+from etude.rollouts.search.worth import Outcomes, Rollouts, either, likelihood
+from etude.rollouts.settings import Exploration
+from etude.rollouts.tree import Tree
+
+
+@dataclass
+class TreeSampler(Sampler):
+    """A tree for each task, whose answers are the group."""
+
+    hard_values: bool = False
+    """Whether a beginning is worth 1 where any answer from there is right, instead of the mean reward (Math-Shepherd)."""
+
+    def sample(self, step: int, items: Items) -> RolloutBatch:
+        timed, clock = TimedJudge(self.judge), time.perf_counter()
+        explore = replace(self.explore, sampling=self.sampling)
+        trees, outcomes = searched(self.engine, items, explore, timed, (self.seed, step), self.step_value)
+        self.write_trees(step, (tree_row(tree) for tree in trees))
+        groups, rewards = zip(*(group_of(tree, outcomes, hard=self.hard_values) for tree in trees), strict=True)
+        seconds = {"explore_seconds": time.perf_counter() - clock - timed.seconds, "feedback_seconds": timed.seconds}
+        return RolloutBatch(step, list(groups), list(rewards), {"sampled_tokens": sum(tree.sampled_tokens for tree in trees)}, seconds)
+
+
+def searched(
+    engine: TransformersEngine,
+    items: Items,
+    explore: Exploration,
+    judge: Judge,
+    names: Sequence[object],
+    by_step_model: Value | None = None,
+) -> tuple[list[Tree], Outcomes]:
+    """A tree for each task, and the verdicts of their answers; random numbers are keyed by `names`."""
+    outcomes, sizes = Outcomes(judge), (explore.num_samples, explore.max_new_tokens)
+    return grown(engine, items, explore.search, *sizes, explore.sampling, names, outcomes, by_step_model), outcomes
+
+
+def group_of(tree: Tree, outcomes: Outcomes, *, hard: bool = False) -> tuple[Group, list[Verdict]]:
+    """A tree's answers as attempts, each as often as it was drawn, with verdicts that know what its steps were worth (`Tree.expected`)."""
+    verdicts, expected = [], tree.expected(hard=hard)
+    known, draws = {node: value for node, value in expected.items() if value is not None}, tree.draws(expected)
+    for node in tree.ends():
+        verdict = outcomes.verdicts[node]
+        verdicts += [with_values(verdict, [tree.root, *node.path], known, draws) if node in known else verdict] * len(node.keys)
+    return tree.group(), verdicts
+
+
+def tree_row(tree: Tree) -> dict[str, Any]:
+    """As it is kept in the run folder."""
+    return {
+        "task": tree.task.key,
+        "question": tree.task.question,
+        "answer": tree.task.answer,
+        "sampled_tokens": tree.sampled_tokens,
+        "nodes": tree.to_json(),
+    }
+
+
+def grown(
+    engine: TransformersEngine,
+    items: Items,
+    how: Search,
+    num_samples: int,
+    max_new_tokens: int,
+    sampling: Sampling,
+    names: Sequence[object],
+    ends: Value,
+    by_step_model: Value | None = None,
+) -> list[Tree]:
+    """A tree for each task, about as many at once as the engine has positions for, were all answers as long as they may be; `ends` says
+    what answers that ended are worth.
+    """
+    longest = max(len(prompt) for _, prompt in items)
+    most = how.answers(num_samples) * max_new_tokens
+    at_once = max(1, engine.batch_tokens // (longest + min(most, how.budget_tokens or most)))
+    trees: list[Tree] = []
+    for start in range(0, len(items), at_once):
+        some = items[start : start + at_once]
+        expansion = Expansion(
+            engine,
+            [task for task, _ in some],
+            [prompt for _, prompt in some],
+            steps=None if how.method == "tree" else how.steps,  # a tree's answers part where they branch
+            max_new_tokens=max_new_tokens,
+            sampling=sampling,
+            names=names,
+            places=range(start, start + len(some)),
+        )
+        _grow(expansion, how, num_samples, ends, by_step_model)
+        trees += expansion.trees
+    return trees
+
+
+def _grow(expansion: Expansion, how: Search, num_samples: int, ends: Value, by_step_model: Value | None) -> None:
+    rollouts = Rollouts(expansion, ends, how.rollouts)
+    kinds: dict[str, Value | None] = {"rollouts": rollouts, "likelihood": likelihood, "step_model": by_step_model}
+    going = kinds[how.value]
+    assert going
+
+    def most_tokens(tree: Tree, growth: Growth) -> int:
+        """Of one continuation, with what it takes to say what it is worth."""
+        more = rollouts.most_tokens(tree, growth, expansion.most_tokens) if going is rollouts else 0
+        return expansion.most_tokens(tree, growth) + more
+
+    rule, value = how.rule(num_samples), either(ends, going)
+    search(expansion.trees, rule, expansion, value, most_tokens=most_tokens, budget_tokens=how.budget_tokens)

@@ -1,0 +1,40 @@
+"""The end of a practice run: the final model, its card, `result.json` and the report."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from etude.cards.practised import write_cards
+from etude.evaluation.report import write_report
+from etude.training.callback import Callback
+from etude.training.practice_run import PracticeRun
+from etude.training.result import Page, result_of
+from etude.training.run import rows_of
+from etude.training.saving import save_adapters, save_asked
+
+
+def save(run: PracticeRun, callbacks: Sequence[Callback]) -> None:
+    """Write the final model, its adapters, and what callbacks save beside it."""
+    save_asked(run.model, run.tokenizer, run.folder.path / "model", run.settings)
+    save_adapters(run.model, run.tokenizer, run.folder.path, run.base, run.settings)
+    for callback in callbacks:
+        callback.save(run)
+
+
+def conclude(run: PracticeRun, pages: Mapping[str, Page], callbacks: Sequence[Callback], shown: list[Path]) -> dict[str, Any]:
+    """Write the model's card, `result.json` and the report of the folders that are `shown`."""
+    steps = rows_of(run.folder, "practice")
+    result = result_of(run.name, run.settings, pages, run.data.facts, _counts(run), steps)
+    result |= {callback.name: found for callback in callbacks if (found := callback.finish()) is not None}
+    write_cards(run.folder.path, run.settings, result, run.data.measured, run.tokenizer)
+    run.folder.write_json("result.json", result)
+    write_report(shown, run.folder.path / "report.html")
+    run.reporter.concluded(result, run.folder.path)
+    return result
+
+
+def _counts(run: PracticeRun) -> dict[str, int]:
+    """Return what happened in the reward over the whole run, resumed or not: read from what the stages wrote."""
+    pages = [run.folder.read_json(f"evaluation/{path.name}") for path in sorted((run.folder.path / "evaluation").glob("*.json"))]
+    rows = [*(page.get("feedback_counts", {}) for page in pages), *run.folder.log_rows("metrics.jsonl")]
+    return {name: sum(row.get(name, 0) for row in rows) for name in run.reward.counts()}

@@ -1,0 +1,65 @@
+"""The learners of a practice run: which streams of the loss, which optimizer, anchored to what."""
+
+import copy
+from functools import partial
+from typing import Any
+
+import torch
+
+from etude.learn.learner import Learner, Mark, Optimiser, Stream
+from etude.learn.losses import POLICY_LOSSES, Covariance, negative_log_likelihood
+from etude.learn.sequences import LIKELIHOOD
+from etude.randomness import seed_for
+from etude.training.settings import PracticeSettings
+
+
+def warm_start_learner(model: Any, settings: PracticeSettings, dtype: torch.dtype) -> Learner:
+    """The learner of the warm start, which imitates."""
+    options: dict[str, Any] = {"dropout_seed": seed_for(settings.seed, "dropout", "warm_start")}
+    return _learner(model, settings, dtype, settings.warm_start.optimiser, [Stream("imitate", negative_log_likelihood)], **options)
+
+
+def preference_learner(model: Any, settings: PracticeSettings, dtype: torch.dtype) -> Learner:
+    """The learner of compared answers, whose reference is the model as it is now."""
+    reference = copy.deepcopy(model).eval().requires_grad_(False) if settings.preferences.needs_reference else None
+    return _learner(model, settings, dtype, settings.preferences.optimiser, [LIKELIHOOD], reference=reference)
+
+
+def practice_learner(model: Any, settings: PracticeSettings, dtype: torch.dtype) -> Learner:
+    """Return the learner of practice; callbacks may add streams and a reference."""
+    learn = settings.learn
+    clip_low, clip_high = learn.clip
+    policy = partial(POLICY_LOSSES[learn.loss], clip_low=clip_low, clip_high=clip_high)
+    stream = partial(Stream, aggregation=learn.aggregation, constant_tokens=settings.explore.max_new_tokens)
+    streams = [stream("policy", policy, mark=_mark_of(settings)), stream("imitate", negative_log_likelihood)]
+    options: dict[str, Any] = {"temperature": settings.explore.sampling.temperature, "restarts": learn.restart}
+    if learn.method == "imitation":
+        options["dropout_seed"] = seed_for(settings.seed, "dropout", "practice")
+    if learn.method == "preference":
+        streams.append(LIKELIHOOD)
+    return _learner(model, settings, dtype, learn.optimiser, streams, **options)
+
+
+def needs_reference(settings: PracticeSettings) -> bool:
+    """Tell whether the method itself compares with the model that practice began with."""
+    return settings.learn.method == "preference" and settings.learn.preference.needs_reference
+
+
+def is_base(settings: PracticeSettings) -> bool:
+    """Tell whether the model that practice begins with is the trained model without its adapters, throughout practice."""
+    is_fixed = not (settings.learn.method == "preference" and settings.learn.preference.refresh_every)
+    return settings.learn.lora.rank > 0 and is_fixed and not settings.warm_start.steps + settings.preferences.steps
+
+
+def _mark_of(settings: PracticeSettings) -> Mark | None:
+    """What the policy loss marks in a batch before it is cut, if it does."""
+    learn = settings.learn
+    if learn.loss not in ("clip_cov", "kl_cov"):
+        return None
+    return Covariance(learn.loss, learn.covariance, *learn.clip, settings.seed).mark
+
+
+def _learner(
+    model: Any, settings: PracticeSettings, dtype: torch.dtype, optimiser: Optimiser, streams: list[Stream], **options: Any
+) -> Learner:
+    return Learner(model, optimiser, streams, dtype=dtype, batch_tokens=settings.machine.update_batch_tokens, **options)

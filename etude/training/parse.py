@@ -1,0 +1,101 @@
+"""Read the settings of a practice run from YAML and `--key value` overrides, and check how they go together."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+from etude.callbacks import CALLBACKS, callback_class, settings_class
+from etude.errors import UserError
+from etude.rollouts.search.settings import BY_STEPS
+from etude.rollouts.settings import Exploration
+from etude.settings.configuration import dotted, parse, plain, resolved
+from etude.settings.yaml_text import read_yaml
+from etude.tasks.actions import PRESETS
+from etude.tasks.sources import SOURCES, TaskSource
+from etude.training.callback import Callback, check_callbacks
+from etude.training.combinations import check_combinations
+from etude.training.settings import PracticeSettings
+
+SHORT = {
+    "explore": "explore.search.method",
+    "synthetic_tasks": "callbacks.synthetic_tasks.method",
+    "curriculum": "callbacks.curriculum.method",
+    "self_training": "self_training.decoding.method",
+    "tasks.actions": "tasks.actions.preset",
+}
+"""What `--explore mcts` and the like are on the command line."""
+
+
+def callbacks_of(settings: PracticeSettings) -> list[Callback]:
+    """Return new callbacks for the settings, in the order of their calls."""
+    found = []
+    for name, own in settings.callbacks.items():
+        made = callback_class(name, settings.callback_classes.get(name))(own)
+        if not isinstance(made, Callback):
+            raise UserError(f"callbacks.{name}: {settings.callback_classes[name]} must be a class that extends etude.Callback")
+        found.append(made)
+    return found
+
+
+def check_settings(settings: PracticeSettings) -> None:
+    """Raise UserError for settings that do not go together."""
+    check_combinations(settings)
+    check_callbacks(callbacks_of(settings), dotted(resolved(settings)))
+
+
+def practice_defaults() -> dict[str, Any]:
+    """Return the default of every setting by dotted name, of callbacks of those that have one; the source of tasks has none."""
+    values = dotted(resolved(PracticeSettings(TaskSource(family="any"))))
+    found = {name: value for name, value in values.items() if name != "tasks.family" and not name.startswith("callbacks.")}
+    for name in CALLBACKS:
+        for each in fields(settings_class(name)):
+            default = each.default_factory() if each.default_factory is not MISSING else each.default
+            if default is not MISSING:
+                found |= dotted({f"callbacks.{name}.{each.name}": plain(default)})
+    return found
+
+
+def parse_practice(path: Path, overrides: Sequence[str]) -> PracticeSettings:
+    """Settings from a YAML file and `--key value` overrides, among which another source of tasks replaces the file's, and tagged actions
+    are the steps of a search unless it says what else is.
+    """
+    settings = parse(PracticeSettings, path, overrides, adjust=_adjusted, short=SHORT)
+    check_settings(settings)
+    return settings
+
+
+def _adjusted(values: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
+    kept = _replace_source(values, given)
+    return kept | _steps_of_actions({**kept, **given})
+
+
+def _steps_of_actions(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Steps that end where an action closes, for a search or step model that has steps; `told` is by dotted name, options as text."""
+    has_steps = told.get("explore.search.method") in BY_STEPS or any(name.startswith("callbacks.step_model") for name in told)
+    if not has_steps or any(name.startswith("explore.search.steps.") for name in told):
+        return {}
+    tags, longest = told.get("tasks.actions.tags") or {}, told.get("explore.max_new_tokens", Exploration.max_new_tokens)
+    tags = read_yaml(tags) if isinstance(tags, str) else tags
+    if not tags and (preset := told.get("tasks.actions.preset")) in PRESETS:
+        tags = PRESETS[preset].limits
+    if not isinstance(tags, Mapping) or not tags or not str(longest).isdigit():
+        return {}  # without actions, or with values that are told of when they are read
+    steps = {"end": "tag", "tags": list(tags), "max_tokens": int(longest)}
+    return {f"explore.search.steps.{name}": value for name, value in steps.items()}
+
+
+def _replace_source(values: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
+    """The file's values without those that belong to tasks which an override replaces: the source's settings, and sizes that fit it."""
+    named = [source for source in SOURCES if f"tasks.{source}" in given]
+    before = next((source for source in SOURCES if values.get(f"tasks.{source}")), None)
+    is_replaced = bool(named) and (named[0] != before or (named[0] == "family" and given["tasks.family"] != values["tasks.family"]))
+    if not is_replaced:
+        return dict(values)
+    sizes = ("n", "evaluation.n", "warm_start.path", "explore.max_new_tokens") + (
+        ("warm_start.n",) if named[0] in ("path", "dataset") else ()
+    )
+    stays = ("tasks.actions.",)  # how an answer is asked for, whatever the question
+    return {
+        name: value for name, value in values.items() if name.startswith(stays) or (not name.startswith("tasks.") and name not in sizes)
+    }

@@ -1,0 +1,197 @@
+"""The run of a practice: its data, model, engine and reward, made in order, and what callbacks read and write of it."""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from etude.device.machine import decide, engine_at, facts_of, room_tokens
+from etude.engine.transformers import TransformersEngine
+from etude.evaluation.divergence import StartSampling
+from etude.evaluation.retention import Probe, measure_retention
+from etude.learn.learner import Learner, Loss, Stream
+from etude.models.adapters import add_lora, check_targets
+from etude.models.load import load_model
+from etude.randomness import seed_for
+from etude.rewards.outcome import OutcomeFeedback
+from etude.rewards.verdict import Verdict
+from etude.rollouts.attempts import Group
+from etude.rollouts.batch import RolloutBatch
+from etude.rollouts.prompts import render_prompt
+from etude.rollouts.sampler import Sampler, judge_groups
+from etude.settings.configuration import resolved
+from etude.suites.retention_probe import logprobs_of, probe_for
+from etude.tasks.task import Task
+from etude.training.data import LoadTasks, RunData, check_golds, load_data
+from etude.training.inputs import inputs_of
+from etude.training.learners import is_base, needs_reference, practice_learner
+from etude.training.ledger import Ledger
+from etude.training.reward import RunReward, random_rate
+from etude.training.rollout_metrics import first_half, of_the_policy, sampled_entropy
+from etude.training.run import Run, rows_of
+from etude.training.run_folder import read_progress
+from etude.training.samplers import sampler_for
+from etude.training.saving import save_asked
+from etude.training.settings import PracticeSettings
+
+
+@dataclass
+class PracticeRun(Run):
+    """A model that practises.
+
+    Slots that callbacks share: `replay_factor`, `sampler.sampling`, `sampler.step_value`, `reward.agreement.min_share`,
+    `learner.temperature`, `learner.rate_factor`, `learner.entropy_bonus`.
+    """
+
+    settings: PracticeSettings
+    verifiers: OutcomeFeedback = field(kw_only=True)
+    """Scores answers by the tasks' verifiers."""
+    base: str = field(default="", init=False)
+    """The model that training begins with."""
+    engine: TransformersEngine = field(init=False)
+    data: RunData = field(init=False)
+    reward: RunReward = field(init=False)
+    sampler: Sampler = field(init=False)
+    learner: Learner = field(init=False)
+    probe: Probe | None = field(default=None, init=False)
+    positions: int = field(default=0, init=False)
+    """The most tokens that the model reads."""
+    room_tokens: int = field(default=0, init=False)
+    """The most tokens of a prompt, so that an answer of explore.max_new_tokens follows."""
+    history: list[dict[str, Any]] = field(default_factory=list, init=False)
+    """The metrics of practice's steps so far."""
+    replay_factor: float = field(default=1.0, init=False)
+    """What the ratio of replay is multiplied by."""
+
+    # ------------------------------------------------------------------ prepare
+
+    def load(self, *, reserved: int, own_tasks: LoadTasks) -> None:
+        """Load tasks and model; nothing is written. `reserved` training tasks are for callbacks, which may load `own_tasks`."""
+        settings = self.settings
+        self.data = load_data(settings, self.name, self.data_folder, reserved=reserved, own_tasks=own_tasks)
+        if warning := self.verifiers.prepare([*self.data.train, *self.data.measured]):
+            self.reporter.say(warning)
+        check_golds([*self.data.train, *self.data.measured], self.verifiers.judge)
+        self.place = decide(settings.machine, self.folder.read_json("environment.json") or {})
+        self.reward = RunReward.of(settings, self.verifiers, self.place, has_steps_left=self._has_steps_left())
+        self.base = settings.model
+        self.model, self.tokenizer = load_model(self.base, device=self.place.device)
+        check_targets(self.model, settings.learn.lora)
+        self.positions = room_tokens(self.model, 0)
+        longest = max(settings.explore.max_new_tokens, settings.evaluation.max_new_tokens or 0, settings.evaluation.thought.longest)
+        self.room_tokens = room_tokens(self.model, settings.explore.max_new_tokens)
+        self.data.render(settings, self.tokenizer, room_tokens(self.model, longest), self.positions, self.verifiers.judge)
+        self.probe = probe_for(settings.retention, self.tokenizer, self.positions, self.data_folder)
+        self.reporter.baselines({suite.name: suite.baselines for suite in self.data.suites}, self.data.facts)
+
+    def begin(self, adapted: Callable[[], Path] | None) -> None:
+        """Make the run folder, and the engine; `adapted` makes the model that the run begins with instead, where there is one."""
+        facts = facts_of(self.place, self.settings.model) | {"verifiers_kept_from": self.verifiers.closed}
+        for sentence in self.folder.begin(resolved(self.settings), inputs_of(self.data), **facts):
+            self.reporter.say(sentence)
+        if adapted is not None:
+            del self.model
+            self.base = str(adapted())
+            self.model, _ = load_model(self.base, device=self.place.device)
+        self.verifiers.counts.clear()
+        self.model = add_lora(self.model, self.settings.learn.lora, seed_for(self.seed, "lora"))
+        self.engine = engine_at(self.place, self.model, self.tokenizer, self.settings.machine, self.settings.engine)
+
+    def start_practice(self) -> None:
+        """Make practice's learner and sampler, from the model as it is now."""
+        self.learner = practice_learner(self.model, self.settings, self.place.dtype)
+        if needs_reference(self.settings):
+            self.add_reference()
+        self.sampler = sampler_for(
+            self.settings,
+            engine=self.engine,
+            judge=self.reward.judge(partial(random_rate, self.folder)),
+            begin=self.reward.begin,
+            render=self.render,
+            room_tokens=self.room_tokens,
+            write_trees=self.folder.write_trees,
+            logprobs=logprobs_of(self.model, self.place, self.settings.machine),
+            own_answers=self.reward.own_answers,
+        )
+
+    def read_history(self) -> None:
+        """Read the log of practice's steps."""
+        self.history[:] = rows_of(self.folder, "practice")
+
+    def _has_steps_left(self) -> bool:
+        """Tell whether practice has steps that neither a checkpoint nor the ledger holds."""
+        found = self.folder.checkpoints("step-")
+        progress = read_progress(found[-1]) if found else {"step": 0}
+        kept = Ledger(self.folder.path / "ledger").steps()
+        left = range(progress["step"] + 1, self.settings.steps + 1)
+        return not progress.get("is_over") and any(step not in kept for step in left)
+
+    # ------------------------------------------------------------------ for callbacks
+
+    def add_stream(self, name: str, loss: Loss, coefficient: float = 1.0, *, aggregation: str | None = None) -> None:
+        """Add a term to the loss."""
+        kind: Any = aggregation or self.settings.learn.aggregation
+        self.learner.streams.append(Stream(name, loss, coefficient, kind, self.settings.explore.max_new_tokens))
+
+    def add_reference(self) -> None:
+        """Keep the model that practice begins with to compare with; with adapters that begin here, it is the model without them."""
+        if self.learner.reference is None and not is_base(self.settings):
+            self.learner.reference = copy.deepcopy(self.model).eval().requires_grad_(False)
+
+    def fix_reference(self) -> None:
+        """Have checkpoints hold a reference that is going to be refreshed, so that a rollback finds it."""
+        if self.settings.learn.preference.refresh_every and self.learner.reference is not None:
+            self.learner.refresh_reference()  # the same numbers
+
+    def render(self, task: Task) -> tuple[int, ...]:
+        """Return a task's prompt as token ids."""
+        return render_prompt(self.tokenizer, task)
+
+    def judge_groups(self, groups: Sequence[Group]) -> list[list[Verdict]]:
+        """Return the rewards of attempts, by group."""
+        return judge_groups(groups, self.sampler.judge)
+
+    def entropy_of(self, batch: RolloutBatch) -> float:
+        """Return the entropy of a step's samples at the given tasks, in nats a token."""
+        own = of_the_policy(batch.groups[batch.given], first_half(self.settings.explore))
+        return sampled_entropy([attempt for row in own for attempt in row])
+
+    @property
+    def temperature(self) -> float:
+        """The temperature that evaluation samples at."""
+        return self.settings.explore.sampling.temperature
+
+    def start_sampling(self, num_samples: int, max_new_tokens: int) -> StartSampling:
+        """Return how answers of the model that practice begins with are sampled."""
+        return StartSampling(num_samples, max_new_tokens, self.settings.explore.sampling, self.seed, self.place.dtype)
+
+    def known(self) -> dict[str, Any]:
+        """Measure what the model as it is now knows of the probe."""
+        assert self.probe is not None
+        return measure_retention(self.probe, logprobs_of(self.model, self.place, self.settings.machine))
+
+    def known_row(self) -> dict[str, Any]:
+        """Return the numbers of that."""
+        row: dict[str, Any] = self.known()["row"]
+        return row
+
+    def row_before(self, measure: str) -> dict[str, Any]:
+        """Return the row of a measure of the model that practice began with."""
+        row: dict[str, Any] = self.folder.read_json(f"evaluation/{self.begins_as}.json")[measure]["row"]
+        return row
+
+    @property
+    def begins_as(self) -> str:
+        """What the model that practice begins with is called among the run's measurements."""
+        return "preference" if self.settings.preferences.steps else "warm_start" if self.settings.warm_start.steps else "base"
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def save_model(self, folder: Path) -> None:
+        save_asked(self.model, self.tokenizer, folder, self.settings)
+
+    @property
+    def keep(self) -> int:
+        return self.settings.keep_checkpoints

@@ -1,0 +1,67 @@
+"""`result.json` of a practice run: the numbers of every model, and what changed between them; deterministic for a seed."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from etude.evaluation.measure import compare
+from etude.evaluation.retention import compare_retention
+from etude.models.load import describe
+from etude.training.settings import PracticeSettings
+
+Page = dict[str, Any]
+"""What was measured of a model: `suites` (with `row` and `items`), `retention`, `feedback_counts`."""
+
+
+def result_of(
+    name: str,
+    settings: PracticeSettings,
+    pages: Mapping[str, Page],
+    tasks: Mapping[str, float],
+    feedback_counts: Mapping[str, int],
+    steps: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """The result of a finished run of the recipe `name`, from the pages of its models (`base`, `warm_start`, `preference`,
+    `practice`), of the stages in between those that there were, and the metrics of practice's `steps`.
+    """
+    skipped = {"warm_start": not settings.warm_start.steps, "preference": not settings.preferences.steps}
+    shown = {model: page for model, page in pages.items() if not skipped.get(model)}
+    pairs = [(model, "practice") for model in reversed(shown) if model != "practice"]
+    unscored = unscored_in(steps, [suite["row"] for page in shown.values() for suite in page["suites"]])
+    probed = {model: page["retention"] for model, page in shown.items() if "retention" in page}
+    return {
+        "recipe": name,
+        "status": "finished",
+        "seed": settings.seed,
+        "weights": describe(settings.model),
+        "evaluation": [{"model": model, **suite["row"]} for model, page in shown.items() for suite in page["suites"]],
+        "paired": [
+            compare(first, second, before, after)
+            for first, second in pairs
+            for before, after in zip(pages[first]["suites"], pages[second]["suites"], strict=True)
+        ],
+        "retention": [{"model": model, **found["row"]} for model, found in probed.items()],
+        "retention_paired": [
+            compare_retention("base", model, probed["base"], found)
+            for model, found in probed.items()
+            if "base" in probed and model != "base"
+        ],
+        "tasks": dict(tasks),
+        "feedback_counts": dict(feedback_counts),
+        "unscored": unscored,
+    }
+
+
+def unscored_in(steps: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How many attempts of `practice` and answers of an `evaluation` have no score, and the commonest `reason` of a step or row; nothing
+    where all have one.
+    """
+    practised = sum(step.get("unscored", 0) for step in steps)
+    measured = sum(row.get("unscored", 0) + row.get("sampled_unscored", 0) for row in rows)
+    if not practised + measured:
+        return {}
+    reasons: Counter[str] = Counter()
+    for each in (*steps, *rows):
+        if each.get("unscored_reason"):
+            reasons[each["unscored_reason"]] += each["unscored"]
+    return {"practice": practised, "evaluation": measured, "reason": reasons.most_common(1)[0][0] if reasons else None}

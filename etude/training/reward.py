@@ -1,0 +1,96 @@
+"""The reward of a practice run: verifiers, random scores, a vote, a judge, the form, or several of them. Verifiers alone measure."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+from etude.device.machine import Place
+from etude.evaluation.measure import Judge
+from etude.llm_client.local import ready
+from etude.rewards.agreement import AgreementFeedback
+from etude.rewards.combined import CombinedFeedback
+from etude.rewards.form import FormFeedback, Gate
+from etude.rewards.judge import JudgeFeedback, put
+from etude.rewards.outcome import COUNTED, OutcomeFeedback
+from etude.rewards.own_answer import COUNTED as OWN_ANSWERS
+from etude.rewards.random_score import RandomFeedback
+from etude.rollouts.sampler import Begin
+from etude.training.run_folder import RunFolder
+from etude.training.settings import PracticeSettings
+
+
+@dataclass(frozen=True)
+class RunReward:
+    """What scores the attempts of one run."""
+
+    settings: PracticeSettings
+    outcome: OutcomeFeedback
+    model: JudgeFeedback | None
+    """The judge, where one is asked."""
+    agreement: AgreementFeedback | None = None
+    """What counts votes, where attempts vote."""
+    own_answers: Counter[str] | None = None
+    """What is counted of the model's own answers, where these are learned from."""
+
+    @staticmethod
+    def of(settings: PracticeSettings, outcome: OutcomeFeedback, place: Place, *, has_steps_left: bool) -> "RunReward":
+        """With a judge that is there, `has_steps_left` for it to judge: loaded, or a server that was asked once. Raises UserError where it
+        can't be. A run with none left ends without it.
+        """
+        agreement = AgreementFeedback(settings.agreement) if "agreement" in settings.feedback_parts else None
+        if "judge" not in settings.feedback_parts or not settings.steps:
+            own = Counter(dict.fromkeys(OWN_ANSWERS, 0)) if settings.feedback == "self_training" else None
+            return RunReward(settings, outcome, None, agreement, own)
+        judge = cache(lambda: ready(settings.judge, place, settings.machine, put("?")))
+        if has_steps_left:
+            judge()
+        return RunReward(settings, outcome, JudgeFeedback(lambda conversations: judge()(conversations), settings.judge), agreement)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a verdict is that of one verifier, or of chance."""
+        return self.settings.feedback in ("outcome", "random") and not self.settings.tasks.actions.gate
+
+    @property
+    def begin(self) -> Begin | None:
+        """Has verifiers judge groups while others are sampled, where nobody else is asked."""
+        is_alone = self.settings.feedback == "outcome" and self.is_plain
+        return self.outcome.begin if self.settings.judge_meanwhile and is_alone else None
+
+    def counts(self) -> dict[str, int]:
+        """What was counted so far."""
+        found = dict.fromkeys(COUNTED, 0) | self.outcome.counts
+        for more in (self.model and self.model.counts, self.agreement and self.agreement.counts, self.own_answers):
+            found |= more or {}
+        return found
+
+    def judge(self, rate: Callable[[], float]) -> Judge:
+        """Scores attempts; `rate` says how often random scores are 1."""
+        settings, actions = self.settings, self.settings.tasks.actions
+        kinds: dict[str, Callable[[], Judge]] = {
+            "outcome": lambda: self.outcome.judge,
+            "random": lambda: RandomFeedback(settings.seed, rate()).judge,
+            "form": lambda: FormFeedback(actions).judge,
+        }
+        if (model := self.model) is not None:
+            kinds["judge"] = lambda: model.judge
+        if (agreement := self.agreement) is not None:
+            kinds["agreement"] = lambda: agreement.judge
+        if settings.feedback == "self_training":  # whose attempts come with their verdicts
+            return self.outcome.judge
+        parts = {name: kinds[name]() for name in settings.feedback_parts}
+        if settings.feedback in ("outcome", "random"):
+            whole = parts[settings.feedback]
+        else:
+            whole = CombinedFeedback(parts, settings.feedback_weights or None, settings.feedback_optional).judge
+        return Gate(actions, whole).judge if actions.gate else whole
+
+
+def random_rate(folder: RunFolder) -> float:
+    """How often the random control accepts: as often as the verifier did at the samples of the model that practice begins with, but no
+    more seldom than 0.05 and no more often than 0.95, where groups would have no signal.
+    """
+    pages = (folder.read_json(f"evaluation/{model}.json") for model in ("preference", "warm_start", "base"))
+    page = next(page for page in pages if page)
+    return min(max(page["suites"][0]["row"]["sampled_accuracy"], 0.05), 0.95)

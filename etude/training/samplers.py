@@ -1,0 +1,24 @@
+"""Choose how a run samples its attempts, by its settings."""
+
+from collections import Counter
+from typing import Any
+
+from etude.engine.completion import Logprobs
+from etude.rollouts.independent import IndependentSampler
+from etude.rollouts.revising import RefineSampler
+from etude.rollouts.sampler import Sampler
+from etude.rollouts.search.settings import REFINE
+from etude.rollouts.tree_search import TreeSampler
+from etude.training.self_training import SelfTrainingSampler
+from etude.training.settings import PracticeSettings
+
+
+def sampler_for(settings: PracticeSettings, *, logprobs: Logprobs, own_answers: Counter[str] | None, **parts: Any) -> Sampler:
+    """Return the sampler of a run; `parts` are what all samplers take, `own_answers` what self-training counts."""
+    common: dict[str, Any] = {"explore": settings.explore, "seed": settings.seed, **parts}
+    if settings.feedback == "self_training":
+        counts = own_answers if own_answers is not None else Counter()
+        return SelfTrainingSampler(**common, how=settings.self_training, logprobs=logprobs, counts=counts)
+    if settings.explore.is_search:
+        return TreeSampler(**common, hard_values=settings.learn.step_values == "hard")
+    return RefineSampler(**common) if settings.explore.search.method == REFINE else IndependentSampler(**common)

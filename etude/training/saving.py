@@ -1,0 +1,71 @@
+"""A practised model, and its adapters, saved with the way it was asked: for etude (`etude.yaml`) and for programs that know nothing of it.
+
+A base without a chat template gets the one by which it was asked. By default it generates what its run measured: greedy answers of at most
+so many tokens, which end where the run let them end.
+"""
+
+import copy
+import shutil
+from pathlib import Path
+from typing import Any
+
+from transformers import GenerationConfig
+
+from etude.models.adapter_folders import save_adapter
+from etude.models.adapters import base_weights, has_adapters
+from etude.models.load import end_tokens, name_for_others, save_model
+from etude.models.portable import make_portable
+from etude.rollouts.plain_template import plain_template
+from etude.training.asking import as_asked, remember
+from etude.training.settings import PracticeSettings
+
+
+def save_asked(model: Any, tokenizer: Any, folder: Path, settings: PracticeSettings) -> Path:
+    """Write a Hugging Face folder of a model that practised, or practises, with these settings."""
+    save_model(model, told(tokenizer, settings), folder, generation=greedy(model, tokenizer, as_asked(settings)["max_new_tokens"]))
+    remember(folder, settings)
+    return folder
+
+
+def save_adapters(model: Any, tokenizer: Any, run: Path, base: str, settings: PracticeSettings | None = None) -> Path | None:
+    """Write the adapters of a run's model, if it has any, into `adapter` in the run's folder, as PEFT does.
+
+    `base` is the model that they are for, by etude's name; where only etude makes its weights they are written too, into `base`. `settings`
+    are those of a run that asks its model.
+    """
+    if not has_adapters(model):
+        return None
+    known = name_for_others(base)
+    if known is None:
+        known = str(save_model(model, tokenizer, run / "base", weights=base_weights(model)).resolve())
+    partial, folder = run / "adapter.partial", run / "adapter"
+    shutil.rmtree(partial, ignore_errors=True)
+    save_adapter(model, partial, known)
+    (told(tokenizer, settings) if settings else tokenizer).save_pretrained(partial)
+    make_portable(partial, tokenizer)
+    if settings:
+        remember(partial, settings)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+    return folder
+
+
+def told(tokenizer: Any, settings: PracticeSettings) -> Any:
+    """The tokenizer with a chat template: its own, or a copy with the one by which a model without one was asked, where there is such."""
+    if tokenizer.chat_template:
+        return tokenizer
+    asked, copied = as_asked(settings), copy.copy(tokenizer)
+    copied.chat_template = plain_template(tokenizer, asked["system"], asked["instruction"])
+    return copied
+
+
+def greedy(model: Any, tokenizer: Any, max_new_tokens: int) -> GenerationConfig:
+    """How a run's evaluation generates."""
+    ends = sorted(end_tokens(model, tokenizer))
+    return GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=ends[0] if len(ends) == 1 else ends,
+        pad_token_id=tokenizer.pad_token_id,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+    )

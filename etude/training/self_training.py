@@ -1,0 +1,58 @@
+"""Practice on the model's own reliable answers: reliability moves from decoding into the weights, without gold answers.
+
+Of each task of a step attempts are sampled as elsewhere and an answer is decoded from the first `k` of them, by any method of
+`etude.decoding`; it joins them as an attempt at the plain prompt that was no sample of the policy, and `imitation` or `preference` learn
+from what `etude.rewards.own_answer` says of them.
+"""
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from etude.decoding.decode import Found, decode
+from etude.engine.completion import Completion, Logprobs
+from etude.rewards.own_answer import OwnAnswer, verdicts_by
+from etude.rewards.verdict import Verdict
+from etude.rollouts.attempts import DECODED, Attempt, Group
+from etude.rollouts.batch import RolloutBatch
+from etude.rollouts.sampler import Items, Sampler
+from etude.tasks.task import Task
+from etude.training.self_training_settings import SelfTraining
+
+
+@dataclass
+class SelfTrainingSampler(Sampler):
+    """Samples with an answer made of them as the last attempt of each group; scored by what `etude.rewards.own_answer` says."""
+
+    how: SelfTraining = field(default_factory=SelfTraining)
+    logprobs: Logprobs | None = None
+    """Log-probs under the model as it is trained."""
+    counts: Counter[str] = field(default_factory=Counter)
+    """What is counted of the answers; added to."""
+
+    def sample(self, step: int, items: Items) -> RolloutBatch:
+        clock, explore = [time.perf_counter()], self.explore
+        how = replace(self.how.decoding, sampling=self.sampling)
+        sizes: dict[str, Any] = {"max_new_tokens": explore.max_new_tokens, "room_tokens": self.room_tokens, "logprobs": self.logprobs}
+        found = decode(self.engine, items, how, num_samples=explore.num_samples, names=(self.seed, step), **sizes)
+        groups = [_group(task, prompt, own) for (task, prompt), own in zip(items, found, strict=True)]
+        clock.append(time.perf_counter())
+        rewards = [self._rewards(task, own) for (task, _), own in zip(items, found, strict=True)]
+        clock.append(time.perf_counter())
+        seconds = {"explore_seconds": clock[1] - clock[0], "feedback_seconds": clock[2] - clock[1]}
+        return RolloutBatch(step, groups, rewards, {"sampled_tokens": sum(each.sampled_tokens for each in found)}, seconds)
+
+    def _rewards(self, task: Task, found: Found) -> list[Verdict]:
+        how, answer = self.how, OwnAnswer(found.answer.text, found.answer.finish == "stop", found.answer.agreement)
+        texts = [sample.text for sample in found.samples]
+        return verdicts_by(answer, texts, task, min_share=how.min_share, by_tokens=how.by == "tokens", counts=self.counts)
+
+
+def _group(task: Task, prompt: tuple[int, ...], found: Found) -> Group:
+    completions, answer = list(found.samples), found.answer
+    if answer.text is not None:
+        assert answer.finish is not None
+        said = answer.tokens, answer.logprobs, answer.text, answer.finish
+        completions.append(Completion(*said, key=0, policy_version=completions[0].policy_version, view=DECODED))
+    return Group(task, tuple(Attempt.of(prompt, completion) for completion in completions))

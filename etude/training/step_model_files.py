@@ -1,0 +1,71 @@
+"""The step model of a run, and of a saved model: a file beside the weights, which evaluate and generate search by.
+
+step_model.safetensors   the head; in the file's metadata, as JSON, whose hidden states it reads, and the width of its hidden layer
+step_model/              an own backbone, as a Hugging Face folder
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from etude.device.machine import Machine, Place
+from etude.errors import UserError
+from etude.learn.step_model import Beginnings, StepModel, StepModelSettings
+from etude.models.load import load_model, save_model
+from etude.recipes.answering import AnswerSearch
+from etude.rollouts.search.growing import Value
+from etude.rollouts.tree import Node, Tree
+from etude.training.run_folder import write_atomically
+
+FILE, FOLDER = "step_model.safetensors", "step_model"
+
+
+def value_by(step_model: StepModel) -> Value:
+    """What nodes of searches are worth by it, ended or not. Every beginning is read from its first token on: the keys and values that the
+    engine keeps are of a copy that may have another precision.
+    """
+
+    def value(pairs: Sequence[tuple[Tree, Node]]) -> list[float | None]:
+        own = [(tree.prompt, node.own_tokens) for tree, node in pairs]
+        return [found for (found,) in step_model.values([Beginnings(prompt, tokens, (len(tokens),)) for prompt, tokens in own])]
+
+    return value
+
+
+def value_for(search: AnswerSearch, name: str, model: Any, place: Place, machine: Machine) -> Value | None:
+    """By the step model of the saved model `name`, where the search asks for one."""
+    return value_by(load_step_model(name, model, place, machine)) if search.needs_step_model else None
+
+
+def save_step_model(step_model: StepModel, tokenizer: Any, folder: Path) -> None:
+    """Write it beside the model of this folder."""
+    if step_model.owns_backbone:
+        save_model(step_model.backbone, tokenizer, folder / FOLDER)
+    told = {FOLDER: json.dumps({"backbone": step_model.settings.backbone, "hidden": step_model.settings.hidden})}
+    tensors = {name: value.detach().contiguous() for name, value in step_model.head.state_dict().items()}
+    write_atomically(folder / FILE, save(tensors, metadata=told))
+
+
+def load_step_model(name: str, model: Any, place: Place, machine: Machine) -> StepModel:
+    """The step model of the saved model `name`, which is loaded as `model`."""
+    path = Path(name) / FILE
+    if not path.is_file():
+        raise UserError(
+            f"the search asks for a step model, but the model {name!r} has none (no {FILE} in its folder): name one that practised "
+            "with the callback step_model, or set search.value to likelihood and search.choose to majority"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            told, tensors = json.loads((file.metadata() or {})[FOLDER]), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        backbone = load_model(str(Path(name) / FOLDER), device=place.device)[0] if told["backbone"] == "own" else model
+        settings = StepModelSettings(hidden=told["hidden"])
+        made = StepModel(backbone, settings, dtype=place.dtype, batch_tokens=machine.update_batch_tokens)
+        made.head.load_state_dict(tensors)
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} is damaged, or of another model ({reason}): copy it anew, or practise again") from error
+    return made

@@ -1,0 +1,64 @@
+"""Which settings of a practice run are read, by what else is set; callbacks that are not listed have none."""
+
+from etude.learn.loss_settings import CLIP_RANGES, POLICY_LOSS_NAMES
+from etude.learn.step_credit import STEP_CREDIT
+from etude.rollouts.search.settings import REFINE, SEARCHES
+from etude.settings.configuration import dotted, resolved
+from etude.settings.unused import ANY, Read, unread_among, unread_by, unread_in
+from etude.training.parse import practice_defaults
+from etude.training.settings import PracticeSettings
+
+_CREDIT = ("learn.credit", "learn.pass_k", "learn.outcome_coefficient", "learn.loss", "learn.clip_", "learn.covariance.")
+_COVARIANCE = ("clip_cov", "kl_cov")
+_TREES = tuple(name for name in SEARCHES if name != "samples")
+READ = (
+    Read(("judge.",), "feedback", ("judge",)),
+    Read(("agreement.",), "feedback", ("agreement",)),
+    Read(("self_training.",), "feedback", ("self_training",)),
+    Read(("explore.num_samples",), "explore.search.method", ("samples", REFINE)),
+    Read(("explore.refine.", "learn.turn_discount"), "explore.search.method", (REFINE,)),
+    Read(("learn.step_values",), "explore.search.method", _TREES),
+    Read(_CREDIT, "learn.method", ("credit",)),
+    Read(("learn.preference.",), "learn.method", ("preference",)),
+    Read(("learn.pass_k",), "learn.credit", ("pass_at_k",)),
+    Read(("learn.outcome_coefficient",), "learn.credit", tuple(STEP_CREDIT)),
+    Read(("learn.clip_low",), "learn.loss", [name for name in POLICY_LOSS_NAMES if name not in ("capped", "kl_cov")]),
+    Read(("learn.clip_high",), "learn.loss", [name for name in POLICY_LOSS_NAMES if name != "kl_cov"]),
+    Read(("learn.covariance.",), "learn.loss", _COVARIANCE),
+    Read(("learn.covariance.low", "learn.covariance.high"), "learn.loss", ("clip_cov",)),
+    Read(("learn.covariance.coefficient",), "learn.loss", ("kl_cov",)),
+    Read(("learn.preference.margin",), "learn.preference.loss", ("simpo",)),
+    Read(("evaluation.thought.",), "evaluation.thought.budgets", ANY),
+    Read(("retention.text", "retention.choices", "retention.n", "retention.window_tokens"), "retention.probe", (True,)),
+    Read(("preferences.",), "preferences.steps", ANY),
+)
+"""What reads settings that are a choice's."""
+
+
+def unused_settings(settings: PracticeSettings) -> list[str]:
+    """Return for each group of changed settings that nothing reads their names and why: `judge.model: feedback is outcome`."""
+    values = dotted(resolved(settings)) | {"feedback": settings.feedback_parts}
+    unread = unread_by(READ, values) | unread_in("engine", settings.engine, "view") | _of_search(settings)
+    decoding = settings.self_training.decoding
+    if settings.feedback == "self_training":  # whose attempts are sampled by explore.sampling
+        unread |= {
+            tuple(f"self_training.decoding.{name}" for name in sorted({*decoding.unread, "sampling."})): (
+                f"self_training.decoding.method is {decoding.method}"
+            )
+        }
+    if not settings.tasks.actions.gate and "form" not in settings.feedback_parts:
+        unread |= {("tasks.actions.malformed_score",): "neither form nor tasks.actions.gate scores the form"}
+    clip = dict(zip(("learn.clip_low", "learn.clip_high"), CLIP_RANGES[settings.learn.loss], strict=True))  # which its loss has by default
+    return unread_among(settings, practice_defaults() | clip, unread)
+
+
+def said_of_unused(settings: PracticeSettings) -> list[str]:
+    """Return the one sentence of all of them, as a run and a dry run say it; none where every setting is read."""
+    unused = unused_settings(settings)
+    return [f"without effect: {'; '.join(unused)}"] if unused else []
+
+
+def _of_search(settings: PracticeSettings) -> dict[tuple[str, ...], str]:
+    search = settings.explore.search
+    names = search.unread - ({"steps."} if "step_model" in settings.callbacks else set())
+    return {tuple(f"explore.search.{name}" for name in sorted(names)): f"explore.search.method is {search.method}"}
