@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from etude.recipes.exploring import Exploring
-from etude.recipes.practice import practice
+from etude.recipes.practice import Loop, practice
 from etude.tiny import letters
 
 SMALL = {
@@ -81,7 +80,7 @@ def killed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., AbstractContextMana
 @pytest.fixture
 def killed_behind_step_3(killed: Callable[..., AbstractContextManager[None]]) -> AbstractContextManager[None]:
     """As `killed`, where it begins to explore step 4."""
-    return killed(Exploring, "attempts_of", lambda exploring, step, *_: step == 4)
+    return killed(Loop, "rollout", lambda loop, step: step == 4)
 
 
 @pytest.fixture

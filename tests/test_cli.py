@@ -167,7 +167,12 @@ def test_the_printed_configuration_can_be_run_again(capsys):
 WITHOUT_TORCH = (
     *("--help", "--version", "models list", "models --help", "report --help", "report nowhere"),
     *(f"{command} --help" for command in ("practice", "adapt", "evaluate", "generate")),
-    *("practice tiny --stepz 3", "practice tiny --steps many", "practice tiny --learn.credit grpo", "practice tiny --learn.anchor -1"),
+    *(
+        "practice tiny --stepz 3",
+        "practice tiny --steps many",
+        "practice tiny --learn.credit grpo",
+        "practice tiny --kl_penalty.kl_coef -1",
+    ),
     *("practice tiny --json absent/x.json", "practice tiny --explore.tasks_per_step 100000", "practice tinny", "adapt python --lr 1"),
     *("evaluate tiny-random --typo 1", "generate tiny-random --typo 1", "generate tiny-random --prompt a --num_samples 0"),
 )

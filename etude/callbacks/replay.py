@@ -65,8 +65,8 @@ class ReplayCallback(Callback):
             )
         if self.settings.kl_coef and settings["learn.lora.dropout"] and settings["learn.method"] == "imitation":
             raise UserError(
-                f"replay.kl_coef compares the model with its start, which learn.lora.dropout {settings['learn.lora.dropout']} would change: "
-                "set one of them to 0"
+                f"replay.kl_coef compares the model with its start, which learn.lora.dropout {settings['learn.lora.dropout']} changes: set "
+                "one of them to 0"
             )
 
     def prepare(self, run: "PracticeRun") -> None:

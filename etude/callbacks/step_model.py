@@ -47,8 +47,8 @@ class StepModelCallback(Callback):
         is_search = settings["explore.search.method"] not in ("samples", "refine")
         if self.settings.trust is not None and (is_search or settings["learn.credit"] != "difference"):
             raise UserError(
-                f"step_model.trust {self.settings.trust} is read for independent attempts with learn.credit difference alone: leave it out, "
-                "or set explore.search.method to samples and learn.credit to difference"
+                f"step_model.trust {self.settings.trust} is read for independent attempts with learn.credit difference alone: leave it "
+                "out, or set explore.search.method to samples and learn.credit to difference"
             )
 
     def prepare(self, run: "PracticeRun") -> None:

@@ -16,8 +16,8 @@ probability of the text's token and q the model's own,
 
 the divergence KL(start || now) of "this token or another one": a lower bound of the divergence over the whole vocabulary (data processing
 inequality), 0 where p = q, with the exact gradient (q - p) / (1 - q) in log q. The whole vocabulary's divergence would need the start's
-logits at every replayed token; this needs the log-probs that are read anyway. The callback `kl_penalty` is the other divergence, KL(now || start) on
-own tokens.
+logits at every replayed token; this needs the log-probs that are read anyway. The callback `kl_penalty` is the other
+divergence, KL(now || start) on own tokens.
 
 Which pieces an update reads depends on the seed, the step and the update's number alone, so a resumed run needs no state. Text and answers
 are read at temperature 1, as perplexity is measured, whatever own tokens are sampled at. Identity: ratio 0.

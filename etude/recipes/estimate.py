@@ -32,6 +32,7 @@ from etude.rewards.verdict import Verdict
 from etude.rollouts.batch import RolloutBatch
 from etude.tasks.task import Task
 from etude.training.callback import CONTINUE, Callback
+from etude.training.callback_list import CallbackList
 from etude.training.checkpoints import tensors_of
 from etude.training.interruption import Interruption
 from etude.training.learners import preference_learner, warm_start_learner
@@ -80,7 +81,7 @@ def estimate(settings: PracticeSettings, name: str, data: Path | None) -> Estima
     ):
         folder = RunFolder(Path(scratch) / "run")
         run = PracticeRun(trial, name, folder, data, Quiet(), Interruption(), verifiers=verifiers)
-        loop = Loop(run, callbacks_of(trial))
+        loop = Loop(run, CallbackList(callbacks_of(trial)))
         loop.prepare()
         warm_start_seconds = trial.warm_start.steps * _seconds_of_warm_start(run) if trial.warm_start.steps else 0.0
         preference_seconds = trial.preferences.steps * _seconds_of_preference(run) if trial.preferences.steps else 0.0
@@ -224,7 +225,7 @@ def _checkpoints_bytes(loop: Loop) -> int:
         run.learner.refresh_reference()  # as a run does sooner or later, which has its checkpoints hold it
     state = {"optimizer": run.learner, **run.state}
     beside = sum(tensor.nbytes for tensor in tensors_of(run.model, state).values())
-    kept = settings.keep_checkpoints + 1 + any(callback.can_roll_back for callback in loop.callbacks)
+    kept = settings.keep_checkpoints + 1 + loop.callbacks.can_roll_back
     saved = sum(callback.saved_bytes for callback in loop.callbacks)
     return weights * (1 + before + kept) + beside * kept + saved
 

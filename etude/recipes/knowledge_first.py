@@ -6,12 +6,12 @@ the machine; it is gone on with where it was interrupted. Practice begins from i
 
 from pathlib import Path
 
-from etude.console.watching import Watcher
 from etude.device.machine import Machine, decide
 from etude.errors import UserError
 from etude.recipes.adapt import adapt_named, check_models, gather_asked
 from etude.recipes.adapt_settings import AdaptSettings, adapt_defaults, parse_adapt
 from etude.settings.configuration import arguments_from, dotted, find_configuration, resolved
+from etude.training.run import Run
 from etude.training.run_folder import RunFolder, check_same, read_configuration
 from etude.training.settings import PracticeSettings
 
@@ -42,12 +42,12 @@ def check_adaptation(settings: AdaptSettings, run: Path, data: Path | None) -> N
         check_models(settings, tasks, decide(settings.machine), folder)
 
 
-def adapted(settings: AdaptSettings, name: str, run: Path, data: Path | None, watcher: Watcher) -> Path:
-    """The folder of the adapted model; made, gone on with, or found."""
-    folder = run / FOLDER
+def adapted(settings: AdaptSettings, run: Run) -> Path:
+    """Return the folder of the model that a practice run begins with; made, gone on with, or found."""
+    folder, name = run.folder.path / FOLDER, Path(str(run.settings.adaptation)).stem
     is_begun = (folder / "configuration.yaml").exists()
     if not (is_adapted(folder) and (folder / "report.html").exists()):
-        adapt_named(settings, name, run=folder, data=data, resume=is_begun, watcher=watcher)
+        adapt_named(settings, name, run=folder, data=run.data_folder, resume=is_begun, watcher=run.reporter)
     return folder / "model"
 
 

@@ -1,8 +1,8 @@
-"""Practice: a model gets better at tasks by its own attempts. The loop knows neither which callbacks there are nor how attempts are sampled.
+"""Practice: a model gets better at tasks by its own attempts.
 
-    evaluate the model as it came → warm start → evaluate → learn preferences → evaluate → practise (sample, score, update; repeat) → evaluate
-    → report
+    evaluate → warm start → evaluate → learn preferences → evaluate → practise (sample, score, update; repeat) → evaluate → report
 
+The loop knows neither which callbacks there are (`etude.training.callback`) nor how attempts are sampled (`etude.rollouts.sampler`).
 Every stage leaves a file or a checkpoint. A resumed run skips measurements and stages that are there, and goes on from the last checkpoint.
 """
 
@@ -10,23 +10,22 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Never
 
 from etude.console.watching import Quiet, Watcher
 from etude.errors import UserError
-from etude.learn.example import Example
 from etude.learn.update import update_on
 from etude.recipes.advice import advice, expected_of_feedback
 from etude.recipes.calls import configuration_for, settings_are_a_mapping, without_bars
 from etude.recipes.knowledge_first import adaptation_of, adapted, check_adaptation, told_by
 from etude.rewards.outcome import OutcomeFeedback
 from etude.rollouts.batch import RolloutBatch
-from etude.rollouts.order import batch_at
 from etude.settings.configuration import arguments_from
-from etude.tasks.task import Task
-from etude.training.callback import Callback, Metrics, joined
-from etude.training.conclude import conclude, save
+from etude.training.callback import Callback, Decision
+from etude.training.callback_list import CallbackList
+from etude.training.conclude import conclude
 from etude.training.interruption import Interrupted
 from etude.training.ledger import Ledger
 from etude.training.measuring import evaluate_suites
@@ -91,8 +90,8 @@ def practice_named(
         isolation: dict[str, Any] = {"isolate": settings.isolate_verifiers, "right_at": settings.tasks.right_at}
         with OutcomeFeedback(settings.timeout_seconds, **isolation) as verifiers:
             where = opened.folder, Path(data) if data else None, watcher or Quiet(), opened.interruption
-            loop = Loop(PracticeRun(settings, name, *where, verifiers=verifiers), [*callbacks_of(settings), *callbacks])
-            return loop.practise()
+            found = CallbackList([*callbacks_of(settings), *callbacks])
+            return Loop(PracticeRun(settings, name, *where, verifiers=verifiers), found).practise()
 
 
 @dataclass
@@ -100,7 +99,7 @@ class Loop:
     """A run of practice with its callbacks."""
 
     run: PracticeRun
-    callbacks: list[Callback]
+    callbacks: CallbackList
 
     def practise(self) -> dict[str, Any]:
         """Make all stages, and conclude."""
@@ -115,24 +114,21 @@ class Loop:
             run.reporter.say(sentence)
         if settings.steps:
             self.start()
-            run.train(self.stage, run.learner, self.ledger, begin=self.begin)
+            run.train(self.stage, run.learner, self.ledger, begin=run.read_history)
         pages["practice"] = evaluate_suites(run, "practice", unchanged=None if settings.steps else pages["preference"])
         with suppress(Interrupted), run.interruption.whole():  # a signal that comes now comes too late
-            save(run, self.callbacks if settings.steps else [])
-            result = conclude(run, pages, self.callbacks if settings.steps else [], told_by(run.folder.path))
+            result = conclude(run, pages, self.callbacks if settings.steps else CallbackList(), told_by(run.folder.path))
         return result
 
     def prepare(self) -> None:
         """Load everything, then make the run folder, which a mistake in the input so leaves unmade."""
-        run, settings, adaptation = self.run, self.run.settings, adaptation_of(self.run.settings)
+        run, adaptation = self.run, adaptation_of(self.run.settings)
         if adaptation is not None:
             check_adaptation(adaptation, run.folder.path, run.data_folder)
-        run.load(reserved=sum(callback.num_reserved_tasks for callback in self.callbacks), own_tasks=self.own_tasks)
-        for callback in self.callbacks:
-            callback.prepare(run)
-        made = (adaptation, Path(str(settings.adaptation)).stem, run.folder.path, run.data_folder, run.reporter)
-        run.begin(None if adaptation is None else lambda: adapted(*made))  # type: ignore[arg-type]
-        for sentence in advice(settings, run.data.demonstrations, run.engine.text_of):
+        run.load(reserved=self.callbacks.num_reserved_tasks, own_tasks=self.callbacks.load_tasks)
+        self.callbacks.prepare(run)
+        run.begin(None if adaptation is None else partial(adapted, adaptation, run))
+        for sentence in advice(run.settings, run.data.demonstrations, run.engine.text_of):
             run.reporter.say(sentence)
 
     def start(self) -> None:
@@ -142,97 +138,49 @@ class Loop:
         sizes: dict[str, Any] = {"order": 0, "total": settings.steps, "every": settings.checkpoint_every, "saves_last": True}
         self.stage = Stage("practice", "step-", page="practice", prepare=self.rollout, update=self.update, **sizes)
         run.start_practice()
-        run.sampler.check(run.data.items)
-        run.read_history()
-        for callback in self.callbacks:
-            callback.start(run)
-        run.state = {callback.name: callback for callback in self.callbacks}
-        run.survives_rollback = {callback.name for callback in self.callbacks if not callback.rolls_back}
-        if any(callback.can_roll_back for callback in self.callbacks) and not run.folder.checkpoints("step-"):
+        self.callbacks.start(run)
+        if self.callbacks.can_roll_back and not run.folder.checkpoints("step-"):
             run.hold(0, self.stage, run.learner)
-
-    def begin(self) -> None:
-        """Take the log up, which is cut to the last checkpoint."""
-        self.run.read_history()
 
     def rollout(self, step: int) -> RolloutBatch:
         """Return the scored attempts of a step: from the ledger where they were made before. A signal may end it."""
-        run, items = self.run, self.tasks(step)
+        run, number = self.run, self.run.settings.explore.tasks_per_step
+        chosen = self.callbacks.select_tasks(step, number)
+        items = run.data.batch(step, number, run.seed) if chosen is None else [run.data.items[place] for place in chosen]
         if kept := self.ledger.read(step, [task for task, _ in items]):
             return kept
-        counts, peak = run.reward.counts(), run.engine.take_peak_bytes()
-        for callback in self.callbacks:
-            callback.before_rollout(step)
+        counts = run.count()
+        self.callbacks.before_rollout(step)
         batch = run.sampler.sample(step, items)
-        for callback in self.callbacks:
-            callback.after_rollout(batch)
-        batch.metrics |= {name: number - counts[name] for name, number in run.reward.counts().items()}
-        if (peak := run.engine.take_peak_bytes()) is not None:
-            batch.metrics["context_mib"] = peak / 2**20
-        check_rewards(run.settings, batch, {callback.name: callback.unit_rewards for callback in self.callbacks if callback.unit_rewards})
+        self.callbacks.after_rollout(batch)
+        batch.metrics |= run.counted_since(counts)
+        check_rewards(run.settings, batch, self.callbacks.unit_rewards)
         self.ledger.write(batch)
         return batch
 
     def update(self, step: int, batch: RolloutBatch) -> None:
-        """Learn from a step, log it, then apply what the callbacks decided; a signal waits for its end."""
-        run, start = self.run, time.perf_counter()
+        """Learn from a step and log it; a signal waits for its end."""
+        run, callbacks, start = self.run, self.callbacks, time.perf_counter()
         batch.begin_update()
         run.engine.put_away()
-        row = self.each("before_update", batch)
-        row |= update_on(
-            run.learner, batch, run.settings.learn, on_examples=lambda found: self.on_examples(batch, found), extra=self.extra(step)
-        )
-        row |= self.each("after_update", batch)
+        row = callbacks.before_update(batch)
+        how: dict[str, Any] = {"on_examples": callbacks.on_examples(batch), "extra": callbacks.extra_examples(step)}
+        row |= update_on(run.learner, batch, run.settings.learn, **how)
+        row |= callbacks.after_update(batch)
         row |= rollout_metrics(batch, run.settings, with_parts=not run.reward.is_plain)
         run.engine.refresh(step)
         seconds = step_seconds(batch, time.perf_counter() - start)
         run.folder.write_attempts(step, attempt_rows(batch, with_parts=not run.reward.is_plain))
-        self.decide(step, row, seconds)
-
-    def decide(self, step: int, row: Metrics, seconds: Mapping[str, float]) -> None:
-        """Log a step, then hold the model, roll back or stop; a checkpoint has to follow its log row."""
-        run, decisions, is_last = self.run, [], step == self.run.settings.steps
-        for callback in self.callbacks:
-            decision, seen = callback.decide(step, {**row, "step": step}, run.history, is_last=is_last)
-            decisions.append(decision)
-            is_last = is_last or decision.stop
-            row |= seen
+        decision = callbacks.decide(step, row, run.history, is_last=step == run.settings.steps)
         run.log("practice", step, row, seconds)
         run.history.append({"phase": "practice", "step": step, **row})
-        decision = joined(decisions)
-        run.is_over = decision.stop
+        self.apply(step, decision)
+
+    def apply(self, step: int, decision: Decision) -> None:
+        """Hold the model, roll back or stop; after the log row, which a checkpoint has to follow."""
+        self.run.is_over = decision.stop
         if decision.rollback:
-            run.rollback(self.stage, run.learner)
-            for callback in self.callbacks:
-                callback.on_rollback()
+            self.run.rollback(self.stage, self.run.learner)
+            self.callbacks.on_rollback()
         elif decision.hold:
-            run.hold(step, self.stage, run.learner)
-
-    def tasks(self, step: int) -> list[tuple[Task, tuple[int, ...]]]:
-        """Return the tasks of a step with their prompts: by the first callback that selects, else in epochs."""
-        run, number = self.run, self.run.settings.explore.tasks_per_step
-        chosen = next((found for callback in self.callbacks if (found := callback.select_tasks(step, number)) is not None), None)
-        return (
-            batch_at(step, run.data.items, number, run.seed, "practice") if chosen is None else [run.data.items[place] for place in chosen]
-        )
-
-    def own_tasks(self, *source: Any) -> list[Task] | None:
-        """Return training tasks of the first callback that loads some."""
-        return next((found for callback in self.callbacks if (found := callback.load_tasks(*source)) is not None), None)
-
-    def on_examples(self, batch: RolloutBatch, examples: list[list[Example]]) -> list[list[Example]]:
-        for callback in self.callbacks:
-            examples = callback.on_examples(batch, examples)
-        return examples
-
-    def extra(self, step: int) -> Any:
-        return lambda own_tokens: [each for callback in self.callbacks for each in callback.extra_examples(step, own_tokens)]
-
-    def each(self, hook: str, batch: RolloutBatch) -> Metrics:
-        """Call one hook of all callbacks, in order; no two report the same metric."""
-        found: Metrics = {}
-        for callback in self.callbacks:
-            for name, value in getattr(callback, hook)(batch).items():
-                assert name not in found, f"{callback.name} reports {name} again"
-                found[name] = value
-        return found
+            self.run.hold(step, self.stage, self.run.learner)

@@ -10,7 +10,8 @@ narrow    `vote_share`, the share of the attempts that give their task's majorit
 
 A model that learns what is right grows surer as well, but neither do its answers to different tasks become one, nor, short of perfection,
 does its entropy vanish. What it does not see is a model that grows surer of answers that are wrong and different: that looks like learning
-to whoever does not know what is right (`LOG.md`; the callback `vote_calibration` asks tasks of which it is known). All are means over steps.
+to whoever does not know what is right (`LOG.md`; the callback `vote_calibration` asks tasks of which it is known). All are means of
+steps.
 
 Identity: no action changes anything before a collapse.
 """

@@ -1,4 +1,4 @@
-"""Samples that are revised after feedback in words: a step's attempts, their metrics, and answers in use, where nobody says what is right."""
+"""Samples that are revised after feedback in words: in practice, and in use, where nobody says what is right."""
 
 import time
 from collections.abc import Sequence

@@ -44,8 +44,8 @@ class Exploration:
         at_least("explore.max_new_tokens", self.max_new_tokens, 1)
         if self.search.method != "samples" and self.stop_when_decided != "never":
             raise UserError(
-                f"explore.stop_when_decided is for independent attempts, and explore.search.method {self.search.method} makes others: leave "
-                "it out, or set the method to samples"
+                f"explore.stop_when_decided is for independent attempts, and explore.search.method {self.search.method} makes others: "
+                "leave it out, or set the method to samples"
             )
         if self.stop_when_decided != "never" and self.num_samples < 4:
             raise UserError(

@@ -138,7 +138,7 @@ def _made(kind: Any, values: Mapping[str, Any], default: Any = None, prefix: str
         if is_dataclass(hints[field.name]):
             told[field.name] = _made(hints[field.name], values, usual, f"{name}.")
         elif "sections" in field.metadata:
-            told[field.name] = listed(field, values, usual, own or {}, _made)
+            told[field.name] = listed(field, values, usual or {}, own or {}, _made)
         elif name in values:
             told[field.name] = values[name]
         elif default is None and field.default is MISSING and field.default_factory is MISSING:

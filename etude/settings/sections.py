@@ -1,6 +1,6 @@
 """Optional sections of a configuration: settings of parts that are listed, or left out and then have no settings at all.
 
-A field `callbacks: dict[str, Any]` with `field(metadata=SECTIONS)` holds an instance of settings for every part that is listed, by its name:
+A field `callbacks: dict[str, Any]` with `field(metadata={"sections": ...})` holds settings for every part that is listed, by its name:
 
     callbacks:
       gate: {every: 10}                          a part of the table with settings
@@ -8,8 +8,8 @@ A field `callbacks: dict[str, Any]` with `field(metadata=SECTIONS)` holds an ins
       mine: {class: my_file.py:Mine, rate: 2}    a user's own (`mine: my_file.py:Mine` with its defaults)
       replay: false                              one that a recipe lists, taken out
 
-On the command line `--callbacks.gate.every 10` adds the part, `--callbacks.gate false` takes it out, and `--callbacks.mine FILE.py:CLASS` adds
-a user's own. `--gate.every` is short for it.
+On the command line `--callbacks.gate.every 10` adds the part, `--callbacks.gate false` takes it out, and `--callbacks.mine FILE.py:CLASS`
+adds a user's own. `--gate.every` is short for it.
 """
 
 from collections.abc import Callable, Collection, Mapping

@@ -110,7 +110,7 @@ def evaluate_long(
     unread = unread_among(
         suite,
         dotted(resolved(LongSuite())),
-        unread_in("engine", suite.engine, "view") | {("engine.every_tokens",): "all that is said is kept"},
+        {("engine.every_tokens",): "all that is said is kept", **unread_in("engine", suite.engine, "view")},
     )
     for sentence in unread:
         watcher.say(f"without effect: {sentence}")

@@ -1,8 +1,8 @@
 """The callback: one optional feature of a run, one class in one file (`etude.callbacks` has the table).
 
-The loop of practice (`etude.recipes.practice`) calls the hooks below and knows no callback by name. A callback has its own settings, checks,
-state, metrics (`NAME/metric`), charts and one sentence for the end. It reads and writes only what its hooks are given and the run (`etude.training.practice_run`); two
-callbacks share named slots of the run, never each other.
+The loop of practice (`etude.recipes.practice`) calls the hooks below and knows no callback by name. A callback has its own settings,
+checks, state, metrics (`NAME/metric`), charts and one sentence for the end. It reads and writes only what its hooks are given and the run
+(`etude.training.practice_run`); two callbacks share named slots of the run, never each other.
 
     once        check, prepare, start, finish
     every step  select_tasks, before_rollout, after_rollout, before_update, on_examples, extra_examples, after_update, decide

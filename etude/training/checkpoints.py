@@ -58,8 +58,8 @@ def save_checkpoint(
 ) -> None:
     """Write the checkpoint beside its place and move it there by one rename.
 
-    `save` writes the model into a folder, `state` is what else learns, by name, and `spare` an older checkpoint that stays beside the `keep`
-    last ones.
+    `save` writes the model into a folder, `state` is what else learns, by name, and `spare` an older checkpoint that stays beside the
+    `keep` last ones.
     """
     partial = folder.path / "checkpoints" / f"{name}.writing"
     save(partial)

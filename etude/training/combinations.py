@@ -90,7 +90,8 @@ def _attempts(settings: PracticeSettings) -> None:
         check_tasks_per_step(settings, settings.n)
     if settings.explore.turns > 1 and settings.learn.method == "preference":
         raise UserError(
-            "explore.search.method refine makes attempts of several turns, which learn.method preference can't learn from: choose one of them"
+            "explore.search.method refine makes attempts of several turns, which learn.method preference can't learn from: choose one of "
+            "them"
         )
     if settings.learn.method == "preference" and settings.learn.preference.pairs == "step" and not settings.explore.is_search:
         raise UserError(

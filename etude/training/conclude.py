@@ -1,31 +1,26 @@
 """The end of a practice run: the final model, its card, `result.json` and the report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from etude.cards.practised import write_cards
 from etude.evaluation.report import write_report
-from etude.training.callback import Callback
+from etude.training.callback_list import CallbackList
 from etude.training.practice_run import PracticeRun
 from etude.training.result import Page, result_of
 from etude.training.run import rows_of
 from etude.training.saving import save_adapters, save_asked
 
 
-def save(run: PracticeRun, callbacks: Sequence[Callback]) -> None:
-    """Write the final model, its adapters, and what callbacks save beside it."""
+def conclude(run: PracticeRun, pages: Mapping[str, Page], callbacks: CallbackList, shown: list[Path]) -> dict[str, Any]:
+    """Write the final model with its card, `result.json` and the report of the folders that are `shown`."""
     save_asked(run.model, run.tokenizer, run.folder.path / "model", run.settings)
     save_adapters(run.model, run.tokenizer, run.folder.path, run.base, run.settings)
-    for callback in callbacks:
-        callback.save(run)
-
-
-def conclude(run: PracticeRun, pages: Mapping[str, Page], callbacks: Sequence[Callback], shown: list[Path]) -> dict[str, Any]:
-    """Write the model's card, `result.json` and the report of the folders that are `shown`."""
+    callbacks.save(run)
     steps = rows_of(run.folder, "practice")
     result = result_of(run.name, run.settings, pages, run.data.facts, _counts(run), steps)
-    result |= {callback.name: found for callback in callbacks if (found := callback.finish()) is not None}
+    result |= callbacks.finish()
     write_cards(run.folder.path, run.settings, result, run.data.measured, run.tokenizer)
     run.folder.write_json("result.json", result)
     write_report(shown, run.folder.path / "report.html")

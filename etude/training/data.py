@@ -11,6 +11,7 @@ from etude.evaluation.measure import Judge, Suite
 from etude.evaluation.settings import Evaluation
 from etude.learn.example import Example, demonstration
 from etude.learn.pairs import Pair
+from etude.rollouts.order import batch_at
 from etude.rollouts.prompts import render_answer, render_demonstration, render_prompts
 from etude.tasks.actions import with_instruction
 from etude.tasks.comparisons import Comparison, load_comparisons
@@ -55,6 +56,10 @@ class RunData:
         """Every evaluation task."""
         return [task for tasks in self.evaluation.values() for task in tasks]
 
+    def batch(self, step: int, number: int, seed: int) -> list[tuple[Task, tuple[int, ...]]]:
+        """Return the tasks of practice step `step`, counted from 1, every task once an epoch."""
+        return batch_at(step, self.items, number, seed, "practice")
+
     def render(self, settings: PracticeSettings, tokenizer: Any, room_tokens: int, positions: int, judge: Judge) -> None:
         """Make token ids of everything; a prompt has at most `room_tokens`, with its answer at most `positions`. Raises UserError."""
         self.items = list(zip(self.train, render_prompts(tokenizer, self.train, room_tokens), strict=True))
@@ -74,7 +79,10 @@ LoadTasks = Callable[[TaskSource, int | None, int], list[Task] | None]
 def load_data(
     settings: PracticeSettings, name: str, data: Path | None, *, reserved: int = 0, own_tasks: LoadTasks = lambda *_: None
 ) -> RunData:
-    """Load everything; training items that stand in a suite are left out and counted. `reserved` tasks are not practised on. Raises UserError."""
+    """Load everything; training items that stand in a suite are left out and counted. Raises UserError.
+
+    `reserved` tasks are loaded beside those to practise on.
+    """
     suites = load_suites(settings.evaluation, settings.tasks, name, settings.seed, data, settings.system)
     size = train_size(settings, reserved)
     loaded = own_tasks(settings.tasks, size, settings.seed)

@@ -1,7 +1,7 @@
 """The run of a practice: its data, model, engine and reward, made in order, and what callbacks read and write of it."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -115,6 +115,19 @@ class PracticeRun(Run):
             logprobs=logprobs_of(self.model, self.place, self.settings.machine),
             own_answers=self.reward.own_answers,
         )
+        self.sampler.check(self.data.items)
+        self.read_history()
+
+    def count(self) -> dict[str, int]:
+        """Return what the reward has counted so far, and begin to measure the contexts of a step."""
+        self.engine.take_peak_bytes()
+        return self.reward.counts()
+
+    def counted_since(self, before: Mapping[str, int]) -> dict[str, float]:
+        """Return what was counted since, and the most that contexts took under a cache policy."""
+        peak = self.engine.take_peak_bytes()
+        found: dict[str, float] = {name: number - before[name] for name, number in self.reward.counts().items()}
+        return found | ({} if peak is None else {"context_mib": peak / 2**20})
 
     def read_history(self) -> None:
         """Read the log of practice's steps."""

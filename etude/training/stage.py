@@ -38,7 +38,7 @@ class Stage:
     def train(
         self, done: int, save: Callable[[int], None], watcher: Watcher, interruption: Interruption, is_over: Callable[[], bool]
     ) -> None:
-        """Make the steps after `done`, until `is_over`; `save` is called with the steps done, on the way and where a signal ends the stage."""
+        """Make the steps after `done`, until `is_over`; `save` is called with the steps done, on the way and where a signal ends it."""
         saved = done
         try:
             for before in watcher.steps(self.name, range(done, self.total), total=self.total):

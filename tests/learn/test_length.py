@@ -3,12 +3,12 @@
 from dataclasses import replace
 
 import pytest
+from etude.learn.length import NO_CONTROL, LengthControl, controlled, over_length
+from etude.learn.lessons import by_credit, token_weights
 
 from etude.engine.completion import Completion
 from etude.errors import UserError
 from etude.learn.credit import CREDIT
-from etude.learn.length import NO_CONTROL, LengthControl, controlled, over_length
-from etude.learn.lessons import by_credit, token_weights
 from etude.learn.settings import Learning
 from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Attempt, Group
@@ -74,11 +74,11 @@ def test_an_attempt_without_a_score_stays_without_one():
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: LengthControl(buffer_tokens=-1), "learn.length.buffer_tokens must be at least 0"),
-        (lambda: LengthControl(penalty=-0.5), "learn.length.penalty must be 0 .none. or more, got -0.5"),
-        (lambda: LengthControl(penalty=float("nan")), "learn.length.penalty must be 0 .none. or more, got nan"),
+        (lambda: LengthControl(buffer_tokens=-1), "overlong_penalty.buffer_tokens must be at least 0"),
+        (lambda: LengthControl(penalty=-0.5), "overlong_penalty.penalty_weight must be 0 .none. or more, got -0.5"),
+        (lambda: LengthControl(penalty=float("nan")), "overlong_penalty.penalty_weight must be 0 .none. or more, got nan"),
         (lambda: Learning("imitation", length=HOW), "learn.length changes credit, of which learn.method imitation makes nothing"),
-        (lambda: Learning(credit="tree", length=HOW), "learn.length.buffer_tokens lowers the scores of whole answers"),
+        (lambda: Learning(credit="tree", length=HOW), "overlong_penalty.buffer_tokens lowers the scores of whole answers"),
     ],
 )
 def test_wrong_settings_are_one_sentence(make, said):

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from etude.learn.lessons import by_credit
 
 from etude.engine.completion import Completion
 from etude.errors import UserError
 from etude.learn.credit import pass_at_k
-from etude.learn.lessons import by_credit
 from etude.learn.settings import Learning
 from etude.learn.shaping import SHAPING, novelty, novelty_embedding, shaped, unlikeliness
 from etude.rewards.verdict import Verdict
@@ -88,8 +88,8 @@ def test_shaped_scores_make_credit_of_sets():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"shaping": "novel"}, "unknown learn.shaping 'novel'"),
-        ({"shaping_weight": 1.5}, r"learn.shaping_weight must be in \[0, 1\], got 1.5"),
+        ({"shaping": "novel"}, "unknown reward_shaping.method 'novel'"),
+        ({"shaping_weight": 1.5}, r"reward_shaping.weight must be in \[0, 1\], got 1.5"),
         ({"pass_k": 0}, "learn.pass_k must be at least 1, got 0"),
     ],
 )

@@ -29,13 +29,13 @@ RUN += ["--explore.num_samples", "4", "--evaluation.n", "20", "--evaluation.pass
 RUN += ["--checkpoint_every", "2", "--machine.precision", "float32"]
 PARTS = {
     "plain": "",
-    "alone": "--feedback agreement --agreement.probe_n 6 --agreement.probe_every 2 --explore.curriculum weakness "
-    "--explore.self_made proposer --explore.self_made.max_new_tokens 24 "
+    "alone": "--feedback agreement --vote_calibration.n 6 --vote_calibration.every 2 --curriculum weakness "
+    "--synthetic_tasks proposer --synthetic_tasks.max_new_tokens 24 "
     "--collapse.action fall_back --collapse.window 2 --collapse.constant 0.3",
-    "diverse": "--learn.loss clip_cov --learn.updates_per_epoch 2 --learn.shaping novelty --learn.entropy.target 3 "
-    "--explore.temperature_end 1.3",
+    "diverse": "--learn.loss clip_cov --learn.updates_per_epoch 2 --reward_shaping.method novelty --entropy_bonus.target 3 "
+    "--temperature_schedule.end 1.3",
     "kept": "--retention.probe true --retention.n 4 --retention.text_tokens 100 --learn.optimiser.learning_rate 0.01 "
-    "--retention.gate.every 1 --retention.gate.max_perplexity_rise 0 --retention.gate.max_divergence 2 --retention.gate.action lower_rate",
+    "--gate.every 1 --gate.max_perplexity_rise 0 --gate.max_divergence 2 --gate.action lower_rate",
 }
 ADAPT = "adapt"
 SAME = (

@@ -81,7 +81,7 @@ def test_own_answers_that_are_cut_off_are_said_to_teach_shortness(truncated, fee
 
 
 def test_a_familys_own_levels_are_said_to_be_others_than_those_that_are_measured():
-    levels = {"explore.curriculum": "levels", "explore.curriculum.own_levels": 2}
+    levels = {"curriculum": "levels", "curriculum.own_levels": 2}
     settings = parse_practice(find_configuration("practice", "quickstart"), arguments_from(levels))
     (sentence,) = [each for each in advice(settings, 60, [], str) if "own_levels" in each]
     assert "number_sorting's own " in sentence and "min_numbers" in sentence

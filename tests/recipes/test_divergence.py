@@ -31,7 +31,7 @@ def test_a_model_that_was_not_moved_has_0_and_another_what_every_token_costs():
 
 
 def test_a_run_tells_how_far_it_moved_and_a_resumed_one_tells_the_same(small, tmp_path, killed_behind_step_3):
-    how = {"retention.divergence_n": 6}
+    how = {"divergence.n": 6}
     whole = small(tmp_path / "whole", how)
     assert whole["divergence"]["n"] == 6 and whole["divergence"]["answers"] == 12 and whole["divergence"]["forward_kl"] > 0
     with killed_behind_step_3:

@@ -12,7 +12,7 @@ from etude.training.parse import parse_practice
 
 SIZES = {"n": 40, "warm_start.steps": 1, "steps": 6, "explore.tasks_per_step": 2, "explore.num_samples": 2, "explore.max_new_tokens": 8}
 SIZES |= {"evaluation.n": 4, "evaluation.pass_n": 0, "machine.precision": "float32", "machine.threads": 1}
-GATE = {"retention.gate.every": 2, "retention.gate.max_divergence": 20, "retention.gate.divergence_n": 2, "retention.divergence_n": 2}
+GATE = {"gate.every": 2, "gate.max_divergence": 20, "gate.divergence_n": 2, "divergence.n": 2}
 PROBE = {"retention.probe": True, "retention.n": 4, "retention.text_tokens": 60}
 
 
@@ -52,7 +52,7 @@ def test_the_gates_measurements_are_counted_with_the_divergence_from_the_start(s
 def test_all_parts_beside_a_policy_that_a_run_opens_are_opened_for_an_estimate(monkeypatch):
     opened = []
     monkeypatch.setattr(estimate, "_checkpoints_bytes", lambda run, *_, **__: opened.append(run) or 0)
-    more = {"feedback": "agreement", "collapse.action": "fall_back", "explore.curriculum": "weakness", "learn.entropy.target": 1}
+    more = {"feedback": "agreement", "collapse.action": "fall_back", "curriculum": "weakness", "entropy_bonus.target": 1}
     estimate.estimate(settings(**PROBE, **more), "tiny", None)
     (run,) = opened
     assert run.holding and run.entropy_bonus and run.exploring.curriculum
@@ -72,7 +72,7 @@ def _bytes(folder: Path) -> int:
         {"feedback": "agreement"},
         {"feedback": "agreement", "collapse.action": "fall_back", "collapse.window": 1, "collapse.constant": 1.0, "collapse.rise": 1.0},
         {**GATE, "feedback": "agreement", "learn.lora.rank": 4},
-        {"step_model.on": True, "explore.search.steps.end": "tokens"} | {"learn.implicit_reward.coefficient": 0.5, "feedback": "agreement"},
+        {"step_model": True, "explore.search.steps.end": "tokens"} | {"implicit_reward.coef": 0.5, "feedback": "agreement"},
     ],
 )
 def test_the_disk_that_a_run_takes_is_no_more_than_was_said(more, tmp_path, monkeypatch):

@@ -3,13 +3,13 @@
 from dataclasses import fields
 
 import pytest
+from etude.recipes.no_effect import unread_of_search, without_effect
 
 from etude.cli import main
 from etude.engine.sampling import Sampling
 from etude.recipes.answering import AnswerSearch
 from etude.recipes.evaluate import EvaluateSettings
 from etude.recipes.generate import GenerateSettings
-from etude.recipes.no_effect import unread_of_search, without_effect
 from etude.rollouts.search.settings import SEARCHES, Search
 from etude.rollouts.steps import Steps
 from etude.settings.configuration import arguments_from, find_configuration, shipped
@@ -37,11 +37,11 @@ def test_recipes_that_ship_set_nothing_without_effect(recipe):
         ({"learn.preference.beta": 0.3}, "learn.preference.beta: learn.method is credit"),
         ({"learn.turn_discount": 0.5}, "learn.turn_discount: explore.search.method is samples"),
         (
-            {"learn.implicit_reward.optimiser.learning_rate": 1e-3},
-            "learn.implicit_reward.optimiser.learning_rate: ",
+            {"implicit_reward.optimiser.learning_rate": 1e-3},
+            "implicit_reward.optimiser.learning_rate: ",
         ),
-        ({"step_model.hidden": 8}, "step_model.hidden: step_model.on is false"),
-        ({"explore.hint": "It is {answer}."}, "explore.hint: explore.rationalise is false"),
+        ({"step_model.hidden": 8}, "step_model.hidden: step_model is false"),
+        ({"rationalize.hint": "It is {answer}."}, "rationalize.hint: rationalize is false"),
         ({"explore": "mcts", "explore.num_samples": 32}, "explore.num_samples: explore.search.method is mcts"),
         ({"explore": "mcts", "explore.search.value": "likelihood"}, "explore.search.value: explore.search.method is mcts"),
         ({"explore": "beam", "explore.search.value": "likelihood", "explore.search.rollouts": 7}, "explore.search.rollouts: "),
@@ -53,13 +53,16 @@ def test_recipes_that_ship_set_nothing_without_effect(recipe):
         ),
         ({"learn.loss": "clip_cov", "learn.covariance.coefficient": 2.0}, "learn.covariance.coefficient: learn.loss is clip_cov"),
         ({"learn.pass_k": 2}, "learn.pass_k: learn.credit is centred"),
-        ({"learn.shaping_weight": 0.5}, "learn.shaping_weight: learn.shaping is none"),
-        ({"learn.method": "imitation", "learn.shaping": "novelty", "learn.pass_k": 2}, "learn.pass_k, learn.shaping: learn.method is im"),
+        ({"reward_shaping.weight": 0.5}, "reward_shaping.weight: reward_shaping.method is none"),
+        (
+            {"learn.method": "imitation", "reward_shaping.method": "novelty", "learn.pass_k": 2},
+            "learn.pass_k, reward_shaping.method: learn.method is im",
+        ),
         ({"learn.step_values": "hard"}, "learn.step_values: explore.search.method is samples"),
         ({"learn.loss": "capped", "learn.clip_low": 0.9}, "learn.clip_low: learn.loss is capped"),
         ({"learn.method": "preference", "learn.preference.margin": 3}, "learn.preference.margin: learn.preference.loss is dpo"),
         ({"tasks.actions.preset": "divide", "tasks.actions.malformed_score": 0.1}, "tasks.actions.malformed_score: neither form nor "),
-        ({"learn.length.penalty": 0.5}, "learn.length.penalty: learn.length.buffer_tokens is 0"),
+        ({"overlong_penalty.penalty_weight": 0.5}, "overlong_penalty.penalty_weight: overlong_penalty.buffer_tokens is 0"),
         ({"evaluation.thought.cue": "So"}, "evaluation.thought.cue: evaluation.thought.budgets is empty"),
         ({"retention.n": 9, "retention.text": ["x"]}, "retention.text, retention.n: retention.probe is false"),
         ({"preferences.loss": "simpo"}, "preferences.loss: preferences.steps is 0"),
@@ -75,14 +78,14 @@ def test_what_nothing_reads_is_told_with_the_reason(changes, said):
     [
         {"explore": "refine", "explore.refine.turns": 3, "learn.turn_discount": 0.5, "explore.search.steps.max_tokens": 3},
         {"explore": "mcts", "explore.search.simulations": 3, "explore.search.steps.max_tokens": 3},
-        {"step_model.on": True, "explore.search.steps.max_tokens": 3, "learn.credit": "difference", "step_model.hidden": 8},
-        {"learn.method": "preference", "learn.preference.beta": 0.3, "explore.rationalise": True, "explore.hint": "It is {answer}."},
+        {"step_model": True, "explore.search.steps.max_tokens": 3, "learn.credit": "difference", "step_model.hidden": 8},
+        {"learn.method": "preference", "learn.preference.beta": 0.3, "rationalize": True, "rationalize.hint": "It is {answer}."},
         {"feedback": "judge", "judge.model": "mine"},
         {"learn.loss": "clip_cov", "learn.covariance.share": 0.1, "learn.covariance.low": 0.5, "learn.clip_low": 0.1},
         {"learn.loss": "kl_cov", "learn.covariance.share": 0.1, "learn.covariance.coefficient": 0.5},
-        {"learn.credit": "pass_at_k", "learn.pass_k": 2, "learn.shaping": "novelty", "learn.shaping_weight": 0.5},
+        {"learn.credit": "pass_at_k", "learn.pass_k": 2, "reward_shaping.method": "novelty", "reward_shaping.weight": 0.5},
         {"learn.loss": "sequence"},
-        {"learn.implicit_reward.coefficient": 0.5, "learn.implicit_reward.optimiser.learning_rate": 1e-3},
+        {"implicit_reward.coef": 0.5, "implicit_reward.optimiser.learning_rate": 1e-3},
     ],
 )
 def test_what_is_read_is_not_told(changes):
@@ -104,7 +107,7 @@ def test_every_method_says_which_settings_of_a_search_it_reads():
         ({"method": "tree", "choose": "value", "value": "step_model"}, []),
         ({"method": "tree", "choose": "weighted", "value": "step_model"}, ["search.value: search.method is tree"]),
         ({"method": "beam", "value": "rollouts", "rollouts": 7, "steps": Steps("tokens")}, []),
-        ({"method": "samples", "budget_tokens": 99}, []),
+        ({"method": "samples", "token_budget.tokens": 99}, []),
         ({"method": "refine", "turns": 5, "words": "Again.", "width": 9}, ["search.width: search.method is refine"]),
     ],
 )

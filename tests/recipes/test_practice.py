@@ -104,7 +104,7 @@ def test_more_updates_on_the_same_attempts(small, tmp_path, finished):
 
 def test_an_anchor_holds_the_model_back(small, tmp_path, finished):
     moved = {}
-    for name, overrides in {"strong": {"learn.anchor": 3.0}, "weak": {"learn.anchor": 1e-6}}.items():
+    for name, overrides in {"strong": {"kl_penalty.kl_coef": 3.0}, "weak": {"kl_penalty.kl_coef": 1e-6}}.items():
         small(tmp_path / name, overrides | {"steps": 20})
         rows = [row for row in read_jsonl(tmp_path / name / "metrics.jsonl") if row["phase"] == "practice"]
         moved[name] = sum(row["kl_reference"] for row in rows) / len(rows)
@@ -114,7 +114,7 @@ def test_an_anchor_holds_the_model_back(small, tmp_path, finished):
 
 def test_an_anchor_of_adapters_is_the_model_that_practice_began_with(small, finished, tmp_path):
     adapted = {"model": str(finished / "model"), "learn.lora.rank": 4, "warm_start.steps": 5, "warm_start.optimiser.learning_rate": 1e-2}
-    small(tmp_path / "run", adapted | {"learn.anchor": 0.1, "steps": 1})
+    small(tmp_path / "run", adapted | {"kl_penalty.kl_coef": 0.1, "steps": 1})
     rows = [row for row in read_jsonl(tmp_path / "run" / "metrics.jsonl") if row["phase"] == "practice"]
     assert rows[0]["kl_reference"] == pytest.approx(0, abs=1e-5)
 

@@ -20,7 +20,7 @@ from etude.training.parse import parse_practice
 from etude.training.run_folder import RunFolder, read_jsonl
 
 SAME = ("metrics.jsonl", "result.json", "model/model.safetensors")
-PROBED = {"feedback": "agreement", "agreement.probe_n": 8, "agreement.probe_every": 2, "agreement.probe_accuracy": 0.2}
+PROBED = {"feedback": "agreement", "vote_calibration.n": 8, "vote_calibration.every": 2, "vote_calibration.target_precision": 0.2}
 CONSTANT = {
     "feedback": "agreement",
     "explore.max_new_tokens": 1,
@@ -72,8 +72,8 @@ def test_no_labelled_task_was_shown_and_none_is_practised_on():
 
 def test_labelled_tasks_are_asked_again_of_the_model_that_a_gate_brought_back(small, tmp_path, monkeypatch):
     monkeypatch.setattr("etude.learn.gate.Gate.passes", lambda gate, now: False)
-    gate = {"retention.probe": True, "retention.n": 4, "retention.text_tokens": 100, "retention.gate.every": 1}
-    small(tmp_path / "run", PROBED | gate | {"agreement.probe_every": 100})
+    gate = {"retention.probe": True, "retention.n": 4, "retention.text_tokens": 100, "gate.every": 1}
+    small(tmp_path / "run", PROBED | gate | {"vote_calibration.every": 100})
     rows = practised(tmp_path / "run")
     assert len(rows) > 1 and all(row["sampled_tokens"] > row["completion_tokens"] * 24 for row in rows)
 
@@ -132,8 +132,8 @@ def test_an_alarm_that_warns_changes_nothing(small, tmp_path):
     [
         (["--explore", "mcts"], "feedback agreement compares all attempts at a task at once, but with explore.search.method"),
         (["--agreement.score", "soft", "--learn.method", "imitation"], "agreement.score soft is 1 only where all attempts agree"),
-        (["--agreement.probe_n", "8", "--explore.temperature_end", "1.5"], "agreement.probe_n asks labelled tasks as tasks are asked"),
-        (["--agreement.probe_n", "8", "--explore.variants", "Think."], "by explore.variants: set it to 0"),
+        (["--vote_calibration.n", "8", "--temperature_schedule.end", "1.5"], "vote_calibration.n asks labelled tasks as tasks are asked"),
+        (["--vote_calibration.n", "8", "--explore.variants", "Think."], "by explore.variants: set it to 0"),
         (["--explore.stop_when_decided", "right"], "but with explore.stop_when_decided they come a few at a time: set feedback to outcome"),
     ],
 )
@@ -143,5 +143,5 @@ def test_what_makes_no_sense_is_one_sentence(given, said):
 
 
 def test_as_many_labelled_tasks_as_there_are_tasks_are_refused(small, tmp_path):
-    with pytest.raises(UserError, match=r"agreement.probe_n is 60, but there are only \d+ different tasks that no demonstration shows"):
-        small(tmp_path / "run", PROBED | {"agreement.probe_n": 60})
+    with pytest.raises(UserError, match=r"vote_calibration.n is 60, but there are only \d+ different tasks that no demonstration shows"):
+        small(tmp_path / "run", PROBED | {"vote_calibration.n": 60})

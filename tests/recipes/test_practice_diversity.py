@@ -8,14 +8,14 @@ from etude.settings.configuration import arguments_from, find_configuration
 from etude.training.parse import parse_practice
 from etude.training.run_folder import RunFolder, read_jsonl
 
-ENTROPY = {"learn.entropy.bonus": 0.01, "learn.entropy.target": 9.0, "learn.entropy.delta": 0.01, "explore.temperature_end": 0.5}
+ENTROPY = {"entropy_bonus.entropy_coef": 0.01, "entropy_bonus.target": 9.0, "entropy_bonus.delta": 0.01, "temperature_schedule.end": 0.5}
 ALL = ENTROPY | {
     "learn.loss": "clip_cov",
     "learn.covariance.share": 0.1,
     "learn.covariance.low": 0.01,
     "learn.credit": "pass_at_k",
     "learn.pass_k": 2,
-    "learn.shaping": "novelty",
+    "reward_shaping.method": "novelty",
     "learn.updates_per_epoch": 2,
     "explore.variants": ["", "Be bold."],
 }
@@ -52,7 +52,12 @@ def test_a_run_follows_its_schedules_and_goes_on_with_them_after_a_kill(small, k
 
 
 def test_settings_at_their_identity_change_no_byte_of_the_model(small, finished, tmp_path):
-    at_identity = {"explore.variants": [""], "explore.temperature_end": 1.0, "learn.shaping": "unlikeliness", "learn.shaping_weight": 0.0}
+    at_identity = {
+        "explore.variants": [""],
+        "temperature_schedule.end": 1.0,
+        "reward_shaping.method": "unlikeliness",
+        "reward_shaping.weight": 0.0,
+    }
     small(tmp_path / "run", at_identity | {"learn.loss": "clip_cov", "learn.covariance.share": 0.0})
     model = "model/model.safetensors"
     assert (tmp_path / "run" / model).read_bytes() == (finished / model).read_bytes()
@@ -62,17 +67,23 @@ def test_settings_at_their_identity_change_no_byte_of_the_model(small, finished,
     ("changes", "message"),
     [
         ({"learn.credit": "pass_at_k", "learn.pass_k": 8}, "learn.pass_k 8 leaves no two sets .* set it to 7 or less"),
-        ({"explore": "refine", "learn.shaping": "novelty"}, "learn.shaping novelty changes .* refine, by turns: .* method to samples"),
-        ({"explore": "tree", "learn.credit": "tree", "learn.shaping": "novelty"}, "learn.shaping novelty changes .* credit to one of"),
         (
-            {"explore.temperature_end": 0.5, "explore.self_made.method": "svs"},
-            "explore.temperature_end 0.5 changes .* explore.self_made.method to none",
+            {"explore": "refine", "reward_shaping.method": "novelty"},
+            "reward_shaping.method novelty changes .* refine, by turns: .* method to samples",
+        ),
+        (
+            {"explore": "tree", "learn.credit": "tree", "reward_shaping.method": "novelty"},
+            "reward_shaping.method novelty changes .* credit to one of",
+        ),
+        (
+            {"temperature_schedule.end": 0.5, "synthetic_tasks.method": "svs"},
+            "temperature_schedule.end 0.5 changes .* synthetic_tasks.method to none",
         ),
         ({"explore": "tree", "explore.variants": ["a"]}, "explore.variants asks .* explore.search.method tree can't"),
         ({"learn.method": "preference", "explore.variants": ["a"]}, "explore.variants makes .* set learn.method to credit or imitation"),
         (
-            {"step_model.on": True, "learn.credit": "difference", "explore.variants": ["a"]},
-            "explore.variants .* set step_model.on to false",
+            {"step_model": True, "learn.credit": "difference", "explore.variants": ["a"]},
+            "explore.variants .* set step_model to false",
         ),
     ],
 )

@@ -163,7 +163,7 @@ def test_tagged_actions_are_the_steps_of_a_search(small, tmp_path):
     [
         (["--explore", "mcts", "--tasks.actions", "plan_solve_check"], ("tag", ["plan", "solve", "check", "answer"], 4)),
         (["--explore", "vine", "--tasks.actions.tags", "{a: [1], b: [1]}", "--explore.max_new_tokens", "99"], ("tag", ["a", "b"], 99)),
-        (["--step_model.on", "true", "--tasks.actions", "divide"], ("tag", ["subproblem", "solve", "answer"], 4)),
+        (["--step_model", "true", "--tasks.actions", "divide"], ("tag", ["subproblem", "solve", "answer"], 4)),
         (["--explore", "mcts", "--tasks.actions", "divide", "--explore.search.steps.end", "sentence"], ("sentence", [], 32)),
         (["--explore", "tree", "--tasks.actions", "divide"], ("line", [], 32)),
         (["--explore", "mcts"], ("line", [], 32)),

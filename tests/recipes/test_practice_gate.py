@@ -7,6 +7,7 @@ import pytest
 import torch
 from etude.recipes.exploring import Exploring
 from etude.recipes.gating import Gating
+from etude.recipes.no_effect import without_effect
 from etude.recipes.replaying import pieces_of
 from safetensors.torch import load_file
 
@@ -14,14 +15,13 @@ from etude.errors import UserError
 from etude.evaluation.divergence import FILE, GATE_FILE
 from etude.evaluation.settings import Retention
 from etude.learn.replay import ReplaySettings
-from etude.recipes.no_effect import without_effect
 from etude.settings.configuration import arguments_from, find_configuration
 from etude.suites.retention_probe import questions_of
 from etude.training.parse import parse_practice
 from etude.training.run_folder import RunFolder, read_jsonl
 
 PROBE = {"retention.probe": True, "retention.n": 4, "retention.text_tokens": 100}
-GATE = PROBE | {"retention.gate.every": 1, "retention.gate.max_loss": 0.9, "checkpoint_every": 3}
+GATE = PROBE | {"gate.every": 1, "gate.max_loss": 0.9, "checkpoint_every": 3}
 
 
 @pytest.fixture
@@ -50,9 +50,7 @@ def equal(one, other):
 
 def test_a_gate_that_always_passes_leaves_practice_as_it_was(small, tmp_path):
     plain = small(tmp_path / "plain", PROBE)
-    gated = small(
-        tmp_path / "gated", PROBE | {"retention.gate.every": 2, "retention.gate.max_perplexity_rise": 1e9, "retention.gate.max_loss": 0.99}
-    )
+    gated = small(tmp_path / "gated", PROBE | {"gate.every": 2, "gate.max_perplexity_rise": 1e9, "gate.max_loss": 0.99})
     assert equal(weights(tmp_path / "plain/model"), weights(tmp_path / "gated/model"))
     assert [row["passed"] for row in gated.pop("gate")["measurements"]] == [True, True]
     assert gated == plain
@@ -64,7 +62,7 @@ def test_a_gate_that_always_passes_leaves_practice_as_it_was(small, tmp_path):
 
 def test_practice_falls_back_to_what_was_held_and_goes_on_with_other_random_numbers(small, tmp_path, seen):
     seen(1, 1, 999, 1)
-    result = small(tmp_path / "run", GATE | {"retention.gate.action": "lower_rate"})
+    result = small(tmp_path / "run", GATE | {"gate.action": "lower_rate"})
     one, two, three, four = steps_of(tmp_path / "run")
     assert [row["gate_held"] for row in (one, two, three, four)] == [1, 2, 2, 4]
     assert four["learning_rate"] == three["learning_rate"] / 2  # update 3 once more, at half the rate
@@ -78,7 +76,7 @@ def test_practice_falls_back_to_what_was_held_and_goes_on_with_other_random_numb
 
 def test_what_practice_ends_with_is_what_passed_last(small, tmp_path, seen):
     seen(1, 999)
-    result = small(tmp_path / "run", GATE | {"retention.gate.action": "stop"})
+    result = small(tmp_path / "run", GATE | {"gate.action": "stop"})
     kept = tmp_path / "run/checkpoints"
     assert len(steps_of(tmp_path / "run")) == 2 and result["gate"]["ended_practice"]
     assert [row["held"] for row in result["gate"]["measurements"]] == [1, 1]
@@ -91,7 +89,7 @@ def test_what_practice_ends_with_is_what_passed_last(small, tmp_path, seen):
 
 def test_the_last_step_is_looked_at_whatever_its_number(small, tmp_path, seen):
     seen(1, 999)
-    result = small(tmp_path / "run", GATE | {"retention.gate.every": 3})
+    result = small(tmp_path / "run", GATE | {"gate.every": 3})
     assert [(row["step"], row["passed"], row["held"]) for row in result["gate"]["measurements"]] == [(3, True, 3), (4, False, 3)]
     assert equal(weights(tmp_path / "run/model"), weights(tmp_path / "run/checkpoints/step-00003"))
 
@@ -99,7 +97,7 @@ def test_the_last_step_is_looked_at_whatever_its_number(small, tmp_path, seen):
 def test_the_step_that_spends_the_budget_is_the_last_one_to_a_gate(small, tmp_path, seen):
     seen(1)
     spends = sum(row["sampled_tokens"] for row in steps_of_plain(small, tmp_path)[:2])
-    result = small(tmp_path / "run", GATE | {"retention.gate.every": 9, "budget_tokens": int(spends)})
+    result = small(tmp_path / "run", GATE | {"gate.every": 9, "token_budget.tokens": int(spends)})
     assert [row["step"] for row in result["gate"]["measurements"]] == [2]
 
 
@@ -110,14 +108,14 @@ def steps_of_plain(small, folder):
 
 def test_a_first_failure_falls_back_to_the_model_that_practice_began_with(small, tmp_path, seen):
     seen(999, 999, 999)
-    result = small(tmp_path / "run", GATE | {"retention.gate.max_falls": 1})
+    result = small(tmp_path / "run", GATE | {"gate.max_falls": 1})
     assert [row["gate_held"] for row in steps_of(tmp_path / "run")] == [0, 0] and result["gate"]["falls"] == 2
     assert equal(weights(tmp_path / "run/model"), weights(tmp_path / "run/checkpoints/warm_start"))
 
 
 def test_a_run_that_is_killed_before_or_behind_a_fall_goes_on_to_the_same_bytes(small, tmp_path, seen, killed):
     seen(1, 999, 1, 1)
-    how = GATE | {"retention.gate.action": "lower_rate"}
+    how = GATE | {"gate.action": "lower_rate"}
     small(tmp_path / "whole", how)
     before = (Gating, "act", lambda gating, step: step == 2)
     behind = (Exploring, "attempts_of", lambda exploring, step, *_: step == 3)
@@ -131,13 +129,13 @@ def test_a_run_that_is_killed_before_or_behind_a_fall_goes_on_to_the_same_bytes(
             assert (tmp_path / f"{number}" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-NEAR = {"retention.gate.every": 2, "retention.gate.divergence_n": 5, "checkpoint_every": 3}
+NEAR = {"gate.every": 2, "gate.divergence_n": 5, "checkpoint_every": 3}
 """A gate that goes by how far the model has moved, and by nothing else."""
 
 
 def test_a_gate_by_divergence_needs_no_old_knowledge_and_holds_while_it_is_near(small, tmp_path):
     plain = small(tmp_path / "plain")
-    gated = small(tmp_path / "far", NEAR | {"retention.gate.max_divergence": 1e9, "retention.divergence_n": 5})
+    gated = small(tmp_path / "far", NEAR | {"gate.max_divergence": 1e9, "divergence.n": 5})
     assert equal(weights(tmp_path / "plain/model"), weights(tmp_path / "far/model")) and gated["evaluation"] == plain["evaluation"]
     looks = gated["gate"]["measurements"]
     assert [(row["step"], row["passed"], row["held"]) for row in looks] == [(2, True, 2), (4, True, 4)]
@@ -150,7 +148,7 @@ def test_a_gate_by_divergence_needs_no_old_knowledge_and_holds_while_it_is_near(
 
 
 def test_a_gate_by_divergence_goes_back_to_the_start_and_resumes_to_the_same_bytes(small, tmp_path, killed_behind_step_3):
-    how = NEAR | {"retention.gate.max_divergence": 1e-9}
+    how = NEAR | {"gate.max_divergence": 1e-9}
     whole = small(tmp_path / "whole", how)
     assert [(row["passed"], row["held"]) for row in whole["gate"]["measurements"]] == [(False, 0)] * 2
     assert equal(weights(tmp_path / "whole/model"), weights(tmp_path / "whole/checkpoints/warm_start"))
@@ -163,12 +161,12 @@ def test_a_gate_by_divergence_goes_back_to_the_start_and_resumes_to_the_same_byt
 
 def test_replay_is_counted_and_read_of_texts_and_of_answers(small, letter_files):
     Path("tale.txt").write_text("Once upon a time there was a wren. " * 20)
-    how = {"retention.replay.path": ["tale.txt", "shown.jsonl"], "retention.replay.ratio": 0.5, "retention.replay.anchor": 0.1, "steps": 2}
+    how = {"replay.path": ["tale.txt", "shown.jsonl"], "replay.ratio": 0.5, "replay.kl_coef": 0.1, "steps": 2}
     small(letter_files / "run", how)
     for row in steps_of(letter_files / "run"):
         assert row["replay_tokens"] == round(0.5 * row["sampled_tokens"]) and row["replay_nats"] > 0 and row["replay_divergence"] >= 0
     with pytest.raises(UserError, match=r"path 'none\.jsonl' is not a file"):
-        small(letter_files / "other", how | {"retention.replay.path": ["none.jsonl"]})
+        small(letter_files / "other", how | {"replay.path": ["none.jsonl"]})
     assert not (letter_files / "other").exists()
 
 
@@ -199,16 +197,16 @@ def settings(**changes):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"retention.gate.every": 2}, r"retention\.gate\.every is 2, but retention\.probe is false and .* none"),
+        ({"gate.every": 2}, r"retention\.gate\.every is 2, but retention\.probe is false and .* none"),
         (
-            {"retention.gate.every": 2, "retention.probe": True, "retention.gate.action": "raise_replay"},
+            {"gate.every": 2, "retention.probe": True, "gate.action": "raise_replay"},
             r"raise_replay raises retention\.replay\.ratio",
         ),
         (
-            {"retention.replay.path": ["x"], "retention.replay.ratio": 1, "learn.method": "preference"},
+            {"replay.path": ["x"], "replay.ratio": 1, "learn.method": "preference"},
             "learn.method preference learns from pairs",
         ),
-        ({"retention.replay.path": ["x"], "retention.replay.ratio": 1, "retention.text": ["./x"]}, "the probe both name x"),
+        ({"replay.path": ["x"], "replay.ratio": 1, "retention.text": ["./x"]}, "the probe both name x"),
     ],
 )
 def test_combinations_that_make_no_sense_are_told_in_one_sentence(changes, said):
@@ -217,14 +215,10 @@ def test_combinations_that_make_no_sense_are_told_in_one_sentence(changes, said)
 
 
 def test_settings_that_nothing_reads_are_named():
-    assert without_effect(settings(**{"retention.gate.max_loss": 0.1})) == ["retention.gate.max_loss: retention.gate.every is 0"]
-    on = {"retention.gate.every": 1, "retention.probe": True}
-    assert without_effect(settings(**on, **{"retention.gate.factor": 3.0})) == ["retention.gate.factor: retention.gate.action is roll_back"]
-    near = {"retention.gate.every": 1, "retention.gate.max_divergence": 9.0}
-    assert without_effect(settings(**near, **{"retention.gate.max_loss": 0.1})) == ["retention.gate.max_loss: retention.probe is false"]
-    assert without_effect(settings(**on, **{"retention.gate.divergence_n": 9})) == [
-        "retention.gate.divergence_n: retention.gate.max_divergence is none"
-    ]
-    assert without_effect(settings(**{"retention.replay.window_tokens": 9})) == [
-        "retention.replay.window_tokens: retention.replay.ratio is 0"
-    ]
+    assert without_effect(settings(**{"gate.max_loss": 0.1})) == ["gate.max_loss: gate.every is 0"]
+    on = {"gate.every": 1, "retention.probe": True}
+    assert without_effect(settings(**on, **{"gate.factor": 3.0})) == ["gate.factor: gate.action is roll_back"]
+    near = {"gate.every": 1, "gate.max_divergence": 9.0}
+    assert without_effect(settings(**near, **{"gate.max_loss": 0.1})) == ["gate.max_loss: retention.probe is false"]
+    assert without_effect(settings(**on, **{"gate.divergence_n": 9})) == ["gate.divergence_n: gate.max_divergence is none"]
+    assert without_effect(settings(**{"replay.window_tokens": 9})) == ["replay.window_tokens: replay.ratio is 0"]

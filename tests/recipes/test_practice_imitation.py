@@ -16,7 +16,7 @@ from etude.training.parse import parse_practice
 from etude.training.run_folder import read_jsonl
 
 IMITATE = {"learn.method": "imitation"}
-STAR = IMITATE | {"explore.rationalise": True, "explore.hint": " {answer}", "learn.restart": True, "learn.keep_all_right": True}
+STAR = IMITATE | {"rationalize": True, "rationalize.hint": " {answer}", "learn.restart": True, "learn.keep_all_right": True}
 
 
 def practice_rows(folder):
@@ -55,13 +55,13 @@ def test_a_run_of_star_that_was_killed_resumes_to_the_same_bytes(small, tmp_path
 
 def test_shaping_leaves_imitation_as_it_is(small, tmp_path):
     small(tmp_path / "plain", IMITATE)
-    small(tmp_path / "shaped", IMITATE | {"learn.shaping": "novelty"})
+    small(tmp_path / "shaped", IMITATE | {"reward_shaping.method": "novelty"})
     model = "model/model.safetensors"
     assert (tmp_path / "shaped" / model).read_bytes() == (tmp_path / "plain" / model).read_bytes()
 
 
 def test_answers_that_were_shown_say_nothing_of_how_hard_a_task_is(small, tmp_path):
-    small(tmp_path / "run", STAR | {"explore.curriculum.method": "weakness", "steps": 1})
+    small(tmp_path / "run", STAR | {"curriculum.method": "weakness", "steps": 1})
     (step,), attempts = practice_rows(tmp_path / "run"), attempts_of(tmp_path / "run")
     own = [row["score"] for row in attempts if "view" not in row]  # four at each of six tasks
     assert len(own) == 24 < len(attempts) and step["failing"] == pytest.approx((24 - sum(own)) / 4 / 8 + 1 / 8)
@@ -80,19 +80,19 @@ def test_a_learner_that_restarts_learns_again_what_it_learned_first(model_of):
 
 
 def test_practice_ends_with_the_step_that_spends_the_budget_and_resumes_as_ended(small, tmp_path):
-    small(tmp_path / "run", {"budget_tokens": 150, "steps": 20})
+    small(tmp_path / "run", {"token_budget.tokens": 150, "steps": 20})
     rows = practice_rows(tmp_path / "run")
     spent = [row["sampled_tokens"] for row in rows]
     assert sum(spent) >= 150 > sum(spent[:-1])
     result = (tmp_path / "run" / "result.json").read_bytes()
     (tmp_path / "run" / "result.json").unlink()
-    small(tmp_path / "run", {"budget_tokens": 150, "steps": 20}, resume=True)
+    small(tmp_path / "run", {"token_budget.tokens": 150, "steps": 20}, resume=True)
     assert (tmp_path / "run" / "result.json").read_bytes() == result and practice_rows(tmp_path / "run") == rows
 
 
 def test_practice_by_star_raises_the_accuracy(tmp_path):
     options = STAR | {"explore.tasks_per_step": 100, "steps": 6, "learn.updates_per_epoch": 8, "learn.epochs": 3}
-    result = practice("tiny", options | {"explore.hint": " {answer}", "machine.precision": "float32"}, run=tmp_path / "run")
+    result = practice("tiny", options | {"rationalize.hint": " {answer}", "machine.precision": "float32"}, run=tmp_path / "run")
     (pair,) = [pair for pair in result["paired"] if (pair["first"], pair["second"]) == ("warm_start", "practice")]
     assert pair["difference"] > 0.1 and pair["p_value"] < 1e-3
 
@@ -100,14 +100,14 @@ def test_practice_by_star_raises_the_accuracy(tmp_path):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["--explore.rationalise", "true"], "which learn.method credit can't learn from"),
-        (["--learn.method", "imitation", "--explore.hint", "It is known."], "must say where the answer stands"),
+        (["--rationalize", "true"], "which learn.method credit can't learn from"),
+        (["--learn.method", "imitation", "--rationalize.hint", "It is known."], "must say where the answer stands"),
         (
-            ["--learn.method", "imitation", "--explore", "mcts", "--explore.rationalise", "true"],
-            "explore.rationalise is for independent attempts",
+            ["--learn.method", "imitation", "--explore", "mcts", "--rationalize", "true"],
+            "rationalize is for independent attempts",
         ),
-        (["--budget_tokens", "0"], "budget_tokens must be at least 1"),
-        (["--budget_tokens", "9", "--explore.reuse", "true"], "explore.reuse takes tokens over"),
+        (["--token_budget.tokens", "0"], "token_budget.tokens must be at least 1"),
+        (["--token_budget.tokens", "9", "--explore.reuse", "true"], "explore.reuse takes tokens over"),
         (["--learn.restart", "true"], "learn.restart is for learn.method imitation"),
         (["--learn.keep_all_right", "true"], "learn.keep_all_right is for learn.method imitation"),
         (

@@ -8,9 +8,9 @@ from etude.training.parse import parse_practice
 from etude.training.run_folder import read_jsonl
 
 IMPLICIT = {
-    "learn.implicit_reward.coefficient": 1.0,
-    "learn.implicit_reward.beta": 0.5,
-    "learn.implicit_reward.optimiser.learning_rate": 1e-3,
+    "implicit_reward.coef": 1.0,
+    "implicit_reward.beta": 0.5,
+    "implicit_reward.optimiser.learning_rate": 1e-3,
     "learn.optimiser.learning_rate": 5e-4,
 }
 SAME = ("metrics.jsonl", "result.json", "model/model.safetensors")
@@ -39,7 +39,7 @@ def test_a_run_that_was_killed_resumes_to_the_same_bytes(small, whole, tmp_path,
 
 def test_without_anything_learned_it_changes_nothing(small, tmp_path):
     """Identity: rewards that are all 0 (here since its rate rises from nearly nothing) leave outcome credit as it is."""
-    slow = IMPLICIT | {"learn.implicit_reward.optimiser.warmup_steps": 10**9, "steps": 2}
+    slow = IMPLICIT | {"implicit_reward.optimiser.warmup_steps": 10**9, "steps": 2}
     small(tmp_path / "with", slow)
     small(tmp_path / "without", {"learn.optimiser.learning_rate": 5e-4, "steps": 2})
     with_it, without = (
@@ -59,4 +59,4 @@ def test_without_anything_learned_it_changes_nothing(small, tmp_path):
 )
 def test_what_makes_no_sense_is_one_sentence(given, said):
     with pytest.raises(UserError, match=said):
-        parse_practice(find_configuration("practice", "tiny"), ["--learn.implicit_reward.coefficient", "1", *given])
+        parse_practice(find_configuration("practice", "tiny"), ["--implicit_reward.coef", "1", *given])

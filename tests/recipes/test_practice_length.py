@@ -13,7 +13,7 @@ from etude.training.run_folder import RunFolder, read_jsonl
 
 QUESTION = "repeat c after 1234: c"
 THOUGHT = {"evaluation.thought.budgets": [0, 3], "evaluation.thought.cue": "so ", "evaluation.thought.answer_tokens": 2}
-LENGTH = {"learn.length.buffer_tokens": 3, "learn.length.penalty": 0.5, "learn.length.mask_truncated": True}
+LENGTH = {"overlong_penalty.buffer_tokens": 3, "overlong_penalty.penalty_weight": 0.5, "overlong_penalty.mask_truncated_completions": True}
 FLOAT32 = Machine(precision="float32")
 
 
@@ -36,7 +36,7 @@ def test_lengths_are_told_and_change_what_is_learned_but_not_what_is_measured_be
 def test_every_model_of_a_run_is_measured_behind_thoughts(run):
     for row in json.loads((run / "result.json").read_text())["evaluation"]:
         none, short = row["thought"]
-        assert (none["budget_tokens"], none["extended"], none["cut"], short["budget_tokens"]) == (0, 0.0, 1.0, 3)
+        assert (none["token_budget.tokens"], none["extended"], none["cut"], short["token_budget.tokens"]) == (0, 0.0, 1.0, 3)
         assert none["own_tokens"] <= 2 and short["accuracy_low"] <= short["accuracy"] <= short["accuracy_high"]
     page = (run / "report.html").read_text()
     assert "Behind a thought of fixed length" in page and page.count("Tokens of thought") == 1
@@ -57,7 +57,7 @@ def test_an_answer_is_given_behind_a_thought(run, tmp_path, capsys):
     assert main(["generate", model, "--prompt", QUESTION, *options, "--json", str(tmp_path / "out.json")]) == 0
     (row,) = json.loads((tmp_path / "out.json").read_text())
     assert capsys.readouterr().out == row["completions"][0] + "\n" and "so " in row["completions"][0]
-    assert row["thought"]["budget_tokens"] == 5 and row["thought"]["own_tokens"][0] <= 8
+    assert row["thought"]["token_budget.tokens"] == 5 and row["thought"]["own_tokens"][0] <= 8
     sampled = parse_generate(model, [*options, "--num_samples", "3", "--sampling.temperature", "1.5"])
     rows = generate(model, [QUESTION, "more"], sampled)
     assert [len(row["completions"]) for row in rows] == [3, 3] == [len(row["thought"]["ends_taken_back"]) for row in rows]
@@ -90,8 +90,11 @@ def test_wrong_thoughts_are_one_sentence(arguments, said, run, capsys):
     ("changes", "said"),
     [
         ({"explore.search.method": "refine"}, "learn.length measures one answer, but explore.search.method refine"),
-        ({"learn.length.buffer_tokens": 5}, r"learn.length.buffer_tokens is 5, more than an answer may have \(explore.max_new_tokens 4\)"),
-        ({"explore.self_made.method": "svs"}, "which problems that the model writes do not go by"),
+        (
+            {"overlong_penalty.buffer_tokens": 5},
+            r"overlong_penalty.buffer_tokens is 5, more than an answer may have \(explore.max_new_tokens 4\)",
+        ),
+        ({"synthetic_tasks.method": "svs"}, "which problems that the model writes do not go by"),
         ({"evaluation.thought.budgets": [-3]}, "evaluation.thought.budgets must be at least 0"),
     ],
 )

@@ -54,12 +54,12 @@ def test_practice_by_preference_raises_the_accuracy(tmp_path):
     [
         (["--learn.method", "prefer"], "did you mean 'preference'"),
         (["--learn.method", "preference", "--learn.preference.pairs", "step"], "compares the steps of a search"),
-        (["--learn.method", "preference", "--learn.anchor", "0.1"], "no effect on learn.method preference"),
+        (["--learn.method", "preference", "--kl_penalty.kl_coef", "0.1"], "no effect on learn.method preference"),
         (["--learn.preference.pairs_per_task", "0"], "pairs_per_task must be at least 1"),
         (["--learn.preference.loss", "dop"], "did you mean 'dpo'"),
         (["--learn.method", "preference", "--learn.preference.loss", "simpo", "--learn.preference.refresh_every", "3"], "has no reference"),
         (["--learn.method", "preference", "--learn.rate_by_signal", "true"], "learn.rate_by_signal goes by the groups"),
-        (["--learn.rate_by_signal", "true", "--learn.anchor", "0.1"], "learn.rate_by_signal makes an update small"),
+        (["--learn.rate_by_signal", "true", "--kl_penalty.kl_coef", "0.1"], "learn.rate_by_signal makes an update small"),
         (["--learn.method", "preference", "--explore", "refine"], "makes attempts of several turns"),
     ],
 )

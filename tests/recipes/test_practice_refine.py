@@ -26,7 +26,7 @@ WAYS = {
     "verifier": REFINE,
     "fixed": REFINE | {"explore.refine.feedback": "fixed", "learn.turn_discount": 0.5, "learn.updates_per_epoch": 2},
     "imitation": REFINE | {"learn.method": "imitation", "explore.refine.turns": 3},
-    "random": REFINE | {"feedback": "random", "learn.anchor": 0.01},
+    "random": REFINE | {"feedback": "random", "kl_penalty.kl_coef": 0.01},
 }
 SAME = ("metrics.jsonl", "result.json", "model/model.safetensors")
 

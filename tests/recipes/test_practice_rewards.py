@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from etude.recipes.exploring import Exploring
 
 from etude.console.watching import Console
 from etude.errors import UserError
 from etude.recipes.evaluate import evaluate
-from etude.recipes.exploring import Exploring
 from etude.recipes.practice import practice
 from etude.training.run_folder import read_jsonl
 
@@ -144,9 +144,9 @@ def test_an_evaluation_stops_where_the_verifier_fails(mine, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"step_model.on": True, "learn.credit": "difference"}, r"step_model \(whose value is a probability\) needs scores in \[0, 1\]"),
-        ({"learn.implicit_reward.coefficient": 1.0}, "set learn.implicit_reward.coefficient to 0"),
-        ({"explore.curriculum.method": "weakness"}, "explore.curriculum weakness .*set explore.curriculum.method to none"),
+        ({"step_model": True, "learn.credit": "difference"}, r"step_model \(whose value is a probability\) needs scores in \[0, 1\]"),
+        ({"implicit_reward.coef": 1.0}, "set implicit_reward.coef to 0"),
+        ({"curriculum.method": "weakness"}, "curriculum weakness .*set curriculum.method to none"),
     ],
 )
 def test_what_needs_scores_from_0_to_1_refuses_the_first_one_outside_in_a_sentence(small, mine, tmp_path, changes, said):

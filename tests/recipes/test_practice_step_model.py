@@ -17,7 +17,7 @@ from etude.training.run_folder import read_jsonl
 from etude.training.step_model_files import load_step_model
 
 STEPS = {"explore.search.steps.end": "tokens", "explore.search.steps.max_tokens": 1}
-ON = STEPS | {"step_model.on": True}
+ON = STEPS | {"step_model": True}
 KINDS = {
     "samples": {"learn.credit": "difference", "step_model.hidden": 8, "step_model.replay_steps": 2},
     "believed": {"learn.credit": "difference", "step_model.trust": 0.5, "step_model.targets": "hard"},
@@ -114,17 +114,17 @@ def test_attempts_and_values_are_drawn_in_the_report(practised):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["--learn.credit", "difference"], "or step_model.on to true"),
-        (["--learn.credit", "tree", "--step_model.on", "true"], "values the steps of a search"),
-        (["--explore", "beam", "--explore.search.value", "step_model"], "but there is none: set step_model.on to true"),
+        (["--learn.credit", "difference"], "or step_model to true"),
+        (["--learn.credit", "tree", "--step_model", "true"], "values the steps of a search"),
+        (["--explore", "beam", "--explore.search.value", "step_model"], "but there is none: set step_model to true"),
         (
-            ["--explore", "vine", "--explore.search.value", "step_model", "--step_model.on", "true"],
+            ["--explore", "vine", "--explore.search.value", "step_model", "--step_model", "true"],
             "has no effect on explore.search.method",
         ),
         (["--explore", "mcts", "--explore.search.to_end", "false"], "set explore.search.method to mcts and explore.search.value to"),
-        (["--step_model.trust", "0.5", "--step_model.on", "true"], "step_model.trust 0.5 has no effect"),
+        (["--step_model.trust", "0.5", "--step_model", "true"], "step_model.trust 0.5 has no effect"),
         (["--step_model.backbone", "its"], "one of 'policy', 'own'"),
-        (["--step_model", "true"], "is a section: set --step_model.on"),
+        (["--step_model", "true"], "is a section: set --step_model"),
     ],
 )
 def test_what_makes_no_sense_is_one_sentence(given, said):

@@ -133,5 +133,5 @@ def test_dropout_without_an_update_that_imitates_is_refused():
 
 def test_dropout_beside_a_pull_to_the_start_is_refused():
     anchored = replace(SETTINGS.retention, replay=ReplaySettings(ratio=0.1, anchor=0.1, path=["x.jsonl"]))
-    with pytest.raises(UserError, match=r"learn.lora.dropout is 0.1, but retention.replay.anchor compares the model with its start"):
+    with pytest.raises(UserError, match=r"learn.lora.dropout is 0.1, but replay.kl_coef compares the model with its start"):
         replace(SETTINGS, learn=Learning(lora=LORA, method="imitation"), retention=anchored)

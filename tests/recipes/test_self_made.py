@@ -122,7 +122,7 @@ def test_the_ledger_keeps_the_tasks_that_were_made(tmp_path):
 
 @pytest.mark.parametrize("method", ["svs", "proposer"])
 def test_a_killed_run_resumes_to_the_same_bytes(small, tmp_path, killed_behind_step_3, method):
-    settings = {"explore.self_made.method": method, "explore.self_made.max_new_tokens": 24, "explore.curriculum.method": "weakness"}
+    settings = {"synthetic_tasks.method": method, "synthetic_tasks.max_new_tokens": 24, "curriculum.method": "weakness"}
     result = small(tmp_path / "whole", settings)
     with killed_behind_step_3:
         small(tmp_path / "killed", settings)
@@ -140,11 +140,11 @@ def test_a_killed_run_resumes_to_the_same_bytes(small, tmp_path, killed_behind_s
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["--explore.self_made", "svs", "--explore", "mcts"], "adds problems to plain attempts, which explore.search.method mcts does not"),
-        (["--explore.self_made", "proposer", "--learn.method", "imitation"], "proposer rewards writing by degrees"),
-        (["--explore.self_made", "svs", "--feedback", "agreement"], "svs writes from right attempts, and feedback agreement does not know"),
-        (["--explore.curriculum", "weakness", "--explore.reuse", "true"], "explore.reuse wants every task once an epoch"),
-        (["--explore.curriculum.method", "levels", "--explore.curriculum.own_levels", "2"], "levels raises the parameters of a family"),
+        (["--synthetic_tasks", "svs", "--explore", "mcts"], "adds problems to plain attempts, which explore.search.method mcts does not"),
+        (["--synthetic_tasks", "proposer", "--learn.method", "imitation"], "proposer rewards writing by degrees"),
+        (["--synthetic_tasks", "svs", "--feedback", "agreement"], "svs writes from right attempts, and feedback agreement does not know"),
+        (["--curriculum", "weakness", "--explore.reuse", "true"], "explore.reuse wants every task once an epoch"),
+        (["--curriculum.method", "levels", "--curriculum.own_levels", "2"], "levels raises the parameters of a family"),
     ],
 )
 def test_what_makes_no_sense_is_one_sentence(given, said):
@@ -154,7 +154,7 @@ def test_what_makes_no_sense_is_one_sentence(given, said):
 
 @pytest.mark.parametrize("method", ["svs", "proposer"])
 def test_a_problem_of_its_own_has_no_choices(method):
-    settings = parse_practice(find_configuration("practice", "tiny"), ["--explore.self_made", method])
+    settings = parse_practice(find_configuration("practice", "tiny"), ["--synthetic_tasks", method])
     task = Task("Which is a fruit?", "B", "choice", metadata={"choices": ["a stone", "a pear"]}, origin="fruit.jsonl:1")
     with pytest.raises(UserError, match=r"the answer of fruit\.jsonl:1 is a letter among its own: set"):
         self_making_for(settings, None, judge, None, None, [task], [])

@@ -74,7 +74,7 @@ def test_a_tree_search_of_single_steps_descends_by_what_the_step_model_says():
 def saved(small, tmp_path_factory):
     """The model folder of a run with a step model, and that step model as it was at the end."""
     folder = tmp_path_factory.mktemp("saved") / "run"
-    small(folder, {"step_model.on": True, "step_model.hidden": 8, "explore.search.steps.end": "tokens"})
+    small(folder, {"step_model": True, "step_model.hidden": 8, "explore.search.steps.end": "tokens"})
     return folder / "model"
 
 
@@ -93,9 +93,7 @@ def test_a_saved_step_model_says_the_same(llama, tokenizer, tmp_path, kind):
 
 def test_a_saved_step_model_that_is_damaged_or_of_another_model_is_told(saved, llama, tokenizer, tmp_path):
     save_model(llama, tokenizer, tmp_path / "model")
-    with pytest.raises(
-        UserError, match=r"has none \(no step_model.safetensors in its folder\): name one that practised with step_model.on"
-    ):
+    with pytest.raises(UserError, match=r"has none \(no step_model.safetensors in its folder\): name one that practised with step_model"):
         load_step_model(str(tmp_path / "model"), llama, HERE, Machine())
     file = tmp_path / "model" / "step_model.safetensors"
     for content in (b"", b"\x00" * 40, (saved / file.name).read_bytes()):  # the last is of another width

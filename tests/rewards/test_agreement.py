@@ -67,9 +67,9 @@ def test_the_majority_is_believed_from_the_smallest_share_on_at_which_it_is_righ
     ("settings", "said"),
     [
         ({"min_share": 1.5}, r"agreement.min_share must be in \[0, 1\], got 1.5"),
-        ({"probe_accuracy": -0.1}, r"agreement.probe_accuracy must be in \[0, 1\], got -0.1"),
-        ({"probe_n": -1}, "agreement.probe_n must be at least 0, got -1"),
-        ({"probe_every": 0}, "agreement.probe_every must be at least 1, got 0"),
+        ({"probe_accuracy": -0.1}, r"vote_calibration.target_precision must be in \[0, 1\], got -0.1"),
+        ({"probe_n": -1}, "vote_calibration.n must be at least 0, got -1"),
+        ({"probe_every": 0}, "vote_calibration.every must be at least 1, got 0"),
     ],
 )
 def test_what_is_no_share_is_refused(settings, said):

@@ -126,10 +126,10 @@ def test_the_levels_of_a_family_are_its_own():
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"method": "levels"}, "explore.curriculum.method is levels, and there are 0 levels"),
-        ({"levels": [{}]}, "explore.curriculum.method is none, and there are 1 levels"),
+        ({"method": "levels"}, "curriculum.method is levels, and there are 0 levels"),
+        ({"levels": [{}]}, "curriculum.method is none, and there are 1 levels"),
         ({"method": "levels", "levels": [{}], "own_levels": 2}, "two ways to say the same"),
-        ({"rest": 0.0}, "explore.curriculum.rest must be above 0 and at most 1, got 0.0"),
+        ({"rest": 0.0}, "curriculum.rest must be above 0 and at most 1, got 0.0"),
         ({"lower_at": 0.7}, "lower_at < raise_at, got 0.7 and 0.7"),
     ],
 )
@@ -139,5 +139,5 @@ def test_what_makes_no_sense_is_refused(settings, said):
 
 
 def test_a_category_that_tasks_do_not_have_is_named():
-    with pytest.raises(UserError, match=r"unknown field in explore.curriculum.category 'colour'"):
+    with pytest.raises(UserError, match=r"unknown field in curriculum.category 'colour'"):
         Curriculum(TASKS, CurriculumSettings("weakness", category="{colour}"), seed=0)

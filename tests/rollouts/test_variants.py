@@ -54,7 +54,7 @@ def test_an_attempt_is_the_same_whichever_are_made_beside_it(engine):
     [
         ({"variants": ["a"] * 9}, "explore.variants has 9 prompts for explore.num_samples 8 attempts"),
         ({"variants": ["a"], "reuse": True}, "explore.variants asks .* which explore.reuse true can't"),
-        ({"temperature_end": 0.0}, "explore.temperature_end must be 0.001 or more, got 0.0"),
+        ({"temperature_end": 0.0}, "temperature_schedule.end must be 0.001 or more, got 0.0"),
     ],
 )
 def test_wrong_settings_are_told(wrong, message):

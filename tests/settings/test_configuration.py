@@ -234,8 +234,11 @@ def test_two_sources_on_the_command_line_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["--learn.method", "imitation", "--learn.anchor", "0.1"], r"learn\.anchor is 0\.1, but has no effect on learn\.method imitation"),
-        (["--learn.anchor", "-1"], r"learn\.anchor must be 0 \(off\) or more"),
+        (
+            ["--learn.method", "imitation", "--kl_penalty.kl_coef", "0.1"],
+            r"learn\.anchor is 0\.1, but has no effect on learn\.method imitation",
+        ),
+        (["--kl_penalty.kl_coef", "-1"], r"learn\.anchor must be 0 \(off\) or more"),
         (["--explore.sampling.temperature", "0"], "makes all attempts at a task equal"),
         (["--explore.sampling.top_k", "1"], "makes all attempts at a task equal"),
         (["--explore.num_samples", "1"], r"explore\.num_samples must be at least 2, got 1"),

@@ -108,8 +108,8 @@ def test_how_a_gate_would_be_does_not_matter_where_there_is_none():
         return {"retention": {"gate": {"every": every, "max_perplexity_rise": rise}}}
 
     assert differing(gate(0, 0.1), gate(0, 0.02)) == []
-    assert differing(gate(5, 0.1), gate(5, 0.02)) == ["retention.gate.max_perplexity_rise"]
-    assert differing(gate(0, 0.1), gate(5, 0.1)) == differing(gate(5, 0.1), gate(0, 0.1)) == ["retention.gate.every"]
+    assert differing(gate(5, 0.1), gate(5, 0.02)) == ["gate.max_perplexity_rise"]
+    assert differing(gate(0, 0.1), gate(5, 0.1)) == differing(gate(5, 0.1), gate(0, 0.1)) == ["gate.every"]
 
 
 def test_two_processes_never_write_to_one_run(run):

@@ -1,9 +1,9 @@
 import pytest
-
-from etude.errors import UserError
 from etude.rollouts.self_made.problems import FLAWS, asking, flaw_of, leaks, read_problem
 from etude.rollouts.self_made.prompts import writing_of_problem, writing_of_variant
 from etude.rollouts.self_made.settings import SelfMade, Window
+
+from etude.errors import UserError
 from etude.tasks.task import Task
 
 PENS = Task("Ann has 7 pens and gives 2 to Bob. How many are left?", "5", "numeric")
@@ -92,10 +92,10 @@ def test_a_writer_sees_the_solution_and_other_problems_but_not_the_one_it_came_f
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"problems": 1}, "explore.self_made.problems must be at least 2, got 1"),
-        ({"window": Window(0.6, 0.5)}, "explore.self_made.window must be a low and a high share"),
-        ({"max_overlap": 2.0}, r"explore.self_made.max_overlap must be in \[0, 1\], got 2.0"),
-        ({"method": "proposer", "shots": 0}, "explore.self_made.shots is 0, but a proposer writes problems like those that are shown"),
+        ({"problems": 1}, "synthetic_tasks.problems must be at least 2, got 1"),
+        ({"window": Window(0.6, 0.5)}, "synthetic_tasks.window must be a low and a high share"),
+        ({"max_overlap": 2.0}, r"synthetic_tasks.max_overlap must be in \[0, 1\], got 2.0"),
+        ({"method": "proposer", "shots": 0}, "synthetic_tasks.shots is 0, but a proposer writes problems like those that are shown"),
     ],
 )
 def test_what_makes_no_sense_is_refused(settings, said):
