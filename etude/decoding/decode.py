@@ -11,7 +11,7 @@ from etude.decoding.settings import ReliableDecoding
 from etude.engine.completion import Completion
 from etude.engine.transformers import TransformersEngine
 from etude.models.embedding import load_embedder
-from etude.rollouts.reuse import visits
+from etude.rollouts.order import visits
 from etude.tasks.task import Task
 
 

@@ -1,7 +1,7 @@
-"""Token by token: one batch of completions being decoded from a context, or from what their drafts gave."""
+"""Token by token: one batch of completions being decoded from a context."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,6 @@ import torch
 from etude.engine.blocks import BlockContext, BlockPrompts, Stretch
 from etude.engine.completion import Finish, Prefix, Stop
 from etude.engine.context import Context
-from etude.engine.drafts import Reading
 from etude.engine.sampling import Sampling, sample
 from etude.errors import UserError
 from etude.randomness import uniforms
@@ -96,24 +95,6 @@ class Decoding:
         self.keys_B = np.concatenate([self.keys_B, np.array(keys, dtype=np.uint64)])
         self.own_before_B = np.concatenate([self.own_before_B, np.array([len(p.own_logprobs) for p in prefixes], dtype=np.int64)])
         return np.arange(first, len(self.prefixes))
-
-    def take(self, completion: int, tokens: Sequence[int], logprobs: Sequence[float]) -> None:
-        """Own tokens that were drawn elsewhere, up to where the completion ends."""
-        _check_finite(logprobs)
-        for token, logprob in zip(tokens, logprobs, strict=True):
-            self._record([completion], [token], [logprob])
-
-    def go_on(self, reading: Reading, paths: Mapping[int, tuple[int, list[int]]]) -> None:
-        """Decode from what was taken. `paths`: the tree of each completion, and the places of all its tokens but the last."""
-        going_N = self._going()
-        self.hand_out(set(range(len(self.prefixes))) - set(going_N.tolist()))
-        if len(going_N) == 0:
-            return
-        rows = [(paths[i][0], tuple(paths[i][1]), self.tokens[i][-1]) for i in going_N.tolist()]
-        numbers = {row: number for number, row in enumerate(dict.fromkeys(rows))}
-        context = reading.context([(tree, path) for tree, path, _ in numbers], 1 + self._room(going_N), len(rows))
-        logits_BV = context.next_logits(torch.tensor([token for _, _, token in numbers]))
-        self.run(context, logits_BV, np.array([numbers[row] for row in rows]))
 
     def run(self, context: Context, logits_BV: torch.Tensor, row_N: np.ndarray, refill: Refill | None = None) -> None:
         """`row_N`: the row of the batch that each completion that goes on continues; those with the same tokens so far share one.

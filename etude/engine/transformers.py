@@ -6,7 +6,7 @@ which forks where they part; finished rows leave, and prompts that wait take the
 position (`etude.randomness`), so an attempt does not depend on what is sampled beside it; in float32 exactly up to rounding of the matrix
 products, in bfloat16 another batch shape can flip a token.
 
-A second engine offers the same `open`, `extend`, `extend_joint`, `redraw`, `release`, `generate`, `put_away` and `refresh`.
+A second engine offers the same `open`, `extend`, `extend_joint`, `release`, `generate`, `put_away` and `refresh`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,6 @@ from etude.engine.cache import cache_argument
 from etude.engine.completion import Completion, Prefix, Stop
 from etude.engine.context import Context, CopiedContext, Opened, View
 from etude.engine.decoding import Decoding, Done, Heard, More, Refill
-from etude.engine.drafts import Reading, Tree
 from etude.engine.forward import check_copies, forward_of
 from etude.engine.heap import fix_thresholds
 from etude.engine.joint import Join, Joint, JointContext, product
@@ -59,7 +58,7 @@ class TransformersEngine:
         self.batch_tokens, self.view = batch_tokens, view
         self.policy_version = 0
         self.computed_tokens = 0
-        """Given to the model so far, those of prompts and of what is drawn, but for drafts."""
+        """Given to the model so far, those of prompts and of what is drawn."""
         base = base_of(model)
         self.positions = positions_of(base)
         """How long a prompt may be with what is drawn behind it."""
@@ -228,42 +227,6 @@ class TransformersEngine:
         """
         return replace(cut(prefix, num_own_tokens), view=prefix.view)
 
-    @torch.inference_mode()
-    def redraw(
-        self,
-        prompts: Sequence[Sequence[int]],
-        drafts: Sequence[Sequence[int]],
-        n: int,
-        *,
-        until: Stop,
-        sampling: Sampling,
-        keys: Sequence[int],
-        done: Done | None = None,
-    ) -> list[Prefix]:
-        """A completion of each prompt (the same one may be named many times), the same as by `open` and `extend` up to rounding, and the
-        sooner the more of its draft the key's numbers draw again (`etude.engine.drafts`).
-
-        Where there is no forward pass whose attention can be left to others, drafts are of no use, and it is `open` and `extend`.
-        """
-        self._check_here()
-        distinct = list(dict.fromkeys(map(tuple, prompts)))
-        if self._shared is None or self.view:
-            opened = dict(zip(distinct, self.open(distinct), strict=True))
-            return self.extend([opened[tuple(prompt)] for prompt in prompts], n, until=until, sampling=sampling, keys=keys, done=done)
-        members = [[i for i, other in enumerate(prompts) if tuple(other) == prompt] for prompt in distinct]
-        guesses = [[drafts[i][:n] for i in chosen] for chosen in members]
-        trees = [Tree.of(prompt, own) for prompt, own in zip(distinct, guesses, strict=True)]
-        reading = Reading(self._shared.forward, trees)
-        prefixes = [Prefix(tuple(prompt), self.policy_version) for prompt in prompts]
-        decoding = Decoding(prefixes, n, until, sampling, keys, self._decode, done)
-        paths: dict[int, tuple[int, list[int]]] = {}
-        for number, found in enumerate(reading.draw(guesses, [[keys[i] for i in chosen] for chosen in members], sampling)):
-            for i, path, drawn in zip(members[number], trees[number].paths, found, strict=True):
-                decoding.take(i, *drawn)
-                paths[i] = number, path[: len(prompts[i]) + len(decoding.tokens[i]) - 1]
-        decoding.go_on(reading, paths)
-        return self._extended(decoding)
-
     def release(self, prefixes: Sequence[Prefix]) -> None:
         """Give the prefixes' memory back; the last prefix of a batch frees it."""
         for prefix in prefixes:
@@ -281,7 +244,6 @@ class TransformersEngine:
         seed: int = 0,
         keys: Sequence[Sequence[int]] | None = None,
         stop_strings: Sequence[str] = (),
-        drafts: Sequence[Sequence[Sequence[int]]] | None = None,
         done: Callable[[int, list[Completion]], None] | None = None,
         view: View | None = None,
         heard: Callable[[int, int, int], None] | None = None,
@@ -289,10 +251,9 @@ class TransformersEngine:
         """`num_samples` completions of every prompt, token ids in and out.
 
         `keys` (one for each prompt and sample; some prompts may have fewer samples) fix the random numbers; without them they are hashed
-        from `seed`, the prompt's place and the sample's number. `drafts` (one for each prompt and sample, maybe empty) are guesses at what
-        these decide: they change how long it takes, and nothing else. `done` is given the place and completions of each prompt that has
-        them all, while those of others are still decoded. `view`: how the model sees the context and says what follows it; None: as it is.
-        `heard` is told the place of a prompt, the number of a sample and each of its tokens, as these are drawn (not from drafts).
+        from `seed`, the prompt's place and the sample's number. `done` is given the place and completions of each prompt that has them
+        all, while those of others are still decoded. `view`: how the model sees the context and says what follows it; None: as it is.
+        `heard` is told the place of a prompt, the number of a sample and each of its tokens, as these are drawn.
         """
         if keys is None:
             keys = [[seed_for(seed, i, j) for j in range(num_samples)] for i in range(len(prompts))]
@@ -304,9 +265,8 @@ class TransformersEngine:
             count = self._chunk_size(len(prompts[waiting[0]]), num_samples, max_new_tokens, view)
             chunk, waiting[:] = waiting[:count], waiting[count:]
             wanted = [(i, sample, keys[i][sample]) for i in chunk for sample in range(len(keys[i]))]
-            guesses = drafts if drafts and not view and any(any(drafts[i]) for i in chunk) else None
-            opened = {} if guesses else dict(zip(chunk, self.open([prompts[i] for i in chunk], view=view), strict=True))
-            is_shared = self._shared is not None and not guesses and not view
+            opened = dict(zip(chunk, self.open([prompts[i] for i in chunk], view=view), strict=True))
+            is_shared = self._shared is not None and not view
             rows = self._samples_at_once(len(prompts[chunk[0]]), max_new_tokens, view, is_shared=is_shared)
             for part in (wanted[start : start + rows] for start in range(0, len(wanted), rows)):
 
@@ -321,15 +281,10 @@ class TransformersEngine:
                         heard(*part[place][:2], token)
 
                 how: dict[str, Any] = {"until": until, "sampling": sampling, "keys": [key for _, _, key in part], "done": keep}
-                if guesses:
-                    chosen = [guesses[i][sample] for i, sample, _ in part]
-                    self.redraw([prompts[i] for i, _, _ in part], chosen, max_new_tokens, **how)
-                else:
-                    refills = len(wanted) <= rows and not drafts and not view
-                    refill = self._refill_from(waiting, prompts, keys, part) if refills else None
-                    self.extend(
-                        [opened[i] for i, _, _ in part], max_new_tokens, **how, refill=refill, keeps=False, heard=tell if heard else None
-                    )
+                refill = self._refill_from(waiting, prompts, keys, part) if len(wanted) <= rows and not view else None
+                self.extend(
+                    [opened[i] for i, _, _ in part], max_new_tokens, **how, refill=refill, keeps=False, heard=tell if heard else None
+                )
             self.release(list(opened.values()))
         return [_in_order(completions) for completions in found]
 
@@ -371,7 +326,7 @@ class TransformersEngine:
         return refill
 
     def _samples_at_once(self, prompt_tokens: int, max_new_tokens: int, view: View | None, *, is_shared: bool) -> int:
-        """Of one prompt, which takes its positions once where it is shared (behind drafts it is not)."""
+        """Of one prompt, which takes its positions once where it is shared."""
         if is_shared:
             return max(1, (self.batch_tokens - prompt_tokens) // max(1, max_new_tokens))
         held = view.held_tokens(prompt_tokens, max_new_tokens) if view else prompt_tokens + max_new_tokens

@@ -27,7 +27,7 @@ from etude.evaluation.thought import measure_thoughts
 from etude.randomness import seed_for
 from etude.rewards.unscored import check_scored, commonest_reason
 from etude.rewards.verdict import Verdict
-from etude.rollouts.reuse import visits
+from etude.rollouts.order import visits
 from etude.rollouts.thought import Thoughts
 from etude.tasks.task import Task
 from etude.tasks.votes import vote

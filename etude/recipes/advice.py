@@ -10,7 +10,6 @@ from etude.learn.step_credit import STEP_CREDIT
 from etude.recipes.no_effect import said_of_unread
 from etude.recipes.settings import PracticeSettings
 from etude.rollouts.search.settings import BY_STEPS, BY_VALUE
-from etude.rollouts.settings import Exploration
 from etude.rollouts.steps import Steps
 from etude.tasks.families import own_levels
 
@@ -21,16 +20,13 @@ _CUT_OFF = 0.15
 """Share of answers that are cut off from which on something is said of it."""
 
 
-def advice(
-    settings: PracticeSettings, num_tasks: int, demonstrations: Sequence[Example], decode: Callable[[Sequence[int]], str]
-) -> list[str]:
-    """Sentences for the tasks and demonstrations that there are; `decode` makes text of tokens."""
+def advice(settings: PracticeSettings, demonstrations: Sequence[Example], decode: Callable[[Sequence[int]], str]) -> list[str]:
+    """Sentences for the demonstrations that there are; `decode` makes text of tokens."""
     explore = settings.explore
     found = said_of_unread(settings) + _too_long(demonstrations, explore.max_new_tokens)
     if explore.search.method in BY_STEPS or settings.step_model.on:
         found += _of_one_step(demonstrations, explore.search.steps, decode)
     found += _not_independent(settings)
-    found += _nothing_reused(explore, settings.steps, num_tasks)
     found += _measured_on_another_level(settings)
     return found
 
@@ -111,15 +107,6 @@ def _not_independent(settings: PracticeSettings) -> list[str]:
             f"{learn.outcome_coefficient} adds credit that takes them for independent ones, which biases the policy gradient: set it to 0"
         ]
     return []
-
-
-def _nothing_reused(explore: Exploration, steps: int, num_tasks: int) -> list[str]:
-    if not explore.reuse or steps * explore.tasks_per_step > num_tasks:
-        return []
-    return [
-        f"explore.reuse has no effect: {steps} steps of {explore.tasks_per_step} tasks come to none of the {num_tasks} tasks twice; "
-        "set a smaller n, or more steps"
-    ]
 
 
 def _measured_on_another_level(settings: PracticeSettings) -> list[str]:

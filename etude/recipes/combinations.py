@@ -126,14 +126,8 @@ def _attempts(settings: "PracticeSettings") -> None:
     if settings.n is not None:
         check_tasks_per_step(settings, settings.n)
     _self_made(settings)
-    if settings.explore.curriculum.method != "none" and settings.explore.reuse:
-        raise UserError(
-            "explore.reuse wants every task once an epoch, which explore.curriculum does not give: set one of them to its default"
-        )
     if settings.explore.curriculum.method == "levels" and not settings.tasks.family:
         raise UserError("explore.curriculum levels raises the parameters of a family: set tasks.family, or the method to weakness")
-    if settings.explore.reuse and settings.budget_tokens is not None:
-        raise UserError("budget_tokens counts what is sampled, but explore.reuse takes tokens over: leave it out, or set reuse to false")
     if settings.explore.rationalise and settings.learn.method == "credit":
         raise UserError(
             "explore.rationalise makes attempts that saw the answer, which learn.method credit can't learn from: set learn.method to "
@@ -173,7 +167,6 @@ def _self_made(settings: "PracticeSettings") -> None:
         return
     others = {
         f"explore.search.method {explore.search.method}": (explore.search.method != "samples", "samples"),
-        "explore.reuse true": (explore.reuse, "false"),
         "explore.rationalise true": (explore.rationalise, "false"),
         "tasks.actions.gate true": (settings.tasks.actions.gate, "false"),
         "step_model.on true": (settings.step_model.on, "false"),
@@ -343,7 +336,6 @@ def _self_training(settings: "PracticeSettings") -> None:
         f"explore.curriculum.method {explore.curriculum.method}": (explore.curriculum.method != "none", "none"),
         "explore.stop_when_decided": (explore.stop_when_decided != "never", "never"),
         "explore.rationalise true": (explore.rationalise, "false"),
-        "explore.reuse true": (explore.reuse, "false"),
         "explore.variants": (bool(explore.variants), "[]"),
         "explore.self_made": (explore.self_made.is_on, "none"),
         "tasks.actions.gate true": (settings.tasks.actions.gate, "false"),

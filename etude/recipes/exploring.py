@@ -24,7 +24,6 @@ from etude.rollouts.curriculum import Curriculum
 from etude.rollouts.hints import hinted, without_hint
 from etude.rollouts.order import batch_at
 from etude.rollouts.refinement import refine
-from etude.rollouts.reuse import Drafts, visits
 from etude.rollouts.samples import sample_groups
 from etude.rollouts.search.growing import Value
 from etude.rollouts.settings import Exploration
@@ -128,7 +127,6 @@ class Exploring:
     """What has the policy write problems, where it is to."""
     self_teaching: SelfTeaching | None = None
     """What makes an answer of a task's attempts to learn from, where one is made."""
-    _drafts: Drafts | None = None
 
     def __post_init__(self) -> None:
         """Raise UserError where a variant of a prompt is too long."""
@@ -275,7 +273,6 @@ class Exploring:
     ) -> list[Group]:
         """Attempts of these numbers at some tasks of a step, by their places in it."""
         explore = self.explore_at(step)
-        places: list[int] = list(items)
         if explore.variants:
             return sample_variously(
                 self.engine,
@@ -285,12 +282,9 @@ class Exploring:
                 max_new_tokens=explore.max_new_tokens,
                 sampling=explore.sampling,
                 names=(self.settings.seed, step),
-                places=places,
+                places=list(items),
                 done=done,
             )
-        if explore.reuse:
-            of_all = visits(task.key for task, _ in self.tasks_of(step))
-            places = [of_all[place] for place in items]
         return sample_groups(
             self.engine,
             [task for task, _ in items.values()],
@@ -298,10 +292,9 @@ class Exploring:
             num_samples=len(attempts),
             max_new_tokens=explore.max_new_tokens,
             sampling=explore.sampling,
-            names=(self.settings.seed, "visits" if explore.reuse else step),
-            places=places,
+            names=(self.settings.seed, step),
+            places=list(items),
             first=attempts.start,
-            drafts=self.drafts_before(step),
             done=done,
         )
 
@@ -309,28 +302,13 @@ class Exploring:
         """The task's prompts by `explore.variants`."""
         return [self.render(asked(task, variant)) for variant in self.settings.explore.variants]
 
-    def drafts_before(self, step: int) -> Drafts | None:
-        """Of the attempts of the steps before `step`; None without reuse. A resumed run reads them from its folder."""
-        if self.settings.explore.reuse and self._drafts is None:
-            self._drafts = Drafts()
-            for done in range(1, step):
-                self._drafts.keep_rows(self.folder.read_attempts(done))
-        return self._drafts
-
     def keep(self, step: int, judged: Judged) -> dict[str, float]:
-        """What later steps take from this one, counted from 1, and metrics of it: the share of its tokens that it took from earlier ones
-        itself, or how a curriculum stands.
-        """
-        if self.curriculum:
-            groups = judged.groups[judged.given]
-            own = [
-                [verdict for attempt, verdict in zip(group.attempts, row, strict=True) if attempt.is_sample]
-                for group, row in zip(groups, judged.verdicts[judged.given], strict=True)
-            ]
-            return self.curriculum.observe(groups, own)
-        drafts = self.drafts_before(step)
-        if drafts is None:
+        """Give a curriculum what a step's attempts show; returns its metrics."""
+        if self.curriculum is None:
             return {}
-        reused = drafts.share(judged.groups)
-        drafts.keep(judged.groups)
-        return {"reused": reused}
+        groups = judged.groups[judged.given]
+        own = [
+            [verdict for attempt, verdict in zip(group.attempts, row, strict=True) if attempt.is_sample]
+            for group, row in zip(groups, judged.verdicts[judged.given], strict=True)
+        ]
+        return self.curriculum.observe(groups, own)

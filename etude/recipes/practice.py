@@ -220,7 +220,7 @@ class Practice:
         self.outcome.counts.clear()
         self.model = add_lora(model, settings.learn.lora, seed_for(settings.seed, "lora"))
         self.engine = engine_at(self.place, self.model, self.tokenizer, settings.machine, settings.engine)
-        for sentence in advice(settings, len(prompts), self.demonstrations, self.engine.text_of):
+        for sentence in advice(settings, self.demonstrations, self.engine.text_of):
             self.watcher.say(sentence)
         labelled, items = without_labelled(list(zip(train, prompts, strict=True)), settings.labelled, {task.key for task in shown})
         render, room = partial(render_prompt, self.tokenizer), room_tokens(model, settings.explore.max_new_tokens)
@@ -355,7 +355,7 @@ class Practice:
         if self.step_model:
             metrics |= foreseen | self.step_model.update(outlooks_of(judged.groups, judged.verdicts, self.settings.step_model.targets))
         self.engine.refresh(step)
-        kinds: dict[str, Any] = {"with_tokens": explore.reuse, "with_parts": not self.feedback.is_plain, "made": judged.made}
+        kinds: dict[str, Any] = {"with_parts": not self.feedback.is_plain, "made": judged.made}
         return attempt_rows(step, judged.groups, verdicts, how, credited=credited, added=added, **kinds), metrics
 
     def _seen(self, judged: Judged) -> dict[str, Any]:

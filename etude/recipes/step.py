@@ -221,15 +221,14 @@ def attempt_rows(
     verdicts: Sequence[Sequence[Verdict]],
     learn: Learning,
     *,
-    with_tokens: bool = False,
     with_parts: bool = False,
     added: Sequence[Sequence[Weights]] | None = None,
     credited: Sequence[Sequence[Verdict]] | None = None,
     made: int = 0,
 ) -> list[dict[str, Any]]:
     """Every attempt with its verdict and mean credit (by the verdicts that were `credited`, if they are others, and with what was `added`),
-    as it is kept in the run folder; `with_tokens`, the ids of its own tokens too, and `with_parts`, the parts of its verdict. A revised one
-    has all its `turns`, each with what the model was told of it; of the last `made` groups it is said what they are at.
+    as it is kept in the run folder; `with_parts`, the parts of its verdict too. A revised one has all its `turns`, each with what the model
+    was told of it; of the last `made` groups it is said what they are at.
     """
     weights = token_weights(groups, credited or verdicts, learn.credit, learn.turn_discount, added, learn.pass_k)
     credit = [[fmean(own) for own in row] for row in weights]
@@ -252,7 +251,6 @@ def attempt_rows(
             "key": attempt.key,
             **({"view": attempt.view} if attempt.view != "full" else {}),
             **({"made": group.task.origin} if place >= len(groups) - made else {}),
-            **({"own_tokens": attempt.own_tokens} if with_tokens else {}),
             **({"parts": dict(verdict.parts)} if with_parts else {}),
             **({"turns": _turn_rows(attempt, verdict, weights[place][index], learn.method == "credit")} if attempt.turns > 1 else {}),
         }

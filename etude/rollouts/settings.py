@@ -30,9 +30,6 @@ class Exploration:
     search: Search = field(default_factory=Search)
     refine: Refinement = field(default_factory=Refinement)
     """Of explore.search.method refine: an attempt, feedback in words, a revised attempt, for a number of turns."""
-    reuse: bool = False
-    """Whether a task's attempts of the last epoch are drafts of the next ones, which have the same random numbers: the present policy's own
-    attempts, sooner, but visits of a task are no longer independent (`etude/rollouts/reuse.py`)."""
     rationalise: bool = False
     """Whether a task at which no attempt was right gets as many attempts again with its answer shown, from which `imitation` and
     `preference` learn as if it had not been shown (STaR)."""
@@ -73,12 +70,8 @@ class Exploration:
         at_least("explore.max_new_tokens", self.max_new_tokens, 1)
         if "{answer}" not in self.hint:
             raise UserError(f"explore.hint must say where the answer stands, with {{answer}}, got {self.hint!r}")
-        if self.reuse and self.rationalise:
-            raise UserError(
-                "explore.reuse takes over attempts, which those that saw the answer have none of: set it or rationalise to false"
-            )
-        if self.search.method != "samples" and (self.reuse or self.rationalise or self.stop_when_decided != "never"):
-            name = "reuse" if self.reuse else "rationalise" if self.rationalise else "stop_when_decided"
+        if self.search.method != "samples" and (self.rationalise or self.stop_when_decided != "never"):
+            name = "rationalise" if self.rationalise else "stop_when_decided"
             raise UserError(
                 f"explore.{name} is for independent attempts, and explore.search.method {self.search.method} makes others: leave it out, "
                 "or set the method to samples"
@@ -103,11 +96,10 @@ class Exploration:
                 f"explore.variants has {len(self.variants)} prompts for explore.num_samples {self.num_samples} attempts: name fewer, or "
                 "raise num_samples"
             )
-        if self.variants and (self.search.method != "samples" or self.reuse):
-            other = "explore.reuse true" if self.reuse else f"explore.search.method {self.search.method}"
+        if self.variants and self.search.method != "samples":
             raise UserError(
-                f"explore.variants asks for independent attempts in different words, which {other} can't: leave the variants out, or set "
-                f"{'reuse to false' if self.reuse else 'the method to samples'}"
+                "explore.variants asks for independent attempts in different words, which explore.search.method "
+                f"{self.search.method} can't: leave the variants out, or set the method to samples"
             )
         for name, value, least in (("temperature", self.sampling.temperature, 0.0), ("top_k", self.sampling.top_k, 1)):
             if value == least:

@@ -22,8 +22,8 @@ from etude.evaluation.statistics import paired_test
 from etude.models.load import describe, load_model
 from etude.randomness import seed_for
 from etude.recipes.materials import with_system
+from etude.rollouts.order import visits
 from etude.rollouts.prompts import render_prompts
-from etude.rollouts.reuse import visits
 from etude.settings.configuration import arguments_from, find_configuration, parse
 from etude.suites.retention_probe import logprobs_of
 from etude.tasks.actions import with_instruction

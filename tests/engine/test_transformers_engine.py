@@ -389,7 +389,6 @@ def test_weights_that_were_put_away_come_back_with_a_refresh(model_of, tokenizer
     for ask in (
         lambda: engine.open(PROMPTS),
         lambda: engine.extend([prefix], 1, until=LIMIT, sampling=GREEDY, keys=[0]),
-        lambda: engine.redraw(PROMPTS, [[]] * len(PROMPTS), 1, until=LIMIT, sampling=GREEDY, keys=[0] * len(PROMPTS)),
     ):
         with pytest.raises(ValueError, match="put away for an update: refresh it"):
             ask()

@@ -107,7 +107,6 @@ def test_practice_by_star_raises_the_accuracy(tmp_path):
             "explore.rationalise is for independent attempts",
         ),
         (["--budget_tokens", "0"], "budget_tokens must be at least 1"),
-        (["--budget_tokens", "9", "--explore.reuse", "true"], "explore.reuse takes tokens over"),
         (["--learn.restart", "true"], "learn.restart is for learn.method imitation"),
         (["--learn.keep_all_right", "true"], "learn.keep_all_right is for learn.method imitation"),
         (

@@ -143,7 +143,6 @@ def test_a_killed_run_resumes_to_the_same_bytes(small, tmp_path, killed_behind_s
         (["--explore.self_made", "svs", "--explore", "mcts"], "adds problems to plain attempts, which explore.search.method mcts does not"),
         (["--explore.self_made", "proposer", "--learn.method", "imitation"], "proposer rewards writing by degrees"),
         (["--explore.self_made", "svs", "--feedback", "agreement"], "svs writes from right attempts, and feedback agreement does not know"),
-        (["--explore.curriculum", "weakness", "--explore.reuse", "true"], "explore.reuse wants every task once an epoch"),
         (["--explore.curriculum.method", "levels", "--explore.curriculum.own_levels", "2"], "levels raises the parameters of a family"),
     ],
 )
