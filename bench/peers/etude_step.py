@@ -55,9 +55,9 @@ def start(settings: dict[str, Any]) -> tuple[Answer, dict[str, Any]]:
             for place, group in enumerate(groups)
         ]
         with within() as parts["learning"]:
-            engine.put_away()
+            engine.offload_weights()
             learn_from(learner, groups, verdicts, Learning(credit="standardised"))
-            engine.refresh(request["seed"])
+            engine.sync_weights(request["seed"])
         tokens = sum(attempt.num_own_tokens for group in groups for attempt in group.attempts)
         return {"seconds": time.perf_counter() - began, "sample_seconds": sampled - began, "tokens": tokens, "parts": parts}
 

@@ -70,7 +70,7 @@ def _learn(
 
         def learn(step: int, prepared: Any) -> None:
             start = time.perf_counter()
-            run.engine.put_away()
+            run.engine.offload_weights()
             metrics = update(learner, prepared)
             run.log(phase, step, metrics, {"learn_seconds": time.perf_counter() - start})
 
@@ -80,6 +80,6 @@ def _learn(
         )
         run.train(stage, learner)
         run.save_checkpoint(phase, None, {"order": ends_at})
-    run.engine.refresh(0)
+    run.engine.sync_weights(0)
     for unfinished in run.folder.checkpoints(kind):
         shutil.rmtree(unfinished)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from etude.engine.transformers import TransformersEngine
+from etude.engine.protocols import Engine
 from etude.errors import UserError
 from etude.evaluation.measure import Judge
 from etude.recipes.settings import PracticeSettings
@@ -96,7 +96,7 @@ def believing_for(
     settings: PracticeSettings,
     agreement: AgreementFeedback | None,
     labelled: Items,
-    engine: TransformersEngine,
+    engine: Engine,
     judge: Judge,
     folder: RunFolder,
 ) -> Believing | None:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from etude.engine.protocols import Engine
 from etude.engine.sampling import Sampling
-from etude.engine.transformers import TransformersEngine
 from etude.evaluation.statistics import mean_interval
 from etude.learn.example import Example
 from etude.learn.logprobs import completion_logprobs
@@ -67,7 +67,7 @@ def moved_from_start(run: "Practice", answers: Answers) -> dict[str, Any]:
 
 
 def sampled(
-    engine: TransformersEngine,
+    engine: Engine,
     prompts: Sequence[tuple[int, ...]],
     *,
     num_samples: int,

@@ -135,17 +135,17 @@ def _steps(settings: PracticeSettings, judged: Judged) -> int:
 
 
 def _seconds_of_warm_start(run: Practice) -> float:
-    run.engine.put_away()
+    run.engine.offload_weights()
     seconds = seconds_of(partial(run.warm_start_learner().update, demonstrations_of(run, 1)))
-    run.engine.refresh(0)
+    run.engine.sync_weights(0)
     return seconds
 
 
 def _seconds_of_preference(run: Practice) -> float:
-    run.engine.put_away()
+    run.engine.offload_weights()
     learner, pairs = preference_learner(run.model, run.settings, run.place.dtype), comparisons_of(run, 1)
     seconds = seconds_of(lambda: Preferring(learner, pairs, run.settings.preferences).update(pairs))
-    run.engine.refresh(0)
+    run.engine.sync_weights(0)
     return seconds
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
-from etude.engine.transformers import TransformersEngine
+from etude.engine.protocols import PrefixEngine
 from etude.errors import UserError
 from etude.evaluation.measure import Judge
 from etude.kv_cache.lazy import LazyView
@@ -109,7 +109,7 @@ class Exploring:
     settings: PracticeSettings
     items: Sequence[tuple[Task, tuple[int, ...]]]
     """All tasks, with their prompts as token ids."""
-    engine: TransformersEngine
+    engine: PrefixEngine
     counts: Callable[[], Mapping[str, int]]
     """What feedback has counted so far."""
     folder: RunFolder

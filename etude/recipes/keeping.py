@@ -35,7 +35,7 @@ def holding_of(run: "Practice", learner: Learner) -> Holding:
     def read(step: int) -> None:
         learns = {letter: part for letter, part in run.beside.items() if letter not in DECIDES}
         load_checkpoint(run.folder.checkpoint(f"step-{step:05d}"), run.model, learner, learns)
-        run.engine.refresh(run.engine.policy_version)
+        run.engine.sync_weights(run.engine.policy_version)
 
     return Holding(write, read)
 

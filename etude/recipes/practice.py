@@ -17,7 +17,8 @@ from typing import Any, Never
 from etude.cards.practised import write_cards
 from etude.console.watching import Quiet, Watcher
 from etude.device.limits import within_limits
-from etude.device.machine import decide, engine_at, facts_of, room_tokens
+from etude.device.machine import device_facts, max_prompt_tokens, resolve_device
+from etude.engine.build import engine_at
 from etude.errors import UserError
 from etude.evaluation.report import write_report
 from etude.evaluation.retention import Probe
@@ -189,27 +190,27 @@ class Practice:
         if warning := self.outcome.prepare([*train, *evaluated]):
             self.watcher.say(warning)
         check_golds([*train, *evaluated], judge)
-        self.place = decide(settings.machine, self.folder.read_json("environment.json") or {})
+        self.place = resolve_device(settings.machine, self.folder.read_json("environment.json") or {})
         self.feedback = Feedback.of(settings, self.outcome, self.place, has_steps_left=self._has_steps_left())
         self.base = settings.model
         model, self.tokenizer = load_model(self.base, device=self.place.device)
         check_step_model(settings, self.tokenizer)
         check_targets(model, settings.learn.lora)
         longest = max(settings.explore.max_new_tokens, settings.evaluation.max_new_tokens or 0, settings.evaluation.thought.longest)
-        self.room_tokens = room_tokens(model, longest)
+        self.room_tokens = max_prompt_tokens(model, longest)
         prompts = render_prompts(self.tokenizer, train, self.room_tokens)
         shown = self.materials.demonstrations
-        self.demonstrations = render_demonstrations(self.tokenizer, shown, room_tokens(model, 0))
-        how: dict[str, Any] = {"n": settings.warm_start.writing, "seed": settings.seed, "max_tokens": room_tokens(model, 0)}
+        self.demonstrations = render_demonstrations(self.tokenizer, shown, max_prompt_tokens(model, 0))
+        how: dict[str, Any] = {"n": settings.warm_start.writing, "seed": settings.seed, "max_tokens": max_prompt_tokens(model, 0)}
         self.demonstrations += writing_demonstrations(self.tokenizer, shown, settings.explore.self_made, **how)
-        self.comparisons = render_comparisons(self.tokenizer, self.materials.comparisons, room_tokens(model, 0))
+        self.comparisons = render_comparisons(self.tokenizer, self.materials.comparisons, max_prompt_tokens(model, 0))
         taught = [*train, *shown, *(each.task for each in self.materials.comparisons)]
-        self.probe = probe_for(settings.retention, self.tokenizer, room_tokens(model, 0), self.data)
+        self.probe = probe_for(settings.retention, self.tokenizer, max_prompt_tokens(model, 0), self.data)
         asked = [*evaluated, *(questions_of(settings.retention, self.data) if settings.retention.replay.path else ())]
-        self.replayed = pieces_of(settings.retention.replay, self.tokenizer, room_tokens(model, 0), self.data, asked)
+        self.replayed = pieces_of(settings.retention.replay, self.tokenizer, max_prompt_tokens(model, 0), self.data, asked)
         self.suites = render_suites(self.materials.suites, self.tokenizer, self.room_tokens, taught, judge)
         self.watcher.baselines({suite.name: suite.baselines for suite in self.suites}, self.materials.facts)
-        facts = facts_of(self.place, settings.model) | {"verifiers_kept_from": self.outcome.closed}
+        facts = device_facts(self.place, settings.model) | {"verifiers_kept_from": self.outcome.closed}
         for sentence in self.folder.begin(resolved(settings), inputs_of(self.materials, self.replayed), **facts):
             self.watcher.say(sentence)
         if adaptation is not None:
@@ -219,11 +220,11 @@ class Practice:
             model, _ = load_model(self.base, device=self.place.device)
         self.outcome.counts.clear()
         self.model = add_lora(model, settings.learn.lora, seed_for(settings.seed, "lora"))
-        self.engine = engine_at(self.place, self.model, self.tokenizer, settings.machine, settings.engine)
+        self.engine = engine_at(self.place, self.model, self.tokenizer, settings.machine, settings.engine.of_engine(self.tokenizer))
         for sentence in advice(settings, self.demonstrations, self.engine.text_of):
             self.watcher.say(sentence)
         labelled, items = without_labelled(list(zip(train, prompts, strict=True)), settings.labelled, {task.key for task in shown})
-        render, room = partial(render_prompt, self.tokenizer), room_tokens(model, settings.explore.max_new_tokens)
+        render, room = partial(render_prompt, self.tokenizer), max_prompt_tokens(model, settings.explore.max_new_tokens)
         self.exploring = Exploring(settings, items, self.engine, self.feedback.counts, self.folder, render, room)
         self.exploring.self_making = self_making_for(settings, self.engine, judge, self.model, self.tokenizer, train, evaluated)
         self.exploring.self_teaching = self_teaching_for(settings, self.engine, self.model, self.place, room, self.feedback.own_answers)
@@ -276,7 +277,7 @@ class Practice:
         found, done = self.folder.checkpoints(stage.kind), 0
         if found:
             done = load_checkpoint(found[-1], self.model, learner, self.beside)["step"]
-            self.engine.refresh(done)
+            self.engine.sync_weights(done)
             self.folder.prune(stage.kind, keep=self.settings.keep_checkpoints, spare=spared(self))  # a kill between two removals
         if lacking := self.folder.cut_after(stage.phase, done):
             self.watcher.say(lacking)
@@ -341,7 +342,7 @@ class Practice:
     def _updated(self, step: int, judged: Judged, learner: Learner) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """Update the policy, and what learns beside it; returns the attempts as they are kept, with their credit, and metrics."""
         how, explore = self.settings.learn, self.settings.explore
-        self.engine.put_away()
+        self.engine.offload_weights()
         verdicts, foreseen = foresee(self.step_model, judged, explore)
         steered = steer(learner, self.entropy_bonus, self.settings, step, judged.groups[judged.given])
         added, told = added_credit(self.implicit_reward, judged, how)
@@ -354,7 +355,7 @@ class Practice:
             metrics |= told | self.implicit_reward.update(judged.groups, judged.verdicts)
         if self.step_model:
             metrics |= foreseen | self.step_model.update(outlooks_of(judged.groups, judged.verdicts, self.settings.step_model.targets))
-        self.engine.refresh(step)
+        self.engine.sync_weights(step)
         kinds: dict[str, Any] = {"with_parts": not self.feedback.is_plain, "made": judged.made}
         return attempt_rows(step, judged.groups, verdicts, how, credited=credited, added=added, **kinds), metrics
 

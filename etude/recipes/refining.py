@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from etude.engine.protocols import Engine
 from etude.engine.sampling import Sampling
-from etude.engine.transformers import TransformersEngine
 from etude.rewards.verdict import Verdict, scores_of, turns_right
 from etude.rollouts.attempts import Attempt, Group
 from etude.rollouts.refinement import Refinement, refine
@@ -33,7 +33,7 @@ def refined(groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]], how:
 
 
 def revised_answers(
-    engine: TransformersEngine,
+    engine: Engine,
     items: Sequence[tuple[Task, tuple[int, ...]]],
     how: Refinement,
     *,

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from etude.engine.protocols import PrefixEngine
 from etude.engine.sampling import Sampling
-from etude.engine.transformers import TransformersEngine
 from etude.evaluation.measure import Judge
 from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Group
@@ -22,7 +22,7 @@ Items = Sequence[tuple[Task, tuple[int, ...]]]
 
 
 def searched(
-    engine: TransformersEngine,
+    engine: PrefixEngine,
     items: Items,
     explore: Exploration,
     judge: Judge,
@@ -56,7 +56,7 @@ def tree_row(tree: Tree) -> dict[str, Any]:
 
 
 def grown(
-    engine: TransformersEngine,
+    engine: PrefixEngine,
     items: Items,
     how: Search,
     num_samples: int,

@@ -23,8 +23,8 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from etude.device.machine import room_tokens
-from etude.engine.transformers import TransformersEngine
+from etude.device.machine import max_prompt_tokens
+from etude.engine.protocols import Engine
 from etude.errors import UserError
 from etude.evaluation.measure import Judge
 from etude.learn.example import Example as Demonstration
@@ -60,7 +60,7 @@ class SelfMaking:
     """The problems of one run in progress."""
 
     explore: Exploration
-    engine: TransformersEngine
+    engine: Engine
     judge: Judge
     """Scores attempts at variants."""
     render: Callable[[Task], tuple[int, ...]]
@@ -212,7 +212,7 @@ WAYS = {
 
 def self_making_for(
     settings: PracticeSettings,
-    engine: TransformersEngine,
+    engine: Engine,
     judge: Judge,
     model: Any,
     tokenizer: Any,
@@ -235,7 +235,7 @@ def self_making_for(
     def render(task: Task) -> tuple[int, ...]:  # what a model wrote stands in it
         return render_prompt(tokenizer, asking(task, without_control(tokenizer, task.question)))
 
-    room = room_tokens(model, max(explore.max_new_tokens, explore.self_made.max_new_tokens))
+    room = max_prompt_tokens(model, max(explore.max_new_tokens, explore.self_made.max_new_tokens))
     return SelfMaking(explore, engine, judge, render, room, settings.seed, {task.key for task in measured})
 
 

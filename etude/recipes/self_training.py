@@ -12,9 +12,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from etude.decoding.decode import Found, decode
-from etude.device.machine import Place
+from etude.device.machine import Device
 from etude.engine.completion import Completion
-from etude.engine.transformers import TransformersEngine
+from etude.engine.protocols import PrefixEngine
 from etude.recipes.self_training_settings import SelfTraining
 from etude.rewards.own_answer import OwnAnswer, verdicts_by
 from etude.rewards.verdict import Verdict
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class SelfTeaching:
     """Attempts with an answer made of them, in one run."""
 
-    def __init__(self, how: SelfTraining, engine: TransformersEngine, counts: Counter[str], *, seed: int, **asking: Any) -> None:
+    def __init__(self, how: SelfTraining, engine: PrefixEngine, counts: Counter[str], *, seed: int, **asking: Any) -> None:
         """`counts` are added to; `asking` is what a `Pool` takes beside samples, sampling and names."""
         self.how, self.engine, self.counts, self.seed, self.asking = how, engine, counts, seed, asking
 
@@ -54,7 +54,7 @@ class SelfTeaching:
 
 
 def self_teaching_for(
-    settings: "PracticeSettings", engine: TransformersEngine, model: Any, place: Place, room_tokens: int, counts: Counter[str] | None
+    settings: "PracticeSettings", engine: PrefixEngine, model: Any, place: Device, room_tokens: int, counts: Counter[str] | None
 ) -> SelfTeaching | None:
     """Of a run's settings, with the counts of its feedback; None where no answers are counted."""
     if counts is None:

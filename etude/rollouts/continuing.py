@@ -1,19 +1,17 @@
 """Attempts that go on behind tokens which are not all their own: what stands before them is given to the engine as a prompt."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from etude.engine.completion import Completion
+from etude.engine.protocols import Engine
 from etude.engine.settings import Sampling
-
-if TYPE_CHECKING:
-    from etude.engine.transformers import TransformersEngine
 
 Place = TypeVar("Place", bound=Hashable)
 
 
 def continued(
-    engine: "TransformersEngine",
+    engine: Engine,
     prefixes: Mapping[Place, tuple[int, ...]],
     keys: Mapping[Place, int],
     max_new_tokens: int,

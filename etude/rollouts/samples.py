@@ -4,15 +4,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from etude.engine.completion import Completion
+from etude.engine.protocols import Engine
 from etude.engine.sampling import Sampling
-from etude.engine.transformers import TransformersEngine
 from etude.randomness import seed_for
 from etude.rollouts.attempts import Attempt, Group
 from etude.tasks.task import Task
 
 
 def sample_groups(
-    engine: TransformersEngine,
+    engine: Engine,
     tasks: Sequence[Task],
     prompts: Sequence[tuple[int, ...]],
     *,
@@ -40,5 +40,5 @@ def sample_groups(
         if done:
             done(place, groups[place])
 
-    engine.generate(prompts, **how, keys=keys, done=keep)
+    engine.generate(prompts, **how, keys=keys, on_complete=keep)
     return [groups[place] for place in range(len(tasks))]

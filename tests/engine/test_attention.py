@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from etude.engine.attention import Places, causal, is_available, joined, one_token, over_prompts
+from etude.engine.attention import RowLayout, causal, is_available, joined, one_token, over_prompts
 
 pytestmark = pytest.mark.skipif(not is_available(torch.device("cpu")), reason="this build of torch has no flash attention for CPUs")
 
@@ -46,7 +46,7 @@ def test_attention_over_prompt_and_own_tokens_joined_equals_attention_over_both(
     own_keys, own_values = random(rows, KV_HEADS, own, WIDTH, seed=3), random(rows, KV_HEADS, own, WIDTH, seed=4)
     bias = torch.stack([torch.arange(5) < 5 - length for length in lengths]).to(torch.float64) * -1e9  # padding on the left
     given = [x.to(dtype) for x in (queries, own_keys, own_values, prompt_keys, prompt_values, bias[:, None, None])]
-    shared = over_prompts(given[0], given[3], given[4], given[5], Places.of(torch.tensor(prompt_B), 3), SCALE)
+    shared = over_prompts(given[0], given[3], given[4], given[5], RowLayout.of(torch.tensor(prompt_B), 3), SCALE)
     found = joined(one_token(*given[:3], None, SCALE), shared)
     for row, prompt in enumerate(prompt_B):
         start = 5 - lengths[prompt]
@@ -68,8 +68,8 @@ def test_a_query_does_not_see_padding():
 
 
 def test_rows_stand_by_their_prompts_with_places_to_spare():
-    full = Places.of(torch.tensor([0, 0, 1, 1]), 2)
+    full = RowLayout.of(torch.tensor([0, 0, 1, 1]), 2)
     assert full.row_Q is None and full.place_B.tolist() == [0, 1, 2, 3]
-    uneven = Places.of(torch.tensor([0, 2, 2, 2]), 3)
+    uneven = RowLayout.of(torch.tensor([0, 2, 2, 2]), 3)
     assert uneven.place_B.tolist() == [0, 6, 7, 8]
     assert uneven.row_Q.tolist() == [0, 0, 0, 0, 0, 0, 1, 2, 3]

@@ -16,7 +16,7 @@ OPTIONS = {"num_samples": 3, "max_new_tokens": 12, "sampling": Sampling(temperat
 def test_every_prompt_is_handed_out_once_with_what_is_returned(model_of, tokenizer, engine_options, family):
     engine, handed = TransformersEngine(model_of(family), tokenizer, **engine_options), {}
     plain = engine.generate(PROMPTS, **OPTIONS)
-    found = engine.generate(PROMPTS, **OPTIONS, done=lambda place, own: handed.setdefault(place, []).append(own))
+    found = engine.generate(PROMPTS, **OPTIONS, on_complete=lambda place, own: handed.setdefault(place, []).append(own))
     assert handed == {place: [own] for place, own in enumerate(found)}
     assert [[own.tokens for own in row] for row in found] == [[own.tokens for own in row] for row in plain]
 
@@ -31,7 +31,7 @@ def test_a_prompt_that_is_done_is_handed_out_while_others_of_its_batch_are_decod
         original = kind.next_logits
         monkeypatch.setattr(kind, "next_logits", lambda context, tokens, real=original: events.append("step") or real(context, tokens))
     engine = TransformersEngine(llama, tokenizer)
-    engine.generate(PROMPTS, max_new_tokens=12, sampling=GREEDY, done=lambda place, own: events.append(place))
+    engine.generate(PROMPTS, max_new_tokens=12, sampling=GREEDY, on_complete=lambda place, own: events.append(place))
     assert events.index(1) < len(events) - 6 and "step" in events[events.index(1) :]
     assert sorted(event for event in events if event != "step") == [0, 1, 2, 3]
 
@@ -39,6 +39,6 @@ def test_a_prompt_that_is_done_is_handed_out_while_others_of_its_batch_are_decod
 def test_a_completion_of_no_tokens_is_handed_out_too(llama, tokenizer):
     handed = []
     found = TransformersEngine(llama, tokenizer).generate(
-        PROMPTS, **OPTIONS | {"max_new_tokens": 0}, done=lambda *each: handed.append(each)
+        PROMPTS, **OPTIONS | {"max_new_tokens": 0}, on_complete=lambda *each: handed.append(each)
     )
     assert sorted(handed) == [(place, row) for place, row in enumerate(found)] and all(own.tokens == () for row in found for own in row)

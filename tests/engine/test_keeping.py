@@ -209,6 +209,6 @@ def test_nothing_stands_behind_a_released_prefix_or_one_of_an_earlier_policy(eng
     engine.release([first])
     with pytest.raises(ValueError, match="released"):
         engine.open([[1]], [first])
-    engine.refresh(1)
+    engine.sync_weights(1)
     with pytest.raises(ValueError, match="policy version 0"):
         engine.open([[1]], [second])
