@@ -44,7 +44,7 @@ def is_available(device: torch.device) -> bool:
     return device.type == "cpu" and flash is not None
 
 
-def causal(
+def attend_causal(
     queries_NHD: torch.Tensor, keys_NKD: torch.Tensor, values_NKD: torch.Tensor, lengths: Sequence[int], scale: float
 ) -> torch.Tensor:
     """Return causal attention [N, H, D] within each of several sequences of these lengths, one after another."""
@@ -56,7 +56,7 @@ def causal(
     return torch.cat(read)
 
 
-def one_token(
+def attend_own(
     queries_BHD: torch.Tensor, keys_BKTD: torch.Tensor, values_BKTD: torch.Tensor, bias_B11T: torch.Tensor | None, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attend from one token a row to keys of its own; returns the output [B, H, D] and the normaliser log Σ exp of the scores [B, H].
@@ -91,7 +91,7 @@ class RowLayout:
         return RowLayout(prompts, row_Q, place_B)
 
 
-def over_prompts(
+def attend_prompts(
     queries_BHD: torch.Tensor,
     keys_PKTD: torch.Tensor,
     values_PKTD: torch.Tensor,
@@ -113,7 +113,7 @@ def over_prompts(
     return by_row(read), by_row(normaliser[..., None])[..., 0]
 
 
-def joined(own: tuple[torch.Tensor, torch.Tensor], prompt: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+def merge_attention(own: tuple[torch.Tensor, torch.Tensor], prompt: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
     """Return attention [B, H, D] over both segments, from (output, normaliser) over each."""
     share_BH = torch.sigmoid(own[1] - prompt[1]).to(own[0].dtype)
     return torch.lerp(prompt[0].to(own[0].dtype), own[0], share_BH[..., None])

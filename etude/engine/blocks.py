@@ -47,7 +47,7 @@ class KVBlocks:
             self.hidden_RTE = read_NE.new_empty(self.rows, self.positions, read_NE.shape[-1])
         self.hidden_RTE[rows_N, positions_N] = read_NE
 
-    def beside(self, rows: int, positions: int) -> "KVBlocks":
+    def empty_like(self, rows: int, positions: int) -> "KVBlocks":
         """Allocate room for other rows of the same layers."""
         other = KVBlocks(self.kernels, rows, positions)
         other.stores = [KVStore.of(rows, store.kv_heads, other.positions, store.width, store.keys_RKTD.dtype) for store in self.stores]
@@ -98,7 +98,7 @@ def length_of(path: Segments) -> int:
     return sum(segment.length for segment in path)
 
 
-def truncated(path: Segments, length: int) -> Segments:
+def truncate(path: Segments, length: int) -> Segments:
     """Return the first `length` positions."""
     kept: list[Segment] = []
     for segment in path:
@@ -165,7 +165,7 @@ class BlockPrompts:
         return (Segment(self.blocks, prompt, int(self.length_P[prompt])),)
 
     def begin(self, rows_B: torch.Tensor, room_tokens: int, *, samples: int) -> "BlockContext":
-        return BlockContext(self, rows_B, self.blocks.beside(max(samples, len(rows_B)), room_tokens))
+        return BlockContext(self, rows_B, self.blocks.empty_like(max(samples, len(rows_B)), room_tokens))
 
     def with_more(self, other: "BlockPrompts") -> "BlockPrompts":
         """Return these prompts and those of `other` after them."""
@@ -278,7 +278,7 @@ class TokenAttend:
 
 def _copied(paths: Sequence[Segments], positions: int) -> KVBlocks:
     """Copy each path into a row with room for so many positions; at least one path is not empty."""
-    blocks = next(path for path in paths if path)[0].blocks.beside(len(paths), positions)
+    blocks = next(path for path in paths if path)[0].blocks.empty_like(len(paths), positions)
     sources: dict[int, tuple[KVBlocks, list[tuple[int, int, int, int]]]] = {}
     for number, path in enumerate(paths):
         start = 0

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from etude.engine.blocks import BlockContext, BlockPrompts, Segment, Segments, last_hidden, length_of, truncated
+from etude.engine.blocks import BlockContext, BlockPrompts, Segment, Segments, last_hidden, length_of, truncate
 from etude.engine.completion import Prefix
 from etude.engine.protocols import Context, Forward, PrefilledPrompts
 
@@ -65,12 +65,12 @@ def cut(prefix: Prefix, num_own_tokens: int) -> Prefix:
     if tokens == prefix.tokens:
         return replace(prefix, finish=None)
     path = prefix.cached.path if isinstance(prefix.cached, Generated) else None
-    if path and last_hidden(path := truncated(path, len(tokens))) is None:
-        path = truncated(path, len(tokens) - 1)
+    if path and last_hidden(path := truncate(path, len(tokens))) is None:
+        path = truncate(path, len(tokens) - 1)
     return Prefix(tokens, prefix.policy_version, prefix.own_logprobs[:num_own_tokens], cached=Generated(path))
 
 
-def join(forward: Forward, prefixes: Sequence[Prefix], n: int, *, keeps: bool) -> tuple[Context, torch.Tensor, np.ndarray, int]:
+def batch_prefixes(forward: Forward, prefixes: Sequence[Prefix], n: int, *, keeps: bool) -> tuple[Context, torch.Tensor, np.ndarray, int]:
     """Copy the segments of prefixes into one batch. Returns rows that continue them by up to `n` tokens, each distinct prefix once; the
     logits [B, V] after them; the row of each prefix; and the number of tokens that were computed: the last of each prefix that is extended
     for the first time, unless it was cut out of a longer one. `keeps`: keep hidden states, so that prefixes can be cut out of these.
@@ -80,7 +80,7 @@ def join(forward: Forward, prefixes: Sequence[Prefix], n: int, *, keeps: bool) -
     number = {id(prefix): row for row, prefix in enumerate(ordered)}
     new = [prefix for prefix in ordered if not _known(prefix)[0]]
     joined = BlockPrompts.of(forward, [segments_of(prefix) for prefix in ordered])
-    context = BlockContext(joined, torch.arange(len(new)), joined.blocks.beside(max(len(prefixes), len(ordered)), n))
+    context = BlockContext(joined, torch.arange(len(new)), joined.blocks.empty_like(max(len(prefixes), len(ordered)), n))
     context.keeps_hidden = keeps
     logits = [context.next_logits(torch.tensor([prefix.tokens[-1] for prefix in new]))] if new else []
     cut_out = [prefix for prefix in ordered if _known(prefix) == (True, False)]
@@ -104,7 +104,7 @@ def _hidden_of(prefix: Prefix) -> torch.Tensor:
     return hidden_E
 
 
-def deduplicated(prefixes: Sequence[Prefix]) -> list[Prefix]:
+def deduplicate(prefixes: Sequence[Prefix]) -> list[Prefix]:
     """Replace each prefix by the one of the same tokens of which most is known."""
     first: dict[tuple[int, tuple[int, ...]], Prefix] = {}
     for prefix in sorted(prefixes, key=_known, reverse=True):
@@ -112,7 +112,7 @@ def deduplicated(prefixes: Sequence[Prefix]) -> list[Prefix]:
     return [first[len(prefix.own_logprobs), prefix.tokens] for prefix in prefixes]
 
 
-def keep(after: Sequence[Prefix], before: Sequence[Prefix], segments: Sequence[Segment], logits: Sequence[torch.Tensor]) -> None:
+def keep_segments(after: Sequence[Prefix], before: Sequence[Prefix], segments: Sequence[Segment], logits: Sequence[torch.Tensor]) -> None:
     """Give each extended prefix the segments of the one `before` it and the segment that was computed for it. Where this begins with the
     last token of `before`, `before` keeps that token and the logits after it too, so that they are not computed again.
     """

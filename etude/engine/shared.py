@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from etude.engine.attention import Attend, RowLayout, causal, joined, one_token, over_prompts
+from etude.engine.attention import Attend, RowLayout, attend_causal, attend_own, attend_prompts, merge_attention
 from etude.engine.prefill import PackedPrompts, compute_prompts
 from etude.engine.protocols import Forward
 
@@ -75,7 +75,7 @@ class SharedPrompts:
 
             def attend(layer: int, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float) -> torch.Tensor:
                 layers.write(layer, part.prompt_N, place_N, keys, values)
-                return causal(queries, keys, values, part.lengths, scale)
+                return attend_causal(queries, keys, values, part.lengths, scale)
 
             return attend
 
@@ -159,11 +159,11 @@ class SharedContext:
         self.own.write(layer, slice(rows), self.filled, keys, values)
         own_keys, own_values = self.own.filled(layer, rows, end)
         bias = None if self._own_bias is None else self._own_bias[..., :end]
-        own = one_token(queries.to(own_keys.dtype), own_keys, own_values, bias, scale)
+        own = attend_own(queries.to(own_keys.dtype), own_keys, own_values, bias, scale)
         if self.prompts is None or self._places is None:
             return own[0]
-        shared = over_prompts(queries, *self.prompts.layers.stores[layer], self._prompt_bias, self._places, scale)
-        return joined(own, shared).to(queries.dtype)
+        shared = attend_prompts(queries, *self.prompts.layers.stores[layer], self._prompt_bias, self._places, scale)
+        return merge_attention(own, shared).to(queries.dtype)
 
 
 def _bias(length_B: torch.Tensor, width: int, more: int, dtype: torch.dtype) -> torch.Tensor | None:

@@ -25,7 +25,17 @@ from etude.engine.decoding import AdmittedPrompts, DecodingBatch, Refill
 from etude.engine.forward import check_copies, find_forward
 from etude.engine.heap import pin_malloc_thresholds
 from etude.engine.joint import JointContext, product
-from etude.engine.prefixes import Generated, PrefilledBatch, PrefilledRow, cut, deduplicated, is_one_batch, join, keep, segments_of
+from etude.engine.prefixes import (
+    Generated,
+    PrefilledBatch,
+    PrefilledRow,
+    batch_prefixes,
+    cut,
+    deduplicate,
+    is_one_batch,
+    keep_segments,
+    segments_of,
+)
 from etude.engine.protocols import Context, Join, OnCompletions, OnPrefix, OnSampledToken, OnToken, PrefilledPrompts, View
 from etude.engine.sampling import Sampling
 from etude.engine.working_copy import WorkingCopy
@@ -150,13 +160,13 @@ class TransformersEngine:
         if room == 0:
             decoding.hand_out(range(len(prefixes)))
             return self._extended(decoding)
-        before = deduplicated(prefixes)
+        before = deduplicate(prefixes)
         context, logits_BV, row_N = self._begin(before, room, keeps)
         decoding.run(context, logits_BV, row_N, refill)
         self.computed_tokens += decoding.num_computed
         extended = self._extended(decoding)
         if decoding.kept:
-            keep(extended, before, decoding.kept, [logits_BV[row] for row in row_N.tolist()])
+            keep_segments(extended, before, decoding.kept, [logits_BV[row] for row in row_N.tolist()])
         return extended
 
     @torch.inference_mode()
@@ -184,7 +194,7 @@ class TransformersEngine:
         for prefix in flat:
             self._check_alive(prefix)
         flat = flat if is_one_batch(flat) or all(map(segments_of, flat)) else self._reopen(flat)
-        context, logits_BV, row_N = self._begin(deduplicated(flat), n, False)
+        context, logits_BV, row_N = self._begin(deduplicate(flat), n, False)
         weights = weights or [[1 / len(group)] * len(group) for group in groups]
         joint, rows_B = JointContext.of(context, row_N, weights, join, n, self._device)
         empty = [Prefix((), self.policy_version) for _ in groups]
@@ -204,7 +214,7 @@ class TransformersEngine:
                 context.keeps_hidden = keeps
             return context, source.logits_BV[rows], row_N
         assert self._shared
-        context, logits_BV, row_N, computed = join(self._shared.forward, prefixes, n, keeps=keeps)
+        context, logits_BV, row_N, computed = batch_prefixes(self._shared.forward, prefixes, n, keeps=keeps)
         self.computed_tokens += computed
         return context, logits_BV, row_N
 
