@@ -168,11 +168,11 @@ def test_a_model_that_does_more_behind_its_last_layer_is_refused(llama):
         lens.check(torch.tanh(logits) * 2)
 
 
-def test_nothing_stands_before_what_a_view_opens_or_behind_it(llama, tokenizer):
+def test_nothing_comes_before_what_a_view_opens_or_after_it(llama, tokenizer):
     engine, view = TransformersEngine(llama, tokenizer), LayerContrast((1,))
     with pytest.raises(ValueError, match="a view opens whole prompts"):
         engine.open([[1]], engine.open([[2]]), view=view)
-    with pytest.raises(ValueError, match="and nothing behind it"):
+    with pytest.raises(ValueError, match="nothing can follow it"):
         engine.open([[1]], engine.open([[2]], view=view))
 
 
@@ -188,7 +188,7 @@ def test_what_a_view_opens_is_extended_by_it_however_often(model_of, tokenizer, 
         assert [each.tokens for each in once] == [each.tokens for each in twice] == [each.tokens for each in together]
         again = engine.extend([engine.cut(each, 3) for each in once], 5, keys=range(3), **how)
         assert [each.tokens for each in again] == [each.tokens for each in once]
-    with pytest.raises(ValueError, match="of several views are extended apart"):
+    with pytest.raises(ValueError, match="of different views"):
         engine.extend([*once[:1], *engine.open([[5]])], 2, keys=[1, 2], **how)
 
 
