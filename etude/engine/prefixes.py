@@ -75,6 +75,7 @@ def batch_prefixes(forward: Forward, prefixes: Sequence[Prefix], n: int, *, keep
     logits [B, V] after them; the row of each prefix; and the number of tokens that were computed: the last of each prefix that is extended
     for the first time, unless it was cut out of a longer one. `keeps`: keep hidden states, so that prefixes can be cut out of these.
     """
+    # in the order of what is known: neither last token nor logits, the last token alone, both
     distinct = {id(prefix): prefix for prefix in prefixes}.values()
     ordered = sorted(distinct, key=_known)
     number = {id(prefix): row for row, prefix in enumerate(ordered)}
@@ -82,6 +83,7 @@ def batch_prefixes(forward: Forward, prefixes: Sequence[Prefix], n: int, *, keep
     joined = BlockPrompts.of(forward, [segments_of(prefix) for prefix in ordered])
     context = BlockContext(joined, torch.arange(len(new)), joined.blocks.empty_like(max(len(prefixes), len(ordered)), n))
     context.keeps_hidden = keeps
+    # the logits: by computing last tokens, by the LM head from hidden states, as they are kept
     logits = [context.next_logits(torch.tensor([prefix.tokens[-1] for prefix in new]))] if new else []
     cut_out = [prefix for prefix in ordered if _known(prefix) == (True, False)]
     if cut_out:
