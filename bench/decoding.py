@@ -27,9 +27,10 @@ from etude.decoding.inputs import Layout
 from etude.decoding.integrative import integrative
 from etude.decoding.pool import Pool
 from etude.decoding.settings import ReliableDecoding
-from etude.device.machine import Machine, decide, engine_at, room_tokens
+from etude.device.machine import Machine, max_prompt_tokens, resolve_device
+from etude.engine.build import engine_at
+from etude.engine.protocols import PrefixEngine
 from etude.engine.sampling import GREEDY
-from etude.engine.transformers import TransformersEngine
 from etude.evaluation.retention import OLD_KNOWLEDGE
 from etude.models.load import load_model
 from etude.rollouts.prompts import render_prompts
@@ -61,12 +62,12 @@ def main() -> None:
 def measured(name: str, rounds: int, numbers: Sequence[int], max_new_tokens: int, layout: Layout) -> dict[str, Any]:
     """Seconds of every round and way, and their ratios."""
     machine = Machine()
-    place = decide(machine)
+    place = resolve_device(machine)
     model, tokenizer = load_model(name, device=place.device)
     engine = engine_at(place, model, tokenizer, machine)
     engine.end_tokens = frozenset()
     questions = [row["question"] for row in read_jsonl(OLD_KNOWLEDGE / "questions.jsonl")]
-    room = room_tokens(model, max_new_tokens)
+    room = max_prompt_tokens(model, max_new_tokens)
     seconds: dict[str, list[float]] = {}
     orders: list[tuple[str, ...]] = []
     for turn in range(rounds + 1):
@@ -96,7 +97,7 @@ def measured(name: str, rounds: int, numbers: Sequence[int], max_new_tokens: int
 
 
 def _integrative(
-    engine: TransformersEngine, tasks: Sequence[Task], prompts: Sequence[tuple[int, ...]], k: int, layout: Layout, how: Mapping[str, Any]
+    engine: PrefixEngine, tasks: Sequence[Task], prompts: Sequence[tuple[int, ...]], k: int, layout: Layout, how: Mapping[str, Any]
 ) -> None:
     pool = Pool(engine, tasks, prompts, samples=ReliableDecoding().sampling, logprobs=_nobody_asks, **how)
     integrative(pool, k, layout=layout)

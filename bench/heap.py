@@ -67,7 +67,7 @@ def sampled(model: str, shape: Shape, batches: int, *, is_set: bool) -> dict[str
     if is_set:
         engine = transformers.TransformersEngine(loaded, tokenizer, dtype=dtype)
     else:
-        with patch.object(transformers, "fix_thresholds"):
+        with patch.object(transformers, "pin_malloc_thresholds"):
             engine = transformers.TransformersEngine(loaded, tokenizer, dtype=dtype)
     held, start = [held_bytes()], time.process_time()
     for batch in range(batches):

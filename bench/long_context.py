@@ -33,9 +33,10 @@ from transformers.cache_utils import Cache, DynamicCache
 from bench import long_generation, sparse_prompts
 from bench.turns import spread
 from bench.written import save_picture, write
-from etude.device.machine import Machine, decide
-from etude.engine.context import CopiedContext, Forward
-from etude.engine.forward import forward_of
+from etude.device.machine import Machine, resolve_device
+from etude.engine.copied import CopiedContext
+from etude.engine.forward import find_forward
+from etude.engine.protocols import Forward
 from etude.engine.working_copy import WorkingCopy
 from etude.kernels import huge_pages
 from etude.kv_cache.attach import Attachment
@@ -100,10 +101,10 @@ def main() -> None:
 @torch.inference_mode()
 def measured(name: str, rows: Sequence[int], lengths: Sequence[int], steps: int, rounds: int) -> dict[str, Any]:
     """Seconds a step of every way, number of rows and length, and their ratios."""
-    place = decide(Machine(device="cpu"))
+    place = resolve_device(Machine(device="cpu"))
     model, _ = load_model(name, device=place.device)
     working = WorkingCopy(model, place.dtype).model if place.dtype != torch.float32 else model
-    shared = forward_of(model, working)
+    shared = find_forward(model, working)
     forward = shared.forward if shared else None
     model = in_precision(model, place.dtype)
     weights = sum(parameter.nbytes for parameter in model.parameters())

@@ -15,7 +15,7 @@ import torch
 
 from bench.heap import held_bytes
 from bench.sparse_prompts import random_model
-from etude.engine.forward import forward_of
+from etude.engine.forward import find_forward
 from etude.kv_cache.policies import DROPPING, RECALLING
 from etude.kv_cache.policy import Policy
 from etude.kv_cache.recall import Recall
@@ -35,7 +35,7 @@ WAYS: dict[str, Policy | Recall] = {
 def generation(config: Any, layers: int, lengths: Sequence[int], ways: Mapping[str, Policy | Recall] = WAYS) -> list[dict[str, Any]]:
     """By way `{"way", "by_length": [{"length", "bytes", "grown_bytes", "ms"}]}`; `ms` of a token, the mean since the length before."""
     model = random_model(config, layers, max(lengths))
-    shared = forward_of(model, model)
+    shared = find_forward(model, model)
     draw, found = torch.Generator().manual_seed(0), []
     prompt = torch.randint(config.vocab_size, (32,), generator=draw).tolist()
     for way, policy in ways.items():

@@ -143,5 +143,5 @@ class Theirs:
         self._running.ask({"save": str(self._saved)})
         left = self._run.model.load_state_dict(load_file(self._saved / "model.safetensors"), strict=False)
         assert not left.unexpected_keys and set(left.missing_keys) <= {"lm_head.weight"}, left  # which may be tied to the embedding
-        self._run.engine.refresh(self._run.engine.policy_version + 1)
+        self._run.engine.sync_weights(self._run.engine.policy_version + 1)
         shutil.rmtree(self._saved)

@@ -106,7 +106,7 @@ def begun(arm: str, run: Practice, weights: Path, scratch: Path, stack: ExitStac
     if not weights.exists():
         raise UserError(f"the warm start in {weights} is gone: remove its cell too, and it is made again")
     load_checkpoint(weights, run.model)
-    run.engine.refresh(0)
+    run.engine.sync_weights(0)
     if arm == OURS:
         return Ours(run)
     settings = their_settings(run, weights, scratch, keeps_float32=arm == FLOAT32)

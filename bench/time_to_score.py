@@ -35,7 +35,7 @@ from bench.score_cells import PEERS, SAMPLES, WARM_START, Plan
 from bench.score_page import draw, table
 from bench.turns import spread
 from bench.written import write
-from etude.device.machine import Machine, decide
+from etude.device.machine import Machine, resolve_device
 from etude.errors import UserError
 from etude.training.run_folder import environment
 from studies.cells import Cell, Options, compute
@@ -78,7 +78,7 @@ def plan_of(recipe: str, *, steps: int, every: int, items: int, precision: str) 
         if value < 1:
             raise UserError(f"{name} must be at least 1, got {value}")
     where = environment()
-    decided = decide(Machine(device="cpu", precision=precision))  # type: ignore[arg-type]
+    decided = resolve_device(Machine(device="cpu", precision=precision))  # type: ignore[arg-type]
     return Plan(recipe, steps, every, items, decided.precision, f"{where['processor']}, {where['threads']} threads")
 
 

@@ -1,4 +1,4 @@
-"""A child process that does not outlive its parent."""
+"""Child processes that do not outlive their parent."""
 
 import ctypes
 import os
@@ -8,8 +8,8 @@ import sys
 _PR_SET_PDEATHSIG = 1
 
 
-def die_with(parent: int, by: signal.Signals) -> None:
-    """Have the kernel send a signal here when the parent dies, however that happens; elsewhere than on Linux the closed pipe must do."""
+def kill_with_parent(parent: int, by: signal.Signals) -> None:
+    """Have Linux send this process a signal when its parent dies, however it dies. On other systems the closed pipe has to do."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, by)
     if os.getppid() != parent:  # it died before the call

@@ -33,7 +33,8 @@ from matplotlib.figure import Figure
 from etude.decoding.methods import METHODS
 from etude.decoding.pool import Decoded, Pool
 from etude.decoding.settings import ReliableDecoding
-from etude.device.machine import Machine, decide, engine_at, room_tokens
+from etude.device.machine import Machine, max_prompt_tokens, resolve_device
+from etude.engine.build import engine_at
 from etude.engine.sampling import GREEDY
 from etude.errors import UserError
 from etude.evaluation.calibration import expected_calibration_error, risk_coverage
@@ -145,14 +146,14 @@ class Answering:
         """For every method what it answered, as 1, 0 and - for none, how much that says, and what it took."""
         name, k, part = Arm.of(arm)
         questions, machine = self.sets[name], Machine()
-        place = decide(machine)
+        place = resolve_device(machine)
         answering = self.model
         if questions.is_of_second:
             folder = chosen.out / "runs" / f"{SECOND}-{seed}"
             run_of(self._practised(seed), SECOND, folder, chosen.data)
             answering = str(folder / "model")
         model, tokenizer = load_model(answering, device=place.device)
-        engine, room = engine_at(place, model, tokenizer, machine), room_tokens(model, MAX_NEW_TOKENS)
+        engine, room = engine_at(place, model, tokenizer, machine), max_prompt_tokens(model, MAX_NEW_TOKENS)
         every = with_instruction(questions.load(chosen.data), INSTRUCTION)
         tasks = every[len(every) * part // PARTS : len(every) * (part + 1) // PARTS]
         prompts = render_prompts(tokenizer, tasks, room)

@@ -43,7 +43,7 @@ def _moved(settings: PracticeSettings, kept: RunFolder, data: Path | None) -> di
         run = Practice(settings, "divergence", kept, data, outcome, Quiet())
         run.prepare()
     load_checkpoint(last[-1], run.model)
-    run.engine.refresh(0)
+    run.engine.sync_weights(0)
     tasks, prompts = zip(*batch_at(1, run.exploring.items, _TASKS, settings.seed, "divergence"), strict=True)
     explore, names = settings.explore, (settings.seed, "divergence")
     how: dict[str, Any] = {"num_samples": _SAMPLES, "max_new_tokens": explore.max_new_tokens, "sampling": explore.sampling}

@@ -29,7 +29,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from etude.device.machine import Machine, decide
+from etude.device.machine import Machine, resolve_device
 from etude.errors import UserError
 from etude.evaluation.long.asked import Asked, asked, haystack_of
 from etude.evaluation.long.kinds import KINDS
@@ -80,7 +80,7 @@ class Importance:
 
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
         """Of every item how each score ranks its tokens; of every text how much of attention few tokens have."""
-        place, where = decide(Machine(precision="float32")), environment()
+        place, where = resolve_device(Machine(precision="float32")), environment()
         model, tokenizer = load_model(self.model, device=place.device)
         if self.is_tiny:
             model.config.max_position_embeddings = 1024

@@ -25,7 +25,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from etude.console.watching import Console
-from etude.device.machine import decide
+from etude.device.machine import resolve_device
 from etude.errors import UserError
 from etude.randomness import seed_for
 from etude.settings.configuration import resolved
@@ -90,7 +90,7 @@ class Gap:
         facts, items = environment(), found["items"]
         return {
             "commit": facts["commit"],
-            "hardware": f"{facts['processor']}, {facts['threads']} threads, {decide(suite.machine).precision}",
+            "hardware": f"{facts['processor']}, {facts['threads']} threads, {resolve_device(suite.machine).precision}",
             "row": found["row"],
             "methods": found["methods"],
             "right_samples": [item["right_samples"] for item in items],

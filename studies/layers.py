@@ -24,7 +24,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from etude.decoding.layer_contrast import LayerContrast, contrasted_logprobs
-from etude.device.machine import Machine, decide
+from etude.device.machine import Machine, resolve_device
 from etude.errors import UserError
 from etude.evaluation.retention import beginning, token_ids
 from etude.evaluation.statistics import mean_interval, paired_test, wilson_interval
@@ -124,7 +124,7 @@ class Reading:
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
         """MC1, MC2 and MC3 of every question."""
         way, _, name = arm.partition("-")
-        place = decide(Machine(precision="float32"))
+        place = resolve_device(Machine(precision="float32"))
         model, tokenizer = load_model(self.model, device=place.device)
         if self.is_tiny:
             questions = tiny(chosen.data)

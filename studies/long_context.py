@@ -39,7 +39,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bench.peer import Peer, Running
-from etude.device.machine import Machine, decide
+from etude.device.machine import Machine, resolve_device
 from etude.errors import UserError
 from etude.evaluation.long.asked import Asked, asked, generators, haystack_of
 from etude.evaluation.statistics import mean_interval
@@ -179,7 +179,7 @@ class Long:
 
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
         """The scores of every item, under the full context and under every policy."""
-        own, place = Arm.of(arm), decide(Machine(precision=PRECISION))
+        own, place = Arm.of(arm), resolve_device(Machine(precision=PRECISION))
         model, tokenizer = load_model(self.model, device=place.device)
         model = in_precision(model, place.dtype)
         if self.is_tiny:

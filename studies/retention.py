@@ -38,8 +38,9 @@ from etude.recipes.before_practice import demonstrations_of
 from matplotlib.figure import Figure
 
 from etude.console.watching import Console, Quiet
-from etude.device.machine import decide, engine_at, room_tokens
-from etude.engine.transformers import TransformersEngine
+from etude.device.machine import max_prompt_tokens, resolve_device
+from etude.engine.build import engine_at
+from etude.engine.protocols import PrefixEngine
 from etude.evaluation.divergence import as_rows, forward_divergence, from_rows, sampled, with_start
 from etude.evaluation.measure import Measurement, Suite, measure
 from etude.evaluation.retention import measure_retention
@@ -223,10 +224,10 @@ class Retaining(Arms):
             load_checkpoint(runs["start"] / "checkpoints" / "warm_start", run.model)
             learner = run.warm_start_learner()
             for step in range(1, self.sft_steps[-1] + 1):
-                run.engine.put_away()
+                run.engine.offload_weights()
                 learner.update(demonstrations_of(run, step))
                 if step in self.sft_steps:
-                    run.engine.refresh(step)
+                    run.engine.sync_weights(step)
                     dev[step] = _share_of(self._answered(settings, run.engine, run.room_tokens, outcome, "dev", chosen))
                     print(f"after {step} steps: dev {dev[step]:.1%}", flush=True)
                     if nearest(dev, target) == step:
@@ -235,7 +236,7 @@ class Retaining(Arms):
         return {"step": nearest(dev, target), "dev_by_step": dev}
 
     def _answered(
-        self, settings: PracticeSettings, engine: TransformersEngine, room: int, outcome: OutcomeFeedback, split: str, chosen: Options
+        self, settings: PracticeSettings, engine: PrefixEngine, room: int, outcome: OutcomeFeedback, split: str, chosen: Options
     ) -> str:
         """Which tasks of a split are answered rightly, greedily: a 0 or 1 for each."""
         tasks = load_tasks(settings.tasks, split=split, n=self.sizes[split], seed=settings.seed, data=chosen.data)
@@ -248,16 +249,16 @@ class Retaining(Arms):
     def _measured(self, arm: str, seed: int, model: Path, start: Path, chosen: Options) -> dict[str, Any]:
         """What a model can, what it knows, and how far it is from the start."""
         settings, kept = self._settings("start", seed), RunFolder(start)
-        place = decide(settings.machine, kept.read_json("environment.json"))
+        place = resolve_device(settings.machine, kept.read_json("environment.json"))
         loaded, tokenizer = load_model(str(model), device=place.device)
         engine = engine_at(place, loaded, tokenizer, settings.machine)
         longest = settings.explore.max_new_tokens
-        room, found = room_tokens(loaded, longest), dict[str, Any]()
+        room, found = max_prompt_tokens(loaded, longest), dict[str, Any]()
         with OutcomeFeedback(settings.timeout_seconds, isolate=settings.isolate_verifiers) as outcome:
             found["right"] = self._answered(settings, engine, room, outcome, "test", chosen)
             if arm == "rl":
                 found["dev"] = _share_of(self._answered(settings, engine, room, outcome, "dev", chosen))
-        probe = probe_for(self.known, tokenizer, room_tokens(loaded, 0), chosen.data)
+        probe = probe_for(self.known, tokenizer, max_prompt_tokens(loaded, 0), chosen.data)
         assert probe is not None
         known = measure_retention(probe, logprobs_of(loaded, place, settings.machine))
         temperature = settings.explore.sampling.temperature

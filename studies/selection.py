@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from etude.device.machine import Machine, decide
+from etude.device.machine import Machine, resolve_device
 from etude.errors import UserError
 from etude.evaluation.statistics import paired_test, wilson_interval
 from etude.knowledge.documents import Corpus, documents
@@ -151,7 +151,7 @@ class Hidden:
         how = self._selection(arm, sum(count_tokens(list(hidden.values()))))
         scorer = None
         if arm == "perplexity":
-            likely = partial(Perplexity, self.model, decide(Machine()), Machine())
+            likely = partial(Perplexity, self.model, resolve_device(Machine()), Machine())
             scorer = partial(Once, likely, chosen.out / "runs" / "perplexity.json")
         domain = Corpus(path=[str(folder / "domain.jsonl")])
         report = select(corpus, domain, how, folder / "selection", count_tokens=count_tokens, questions={}, seed=seed, scorer=scorer)

@@ -35,9 +35,10 @@ from matplotlib.figure import Figure
 from etude.decoding.abstain import abstain
 from etude.decoding.pool import Pool
 from etude.decoding.settings import ReliableDecoding
-from etude.device.machine import decide, engine_at, room_tokens
+from etude.device.machine import max_prompt_tokens, resolve_device
+from etude.engine.build import engine_at
+from etude.engine.protocols import PrefixEngine
 from etude.engine.sampling import GREEDY
-from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.evaluation.calibration import expected_calibration_error, risk_coverage
 from etude.evaluation.statistics import mean_interval, shares_interval
@@ -101,9 +102,9 @@ class SelfTrained(Arms):
         if arm != START:
             cell = _course(folder, run_of(settings, self.recipe, folder, chosen.data))
             model = str(folder / "model")
-        place, facts = decide(settings.machine), environment()
+        place, facts = resolve_device(settings.machine), environment()
         loaded, tokenizer = load_model(model, device=place.device)
-        engine, room = engine_at(place, loaded, tokenizer, settings.machine), room_tokens(loaded, MAX_NEW_TOKENS)
+        engine, room = engine_at(place, loaded, tokenizer, settings.machine), max_prompt_tokens(loaded, MAX_NEW_TOKENS)
         how = {"room_tokens": room, "names": (seed, "asked"), "logprobs": logprobs_of(loaded, place, settings.machine)}
         where = {"commit": facts["commit"], "hardware": f"{facts['processor']}, {facts['threads']} threads, {place.precision}"}
         return where | cell | {"sets": {name: _asked(engine, own, chosen.data, how) for name, own in self.sets.items()}}
@@ -129,7 +130,7 @@ def _course(folder: Path, result: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _asked(engine: TransformersEngine, questions: Questions, data: Path | None, how: dict[str, Any]) -> dict[str, Any]:
+def _asked(engine: PrefixEngine, questions: Questions, data: Path | None, how: dict[str, Any]) -> dict[str, Any]:
     """A model's answers to a set: greedy ones as 1 and 0, and of the first questions what samples say; `how`: what a `Pool` takes."""
     tasks = with_instruction(questions.load(data), INSTRUCTION)
     prompts = render_prompts(engine.tokenizer, tasks, how["room_tokens"])

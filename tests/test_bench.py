@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from etude.recipes.step import learn_from
 
 from bench import (
     decoding,
@@ -17,7 +18,6 @@ from bench import (
     long_context,
     long_generation,
     profile,
-    reuse,
     rollout,
     score_cells,
     search,
@@ -44,7 +44,6 @@ from etude.learn.example import demonstration
 from etude.learn.learner import Learner
 from etude.models.load import load_model
 from etude.recipes.practice import Practice
-from etude.recipes.step import learn_from
 from etude.rewards.outcome import OutcomeFeedback
 from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Attempt, Group
@@ -157,13 +156,6 @@ def test_the_ratios_of_integrative_decoding_are_of_the_same_rounds():
     assert found["integrative_k4_within_3x"] == pytest.approx(3 / found["ratios"]["integrative_k4"]["median"])
     assert "integrative_k2_within_3x" not in found
     assert "| integrative, k4 |" in decoding.table(found) and "integrative_k4_within_3x" in decoding.table(found)
-
-
-def test_steps_with_and_without_drafts_make_the_same_attempts():
-    found = reuse.measured("tiny", 32, 2, ["--machine.precision", "float32", "--warm_start.steps", "20"])
-    assert [row["step"] for row in found["steps"]] == [3, 4]
-    assert all(row["same_attempts"] == 1 and 0 < row["reused"] < 1 for row in found["steps"])
-    assert found["ratio"]["low"] > 0 and "| 3 |" in reuse.table(found)
 
 
 def test_prompts_have_their_length_and_begin_apart(tokenizer):

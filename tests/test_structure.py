@@ -86,6 +86,42 @@ def test_earlier_stages_do_not_know_later_ones(room, later):
         assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"
 
 
+CIRCLES: list[set[str]] = [
+    {f"kv_cache.{name}" for name in ("attach", "lazy", "page_layer", "policies", "recall", "settings", "view")},
+    {"learn.loss_settings", "learn.losses.preference"},
+    {f"recipes.{name}" for name in ("alarm", "before_practice", "divergence", "keeping", "measuring", "practice")},
+    {"recipes.combinations", "recipes.settings"},
+]
+"""Modules that may know each other, annotations included."""
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    found = [circle for circle in circles_of(graph_of_imports()) if not any(circle <= known for known in CIRCLES)]
+    assert found == []
+
+
+def graph_of_imports() -> dict[str, set[str]]:
+    """The modules of etude that each of them imports, also those that only annotations need."""
+    paths = {path.relative_to(ROOT / "etude").with_suffix("").as_posix().replace("/", "."): path for path in (ROOT / "etude").rglob("*.py")}
+    return {name: {module.removeprefix("etude.") for module in imports_of(path)} & paths.keys() for name, path in paths.items()}
+
+
+def circles_of(graph: dict[str, set[str]]) -> list[set[str]]:
+    """Strongly connected components of more than one module: those that reach each other."""
+    reached = {name: set(others) for name, others in graph.items()}
+    for through in graph:
+        for others in reached.values():
+            if through in others:
+                others |= reached[through]
+    circles = {frozenset(other for other in reached[name] if name in reached[other]) for name in graph if name in reached[name]}
+    return sorted(map(set, circles), key=sorted)
+
+
+def test_only_the_engine_room_knows_the_class_of_the_default_engine():
+    knowing = [path for path in (ROOT / "etude").rglob("*.py") if "TransformersEngine" in path.read_text(encoding="utf8")]
+    assert {path.relative_to(ROOT / "etude").parts[0] for path in knowing} == {"engine"}
+
+
 @pytest.mark.parametrize("room", ["llm_client", "tasks", "rewards", "knowledge"])
 def test_these_rooms_need_no_torch(room):
     modules = [f"etude.{room}.{path.stem}" for path in sorted((ROOT / "etude" / room).glob("*.py")) if path.stem != "__init__"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import transformers
+from etude.recipes.step import learn_from
 from parts import parted
 from scores import score
 from serving import Answer, serve
@@ -17,7 +18,6 @@ from etude.learn.learner import Learner, Optimiser, Stream
 from etude.learn.losses import POLICY_LOSSES
 from etude.learn.settings import Learning
 from etude.models.load import load_model
-from etude.recipes.step import learn_from
 from etude.rewards.verdict import Verdict
 from etude.rollouts.samples import sample_groups
 from etude.tasks.task import Task
@@ -55,9 +55,9 @@ def start(settings: dict[str, Any]) -> tuple[Answer, dict[str, Any]]:
             for place, group in enumerate(groups)
         ]
         with within() as parts["learning"]:
-            engine.put_away()
+            engine.offload_weights()
             learn_from(learner, groups, verdicts, Learning(credit="standardised"))
-            engine.refresh(request["seed"])
+            engine.sync_weights(request["seed"])
         tokens = sum(attempt.num_own_tokens for group in groups for attempt in group.attempts)
         return {"seconds": time.perf_counter() - began, "sample_seconds": sampled - began, "tokens": tokens, "parts": parts}
 

@@ -39,7 +39,7 @@ from etude.tasks.votes import vote
 from etude.training.callback import Callback, Excludes
 
 if TYPE_CHECKING:
-    from etude.engine.transformers import TransformersEngine
+    from etude.engine.protocols import PrefixEngine
     from etude.evaluation.measure import Judge
     from etude.training.practice_run import PracticeRun
 
@@ -60,7 +60,7 @@ class Writer:
 
     how: SyntheticTasksSettings
     explore: Exploration
-    engine: "TransformersEngine"
+    engine: "PrefixEngine"
     judge: "Judge"
     """Scores attempts at variants."""
     render: Callable[[Task], tuple[int, ...]]
@@ -265,14 +265,14 @@ class SyntheticTasks(Callback):
             )
 
     def start(self, run: "PracticeRun") -> None:
-        from etude.device.machine import room_tokens
+        from etude.device.machine import max_prompt_tokens
         from etude.rollouts.prompts import render_prompt, without_control
 
         def render(task: Task) -> tuple[int, ...]:  # what a model wrote stands in it
             return render_prompt(run.tokenizer, asking(task, without_control(run.tokenizer, task.question)))
 
         explore, measured = run.settings.explore, {task.key for task in run.data.measured}
-        room = room_tokens(run.model, max(explore.max_new_tokens, self.settings.max_new_tokens))
+        room = max_prompt_tokens(run.model, max(explore.max_new_tokens, self.settings.max_new_tokens))
         self.writer = Writer(self.settings, explore, run.engine, run.verifiers.judge, render, room, run.seed, measured)
 
     def after_rollout(self, batch: RolloutBatch) -> None:

@@ -18,9 +18,10 @@ from torch.nn.utils.rnn import pad_sequence
 from etude.decoding.decode import decode
 from etude.decoding.lens import of_tokens, read
 from etude.decoding.settings import ReliableDecoding
+from etude.device.machine import Device, Machine
+from etude.engine.build import engine_at
 from etude.engine.completion import Tokens
 from etude.engine.sampling import GREEDY, Sampling
-from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.tasks.task import Task
 
@@ -40,7 +41,7 @@ def reliable(method: str, tokenizer: Any, questions: Sequence[Question], *, seed
         mask = torch.ones_like(input_ids) if given is None else given  # where nothing is padded there is none
         prompts = [tuple(row[own.bool()].tolist()) for row, own in zip(input_ids, mask, strict=True)]
         longest = generation_config.max_length - input_ids.shape[1]
-        engine = TransformersEngine(model, tokenizer)
+        engine = engine_at(Device(str(input_ids.device), "float32"), model, tokenizer, Machine())
         ends = generation_config.eos_token_id
         engine.end_tokens |= frozenset([ends] if isinstance(ends, int) else ends or [])
         asking: dict[str, Any] = {"max_new_tokens": longest, "room_tokens": engine.positions - longest if engine.positions else 10**9}

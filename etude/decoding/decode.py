@@ -9,9 +9,9 @@ from etude.decoding.methods import METHODS
 from etude.decoding.pool import Decoded, Pool
 from etude.decoding.settings import ReliableDecoding
 from etude.engine.completion import Completion
-from etude.engine.transformers import TransformersEngine
+from etude.engine.protocols import PrefixEngine
 from etude.models.embedding import load_embedder
-from etude.rollouts.reuse import visits
+from etude.rollouts.order import visits
 from etude.tasks.task import Task
 
 
@@ -27,7 +27,7 @@ class Found:
 
 
 def decode(
-    engine: TransformersEngine,
+    engine: PrefixEngine,
     items: Sequence[tuple[Task, tuple[int, ...]]],
     how: ReliableDecoding,
     *,

@@ -14,7 +14,7 @@ from dataclasses import replace
 from etude.decoding.pool import Decoded, Pool
 from etude.decoding.settings import Layout
 from etude.engine.completion import Prefix
-from etude.engine.joint import Join
+from etude.engine.protocols import Join
 from etude.rollouts.prompts import behind_answer, render_feedback, render_prompt, without_control
 from etude.tasks.task import Task
 

@@ -13,7 +13,8 @@ Identity: inputs that are all the same are one (`etude.engine.joint`); `etude.de
 from etude.decoding.inputs import Layout, inputs_of, joined
 from etude.decoding.pool import Decoded, Pool
 from etude.decoding.settings import AGAIN
-from etude.engine.joint import Join, mean, product
+from etude.engine.joint import mean, product
+from etude.engine.protocols import Join
 from etude.tasks.votes import vote
 
 

@@ -23,9 +23,9 @@ import torch
 from etude.decoding.lens import Layers, Lens, LensForward, layers_of, of_tokens, read_behind
 from etude.decoding.pool import Decoded, Pool
 from etude.engine.completion import Tokens
-from etude.engine.context import Context, CopiedContext, Opened
-from etude.engine.forward import Shared
+from etude.engine.copied import CopiedContext
 from etude.engine.fused import FusedForward
+from etude.engine.protocols import Context, PrefilledPrompts, SharedPrefixForward
 from etude.errors import UserError
 from etude.randomness import uniforms
 
@@ -51,9 +51,11 @@ class LayerContrast:
     def name(self) -> str:
         return "layer contrast"
 
-    def prefill(self, model: Any, prompts: Sequence[Sequence[int]], pad: int, shared: Shared | None = None) -> tuple[Opened, torch.Tensor]:
+    def prefill(
+        self, model: Any, prompts: Sequence[Sequence[int]], pad: int, shared: SharedPrefixForward | None = None
+    ) -> tuple[PrefilledPrompts, torch.Tensor]:
         layers = layers_of(model, self.layers)
-        opened: Opened
+        opened: PrefilledPrompts
         if shared and isinstance(shared.forward, FusedForward):
             lens = Lens(shared.forward.model, layers, final_norm=self.final_norm, forward=shared.forward)
             with lens.reading():
@@ -106,7 +108,7 @@ class LayerPrompts:
 
     how: LayerContrast
     lens: Lens
-    inner: Opened
+    inner: PrefilledPrompts
 
     def begin(self, rows_B: torch.Tensor, room_tokens: int, *, samples: int) -> Context:
         return LayerContext(self.how, self.lens, self.inner.begin(rows_B, room_tokens, samples=samples))

@@ -17,8 +17,8 @@ from torch.nn.utils.rnn import pad_sequence
 from etude.engine.attention import Attend
 from etude.engine.cache import PreallocatedLayer, cache_argument, preallocated_cache, select_rows
 from etude.engine.completion import Tokens
-from etude.engine.context import KeepRead
 from etude.engine.fused import FusedForward
+from etude.engine.protocols import KeepHidden
 from etude.engine.sampling import GREEDY, sample
 from etude.errors import UserError
 from etude.models.heads import head_on
@@ -163,22 +163,27 @@ class LensForward:
         self.inner, self.lens, self.model = inner, lens, inner.model
 
     def logits(
-        self, tokens_N: torch.Tensor, positions_N: torch.Tensor, attend: Attend, chosen_M: torch.Tensor, keep_read: KeepRead | None = None
+        self,
+        tokens_N: torch.Tensor,
+        positions_N: torch.Tensor,
+        attend: Attend,
+        chosen_M: torch.Tensor,
+        keep_hidden: KeepHidden | None = None,
     ) -> torch.Tensor:
         """As of any `Forward`."""
-        return self.inner.logits(tokens_N, positions_N, attend, chosen_M, keep_read, self.lens.keep)
+        return self.inner.logits(tokens_N, positions_N, attend, chosen_M, keep_hidden, self.lens.keep)
 
     def head(self, read_ME: torch.Tensor) -> torch.Tensor:
         """As the pass itself."""
         return self.inner.head(read_ME)
 
-    def refresh(self) -> None:
+    def sync_weights(self) -> None:
         """As the pass itself."""
-        self.inner.refresh()
+        self.inner.sync_weights()
 
-    def put_away(self) -> None:
+    def offload_weights(self) -> None:
         """As the pass itself."""
-        self.inner.put_away()
+        self.inner.offload_weights()
 
 
 def read(model: Any, prompt: Tokens, completion: Tokens) -> torch.Tensor:

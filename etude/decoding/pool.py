@@ -3,12 +3,9 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from etude.engine.completion import Completion, Finish, Logprobs, Prefix, Stop
-from etude.engine.context import View
-from etude.engine.decoding import Heard
-from etude.engine.joint import Join, Joint
+from etude.engine.completion import Completion, Finish, JointCompletion, Logprobs, Prefix, Stop
+from etude.engine.protocols import Join, OnToken, PrefixEngine, View
 from etude.engine.sampling import GREEDY, Sampling
-from etude.engine.transformers import TransformersEngine
 from etude.models.embedding import Embed
 from etude.randomness import seed_for
 from etude.rollouts.prompts import render_prompt, without_control
@@ -45,7 +42,7 @@ class Pool:
 
     def __init__(
         self,
-        engine: TransformersEngine,
+        engine: PrefixEngine,
         tasks: Sequence[Task],
         prompts: Sequence[tuple[int, ...]],
         *,
@@ -56,7 +53,7 @@ class Pool:
         sampling: Sampling = GREEDY,
         names: Sequence[object] = (),
         stop_strings: Sequence[str] = (),
-        heard: Heard | None = None,
+        heard: OnToken | None = None,
         embed: Embed | None = None,
         visits: Sequence[int] = (),
     ) -> None:
@@ -127,7 +124,7 @@ class Pool:
             keys=[[self._key(place, "answer")] for place in range(len(self.tasks))],
             stop_strings=self.stop_strings,
             view=view,
-            heard=self._hears(range(len(self.tasks))) if is_heard else None,
+            on_token=self._hears(range(len(self.tasks))) if is_heard else None,
         )
         for place, (completion,) in enumerate(found):
             self.sampled_tokens[place] += len(completion.tokens)
@@ -164,7 +161,7 @@ class Pool:
             sampling=self.sampling,
             keys=[[self._key(place, "answer")] for place in places],
             stop_strings=self.stop_strings,
-            heard=self._hears(places) if is_heard else None,
+            on_token=self._hears(places) if is_heard else None,
         )
         answers: list[Completion | None] = [None] * len(tasks)
         for place, (completion,) in zip(places, found, strict=True):
@@ -172,10 +169,12 @@ class Pool:
             self.sampled_tokens[place] += len(completion.tokens)
         return answers
 
-    def joint(self, inputs: Sequence[Sequence[Prefix]], join: Join, weights: Sequence[Sequence[float]] | None = None) -> list[Joint | None]:
+    def joint(
+        self, inputs: Sequence[Sequence[Prefix]], join: Join, weights: Sequence[Sequence[float]] | None = None
+    ) -> list[JointCompletion | None]:
         """An answer to the inputs in each question's place, by their weights, if these are given; None where there are none."""
         places = [place for place, own in enumerate(inputs) if own]
-        answers: list[Joint | None] = [None] * len(inputs)
+        answers: list[JointCompletion | None] = [None] * len(inputs)
         if not places:
             return answers
         found = self.engine.extend_joint(
@@ -186,7 +185,7 @@ class Pool:
             join=join,
             weights=[weights[place] for place in places] if weights else None,
             stop_strings=self.stop_strings,
-            heard=None if (told := self._hears(places)) is None else lambda place, token: told(place, 0, token),
+            on_token=None if (told := self._hears(places)) is None else lambda place, token: told(place, 0, token),
         )
         for place, joint in zip(places, found, strict=True):
             answers[place] = joint

@@ -1,1 +1,1 @@
-"""The device: which one, how precise, how many threads, and how much memory and disk."""
+"""The device: which one, its precision, threads, memory and disk."""

@@ -1,4 +1,4 @@
-"""What a run may use of the machine, its threads, and what the machine can't give, memory and disk, in one sentence."""
+"""Limits of the machine: the threads of a run, and one sentence where memory or disk are full."""
 
 import errno
 from collections.abc import Iterator, Mapping
@@ -17,8 +17,9 @@ _NO_SPACE = ("no space left on device", f"os error {errno.ENOSPC}", f"os error {
 
 @contextmanager
 def within_limits(machine: Machine, what_is_kept: str = "", before: Mapping[str, Any] | None = None) -> Iterator[None]:
-    """Compute with the threads that `threads_of` finds, and turn an error that says the memory or the disk is full into a `UserError` with
-    the way out; `what_is_kept` says how to go on, `before` is the environment that a resumed run began in.
+    """Compute with the number of threads of `threads_of`. Raises UserError with the way out where the memory or the disk is full.
+
+    `what_is_kept` says how to go on; `before` is the environment that a resumed run began in.
     """
     and_then = f"; {what_is_kept}" if what_is_kept else ""
     usual = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""Where numbers are computed: the device, the precision of matrix products, and an engine there."""
+"""The device that numbers are computed on, and the precision of its matrix products."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,18 +8,17 @@ import torch
 
 from etude.device.machine_settings import Machine
 from etude.device.processor import best_device, has_bfloat16
-from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.kernels.decoding import kernels_for
-from etude.kv_cache.settings import EngineView
 from etude.models.load import describe, positions_of
 
 
 @dataclass(frozen=True)
-class Place:
-    """A device and a precision, decided."""
+class Device:
+    """A device and a precision, resolved."""
 
     device: str
+    """Torch's name: `cpu`, `cuda`, `cuda:1`."""
     precision: str
     """`float32` or `bfloat16`."""
 
@@ -28,8 +27,11 @@ class Place:
         return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
 
 
-def decide(machine: Machine, before: Mapping[str, Any] | None = None) -> Place:
-    """What `auto` means here; `before` holds the `device` and `precision` decided earlier, which a resumed run goes on with."""
+def resolve_device(machine: Machine, before: Mapping[str, Any] | None = None) -> Device:
+    """Resolve `auto` to a device and a precision. `before`: the `device` and `precision` that a resumed run began with.
+
+    Raises UserError for a device that can't be used here.
+    """
     before = before or {}
     device = (before.get("device") or best_device()) if machine.device == "auto" else machine.device
     if device.startswith("mps"):
@@ -42,27 +44,22 @@ def decide(machine: Machine, before: Mapping[str, Any] | None = None) -> Place:
     precision = before.get("precision") or machine.precision
     if precision == "auto":
         precision = "bfloat16" if has_bfloat16(device) else "float32"
-    return Place(device, precision)
+    return Device(device, precision)
 
 
 def threads_of(machine: Machine, before: Mapping[str, Any] | None = None) -> int:
-    """The number of threads that numbers are computed by; `before` holds the `threads` that a resumed run began with."""
+    """Return the number of threads to compute with. `before`: the `threads` that a resumed run began with."""
     return machine.threads or (before or {}).get("threads") or torch.get_num_threads()
 
 
-def facts_of(place: Place, model: str) -> dict[str, Any]:
-    """What a run's environment says of how it computes, beside what it says of the machine: `model` is the name of the weights."""
+def device_facts(place: Device, model: str) -> dict[str, Any]:
+    """Return what a run's environment records of its device. `model`: the name of the weights."""
     kernels = kernels_for(torch.device(place.device), place.dtype) is not None
     return {"precision": place.precision, "device": place.device, "kernels": kernels, "weights": describe(model)}
 
 
-def engine_at(place: Place, model: Any, tokenizer: Any, machine: Machine, view: EngineView | None = None) -> TransformersEngine:
-    seen = view.of_engine(tokenizer) if view else None
-    return TransformersEngine(model, tokenizer, dtype=place.dtype, batch_tokens=machine.decode_batch_tokens, view=seen)
-
-
-def room_tokens(model: Any, max_new_tokens: int) -> int:
-    """How long a prompt may be, so that `max_new_tokens` more fit into the model's positions."""
+def max_prompt_tokens(model: Any, max_new_tokens: int) -> int:
+    """Return the most tokens of a prompt after which `max_new_tokens` fit into the model's positions. Raises UserError if none do."""
     positions = positions_of(model)
     if max_new_tokens >= positions:
         raise UserError(f"max_new_tokens {max_new_tokens} leaves no room for a prompt: the model has {positions} positions")

@@ -1,4 +1,4 @@
-"""Where and how numbers are computed, as it is told to a command; free of torch, so that settings are read and checked without it."""
+"""Settings of the device; free of torch, so that settings are read and checked without it."""
 
 import re
 from dataclasses import dataclass
@@ -11,20 +11,20 @@ _DEVICES = re.compile(r"auto|cpu|(?:cuda|mps)(?::\d+)?")
 
 @dataclass(frozen=True)
 class Machine:
-    """Where and how numbers are computed."""
+    """Where and how numbers are computed. Raises UserError for a device that does not exist."""
 
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:1`."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of matrix products; weights and optimizer stay float32. `auto`: bfloat16 where the processor has instructions for it
+    """Precision of matrix products; weights and optimizer stay float32. `auto`: bfloat16 where the processor has instructions for it
     (AMX-BF16, AVX512-BF16, ARM bf16, CUDA 8.0), else float32."""
     threads: int | None = None
-    """Processor threads; unless given as many as torch takes here (`OMP_NUM_THREADS`), on resume as many as the run began with. Another
-    number rounds otherwise, so that it is another run with the same seed."""
+    """Processor threads. Default: as many as torch takes here (`OMP_NUM_THREADS`), on resume as many as the run began with. Another number
+    rounds differently, so that a run with the same seed gives other results."""
     decode_batch_tokens: int = 32768
-    """Cache positions decoded together."""
+    """The most cache positions (rows x length) that are decoded together."""
     update_batch_tokens: int = 2048
-    """Positions in a micro-batch of an update."""
+    """The most positions in a micro-batch of an update."""
 
     def __post_init__(self) -> None:
         if self.threads is not None:

@@ -1,1 +1,1 @@
-"""Engines that draw completions of a prompt, and what they hand out."""
+"""Engines: sample completions of prompts, with shared prefixes and a KV cache."""

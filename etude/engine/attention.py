@@ -1,9 +1,9 @@
 """Attention on a CPU over prompts that several rows share.
 
-A forward pass here takes the tokens of all rows as one flat stretch and leaves keys, values and attention to a function, `Attend`. While
-prompts are computed that is causal attention within each. While samples are drawn, every row has two stretches behind it: its prompt,
-which the samples of a group share, and what it has drawn itself. The shared stretch is one product for all queries of a group, the own
-one another, and their softmaxes are joined by their normalisers (Juravsky et al. 2024, Hydragen, arXiv 2402.05099, section 3.1):
+A forward pass takes the tokens of all rows as one flat sequence and leaves keys, values and attention to a function, `Attend`. During the
+prefill this is causal attention within each prompt. During decoding every row has two segments: its prompt, which the samples of a group
+share, and the tokens that it has generated. The prompt is one product for all queries of a group, the generated segment another, and their
+softmaxes are joined by their normalisers (Juravsky et al. 2024, Hydragen, arXiv 2402.05099, section 3.1):
 
     o = s · o_own + (1 - s) · o_prompt,  s = sigmoid(a - b),  a, b: log Σ exp of the scores at the own and at the prompt's positions
 
@@ -19,34 +19,35 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from etude.kernels.decoding import DecodingKernels
-from etude.kernels.tables import Layers
+from etude.kernels.tables import LayerTable
 
 Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor]
-"""Number of the layer, queries [N, H, D], new keys and values [N, K, D], scale of the scores → what the heads read, [N, H, D]."""
+"""Number of the layer, queries [N, H, D], new keys and values [N, K, D], scale of the scores → attention output [N, H, D]."""
 
 
 @runtime_checkable
-class AllLayers(Protocol):
-    """The `Attend` of a decoding step whose layers one kernel can run, where a forward pass has them for it."""
+class AllLayersAttend(Protocol):
+    """The `Attend` of a decoding step whose layers one kernel can run, if the forward pass has a table of its layers."""
 
     kernels: DecodingKernels
 
-    def run(self, layers: Layers, x_NE: torch.Tensor, cos_ND: torch.Tensor, sin_ND: torch.Tensor) -> None:
-        """All of them, in the place of their input."""
+    def run(self, layers: LayerTable, x_NE: torch.Tensor, cos_ND: torch.Tensor, sin_ND: torch.Tensor) -> None:
+        """Run all layers; their output replaces the input `x_NE`."""
 
 
 flash: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
-"""What `scaled_dot_product_attention` runs on a CPU; called by its own name since it gives the normaliser too."""
+"""The CPU kernel of `scaled_dot_product_attention`, called by its own name because it returns the normaliser too."""
 
 
 def is_available(device: torch.device) -> bool:
+    """Tell whether `flash` runs on a device."""
     return device.type == "cpu" and flash is not None
 
 
-def causal(
+def attend_causal(
     queries_NHD: torch.Tensor, keys_NKD: torch.Tensor, values_NKD: torch.Tensor, lengths: Sequence[int], scale: float
 ) -> torch.Tensor:
-    """Sequences of these lengths, one behind another, each for itself: [N, H, D]."""
+    """Return causal attention [N, H, D] within each of several sequences of these lengths, one after another."""
     parts = zip(*(states.split(list(lengths)) for states in (queries_NHD, keys_NKD, values_NKD)), strict=True)
     read = []
     for queries, keys, values in parts:
@@ -55,12 +56,12 @@ def causal(
     return torch.cat(read)
 
 
-def one_token(
+def attend_own(
     queries_BHD: torch.Tensor, keys_BKTD: torch.Tensor, values_BKTD: torch.Tensor, bias_B11T: torch.Tensor | None, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A query for each row over keys of its own: what the heads read [B, H, D], and the normaliser log Σ exp of their scores [B, H].
+    """Attend from one token a row to keys of its own; returns the output [B, H, D] and the normaliser log Σ exp of the scores [B, H].
 
-    The heads that share keys stand as that many positions of one head: one product for them, instead of one of a single row for each.
+    The heads that share keys are computed as that many positions of one head: one product instead of one for each head.
     """
     grouped_BKRD = queries_BHD.unflatten(1, (keys_BKTD.shape[1], -1))
     read, normaliser = flash(grouped_BKRD, keys_BKTD, values_BKTD, attn_mask=bias_B11T, scale=scale)
@@ -68,37 +69,37 @@ def one_token(
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where the rows of a batch stand, by the prompt that they continue: G places for each of P prompts."""
+class RowLayout:
+    """The rows of a batch arranged by the prompt that they continue: G places for each of P prompts."""
 
     prompts: int
     row_Q: torch.Tensor | None
-    """Which row stands in each of the P·G places; places to spare repeat row 0. None: the rows fill all places in order."""
+    """The row in each of the P·G places; spare places repeat row 0. None: the rows fill all places in order."""
     place_B: torch.Tensor
 
     @staticmethod
-    def of(prompt_B: torch.Tensor, prompts: int) -> "Places":
-        """`prompt_B`: the prompt that each row continues, ascending."""
+    def of(prompt_B: torch.Tensor, prompts: int) -> "RowLayout":
+        """Arrange rows. `prompt_B`: the prompt that each row continues, ascending."""
         rows = torch.arange(len(prompt_B))
         count_P = torch.bincount(prompt_B, minlength=prompts)
         width = int(count_P.max())
         place_B = prompt_B * width + rows - (count_P.cumsum(0) - count_P)[prompt_B]
         if prompts * width == len(rows):
-            return Places(prompts, None, place_B)
+            return RowLayout(prompts, None, place_B)
         row_Q = torch.zeros(prompts * width, dtype=torch.long)
         row_Q[place_B] = rows
-        return Places(prompts, row_Q, place_B)
+        return RowLayout(prompts, row_Q, place_B)
 
 
-def over_prompts(
+def attend_prompts(
     queries_BHD: torch.Tensor,
     keys_PKTD: torch.Tensor,
     values_PKTD: torch.Tensor,
     bias_P11T: torch.Tensor | None,
-    places: Places,
+    places: RowLayout,
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """As `one_token`, over the prompt that each row continues, whose keys and values all of its rows share."""
+    """As `one_token`, over the prompt that each row continues, whose keys and values its rows share."""
     _, heads, width = queries_BHD.shape
     prompts, kv_heads = places.prompts, keys_PKTD.shape[1]
     placed = queries_BHD if places.row_Q is None else queries_BHD[places.row_Q]
@@ -112,7 +113,7 @@ def over_prompts(
     return by_row(read), by_row(normaliser[..., None])[..., 0]
 
 
-def joined(own: tuple[torch.Tensor, torch.Tensor], prompt: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    """Attention over both stretches from attention over each, [B, H, D]."""
+def merge_attention(own: tuple[torch.Tensor, torch.Tensor], prompt: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """Return attention [B, H, D] over both segments, from (output, normaliser) over each."""
     share_BH = torch.sigmoid(own[1] - prompt[1]).to(own[0].dtype)
     return torch.lerp(prompt[0].to(own[0].dtype), own[0], share_BH[..., None])

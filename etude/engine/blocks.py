@@ -1,7 +1,7 @@
-"""Prompts whose keys and values are kept once for all rows that continue them, by kernels (`etude.kernels.decoding`).
+"""Prompts whose keys and values are held once for all rows that continue them, by kernels (`etude.kernels.decoding`).
 
-The layout is the kernels': blocks of positions, beginning at 0. Shapes: as in `etude.engine.attention`; I items: rows of one prompt that a
-thread computes together.
+The layout is the kernels': blocks of positions, from position 0 on. Shapes: as in `etude.engine.attention`; I items: rows of one prompt
+that a thread computes together.
 """
 
 from collections.abc import Sequence
@@ -11,106 +11,108 @@ from functools import partial
 import torch
 
 from etude.engine.attention import Attend
-from etude.engine.context import Forward, Part, compute_prompts
+from etude.engine.prefill import PackedPrompts, compute_prompts
+from etude.engine.protocols import Forward
 from etude.kernels.decoding import DecodingKernels, kernels_for
-from etude.kernels.tables import BLOCK, Behind, Layers, Own, Store
+from etude.kernels.tables import BLOCK, GeneratedKV, KVStore, LayerTable, PrefixTable
 
 _ROWS = 8
-"""Rows of a prompt that a thread computes together, at most; while prompts are computed as many as make `_QUERIES`."""
+"""The most rows of a prompt that a thread computes together; in the prefill as many as make `_QUERIES` queries."""
 
 _QUERIES = 32
 
 
-class Blocks:
-    """Keys and values of every layer, for so many rows and positions."""
+class KVBlocks:
+    """Keys and values of every layer, for a number of rows and positions."""
 
     def __init__(self, kernels: DecodingKernels, rows: int, positions: int) -> None:
         self.kernels, self.rows, self.positions = kernels, rows, _whole(positions)
-        self.stores: list[Store] = []
-        self.reads_RTE: torch.Tensor | None = None
-        """What the LM head reads at each position, where it is kept: logits are made of it again, which themselves are a hundred times as
-        large."""
+        self.stores: list[KVStore] = []
+        self.hidden_RTE: torch.Tensor | None = None
+        """The hidden states that the LM head reads at each position, if they are kept: logits are computed from them again, since these are
+        a hundred times as large."""
 
-    def of(self, layer: int, like_NKD: torch.Tensor) -> Store:
-        """The store of a layer, whose first use is with keys like these."""
+    def of(self, layer: int, like_NKD: torch.Tensor) -> KVStore:
+        """Return the store of a layer, allocated at its first use. Raises NotImplementedError for a head width that kernels lack."""
         if layer == len(self.stores):
             kv_heads, width = like_NKD.shape[1:]
             if width % 16:
                 raise NotImplementedError(f"the kernels' attention needs heads of a multiple of 16, not of {width}")
-            self.stores.append(Store.of(self.rows, kv_heads, self.positions, width, like_NKD.dtype))
+            self.stores.append(KVStore.of(self.rows, kv_heads, self.positions, width, like_NKD.dtype))
         return self.stores[layer]
 
-    def keep_read(self, rows_N: torch.Tensor, positions_N: torch.Tensor, read_NE: torch.Tensor) -> None:
-        """What the LM head reads at these rows and positions."""
-        if self.reads_RTE is None:
-            self.reads_RTE = read_NE.new_empty(self.rows, self.positions, read_NE.shape[-1])
-        self.reads_RTE[rows_N, positions_N] = read_NE
+    def keep_hidden(self, rows_N: torch.Tensor, positions_N: torch.Tensor, read_NE: torch.Tensor) -> None:
+        """Keep the hidden states that the LM head reads at these rows and positions."""
+        if self.hidden_RTE is None:
+            self.hidden_RTE = read_NE.new_empty(self.rows, self.positions, read_NE.shape[-1])
+        self.hidden_RTE[rows_N, positions_N] = read_NE
 
-    def beside(self, rows: int, positions: int) -> "Blocks":
-        """Room for other rows of the same layers."""
-        other = Blocks(self.kernels, rows, positions)
-        other.stores = [Store.of(rows, store.kv_heads, other.positions, store.width, store.keys_RKTD.dtype) for store in self.stores]
+    def empty_like(self, rows: int, positions: int) -> "KVBlocks":
+        """Allocate room for other rows of the same layers."""
+        other = KVBlocks(self.kernels, rows, positions)
+        other.stores = [KVStore.of(rows, store.kv_heads, other.positions, store.width, store.keys_RKTD.dtype) for store in self.stores]
         return other
 
     def repeat(self, from_N: torch.Tensor, to_N: torch.Tensor, positions: int) -> None:
-        """Copy these rows' first positions to other rows."""
+        """Copy the first positions of rows to other rows."""
         for store in self.stores:
             self.kernels.repeat(store, from_N, to_N, _whole(positions))
-        if self.reads_RTE is not None:
-            self.reads_RTE[to_N, :positions] = self.reads_RTE[from_N, :positions]
+        if self.hidden_RTE is not None:
+            self.hidden_RTE[to_N, :positions] = self.hidden_RTE[from_N, :positions]
 
-    def with_more(self, other: "Blocks") -> "Blocks":
-        """A copy with the rows of another behind."""
-        both = Blocks(self.kernels, self.rows + other.rows, max(self.positions, other.positions))
+    def with_more(self, other: "KVBlocks") -> "KVBlocks":
+        """Return a copy with the rows of `other` after these."""
+        both = KVBlocks(self.kernels, self.rows + other.rows, max(self.positions, other.positions))
         for mine, its in zip(self.stores, other.stores, strict=True):
-            store = Store.of(both.rows, mine.kv_heads, both.positions, mine.width, mine.keys_RKTD.dtype)
+            store = KVStore.of(both.rows, mine.kv_heads, both.positions, mine.width, mine.keys_RKTD.dtype)
             for states, first, second in zip(store.states(), mine.states(), its.states(), strict=True):
                 states[: self.rows, :, : self.positions], states[self.rows :, :, : other.positions] = first, second
             both.stores.append(store)
         return both
 
-    def only(self, rows_B: torch.Tensor, positions: int) -> "Blocks":
-        """A copy of these rows' first positions."""
-        copy = Blocks(self.kernels, len(rows_B), positions)
+    def only(self, rows_B: torch.Tensor, positions: int) -> "KVBlocks":
+        """Copy the first positions of these rows."""
+        copy = KVBlocks(self.kernels, len(rows_B), positions)
         for store in self.stores:
-            copy.stores.append(Store(*(states[rows_B, :, : copy.positions] for states in store.states())))
-        if self.reads_RTE is not None:
-            copy.reads_RTE = self.reads_RTE[rows_B, : copy.positions]
+            copy.stores.append(KVStore(*(states[rows_B, :, : copy.positions] for states in store.states())))
+        if self.hidden_RTE is not None:
+            copy.hidden_RTE = self.hidden_RTE[rows_B, : copy.positions]
         return copy
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """Positions of a row from its first on."""
+class Segment:
+    """The first positions of a row of `blocks`."""
 
-    blocks: Blocks
+    blocks: KVBlocks
     row: int
     length: int
 
 
-Path = tuple[Stretch, ...]
-"""What a prefix has behind it, in order: its prompt's keys and values, and those of what was drawn."""
+Segments = tuple[Segment, ...]
+"""The keys and values of a prefix, in order: its prompt's, then those of each extension."""
 
 
-def length_of(path: Path) -> int:
-    return sum(stretch.length for stretch in path)
+def length_of(path: Segments) -> int:
+    """Count the positions."""
+    return sum(segment.length for segment in path)
 
 
-def beginning(path: Path, length: int) -> Path:
-    """The first `length` positions."""
-    kept: list[Stretch] = []
-    for stretch in path:
-        kept.append(replace(stretch, length=min(stretch.length, length)))
+def truncate(path: Segments, length: int) -> Segments:
+    """Return the first `length` positions."""
+    kept: list[Segment] = []
+    for segment in path:
+        kept.append(replace(segment, length=min(segment.length, length)))
         length -= kept[-1].length
         if length == 0:
             break
     return tuple(kept)
 
 
-def last_read(path: Path) -> torch.Tensor | None:
-    """What the LM head reads at the last position, [E], if it was kept."""
+def last_hidden(path: Segments) -> torch.Tensor | None:
+    """Return the hidden state [E] that the LM head reads at the last position, if it was kept."""
     blocks, place = path[-1].blocks, (path[-1].row, path[-1].length - 1)
-    return None if blocks.reads_RTE is None else blocks.reads_RTE[place]
+    return None if blocks.hidden_RTE is None else blocks.hidden_RTE[place]
 
 
 @dataclass
@@ -118,26 +120,28 @@ class BlockPrompts:
     """Keys and values of prompts."""
 
     forward: Forward
-    blocks: Blocks
+    blocks: KVBlocks
     length_P: torch.Tensor
 
     @staticmethod
     def prefill(
-        forward: Forward, prompts: Sequence[Sequence[int]], behind: Sequence[Path] | None = None
+        forward: Forward, prompts: Sequence[Sequence[int]], after: Sequence[Segments] | None = None
     ) -> tuple["BlockPrompts", torch.Tensor]:
-        """The prompts, and the logits [P, V] of what follows them; `behind`: what each of them follows, which is copied, not computed.
-        Raises `NotImplementedError` where the kernels can't be used.
+        """Compute the prompts; returns them, and the logits [P, V] after them. `after`: the segments that each prompt follows, which are
+        copied, not computed.
+
+        Raises NotImplementedError where the kernels can't be used.
         """
         parameter = next(forward.model.parameters())
         kernels = kernels_for(parameter.device, parameter.dtype)
         if kernels is None:
             raise NotImplementedError("there are no kernels")
-        first_P = [length_of(path) for path in behind] if behind else [0] * len(prompts)
+        first_P = [length_of(path) for path in after] if after else [0] * len(prompts)
         length_P = torch.tensor([first + len(prompt) for first, prompt in zip(first_P, prompts, strict=True)])
         longest = int(length_P.max())
-        blocks = _copied(behind, longest) if behind and any(behind) else Blocks(kernels, len(prompts), longest)
+        blocks = _copied(after, longest) if after and any(after) else KVBlocks(kernels, len(prompts), longest)
 
-        def attend_of(part: Part) -> Attend:
+        def attend_of(part: PackedPrompts) -> Attend:
             seen_N = part.position_N + 1
 
             def attend(layer: int, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float) -> torch.Tensor:
@@ -151,40 +155,40 @@ class BlockPrompts:
         return BlockPrompts(forward, blocks, length_P), compute_prompts(forward, prompts, attend_of, first_P)
 
     @staticmethod
-    def of(forward: Forward, paths: Sequence[Path]) -> "BlockPrompts":
-        """Each path as a prompt: a copy, nothing is computed."""
+    def of(forward: Forward, paths: Sequence[Segments]) -> "BlockPrompts":
+        """Copy each path as a prompt; nothing is computed."""
         length_P = torch.tensor([length_of(path) for path in paths])
         return BlockPrompts(forward, _copied(paths, int(length_P.max())), length_P)
 
-    def path_of(self, prompt: int) -> Path:
-        """What follows this prompt has behind it."""
-        return (Stretch(self.blocks, prompt, int(self.length_P[prompt])),)
+    def path_of(self, prompt: int) -> Segments:
+        """Return the keys and values of a prompt."""
+        return (Segment(self.blocks, prompt, int(self.length_P[prompt])),)
 
     def begin(self, rows_B: torch.Tensor, room_tokens: int, *, samples: int) -> "BlockContext":
-        return BlockContext(self, rows_B, self.blocks.beside(max(samples, len(rows_B)), room_tokens))
+        return BlockContext(self, rows_B, self.blocks.empty_like(max(samples, len(rows_B)), room_tokens))
 
     def with_more(self, other: "BlockPrompts") -> "BlockPrompts":
-        """The prompts of another behind these."""
+        """Return these prompts and those of `other` after them."""
         return BlockPrompts(self.forward, self.blocks.with_more(other.blocks), torch.cat([self.length_P, other.length_P]))
 
     def only(self, prompts: torch.Tensor) -> "BlockPrompts":
-        """These prompts, by number."""
+        """Copy these prompts, by number."""
         length_P = self.length_P[prompts]
         return BlockPrompts(self.forward, self.blocks.only(prompts, int(length_P.max())), length_P)
 
 
 class BlockContext:
-    """Rows that continue prompts, with what each has drawn, which stays where it is while rows fork and end."""
+    """Rows that continue prompts, each with a slot for what it generates, which stays in place while rows fork and end."""
 
     copies = False
 
-    def __init__(self, prompts: BlockPrompts, prompt_B: torch.Tensor, own: Blocks) -> None:
-        """`prompt_B`: the prompt that each row continues, ascending."""
+    def __init__(self, prompts: BlockPrompts, prompt_B: torch.Tensor, own: KVBlocks) -> None:
+        """Begin rows. `prompt_B`: the prompt that each continues, ascending; `own`: the slots."""
         self.prompts, self.prompt_B, self.own = prompts, prompt_B, own
-        self.keeps_reads = False
-        """Whether what the LM head reads is kept too, from the first token on."""
-        self.drawn_B, self.slot_B = torch.zeros_like(prompt_B), torch.arange(len(prompt_B))
-        self._is_held_S = torch.zeros(own.rows, dtype=torch.bool)
+        self.keeps_hidden = False
+        """Whether hidden states are kept too, from the first token on."""
+        self.generated_B, self.slot_B = torch.zeros_like(prompt_B), torch.arange(len(prompt_B))
+        self._is_protected_S = torch.zeros(own.rows, dtype=torch.bool)
         self._arrange()
 
     def __len__(self) -> int:
@@ -192,93 +196,96 @@ class BlockContext:
 
     @property
     def length_B(self) -> torch.Tensor:
-        """Tokens of each row: its prompt's, and what it has drawn."""
-        return self._length_B + self.drawn_B
+        """The tokens of each row: its prompt's, and those that it has generated."""
+        return self._length_B + self.generated_B
 
     def keep(self, rows_B: torch.Tensor, room_tokens: int) -> None:
-        """As many rows at most as there were completions to begin with, which also had room for all of their tokens."""
+        """Go on with these rows: at most as many as there were samples at `begin`, which allocated room for all of their tokens."""
+        # a row that is named again forks: what it has generated is copied to a free slot
         forks = torch.zeros_like(rows_B, dtype=torch.bool)
         forks[1:] = rows_B[1:] == rows_B[:-1]
         slot_B = self.slot_B[rows_B]
         if forks.any():
             free = self._free(slot_B, int(forks.sum()))
-            self.own.repeat(slot_B[forks], free, int(self.drawn_B.max()))
+            self.own.repeat(slot_B[forks], free, int(self.generated_B.max()))
             slot_B[forks] = free
-        self.slot_B, self.prompt_B, self.drawn_B = slot_B, self.prompt_B[rows_B], self.drawn_B[rows_B]
+        self.slot_B, self.prompt_B, self.generated_B = slot_B, self.prompt_B[rows_B], self.generated_B[rows_B]
+        # prompts that no row continues are dropped when they are half of all
         used, numbers_B = self.prompt_B.unique(return_inverse=True)
-        if 2 * len(used) <= len(self.prompts.length_P):  # memory of those that nobody continues
+        if 2 * len(used) <= len(self.prompts.length_P):
             self.prompts, self.prompt_B = self.prompts.only(used), numbers_B
         self._arrange()
 
     def admit(self, prompts: BlockPrompts) -> None:
-        """A row for each of these prompts too, behind the others; so many completions must be over, and their rows not kept."""
+        """Add a row for each of these prompts. So many completions must have ended, and their rows not be kept."""
         first = len(self.prompts.length_P)
         self.prompts = self.prompts.with_more(prompts)
         self.enter(torch.arange(first, len(self.prompts.length_P)))
 
     def enter(self, prompt_N: torch.Tensor) -> None:
-        """A row for each of these of the prompts too, behind the others."""
+        """Add a row for each of these prompts, by number."""
         self.slot_B = torch.cat([self.slot_B, self._free(self.slot_B, len(prompt_N))])
         self.prompt_B = torch.cat([self.prompt_B, prompt_N])
-        self.drawn_B = torch.cat([self.drawn_B, self.drawn_B.new_zeros(len(prompt_N))])
+        self.generated_B = torch.cat([self.generated_B, self.generated_B.new_zeros(len(prompt_N))])
         self._arrange()
 
-    def hold(self, rows: Sequence[int]) -> tuple[list[int], list[int]]:
-        """What these rows have drawn is not written over, when they are no longer kept; returns where it lies, and how long it is."""
+    def protect(self, rows: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Protect what these rows have generated after they leave; returns their slots, and how many tokens are in each."""
         slots = self.slot_B[list(rows)]
-        self._is_held_S[slots] = True
-        return slots.tolist(), self.drawn_B[list(rows)].tolist()
+        self._is_protected_S[slots] = True
+        return slots.tolist(), self.generated_B[list(rows)].tolist()
 
     def _free(self, used_B: torch.Tensor, number: int) -> torch.Tensor:
-        is_free = (~self._is_held_S).index_fill(0, used_B, False).nonzero().flatten()
+        """Return free slots. Raises ValueError where there are too few."""
+        is_free = (~self._is_protected_S).index_fill(0, used_B, False).nonzero().flatten()
         if len(is_free) < number:
-            raise ValueError(f"{number} more rows want a place, but only {len(is_free)} are free")
+            raise ValueError(f"{number} more rows need a slot, but only {len(is_free)} are free")
         return is_free[:number]
 
     def _arrange(self) -> None:
-        """What follows from which rows there are."""
+        """Compute what depends on which rows there are."""
         self._rows_B = torch.arange(len(self))
         self._length_B = self.prompts.length_P[self.prompt_B]
         items = _items(self.prompt_B, _ROWS)
-        self._behind = Behind(self.prompts.blocks.stores, self.own.stores, self._length_B, items, self.slot_B)
+        self._prefixes = PrefixTable(self.prompts.blocks.stores, self.own.stores, self._length_B, items, self.slot_B)
 
     def next_logits(self, tokens_B: torch.Tensor) -> torch.Tensor:
-        if int(self.drawn_B.max()) >= self.own.positions:
-            raise ValueError(f"a row has no room for another token: {self.own.positions} positions are drawn")
-        attend = OneToken(self.own.kernels, self._behind, self.drawn_B)
-        keep_read = partial(self.own.keep_read, self.slot_B, self.drawn_B) if self.keeps_reads else None
-        logits_BV = self.prompts.forward.logits(tokens_B, self.length_B, attend, self._rows_B, keep_read)
-        self.drawn_B = self.drawn_B + 1
+        if int(self.generated_B.max()) >= self.own.positions:
+            raise ValueError(f"a row has no room for another token: all {self.own.positions} positions are used")
+        attend = TokenAttend(self.own.kernels, self._prefixes, self.generated_B)
+        keep_hidden = partial(self.own.keep_hidden, self.slot_B, self.generated_B) if self.keeps_hidden else None
+        logits_BV = self.prompts.forward.logits(tokens_B, self.length_B, attend, self._rows_B, keep_hidden)
+        self.generated_B = self.generated_B + 1
         return logits_BV
 
 
 @dataclass(frozen=True)
-class OneToken:
+class TokenAttend:
     """The `Attend` of a decoding step."""
 
     kernels: DecodingKernels
-    behind: Behind
-    drawn_B: torch.Tensor
+    prefixes: PrefixTable
+    generated_B: torch.Tensor
 
     def __call__(self, layer: int, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float) -> torch.Tensor:
-        behind = self.behind
-        own = Own(keys, values, behind.own[layer], behind.slot_N, self.drawn_B)
-        return self.kernels.attend(queries, prompts=behind.prompts[layer], seen_N=behind.seen_N, items=behind.items, scale=scale, own=own)
+        table = self.prefixes
+        own = GeneratedKV(keys, values, table.own[layer], table.slot_N, self.generated_B)
+        return self.kernels.attend(queries, prompts=table.prompts[layer], seen_N=table.seen_N, items=table.items, scale=scale, own=own)
 
-    def run(self, layers: Layers, x_NE: torch.Tensor, cos_ND: torch.Tensor, sin_ND: torch.Tensor) -> None:
-        self.kernels.layers(x_NE, layers, self.behind, self.drawn_B, cos_ND, sin_ND)
+    def run(self, layers: LayerTable, x_NE: torch.Tensor, cos_ND: torch.Tensor, sin_ND: torch.Tensor) -> None:
+        self.kernels.layers(x_NE, layers, self.prefixes, self.generated_B, cos_ND, sin_ND)
 
 
-def _copied(paths: Sequence[Path], positions: int) -> Blocks:
-    """A row for each path, with room for so many positions; one at least is not empty."""
-    blocks = next(path for path in paths if path)[0].blocks.beside(len(paths), positions)
-    sources: dict[int, tuple[Blocks, list[tuple[int, int, int, int]]]] = {}
+def _copied(paths: Sequence[Segments], positions: int) -> KVBlocks:
+    """Copy each path into a row with room for so many positions; at least one path is not empty."""
+    blocks = next(path for path in paths if path)[0].blocks.empty_like(len(paths), positions)
+    sources: dict[int, tuple[KVBlocks, list[tuple[int, int, int, int]]]] = {}
     for number, path in enumerate(paths):
         start = 0
-        for stretch in path:
-            _, places = sources.setdefault(id(stretch.blocks), (stretch.blocks, []))
-            places += [(stretch.row, position, number, start + position) for position in range(stretch.length)]
-            start += stretch.length
+        for segment in path:
+            _, places = sources.setdefault(id(segment.blocks), (segment.blocks, []))
+            places += [(segment.row, position, number, start + position) for position in range(segment.length)]
+            start += segment.length
     for source, places in sources.values():
         rows_N, positions_N, to_rows_N, to_positions_N = torch.tensor(places).view(-1, 4).T.contiguous()
         for store, to in zip(source.stores, blocks.stores, strict=True):
@@ -287,7 +294,7 @@ def _copied(paths: Sequence[Path], positions: int) -> Blocks:
 
 
 def _items(prompt_N: torch.Tensor, rows: int) -> torch.Tensor:
-    """[I, 3]: a prompt, and the first and the end of up to so many rows of it; `prompt_N` ascending."""
+    """Cut rows into items [I, 3] for threads: a prompt, and the first and the end of up to `rows` rows of it; `prompt_N` ascending."""
     items, first = [], 0
     for prompt, count in zip(*(found.tolist() for found in prompt_N.unique_consecutive(return_counts=True)), strict=True):
         items += [(prompt, start, min(start + rows, first + count)) for start in range(first, first + count, rows)]
@@ -296,5 +303,5 @@ def _items(prompt_N: torch.Tensor, rows: int) -> torch.Tensor:
 
 
 def _whole(positions: int) -> int:
-    """Positions of blocks that have room for so many."""
+    """Round positions up to whole blocks."""
     return -(-positions // BLOCK) * BLOCK

@@ -1,4 +1,4 @@
-"""Keys and values for decoding, written in place instead of concatenated at every step.
+"""A KV cache for decoding that writes in place instead of concatenating at every step.
 
 `preallocated_cache` is transformers' own cache for a model with its plain full-attention layers replaced by `PreallocatedLayer`; other
 kinds of layer (sliding windows, linear attention) stay transformers' own, so that every architecture keeps working.
@@ -57,13 +57,16 @@ class PreallocatedLayer(DynamicLayer):
 
 
 def cache_argument(model: Any) -> str:
-    """What the model's `forward` calls its cache: `cache` since transformers 5.24, before that another name for state-space models."""
+    """Return what the model's `forward` calls its cache: `cache` since transformers 5.24, before that it differed by architecture.
+
+    Raises UserError for a model without one.
+    """
     return _cache_argument(model.__class__)
 
 
 @functools.cache
 def _cache_argument(kind: Any) -> str:
-    """Looked up once an architecture, since it is asked for at every token."""
+    """As `cache_argument`, once for every architecture: it is called at every token."""
     taken = inspect.signature(kind.forward).parameters
     for name in ("cache", "past_key_values", "cache_params"):
         if name in taken:
@@ -72,12 +75,12 @@ def _cache_argument(kind: Any) -> str:
 
 
 def attends(cache: Cache) -> bool:
-    """Whether a layer looks back at earlier positions. Where none does (state-space models), a mask is of the new tokens alone."""
+    """Tell whether a layer attends to earlier positions. Where none does (state-space models), a mask covers the new tokens alone."""
     return any(type(layer) is not LinearAttentionLayer for layer in cache.layers)
 
 
 def preallocated_cache(config: PreTrainedConfig) -> Cache:
-    """An empty cache for a model of this configuration."""
+    """Return an empty cache for a model of this configuration."""
     cache = DynamicCache(config=config)
     cache.layers = [PreallocatedLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     if cache.layer_class_to_replicate is DynamicLayer:
@@ -86,7 +89,7 @@ def preallocated_cache(config: PreTrainedConfig) -> Cache:
 
 
 def _copy_of(layer: Any) -> Any:
-    """The layer with dictionaries of its own: linear-attention layers keep their states in some, and reordering writes into them."""
+    """Copy the layer and its dictionaries: linear-attention layers keep their states in some, and reordering writes into them."""
     copied = copy.copy(layer)
     for name, value in vars(copied).items():
         if isinstance(value, dict):
@@ -95,11 +98,11 @@ def _copy_of(layer: Any) -> Any:
 
 
 def select_rows(cache: Cache, rows: torch.Tensor, room_tokens: int) -> Cache:
-    """A new cache with the given rows (repeats allowed) and room for `room_tokens` more positions; the source is left as it is."""
+    """Return a new cache of these rows (repeats allowed) with room for `room_tokens` more positions; the source is unchanged."""
     chosen = copy.copy(cache)
     chosen.layers = [_copy_of(layer) for layer in cache.layers]
     for layer in chosen.layers:
-        if hasattr(layer, "room_tokens"):  # its own, and those of caches that keep less
+        if hasattr(layer, "room_tokens"):  # preallocated layers, and those of KV cache policies
             layer.room_tokens = room_tokens
         layer.reorder_cache(rows)  # type: ignore[arg-type]  # annotated LongTensor, a class that no tensor is an instance of
     return chosen

@@ -1,4 +1,4 @@
-"""What an engine hands out: prefixes that can be extended, and finished completions."""
+"""What an engine returns: prefixes that can be extended, and finished completions."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -14,15 +14,15 @@ Logprobs = Callable[[Sequence[tuple[Tokens, Tokens]]], list[tuple[float, ...]]]
 
 @dataclass(frozen=True)
 class Stop:
-    """When a completion ends before its token limit."""
+    """What ends a completion before its token limit."""
 
     tokens: frozenset[int] = frozenset()
-    """Token ids that end it; the token is kept as the last own token."""
+    """Token ids that end it; the token is kept as the last one."""
     strings: tuple[str, ...] = ()
-    """Texts that end it, wherever they fall within tokens; the tokens that complete the text are kept."""
+    """Texts that end it, wherever they fall within tokens; the tokens that complete a text are kept."""
     pause: re.Pattern[str] | None = None
-    """Found in the text of the tokens that were drawn since the completion was last extended, it ends a step: no more tokens are drawn, but
-    the prefix is not finished."""
+    """A pattern that ends a step: once the text that this extension sampled contains it, no more is sampled, but the prefix is not
+    finished."""
 
 
 @dataclass(frozen=True)
@@ -38,19 +38,26 @@ class Completion:
     finish: Finish
     """`stop`: an end token or a stop string; `length`: the token limit, so the attempt is truncated."""
     key: int
-    """The random-number key it was drawn with."""
+    """The key of its random numbers."""
     policy_version: int
-    """Number of updates behind the weights that sampled it."""
+    """Number of updates of the weights that sampled it."""
     view: str = "full"
-    """How the engine saw the context."""
+    """Name of the view by which the engine saw the context; `full`: none."""
+
+
+@dataclass(frozen=True)
+class JointCompletion:
+    """One answer to several prefixes."""
+
+    completion: Completion
+    """Its log-probs are those of the joined distribution."""
+    agreement: tuple[float, ...]
+    """For each token the share, by weight, of the prefixes whose own likeliest token it was."""
 
 
 @dataclass
 class Prefix:
-    """Tokens whose keys and values an engine holds, so that they can be extended any number of times.
-
-    A prefix dies with the policy version that made it: extending it after an update is an error.
-    """
+    """Tokens whose keys and values an engine holds, so that they can be extended any number of times, until the weights are updated."""
 
     tokens: tuple[int, ...]
     """All tokens: the prompt's, then own ones."""

@@ -1,51 +1,43 @@
-"""Token by token: one batch of completions being decoded from a context, or from what their drafts gave."""
+"""The decoding loop: one batch of completions, token by token, from a context."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from etude.engine.blocks import BlockContext, BlockPrompts, Stretch
+from etude.engine.blocks import BlockContext, BlockPrompts, Segment
 from etude.engine.completion import Finish, Prefix, Stop
-from etude.engine.context import Context
-from etude.engine.drafts import Reading
+from etude.engine.protocols import Context, OnPrefix, OnToken
 from etude.engine.sampling import Sampling, sample
 from etude.errors import UserError
 from etude.randomness import uniforms
 
 _COMPACT_BELOW = 0.75
-"""Where leaving copies the others, finished rows leave when fewer than this share are still going (and whenever a row forks)."""
+"""Where `Context.keep` copies, finished rows leave when fewer than this share of rows go on (and whenever a row forks)."""
 
 
 @dataclass(frozen=True)
-class More:
-    """Prompts that join a batch while it is decoded."""
+class AdmittedPrompts:
+    """Prefilled prompts that join a batch while it is decoded."""
 
     prompts: BlockPrompts
     logits_PV: torch.Tensor
-    """Of what follows them."""
+    """The logits after them."""
     prefixes: Sequence[Prefix]
-    """Completions of them, as many as have ended at most."""
+    """Completions of them: at most as many as have ended."""
     row_N: np.ndarray
-    """Which of the prompts each continues."""
+    """The prompt that each completion continues."""
     keys: Sequence[int]
 
 
-Refill = Callable[[int], More | None]
-"""How many completions go on → what may join them."""
-
-Done = Callable[[int, Prefix], None]
-"""What is told of a completion that gets no more tokens: its place in the batch, and what it is."""
+Refill = Callable[[int], AdmittedPrompts | None]
+"""Takes the number of completions that go on; returns prompts that join them, or None."""
 
 
-Heard = Callable[[int, int], None]
-"""What is told of every token as it is drawn: the place of its completion, and which it is."""
-
-
-class Decoding:
-    """One batch being decoded: what each row has so far, and which rows are still going."""
+class DecodingBatch:
+    """A batch of completions that are decoded together: the tokens of each so far, and which go on."""
 
     def __init__(
         self,
@@ -55,23 +47,25 @@ class Decoding:
         sampling: Sampling,
         keys: Sequence[int],
         decode: Callable[..., str],
-        done: Done | None = None,
+        on_complete: OnPrefix | None = None,
         *,
         keeps: bool = False,
-        heard: Heard | None = None,
+        on_token: OnToken | None = None,
     ) -> None:
-        """Up to `n` more tokens for each prefix (one number for all, or one each); `decode(tokens, shows_special)` gives their text.
+        """Prepare to sample up to `n` more tokens for each prefix (one number for all, or one each).
 
-        `done` is called once for each, as soon as it gets no more. With `keeps`, what is behind those that a `BlockContext` decodes stays
-        when it is through, in `drawn`.
+        `decode(tokens, shows_special)` gives the text of tokens. `on_complete` is called once for each prefix, as soon as it gets no more
+        tokens. `keeps`: hold the keys and values that a `BlockContext` computes, in `kept`.
+
+        Raises ValueError if the numbers of prefixes, keys and limits differ.
         """
-        self.until, self.sampling, self.decode, self.done, self.keeps = until, sampling, decode, done, keeps
-        self.heard = heard
+        self.until, self.sampling, self.decode, self.on_complete, self.keeps = until, sampling, decode, on_complete, keeps
+        self.on_token = on_token
         self.num_computed = 0
-        """Tokens that were given to the model."""
-        self.drawn: list[Stretch] = []
-        """Of every completion the keys and values of its tokens in this batch that were computed, all but the last; empty if not kept."""
-        self._held: dict[int, tuple[int, int]] = {}
+        """Tokens that the model has computed."""
+        self.kept: list[Segment] = []
+        """For every completion the keys and values of its new tokens but for the last one, which was not computed; empty unless kept."""
+        self._protected: dict[int, tuple[int, int]] = {}
         self.prefixes: list[Prefix] = []
         self.tokens: list[list[int]] = []
         self.logprobs: list[list[float]] = []
@@ -80,11 +74,11 @@ class Decoding:
         self.keys_B = np.zeros(0, dtype=np.uint64)
         self.own_before_B = np.zeros(0, dtype=np.int64)
         self.most: list[int] = []
-        """Tokens that each may get."""
+        """The most new tokens of each."""
         self._admit(prefixes, keys, n)
 
     def _admit(self, prefixes: Sequence[Prefix], keys: Sequence[int], n: int | Sequence[int]) -> np.ndarray:
-        """More completions; returns their numbers."""
+        """Add completions; returns their numbers."""
         first = len(self.prefixes)
         self.prefixes += prefixes
         self.most += [n] * len(prefixes) if isinstance(n, int) else n
@@ -97,54 +91,43 @@ class Decoding:
         self.own_before_B = np.concatenate([self.own_before_B, np.array([len(p.own_logprobs) for p in prefixes], dtype=np.int64)])
         return np.arange(first, len(self.prefixes))
 
-    def take(self, completion: int, tokens: Sequence[int], logprobs: Sequence[float]) -> None:
-        """Own tokens that were drawn elsewhere, up to where the completion ends."""
-        _check_finite(logprobs)
-        for token, logprob in zip(tokens, logprobs, strict=True):
-            self._record([completion], [token], [logprob])
-
-    def go_on(self, reading: Reading, paths: Mapping[int, tuple[int, list[int]]]) -> None:
-        """Decode from what was taken. `paths`: the tree of each completion, and the places of all its tokens but the last."""
-        going_N = self._going()
-        self.hand_out(set(range(len(self.prefixes))) - set(going_N.tolist()))
-        if len(going_N) == 0:
-            return
-        rows = [(paths[i][0], tuple(paths[i][1]), self.tokens[i][-1]) for i in going_N.tolist()]
-        numbers = {row: number for number, row in enumerate(dict.fromkeys(rows))}
-        context = reading.context([(tree, path) for tree, path, _ in numbers], 1 + self._room(going_N), len(rows))
-        logits_BV = context.next_logits(torch.tensor([token for _, _, token in numbers]))
-        self.run(context, logits_BV, np.array([numbers[row] for row in rows]))
-
     def run(self, context: Context, logits_BV: torch.Tensor, row_N: np.ndarray, refill: Refill | None = None) -> None:
-        """`row_N`: the row of the batch that each completion that goes on continues; those with the same tokens so far share one.
+        """Decode until every completion has ended. `row_N`: the row of `context` that each completion continues; those with the same tokens
+        so far share one.
 
-        `refill` gives others to decode beside them, as completions end, where the context is a `BlockContext`.
+        `refill` gives prompts that take the places of completions that ended, if the context is a `BlockContext`.
+
+        Raises UserError where the logits are not finite.
         """
         going_N, device = self._going(), logits_BV.device
         while True:
+            # sample the next token of each completion, by its own random number
             uniform_N = torch.from_numpy(uniforms(self.keys_B[going_N], self.own_before_B[going_N] + self._counts(going_N))).to(device)
             tokens_N, logprobs_N = sample(logits_BV, self.sampling, uniform_N, torch.from_numpy(row_N).to(device))
-            drawn_N, logprobs = tokens_N.cpu().numpy(), logprobs_N.tolist()
+            sampled_N, logprobs = tokens_N.cpu().numpy(), logprobs_N.tolist()
             _check_finite(logprobs)
-            self._record(going_N.tolist(), drawn_N.tolist(), logprobs)
+            self._record(going_N.tolist(), sampled_N.tolist(), logprobs)
+            # those that ended are handed out, and leave
             is_going_N = np.array([self._goes_on(i) for i in going_N.tolist()])
             self.hand_out(going_N[~is_going_N].tolist())
             if self.keeps and isinstance(context, BlockContext):
-                self._hold(context, going_N[~is_going_N].tolist(), row_N[~is_going_N].tolist())
+                self._protect(context, going_N[~is_going_N].tolist(), row_N[~is_going_N].tolist())
             if not is_going_N.any():
-                self.drawn = self._kept(context) if self._held else []
+                self.kept = self._kept(context) if self._protected else []
                 return
-            going_N, row_N, drawn_N = going_N[is_going_N], row_N[is_going_N], drawn_N[is_going_N]
+            going_N, row_N, sampled_N = going_N[is_going_N], row_N[is_going_N], sampled_N[is_going_N]
+            # rows fork where their completions sampled different tokens
             more = refill(len(going_N)) if refill and isinstance(context, BlockContext) else None
-            branches, branch_N = np.unique(np.stack([row_N, drawn_N], axis=1), axis=0, return_inverse=True)
+            branches, branch_N = np.unique(np.stack([row_N, sampled_N], axis=1), axis=0, return_inverse=True)
             parents, next_tokens = branches[:, 0], branches[:, 1]
             most = _COMPACT_BELOW * len(context) if context.copies else len(context)
             if more or len(np.unique(parents)) < len(parents) or len(parents) < most:
                 context.keep(torch.from_numpy(parents).to(device), self._room(going_N) + 1)
                 row_N = branch_N.reshape(-1)
-            else:  # every row goes on as at most one; those that are over take any token along
-                next_tokens = np.zeros(len(context), dtype=drawn_N.dtype)
-                next_tokens[row_N] = drawn_N
+            else:  # every row goes on as at most one; those that ended take any token along
+                next_tokens = np.zeros(len(context), dtype=sampled_N.dtype)
+                next_tokens[row_N] = sampled_N
+            # compute the tokens, and add the prompts that join
             logits_BV = context.next_logits(torch.from_numpy(next_tokens).to(device))
             self.num_computed += len(context)
             if more:
@@ -155,35 +138,35 @@ class Decoding:
                 going_N = np.concatenate([going_N, self._admit(more.prefixes, more.keys, max(self.most))])
 
     def _going(self) -> np.ndarray:
-        """Which completions are neither over nor as long as they may be."""
+        """Return the numbers of the completions that go on."""
         return np.array([i for i in range(len(self.prefixes)) if self._goes_on(i)], dtype=np.int64)
 
     def _goes_on(self, completion: int) -> bool:
         return self.finish[completion] is None and completion not in self.paused and len(self.tokens[completion]) < self.most[completion]
 
     def _room(self, going_N: np.ndarray) -> int:
-        """Tokens that one of them may still get."""
+        """Return the most tokens that one of them may still get."""
         return max(self.most[i] - len(self.tokens[i]) for i in going_N.tolist())
 
     def _counts(self, going_N: np.ndarray) -> np.ndarray:
         return np.array([len(self.tokens[i]) for i in going_N.tolist()])
 
-    def _hold(self, context: BlockContext, completions: list[int], rows: list[int]) -> None:
-        """What these have behind them beside their prompts stays where it is."""
-        slots, lengths = context.hold(rows)
-        self._held |= dict(zip(completions, zip(slots, lengths, strict=True), strict=True))
+    def _protect(self, context: BlockContext, completions: list[int], rows: list[int]) -> None:
+        """Protect the keys and values that these completions generated, since their rows leave."""
+        slots, lengths = context.protect(rows)
+        self._protected |= dict(zip(completions, zip(slots, lengths, strict=True), strict=True))
 
-    def _kept(self, context: Context) -> list[Stretch]:
+    def _kept(self, context: Context) -> list[Segment]:
         assert isinstance(context, BlockContext)
-        places = list(dict.fromkeys(self._held.values()))
+        places = list(dict.fromkeys(self._protected.values()))
         blocks = context.own.only(torch.tensor([slot for slot, _ in places]), max(1, max(length for _, length in places)))
-        return [Stretch(blocks, places.index(self._held[i]), self._held[i][1]) for i in range(len(self.prefixes))]
+        return [Segment(blocks, places.index(self._protected[i]), self._protected[i][1]) for i in range(len(self.prefixes))]
 
     def hand_out(self, places: Iterable[int]) -> None:
-        """These get no more tokens."""
-        if self.done:
+        """Report completions that get no more tokens."""
+        if self.on_complete:
             for place in places:
-                self.done(place, self._result(place))
+                self.on_complete(place, self._result(place))
 
     def results(self) -> list[Prefix]:
         return [self._result(place) for place in range(len(self.prefixes))]
@@ -203,8 +186,8 @@ class Decoding:
                 continue
             self.tokens[row].append(token)
             self.logprobs[row].append(logprob)
-            if self.heard:
-                self.heard(row, token)
+            if self.on_token:
+                self.on_token(row, token)
             if token in self.until.tokens or self._ends_with_string(row):
                 self.finish[row] = "stop"
             elif self.until.pause and self.until.pause.search(self.decode(self.tokens[row])):
@@ -214,7 +197,7 @@ class Decoding:
         if not self.until.strings:
             return False
         longest = max(len(string.encode()) for string in self.until.strings)  # a token may be a single byte
-        before = self.prefixes[row].own_tokens  # a stop string may have begun there
+        before = self.prefixes[row].own_tokens  # where a stop string may have begun
         own_tokens = [*before[max(0, len(before) - longest + 1) :], *self.tokens[row]]
         tails = [self.decode(own_tokens[-(longest + 4) :], shows_special=shows) for shows in (False, True)]
         return any(string in tail for string in self.until.strings for tail in tails)

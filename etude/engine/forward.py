@@ -1,8 +1,6 @@
-"""Which forward pass a model is sampled with: the fastest of those that give its logits, found by trying."""
+"""The choice of the forward pass that a model is sampled with: the fastest of those that reproduce its logits, found by trying."""
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -11,56 +9,46 @@ import torch
 from etude.engine.attention import is_available
 from etude.engine.blocks import BlockPrompts
 from etude.engine.cache import PreallocatedLayer, preallocated_cache
-from etude.engine.context import Context, CopiedContext, Forward, Opened
+from etude.engine.copied import CopiedContext
 from etude.engine.fused import FusedForward
 from etude.engine.modules import ModulesForward
-from etude.engine.shared import Prompts
+from etude.engine.protocols import Context, PrefilledPrompts, SharedPrefixForward
+from etude.engine.shared import SharedPrompts
 from etude.errors import UserError
 from etude.kernels.decoding import kernels_for
 
 log = logging.getLogger(__name__)
 
 _SAME = {torch.float32: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.05}
-"""Mean difference of logits, in their standard deviations, up to which they count as the same (found: 1e-5 in float32, 0.01 in half)."""
-
-
-@dataclass(frozen=True)
-class Shared:
-    """A way to sample in which a prompt is kept once for all of its rows."""
-
-    forward: Forward
-    prompts: type[BlockPrompts] | type[Prompts]
-
-    def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[Opened, torch.Tensor]:
-        """The prompts, and the logits [P, V] of what follows them."""
-        return self.prompts.prefill(self.forward, prompts)
+"""Mean difference of logits, in their standard deviations, up to which they count as equal (measured: 1e-5 in float32, 0.01 in half)."""
 
 
 @torch.inference_mode()
-def forward_of(model: Any, working: Any) -> Shared | None:
-    """How `working`, a copy of `model` or itself, is sampled; it is tried on `model`, whose precision is the better one.
+def find_forward(model: Any, working: Any) -> SharedPrefixForward | None:
+    """Return the forward pass that samples from `working`, a copy of `model` or itself. Candidates are tried on `model`, whose precision is
+    higher.
 
-    None: only transformers' own cache will do, with a copy of the prompt for each sample; a warning says why, where others could have.
-    On a GPU, and where some layers do not attend to all positions, that is the way.
+    None: use transformers' own cache, with a copy of the prompt for each sample. That is so on a GPU, where layers do not attend to all
+    positions, and where no candidate gives the model's logits, of which a warning says why.
     """
     parameter, is_known = next(model.parameters()), next(working.parameters()).dtype in _SAME
     if not is_available(parameter.device) or parameter.dtype not in _SAME or not is_known:
         return None
     sees_all = all(type(layer) is PreallocatedLayer for layer in preallocated_cache(model.config).layers)
-    if not sees_all or _turns_by_length(model.config):
+    if not sees_all or _rotates_by_length(model.config):
         return None
     reasons = []
     passes: tuple[Any, ...] = (FusedForward, ModulesForward) if FusedForward.fits(model) else (ModulesForward,)
-    for candidate, prompts in product(passes, (BlockPrompts, Prompts)):
+    for candidate, prompts in product(passes, (BlockPrompts, SharedPrompts)):
         if prompts is BlockPrompts and kernels_for(parameter.device, parameter.dtype) is None:
             continue
         try:
-            distance = _distance(Shared(candidate(model), prompts), model)
-        except Exception as error:  # whatever an architecture does that this one does not know
+            distance = _distance(SharedPrefixForward(candidate(model), prompts), model)
+        except Exception as error:  # whatever an architecture does that a candidate does not support
             reasons.append(f"{candidate.__name__}: {error}")
             continue
         if distance < _SAME[parameter.dtype]:
-            return Shared(candidate(working), prompts)
+            return SharedPrefixForward(candidate(working), prompts)
         reasons.append(f"{candidate.__name__}: other logits (by {distance:.2g} of their standard deviation)")
     log.warning("%s decodes with a copy of the prompt for each sample: %s", type(model).__name__, "; ".join(dict.fromkeys(reasons)))
     return None
@@ -68,8 +56,10 @@ def forward_of(model: Any, working: Any) -> Shared | None:
 
 @torch.inference_mode()
 def check_copies(model: Any) -> None:
-    """Raise UserError where rows that decode together, of prompts of different lengths and forked, have other logits than whole passes: a
-    model that keeps part of what it read in its modules (RecurrentGemma) and not in its cache, where rows are forked, padded and left.
+    """Check that rows which decode together, forked and of different lengths, have the logits of whole passes.
+
+    Raises UserError where they differ: for a model that keeps part of what it has read in its modules instead of its cache
+    (RecurrentGemma).
     """
     same = _SAME.get(next(model.parameters()).dtype)
     if same is not None and (distance := _from_whole_passes(model)) > same:
@@ -80,7 +70,7 @@ def check_copies(model: Any) -> None:
 
 
 def _from_whole_passes(model: Any) -> float:
-    """How far the logits of copied contexts are from those of each row alone, read in one pass, in standard deviations."""
+    """Return the distance of copied contexts' logits from those of each row alone in one pass, in standard deviations."""
     prompts, rows, given = [[3, 2, 1], [1, 2, 3, 4, 5]], [0, 0, 1], [[1, 2, 3], [3, 1, 2]]
     opened, first = CopiedContext.prefill(model, prompts, pad=0)
     context, places_B = opened.begin(torch.arange(2), 2, samples=len(rows)), torch.tensor(rows)
@@ -91,17 +81,17 @@ def _from_whole_passes(model: Any) -> float:
         whole = torch.tensor([[*prompts[row], *tokens]], device=own.device)
         expected = model(input_ids=whole, use_cache=False).logits[0, -len(own) :].float()
         distances.append((own - expected).abs().mean() / expected.std())
-    return float(torch.stack(distances).max())  # not a number if one is none
+    return float(torch.stack(distances).max())  # NaN if one is NaN
 
 
-def _distance(way: Shared, model: Any) -> float:
-    """Between its logits and the model's own, over some tokens, in standard deviations."""
+def _distance(candidate: SharedPrefixForward, model: Any) -> float:
+    """Return how far a candidate's logits are from the model's own over some tokens, in standard deviations."""
     prompts = [[3, 2, 1], [1, 2, 3, 4, 5]]
     copied, expected = CopiedContext.prefill(model, prompts, pad=0)
-    shared, found = way.prefill(prompts)
+    shared, found = candidate.prefill(prompts)
     pairs = [(expected, found)]
     for rows in ([0, 1], [0, 0, 0, 1]):  # with few samples of each prompt, and with many
-        opened: list[Opened] = [copied, shared]
+        opened: list[PrefilledPrompts] = [copied, shared]
         contexts: list[Context] = [each.begin(torch.arange(2), 2, samples=len(rows)) for each in opened]
         tokens = torch.tensor(rows) + 1
         for context in contexts:
@@ -110,15 +100,15 @@ def _distance(way: Shared, model: Any) -> float:
             expected, found = (context.next_logits(tokens) for context in contexts)
             pairs.append((expected, found))
     distances = [(expected.float() - found.float()).abs().mean() / expected.float().std() for expected, found in pairs]
-    return float(torch.stack(distances).max())  # not a number if one is none
+    return float(torch.stack(distances).max())  # NaN if one is NaN
 
 
-def _turns_by_length(config: Any) -> bool:
-    """Whether rotary embeddings change with the longest row, which other rows' keys would have to follow."""
+def _rotates_by_length(config: Any) -> bool:
+    """Tell whether rotary embeddings change with the length of the longest row, which would change other rows' keys."""
     return any(kind in ("dynamic", "longrope") for kind in rope_types(config))
 
 
 def rope_types(config: Any) -> list[str | None]:
-    """Of a model's rotary embeddings."""
+    """Return the types of a model's rotary embeddings."""
     found = getattr(config.get_text_config(), "rope_parameters", None) or {}
     return [each.get("rope_type") for each in (found, *found.values()) if isinstance(each, dict)]

@@ -1,14 +1,16 @@
-"""The forward pass of Llama-shaped models in the few operations that it needs.
+"""The forward pass of Llama-shaped models in fused operations.
 
 A decoding step of a small model is a thousand small operations; transformers' modules spend more time on norms, activations, masks and
 bookkeeping than on products. Here the activation, the gate and both residual sums are part of the products before them (oneDNN's
-post-operations, or in float32 a kernel's), queries, keys and values come from one product, and the tokens of all rows are one flat stretch.
-The numbers are those of transformers' modules up to rounding, in bfloat16 with fewer roundings. Float32 weights are kept a second time,
-where the machine's memory is large enough, as the kernel reads them: its products of 8 to 64 rows take 1.3 to 1.7 times less, and are the
-same to the bit whatever stands beside a row.
+post-operations, or in float32 a kernel's), queries, keys and values come from one product, and the tokens of all rows are one flat
+sequence. The numbers are those of transformers' modules up to rounding, in bfloat16 with fewer roundings.
+
+Float32 weights are kept a second time in the layout of the kernel, if the machine's memory is large enough: products of 8 to 64 rows are
+1.3 to 1.7 times as fast, and a row's result does not depend on the other rows, to the bit. In half precision one kernel runs all layers of
+a decoding step of few rows, to the same bits.
 
 For the architectures of `LLAMA_SHAPED`; the engine compares it with transformers' own forward pass, in the master's precision, before it
-uses it. In half precision one kernel runs all layers of a decoding step of not too many rows, to the same bits.
+uses it.
 
 Shapes: N tokens, H query heads, K key/value heads, D head width, E hidden width.
 """
@@ -21,21 +23,21 @@ import torch
 import torch.nn.functional as F
 
 from etude.device.processor import memory_bytes
-from etude.engine.attention import AllLayers, Attend
-from etude.engine.context import KeepRead, KeepStates
+from etude.engine.attention import AllLayersAttend, Attend
 from etude.engine.packed import PackedLinear
+from etude.engine.protocols import KeepHidden, KeepLayerOutput
 from etude.kernels.decoding import DecodingKernels, kernels_for
-from etude.kernels.tables import Layers
+from etude.kernels.tables import LayerTable
 from etude.models.load import LLAMA_SHAPED
 
 _EVEN, _SIZES = 32, 8
-"""Tokens of packed products are filled up to a multiple of `_EVEN`, and to one of `_SIZES` sizes between a power of two and the next:
-oneDNN makes a program for every new size, in 5 to 10 ms.
+"""Tokens of packed products are padded to a multiple of `_EVEN`, and to one of `_SIZES` sizes between a power of two and the next:
+oneDNN compiles a program for every new size, in 5 to 10 ms.
 """
 
 
 class FusedForward:
-    """Logits by a model's own weights."""
+    """A `Forward` from a model's own weights."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -43,24 +45,24 @@ class FusedForward:
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
         self._kernels = kernels_for(parameter.device, parameter.dtype)
         self._turns_TD: tuple[torch.Tensor, torch.Tensor] = (torch.empty(0), torch.empty(0))
-        self.refresh()
+        self.sync_weights()
 
     @staticmethod
     def fits(model: Any) -> bool:
-        """Whether the architecture is one of those, and nothing was added to its layers."""
+        """Tell whether the architecture is supported."""
         config = model.config
         return type(model).__name__ in LLAMA_SHAPED and config.hidden_act == "silu" and not getattr(config, "pretraining_tp", 1) > 1
 
-    def refresh(self) -> None:
-        """Join what lies in several layers of the model; to be called when its weights have changed."""
-        self.put_away()
+    def sync_weights(self) -> None:
+        """Lay out the model's weights for fused products; to be called when they have changed."""
+        self.offload_weights()
         has_room = _has_room_for(self.model)
         self._layers = [_Layer.of(layer, has_room) for layer in self.model.model.layers]
         self._head = _Product(self.model.lm_head, has_room=has_room)
         self._few_rows = _by_one_kernel(self._layers, self.heads, self.kv_heads)
 
-    def put_away(self) -> None:
-        """Let go of it until then."""
+    def offload_weights(self) -> None:
+        """Free the layouts until then."""
         self._layers, self._few_rows = [], None
 
     def logits(
@@ -69,17 +71,19 @@ class FusedForward:
         positions_N: torch.Tensor,
         attend: Attend,
         chosen_M: torch.Tensor,
-        keep_read: KeepRead | None = None,
-        keep_states: KeepStates | None = None,
+        keep_hidden: KeepHidden | None = None,
+        keep_layer_output: KeepLayerOutput | None = None,
     ) -> torch.Tensor:
-        """Of what follows the chosen tokens, [M, V]; `keep_read` is given what the head reads of them, `keep_states` what layers give."""
-        read_ME = self._read(tokens_N, positions_N, attend, chosen_M, keep_states)
-        if keep_read:
-            keep_read(read_ME)
+        """Return the logits [M, V] after the chosen tokens. `keep_hidden` takes what the head reads of them, `keep_layer_output` the hidden
+        states after every layer.
+        """
+        read_ME = self._read(tokens_N, positions_N, attend, chosen_M, keep_layer_output)
+        if keep_hidden:
+            keep_hidden(read_ME)
         return self.head(read_ME)
 
     def head(self, read_ME: torch.Tensor) -> torch.Tensor:
-        """Logits [M, V], by what the head reads."""
+        """Apply the LM head to hidden states; returns logits [M, V]."""
         return self._head(read_ME)
 
     def _read(
@@ -88,42 +92,47 @@ class FusedForward:
         positions_N: torch.Tensor,
         attend: Attend,
         chosen_M: torch.Tensor,
-        keep_states: KeepStates | None,
+        keep_layer_output: KeepLayerOutput | None,
     ) -> torch.Tensor:
-        assert self._layers, "the layers were put away"
+        """Return the hidden states [M, E] that the head reads of the chosen tokens."""
+        assert self._layers, "weights were offloaded"
         decoder, heads, both, rows = self.model.model, self.heads, self.heads + self.kv_heads, len(tokens_N)
-        if self._few_rows and not keep_states and isinstance(attend, AllLayers) and rows <= attend.kernels.product_rows:
+        # a decoding step of few rows: one kernel runs all layers
+        if self._few_rows and not keep_layer_output and isinstance(attend, AllLayersAttend) and rows <= attend.kernels.product_rows:
             x_NE, cos_ND, sin_ND = self._embedded(tokens_N, positions_N)
             attend.run(self._few_rows, x_NE, cos_ND, sin_ND)
             return self._normed(x_NE, decoder.norm)
+        # all else goes layer by layer, padded to a size that oneDNN knows
         spare = _spare(rows) if rows > _EVEN and self._layers[0].project.is_packed else 0
         x_NE, cos_ND, sin_ND = self._embedded(F.pad(tokens_N, (0, spare)), F.pad(positions_N, (0, spare)))
         shape = (len(x_NE), both + self.kv_heads, cos_ND.shape[1])
         for number, layer in enumerate(self._layers):
-            if keep_states:
-                keep_states(number, x_NE[chosen_M])
+            if keep_layer_output:
+                keep_layer_output(number, x_NE[chosen_M])
+            # attention
             states = layer.project(self._normed(x_NE, layer.input_norm)).view(shape)
             turned = self._rotated(layer, states, cos_ND, sin_ND)
             read_NHD = attend(number, turned[:rows, :heads], turned[:rows, heads:both], states[:rows, both:], layer.scale)
-            if number == len(self._layers) - 1 and len(chosen_M) < rows:  # nobody attends to what the others become
+            if number == len(self._layers) - 1 and len(chosen_M) < rows:  # no later layer attends to the other tokens
                 read_NHD, x_NE = read_NHD[chosen_M], x_NE[chosen_M]
             elif spare:
                 read_NHD = F.pad(read_NHD, (0, 0, 0, 0, 0, spare))
+            # residual sums and the MLP, fused into the products
             x_NE = layer.output.plus(read_NHD.view(len(x_NE), -1), x_NE)
             x_NE = layer.down.plus(layer.up.times(self._normed(x_NE, layer.post_norm), layer.gate), x_NE)
         x_ME = x_NE if len(x_NE) == len(chosen_M) else x_NE[chosen_M]
-        if keep_states:
-            keep_states(len(self._layers), x_ME)
+        if keep_layer_output:
+            keep_layer_output(len(self._layers), x_ME)
         return self._normed(x_ME, decoder.norm)
 
     def _embedded(self, tokens_N: torch.Tensor, positions_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Embeddings [N, E], and cosines and sines [N, D] of the positions."""
+        """Return embeddings [N, E], and cosines and sines [N, D] of the positions."""
         x_NE = self.model.model.embed_tokens(tokens_N)
         cos_TD, sin_TD = self._turns_up_to(int(positions_N.max()), x_NE)
         return x_NE, cos_TD[positions_N], sin_TD[positions_N]
 
     def _turns_up_to(self, position: int, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cosines and sines [T, D] of all positions up to this one at least: computed when the first that far comes, not at every step."""
+        """Return cosines and sines [T, D] of all positions up to this one at least, computed once for twice as many as are needed."""
         if position >= len(self._turns_TD[0]):
             positions_1T = torch.arange(2 * position + 1, device=like.device)[None]
             cos_1TD, sin_1TD = self.model.model.rotary_emb(like, position_ids=positions_1T)
@@ -131,12 +140,13 @@ class FusedForward:
         return self._turns_TD
 
     def _normed(self, x: torch.Tensor, norm: Any) -> torch.Tensor:
+        """Apply an RMSNorm."""
         if self._kernels:
             return self._kernels.rms_norm(x, norm.weight, norm.variance_epsilon)
         return F.rms_norm(x, (x.shape[-1],), norm.weight, norm.variance_epsilon)
 
     def _rotated(self, layer: "_Layer", states_NSD: torch.Tensor, cos_ND: torch.Tensor, sin_ND: torch.Tensor) -> torch.Tensor:
-        """Queries and keys [N, H + K, D] with their positions."""
+        """Apply rotary embeddings (and norms, where there are some) to queries and keys [N, H + K, D]."""
         if self._kernels:
             weights = (layer.query_norm.weight, layer.key_norm.weight) if layer.query_norm else None
             epsilon = layer.query_norm.variance_epsilon if layer.query_norm else 0.0
@@ -152,19 +162,19 @@ class FusedForward:
 
 
 def _spare(rows: int) -> int:
-    """What so many rows are filled up with."""
+    """Return how many rows of padding a number of rows gets."""
     return -rows % max(_EVEN, 2 ** (rows.bit_length() - 1) // _SIZES)
 
 
 @dataclass(slots=True)
 class _Layer:
-    """What a layer of the model consists of, at hand: to look it up there at every step takes longer than some of its operations."""
+    """The modules and products of a layer: looking them up in the model at every step takes longer than some operations."""
 
     input_norm: Any
     project: "_Product"
     """To queries, keys and values."""
     query_norm: Any
-    """None where queries and keys are not normed."""
+    """None: queries and keys are not normed."""
     key_norm: Any
     scale: float
     output: "_Product"
@@ -188,7 +198,7 @@ class _Layer:
         )
 
     def by_name(self) -> dict[str, torch.Tensor | None]:
-        """Weights and biases, the products' as they are laid out for few rows; None for what is not there."""
+        """Return weights and biases by name, the products' in the layout for few rows; None for those that do not exist."""
         norms = {name: getattr(self, name) for name in ("input_norm", "query_norm", "key_norm", "post_norm")}
         found = {name: None if norm is None else norm.weight for name, norm in norms.items()}
         for name in ("project", "output", "gate", "up", "down"):
@@ -196,8 +206,8 @@ class _Layer:
         return found
 
 
-def _by_one_kernel(layers: Sequence[_Layer], heads: int, kv_heads: int) -> Layers | None:
-    """The layers for the kernel that runs all of them, where it can."""
+def _by_one_kernel(layers: Sequence[_Layer], heads: int, kv_heads: int) -> LayerTable | None:
+    """Return the layers for the kernel that runs all of them, or None where it can't."""
     first, each = layers[0], [layer.by_name() for layer in layers]
     parts = [layer[name] for layer in each for name in ("project", "output", "gate", "up", "down")]
     if any(part is None for part in parts) or any(layer.scale != first.scale for layer in layers):
@@ -205,14 +215,14 @@ def _by_one_kernel(layers: Sequence[_Layer], heads: int, kv_heads: int) -> Layer
     output = each[0]["output"]
     assert output is not None
     sizes = {"heads": heads, "kv_heads": kv_heads, "width": output.shape[1] // heads}
-    return Layers(each, **sizes, epsilon=first.input_norm.variance_epsilon, scale=first.scale)
+    return LayerTable(each, **sizes, epsilon=first.input_norm.variance_epsilon, scale=first.scale)
 
 
 class _Product:
-    """Linear layers of one input as one product, and what follows it."""
+    """Linear layers of one input as one product, with the operation after it."""
 
     def __init__(self, *layers: Any, has_room: bool) -> None:
-        """`has_room`: whether float32 weights may be kept a second time."""
+        """Lay out weights. `has_room`: whether float32 weights may be kept a second time."""
         self._layers = layers
         self._packed = _packed(layers) if all(isinstance(layer, PackedLinear) for layer in layers) else None
         self._panels = _in_panels(layers) if has_room else None
@@ -229,17 +239,18 @@ class _Product:
         return self._packed is not None
 
     def for_few_rows(self) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """The weights as a kernel reads them, if there are such, and the bias."""
+        """Return the weights in the kernel's layout, if they are kept in it, and the bias."""
         few = self._packed.few if self._packed else None
         return (few[1], self._packed.bias) if few and self._packed else (None, None)
 
     def plus(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        """Return the product plus a residual."""
         if self._packed:
             return self._packed.then("add", x, residual)
         return self._panels(x, "add", residual) if self._panels else self(x) + residual
 
     def times(self, x: torch.Tensor, gate: "_Product") -> torch.Tensor:
-        """Times SiLU of the gate's product."""
+        """Return the product times SiLU of the gate's product."""
         if self._packed and gate._packed:
             return self._packed.then("mul", x, gate._packed.activated(x, "swish"))
         if self._panels and gate._panels:
@@ -248,7 +259,7 @@ class _Product:
 
 
 class _Panels:
-    """Plain float32 layers of one input as one product, whose weights are laid out once."""
+    """Plain float32 layers of one input as one product, in the kernel's layout."""
 
     def __init__(self, kernels: DecodingKernels, weights: torch.Tensor, bias: torch.Tensor | None) -> None:
         self._kernels, self._weights, self._bias = kernels, weights, bias
@@ -258,14 +269,14 @@ class _Panels:
 
 
 def _has_room_for(model: Any) -> bool:
-    """Whether the weights fit three times into the machine's memory: as they are, laid out, and all else. Memory that is free at the moment
-    does not decide, since panels round otherwise. Where the system does not say what it has, they do."""
+    """Tell whether the machine's memory holds the weights three times: as they are, in the kernel's layout, and for all else. The memory
+    that is free now must not decide, since the two layouts round differently. True where the system does not report its memory."""
     total = memory_bytes()
     return total is None or 3 * sum(parameter.nbytes for parameter in model.parameters()) <= total
 
 
 def _in_panels(layers: Sequence[Any]) -> _Panels | None:
-    """The layers for a kernel, where it can compute them."""
+    """Lay out layers for the float32 kernel; None where it can't compute them."""
     if any(type(layer) is not torch.nn.Linear for layer in layers) or len({layer.bias is None for layer in layers}) > 1:
         return None
     kernels = kernels_for(layers[0].weight.device, layers[0].weight.dtype)
@@ -277,6 +288,7 @@ def _in_panels(layers: Sequence[Any]) -> _Panels | None:
 
 
 def _packed(layers: Sequence[PackedLinear]) -> PackedLinear:
+    """Join packed layers into one."""
     if len(layers) == 1:
         return layers[0]
     joined = PackedLinear(layers[0].in_features, sum(layer.out_features for layer in layers))

@@ -1,8 +1,8 @@
-"""The C library's heap, kept from growing with every batch that is sampled.
+"""Fixed thresholds of malloc, so that the heap does not grow with every sampled batch.
 
-A batch's keys and values are dozens of tensors of 10 to 30 MB. glibc maps blocks of such a size from the system, but only until the first
-of them is freed: from then on it looks for them on its heap (mallopt(3), M_MMAP_THRESHOLD: it moves up to 32 MB), and there those that were
-freed are not found again, though nothing else is in their place. A threshold that is set stays where it is.
+A batch's keys and values are dozens of tensors of 10 to 30 MB. glibc maps blocks of this size from the system until the first of them is
+freed. Then it raises its threshold (mallopt(3), M_MMAP_THRESHOLD, up to 32 MB) and allocates them on its heap, where freed blocks are not
+found again. A threshold that is set does not move.
 """
 
 import ctypes
@@ -10,18 +10,18 @@ import os
 import platform
 
 _MAPPED_FROM_BYTES = 8 << 20
-"""Smaller ones stay on the heap, whose pages are there already: learning makes many of up to 6 MB (SmolLM2-135M)."""
+"""Smaller blocks stay on the heap, whose pages are in memory already: learning makes many of up to 6 MB (SmolLM2-135M)."""
 
 _KEPT_FREE_BYTES = 128 << 20
-"""At the end of the heap; it moved with the other, and would be 128 KiB otherwise."""
+"""Free memory at the end of the heap that is kept; the default, 128 KiB, moves with the other threshold."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
-def fix_thresholds() -> None:
-    """Have large blocks mapped, and given back as soon as they are freed; for the whole process, and where glibc allocates.
+def pin_malloc_thresholds() -> None:
+    """Set glibc's mmap and trim thresholds for the whole process: large blocks are mapped, and returned as soon as they are freed.
 
-    Whoever has set one of the thresholds in the environment keeps it.
+    Does nothing without glibc, and where the environment sets one of the thresholds.
     """
     own = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
     if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in own) or "threshold" in os.environ.get("GLIBC_TUNABLES", ""):

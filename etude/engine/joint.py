@@ -1,6 +1,6 @@
-"""Several inputs, one answer: the next-token distributions of a group's inputs are joined, and what is drawn is appended to them all.
+"""Joint decoding: the next-token distributions of several inputs are joined, and the sampled token is appended to all of them.
 
-To what decodes it, a group is one row (`etude.engine.decoding` knows nothing of it). With w_j the inputs' weights, which sum to 1:
+The decoding loop sees a group of inputs as one row (`etude.engine.decoding`). With w_j the inputs' weights, which sum to 1:
 
     product      log p(v) = sum_j w_j log p(v | input_j) - log Z      (the joint argmax of integrative decoding, Cheng et al. 2025, arXiv
                                                                        2410.01556, which sums: the same token where it is the likeliest)
@@ -11,22 +11,17 @@ Both are a single input's own distribution where all inputs are the same: the id
 Shapes: B inputs of G groups, V vocabulary.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from etude.engine.completion import Completion
-from etude.engine.context import Context
+from etude.engine.protocols import Context, Join
 from etude.kernels.decoding import kernels_for
-
-Join = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, int], torch.Tensor]
-"""Logits [B, V], the group of each input, its weight, the number of groups → logits [G, V]."""
 
 
 def product(logits_BV: torch.Tensor, group_B: torch.Tensor, weight_B: torch.Tensor, groups: int) -> torch.Tensor:
-    """The weighted mean of log-probs: logits do, since log Z_j is the same for all tokens."""
+    """Return the weighted mean of log-probs, up to a constant: logits suffice, since log Z_j is the same for all tokens."""
     kernels = kernels_for(logits_BV.device, logits_BV.dtype)
     if kernels:
         return kernels.weighted_sums(logits_BV, group_B, weight_B, groups)
@@ -34,7 +29,7 @@ def product(logits_BV: torch.Tensor, group_B: torch.Tensor, weight_B: torch.Tens
 
 
 def mean(logits_BV: torch.Tensor, group_B: torch.Tensor, weight_B: torch.Tensor, groups: int) -> torch.Tensor:
-    """The log of the weighted mean of probabilities."""
+    """Return the log of the weighted mean of probabilities."""
     return _weighted_sums(logits_BV.float().softmax(-1), group_B, weight_B, groups).log()
 
 
@@ -46,34 +41,25 @@ def _weighted_sums(values_BV: torch.Tensor, group_B: torch.Tensor, weight_B: tor
 JOINS: dict[str, Join] = {"product": product, "mean": mean}
 
 
-@dataclass(frozen=True)
-class Joint:
-    """An answer to several inputs."""
-
-    completion: Completion
-    """Its log-probs are those of the joined distribution."""
-    agreement: tuple[float, ...]
-    """For each token the share, by weight, of inputs whose own likeliest token it was."""
-
-
 class JointContext:
     """A context whose rows are groups of another's."""
 
     def __init__(self, context: Context, group_B: torch.Tensor, weight_B: torch.Tensor, join: Join) -> None:
-        """`group_B`: the group of each row, from 0 on, any number of rows each; their weights sum to 1."""
+        """Join rows by group. `group_B`: the group of each row, from 0 on, any number of rows each; a group's weights sum to 1."""
         self.context, self.group_B, self.weight_B, self.join = context, group_B, weight_B, join
         self.number_G = list(range(int(group_B.max()) + 1))
-        """What the groups were called at first: those that are over leave."""
+        """The first number of each group: finished groups leave, and the others move up."""
         self.computed_tokens = 0
         self._choices: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
-        """For each token what every row would have chosen, by its group's first name, and with its weight."""
+        """For each step: the group of every row (by first number), the row's own likeliest token, and its weight."""
 
     @staticmethod
     def of(
         context: Context, row_N: np.ndarray, weights: Sequence[Sequence[float]], join: Join, room_tokens: int, device: torch.device
     ) -> tuple["JointContext", torch.Tensor]:
-        """Groups of a context's rows: `row_N` is the row of each input, one group's after another's, `weights` are theirs by group. Also
-        returns which row each of its own was: an input that stands in a group twice is one row, one that stands in two groups is two.
+        """Group a context's rows. `row_N`: the row of each input, one group after another; `weights`: theirs, by group. Returns the joint
+        context, and the row of `context` that each of its rows was: an input that is in a group twice is one row, one that is in two groups
+        is two rows.
         """
         group_N = np.repeat(np.arange(len(weights)), [len(own) for own in weights])
         distinct, place_N = np.unique(np.stack([row_N, group_N], axis=1), axis=0, return_inverse=True)
@@ -91,7 +77,7 @@ class JointContext:
         return len(self.number_G)
 
     def keep(self, rows_B: torch.Tensor, room_tokens: int) -> None:
-        """Go on with these groups, ascending, each once."""
+        """Go on with these groups, ascending, each once. Raises ValueError for a group that is named twice."""
         if len(rows_B.unique()) < len(rows_B):
             raise ValueError("a group has one answer: name it twice for two")
         place_G = torch.full((len(self),), -1, device=rows_B.device).index_copy_(0, rows_B, torch.arange(len(rows_B), device=rows_B.device))
@@ -105,7 +91,7 @@ class JointContext:
         return self.joined(self.context.next_logits(tokens_B[self.group_B]))
 
     def joined(self, logits_BV: torch.Tensor) -> torch.Tensor:
-        """Of the groups, by those of the rows."""
+        """Join the rows' logits [B, V]; returns the groups' [G, V]. Also notes each row's likeliest token, for `agreement`."""
         number_B = torch.tensor(self.number_G, device=self.group_B.device)[self.group_B]
         kernels = kernels_for(logits_BV.device, logits_BV.dtype)
         # torch finds the largest of bfloat16 at a third of the speed
@@ -114,6 +100,6 @@ class JointContext:
         return self.join(logits_BV, self.group_B, self.weight_B, len(self))
 
     def agreement(self, number: int, tokens: Sequence[int]) -> tuple[float, ...]:
-        """Of a group, by its first name, with what was drawn for it."""
-        pairs = zip(tokens, self._choices, strict=False)  # others go on when it is over
+        """Return, for each token of a group (by its first number), the share by weight of the rows whose own likeliest token it was."""
+        pairs = zip(tokens, self._choices, strict=False)  # other groups may have more steps
         return tuple(float(weight_B[(number_B == number) & (best_B == token)].sum()) for token, (number_B, best_B, weight_B) in pairs)

@@ -1,7 +1,7 @@
-"""The forward pass of any model of transformers, by its own modules, with attention left to an `Attend`.
+"""The forward pass of any transformers model, by its own modules, with attention left to an `Attend`.
 
-What carries it there is transformers' `AttentionInterface`: under the name `NAME` every layer hands its queries, keys and values over, and
-its number. Architectures whose attention needs more than that are refused. Shapes: as in `etude.engine.attention`.
+Transformers' `AttentionInterface` passes the queries, keys and values of every layer, under the name `NAME`. Architectures whose attention
+needs more than these raise NotImplementedError. Shapes: as in `etude.engine.attention`.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ import torch
 from transformers import AttentionInterface
 
 from etude.engine.attention import Attend
-from etude.engine.context import KeepRead
+from etude.engine.protocols import KeepHidden
 from etude.models.heads import head_on
 
 NAME = "etude_attend"
@@ -23,21 +23,26 @@ class ModulesForward:
     """Logits by transformers' own modules, with an `Attend` in place of their cache and attention."""
 
     head = None
-    """An architecture may do something behind its head, so that what the head reads is not all that logits are made of."""
+    """None: an architecture may change logits after its head, so that hidden states alone do not give them."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
 
-    def refresh(self) -> None:
-        """Nothing is kept of the weights."""
+    def sync_weights(self) -> None:
+        """Do nothing: no copies of weights are held."""
 
-    def put_away(self) -> None:
-        """Nothing is kept of the weights."""
+    def offload_weights(self) -> None:
+        """Do nothing: no copies of weights are held."""
 
     def logits(
-        self, tokens_N: torch.Tensor, positions_N: torch.Tensor, attend: Attend, chosen_M: torch.Tensor, keep_read: KeepRead | None = None
+        self,
+        tokens_N: torch.Tensor,
+        positions_N: torch.Tensor,
+        attend: Attend,
+        chosen_M: torch.Tensor,
+        keep_hidden: KeepHidden | None = None,
     ) -> torch.Tensor:
-        """Of what follows the chosen tokens, [M, V]; nothing is kept."""
+        """Return the logits [M, V] after the chosen tokens; no hidden states are kept."""
         no_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool)  # of four dimensions, so that transformers hands it on as it is
         with _leaving_attention(self.model), head_on(self.model, chosen_M):
             found = self.model(

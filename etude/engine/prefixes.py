@@ -1,7 +1,7 @@
-"""What prefixes have behind them: a prompt its place among those opened with it, a longer one the keys and values of what was drawn.
+"""The keys and values of prefixes: an opened prompt has a row of its batch, an extended prefix the segments that were generated after it.
 
-Only what the kernels keep (`etude.engine.blocks`) can be gone on with from several batches, or from what was drawn; of others nothing is
-known here, and they are computed anew.
+Only what the kernels keep (`etude.engine.blocks`) can be extended from several batches, or after generated tokens. Other prefixes are
+computed anew.
 """
 
 from collections.abc import Sequence
@@ -10,122 +10,124 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from etude.engine.blocks import BlockContext, BlockPrompts, Path, Stretch, beginning, last_read, length_of
+from etude.engine.blocks import BlockContext, BlockPrompts, Segment, Segments, last_hidden, length_of, truncate
 from etude.engine.completion import Prefix
-from etude.engine.context import Context, Forward, Opened
+from etude.engine.protocols import Context, Forward, PrefilledPrompts
 
 
 @dataclass
-class OpenBatch:
-    """Some prompts that were prefilled together, and the logits of what follows them."""
+class PrefilledBatch:
+    """Prompts that were prefilled together, and the logits after them."""
 
-    context: Opened
+    context: PrefilledPrompts
     logits_BV: torch.Tensor
 
 
 @dataclass(frozen=True)
-class Row:
-    """One prompt's place in an open batch."""
+class PrefilledRow:
+    """One prompt's row in a prefilled batch."""
 
-    batch: OpenBatch
+    batch: PrefilledBatch
     row: int
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """What a prefix with own tokens has behind it."""
+class Generated:
+    """The keys and values of a prefix with own tokens."""
 
-    path: Path | None
-    """Keys and values of its tokens but for the last, whose are computed when it is extended; None: not kept, and all are. They are there
-    of the last one too where it was extended, or was cut out of a longer one.
+    path: Segments | None
+    """Keys and values of its tokens. Those of the last token are computed when the prefix is first extended, unless it was cut out of a
+    longer one. None: not kept, so that all are computed.
     """
     logits_V: torch.Tensor | None = None
-    """Of what follows it, once it was extended."""
+    """The logits after it, once it was extended."""
 
 
 def is_one_batch(prefixes: Sequence[Prefix]) -> bool:
-    """Whether these are prompts that were opened together, without own tokens."""
-    batches = {id(prefix.cached.batch) if isinstance(prefix.cached, Row) else None for prefix in prefixes}
+    """Tell whether these are prompts that were opened together, without own tokens."""
+    batches = {id(prefix.cached.batch) if isinstance(prefix.cached, PrefilledRow) else None for prefix in prefixes}
     return len(batches) == 1 and None not in batches
 
 
-def path_of(prefix: Prefix) -> Path:
-    """What the prefix has behind it; empty where that is not kept."""
-    if isinstance(prefix.cached, Row):
+def segments_of(prefix: Prefix) -> Segments:
+    """Return the segments of a prefix's keys and values; empty where they are not kept."""
+    if isinstance(prefix.cached, PrefilledRow):
         opened = prefix.cached.batch.context
         return opened.path_of(prefix.cached.row) if isinstance(opened, BlockPrompts) else ()
     return prefix.cached.path or ()
 
 
 def cut(prefix: Prefix, num_own_tokens: int) -> Prefix:
-    """The prefix as it was after so many own tokens, one at least, to be extended from there; nothing is computed."""
+    """Return the prefix after its first own tokens, one at least; nothing is computed. Raises ValueError for a number out of range."""
     if not 0 < num_own_tokens <= len(prefix.own_logprobs):
         raise ValueError(f"num_own_tokens must be from 1 to {len(prefix.own_logprobs)}, got {num_own_tokens}")
     tokens = prefix.tokens[: len(prefix.tokens) - len(prefix.own_logprobs) + num_own_tokens]
     if tokens == prefix.tokens:
         return replace(prefix, finish=None)
-    path = prefix.cached.path if isinstance(prefix.cached, Drawn) else None
-    if path and last_read(path := beginning(path, len(tokens))) is None:
-        path = beginning(path, len(tokens) - 1)
-    return Prefix(tokens, prefix.policy_version, prefix.own_logprobs[:num_own_tokens], cached=Drawn(path))
+    path = prefix.cached.path if isinstance(prefix.cached, Generated) else None
+    if path and last_hidden(path := truncate(path, len(tokens))) is None:
+        path = truncate(path, len(tokens) - 1)
+    return Prefix(tokens, prefix.policy_version, prefix.own_logprobs[:num_own_tokens], cached=Generated(path))
 
 
-def join(forward: Forward, prefixes: Sequence[Prefix], n: int, *, keeps: bool) -> tuple[Context, torch.Tensor, np.ndarray, int]:
-    """Rows that continue prefixes with paths by up to `n` tokens, each distinct one once; the logits [B, V] of what follows them; the row
-    of each prefix; and how many tokens were computed: the last of each that has own ones and is extended for the first time, unless it was
-    cut out of a longer one. `keeps`: for what is cut out of these.
+def batch_prefixes(forward: Forward, prefixes: Sequence[Prefix], n: int, *, keeps: bool) -> tuple[Context, torch.Tensor, np.ndarray, int]:
+    """Copy the segments of prefixes into one batch. Returns rows that continue them by up to `n` tokens, each distinct prefix once; the
+    logits [B, V] after them; the row of each prefix; and the number of tokens that were computed: the last of each prefix that is extended
+    for the first time, unless it was cut out of a longer one. `keeps`: keep hidden states, so that prefixes can be cut out of these.
     """
+    # in the order of what is known: neither last token nor logits, the last token alone, both
     distinct = {id(prefix): prefix for prefix in prefixes}.values()
     ordered = sorted(distinct, key=_known)
     number = {id(prefix): row for row, prefix in enumerate(ordered)}
     new = [prefix for prefix in ordered if not _known(prefix)[0]]
-    joined = BlockPrompts.of(forward, [path_of(prefix) for prefix in ordered])
-    context = BlockContext(joined, torch.arange(len(new)), joined.blocks.beside(max(len(prefixes), len(ordered)), n))
-    context.keeps_reads = keeps
+    joined = BlockPrompts.of(forward, [segments_of(prefix) for prefix in ordered])
+    context = BlockContext(joined, torch.arange(len(new)), joined.blocks.empty_like(max(len(prefixes), len(ordered)), n))
+    context.keeps_hidden = keeps
+    # the logits: by computing last tokens, by the LM head from hidden states, as they are kept
     logits = [context.next_logits(torch.tensor([prefix.tokens[-1] for prefix in new]))] if new else []
-    parted = [prefix for prefix in ordered if _known(prefix) == (True, False)]
-    if parted:
+    cut_out = [prefix for prefix in ordered if _known(prefix) == (True, False)]
+    if cut_out:
         assert forward.head
-        logits.append(forward.head(torch.stack([_read_of(prefix) for prefix in parted])))
+        logits.append(forward.head(torch.stack([_hidden_of(prefix) for prefix in cut_out])))
     logits += [logits_V[None] for prefix in ordered if (logits_V := _logits_of(prefix)) is not None]
     context.enter(torch.arange(len(new), len(ordered)))
     return context, torch.cat(logits), np.array([number[id(prefix)] for prefix in prefixes]), len(new)
 
 
 def _known(prefix: Prefix) -> tuple[bool, bool]:
-    """Whether its last token was computed, and whether the logits of what follows are kept."""
-    return length_of(path_of(prefix)) == len(prefix.tokens), _logits_of(prefix) is not None
+    """Tell whether its last token was computed, and whether the logits after it are known."""
+    return length_of(segments_of(prefix)) == len(prefix.tokens), _logits_of(prefix) is not None
 
 
-def _read_of(prefix: Prefix) -> torch.Tensor:
-    """What the LM head reads at the last token of one that was cut out of a longer one."""
-    read_E = last_read(path_of(prefix))
-    assert read_E is not None
-    return read_E
+def _hidden_of(prefix: Prefix) -> torch.Tensor:
+    """Return the hidden state [E] at the last token of a prefix that was cut out of a longer one."""
+    hidden_E = last_hidden(segments_of(prefix))
+    assert hidden_E is not None
+    return hidden_E
 
 
-def alike(prefixes: Sequence[Prefix]) -> list[Prefix]:
-    """For each the one that stands for all of the same tokens: the one of which most is known."""
+def deduplicate(prefixes: Sequence[Prefix]) -> list[Prefix]:
+    """Replace each prefix by the one of the same tokens of which most is known."""
     first: dict[tuple[int, tuple[int, ...]], Prefix] = {}
     for prefix in sorted(prefixes, key=_known, reverse=True):
         first.setdefault((len(prefix.own_logprobs), prefix.tokens), prefix)
     return [first[len(prefix.own_logprobs), prefix.tokens] for prefix in prefixes]
 
 
-def keep(after: Sequence[Prefix], before: Sequence[Prefix], stretches: Sequence[Stretch], logits: Sequence[torch.Tensor]) -> None:
-    """What each has behind it that was drawn behind `before`: that, and the stretch that was computed for it. Where this begins with the
-    last token of `before`, that is kept there too, with the logits of what follows it, so that it is not computed again.
+def keep_segments(after: Sequence[Prefix], before: Sequence[Prefix], segments: Sequence[Segment], logits: Sequence[torch.Tensor]) -> None:
+    """Give each extended prefix the segments of the one `before` it and the segment that was computed for it. Where this begins with the
+    last token of `before`, `before` keeps that token and the logits after it too, so that they are not computed again.
     """
-    paths = [path_of(prefix) for prefix in before]
-    for drawn, path, stretch in zip(after, paths, stretches, strict=True):
-        drawn.cached = Drawn((*path, stretch))
-    for prefix, path, stretch, logits_V in zip(before, paths, stretches, logits, strict=True):
+    paths = [segments_of(prefix) for prefix in before]
+    for longer, path, segment in zip(after, paths, segments, strict=True):
+        longer.cached = Generated((*path, segment))
+    for prefix, path, segment, logits_V in zip(before, paths, segments, logits, strict=True):
         is_computed, has_logits = _known(prefix)
         if not has_logits:
-            prefix.cached = Drawn(path if is_computed else (*path, replace(stretch, length=1)), logits_V)
+            prefix.cached = Generated(path if is_computed else (*path, replace(segment, length=1)), logits_V)
 
 
 def _logits_of(prefix: Prefix) -> torch.Tensor | None:
-    """Of what follows it, where they are known."""
+    """Return the logits [V] after a prefix, if they are known."""
     cached = prefix.cached
-    return cached.batch.logits_BV[cached.row] if isinstance(cached, Row) else cached.logits_V
+    return cached.batch.logits_BV[cached.row] if isinstance(cached, PrefilledRow) else cached.logits_V

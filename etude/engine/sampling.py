@@ -1,4 +1,4 @@
-"""Draw next tokens from logits, without sorting the vocabulary unless top-p asks for it.
+"""Sample next tokens from logits, without sorting the vocabulary unless top-p needs it.
 
 The distribution sampled from is softmax(logits / temperature) restricted, in this order, to the `top_k` most likely tokens, to the
 smallest set whose mass reaches `top_p` (Holtzman et al. 2020, arXiv 1904.09751), and to tokens at least `min_p` times as likely as the
@@ -6,7 +6,7 @@ best one (Nguyen et al. 2024, arXiv 2407.01082), then renormalised. The log-prob
 log-prob. Temperature 0 is greedy: the log-prob is then the model's own at temperature 1, since a point mass says nothing.
 Identity: temperature 1, top_p 1, top_k 0, min_p 0 is the model's distribution.
 
-Shapes: B rows of logits, N draws, V vocabulary, K blocks of W tokens.
+Shapes: B rows of logits, N samples, V vocabulary, K blocks of W tokens.
 """
 
 import torch
@@ -25,9 +25,9 @@ _ROWS = 8
 def sample(
     logits_BV: torch.Tensor, sampling: Sampling, uniform_N: torch.Tensor, row_N: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens and behaviour log-probs of N draws; `uniform_N` in [0, 1) decides a draw (unused when greedy), `row_N` names its row of
-    logits: any number of draws from each, one from each in order unless given. Where a row's logits are not finite numbers, so is not the
-    log-prob, and the token means nothing.
+    """Sample N tokens; returns them with their behaviour log-probs. `uniform_N` in [0, 1) decides a sample (unused when greedy). `row_N`
+    names its row of logits, any number of samples for each; one for each row in order unless given. A row whose logits are not finite gives
+    a log-prob that is not finite, and a token that means nothing.
     """
     row_N = torch.arange(len(logits_BV), device=logits_BV.device) if row_N is None else row_N
     temperature = 1.0 if sampling.is_greedy else sampling.temperature
@@ -43,7 +43,7 @@ def sample(
 
 
 def _weights(logits_BV: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """exp(logits / temperature - top) and the top [B] of each row, in float32; a few rows at a time, for the sake of processor caches."""
+    """Return exp(logits / temperature - top) and the top [B] of each row, in float32; a few rows at a time, to stay in processor caches."""
     weights_BV = torch.empty(logits_BV.shape, dtype=torch.float32, device=logits_BV.device)
     top_B1 = weights_BV.new_empty(len(logits_BV), 1)
     rows = _ROWS if logits_BV.device.type == "cpu" else max(1, len(logits_BV))
@@ -57,7 +57,7 @@ def _weights(logits_BV: torch.Tensor, temperature: float) -> tuple[torch.Tensor,
 
 
 def restrict(logits_BV: torch.Tensor, sampling: Sampling) -> torch.Tensor:
-    """The logits with -inf at the tokens that top-k, top-p and min-p leave out."""
+    """Return the logits with -inf at the tokens that top-k, top-p and min-p exclude."""
     if 0 < sampling.top_k < logits_BV.shape[-1]:
         least_B1 = logits_BV.topk(sampling.top_k).values[:, -1:]
         logits_BV = logits_BV.masked_fill(logits_BV < least_B1, -torch.inf)
@@ -73,7 +73,7 @@ def restrict(logits_BV: torch.Tensor, sampling: Sampling) -> torch.Tensor:
 
 
 def inverse_cdf(weights_BV: torch.Tensor, uniform_N: torch.Tensor, row_N: torch.Tensor) -> torch.Tensor:
-    """The token of row `row_N` at which the cumulated share of the weights passes `uniform_N`: first its block, then its place there."""
+    """Return the token of row `row_N` at which the cumulative share of the weights passes `uniform_N`: first its block, then its place."""
     rows, vocabulary = weights_BV.shape
     padding = -vocabulary % _BLOCK
     blocks_BKW = (torch.nn.functional.pad(weights_BV, (0, padding)) if padding else weights_BV).view(rows, -1, _BLOCK)
@@ -84,6 +84,6 @@ def inverse_cdf(weights_BV: torch.Tensor, uniform_N: torch.Tensor, row_N: torch.
     before_N1 = cumulated_NK.gather(-1, block_N1) - mass_BK[row_N].gather(-1, block_N1)
     inside_NW = blocks_BKW[row_N, block_N1.squeeze(-1)].double()
     place_N1 = torch.searchsorted(inside_NW.cumsum(-1), (target_N1 - before_N1).clamp(min=0), right=True)
-    last_N1 = _BLOCK - 1 - (inside_NW > 0).flip(-1).int().argmax(-1, keepdim=True)  # rounding never picks an impossible token
+    last_N1 = _BLOCK - 1 - (inside_NW > 0).flip(-1).int().argmax(-1, keepdim=True)  # rounding must not pick a token of weight 0
     tokens_N1 = block_N1 * _BLOCK + torch.minimum(place_N1, last_N1)
-    return tokens_N1.clamp(max=vocabulary - 1).squeeze(-1)  # weights that are no numbers lead anywhere
+    return tokens_N1.clamp(max=vocabulary - 1).squeeze(-1)  # weights that are NaN lead anywhere

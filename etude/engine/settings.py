@@ -1,4 +1,4 @@
-"""How tokens are sampled, as it is told to a command; free of torch, so that settings are read and checked without it."""
+"""Settings of sampling; free of torch, so that settings are read and checked without it."""
 
 from dataclasses import dataclass
 from math import inf
@@ -6,12 +6,12 @@ from math import inf
 from etude.errors import UserError
 
 LEAST_TEMPERATURE = 0.001
-"""With less, logits that are divided by it leave float32; 0 is greedy."""
+"""The lowest temperature: with less, logits divided by it overflow float32; 0 is greedy."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn."""
+    """The distribution that tokens are sampled from. Raises UserError for values out of range."""
 
     temperature: float = 1.0
     """0 is greedy."""
@@ -38,7 +38,7 @@ class Sampling:
 
     @property
     def restricts(self) -> bool:
-        """Whether some tokens may be left out of what is drawn from."""
+        """Whether some tokens may be excluded."""
         return not self.is_greedy and (self.top_p < 1 or self.top_k > 0 or self.min_p > 0)
 
 

@@ -1,7 +1,7 @@
-"""Prompts whose keys and values are kept once for all rows that continue them, by torch's operations.
+"""Prompts whose keys and values are held once for all rows that continue them, by torch's operations.
 
-Attention over the prompt and over what a row has drawn are two products, joined by their normalisers (`etude.engine.attention`). The
-slower and plainer of two ways to do it: `etude.engine.blocks` is the other. Shapes: as in `etude.engine.attention`.
+Attention over the prompt and over a row's generated tokens are two products, joined by their normalisers (`etude.engine.attention`). This
+is the slower and simpler way; `etude.engine.blocks` does it by kernels. Shapes: as in `etude.engine.attention`.
 """
 
 from collections.abc import Sequence
@@ -10,18 +10,19 @@ from typing import Any
 
 import torch
 
-from etude.engine.attention import Attend, Places, causal, joined, one_token, over_prompts
-from etude.engine.context import Forward, Part, compute_prompts
+from etude.engine.attention import Attend, RowLayout, attend_causal, attend_own, attend_prompts, merge_attention
+from etude.engine.prefill import PackedPrompts, compute_prompts
+from etude.engine.protocols import Forward
 
 _SHARE_FROM = 2
-"""Rows of a prompt, on average, from which it pays to read the prompt once for all of them (SmolLM2-135M, 2 cores)."""
+"""Rows of a prompt, on average, from which reading the prompt once for all of them is faster (SmolLM2-135M, 2 cores)."""
 
 
-class _Layers:
-    """Keys and values [B, K, T, D] of every layer, in stores that are made once, with room for more rows and positions."""
+class _LayerStores:
+    """Keys and values [B, K, T, D] of every layer, in stores that are allocated once, with room for more rows and positions."""
 
     def __init__(self, rows: int, capacity: int, dtype: torch.dtype | None = None) -> None:
-        """`dtype`: what they are kept in; None: as they come."""
+        """Prepare stores. `dtype`: the precision they are kept in; None: that of the keys and values."""
         self.rows, self.capacity, self.dtype = rows, capacity, dtype
         self.stores: list[tuple[torch.Tensor, torch.Tensor]] = []
 
@@ -36,13 +37,13 @@ class _Layers:
         return keys[:rows, :, :length], values[:rows, :, :length]
 
     def keep(self, rows_B: torch.Tensor, length: int) -> None:
-        """Put these rows' first positions where the first rows are."""
+        """Move the first `length` positions of these rows to the first rows."""
         for store in (store for pair in self.stores for store in pair):
             store[: len(rows_B), :, :length] = store[rows_B, :, :length]
 
-    def copy(self, rows_B: torch.Tensor, start: int, *, rows: int, capacity: int) -> "_Layers":
-        """These rows' positions from `start` on, in stores of another size."""
-        copied, length = _Layers(rows, capacity, self.dtype), self.capacity - start
+    def copy(self, rows_B: torch.Tensor, start: int, *, rows: int, capacity: int) -> "_LayerStores":
+        """Copy these rows' positions from `start` on into stores of another size."""
+        copied, length = _LayerStores(rows, capacity, self.dtype), self.capacity - start
         for pair in self.stores:
             keys, values = (copied._store_like(store) for store in pair)
             keys[: len(rows_B), :, :length], values[: len(rows_B), :, :length] = (store[rows_B, :, start:] for store in pair)
@@ -51,38 +52,38 @@ class _Layers:
 
     def _store_like(self, states: torch.Tensor) -> torch.Tensor:
         shape = (self.rows, states.shape[1], self.capacity, states.shape[-1])
-        return states.new_zeros(shape, dtype=self.dtype)  # zeros, since what is masked out must be a number still
+        return states.new_zeros(shape, dtype=self.dtype)  # zeros, since masked positions must hold finite numbers
 
 
 @dataclass
-class Prompts:
+class SharedPrompts:
     """Keys and values of prompts, padded on the left."""
 
     forward: Forward
-    layers: _Layers
+    layers: _LayerStores
     length_P: torch.Tensor
 
     @staticmethod
-    def prefill(forward: Forward, prompts: Sequence[Sequence[int]]) -> tuple["Prompts", torch.Tensor]:
-        """The prompts, and the logits [P, V] of what follows them."""
+    def prefill(forward: Forward, prompts: Sequence[Sequence[int]]) -> tuple["SharedPrompts", torch.Tensor]:
+        """Compute the prompts; returns them, and the logits [P, V] after them."""
         length_P = torch.tensor([len(prompt) for prompt in prompts])
         longest = int(length_P.max())
-        layers = _Layers(len(prompts), longest)
+        layers = _LayerStores(len(prompts), longest)
 
-        def attend_of(part: Part) -> Attend:
+        def attend_of(part: PackedPrompts) -> Attend:
             place_N = part.position_N + longest - length_P[part.prompt_N]
 
             def attend(layer: int, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float) -> torch.Tensor:
                 layers.write(layer, part.prompt_N, place_N, keys, values)
-                return causal(queries, keys, values, part.lengths, scale)
+                return attend_causal(queries, keys, values, part.lengths, scale)
 
             return attend
 
         logits_PV = compute_prompts(forward, prompts, attend_of)
-        return Prompts(forward, layers, length_P), logits_PV
+        return SharedPrompts(forward, layers, length_P), logits_PV
 
     def begin(self, rows_B: torch.Tensor, room_tokens: int, *, samples: int) -> "SharedContext":
-        """With few samples for each prompt, the rows have copies of it, which is faster."""
+        """Return rows that continue these prompts. With few samples for each prompt the rows get copies of it, which is faster."""
         longest, rows = int(self.length_P[rows_B].max()), max(samples, len(rows_B))
         skipped = self.layers.capacity - longest
         if samples < _SHARE_FROM * len(rows_B):
@@ -91,52 +92,58 @@ class Prompts:
         used = self
         if 2 * len(rows_B) <= len(self.length_P):
             used, rows_B = self.only(rows_B), torch.arange(len(rows_B))
-        own = _Layers(rows, room_tokens, torch.float32)  # few, and a processor without AMX is faster with them than with bfloat16
+        own = _LayerStores(rows, room_tokens, torch.float32)  # few; without AMX float32 is faster than bfloat16
         return SharedContext(used.forward, used, rows_B, used.length_P[rows_B], own, 0)
 
-    def only(self, prompts: torch.Tensor) -> "Prompts":
-        """These prompts, by number."""
+    def only(self, prompts: torch.Tensor) -> "SharedPrompts":
+        """Copy these prompts, by number."""
         length_P = self.length_P[prompts]
         longest = int(length_P.max())
         layers = self.layers.copy(prompts, self.layers.capacity - longest, rows=len(prompts), capacity=longest)
-        return Prompts(self.forward, layers, length_P)
+        return SharedPrompts(self.forward, layers, length_P)
 
     def bias_P11T(self, dtype: torch.dtype) -> torch.Tensor | None:
         return _bias(self.length_P, self.layers.capacity, 0, dtype)
 
 
 class SharedContext:
-    """Rows of one prompt share its keys and values; what each has drawn is its own. Without prompts, everything is its own."""
+    """Rows that share the keys and values of their prompt, and have their own of generated tokens. Without prompts, all are their own."""
 
     copies = True
 
     def __init__(
-        self, forward: Forward, prompts: Prompts | None, prompt_B: torch.Tensor, length_B: torch.Tensor, own: _Layers, filled: int
+        self,
+        forward: Forward,
+        prompts: SharedPrompts | None,
+        prompt_B: torch.Tensor,
+        length_B: torch.Tensor,
+        own: _LayerStores,
+        filled: int,
     ) -> None:
-        """`prompt_B`: the prompt that each row continues, ascending; `length_B`: tokens behind each row; `filled`: positions of `own`."""
+        """Begin rows. `prompt_B`: the prompt of each, ascending; `length_B`: tokens of each; `filled`: positions used in `own`."""
         self.forward, self.prompts, self.prompt_B, self.length_B, self.own, self.filled = forward, prompts, prompt_B, length_B, own, filled
         self._own_starts_at = filled
-        """Positions of `own` from here on were drawn; those before are a prompt's, padded on the left."""
+        """Positions of `own` from here on are generated; those before are a prompt's, padded on the left."""
         self._arrange()
 
     def __len__(self) -> int:
         return len(self.prompt_B)
 
     def keep(self, rows_B: torch.Tensor, room_tokens: int) -> None:
-        """As many rows at most as there were completions to begin with, which also had room for all of their tokens."""
+        """Go on with these rows: at most as many as there were samples at `begin`, which allocated room for all of their tokens."""
         self.own.keep(rows_B, self.filled)
         self.prompt_B, self.length_B = self.prompt_B[rows_B], self.length_B[rows_B]
         if self.prompts:
             used, numbers_B = self.prompt_B.unique(return_inverse=True)
-            if 2 * len(used) <= len(self.prompts.length_P):  # one that nobody continues costs in vain
+            if 2 * len(used) <= len(self.prompts.length_P):  # prompts that no row continues still cost time
                 self.prompts, self.prompt_B = self.prompts.only(used), numbers_B
         self._arrange()
 
     def _arrange(self) -> None:
-        """What follows from which rows there are."""
+        """Compute what depends on which rows there are: their layout by prompt, and the biases of padding."""
         dtype, prompts = next(self.forward.model.parameters()).dtype, self.prompts
         self._rows_B = torch.arange(len(self.prompt_B))
-        self._places = Places.of(self.prompt_B, len(prompts.length_P)) if prompts else None
+        self._places = RowLayout.of(self.prompt_B, len(prompts.length_P)) if prompts else None
         self._prompt_bias = prompts.bias_P11T(dtype) if prompts else None
         drawn = self.filled - self._own_starts_at
         more = self.own.capacity - self._own_starts_at
@@ -152,15 +159,15 @@ class SharedContext:
         self.own.write(layer, slice(rows), self.filled, keys, values)
         own_keys, own_values = self.own.filled(layer, rows, end)
         bias = None if self._own_bias is None else self._own_bias[..., :end]
-        own = one_token(queries.to(own_keys.dtype), own_keys, own_values, bias, scale)
+        own = attend_own(queries.to(own_keys.dtype), own_keys, own_values, bias, scale)
         if self.prompts is None or self._places is None:
             return own[0]
-        shared = over_prompts(queries, *self.prompts.layers.stores[layer], self._prompt_bias, self._places, scale)
-        return joined(own, shared).to(queries.dtype)
+        shared = attend_prompts(queries, *self.prompts.layers.stores[layer], self._prompt_bias, self._places, scale)
+        return merge_attention(own, shared).to(queries.dtype)
 
 
 def _bias(length_B: torch.Tensor, width: int, more: int, dtype: torch.dtype) -> torch.Tensor | None:
-    """[B, 1, 1, width + more] for scores at positions padded on the left up to `width`: -inf at padding; None where there is none."""
+    """Return a bias [B, 1, 1, width + more] of scores, -inf at the padding on the left of `width` positions; None without padding."""
     if bool((length_B == width).all()):
         return None
     is_padding = torch.arange(width + more) < (width - length_B)[:, None]

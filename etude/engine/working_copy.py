@@ -11,7 +11,7 @@ from etude.models.adapters import base_of, merged_weights
 
 
 class WorkingCopy:
-    """A model of the master's base architecture in `dtype`, with the master's (merged) weights as of the last refresh."""
+    """A model of the master's base architecture in `dtype`, with the master's (merged) weights as of the last `sync_weights`."""
 
     def __init__(self, master: PreTrainedModel, dtype: torch.dtype) -> None:
         self._master = master
@@ -21,17 +21,17 @@ class WorkingCopy:
         working.generation_config = base.generation_config
         self.model: PreTrainedModel = working
         self._packed = pack_linears(working) if can_pack(device, dtype) else {}
-        self.refresh()
+        self.sync_weights()
 
     @torch.no_grad()
-    def refresh(self) -> None:
-        """Take over the master's weights."""
+    def sync_weights(self) -> None:
+        """Copy the master's weights, adapters merged."""
         weights = merged_weights(self._master)
         _copy_weights(weights, self.model)
         fill(self._packed, weights)
 
-    def put_away(self) -> None:
-        """Let go of what the next refresh makes anew, and takes memory."""
+    def offload_weights(self) -> None:
+        """Free packed weights, which `sync_weights` makes anew."""
         for layer in self._packed.values():
             layer.clear()
 

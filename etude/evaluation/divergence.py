@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
+from etude.engine.protocols import Engine, PrefixEngine
 from etude.engine.sampling import Sampling
-from etude.engine.transformers import TransformersEngine
 from etude.evaluation.statistics import mean_interval
 from etude.learn.example import Example
 from etude.learn.logprobs import completion_logprobs
@@ -39,7 +39,7 @@ class StartSampling:
 
 
 def answers_of_start(
-    engine: TransformersEngine, model: Any, prompts: Sequence[tuple[int, ...]], how: StartSampling
+    engine: PrefixEngine, model: Any, prompts: Sequence[tuple[int, ...]], how: StartSampling
 ) -> list[list[dict[str, Any]]]:
     """Sample answers to each prompt of the model as it is now, with their log-probs under it, as rows of JSON."""
     sizes = {"num_samples": how.num_samples, "max_new_tokens": how.max_new_tokens}
@@ -48,7 +48,7 @@ def answers_of_start(
 
 
 def sampled(
-    engine: TransformersEngine,
+    engine: Engine,
     prompts: Sequence[tuple[int, ...]],
     *,
     num_samples: int,

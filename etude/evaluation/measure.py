@@ -17,8 +17,8 @@ from statistics import fmean
 from types import MappingProxyType
 from typing import Any
 
+from etude.engine.protocols import Engine
 from etude.engine.sampling import GREEDY, Sampling
-from etude.engine.transformers import TransformersEngine
 from etude.evaluation.calibration import expected_calibration_error, risk_coverage
 from etude.evaluation.descriptive import describe
 from etude.evaluation.rewards import compare_rewards, is_item_right, leads_with_reward, mean_score, reward_row
@@ -27,7 +27,7 @@ from etude.evaluation.thought import measure_thoughts
 from etude.randomness import seed_for
 from etude.rewards.unscored import check_scored, commonest_reason
 from etude.rewards.verdict import Verdict
-from etude.rollouts.reuse import visits
+from etude.rollouts.order import visits
 from etude.rollouts.thought import Thoughts
 from etude.tasks.task import Task
 from etude.tasks.votes import vote
@@ -74,7 +74,7 @@ class Answered:
 
 
 def measure(
-    engine: TransformersEngine,
+    engine: Engine,
     suite: Suite,
     how: Measurement,
     judge: Judge,
@@ -133,7 +133,7 @@ def measure(
     return {"suite": suite.name, "row": row, "items": items}
 
 
-def _sampled(engine: TransformersEngine, suite: Suite, how: Measurement, judge: Judge) -> tuple[dict[str, Any], list[float | None]]:
+def _sampled(engine: Engine, suite: Suite, how: Measurement, judge: Judge) -> tuple[dict[str, Any], list[float | None]]:
     """The row's numbers of sampled answers, and of each task that was sampled the mean reward."""
     tasks, prompts = suite.tasks[: how.pass_n], suite.prompts[: how.pass_n]
     if not tasks or how.num_samples == 0:

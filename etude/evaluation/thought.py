@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from etude.engine.protocols import Engine
 from etude.engine.sampling import GREEDY
-from etude.engine.transformers import TransformersEngine
 from etude.evaluation.rewards import reward_row
 from etude.evaluation.statistics import wilson_interval
 from etude.rewards.verdict import Verdict
@@ -15,7 +15,7 @@ Row = dict[str, Any]
 
 
 def measure_thoughts(
-    engine: TransformersEngine,
+    engine: Engine,
     tasks: Sequence[Task],
     prompts: Sequence[tuple[int, ...]],
     how: Thoughts,

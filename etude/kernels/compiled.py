@@ -1,10 +1,10 @@
-"""Kernels compiled on the machine that runs them, kept in the cache folder, and called with tensors.
+"""C++ kernels that are compiled on the machine that runs them, kept in the cache folder, and called with tensors.
 
-They need a C++ compiler (`CXX`, else c++), once for a few seconds. Without one, or with `CXX` set to nothing, torch's own operations do the
-same, slower. They share torch's threads, since the symbols of OpenMP are those that torch has loaded.
+Compiling takes a C++ compiler (`CXX`, else c++) and a few seconds, once. Without a compiler, or with `CXX` set to nothing, torch's
+operations compute the same, slower. Kernels share torch's threads: the symbols of OpenMP are those that torch has loaded.
 
-A library is machine code, so that only one of this user's or root's own is loaded (`etude.kernels.kept`), and only whole: its name ends in
-its checksum. It is kept once it has been loaded and has every kernel; a damaged one is compiled anew.
+A library is machine code. Only one that belongs to this user or root is loaded (`etude.kernels.library_cache`), and only if it is
+undamaged: its name ends in its checksum. It is kept once it has been loaded and has every kernel; a damaged one is compiled anew.
 """
 
 import ctypes
@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from etude.kernels.kept import checked_folder, keep, whole
+from etude.kernels.library_cache import checked_folder, find_library, store_library
 from etude.models.load import cache_folder
 
 log = logging.getLogger(__name__)
@@ -29,24 +29,24 @@ log = logging.getLogger(__name__)
 HERE = Path(__file__).parent
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 WIDTH = 16
-"""The most numbers that a vector has (`W` in `vectors.h`): what is computed in whole vectors is a multiple of it."""
+"""The most numbers of a vector (`W` in `vectors.h`): sizes that are computed in whole vectors are multiples of it."""
 AT, NUMBER, REAL = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
 _FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-strict-aliasing", "-fopenmp", "-fPIC")
 
 
 def at(tensor: torch.Tensor) -> int:
-    """Where a tensor's numbers lie; the caller keeps the tensor as long as a kernel reads it."""
+    """Return the address of a tensor's numbers. The caller must hold the tensor as long as a kernel reads it."""
     return tensor.data_ptr()
 
 
 def in_both(declared: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
-    """Kernels and their arguments, each under its name in both precisions."""
+    """Declare kernels and their arguments in both precisions."""
     return {f"{name}_{dtype}": types for name, types in declared.items() for dtype in DTYPES.values()}
 
 
 def library(source: str, declared: Mapping[str, Sequence[Any]]) -> ctypes.CDLL | None:
-    """The kernels of a source in this folder, each declared with its arguments; None where they cannot be compiled or loaded, which is
-    said once."""
+    """Load the kernels of a source file in this folder, each declared with its arguments; None where they can't be compiled or loaded, of
+    which a warning says why, once."""
     try:
         found = _loaded(source, list(declared))
     except (OSError, subprocess.SubprocessError) as error:
@@ -64,9 +64,9 @@ def _say(reason: str) -> None:
 
 
 def _loaded(source: str, kernels: Sequence[str]) -> ctypes.CDLL:
-    """The library for this source, compiler and processor, made where there is no whole one.
+    """Load the library for this source, compiler and processor; compile it if there is no undamaged one.
 
-    Raises OSError or SubprocessError where it cannot be compiled, loaded or trusted, or lacks one of the `kernels`.
+    Raises OSError or SubprocessError where it can't be compiled, loaded or trusted, or lacks one of the `kernels`.
     """
     compiler = os.environ.get("CXX", "c++").split()
     if not compiler:
@@ -75,7 +75,7 @@ def _loaded(source: str, kernels: Sequence[str]) -> ctypes.CDLL:
     texts = [(HERE / name).read_text() for name in (source, *sorted(path.name for path in HERE.glob("*.h")))]
     key = hashlib.sha256("\n".join([*texts, *compiler, version, *_FLAGS, _processor()]).encode()).hexdigest()[:16]
     folder = checked_folder(cache_folder())
-    kept = whole(folder, key)
+    kept = find_library(folder, key)
     if kept is not None:
         return _opened(kept, kernels)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
@@ -84,7 +84,7 @@ def _loaded(source: str, kernels: Sequence[str]) -> ctypes.CDLL:
         # linked without OpenMP's library, since a second one would bring threads of its own
         _run([*compiler, "-shared", str(compiled), "-o", str(linked)])
         found = _opened(linked, kernels)
-        keep(linked, folder, key)
+        store_library(linked, folder, key)
     return found
 
 
@@ -102,7 +102,7 @@ def _run(command: Sequence[str]) -> str:
 
 
 def _processor() -> str:
-    """What the compiler's `native` depends on."""
+    """Return what the compiler's `-march=native` depends on."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -112,7 +112,7 @@ def _processor() -> str:
 
 
 def _reason(error: Exception) -> str:
-    """The first line that the compiler or the loader said, or how the compiler ended."""
+    """Return the first line that the compiler or the loader said, or how the compiler ended."""
     told = error.stderr if isinstance(error, subprocess.CalledProcessError) else ""
     lines = [line.strip() for text in (told or "", str(error)) for line in text.splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__

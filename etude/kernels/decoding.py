@@ -1,7 +1,7 @@
-"""The kernels of `decoding.cpp`.
+"""The kernels of `decoding.cpp`: the decoding steps of small models.
 
-A decoding step of a small model has some thousand operations between its matrix products, each a call, a pass over memory and a wait for
-all threads; here they are a few. Shapes: as in `etude.engine.attention`; S heads of queries, keys and values side by side.
+A decoding step has about a thousand operations between its matrix products, each a call, a pass over memory and a barrier for all threads.
+The kernels fuse them into a few. Shapes: as in `etude.engine.attention`; S heads of queries, keys and values side by side.
 """
 
 import ctypes
@@ -13,16 +13,16 @@ import torch
 
 from etude.kernels.compiled import AT, DTYPES, NUMBER, REAL, WIDTH, at, in_both, library
 from etude.kernels.huge_pages import Chunks
-from etude.kernels.tables import BLOCK, Behind, Layers, Own, PageTable, Store, Stretches, alike
+from etude.kernels.tables import BLOCK, GeneratedKV, KVStore, LayerTable, PageTable, PrefixTable, SlotTable, alike
 
 
 def kernels_for(device: torch.device, dtype: torch.dtype) -> "DecodingKernels | None":
-    """The kernels for tensors of a precision; None where there are none, which is said once."""
+    """Return the kernels for tensors of a precision; None where there are none, of which a warning says why, once."""
     return _kernels().get(dtype) if device.type == "cpu" and dtype in DTYPES else None
 
 
 class DecodingKernels:
-    """Operations on tensors of one precision on a CPU. Of every tensor the last dimension lies close together."""
+    """Operations on tensors of one precision on a CPU. The last dimension of every tensor is contiguous."""
 
     def __init__(self, found: ctypes.CDLL, name: str) -> None:
         self._put, self._copy, self._repeat, self._attend, self._rms_norm, self._rotate = (
@@ -36,7 +36,7 @@ class DecodingKernels:
         )
         is_half = name == "bfloat16"
         self.numbers: int = found.numbers_of_vector()
-        """Of a vector of this processor."""
+        """Numbers in a vector of this processor."""
         self._product: Any = getattr(found, f"product_{name}")
         self._panels: Any = None if is_half else found.panels_float32
         self._layers: Any = found.layers_bfloat16 if is_half else None
@@ -44,10 +44,10 @@ class DecodingKernels:
         self._layers_over_pages: Any = found.layers_over_pages_bfloat16 if is_half else None
         self._chunks = Chunks()
         self.product_rows = 256 if is_half and found.has_tiles() else 4 if is_half else 0
-        """Up to how many rows `product`, and with it `layers`, take no longer than oneDNN (SmolLM2-135M, 2 cores with AMX, and without)."""
+        """The most rows for which `product`, and so `layers`, is no slower than oneDNN (SmolLM2-135M, 2 cores with AMX, and without)."""
 
     def rms_norm(self, x_NE: torch.Tensor, weight_E: torch.Tensor, epsilon: float) -> torch.Tensor:
-        """x / √(mean x² + ε) · weight, rounded once."""
+        """Compute x / √(mean x² + ε) · weight, rounded once."""
         found = torch.empty_like(x_NE)
         self._rms_norm(at(x_NE), *x_NE.shape, at(weight_E), epsilon, at(found))
         return found
@@ -62,16 +62,18 @@ class DecodingKernels:
         norms: tuple[torch.Tensor, torch.Tensor] | None,
         epsilon: float,
     ) -> None:
-        """Give queries and keys, the first H + K of the S heads of a row, their positions, in place: x cos + (-x₂, x₁) sin.
+        """Apply rotary embeddings in place to queries and keys, the first H + K of the S heads of a row: x cos + (-x₂, x₁) sin.
 
-        `norms`: weights [D] by which queries and keys are normed before.
+        `norms`: weights [D] of the RMSNorms of queries and keys before that.
         """
         rows, row = states_NSD.shape[0], states_NSD.stride(0)
         weights = (None, None) if norms is None else tuple(map(at, norms))
         self._rotate(at(states_NSD), rows, row, heads, kv_heads, cos_ND.shape[-1], at(cos_ND), at(sin_ND), *weights, epsilon)
 
-    def put(self, store: Store, rows_N: torch.Tensor, positions_N: torch.Tensor, keys_NKD: torch.Tensor, values_NKD: torch.Tensor) -> None:
-        """Keep keys and values at these rows and positions."""
+    def put(
+        self, store: KVStore, rows_N: torch.Tensor, positions_N: torch.Tensor, keys_NKD: torch.Tensor, values_NKD: torch.Tensor
+    ) -> None:
+        """Store keys and values at these rows and positions."""
         keys_NKD, values_NKD = alike(keys_NKD, values_NKD)
         number, kv_heads, width = keys_NKD.shape
         places = at(rows_N), at(positions_N), number
@@ -79,19 +81,19 @@ class DecodingKernels:
 
     def copy(
         self,
-        store: Store,
+        store: KVStore,
         rows_N: torch.Tensor,
         positions_N: torch.Tensor,
-        to: Store,
+        to: KVStore,
         to_rows_N: torch.Tensor,
         to_positions_N: torch.Tensor,
     ) -> None:
-        """Copy positions of rows to those of another store."""
+        """Copy positions of rows into another store."""
         places = *store.arguments, at(rows_N), at(positions_N), *to.arguments, at(to_rows_N), at(to_positions_N)
         self._copy(*places, len(rows_N), store.kv_heads, store.width)
 
-    def repeat(self, store: Store, from_N: torch.Tensor, to_N: torch.Tensor, positions: int) -> None:
-        """Copy rows' first positions to other rows."""
+    def repeat(self, store: KVStore, from_N: torch.Tensor, to_N: torch.Tensor, positions: int) -> None:
+        """Copy the first positions of rows to other rows."""
         for states in store.states():
             row, head, _, width = states.stride()[0], states.stride()[1], *states.shape[2:]
             self._repeat(at(states), row, head, at(from_N), at(to_N), len(from_N), store.kv_heads, positions * width)
@@ -99,7 +101,8 @@ class DecodingKernels:
     def product(
         self, x_NE: torch.Tensor, weights: torch.Tensor, bias: torch.Tensor | None, then: str, other: torch.Tensor | None
     ) -> torch.Tensor:
-        """then(x Wᵀ + b, other), rounded once; `weights` as `in_blocks` or, of float32, `in_panels` lays them out, `then` one of `THEN`."""
+        """Compute then(x Wᵀ + b, other), rounded once. `weights`: as laid out by `in_blocks`, or by `in_panels` in float32; `then`: of
+        `THEN`."""
         outputs, width = weights.shape
         found = x_NE.new_empty(*x_NE.shape[:-1], outputs)
         given = (None if part is None else at(part) for part in (bias, other))
@@ -107,7 +110,7 @@ class DecodingKernels:
         return found
 
     def in_blocks(self, weight: torch.Tensor) -> torch.Tensor | None:
-        """A weight [out, in] of bfloat16 as `product` reads it: outputs lie as positions of keys do. None where it does not fit."""
+        """Lay out a bfloat16 weight [out, in] for `product`: outputs in blocks, as positions of keys are. None where it does not fit."""
         outputs, width = weight.shape
         if outputs % BLOCK or width % 32:
             return None
@@ -117,7 +120,7 @@ class DecodingKernels:
         return found
 
     def in_panels(self, weight: torch.Tensor) -> torch.Tensor | None:
-        """A weight [out, in] of float32 as `product` reads it. None in half precision, and where it does not fit."""
+        """Lay out a float32 weight [out, in] for `product`. None in half precision, and where it does not fit."""
         if self._panels is None or len(weight) % WIDTH:
             return None
         weight = weight.detach().contiguous()
@@ -129,15 +132,15 @@ class DecodingKernels:
         self,
         queries_NHD: torch.Tensor,
         *,
-        prompts: Store,
+        prompts: KVStore,
         seen_N: torch.Tensor,
         items: torch.Tensor,
         scale: float,
-        own: "Own | None" = None,
+        own: GeneratedKV | None = None,
     ) -> torch.Tensor:
-        """Softmax attention of every row over the first `seen_N` positions of its prompt, and over its own: [N, H, D].
+        """Compute softmax attention [N, H, D] of every row over the first `seen_N` positions of its prompt, and over its own.
 
-        `items` [I, 3] names a prompt and the first and the end of rows that see it, for which a thread reads it once.
+        `items` [I, 3]: a prompt, and the first and the end of the rows that continue it, for which a thread reads it once.
         """
         queries_NHD = queries_NHD if queries_NHD.stride(-1) == 1 else queries_NHD.contiguous()
         rows, heads, width = queries_NHD.shape
@@ -150,18 +153,24 @@ class DecodingKernels:
         return read_NHD
 
     def layers(
-        self, x_NE: torch.Tensor, layers: Layers, behind: Behind, drawn_N: torch.Tensor, cos_ND: torch.Tensor, sin_ND: torch.Tensor
+        self,
+        x_NE: torch.Tensor,
+        layers: LayerTable,
+        prefixes: PrefixTable,
+        generated_N: torch.Tensor,
+        cos_ND: torch.Tensor,
+        sin_ND: torch.Tensor,
     ) -> None:
-        """All layers of a decoding step, in the place of their input: a token for each row, behind `drawn_N` of its own."""
+        """Run all layers of a decoding step; their output replaces `x_NE`: a token for each row, after `generated_N` of its own."""
         assert self._layers is not None
-        prompts, own = behind.prompts[0], behind.own[0]
-        places = *own.arguments[2:], *prompts.arguments[2:], at(behind.slot_N), at(drawn_N), at(behind.seen_N), at(behind.items)
-        given = at(x_NE), len(x_NE), at(layers.table), at(behind.table), len(layers.table), *layers.sizes
-        self._layers(*given, *places, len(behind.items), at(cos_ND), at(sin_ND), layers.epsilon, layers.scale)
+        prompts, own = prefixes.prompts[0], prefixes.own[0]
+        places = *own.arguments[2:], *prompts.arguments[2:], at(prefixes.slot_N), at(generated_N), at(prefixes.seen_N), at(prefixes.items)
+        given = at(x_NE), len(x_NE), at(layers.table), at(prefixes.table), len(layers.table), *layers.sizes
+        self._layers(*given, *places, len(prefixes.items), at(cos_ND), at(sin_ND), layers.epsilon, layers.scale)
 
-    def attend_slots(self, queries_BHRD: torch.Tensor, held: Stretches, scale: float, *, sums: bool = False) -> torch.Tensor:
-        """Softmax attention of every row and head over what it holds, [B, H, R, D]; `sums`: slots are told what attention they have, the
-        mean over the heads that share them.
+    def attend_slots(self, queries_BHRD: torch.Tensor, held: SlotTable, scale: float, *, sums: bool = False) -> torch.Tensor:
+        """Compute softmax attention [B, H, R, D] of every row and head over its slots. `sums`: add to each slot the attention that it
+        received, the mean over the heads that share it.
         """
         rows, heads, share, width = queries_BHRD.shape
         queries_BND = queries_BHRD.flatten(1, 2)
@@ -174,10 +183,12 @@ class DecodingKernels:
     def best_pages(
         self, asked_BHRX: torch.Tensor, known_BHPX: torch.Tensor, full_B: torch.Tensor, reads_B: torch.Tensor, most: int
     ) -> torch.Tensor:
-        """Of the `full_B` first pages of each row the first one and those that promise most, `reads_B` in all, in order: [B, H, `most`], 0
-        behind them. A promise is the largest that a query of a head has in the softmax of its products with what is known: with digests (X
-        a multiple of `WIDTH`); or with the codes of single keys, where that is words of sketches, 32 bits each, and it is keys that are
-        chosen, not pages.
+        """Choose the pages to read: of the `full_B` first pages of each row the first one and those of the highest score, `reads_B` in all,
+        in order, [B, H, `most`], padded with 0.
+
+        The score of a page is the largest share that it has, over the queries of a head, in the softmax of their products with the
+        summaries of pages (X a multiple of `WIDTH`). Where summaries are words of sketches, 32 bits each, it is single keys that are scored
+        and chosen.
         """
         rows, heads, share, numbers = asked_BHRX.shape
         asked_BHRX, known_BHPX = asked_BHRX.float().contiguous(), known_BHPX.contiguous()
@@ -198,8 +209,8 @@ class DecodingKernels:
         *,
         unit_tokens: int | None = None,
     ) -> torch.Tensor:
-        """Softmax attention of every row and head over `reads_B` pages, by where they lie, and `open_B` tokens of its open one,
-        [B, H, R, D]. `unit_tokens`: over parts of pages, of so many tokens; places count these.
+        """Compute softmax attention [B, H, R, D] of every row and head over `reads_B` pages, by their places, and `open_B` tokens of its
+        open page. `unit_tokens`: read parts of pages of so many tokens; places count these.
         """
         rows, heads, share, width = queries_BHRD.shape
         queries_BHRD, open_BH2TD, place_BHK = queries_BHRD.contiguous(), open_BH2TD.contiguous(), place_BHK.contiguous()
@@ -213,8 +224,8 @@ class DecodingKernels:
     def layers_over_slots(
         self,
         x_NE: torch.Tensor,
-        layers: Layers,
-        held: Sequence[Stretches],
+        layers: LayerTable,
+        held: Sequence[SlotTable],
         seen_N: torch.Tensor,
         cos_ND: torch.Tensor,
         sin_ND: torch.Tensor,
@@ -222,8 +233,8 @@ class DecodingKernels:
         sums: bool,
         keeps_queries: bool,
     ) -> torch.Tensor | None:
-        """As `layers`, over what each layer holds, of which the new token, whose place in its row is `seen_N`, becomes the last: it is
-        counted already. Returns the queries [L, N, H, D] of all layers if they are kept.
+        """Run all layers as `layers` does, over the slots of each layer. The new token, at position `seen_N` of its row, takes the last
+        slot, which is counted already. Returns the queries [L, N, H, D] of all layers if they are kept.
         """
         assert self._layers_over_slots is not None
         _, _, heads, _, width = layers.sizes
@@ -234,10 +245,10 @@ class DecodingKernels:
         return queries_LNHD
 
     def layers_over_pages(
-        self, x_NE: torch.Tensor, layers: Layers, held: Sequence[PageTable], cos_ND: torch.Tensor, sin_ND: torch.Tensor
+        self, x_NE: torch.Tensor, layers: LayerTable, held: Sequence[PageTable], cos_ND: torch.Tensor, sin_ND: torch.Tensor
     ) -> None:
-        """As `layers`, over the pages of each layer's table; the new token, which is counted already, becomes the last of its row's open
-        page.
+        """Run all layers as `layers` does, over the pages of each layer's table. The new token, which is counted already, becomes the last
+        of its row's open page.
         """
         assert self._layers_over_pages is not None
         table = torch.cat([each.table for each in held])
@@ -247,7 +258,7 @@ class DecodingKernels:
     def sample(
         self, logits_BV: torch.Tensor, temperature: float, uniform_N: torch.Tensor | None, row_N: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """As `etude.engine.sampling.sample` without restrictions; the best tokens where `uniform_N` is None."""
+        """Sample tokens as `etude.engine.sampling.sample` without top-k, top-p and min-p; greedily where `uniform_N` is None."""
         logits_BV, row_N = logits_BV.contiguous(), row_N.contiguous()
         uniform_N = None if uniform_N is None else uniform_N.double().contiguous()
         tokens_N, logprobs_N = torch.empty(len(row_N), dtype=torch.long), torch.empty(len(row_N), dtype=torch.float32)
@@ -256,13 +267,13 @@ class DecodingKernels:
         return tokens_N, logprobs_N
 
     def best(self, logits_BV: torch.Tensor) -> torch.Tensor:
-        """The token [B] of the highest logit of each row, the first of several."""
+        """Return the token [B] of the highest logit of each row, the first of several."""
         logits_BV, tokens_B = logits_BV.contiguous(), torch.empty(len(logits_BV), dtype=torch.long)
         self._best(at(logits_BV), *logits_BV.shape, at(tokens_B))
         return tokens_B
 
     def weighted_sums(self, logits_BV: torch.Tensor, group_B: torch.Tensor, weight_B: torch.Tensor, groups: int) -> torch.Tensor:
-        """The sum [G, V] of each group's rows times their weights, float32."""
+        """Return the sum [G, V] of each group's rows times their weights, float32."""
         logits_BV, group_B, weight_B = logits_BV.contiguous(), group_B.contiguous(), weight_B.float().contiguous()
         found_GV = torch.empty(groups, logits_BV.shape[-1], dtype=torch.float32)
         self._weighted_sums(at(logits_BV), *logits_BV.shape, at(group_B), at(weight_B), groups, at(found_GV))
@@ -270,12 +281,12 @@ class DecodingKernels:
 
 
 THEN = {"none": 0, "add": 1, "mul": 2, "swish": 3}
-"""What may follow a product: nothing, plus or times another tensor, SiLU."""
+"""Operations after a product: nothing, plus or times another tensor, SiLU."""
 
 
 @cache
 def _kernels() -> dict[torch.dtype, DecodingKernels]:
-    """Loaded once: kernels are asked for at every token. Empty where there are none."""
+    """Load the kernels once: they are needed at every token. Empty where there are none."""
     store = [AT, AT, NUMBER]
     declared: dict[str, list[Any]] = {
         "put": [*store, AT, AT, NUMBER, AT, AT, NUMBER, NUMBER, NUMBER, NUMBER],

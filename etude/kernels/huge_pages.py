@@ -1,6 +1,6 @@
-"""Memory in huge pages, of 2 MiB, where the system gives some (Linux): it is read faster, since fewer addresses are looked up.
+"""Memory in huge pages of 2 MiB, where the system has them (Linux): reading is faster, since fewer addresses are translated.
 
-What is read at every step, weights and long contexts, lies there. On other devices and systems tensors are as always, and so are those
+For what is read at every step: weights and long contexts. On other devices and systems tensors are allocated as usual, and so are those
 that are smaller than a page.
 """
 
@@ -14,7 +14,7 @@ _LINE_BYTES = 64
 
 
 def zeros(*shape: int, dtype: torch.dtype, device: torch.device | None = None) -> torch.Tensor:
-    """As `torch.zeros`."""
+    """Allocate zeros, as `torch.zeros` does."""
     size = dtype.itemsize * torch.Size(shape).numel()
     if (device and device.type != "cpu") or size < PAGE_BYTES or not hasattr(mmap, "MADV_HUGEPAGE"):
         return torch.zeros(shape, dtype=dtype, device=device)
@@ -22,8 +22,8 @@ def zeros(*shape: int, dtype: torch.dtype, device: torch.device | None = None) -
 
 
 def _mapped(size: int) -> memoryview:
-    """So many bytes from the beginning of a page on. What lies before it is never touched, and what is left behind the last whole page is
-    in small ones, so that no memory is taken beside what is held.
+    """Map so many bytes from the beginning of a huge page on. The bytes before it are never touched, and the rest after the last whole huge
+    page is in small pages, so that no memory is wasted.
     """
     whole = mmap.mmap(-1, size + PAGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     skipped = -torch.frombuffer(whole, dtype=torch.uint8).data_ptr() % PAGE_BYTES
@@ -33,14 +33,14 @@ def _mapped(size: int) -> memoryview:
 
 
 class Chunks:
-    """Memory of which tensors that are kept for long are given a part, one behind the other."""
+    """An arena: memory for tensors that are kept for long, allocated one after another from large chunks."""
 
     def __init__(self, chunk_bytes: int = 16 * PAGE_BYTES) -> None:
         self._chunk, self._used = torch.empty(0, dtype=torch.uint8), 0
         self._chunk_bytes = chunk_bytes
 
     def zeros(self, *shape: int, dtype: torch.dtype) -> torch.Tensor:
-        """As `torch.zeros`. A chunk goes back to the system when all that lies in it is gone; the last one stays."""
+        """Allocate zeros, as `torch.zeros` does. A chunk is freed when all of its tensors are; the last one stays."""
         size = dtype.itemsize * torch.Size(shape).numel()
         if size >= self._chunk_bytes:
             return zeros(*shape, dtype=dtype)

@@ -1,6 +1,6 @@
-"""Where things lie that kernels read: tables of addresses, as `decoding.cpp` takes them.
+"""Tables of addresses of what kernels read, in the layout of `decoding.cpp`.
 
-A kernel is given addresses alone, so that a table keeps the tensors that it names. Shapes: as in `etude.engine.attention`.
+A kernel gets addresses alone, so a table holds the tensors that it names. Shapes: as in `etude.engine.attention`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,62 +12,62 @@ import torch
 from etude.kernels.compiled import at
 
 SKETCHED = 16
-"""Keys whose sketches lie together."""
+"""Keys whose sketches are stored together."""
 
 BLOCK = 32
-"""Positions that lie together: two of the longest vectors of scores, which the processor's tiles want in pairs."""
+"""Positions of a block: two of the longest vectors of scores, since the processor's tiles take pairs."""
 
 
-class Store:
+class KVStore:
     """Keys and values [rows, K, positions, D] in the kernels' layout; positions a multiple of `BLOCK`."""
 
     def __init__(self, keys_RKTD: torch.Tensor, values_RKTD: torch.Tensor) -> None:
         self.keys_RKTD, self.values_RKTD = keys_RKTD, values_RKTD
         _, self.kv_heads, positions, self.width = keys_RKTD.shape
         self.arguments = at(keys_RKTD), at(values_RKTD), positions
-        """Asked for at every layer of every step."""
+        """Addresses and size, as kernels take them; computed once, since they are needed at every layer of every step."""
 
     def states(self) -> tuple[torch.Tensor, torch.Tensor]:
         return self.keys_RKTD, self.values_RKTD
 
     @staticmethod
-    def of(rows: int, kv_heads: int, positions: int, width: int, dtype: torch.dtype) -> "Store":
-        """An empty one: of zeros, since what is masked must be a number still."""
-        return Store(*(torch.zeros(rows, kv_heads, positions, width, dtype=dtype) for _ in range(2)))
+    def of(rows: int, kv_heads: int, positions: int, width: int, dtype: torch.dtype) -> "KVStore":
+        """Allocate an empty store: zeros, since masked positions must hold finite numbers."""
+        return KVStore(*(torch.zeros(rows, kv_heads, positions, width, dtype=dtype) for _ in range(2)))
 
 
 @dataclass
-class Own:
-    """What rows have behind them beside a prompt."""
+class GeneratedKV:
+    """The keys and values of generated tokens: the new token's, and the store of those before it."""
 
     keys_NKD: torch.Tensor
-    """Of the new token, which are put behind the others."""
+    """Keys of the new token, which the kernel appends to the store, as it does its values."""
     values_NKD: torch.Tensor
-    store: Store
+    store: KVStore
     slot_N: torch.Tensor
-    """Where a row lies in the store."""
-    drawn_N: torch.Tensor
-    """Positions before the new token."""
+    """The slot of each row in the store."""
+    generated_N: torch.Tensor
+    """Generated tokens before the new one."""
 
     def __post_init__(self) -> None:
-        self.keys_NKD, self.values_NKD = alike(self.keys_NKD, self.values_NKD)  # kept here, since kernels are given addresses alone
+        self.keys_NKD, self.values_NKD = alike(self.keys_NKD, self.values_NKD)  # held here, since kernels get addresses alone
 
     def arguments(self) -> tuple[Any, ...]:
         strides = self.keys_NKD.stride()[:2]
-        return at(self.keys_NKD), at(self.values_NKD), *strides, *self.store.arguments, at(self.slot_N), at(self.drawn_N)
+        return at(self.keys_NKD), at(self.values_NKD), *strides, *self.store.arguments, at(self.slot_N), at(self.generated_N)
 
 
 def alike(keys_NKD: torch.Tensor, values_NKD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """With the same strides."""
+    """Return keys and values with the same strides, contiguous if they differ."""
     if keys_NKD.stride() == values_NKD.stride() and keys_NKD.stride(-1) == 1:
         return keys_NKD, values_NKD
     return keys_NKD.contiguous(), values_NKD.contiguous()
 
 
 @dataclass
-class Stretches:
-    """Slots of a layer, of which each row and head has a stretch: keys and values [S, D], places of tokens in their rows (32 bits) and what
-    attention they have had (float32), [S]; where each stretch starts, and how many of its slots are in use, [B, H].
+class SlotTable:
+    """The slots of a layer, of which each row and head has a segment: keys and values [S, D], positions of tokens in their rows (32 bits)
+    and the attention that they have received (float32), [S]; where each segment starts, and how many of its slots are in use, [B, H].
     """
 
     keys_SD: torch.Tensor
@@ -87,10 +87,10 @@ class Stretches:
 
 @dataclass
 class PageTable:
-    """Pages [.., 2, T, D] of a layer, and of every row and head: what is known of its full ones [B, H, P, X], where these lie among the
-    pages [B, H, P], its open one [B, H, 2, T, D], and how often each was read [B, H, P + 1]. Of a row: how many are full, how many tokens
-    are in its open one, and how many full ones it reads, [B]. With directions [B, H, D, X] what is known is sketches, and it is tokens of
-    full pages, not these, that are read and counted.
+    """The pages [.., 2, T, D] of a layer. For every row and head: the summaries of its full pages [B, H, P, X], where these are among the
+    pages [B, H, P], its open page [B, H, 2, T, D], and how often each was read [B, H, P + 1]. For every row: the number of full pages, of
+    tokens in the open one, and of full pages that it reads, [B]. With directions [B, H, D, X] the summaries are sketches, and single tokens
+    of full pages are read and counted instead of pages.
     """
 
     pages_P2TD: torch.Tensor
@@ -119,8 +119,8 @@ class PageTable:
         self.table = torch.tensor([*map(at, (*parts, *counts)), *sizes])
 
 
-class Layers:
-    """What the layers of a model consist of, for the kernel that runs all of them; products as `in_blocks` lays them out."""
+class LayerTable:
+    """The weights of a model's layers, for the kernel that runs all of them; products in the layout of `in_blocks`."""
 
     FIELDS = (
         *("input_norm", "project", "project_bias", "query_norm", "key_norm", "output", "output_bias"),
@@ -130,8 +130,8 @@ class Layers:
     def __init__(
         self, each: Sequence[Mapping[str, torch.Tensor | None]], *, heads: int, kv_heads: int, width: int, epsilon: float, scale: float
     ) -> None:
-        """`each`: a layer's tensors by the names of `FIELDS`."""
-        self._kept = each  # the kernel is given addresses alone
+        """Make the table. `each`: a layer's tensors by the names of `FIELDS`."""
+        self._kept = each  # held here, since the kernel gets addresses alone
         first = each[0]
         hidden, gate = (len(part) for part in (first["input_norm"], first["gate"]) if part is not None)
         self.sizes = hidden, gate, heads, kv_heads, width
@@ -141,17 +141,17 @@ class Layers:
 
 
 @dataclass
-class Behind:
-    """What rows have behind them in every layer: a prompt, and what they have drawn, of which the new token becomes the last."""
+class PrefixTable:
+    """The keys and values before the new token of each row, in every layer: a prompt's, and those of generated tokens."""
 
-    prompts: Sequence[Store]
-    own: Sequence[Store]
+    prompts: Sequence[KVStore]
+    own: Sequence[KVStore]
     seen_N: torch.Tensor
-    """Positions of a row's prompt."""
+    """Length of each row's prompt."""
     items: torch.Tensor
     """As in `DecodingKernels.attend`."""
     slot_N: torch.Tensor
-    """Where a row lies in its own store."""
+    """The slot of each row in its own store."""
 
     def __post_init__(self) -> None:
         pairs = zip(self.own, self.prompts, strict=True)

@@ -1,6 +1,6 @@
-"""The kernels of `update.cpp`: what lies between the matrix products of an update, forward and backward.
+"""The kernels of `update.cpp`: the operations between the matrix products of an update, forward and backward.
 
-Residuals, norms' weights and all that is summed are float32; what goes into a product is of the update's precision. Shapes: N tokens, E
+Residuals, weights of norms and all sums are float32; inputs of products have the update's precision. Shapes: N tokens, E
 hidden width, F width of the gate, S heads of queries, keys and values side by side ([H queries, K keys, K values]), D head width, M chosen
 tokens, V vocabulary.
 """
@@ -16,15 +16,15 @@ from etude.kernels.compiled import AT, DTYPES, NUMBER, REAL, at, in_both, librar
 
 @dataclass(frozen=True)
 class Trees:
-    """Rows of tokens, one behind another, each a tree in preorder: a token is seen from itself up to where its branch ends."""
+    """Rows of tokens, one after another, each a tree in preorder: a token is visible from itself up to the end of its branch."""
 
     starts: torch.Tensor
-    """Where rows begin, and where the last one ends."""
+    """The first token of each row, and the end of the last one."""
     ends_N: torch.Tensor
-    """Where the tokens end that see a token: the end of its row in a row without branches."""
+    """The end of the tokens that attend to a token: the end of its row in a row without branches."""
 
     def with_strangers(self, number: int) -> "Trees":
-        """One more row, of so many tokens that each see themselves alone."""
+        """Return these rows and one more, of so many tokens that each attend to themselves alone."""
         ends = self.ends_N.new_tensor(range(len(self.ends_N) + 1, len(self.ends_N) + number + 1))
         return Trees(torch.cat([self.starts, self.starts[-1:] + number]), torch.cat([self.ends_N, ends])) if number else self
 
@@ -33,19 +33,19 @@ class Trees:
 
 
 def kernels_for(device: torch.device, dtype: torch.dtype) -> "UpdateKernels | None":
-    """The kernels for an update of a precision; None where there are none, which is said once."""
+    """Return the kernels for an update of a precision; None where there are none, of which a warning says why, once."""
     return _kernels().get(dtype) if device.type == "cpu" and dtype in DTYPES else None
 
 
 class UpdateKernels:
-    """Operations on a CPU whose products are of one precision. Tensors lie close together."""
+    """Operations on a CPU whose products are of one precision. Tensors are contiguous."""
 
     def __init__(self, found: ctypes.CDLL, dtype: torch.dtype) -> None:
         self.dtype = dtype
         self._call = {name: getattr(found, f"{name}_{DTYPES[dtype]}") for name in _DECLARED}
 
     def norm(self, x_NE: torch.Tensor, weight_E: torch.Tensor, epsilon: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """x / √(mean x² + ε) · weight, and 1 / √(mean x² + ε) for each token."""
+        """Compute x / √(mean x² + ε) · weight, and 1 / √(mean x² + ε) for each token."""
         found_NE, inverse_N = torch.empty_like(x_NE, dtype=self.dtype), x_NE.new_empty(len(x_NE))
         self._call["norm"](at(x_NE), *x_NE.shape, at(weight_E), epsilon, at(found_NE), at(inverse_N))
         return found_NE, inverse_N
@@ -58,7 +58,7 @@ class UpdateKernels:
         weight_E: torch.Tensor,
         residual_NE: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Slopes of x, added to the residual's, and of the weight."""
+        """Return the gradients of x, added to the residual's, and of the weight."""
         found_NE, found_E = torch.empty_like(x_NE), torch.empty_like(weight_E)
         more = None if residual_NE is None else at(residual_NE)
         given = at(slope_NE), at(x_NE), at(inverse_N), at(weight_E), more
@@ -66,25 +66,25 @@ class UpdateKernels:
         return found_NE, found_E
 
     def gated(self, both_N2F: torch.Tensor) -> torch.Tensor:
-        """SiLU(gate) · up of [gate, up]."""
+        """Compute SiLU(gate) · up of [gate, up]."""
         found_NF = both_N2F.new_empty(len(both_N2F), both_N2F.shape[1] // 2)
         self._call["gated"](at(both_N2F), *found_NF.shape, at(found_NF))
         return found_NF
 
     def gated_backward(self, both_N2F: torch.Tensor, slope_NF: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """`gated` once more, and the slopes of [gate, up]."""
+        """Return `gated` once more, and the gradients of [gate, up]."""
         found_NF, found_N2F = torch.empty_like(slope_NF), torch.empty_like(both_N2F)
         self._call["gated_backward"](at(both_N2F), at(slope_NF), *slope_NF.shape, at(found_NF), at(found_N2F))
         return found_NF, found_N2F
 
     def rotate(self, states_NSD: torch.Tensor, heads: int, cos_ND: torch.Tensor, sin_ND: torch.Tensor, *, back: bool = False) -> None:
-        """Give the first `heads` heads their positions, in place: x cos + (-x₂, x₁) sin; `back` takes them off, as slopes go."""
+        """Apply rotary embeddings to the first `heads` heads in place: x cos + (-x₂, x₁) sin; `back`: the inverse, for gradients."""
         rows, stride, width = len(states_NSD), states_NSD.stride(0), states_NSD.shape[2]
         assert cos_ND.shape == sin_ND.shape == (rows, width), "positions turn whole heads"
         self._call["rotate"](at(states_NSD), rows, stride, heads, width, at(cos_ND), at(sin_ND), -1.0 if back else 1.0)
 
     def attend(self, states_NSD: torch.Tensor, trees: Trees, heads: int, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """What queries read [N, H, D], and log Σ exp of their scores [N, H]."""
+        """Return the attention output [N, H, D], and log Σ exp of the scores [N, H]."""
         number, all_heads, width = states_NSD.shape
         read_NHD, normaliser_NH = states_NSD.new_empty(number, heads, width), torch.empty(number, heads, dtype=torch.float32)
         sizes = heads, (all_heads - heads) // 2, width, scale
@@ -100,7 +100,7 @@ class UpdateKernels:
         normaliser_NH: torch.Tensor,
         slope_NHD: torch.Tensor,
     ) -> torch.Tensor:
-        """Slopes of queries, keys and values [N, S, D]."""
+        """Return the gradients of queries, keys and values [N, S, D]."""
         heads, found_NSD = read_NHD.shape[1], torch.empty_like(states_NSD)
         sizes = heads, (states_NSD.shape[1] - heads) // 2, states_NSD.shape[2], scale
         given = at(read_NHD), at(normaliser_NH), at(slope_NHD), at(found_NSD)
@@ -110,7 +110,7 @@ class UpdateKernels:
     def chosen(
         self, logits_MV: torch.Tensor, targets_M: torch.Tensor, temperatures_M: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Of softmax(logits / temperature): log-probs of the targets, entropies, and the normalisers log Σ exp."""
+        """Return, of softmax(logits / temperature), the log-probs of the targets, the entropies, and the normalisers log Σ exp."""
         found, inverse_M = torch.empty(3, len(targets_M), dtype=torch.float32), (1 / temperatures_M).float()
         self._call["chosen"](at(logits_MV), *logits_MV.shape, at(inverse_M), at(targets_M), *map(at, found))
         return found[0], found[1], found[2]
@@ -124,8 +124,8 @@ class UpdateKernels:
         slope_M: torch.Tensor,
         entropy: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> None:
-        """Put the logits' slopes in their place, from those of the log-probs and, where `entropy` gives them, the entropies and their
-        slopes, each [M].
+        """Replace logits by their gradients, from those of the log-probs and, if `entropy` is given, from the entropies and their
+        gradients, each [M].
         """
         inverse_M = (1 / temperatures_M).float()
         given = at(inverse_M), at(targets_M), at(normaliser_M), at(slope_M), *map(at, entropy or ())
@@ -150,5 +150,6 @@ _DECLARED = {
 
 @cache
 def _kernels() -> dict[torch.dtype, UpdateKernels]:
+    """Load the kernels once; empty where there are none."""
     found = library("update.cpp", in_both(_DECLARED))
     return {} if found is None else {dtype: UpdateKernels(found, dtype) for dtype in DTYPES}

@@ -28,7 +28,7 @@ from etude.errors import UserError
 from etude.knowledge.documents import Document
 from etude.knowledge.quality import NO_TEXT, RULES, Quality, flaw
 from etude.knowledge.scorers import Scorer
-from etude.processes import die_with
+from etude.processes import kill_with_parent
 
 FLAWS = ("", NO_TEXT, *RULES)
 """What the numbers of a block's `flaw` mean."""
@@ -145,7 +145,7 @@ _prepared: tuple[Scorer, Quality, Sequence[str], Path]
 def _prepare(parent: int, *parts: Any) -> None:
     """What every block of a worker process needs."""
     global _prepared
-    die_with(parent, signal.SIGTERM)
+    kill_with_parent(parent, signal.SIGTERM)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent says when it is over
     _prepared = parts  # type: ignore[assignment]
 

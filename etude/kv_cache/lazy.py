@@ -27,8 +27,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from etude.engine.context import Context, Opened
-from etude.engine.forward import Shared
+from etude.engine.protocols import Context, PrefilledPrompts, SharedPrefixForward
 from etude.errors import UserError, at_least
 from etude.kv_cache.attention import weights
 from etude.kv_cache.budgets import check_budget, is_everything, tokens_of
@@ -239,7 +238,9 @@ class LazyView:
     policy: Lazy
     peak: Peak = field(default_factory=Peak, compare=False, repr=False)
 
-    def prefill(self, model: Any, prompts: Sequence[Sequence[int]], pad: int, shared: Shared | None = None) -> tuple[Opened, torch.Tensor]:
+    def prefill(
+        self, model: Any, prompts: Sequence[Sequence[int]], pad: int, shared: SharedPrefixForward | None = None
+    ) -> tuple[PrefilledPrompts, torch.Tensor]:
         texts = [LazyText(model, self.policy) for _ in prompts]
         logits_BV = torch.stack([text.read(prompt) for text, prompt in zip(texts, prompts, strict=True)])
         return LazyContext(texts, self.peak), logits_BV

@@ -15,7 +15,7 @@ import torch
 from etude.errors import UserError
 from etude.kernels.compiled import WIDTH
 from etude.kernels.decoding import kernels_for
-from etude.kernels.tables import Stretches
+from etude.kernels.tables import SlotTable
 from etude.kv_cache import attention
 from etude.kv_cache.held import Held
 from etude.kv_cache.layer import ContextLayer, Forward, New, places
@@ -187,7 +187,7 @@ class SlotLayer(ContextLayer):
         if self.slots.is_full:
             self.slots = self.slots.with_room()
 
-    def expecting(self) -> Stretches:
+    def expecting(self) -> SlotTable:
         """A slot more in every head, for a kernel to put a token of every row there; then it `took` them."""
         assert self.slots is not None
         self.slots.count_BH += 1

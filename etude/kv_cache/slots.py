@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from etude.kernels import huge_pages
-from etude.kernels.tables import Stretches
+from etude.kernels.tables import SlotTable
 
 ROOM_TOKENS = 32
 """Slots to spare in a segment that is made anew, so that it is not copied at every token."""
@@ -111,10 +111,10 @@ class Slots:
         return own_S.view(len(run), self.heads, room, *store_S.shape[1:])[:, :, : int(self.count_BH[run.start : run.stop].max())]
 
     @property
-    def stretches(self) -> Stretches:
+    def stretches(self) -> SlotTable:
         """For kernels, which are given addresses: of what is there now."""
         counts = torch.from_numpy(self.start_BH), torch.from_numpy(self.count_BH)
-        return Stretches(self.keys_SD, self.values_SD, self.position_S, self.mass_S, *counts)
+        return SlotTable(self.keys_SD, self.values_SD, self.position_S, self.mass_S, *counts)
 
     @property
     def is_full(self) -> bool:

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from etude.engine.context import Context, CopiedContext, Forward, Opened
-from etude.engine.forward import Shared
+from etude.engine.copied import CopiedContext
+from etude.engine.protocols import Context, Forward, PrefilledPrompts, SharedPrefixForward
 from etude.kernels.decoding import DecodingKernels, kernels_for
-from etude.kernels.tables import Layers
+from etude.kernels.tables import LayerTable
 from etude.kv_cache.attach import Attachment
 from etude.kv_cache.layer import ContextLayer, held_bytes
 from etude.kv_cache.page_layer import PageLayer
@@ -46,7 +46,9 @@ class KeptView:
     policy: Policy | Recall
     peak: Peak = field(default_factory=Peak, compare=False, repr=False)
 
-    def prefill(self, model: Any, prompts: Sequence[Sequence[int]], pad: int, shared: Shared | None = None) -> tuple[Opened, torch.Tensor]:
+    def prefill(
+        self, model: Any, prompts: Sequence[Sequence[int]], pad: int, shared: SharedPrefixForward | None = None
+    ) -> tuple[PrefilledPrompts, torch.Tensor]:
         attachment = Attachment.to(model, self.policy)
         with attachment.installed():
             copied, logits_BV = CopiedContext.prefill(model, prompts, pad)
@@ -81,7 +83,7 @@ class SlotsToken(LayersToken):
         kernels = kernels_for(slots[0].keys_SD.device, slots[0].keys_SD.dtype) if slots else None
         return SlotsToken(layers, kernels) if kernels and len(slots) == len(layers) else None
 
-    def run(self, layers: Layers, x_NE: torch.Tensor, cos_ND: torch.Tensor, sin_ND: torch.Tensor) -> None:
+    def run(self, layers: LayerTable, x_NE: torch.Tensor, cos_ND: torch.Tensor, sin_ND: torch.Tensor) -> None:
         score, seen_N = self.layers[0].policy.score, torch.from_numpy(self.layers[0].seen_B)
         for layer in self.layers:
             layer.make_room()
@@ -107,7 +109,7 @@ class PagesToken(LayersToken):
         kernels = kernels_for(opened[0].device, opened[0].dtype) if opened else None
         return PagesToken(layers, kernels) if kernels and len(opened) == len(layers) else None
 
-    def run(self, layers: Layers, x_NE: torch.Tensor, cos_ND: torch.Tensor, sin_ND: torch.Tensor) -> None:
+    def run(self, layers: LayerTable, x_NE: torch.Tensor, cos_ND: torch.Tensor, sin_ND: torch.Tensor) -> None:
         held = [layer.expecting() for layer in self.layers]
         self.kernels.layers_over_pages(x_NE, layers, held, cos_ND, sin_ND)
         for layer, table in zip(self.layers, held, strict=True):

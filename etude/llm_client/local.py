@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from etude.device.machine import Machine, Place, engine_at, room_tokens
+from etude.device.machine import Device, Machine, max_prompt_tokens
+from etude.engine.build import engine_at
 from etude.engine.sampling import Sampling
 from etude.errors import UserError
 from etude.llm_client.endpoint import Endpoint
@@ -13,7 +14,7 @@ from etude.rollouts.prompts import render_prompt, without_control
 from etude.tasks.task import Task
 
 
-def ready(how: ChatModel, place: Place, machine: Machine, example: Messages, seed: int = 0) -> Ask:
+def ready(how: ChatModel, place: Device, machine: Machine, example: Messages, seed: int = 0) -> Ask:
     """Whoever `how` names; `example` has the roles that all messages have. Raises UserError where nobody can be asked."""
     if how.url is None:
         return local(how, place, machine, example, seed)
@@ -22,17 +23,17 @@ def ready(how: ChatModel, place: Place, machine: Machine, example: Messages, see
     return endpoint.ask
 
 
-def check(how: ChatModel, place: Place, machine: Machine, example: Messages) -> None:
+def check(how: ChatModel, place: Device, machine: Machine, example: Messages) -> None:
     """Raise UserError where nobody can be asked; a model is loaded for that, and let go."""
     ready(how, place, machine, example)
 
 
-def local(how: ChatModel, place: Place, machine: Machine, example: Messages, seed: int = 0) -> Ask:
+def local(how: ChatModel, place: Device, machine: Machine, example: Messages, seed: int = 0) -> Ask:
     """A model that is loaded here; what is drawn depends on `seed` and the conversation alone."""
     assert how.model is not None
     try:
         model, tokenizer = load_model(how.model, device=place.device)
-        engine, room = engine_at(place, model, tokenizer, machine), room_tokens(model, how.max_new_tokens)
+        engine, room = engine_at(place, model, tokenizer, machine), max_prompt_tokens(model, how.max_new_tokens)
         render_prompt(tokenizer, Task(tuple(example)))  # which its chat template may refuse
     except UserError as error:
         raise UserError(f"{how.section}.model {how.model}: {error}") from error

@@ -15,7 +15,8 @@ import numpy as np
 
 from etude.cards.adapted import write_adapted_cards
 from etude.console.watching import Quiet, Watcher
-from etude.device.machine import Place, decide, engine_at, facts_of, room_tokens
+from etude.device.machine import Device, device_facts, max_prompt_tokens, resolve_device
+from etude.engine.build import engine_at
 from etude.errors import UserError
 from etude.evaluation.likelihood import Asked, question_of
 from etude.evaluation.report import write_report
@@ -120,18 +121,18 @@ class Adaptation(Run):
     def prepare(self) -> None:
         """Load the model and all that is asked of it, so that a mistake there leaves no folder behind."""
         settings = self.settings
-        self.place = decide(settings.machine, self.folder.read_json("environment.json") or {})
+        self.place = resolve_device(settings.machine, self.folder.read_json("environment.json") or {})
         self.asked, self.texts, self.tasks = gather_asked(settings, self.data_folder)
         self.model, self.tokenizer = load_model(settings.model, device=self.place.device)
         check_targets(self.model, settings.lora)
         end_of_text(self.tokenizer)
-        self.room = room_tokens(self.model, 0)
+        self.room = max_prompt_tokens(self.model, 0)
         if settings.writer.how == "attempts":
-            room_tokens(self.model, settings.writer.max_new_tokens)
+            max_prompt_tokens(self.model, settings.writer.max_new_tokens)
         check_models(settings, self.tasks, self.place, self.folder.path)
         inputs = {f"the questions of {part} {name}": fingerprint_of(map(_told, own)) for (part, name), own in self.asked.items()}
         inputs |= {f"the text {name}": fingerprint_of([text]) for name, text in self.texts}
-        for sentence in self.folder.begin(resolved(settings), inputs, **facts_of(self.place, settings.model)):
+        for sentence in self.folder.begin(resolved(settings), inputs, **device_facts(self.place, settings.model)):
             self.reporter.say(sentence)
         if unread := without_effect(settings):
             self.reporter.say(f"without effect: {'; '.join(unread)}")
@@ -303,7 +304,7 @@ class Adaptation(Run):
         return result
 
 
-def check_models(settings: AdaptSettings, tasks: Sequence[Task], place: Place, run: Path) -> None:
+def check_models(settings: AdaptSettings, tasks: Sequence[Task], place: Device, run: Path) -> None:
     """Raise UserError where a grader or writer can't be asked, as long as there is something to ask it."""
     if settings.grader.is_on and not (run / "selection" / "selection.json").exists():
         check(settings.grader, place, settings.machine, asking("?"))

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from etude.engine.completion import Finish
+from etude.engine.protocols import PrefixEngine
 from etude.engine.sampling import Sampling
-from etude.engine.transformers import TransformersEngine
 from etude.evaluation.measure import majority
 from etude.recipes.answer_search import AnswerSearch
 from etude.rollouts.revising import revised_answers
@@ -32,7 +32,7 @@ class Answer:
 
 
 def answered(
-    engine: TransformersEngine,
+    engine: PrefixEngine,
     items: Items,
     how: AnswerSearch,
     *,

@@ -171,18 +171,18 @@ def _number_of_steps(loop: Loop, batch: RolloutBatch, steps: int) -> int:
 
 
 def _seconds_of_warm_start(run: PracticeRun) -> float:
-    run.engine.put_away()
+    run.engine.offload_weights()
     learner = warm_start_learner(run.model, run.settings, run.place.dtype)
     seconds = seconds_of(partial(learner.update, demonstrations_of(run, 1)))
-    run.engine.refresh(0)
+    run.engine.sync_weights(0)
     return seconds
 
 
 def _seconds_of_preference(run: PracticeRun) -> float:
-    run.engine.put_away()
+    run.engine.offload_weights()
     learner, pairs = preference_learner(run.model, run.settings, run.place.dtype), comparisons_of(run, 1)
     seconds = seconds_of(lambda: Preferring(learner, pairs, run.settings.preferences).update(pairs))
-    run.engine.refresh(0)
+    run.engine.sync_weights(0)
     return seconds
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.device.limits import within_limits
-from etude.device.machine import decide, room_tokens
+from etude.device.machine import max_prompt_tokens, resolve_device
 from etude.errors import UserError
 from etude.evaluation.likelihood import Asked, ask
 from etude.knowledge.documents import documents
@@ -51,12 +51,12 @@ class AdaptEstimate:
 
 def estimate_adaptation(settings: AdaptSettings, data: Path | None) -> AdaptEstimate:
     """Load the model, ask some questions, make one update on the first documents of the corpus."""
-    place = decide(settings.machine)
+    place = resolve_device(settings.machine)
     of_suite, measured, _ = gather_asked(settings, data)
     asked = [question for own in of_suite.values() for question in own]
     model, tokenizer = load_model(settings.model, device=place.device)
     with within_limits(settings.machine):
-        room, logprobs = room_tokens(model, 0), logprobs_of(model, place, settings.machine)
+        room, logprobs = max_prompt_tokens(model, 0), logprobs_of(model, place, settings.machine)
         texts = sum(min(settings.suite.text_tokens, _length(tokenizer, text)) for _, text in measured)
         tried = [asked[place * len(asked) // _TRIED] for place in range(_TRIED)] if len(asked) > _TRIED else asked
         kinds = [[each for each in tried if (len(each.choices) > 1) == is_choice] for is_choice in (True, False)]

@@ -9,10 +9,11 @@ from typing import Any, Never
 from etude.console.watching import Quiet, Watcher
 from etude.decoding.decode import decode
 from etude.device.limits import within_limits
-from etude.device.machine import decide, engine_at, room_tokens
+from etude.device.machine import max_prompt_tokens, resolve_device
+from etude.engine.build import engine_at
 from etude.engine.completion import Logprobs
+from etude.engine.protocols import PrefixEngine
 from etude.engine.sampling import GREEDY
-from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.evaluation.measure import Answered, Measurement, Suite, measure
 from etude.evaluation.preferred import Compare, preferred
@@ -62,13 +63,13 @@ def evaluate(
     for sentence in unread_of_search(settings, more=unread):
         watcher.say(f"without effect: {sentence}")
     suites, train = _suites(settings, Path(data) if data else None)
-    place = decide(settings.machine)
+    place = resolve_device(settings.machine)
     loaded, tokenizer = load_model(model, device=place.device)
-    engine = engine_at(place, loaded, tokenizer, settings.machine, settings.engine)
+    engine = engine_at(place, loaded, tokenizer, settings.machine, settings.engine.of_engine(tokenizer))
     longest = settings.evaluation.max_new_tokens or settings.max_new_tokens
     sizes = longest, settings.evaluation.pass_n, settings.evaluation.num_samples
     how = Measurement(*sizes, settings.sampling, settings.seed, settings.evaluation.thought, settings.max_unscored_share)
-    room = room_tokens(loaded, max(longest, settings.evaluation.thought.longest))
+    room = max_prompt_tokens(loaded, max(longest, settings.evaluation.thought.longest))
     by_step_model = value_for(settings.search, model, loaded, place, settings.machine)
     compare: Compare | None = None
     if settings.judge.model is not None:
@@ -104,7 +105,7 @@ def evaluate(
 
 
 def _answers(
-    engine: TransformersEngine, settings: EvaluateSettings, longest: int, room: int, by_step_model: Value | None, suite: Suite
+    engine: PrefixEngine, settings: EvaluateSettings, longest: int, room: int, by_step_model: Value | None, suite: Suite
 ) -> list[Answered]:
     """What a search answers to each task, and the tokens that it sampled."""
     items = list(zip(suite.tasks, suite.prompts, strict=True))
@@ -115,9 +116,7 @@ def _answers(
     return [Answered(answer.text, answer.sampled_tokens) for answer in found]
 
 
-def _decoded(
-    engine: TransformersEngine, settings: EvaluateSettings, longest: int, room: int, logprobs: Logprobs, suite: Suite
-) -> list[Answered]:
+def _decoded(engine: PrefixEngine, settings: EvaluateSettings, longest: int, room: int, logprobs: Logprobs, suite: Suite) -> list[Answered]:
     """What a method of decoding answers to each task, and the tokens that were drawn for it."""
     items = list(zip(suite.tasks, suite.prompts, strict=True))
     names = settings.seed, "evaluation by decoding", suite.name

@@ -7,20 +7,21 @@ from typing import Any, Never
 
 from etude.decoding.decode import Found, decode
 from etude.decoding.methods import METHODS
-from etude.device.machine import decide, engine_at, room_tokens
+from etude.device.machine import max_prompt_tokens, resolve_device
+from etude.engine.build import engine_at
 from etude.engine.completion import Completion, Logprobs
-from etude.engine.transformers import TransformersEngine
+from etude.engine.protocols import PrefixEngine
+from etude.engine.streaming import TextStreamer
 from etude.errors import UserError
 from etude.models.load import load_model
 from etude.randomness import seed_for
 from etude.recipes.answering import answered
 from etude.recipes.calls import model_name, settings_are_a_mapping, without_bars
 from etude.recipes.generate_settings import GenerateSettings, parse_generate
-from etude.recipes.streaming import Streamed
 from etude.rollouts.prompts import render_prompts
+from etude.rollouts.sampler import Items
 from etude.rollouts.search.growing import Value
 from etude.rollouts.thought import forced
-from etude.rollouts.tree_search import Items
 from etude.settings.configuration import a_type, arguments_from
 from etude.settings.unused import Sections, unread_in, unread_of_search
 from etude.suites.retention_probe import logprobs_of
@@ -73,15 +74,15 @@ def generate(
         decoding = {**decoding, ("sampling.",): f"decoding.method {settings.decoding.method} chooses a sample (decoding.sampling)"}
     for unread in unread_of_search(settings, also, {**of_length, **decoding}):
         log.warning("without effect: %s", unread)
-    place = decide(settings.machine)
+    place = resolve_device(settings.machine)
     loaded, tokenizer = load_model(model, device=place.device)
-    engine = engine_at(place, loaded, tokenizer, settings.machine, settings.engine)
+    engine = engine_at(place, loaded, tokenizer, settings.machine, settings.engine.of_engine(tokenizer))
     budget = settings.thought.budget_tokens
-    room = room_tokens(loaded, settings.max_new_tokens if budget is None else settings.thought.most_tokens(budget))
+    room = max_prompt_tokens(loaded, settings.max_new_tokens if budget is None else settings.thought.most_tokens(budget))
     tasks = with_system([Task(prompt, origin=f"prompt {i + 1}") for i, prompt in enumerate(prompts)], settings.system)
     tasks = with_instruction(tasks, settings.instruction or "")
     rendered = render_prompts(tokenizer, tasks, room)
-    streamed = Streamed(engine.text_of, write, settings.stop) if write and len(prompts) == settings.num_samples == 1 else None
+    streamed = TextStreamer(engine.text_of, write, settings.stop) if write and len(prompts) == settings.num_samples == 1 else None
     if settings.search.is_on:
         by_step_model = value_for(settings.search, model, loaded, place, settings.machine)
         rows = _searched(engine, prompts, list(zip(tasks, rendered, strict=True)), settings, room, by_step_model)
@@ -99,11 +100,11 @@ def generate(
 
 
 def _plain(
-    engine: TransformersEngine,
+    engine: PrefixEngine,
     prompts: Sequence[str],
     rendered: Sequence[tuple[int, ...]],
     settings: GenerateSettings,
-    streamed: Streamed | None,
+    streamed: TextStreamer | None,
     done: Callable[[dict[str, Any]], None] | None,
 ) -> list[dict[str, Any]]:
     waiting: dict[int, dict[str, Any]] = {}
@@ -126,8 +127,8 @@ def _plain(
         sampling=settings.sampling,
         seed=settings.seed,
         stop_strings=settings.stop,
-        heard=(lambda prompt, sample, token: streamed.hear(token)) if streamed else None,
-        done=tell if done and not streamed else None,
+        on_token=(lambda prompt, sample, token: streamed.put(token)) if streamed else None,
+        on_complete=tell if done and not streamed else None,
     )
     if streamed:
         streamed.end(found[0][0].text)
@@ -136,7 +137,7 @@ def _plain(
 
 
 def _thought(
-    engine: TransformersEngine, prompts: Sequence[str], rendered: Sequence[tuple[int, ...]], settings: GenerateSettings, budget: int
+    engine: PrefixEngine, prompts: Sequence[str], rendered: Sequence[tuple[int, ...]], settings: GenerateSettings, budget: int
 ) -> list[dict[str, Any]]:
     places = [(prompt, sample) for prompt in range(len(prompts)) for sample in range(settings.num_samples)]
     keys = [seed_for(settings.seed, *place) for place in places]
@@ -156,13 +157,13 @@ def _thought(
 
 
 def _decoded(
-    engine: TransformersEngine,
+    engine: PrefixEngine,
     prompts: Sequence[str],
     items: Items,
     settings: GenerateSettings,
     room: int,
     logprobs: Logprobs,
-    streamed: Streamed | None,
+    streamed: TextStreamer | None,
     done: Callable[[dict[str, Any]], None] | None,
 ) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
@@ -173,7 +174,7 @@ def _decoded(
             if done and not streamed:
                 done(rows[-1])
 
-    how: dict[str, Any] = {"heard": (lambda place, token: streamed.hear(token)) if streamed else None}
+    how: dict[str, Any] = {"heard": (lambda place, token: streamed.put(token)) if streamed else None}
     how |= {"max_new_tokens": settings.max_new_tokens, "sampling": settings.sampling, "stop_strings": settings.stop}
     names = settings.seed, "generate"
     found = decode(engine, items, settings.decoding, **how, room_tokens=room, logprobs=logprobs, names=names, done=keep)
@@ -184,7 +185,7 @@ def _decoded(
     return rows
 
 
-def _decoded_row(engine: TransformersEngine, prompt: str, found: Found) -> dict[str, Any]:
+def _decoded_row(engine: PrefixEngine, prompt: str, found: Found) -> dict[str, Any]:
     answer = found.answer
     if answer.text is None:
         log.warning("no answer to %r: %s", prompt[:80], "; ".join(answer.notes))
@@ -195,7 +196,7 @@ def _decoded_row(engine: TransformersEngine, prompt: str, found: Found) -> dict[
     return {"prompt": prompt, "completions": given[0], "finish": given[1], "decoding": facts}
 
 
-def _pieces(engine: TransformersEngine, tokens: Sequence[int], answer: str) -> list[str]:
+def _pieces(engine: PrefixEngine, tokens: Sequence[int], answer: str) -> list[str]:
     """What each token adds to the answer: a character of several tokens stands with the last of them, what a stop string cut off is out."""
     pieces, before = [], 0
     for end in range(1, len(tokens) + 1):
@@ -210,7 +211,7 @@ def _pieces(engine: TransformersEngine, tokens: Sequence[int], answer: str) -> l
 
 
 def _searched(
-    engine: TransformersEngine, prompts: Sequence[str], items: Items, settings: GenerateSettings, room: int, by_step_model: Value | None
+    engine: PrefixEngine, prompts: Sequence[str], items: Items, settings: GenerateSettings, room: int, by_step_model: Value | None
 ) -> list[dict[str, Any]]:
     how: dict[str, Any] = {name: getattr(settings, name) for name in ("num_samples", "max_new_tokens", "sampling")}
     names = settings.seed, "generate"

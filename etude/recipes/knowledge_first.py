@@ -6,7 +6,7 @@ the machine; it is gone on with where it was interrupted. Practice begins from i
 
 from pathlib import Path
 
-from etude.device.machine import Machine, decide
+from etude.device.machine import Machine, resolve_device
 from etude.errors import UserError
 from etude.recipes.adapt import adapt_named, check_models, gather_asked
 from etude.recipes.adapt_settings import AdaptSettings, adapt_defaults, parse_adapt
@@ -39,7 +39,7 @@ def check_adaptation(settings: AdaptSettings, run: Path, data: Path | None) -> N
         check_same({**adapt_defaults(), **dotted(kept)}, resolved(settings), folder)
     if not is_adapted(folder):
         _, _, tasks = gather_asked(settings, data)
-        check_models(settings, tasks, decide(settings.machine), folder)
+        check_models(settings, tasks, resolve_device(settings.machine), folder)
 
 
 def adapted(settings: AdaptSettings, run: Run) -> Path:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from etude.console.watching import Watcher
-from etude.device.machine import Place
+from etude.device.machine import Device
+from etude.engine.protocols import Engine
 from etude.engine.sampling import Sampling
-from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.knowledge.leaks import Leaks
 from etude.knowledge.passages import NO_REPLY, Assignment, Knowledge, Writing, rejected
@@ -29,11 +29,11 @@ from etude.tasks.task import Task
 from etude.tasks.verifiers import CHEAP
 from etude.training.run_folder import RunFolder, read_jsonl, write_atomically
 
-Engine = Callable[[], TransformersEngine]
+BuildEngine = Callable[[], Engine]
 """Makes the engine of the model that is adapted, which may hold a copy of it."""
 
 
-def check_writer(settings: AdaptSettings, tasks: Sequence[Task], place: Place, run: Path) -> None:
+def check_writer(settings: AdaptSettings, tasks: Sequence[Task], place: Device, run: Path) -> None:
     """Raise UserError where the writer can't be asked, though there is something to write, and where answers could not be compared."""
     how = settings.writer
     foreign = next((task for task in tasks if task.verifier not in CHEAP), None)
@@ -52,8 +52,8 @@ def write_passages(
     tasks: Sequence[Task],
     questions: Mapping[str, str],
     *,
-    place: Place,
-    engine: Engine,
+    place: Device,
+    engine: BuildEngine,
     room: int,
     watcher: Watcher,
 ) -> list[str]:
@@ -98,7 +98,7 @@ def _example(tasks: Sequence[Task], how: PassageWriter) -> Messages:
     return asking(Assignment(Knowledge("", "?", ""), tuple(tasks[:1])), how.with_answer)
 
 
-def own_attempts(engine: TransformersEngine, how: PassageWriter, room: int, seed: int) -> Attempts:
+def own_attempts(engine: Engine, how: PassageWriter, room: int, seed: int) -> Attempts:
     """Attempts of the model as it is now, drawn by the prompt, whatever else is asked beside it; none at what is too long."""
 
     def attempts(prompts: Sequence[str]) -> list[list[str]]:

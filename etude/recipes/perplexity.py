@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from etude.device.machine import Machine, Place
+from etude.device.machine import Device, Machine
 from etude.learn.example import Example
 from etude.learn.logprobs import completion_logprobs
 from etude.models.load import load_model
@@ -16,7 +16,7 @@ _NO_TEXT = -1e9
 class Perplexity:
     """Minus the nats a token of a text's first `tokens`, the very first of which is given."""
 
-    def __init__(self, model: str, place: Place, machine: Machine, tokens: int = 128) -> None:
+    def __init__(self, model: str, place: Device, machine: Machine, tokens: int = 128) -> None:
         self._place, self._machine, self._tokens = place, machine, tokens
         self._model, self._tokenizer = load_model(model, device=self._place.device)
 

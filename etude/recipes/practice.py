@@ -162,13 +162,13 @@ class Loop:
         """Learn from a step and log it; a signal waits for its end."""
         run, callbacks, start = self.run, self.callbacks, time.perf_counter()
         batch.begin_update()
-        run.engine.put_away()
+        run.engine.offload_weights()
         row = callbacks.before_update(batch)
         how: dict[str, Any] = {"on_examples": callbacks.on_examples(batch), "extra": callbacks.extra_examples(step)}
         row |= update_on(run.learner, batch, run.settings.learn, **how)
         row |= callbacks.after_update(batch)
         row |= rollout_metrics(batch, run.settings, with_parts=not run.reward.is_plain)
-        run.engine.refresh(step)
+        run.engine.sync_weights(step)
         seconds = step_seconds(batch, time.perf_counter() - start)
         run.folder.write_attempts(step, attempt_rows(batch, with_parts=not run.reward.is_plain))
         decision = callbacks.decide(step, row, run.history, is_last=step == run.settings.steps)

@@ -21,7 +21,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from etude.processes import die_with
+from etude.processes import kill_with_parent
 from etude.rewards.isolation import begin_domain, kill_domain
 from etude.rewards.scratch import empty
 from etude.rewards.worker import work
@@ -38,7 +38,7 @@ def main(parent: int, memory_bytes: int, how: str) -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)  # what is ignored, as by default, is heard of on no system but Linux
     signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)  # from here on what comes waits until it is asked for: nothing is left half done
     adopt_orphans()
-    die_with(parent, signal.SIGTERM)
+    kill_with_parent(parent, signal.SIGTERM)
     scratch = os.path.realpath(tempfile.mkdtemp(prefix=PREFIX))
     if how == "isolated":
         begin_domain(parent)
@@ -47,7 +47,7 @@ def main(parent: int, memory_bytes: int, how: str) -> None:
     if worker == 0:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
-        die_with(guard, signal.SIGKILL)
+        kill_with_parent(guard, signal.SIGKILL)
         work(memory_bytes, scratch, guard if how == "isolated" else None)
         os._exit(0)
     status = watch_over(worker)

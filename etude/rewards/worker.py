@@ -31,7 +31,7 @@ from contextlib import suppress
 from typing import Any
 
 from etude.errors import UserError
-from etude.processes import die_with
+from etude.processes import kill_with_parent
 from etude.rewards.isolation import begin_domain, isolate, kill_domain
 from etude.rewards.reply import LONGEST_LINE_BYTES, LONGEST_MESSAGE
 from etude.rewards.scratch import empty
@@ -139,7 +139,7 @@ class Worker:
             try:
                 control.close()
                 os.setpgid(0, 0)  # what it sends to "its group" is for it and its own
-                die_with(worker, signal.SIGKILL)
+                kill_with_parent(worker, signal.SIGKILL)
                 if self.closed:
                     begin_domain(worker)
                 judge_items(link, self._verifiers, self.closed, self.scratch, self._kept)

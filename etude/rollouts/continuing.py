@@ -1,27 +1,25 @@
 """Attempts that go on behind tokens which are not all their own: what stands before them is given to the engine as a prompt."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from etude.engine.completion import Completion
+from etude.engine.protocols import Engine
 from etude.engine.settings import Sampling
 
-if TYPE_CHECKING:
-    from etude.engine.transformers import TransformersEngine
-
-Place = TypeVar("Place", bound=Hashable)
+Device = TypeVar("Device", bound=Hashable)
 
 
 def continued(
-    engine: "TransformersEngine",
-    prefixes: Mapping[Place, tuple[int, ...]],
-    keys: Mapping[Place, int],
+    engine: Engine,
+    prefixes: Mapping[Device, tuple[int, ...]],
+    keys: Mapping[Device, int],
     max_new_tokens: int,
     sampling: Sampling,
     stop_strings: Sequence[str] = (),
-) -> dict[Place, Completion]:
+) -> dict[Device, Completion]:
     """A completion of each prefix, with its key; of equal ones the prefix is computed once."""
-    places: dict[tuple[int, ...], list[Place]] = {}
+    places: dict[tuple[int, ...], list[Device]] = {}
     for place, prefix in prefixes.items():
         places.setdefault(prefix, []).append(place)
     drawn = engine.generate(

@@ -1,6 +1,7 @@
 """Which tasks a step practises: every task once an epoch, in an order of its own for each epoch, as a pure function of the step."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -18,6 +19,20 @@ def batch_at(step: int, items: Sequence[Item], size: int, *names: object) -> lis
     """
     places = range((step - 1) * size, step * size)
     return [items[_permutation(len(items), place // len(items), names)[place % len(items)]] for place in places]
+
+
+def visits(keys: Iterable[str]) -> list[int]:
+    """Count how often each task, by its key, came before in the same batch: 0, unless the batch runs over the end of an epoch.
+
+    >>> visits(["a", "b", "a"])
+    [0, 0, 1]
+    """
+    before: Counter[str] = Counter()
+    found = []
+    for key in keys:
+        found.append(before[key])
+        before[key] += 1
+    return found
 
 
 def _permutation(n: int, epoch: int, names: Sequence[object]) -> np.ndarray:

@@ -4,8 +4,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from etude.engine.protocols import Engine
 from etude.engine.sampling import Sampling
-from etude.engine.transformers import TransformersEngine
 from etude.rewards.verdict import Verdict, scores_of, turns_right
 from etude.rollouts.attempts import Attempt, Group
 from etude.rollouts.batch import RolloutBatch
@@ -61,7 +61,7 @@ def refine_metrics(groups: Sequence[Group], verdicts: Sequence[Sequence[Verdict]
 
 
 def revised_answers(
-    engine: TransformersEngine,
+    engine: Engine,
     items: Sequence[tuple[Task, tuple[int, ...]]],
     how: Refinement,
     *,

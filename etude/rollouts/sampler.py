@@ -12,8 +12,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
+from etude.engine.protocols import PrefixEngine
 from etude.engine.sampling import Sampling
-from etude.engine.transformers import TransformersEngine
 from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Group
 from etude.rollouts.batch import RolloutBatch
@@ -33,7 +33,7 @@ Begin = Callable[[Sequence[tuple[str, Task]]], "Future[list[Verdict]]"]
 class Sampler:
     """What all ways have in common."""
 
-    engine: TransformersEngine
+    engine: PrefixEngine
     explore: Exploration
     seed: int
     judge: Judge

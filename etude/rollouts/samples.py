@@ -4,16 +4,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from etude.engine.completion import Completion
+from etude.engine.protocols import Engine
 from etude.engine.sampling import Sampling
-from etude.engine.transformers import TransformersEngine
 from etude.randomness import seed_for
 from etude.rollouts.attempts import Attempt, Group
-from etude.rollouts.reuse import Drafts
 from etude.tasks.task import Task
 
 
 def sample_groups(
-    engine: TransformersEngine,
+    engine: Engine,
     tasks: Sequence[Task],
     prompts: Sequence[tuple[int, ...]],
     *,
@@ -23,19 +22,16 @@ def sample_groups(
     names: Sequence[object],
     places: Sequence[int] | None = None,
     first: int = 0,
-    drafts: Drafts | None = None,
     done: Callable[[int, Group], None] | None = None,
 ) -> list[Group]:
     """`num_samples` attempts at every task, numbered from `first`; keys are hashed from `names` (seed, step), the task, its place (in order
     unless given) and the attempt's number.
 
-    With `drafts`, `names` are to be the same at every step, and the place is the task's visit in this step (`etude.rollouts.reuse`).
     `done` is given each group with its number as soon as it is complete, while others are still sampled.
     """
     places, attempts = range(len(tasks)) if places is None else places, range(first, first + num_samples)
     named = [(*names, place, task.key) for place, task in zip(places, tasks, strict=True)]
     keys = [[seed_for(*parts, attempt) for attempt in attempts] for parts in named]
-    guesses = None if drafts is None else drafts.of(tasks, places, attempts)
     how: dict[str, Any] = {"num_samples": num_samples, "max_new_tokens": max_new_tokens, "sampling": sampling}
     groups: dict[int, Group] = {}
 
@@ -44,5 +40,5 @@ def sample_groups(
         if done:
             done(place, groups[place])
 
-    engine.generate(prompts, **how, keys=keys, drafts=guesses, done=keep)
+    engine.generate(prompts, **how, keys=keys, on_complete=keep)
     return [groups[place] for place in range(len(tasks))]

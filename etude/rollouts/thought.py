@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from etude.engine.completion import Completion, Finish
+from etude.engine.protocols import Engine
 from etude.engine.sampling import Sampling
-from etude.engine.transformers import TransformersEngine
 from etude.randomness import seed_for
 from etude.rollouts.continuing import continued
 from etude.rollouts.thinking import Thinking
@@ -44,7 +44,7 @@ class Forced:
 
 
 def forced(
-    engine: TransformersEngine,
+    engine: Engine,
     prompts: Sequence[tuple[int, ...]],
     how: Thinking,
     budget_tokens: int,
@@ -91,7 +91,7 @@ class _Growing:
     def room(self) -> int:
         return self.budget_tokens - len(self.own)
 
-    def take(self, engine: TransformersEngine, completion: Completion, how: Thinking) -> None:
+    def take(self, engine: Engine, completion: Completion, how: Thinking) -> None:
         """What was drawn next, up to the budget; an end before that is taken back, and the continuation put there. What was cut before the
         budget, for want of the model's positions beside longer ones, only goes on.
         """
@@ -104,13 +104,13 @@ class _Growing:
             self.num_given += len(given)
             self.ends_taken_back += 1
 
-    def line(self, engine: TransformersEngine, words: str) -> tuple[int, ...]:
+    def line(self, engine: Engine, words: str) -> tuple[int, ...]:
         """The tokens of words behind the thought, on a line of their own."""
         before = engine.text_of(self.own)
         is_new = not before or before.endswith("\n") or words.startswith("\n")
         return tuple(engine.tokenizer(words if is_new else f"\n{words}", add_special_tokens=False)["input_ids"])
 
-    def answered(self, engine: TransformersEngine, asked: tuple[int, ...], answer: Completion) -> Forced:
+    def answered(self, engine: Engine, asked: tuple[int, ...], answer: Completion) -> Forced:
         return Forced(
             text=engine.text_of((*asked[len(self.prompt) :], *answer.tokens)),
             finish=answer.finish,
@@ -120,7 +120,7 @@ class _Growing:
         )
 
 
-def _end(engine: TransformersEngine, completion: Completion, cue: str) -> int:
+def _end(engine: Engine, completion: Completion, cue: str) -> int:
     """How many tokens stand before the end of a thought: before its end token, or before the token in which the cue begins."""
     tokens = completion.tokens
     if completion.finish == "length":

@@ -13,7 +13,6 @@ from typing import Any
 from etude.engine.completion import Completion, Finish
 from etude.rewards.verdict import is_right
 from etude.rollouts.attempts import Attempt, Group
-from etude.rollouts.reuse import num_equal
 from etude.tasks.task import Task
 
 
@@ -106,7 +105,7 @@ class Tree:
             child = next((child for child in node.children if child.tokens[0] == tokens[start]), None)
             if child is None:
                 return self.add(node, tokens[start:], logprobs[start:], key)
-            shared = num_equal(child.tokens, tuple(tokens[start:]))
+            shared = _num_equal(child.tokens, tuple(tokens[start:]))
             if shared < len(child.tokens):
                 child = self.split(child, shared)
             child.keys.append(key)
@@ -247,3 +246,8 @@ def _hard(node: Node) -> float | None:
     """1 for an answer that ended right, 0 for another; None where it has no value."""
     right = _ends_right(node)
     return None if right is None else float(right)
+
+
+def _num_equal(one: tuple[int, ...], other: tuple[int, ...]) -> int:
+    """Count the tokens with which both begin."""
+    return next((place for place, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), min(len(one), len(other)))

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from etude.engine.protocols import PrefixEngine
 from etude.engine.sampling import Sampling
-from etude.engine.transformers import TransformersEngine
 from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Group
 from etude.rollouts.baselines import with_values
@@ -38,7 +38,7 @@ class TreeSampler(Sampler):
 
 
 def searched(
-    engine: TransformersEngine,
+    engine: PrefixEngine,
     items: Items,
     explore: Exploration,
     judge: Judge,
@@ -72,7 +72,7 @@ def tree_row(tree: Tree) -> dict[str, Any]:
 
 
 def grown(
-    engine: TransformersEngine,
+    engine: PrefixEngine,
     items: Items,
     how: Search,
     num_samples: int,

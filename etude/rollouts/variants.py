@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 from etude.engine.completion import Completion
+from etude.engine.protocols import Engine
 from etude.engine.sampling import Sampling
-from etude.engine.transformers import TransformersEngine
 from etude.randomness import seed_for
 from etude.rollouts.attempts import Attempt, Group
 from etude.tasks.task import Task
@@ -29,7 +29,7 @@ def asked(task: Task, variant: str) -> Task:
 
 
 def sample_variously(
-    engine: TransformersEngine,
+    engine: Engine,
     tasks: Sequence[Task],
     prompts: Sequence[Sequence[tuple[int, ...]]],
     *,
@@ -58,5 +58,5 @@ def sample_variously(
                 done(place, groups[place])
 
     how: dict[str, Any] = {"num_samples": max(map(len, numbers)), "max_new_tokens": max_new_tokens, "sampling": sampling}
-    engine.generate([rows[row][1] for row in asked_for], **how, keys=[keys[row] for row in asked_for], done=keep)
+    engine.generate([rows[row][1] for row in asked_for], **how, keys=[keys[row] for row in asked_for], on_complete=keep)
     return [groups[place] for place in range(len(tasks))]

@@ -23,11 +23,12 @@ from typing import Any
 
 from etude.console.watching import Quiet, Watcher
 from etude.device.limits import within_limits
-from etude.device.machine import decide, engine_at, room_tokens
+from etude.device.machine import max_prompt_tokens, resolve_device
 from etude.device.machine_settings import Machine
+from etude.engine.build import engine_at
 from etude.engine.completion import Logprobs
+from etude.engine.protocols import Engine
 from etude.engine.sampling import GREEDY
-from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.evaluation.likelihood import Asked, Known, ask, cloze, question_of
 from etude.evaluation.retention import OLD_KNOWLEDGE, beginning, make_probe, measure_retention, token_ids
@@ -63,9 +64,9 @@ def evaluate_domain(
     folder, watcher = Path(data) if data else None, watcher or Quiet()
     machine = suite.machine if isinstance(suite, MeasuredDomain) else Machine()
     asked, texts = questions_of_suite(suite, folder), texts_of_suite(suite, folder)
-    place = decide(machine)
+    place = resolve_device(machine)
     loaded, tokenizer = load_model(model, device=place.device)
-    room, logprobs = room_tokens(loaded, 0), logprobs_of(loaded, place, machine)
+    room, logprobs = max_prompt_tokens(loaded, 0), logprobs_of(loaded, place, machine)
     answers = answers_by(partial(engine_at, place, loaded, tokenizer, machine), room)
     with within_limits(machine):
         rows = measure_domain(suite, asked, texts, tokenizer, logprobs, answers, room, watcher)
@@ -165,7 +166,7 @@ def measure_domain(
     return rows
 
 
-def answers_by(engine: Callable[[], TransformersEngine], room: int) -> Answers:
+def answers_by(engine: Callable[[], Engine], room: int) -> Answers:
     """Greedy answers, to the end of the line, by an engine that is made when it is needed, since it may hold a copy of the model."""
 
     def answers(prompts: Sequence[str]) -> list[str]:

@@ -13,16 +13,17 @@ from etude.decoding.lens import head_in, logprobs_by_layer
 from etude.decoding.methods import METHODS
 from etude.decoding.settings import ReliableDecoding
 from etude.device.limits import within_limits
-from etude.device.machine import Machine, decide, engine_at, room_tokens
+from etude.device.machine import Machine, max_prompt_tokens, resolve_device
+from etude.engine.build import engine_at
+from etude.engine.protocols import PrefixEngine
 from etude.engine.sampling import GREEDY
-from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError, at_least, unknown
 from etude.evaluation.knows_says import Facts, closed, gap
 from etude.evaluation.statistics import paired_test
 from etude.models.load import describe, load_model
 from etude.randomness import seed_for
+from etude.rollouts.order import visits
 from etude.rollouts.prompts import render_prompts
-from etude.rollouts.reuse import visits
 from etude.settings.configuration import arguments_from, find_configuration, parse
 from etude.suites.retention_probe import logprobs_of
 from etude.tasks.actions import with_instruction
@@ -91,9 +92,9 @@ def evaluate_knows(
         suite = parse_knows(suite, arguments_from(overrides or {}))
     watcher = watcher or Quiet()
     tasks = questions(suite, Path(data) if data else None)
-    place = decide(suite.machine)
+    place = resolve_device(suite.machine)
     loaded, tokenizer = load_model(model, device=place.device)
-    room = room_tokens(loaded, suite.max_new_tokens)
+    room = max_prompt_tokens(loaded, suite.max_new_tokens)
     prompts = render_prompts(tokenizer, tasks, room)
     with within_limits(suite.machine):
         leads = _leading(loaded, tokenizer, tasks, prompts, suite.wrong, watcher, place.dtype)
@@ -182,7 +183,7 @@ def _a_byte(model: Any, tokenizer: Any, prompt: tuple[int, ...], texts: Sequence
 
 
 def _said(
-    engine: TransformersEngine, tasks: Sequence[Task], prompts: Sequence[tuple[int, ...]], suite: KnowsSays
+    engine: PrefixEngine, tasks: Sequence[Task], prompts: Sequence[tuple[int, ...]], suite: KnowsSays
 ) -> list[tuple[bool, list[bool], str]]:
     """Whether the greedy answer is right, and each sample; and the greedy answer."""
     greedy = engine.generate(prompts, max_new_tokens=suite.max_new_tokens, sampling=GREEDY)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from etude.console.watching import Quiet, Watcher
 from etude.device.limits import within_limits
-from etude.device.machine import Machine, decide
+from etude.device.machine import Machine, resolve_device
 from etude.errors import UserError, at_least, check_known
 from etude.evaluation.long.asked import Asked, asked, generators, haystack_of
 from etude.evaluation.long.kinds import FROM_FILES, KINDS
@@ -91,7 +91,7 @@ def evaluate_long(
     if page and not suite.engine.is_on:
         raise UserError("a page shows what a policy keeps: choose one (--engine.view snapkv --engine.keep_ratio 0.25), or leave --page out")
     watcher, folder = watcher or Quiet(), Path(data) if data else None
-    place = decide(suite.machine)
+    place = resolve_device(suite.machine)
     loaded, tokenizer = load_model(model, device=place.device)
     loaded = in_precision(loaded, place.dtype).eval()
     longest, positions = max(suite.tokens) + suite.max_new_tokens, positions_of(loaded)

@@ -19,10 +19,11 @@ from typing import Any
 
 from etude.console.watching import Quiet, Watcher
 from etude.device.limits import within_limits
-from etude.device.machine import Machine, decide, engine_at, room_tokens
+from etude.device.machine import Machine, max_prompt_tokens, resolve_device
+from etude.engine.build import engine_at
 from etude.engine.completion import Logprobs
+from etude.engine.protocols import Engine
 from etude.engine.sampling import GREEDY, Sampling
-from etude.engine.transformers import TransformersEngine
 from etude.errors import at_least
 from etude.evaluation.instructions import instructions, is_followed
 from etude.evaluation.measure import Measurement, Suite, measure
@@ -113,7 +114,7 @@ def evaluate_suite(
     left_out = _left_out(suite, folder)
     if left_out:
         watcher.say(left_out)
-    place = decide(suite.machine)
+    place = resolve_device(suite.machine)
     loaded, tokenizer = load_model(model, device=place.device)
     logprobs = logprobs_of(loaded, place, suite.machine)
     rows: list[Row] = []
@@ -125,9 +126,9 @@ def evaluate_suite(
         rows.extend(new)
 
     with within_limits(suite.machine):
-        found(_choices(suite, tokenizer, logprobs, room_tokens(loaded, 0), folder))
-        found(_texts(suite, tokenizer, logprobs, room_tokens(loaded, 0), folder))
-        engine, room = engine_at(place, loaded, tokenizer, suite.machine), room_tokens(loaded, suite.max_new_tokens)
+        found(_choices(suite, tokenizer, logprobs, max_prompt_tokens(loaded, 0), folder))
+        found(_texts(suite, tokenizer, logprobs, max_prompt_tokens(loaded, 0), folder))
+        engine, room = engine_at(place, loaded, tokenizer, suite.machine), max_prompt_tokens(loaded, suite.max_new_tokens)
         for part in (_instructions, _families):
             new, said = part(suite, engine, lambda tasks: render_prompts(tokenizer, with_system(tasks, suite.system), room))
             found(new)
@@ -197,7 +198,7 @@ def _share(part: str, name: str, bits: Sequence[Any]) -> Row:
 Prompts = Callable[[Sequence[Task]], list[tuple[int, ...]]]
 
 
-def _instructions(suite: RetentionSuite, engine: TransformersEngine, prompts: Prompts) -> tuple[list[Row], dict[str, Any]]:
+def _instructions(suite: RetentionSuite, engine: Engine, prompts: Prompts) -> tuple[list[Row], dict[str, Any]]:
     asked = instructions(suite.instructions)
     if not asked:
         return [], {}
@@ -211,7 +212,7 @@ def _instructions(suite: RetentionSuite, engine: TransformersEngine, prompts: Pr
     return [_share("instructions", "own prompts, rules checked", bits)], {"instructions": said}
 
 
-def _families(suite: RetentionSuite, engine: TransformersEngine, prompts: Prompts) -> tuple[list[Row], dict[str, Any]]:
+def _families(suite: RetentionSuite, engine: Engine, prompts: Prompts) -> tuple[list[Row], dict[str, Any]]:
     rows, said = [], {}
     how = Measurement(suite.max_new_tokens, pass_n=0, num_samples=0, sampling=Sampling(), seed=0)
     with OutcomeFeedback(suite.timeout_seconds, isolate=suite.isolate_verifiers) as outcome:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from etude.device.machine import Machine, Place
+from etude.device.machine import Device, Machine
 from etude.engine.completion import Logprobs, Tokens
 from etude.errors import UserError
 from etude.evaluation.retention import OLD_KNOWLEDGE, Probe, make_probe
@@ -41,7 +41,7 @@ def questions_of(retention: Retention, data: Path | None) -> list[Task]:
     return [task for source in sources for task in load_tasks(source, split="retention", n=retention.n, seed=0, data=data)]
 
 
-def logprobs_of(model: Any, place: Place, machine: Machine) -> Logprobs:
+def logprobs_of(model: Any, place: Device, machine: Machine) -> Logprobs:
     """Likelihood under the model as it is trained: the same weights, precision and packing."""
 
     def logprobs(pairs: Sequence[tuple[Tokens, Tokens]]) -> list[tuple[float, ...]]:

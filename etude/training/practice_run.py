@@ -7,8 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from etude.device.machine import decide, engine_at, facts_of, room_tokens
-from etude.engine.transformers import TransformersEngine
+from etude.device.machine import device_facts, max_prompt_tokens, resolve_device
+from etude.engine.build import engine_at
+from etude.engine.protocols import PrefixEngine
 from etude.evaluation.divergence import StartSampling
 from etude.evaluation.retention import Probe, measure_retention
 from etude.learn.learner import Learner, Loss, Stream
@@ -50,7 +51,7 @@ class PracticeRun(Run):
     """Scores answers by the tasks' verifiers."""
     base: str = field(default="", init=False)
     """The model that training begins with."""
-    engine: TransformersEngine = field(init=False)
+    engine: PrefixEngine = field(init=False)
     data: RunData = field(init=False)
     reward: RunReward = field(init=False)
     sampler: Sampler = field(init=False)
@@ -74,21 +75,21 @@ class PracticeRun(Run):
         if warning := self.verifiers.prepare([*self.data.train, *self.data.measured]):
             self.reporter.say(warning)
         check_golds([*self.data.train, *self.data.measured], self.verifiers.judge)
-        self.place = decide(settings.machine, self.folder.read_json("environment.json") or {})
+        self.place = resolve_device(settings.machine, self.folder.read_json("environment.json") or {})
         self.reward = RunReward.of(settings, self.verifiers, self.place, has_steps_left=self._has_steps_left())
         self.base = settings.model
         self.model, self.tokenizer = load_model(self.base, device=self.place.device)
         check_targets(self.model, settings.learn.lora)
-        self.positions = room_tokens(self.model, 0)
+        self.positions = max_prompt_tokens(self.model, 0)
         longest = max(settings.explore.max_new_tokens, settings.evaluation.max_new_tokens or 0, settings.evaluation.thought.longest)
-        self.room_tokens = room_tokens(self.model, settings.explore.max_new_tokens)
-        self.data.render(settings, self.tokenizer, room_tokens(self.model, longest), self.positions, self.verifiers.judge)
+        self.room_tokens = max_prompt_tokens(self.model, settings.explore.max_new_tokens)
+        self.data.render(settings, self.tokenizer, max_prompt_tokens(self.model, longest), self.positions, self.verifiers.judge)
         self.probe = probe_for(settings.retention, self.tokenizer, self.positions, self.data_folder)
         self.reporter.baselines({suite.name: suite.baselines for suite in self.data.suites}, self.data.facts)
 
     def begin(self, adapted: Callable[[], Path] | None) -> None:
         """Make the run folder, and the engine; `adapted` makes the model that the run begins with instead, where there is one."""
-        facts = facts_of(self.place, self.settings.model) | {"verifiers_kept_from": self.verifiers.closed}
+        facts = device_facts(self.place, self.settings.model) | {"verifiers_kept_from": self.verifiers.closed}
         for sentence in self.folder.begin(resolved(self.settings), inputs_of(self.data), **facts):
             self.reporter.say(sentence)
         if adapted is not None:
@@ -97,7 +98,9 @@ class PracticeRun(Run):
             self.model, _ = load_model(self.base, device=self.place.device)
         self.verifiers.counts.clear()
         self.model = add_lora(self.model, self.settings.learn.lora, seed_for(self.seed, "lora"))
-        self.engine = engine_at(self.place, self.model, self.tokenizer, self.settings.machine, self.settings.engine)
+        self.engine = engine_at(
+            self.place, self.model, self.tokenizer, self.settings.machine, self.settings.engine.of_engine(self.tokenizer)
+        )
 
     def start_practice(self) -> None:
         """Make practice's learner and sampler, from the model as it is now."""
@@ -120,14 +123,19 @@ class PracticeRun(Run):
 
     def count(self) -> dict[str, int]:
         """Return what the reward has counted so far, and begin to measure the contexts of a step."""
-        self.engine.take_peak_bytes()
+        self._take_peak_bytes()
         return self.reward.counts()
 
     def counted_since(self, before: Mapping[str, int]) -> dict[str, float]:
         """Return what was counted since, and the most that contexts took under a cache policy."""
-        peak = self.engine.take_peak_bytes()
+        peak = self._take_peak_bytes()
         found: dict[str, float] = {name: number - before[name] for name, number in self.reward.counts().items()}
         return found | ({} if peak is None else {"context_mib": peak / 2**20})
+
+    def _take_peak_bytes(self) -> int | None:
+        """Return the most that a batch held under a cache policy since the last call; None under the full cache."""
+        peak = getattr(self.engine.view, "peak", None)
+        return None if peak is None else peak.take()
 
     def read_history(self) -> None:
         """Read the log of practice's steps."""

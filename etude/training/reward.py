@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
-from etude.device.machine import Place
+from etude.device.machine import Device
 from etude.evaluation.measure import Judge
 from etude.llm_client.local import ready
 from etude.rewards.agreement import AgreementFeedback
@@ -34,7 +34,7 @@ class RunReward:
     """What is counted of the model's own answers, where these are learned from."""
 
     @staticmethod
-    def of(settings: PracticeSettings, outcome: OutcomeFeedback, place: Place, *, has_steps_left: bool) -> "RunReward":
+    def of(settings: PracticeSettings, outcome: OutcomeFeedback, place: Device, *, has_steps_left: bool) -> "RunReward":
         """With a judge that is there, `has_steps_left` for it to judge: loaded, or a server that was asked once. Raises UserError where it
         can't be. A run with none left ends without it.
         """

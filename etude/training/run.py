@@ -15,8 +15,8 @@ import torch
 
 from etude.console.watching import Watcher
 from etude.device.limits import within_limits
-from etude.device.machine import Place
-from etude.engine.transformers import TransformersEngine
+from etude.device.machine import Device
+from etude.engine.protocols import PrefixEngine
 from etude.evaluation.report import write_report
 from etude.learn.learner import Learner
 from etude.rewards.unscored import TooManyUnscored
@@ -80,10 +80,10 @@ class Run:
     data_folder: Path | None
     reporter: Watcher
     interruption: Interruption
-    place: Place = field(init=False)
+    place: Device = field(init=False)
     model: Any = field(init=False)
     tokenizer: Any = field(init=False)
-    engine: TransformersEngine | None = field(default=None, init=False)
+    engine: PrefixEngine | None = field(default=None, init=False)
     state: dict[str, Stateful] = field(default_factory=dict, init=False)
     """What checkpoints hold beside the model and the optimizer, by name."""
     survives_rollback: set[str] = field(default_factory=set, init=False)
@@ -133,7 +133,7 @@ class Run:
             def learn(step: int, prepared: Any) -> None:
                 start = time.perf_counter()
                 if self.engine:
-                    self.engine.put_away()
+                    self.engine.offload_weights()
                 metrics = update(learner, prepared)
                 self.log(phase, step, metrics, {"learn_seconds": time.perf_counter() - start})
 
@@ -141,7 +141,7 @@ class Run:
             self.train(Stage(phase=phase, kind=kind, page=page or phase, prepare=prepare, update=learn, **sizes), learner)
             self.save_checkpoint(phase, None, {"order": ends_at})
         if self.engine:
-            self.engine.refresh(0)
+            self.engine.sync_weights(0)
         for unfinished in self.folder.checkpoints(kind):
             shutil.rmtree(unfinished)
 
@@ -155,7 +155,7 @@ class Run:
             progress = load_checkpoint(found[-1], self.model, self._stateful(learner))
             done, self.is_over = progress["step"], bool(progress.get("is_over"))
             if self.engine:
-                self.engine.refresh(done)
+                self.engine.sync_weights(done)
             self.folder.prune(stage.kind, keep=self.keep, spare=self._spared())  # a kill between two removals
         if lacking := self.folder.cut_after(stage.phase, done):
             self.reporter.say(lacking)
@@ -212,7 +212,7 @@ class Run:
         found = {name: part for name, part in self._stateful(learner).items() if name not in (*self.survives_rollback, "run")}
         load_checkpoint(self.folder.checkpoint(f"{stage.kind}{self.held:05d}"), self.model, found)
         if self.engine:
-            self.engine.refresh(self.engine.policy_version)
+            self.engine.sync_weights(self.engine.policy_version)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return which step is held."""

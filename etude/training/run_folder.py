@@ -65,6 +65,9 @@ verifier needs, where a run stopped since it did not answer."""
 RETIRED = ("suite.machine.",)
 """Beginnings of settings that older runs hold, that nothing read and that are no more."""
 
+REMOVED = {"explore.reuse": False}
+"""Settings that are no more, with the value at which an older run did what a run does today."""
+
 ROUNDING = ("processor", "gpu", "threads", "kernels", "versions.torch", "versions.transformers")
 """What of the environment numbers may be rounded otherwise by."""
 
@@ -418,15 +421,16 @@ def may_change(name: str) -> bool:
 
 
 def differing(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Dotted names of the settings in which two configurations differ, but for those that are no more (`RETIRED`)."""
+    """Dotted names of the settings in which two configurations differ, but for those that are no more (`RETIRED`, `REMOVED`)."""
     before, after = dotted(kept), dotted(wanted)
     names = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
-    return [name for name in names if not _is_retired(name)]
+    return [name for name in names if not _is_retired(name, before.get(name))]
 
 
-def _is_retired(name: str) -> bool:
-    """Whether nothing reads a setting any more, of a run or of one that it begins with."""
-    return any(f".{beginning}" in f".{name}" for beginning in RETIRED)
+def _is_retired(name: str, value: Any) -> bool:
+    """Tell whether a setting is no more and made no difference at this value, in a run or in one that it begins with."""
+    is_removed = any(f".{name}".endswith(f".{removed}") and value == default for removed, default in REMOVED.items())
+    return is_removed or any(f".{beginning}" in f".{name}" for beginning in RETIRED)
 
 
 def read_configuration(path: Path) -> dict[str, Any]:

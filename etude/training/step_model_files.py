@@ -12,7 +12,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from etude.device.machine import Machine, Place
+from etude.device.machine import Device, Machine
 from etude.errors import UserError
 from etude.learn.step_model import Beginnings, StepModel, StepModelSettings
 from etude.models.load import load_model, save_model
@@ -36,7 +36,7 @@ def value_by(step_model: StepModel) -> Value:
     return value
 
 
-def value_for(search: AnswerSearch, name: str, model: Any, place: Place, machine: Machine) -> Value | None:
+def value_for(search: AnswerSearch, name: str, model: Any, place: Device, machine: Machine) -> Value | None:
     """By the step model of the saved model `name`, where the search asks for one."""
     return value_by(load_step_model(name, model, place, machine)) if search.needs_step_model else None
 
@@ -50,7 +50,7 @@ def save_step_model(step_model: StepModel, tokenizer: Any, folder: Path) -> None
     write_atomically(folder / FILE, save(tensors, metadata=told))
 
 
-def load_step_model(name: str, model: Any, place: Place, machine: Machine) -> StepModel:
+def load_step_model(name: str, model: Any, place: Device, machine: Machine) -> StepModel:
     """The step model of the saved model `name`, which is loaded as `model`."""
     path = Path(name) / FILE
     if not path.is_file():

@@ -7,8 +7,8 @@ import torch
 from etude.decoding.layer_contrast import NEVER, LayerContrast, contrasted_logprobs, divergence
 from etude.decoding.lens import Lens, Part, layers_of
 from etude.engine.completion import Stop
-from etude.engine.context import CopiedContext
-from etude.engine.forward import forward_of
+from etude.engine.copied import CopiedContext
+from etude.engine.forward import find_forward
 from etude.engine.sampling import GREEDY, Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
@@ -168,11 +168,11 @@ def test_a_model_that_does_more_behind_its_last_layer_is_refused(llama):
         lens.check(torch.tanh(logits) * 2)
 
 
-def test_nothing_stands_before_what_a_view_opens_or_behind_it(llama, tokenizer):
+def test_nothing_comes_before_what_a_view_opens_or_after_it(llama, tokenizer):
     engine, view = TransformersEngine(llama, tokenizer), LayerContrast((1,))
-    with pytest.raises(ValueError, match="stands behind nothing"):
+    with pytest.raises(ValueError, match="a view opens whole prompts"):
         engine.open([[1]], engine.open([[2]]), view=view)
-    with pytest.raises(ValueError, match="and nothing behind it"):
+    with pytest.raises(ValueError, match="nothing can follow it"):
         engine.open([[1]], engine.open([[2]], view=view))
 
 
@@ -188,7 +188,7 @@ def test_what_a_view_opens_is_extended_by_it_however_often(model_of, tokenizer, 
         assert [each.tokens for each in once] == [each.tokens for each in twice] == [each.tokens for each in together]
         again = engine.extend([engine.cut(each, 3) for each in once], 5, keys=range(3), **how)
         assert [each.tokens for each in again] == [each.tokens for each in once]
-    with pytest.raises(ValueError, match="of several views are extended apart"):
+    with pytest.raises(ValueError, match="of different views"):
         engine.extend([*once[:1], *engine.open([[5]])], 2, keys=[1, 2], **how)
 
 
@@ -205,8 +205,8 @@ def test_a_lens_keeps_the_last_positions_alone(llama):
 @torch.inference_mode()
 def test_the_engines_own_pass_contrasts_as_transformers_does(model_of, family, choice, monkeypatch):
     model, view = model_of(family, num_hidden_layers=4), LayerContrast((0, 1, 3), choice=choice)
-    shared = forward_of(model, model)
-    monkeypatch.setattr("etude.engine.context._PREFILL_TOKENS", 5)  # prompts in parts
+    shared = find_forward(model, model)
+    monkeypatch.setattr("etude.engine.prefill._PREFILL_TOKENS", 5)  # prompts in parts
     monkeypatch.setattr("etude.decoding.lens._TOGETHER", 6)  # and two layers at once
     ways = [view.prefill(model, PROMPTS, 0, way) for way in (None, shared)]
     contexts = [opened.begin(torch.arange(3), 4, samples=4) for opened, _ in ways]

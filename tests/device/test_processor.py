@@ -8,7 +8,7 @@ import torch
 
 import etude
 from etude.device import processor as device
-from etude.device.machine import Machine, decide
+from etude.device.machine import Machine, resolve_device
 
 X86 = "processor\t: 0\nmodel name\t: Some Processor\nflags\t\t: fpu avx2 avx512f {}\n\n"
 ARM = "processor\t: 0\nFeatures\t: fp asimd {}\n"
@@ -43,7 +43,7 @@ def test_bfloat16_is_chosen_by_the_instructions_of_the_processor(on, text, has):
     if has is None:  # a system that does not say it: as torch finds
         has = any(torch.cpu.get_capabilities().get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
     assert device.has_bfloat16() is has
-    assert decide(Machine(device="cpu")).precision == ("bfloat16" if has else "float32")
+    assert resolve_device(Machine(device="cpu")).precision == ("bfloat16" if has else "float32")
 
 
 @pytest.mark.parametrize(("capability", "has"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
@@ -58,7 +58,7 @@ def test_no_clock_and_no_load_decide_what_is_computed(monkeypatch):
 
     for name in ("perf_counter", "monotonic", "time", "process_time"):
         monkeypatch.setattr(f"time.{name}", look)
-    assert decide(Machine(device="cpu")).precision in ("float32", "bfloat16")
+    assert resolve_device(Machine(device="cpu")).precision in ("float32", "bfloat16")
 
 
 MOMENT = re.compile(r"MemAvailable|MemFree|mem_get_info|virtual_memory|getloadavg|cpu_count|sched_getaffinity|cpu_percent")

@@ -11,12 +11,12 @@ from transformers import AttentionInterface, RecurrentGemmaConfig, RecurrentGemm
 from etude.engine import fused
 from etude.engine.attention import is_available
 from etude.engine.blocks import BlockPrompts
-from etude.engine.context import CopiedContext
-from etude.engine.forward import check_copies, forward_of
+from etude.engine.copied import CopiedContext
+from etude.engine.forward import check_copies, find_forward
 from etude.engine.fused import FusedForward
 from etude.engine.modules import NAME, ModulesForward
 from etude.engine.packed import can_pack
-from etude.engine.shared import Prompts
+from etude.engine.shared import SharedPrompts
 from etude.engine.transformers import TransformersEngine
 from etude.engine.working_copy import WorkingCopy
 from etude.errors import UserError
@@ -40,7 +40,7 @@ EXPECTED = {
 def test_every_architecture_gets_the_fastest_pass_that_has_its_logits(model_of, family, caplog):
     model = model_of(family)
     with caplog.at_level(logging.WARNING):
-        found = forward_of(model, model)
+        found = find_forward(model, model)
     assert type(found.forward if found else None) is EXPECTED[family]
     assert not caplog.records  # windows and states are known to need transformers' cache: nothing to warn of
 
@@ -70,7 +70,7 @@ def test_shared_prompts_have_the_logits_of_copied_ones(model_of, monkeypatch, ki
     prompts = [[5, 6, 7], [9], [10, 11, 12, 13]]
     with torch.inference_mode():
         copied, expected = CopiedContext.prefill(model, prompts, pad=0)
-        shared, found = Prompts.prefill(kind(model), prompts)
+        shared, found = SharedPrompts.prefill(kind(model), prompts)
         torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
         contexts = [opened.begin(torch.arange(3), 5, samples=len(rows)) for opened in (copied, shared)]
         assert (contexts[1].prompts is None) == (len(rows) < 6)
@@ -118,16 +118,16 @@ def test_rotations_that_change_with_the_longest_row_are_left_to_transformers(mod
     factors = {"long_factor": [2.0] * 4, "short_factor": [1.0] * 4} if kind == "longrope" else {}
     rope = {"rope_type": kind, "rope_theta": 1e4, "factor": 2.0, "original_max_position_embeddings": 8, **factors}
     model = model_of("llama", rope_parameters=rope)
-    assert forward_of(model, model) is None
+    assert find_forward(model, model) is None
 
 
 def test_a_pass_with_other_logits_is_not_taken(llama, caplog, monkeypatch):
     right = FusedForward.logits
     monkeypatch.setattr(FusedForward, "logits", lambda self, *given: right(self, *given).flip(-1))
-    assert type(forward_of(llama, llama).forward) is ModulesForward
+    assert type(find_forward(llama, llama).forward) is ModulesForward
     monkeypatch.setattr(ModulesForward, "logits", lambda self, *given: 1 / 0)
     with caplog.at_level(logging.WARNING):
-        assert forward_of(llama, llama) is None
+        assert find_forward(llama, llama) is None
     (record,) = caplog.records
     assert "LlamaForCausalLM decodes with a copy of the prompt for each sample" in record.message
     assert "FusedForward: other logits" in record.message and "ModulesForward: division by zero" in record.message
@@ -142,7 +142,7 @@ def test_attention_with_more_than_queries_and_keys_is_left_to_transformers(llama
 def test_a_pass_leaves_the_models_attention_as_it_was(llama):
     before = llama.config._attn_implementation
     with torch.inference_mode():
-        Prompts.prefill(ModulesForward(llama), [[5, 6]])
+        SharedPrompts.prefill(ModulesForward(llama), [[5, 6]])
     assert llama.config._attn_implementation == before != NAME
 
 
@@ -189,7 +189,7 @@ def test_what_layers_give_is_kept_of_the_tokens_asked_for(model_of, dtype):
         model: Any
 
         def logits(self, *args: Any) -> torch.Tensor:
-            return forward.logits(*args, keep_states=lambda layer, states: kept.setdefault(layer, []).append(states.float()))
+            return forward.logits(*args, keep_layer_output=lambda layer, states: kept.setdefault(layer, []).append(states.float()))
 
     prompts, _ = BlockPrompts.prefill(Keeping(forward.model), [[5, 6, 7], [9, 8]])
     context = prompts.begin(torch.tensor([0, 1]), 4, samples=2)
@@ -212,7 +212,7 @@ def test_weights_are_kept_once_where_memory_has_no_room_for_more(model_of, monke
         monkeypatch.setattr("etude.engine.fused._has_room_for", lambda _, answer=has_room: answer)
         forward = FusedForward(model)
         assert bool(forward._layers[0].up._panels) is (has_room and bool(decoding.kernels_for(torch.device("cpu"), torch.float32)))
-        found[has_room] = Prompts.prefill(forward, prompts)[1]
+        found[has_room] = SharedPrompts.prefill(forward, prompts)[1]
     torch.testing.assert_close(found[True], found[False], atol=1e-4, rtol=1e-4)
 
 

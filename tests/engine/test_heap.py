@@ -19,8 +19,8 @@ if sys.argv[1] == "engine":
     from etude.tiny import tiny_model, tiny_tokenizer
     engine = TransformersEngine(tiny_model(), tiny_tokenizer())
 elif sys.argv[1] == "thresholds":
-    from etude.engine.heap import fix_thresholds
-    fix_thresholds()
+    from etude.engine.heap import pin_malloc_thresholds
+    pin_malloc_thresholds()
 first = torch.zeros(28 << 20, dtype=torch.uint8)
 del first  # glibc's own threshold moves by it
 before, tensors, between = held_mib(), [], []

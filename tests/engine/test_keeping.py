@@ -157,14 +157,11 @@ def test_where_nothing_can_be_kept_it_is_computed_anew(model_of, tokenizer):
     assert twice.tokens == once.tokens
 
 
-@pytest.mark.parametrize("origin", ["redrawn", "not kept", "of no tokens"])
+@pytest.mark.parametrize("origin", ["not kept", "of no tokens"])
 def test_what_was_not_kept_once_is_extended_twice_all_the_same(engine, origin):
     (opened,) = engine.open(PROMPTS[:1])
     (whole,) = engine.extend([opened], 20, keys=[3], **HOW)
-    if origin == "redrawn":
-        (first,) = engine.redraw([PROMPTS[0]], [whole.own_tokens[:4]], 6, keys=[3], **HOW)
-    else:
-        (first,) = engine.extend([opened], 6 if origin == "not kept" else 0, keys=[3], keeps=origin != "not kept", **HOW)
+    (first,) = engine.extend([opened], 6 if origin == "not kept" else 0, keys=[3], keeps=origin != "not kept", **HOW)
     (second,) = engine.extend([first], 5, keys=[3], **HOW)
     (kept,) = engine.extend([opened], 9, keys=[3], **HOW)
     third, beside = engine.extend([second, kept], [20 - len(second.own_tokens), 11], keys=[3, 3], **HOW)
@@ -212,6 +209,6 @@ def test_nothing_stands_behind_a_released_prefix_or_one_of_an_earlier_policy(eng
     engine.release([first])
     with pytest.raises(ValueError, match="released"):
         engine.open([[1]], [first])
-    engine.refresh(1)
+    engine.sync_weights(1)
     with pytest.raises(ValueError, match="policy version 0"):
         engine.open([[1]], [second])

@@ -39,7 +39,7 @@ def test_refilled_batches_draw_what_one_batch_draws(engine_of, prompts, monkeypa
     monkeypatch.setattr(BlockContext, "next_logits", lambda self, tokens: rows.append(len(tokens)) or next_logits(self, tokens))
     monkeypatch.setattr(TransformersEngine, "extend", lambda self, *given, **named: batches.append(1) or extend(self, *given, **named))
     told = []
-    parts = engine_of(650).generate(prompts, **options, done=lambda place, completions: told.append(place))
+    parts = engine_of(650).generate(prompts, **options, on_complete=lambda place, completions: told.append(place))
     assert [[c.tokens for c in row] for row in parts] == [[c.tokens for c in row] for row in whole]
     for one, other in zip(parts, whole, strict=True):
         for mine, its in zip(one, other, strict=True):
@@ -81,6 +81,6 @@ def test_a_row_that_is_over_takes_no_more_room_while_younger_ones_go_on(engine_o
     lengths = [len(completion.tokens) for row in found for completion in row]
     assert max(lengths) == 32 and min(lengths) < 20
     context = engine._shared.prefill([[5, 6]])[0].begin(torch.arange(1), 32, samples=1)
-    with pytest.raises(ValueError, match="no room for another token: 32 positions"):
+    with pytest.raises(ValueError, match="no room for another token: all 32 positions"):
         for _ in range(33):
             context.next_logits(torch.tensor([7]))

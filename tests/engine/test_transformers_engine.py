@@ -5,7 +5,7 @@ from transformers import OpenAIGPTConfig, OpenAIGPTLMHeadModel
 
 from etude.engine.blocks import BlockContext
 from etude.engine.completion import Stop
-from etude.engine.context import CopiedContext
+from etude.engine.copied import CopiedContext
 from etude.engine.sampling import GREEDY, Sampling, restrict
 from etude.engine.shared import SharedContext
 from etude.engine.transformers import TransformersEngine
@@ -272,7 +272,7 @@ def test_dead_prefixes_are_refused(llama, tokenizer):
     assert finished.finish == "stop" and len(finished.own_tokens) == 1
     with pytest.raises(ValueError, match=r"finished prefix \(stop\)"):
         engine.extend([finished], 1, **options)
-    engine.refresh(1)
+    engine.sync_weights(1)
     with pytest.raises(ValueError, match="policy version 0, the engine is at 1"):
         engine.extend([stale], 1, **options)
 
@@ -280,7 +280,7 @@ def test_dead_prefixes_are_refused(llama, tokenizer):
 def test_completions_carry_the_policy_version(llama, tokenizer):
     engine = TransformersEngine(llama, tokenizer)
     assert sampled(engine)[0][0].policy_version == 0
-    engine.refresh(7)
+    engine.sync_weights(7)
     assert sampled(engine)[0][0].policy_version == 7
 
 
@@ -307,7 +307,7 @@ def test_a_half_precision_copy_sees_new_weights_after_a_refresh(model_of, tokeni
         for parameter in model.parameters():
             parameter += 0.2 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
     assert sampled(engine) == before
-    engine.refresh(0)
+    engine.sync_weights(0)
     after = sampled(engine)
     assert after == sampled(TransformersEngine(model, tokenizer, dtype=torch.bfloat16)) != before
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
@@ -332,7 +332,7 @@ def test_a_copy_with_merged_adapters_equals_the_adapted_model(model_of, tokenize
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 parameter.copy_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(name))))
-    engine.refresh(1)
+    engine.sync_weights(1)
     adapted = engine.generate(PROMPTS, max_new_tokens=10, sampling=GREEDY)
     assert [list(row[0].tokens) for row in adapted] == [reference_greedy(model, prompt, 10) for prompt in PROMPTS]
     assert tokens_of(adapted) != plain
@@ -382,16 +382,15 @@ def test_weights_that_are_no_numbers_are_one_sentence(llama, tokenizer, sampling
 
 @pytest.mark.parametrize("family", ["llama", "gemma3"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_weights_that_were_put_away_come_back_with_a_refresh(model_of, tokenizer, family, dtype):
+def test_offloaded_weights_come_back_with_a_sync(model_of, tokenizer, family, dtype):
     engine = TransformersEngine(model_of(family), tokenizer, dtype=dtype)
     before, (prefix,) = sampled(engine), engine.open(PROMPTS[:1])
-    engine.put_away()
+    engine.offload_weights()
     for ask in (
         lambda: engine.open(PROMPTS),
         lambda: engine.extend([prefix], 1, until=LIMIT, sampling=GREEDY, keys=[0]),
-        lambda: engine.redraw(PROMPTS, [[]] * len(PROMPTS), 1, until=LIMIT, sampling=GREEDY, keys=[0] * len(PROMPTS)),
     ):
-        with pytest.raises(ValueError, match="put away for an update: refresh it"):
+        with pytest.raises(ValueError, match="weights were offloaded: call sync_weights"):
             ask()
-    engine.refresh(0)
+    engine.sync_weights(0)
     assert sampled(engine) == before

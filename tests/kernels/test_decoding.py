@@ -11,7 +11,7 @@ from etude.engine.sampling import GREEDY, Sampling, sample
 from etude.kernels import compiled as compiling
 from etude.kernels import decoding
 from etude.kernels.decoding import kernels_for
-from etude.kernels.tables import BLOCK, Own, Store, Stretches
+from etude.kernels.tables import BLOCK, GeneratedKV, KVStore, SlotTable
 
 CPU = torch.device("cpu")
 TOLERANCE = {torch.float32: {"atol": 2e-6, "rtol": 2e-5}, torch.bfloat16: {"atol": 0.02, "rtol": 0.02}}
@@ -39,7 +39,7 @@ def plain(query_HD, keys_TKD, values_TKD, scale):
 def stored(kernel, keys_RTKD, values_RTKD, positions):
     """Rows of keys and values as the kernels keep them."""
     rows, length, kv_heads, width = keys_RTKD.shape
-    store = Store.of(rows, kv_heads, positions, width, keys_RTKD.dtype)
+    store = KVStore.of(rows, kv_heads, positions, width, keys_RTKD.dtype)
     row_N = torch.arange(rows).repeat_interleave(length)
     kernel.put(store, row_N, torch.arange(length).repeat(rows), keys_RTKD.flatten(0, 1), values_RTKD.flatten(0, 1))
     return store
@@ -63,7 +63,7 @@ def test_rows_attend_to_their_prompt_and_to_what_they_have_drawn(dtype, heads, k
         seen_N=seen_B,
         items=torch.tensor([[0, 0, 2], [0, 2, 3], [2, 3, 5]]),
         scale=scale,
-        own=Own(keys, values, own_store, slot_B, drawn_B),
+        own=GeneratedKV(keys, values, own_store, slot_B, drawn_B),
     )
     for row, (prompt, slot) in enumerate(zip(prompt_B, slot_B, strict=True)):
         behind = [
@@ -98,7 +98,7 @@ def test_positions_that_a_row_does_not_see_change_nothing(dtype):
 @compiled
 def test_keys_and_values_that_lie_in_different_ways_are_kept_while_they_are_read():
     keys, values = random(2, 3, 16).transpose(0, 1), random(3, 2, 16, seed=1)
-    own = Own(keys, values, Store.of(3, 2, 32, 16, torch.float32), torch.arange(3), torch.zeros(3, dtype=torch.long))
+    own = GeneratedKV(keys, values, KVStore.of(3, 2, 32, 16, torch.float32), torch.arange(3), torch.zeros(3, dtype=torch.long))
     assert own.keys_NKD.stride() == own.values_NKD.stride() and torch.equal(own.keys_NKD, keys)
     assert own.arguments()[:2] == (own.keys_NKD.data_ptr(), own.values_NKD.data_ptr())
 
@@ -243,7 +243,7 @@ def stretches(count_BH, width, dtype, spare=5, seed=0):
     for end in (start_BH + count_BH).flatten():
         keys[end : end + spare], values[end : end + spare] = torch.nan, torch.nan
     places = torch.zeros(len(keys), dtype=torch.int32), torch.zeros(len(keys))
-    return Stretches(keys, values, *places, start_BH, count_BH)
+    return SlotTable(keys, values, *places, start_BH, count_BH)
 
 
 @compiled

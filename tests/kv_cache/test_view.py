@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from etude.engine.completion import Stop
-from etude.engine.forward import forward_of
+from etude.engine.forward import find_forward
 from etude.engine.sampling import GREEDY, Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.engine.working_copy import WorkingCopy
@@ -89,7 +89,7 @@ def recall_of(digest, **changes):
 @pytest.mark.parametrize("name", ["h2o", "expected_attention", "ada_snapkv", "quest", "sketch"])
 def test_the_engines_own_forward_pass_gives_the_logits_of_the_model_under_the_policy(llama, name):
     view = KeptView(name, small(name))
-    shared = forward_of(llama, llama)
+    shared = find_forward(llama, llama)
     with torch.inference_mode():
         both = [view.prefill(llama, PROMPTS, 0, way) for way in (None, shared)]
         assert torch.equal(both[0][1], both[1][1])
@@ -130,9 +130,9 @@ def test_kernels_over_slots_give_the_logits_of_torchs_operations(model_of, monke
     model = model_of("llama", **WIDE)
     view = KeptView(name, replace(DROPPING[name], keep_ratio=0.45, every_tokens=4))
     with torch.inference_mode():
-        ours, layers = drawn_logits(view, model, forward_of(model, model))
+        ours, layers = drawn_logits(view, model, find_forward(model, model))
         monkeypatch.setattr("etude.kv_cache.slot_layer.kernels_for", lambda *_: None)
-        expected, others = drawn_logits(view, model, forward_of(model, model))
+        expected, others = drawn_logits(view, model, find_forward(model, model))
     torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
     for found, wanted in held_by_both(layers, others):
         assert torch.equal(found.position_T, wanted.position_T)
@@ -146,9 +146,9 @@ def test_kernels_over_pages_choose_and_give_what_torchs_operations_do(model_of, 
     model = model_of("llama", **WIDE)
     view = KeptView("recall", recall := recall_of(digest, offload=offload, dense_layers=1))
     with torch.inference_mode():
-        ours, layers = drawn_logits(view, model, forward_of(model, model))
+        ours, layers = drawn_logits(view, model, find_forward(model, model))
         monkeypatch.setattr("etude.kv_cache.page_layer.kernels_for", lambda *_: None)
-        expected, others = drawn_logits(view, model, forward_of(model, model))
+        expected, others = drawn_logits(view, model, find_forward(model, model))
     torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
     for mine, its in zip(layers, others, strict=True):
         assert np.array_equal(mine.times_BHP, its.times_BHP) and (mine.units_read, mine.hits) == (its.units_read, its.hits)
@@ -161,7 +161,7 @@ def layers_of_both(model_of, monkeypatch, view, token):
     """The layers behind fourteen tokens by one kernel, and layer by layer: with the same logits to the bit, or the test has failed."""
     model = model_of("llama", **WIDE, intermediate_size=64)
     working = WorkingCopy(model, torch.bfloat16).model
-    shared = forward_of(model, working)
+    shared = find_forward(model, working)
     if shared is None or not shared.forward._few_rows:
         pytest.skip("this processor has no bfloat16 products")
     runs = []
@@ -201,7 +201,7 @@ def test_a_step_over_pages_by_one_kernel_is_the_same_to_the_bit(model_of, monkey
 def test_pages_in_a_file_are_read_layer_by_layer(model_of):
     model = model_of("llama", **WIDE)
     with torch.inference_mode():
-        _, layers = drawn_logits(KeptView("recall", Recall(keep_ratio=0.5, offload="file")), model, forward_of(model, model))
+        _, layers = drawn_logits(KeptView("recall", Recall(keep_ratio=0.5, offload="file")), model, find_forward(model, model))
     assert PagesToken.of(layers) is None
 
 
@@ -223,13 +223,13 @@ def test_a_policy_by_moments_of_queries_generates_layer_by_layer(model_of):
     model = model_of("llama", **WIDE)
     view = KeptView("expected_attention", replace(DROPPING["expected_attention"], keep_ratio=0.45))
     with torch.inference_mode():
-        _, layers = drawn_logits(view, model, forward_of(model, model))
+        _, layers = drawn_logits(view, model, find_forward(model, model))
     assert SlotsToken.of(layers) is None
 
 
 def test_a_model_with_other_layers_too_generates_by_its_own_forward_pass(model_of):
     model = model_of("gemma3")
-    opened, _ = KeptView("all", DROPPING["snapkv"]).prefill(model, PROMPTS, 0, forward_of(model_of("llama"), model_of("llama")))
+    opened, _ = KeptView("all", DROPPING["snapkv"]).prefill(model, PROMPTS, 0, find_forward(model_of("llama"), model_of("llama")))
     assert opened.forward is None, "its windows are not the cache's to read"
 
 

@@ -12,7 +12,7 @@ TOKENS = {"explore.search.steps.end": "tokens", "explore.search.steps.max_tokens
 
 def said(lengths=(4, 4), **changes):
     settings = parse_practice(find_configuration("practice", "tiny"), arguments_from(changes))
-    return advice(settings, 60, [Example((1,), (7,) * length) for length in lengths], lambda tokens: "x" * len(tokens))
+    return advice(settings, [Example((1,), (7,) * length) for length in lengths], lambda tokens: "x" * len(tokens))
 
 
 @pytest.mark.parametrize("method", ["beam", "mcts", "vine"])
@@ -83,7 +83,7 @@ def test_own_answers_that_are_cut_off_are_said_to_teach_shortness(truncated, fee
 def test_a_familys_own_levels_are_said_to_be_others_than_those_that_are_measured():
     levels = {"curriculum": "levels", "curriculum.own_levels": 2}
     settings = parse_practice(find_configuration("practice", "quickstart"), arguments_from(levels))
-    (sentence,) = [each for each in advice(settings, 60, [], str) if "own_levels" in each]
+    (sentence,) = [each for each in advice(settings, [], str) if "own_levels" in each]
     assert "number_sorting's own " in sentence and "min_numbers" in sentence
     settings = parse_practice(find_configuration("practice", "quickstart"), [])
-    assert not any("own_levels" in each for each in advice(settings, 60, [], str))
+    assert not any("own_levels" in each for each in advice(settings, [], str))

@@ -171,7 +171,6 @@ def test_a_dry_run_says_how_many_turns(capsys):
     ("given", "said"),
     [
         (["--explore", "refin"], "did you mean 'refine'"),
-        (["--explore", "refine", "--explore.reuse", "true"], "explore.reuse is for independent attempts"),
         (["--explore", "refine", "--explore.stop_when_decided", "right"], "explore.stop_when_decided is for independent attempts"),
         (["--explore", "refine", "--learn.credit", "difference"], "explore.search.method is refine: set the method to beam"),
         (["--explore.refine.turns", "0"], "refine.turns must be at least 1, got 0"),

@@ -90,7 +90,6 @@ def test_explore_alone_names_the_search():
     ("given", "said"),
     [
         (["--explore", "mtcs"], "did you mean 'mcts'"),
-        (["--explore", "mcts", "--explore.reuse", "true"], "explore.reuse is for independent attempts"),
         (["--explore", "beam", "--explore.stop_when_decided", "right"], "explore.stop_when_decided is for independent attempts"),
         (["--learn.credit", "tree"], "values the steps of a search"),
         (["--explore", "tree", "--learn.credit", "tree", "--learn.loss", "sequence"], "undoes learn.credit tree"),

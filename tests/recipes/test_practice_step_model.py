@@ -7,7 +7,7 @@ import json
 import pytest
 from etude.recipes.exploring import Exploring
 
-from etude.device.machine import Machine, Place
+from etude.device.machine import Device, Machine
 from etude.errors import UserError
 from etude.models.load import load_model, save_model
 from etude.recipes import practice as practising
@@ -148,7 +148,7 @@ def test_a_step_model_can_be_a_smaller_model(small, tmp_path, smaller):
     rows = rows_of(tmp_path / "run")
     assert rows[-1]["step_model_loss"] < rows[0]["step_model_loss"]
     model, _ = load_model(str(tmp_path / "run" / "model"))
-    found = load_step_model(str(tmp_path / "run" / "model"), model, Place("cpu", "float32"), Machine())
+    found = load_step_model(str(tmp_path / "run" / "model"), model, Device("cpu", "float32"), Machine())
     assert found.backbone.config.num_hidden_layers == 1 and model.config.num_hidden_layers > 1
 
 

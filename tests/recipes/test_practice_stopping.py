@@ -41,9 +41,9 @@ def test_metrics_are_of_the_first_halves_and_say_how_many_attempts_were_made(sto
     assert row["attempts"] == row["judged"] == sum(map(len, groups)) < 36
 
 
-@pytest.mark.parametrize(("feedback", "reuse"), [("random", False), ("outcome", True)])
-def test_a_killed_run_that_stops_early_resumes_to_the_same_bytes(small, tmp_path, killed_behind_step_3, feedback, reuse):
-    overrides = STOP | {"feedback": feedback, "explore.reuse": reuse, "n": 15}
+@pytest.mark.parametrize("feedback", ["random", "outcome"])
+def test_a_killed_run_that_stops_early_resumes_to_the_same_bytes(small, tmp_path, killed_behind_step_3, feedback):
+    overrides = STOP | {"feedback": feedback, "n": 15}
     small(tmp_path / "whole", overrides)
     with killed_behind_step_3:  # whose attempts are judged and kept, behind the checkpoint of step 2
         small(tmp_path / "run", overrides)

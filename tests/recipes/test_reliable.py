@@ -10,7 +10,7 @@ from etude.cli import main
 from etude.decoding.methods import METHODS
 from etude.decoding.settings import ReliableDecoding
 from etude.device.machine import Machine
-from etude.engine.decoding import Decoding
+from etude.engine.decoding import DecodingBatch
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
@@ -73,11 +73,11 @@ def test_rows_are_told_in_order_while_others_are_still_answered(model, method, m
     questions = [f"repeat {letter * size}: {letter}" for letter, size in zip("abcdef", (30, 1, 40, 2, 20, 3), strict=True)]
     told, before = [], []
 
-    def run(decoding, *given, real=Decoding.run, **named):
+    def run(decoding, *given, real=DecodingBatch.run, **named):
         before.append(len(told))
         return real(decoding, *given, **named)
 
-    monkeypatch.setattr(Decoding, "run", run)
+    monkeypatch.setattr(DecodingBatch, "run", run)
     monkeypatch.setattr("etude.recipes.generate.engine_at", lambda place, *given: TransformersEngine(*given[:2], batch_tokens=60))
     decoding = ReliableDecoding(method, k=2, sampling=Sampling(temperature=1.0))
     settings = GenerateSettings(max_new_tokens=6, decoding=decoding, machine=Machine(precision="float32"))

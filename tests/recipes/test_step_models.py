@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from etude.cli import main
-from etude.device.machine import Machine, Place
+from etude.device.machine import Device, Machine
 from etude.engine.sampling import Sampling
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
@@ -29,7 +29,7 @@ from etude.training.step_model_files import load_step_model, save_step_model, va
 
 HOT = Sampling(temperature=1.0)
 ANSWERS = [Beginnings((5, 6), (7, 8, 9), (0, 1, 3)), Beginnings((4,), (), (0,))]
-HERE = Place("cpu", "float32")
+HERE = Device("cpu", "float32")
 
 
 class Prescribed:

@@ -17,7 +17,7 @@ from etude.errors import UserError
 from etude.evaluation.knows_says import closed
 from etude.models.load import load_model
 from etude.recipes.evaluate import evaluate
-from etude.rollouts.reuse import visits
+from etude.rollouts.order import visits
 from etude.suites.knows_says import KnowsSays, _leading, _said, evaluate_knows
 from etude.tasks.aliases import with_aliases
 from etude.tasks.task import Task

@@ -358,3 +358,8 @@ def test_a_setting_that_is_no_more_is_no_difference_to_an_older_run_or_cell():
     kept = {"seed": 1, "suite.machine.device": "cpu", "adaptation.suite.machine.threads": 2}
     assert differing(kept, {"seed": 1}) == []
     assert differing(kept | {"machine.device": "cpu"}, {"seed": 1}) == ["machine.device"]
+
+
+def test_a_setting_that_is_no_more_is_a_difference_where_it_was_on():
+    assert differing({"explore.reuse": False, "practice.explore.reuse": False}, {}) == []
+    assert differing({"explore.reuse": True}, {}) == ["explore.reuse"]

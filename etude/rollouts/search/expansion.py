@@ -8,8 +8,8 @@ hashed from the task's names, the node's number and its own. So a search whose w
 from collections.abc import Iterator, Sequence
 
 from etude.engine.completion import Prefix, Stop
+from etude.engine.protocols import PrefixEngine
 from etude.engine.sampling import Sampling
-from etude.engine.transformers import TransformersEngine
 from etude.randomness import seed_for
 from etude.rollouts.search.growing import Growth
 from etude.rollouts.steps import Steps
@@ -22,7 +22,7 @@ class Expansion:
 
     def __init__(
         self,
-        engine: TransformersEngine,
+        engine: PrefixEngine,
         tasks: Sequence[Task],
         prompts: Sequence[Sequence[int]],
         *,

@@ -1,38 +1,38 @@
-"""An answer that is written while it is drawn."""
+"""Text that is written while its tokens are sampled."""
 
 from collections.abc import Callable, Sequence
 
 
-class Streamed:
-    """Writes what is certain so far: whole characters, and nothing that may yet turn out to be the beginning of a stop string."""
+class TextStreamer:
+    """Writes what can no longer change: whole characters, and nothing that may turn out to be the beginning of a stop string."""
 
     def __init__(self, text_of: Callable[[Sequence[int]], str], write: Callable[[str], None], stop: Sequence[str] = ()) -> None:
         self._text_of, self._write, self._stop = text_of, write, stop
         self._tokens: list[int] = []
         self.written = ""
 
-    def hear(self, token: int) -> None:
-        """Another token."""
+    def put(self, token: int) -> None:
+        """Take the next token."""
         self._tokens.append(token)
         text = self._text_of(self._tokens)
         if not text.endswith("\ufffd"):  # the first bytes of a character
-            self._say(text[: _certain(text, self._stop)])
+            self._write_up_to(text[: _certain(text, self._stop)])
 
     def end(self, text: str) -> None:
-        """The answer, whole: what is not written of it yet. An answer that was not drawn just now, but chosen, is written here."""
+        """Write what is not written yet of the whole answer. If another answer was chosen in the end, it gets a line of its own."""
         if not text.startswith(self.written):
             self._write("\n")
             self.written = ""
-        self._say(text)
+        self._write_up_to(text)
 
-    def _say(self, text: str) -> None:
+    def _write_up_to(self, text: str) -> None:
         if len(text) > len(self.written):
             self._write(text[len(self.written) :])
             self.written = text
 
 
 def _certain(text: str, stop: Sequence[str]) -> int:
-    """How much of the text stays, whatever follows: up to a stop string, or to where one may have begun.
+    """Return how many characters stay whatever follows: up to a stop string, or to where one may have begun.
 
     >>> _certain("It is 4\\n", ["\\n\\n"]), _certain("4\\n\\nQ", ["\\n\\n"]), _certain("It is 4", [])
     (7, 1, 7)

@@ -1,10 +1,10 @@
-"""The folder of compiled libraries: only what this user or root wrote is loaded from it, and only what is whole.
+"""The folder of compiled libraries: only undamaged files of this user or root are loaded from it.
 
 kernels/KEY-SUM.so   KEY names source, compiler and processor; SUM is the library's checksum
 
-A library runs as whoever loads it, so the folder and the library must belong to this user or to root, and nobody else may write them; links
-are not followed. The folder's mode does not depend on the umask. The checksum is of damage (a file that was cut loads as a crash), not
-against forgery: who can write the folder can write a checksum.
+A library runs with the rights of the user who loads it, so the folder and the library must belong to this user or to root, and nobody else
+may write them. Links are not followed. The folder's mode does not depend on the umask. The checksum finds damage (loading a truncated file
+crashes), not forgery: whoever can write the folder can write a checksum.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ _SHOWN_BY_SUM = 32
 
 
 def checked_folder(cache: Path) -> Path:
-    """The folder of libraries in `cache`, made where it is not there. Raises PermissionError where another user could write what is in it,
+    """Return the folder of libraries in `cache`; make it if there is none. Raises PermissionError where another user could write into it,
     and OSError where nothing can be loaded from it.
     """
     cache.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -35,14 +35,14 @@ def checked_folder(cache: Path) -> Path:
     if found.st_mode & 0o022:
         if found.st_uid != os.geteuid():
             raise PermissionError(f"others may write {folder}: set ETUDE_CACHE to a folder of your own")
-        folder.chmod(stat.S_IMODE(found.st_mode) & 0o755)  # what others put there before is not this user's, and not loaded
+        folder.chmod(stat.S_IMODE(found.st_mode) & 0o755)  # files that others put there before are not this user's, and are not loaded
     if os.statvfs(folder).f_flag & getattr(os, "ST_NOEXEC", 0):
         raise OSError(f"{folder} is mounted noexec: set ETUDE_CACHE to a folder from which programs can run")
     return folder
 
 
-def whole(folder: Path, key: str) -> Path | None:
-    """The library of this key that is this user's or root's and has its checksum; None where there is none."""
+def find_library(folder: Path, key: str) -> Path | None:
+    """Return the library of this key that belongs to this user or root and has its checksum; None if there is none."""
     for path in sorted(folder.glob(f"{key}-*.so")):
         found = path.lstat()
         is_trusted = stat.S_ISREG(found.st_mode) and _is_own(found) and not found.st_mode & 0o022
@@ -51,8 +51,8 @@ def whole(folder: Path, key: str) -> Path | None:
     return None
 
 
-def keep(linked: Path, folder: Path, key: str) -> None:
-    """Put a library in its place by one rename, which takes a damaged one's."""
+def store_library(linked: Path, folder: Path, key: str) -> None:
+    """Move a library into the folder by one rename, which replaces a damaged one."""
     linked.chmod(0o755)
     linked.replace(folder / _name(key, linked))
 

@@ -1,0 +1,57 @@
+"""The prefill: prompts computed one after another in a flat sequence, without padding. Shapes: as in `etude.engine.attention`."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+
+from etude.engine.attention import Attend
+from etude.engine.protocols import Forward
+
+_PREFILL_TOKENS = 2048
+"""Prompt tokens that are computed together, so that what lies between two layers stays in the processor's cache."""
+
+
+@dataclass(frozen=True)
+class PackedPrompts:
+    """Prompts that are computed together, one after another without padding."""
+
+    lengths: list[int]
+    prompt_N: torch.Tensor
+    """Number of the prompt that a token belongs to, counted over all parts."""
+    position_N: torch.Tensor
+
+
+def compute_prompts(
+    forward: Forward,
+    prompts: Sequence[Sequence[int]],
+    attend_of: Callable[[PackedPrompts], Attend],
+    first_P: Sequence[int] | None = None,
+) -> torch.Tensor:
+    """Compute the prompts in parts; returns the logits [P, V] after them. `attend_of` gives an `Attend` for a part, which also keeps keys
+    and values. `first_P`: the positions of the prompts' first tokens, 0 unless given.
+    """
+    logits = []
+    first_P = first_P or [0] * len(prompts)
+    for first, end in _parts([len(prompt) for prompt in prompts]):
+        lengths = [len(prompt) for prompt in prompts[first:end]]
+        prompt_N = torch.repeat_interleave(torch.arange(first, end), torch.tensor(lengths))
+        positions = [torch.arange(start, start + length) for start, length in zip(first_P[first:end], lengths, strict=True)]
+        part = PackedPrompts(lengths, prompt_N, torch.cat(positions))
+        tokens_N = torch.tensor([token for prompt in prompts[first:end] for token in prompt])
+        logits.append(forward.logits(tokens_N, part.position_N, attend_of(part), torch.tensor(lengths).cumsum(0) - 1))
+    return torch.cat(logits)
+
+
+def _parts(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Cut sequences into parts of up to `_PREFILL_TOKENS` tokens, all about as long, or of one sequence; yields first and end of each."""
+    total = sum(lengths)
+    most = -(-total // -(-total // _PREFILL_TOKENS)) + max(lengths) // 2
+    cuts, tokens = [0], 0
+    for index, length in enumerate(lengths):
+        if tokens and tokens + length > most:
+            cuts.append(index)
+            tokens = 0
+        tokens += length
+    return pairwise([*cuts, len(lengths)])
