@@ -11,7 +11,7 @@ from etude.device.processor import best_device, has_bfloat16
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.kernels.decoding import kernels_for
-from etude.kv_cache.settings import EngineView
+from etude.kv_cache.settings import KVCacheSettings
 from etude.models.load import describe, positions_of
 
 
@@ -56,8 +56,8 @@ def facts_of(place: Place, model: str) -> dict[str, Any]:
     return {"precision": place.precision, "device": place.device, "kernels": kernels, "weights": describe(model)}
 
 
-def engine_at(place: Place, model: Any, tokenizer: Any, machine: Machine, view: EngineView | None = None) -> TransformersEngine:
-    seen = view.of_engine(tokenizer) if view else None
+def engine_at(place: Place, model: Any, tokenizer: Any, machine: Machine, view: KVCacheSettings | None = None) -> TransformersEngine:
+    seen = view.build_view(tokenizer) if view else None
     return TransformersEngine(model, tokenizer, dtype=place.dtype, batch_tokens=machine.decode_batch_tokens, view=seen)
 
 

@@ -94,6 +94,9 @@ class View(Protocol):
     def held_tokens(self, prompt_tokens: int, new_tokens: int) -> int:
         """Positions that a row takes behind its prompt."""
 
+    def take_peak_bytes(self) -> int | None:
+        """Return the most bytes that the rows of a batch held since the last call, and begin anew; None: they are not measured."""
+
 
 # ---------------------------------------------------------------------- a copy of the prompt for every row
 

@@ -1,7 +1,7 @@
 """The kernel of `sparse.cpp`: attention of a prompt's queries over chosen blocks of keys.
 
 By torch's operations the blocks are gathered for each row of queries, and its scores laid out whole; here a block's scores are weights, and
-summed, while they are in a core's cache. Shapes: as in `etude.kv_cache.sparse`.
+summed, while they are in a core's cache. Shapes: as in `etude.kv_cache.sparse_prefill`.
 """
 
 import ctypes

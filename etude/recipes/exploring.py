@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.evaluation.measure import Judge
-from etude.kv_cache.lazy import LazyView
-from etude.kv_cache.view import KeptView
 from etude.recipes.believing import Believing
 from etude.recipes.reward_checks import check_rewards
 from etude.recipes.searching import group_of, searched, tree_row
@@ -165,9 +163,8 @@ class Exploring:
         if kept:
             return kept
         counts, view = self.counts(), self.engine.view
-        peak = view.peak if isinstance(view, (KeptView, LazyView)) else None
-        if peak:
-            peak.take()
+        if view:
+            view.take_peak_bytes()
         asked = self.believing.ask(step) if self.believing else None
         if self.self_teaching:
             judged = self.self_teaching.judged(step, items, self.explore_at(step))
@@ -179,7 +176,8 @@ class Exploring:
             judged = self.self_making.beside(step, judged)
         if asked:
             judged = asked.beside(judged)
-        held = {"context_mib": peak.take() / 2**20} if peak else {}
+        peak_bytes = view.take_peak_bytes() if view else None
+        held = {} if peak_bytes is None else {"context_mib": peak_bytes / 2**20}
         check_rewards(self.settings, step, judged.groups[judged.given], judged.verdicts[judged.given])
         judged = replace(judged, counts={**judged.counts, **self._counted_since(counts), **held})
         self.ledger.write(step, judged)

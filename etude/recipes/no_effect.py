@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from etude.decoding.settings import ReliableDecoding
-from etude.kv_cache.settings import EngineView
+from etude.kv_cache.settings import KVCacheSettings
 from etude.learn.loss_settings import CLIP_RANGES
 from etude.learn.step_credit import STEP_CREDIT
 from etude.recipes.settings import PracticeSettings, practice_defaults
@@ -44,7 +44,7 @@ def unread_of_decoding(how: ReliableDecoding) -> dict[tuple[str, ...], str]:
     return {tuple(f"decoding.{name}" for name in sorted(how.unread)): f"decoding.method is {how.method}"}
 
 
-def unread_of_view(how: EngineView) -> dict[tuple[str, ...], str]:
+def unread_of_view(how: KVCacheSettings) -> dict[tuple[str, ...], str]:
     """The settings in a section `engine` that its view does not read."""
     return {tuple(f"engine.{name}" for name in sorted(how.unread)): f"engine.view is {how.view}"}
 

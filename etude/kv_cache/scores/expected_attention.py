@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from etude.kv_cache.held import Held
+from etude.kv_cache.score_inputs import ScoreInputs
 from etude.kv_cache.scores.score import Score
 
 
@@ -31,7 +31,7 @@ class ExpectedAttention(Score):
     def moments_from(self) -> int | None:
         return self.sinks
 
-    def __call__(self, held: Held) -> torch.Tensor:
+    def __call__(self, held: ScoreInputs) -> torch.Tensor:
         assert held.moments is not None
         heads = len(held.keys_HTD)
         position_T = torch.arange(held.seen, held.seen + self.future)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from etude.kv_cache.held import Held
+from etude.kv_cache.score_inputs import ScoreInputs
 from etude.kv_cache.scores.score import Score
 
 
@@ -12,5 +12,5 @@ from etude.kv_cache.scores.score import Score
 class KeyNorm(Score):
     """-||k||."""
 
-    def __call__(self, held: Held) -> torch.Tensor:
+    def __call__(self, held: ScoreInputs) -> torch.Tensor:
         return -held.keys_HTD.float().norm(dim=-1)

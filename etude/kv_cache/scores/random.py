@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from etude.kv_cache.held import Held
+from etude.kv_cache.score_inputs import ScoreInputs
 from etude.kv_cache.scores.score import Score
 from etude.randomness import seed_for, uniforms
 
@@ -16,7 +16,7 @@ class Random(Score):
 
     seed: int = 0
 
-    def __call__(self, held: Held) -> torch.Tensor:
+    def __call__(self, held: ScoreInputs) -> torch.Tensor:
         position_HT = held.position_HT.cpu().numpy()
         keys_H1 = np.array([[seed_for(self.seed, "importance", held.layer, head)] for head in range(len(position_HT))], dtype=np.uint64)
         drawn_HT = uniforms(np.broadcast_to(keys_H1, position_HT.shape), position_HT)

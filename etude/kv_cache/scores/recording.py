@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from etude.kv_cache.held import Held
+from etude.kv_cache.score_inputs import ScoreInputs
 from etude.kv_cache.scores.score import Score
 
 
@@ -27,5 +27,5 @@ class Recording(Score):
     def moments_from(self) -> int | None:
         return next((score.moments_from for score in self.scores if score.moments_from is not None), None)
 
-    def __call__(self, held: Held) -> torch.Tensor:
+    def __call__(self, held: ScoreInputs) -> torch.Tensor:
         raise NotImplementedError("a recording ranks nothing")

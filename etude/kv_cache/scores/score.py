@@ -1,21 +1,34 @@
 """What every score is.
 
 A score is called with what a layer holds of a row and gives its importance [H, T], higher is kept longer; it need not mind empty slots,
-nor the tokens that are kept anyway (`Policy.sinks`, `recent`). All do the same for a row whatever stands beside it in a batch,
-up to rounding: of two slots that are as important as each other to 16 bits (`etude.kv_cache.policy`) a batch may keep the other one.
+nor the tokens that are kept anyway (`EvictionPolicy.sinks`, `recent`). All do the same for a row whatever stands beside it in a batch,
+up to rounding: of two slots that are as important as each other to 16 bits (`etude.kv_cache.eviction`) a batch may keep the other one.
 """
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any, Protocol, Self
 
 import torch
 
-from etude.kv_cache.held import Held
+from etude.kv_cache.score_inputs import ScoreInputs
+
+
+class Reconstruction(Protocol):
+    """How a prompt is read once more, in chunks."""
+
+    @property
+    def ask(self) -> tuple[int, ...]:
+        """Tokens before each chunk."""
+
+    @property
+    def chunk_tokens(self) -> int:
+        """Tokens of a chunk."""
 
 
 @dataclass(frozen=True)
 class Score(ABC):
-    """Held → importance."""
+    """ScoreInputs → importance."""
 
     @property
     def sums_attention(self) -> bool:
@@ -33,9 +46,13 @@ class Score(ABC):
         return 0
 
     @property
-    def replays(self) -> bool:
-        """Whether a prompt is given to the model once more behind itself before anything of it is dropped (`etude.kv_cache.replay`)."""
-        return False
+    def reconstruction(self) -> Reconstruction | None:
+        """How a prompt is read once more before anything of it is evicted (`etude.kv_cache.kvzip_reconstruct`); None: it is not."""
+        return None
+
+    def for_tokenizer(self, tokenizer: Any) -> Self:
+        """Return the score with its words as tokens of this tokenizer."""
+        return self
 
     @property
     def goes_by_budget(self) -> bool:
@@ -47,4 +64,4 @@ class Score(ABC):
         return 0
 
     @abstractmethod
-    def __call__(self, held: Held) -> torch.Tensor: ...
+    def __call__(self, held: ScoreInputs) -> torch.Tensor: ...
