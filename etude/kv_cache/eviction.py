@@ -134,15 +134,15 @@ class EvictionPolicy(CachePolicy):
         ends = accumulate(map(len, importances))
         return [found[end - len(each) : end] for end, each in zip(ends, importances, strict=True)]
 
-    def _importance(self, held: ScoreInputs) -> torch.Tensor:
-        importance_HT = _rounded((self.score(held) if self.score.goes_by_budget else held.once(self.score)).double())
+    def _importance(self, inputs: ScoreInputs) -> torch.Tensor:
+        importance_HT = _rounded((self.score(inputs) if self.score.goes_by_budget else inputs.once(self.score)).double())
         if importance_HT.isnan().any():
-            raise ValueError(f"{type(self.score).__name__} gives importance that is no number (layer {held.layer})")
+            raise ValueError(f"{type(self.score).__name__} gives importance that is no number (layer {inputs.layer})")
         largest = torch.finfo(torch.float64).max
-        is_recent_HT = held.position_HT >= held.seen - held.recent
+        is_recent_HT = inputs.position_HT >= inputs.seen - inputs.recent
         importance_HT = importance_HT.clamp(max=largest / 4)
-        importance_HT = torch.where(is_recent_HT, largest / 4 * (2 + held.position_HT.double() / held.seen), importance_HT)
-        return importance_HT.masked_fill(held.position_HT < self.sinks, largest).masked_fill(~held.is_there_HT, -torch.inf)
+        importance_HT = torch.where(is_recent_HT, largest / 4 * (2 + inputs.position_HT.double() / inputs.seen), importance_HT)
+        return importance_HT.masked_fill(inputs.position_HT < self.sinks, largest).masked_fill(~inputs.is_there_HT, -torch.inf)
 
 
 def _rounded(importance_HT: torch.Tensor) -> torch.Tensor:

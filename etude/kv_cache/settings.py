@@ -25,31 +25,31 @@ class KVCacheSettings:
     """The KV cache policy while tokens are sampled, and its budget."""
 
     view: str = "full"
-    """`full`; or what is kept of a context: `streaming` (its first and last tokens), `h2o`, `tova`, `snapkv`, `pyramid`, `ada_snapkv`,
-    `critical_snapkv`, `expected_attention`, `kvzip` (by attention), `key_norm`, `key_diff` (by keys), `random` (the control); or what is
-    read of it at a time, while nothing is lost: `quest`, `arkvale`, `small_pages` (in pages), `sketch` (token by token); or `lazy`: tokens
+    """The KV cache policy. `full`; eviction: `streaming` (keeps the first and last tokens), `h2o`, `tova`, `snapkv`, `pyramid`,
+    `ada_snapkv`, `critical_snapkv`, `expected_attention`, `kvzip` (by attention), `key_norm`, `key_diff` (by keys), `random` (control);
+    retrieval, which keeps all and reads a part: `quest`, `arkvale`, `small_pages` (pages), `sketch` (tokens); or `lazy` (LazyLLM): tokens
     are computed as far as they are read."""
     keep_ratio: float | None = None
-    """The share of the tokens so far, or"""
+    """Budget: the share of the tokens so far that a head keeps or reads, on average (kvpress: 1 - compression_ratio)."""
     budget_tokens: int | None = None
-    """a number of tokens, for a head on average."""
+    """Budget: how many tokens a head keeps or reads, on average; instead of `keep_ratio`."""
     every_tokens: int = 16
-    """How many tokens may be above the budget while they are generated, before what is too much is dropped; 0: nothing is dropped then."""
+    """Evict after so many generated tokens; 0: prompts alone are cut."""
     rerotate: bool = False
-    """Whether positions are counted within what is kept, not within the text; in float32, of views that go by neither `kvzip`'s replay nor
+    """Whether kept keys are rotated to positions within the cache, as in StreamingLLM; in float32, not of `kvzip` and
     `expected_attention`."""
     page_tokens: int | None = None
-    """Tokens that are read or not read together; 16 for `quest`, 32 for `arkvale`, 4 for `small_pages` unless given. Not of `sketch`."""
+    """Tokens of a page, which are read together; 16 for `quest`, 32 for `arkvale`, 4 for `small_pages` unless given. Not of `sketch`."""
     offload: Offload = "none"
-    """Where pages are that are not read: `none`, where the model computes; `memory`, the host's, for a model on a GPU; `file`."""
+    """Where unread pages are: `none`, beside the model; `memory`, the host's, for a model on a GPU; `file`, memory-mapped."""
     folder: str | None = None
-    """Of that file; the system's own for temporary files unless given."""
+    """Folder of that file; the system's folder for temporary files unless given."""
     passing: bool = False
-    """Whether what a layer has read leaves again before the next one reads, and is brought anew for every token."""
+    """Whether pages are streamed: each layer releases what it has read before the next one reads, and fetches it again for every token."""
     ahead_pages: int = 0
-    """Pages of each head, beside those that it reads, that are asked for from the file while the model computes on; tokens of `sketch`."""
+    """Pages of each head to prefetch from the file for the next token; tokens of `sketch`."""
     dense_layers: int = 0
-    """First layers that read all pages."""
+    """First layers that read all pages (full attention)."""
 
     def __post_init__(self) -> None:
         if self.view not in VIEWS:

@@ -1,7 +1,10 @@
-"""Any score, corrected by what a token's value adds to the layer's output (CriticalKV, Feng et al. 2025, arXiv 2502.03805; by its code).
+"""Weigh any score by what a token's value adds to the layer's output (CriticalKV, Feng et al. 2025, arXiv 2502.03805; by its code).
 
-Of the budget beside the last tokens, `first_share` goes by the score alone; the rest by (score + epsilon) ||W_o v||_1, with W_o the part of
-the output projection that reads the head, averaged over the query heads of a key.
+Of the budget without the last tokens, `first_share` goes to the tokens of highest score; the rest to those of highest
+
+    (score + epsilon) ||W_o v||_1, averaged over the query heads of a key
+
+with W_o the part of the output projection that reads the head. Identity: `first_share` 1 is the score alone.
 """
 
 from dataclasses import dataclass, field
@@ -16,7 +19,10 @@ from etude.kv_cache.scores.snapkv import SnapKV
 
 @dataclass(frozen=True)
 class CriticalKV(Score):
-    """Wraps a score whose importance is 0 or more."""
+    """A score `of` another one, whose importance must be 0 or more.
+
+    Raises UserError for a score by reconstruction, and for one that gives importance below 0.
+    """
 
     of: Score = field(default_factory=SnapKV)
     first_share: float = 0.5
@@ -45,27 +51,27 @@ class CriticalKV(Score):
     def recent(self, budget: int) -> int:
         return self.of.recent(budget)
 
-    def __call__(self, held: ScoreInputs) -> torch.Tensor:
-        importance_HT = held.once(self.of)
+    def __call__(self, inputs: ScoreInputs) -> torch.Tensor:
+        importance_HT = inputs.once(self.of)
         if bool((importance_HT < 0).any()):
             raise UserError(f"{type(self.of).__name__} gives importance below 0, which can't be weighed by values: take another score")
-        first = min(int(self.first_share * (held.budget - held.recent)), importance_HT.shape[1])
-        by_score_HT = importance_HT.masked_fill(~held.is_there_HT, -torch.inf)
+        first = min(int(self.first_share * (inputs.budget - inputs.recent)), importance_HT.shape[1])
+        by_score_HT = importance_HT.masked_fill(~inputs.is_there_HT, -torch.inf)
         chosen_HK = by_score_HT.argsort(dim=1, descending=True, stable=True)[:, :first]
-        weighed_HT = (importance_HT + self.epsilon) * held.once(output_norms)
+        weighed_HT = (importance_HT + self.epsilon) * inputs.once(output_norms)
         above_K = 2 - torch.arange(first, device=weighed_HT.device) / max(first, 1)
         return weighed_HT.scatter(1, chosen_HK, weighed_HT.max() * above_K.expand_as(chosen_HK))
 
 
-def output_norms(held: ScoreInputs) -> torch.Tensor:
-    """||W_o v||_1 of every value, [H, T]."""
-    projection = next((own for name, own in held.module.named_children() if name in ("o_proj", "out_proj")), None)
+def output_norms(inputs: ScoreInputs) -> torch.Tensor:
+    """Return ||W_o v||_1 of every value, [H, T]. Raises UserError for a layer whose output projection has another name."""
+    projection = next((own for name, own in inputs.module.named_children() if name in ("o_proj", "out_proj")), None)
     if projection is None:
-        raise UserError(f"{type(held.module).__name__} has no o_proj or out_proj, so what a value adds to its output can't be had")
-    heads, _, width = held.values_HTD.shape
+        raise UserError(f"{type(inputs.module).__name__} has no o_proj or out_proj, so what a value adds to its output can't be had")
+    heads, _, width = inputs.values_HTD.shape
     weight_HRDE = projection.weight.T.reshape(heads, -1, width, projection.weight.shape[0])
     norms = [
         torch.stack([(values_TD.float() @ weight_DE.float()).abs().sum(-1) for weight_DE in weight_RDE]).mean(0)
-        for values_TD, weight_RDE in zip(held.values_HTD, weight_HRDE, strict=True)
+        for values_TD, weight_RDE in zip(inputs.values_HTD, weight_HRDE, strict=True)
     ]
     return torch.stack(norms)

@@ -1,4 +1,4 @@
-"""Attention summed over all queries so far: heavy hitters stay, beside the last tokens (H2O, Zhang et al. 2023, NeurIPS, arXiv 2306.14048).
+"""Keep the heavy hitters, which had most attention so far, and the last tokens (H2O, Zhang et al. 2023, NeurIPS, arXiv 2306.14048).
 
     importance_i = sum over queries q of A[q, i], averaged over the query heads that share a key
 
@@ -15,11 +15,11 @@ from etude.kv_cache.scores.score import Score
 
 @dataclass(frozen=True)
 class H2O(Score):
-    """Of what is held: the attention of what was dropped is gone with it."""
+    """The score over cached tokens: evicted ones take their attention with them."""
 
     by_query: bool = False
     recent_share: float = 0.5
-    """Of the budget, for the last tokens."""
+    """Share of the budget for the last tokens."""
 
     @property
     def sums_attention(self) -> bool:
@@ -28,5 +28,5 @@ class H2O(Score):
     def recent(self, budget: int) -> int:
         return int(self.recent_share * budget)
 
-    def __call__(self, held: ScoreInputs) -> torch.Tensor:
-        return held.mass_HT / (held.seen - held.position_HT) if self.by_query else held.mass_HT
+    def __call__(self, inputs: ScoreInputs) -> torch.Tensor:
+        return inputs.mass_HT / (inputs.seen - inputs.position_HT) if self.by_query else inputs.mass_HT

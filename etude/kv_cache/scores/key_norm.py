@@ -1,4 +1,7 @@
-"""Keys of small norm are read most (Devoto et al. 2024, EMNLP, arXiv 2406.11430): importance is minus the norm."""
+"""Keep keys of small norm, which get most attention (Devoto et al. 2024, EMNLP, arXiv 2406.11430).
+
+importance_i = -||k_i||
+"""
 
 from dataclasses import dataclass
 
@@ -10,7 +13,7 @@ from etude.kv_cache.scores.score import Score
 
 @dataclass(frozen=True)
 class KeyNorm(Score):
-    """-||k||."""
+    """The score."""
 
-    def __call__(self, held: ScoreInputs) -> torch.Tensor:
-        return -held.keys_HTD.float().norm(dim=-1)
+    def __call__(self, inputs: ScoreInputs) -> torch.Tensor:
+        return -inputs.keys_HTD.float().norm(dim=-1)

@@ -1,11 +1,12 @@
-"""What the model reads of a context when it is to say it again (KVzip, Kim et al. 2025, NeurIPS, arXiv 2505.23416; by its code).
+"""Keep what the model attends to when it repeats the context (KVzip, Kim et al. 2025, NeurIPS, arXiv 2505.23416; by its code).
 
-    importance_i = the largest attention that any token of the context, given once more behind it, gives to slot i, over the query heads of
+    importance_i = the largest attention that any token of the context, read once more after it, gives to slot i, over the query heads of
                    its key
 
-The context is given in chunks, each behind `ask`: the tokens of `ASK`, none unless a tokenizer is there to make them.
-Departures: no last tokens of the chunk before are quoted, and a chunk reads, and ranks, all that is held, not its own slots alone, which is
-another thing for a context of several chunks. Nothing is dropped while tokens are generated, since nothing is replayed then.
+The context is read again in chunks, each after `ask`: the tokens of `ASK`, none without a tokenizer (`for_tokenizer`).
+Departures: no last tokens of the chunk before are quoted; a chunk reads, and ranks, the whole cache, not its own slots alone, which differs
+for a context of several chunks. Nothing is evicted while tokens are generated, since nothing is read again then.
+Cost: about two more prompts in time; the whole context is in memory until then.
 """
 
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ ASK = "\n\nRepeat the previous context exactly.\n\n"
 
 @dataclass(frozen=True)
 class KVzip(Score):
-    """It costs about twice a prompt more, and holds all of it until then."""
+    """The score, and how the context is read again (`etude.kv_cache.kvzip_reconstruct`)."""
 
     ask: tuple[int, ...] = ()
     chunk_tokens: int = 2048
@@ -33,5 +34,5 @@ class KVzip(Score):
     def for_tokenizer(self, tokenizer: Any) -> "KVzip":
         return replace(self, ask=tuple(tokenizer(ASK, add_special_tokens=False)["input_ids"]))
 
-    def __call__(self, held: ScoreInputs) -> torch.Tensor:
-        return held.mass_HT
+    def __call__(self, inputs: ScoreInputs) -> torch.Tensor:
+        return inputs.mass_HT

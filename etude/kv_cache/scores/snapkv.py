@@ -1,4 +1,4 @@
-"""What the last queries read, smoothed along the text (SnapKV, Li et al. 2024, NeurIPS, arXiv 2404.14469).
+"""Keep what the last queries attend to, smoothed along the text (SnapKV, Li et al. 2024, NeurIPS, arXiv 2404.14469).
 
 importance_i = mean over the query heads of a key of avgpool_i sum over the last w queries q of A[q, i]
 """
@@ -13,7 +13,7 @@ from etude.kv_cache.scores.score import Score
 
 @dataclass(frozen=True)
 class SnapKV(Score):
-    """The window itself is kept and not counted in the pooling."""
+    """The score. The tokens of the window itself are kept, and do not count in the pooling."""
 
     queries: int = 32
     pool: int = 5
@@ -26,7 +26,7 @@ class SnapKV(Score):
     def recent(self, budget: int) -> int:
         return min(self.queries, budget // 2)
 
-    def __call__(self, held: ScoreInputs) -> torch.Tensor:
-        is_past_HT = held.position_HT < held.seen - self.queries
-        read_HT = held.attention(self.queries).sum(2).mean(1) * is_past_HT
+    def __call__(self, inputs: ScoreInputs) -> torch.Tensor:
+        is_past_HT = inputs.position_HT < inputs.seen - self.queries
+        read_HT = inputs.attention(self.queries).sum(2).mean(1) * is_past_HT
         return torch.nn.functional.avg_pool1d(read_HT[None], self.pool, stride=1, padding=self.pool // 2)[0, :, : read_HT.shape[1]]

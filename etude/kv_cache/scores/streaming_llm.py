@@ -1,7 +1,7 @@
-"""The first tokens and the last ones (StreamingLLM, Xiao et al. 2024, ICLR, arXiv 2309.17453).
+"""Keep the first tokens (attention sinks) and the last ones (StreamingLLM, Xiao et al. 2024, ICLR, arXiv 2309.17453).
 
-Departure: positions stay what they were; StreamingLLM counts them within the cache, so that they stay below the trained length, as they do
-with `EvictionPolicy.rerotate`.
+Departure: positions stay those of the text. StreamingLLM counts them within the cache, so that they stay below the trained length; so does
+`EvictionPolicy.rerotate`.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from etude.kv_cache.scores.score import Score
 
 @dataclass(frozen=True)
 class StreamingLLM(Score):
-    """The later the more important; the first are kept by `EvictionPolicy.sinks`."""
+    """The score: the later, the more important; the first tokens are kept by `EvictionPolicy.sinks`."""
 
-    def __call__(self, held: ScoreInputs) -> torch.Tensor:
-        return held.position_HT.double()
+    def __call__(self, inputs: ScoreInputs) -> torch.Tensor:
+        return inputs.position_HT.double()

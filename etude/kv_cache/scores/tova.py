@@ -1,4 +1,4 @@
-"""What the last query reads (TOVA, Oren et al. 2024, EMNLP, arXiv 2401.06104): one importance for all heads of a layer, their mean."""
+"""Keep what the last query attends to, by the mean over the heads of a layer (TOVA, Oren et al. 2024, EMNLP, arXiv 2401.06104)."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from etude.kv_cache.scores.score import Score
 
 @dataclass(frozen=True)
 class TOVA(Score):
-    """Attention of the row's last token."""
+    """The score."""
 
     @property
     def window(self) -> int:
@@ -19,6 +19,6 @@ class TOVA(Score):
     def recent(self, budget: int) -> int:
         return 1
 
-    def __call__(self, held: ScoreInputs) -> torch.Tensor:
-        read_HT = held.attention(1)[:, :, -1].mean(1)
+    def __call__(self, inputs: ScoreInputs) -> torch.Tensor:
+        read_HT = inputs.attention(1)[:, :, -1].mean(1)
         return read_HT.mean(0).expand_as(read_HT)
