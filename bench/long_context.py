@@ -39,13 +39,12 @@ from etude.engine.forward import find_forward
 from etude.engine.protocols import Forward
 from etude.engine.working_copy import WorkingCopy
 from etude.kernels import huge_pages
-from etude.kv_cache.attach import Attachment
-from etude.kv_cache.layer import ContextLayer
-from etude.kv_cache.policies import DROPPING, RECALLING
-from etude.kv_cache.policy import Policy
-from etude.kv_cache.recall import Recall
-from etude.kv_cache.scores.streaming import Streaming
-from etude.kv_cache.view import KeptContext, Peak
+from etude.kv_cache.attachment import Attachment
+from etude.kv_cache.cache_policy import CachePolicy
+from etude.kv_cache.eviction import EvictionPolicy
+from etude.kv_cache.policies import EVICTION, RETRIEVAL
+from etude.kv_cache.scores.streaming_llm import StreamingLLM
+from etude.kv_cache.view import Peak, PolicyContext
 from etude.models.load import in_precision, load_model
 from etude.training.run_folder import environment
 
@@ -55,13 +54,13 @@ ONES: dict[str, Callable[[int], torch.Tensor]] = {
     "huge": lambda count: huge_pages.zeros(count, dtype=torch.float32).fill_(1),
 }
 PARTS = ("decode", "sparse", "generation")
-WAYS: dict[str, Policy | Recall | None] = {
+WAYS: dict[str, CachePolicy | None] = {
     "transformers": None,
-    "full": Policy(Streaming()),
-    "tenth": replace(DROPPING["streaming"], keep_ratio=SHARE, every_tokens=0),
-    "recall": replace(RECALLING["arkvale"], keep_ratio=SHARE),
-    "sketch": replace(RECALLING["sketch"], keep_ratio=SHARE),
-    "passing": replace(RECALLING["sketch"], keep_ratio=0.25, passing=True, offload="file"),
+    "full": EvictionPolicy(StreamingLLM()),
+    "tenth": replace(EVICTION["streaming"], keep_ratio=SHARE, every_tokens=0),
+    "recall": replace(RETRIEVAL["arkvale"], keep_ratio=SHARE),
+    "sketch": replace(RETRIEVAL["sketch"], keep_ratio=SHARE),
+    "passing": replace(RETRIEVAL["sketch"], keep_ratio=0.25, passing=True, offload="file"),
 }
 """What passes is read from a file, anew for every token and layer; its limit is the memory's all the same."""
 COLOURS = ("#9aa3b5", "#1f2a44", "#c2571a", "#2f7d5b", "#7a4fa3", "#b8a13c")
@@ -153,7 +152,7 @@ def bytes_a_second(numbers: torch.Tensor, rounds: int = 7) -> float:
     return numbers.nbytes / median(seconds[1:])
 
 
-def _read_bytes(model: Any, policy: Policy | Recall | None, length: int) -> float:
+def _read_bytes(model: Any, policy: CachePolicy | None, length: int) -> float:
     """Of keys and values, by a row's token."""
     layers, heads, width = _shape(model)
     return layers * heads * width * 2 * next(model.parameters()).itemsize * length * ((policy and policy.keep_ratio) or 1)
@@ -165,15 +164,13 @@ def _shape(model: Any) -> tuple[int, int, int]:
     return config.num_hidden_layers, config.num_key_value_heads, width
 
 
-def _step_seconds(
-    model: Any, forward: Forward | None, policy: Policy | Recall | None, rows: int, length: int, steps: int, turn: int
-) -> float:
+def _step_seconds(model: Any, forward: Forward | None, policy: CachePolicy | None, rows: int, length: int, steps: int, turn: int) -> float:
     """The median of some steps behind one that is not counted."""
     attachment = Attachment.to(model, policy) if policy else None
     cache = _filled(model, attachment, rows, length, torch.Generator().manual_seed(turn))
     tokens_B, seconds = torch.zeros(rows, dtype=torch.long), []
     copied = CopiedContext(model, cache, torch.ones(rows, length, dtype=torch.long))
-    context = KeptContext(attachment, copied, Peak(), forward) if attachment else None
+    context = PolicyContext(attachment, copied, Peak(), forward) if attachment else None
     for _ in range(steps + 1):
         start = time.perf_counter()
         if context:
@@ -192,15 +189,15 @@ def _filled(model: Any, attachment: Attachment | None, rows: int, length: int, d
     cache = DynamicCache(config=model.config)
     if attachment:
         attachment.adopt(cache)
-    policy = attachment.policy if attachment else None
-    held = policy.budget(length, 0, 1) if isinstance(policy, Policy) else length
-    for layer in cache.layers:
+    held = attachment.policy.budget(length, 0, 1) if attachment else length
+    layers: list[Any] = cache.layers
+    for layer in layers:
         states = [torch.randn(rows, heads, held, width, generator=draw).to(model.dtype) for _ in range(2)]
-        if isinstance(layer, ContextLayer):
+        if attachment:
             layer.take(states[0], states[1], None)
             layer.width, layer.seen_B = length, np.full(rows, length, dtype=np.int64)
         else:
-            layer.update(*states)  # type: ignore[union-attr]
+            layer.update(*states)
     return cache
 
 

@@ -16,23 +16,23 @@ import torch
 from bench.heap import held_bytes
 from bench.sparse_prompts import random_model
 from etude.engine.forward import find_forward
-from etude.kv_cache.policies import DROPPING, RECALLING
-from etude.kv_cache.policy import Policy
-from etude.kv_cache.recall import Recall
-from etude.kv_cache.scores.streaming import Streaming
-from etude.kv_cache.view import KeptView
+from etude.kv_cache.cache_policy import CachePolicy
+from etude.kv_cache.eviction import EvictionPolicy
+from etude.kv_cache.policies import EVICTION, RETRIEVAL
+from etude.kv_cache.scores.streaming_llm import StreamingLLM
+from etude.kv_cache.view import PolicyView
 
 BUDGET = 512
-WAYS: dict[str, Policy | Recall] = {
-    "full": Policy(Streaming()),
-    "snapkv": replace(DROPPING["snapkv"], budget_tokens=BUDGET),
-    "h2o": replace(DROPPING["h2o"], budget_tokens=BUDGET),
-    "arkvale, pages in a file": replace(RECALLING["arkvale"], budget_tokens=BUDGET, offload="file"),
+WAYS: dict[str, CachePolicy] = {
+    "full": EvictionPolicy(StreamingLLM()),
+    "snapkv": replace(EVICTION["snapkv"], budget_tokens=BUDGET),
+    "h2o": replace(EVICTION["h2o"], budget_tokens=BUDGET),
+    "arkvale, pages in a file": replace(RETRIEVAL["arkvale"], budget_tokens=BUDGET, offload="file"),
 }
 
 
 @torch.inference_mode()
-def generation(config: Any, layers: int, lengths: Sequence[int], ways: Mapping[str, Policy | Recall] = WAYS) -> list[dict[str, Any]]:
+def generation(config: Any, layers: int, lengths: Sequence[int], ways: Mapping[str, CachePolicy] = WAYS) -> list[dict[str, Any]]:
     """By way `{"way", "by_length": [{"length", "bytes", "grown_bytes", "ms"}]}`; `ms` of a token, the mean since the length before."""
     model = random_model(config, layers, max(lengths))
     shared = find_forward(model, model)
@@ -41,7 +41,7 @@ def generation(config: Any, layers: int, lengths: Sequence[int], ways: Mapping[s
     for way, policy in ways.items():
         gc.collect()
         before = held_bytes()
-        opened, _ = KeptView(way, policy).prefill(model, [prompt], 0, shared)
+        opened, _ = PolicyView(way, policy).prefill(model, [prompt], 0, shared)
         context: Any = opened.begin(torch.tensor([0]), max(lengths), samples=1)
         del opened
         rows, at = [], len(prompt)

@@ -23,18 +23,18 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AutoModelForCausalLM
 
 from bench.turns import spread
+from etude.evaluation.long.sparse_error import SparseError, sparse_error
 from etude.kv_cache.attach import attach
-from etude.kv_cache.block_oracle import Compared, compared
-from etude.kv_cache.policy import Policy
-from etude.kv_cache.scores.streaming import Streaming
-from etude.kv_cache.sparse import Density, Sparse
+from etude.kv_cache.eviction import EvictionPolicy
+from etude.kv_cache.scores.streaming_llm import StreamingLLM
+from etude.kv_cache.sparse_prefill import Density, SparsePrefill
 
 ROOT = Path(__file__).parents[1]
 SPARSE = {
-    "antidiagonal_0.9": Sparse("antidiagonal", 0.9),
-    "antidiagonal_0.95": Sparse("antidiagonal", 0.95),
-    "antidiagonal_0.8": Sparse("antidiagonal", 0.8),
-    "vertical_slash_0.9": Sparse("vertical_slash", 0.9),
+    "antidiagonal_0.9": SparsePrefill("antidiagonal", 0.9),
+    "antidiagonal_0.95": SparsePrefill("antidiagonal", 0.95),
+    "antidiagonal_0.8": SparsePrefill("antidiagonal", 0.8),
+    "vertical_slash_0.9": SparsePrefill("vertical_slash", 0.9),
 }
 COMPARED = 5
 """Layers from one that is compared with dense attention to the next: all of its weights are computed for that."""
@@ -70,11 +70,11 @@ def attention(model: Any, tokens: Sequence[int], rounds: int) -> dict[str, Any]:
     dense_logits = _logits(model, tokens, None)
     for name, how in SPARSE.items():
         own = [
-            compared(how, queries_RTD, keys_TD, values_TD, scale)
+            sparse_error(how, queries_RTD, keys_TD, values_TD, scale)
             for queries_NTD, keys_HTD, values_HTD, scale in states[::COMPARED]
             for queries_RTD, keys_TD, values_TD in zip(queries_NTD.unflatten(0, (len(keys_HTD), -1)), keys_HTD, values_HTD, strict=True)
         ]
-        found[name] = asdict(Compared.mean(own)) | _said(dense_logits, _logits(model, tokens, how), tokens)
+        found[name] = asdict(SparseError.mean(own)) | _said(dense_logits, _logits(model, tokens, how), tokens)
     return found
 
 
@@ -84,7 +84,7 @@ def _dense(queries_NTD: torch.Tensor, keys_HTD: torch.Tensor, values_HTD: torch.
     return scaled_dot_product_attention(queries_NTD[None], keys, values, is_causal=True, scale=scale)
 
 
-def _sparsely(how: Sparse) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float], object]:
+def _sparsely(how: SparsePrefill) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float], object]:
     def read(queries_NTD: torch.Tensor, keys_HTD: torch.Tensor, values_HTD: torch.Tensor, scale: float) -> list[torch.Tensor]:
         heads = zip(queries_NTD.unflatten(0, (len(keys_HTD), -1)), keys_HTD, values_HTD, strict=True)
         return [how.causal(queries_RTD, keys_TD, values_TD, scale) for queries_RTD, keys_TD, values_TD in heads]
@@ -111,7 +111,7 @@ def _states(model: Any, tokens: Sequence[int]) -> list[tuple[torch.Tensor, torch
     return found
 
 
-def _logits(model: Any, tokens: Sequence[int], how: Sparse | None) -> torch.Tensor:
+def _logits(model: Any, tokens: Sequence[int], how: SparsePrefill | None) -> torch.Tensor:
     """[T / 2, V] over the second half of the text, read in one piece."""
     keep = len(tokens) // 2
     with _reading(model, how):
@@ -120,12 +120,12 @@ def _logits(model: Any, tokens: Sequence[int], how: Sparse | None) -> torch.Tens
 
 
 @contextmanager
-def _reading(model: Any, how: Sparse | None) -> Iterator[None]:
+def _reading(model: Any, how: SparsePrefill | None) -> Iterator[None]:
     """Everything is kept; sparsely read, or by transformers alone."""
     if how is None:
         yield
         return
-    with attach(model, Policy(Streaming(), sparse=replace(how, density=Density()))):
+    with attach(model, EvictionPolicy(StreamingLLM(), sparse=replace(how, density=Density()))):
         yield
 
 
@@ -160,7 +160,7 @@ def prefill(config: Any, lengths: Sequence[int], layers: int, density: float, ro
         how = replace(next(iter(SPARSE.values())), threshold=density, density=Density(), from_tokens=0)
         for _ in range(rounds):
             for name, own in (("dense", None), ("sparse", how)):
-                with attach(model, Policy(Streaming(), sparse=own)) if own else _reading(model, None):
+                with attach(model, EvictionPolicy(StreamingLLM(), sparse=own)) if own else _reading(model, None):
                     start = time.perf_counter()
                     model(tokens, logits_to_keep=1)
                     seconds[name].append(time.perf_counter() - start)

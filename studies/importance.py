@@ -3,13 +3,13 @@
     python -m studies.importance --data DIR [--hours H] [--only ID ...] [--tiny]
 
 SmolLM2-135M, tasks of 420 tokens in books (`etude.evaluation.long`). What a token of the text is worth is measured: by how much the right
-answer's log-prob falls when its keys and values are left out (`etude.kv_cache.oracle`), for question and answer behind it (`unseen`),
-or for the answer alone, the question being read with the text (`seen`). A cell of a kind asks of every score, in every layer and head, how
-it ranks the same tokens: what the tenth that it ranks first is worth, of what the most valuable tenth is (`worth_kept`; losses alone are
-summed), and Spearman's correlation with worth, in which the many tokens that are worth next to nothing count as much as the others. Scores
-of a layer are the mean over its heads; those of all layers go by the mean of a token's ranks. The first 4 tokens, which policies keep
-anyway, and the last 32, which some do, are left out. Beside the scores stands `hindsight`: the attention that question and answer then
-give.
+answer's log-prob falls when its keys and values are left out (`etude.evaluation.long.token_importance`), for question and answer behind it
+(`unseen`), or for the answer alone, the question being read with the text (`seen`). A cell of a kind asks of every score, in every layer
+and head, how it ranks the same tokens: what the tenth that it ranks first is worth, of what the most valuable tenth is (`worth_kept`;
+losses alone are summed), and Spearman's correlation with worth, in which the many tokens that are worth next to nothing count as much as
+the others. Scores of a layer are the mean over its heads; those of all layers go by the mean of a token's ranks. The first 4 tokens, which
+policies keep anyway, and the last 32, which some do, are left out. Beside the scores stands `hindsight`: the attention that question and
+answer then give.
 
 A `sparsity` cell is a length: the share of its attention that each of the last 64 queries of 8 pages of books gives to the hundredth and
 the tenth of the tokens that it reads most, of all it sees, and without the first 4 and the 32 nearest to it.
@@ -33,13 +33,13 @@ from etude.device.machine import Machine, resolve_device
 from etude.errors import UserError
 from etude.evaluation.long.asked import Asked, asked, haystack_of
 from etude.evaluation.long.kinds import KINDS
+from etude.evaluation.long.multi_policy import Reading
 from etude.evaluation.long.task import listed
+from etude.evaluation.long.token_importance import token_importance
 from etude.evaluation.statistics import mean_interval, rank_correlation, ranks
-from etude.kv_cache.oracle import worth
-from etude.kv_cache.policies import DROPPING, asking
-from etude.kv_cache.policy import Policy
-from etude.kv_cache.scores.observation_window import ObservationWindow
-from etude.kv_cache.sweep import Reading
+from etude.kv_cache.eviction import EvictionPolicy
+from etude.kv_cache.policies import EVICTION
+from etude.kv_cache.scores.snapkv import SnapKV
 from etude.models.load import load_model
 from etude.training.run_folder import environment
 from studies.cells import Cell, Options, compute, options, write_result
@@ -72,7 +72,7 @@ class Importance:
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
         if arm.startswith("sparsity-"):
             return {"model": self.model, "tokens": int(arm.removeprefix("sparsity-")), "texts": self.texts, "queries": QUERIES}
-        policies = {name: asdict(replace(DROPPING[name], keep_ratio=KEPT)) for name in SCORES}
+        policies = {name: asdict(replace(EVICTION[name], keep_ratio=KEPT)) for name in SCORES}
         return {"model": self.model, "kind": arm, "tokens": self.tokens, "n": self.n, "policies": policies}
 
     def defaults(self) -> dict[str, Any]:
@@ -99,8 +99,7 @@ def ranked(model: Any, tokenizer: Any, each: Asked) -> dict[str, Any]:
     """One item: by way to ask the answer's log-prob, how much of all worth the most valuable tenth of the tokens has, and of every score
     what its own tenth keeps of that, and its correlation with worth, by layer and over all.
     """
-    policies = {name: asking(replace(DROPPING[name], keep_ratio=KEPT), tokenizer) for name in SCORES}
-    dropping = {name: policy for name, policy in policies.items() if isinstance(policy, Policy)}
+    dropping = {name: replace(EVICTION[name], keep_ratio=KEPT).for_tokenizer(tokenizer) for name in SCORES}
     answer = tokenizer(" " + listed(each.task.answers), add_special_tokens=False)["input_ids"]
     unseen = Reading(model, list(dropping.values()))
     unseen.read(each.text)
@@ -108,7 +107,7 @@ def ranked(model: Any, tokenizer: Any, each: Asked) -> dict[str, Any]:
     seen.read(each.question)
     own, found = slice(FIRST, len(each.text) - LAST), dict[str, Any]()
     for mode, reading, behind in (("unseen", unseen, [*each.question, *answer]), ("seen", seen, answer)):
-        full, worth_T = worth(model, each.text, each.question, answer, is_seen=mode == "seen")
+        full, worth_T = token_importance(model, each.text, each.question, answer, is_seen=mode == "seen")
         worth_T = worth_T[own]
         by_score = {name: [policy.score(held) for held in reading.held(policy)] for name, policy in dropping.items()}
         by_score[HINDSIGHT] = reading.read_by(behind)
@@ -140,7 +139,7 @@ def _agrees(layers: Sequence[torch.Tensor], worth_T: torch.Tensor) -> dict[str, 
 @torch.inference_mode()
 def shares_of(model: Any, tokens: Sequence[int]) -> dict[str, list[list[float]]]:
     """By layer and query head: the share of attention that the tokens have that are read most, the mean over the last queries."""
-    policy = Policy(ObservationWindow(queries=QUERIES))
+    policy = EvictionPolicy(SnapKV(queries=QUERIES))
     reading = Reading(model, [policy])
     reading.read(tokens)
     found: dict[str, list[list[float]]] = {f"{name}{rest}": [] for rest in ("", "_far") for name in SHARES}

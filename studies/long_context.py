@@ -42,11 +42,12 @@ from bench.peer import Peer, Running
 from etude.device.machine import Machine, resolve_device
 from etude.errors import UserError
 from etude.evaluation.long.asked import Asked, asked, generators, haystack_of
+from etude.evaluation.long.multi_policy import Reading, Rows
 from etude.evaluation.statistics import mean_interval
-from etude.kv_cache.policies import DROPPING, POLICIES, RECALLING, asking
-from etude.kv_cache.policy import Policy
-from etude.kv_cache.recall import Recall
-from etude.kv_cache.sweep import FULL, Reading, Rows
+from etude.kv_cache.eviction import EvictionPolicy
+from etude.kv_cache.full_cache import FULL
+from etude.kv_cache.policies import EVICTION, POLICIES, RETRIEVAL
+from etude.kv_cache.retrieval import PagedRetrieval
 from etude.models.load import end_tokens, in_precision, load_model
 from etude.training.run_folder import environment
 from studies.cells import Cell, Options, compute, options, write_result
@@ -74,7 +75,9 @@ BY_PAGES = ("quest", "arkvale", "small_pages")
 ASKED_MORE = ("small_pages", "quest", "arkvale", "snapkv", "streaming", "random")
 SKETCHED_RATIOS, PASSING_RATIO = (0.1, 0.06), 0.25
 """At the second, with sketches and what tells of them, a tenth is held."""
-RECALLED = (*RECALLING, "passing")
+RECALLED = (*RETRIEVAL, "passing")
+KINDS_OF_ROWS = (tuple(EVICTION), *((name,) for name in RECALLED))
+"""Policies whose rows are decoded as one batch: all that evict, and those that retrieve the same pages."""
 NEW_TOKENS = {
     "single": 10,
     "multi_key": 10,
@@ -120,21 +123,22 @@ class Arm:
         return f"{self.kind}-{self.tokens}"
 
     @property
-    def policies(self) -> dict[str, Policy | Recall]:
+    def policies(self) -> dict[str, EvictionPolicy | PagedRetrieval]:
         """By name and share."""
         if self.part in ("screen", "kvpress"):
             return {}
-        found: dict[str, Policy | Recall] = {}
+        found: dict[str, EvictionPolicy | PagedRetrieval] = {}
         is_small = self.tokens < 1000
         if self.part == "sketch":
-            own = replace(RECALLING["sketch"], offload="file", full_prompts=is_small)
+            own = replace(RETRIEVAL["sketch"], offload="file", full_prompts=is_small)
             found = {f"sketch {ratio}": replace(own, keep_ratio=ratio) for ratio in SKETCHED_RATIOS}
             found[f"passing {PASSING_RATIO}"] = replace(own, keep_ratio=PASSING_RATIO, passing=True)
             return found
-        for name in (*DROPPING, *BY_PAGES) if self.part == "" else ASKED_MORE:
+        for name in (*EVICTION, *BY_PAGES) if self.part == "" else ASKED_MORE:
             policy = POLICIES[name]
-            if isinstance(policy, Recall):
-                policy = replace(policy, offload="file", full_prompts=is_small, page_tokens=4 if is_small else policy.page_tokens)
+            if name in RETRIEVAL:
+                own = RETRIEVAL[name]
+                policy = replace(own, offload="file", full_prompts=is_small, page_tokens=4 if is_small else own.page_tokens)
             ratios = RATIOS[:1] if self.part == "recall" or is_small else RATIOS
             found |= {f"{name} {ratio}": replace(policy, keep_ratio=ratio) for ratio in ratios}
         return dict(sorted(found.items(), key=lambda each: each[0].split(" ")[1]))  # rows that keep as much lie together
@@ -220,18 +224,18 @@ def by_kvpress(model: Any, tokenizer: Any, tasks: Sequence[Asked], n: int, preci
 
 @torch.inference_mode()
 def measured(
-    model: Any, tokenizer: Any, each: Asked, policies: Mapping[str, Policy | Recall], modes: Sequence[str], n: int
+    model: Any, tokenizer: Any, each: Asked, policies: Mapping[str, EvictionPolicy | PagedRetrieval], modes: Sequence[str], n: int
 ) -> dict[str, Any]:
     """One item: the full context's score, and of every policy and way to ask `{"score", "kl", "held"}`, by `NAME RATIO MODE`."""
-    policies = {name: asking(policy, tokenizer) for name, policy in policies.items()}
-    dropping = {name: policy for name, policy in policies.items() if isinstance(policy, Policy)}
+    policies = {name: policy.for_tokenizer(tokenizer) for name, policy in policies.items()}
+    by_kind = [{name: policy for name, policy in policies.items() if name.split(" ")[0] in kinds} for kinds in KINDS_OF_ROWS]
     ends = end_tokens(model, tokenizer)
-    unseen = Reading(model, list(dropping.values()))
+    unseen = Reading(model, list(policies.values()))
     unseen.read(each.text)
     seen = unseen.fork()
     seen.read(each.question)
-    (answer,) = (everything := seen.cut([FULL])).greedy(everything.first(seen), n, ends)
-    everything = seen.cut([FULL])  # anew, without the answer
+    (answer,) = (everything := seen.rows([FULL])).greedy(everything.first(seen), n, ends)
+    everything = seen.rows([FULL])  # anew, without the answer
     full_TV = (
         torch.cat([everything.first(seen)[:, None], everything.forced(answer[:-1])], 1)[0] if len(answer) > 1 else everything.first(seen)
     )
@@ -242,11 +246,7 @@ def measured(
     found: dict[str, Any] = {}
     for mode in modes:
         reading = seen if mode == "seen" else unseen
-        parts = [(list(dropping), reading.cut(list(dropping.values())))] if dropping else []
-        for kind in RECALLED:
-            paged = {name: policy for name, policy in policies.items() if isinstance(policy, Recall) and name.split(" ")[0] == kind}
-            parts += [(list(paged), reading.paged(list(paged.values())))] if paged else []
-        for names, rows in parts:
+        for names, rows in [(list(own), reading.rows(list(own.values()))) for own in by_kind if own]:
             held = rows.held_tokens
             own_PTV, kl_P = _distance(rows, reading, each, answer, full_TV, mode)
             said = _said(rows, own_PTV, answer, n, ends)
@@ -375,7 +375,7 @@ def judge(rows: Sequence[Mapping[str, Any]], sets: Sequence[str]) -> tuple[str, 
     """The verdict on the claim, from the rows that read or hold no more than a tenth with the question unseen."""
     unseen = [row for row in rows if row.get("question") == "unseen" and "kl" in row]
     found = {(row["id"] if row["share"] == RATIOS[0] else f"{row['id']} {row['share']}", row["set"]): row for row in unseen}
-    needed = {**dict.fromkeys(DROPPING, MEASURED), "sketch": MEASURED + MORE, f"passing {PASSING_RATIO}": MEASURED + MORE}
+    needed = {**dict.fromkeys(EVICTION, MEASURED), "sketch": MEASURED + MORE, f"passing {PASSING_RATIO}": MEASURED + MORE}
     missing = [name for name in sets if any(found.get((how, name), {"n": 0})["n"] < n for how, n in needed.items())]
     if missing or not sets:
         return "undecided", f"not all cells are there: {', '.join(missing) or 'the screen'}"
@@ -383,7 +383,7 @@ def judge(rows: Sequence[Mapping[str, Any]], sets: Sequence[str]) -> tuple[str, 
     by_how = {how: own for how, own in by_how.items() if all(min(row["share"], row["held"]) <= HELD for row in own)}
     keeps = [how for how, own in by_how.items() if all(row["loss"] > -LOSS and row["loss_high"] >= 0 for row in own)]
     recalls = [how for how in keeps if how.split()[0] in RECALLED and all(row["held"] <= HELD for row in by_how[how])]
-    drops = [how for how in keeps if how in DROPPING]
+    drops = [how for how in keeps if how in EVICTION]
     surely = [how for how in (*recalls, *drops) if all(row["loss_low"] > -LOSS for row in by_how[how])]
     worst = {how: (min(row["loss"] for row in own), max(row["held"] for row in own)) for how, own in by_how.items()}
     said = [f"{how} {100 * loss:+.1f} (holds {held:.0%})" for how, (loss, held) in sorted(worst.items(), key=lambda each: -each[1][0])]
@@ -396,7 +396,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
     set, full dashed.
     """
     sets = list(dict.fromkeys(row["set"] for row in rows))
-    names = [name for name in (*RECALLED, *DROPPING) if any(row["id"] == name for row in rows)]
+    names = [name for name in (*RECALLED, *EVICTION) if any(row["id"] == name for row in rows)]
     figure = Figure(figsize=(1.6 + 2.2 * len(sets), 1.3 + 0.24 * len(names)), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(sets), sharey=True, squeeze=False)[0], sets, strict=True):
         own = [row for row in rows if row["set"] == name]

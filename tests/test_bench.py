@@ -35,11 +35,11 @@ from etude.engine.completion import Completion
 from etude.errors import UserError
 from etude.evaluation.retention import OLD_KNOWLEDGE
 from etude.knowledge.documents import Corpus
-from etude.kv_cache.policies import DROPPING
-from etude.kv_cache.policy import Policy
-from etude.kv_cache.recall import Recall
-from etude.kv_cache.scores.streaming import Streaming
-from etude.kv_cache.sparse import Sparse
+from etude.kv_cache.eviction import EvictionPolicy
+from etude.kv_cache.policies import EVICTION
+from etude.kv_cache.retrieval import PagedRetrieval
+from etude.kv_cache.scores.streaming_llm import StreamingLLM
+from etude.kv_cache.sparse_prefill import SparsePrefill
 from etude.learn.example import demonstration
 from etude.learn.learner import Learner
 from etude.models.load import load_model
@@ -76,7 +76,10 @@ def test_a_step_behind_a_long_context_is_compared_with_transformers(tmp_path):
 
 
 def test_prompts_that_are_read_sparsely_are_compared_with_dense_ones(monkeypatch):
-    small = {"half": Sparse(threshold=0.5, block_tokens=16, stride=4, from_tokens=2), "all": Sparse(threshold=1.0, from_tokens=2)}
+    small = {
+        "half": SparsePrefill(threshold=0.5, block_tokens=16, stride=4, from_tokens=2),
+        "all": SparsePrefill(threshold=1.0, from_tokens=2),
+    }
     monkeypatch.setattr(sparse_prompts, "SPARSE", small)
     found = long_context.sparse_measured("tiny-random", 120, [64, 256], layers=1, rounds=2)
     own = found["sparse"]["attention"]
@@ -91,9 +94,9 @@ def test_prompts_that_are_read_sparsely_are_compared_with_dense_ones(monkeypatch
 def test_what_lies_beside_a_model_that_generates_is_bounded_under_a_budget():
     model, _ = load_model("tiny-random")
     ways = {
-        "full": Policy(Streaming()),
-        "h2o": replace(DROPPING["h2o"], budget_tokens=40),
-        "file": Recall(budget_tokens=40, page_tokens=8, offload="file"),
+        "full": EvictionPolicy(StreamingLLM()),
+        "h2o": replace(EVICTION["h2o"], budget_tokens=40),
+        "file": PagedRetrieval(budget_tokens=40, page_tokens=8, offload="file"),
     }
     found = long_generation.generation(model.config, 2, [100, 200, 400], ways)
     full, dropping, recalled = ([row["bytes"] for row in each["by_length"]] for each in found)

@@ -13,8 +13,8 @@ from etude.decoding.methods import METHODS as DECODING
 from etude.decoding.settings import READS
 from etude.knowledge.quality import RULES
 from etude.knowledge.scorers import METHODS
-from etude.kv_cache.policies import DROPPING, POLICIES, RECALLING
-from etude.kv_cache.settings import DROPPING_NAMES, RECALLING_NAMES
+from etude.kv_cache.policies import ALL, EVICTION, RETRIEVAL
+from etude.kv_cache.settings import EVICTION_NAMES, RETRIEVAL_NAMES, VIEWS
 from etude.learn.credit import CREDIT
 from etude.learn.loss_settings import POLICY_LOSS_NAMES, PREFERENCE_LOSS_NAMES
 from etude.learn.losses import POLICY_LOSSES, PREFERENCE_LOSSES
@@ -30,8 +30,9 @@ NAMED_WITHOUT_TORCH = {
     "policy losses": (POLICY_LOSS_NAMES, POLICY_LOSSES),
     "preference losses": (PREFERENCE_LOSS_NAMES, PREFERENCE_LOSSES),
     "methods of decoding": (READS, DECODING),
-    "policies that drop": (DROPPING_NAMES, DROPPING),
-    "policies that recall": (RECALLING_NAMES, RECALLING),
+    "eviction policies": (EVICTION_NAMES, EVICTION),
+    "retrieval policies": (RETRIEVAL_NAMES, RETRIEVAL),
+    "cache policies": (VIEWS, ALL),
 }
 
 ROOT = Path(__file__).parents[1]
@@ -145,7 +146,7 @@ TABLES = {
     "selection": METHODS,
     "quality": RULES,
     "orders": ORDERS,
-    "context": POLICIES,
+    "context": ALL,
 }
 
 

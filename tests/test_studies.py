@@ -661,7 +661,7 @@ def test_the_study_of_long_contexts_cuts_by_every_policy_in_its_tiny_form(tmp_pa
     }
     asked_more = [row for row in rows if row["id"] in long_context.ASKED_MORE and row["question"] == "unseen"]
     assert {row["n"] for row in asked_more} == {6} and all(row["kl"] >= 0 for row in rows if "kl" in row)
-    assert all(row["held"] == pytest.approx(0.1, abs=0.01) for row in rows if row["id"] in long_context.DROPPING)
+    assert all(row["held"] == pytest.approx(0.1, abs=0.01) for row in rows if row["id"] in long_context.EVICTION)
     recalled = {(row["id"], row["share"]): row["held"] for row in rows if row["id"] in long_context.RECALLED}
     assert recalled.pop(("sketch", 0.06)) < recalled["sketch", 0.1] < 0.25
     assert recalled["passing", 0.25] < recalled["sketch", 0.1] + 0.15 / 2, "of two layers half of what is read"
@@ -762,18 +762,18 @@ def test_a_score_is_best_where_it_is_ahead_of_every_other_one_and_hindsight_is_n
 
 @pytest.mark.parametrize("ends", [(), (7,)])
 def test_rows_that_say_the_full_contexts_answer_are_not_decoded_again(llama, ends):
-    policies = [replace(long_context.DROPPING[name], keep_ratio=ratio) for name in ("snapkv", "random") for ratio in (0.2, 0.9, 1.0)]
+    policies = [replace(long_context.EVICTION[name], keep_ratio=ratio) for name in ("snapkv", "random") for ratio in (0.2, 0.9, 1.0)]
     prompt, question = torch.randint(4, 250, (79,), generator=torch.Generator().manual_seed(3)).split([70, 9])
     each = Asked(LongTask("single", "", "", "", ("",)), tuple(prompt.tolist()), tuple(question.tolist()))
     for mode in ("unseen", "seen"):
         reading = long_context.Reading(llama, policies)
         reading.read([*each.text, *each.question] if mode == "seen" else each.text)
-        full = reading.cut([long_context.FULL])
+        full = reading.rows([long_context.FULL])
         first = full.first(reading) if mode == "seen" else full.forced(each.question)[:, -1]
         (answer,) = full.greedy(first, 6, ends)
-        slowly = reading.cut(policies)
+        slowly = reading.rows(policies)
         expected = slowly.greedy(slowly.first(reading) if mode == "seen" else slowly.forced(each.question)[:, -1], 6, ends)
-        rows = reading.cut(policies)
+        rows = reading.rows(policies)
         own, kl = long_context._distance(rows, reading, each, answer, torch.zeros(max(1, len(answer)), 260), mode)
         rows.keep = Mock(wraps=rows.keep)
         assert own.shape == (6, len(answer) + 1, 260) and len(kl) == 6
@@ -781,7 +781,7 @@ def test_rows_that_say_the_full_contexts_answer_are_not_decoded_again(llama, end
         assert expected[5] == answer and 5 not in rows.keep.call_args_list[0].args[0]
 
 
-DROPPED = dict.fromkeys(long_context.DROPPING, -0.9)
+DROPPED = dict.fromkeys(long_context.EVICTION, -0.9)
 
 
 def contexts(losses: dict[str, float], n: int = 200, width: float = 0.015, held: float = 0.1) -> list[dict]:

@@ -1,6 +1,5 @@
 """etude's own answers to what is asked of policies."""
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,8 +8,7 @@ from policies import Turn, serving
 from serving import Answer, serve
 
 from etude.kv_cache.attach import attach
-from etude.kv_cache.policies import POLICIES, asking
-from etude.kv_cache.recall import Recall
+from etude.kv_cache.policies import POLICIES, RETRIEVAL
 from etude.models.load import load_model
 
 
@@ -20,10 +18,8 @@ def start(settings: dict[str, Any]) -> tuple[Answer, dict[str, Any]]:
     tokenizer = loaded["plain"][1]
 
     def read(model: Any, method: str, ratio: float, turns: list[Turn], *, is_masked: bool = True) -> tuple[list[int], torch.Tensor]:
-        policy, bytes_ = replace(asking(POLICIES[method], tokenizer), keep_ratio=ratio), []
-        if isinstance(policy, Recall):
-            policy = replace(policy, offload="file")
-        with attach(model, policy) as attached:
+        where, bytes_ = {"offload": "file"} if method in RETRIEVAL else {}, []
+        with attach(model, POLICIES[method].for_tokenizer(tokenizer), keep_ratio=ratio, **where) as attached:
             cache: Any = None
             for turn in turns:
                 output = turn.to(model, cache, is_masked=is_masked or cache is None)

@@ -71,6 +71,9 @@ class LayerContrast:
     def held_tokens(self, prompt_tokens: int, new_tokens: int) -> int:
         return prompt_tokens + new_tokens
 
+    def take_peak_bytes(self) -> None:
+        """Return None: what it holds is not measured."""
+
     def contrasted(self, logits_BV: torch.Tensor, lens: Lens, tokens_B: torch.Tensor, length_B: torch.Tensor) -> torch.Tensor:
         """The logits with those of an earlier layer taken off; a random layer is drawn by a row's last token and its length."""
         if self.strength == 0:

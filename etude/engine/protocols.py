@@ -263,3 +263,6 @@ class View(Protocol):
 
     def held_tokens(self, prompt_tokens: int, new_tokens: int) -> int:
         """Return how many cache positions a row takes for a prompt and a completion of these lengths."""
+
+    def take_peak_bytes(self) -> int | None:
+        """Return the most bytes that the rows of a batch held since the last call, and begin anew; None: they are not measured."""

@@ -1,7 +1,7 @@
 """The kernel of `sparse.cpp`: block-sparse attention of a prompt's queries over chosen blocks of keys.
 
 Torch's operations gather the blocks for each row of queries and write all of its scores to memory. Here a block's scores are turned into
-weights and summed while they are in a core's cache. Shapes: as in `etude.kv_cache.sparse`.
+weights and summed while they are in a core's cache. Shapes: as in `etude.kv_cache.sparse_prefill`.
 """
 
 import ctypes

@@ -1,4 +1,4 @@
-"""Attention of one head over what is kept, by torch's own operations, and what the slots receive of it.
+"""Attention of one key head over its cache by torch's operations, and the attention that each slot receives.
 
 Shapes: B rows, H key/value heads, R query heads that share one, Q queries, T slots, D width.
 """
@@ -19,7 +19,7 @@ _BLOCK_WEIGHTS = 2**20
 
 
 def causal(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, values_TD: torch.Tensor, scale: float) -> torch.Tensor:
-    """What the last Q of T tokens read, each of itself and of all before it: [R, Q, D]."""
+    """Attend from the last Q of T tokens, each to itself and all before it: [R, Q, D]."""
     heads, length, _ = queries_RQD.shape
     before = len(keys_TD) - length
     if before and _by_flash(queries_RQD, keys_TD, values_TD):
@@ -39,7 +39,7 @@ def causal(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, values_TD: torch.Te
 def with_normaliser(
     queries_RQD: torch.Tensor, keys_TD: torch.Tensor, values_TD: torch.Tensor, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """As `causal`, and log Σ exp of each query's scores, [R, Q]."""
+    """Return what `causal` does, and log Σ exp of each query's scores, [R, Q]."""
     heads, length, _ = queries_RQD.shape
     if not _by_flash(queries_RQD, keys_TD, values_TD):
         parts = [scores_RQT.logsumexp(-1) for scores_RQT in _scores_by_block(queries_RQD, keys_TD, scale)]
@@ -56,13 +56,13 @@ def with_normaliser(
 
 
 def _by_flash(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, values_TD: torch.Tensor) -> bool:
-    """Whether the operation that gives normalisers too can be used."""
+    """Return whether the operation that gives normalisers too can be used."""
     is_one = queries_RQD.dtype == keys_TD.dtype == values_TD.dtype and keys_TD.shape == values_TD.shape
     return is_one and is_available(keys_TD.device) and not (torch.is_grad_enabled() and queries_RQD.requires_grad)
 
 
 def with_sums(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, values_TD: torch.Tensor, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """As `causal`, and the attention that each slot has from the last Q of T tokens, summed over these and averaged over the heads: [T]."""
+    """Return what `causal` does, and the attention that each slot receives, summed over queries and averaged over query heads: [T]."""
     heads, received = len(queries_RQD), received_for(queries_RQD, keys_TD)
     if received and _by_flash(queries_RQD, keys_TD, values_TD):
         read_RQD, normaliser_RQ = with_normaliser(queries_RQD, keys_TD, values_TD, scale)
@@ -76,9 +76,7 @@ def with_sums(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, values_TD: torch
 def with_strongest(
     queries_RQD: torch.Tensor, keys_TD: torch.Tensor, values_TD: torch.Tensor, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """As `causal`, and the largest attention that each slot has from any of the last Q of T tokens and any head: [T - Q], of those before
-    them.
-    """
+    """Return what `causal` does, and the largest attention that each slot before the last Q receives from any query and head: [T - Q]."""
     read_RQD, normaliser_RQ = with_normaliser(queries_RQD, keys_TD, values_TD, scale)
     length, received = queries_RQD.shape[1], received_for(queries_RQD, keys_TD)
     if received:
@@ -92,7 +90,7 @@ def with_strongest(
 
 
 def _scores_by_block(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, scale: float) -> Iterator[torch.Tensor]:
-    """[R, Q, T] of some queries at a time, T up to the last of them; -inf where a key comes behind the query."""
+    """Yield the scores [R, Q, T] of some queries at a time, T up to the last of them; -inf where a key comes after the query."""
     keys_TD = keys_TD.float()
     for block in _blocks(queries_RQD, keys_TD):
         own = queries_RQD[:, block].float() * scale
@@ -104,7 +102,7 @@ def _scores_by_block(queries_RQD: torch.Tensor, keys_TD: torch.Tensor, scale: fl
 
 
 def _blocks(queries_RQD: torch.Tensor, keys_TD: torch.Tensor) -> list[slice]:
-    """Of queries whose scores are there at a time."""
+    """Return the blocks of queries whose scores are computed at a time."""
     heads, length, _ = queries_RQD.shape
     on_cpu = max(16, _BLOCK_WEIGHTS // (heads * len(keys_TD)))
     at_once = min(_BLOCK_QUERIES, on_cpu) if keys_TD.device.type == "cpu" else _BLOCK_QUERIES
@@ -112,17 +110,17 @@ def _blocks(queries_RQD: torch.Tensor, keys_TD: torch.Tensor) -> list[slice]:
 
 
 def _seen(length: int, end: int, device: torch.device) -> torch.Tensor:
-    """Which of `end` tokens the last `length` of them may read."""
+    """Return which of `end` tokens the last `length` of them may read."""
     return torch.ones(length, end, dtype=torch.bool, device=device).tril(end - length)
 
 
 def of_rectangle(
     queries_BHRD: torch.Tensor, keys_BHTD: torch.Tensor, values_BHTD: torch.Tensor, is_there_BH1T: torch.Tensor | None, scale: float
 ) -> torch.Tensor:
-    """What one query a row and head reads, [B, H, R, D]. The heads that share keys stand as that many queries of one head."""
+    """Attend from one token of each row, [B, H, R, D]. Query heads that share keys are passed as queries of one head."""
     return scaled_dot_product_attention(queries_BHRD, keys_BHTD, values_BHTD, attn_mask=is_there_BH1T, scale=scale)
 
 
 def weights(queries_RD: torch.Tensor, keys_TD: torch.Tensor, scale: float) -> torch.Tensor:
-    """[..., R, T] of one query a head."""
+    """Return the attention weights of one query a head, [..., R, T]."""
     return (queries_RD.float() @ keys_TD.float().mT * scale).softmax(-1)

@@ -1,11 +1,13 @@
-"""How many tokens each layer keeps, and each head of it, when all together keep `budget` a head on average.
+"""Split a budget over layers and heads: all heads together keep `budget` tokens on average.
 
-Layers: `uniform`; `pyramid`, from more in the first layer, by equal steps, to a few in the last one (PyramidKV, Cai et al. 2024, arXiv
-2406.02069; by its code, but that what every layer keeps anyway is the first tokens with the last ones, there the last ones alone, so that
-the last layer has some more and the first some less); or `all`, what is most important in any head of any layer (KVzip, Kim et al. 2025,
-NeurIPS, arXiv 2505.23416).
-Heads: as many each, or `by_head`, what is most important in any head of a layer (Ada-KV, Feng et al. 2024, arXiv 2407.11550). Where heads
-may differ each keeps a share of the even budget at least.
+Layers:
+    uniform   the same in every layer
+    pyramid   from more in the first layer, by equal steps, to a few in the last one (PyramidKV, Cai et al. 2024, arXiv 2406.02069; by its
+              code). Departure: every layer keeps the first tokens and the last ones anyway, there the last ones alone, so that the last
+              layer has some more and the first some less.
+    all       the most important tokens of any head of any layer (KVzip, Kim et al. 2025, NeurIPS, arXiv 2505.23416)
+Heads: the same in each, or `by_head` the most important tokens of any head of a layer (Ada-KV, Feng et al. 2024, arXiv 2407.11550). Where
+heads may differ, each keeps at least a share of the even budget.
 
 Shapes: H heads, T slots, L layers.
 """
@@ -18,7 +20,7 @@ import torch
 
 from etude.errors import UserError, at_least
 
-Layers = Literal["uniform", "pyramid", "all"]
+Spread = Literal["uniform", "pyramid", "all"]
 
 
 def check_budget(budget_tokens: int | None, keep_ratio: float | None) -> None:
@@ -35,20 +37,20 @@ def check_budget(budget_tokens: int | None, keep_ratio: float | None) -> None:
 
 
 def is_everything(budget_tokens: int | None, keep_ratio: float | None) -> bool:
-    """Whether it is no budget at all."""
+    """Return whether nothing is left out: there is no budget, or the share is 1."""
     return budget_tokens is None and keep_ratio in (None, 1.0)
 
 
 def tokens_of(budget_tokens: int | None, keep_ratio: float | None, seen: int) -> int:
-    """Of `seen` tokens so many, one at least where it is a share."""
+    """Return the budget in tokens, of `seen` ones; at least one where it is a share."""
     return budget_tokens if budget_tokens is not None else max(1, round((keep_ratio or 1) * seen))
 
 
-def of_layers(how: Layers, budget: int, *, layers: int, seen: int, recent: int, slope: float) -> list[int]:
-    """The budget of every layer, L x budget together; `recent` tokens of each are kept anyway, none has more than were `seen`.
+def of_layers(how: Spread, budget: int, *, layers: int, seen: int, recent: int, slope: float) -> list[int]:
+    """Return the budget of every layer, L x budget together; `recent` tokens of each are kept anyway, and none has more than were `seen`.
 
-    Pyramid: the last layer keeps recent + (budget - recent) / slope, the first as much above the mean as that is below; slope 1 is uniform.
-    Where the first can't, it keeps all it has seen.
+    Pyramid: the last layer keeps recent + (budget - recent) / slope, the first as much above the mean as the last is below it; slope 1 is
+    uniform. Where the first layer has not seen so many, it keeps all it has.
     """
     if how != "pyramid" or budget >= seen or layers == 1:
         return [budget] * layers
@@ -64,7 +66,7 @@ def of_layers(how: Layers, budget: int, *, layers: int, seen: int, recent: int, 
 
 
 def _whole(shares: Sequence[float]) -> list[int]:
-    """Whole numbers with the same sums from the first one on, up to a half."""
+    """Round shares so that every partial sum stays within a half of the exact one."""
     ends, total = [0], 0.0
     for share in shares:
         total += share
@@ -73,10 +75,10 @@ def _whole(shares: Sequence[float]) -> list[int]:
 
 
 def chosen(importance_HT: torch.Tensor, budget: int, *, by_head: bool, least_share: float) -> list[torch.Tensor]:
-    """Which slots each head keeps, in order. Importance -inf: an empty slot. Of equal ones the earlier is kept.
+    """Return which slots each head keeps, in order. Importance -inf marks an empty slot. Of equally important ones the earlier is kept.
 
-    Even: the `budget` most important of each head. `by_head`: H x budget together, at least `least_share` of the budget, and one,
-    in each head; a share of 1 is even.
+    Without `by_head`, the `budget` most important of each head. With it, H x budget together, and in each head at least one and at least
+    `least_share` of the budget; a share of 1 is the same as without.
     """
     order_HT = importance_HT.argsort(dim=1, descending=True, stable=True)
     there_H = (importance_HT > -torch.inf).sum(1).tolist()
@@ -87,7 +89,7 @@ def chosen(importance_HT: torch.Tensor, budget: int, *, by_head: bool, least_sha
 
 
 def _spread(sorted_HT: torch.Tensor, there_H: Sequence[int], total: int, least: int) -> list[int]:
-    """How many the heads keep of their most important slots, `least` each and the most important of all others."""
+    """Return how many of its most important slots each head keeps: `least`, and its part of the most important of all others."""
     slots = sorted_HT.shape[1]
     given_H1 = torch.tensor([[min(least, there)] for there in there_H], device=sorted_HT.device)
     is_given_HT = torch.arange(slots, device=sorted_HT.device) < given_H1

@@ -1,4 +1,4 @@
-"""Mean and covariance of all queries of a row, one token after another.
+"""Mean and covariance of a row's queries, summed token by token.
 
 Shapes: N query heads, Q queries, D width.
 """
@@ -10,7 +10,7 @@ import torch
 
 @dataclass(frozen=True)
 class Moments:
-    """Sums over the queries so far."""
+    """Sums over the queries so far, in float64."""
 
     count: int
     sum_ND: torch.Tensor

@@ -1,51 +1,57 @@
-"""The policies by name; a budget comes with `dataclasses.replace(POLICIES[name], keep_ratio=0.25)`."""
+"""The cache policies by name. A budget is added by `POLICIES["snapkv"].with_options(keep_ratio=0.25)`."""
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
-from etude.kv_cache.policy import Policy
-from etude.kv_cache.recall import Recall
+from etude.errors import unknown
+from etude.kv_cache.cache_policy import CachePolicy
+from etude.kv_cache.eviction import EvictionPolicy
+from etude.kv_cache.full_cache import FULL
+from etude.kv_cache.lazyllm import LazyTokens
+from etude.kv_cache.retrieval import PagedRetrieval
+from etude.kv_cache.scores.criticalkv import CriticalKV
 from etude.kv_cache.scores.expected_attention import ExpectedAttention
-from etude.kv_cache.scores.key_difference import KeyDifference
+from etude.kv_cache.scores.h2o import H2O
 from etude.kv_cache.scores.key_norm import KeyNorm
-from etude.kv_cache.scores.last_query import LastQuery
-from etude.kv_cache.scores.observation_window import ObservationWindow
+from etude.kv_cache.scores.keydiff import KeyDiff
+from etude.kv_cache.scores.kvzip import KVzip
 from etude.kv_cache.scores.random import Random
-from etude.kv_cache.scores.replayed import ASK, Replayed
-from etude.kv_cache.scores.streaming import Streaming
-from etude.kv_cache.scores.summed_attention import SummedAttention
-from etude.kv_cache.scores.weighed_by_value import WeighedByValue
+from etude.kv_cache.scores.snapkv import SnapKV
+from etude.kv_cache.scores.streaming_llm import StreamingLLM
+from etude.kv_cache.scores.tova import TOVA
 
-_SNAPKV = Policy(ObservationWindow())
+_SNAPKV = EvictionPolicy(SnapKV())
 
-DROPPING: Mapping[str, Policy] = {
-    "streaming": Policy(Streaming()),
-    "h2o": Policy(SummedAttention()),
-    "tova": Policy(LastQuery()),
+EVICTION: Mapping[str, EvictionPolicy] = {
+    "streaming": EvictionPolicy(StreamingLLM()),
+    "h2o": EvictionPolicy(H2O()),
+    "tova": EvictionPolicy(TOVA()),
     "snapkv": _SNAPKV,
     "pyramid": replace(_SNAPKV, layers="pyramid"),
     "ada_snapkv": replace(_SNAPKV, by_head=True),
-    "key_norm": Policy(KeyNorm()),
-    "key_diff": Policy(KeyDifference()),
-    "expected_attention": Policy(ExpectedAttention()),
-    "critical_snapkv": Policy(WeighedByValue(ObservationWindow())),
-    "kvzip": Policy(Replayed(), layers="all", least_share=0.0),
-    "random": Policy(Random()),
+    "key_norm": EvictionPolicy(KeyNorm()),
+    "key_diff": EvictionPolicy(KeyDiff()),
+    "expected_attention": EvictionPolicy(ExpectedAttention()),
+    "critical_snapkv": EvictionPolicy(CriticalKV(SnapKV())),
+    "kvzip": EvictionPolicy(KVzip(), layers="all", least_share=0.0),
+    "random": EvictionPolicy(Random()),
 }
 
-RECALLING: Mapping[str, Recall] = {
-    "quest": Recall("bounds", page_tokens=16),
-    "arkvale": Recall("cuboid", page_tokens=32),
-    "small_pages": Recall("cuboid", page_tokens=4),
-    "sketch": Recall("sketch", page_tokens=16),
+RETRIEVAL: Mapping[str, PagedRetrieval] = {
+    "quest": PagedRetrieval("bounds", page_tokens=16),
+    "arkvale": PagedRetrieval("cuboid", page_tokens=32),
+    "small_pages": PagedRetrieval("cuboid", page_tokens=4),
+    "sketch": PagedRetrieval("sketch", page_tokens=16),
 }
 
-POLICIES: Mapping[str, Policy | Recall] = {**DROPPING, **RECALLING}
+POLICIES: Mapping[str, EvictionPolicy | PagedRetrieval] = {**EVICTION, **RETRIEVAL}
+"""Policies that attach to a model, with a budget."""
+
+ALL: Mapping[str, CachePolicy] = {"full": FULL, **POLICIES, "lazy": LazyTokens()}
 
 
-def asking(policy: Policy | Recall, tokenizer: Any) -> Policy | Recall:
-    """The policy, with the words before a replay (`Replayed.ask`) as a model's tokens, where it goes by one."""
-    if not isinstance(policy, Policy) or not isinstance(policy.score, Replayed):
-        return policy
-    return replace(policy, score=replace(policy.score, ask=tuple(tokenizer(ASK, add_special_tokens=False)["input_ids"])))
+def policy_named(name: str) -> CachePolicy:
+    """Return the policy of this name, without a budget. Raises UserError for a name that no policy has."""
+    if name not in ALL:
+        raise unknown("policy", name, ALL)
+    return ALL[name]

@@ -1,7 +1,7 @@
-"""The rotary embedding of a model, applied and taken back as its own code applies it.
+"""Rotary position embeddings (RoPE), applied and undone by the model's own code.
 
-The model's `apply_rotary_pos_emb` is linear in what it rotates and in cosine and sine, whatever pairs of channels it turns: taking back is
-turning by the opposite angle, and the mean over positions of turned vectors is the vector turned by the means of cosine and sine.
+The model's `apply_rotary_pos_emb` is linear in the vectors and in cosine and sine, whatever pairs of channels it rotates: undoing is
+rotating by the opposite angle, and the mean over positions of rotated vectors is the vector rotated by the means of cosine and sine.
 """
 
 import inspect
@@ -19,7 +19,7 @@ from etude.errors import UserError
 
 @dataclass(frozen=True)
 class Rotation:
-    """Of one model."""
+    """The rotary embedding of one model."""
 
     embedding: Any
     """Positions → cosine and sine; None: positions are not in the queries and keys."""
@@ -30,25 +30,25 @@ class Rotation:
         return Rotation(parts[0] if parts else None)
 
     def taken_back(self, module: Any, states_HTD: torch.Tensor, position_T: torch.Tensor) -> torch.Tensor:
-        """Vectors that stand at these positions, as they were before."""
+        """Return vectors at these positions as they were before rotation."""
         cos, sin = self._angles(module, states_HTD, position_T)
         return self._apply(module, states_HTD, cos, -sin) / self._size(cos, sin)
 
     def mean_turned(self, module: Any, states_HND: torch.Tensor, position_T: torch.Tensor) -> torch.Tensor:
-        """The mean of each vector as it would stand at all of these positions."""
+        """Return the mean of each vector, rotated to all of these positions."""
         cos, sin = self._angles(module, states_HND, position_T)
         means = [angles.mean(1, keepdim=True) for angles in (cos, sin)]
         return self._apply(module, states_HND, *means)
 
     def moved(self, module: Any, states_HTD: torch.Tensor, by_T: torch.Tensor) -> torch.Tensor:
-        """Vectors, that stand somewhere, so many positions further on; below 0: back. By angles in float32, so that none shrinks."""
+        """Return rotated vectors, `by_T` positions further on; below 0: back. Angles are in float32, so that no vector shrinks."""
         states = states_HTD.float()
         cos, sin = self._angles(module, states, by_T)
         moved: torch.Tensor = self._apply(module, states, cos, sin) / self._size(cos, sin).sqrt()
         return moved.to(states_HTD.dtype)
 
     def check_moves(self, module: Any, width: int) -> None:
-        """Raise UserError where positions are not turned into queries and keys, or not in a way that can be gone on with."""
+        """Raise UserError where the model's positions are not rotations of queries and keys, or can't be added to."""
         told = f"{type(module).__name__} does not turn all of its queries by their positions alone, so these can't be counted anew"
         if not self._turns(module):
             raise UserError(f"{told}: leave rerotate out")
@@ -69,7 +69,7 @@ class Rotation:
         return cos, sin
 
     def _turns(self, module: Any) -> bool:
-        """Whether a layer turns its queries: some models leave some layers out."""
+        """Whether a layer rotates its queries: some models leave some layers out."""
         return self.embedding is not None and getattr(module, "use_rope", True)
 
     @cached_property
@@ -77,7 +77,7 @@ class Rotation:
         return "layer_type" in inspect.signature(self.embedding.forward).parameters
 
     def _size(self, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-        """Squared length of the turned unit vector: above 1 for embeddings that scale attention beside turning (YaRN)."""
+        """Return the squared length of a rotated unit vector: above 1 for embeddings that scale attention too (YaRN)."""
         return (cos.square() + sin.square()).mean()
 
     def _apply(self, module: Any, states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:

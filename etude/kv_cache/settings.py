@@ -1,59 +1,55 @@
-"""What the engine sees of a context, as it is told to a command; free of torch where nothing is dropped, so that settings are read and
-checked without it."""
+"""Settings of a command for the KV cache policy under which the engine samples. They need no torch unless a policy is chosen."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from etude.errors import UserError, unknown
 
 if TYPE_CHECKING:
-    from etude.kv_cache.lazy import Lazy, LazyView
-    from etude.kv_cache.policy import Policy
-    from etude.kv_cache.recall import Recall
-    from etude.kv_cache.view import KeptView
+    from etude.engine.protocols import View
+    from etude.kv_cache.cache_policy import CachePolicy
 
-DROPPING_NAMES = (
+EVICTION_NAMES = (
     *("streaming", "h2o", "tova", "snapkv", "pyramid", "ada_snapkv", "key_norm", "key_diff", "expected_attention", "critical_snapkv"),
     *("kvzip", "random"),
 )
-"""The names of `etude.kv_cache.policies.DROPPING`."""
-RECALLING_NAMES = ("quest", "arkvale", "small_pages", "sketch")
-"""The names of `etude.kv_cache.policies.RECALLING`."""
-VIEWS = ("full", *DROPPING_NAMES, *RECALLING_NAMES, "lazy")
+"""The names of `etude.kv_cache.policies.EVICTION`."""
+RETRIEVAL_NAMES = ("quest", "arkvale", "small_pages", "sketch")
+"""The names of `etude.kv_cache.policies.RETRIEVAL`."""
+VIEWS = ("full", *EVICTION_NAMES, *RETRIEVAL_NAMES, "lazy")
 Offload = Literal["none", "memory", "file"]
-_OF_RECALL = ("page_tokens", "offload", "folder", "passing", "ahead_pages", "dense_layers")
 
 
 @dataclass(frozen=True)
-class EngineView:
-    """How a context is kept small while tokens are sampled."""
+class KVCacheSettings:
+    """The KV cache policy while tokens are sampled, and its budget."""
 
     view: str = "full"
-    """`full`; or what is kept of a context: `streaming` (its first and last tokens), `h2o`, `tova`, `snapkv`, `pyramid`, `ada_snapkv`,
-    `critical_snapkv`, `expected_attention`, `kvzip` (by attention), `key_norm`, `key_diff` (by keys), `random` (the control); or what is
-    read of it at a time, while nothing is lost: `quest`, `arkvale`, `small_pages` (in pages), `sketch` (token by token); or `lazy`: tokens
+    """The KV cache policy. `full`; eviction: `streaming` (keeps the first and last tokens), `h2o`, `tova`, `snapkv`, `pyramid`,
+    `ada_snapkv`, `critical_snapkv`, `expected_attention`, `kvzip` (by attention), `key_norm`, `key_diff` (by keys), `random` (control);
+    retrieval, which keeps all and reads a part: `quest`, `arkvale`, `small_pages` (pages), `sketch` (tokens); or `lazy` (LazyLLM): tokens
     are computed as far as they are read."""
     keep_ratio: float | None = None
-    """The share of the tokens so far, or"""
+    """Budget: the share of the tokens so far that a head keeps or reads, on average (kvpress: 1 - compression_ratio)."""
     budget_tokens: int | None = None
-    """a number of tokens, for a head on average."""
+    """Budget: how many tokens a head keeps or reads, on average; instead of `keep_ratio`."""
     every_tokens: int = 16
-    """How many tokens may be above the budget while they are generated, before what is too much is dropped; 0: nothing is dropped then."""
+    """Evict after so many generated tokens; 0: prompts alone are cut."""
     rerotate: bool = False
-    """Whether positions are counted within what is kept, not within the text; in float32, of views that go by neither `kvzip`'s replay nor
+    """Whether kept keys are rotated to positions within the cache, as in StreamingLLM; in float32, not of `kvzip` and
     `expected_attention`."""
     page_tokens: int | None = None
-    """Tokens that are read or not read together; 16 for `quest`, 32 for `arkvale`, 4 for `small_pages` unless given. Not of `sketch`."""
+    """Tokens of a page, which are read together; 16 for `quest`, 32 for `arkvale`, 4 for `small_pages` unless given. Not of `sketch`."""
     offload: Offload = "none"
-    """Where pages are that are not read: `none`, where the model computes; `memory`, the host's, for a model on a GPU; `file`."""
+    """Where unread pages are: `none`, beside the model; `memory`, the host's, for a model on a GPU; `file`, memory-mapped."""
     folder: str | None = None
-    """Of that file; the system's own for temporary files unless given."""
+    """Folder of that file; the system's folder for temporary files unless given."""
     passing: bool = False
-    """Whether what a layer has read leaves again before the next one reads, and is brought anew for every token."""
+    """Whether pages are streamed: each layer releases what it has read before the next one reads, and fetches it again for every token."""
     ahead_pages: int = 0
-    """Pages of each head, beside those that it reads, that are asked for from the file while the model computes on; tokens of `sketch`."""
+    """Pages of each head to prefetch from the file for the next token; tokens of `sketch`."""
     dense_layers: int = 0
-    """First layers that read all pages."""
+    """First layers that read all pages (full attention)."""
 
     def __post_init__(self) -> None:
         if self.view not in VIEWS:
@@ -63,7 +59,8 @@ class EngineView:
                 f"engine.view {self.view} keeps everything without a budget: set engine.keep_ratio (such as 0.25) or engine.budget_tokens"
             )
         try:
-            self.policy  # noqa: B018  # which checks the rest
+            if self.is_on:
+                self.policy  # noqa: B018  # which checks the rest
         except UserError as error:
             raise UserError(f"engine.{error}") from None
 
@@ -72,60 +69,37 @@ class EngineView:
         return self.view != "full"
 
     @property
-    def policy(self) -> "Policy | Recall | Lazy | None":
-        """None: the full context."""
+    def name(self) -> str:
+        """The policy and its budget, as attempts that were sampled under it record it."""
         if not self.is_on:
-            return None
-        from etude.kv_cache.lazy import Lazy  # which needs torch, as the other policies do
-        from etude.kv_cache.policies import DROPPING, RECALLING
+            return "full"
+        return f"{self.view} " + (f"{self.keep_ratio:g}" if self.keep_ratio is not None else f"{self.budget_tokens} tokens")
 
-        if self.view == "lazy":
-            return Lazy(self.budget_tokens, self.keep_ratio)
-        if self.view in DROPPING:
-            budget = {"keep_ratio": self.keep_ratio, "budget_tokens": self.budget_tokens}
-            return replace(DROPPING[self.view], **budget, every_tokens=self.every_tokens, rerotate=self.rerotate)  # type: ignore[arg-type]
-        own = RECALLING[self.view]
-        return replace(
-            own,
-            keep_ratio=self.keep_ratio,
-            budget_tokens=self.budget_tokens,
-            page_tokens=own.page_tokens if self.page_tokens is None else self.page_tokens,
-            offload=self.offload,
-            folder=self.folder,
-            passing=self.passing,
-            ahead_pages=self.ahead_pages,
-            dense_layers=self.dense_layers,
-        )
+    @property
+    def policy(self) -> "CachePolicy":
+        """The cache policy that these settings name. Raises UserError for values that it does not allow."""
+        from etude.kv_cache.policies import policy_named  # which needs torch
+
+        policy = policy_named(self.view)
+        return policy.with_options(**{name: getattr(self, name) for name in policy.options})
 
     def check_search(self, name: str, method: str) -> None:
-        """Raise UserError for a search, called `name`, that goes on from pieces of an answer."""
+        """Raise UserError for a search, called `name`, that continues pieces of an answer."""
         if self.is_on and method not in ("none", "samples"):
             raise UserError(
                 f"{name} {method} goes on from pieces of an answer, which engine.view {self.view} would read anew as a prompt, and keep "
                 "others of them than of an answer in one go: leave one of them out"
             )
 
-    def of_engine(self, tokenizer: Any) -> "KeptView | LazyView | None":
-        """As the engine takes it; its name stands on what is sampled under it."""
-        policy = self.policy
-        if policy is None:
-            return None
-        from etude.kv_cache.lazy import Lazy, LazyView
-        from etude.kv_cache.policies import asking
-        from etude.kv_cache.view import KeptView
-
-        budget = f"{self.keep_ratio:g}" if self.keep_ratio is not None else f"{self.budget_tokens} tokens"
-        name = f"{self.view} {budget}"
-        return LazyView(name, policy) if isinstance(policy, Lazy) else KeptView(name, asking(policy, tokenizer))
+    def build_view(self, tokenizer: Any) -> "View | None":
+        """Return the engine's view of contexts under the policy; None: the engine's own contexts."""
+        return self.policy.for_tokenizer(tokenizer).view(self.name) if self.is_on else None
 
     @property
     def unread(self) -> set[str]:
-        """Settings that the view does not read."""
+        """Settings that have no effect under this policy."""
         names = {each.name for each in fields(self)} - {"view"}
-        if self.view in RECALLING_NAMES:
-            return {"every_tokens", "rerotate"}
-        if self.view in DROPPING_NAMES:
-            from etude.kv_cache.policies import DROPPING
-
-            return {*_OF_RECALL, *(["every_tokens"] if DROPPING[self.view].score.replays else [])}
-        return names - {"keep_ratio", "budget_tokens"} if self.view == "lazy" else names
+        if not self.is_on:
+            return names
+        policy = self.policy
+        return names - set(policy.options) | policy.unused

@@ -1,7 +1,7 @@
-"""Keys and values of one layer in one flat store, as many for each row and head as are kept of it.
+"""Keys and values of one layer in one flat store, in which every row and head may keep another number of tokens.
 
-A segment is a row's head: a stretch of the store with some slots in use and some to spare. Heads and rows may keep different numbers, and
-only what is kept takes memory; rows whose segments are as long are also seen as a rectangle, without a copy.
+A segment belongs to one head of one row: a stretch of the store with some slots in use and some to spare. Only kept tokens take memory.
+Adjacent rows with segments of one length can also be viewed as a rectangle, without a copy.
 
 Shapes: B rows, H key/value heads, S slots of the store, T slots of a segment, D width.
 """
@@ -18,25 +18,25 @@ from etude.kernels import huge_pages
 from etude.kernels.tables import SlotTable
 
 ROOM_TOKENS = 32
-"""Slots to spare in a segment that is made anew, so that it is not copied at every token."""
+"""Spare slots of a new segment, so that it is not copied at every token."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """What is kept of a row by a head, by position."""
+    """The tokens that a head keeps of a row, by position."""
 
     keys_TD: torch.Tensor
     values_TD: torch.Tensor
     position_T: torch.Tensor
-    """The place of each token among the row's own, from 0; padding has none."""
+    """The position of each token among the row's own, from 0; padding has none."""
     mass_T: torch.Tensor
-    """Attention that it has had so far, summed over queries and averaged over the heads that share it; 0 where that is not kept."""
+    """Attention received so far, summed over queries and averaged over the query heads of a key; 0 where it is not recorded."""
 
     def __len__(self) -> int:
         return len(self.position_T)
 
     def then(self, other: "Segment") -> "Segment":
-        """A copy of both, one behind the other."""
+        """Return a copy of both, `other` after this one."""
         parts = zip(self.parts(), other.parts(), strict=True)
         return Segment(*(torch.cat(pair) for pair in parts))
 
@@ -51,7 +51,7 @@ class Slots:
     """The segments of a layer."""
 
     def __init__(self, segments_BH: Sequence[Sequence[Segment]], *, room_tokens: int = ROOM_TOKENS) -> None:
-        """A copy of these segments, with room for so many more tokens in each."""
+        """Copy these segments, with room for `room_tokens` more tokens in each."""
         self.count_BH = np.array([[len(segment) for segment in row] for row in segments_BH], dtype=np.int64)
         self.room_tokens = room_tokens
         room_BH = self.count_BH + room_tokens
@@ -79,11 +79,11 @@ class Slots:
 
     @property
     def bytes(self) -> int:
-        """What the store takes, as it is allocated."""
+        """Bytes that are allocated."""
         return sum(store.untyped_storage().nbytes() for store in (self.keys_SD, self.values_SD, self.position_S, self.mass_S))
 
     def segment(self, row: int, head: int) -> Segment:
-        """A view."""
+        """Return a head's segment, as a view."""
         start, count = int(self.start_BH[row, head]), int(self.count_BH[row, head])
         own = slice(start, start + count)
         return Segment(self.keys_SD[own], self.values_SD[own], self.position_S[own], self.mass_S[own])
@@ -93,7 +93,7 @@ class Slots:
 
     @cached_property
     def runs(self) -> list[range]:
-        """Rows one behind another whose segments all have as much room; a row whose heads differ is none of them."""
+        """Runs of adjacent rows whose segments all have the same room; a row whose heads differ belongs to none."""
         found: list[range] = []
         for row, room_H in enumerate(self.room_BH):
             if (room_H != room_H[0]).any():
@@ -105,24 +105,24 @@ class Slots:
         return found
 
     def rectangle(self, store_S: torch.Tensor, run: range) -> torch.Tensor:
-        """The store of a run as [B, H, T, ...] up to its longest segment's end; a view, in which shorter ones end in what means nothing."""
+        """Return the store of a run as [B, H, T, ...], a view; segments shorter than the longest one end in undefined values."""
         start, room = int(self.start_BH[run.start, 0]), int(self.room_BH[run.start, 0])
         own_S = store_S[start : start + len(run) * self.heads * room]
         return own_S.view(len(run), self.heads, room, *store_S.shape[1:])[:, :, : int(self.count_BH[run.start : run.stop].max())]
 
     @property
     def stretches(self) -> SlotTable:
-        """For kernels, which are given addresses: of what is there now."""
+        """The segments as kernels take them: addresses of what is there now."""
         counts = torch.from_numpy(self.start_BH), torch.from_numpy(self.count_BH)
         return SlotTable(self.keys_SD, self.values_SD, self.position_S, self.mass_S, *counts)
 
     @property
     def is_full(self) -> bool:
-        """Whether a segment has no slot to spare."""
+        """Whether some segment has no slot to spare."""
         return bool((self.count_BH == self.room_BH).any())
 
     def append(self, keys_BHD: torch.Tensor, values_BHD: torch.Tensor, position_B: np.ndarray, is_real_B: np.ndarray) -> None:
-        """A token to each row that has a real one, in slots to spare."""
+        """Append a token to each row where it is real, in spare slots."""
         device = self.keys_SD.device
         next_NH = torch.from_numpy((self.start_BH + self.count_BH)[is_real_B]).to(device)
         if is_real_B.all():
@@ -135,14 +135,14 @@ class Slots:
         self.count_BH[is_real_B] += 1
 
     def end_at(self, place_B: np.ndarray) -> None:
-        """Leave what lies at each row's place and behind it; its slots are to spare again."""
+        """Forget each row's tokens from its position on; their slots are spare again."""
         for row, place in enumerate(place_B.tolist()):
             self.count_BH[row] = [int(torch.searchsorted(own.position_T, place)) for own in self.row(row)]
 
     def select(self, rows: Sequence[int], *, room_tokens: int) -> "Slots":
-        """A copy of these rows, repeats allowed, with room for so many more tokens in each segment."""
+        """Return a copy of these rows, repeats allowed, with room for `room_tokens` more tokens in each segment."""
         return Slots([self.row(row) for row in rows], room_tokens=room_tokens)
 
     def with_room(self) -> "Slots":
-        """A copy with slots to spare."""
+        """Return a copy with slots to spare."""
         return self.select(range(self.rows), room_tokens=self.room_tokens)

@@ -65,7 +65,7 @@ def evaluate(
     suites, train = _suites(settings, Path(data) if data else None)
     place = resolve_device(settings.machine)
     loaded, tokenizer = load_model(model, device=place.device)
-    engine = engine_at(place, loaded, tokenizer, settings.machine, settings.engine.of_engine(tokenizer))
+    engine = engine_at(place, loaded, tokenizer, settings.machine, settings.engine.build_view(tokenizer))
     longest = settings.evaluation.max_new_tokens or settings.max_new_tokens
     sizes = longest, settings.evaluation.pass_n, settings.evaluation.num_samples
     how = Measurement(*sizes, settings.sampling, settings.seed, settings.evaluation.thought, settings.max_unscored_share)

@@ -10,7 +10,7 @@ from etude.device.machine_settings import Machine
 from etude.engine.settings import Sampling
 from etude.errors import UserError, at_least
 from etude.evaluation.settings import Evaluation
-from etude.kv_cache.settings import EngineView
+from etude.kv_cache.settings import KVCacheSettings
 from etude.recipes.answer_search import SHORT, AnswerSearch
 from etude.rewards.judge import Judging
 from etude.rewards.outcome import Isolation
@@ -51,7 +51,7 @@ class EvaluateSettings:
     judge: Judging = field(default_factory=lambda: Judging(how="pairwise"))
     """Who says which of two answers to a question is better, the greedy one or that of the method of decoding; nobody unless there is a
     judge.model."""
-    engine: EngineView = field(default_factory=EngineView)
+    engine: KVCacheSettings = field(default_factory=KVCacheSettings)
     seed: int = 0
     right_at: float | None = None
     """The score from which on an answer is right, whatever the verifier says of that: tasks.right_at."""

@@ -76,7 +76,7 @@ def generate(
         log.warning("without effect: %s", unread)
     place = resolve_device(settings.machine)
     loaded, tokenizer = load_model(model, device=place.device)
-    engine = engine_at(place, loaded, tokenizer, settings.machine, settings.engine.of_engine(tokenizer))
+    engine = engine_at(place, loaded, tokenizer, settings.machine, settings.engine.build_view(tokenizer))
     budget = settings.thought.budget_tokens
     room = max_prompt_tokens(loaded, settings.max_new_tokens if budget is None else settings.thought.most_tokens(budget))
     tasks = with_system([Task(prompt, origin=f"prompt {i + 1}") for i, prompt in enumerate(prompts)], settings.system)

@@ -10,7 +10,7 @@ from etude.decoding.settings import ReliableDecoding
 from etude.device.machine_settings import Machine
 from etude.engine.settings import Sampling
 from etude.errors import UserError, at_least
-from etude.kv_cache.settings import EngineView
+from etude.kv_cache.settings import KVCacheSettings
 from etude.recipes.answer_search import SHORT, AnswerSearch
 from etude.rollouts.search.settings import REFINE
 from etude.rollouts.thinking import Thought
@@ -38,7 +38,7 @@ class GenerateSettings:
     search: AnswerSearch = field(default_factory=AnswerSearch)
     decoding: ReliableDecoding = field(default_factory=ReliableDecoding)
     thought: Thought = field(default_factory=Thought)
-    engine: EngineView = field(default_factory=EngineView)
+    engine: KVCacheSettings = field(default_factory=KVCacheSettings)
     stop: list[str] = field(default_factory=list)
     """Texts that end an answer."""
     seed: int = 0

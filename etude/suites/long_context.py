@@ -1,8 +1,8 @@
 """What a model finds in long texts, with its full context and under a policy, as `etude evaluate MODEL --suite long`."""
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,14 +12,13 @@ from etude.device.machine import Machine, resolve_device
 from etude.errors import UserError, at_least, check_known
 from etude.evaluation.long.asked import Asked, asked, generators, haystack_of
 from etude.evaluation.long.kinds import FROM_FILES, KINDS
+from etude.evaluation.long.multi_policy import Reading
 from etude.evaluation.report.kept import Shown, write_kept
 from etude.evaluation.statistics import mean_interval
 from etude.knowledge.documents import Corpus, documents
-from etude.kv_cache.lazy import Lazy
-from etude.kv_cache.policy import Policy
-from etude.kv_cache.recall import Recall
-from etude.kv_cache.settings import EngineView
-from etude.kv_cache.sweep import FULL, LazyRows, Reading, Rows
+from etude.kv_cache.cache_policy import CachePolicy
+from etude.kv_cache.full_cache import FULL
+from etude.kv_cache.settings import KVCacheSettings
 from etude.models.load import describe, end_tokens, in_precision, load_model, positions_of
 from etude.settings.configuration import arguments_from, dotted, find_configuration, parse, resolved
 from etude.settings.unused import unread_among, unread_in
@@ -51,7 +50,7 @@ class LongSuite:
     max_new_tokens: int = 32
     system: str | None = None
     """System message put before every text."""
-    engine: EngineView = field(default_factory=EngineView)
+    engine: KVCacheSettings = field(default_factory=KVCacheSettings)
     """The policy, which is compared with the full context."""
     seed: int = 0
     machine: Machine = field(default_factory=Machine)
@@ -105,8 +104,7 @@ def evaluate_long(
     haystack = haystack_of(texts, tokenizer)
     made = generators({name: find_file(path, folder) if (path := getattr(suite, name)) else None for name in FROM_FILES})
     ends = end_tokens(loaded, tokenizer)
-    view = suite.engine.of_engine(tokenizer)
-    policy = replace(view.policy, full_prompts=False) if view and isinstance(view.policy, Recall) else view.policy if view else None
+    policy = suite.engine.policy.for_tokenizer(tokenizer).as_generated() if suite.engine.is_on else None
     unread = unread_among(
         suite,
         dotted(resolved(LongSuite())),
@@ -126,37 +124,29 @@ def evaluate_long(
                     pieces = tokenizer.batch_decode([[token] for token in tasks[0].text])
                     shown.append(Shown(kind, found[0], pieces, found[0].pop("kept")))
                 rows.append(_row(kind, tokens, found))
-                watcher.say(line(rows[-1], view.name if view else None))
+                watcher.say(line(rows[-1], suite.engine.name if policy else None))
                 items += [{"kind": kind, "tokens": tokens, **each} for each in found]
-    result = {"model": model, "weights": describe(model), "view": view.name if view else "full", "rows": rows, "items": items}
-    if page:
-        write_kept(result, shown, Path(page), reads=isinstance(policy, Recall))
+    result = {"model": model, "weights": describe(model), "view": suite.engine.name, "rows": rows, "items": items}
+    if page and policy:
+        write_kept(result, shown, Path(page), reads=policy.is_retrieval)
     return result
 
 
 def _answered(
-    model: Any, tokenizer: Any, each: Asked, policy: Policy | Recall | Lazy | None, suite: LongSuite, ends: Collection[int], *, shows: bool
+    model: Any, tokenizer: Any, each: Asked, policy: CachePolicy | None, suite: LongSuite, ends: Collection[int], *, shows: bool
 ) -> dict[str, Any]:
     """What is found of a task; `shows`: what the policy has of its text too."""
-    dropping = [policy] if isinstance(policy, Policy) else []
-    reading, is_seen = Reading(model, dropping), suite.question == "seen"
+    reading, is_seen = Reading(model, [policy] if policy else []), suite.question == "seen"
     prompt = [*each.text, *each.question] if is_seen else each.text
     began = time.perf_counter()
     reading.read(prompt)
     read_seconds = time.perf_counter() - began
     found: dict[str, Any] = {"question": each.task.question, "answers": list(each.task.answers), "depth": each.task.depth}
-    ways: dict[str, Callable[[], Rows]] = {"full": lambda: reading.cut([FULL])}
-    match policy:
-        case Policy():
-            ways["view"] = lambda: reading.cut(dropping)
-        case Recall():
-            ways["view"] = lambda: reading.paged([policy])
-        case Lazy():
-            ways["view"] = lambda: LazyRows(model, policy, prompt)
+    ways: dict[str, CachePolicy] = {"full": FULL} | ({"view": policy} if policy else {})
     for name, way in ways.items():
         began = time.perf_counter()
-        rows = way()
-        if isinstance(policy, Lazy):  # others are of the one prompt that was read
+        rows = reading.rows([way])
+        if policy and policy.reads_own_prompt:  # others are of the one prompt that was read
             found[f"{name}_read_seconds"] = read_seconds if name == "full" else time.perf_counter() - began
         (held,) = rows.held_tokens
         logits_PV = rows.first(reading) if is_seen else rows.forced(each.question, keep=1)[:, -1]
@@ -168,7 +158,7 @@ def _answered(
         found |= {name: each.task.score(text), f"{name}_text": text, f"{name}_token_seconds": seconds, f"{name}_tokens": held}
     if policy:
         found |= {"held": found["view_tokens"] / found["full_tokens"]} | ({"kept": rows.shares(0, len(each.text))} if shows else {})
-        if isinstance(policy, Recall):
+        if policy.is_retrieval:
             found |= {name: getattr(rows, name) for name in ("hit_rate", "expected_rate", "moved_bytes")}
     return found
 

@@ -99,7 +99,7 @@ class PracticeRun(Run):
         self.verifiers.counts.clear()
         self.model = add_lora(self.model, self.settings.learn.lora, seed_for(self.seed, "lora"))
         self.engine = engine_at(
-            self.place, self.model, self.tokenizer, self.settings.machine, self.settings.engine.of_engine(self.tokenizer)
+            self.place, self.model, self.tokenizer, self.settings.machine, self.settings.engine.build_view(self.tokenizer)
         )
 
     def start_practice(self) -> None:
@@ -134,8 +134,7 @@ class PracticeRun(Run):
 
     def _take_peak_bytes(self) -> int | None:
         """Return the most that a batch held under a cache policy since the last call; None under the full cache."""
-        peak = getattr(self.engine.view, "peak", None)
-        return None if peak is None else peak.take()
+        return self.engine.view.take_peak_bytes() if self.engine.view else None
 
     def read_history(self) -> None:
         """Read the log of practice's steps."""

@@ -7,7 +7,7 @@ from etude.callbacks import CALLBACKS, settings_class
 from etude.device.machine_settings import Machine
 from etude.errors import UserError, at_least, check_known
 from etude.evaluation.settings import Evaluation, Retention
-from etude.kv_cache.settings import EngineView
+from etude.kv_cache.settings import KVCacheSettings
 from etude.learn.loss_settings import PreferenceLoss
 from etude.learn.optimiser import Optimiser
 from etude.learn.settings import Learning
@@ -99,7 +99,7 @@ class PracticeSettings:
     warm_start: WarmStart = field(default_factory=WarmStart)
     preferences: Preferences = field(default_factory=Preferences)
     explore: Exploration = field(default_factory=Exploration)
-    engine: EngineView = field(default_factory=EngineView)
+    engine: KVCacheSettings = field(default_factory=KVCacheSettings)
     feedback: str = "outcome"
     """`outcome` (the tasks' verifiers), `random` (the control), `agreement` (of a task's attempts, without gold answers), `judge` (a
     model), `form` (of tasks.actions), `combined`, or `self_training` (by an answer that the model decodes from several of its attempts)."""

@@ -22,15 +22,15 @@ from transformers.masking_utils import AttentionMaskInterface
 
 from etude.errors import UserError
 from etude.kv_cache.attach import attach
-from etude.kv_cache.policies import DROPPING, POLICIES
-from etude.kv_cache.policy import Policy
-from etude.kv_cache.scores.observation_window import ObservationWindow
-from etude.kv_cache.scores.replayed import Replayed
-from etude.kv_cache.scores.streaming import Streaming
-from etude.kv_cache.scores.weighed_by_value import WeighedByValue
-from etude.kv_cache.slot_layer import SlotLayer
+from etude.kv_cache.evicting_layer import EvictingCacheLayer
+from etude.kv_cache.eviction import EvictionPolicy
+from etude.kv_cache.policies import EVICTION, POLICIES
+from etude.kv_cache.scores.criticalkv import CriticalKV
+from etude.kv_cache.scores.kvzip import KVzip
+from etude.kv_cache.scores.snapkv import SnapKV
+from etude.kv_cache.scores.streaming_llm import StreamingLLM
 
-EVERYTHING = Policy(Streaming())
+EVERYTHING = EvictionPolicy(StreamingLLM())
 FAMILIES = ["llama", "qwen2", "qwen3", "qwen3-moe", "lfm2", "mistral-window", "gemma3", "gpt2"]
 MANAGED = [family for family in FAMILIES if family != "mistral-window"]  # whose layers all have windows
 
@@ -61,8 +61,8 @@ def generated(model, ids, mask, n=24, **rest):
     return found, torch.stack(found.logits, 1)
 
 
-def slot_layers(cache) -> list[SlotLayer]:
-    return [layer for layer in cache.layers if isinstance(layer, SlotLayer)]
+def slot_layers(cache) -> list[EvictingCacheLayer]:
+    return [layer for layer in cache.layers if isinstance(layer, EvictingCacheLayer)]
 
 
 def kept_positions(cache) -> list[list[list[list[int]]]]:
@@ -109,18 +109,18 @@ def full_cache_that_sees(model, kept, pads) -> Iterator[None]:
 def test_a_policy_that_keeps_all_gives_the_models_own_logits_with_padding_and_without(model_of, family):
     model, (ids, mask) = model_of(family), tokens(40, 23)
     expected, own = generated(model, ids, mask)
-    for policy in (EVERYTHING, replace(DROPPING["snapkv"], keep_ratio=1.0), replace(DROPPING["h2o"], budget_tokens=1000)):
+    for policy in (EVERYTHING, replace(EVICTION["snapkv"], keep_ratio=1.0), replace(EVICTION["h2o"], budget_tokens=1000)):
         with attach(model, policy):
             found, logits = generated(model, ids, mask)
         torch.testing.assert_close(logits, own, atol=1e-4, rtol=1e-5)
         assert torch.equal(found.sequences, expected.sequences)
 
 
-@pytest.mark.parametrize("name", DROPPING)
+@pytest.mark.parametrize("name", EVICTION)
 def test_keep_ratio_1_is_the_full_cache_under_every_policy(llama, name):
     ids, mask = tokens(40, 23)
     _, own = generated(llama, ids, mask)
-    with attach(llama, replace(DROPPING[name], keep_ratio=1.0)):
+    with attach(llama, replace(EVICTION[name], keep_ratio=1.0)):
         _, logits = generated(llama, ids, mask)
     torch.testing.assert_close(logits, own, atol=1e-5, rtol=1e-5)
 
@@ -128,7 +128,7 @@ def test_keep_ratio_1_is_the_full_cache_under_every_policy(llama, name):
 def test_a_pass_without_a_cache_is_full_attention(llama):
     ids, mask = tokens(40, 23)
     expected = llama(ids, attention_mask=mask, use_cache=False).logits
-    with attach(llama, replace(DROPPING["streaming"], budget_tokens=4)):
+    with attach(llama, replace(EVICTION["streaming"], budget_tokens=4)):
         assert torch.equal(llama(ids, attention_mask=mask, use_cache=False).logits, expected)
 
 
@@ -137,13 +137,13 @@ def test_a_pass_without_a_cache_is_full_attention(llama):
     [
         ("pyramid", {"slope": 1.0}),
         ("ada_snapkv", {"least_share": 1.0}),
-        ("critical_snapkv", {"score": WeighedByValue(ObservationWindow(), first_share=1.0)}),
+        ("critical_snapkv", {"score": CriticalKV(SnapKV(), first_share=1.0)}),
     ],
 )
 def test_what_is_built_on_a_policy_is_that_policy_at_one_setting(llama, name, changes):
     ids, mask = tokens(80, 33)
     found = []
-    for policy in (DROPPING["snapkv"], replace(DROPPING[name], **changes), DROPPING[name]):
+    for policy in (EVICTION["snapkv"], replace(EVICTION[name], **changes), EVICTION[name]):
         with torch.no_grad(), attach(llama, replace(policy, keep_ratio=0.3)):
             found.append(kept_positions(llama(ids, attention_mask=mask).past_key_values))
     assert found[0] == found[1] != found[2]
@@ -152,14 +152,14 @@ def test_what_is_built_on_a_policy_is_that_policy_at_one_setting(llama, name, ch
 # ---------------------------------------------------------------------- what is kept is what is read
 
 
-@pytest.mark.parametrize("name", DROPPING)
+@pytest.mark.parametrize("name", EVICTION)
 def test_every_step_reads_what_was_kept_and_nothing_else(llama, name):
     """Prompt, a second prompt and single tokens, with left padding, against a full cache with a mask by row, layer and head."""
     llama = llama.double()  # so that rounding is no part of it
     ids, mask = tokens(60, 41)
     new = torch.randint(4, 250, (2, 30), generator=torch.Generator().manual_seed(1))
     pieces = [ids, new[:, :9], *new[:, 9:].split(1, 1)]
-    reference, policy = copy.deepcopy(llama), replace(DROPPING[name], keep_ratio=0.3, every_tokens=5)
+    reference, policy = copy.deepcopy(llama), replace(EVICTION[name], keep_ratio=0.3, every_tokens=5)
     ours, full = DynamicCache(config=llama.config), DynamicCache(config=llama.config)
     kept: list[list[list[list[int]]]] = [[[[], []]] * 2] * 2
     with torch.no_grad(), attach(llama, policy):
@@ -175,10 +175,10 @@ def test_every_step_reads_what_was_kept_and_nothing_else(llama, name):
     assert (found - unmasked).abs().max() > 0.01, "nothing was left out, so nothing was shown"
 
 
-@pytest.mark.parametrize("name", DROPPING)
+@pytest.mark.parametrize("name", EVICTION)
 def test_rows_of_a_batch_are_what_they_are_alone(llama, name):
     ids, mask = tokens(50, 31, 9)
-    with attach(llama, replace(DROPPING[name], keep_ratio=0.4, every_tokens=4)):
+    with attach(llama, replace(EVICTION[name], keep_ratio=0.4, every_tokens=4)):
         together, logits = generated(llama, ids, mask, n=20)
         for row, length in enumerate((50, 31, 9)):
             alone, own = generated(llama, ids[row : row + 1, -length:], mask[row : row + 1, -length:], n=20)
@@ -193,7 +193,7 @@ def test_right_padding_and_holes_are_no_tokens(llama):
     holes[0, 5:9] = holes[0, 27:] = 0
     own = holes[0].nonzero()[:, 0]
     places = (holes.cumsum(-1) - 1).clamp(min=0)
-    with torch.no_grad(), attach(llama, replace(DROPPING["snapkv"], keep_ratio=0.5)):
+    with torch.no_grad(), attach(llama, replace(EVICTION["snapkv"], keep_ratio=0.5)):
         found = llama(ids, attention_mask=holes, position_ids=places, past_key_values=(cache := DynamicCache(config=llama.config))).logits
         alone = llama(ids[:, own], past_key_values=(other := DynamicCache(config=llama.config))).logits
     torch.testing.assert_close(found[:, own], alone, atol=1e-5, rtol=1e-5)
@@ -203,11 +203,11 @@ def test_right_padding_and_holes_are_no_tokens(llama):
 # ---------------------------------------------------------------------- budgets and memory
 
 
-@pytest.mark.parametrize("name", DROPPING)
+@pytest.mark.parametrize("name", EVICTION)
 @pytest.mark.parametrize("budget", [1, 7, 20, 0.25, 0.9])
 def test_a_prompt_leaves_exactly_its_budget(llama, name, budget):
     ids, mask = tokens(80, 33, 6)
-    policy = replace(DROPPING[name], **{"budget_tokens" if isinstance(budget, int) else "keep_ratio": budget})
+    policy = replace(EVICTION[name], **{"budget_tokens" if isinstance(budget, int) else "keep_ratio": budget})
     with torch.no_grad(), attach(llama, policy):
         cache = llama(ids, attention_mask=mask).past_key_values
     for row, seen in enumerate((80, 33, 6)):
@@ -220,10 +220,10 @@ def test_a_prompt_leaves_exactly_its_budget(llama, name, budget):
             assert all(heads[0] == heads[1] for heads in counts)
 
 
-@pytest.mark.parametrize("name", [name for name in DROPPING if name != "kvzip"])  # which drops of prompts alone
+@pytest.mark.parametrize("name", [name for name in EVICTION if name != "kvzip"])  # which drops of prompts alone
 def test_a_long_generation_stays_within_its_budget(llama, name):
     ids, mask = tokens(12, 5)
-    with attach(llama, replace(DROPPING[name], budget_tokens=24, every_tokens=6)):
+    with attach(llama, replace(EVICTION[name], budget_tokens=24, every_tokens=6)):
         found, _ = generated(llama, ids, mask, n=100)
     count_B = sum(layer.slots.count_BH.sum(1) for layer in slot_layers(found.past_key_values))
     assert count_B.min() >= 24 * 4 and count_B.max() < (24 + 6) * 4
@@ -232,7 +232,7 @@ def test_a_long_generation_stays_within_its_budget(llama, name):
 
 def test_every_tokens_0_drops_nothing_while_generating(llama):
     ids, mask = tokens(40)
-    with attach(llama, replace(DROPPING["streaming"], budget_tokens=10, every_tokens=0)):
+    with attach(llama, replace(EVICTION["streaming"], budget_tokens=10, every_tokens=0)):
         found, _ = generated(llama, ids, mask, n=51)
     assert [layer.slots.count_BH.tolist() for layer in slot_layers(found.past_key_values)] == [[[10 + 50] * 2]] * 2
 
@@ -240,9 +240,9 @@ def test_every_tokens_0_drops_nothing_while_generating(llama):
 def test_a_prompt_in_chunks_is_never_held_beyond_budget_and_chunk(llama, monkeypatch):
     ids, mask = tokens(200)
     most = []
-    own = SlotLayer._with_new
-    monkeypatch.setattr(SlotLayer, "_with_new", lambda *given: [most.append(len(part)) or part for part in own(*given)])
-    with attach(llama, replace(DROPPING["snapkv"], budget_tokens=32)):
+    own = EvictingCacheLayer._with_new
+    monkeypatch.setattr(EvictingCacheLayer, "_with_new", lambda *given: [most.append(len(part)) or part for part in own(*given)])
+    with attach(llama, replace(EVICTION["snapkv"], budget_tokens=32)):
         found, _ = generated(llama, ids, mask, n=2, prefill_chunk_size=16)
     assert max(most) == 32 + 16
     assert {len(places) for layer in kept_positions(found.past_key_values) for row in layer for places in row} == {33}
@@ -254,7 +254,7 @@ def test_a_replay_keeps_what_is_read_most_when_the_text_comes_again(llama):
     reference = copy.deepcopy(llama)
     reference.set_attn_implementation("eager")
     for chunk in (100, 16):
-        policy = Policy(Replayed(ask=(7, 8), chunk_tokens=chunk), budget_tokens=9, layers="all")
+        policy = EvictionPolicy(KVzip(ask=(7, 8), chunk_tokens=chunk), budget_tokens=9, layers="all")
         with torch.no_grad(), attach(llama, policy):
             kept = kept_positions(llama(ids, attention_mask=mask).past_key_values)
         for row, length in enumerate((40, 23)):
@@ -289,11 +289,11 @@ def test_a_replay_through_windows_and_states_leaves_them_as_they_were(model_of, 
         most = torch.maximum(most, read[:, 40:, :40].amax(1).unflatten(0, (2, -1)).amax(1))
     most[:, :4] = 9.0
     least = most.flatten().sort(descending=True).values[9 * 2 - 1]
-    score = Replayed(ask=(7, 8), chunk_tokens=chunk)
-    with torch.no_grad(), attach(model, Policy(score, budget_tokens=9, layers="all")):
+    score = KVzip(ask=(7, 8), chunk_tokens=chunk)
+    with torch.no_grad(), attach(model, EvictionPolicy(score, budget_tokens=9, layers="all")):
         (kept,) = kept_positions(model(ids.repeat(2, 1)).past_key_values)
     assert kept == [[(own >= least).nonzero()[:, 0].tolist() for own in most]] * 2
-    with torch.no_grad(), attach(model, Policy(score, budget_tokens=200, layers="all")):  # it is replayed, and all is kept
+    with torch.no_grad(), attach(model, EvictionPolicy(score, budget_tokens=200, layers="all")):  # it is replayed, and all is kept
         cache = model(ids).past_key_values
         found = torch.cat([model(ids[:, place : place + 1], past_key_values=cache).logits for place in range(3)], 1)
     torch.testing.assert_close(found, model(torch.cat([ids, ids[:, :3]], 1)).logits[:, 40:], atol=1e-5, rtol=1e-5)
@@ -302,12 +302,12 @@ def test_a_replay_through_windows_and_states_leaves_them_as_they_were(model_of, 
 def test_a_replay_is_refused_where_it_would_leave_traces(model_of, llama):
     ids, mask = tokens(30, 20)
     for family, kind in (("gemma3", "Sliding"), ("lfm2", "LinearAttention")):
-        with attach(model_of(family), replace(DROPPING["kvzip"], keep_ratio=0.5)) as attached, pytest.raises(UserError, match=kind):
+        with attach(model_of(family), replace(EVICTION["kvzip"], keep_ratio=0.5)) as attached, pytest.raises(UserError, match=kind):
             attached.decoder(ids, attention_mask=mask)
-    with attach(llama, replace(DROPPING["kvzip"], keep_ratio=0.5)), pytest.raises(UserError, match="give input_ids"):
+    with attach(llama, replace(EVICTION["kvzip"], keep_ratio=0.5)), pytest.raises(UserError, match="give input_ids"):
         llama(inputs_embeds=llama.model.embed_tokens(ids))
     with pytest.raises(UserError, match="set layers to 'all'"):
-        Policy(Replayed(), layers="pyramid")
+        EvictionPolicy(KVzip(), layers="pyramid")
 
 
 def bytes_of_tensors() -> int:
@@ -322,7 +322,7 @@ def test_memory_is_really_given_back(model_of, name):
     model = model_of("llama", max_position_embeddings=2048)
     ids, mask = tokens(1500, 900)
 
-    def held(policy: Policy) -> tuple[int, int]:
+    def held(policy: EvictionPolicy) -> tuple[int, int]:
         before = bytes_of_tensors()
         with torch.no_grad(), attach(model, policy) as attached:
             cache = model(ids, attention_mask=mask).past_key_values
@@ -330,7 +330,7 @@ def test_memory_is_really_given_back(model_of, name):
             return attached.bytes, sum(layer.slots.count_BH.sum() for layer in slot_layers(cache))
 
     held(EVERYTHING)  # what a first pass keeps for good
-    (full, slots), (small, fewer) = held(EVERYTHING), held(replace(DROPPING[name], keep_ratio=0.1))
+    (full, slots), (small, fewer) = held(EVERYTHING), held(replace(EVICTION[name], keep_ratio=0.1))
     assert slots == 2 * 2 * (1500 + 900) and fewer == slots / 10
     assert small < 0.2 * full
 
@@ -344,7 +344,7 @@ def test_beams_and_samples_and_later_turns_go_through_the_policy(llama):
     own = llama.generate(**rest)
     with attach(llama, EVERYTHING):
         assert torch.equal(llama.generate(**rest), own)
-    with attach(llama, replace(DROPPING["ada_snapkv"], budget_tokens=12, every_tokens=3)):
+    with attach(llama, replace(EVICTION["ada_snapkv"], budget_tokens=12, every_tokens=3)):
         together = llama.generate(**rest)
         for row, length in enumerate((30, 22)):
             alone = llama.generate(**rest | {"input_ids": ids[row : row + 1, -length:], "attention_mask": mask[row : row + 1, -length:]})
@@ -353,7 +353,7 @@ def test_beams_and_samples_and_later_turns_go_through_the_policy(llama):
 
 def test_a_second_prompt_is_cut_down_too(llama):
     ids, mask = tokens(40)
-    with attach(llama, replace(DROPPING["snapkv"], budget_tokens=16, every_tokens=4)):
+    with attach(llama, replace(EVICTION["snapkv"], budget_tokens=16, every_tokens=4)):
         first, _ = generated(llama, ids, mask, n=5)
         longer = torch.cat([first.sequences, tokens(50, seed=3)[0]], 1)
         second, _ = generated(llama, longer, torch.ones_like(longer), n=1, past_key_values=first.past_key_values)
@@ -374,7 +374,7 @@ def test_a_full_cache_from_outside_is_gone_on_with(llama):
 
 def test_a_copy_of_a_cache_goes_its_own_way(llama):
     ids, _ = tokens(40)
-    with torch.no_grad(), attach(llama, replace(DROPPING["ada_snapkv"], budget_tokens=20)):
+    with torch.no_grad(), attach(llama, replace(EVICTION["ada_snapkv"], budget_tokens=20)):
         cache = llama(ids).past_key_values
         other = copy.deepcopy(cache)
         llama(ids[:, :9], past_key_values=other)
@@ -385,7 +385,7 @@ def test_a_copy_of_a_cache_goes_its_own_way(llama):
 
 def test_tokens_can_be_taken_back(llama):
     ids, mask = tokens(80, 63)
-    policy = replace(DROPPING["key_diff"], budget_tokens=20, every_tokens=0, by_head=True)
+    policy = replace(EVICTION["key_diff"], budget_tokens=20, every_tokens=0, by_head=True)
     with torch.no_grad(), attach(llama, policy) as attached:
 
         def behind(cache, first: int, count: int):
@@ -420,10 +420,34 @@ def test_drafts_are_refused_where_not_everything_is_read(llama, name):
     assert torch.equal(found, llama.generate(ids, attention_mask=mask, max_new_tokens=12, do_sample=False, pad_token_id=0))
 
 
+def test_a_policy_is_attached_by_its_name(llama):
+    ids, mask = tokens(40)
+    with attach(llama, "snapkv", keep_ratio=0.5):
+        by_name, _ = generated(llama, ids, mask)
+    with attach(llama, replace(EVICTION["snapkv"], keep_ratio=0.5)):
+        by_object, _ = generated(llama, ids, mask)
+    with attach(llama, "full"):
+        full, _ = generated(llama, ids, mask)
+    assert torch.equal(by_name.sequences, by_object.sequences)
+    assert kept_positions(by_name.past_key_values) == kept_positions(by_object.past_key_values) != kept_positions(full.past_key_values)
+    for name, options, said in (
+        ("snapkw", {}, r"unknown policy 'snapkw'.*snapkv"),
+        ("full", {"keep_ratio": 0.5}, "the full cache has no budget"),
+        ("snapkv", {"keep_ratio": 2}, "keep_ratio must be above 0"),
+    ):
+        with pytest.raises(UserError, match=said), attach(llama, name, **options):
+            pass
+    with attach(llama, "lazy", keep_ratio=0.5), pytest.raises(UserError, match="sample under it with engine"):
+        generated(llama, ids, mask)
+
+
 def test_layers_with_windows_and_states_are_left_alone(model_of):
-    for family, kinds in (("gemma3", ["DynamicSlidingWindowLayer", "SlotLayer"]), ("lfm2", ["LinearAttentionLayer", "SlotLayer"])):
+    for family, kinds in (
+        ("gemma3", ["DynamicSlidingWindowLayer", "EvictingCacheLayer"]),
+        ("lfm2", ["LinearAttentionLayer", "EvictingCacheLayer"]),
+    ):
         model, (ids, mask) = model_of(family), tokens(40, 23)
-        with attach(model, replace(DROPPING["snapkv"], keep_ratio=0.3)):
+        with attach(model, replace(EVICTION["snapkv"], keep_ratio=0.3)):
             found, logits = generated(model, ids, mask)
             assert [type(layer).__name__ for layer in found.past_key_values.layers] == kinds
             _, own = generated(model, ids[1:, -23:], mask[1:, -23:])
@@ -431,10 +455,10 @@ def test_layers_with_windows_and_states_are_left_alone(model_of):
 
 
 @pytest.mark.parametrize("family", ["lfm2", "gemma3"])
-@pytest.mark.parametrize("name", DROPPING)
+@pytest.mark.parametrize("name", EVICTION)
 def test_every_policy_keeps_its_budget_of_a_hybrid(model_of, family, name):
     model, (ids, _) = model_of(family), tokens(40, 40)
-    with torch.no_grad(), attach(model, replace(DROPPING[name], keep_ratio=0.5)):
+    with torch.no_grad(), attach(model, replace(EVICTION[name], keep_ratio=0.5)):
         cache = model(ids).past_key_values
         (layer,) = kept_positions(cache)
         assert [sum(map(len, row)) for row in layer] == [20 * len(layer[0])] * 2
@@ -460,7 +484,7 @@ def assert_same(found: tuple, expected: tuple) -> None:
 def test_the_model_is_what_it_was_behind_the_block_and_behind_an_exception(llama):
     ids, mask = tokens(40, 23)
     before, (_, own) = everything_about(llama), generated(llama, ids, mask)
-    policy = replace(DROPPING["snapkv"], keep_ratio=0.3)
+    policy = replace(EVICTION["snapkv"], keep_ratio=0.3)
     with attach(llama, policy):
         assert sum(everything_about(llama)[1]) > 0
         _, first = generated(llama, ids, mask)
@@ -487,7 +511,7 @@ def test_nothing_is_registered_when_it_is_imported():
 
 def test_two_models_have_policies_of_their_own(model_of):
     one, two, (ids, mask) = model_of("llama"), model_of("qwen2"), tokens(40)
-    with attach(one, replace(DROPPING["streaming"], budget_tokens=8)), attach(two, replace(DROPPING["streaming"], budget_tokens=12)):
+    with attach(one, replace(EVICTION["streaming"], budget_tokens=8)), attach(two, replace(EVICTION["streaming"], budget_tokens=12)):
         first, second = (generated(model, ids, mask, n=1)[0].past_key_values for model in (one, two))
     assert [layer.slots.count_BH.max() for cache in (first, second) for layer in slot_layers(cache)] == [8, 8, 12, 12]
 
@@ -497,7 +521,7 @@ def test_two_models_have_policies_of_their_own(model_of):
 
 def test_a_cache_outlives_its_policy_only_by_a_clear_sentence(llama):
     ids, mask = tokens(40)
-    with attach(llama, replace(DROPPING["streaming"], budget_tokens=8)):
+    with attach(llama, replace(EVICTION["streaming"], budget_tokens=8)):
         cache = llama(ids, attention_mask=mask).past_key_values
         with pytest.raises(UserError, match="has a policy already"), attach(llama, EVERYTHING):
             pass
@@ -620,7 +644,7 @@ def test_policies_work_in_half_precision(llama, name, dtype):
 def test_layers_that_were_copied_go_their_own_way_row_by_row(llama):
     """As the engine copies them: layers of their own, whose parts are shared until they change."""
     ids, mask = tokens(30, 22)
-    with torch.no_grad(), attach(llama, replace(DROPPING["snapkv"], budget_tokens=12)):
+    with torch.no_grad(), attach(llama, replace(EVICTION["snapkv"], budget_tokens=12)):
         cache = llama(ids, attention_mask=mask).past_key_values
         other = copy.copy(cache)
         other.layers = [copy.copy(layer) for layer in cache.layers]
@@ -634,10 +658,13 @@ def test_queries_from_before_a_policy_are_unknown_not_made_up(llama):
     ids, _ = tokens(80)
     with torch.no_grad():
         cache = llama(ids).past_key_values
-        with attach(llama, replace(DROPPING["snapkv"], budget_tokens=24)):
+        with attach(llama, replace(EVICTION["snapkv"], budget_tokens=24)):
             llama(ids[:, :5], past_key_values=cache)
             layer = slot_layers(cache)[0]
-            assert layer.remembered_B.tolist() == [5] and layer._last_queries(0, layer.slots.row(0)).shape[2] == 5
+            assert (
+                layer.memory.remembered_B.tolist() == [5]
+                and layer.memory.last(0, [own.keys_TD for own in layer.slots.row(0)]).shape[2] == 5
+            )
 
 
 def test_a_policy_does_not_learn_and_does_not_crop_forwards(llama):
@@ -650,7 +677,7 @@ def test_a_policy_does_not_learn_and_does_not_crop_forwards(llama):
         cache = llama(ids).past_key_values
         with pytest.raises(ValueError, match="below 0"):
             cache.crop(10)
-        empty = SlotLayer(None, EVERYTHING, 0, 1)
+        empty = EvictingCacheLayer(None, EVERYTHING, 0, 1)
         empty.batch_select_indices(torch.tensor([0]))
         assert empty.slots is None and empty.get_seq_length() == 0
 

@@ -9,13 +9,13 @@ from test_attach import generated, tokens
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from etude.errors import UserError
+from etude.evaluation.long.multi_policy import Reading
 from etude.kv_cache.attach import attach
-from etude.kv_cache.policies import DROPPING
+from etude.kv_cache.cache_io import load_cache, save_cache
+from etude.kv_cache.policies import EVICTION
 from etude.kv_cache.rotation import Rotation
-from etude.kv_cache.saved import load_context, save_context
-from etude.kv_cache.sweep import Reading
 
-STREAMING = replace(DROPPING["streaming"], budget_tokens=12, every_tokens=3, rerotate=True)
+STREAMING = replace(EVICTION["streaming"], budget_tokens=12, every_tokens=3, rerotate=True)
 
 
 def one_layer(model):
@@ -48,7 +48,7 @@ def test_a_layer_reads_what_is_kept_as_a_text_of_its_own(model_of, family):
 @pytest.mark.parametrize("name", ["streaming", "tova", "snapkv", "h2o", "key_norm", "ada_snapkv"])
 def test_it_is_the_models_own_where_all_is_kept_and_rows_of_a_batch_are_what_they_are_alone(llama, name):
     ids, mask = tokens(40, 23)
-    policy = replace(DROPPING[name], rerotate=True, every_tokens=4)
+    policy = replace(EVICTION[name], rerotate=True, every_tokens=4)
     _, own = generated(llama, ids, mask)
     with attach(llama, replace(policy, keep_ratio=1.0)):
         torch.testing.assert_close(generated(llama, ids, mask)[1], own, atol=1e-4, rtol=1e-4)
@@ -62,17 +62,17 @@ def test_it_is_the_models_own_where_all_is_kept_and_rows_of_a_batch_are_what_the
 
 def test_remembered_queries_move_with_their_own_tokens(llama):
     """Else what they read of what is kept would change by being dropped around."""
-    policy = replace(DROPPING["snapkv"], budget_tokens=14, every_tokens=0, rerotate=True)
+    policy = replace(EVICTION["snapkv"], budget_tokens=14, every_tokens=0, rerotate=True)
     policy = replace(policy, score=replace(policy.score, queries=6))
     text = torch.randint(4, 250, (40,), generator=torch.Generator().manual_seed(0))[None]
     with torch.no_grad(), attach(llama, policy) as attached:
         cache = llama(text).past_key_values
         layer = cache.layers[0]
         segments = layer.slots.row(0)
-        read = layer.held(0, segments, 14, policy).attention(6)
+        read = layer.score_inputs(0, segments, 14, policy).attention(6)
     with torch.no_grad(), attach(llama, replace(policy, rerotate=False)):
         own = llama(text).past_key_values.layers[0]
-        expected = own.held(0, own.slots.row(0), 14, policy).attention(6)
+        expected = own.score_inputs(0, own.slots.row(0), 14, policy).attention(6)
     recent = slice(-6, None)
     scores = read[..., recent] / read[..., recent].sum(-1, keepdim=True)
     torch.testing.assert_close(scores, expected[..., recent] / expected[..., recent].sum(-1, keepdim=True), atol=1e-5, rtol=1e-4)
@@ -125,21 +125,21 @@ def test_what_is_kept_can_be_copied_where_gradients_are_on(llama):
 def test_a_saved_context_says_how_its_positions_are_counted(llama, tmp_path):
     for rerotate in (True, False):
         with torch.no_grad(), attach(llama, replace(STREAMING, rerotate=rerotate)):
-            save_context(llama(torch.tensor([[5, 6, 7] * 10])).past_key_values, tmp_path / "kept")
+            save_cache(llama(torch.tensor([[5, 6, 7] * 10])).past_key_values, tmp_path / "kept")
         with (
             attach(llama, replace(STREAMING, rerotate=not rerotate)) as attached,
             pytest.raises(UserError, match=f"set rerotate to {rerotate}"),
         ):
-            load_context(tmp_path / "kept", attached)
+            load_cache(tmp_path / "kept", attached)
         with attach(llama, replace(STREAMING, rerotate=rerotate)) as attached:
-            assert load_context(tmp_path / "kept", attached).get_seq_length() == 30
+            assert load_cache(tmp_path / "kept", attached).get_seq_length() == 30
 
 
 def test_scores_that_go_by_places_in_the_text_are_refused(llama):
     for name in ("kvzip", "expected_attention"):
         with pytest.raises(UserError, match="rerotate moves keys"):
-            replace(DROPPING[name], rerotate=True)
+            replace(EVICTION[name], rerotate=True)
     reading = Reading(llama)
     reading.read([5, 6, 7, 8, 9])
     with pytest.raises(ValueError, match="leave rerotate out"):
-        reading.cut([STREAMING])
+        reading.rows([STREAMING])

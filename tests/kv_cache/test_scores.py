@@ -13,27 +13,27 @@ from etude.kernels.received import received_for
 from etude.kv_cache import attention
 from etude.kv_cache.attach import attach
 from etude.kv_cache.budgets import chosen, of_layers
-from etude.kv_cache.held import Held
+from etude.kv_cache.evicting_layer import EvictingCacheLayer
 from etude.kv_cache.moments import Moments
-from etude.kv_cache.policies import DROPPING
+from etude.kv_cache.policies import EVICTION
 from etude.kv_cache.rotation import Rotation
+from etude.kv_cache.score_inputs import ScoreInputs
+from etude.kv_cache.scores.criticalkv import CriticalKV
 from etude.kv_cache.scores.expected_attention import ExpectedAttention
-from etude.kv_cache.scores.key_difference import KeyDifference
+from etude.kv_cache.scores.h2o import H2O
 from etude.kv_cache.scores.key_norm import KeyNorm
-from etude.kv_cache.scores.last_query import LastQuery
-from etude.kv_cache.scores.observation_window import ObservationWindow
+from etude.kv_cache.scores.keydiff import KeyDiff
+from etude.kv_cache.scores.kvzip import KVzip
 from etude.kv_cache.scores.random import Random
-from etude.kv_cache.scores.replayed import Replayed
-from etude.kv_cache.scores.streaming import Streaming
-from etude.kv_cache.scores.summed_attention import SummedAttention
-from etude.kv_cache.scores.weighed_by_value import WeighedByValue
-from etude.kv_cache.slot_layer import SlotLayer
+from etude.kv_cache.scores.snapkv import SnapKV
+from etude.kv_cache.scores.streaming_llm import StreamingLLM
+from etude.kv_cache.scores.tova import TOVA
 from etude.kv_cache.slots import Segment, Slots
 
 HEADS, GROUP, WIDTH, SEEN = 2, 2, 8, 20
 
 
-def held_of(model, counts=(12, 9), window=6, moments=None, budget=4, recent=0) -> Held:
+def held_of(model, counts=(12, 9), window=6, moments=None, budget=4, recent=0) -> ScoreInputs:
     """Some slots of 20 tokens, one head with fewer."""
     draw = torch.Generator().manual_seed(0)
     segments = []
@@ -41,7 +41,7 @@ def held_of(model, counts=(12, 9), window=6, moments=None, budget=4, recent=0) -
         position = torch.cat([torch.randperm(SEEN - 1, generator=draw)[: count - 1].sort().values, torch.tensor([SEEN - 1])]).int()
         keys, values = torch.randn(2, count, WIDTH, generator=draw)
         segments.append(Segment(keys, values, position, torch.rand(count, generator=draw)))
-    return Held.of(
+    return ScoreInputs.of(
         segments,
         queries_HRQD=torch.randn(HEADS, GROUP, window, WIDTH, generator=draw),
         moments=moments,
@@ -55,7 +55,7 @@ def held_of(model, counts=(12, 9), window=6, moments=None, budget=4, recent=0) -
     )
 
 
-def attention_of(held: Held, head: int, shared: int, query: int) -> list[float]:
+def attention_of(held: ScoreInputs, head: int, shared: int, query: int) -> list[float]:
     """What one query reads, slot by slot."""
     place = SEEN - held.queries_HRQD.shape[2] + query
     terms = []
@@ -65,7 +65,7 @@ def attention_of(held: Held, head: int, shared: int, query: int) -> list[float]:
     return [term / max(sum(terms), 1e-30) for term in terms]
 
 
-def assert_scores(score, held: Held, expected) -> None:
+def assert_scores(score, held: ScoreInputs, expected) -> None:
     found = score(held)
     for head in range(HEADS):
         for slot in range(int(held.is_there_HT[head].sum())):
@@ -74,7 +74,7 @@ def assert_scores(score, held: Held, expected) -> None:
 
 def test_streaming_keeps_the_last_and_norms_keep_the_short(llama):
     held = held_of(llama)
-    assert_scores(Streaming(), held, lambda head, slot: int(held.position_HT[head, slot]))
+    assert_scores(StreamingLLM(), held, lambda head, slot: int(held.position_HT[head, slot]))
     assert_scores(KeyNorm(), held, lambda head, slot: -math.sqrt(sum(x * x for x in held.keys_HTD[head, slot].tolist())))
 
 
@@ -86,13 +86,13 @@ def test_key_difference_is_minus_the_cosine_to_the_mean_direction(llama):
         mean = sum(own) / len(own)
         return -float(own[slot] @ mean / mean.norm())
 
-    assert_scores(KeyDifference(), held, expected)
+    assert_scores(KeyDiff(), held, expected)
 
 
 def test_last_query_is_one_importance_for_all_heads(llama):
     held = held_of(llama, counts=(12, 12))
     by_head = [[attention_of(held, head, shared, 5) for shared in range(GROUP)] for head in range(HEADS)]
-    assert_scores(LastQuery(), held, lambda head, slot: sum(by_head[h][r][slot] for h in range(HEADS) for r in range(GROUP)) / 4)
+    assert_scores(TOVA(), held, lambda head, slot: sum(by_head[h][r][slot] for h in range(HEADS) for r in range(GROUP)) / 4)
 
 
 def test_observation_window_sums_over_queries_pools_along_slots_and_leaves_itself_out(llama):
@@ -102,16 +102,16 @@ def test_observation_window_sums_over_queries_pools_along_slots_and_leaves_itsel
         for head in range(HEADS)
     ]
     past = [[value * (held.position_HT[head, slot] < SEEN - 6) for slot, value in enumerate(read[head])] for head in range(HEADS)]
-    assert_scores(ObservationWindow(6, pool=1), held, lambda head, slot: float(past[head][slot]))
+    assert_scores(SnapKV(6, pool=1), held, lambda head, slot: float(past[head][slot]))
     padded = [[0.0, *row, 0.0] for row in past]
-    assert_scores(ObservationWindow(6, pool=3), held, lambda head, slot: float(sum(padded[head][slot : slot + 3]) / 3))
+    assert_scores(SnapKV(6, pool=3), held, lambda head, slot: float(sum(padded[head][slot : slot + 3]) / 3))
 
 
 def test_summed_attention_is_what_was_summed_and_by_query_its_mean(llama):
     held = held_of(llama)
-    assert_scores(SummedAttention(), held, lambda head, slot: float(held.mass_HT[head, slot]))
+    assert_scores(H2O(), held, lambda head, slot: float(held.mass_HT[head, slot]))
     number = SEEN - held.position_HT
-    assert_scores(SummedAttention(by_query=True), held, lambda head, slot: float(held.mass_HT[head, slot] / number[head, slot]))
+    assert_scores(H2O(by_query=True), held, lambda head, slot: float(held.mass_HT[head, slot] / number[head, slot]))
 
 
 def test_expected_attention_is_the_softmax_of_what_a_normal_query_gives_on_average(llama):
@@ -137,7 +137,7 @@ def test_expected_attention_is_the_softmax_of_what_a_normal_query_gives_on_avera
 @torch.no_grad()
 def test_a_value_weighs_by_what_it_adds_to_the_output(llama):
     held = held_of(llama, budget=4)
-    base, weight = SummedAttention(recent_share=0.0), llama.model.layers[0].self_attn.o_proj.weight
+    base, weight = H2O(recent_share=0.0), llama.model.layers[0].self_attn.o_proj.weight
     order = held.mass_HT.masked_fill(~held.is_there_HT, -1).argsort(1, descending=True)
 
     def expected(head, slot):
@@ -148,11 +148,11 @@ def test_a_value_weighs_by_what_it_adds_to_the_output(llama):
             adds += float((weight @ placed.flatten()).abs().sum()) / GROUP
         return (float(held.mass_HT[head, slot]) + 1e-4) * adds
 
-    assert_scores(WeighedByValue(base, first_share=0), held, expected)
-    found = WeighedByValue(base)(held)  # half of the budget of 4 goes by the score alone
+    assert_scores(CriticalKV(base, first_share=0), held, expected)
+    found = CriticalKV(base)(held)  # half of the budget of 4 goes by the score alone
     assert torch.equal(found.argsort(1, descending=True)[:, :2], order[:, :2])
     others = torch.ones_like(found, dtype=torch.bool).scatter(1, order[:, :2], False)
-    assert torch.equal(found[others], WeighedByValue(base, first_share=0)(held)[others])
+    assert torch.equal(found[others], CriticalKV(base, first_share=0)(held)[others])
 
 
 def test_a_lot_is_drawn_by_place_not_by_what_else_is_held(llama):
@@ -185,17 +185,17 @@ def test_moments_are_those_of_the_projected_queries_behind_the_first_tokens(mode
     hook = full[-1].register_forward_hook(
         lambda module, _, named, __: seen.append(queries_of(module, named["hidden_states"])), with_kwargs=True
     )
-    with torch.no_grad(), attach(model, replace(DROPPING["expected_attention"], budget_tokens=30)):
+    with torch.no_grad(), attach(model, replace(EVICTION["expected_attention"], budget_tokens=30)):
         cache = model(ids, attention_mask=mask).past_key_values
         for _ in range(3):
             mask = torch.cat([mask, torch.ones(2, 1, dtype=torch.long)], 1)
             model(ids[:, :1], attention_mask=mask, past_key_values=cache)
     hook.remove()
-    layer = [each for each in cache.layers if isinstance(each, SlotLayer)][-1]
+    layer = [each for each in cache.layers if isinstance(each, EvictingCacheLayer)][-1]
     for row, length in enumerate((43, 28)):
         own = torch.cat([each[row] for each in seen], 1)[:, -length:][:, 4:].double()
-        torch.testing.assert_close(layer.moments_B[row].mean_ND, own.mean(1), atol=1e-5, rtol=1e-4)
-        assert layer.moments_B[row].count == length - 4
+        torch.testing.assert_close(layer.memory.moments_B[row].mean_ND, own.mean(1), atol=1e-5, rtol=1e-4)
+        assert layer.memory.moments_B[row].count == length - 4
 
 
 def queries_of(module, hidden) -> torch.Tensor:
@@ -206,9 +206,9 @@ def queries_of(module, hidden) -> torch.Tensor:
 
 def test_what_can_not_be_weighed_by_values_is_refused(llama):
     with pytest.raises(UserError, match="by replay can't be weighed"):
-        WeighedByValue(Replayed())
+        CriticalKV(KVzip())
     with torch.no_grad(), pytest.raises(UserError, match="KeyNorm gives importance below 0"):
-        WeighedByValue(KeyNorm())(held_of(llama))
+        CriticalKV(KeyNorm())(held_of(llama))
 
 
 # ---------------------------------------------------------------------- budgets
@@ -248,7 +248,7 @@ def test_of_equal_ones_the_earlier_is_kept():
 def test_the_first_tokens_come_first_and_the_last_ones_then(llama, budget):
     held = held_of(llama, counts=(20, 20), budget=budget)
     held = held_of(llama, counts=(20, 20), budget=budget, recent=min(32, budget // 2))
-    for places in DROPPING["snapkv"].kept([held])[0]:  # 4 first tokens; half the budget for the last ones
+    for places in EVICTION["snapkv"].kept([held])[0]:  # 4 first tokens; half the budget for the last ones
         recent = [*range(SEEN - min(32, budget // 2), SEEN)]
         assert set([*range(4), *reversed(recent)][:budget]) <= set(places.tolist())
 
@@ -351,7 +351,7 @@ def test_gradients_go_through_what_is_read_and_not_through_what_slots_receive(ll
     grads = {}
     for name in ("streaming", "h2o"):
         llama.zero_grad()
-        with attach(llama, replace(DROPPING[name], keep_ratio=1.0)):
+        with attach(llama, replace(EVICTION[name], keep_ratio=1.0)):
             llama(one, use_cache=True).logits.square().mean().backward()
         grads[name] = {of: own.grad.clone() for of, own in llama.named_parameters() if own.grad is not None}
     torch.testing.assert_close(grads["streaming"], grads["h2o"])

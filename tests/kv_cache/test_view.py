@@ -16,10 +16,13 @@ from etude.errors import UserError
 from etude.kernels.decoding import kernels_for
 from etude.kernels.tables import SKETCHED
 from etude.kv_cache.attach import attach
-from etude.kv_cache.policies import DROPPING, POLICIES, RECALLING
-from etude.kv_cache.recall import KNOWN, Recall
-from etude.kv_cache.settings import EngineView
-from etude.kv_cache.view import KeptView, PagesToken, SlotsToken
+from etude.kv_cache.evicting_kernels import SlotsStep
+from etude.kv_cache.page_summaries import INDEXES
+from etude.kv_cache.paged_kernels import PagesStep
+from etude.kv_cache.policies import EVICTION, POLICIES, RETRIEVAL
+from etude.kv_cache.retrieval import PagedRetrieval
+from etude.kv_cache.settings import KVCacheSettings
+from etude.kv_cache.view import PolicyView
 from etude.recipes.answering import AnswerSearch
 from etude.recipes.evaluate import EvaluateSettings
 from etude.recipes.generate import GenerateSettings
@@ -56,8 +59,8 @@ def under_policy(model, policy, prompt, completion, sampling) -> list[float]:
 def test_a_view_that_keeps_all_samples_what_the_engine_samples_without(model_of, tokenizer, family):
     model = model_of(family)
     plain = sampled(TransformersEngine(model, tokenizer))
-    for policy in (replace(DROPPING["snapkv"], keep_ratio=1.0), Recall()):
-        viewed = sampled(TransformersEngine(model, tokenizer, view=KeptView("all", policy)))
+    for policy in (replace(EVICTION["snapkv"], keep_ratio=1.0), PagedRetrieval()):
+        viewed = sampled(TransformersEngine(model, tokenizer, view=PolicyView("all", policy)))
         for ours, own in zip(chain(*viewed), chain(*plain), strict=True):
             assert ours.tokens == own.tokens and ours.logprobs == pytest.approx(own.logprobs, abs=1e-4)
             assert (ours.view, own.view) == ("all", "full")
@@ -66,10 +69,10 @@ def test_a_view_that_keeps_all_samples_what_the_engine_samples_without(model_of,
 def test_the_most_that_a_batch_held_is_measured(llama, tokenizer):
     taken = {}
     for ratio in (1.0, 0.5):
-        view = KeptView("some", replace(DROPPING["h2o"], keep_ratio=ratio, every_tokens=4))
+        view = PolicyView("some", replace(EVICTION["h2o"], keep_ratio=ratio, every_tokens=4))
         sampled(TransformersEngine(llama, tokenizer, view=view), prompts_of(60), max_new_tokens=40)
-        taken[ratio] = view.peak.take()
-        assert view.peak.take() == 0
+        taken[ratio] = view.take_peak_bytes()
+        assert view.take_peak_bytes() == 0
     a_slot = 2 * 2 * (2 * 8 * 4 + 4 + 4)  # layers, heads; keys and values of width 8, a place and a sum
     assert taken[1.0] <= 3 * (60 + 40 + 32) * a_slot and taken[1.0] >= 3 * (60 + 39) * a_slot
     assert taken[0.5] <= 3 * (50 + 4 + 4) * a_slot, "half of it and what comes before something is dropped again"
@@ -77,18 +80,20 @@ def test_the_most_that_a_batch_held_is_measured(llama, tokenizer):
 
 def small(name):
     """A policy that leaves out half of a few tokens."""
-    if name in DROPPING:
-        return replace(DROPPING[name], keep_ratio=0.45, every_tokens=4)
-    return recall_of(RECALLING[name].digest)
+    if name in EVICTION:
+        return replace(EVICTION[name], keep_ratio=0.45, every_tokens=4)
+    return recall_of(RETRIEVAL[name].digest)
 
 
 def recall_of(digest, **changes):
-    return Recall(digest, page_tokens=SKETCHED if digest == "sketch" else 4, keep_ratio=0.6 if digest == "sketch" else 0.45, **changes)
+    return PagedRetrieval(
+        digest, page_tokens=SKETCHED if digest == "sketch" else 4, keep_ratio=0.6 if digest == "sketch" else 0.45, **changes
+    )
 
 
 @pytest.mark.parametrize("name", ["h2o", "expected_attention", "ada_snapkv", "quest", "sketch"])
 def test_the_engines_own_forward_pass_gives_the_logits_of_the_model_under_the_policy(llama, name):
-    view = KeptView(name, small(name))
+    view = PolicyView(name, small(name))
     shared = find_forward(llama, llama)
     with torch.inference_mode():
         both = [view.prefill(llama, PROMPTS, 0, way) for way in (None, shared)]
@@ -125,13 +130,13 @@ def held_by_both(layers, others):
 
 
 @compiled
-@pytest.mark.parametrize("name", DROPPING)
+@pytest.mark.parametrize("name", EVICTION)
 def test_kernels_over_slots_give_the_logits_of_torchs_operations(model_of, monkeypatch, name):
     model = model_of("llama", **WIDE)
-    view = KeptView(name, replace(DROPPING[name], keep_ratio=0.45, every_tokens=4))
+    view = PolicyView(name, replace(EVICTION[name], keep_ratio=0.45, every_tokens=4))
     with torch.inference_mode():
         ours, layers = drawn_logits(view, model, find_forward(model, model))
-        monkeypatch.setattr("etude.kv_cache.slot_layer.kernels_for", lambda *_: None)
+        monkeypatch.setattr("etude.kv_cache.evicting_kernels.kernels_for", lambda *_: None)
         expected, others = drawn_logits(view, model, find_forward(model, model))
     torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
     for found, wanted in held_by_both(layers, others):
@@ -141,20 +146,20 @@ def test_kernels_over_slots_give_the_logits_of_torchs_operations(model_of, monke
 
 @compiled
 @pytest.mark.parametrize("offload", ["none", "file"])
-@pytest.mark.parametrize("digest", KNOWN)
+@pytest.mark.parametrize("digest", INDEXES)
 def test_kernels_over_pages_choose_and_give_what_torchs_operations_do(model_of, monkeypatch, digest, offload):
     model = model_of("llama", **WIDE)
-    view = KeptView("recall", recall := recall_of(digest, offload=offload, dense_layers=1))
+    view = PolicyView("recall", recall := recall_of(digest, offload=offload, dense_layers=1))
     with torch.inference_mode():
         ours, layers = drawn_logits(view, model, find_forward(model, model))
-        monkeypatch.setattr("etude.kv_cache.page_layer.kernels_for", lambda *_: None)
+        monkeypatch.setattr("etude.kv_cache.paged_kernels.kernels_for", lambda *_: None)
         expected, others = drawn_logits(view, model, find_forward(model, model))
     torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
     for mine, its in zip(layers, others, strict=True):
-        assert np.array_equal(mine.times_BHP, its.times_BHP) and (mine.units_read, mine.hits) == (its.units_read, its.hits)
+        assert np.array_equal(mine.pages.times_BHP, its.pages.times_BHP) and (mine.units_read, mine.hits) == (its.units_read, its.hits)
     pages = sum((seen - 1) // recall.page_tokens + 1 for seen in range(45, 59))  # open ones too, which are always read
     there = pages * recall.page_tokens // recall.unit_tokens
-    assert (layers[0].times_BHP[3].sum(-1) == there).all() and (layers[1].times_BHP[3].sum(-1) < 0.6 * there).all()
+    assert (layers[0].pages.times_BHP[3].sum(-1) == there).all() and (layers[1].pages.times_BHP[3].sum(-1) < 0.6 * there).all()
 
 
 def layers_of_both(model_of, monkeypatch, view, token):
@@ -180,34 +185,36 @@ def layers_of_both(model_of, monkeypatch, view, token):
 @compiled
 @pytest.mark.parametrize("name", ["streaming", "h2o", "tova", "ada_snapkv", "kvzip", "random"])
 def test_a_step_over_slots_by_one_kernel_is_the_same_to_the_bit(model_of, monkeypatch, name):
-    view = KeptView(name, replace(DROPPING[name], keep_ratio=0.45, every_tokens=4))
-    layers, others = layers_of_both(model_of, monkeypatch, view, SlotsToken)
+    view = PolicyView(name, replace(EVICTION[name], keep_ratio=0.45, every_tokens=4))
+    layers, others = layers_of_both(model_of, monkeypatch, view, SlotsStep)
     for found, wanted in held_by_both(layers, others):
         assert all(torch.equal(*parts) for parts in zip(found.parts(), wanted.parts(), strict=True))
 
 
 @compiled
-@pytest.mark.parametrize("digest", KNOWN)
+@pytest.mark.parametrize("digest", INDEXES)
 def test_a_step_over_pages_by_one_kernel_is_the_same_to_the_bit(model_of, monkeypatch, digest):
-    view = KeptView("recall", recall_of(digest, dense_layers=1))
-    for mine, its in zip(*layers_of_both(model_of, monkeypatch, view, PagesToken), strict=True):
-        assert np.array_equal(mine.times_BHP, its.times_BHP) and np.array_equal(mine.generated_B, its.generated_B)
+    view = PolicyView("recall", recall_of(digest, dense_layers=1))
+    for mine, its in zip(*layers_of_both(model_of, monkeypatch, view, PagesStep), strict=True):
+        assert np.array_equal(mine.pages.times_BHP, its.pages.times_BHP) and np.array_equal(
+            mine.selection.generated_B, its.selection.generated_B
+        )
         assert (mine.units_read, mine.hits) == (its.units_read, its.hits) and mine.forward.scales == its.forward.scales
-        for row, tokens in enumerate(mine.open_B):
-            assert torch.equal(mine.open_BH2TD[row, :, :, :tokens], its.open_BH2TD[row, :, :, :tokens])
-            assert all(torch.equal(mine._past(row, head), its._past(row, head)) for head in range(2))
+        for row, tokens in enumerate(mine.pages.open_B):
+            assert torch.equal(mine.pages.open_BH2TD[row, :, :, :tokens], its.pages.open_BH2TD[row, :, :, :tokens])
+            assert all(torch.equal(mine.pages.past(row, head), its.pages.past(row, head)) for head in range(2))
 
 
 def test_pages_in_a_file_are_read_layer_by_layer(model_of):
     model = model_of("llama", **WIDE)
     with torch.inference_mode():
-        _, layers = drawn_logits(KeptView("recall", Recall(keep_ratio=0.5, offload="file")), model, find_forward(model, model))
-    assert PagesToken.of(layers) is None
+        _, layers = drawn_logits(PolicyView("recall", PagedRetrieval(keep_ratio=0.5, offload="file")), model, find_forward(model, model))
+    assert PagesStep.of(layers) is None
 
 
 @pytest.mark.parametrize(("name", "most"), [("kvzip", 32), ("streaming", 16)])
 def test_no_more_slots_are_to_spare_than_tokens_will_be_generated(llama, name, most):
-    view = KeptView(name, replace(DROPPING[name], keep_ratio=0.5))
+    view = PolicyView(name, replace(EVICTION[name], keep_ratio=0.5))
     opened, _ = view.prefill(llama, PROMPTS, 0)
     for room_tokens in (3, 100):
         context = opened.begin(torch.arange(3), room_tokens, samples=3)
@@ -221,15 +228,15 @@ def test_no_more_slots_are_to_spare_than_tokens_will_be_generated(llama, name, m
 
 def test_a_policy_by_moments_of_queries_generates_layer_by_layer(model_of):
     model = model_of("llama", **WIDE)
-    view = KeptView("expected_attention", replace(DROPPING["expected_attention"], keep_ratio=0.45))
+    view = PolicyView("expected_attention", replace(EVICTION["expected_attention"], keep_ratio=0.45))
     with torch.inference_mode():
         _, layers = drawn_logits(view, model, find_forward(model, model))
-    assert SlotsToken.of(layers) is None
+    assert SlotsStep.of(layers) is None
 
 
 def test_a_model_with_other_layers_too_generates_by_its_own_forward_pass(model_of):
     model = model_of("gemma3")
-    opened, _ = KeptView("all", DROPPING["snapkv"]).prefill(model, PROMPTS, 0, find_forward(model_of("llama"), model_of("llama")))
+    opened, _ = PolicyView("all", EVICTION["snapkv"]).prefill(model, PROMPTS, 0, find_forward(model_of("llama"), model_of("llama")))
     assert opened.forward is None, "its windows are not the cache's to read"
 
 
@@ -238,8 +245,8 @@ def test_log_probs_are_those_of_the_model_under_the_policy(model_of, tokenizer, 
     """Whatever is sampled beside it, in whatever batch."""
     llama = model_of("llama", head_dim=32)  # of narrower heads several keys have one sketch
     policy = small(name)
-    together = sampled(TransformersEngine(llama, tokenizer, view=KeptView(name, policy)))
-    apart = sampled(TransformersEngine(llama, tokenizer, view=KeptView(name, policy), batch_tokens=1))
+    together = sampled(TransformersEngine(llama, tokenizer, view=PolicyView(name, policy)))
+    apart = sampled(TransformersEngine(llama, tokenizer, view=PolicyView(name, policy), batch_tokens=1))
     plain = sampled(TransformersEngine(llama, tokenizer))
     assert [c.tokens for c in chain(*together)] == [c.tokens for c in chain(*apart)] != [c.tokens for c in chain(*plain)]
     for prompt, row in zip(PROMPTS, together, strict=True):
@@ -248,8 +255,8 @@ def test_log_probs_are_those_of_the_model_under_the_policy(model_of, tokenizer, 
 
 
 def test_the_verbs_and_joint_answers_work_under_a_view(llama, tokenizer):
-    policy = replace(DROPPING["ada_snapkv"], budget_tokens=12, every_tokens=4)
-    engine = TransformersEngine(llama, tokenizer, view=KeptView("ada", policy))
+    policy = replace(EVICTION["ada_snapkv"], budget_tokens=12, every_tokens=4)
+    engine = TransformersEngine(llama, tokenizer, view=PolicyView("ada", policy))
     (expected,) = engine.generate([PROMPTS[2]], max_new_tokens=9, sampling=SAMPLED, keys=[[7]])
     opened = engine.open([PROMPTS[2]])
     (first,) = engine.extend(opened, 9, until=Stop(), sampling=SAMPLED, keys=[7])
@@ -264,26 +271,26 @@ def test_the_verbs_and_joint_answers_work_under_a_view(llama, tokenizer):
 
 def test_more_rows_fit_into_a_batch_by_what_they_hold(llama, tokenizer):
     full = TransformersEngine(llama, tokenizer, batch_tokens=400)
-    small = KeptView("small", replace(DROPPING["streaming"], budget_tokens=10, every_tokens=2))
+    small = PolicyView("small", replace(EVICTION["streaming"], budget_tokens=10, every_tokens=2))
     assert full._samples_at_once(30, 20, full.view, is_shared=False) == 8
     assert full._samples_at_once(30, 20, small, is_shared=False) == 400 // 12
     assert small.held_tokens(4, 4) == 8
     assert replace(small, policy=replace(small.policy, every_tokens=0)).held_tokens(100, 1000) == 1010
-    assert KeptView("kvzip", replace(DROPPING["kvzip"], budget_tokens=64)).held_tokens(100, 1000) == 1064
-    assert KeptView("pages", Recall(budget_tokens=8, page_tokens=4)).held_tokens(30, 20) == 50 + 12
-    assert KeptView("file", Recall(budget_tokens=8, page_tokens=4, offload="file")).held_tokens(30, 20) == 8 + 12
-    sketch = KeptView("sketch", Recall("sketch", budget_tokens=64, offload="file"))
+    assert PolicyView("kvzip", replace(EVICTION["kvzip"], budget_tokens=64)).held_tokens(100, 1000) == 1064
+    assert PolicyView("pages", PagedRetrieval(budget_tokens=8, page_tokens=4)).held_tokens(30, 20) == 50 + 12
+    assert PolicyView("file", PagedRetrieval(budget_tokens=8, page_tokens=4, offload="file")).held_tokens(30, 20) == 8 + 12
+    sketch = PolicyView("sketch", PagedRetrieval("sketch", budget_tokens=64, offload="file"))
     assert sketch.held_tokens(1000, 24) == 64 + 1024 // 16 / 2 + 32, "a 32nd of the tokens as sketches, and directions"
     assert full._chunk_size(100, 2, 10, small) == 4, "prompts are read in full"
 
 
 def test_a_view_is_told_by_its_name_and_its_budget(tokenizer):
-    assert EngineView().of_engine(tokenizer) is None and not EngineView().is_on
-    view = EngineView(view="snapkv", keep_ratio=0.25).of_engine(tokenizer)
-    assert view and view.name == "snapkv 0.25" and view.policy == replace(DROPPING["snapkv"], keep_ratio=0.25)
-    pages = EngineView(view="quest", budget_tokens=64, page_tokens=8, offload="file", dense_layers=2).of_engine(tokenizer)
+    assert KVCacheSettings().build_view(tokenizer) is None and not KVCacheSettings().is_on
+    view = KVCacheSettings(view="snapkv", keep_ratio=0.25).build_view(tokenizer)
+    assert view and view.name == "snapkv 0.25" and view.policy == replace(EVICTION["snapkv"], keep_ratio=0.25)
+    pages = KVCacheSettings(view="quest", budget_tokens=64, page_tokens=8, offload="file", dense_layers=2).build_view(tokenizer)
     assert pages and pages.name == "quest 64 tokens"
-    assert pages.policy == Recall("bounds", budget_tokens=64, page_tokens=8, offload="file", dense_layers=2)
+    assert pages.policy == PagedRetrieval("bounds", budget_tokens=64, page_tokens=8, offload="file", dense_layers=2)
     for changes, message in (
         ({"view": "snapk", "keep_ratio": 0.5}, "unknown engine.view 'snapk': did you mean 'snapkv'"),
         ({"view": "snapkv"}, "engine.view snapkv keeps everything without a budget: set engine.keep_ratio"),
@@ -291,10 +298,10 @@ def test_a_view_is_told_by_its_name_and_its_budget(tokenizer):
         ({"view": "quest", "budget_tokens": 3}, "engine.budget_tokens is 3, but a head reads its open page"),
     ):
         with pytest.raises(UserError, match=message):
-            EngineView(**changes)
-    kept = EngineView(view="snapkv", keep_ratio=0.5)
+            KVCacheSettings(**changes)
+    kept = KVCacheSettings(view="snapkv", keep_ratio=0.5)
     kept.check_search("search.method", "samples")
-    EngineView().check_search("search.method", "mcts")
+    KVCacheSettings().check_search("search.method", "mcts")
     with pytest.raises(UserError, match=r"explore\.search\.method mcts goes on from pieces .* engine\.view snapkv"):
         kept.check_search("explore.search.method", "mcts")
     for parsed in (GenerateSettings, EvaluateSettings):
@@ -308,7 +315,7 @@ def test_a_view_is_told_by_its_name_and_its_budget(tokenizer):
 
 @pytest.mark.parametrize("name", ["streaming", "h2o"])
 def test_autocast_whose_values_are_of_another_precision_than_keys_changes_little(model_of, name):
-    model, policy = model_of("llama", **WIDE), replace(DROPPING[name], keep_ratio=0.5)
+    model, policy = model_of("llama", **WIDE), replace(EVICTION[name], keep_ratio=0.5)
     found = []
     for is_on in (False, True):
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=is_on), attach(model, policy):

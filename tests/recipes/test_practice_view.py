@@ -5,7 +5,7 @@ import json
 
 from etude.device.machine import Machine
 from etude.engine.sampling import GREEDY
-from etude.kv_cache.settings import EngineView
+from etude.kv_cache.settings import KVCacheSettings
 from etude.recipes.generate import GenerateSettings, generate
 
 HALF = {"engine.view": "snapkv", "engine.keep_ratio": 0.5}
@@ -31,7 +31,7 @@ def test_attempts_are_sampled_under_the_view_and_say_so(small, finished, tmp_pat
 def test_answers_are_given_under_a_view():
     question = "Say the alphabet, and then say it again from its end to its beginning, twice."
     found = []
-    for view in (EngineView(), EngineView(view="streaming", keep_ratio=1.0), EngineView(view="streaming", budget_tokens=8)):
+    for view in (KVCacheSettings(), KVCacheSettings(view="streaming", keep_ratio=1.0), KVCacheSettings(view="streaming", budget_tokens=8)):
         settings = GenerateSettings(max_new_tokens=12, sampling=GREEDY, engine=view, machine=Machine(precision="float32"))
         found.append(generate("tiny-random", [question], settings)[0]["completions"])
     assert found[0] == found[1] != found[2]

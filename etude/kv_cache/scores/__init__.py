@@ -1,1 +1,1 @@
-"""How important each token is that a layer holds: one way a file."""
+"""Scores for KV cache eviction: how important each cached token is. One way a file, by the paper's name; `score` is what all are."""

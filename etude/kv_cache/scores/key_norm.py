@@ -1,16 +1,19 @@
-"""Keys of small norm are read most (Devoto et al. 2024, EMNLP, arXiv 2406.11430): importance is minus the norm."""
+"""Keep keys of small norm, which get most attention (Devoto et al. 2024, EMNLP, arXiv 2406.11430).
+
+importance_i = -||k_i||
+"""
 
 from dataclasses import dataclass
 
 import torch
 
-from etude.kv_cache.held import Held
+from etude.kv_cache.score_inputs import ScoreInputs
 from etude.kv_cache.scores.score import Score
 
 
 @dataclass(frozen=True)
 class KeyNorm(Score):
-    """-||k||."""
+    """The score."""
 
-    def __call__(self, held: Held) -> torch.Tensor:
-        return -held.keys_HTD.float().norm(dim=-1)
+    def __call__(self, inputs: ScoreInputs) -> torch.Tensor:
+        return -inputs.keys_HTD.float().norm(dim=-1)

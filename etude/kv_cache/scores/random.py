@@ -1,23 +1,23 @@
-"""Control: importance by lot, the same for a layer's head and a token's place whatever else is held."""
+"""Control: random importance, a function of layer, head and position, whatever else is cached."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from etude.kv_cache.held import Held
+from etude.kv_cache.score_inputs import ScoreInputs
 from etude.kv_cache.scores.score import Score
 from etude.randomness import seed_for, uniforms
 
 
 @dataclass(frozen=True)
 class Random(Score):
-    """A number in [0, 1)."""
+    """The score: a number in [0, 1)."""
 
     seed: int = 0
 
-    def __call__(self, held: Held) -> torch.Tensor:
-        position_HT = held.position_HT.cpu().numpy()
-        keys_H1 = np.array([[seed_for(self.seed, "importance", held.layer, head)] for head in range(len(position_HT))], dtype=np.uint64)
+    def __call__(self, inputs: ScoreInputs) -> torch.Tensor:
+        position_HT = inputs.position_HT.cpu().numpy()
+        keys_H1 = np.array([[seed_for(self.seed, "importance", inputs.layer, head)] for head in range(len(position_HT))], dtype=np.uint64)
         drawn_HT = uniforms(np.broadcast_to(keys_H1, position_HT.shape), position_HT)
-        return torch.from_numpy(drawn_HT).to(held.position_HT.device)
+        return torch.from_numpy(drawn_HT).to(inputs.position_HT.device)

@@ -1,19 +1,19 @@
-"""Not a score: keeps all that some scores go by, for a prompt that is read once and then cut by many policies."""
+"""Record all that several scores go by, for a prompt that is read once and evaluated under many policies. It ranks nothing."""
 
 from dataclasses import dataclass
 
 import torch
 
-from etude.kv_cache.held import Held
+from etude.kv_cache.score_inputs import ScoreInputs
 from etude.kv_cache.scores.score import Score
 
 
 @dataclass(frozen=True)
 class Recording(Score):
-    """Under a policy that keeps everything."""
+    """A stand-in for a score, of a policy that keeps everything."""
 
     scores: tuple[Score, ...]
-    """Those that are to go by it."""
+    """The scores that will go by the record."""
 
     @property
     def window(self) -> int:
@@ -27,5 +27,5 @@ class Recording(Score):
     def moments_from(self) -> int | None:
         return next((score.moments_from for score in self.scores if score.moments_from is not None), None)
 
-    def __call__(self, held: Held) -> torch.Tensor:
+    def __call__(self, inputs: ScoreInputs) -> torch.Tensor:
         raise NotImplementedError("a recording ranks nothing")
