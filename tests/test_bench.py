@@ -10,6 +10,7 @@ import torch
 
 from bench import (
     decoding,
+    gradients,
     heap,
     kvpress,
     loading,
@@ -44,9 +45,19 @@ from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Attempt, Group
 from etude.training.run_folder import RunFolder
 from experiments import limits
+from experiments.pages import ROOT
 from experiments.peer import Peer, Running
 from experiments.prepared_run import PreparedRun, prepared_run
 from experiments.shapes import Shape, prompts_of
+
+KEPT = (decoding, gradients, heap, kvpress, loading, long_context, profile, rollout, search, selection, step, time_to_score)
+
+
+@pytest.mark.parametrize("benchmark", [module.BENCHMARK for module in KEPT], ids=lambda benchmark: benchmark.name)
+def test_a_kept_table_follows_from_what_was_measured(benchmark):
+    kept = ROOT / "bench" / "results" / benchmark.name
+    shown = benchmark.table(json.loads(kept.with_suffix(".json").read_text()))
+    assert shown.split() == kept.with_suffix(".md").read_text().split()
 
 
 def test_what_resuming_exactly_costs_is_counted_by_writer():
