@@ -23,6 +23,7 @@ from etude.recipes.adapt_settings import parse_adapt
 from etude.settings.configuration import find_configuration, resolved
 from etude.tasks.task import Task
 from etude.training.run_folder import RunFolder
+from experiments import questions
 from experiments.arms import ARMS, TINY, Arms, reduce_arms, share
 from experiments.arms_table import arms_table
 from experiments.cells import Options, compute
@@ -40,7 +41,6 @@ from studies import (
     order,
     practice_alone,
     practice_views,
-    questions,
     quickstart,
     retention,
     searching,
@@ -54,7 +54,7 @@ OF_PRACTICE = ("quickstart", "word_problems")
 
 
 def test_every_study_is_tried_here():
-    assert set(STUDIES) == {name for name, module in globals().items() if getattr(module, "__package__", "") == "studies"}
+    assert set(STUDIES) == {*OF_PRACTICE, *(name for name, own in globals().items() if getattr(own, "__package__", "") == "studies")}
 
 
 def run(name: str, folder: Path) -> None:
