@@ -9,20 +9,16 @@ by those of the engine's greedy decoding in the same round: median, lowest and h
 and 5 times at k = 8, by what was measured: 1 or more keeps within it.
 """
 
-import argparse
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import permutations
-from pathlib import Path
 from random import Random
 from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from bench.turns import spread
-from bench.written import write
 from etude.decoding.inputs import Layout
 from etude.decoding.integrative import integrative
 from etude.decoding.pool import Pool
@@ -31,36 +27,25 @@ from etude.device.machine import Machine, max_prompt_tokens, resolve_device
 from etude.engine.build import engine_at
 from etude.engine.protocols import PrefixEngine
 from etude.engine.sampling import GREEDY
+from etude.errors import UserError
 from etude.evaluation.retention import OLD_KNOWLEDGE
 from etude.models.load import load_model
 from etude.rollouts.prompts import render_prompts
 from etude.tasks.task import Task
 from etude.training.run_folder import environment, read_jsonl
+from experiments.benchmark import Argument, Benchmark
+from experiments.tables import markdown
+from experiments.turns import spread
 
 BATCH = 8
 ALLOWED = {4: 3.0, 8: 5.0}
 """Times greedy."""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.decoding", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--rounds", type=int, default=24, help="beside a first one that is not counted")
-    parser.add_argument("--k", type=int, nargs="+", default=list(ALLOWED))
-    parser.add_argument("--max-new-tokens", type=int, default=24)
-    parser.add_argument("--layout", choices=("turns", "one_message"), default="turns")
-    parser.add_argument("--json", type=Path)
-    chosen = parser.parse_args()
-    if len(chosen.k) > 4:
-        parser.error(f"--k takes four numbers at most, since ways are run in every order: got {len(chosen.k)}")
-    found = measured(chosen.model, chosen.rounds, chosen.k, chosen.max_new_tokens, chosen.layout)
-    print(table(found))
-    if chosen.json:
-        write(found, chosen.json, table(found))
-
-
 def measured(name: str, rounds: int, numbers: Sequence[int], max_new_tokens: int, layout: Layout) -> dict[str, Any]:
-    """Seconds of every round and way, and their ratios."""
+    """Measure the seconds of every round and way, and their ratios."""
+    if len(numbers) > 4:
+        raise UserError(f"--k takes four numbers at most, since ways are run in every order: got {len(numbers)}")
     machine = Machine()
     place = resolve_device(machine)
     model, tokenizer = load_model(name, device=place.device)
@@ -116,16 +101,32 @@ def _nobody_asks(pairs: Sequence[Any]) -> list[tuple[float, ...]]:
 
 
 def table(found: Mapping[str, Any]) -> str:
-    lines = ["| way | seconds | times greedy | lowest | highest |", "|---|---|---|---|---|"]
+    lines = []
     for way, ratio in found["ratios"].items():
         cells = [found["seconds"][way]["median"], *ratio.values()]
-        lines.append(f"| {way.replace('_', ', ')} | " + " | ".join(f"{value:.2f}" for value in cells) + " |")
+        lines.append([way.replace("_", ", "), *(f"{value:.2f}" for value in cells)])
     said = ", ".join(f"{name} {value:.2f}" for name, value in found.items() if "_within_" in name)
     below = (
         f"{found['batch']} questions at once, {found['max_new_tokens']} tokens an answer, {found['rounds']} rounds, {found['precision']}"
     )
-    return "\n".join([*lines, "", f"{said}. {below}; {found['processor']}, {found['threads']} threads.", ""])
+    below = f"{said}. {below}; {found['processor']}, {found['threads']} threads."
+    return markdown(["way", "seconds", "times greedy", "lowest", "highest"], lines, below)
 
+
+ARGUMENTS = {
+    "model": Argument("smollm2-135m"),
+    "rounds": Argument(24, "beside a first one that is not counted"),
+    "k": Argument(list(ALLOWED), "numbers of samples: four at most, since ways are run in every order"),
+    "max-new-tokens": Argument(24),
+    "layout": Argument("turns", choices=("turns", "one_message")),
+}
+BENCHMARK = Benchmark(
+    "decoding",
+    __doc__,
+    ARGUMENTS,
+    lambda chosen: measured(chosen.model, chosen.rounds, chosen.k, chosen.max_new_tokens, chosen.layout),
+    table,
+)
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

@@ -5,56 +5,39 @@
 One run is made in a temporary folder, from the recipe without its warm start and measurements; the writers are timed where they are called.
 """
 
-import argparse
-import json
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
 from unittest.mock import patch
 
-from etude.console.watching import Quiet
-from etude.recipes import practice as recipe
-from etude.rewards.outcome import OutcomeFeedback
 from etude.settings.configuration import arguments_from, find_configuration
 from etude.training.ledger import Ledger
 from etude.training.parse import parse_practice
-from etude.training.run_folder import RunFolder, environment, read_jsonl
+from etude.training.run_folder import RunFolder, read_jsonl
+from experiments.benchmark import Argument, Benchmark
+from experiments.cells import made_here
+from experiments.prepared_run import WRITES_CHECKPOINTS, prepared_run
+from experiments.tables import markdown
 
 SMALL = {"warm_start.steps": 0, "warm_start.n": 0, "evaluation.n": 16, "evaluation.pass_n": 0, "retention.probe": False}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.exactness")
-    parser.add_argument("--recipe", default="quickstart")
-    parser.add_argument("--steps", type=int, default=26)
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--json", type=Path)
-    chosen, overrides = parser.parse_known_args()
-    found = measured(chosen.recipe, chosen.steps, overrides, chosen.data)
-    for name, value in found["share"].items():
-        print(f"{name:12} {1000 * found['seconds_a_step'][name]:9.2f} ms a step   {value:7.3%}")
-    print(f"all          of a step of {found['step_seconds']:.2f} s (median of {found['n']}): {found['all']:.2%}")
-    if chosen.json:
-        chosen.json.write_text(json.dumps(found, indent=1) + "\n")
-
-
 def measured(name: str, steps: int, overrides: list[str], data: Path | None) -> dict[str, Any]:
-    """Seconds a step of every writer, checkpoints spread over the steps between them, and their share of the median step."""
+    """Measure the seconds a step of every writer, checkpoints spread over the steps between them, and their share of the median step."""
     settings = parse_practice(find_configuration("practice", name), [*arguments_from(SMALL | {"steps": steps}), *overrides])
     spent: dict[str, list[float]] = defaultdict(list)
-    with tempfile.TemporaryDirectory() as scratch, OutcomeFeedback(settings.timeout_seconds) as outcome:
+    with tempfile.TemporaryDirectory() as scratch:
         folder = RunFolder(Path(scratch) / "run")
-        run = recipe.Practice(settings, name, folder, data, outcome, Quiet())
-        run.prepare()
         with (
+            prepared_run(settings, name, folder, data) as run,
             timed(spent["ledger"], Ledger, "write"),
             timed(spent["attempts"], RunFolder, "write_attempts"),
             timed(spent["metrics"], RunFolder, "append"),
-            timed(spent["checkpoints"], recipe, "save_checkpoint"),
+            timed(spent["checkpoints"], *WRITES_CHECKPOINTS),
         ):
             run.practise()
         rows = [row for row in read_jsonl(folder.path / "timings.jsonl") if row["phase"] == "practice"]
@@ -62,7 +45,6 @@ def measured(name: str, steps: int, overrides: list[str], data: Path | None) -> 
     each = {name: sum(times) / steps for name, times in spent.items() if name != "checkpoints"}
     each["checkpoints"] = median(spent["checkpoints"]) / (settings.checkpoint_every or steps)
     share = {name: value / (step_seconds + sum(each.values())) for name, value in each.items()}
-    where = environment()
     return {
         "recipe": name,
         "n": len(rows),
@@ -71,8 +53,7 @@ def measured(name: str, steps: int, overrides: list[str], data: Path | None) -> 
         "share": share,
         "all": sum(share.values()),
         "checkpoint_every": settings.checkpoint_every,
-        "commit": where["commit"],
-        "hardware": f"{where['processor']}, {where['threads']} threads",
+        **made_here(),
     }
 
 
@@ -90,5 +71,25 @@ def timed(times: list[float], owner: Any, name: str) -> Any:
     return patch.object(owner, name, wrapper)
 
 
+def table(found: Mapping[str, Any]) -> str:
+    lines = [[name, f"{1000 * found['seconds_a_step'][name]:.2f}", f"{share:.3%}"] for name, share in found["share"].items()]
+    below = f"All: {found['all']:.2%} of a step of {found['step_seconds']:.2f} s (median of {found['n']}). {found['hardware']}."
+    return markdown(["writer", "ms a step", "of a step"], lines, below)
+
+
+ARGUMENTS = {
+    "recipe": Argument("quickstart"),
+    "steps": Argument(26),
+    "data": Argument(None, "the folder of data sets"),
+}
+BENCHMARK = Benchmark(
+    "exactness",
+    __doc__,
+    ARGUMENTS,
+    lambda chosen: measured(chosen.recipe, chosen.steps, chosen.settings, chosen.data),
+    table,
+    takes_settings=True,
+)
+
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

@@ -10,22 +10,19 @@ cosine   of the mean update and the exact gradient: 1 for an unbiased rule, what
 noise    of the mean update: its standard error, as a share of its length. It alone takes the cosine down to about 1 - noise² / 2
 """
 
-import argparse
 import random
+from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import exp, log, sqrt
-from pathlib import Path
 from typing import Any
 
-from etude.learn.lessons import token_weights
-
-from bench.written import write
 from etude.engine.completion import Completion
 from etude.learn.credit import CREDIT
 from etude.learn.step_credit import STEP_CREDIT
+from etude.learn.training_examples import token_advantages
 from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Attempt, Group
 from etude.rollouts.beginnings import parted
@@ -36,6 +33,8 @@ from etude.rollouts.steps import Steps
 from etude.rollouts.tree import Node, Tree
 from etude.rollouts.tree_search import group_of
 from etude.tasks.task import Task
+from experiments.benchmark import Argument, Benchmark
+from experiments.tables import markdown
 
 Beginning = tuple[int, ...]
 Gradient = dict[tuple[Beginning, int], float]
@@ -64,7 +63,7 @@ class Table:
 
     @staticmethod
     def randomly(seed: int, length: int = 4, vocabulary: int = 3) -> "Table":
-        """Logits from a normal distribution; a third of the scores is 1, a third 0, the others lie between."""
+        """Draw logits from a normal distribution; a third of the scores is 1, a third 0, the others lie between."""
         dice = random.Random(seed)
         inner = [each for depth in range(length) for each in product(range(vocabulary), repeat=depth)]
         logits = {each: [dice.gauss(0, 1) for _ in range(vocabulary)] for each in inner}
@@ -78,14 +77,14 @@ class Table:
         return found
 
     def gradient(self, k: int = 1) -> Gradient:
-        """Of the expected best score of `k` answers: the sum over answers x of p(x) · k · E[best of x and k - 1 others] · ∇log p(x)."""
+        """Return the gradient of the best of `k`: the sum over answers x of p(x) · k · E[best of x and k - 1 others] · ∇log p(x)."""
         found: Gradient = defaultdict(float)
         for answer, score in self.scores.items():
             self.add(found, answer, [k * self.likelihood(answer) * self._best(score, k - 1)] * self.length)
         return found
 
     def _best(self, score: float, others: int) -> float:
-        """The expected maximum of a score and of those of so many answers."""
+        """Return the expected maximum of a score and of those of so many answers."""
         levels = sorted({score, *(each for each in self.scores.values() if each > score)})
         below = [sum(self.likelihood(answer) for answer, other in self.scores.items() if other <= level) ** others for level in levels]
         return sum(level * (mass - before) for level, mass, before in zip(levels, below, [0.0, *below], strict=False))
@@ -98,20 +97,20 @@ class Table:
 
 
 class Growing:
-    """Samples from a table the continuations that a search asks for."""
+    """A sampler of the continuations that a search asks for, from a table."""
 
     def __init__(self, table: Table, seed: int) -> None:
         self.table, self.dice, self.key = table, random.Random(seed), 0
 
     def answer(self, before: Beginning, number: int) -> Beginning:
-        """`before`, and so many tokens more."""
+        """Sample so many tokens after `before`; return both."""
         for _ in range(number):
             row = self.table.probabilities[before]
             before = (*before, *self.dice.choices(range(len(row)), weights=row))
         return before
 
     def grow(self, how: Search) -> tuple[Group, list[Verdict]]:
-        """The attempts of one search, judged."""
+        """Return the attempts of one search with their rewards."""
         if how.method == "samples":
             answers = [self.answer((), self.table.length) for _ in range(SAMPLES)]
             group = Group(Task("?"), tuple(Attempt.of([0], Completion(own, self._logprobs(own), "", "stop", 0, 0)) for own in answers))
@@ -144,14 +143,14 @@ class Growing:
 
 
 def updates(table: Table, how: Search, rules: Sequence[str], num_trees: int, seed: int = 0) -> dict[str, list[Gradient]]:
-    """What every tree's attempts add to one update of all trees, by credit rule: the update is their mean."""
+    """Return what every tree's attempts add to one update of all trees, by advantage rule: the update is their mean."""
     growing = Growing(table, seed)
     groups, verdicts = zip(*(growing.grow(how) for _ in range(num_trees)), strict=True)
     size = sum(len(group.attempts) for group in groups) / num_trees
     found: dict[str, list[Gradient]] = {}
     for rule in rules:
         found[rule] = []
-        for group, row in zip(groups, token_weights(groups, verdicts, rule, pass_k=PASS_K), strict=True):
+        for group, row in zip(groups, token_advantages(groups, verdicts, rule, pass_k=PASS_K), strict=True):
             gradient: Gradient = defaultdict(float)
             for attempt, weights in zip(group.attempts, row, strict=True):
                 table.add(gradient, attempt.own_tokens, [weight / size for weight in weights])
@@ -172,14 +171,14 @@ def cosine(one: Gradient, other: Gradient) -> float:
 
 
 def noise(gradients: Sequence[Gradient]) -> float:
-    """The standard error of their mean, as a share of its length."""
+    """Return the standard error of their mean, as a share of its length."""
     mean, number = mean_of(gradients), len(gradients)
     squares = sum((each.get(place, 0.0) - value) ** 2 for each in gradients for place, value in mean.items())
     return sqrt(squares / (number * (number - 1))) / _length(mean)
 
 
 def measured(num_trees: int, seeds: Sequence[int]) -> list[dict[str, Any]]:
-    """A row for each search and credit rule: the cosine by seed, and the largest noise."""
+    """Measure each search and advantage rule: the cosine by seed, and the largest noise."""
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for seed in seeds:
         table = Table.randomly(seed)
@@ -192,26 +191,15 @@ def measured(num_trees: int, seeds: Sequence[int]) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.gradients")
-    parser.add_argument("--trees", type=int, default=4000)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[5, 6, 7])
-    parser.add_argument("--json", type=Path)
-    chosen = parser.parse_args()
-    rows = measured(chosen.trees, chosen.seeds)
-    table = markdown(rows, chosen.trees, chosen.seeds)
-    print(table)
-    if chosen.json:
-        write({"trees": chosen.trees, "seeds": chosen.seeds, "rows": rows}, chosen.json, table)
-
-
-def markdown(rows: Sequence[Mapping[str, Any]], num_trees: int, seeds: Sequence[int]) -> str:
-    lines = [f"| search | credit | cosine, of policies {', '.join(map(str, seeds))} | noise at most |", "|---|---|---|---|"]
-    for row in rows:
-        cosines = " / ".join(f"{each:.3f}" for each in row["cosines"])
-        lines.append(f"| {row['search']} | {row['credit']} | {cosines} | {row['noise']:.3f} |")
-    sizes = f"{num_trees:,} trees of each search on each policy: 3 tokens, answers of 4. `pass_at_k` beside the gradient of pass@{PASS_K}."
-    return "\n".join([*lines, "", sizes, ""])
+def table(found: Mapping[str, Any]) -> str:
+    lines = [
+        [row["search"], row["credit"], " / ".join(f"{each:.3f}" for each in row["cosines"]), f"{row['noise']:.3f}"] for row in found["rows"]
+    ]
+    head = ["search", "credit", f"cosine, of policies {', '.join(map(str, found['seeds']))}", "noise at most"]
+    sizes = (
+        f"{found['trees']:,} trees of each search on each policy: 3 tokens, answers of 4. `pass_at_k` beside the gradient of pass@{PASS_K}."
+    )
+    return markdown(head, lines, sizes)
 
 
 def _softmax(logits: Sequence[float]) -> list[float]:
@@ -223,5 +211,15 @@ def _length(gradient: Gradient) -> float:
     return sqrt(sum(value * value for value in gradient.values()))
 
 
+def found_of(chosen: Namespace) -> dict[str, Any]:
+    return {"trees": chosen.trees, "seeds": chosen.seeds, "rows": measured(chosen.trees, chosen.seeds)}
+
+
+ARGUMENTS = {
+    "trees": Argument(4000),
+    "seeds": Argument([5, 6, 7]),
+}
+BENCHMARK = Benchmark("gradients", __doc__, ARGUMENTS, found_of, table)
+
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

@@ -16,23 +16,21 @@ A second prompt goes to kvpress' press for what comes later (`CompressionRatioDe
 do is said in its own words. What is kept by lot is left out.
 """
 
-import argparse
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle, islice, product
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import Lfm2Config, Lfm2ForCausalLM
 
-from bench import written
-from bench.peer import Peer, Running
 from etude.errors import UserError
 from etude.evaluation.retention import OLD_KNOWLEDGE
 from etude.kv_cache.policies import POLICIES
 from etude.models.load import load_model
-from etude.training.run_folder import environment
+from experiments.benchmark import Argument, Benchmark
+from experiments.cells import made_here
+from experiments.peer import Peer, Running
 
 MODEL, RATIO = "smollm2-135m", 0.25
 SIDES = {"etude": Peer("etude_policies.py"), "kvpress": Peer("kvpress_policies.py", ".venv-kvpress")}
@@ -42,33 +40,21 @@ LEAST = 256
 """Tokens of a text."""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.kvpress", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--tokens", type=int, default=2048, help="of the text: two turns")
-    parser.add_argument("--policies", nargs="+", choices=ASKED, default=ASKED)
-    parser.add_argument("--json", type=Path)
-    chosen = parser.parse_args()
-    found = compared(chosen.tokens, chosen.policies)
-    print(table(found))
-    if chosen.json:
-        written.write(found, chosen.json, table(found))
-
-
 def compared(tokens: int, policies: Sequence[str], model: str = MODEL, sides: Mapping[str, Peer] = SIDES) -> dict[str, Any]:
-    """By policy, side and question what was answered."""
+    """Ask both sides every question about every policy. Raises UserError for a length that the model can't read."""
     loaded, tokenizer = load_model(model)
     text = tokenizer((OLD_KNOWLEDGE / "text.txt").read_text(encoding="utf8"))["input_ids"]
     most = loaded.config.max_position_embeddings
     if not LEAST <= tokens <= most:
-        raise SystemExit(str(UserError(f"--tokens is {tokens}: give {LEAST} to {most}, the positions of {model}")))
-    where, rows = environment(), {name: dict[str, Any]() for name in policies}
+        raise UserError(f"--tokens is {tokens}: give {LEAST} to {most}, the positions of {model}")
+    rows = {name: dict[str, Any]() for name in policies}
     found: dict[str, Any] = {"tokens": tokens, "ratio": RATIO, "rows": rows, "versions": {}}
     with tempfile.TemporaryDirectory() as folder:
         folders = {"plain": f"{folder}/plain", "hybrid": f"{folder}/hybrid"}
         for name, own in (("plain", loaded), ("hybrid", hybrid(loaded.config.vocab_size))):
             own.save_pretrained(folders[name])
             tokenizer.save_pretrained(folders[name])
-        settings = {"models": folders, "tokens": list(islice(cycle(text), tokens)), "threads": where["threads"]}
+        settings = {"models": folders, "tokens": list(islice(cycle(text), tokens)), "threads": torch.get_num_threads()}
         for side, peer in sides.items():
             with Running(peer, settings) as running:
                 found["versions"][side] = running.about
@@ -76,11 +62,11 @@ def compared(tokens: int, policies: Sequence[str], model: str = MODEL, sides: Ma
                     answered = running.ask({"question": question, "method": policy, "ratio": RATIO})
                     answered.pop("peak_bytes")
                     rows[policy].setdefault(side, {})[question] = answered
-    return found | {"hardware": f"{where['processor']}, {where['threads']} threads", "commit": where["commit"]}
+    return found | made_here()
 
 
 def hybrid(words: int) -> Any:
-    """Attention in every other layer, convolutions in the others."""
+    """Return a random model with attention in every other layer and convolutions in the others."""
     kinds = ["conv", "full_attention"] * 2
     shape: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": len(kinds), "vocab_size": words}
     torch.manual_seed(0)
@@ -88,7 +74,7 @@ def hybrid(words: int) -> Any:
 
 
 def table(found: Mapping[str, Any]) -> str:
-    """A line a policy, both sides in each cell; behind it, in its own words, what a side can't do."""
+    """Write one line a policy, both sides in each cell; below it, in its own words, what a side can't do."""
     lines = ["| policy | held, a turn | two turns | padded, nats | a hybrid | left on the model |", "|---|---|---|---|---|---|"]
     for policy, sides in found["rows"].items():
         cells = [[cell(own) for own in sides.values()] for cell in CELLS]
@@ -124,5 +110,11 @@ CELLS: tuple[Callable[[Mapping[str, Any]], str], ...] = (
 )
 
 
+ARGUMENTS = {
+    "tokens": Argument(2048, "of the text: two turns"),
+    "policies": Argument(list(ASKED), choices=ASKED),
+}
+BENCHMARK = Benchmark("kvpress", __doc__, ARGUMENTS, lambda chosen: compared(chosen.tokens, chosen.policies), table)
+
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

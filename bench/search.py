@@ -15,10 +15,9 @@ A ratio is a way's seconds by those of `kept` (of `each` by those of `shared`), 
 are those given to the model. The longest shape takes a quarter of an hour: finished ones are kept, and another call goes on with the rest.
 """
 
-import argparse
 import copy
-import sys
 import time
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -27,10 +26,6 @@ from typing import Any
 
 import torch
 
-from bench.kept import found_of
-from bench.rollout import Shape, prompts_of
-from bench.turns import spread
-from bench.written import write
 from etude.device.processor import has_bfloat16
 from etude.engine.completion import Prefix
 from etude.engine.sampling import Sampling
@@ -47,8 +42,11 @@ from etude.rollouts.search.growing import search
 from etude.rollouts.steps import Steps
 from etude.rollouts.tree import Node, Tree
 from etude.tasks.task import Task
-from etude.training.run_folder import environment
-from studies.cells import Cell, Options
+from experiments.benchmark import Argument, Benchmark
+from experiments.cells import Cell, Options, Table, made_here
+from experiments.shapes import Shape, found_of, prompts_of
+from experiments.tables import markdown
+from experiments.turns import spread
 
 STEP_TOKENS = 16
 CELLS = Path("runs/search")
@@ -56,14 +54,14 @@ SHAPES = tuple(Shape(prompts=prompts, prompt_tokens=tokens) for prompts in (1, 8
 
 
 class Anew(TransformersEngine):
-    """Computes a beginning again whenever it is gone on with."""
+    """An engine that computes a prefix again whenever it is extended."""
 
     def extend(self, *given: Any, **named: Any) -> list[Prefix]:
         return super().extend(*given, **named, keeps=False)
 
 
 class Apart(Anew):
-    """Computes it again for every continuation."""
+    """An engine that computes a prefix again for every continuation."""
 
     def _reopen(self, prefixes: Sequence[Prefix]) -> list[Prefix]:
         opened = self.open([prefix.tokens for prefix in prefixes])
@@ -74,34 +72,19 @@ UPDATES = ("shared", "each")
 WAYS = {"kept": TransformersEngine, "anew": Anew, "apart": Apart}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.search", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--rounds", type=int, default=3, help="beside a first one that is not counted")
-    parser.add_argument("--depth", type=int, default=6, help="steps")
-    parser.add_argument("--width", type=int, default=4, help="beams, and continuations of each")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--cells", type=Path, default=CELLS, help=f"where finished shapes are kept, default {CELLS}")
-    parser.add_argument("--json", type=Path)
-    chosen = parser.parse_args()
-    try:
-        found = measured(Plan.of(chosen.model, SHAPES, chosen.depth, chosen.width, chosen.rounds), chosen.seed, chosen.cells)
-    except UserError as error:
-        sys.exit(f"bench.search: {error}")
-    print(table(found))
-    if chosen.json:
-        write(found, chosen.json, table(found))
+def found_of_shapes(chosen: Namespace) -> dict[str, Any]:
+    return measured(Plan.of(chosen.model, SHAPES, chosen.depth, chosen.width, chosen.rounds), chosen.seed, chosen.cells)
 
 
 def measured(plan: "Plan", seed: int, out: Path) -> dict[str, Any]:
-    """Every shape's seconds, positions and ratios, computed where they are not there yet."""
+    """Measure every shape's seconds, positions and ratios where they are not there yet."""
     found = found_of(plan, seed, out)
     ratios = {name: min(row["ratio"][name]["median"] for row in found["shapes"]) for name in WAYS if name != "kept"}
     return {"ratios": ratios, "update_ratio": min(row["update_ratio"]["median"] for row in found["shapes"])} | found
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Table):
     """What is searched, and how often: a table with a cell a shape."""
 
     model: str
@@ -110,29 +93,24 @@ class Plan:
     width: int
     rounds: int
     dtype: str
-    hardware: str
 
     @classmethod
     def of(cls, model: str, shapes: Sequence[Shape], depth: int, width: int, rounds: int) -> "Plan":
-        """A plan for this machine; its faster type of matrix products is found out now, once for all cells."""
+        """Make a plan for this machine; its faster type of matrix products is found out now, once for all cells."""
         for name, value in (("--depth", depth), ("--width", width), ("--rounds", rounds)):
             if value < 1:
                 raise UserError(f"{name} must be at least 1, got {value}")
         own = [replace(shape, samples=width, tokens=depth * STEP_TOKENS) for shape in shapes]
         named = {f"{shape.prompts}-prompt-{shape.prompt_tokens}": shape for shape in own}
         dtype = str(torch.bfloat16 if has_bfloat16() else torch.float32).removeprefix("torch.")
-        where = environment()
-        return cls(model, named, depth, width, rounds, dtype, f"{where['processor']}, {where['threads']} threads")
+        return cls(model, named, depth, width, rounds, dtype)
 
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in ("model", "depth", "width", "rounds", "dtype")}
         return own | {"shape": arm, "step_tokens": STEP_TOKENS}
 
-    def defaults(self) -> dict[str, Any]:
-        return {}
-
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
-        """A shape's seconds, positions and ratios."""
+        """Measure a shape's seconds, positions and ratios."""
         loaded, tokenizer = load_model(self.model)
         dtype = getattr(torch, self.dtype)
         engines = {name: kind(loaded, tokenizer, dtype=dtype) for name, kind in WAYS.items()}
@@ -145,7 +123,7 @@ class Plan:
         row = _row(engines, learners, self.shapes[arm], tokenizer, self.width, self.rounds, seed)
         seconds = row["seconds"] | row["update_seconds"]
         print(f"{self.shapes[arm]}: " + ", ".join(f"{name} {each['median']:.2f} s" for name, each in seconds.items()), flush=True)
-        return row | {"commit": environment()["commit"], "hardware": self.hardware}
+        return row | made_here()
 
 
 def _row(
@@ -197,17 +175,17 @@ def _searched(engine: TransformersEngine, prompts: Sequence[Sequence[int]], toke
 
 
 def _worth(pairs: Sequence[tuple[Tree, Node]]) -> list[float | None]:
-    """Of its number alone: rounding, which differs between the ways, decides nothing."""
+    """Value a node by its number alone: rounding, which differs between the ways, decides nothing."""
     return [seed_for("worth", node.number) / 2**64 for _, node in pairs]
 
 
 def table(found: Mapping[str, Any]) -> str:
-    """A line a shape, in Markdown."""
+    """Write one line a shape."""
     settings = found["settings"]
     head = ["searches at once", "prompt", *(f"{name}, seconds" for name in WAYS), *(f"{name} / kept" for name in found["ratios"])]
     head += [f"positions, {name}" for name in WAYS] + ["tokens sampled"]
     head += [f"update {name}, seconds" for name in UPDATES] + ["each / shared"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines = []
     for row in found["shapes"]:
         cells = [str(row["shape"]["prompts"]), str(row["shape"]["prompt_tokens"])]
         cells += ["{median:.2f} [{low:.2f}, {high:.2f}]".format(**row["seconds"][name]) for name in WAYS]
@@ -215,13 +193,23 @@ def table(found: Mapping[str, Any]) -> str:
         cells += [f"{row['positions'][name]:,}" for name in WAYS] + [f"{row['sampled_tokens']:,}"]
         cells += ["{median:.2f} [{low:.2f}, {high:.2f}]".format(**row["update_seconds"][name]) for name in UPDATES]
         cells.append("{median:.2f} [{low:.2f}, {high:.2f}]".format(**row["update_ratio"]))
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append(cells)
     what = (
         f"Beam search of {settings['depth']} steps of {settings['step_tokens']} tokens, {settings['width']} beams, each continued as often."
     )
     spreads = f"Median [lowest, highest] of {settings['rounds']} rounds. {found['hardware']}, {settings['dtype']}."
-    return "\n".join([*lines, "", f"{what} {spreads}", ""])
+    return markdown(head, lines, f"{what} {spreads}")
 
+
+ARGUMENTS = {
+    "model": Argument("smollm2-135m"),
+    "rounds": Argument(3, "beside a first one that is not counted"),
+    "depth": Argument(6, "steps"),
+    "width": Argument(4, "beams, and continuations of each"),
+    "seed": Argument(0),
+    "cells": Argument(CELLS, "where finished shapes are kept"),
+}
+BENCHMARK = Benchmark("search", __doc__, ARGUMENTS, found_of_shapes, table)
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

@@ -7,59 +7,38 @@ own; the classifier is fitted on some of them, every document is scored and chec
 process of its own, whose memory is its largest, children apart.
 """
 
-import argparse
 import json
 import resource
-import subprocess
-import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from bench import written
 from etude.evaluation.retention import OLD_KNOWLEDGE
 from etude.knowledge.documents import Corpus, documents
 from etude.knowledge.selection import Selection, select
 from etude.training.run_folder import environment
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.selection", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--megabytes", type=float, nargs="+", default=[10, 100, 1000])
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--path", nargs="+", default=[str(OLD_KNOWLEDGE / "text.txt")], help="where the text is from")
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    chosen = parser.parse_args()
-    if chosen.one:
-        print(json.dumps(selected(Path(chosen.one), chosen.workers[0])))
-        return
-    found = measured(chosen.megabytes, chosen.workers, Corpus(path=chosen.path, max_words=200), chosen.data)
-    print(table(found))
-    if chosen.json:
-        written.write(found, chosen.json, table(found))
+from experiments.benchmark import Argument, Benchmark, in_process
+from experiments.tables import markdown
 
 
 def measured(megabytes: list[float], workers: list[int], source: Corpus, data: Path | None) -> dict[str, Any]:
-    """A row for each size and number of processes."""
+    """Measure each size and number of processes."""
     rows = []
     texts = [document.text for document in documents(source, data) if document.text]
     for size in megabytes:
         with tempfile.TemporaryDirectory() as folder:
             made = write(Path(folder), texts, size)
             for number in workers:
-                command = [sys.executable, "-m", "bench.selection", "--one", folder, "--workers", str(number)]
-                ended = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-                rows.append(made | json.loads(ended.stdout.splitlines()[-1]) | {"workers": number})
+                rows.append(made | in_process("bench.selection", "selected", folder, number) | {"workers": number})
     where = environment()
     return {"rows": rows, "hardware": where["processor"], "commit": where["commit"]}
 
 
 def write(folder: Path, texts: list[str], megabytes: float) -> dict[str, float]:
-    """A corpus of this size, and examples of a domain."""
+    """Write a corpus of this size, and examples of a domain."""
     size = count = 0
     with (folder / "corpus.jsonl").open("w", encoding="utf8") as out:
         for number, text in enumerate(cycle(texts)):
@@ -72,9 +51,10 @@ def write(folder: Path, texts: list[str], megabytes: float) -> dict[str, float]:
     return {"megabytes": size / 1e6, "documents": count}
 
 
-def selected(folder: Path, workers: int) -> dict[str, float]:
-    """Seconds of a selection, and the largest memory of this process and of one child."""
+def selected(path: str, workers: int) -> dict[str, float]:
+    """Measure the seconds of a selection, and the largest memory of this process and of one child."""
     how = Selection(budget_tokens=100_000, min_score=-1e9, workers=workers, similarity=1.0)
+    folder = Path(path)
     corpus, domain = Corpus(path=[str(folder / "corpus.jsonl")]), Corpus(path=[str(folder / "domain.jsonl")])
     start = time.perf_counter()
     options: dict[str, Any] = {"count_tokens": lambda texts: [len(text.split()) for text in texts], "questions": {}}
@@ -84,14 +64,28 @@ def selected(folder: Path, workers: int) -> dict[str, float]:
     return {"seconds": seconds, "memory_bytes": own, "child_memory_bytes": child}
 
 
-def table(found: dict[str, Any]) -> str:
-    lines = ["| corpus | documents | processes | seconds | MB/s | memory | of a child |", "|---|---|---|---|---|---|---|"]
+def table(found: Mapping[str, Any]) -> str:
+    lines = []
     for row in found["rows"]:
-        memory = " | ".join(f"{row[name] / 2**20:,.0f} MiB" for name in ("memory_bytes", "child_memory_bytes"))
-        speed = f"{row['seconds']:.1f} | {row['megabytes'] / row['seconds']:.1f}"
-        lines.append(f"| {row['megabytes']:,.0f} MB | {row['documents']:,} | {row['workers']} | {speed} | {memory} |")
-    return "\n".join([*lines, "", f"{found['hardware']}.", ""])
+        memory = [f"{row[name] / 2**20:,.0f} MiB" for name in ("memory_bytes", "child_memory_bytes")]
+        speed = [f"{row['seconds']:.1f}", f"{row['megabytes'] / row['seconds']:.1f}"]
+        lines.append([f"{row['megabytes']:,.0f} MB", f"{row['documents']:,}", str(row["workers"]), *speed, *memory])
+    return markdown(["corpus", "documents", "processes", "seconds", "MB/s", "memory", "of a child"], lines, f"{found['hardware']}.")
 
+
+ARGUMENTS = {
+    "megabytes": Argument([10.0, 100.0, 1000.0]),
+    "workers": Argument([1, 2]),
+    "path": Argument([str(OLD_KNOWLEDGE / "text.txt")], "where the text is from"),
+    "data": Argument(None, "the folder of data sets"),
+}
+BENCHMARK = Benchmark(
+    "selection",
+    __doc__,
+    ARGUMENTS,
+    lambda chosen: measured(chosen.megabytes, chosen.workers, Corpus(path=chosen.path, max_words=200), chosen.data),
+    table,
+)
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

@@ -12,9 +12,8 @@ Ratios are a peer's seconds by etude's, paired within a round: median, lowest an
 A shape is a cell, kept in DIR: a command that was killed goes on with the shapes that are there, and refuses those of other settings.
 """
 
-import argparse
-import sys
 import tempfile
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -24,17 +23,16 @@ from typing import Any
 
 import torch
 
-from bench.kept import found_of
-from bench.peer import Peer, Running
-from bench.rollout import OURS, Shape, prompts_of
-from bench.turns import by_turns, peaks, ratios, seconds_of, spread
-from bench.written import write
 from etude.device.processor import has_bfloat16
 from etude.errors import UserError
 from etude.models.load import convert, load_model
 from etude.randomness import seed_for
-from etude.training.run_folder import environment
-from studies.cells import Cell, Options
+from experiments.benchmark import Argument, Benchmark
+from experiments.cells import Cell, Options, Table, made_here
+from experiments.peer import Peer, Running
+from experiments.shapes import Shape, found_of, prompts_of
+from experiments.tables import markdown
+from experiments.turns import OURS, by_turns, peaks, ratios, seconds_of, spread
 
 PEERS = {OURS: Peer("etude_step.py"), "trl-default": Peer("trl_step.py", ".venv-trl"), "trl-tuned": Peer("trl_step.py", ".venv-trl")}
 HALF = "etude, half of the groups without signal"
@@ -45,34 +43,19 @@ TINY = Shape(prompts=2, samples=2, tokens=4, prompt_tokens=9)
 CELLS = Path("runs/step")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.step", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--rounds", type=int, default=4, help="beside a first one that is not counted")
-    parser.add_argument("--peers", nargs="*", choices=[name for name in PEERS if name != OURS], default=["trl-default", "trl-tuned"])
-    parser.add_argument("--long", action="store_true", help="also prompts of 400 tokens, and completions of 256")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--cells", type=Path, default=CELLS, help=f"where finished shapes are kept, default {CELLS}")
-    parser.add_argument("--json", type=Path)
-    chosen = parser.parse_args()
-    try:
-        plan = Plan.of(chosen.model, (FIGURE, *(LONG if chosen.long else ())), chosen.peers, chosen.rounds)
-        found = measured(plan, chosen.seed, chosen.cells)
-    except UserError as error:
-        sys.exit(f"bench.step: {error}")
-    print(table(found))
-    if chosen.json:
-        write(found, chosen.json, table(found))
+def found_of_shapes(chosen: Namespace) -> dict[str, Any]:
+    plan = Plan.of(chosen.model, (FIGURE, *(LONG if chosen.long else ())), chosen.peers, chosen.rounds)
+    return measured(plan, chosen.seed, chosen.cells)
 
 
 def measured(plan: "Plan", seed: int, out: Path) -> dict[str, Any]:
-    """Every shape's seconds and ratios, computed where they are not there yet; the figure's are those of the first shape."""
+    """Measure every shape's seconds and ratios where they are not there yet; the ratios of the first shape count."""
     found = found_of(plan, seed, out)
     return {"ratios": {name: found["shapes"][0]["ratio"][name]["median"] for name in plan.peers}} | found
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Table):
     """What is asked of whom: a table with a cell a shape."""
 
     model: str
@@ -80,26 +63,21 @@ class Plan:
     peers: Sequence[str]
     rounds: int
     dtype: str
-    hardware: str
 
     @classmethod
     def of(cls, model: str, shapes: Sequence[Shape], peers: Sequence[str], rounds: int) -> "Plan":
-        """A plan for this machine; its faster type of matrix products is found out now, once for all cells."""
+        """Make a plan for this machine; its faster type of matrix products is found out now, once for all cells."""
         if rounds < 1:
             raise UserError(f"--rounds must be at least 1, got {rounds}")
         named = {f"{shape.prompts}x{shape.samples}x{shape.tokens}-prompt-{shape.prompt_tokens}": shape for shape in shapes}
         dtype = str(torch.bfloat16 if has_bfloat16() else torch.float32).removeprefix("torch.")
-        where = environment()
-        return cls(model, named, peers, rounds, dtype, f"{where['processor']}, {where['threads']} threads")
+        return cls(model, named, peers, rounds, dtype)
 
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
         return {"model": self.model, "shape": arm, "peers": list(self.peers), "rounds": self.rounds, "dtype": self.dtype}
 
-    def defaults(self) -> dict[str, Any]:
-        return {}
-
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
-        """A shape's seconds, ratios and peaks, and which versions the peers have."""
+        """Measure a shape's seconds, ratios and peaks, and note the peers' versions."""
         shape = self.shapes[arm]
         _, tokenizer = load_model(self.model)
         texts = [[str(tokenizer.decode(p)) for p in prompts_of(shape, tokenizer, seed_for(seed, k))] for k in range(self.rounds + 1)]
@@ -112,7 +90,7 @@ class Plan:
             row = _row(shape, running, texts)
             about = {name: peer.about for name, peer in running.items()}
         print(f"{shape}: " + ", ".join(f"{name} {each['median']:.1f} s" for name, each in row["seconds"].items()), flush=True)
-        return row | {"about": about, "commit": environment()["commit"], "hardware": self.hardware}
+        return row | {"about": about, **made_here()}
 
 
 def _row(shape: Shape, running: Mapping[str, Running], texts: Sequence[Sequence[str]]) -> dict[str, Any]:
@@ -129,11 +107,11 @@ def _row(shape: Shape, running: Mapping[str, Running], texts: Sequence[Sequence[
 
 
 def table(found: Mapping[str, Any]) -> str:
-    """A line a shape, in Markdown."""
+    """Write one line a shape."""
     peers = list(found["ratios"])
     head = ["prompts x samples x tokens", "prompt", f"{OURS}, seconds", "of them sampling", *peers, *(f"{name} / {OURS}" for name in peers)]
     head += ["half of the groups without signal", "peak memory"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines = []
     for row in found["shapes"]:
         shape = row["shape"]
         cells = [f"{shape['prompts']} x {shape['samples']} x {shape['tokens']}", f"{shape['prompt_tokens']}"]
@@ -142,11 +120,21 @@ def table(found: Mapping[str, Any]) -> str:
         cells += ["{median:.2f} [{low:.2f}, {high:.2f}]".format(**row["ratio"][name]) for name in peers]
         cells += [f"{row['seconds'][HALF]['median']:.1f}"]
         cells += [", ".join(f"{name} {row['peak_bytes'][name] / 2**30:.1f}" for name in (OURS, *peers)) + " GiB"]
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append(cells)
     settings = found["settings"]
     closing = f"Median [lowest, highest] of {settings['rounds']} rounds. {found['hardware']}, {settings['dtype']}."
-    return "\n".join([*lines, "", closing, ""])
+    return markdown(head, lines, closing)
 
+
+ARGUMENTS = {
+    "model": Argument("smollm2-135m"),
+    "rounds": Argument(4, "beside a first one that is not counted"),
+    "peers": Argument(["trl-default", "trl-tuned"], choices=("trl-default", "trl-tuned")),
+    "long": Argument(False, "also prompts of 400 tokens, and completions of 256"),
+    "seed": Argument(0),
+    "cells": Argument(CELLS, "where finished shapes are kept"),
+}
+BENCHMARK = Benchmark("step", __doc__, ARGUMENTS, found_of_shapes, table)
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

@@ -1,7 +1,4 @@
-"""Studies: one claim each, run as `python -m studies.NAME [--data DIR] [--hours H] [--only ID ...] [--seeds S ...] [--tiny] [--out DIR]`.
-
-A study is a table of cells (arm x seed), one file each, skipped when present; `result.json` is a pure reduction of the cells.
-"""
+"""Studies: experiments with a claim, run as `python -m studies.NAME`; `--help` lists the arguments (`experiments.study`)."""
 
 import os
 

@@ -36,10 +36,8 @@ from etude.decoding.settings import ReliableDecoding
 from etude.device.machine import Machine, max_prompt_tokens, resolve_device
 from etude.engine.build import engine_at
 from etude.engine.sampling import GREEDY
-from etude.errors import UserError
 from etude.evaluation.calibration import expected_calibration_error, risk_coverage
 from etude.evaluation.descriptive import describe
-from etude.evaluation.statistics import paired_test, wilson_interval
 from etude.evaluation.truthful import truth_by
 from etude.models.embedding import Embed, load_embedder
 from etude.models.load import load_model
@@ -49,13 +47,14 @@ from etude.suites.retention_probe import logprobs_of
 from etude.tasks.actions import with_instruction
 from etude.tasks.task import Task
 from etude.training.parse import practice_defaults
-from etude.training.run_folder import environment
 from etude.training.settings import PracticeSettings
-from studies.arms import TINY_RUN, run_of, settings_of
-from studies.cells import Cell, Options, compute, options, write_result
-from studies.figure import list_rows, save
-from studies.questions import INSTRUCTION, OF_SECOND, SECOND, SEED, SETS, STORIES, TINY_SETS, N, Questions, says_a_name
-from studies.table import first_shown
+from experiments.arms import TINY_RUN, run_of, settings_of
+from experiments.cells import Cell, Options, compute, made_here
+from experiments.figures import list_rows, save
+from experiments.measures import Verdict, decided, gain, in_points, share, undecided
+from experiments.questions import INSTRUCTION, OF_SECOND, SECOND, SEED, SETS, STORIES, TINY_SETS, N, Questions, says_a_name
+from experiments.study import Found, Study
+from experiments.tables import Column, Row, interval, percent, points, table, value
 
 CLAIM = "with eight samples integrative decoding is right more often than greedy decoding over all sets, and more often than each control"
 SEEDS = (SEED,)
@@ -105,7 +104,7 @@ class Arm(NamedTuple):
 
 
 def methods_at(k: int) -> list[str]:
-    """What is computed of questions without evidence: what depends on k, and with one sample all but what needs evidence."""
+    """Return the methods for questions without evidence: those that depend on k, and with one sample all but those that need evidence."""
     if k == MANY:
         return list(OF_MANY)
     own = [name for name, method in METHODS.items() if name != "context_contrast" and (k == 1 or "k" in method.reads)]
@@ -113,7 +112,7 @@ def methods_at(k: int) -> list[str]:
 
 
 def how_of(name: str, k: int) -> ReliableDecoding:
-    """The settings of what is called so."""
+    """Return the settings of a method or variant."""
     method, changes = ("context_contrast", TOLD[name]) if name in TOLD else VARIANTS.get(name, (name, {}))
     return ReliableDecoding(method, k=k, **changes)
 
@@ -143,7 +142,7 @@ class Answering:
         return {f"trained.{name}": value for name, value in practice_defaults().items()}
 
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
-        """For every method what it answered, as 1, 0 and - for none, how much that says, and what it took."""
+        """Answer by every method: 1, 0 and - for none, how much it says, and what it cost."""
         name, k, part = Arm.of(arm)
         questions, machine = self.sets[name], Machine()
         place = resolve_device(machine)
@@ -160,20 +159,18 @@ class Answering:
         how: dict[str, Any] = {"max_new_tokens": MAX_NEW_TOKENS, "room_tokens": room, "names": (seed, "study")}
         how |= {"samples": ReliableDecoding().sampling, "logprobs": logprobs_of(model, place, machine)}
         embed = load_embedder()
-        found = Found(self._methods(name, k))
+        found = Answered(self._methods(name, k))
         for start in range(0, len(tasks), BATCH):
             pool = Pool(engine, tasks[start : start + BATCH], prompts[start : start + BATCH], **how, embed=embed)
             found.answer(pool, k)
             pool.release()
-        facts = environment()
         return {
-            "commit": facts["commit"],
-            "hardware": f"{facts['processor']}, {facts['threads']} threads, {place.precision}",
+            **made_here(place.precision),
             "methods": found.rows(tasks, questions, embed),
         }
 
 
-class Found:
+class Answered:
     """What the methods answered so far, and what it took."""
 
     def __init__(self, methods: Sequence[str]) -> None:
@@ -183,7 +180,7 @@ class Found:
         self.tokens: dict[str, int] = {}
 
     def answer(self, pool: Pool, k: int) -> None:
-        """Some questions, by every method from the same samples."""
+        """Answer some questions by every method from the same samples."""
         self._timed("greedy", pool, partial(_greedy, pool))
         if ALONE not in self.methods:
             self._timed("sampled", pool, partial(_first_samples, pool, k))
@@ -198,7 +195,7 @@ class Found:
         self.tokens[name] = self.tokens.get(name, 0) + sum(pool.sampled_tokens) - drawn
 
     def rows(self, tasks: Sequence[Task], questions: Questions, embed: Embed) -> dict[str, dict[str, Any]]:
-        """By method; one that draws samples, or candidates, took what the first of them to be asked took for these."""
+        """Return a row a method; one that samples, or draws candidates, costs also what the first one to be asked took for these."""
         found = {}
         for name, answers in self.answers.items():
             method = METHODS.get(VARIANTS.get(name, (name,))[0])  # none: greedy and sampled
@@ -241,13 +238,14 @@ def _row_of(answers: Sequence[Decoded], tasks: Sequence[Task], questions: Questi
 
 
 def _bits(texts: Sequence[str | None], beside: Sequence[Any], is_so: Callable[[str, Any], bool]) -> str:
-    """1 or 0 for each answer, with what stands beside it; - for none."""
+    """Write 1 or 0 for each answer, by what stands beside it; - for none."""
     return "".join("-" if text is None else str(int(is_so(text, own))) for text, own in zip(texts, beside, strict=True))
 
 
 def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """A row for every method, set and k, and for all sets of a model together (`all`, and the second one's `practised`), where there are
-    several, but for those with evidence: right answers, what is gained on greedy ones, with evidence on plain ones behind it.
+    """Reduce cells to a row for every method, set and k: right answers, and the gain on greedy ones, with evidence on plain ones after it.
+
+    The sets of a model without evidence, where there are several, also have rows together (`all`, and the second one's `practised`).
     """
     rows = []
     found = {Arm.of(cell["id"]): cell["methods"] for cell in cells}
@@ -267,20 +265,14 @@ def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
 def _row(method: str, k: int, set_name: str, pages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     mine, before = ([each[which] for each in pages] for which in (method, ALONE if ALONE in pages[0] else "greedy"))
     bits, its = "".join(each["right"] for each in mine), "".join(each["right"] for each in before)
-    n, right = len(bits), bits.count("1")
-    low, high = wilson_interval(right, n)
-    test = paired_test([bit == "1" for bit in its], [bit == "1" for bit in bits])
+    n = len(bits)
     row: dict[str, Any] = {
         "id": f"{method}_k{k}",
         "set": set_name,
         "n": n,
         "seeds": 1,
-        "accuracy": right / n,
-        "accuracy_low": low,
-        "accuracy_high": high,
-        "gain": test.difference,
-        "gain_low": test.difference_low,
-        "gain_high": test.difference_high,
+        **share("accuracy", bits.count("1"), n),
+        **gain("gain", _is_one(its), _is_one(bits)),
         "not_given": bits.count("-") / n,
         "words": _mean([count for each in mine for count in each["words"]]),
         "greedy_words": _mean([count for own, its in zip(mine, before, strict=True) for count in _of_same(own, its)]),
@@ -290,20 +282,21 @@ def _row(method: str, k: int, set_name: str, pages: Sequence[Mapping[str, Any]])
     }
     for name in ("meant", "said"):
         if all(name in each for each in mine):
-            one, other = ([bit == "1" for each in own for bit in each[name]] for own in (before, mine))
-            test = paired_test(one, other)
-            row |= {name: sum(other) / n, f"{name}_gain": test.difference}
-            row |= {f"{name}_gain_low": test.difference_low, f"{name}_gain_high": test.difference_high}
+            one, other = (_is_one("".join(each[name] for each in own)) for own in (before, mine))
+            row |= {name: sum(other) / n, **gain(f"{name}_gain", one, other)}
     pairs = [pair for each in mine for pair in zip(each["confidence"], each["right"], strict=True)]
-    sure = [(confidence, bit == "1") for confidence, bit in pairs if bit != "-" and confidence is not None]
-    if sure:
+    if sure := [(confidence, bit == "1") for confidence, bit in pairs if bit != "-" and confidence is not None]:
         confidences, rights = [confidence for confidence, _ in sure], [is_one for _, is_one in sure]
         row |= {"ece": expected_calibration_error(confidences, rights), "aurc": _mean(risk_coverage(confidences, rights))}
     return row
 
 
+def _is_one(bits: str) -> list[bool]:
+    return [bit == "1" for bit in bits]
+
+
 def _of_same(own: Mapping[str, Any], greedy: Mapping[str, Any]) -> list[int]:
-    """How many words greedy answers have where there is an answer."""
+    """Return how many words greedy answers have where there is an answer."""
     return [count for count, bit in zip(greedy["words"], own["right"], strict=True) if bit != "-"]
 
 
@@ -311,29 +304,125 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-def judge(cells: Sequence[Cell], arms: Sequence[str]) -> tuple[str, str]:
-    """The verdict on the claim: all sets of the first model at k = 8, paired."""
-    missing = [arm for arm in arms if arm not in {cell["id"] for cell in cells}]
-    if missing:
-        return "undecided", f"not all cells are there: {', '.join(missing)}"
+def judge(cells: Sequence[Cell], arms: Sequence[str]) -> Verdict:
+    """Judge the claim by all sets of the first model at k = 8, paired."""
+    if missing := [arm for arm in arms if arm not in {cell["id"] for cell in cells}]:
+        return undecided(missing)
     first = {arm: cell["methods"] for cell in cells if not (arm := Arm.of(cell["id"])).is_of_second}
     pages = [page for arm, page in first.items() if arm.k == 8]
     ones = [first[arm._replace(k=1)] for arm in first if arm.k == 8]
 
     def bits(method: str) -> list[bool]:
-        source = pages if method in pages[0] else ones
-        return [bit == "1" for page in source for bit in page[method]["right"]]
+        return _is_one("".join(page[method]["right"] for page in (pages if method in pages[0] else ones)))
 
-    tests = {other: paired_test(bits(other), bits("integrative")) for other in ("greedy", *CONTROLS)}
-    points = {
-        other: [100 * value for value in (test.difference, test.difference_low, test.difference_high)] for other, test in tests.items()
-    }
-    said = ", ".join(f"{other} {gain:+.1f} [{low:+.1f}, {high:+.1f}]" for other, (gain, low, high) in points.items())
-    holds = all(test.difference_low > 0 for test in tests.values())
-    return ("holds" if holds else "does not hold"), f"integrative decoding, k = 8, against (points) {said}"
+    gains = {other: gain("gain", bits(other), bits("integrative")) for other in ("greedy", *CONTROLS)}
+    said = ", ".join(f"{other} {in_points(each, 'gain')}" for other, each in gains.items())
+    return decided(all(each["gain_low"] > 0 for each in gains.values()), f"integrative decoding, k = 8, against (points) {said}")
 
 
-def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
+# ---------------------------------------------------------------------- tables and figure
+
+
+def show(rows: Sequence[Row]) -> str:
+    """Write one line a method, of each model over all sets; then what answers mean; then answers to questions with evidence."""
+    name, told = first_shown(rows), [row for row in rows if "said" in row]
+    sets = dict.fromkeys(row["set"] for row in rows if row["set"] != "all" and not row["set"].startswith(SECOND) and row not in told)
+    parts = [_gains([row for row in rows if row["set"] == name], f"Questions of {', '.join(sets)}")] if sets else []
+    if second := [row for row in rows if row["set"] == SECOND]:
+        parts.append(_gains(second, "The same of a second model, which practised"))
+    if meant := [row for row in rows if "meant" in row and row["set"] != "all"]:
+        own = _at_most(meant)
+        below = f"{own[0]['n']:,} questions of {own[0]['set']}, nearer to a true than to a false answer; gains paired with greedy answers."
+        parts.append(table(own, MEANT, below))
+    if told:
+        asked = f"{told[0]['n']:,} questions of {told[0]['set']} with evidence, greedy answers without it"
+        parts.append(table(told, WITH_EVIDENCE, f"{asked}; gains paired with plain decoding behind it."))
+    return "\n".join(parts)
+
+
+def first_shown(rows: Sequence[Row]) -> str:
+    """Return the set that is shown first: all together, or the first of the first model; with evidence where there is no other."""
+    names = dict.fromkeys(row["set"] for row in rows if "said" not in row and not row["set"].startswith(SECOND))
+    return "all" if "all" in names else next(iter(names), rows[0]["set"])
+
+
+def _gains(rows: Sequence[Row], asked: str) -> str:
+    """Write one line a method: what it gains by its number of samples, and the rest of what was found where most questions were asked, with
+    most samples. Below: how many questions were asked with how many samples.
+    """
+    found = {_way(row): row for row in rows}
+    counts: dict[int, int] = {k: row["n"] for (_, k), row in found.items()}
+
+    def gain_at(k: int) -> Callable[[Row], str]:
+        return lambda row: interval("gain", points)(found.get((_name(row), k), {})) if _name(row) != "greedy" else ""
+
+    columns = [
+        Column("method", _words),
+        *(Column(f"gain, k = {k}", gain_at(k)) for k in counts),
+        Column("at k", lambda row: str(_way(row)[1])),
+        *MEASURED,
+    ]
+    by_n: dict[int, list[str]] = {}
+    for k, n in counts.items():
+        by_n.setdefault(n, []).append(str(k))
+    sizes = ", ".join(f"{n:,} at k = {', '.join(ks)}" for n, ks in by_n.items())
+    return table(_at_most(rows), columns, f"{asked}: {sizes}; intervals (95 %) over questions, gains paired with greedy answers.")
+
+
+def _way(row: Row) -> tuple[str, int]:
+    """Return the method of a row, and how many samples it had."""
+    way, _, k = row["id"].rpartition("_k")
+    return way, int(k)
+
+
+def _name(row: Row) -> str:
+    return _way(row)[0]
+
+
+def _words(row: Row) -> str:
+    return _name(row).replace("_", " ")
+
+
+def _at_most(rows: Sequence[Row]) -> list[Row]:
+    """Return of every method the row of most questions, and of several that of most samples."""
+    best = {_name(row): row for row in sorted(rows, key=lambda row: (row["n"], _way(row)[1]))}
+    return [best[way] for way in dict.fromkeys(map(_name, rows))]
+
+
+def _but(way: str, cell: Callable[[Row], str]) -> Callable[[Row], str]:
+    """Leave a cell open for the method that the others are paired with."""
+    return lambda row: "" if _name(row) == way else cell(row)
+
+
+MEASURED = (
+    Column("right", interval("accuracy", percent)),
+    Column("no answer", value("not_given", percent)),
+    Column("words", value("words", "{:.1f}".format)),
+    Column("words of greedy", value("greedy_words", "{:.1f}".format)),
+    Column("names and numbers", value("details", "{:.2f}".format)),
+    Column("tokens drawn", value("tokens", "{:.0f}".format)),
+    Column("time of greedy", value("seconds_ratio", "{:.1f}".format)),
+    Column("ece", value("ece", "{:.3f}".format)),
+    Column("aurc", value("aurc", "{:.3f}".format)),
+)
+MEANT = (
+    Column("method", lambda row: f"{_words(row)}, k = {_way(row)[1]}"),
+    Column("by ROUGE-L", value("accuracy", percent)),
+    Column("gain", _but("greedy", interval("gain", points))),
+    Column("by embeddings", value("meant", percent)),
+    Column("gain", _but("greedy", interval("meant_gain", points))),
+)
+WITH_EVIDENCE = (
+    Column("method", _words),
+    Column("right", interval("accuracy", percent)),
+    Column("gain", _but(ALONE, interval("gain", points))),
+    Column("says it at all", value("said", percent)),
+    Column("gain", _but(ALONE, interval("said_gain", points))),
+    Column("words", value("words", "{:.1f}".format)),
+)
+
+
+def draw(rows: Sequence[Row], path: Path) -> Path:
     """Write an SVG: what every method gains on greedy decoding by its number of samples, over all sets (or the only one)."""
     name = first_shown(rows)
     own = [(*row["id"].rsplit("_k", 1), row) for row in rows if row["set"] == name and not row["id"].startswith("greedy_")]
@@ -354,14 +443,13 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
     return save(figure, path)
 
 
-def main(chosen: Options) -> None:
-    if chosen.data is None and not chosen.is_tiny:
-        raise SystemExit(str(UserError("--data DIR is needed: the folder of openqa_false_answers, webquestions, truthfulqa and babi_en")))
+def find(chosen: Options) -> Found:
     arms = TINY_ARMS if chosen.is_tiny else ARMS
     cells = compute([(arm, seed) for seed in chosen.seeds for arm in arms], Answering(chosen.is_tiny), chosen)
-    verdict, because = ("undecided", "a random model answers letters") if chosen.is_tiny else judge(cells, arms)
-    write_result(chosen, CLAIM, cells, reduce(cells), verdict, because, picture=draw)
+    return cells, reduce(cells), undecided() if chosen.is_tiny else judge(cells, arms)
 
+
+STUDY = Study(__file__, CLAIM, ARMS, SEEDS, find, show, draw, data="openqa_false_answers, webquestions, truthfulqa and babi_en")
 
 if __name__ == "__main__":
-    main(options("decoding", ARMS, SEEDS))
+    STUDY.main()

@@ -13,19 +13,22 @@ with the final accuracy: both rank correlations are above 0 beyond their interva
 together among these ways, which is less than that one makes the other.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from etude.errors import UserError
 from etude.evaluation.statistics import correlation_interval, rank_correlation
-from etude.training.run_folder import read_jsonl
-from studies.arms import TINY_RUN, Arms, reduce_arms
-from studies.cells import Cell, Options, compute, options, write_result
-from studies.figure import save
+from etude.training.run_folder import RunFolder
+from experiments.arms import TINY_RUN, Arms, reduce_arms, steps_of
+from experiments.arms_table import SAMPLED, arms_table
+from experiments.cells import Cell, Options, compute
+from experiments.figures import save
+from experiments.measures import Verdict, decided, undecided
+from experiments.study import Found, Study
+from experiments.tables import Column, Row, percent
 
 BASELINE = "none"
 CLAIM = "over all runs, different forms during practice go along with the final pass@32 and the final accuracy, both beyond their intervals"
@@ -34,15 +37,15 @@ COURSE = ("entropy", "distinct_answers", "distinct_forms")
 
 CLIP_HIGHER = {"learn.clip_high": 0.28}
 PASS_AT_K = {"learn.credit": "pass_at_k", "learn.pass_k": 4}
-NOVELTY = {"learn.shaping": "novelty"}
+NOVELTY = {"reward_shaping.method": "novelty"}
 ARMS: dict[str, dict[str, Any]] = {
     BASELINE: {},
-    "temperature": {"explore.temperature_end": 1.3},
-    "entropy_bonus": {"learn.entropy.target": 0.2},
+    "temperature": {"temperature_schedule.end": 1.3},
+    "entropy_bonus": {"entropy_bonus.target": 0.2},
     "clip_higher": CLIP_HIGHER,
     "clip_cov": {"learn.loss": "clip_cov"},
     "pass_at_k_credit": PASS_AT_K,
-    "unlikeliness": {"learn.shaping": "unlikeliness"},
+    "unlikeliness": {"reward_shaping.method": "unlikeliness"},
     "novelty": NOVELTY,
     "clip_higher+pass_at_k_credit": CLIP_HIGHER | PASS_AT_K,
     "novelty+pass_at_k_credit": NOVELTY | PASS_AT_K,
@@ -65,30 +68,22 @@ _INK, _QUIET = "#1f2a44", "#9aa3b5"
 _COLOURS = ("#1f5fd6", "#c2500a", "#0b7a6c", "#8a3fc7", "#9a6a00", "#bd2573", "#4b7a12", "#53606f", "#2a9fd6", "#d6342a")
 
 
-class Courses(Arms):
-    """Practice runs, and how their steps went."""
-
-    def run(self, arm: str, seed: int, chosen: Options) -> Cell:
-        """One cell; the course has a number for each step."""
-        cell = super().run(arm, seed, chosen)
-        logged = read_jsonl(chosen.out / "runs" / f"{arm}-{seed}" / "metrics.jsonl")
-        steps = [row for row in logged if row["phase"] == "practice"]
-        return cell | {"course": {name: [round(row[name], 4) for row in steps] for name in COURSE}}
+def course_of(run: RunFolder) -> dict[str, Any]:
+    """Return the course of a run: a number for each step."""
+    return {"course": {name: [round(row[name], 4) for row in steps_of(run.path)] for name in COURSE}}
 
 
-def main(chosen: Options) -> None:
+def find(chosen: Options) -> Found:
     changes = {arm: own | (TINY if chosen.is_tiny else {}) for arm, own in ARMS.items()}
-    if chosen.data is None and not chosen.is_tiny:
-        raise SystemExit(str(UserError("--data DIR is needed: the folder that holds word_problems")))
-    table = Courses(*(("tiny", {}, ALL) if chosen.is_tiny else ("word_problems", {}, ALL | FILES)), changes)
+    runs = Arms(*(("tiny", {}, ALL) if chosen.is_tiny else ("word_problems", {}, ALL | FILES)), changes, more=course_of)
     arms = TINY_ARMS if chosen.is_tiny else tuple(ARMS)
-    cells = compute([(arm, seed) for seed in SEEDS for arm in arms], table, chosen)
+    cells = compute([(arm, seed) for seed in SEEDS for arm in arms], runs, chosen)
     rows = reduce(cells)
-    write_result(chosen, CLAIM, cells, rows, *judge(rows), picture=draw)
+    return cells, rows, judge(rows)
 
 
 def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """One row for each way: accuracy with its interval, the course of its steps on average over seeds, and pass@k against k."""
+    """Reduce cells to a row for each way: accuracy with its interval, the mean course of its steps over seeds, and pass@k by k."""
     rows = reduce_arms(cells, tuple(ARMS), BASELINE)
     for row in rows:
         own = [cell for cell in cells if cell["id"] == (row["id"] if row["id"] in ARMS else BASELINE)]
@@ -111,8 +106,8 @@ def _mean_course(courses: Sequence[Sequence[float]]) -> list[float]:
     return [round(fmean(values), 4) for values in zip(*courses, strict=True)]
 
 
-def judge(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    """The verdict on the claim, from the rows alone."""
+def judge(rows: Sequence[Row]) -> Verdict:
+    """Judge the claim by the rows alone."""
     found = {row["id"]: row for row in rows}
     runs = [
         (forms, final, accuracy)
@@ -123,7 +118,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
         )
     ]
     if len(runs) < len(ARMS) * len(SEEDS):
-        return "undecided", f"not all runs are there ({len(runs)} of {len(ARMS) * len(SEEDS)})"
+        return undecided([f"{len(runs)} of {len(ARMS) * len(SEEDS)} runs"])
     said, is_above = [], True
     for place, name in ((1, "final pass@32"), (2, "final accuracy")):
         pairs = [(run[0], run[place]) for run in runs]
@@ -131,10 +126,26 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
         low, high = correlation_interval(forms, ends)
         is_above &= low > 0
         said.append(f"{name} {rank_correlation(forms, ends):.2f} [{low:.2f}, {high:.2f}]")
-    return ("holds" if is_above else "does not hold"), f"rank correlation of different forms over {len(runs)} runs with " + ", ".join(said)
+    return decided(is_above, f"rank correlation of different forms over {len(runs)} runs with {', '.join(said)}")
 
 
-def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
+def table(rows: Sequence[Row]) -> str:
+    """Write the arms, with shares of different answers and forms, and the last pass@k where no other column has it."""
+    more = [
+        Column("different answers", _mean_of("distinct_answers"), needs="course"),
+        Column("different forms", _mean_of("distinct_forms"), needs="course"),
+    ]
+    most = list(rows[0]["pass_curve"])[-1]
+    if f"pass_at_{most}" not in SAMPLED:
+        more.append(Column("last pass@k", lambda row: f"{percent(row['pass_curve'][most])} (k = {most})"))
+    return arms_table(rows, BASELINE, more)
+
+
+def _mean_of(name: str) -> Callable[[Row], str]:
+    return lambda row: f"{fmean(row['course'][name]):.2f}" if "course" in row else ""
+
+
+def draw(rows: Sequence[Row], path: Path) -> Path:
     """Write an SVG: pass@k against k, entropy over the steps, and for every run different forms against its last pass@k."""
     ways = [row for row in rows if row["id"] in ARMS]
     figure = Figure(figsize=(11, 4.2), layout="constrained")
@@ -159,5 +170,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
     return save(figure, path)
 
 
+STUDY = Study(__file__, CLAIM, tuple(ARMS), SEEDS, find, table, draw, data="word_problems")
+
 if __name__ == "__main__":
-    main(options("diversity", list(ARMS), SEEDS))
+    STUDY.main()

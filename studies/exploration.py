@@ -13,11 +13,17 @@ Claim: at equal tokens sampled, one way to explore beats the policy gradient on 
 four test sets.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from studies.arms import TINY_RUN, Arms, reduce_arms
-from studies.cells import Cell, Options, compute, options, write_result
+from experiments.arms import TINY_RUN, Arms, reduce_arms
+from experiments.arms_table import arms_table
+from experiments.cells import Cell, Options, compute
+from experiments.measures import Verdict, decided, undecided
+from experiments.study import Found, Study
+from experiments.tables import Row
 
 BASELINE = "policy_gradient"
 CLAIM = f"at equal tokens sampled one way to explore beats {BASELINE} outside its interval on at least two of four test sets"
@@ -39,14 +45,14 @@ RESTART = {
 ARMS: dict[str, dict[str, Any]] = {
     "warm_start": {"steps": 0},
     "raft": {"learn.method": "imitation"},
-    "star_rationalised": {"learn.method": "imitation", "explore.rationalise": True} | RESTART,
+    "star_rationalised": {"learn.method": "imitation", "rationalize": True} | RESTART,
     "dpo_groups": DPO,
     "step_dpo_trees": TREE | DPO | {"learn.preference.pairs": "step"},
     "policy_gradient": CENTRED,
     "policy_gradient_standardised": {},
     "policy_gradient_refine": CENTRED | {"explore.search.method": "refine"},
     "policy_gradient_mc_steps": VINE,
-    "policy_gradient_step_model": STEPS | {"step_model.on": True, "learn.credit": "difference"},
+    "policy_gradient_step_model": STEPS | {"step_model": True, "learn.credit": "difference"},
     "policy_gradient_tree": TREE | {"learn.credit": "tree"},
     "policy_gradient_random_reward": CENTRED | {"feedback": "random"},
 }
@@ -63,9 +69,9 @@ REVERSAL = {
     "explore.max_new_tokens": 32,  # the recipe's, which is its family's
 }
 SETS: dict[str, tuple[str, dict[str, Any]]] = {
-    "number_sorting": ("quickstart", {"n": 800, "budget_tokens": 120_000}),
-    "word_reversal": ("quickstart", REVERSAL | {"n": 800, "budget_tokens": 120_000}),
-    "word_problems": ("word_problems", {"budget_tokens": 200_000}),
+    "number_sorting": ("quickstart", {"n": 800, "token_budget.tokens": 120_000}),
+    "word_reversal": ("quickstart", REVERSAL | {"n": 800, "token_budget.tokens": 120_000}),
+    "word_problems": ("word_problems", {"token_budget.tokens": 200_000}),
 }
 """Which recipe practises for a set, and what it has otherwise. Word problems are two test sets, and the other families one each."""
 TINY_ARMS = ("warm_start", "star_rationalised", "step_dpo_trees", BASELINE, "policy_gradient_refine", "policy_gradient_step_model")
@@ -73,7 +79,7 @@ TINY_ARMS = ("warm_start", "star_rationalised", "step_dpo_trees", BASELINE, "pol
 TINY = TINY_RUN | {"learn.updates_per_epoch": 2}
 
 
-def main(chosen: Options) -> None:
+def find(chosen: Options) -> Found:
     sets = {"tiny": ("tiny", TINY)} if chosen.is_tiny else SETS
     cells, screened, rows = [], [], []
     for name, (recipe, overrides) in sets.items():
@@ -87,17 +93,17 @@ def main(chosen: Options) -> None:
         cells += found
         screened += _rows([cell for cell in found if cell["seed"] == SCREEN_SEED], recipe, f"screen: {name}")
         rows += _rows([cell for cell in found if cell["seed"] in SEEDS], recipe, name)
-    write_result(chosen, CLAIM, cells, screened + rows, *judge(rows))
+    return cells, screened + rows, judge(rows)
 
 
 def _rows(cells: list[Cell], recipe: str, name: str) -> list[dict[str, Any]]:
-    """A family's suite is called like the recipe, which several sets have: it is told by the set's name; files have names of their own."""
+    """Reduce the cells of a set. A family's suite is called like the recipe, which several sets have, so that it gets the set's name."""
     found = reduce_arms(cells, [arm for arm in ARMS if arm != "warm_start"], BASELINE)
     return [{**row, "set": name if row["set"] == recipe else row["set"]} for row in found]
 
 
 def todo(name: str, chosen: Options) -> list[tuple[str, int]]:
-    """The cells of a set: the screen's, then the final's."""
+    """Return the cells of a set: the screen's, then the final's."""
     if chosen.is_tiny:
         return [(arm, SCREEN_SEED) for arm in TINY_ARMS]
     is_screened = name == "number_sorting"
@@ -106,18 +112,20 @@ def todo(name: str, chosen: Options) -> list[tuple[str, int]]:
     return screen + [(arm, seed) for seed in SEEDS for arm in arms]
 
 
-def judge(rows: list[dict]) -> tuple[str, str]:
-    """The verdict on the claim, from the final's rows alone. An arm that sampled over 5 % more than the baseline is ahead nowhere."""
+def judge(rows: Sequence[Row]) -> Verdict:
+    """Judge the claim by the final's rows alone. An arm that sampled over 5 % more than the baseline is ahead nowhere."""
     sets = list(dict.fromkeys(row["set"] for row in rows))
     seeds = {(row["id"], row["set"]): row["seeds"] for row in rows}
     if len(sets) < 4 or any(seeds.get((arm, name), 0) < len(SEEDS) for arm in FINAL for name in sets):
-        return "undecided", "not all cells are there"
+        return undecided()
     most = {row["set"]: 1.05 * row["sampled_tokens"] for row in rows if row["id"] == BASELINE}
     better = [row for row in rows if row.get(f"{BASELINE}_ahead_high", 0.0) < 0 and row["sampled_tokens"] <= most[row["set"]]]
     ahead = {arm: [row["set"] for row in better if row["id"] == arm] for arm in BEST}
     said = "; ".join(f"{arm} is ahead on {', '.join(won) or 'none'}" for arm, won in ahead.items())
-    return ("holds" if any(len(won) >= 2 for won in ahead.values()) else "does not hold"), said
+    return decided(any(len(won) >= 2 for won in ahead.values()), said)
 
+
+STUDY = Study(__file__, CLAIM, tuple(ARMS), (SCREEN_SEED, *SEEDS), find, partial(arms_table, baseline=BASELINE))
 
 if __name__ == "__main__":
-    main(options("exploration", list(ARMS), (SCREEN_SEED, *SEEDS)))
+    STUDY.main()

@@ -20,6 +20,7 @@ the last queries read (`snapkv`) does (all layers, paired over items, 95 %).
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from operator import itemgetter
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -30,20 +31,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from etude.device.machine import Machine, resolve_device
-from etude.errors import UserError
 from etude.evaluation.long.asked import Asked, asked, haystack_of
 from etude.evaluation.long.kinds import KINDS
 from etude.evaluation.long.multi_policy import Reading
 from etude.evaluation.long.task import listed
 from etude.evaluation.long.token_importance import token_importance
-from etude.evaluation.statistics import mean_interval, rank_correlation, ranks
+from etude.evaluation.statistics import rank_correlation, ranks
 from etude.kv_cache.eviction import EvictionPolicy
 from etude.kv_cache.policies import EVICTION
 from etude.kv_cache.scores.snapkv import SnapKV
 from etude.models.load import load_model
-from etude.training.run_folder import environment
-from studies.cells import Cell, Options, compute, options, write_result
-from studies.figure import save
+from experiments.cells import Cell, Options, Table, compute, made_here
+from experiments.figures import save
+from experiments.measures import Verdict, decided, in_points, mean, mean_difference, undecided
+from experiments.study import Found, Study
+from experiments.tables import Column, Row, interval, name_of, percent, points, table, value
 from studies.long_context import MODEL, read_books
 
 CLAIM = "a replay finds most of what tokens are worth where the question comes later, the last queries where it is there"
@@ -62,7 +64,7 @@ ARMS = (*ASKED_KINDS, *(f"sparsity-{tokens}" for tokens in LENGTHS))
 TINY_ARMS = ("single", "sparsity-128")
 
 
-class Importance:
+class Importance(Table):
     """A cell for every kind of task, and for every length."""
 
     def __init__(self, is_tiny: bool) -> None:
@@ -75,17 +77,14 @@ class Importance:
         policies = {name: asdict(replace(EVICTION[name], keep_ratio=KEPT)) for name in SCORES}
         return {"model": self.model, "kind": arm, "tokens": self.tokens, "n": self.n, "policies": policies}
 
-    def defaults(self) -> dict[str, Any]:
-        return {}
-
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
-        """Of every item how each score ranks its tokens; of every text how much of attention few tokens have."""
-        place, where = resolve_device(Machine(precision="float32")), environment()
+        """Measure how each score ranks an item's tokens, or how much of attention few tokens of a text have."""
+        place = resolve_device(Machine(precision="float32"))
         model, tokenizer = load_model(self.model, device=place.device)
         if self.is_tiny:
             model.config.max_position_embeddings = 1024
         haystack = haystack_of(read_books(chosen.data), tokenizer)
-        cell = {"commit": where["commit"], "hardware": f"{where['processor']}, {where['threads']} threads, {place.precision}"}
+        cell: Cell = dict(made_here(place.precision))
         if arm.startswith("sparsity-"):
             length = int(arm.removeprefix("sparsity-"))
             tasks = asked(tokenizer, "single", KINDS["single"], haystack, tokens=length + 200, n=self.texts, seed=seed)
@@ -96,8 +95,8 @@ class Importance:
 
 @torch.inference_mode()
 def ranked(model: Any, tokenizer: Any, each: Asked) -> dict[str, Any]:
-    """One item: by way to ask the answer's log-prob, how much of all worth the most valuable tenth of the tokens has, and of every score
-    what its own tenth keeps of that, and its correlation with worth, by layer and over all.
+    """Rank the tokens of one item, by way to ask: the answer's log-prob, the share of all worth that the most valuable tenth has, and of
+    every score what its own tenth keeps of that, and its correlation with worth, by layer and over all.
     """
     dropping = {name: replace(EVICTION[name], keep_ratio=KEPT).for_tokenizer(tokenizer) for name in SCORES}
     answer = tokenizer(" " + listed(each.task.answers), add_special_tokens=False)["input_ids"]
@@ -119,7 +118,7 @@ def ranked(model: Any, tokenizer: Any, each: Asked) -> dict[str, Any]:
 
 
 def _agrees(layers: Sequence[torch.Tensor], worth_T: torch.Tensor) -> dict[str, Any]:
-    """Importance [H, T] by layer against worth."""
+    """Compare importance [H, T] by layer with worth."""
     wanted, losses_T, size = worth_T.tolist(), worth_T.clamp(min=0), len(worth_T) // 10
     ranks_T = torch.from_numpy(np.mean([ranks(head_T.tolist()) for layer_HT in layers for head_T in layer_HT], axis=0))
     best = losses_T.topk(size).values.sum()
@@ -138,7 +137,7 @@ def _agrees(layers: Sequence[torch.Tensor], worth_T: torch.Tensor) -> dict[str, 
 
 @torch.inference_mode()
 def shares_of(model: Any, tokens: Sequence[int]) -> dict[str, list[list[float]]]:
-    """By layer and query head: the share of attention that the tokens have that are read most, the mean over the last queries."""
+    """Return by layer and query head the share of attention of the tokens that are read most, the mean over the last queries."""
     policy = EvictionPolicy(SnapKV(queries=QUERIES))
     reading = Reading(model, [policy])
     reading.read(tokens)
@@ -160,7 +159,7 @@ def shares_of(model: Any, tokens: Sequence[int]) -> dict[str, list[list[float]]]
 
 
 def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """A row for every way to ask and score, for each kind and over all; then one for every length."""
+    """Reduce cells to a row for every way to ask and score, for each kind and over all; then one for every length."""
     kinds = {cell["id"]: cell["items"] for cell in cells if "items" in cell}
     sets = {**kinds, **({"all": [item for items in kinds.values() for item in items]} if len(kinds) > 1 else {})}
     rows = [_row(mode, name, which, items) for which, items in sets.items() for mode in BEST for name in (*SCORES, HINDSIGHT)]
@@ -172,17 +171,12 @@ def _row(mode: str, name: str, which: str, items: Sequence[Mapping[str, Any]]) -
     row: dict[str, Any] = {"id": name, "set": which, "question": mode, "n": len(items), "seeds": 1}
     for measure in MEASURES:
         own = [item[mode]["scores"][name][measure] for item in items]
-        values = [each["all"] for each in own]
-        low, high = mean_interval(values)
-        by_layer = [round(fmean(layer), 4) for layer in zip(*(each["by_layer"] for each in own), strict=True)]
-        row |= {measure: fmean(values), f"{measure}_low": low, f"{measure}_high": high, f"{measure}_by_layer": by_layer}
+        row |= mean(measure, [each["all"] for each in own])
+        row[f"{measure}_by_layer"] = [round(fmean(layer), 4) for layer in zip(*(each["by_layer"] for each in own), strict=True)]
     row["tenth_has"] = fmean(item[mode]["tenth_has"] for item in items)
-    best = BEST[mode]
-    if name != best:
-        mine, its = ([item[mode]["scores"][each]["worth_kept"]["all"] for item in items] for each in (best, name))
-        differences = [one - other for one, other in zip(mine, its, strict=True)]
-        low, high = mean_interval(differences)
-        row |= {"best_ahead": fmean(differences), "best_ahead_low": low, "best_ahead_high": high}
+    if name != BEST[mode]:
+        its, best = ([item[mode]["scores"][each]["worth_kept"]["all"] for item in items] for each in (name, BEST[mode]))
+        row |= mean_difference("best_ahead", its, best)
     return row
 
 
@@ -190,32 +184,65 @@ def _sparsity(tokens: int, texts: Sequence[Mapping[str, Any]]) -> dict[str, Any]
     row: dict[str, Any] = {"id": "sparsity", "set": f"{tokens:,} tokens", "n": len(texts), "seeds": 1}
     for name in texts[0]:
         by_head = [[fmean(heads) for heads in zip(*layers, strict=True)] for layers in zip(*(text[name] for text in texts), strict=True)]
-        each = [fmean(value for layer in text[name] for value in layer) for text in texts]
-        low, high = mean_interval(each)
-        row |= {name: fmean(each), f"{name}_low": low, f"{name}_high": high}
+        row |= mean(name, [fmean(value for layer in text[name] for value in layer) for text in texts])
         row[f"{name}_by_head"] = [[round(value, 4) for value in layer] for layer in by_head]
     return row
 
 
-def judge(rows: Sequence[Mapping[str, Any]], kinds: Sequence[str]) -> tuple[str, str]:
-    """The verdict on the claim, over all kinds; hindsight is no score."""
+def judge(rows: Sequence[Row], kinds: Sequence[str]) -> Verdict:
+    """Judge the claim over all kinds; hindsight is no score."""
     own = [row for row in rows if row["set"] == "all" and row["id"] != HINDSIGHT]
-    missing = [kind for kind in kinds if not any(row["set"] == kind for row in rows)]
-    if missing:
-        return "undecided", f"not all cells are there: {', '.join(missing)}"
+    if missing := [kind for kind in kinds if not any(row["set"] == kind for row in rows)]:
+        return undecided(missing)
     said, holds = [], True
     for mode, best in BEST.items():
         others = {row["id"]: row for row in own if row["question"] == mode and row["id"] != best}
         mine = next(row for row in own if row["question"] == mode and row["id"] == best)
         nearest = min(others.values(), key=lambda row: row["best_ahead"])
-        ends = " [{:+.1f}, {:+.1f}]".format(*(100 * nearest[f"best_ahead_{end}"] for end in ("low", "high")))
-        ahead = f"ahead of {nearest['id']} by {100 * nearest['best_ahead']:+.1f} points{ends}"
-        said.append(f"{mode}: {best} keeps {mine['worth_kept']:.0%} of worth, {ahead}")
+        ahead = in_points(nearest, "best_ahead", unit=" points")
+        said.append(f"{mode}: {best} keeps {mine['worth_kept']:.0%} of worth, ahead of {nearest['id']} by {ahead}")
         holds &= all(row["best_ahead_low"] > 0 for row in others.values())
-    return ("holds" if holds else "does not hold"), "; ".join(said)
+    return decided(holds, "; ".join(said))
 
 
-def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
+SHARES_READ = {
+    "hundredth": "attention in a hundredth",
+    "tenth": "attention in a tenth",
+    "hundredth_far": "attention in a hundredth, far",
+    "tenth_far": "attention in a tenth, far",
+}
+
+
+def show(rows: Sequence[Row]) -> str:
+    """Write one line a score and way to ask: what its tenth keeps of worth, over all kinds and of each; then one a length: attention's
+    shares.
+    """
+    ranked = [row for row in rows if "worth_kept" in row]
+    first, *others = sorted({row["set"]: None for row in ranked}, key=lambda name: name != "all")
+    kept = {(row["question"], row["id"], row["set"]): row["worth_kept"] for row in ranked}
+
+    def of_kind(kind: str) -> Callable[[Row], str]:
+        return lambda row: percent(kept[row["question"], row["id"], kind])
+
+    columns = [
+        Column("question", itemgetter("question")),
+        Column("score", name_of),
+        Column(f"{first}: worth kept", interval("worth_kept", percent)),
+        *(Column(f"{kind}: worth kept", of_kind(kind)) for kind in others),
+        Column("points behind", interval("best_ahead", points)),
+        Column("rank correlation", value("correlation", "{:+.2f}".format)),
+    ]
+    own, best = [row for row in ranked if row["set"] == first], dict.fromkeys(row["id"] for row in ranked if "best_ahead" not in row)
+    below = f"{own[0]['n']} items; {', '.join(best)} is what others are compared with; intervals (95 %) over items, paired."
+    found = table(own, columns, below)
+    if lengths := [row for row in rows if "tenth_far" in row]:
+        columns = [Column("length", itemgetter("set")), *(Column(head, interval(name, percent)) for name, head in SHARES_READ.items())]
+        far = "far: without the first 4 and the nearest 32; intervals (95 %) over texts, between them layers and heads."
+        found += "\n" + table(lengths, columns, f"{lengths[0]['n']} texts; {far}")
+    return found
+
+
+def draw(rows: Sequence[Row], path: Path) -> Path:
     """Write an SVG: what every score keeps of worth by layer, question unseen and seen; attention's share by layer, length and head."""
     which = "all" if any(row["set"] == "all" for row in rows) else rows[0]["set"]
     figure = Figure(figsize=(9.5, 6.2), layout="constrained")
@@ -247,15 +274,14 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
     return save(figure, path)
 
 
-def main(chosen: Options) -> None:
-    if chosen.data is None and not chosen.is_tiny:
-        raise SystemExit(str(UserError("--data DIR is needed: the folder that holds gutenberg_books")))
+def find(chosen: Options) -> Found:
     arms = TINY_ARMS if chosen.is_tiny else ARMS
     cells = compute([(arm, seed) for seed in chosen.seeds for arm in arms], Importance(chosen.is_tiny), chosen)
     rows = reduce(cells)
-    verdict, because = ("undecided", "a random model finds nothing") if chosen.is_tiny else judge(rows, ASKED_KINDS)
-    write_result(chosen, CLAIM, cells, rows, verdict, because, picture=draw)
+    return cells, rows, undecided() if chosen.is_tiny else judge(rows, ASKED_KINDS)
 
+
+STUDY = Study(__file__, CLAIM, ARMS, SEEDS, find, show, draw, data="gutenberg_books")
 
 if __name__ == "__main__":
-    main(options("importance", ARMS, SEEDS))
+    STUDY.main()

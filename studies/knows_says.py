@@ -17,7 +17,8 @@ of the base, on terms, and of the joined one, on TriviaQA (bootstrap over questi
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,6 @@ from matplotlib.figure import Figure
 
 from etude.console.watching import Console
 from etude.device.machine import resolve_device
-from etude.errors import UserError
 from etude.randomness import seed_for
 from etude.settings.configuration import resolved
 from etude.suites.knows_says import KnowsSays, evaluate_knows, method_line
@@ -34,11 +34,14 @@ from etude.tasks.sources import load_tasks
 from etude.tasks.task import Task
 from etude.tiny import letters
 from etude.training.parse import practice_defaults
-from etude.training.run_folder import environment, write_atomically
+from etude.training.run_folder import write_atomically
 from etude.training.settings import PracticeSettings
-from studies.arms import TINY_RUN, run_of, settings_of
-from studies.cells import Cell, Options, compute, options, write_result
-from studies.figure import save
+from experiments.arms import TINY_RUN, run_of, settings_of
+from experiments.cells import Cell, Options, compute, made_here
+from experiments.figures import save
+from experiments.measures import Verdict, decided, in_points, undecided, with_ends
+from experiments.study import Found, Study
+from experiments.tables import Column, Row, interval, percent, points, seeds_of, table
 
 CLAIM = "of the questions with a right sample, more are answered rightly at once after practice, and after that on own joint answers"
 SEEDS = (98,)
@@ -83,14 +86,13 @@ class Gap:
         return settings_of(recipe, {**changes, "seed": seed})
 
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
-        """What is known and said, a value a question, and what methods of decoding make of it."""
+        """Measure what is known and said, a value a question, and what methods of decoding make of it."""
         model, _, name = arm.partition("-")
         suite = self._suite(name, chosen)
         found = evaluate_knows(self._model(model, seed, chosen), suite, data=chosen.data, watcher=Console())
-        facts, items = environment(), found["items"]
+        items = found["items"]
         return {
-            "commit": facts["commit"],
-            "hardware": f"{facts['processor']}, {facts['threads']} threads, {resolve_device(suite.machine).precision}",
+            **made_here(resolve_device(suite.machine).precision),
             "row": found["row"],
             "methods": found["methods"],
             "right_samples": [item["right_samples"] for item in items],
@@ -99,7 +101,7 @@ class Gap:
         }
 
     def _model(self, model: str, seed: int, chosen: Options) -> str:
-        """Its folder, or the name of what came; a run that is there is gone on with, or only read."""
+        """Return the model's folder, or the name of the base; a run that is there is resumed, or only read."""
         if model == "base":
             return str(self.settings("base-", seed)["trained"])
         settings = self._practised(model, seed)
@@ -125,7 +127,7 @@ def _written(rows: Sequence[Mapping[str, Any]], path: Path) -> dict[str, Any]:
 
 
 def terms(data: Path | None) -> list[dict[str, str]]:
-    """The glossary's questions of the test sections, by seed, each with another term of its section."""
+    """Return the glossary's questions of the test sections, by seed, each with another term of its section."""
     source = settings_of("anatomy_practice", {}).tasks
     tasks = load_tasks(source, split="test", n=None, seed=SEEDS[0], data=data)
     order = sorted(range(len(tasks)), key=lambda place: seed_for(*SEEDS, "terms", place))
@@ -134,7 +136,7 @@ def terms(data: Path | None) -> list[dict[str, str]]:
 
 
 def _another(task: Task, tasks: Sequence[Task]) -> str | None:
-    """The term of its section that is nearest in length, of those of which none says the other."""
+    """Return the term of its section that is nearest in length, of those of which none says the other."""
     own = str(task.answer)
     others = [str(each.answer) for each in tasks if each.metadata["section"] == task.metadata["section"]]
     apart = [other for other in others if own.lower() not in other.lower() and other.lower() not in own.lower()]
@@ -145,23 +147,23 @@ def _another(task: Task, tasks: Sequence[Task]) -> str | None:
 
 
 def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """A row for every model and set."""
+    """Reduce cells to a row for every model and set."""
     found = {tuple(cell["id"].split("-")): cell for cell in cells}
     rows = []
     for name in dict.fromkeys(name for _, name in found):
         for model in (model for model in MODELS if (model, name) in found):
             cell = found[model, name]
             row = {"id": model, "set": name, "seeds": 1, **cell["row"], "methods": cell["methods"]}
-            row |= dict(zip(("said", "said_low", "said_high"), _said(cell), strict=True))
+            row |= _said("said", cell)
             if model != "base" and ("base", name) in found:
-                row |= dict(zip(("said_gain", "said_gain_low", "said_gain_high"), _said(cell, found["base", name]), strict=True))
+                row |= _said("said_gain", cell, found["base", name])
             rows.append(row)
     return rows
 
 
-def _said(cell: Cell, before: Cell | None = None, draws: int = 2000) -> tuple[float, float, float]:
-    """The share of the questions with a right sample that are answered rightly at once, or what it is more than before, with its interval:
-    the percentile bootstrap over questions.
+def _said(measure: str, cell: Cell, before: Cell | None = None, draws: int = 2000) -> dict[str, float]:
+    """Return the share of the questions with a right sample that are answered rightly at once, or what it is more than before, with the
+    interval of the percentile bootstrap over questions.
     """
 
     def shares(own: Cell, drawn_DN: np.ndarray) -> np.ndarray:
@@ -174,26 +176,47 @@ def _said(cell: Cell, before: Cell | None = None, draws: int = 2000) -> tuple[fl
     drawn_DN = np.random.default_rng(seed_for("said", n)).integers(n, size=(draws, n))
     every_DN = np.concatenate([np.arange(n)[None], drawn_DN])
     values_D = shares(cell, every_DN) - (shares(before, every_DN) if before else 0)
-    low, high = np.quantile(values_D[1:], [0.025, 0.975])
-    return float(values_D[0]), float(low), float(high)
+    return with_ends(measure, float(values_D[0]), np.quantile(values_D[1:], [0.025, 0.975]).tolist())
 
 
-def judge(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    """The verdict on the claim."""
+def judge(rows: Sequence[Row]) -> Verdict:
+    """Judge the claim by the rows alone."""
     found = {(row["id"], row["set"]): row for row in rows if "said_gain" in row}
-    missing = [f"{model} on {name}" for model, name in CLAIMED if (model, name) not in found]
-    if missing:
-        return "undecided", f"not all cells are there: {', '.join(missing)}"
-    said = [
-        f"{model} on {name} {100 * row['said_gain']:+.1f} points [{100 * row['said_gain_low']:+.1f}, {100 * row['said_gain_high']:+.1f}]"
-        for model, name in CLAIMED
-        for row in [found[model, name]]
-    ]
+    if missing := [f"{model} on {name}" for model, name in CLAIMED if (model, name) not in found]:
+        return undecided(missing)
+    said = [f"{model} on {name} {in_points(found[model, name], 'said_gain', unit=' points')}" for model, name in CLAIMED]
     holds = all(found[each]["said_gain_low"] > 0 for each in CLAIMED)
-    return ("holds" if holds else "does not hold"), f"said at once of what is in samples, against the base: {', '.join(said)}"
+    return decided(holds, f"said at once of what is in samples, against the base: {', '.join(said)}")
 
 
-def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
+def show(rows: Sequence[Row]) -> str:
+    """Write one line a model and set: what is known by likelihood, in samples and at once, from which layer on, and what methods say."""
+
+    def by(place: int) -> Callable[[Row], str]:
+        return lambda row: f"{percent(row['methods'][place]['accuracy'])} ({points(row['methods'][place]['gain'])})"
+
+    columns = [
+        Column("set", itemgetter("set")),
+        Column("model", itemgetter("id")),
+        Column("likelier than a false one", interval("likelihood", percent)),
+        Column("of another question", interval("chance", percent)),
+        Column(f"in {rows[0]['k']} samples", interval("pass_at_k", percent)),
+        Column("at once", interval("greedy", percent)),
+        Column("of what is in samples", interval("said", percent)),
+        Column("more than the base", interval("said_gain", points)),
+        Column("ahead of another's from layer", _layer),
+        *(Column(each["method"].replace("_", " "), by(place)) for place, each in enumerate(rows[0]["methods"])),
+    ]
+    sizes = dict.fromkeys(f"{row['n']:,} questions of {row['set']}" for row in rows)
+    below = f"{', '.join(sizes)}; {seeds_of(rows)}; intervals (95 %) over questions; behind a method its points on greedy."
+    return table(rows, columns, below)
+
+
+def _layer(row: Row) -> str:
+    return "" if row["leads_from"] is None else f"{row['leads_from']:g} of {len(row['leads_after']) - 1}"
+
+
+def draw(rows: Sequence[Row], path: Path) -> Path:
     """Write an SVG, a column a set: of every model what is known and said, with intervals; below after which layers right answers lead,
     and (dotted) those of another question do.
     """
@@ -228,16 +251,16 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
     return save(figure, path)
 
 
-def main(chosen: Options) -> None:
-    if chosen.data is None and not chosen.is_tiny:
-        raise SystemExit(str(UserError("--data DIR is needed: the folder of openqa_false_answers, webquestions and openstax_anatomy")))
+def find(chosen: Options) -> Found:
     arms = TINY_ARMS if chosen.is_tiny else ARMS
     cells = compute([(arm, seed) for seed in chosen.seeds for arm in arms], Gap(chosen.is_tiny), chosen)
     rows = reduce(cells)
     for row in rows:
         print(f"{row['id']} on {row['set']}: " + "; ".join(method_line(each) for each in row["methods"]))
-    write_result(chosen, CLAIM, cells, rows, *judge(rows), picture=draw)
+    return cells, rows, judge(rows)
 
+
+STUDY = Study(__file__, CLAIM, ARMS, SEEDS, find, show, draw, data="openqa_false_answers, webquestions and openstax_anatomy")
 
 if __name__ == "__main__":
-    main(options("knows_says", ARMS, SEEDS))
+    STUDY.main()

@@ -17,6 +17,7 @@ contrast with a random layer of the same half (paired; 95 % for the three contra
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from operator import itemgetter
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -25,15 +26,15 @@ from matplotlib.figure import Figure
 
 from etude.decoding.layer_contrast import LayerContrast, contrasted_logprobs
 from etude.device.machine import Machine, resolve_device
-from etude.errors import UserError
 from etude.evaluation.retention import beginning, token_ids
-from etude.evaluation.statistics import mean_interval, paired_test, wilson_interval
 from etude.evaluation.truthful import choice_scores, ranked
 from etude.models.load import load_model
 from etude.tasks.files import file_rows
-from etude.training.run_folder import environment
-from studies.cells import Cell, Options, compute, options, write_result
-from studies.figure import accuracies, save
+from experiments.cells import Cell, Options, Table, compute, made_here
+from experiments.figures import accuracies, save
+from experiments.measures import Verdict, decided, gain, in_points, lacking, mean, mean_difference, share, undecided
+from experiments.study import Found, Study
+from experiments.tables import Column, Row, interval, name_of, percent, points, table, value
 
 CLAIM = "some contrast of layers chooses a true answer more often than the plain model, and than a random layer of the same half"
 SEEDS = (91,)
@@ -50,6 +51,8 @@ WAYS = {
 FACTS = 4
 """Of each kind and biography at most."""
 CONTROL = {"dynamic_low": "random_low", "dynamic_high": "random_high", "static": "random_high"}
+CONFIDENCE = 1 - 0.05 / len(CONTROL)
+"""Of each interval, so that all contrasts together have 95 %."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class Compared:
 
 
 def truthfulqa(data: Path) -> list[Compared]:
-    """The best true answer first, then the others."""
+    """Load TruthfulQA: the best true answer first, then the others."""
     found = []
     for _, row in file_rows(data / "truthfulqa" / "mc_task.jsonl"):
         best = [text for text, value in row["mc1_targets"].items() if value == 1]
@@ -86,7 +89,7 @@ def factor(data: Path) -> list[Compared]:
 
 
 def facts(data: Path) -> list[Compared]:
-    """The first supported sentences of a biography, and the first unsupported ones, where it has both."""
+    """Load the first supported sentences of a biography, and the first unsupported ones, where it has both."""
     found = []
     for name in ("ChatGPT", "InstructGPT"):
         for _, row in file_rows(data / "factscore_bios" / f"{name}.jsonl"):
@@ -108,7 +111,7 @@ ARMS = [f"{way}-{name}" for name in SETS for way in WAYS]
 TINY_ARMS = [f"{way}-letters" for way in ("plain", "static", "random_high")]
 
 
-class Reading:
+class Reading(Table):
     """A cell for every way and set."""
 
     def __init__(self, is_tiny: bool) -> None:
@@ -118,11 +121,8 @@ class Reading:
         way, _, name = arm.partition("-")
         return {"model": self.model, "set": name, "contrast": asdict(WAYS[way])}
 
-    def defaults(self) -> dict[str, Any]:
-        return {}
-
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
-        """MC1, MC2 and MC3 of every question."""
+        """Measure MC1, MC2 and MC3 of every question."""
         way, _, name = arm.partition("-")
         place = resolve_device(Machine(precision="float32"))
         model, tokenizer = load_model(self.model, device=place.device)
@@ -132,8 +132,7 @@ class Reading:
             assert chosen.data is not None
             questions = SETS[name](chosen.data)
         likely = [_likelihoods(model, tokenizer, WAYS[way], each) for each in questions]
-        where = environment()
-        cell = {"commit": where["commit"], "hardware": f"{where['processor']}, {where['threads']} threads, {place.precision}"}
+        cell: Cell = dict(made_here(place.precision))
         if name == "facts":
             people = {question.about: list[float]() for question in questions}  # two models write of each
             for question, each in zip(questions, likely, strict=True):
@@ -143,7 +142,7 @@ class Reading:
 
 
 def _likelihoods(model: Any, tokenizer: Any, how: LayerContrast, question: Compared) -> tuple[list[float], list[float]]:
-    """Of its true answers and of its false ones."""
+    """Return the log-probs of its true answers and of its false ones."""
     before = (*beginning(tokenizer), *token_ids(tokenizer, question.prompt))
     answers = [*question.true, *question.false]
     whole = [(*beginning(tokenizer), *token_ids(tokenizer, f"{question.prompt} {answer}")) for answer in answers]
@@ -153,8 +152,8 @@ def _likelihoods(model: Any, tokenizer: Any, how: LayerContrast, question: Compa
 
 
 def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """A row for every way and set, and for those of `CHOSEN` together where both are there, of which MC2 and MC3 are not of one kind; what
-    it gains on the plain model, paired.
+    """Reduce the cells to a row for every way and set, and for those of `CHOSEN` together where both are there; the latter have no MC2 and
+    MC3, which are not of one kind in both. Gains are paired.
     """
     found = {tuple(cell["id"].split("-")): cell["mc"] for cell in cells if "mc" in cell}
     rows = []
@@ -163,55 +162,59 @@ def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
         for name in [*sets, *(["all"] if len(sets) > 1 else [])]:
             parts = sets if name == "all" else [name]
             mine = [each for part in parts for each in found[way, part]]
-            n, right = len(mine), sum(each[0] == 1 for each in mine)
-            low, high = wilson_interval(right, n)
-            means = {} if name == "all" else {f"mc{number + 1}": sum(each[number] for each in mine) / n for number in (1, 2)}
-            row = {"id": way, "set": name, "n": n, "seeds": 1, "accuracy": right / n, "accuracy_low": low, "accuracy_high": high, **means}
-            if all(("plain", part) in found for part in parts):
-                row |= _behind(found, "plain", way, parts, "gain")
-            if all((CONTROL.get(way), part) in found for part in parts):
-                row |= _behind(found, CONTROL[way], way, parts, "control_behind")
+            right = _is_best(found, way, parts)
+            means = {} if name == "all" else {f"mc{number + 1}": sum(each[number] for each in mine) / len(mine) for number in (1, 2)}
+            row = {"id": way, "set": name, "n": len(mine), "seeds": 1, **share("accuracy", sum(right), len(mine)), **means}
+            for said, other in (("gain", "plain"), ("control_behind", CONTROL.get(way))):
+                if all((other, part) in found for part in parts):
+                    row |= gain(said, _is_best(found, str(other), parts), right, CONFIDENCE)
             rows.append(row)
     return rows + _rows_of_facts({cell["id"].split("-")[0]: cell["ranked"] for cell in cells if "ranked" in cell})
+
+
+def _is_best(found: Mapping[Any, Any], way: str, parts: Sequence[str]) -> list[bool]:
+    """Return of each question whether the best answer is the likeliest: MC1 is 1."""
+    return [each[0] == 1 for part in parts for each in found[way, part]]
 
 
 def _rows_of_facts(found: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
     rows = []
     for way in (way for way in WAYS if way in found):
-        own = found[way]
-        low, high = mean_interval(own)
-        row = {"id": way, "set": "facts", "n": len(own), "seeds": 1, "accuracy": fmean(own), "accuracy_low": low, "accuracy_high": high}
+        row = {"id": way, "set": "facts", "n": len(found[way]), "seeds": 1, **mean("accuracy", found[way])}
         for name, other in (("gain", "plain"), ("control_behind", CONTROL.get(way))):
             if other is not None and other in found:
-                differences = [mine - its for mine, its in zip(own, found[other], strict=True)]
-                ends = mean_interval(differences, confidence=1 - 0.05 / len(CONTROL))
-                row |= {name: fmean(differences), f"{name}_low": ends[0], f"{name}_high": ends[1]}
+                row |= mean_difference(name, found[other], found[way], CONFIDENCE)
         rows.append(row)
     return rows
 
 
-def _behind(found: Mapping[Any, Any], one: str, other: str, parts: Sequence[str], name: str) -> dict[str, float]:
-    its, mine = ([each[0] == 1 for part in parts for each in found[way, part]] for way in (one, other))
-    test = paired_test(its, mine, confidence=1 - 0.05 / len(CONTROL))
-    return {name: test.difference, f"{name}_low": test.difference_low, f"{name}_high": test.difference_high}
-
-
-def judge(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    """The verdict on the claim, from the rows of `CHOSEN` together."""
+def judge(rows: Sequence[Row]) -> Verdict:
+    """Judge the claim by the rows of `CHOSEN` together."""
     every = {row["id"]: row for row in rows if row["set"] == "all"}
-    missing = [way for way in WAYS if way not in every]
-    if missing:
-        return "undecided", f"not all cells are there: {', '.join(missing)}"
+    if missing := lacking(every, WAYS, 1):
+        return undecided(missing)
     better = [way for way in CONTROL if every[way]["gain_low"] > 0 and every[way]["control_behind_low"] > 0]
-    said = ", ".join(
-        f"{way} {100 * every[way]['gain']:+.1f} [{100 * every[way]['gain_low']:+.1f}, {100 * every[way]['gain_high']:+.1f}]"
-        for way in WAYS
-        if way != "plain"
-    )
-    return ("holds" if better else "does not hold"), f"points of MC1 on the plain model: {said}"
+    said = ", ".join(f"{way} {in_points(every[way], 'gain')}" for way in WAYS if way != "plain")
+    return decided(bool(better), f"points of MC1 on the plain model: {said}")
 
 
-def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
+TABLE = (
+    Column("way", name_of),
+    Column("set", itemgetter("set")),
+    Column("MC1; of facts pairs in order", interval("accuracy", percent)),
+    Column("gain on the plain model", lambda row: "" if row["id"] == "plain" else interval("gain", points)(row)),
+    Column("MC2", value("mc2", "{:.3f}".format)),
+    Column("MC3", value("mc3", "{:.3f}".format)),
+)
+
+
+def show(rows: Sequence[Row]) -> str:
+    """Write one line a way and set."""
+    sizes = [f"{row['n']:,} of {row['set']}" for row in rows if row["id"] == rows[0]["id"]]
+    return table(rows, TABLE, f"{', '.join(sizes)}; intervals over questions, 95 %, of gains 98.3 %.")
+
+
+def draw(rows: Sequence[Row], path: Path) -> Path:
     """Write an SVG: MC1, or the share of pairs in order, of every way with its interval, a panel a set."""
     sets = list(dict.fromkeys(row["set"] for row in rows))
     figure = Figure(figsize=(3.4 * len(sets), 2.8), layout="constrained")
@@ -224,14 +227,14 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
     return save(figure, path)
 
 
-def main(chosen: Options) -> None:
-    if chosen.data is None and not chosen.is_tiny:
-        raise SystemExit(str(UserError("--data DIR is needed: the folder that holds truthfulqa, factor and factscore_bios")))
+def find(chosen: Options) -> Found:
     arms = TINY_ARMS if chosen.is_tiny else ARMS
     cells = compute([(arm, seed) for seed in chosen.seeds for arm in arms], Reading(chosen.is_tiny), chosen)
     rows = reduce(cells)
-    write_result(chosen, CLAIM, cells, rows, *judge(rows), picture=draw)
+    return cells, rows, judge(rows)
 
+
+STUDY = Study(__file__, CLAIM, ARMS, SEEDS, find, show, draw, data="truthfulqa, factor and factscore_bios")
 
 if __name__ == "__main__":
-    main(options("layers", ARMS, SEEDS))
+    STUDY.main()

@@ -27,7 +27,7 @@ say that nothing is lost: for which the lower end, too, is above -2 points is sa
 """
 
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -38,20 +38,20 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from bench.peer import Peer, Running
 from etude.device.machine import Machine, resolve_device
-from etude.errors import UserError
 from etude.evaluation.long.asked import Asked, asked, generators, haystack_of
 from etude.evaluation.long.multi_policy import Reading, Rows
-from etude.evaluation.statistics import mean_interval
 from etude.kv_cache.eviction import EvictionPolicy
 from etude.kv_cache.full_cache import FULL
 from etude.kv_cache.policies import EVICTION, POLICIES, RETRIEVAL
 from etude.kv_cache.retrieval import PagedRetrieval
 from etude.models.load import end_tokens, in_precision, load_model
-from etude.training.run_folder import environment
-from studies.cells import Cell, Options, compute, options, write_result
-from studies.figure import list_rows, save
+from experiments.cells import Cell, Options, Table, compute, made_here
+from experiments.figures import list_rows, save
+from experiments.measures import Verdict, decided, mean, mean_difference, undecided
+from experiments.peer import Peer, Running
+from experiments.study import Found, Study
+from experiments.tables import Column, Row, interval, name_of, percent, points, table, value
 
 CLAIM = (
     "recall that holds a tenth of the tokens keeps the full context's answers to a question that comes later, and nothing that drops does"
@@ -119,12 +119,12 @@ class Arm:
 
     @property
     def set(self) -> str:
-        """What rows are of."""
+        """Return the kind with the length, which rows are of."""
         return f"{self.kind}-{self.tokens}"
 
     @property
     def policies(self) -> dict[str, EvictionPolicy | PagedRetrieval]:
-        """By name and share."""
+        """Return the policies by name and share."""
         if self.part in ("screen", "kvpress"):
             return {}
         found: dict[str, EvictionPolicy | PagedRetrieval] = {}
@@ -145,11 +145,11 @@ class Arm:
 
 
 def read_books(data: Path | None) -> list[str]:
-    """The texts that things are hidden in; none without data."""
+    """Load the texts that things are hidden in; none without data."""
     return [] if data is None else [(data / "gutenberg_books" / f"{name}.md").read_text(encoding="utf8") for name in BOOKS]
 
 
-class Long:
+class Long(Table):
     """A cell for every kind and length."""
 
     def __init__(self, is_tiny: bool) -> None:
@@ -165,24 +165,21 @@ class Long:
             each["passing"] = each.get("passing") or None  # some cells are older than it
         return found | {"policies": policies}
 
-    def defaults(self) -> dict[str, Any]:
-        return {}
-
     def _new_tokens(self, own: Arm) -> int:
         return 4 if self.is_tiny else NEW_TOKENS[own.kind]
 
     def _n(self, own: Arm) -> int:
-        """Items of a cell."""
+        """Return the number of items of a cell."""
         return sum(n for _, n in self._items(own))
 
     def _items(self, own: Arm) -> list[tuple[str, int]]:
-        """Of which sets, and how many of each."""
+        """Return of which sets the items of a cell are, and how many of each."""
         measured, more = ("measured", 2 if self.is_tiny else MEASURED // FIFTHS), ("more", 2 if self.is_tiny else MORE // FIFTHS)
         others = {"screen": [("screened", 2 if self.is_tiny else SCREENED)], "recall": [more], "sketch": [measured, more]}
         return others.get(own.part, [measured])
 
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
-        """The scores of every item, under the full context and under every policy."""
+        """Measure every item under the full context and under every policy."""
         own, place = Arm.of(arm), resolve_device(Machine(precision=PRECISION))
         model, tokenizer = load_model(self.model, device=place.device)
         model = in_precision(model, place.dtype)
@@ -197,19 +194,21 @@ class Long:
             return by_kvpress(model, tokenizer, tasks, self._new_tokens(own), place.precision)
         modes = ("unseen", "seen") if own.part == "" else ("unseen",)
         found = [measured(model, tokenizer, each, own.policies, modes, self._new_tokens(own)) for each in tasks]
-        where = environment()
-        cell = {"commit": where["commit"], "hardware": f"{where['processor']}, {where['threads']} threads, {place.precision}"}
         names = list(found[0]["policies"])
         by_policy = {name: {part: [each["policies"][name][part] for each in found] for part in ("score", "kl", "held")} for name in names}
-        return cell | {"full": [each["full"] for each in found], "depths": [each.task.depth for each in tasks], "policies": by_policy}
+        return made_here(place.precision) | {
+            "full": [each["full"] for each in found],
+            "depths": [each.task.depth for each in tasks],
+            "policies": by_policy,
+        }
 
 
 def by_kvpress(model: Any, tokenizer: Any, tasks: Sequence[Asked], n: int, precision: str, running: type[Running] = Running) -> Cell:
-    """Scores, and the share of the text that is held, by `kvpress_NAME RATIO unseen`."""
-    ends, found, where = sorted(end_tokens(model, tokenizer)), dict[str, Any](), environment()
+    """Ask kvpress: scores, and the share of the text that is held, by `kvpress_NAME RATIO unseen`."""
+    ends, found = sorted(end_tokens(model, tokenizer)), dict[str, Any]()
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
-        with running(KVPRESS, {"model": folder, "threads": where["threads"], "precision": precision}) as peer:
+        with running(KVPRESS, {"model": folder, "threads": torch.get_num_threads(), "precision": precision}) as peer:
             for name, ratio in product(PRESSED, PRESSED_RATIOS):
                 asked_of = [{"method": name, "ratio": ratio, "text": each.text, "question": each.question, "n": n} for each in tasks]
                 answers = [peer.ask(request | {"ends": ends}) for request in asked_of]
@@ -218,15 +217,14 @@ def by_kvpress(model: Any, tokenizer: Any, tasks: Sequence[Asked], n: int, preci
                 held = [round(answer["held"] / len(each.text), 4) for each, answer in zip(tasks, answers, strict=True)]
                 found[f"kvpress_{name} {ratio} unseen"] = {"score": scores, "held": held}
             versions = peer.about["versions"]
-    hardware = f"{where['processor']}, {where['threads']} threads, {precision}"
-    return {"commit": where["commit"], "hardware": hardware, "versions": versions, "policies": found}
+    return made_here(precision) | {"versions": versions, "policies": found}
 
 
 @torch.inference_mode()
 def measured(
     model: Any, tokenizer: Any, each: Asked, policies: Mapping[str, EvictionPolicy | PagedRetrieval], modes: Sequence[str], n: int
 ) -> dict[str, Any]:
-    """One item: the full context's score, and of every policy and way to ask `{"score", "kl", "held"}`, by `NAME RATIO MODE`."""
+    """Measure one item: the full context's score, and of every policy and way to ask `{"score", "kl", "held"}`, by `NAME RATIO MODE`."""
     policies = {name: policy.for_tokenizer(tokenizer) for name, policy in policies.items()}
     by_kind = [{name: policy for name, policy in policies.items() if name.split(" ")[0] in kinds} for kinds in KINDS_OF_ROWS]
     ends = end_tokens(model, tokenizer)
@@ -258,7 +256,7 @@ def measured(
 def _distance(
     rows: Rows, reading: Reading, each: Asked, answer: Sequence[int], full_TV: torch.Tensor, mode: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """With the full context's answer behind every row: the logits [P, A + 1, V] of its tokens and of what follows it, and the divergence
+    """Read the full context's answer after every row; return the logits [P, A + 1, V] of its tokens and of the next one, and the divergence
     [P] over its tokens, of the first one alone where there is none. The answer is taken back.
     """
     before = [] if mode == "seen" else list(each.question)
@@ -275,7 +273,7 @@ def _distance(
 
 
 def _said(rows: Rows, own_PTV: torch.Tensor, answer: Sequence[int], n: int, ends: Collection[int]) -> list[list[int]]:
-    """What every row answers: the full context's answer where it would say each of its tokens, and end as it does; others are decoded."""
+    """Return every row's answer: the full context's where it would say each of its tokens, and end as it does; others are decoded."""
     likeliest_PT = own_PTV.argmax(-1).tolist()
     same = [own[: len(answer)] == list(answer) and (len(answer) == n or own[len(answer)] in ends) for own in likeliest_PT]
     others = [row for row, is_same in enumerate(same) if not is_same]
@@ -293,13 +291,13 @@ def _said(rows: Rows, own_PTV: torch.Tensor, answer: Sequence[int], n: int, ends
 
 
 def solved(cells: Sequence[Cell]) -> list[str]:
-    """Kinds with a length that the full context solves, by what the screen found."""
+    """Return the kinds with a length that the full context solves, by what the screen found."""
     screens = {arm.set: fmean(cell["full"]) for cell in cells if (arm := Arm.of(cell["id"])).part == "screen"}
     return [name for name, score in screens.items() if score >= SOLVED]
 
 
 def _by_set(cells: Sequence[Cell], *parts: str) -> dict[str, list[Cell]]:
-    """The fifths of these parts."""
+    """Return the fifths of these parts by set."""
     found: dict[str, list[Cell]] = {}
     for arm, cell in sorted(((Arm.of(cell["id"]), cell) for cell in cells), key=lambda each: astuple(each[0])):
         if arm.part in parts:
@@ -308,7 +306,7 @@ def _by_set(cells: Sequence[Cell], *parts: str) -> dict[str, list[Cell]]:
 
 
 def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """A row for every set, policy, share and way to ask, over the items of all kinds of cell; the full context first."""
+    """Reduce cells to a row for every set, policy, share and way to ask, over the items of all kinds of cell; the full context first."""
     rows = []
     for name, own in _by_set(cells, "", "recall", "sketch").items():
         by_part = [
@@ -326,16 +324,13 @@ def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
                 held += cell["policies"][policy]["held"]
             how, share, mode = policy.split(" ")
             row = _row(how, name, {"share": float(share), "question": mode}, scores)
-            differences = [mine - its for mine, its in zip(scores, full, strict=True)]
-            low, high = mean_interval(differences)
-            row |= {"loss": fmean(differences), "loss_low": low, "loss_high": high, "kl": fmean(kl), "held": fmean(held)}
-            rows.append(row)
+            rows.append(row | mean_difference("loss", full, scores) | {"kl": fmean(kl), "held": fmean(held)})
         rows += _pressed(name, cells)
     return rows
 
 
 def _pressed(name: str, cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """The rows of kvpress on the same items as the policies, and how far ours of the same name are ahead, paired."""
+    """Reduce kvpress' cells of the items that policies answered too; `ours_ahead`: how far ours of the same name is ahead, paired."""
     by_fifth = [{Arm.of(cell["id"]).fifth: cell for cell in _by_set(cells, part).get(name, ())} for part in ("kvpress", "")]
     both = [tuple(own[fifth] for own in by_fifth) for fifth in by_fifth[0].keys() & by_fifth[1].keys()]
     if not both:
@@ -348,37 +343,22 @@ def _pressed(name: str, cells: Sequence[Cell]) -> list[dict[str, Any]]:
         mine = [score for _, ours in both for score in ours["policies"][policy.removeprefix("kvpress_")]["score"]]
         held = [part for pressed, _ in both for part in pressed["policies"][policy]["held"]]
         row = _row(how, name, {"share": float(share), "question": mode}, its) | {"held": fmean(held)}
-        others = {"loss": (full, its), "ours_ahead": (its, mine)}
-        for said, (one, other) in others.items():
-            differences = [after - before for before, after in zip(one, other, strict=True)]
-            low, high = mean_interval(differences)
-            row |= {said: fmean(differences), f"{said}_low": low, f"{said}_high": high}
-        rows.append(row)
+        rows.append(row | mean_difference("loss", full, its) | mean_difference("ours_ahead", its, mine))
     return rows
 
 
 def _row(how: str, name: str, more: Mapping[str, Any], scores: Sequence[float]) -> dict[str, Any]:
-    low, high = mean_interval(scores)
-    return {
-        "id": how,
-        "set": name,
-        **more,
-        "n": len(scores),
-        "seeds": 1,
-        "accuracy": fmean(scores),
-        "accuracy_low": low,
-        "accuracy_high": high,
-    }
+    return {"id": how, "set": name, **more, "n": len(scores), "seeds": 1, **mean("accuracy", scores)}
 
 
-def judge(rows: Sequence[Mapping[str, Any]], sets: Sequence[str]) -> tuple[str, str]:
-    """The verdict on the claim, from the rows that read or hold no more than a tenth with the question unseen."""
+def judge(rows: Sequence[Row], sets: Sequence[str]) -> Verdict:
+    """Judge the claim by the rows that read or hold no more than a tenth with the question unseen."""
     unseen = [row for row in rows if row.get("question") == "unseen" and "kl" in row]
     found = {(row["id"] if row["share"] == RATIOS[0] else f"{row['id']} {row['share']}", row["set"]): row for row in unseen}
     needed = {**dict.fromkeys(EVICTION, MEASURED), "sketch": MEASURED + MORE, f"passing {PASSING_RATIO}": MEASURED + MORE}
     missing = [name for name in sets if any(found.get((how, name), {"n": 0})["n"] < n for how, n in needed.items())]
     if missing or not sets:
-        return "undecided", f"not all cells are there: {', '.join(missing) or 'the screen'}"
+        return undecided(missing or ["the screen"])
     by_how = {how: [found[how, name] for name in sets] for how, _ in found if all((how, name) in found for name in sets)}
     by_how = {how: own for how, own in by_how.items() if all(min(row["share"], row["held"]) <= HELD for row in own)}
     keeps = [how for how, own in by_how.items() if all(row["loss"] > -LOSS and row["loss_high"] >= 0 for row in own)]
@@ -388,10 +368,58 @@ def judge(rows: Sequence[Mapping[str, Any]], sets: Sequence[str]) -> tuple[str, 
     worst = {how: (min(row["loss"] for row in own), max(row["held"] for row in own)) for how, own in by_how.items()}
     said = [f"{how} {100 * loss:+.1f} (holds {held:.0%})" for how, (loss, held) in sorted(worst.items(), key=lambda each: -each[1][0])]
     kept = f"keeps all in a tenth: {', '.join([*recalls, *drops]) or 'none'}; surely, by the whole interval: {', '.join(surely) or 'none'}"
-    return "holds" if recalls and not drops else "does not hold", f"largest loss on a task, in points: {', '.join(said)}; {kept}"
+    return decided(bool(recalls) and not drops, f"largest loss on a task, in points: {', '.join(said)}; {kept}")
 
 
-def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
+def show(rows: Sequence[Row]) -> str:
+    """Write one line a policy, share and way to ask, where no more than a tenth is read or held, or kvpress does it: the mean score over
+    the sets, and of each what is lost, paired.
+    """
+    sets = list(dict.fromkeys(row["set"] for row in rows))
+    lines: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in rows:
+        lines.setdefault((row["id"], row["share"], row.get("question", "")), {})[row["set"]] = row
+    little = [own for (how, *_), own in lines.items() if how.startswith(("full", "kvpress")) or _is_little(own)]
+    summed = [
+        {
+            **{name: first[name] for name in ("id", "share", "question") if name in first},
+            **{name: fmean(row[name] for row in own.values()) for name in ("accuracy", "kl", "held") if name in first},
+            "n": sorted({row["n"] for row in own.values()}),
+            "by_set": own,
+        }
+        for own in little
+        for first in (next(iter(own.values())),)
+    ]
+    columns = [
+        Column("policy", name_of),
+        Column("of the tokens", lambda row: f"{100 * row['share']:g} %"),
+        Column("question", value("question")),
+        Column("held", value("held", percent)),
+        Column("n", lambda row: f"{row['n'][0]} to {row['n'][-1]}" if row["n"][1:] else str(row["n"][0])),
+        Column("score", value("accuracy", percent)),
+        Column("KL, nats", value("kl", "{:.3f}".format)),
+        *(Column(f"{name}, points", _lost(name)) for name in sets),
+    ]
+    below = "n of a task; intervals (95 %) over items, paired with the full context. Larger shares are in the study's `result.json`."
+    return table(summed, columns, below)
+
+
+def _is_little(own: Mapping[str, Row]) -> bool:
+    return any(min(row["share"], row["held"]) <= 0.1 for row in own.values())
+
+
+def _lost(name: str) -> Callable[[Row], str]:
+    def lost(row: Row) -> str:
+        own = row["by_set"].get(name, {})
+        if row["id"] == "full":
+            return percent(own["accuracy"])
+        ours = f" (ours {interval('ours_ahead', points)(own)})" if "ours_ahead" in own else ""
+        return interval("loss", points)(own) + ours
+
+    return lost
+
+
+def draw(rows: Sequence[Row], path: Path) -> Path:
     """Write an SVG: what every policy scores at a tenth of the tokens (what passes: a quarter), question unseen and (ring) seen, a panel a
     set, full dashed.
     """
@@ -420,25 +448,22 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
     return save(figure, path)
 
 
-def main(chosen: Options) -> None:
-    if chosen.data is None and not chosen.is_tiny:
-        raise SystemExit(str(UserError("--data DIR is needed: the folder that holds gutenberg_books and babi_en")))
-    table = Long(chosen.is_tiny)
+def find(chosen: Options) -> Found | None:
+    long, seed = Long(chosen.is_tiny), chosen.seeds[0]
     if chosen.is_tiny:
-        cells = compute([(arm, seed) for seed in chosen.seeds for arm in TINY_ARMS], table, chosen)
-        sets = ["single-420"]
+        cells, sets = compute([(arm, seed) for arm in TINY_ARMS], long, chosen), ["single-420"]
     else:
-        seed = chosen.seeds[0]
-        cells = compute([(arm, seed) for arm in SCREENS], table, chosen)
-        sets = solved(cells)
+        sets = solved(compute([(arm, seed) for arm in SCREENS], long, chosen))
         there = [arm for name in sets for arm in CELLS[name] if KVPRESS.is_there or not arm.startswith("kvpress")]
-        cells = compute([(arm, seed) for arm in there], table, chosen)
+        cells = compute([(arm, seed) for arm in there], long, chosen)
     rows = reduce(cells)
     if not rows and cells:
         print(f"screened so far; solved by the full context: {', '.join(sets) or 'none'}")
-        return
-    write_result(chosen, CLAIM, cells, rows, *judge(rows, sets), picture=draw)
+        return None
+    return cells, rows, judge(rows, sets)
 
+
+STUDY = Study(__file__, CLAIM, ARMS, SEEDS, find, show, draw, data="gutenberg_books and babi_en")
 
 if __name__ == "__main__":
-    main(options("long_context", ARMS, SEEDS))
+    STUDY.main()

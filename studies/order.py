@@ -36,18 +36,19 @@ import yaml
 from matplotlib.figure import Figure
 
 from etude.console.watching import Console
-from etude.evaluation.statistics import mean_interval
 from etude.recipes.adapt import adapt_named
 from etude.recipes.adapt_settings import AdaptSettings, adapt_defaults
 from etude.recipes.knowledge_first import adaptation_of
-from etude.recipes.practice import practice_named
 from etude.settings.configuration import dotted, resolved
 from etude.training.parse import practice_defaults
-from etude.training.run_folder import RunFolder, read_jsonl
+from etude.training.run_folder import RunFolder
 from etude.training.settings import PracticeSettings
-from studies.arms import begin_like, cell_of, check_run, reduce_arms, settings_of
-from studies.cells import Cell, Options, compute, options, write_result
-from studies.figure import list_rows, save
+from experiments.arms import begin_like, cell_of, check_run, reduce_arms, run_of, settings_of, steps_of
+from experiments.cells import Cell, Options, compute
+from experiments.figures import list_rows, save
+from experiments.measures import Verdict, all_hold, in_points, lacking, mean_difference, undecided
+from experiments.study import Found, Study
+from experiments.tables import Column, Row, each, interval, name_of, percent, points, seeds_of, table, value
 
 CLAIM = (
     "text first, then solved tasks: >= 6 points on the domain's questions with choices, <= 1 point lost on far ones, and behind the same "
@@ -72,6 +73,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 ARMS = (*ORDERS, "raw", "passages", "mix_25", "mix_75", "attempts")
 SCREENED = ("passages", "mix_25", "mix_75", "attempts")
 PARTS = ("choices", "cloze", "open", "near", "far", "text")
+MODELS = {"base": "before", "warm_start": "warm start", "practice": "practice"}
 GAIN, LOSS = 0.06, 0.01
 
 
@@ -96,7 +98,7 @@ class Orders:
         return dotted({"practice": practice_defaults(), "adaptation": adapt_defaults()})
 
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
-        """The recipe's adaptation under `out/adapted`, whose model is kept, and its practice under `out/runs`; each is gone on with or only
+        """Make the recipe's adaptation under `out/adapted`, whose model is kept, and its practice under `out/runs`; each is resumed or only
         read where it is there already.
         """
         settings = self._settings(arm, seed)
@@ -106,14 +108,10 @@ class Orders:
             self._adapt(adaptation, adapted, data)
             settings = replace(settings, adaptation=None, adaptation_settings={}, model=str(adapted / "model"))
         folder = chosen.out / "runs" / f"{arm}-{seed}"
-        check_run(folder, practice_defaults(), lambda: resolved(settings))
-        result = RunFolder(folder).read_json("result.json")
-        if result is None:
-            is_begun = (folder / "configuration.yaml").exists()
-            result = practice_named(settings, Path(self.recipe).stem, run=folder, data=data, resume=is_begun, watcher=Console())
+        result = run_of(settings, Path(self.recipe).stem, folder, data)
         for weights in ("model", "checkpoints"):
             shutil.rmtree(folder / weights, ignore_errors=True)
-        steps = [row for row in read_jsonl(folder / "metrics.jsonl") if row["phase"] == "practice"]
+        steps = steps_of(folder)
         cell = cell_of(folder, result) | {"signal": [round(1 - row["groups_without_signal"] / row["groups"], 4) for row in steps]}
         return cell | (knowledge_of(adapted) if adaptation else {})
 
@@ -142,7 +140,7 @@ def begin_measured(folder: Path, settings: AdaptSettings) -> None:
 
 
 def knowledge_of(folder: Path) -> dict[str, Any]:
-    """What was measured before and after an adaptation, and what it read."""
+    """Return what was measured before and after an adaptation, and what it read."""
     result = RunFolder(folder).read_json("result.json")
     kept = ("part", "name", "n", "value", "nats", "bits", "each", "windows")
     rows = {when: [{name: row[name] for name in kept if name in row} for row in result[when]] for when in ("before", "after")}
@@ -153,7 +151,7 @@ def knowledge_of(folder: Path) -> dict[str, Any]:
 
 
 def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """The rows of practice, and in each what the adaptation before it changed; every arm is compared with the baseline."""
+    """Reduce cells to the rows of practice, with what the adaptation before it changed; every arm is compared with the baseline."""
     there = [arm for arm in ARMS if any(cell["id"] == arm for cell in cells)]
     rows = reduce_arms(cells, there, BASELINE if BASELINE in there else there[0]) if there else []
     for row in rows:
@@ -166,11 +164,11 @@ def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
 
 
 def _explored(cells: Sequence[Cell]) -> dict[str, Any]:
-    """What practice found: right answers and the chance of one among the samples (pass@k), before the warm start, behind it and behind
+    """Return what practice found: right answers and pass@k before the warm start, after it and after
     practice, and the share of groups with signal in the first and the second half of the steps.
     """
     found: dict[str, Any] = {}
-    for model in ("base", "warm_start", "practice"):
+    for model in MODELS:
         of_model = [_model_row(cell, model) for cell in cells]
         found[f"{model}_right"] = fmean(row["accuracy"] for row in of_model)
         found[f"{model}_found"] = fmean(list(row["pass_curve"].values())[-1] for row in of_model)
@@ -183,59 +181,85 @@ def _model_row(cell: Cell, model: str) -> dict[str, Any]:
 
 
 def _change(part: str, cells: Sequence[Cell]) -> dict[str, Any]:
-    """A part before and after, over its questions: each with the mean of the seeds, so that an interval counts it once."""
+    """Compare a part before and after, over its questions: each with the mean of the seeds, so that an interval counts it once."""
     found: dict[str, list[list[float]]] = {
         when: [[value for row in _own_rows(cell[when], part) for value in _values(row)] for cell in cells] for when in ("before", "after")
     }
     before, after = ([fmean(values) for values in zip(*found[when], strict=True)] for when in ("before", "after"))
     if not before:
         return {}
-    differences = [now - then for then, now in zip(before, after, strict=True)]
-    low, high = mean_interval(differences)
-    each = [fmean(now) - fmean(then) for then, now in zip(found["before"], found["after"], strict=True)]
-    found_here: dict[str, Any] = {"n": len(before), "before": fmean(before), "after": fmean(after), "gain": fmean(differences)}
-    found_here |= {"gain_low": low, "gain_high": high, "gain_each_seed": [round(value, 4) for value in each]}
-    return {f"{part}_{name}": value for name, value in found_here.items()}
+    each = [round(fmean(now) - fmean(then), 4) for then, now in zip(found["before"], found["after"], strict=True)]
+    change = {"n": len(before), "before": fmean(before), "after": fmean(after)} | mean_difference("gain", before, after)
+    return {f"{part}_{name}": value for name, value in (change | {"gain_each_seed": each}).items()}
 
 
 def _own_rows(rows: Sequence[Mapping[str, Any]], part: str) -> list[Mapping[str, Any]]:
-    """The rows of a part, one a file; the row of all files together would count them twice."""
+    """Return the rows of a part, one a file; the row of all files together would count them twice."""
     own = [row for row in rows if row["part"] == part]
     return own if len(own) == 1 else [row for row in own if row["name"] != "all questions"]
 
 
 def _values(row: Mapping[str, Any]) -> list[float]:
-    """Of each question whether it was answered rightly; of open answers nats a byte, of text nats a token of each window."""
+    """Return for each question whether it was answered rightly; for open answers nats a byte, for text nats a token of each window."""
     return [float(bit) for bit in row["bits"]] if "bits" in row else row.get("each", row.get("windows", []))
 
 
-def judge(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    """The verdict on the claims, from the rows alone."""
+def judge(rows: Sequence[Row]) -> Verdict:
+    """Judge the claims by the rows alone."""
     found = {row["id"]: row for row in rows}
-    missing = [arm for arm in ORDERS if arm not in found or found[arm]["seeds"] < len(SEEDS)]
-    if missing:
-        return "undecided", f"not all runs are there: {', '.join(missing)}"
-    own = found[BASELINE]
-    ahead = {arm: [found[arm][f"{BASELINE}_ahead{end}"] for end in ("", "_low", "_high")] for arm in ORDERS[1:]}
+    if missing := lacking(found, ORDERS, len(SEEDS)):
+        return undecided(missing)
+    own, ahead = found[BASELINE], f"{BASELINE}_ahead"
+    is_ahead = min(found[arm][f"{ahead}_low"] for arm in ORDERS[1:]) > 0
     parts = {
-        f"choices {_points(own, 'choices')}": own["choices_gain"] >= GAIN,
-        f"far {_points(own, 'far')}": own["far_gain"] >= -LOSS,
-        "ahead of " + ", ".join(f"{arm} {_said(values)}" for arm, values in ahead.items()): min(low for _, low, _ in ahead.values()) > 0,
+        f"choices {_points(own, 'choices_gain')}": own["choices_gain"] >= GAIN,
+        f"far {_points(own, 'far_gain')}": own["far_gain"] >= -LOSS,
+        "ahead of " + ", ".join(f"{arm} {_points(found[arm], ahead)}" for arm in ORDERS[1:]): is_ahead,
     }
-    said = "; ".join(f"{'holds' if is_so else 'does not hold'}: {part}" for part, is_so in parts.items())
-    return ("holds" if all(parts.values()) else "does not hold"), said
+    return all_hold(parts)
 
 
-def _points(row: Mapping[str, Any], part: str) -> str:
-    return _said([row[f"{part}_gain{end}"] for end in ("", "_low", "_high")])
+def _points(row: Row, name: str) -> str:
+    return in_points(row, name, unit=" points")
 
 
-def _said(values: Sequence[float]) -> str:
-    mean, low, high = (100 * value for value in values)
-    return f"{mean:+.1f} points [{low:+.1f}, {high:+.1f}]"
+CHANGED = {
+    "choices": ("questions with choices", points),
+    "cloze": ("terms", points),
+    "open": ("open questions, nats a byte", "{:+.3f}".format),
+    "near": ("near questions", points),
+    "far": ("far questions", points),
+    "text": ("general text, nats a token", "{:+.3f}".format),
+}
+"""How a table calls the parts of what is known, and writes their changes."""
 
 
-def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
+def show(rows: Sequence[Row]) -> str:
+    """Write two tables: what each order changed by likelihood, and what practice made of it."""
+    own = [row for row in rows if "signal_first" in row]
+    shown = [part for part in CHANGED if any(f"{part}_gain" in row for row in own)]
+    order = Column("order", lambda row: name_of(row) + (f" ({seeds_of([row])})" if row["seeds"] < own[0]["seeds"] else ""))
+    columns = [order, *(Column(CHANGED[part][0], interval(f"{part}_gain", CHANGED[part][1])) for part in shown)]
+    counts = ", ".join(f"{own[0][f'{part}_n']:,} {CHANGED[part][0].split(',')[0]}" for part in shown)
+    counts = counts.replace("general text", "pieces of general text")
+    first = table([row for row in own if "choices_gain" in row], columns, f"{counts}; {seeds_of(own)}; intervals (95 %) over these.")
+    columns = [
+        order,
+        Column("before", value("base_right", percent)),
+        Column("warm start", value("warm_start_right", percent)),
+        Column("practice", interval("accuracy", percent)),
+        Column("gain", interval("gain", points)),
+        Column("each seed", each("gain_each_seed", points)),
+        *(Column(f"pass@8 {said}", value(f"{model}_found", percent)) for model, said in MODELS.items()),
+        Column("groups with signal", lambda row: f"{percent(row['signal_first'])} to {percent(row['signal_last'])}"),
+        Column("tokens sampled", value("sampled_tokens", "{:,.0f}".format)),
+        Column(f"{BASELINE.replace('_', ' ')} ahead by", interval(f"{BASELINE}_ahead", points), needs=f"{BASELINE}_ahead"),
+    ]
+    below = f"{own[0]['n']:,} items, answered greedily, {seeds_of(own)}; intervals (95 %) over items; halves of the steps."
+    return f"{first}\n{table(own, columns, below)}"
+
+
+def draw(rows: Sequence[Row], path: Path) -> Path:
     """Write an SVG: for each arm the change of the domain's questions, cloze and far questions, and accuracy before and behind practice."""
     own = [row for row in rows if row["id"] in ARMS]
     panels = [
@@ -265,7 +289,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
 
 
 def tiny_recipe(out: Path) -> str:
-    """A domain in small: what is mined where, by a random model; its recipe, whose files are in `out/sets`."""
+    """Write a small domain, what is mined where, to `out/sets`, and its recipe for a random model; return the recipe's path."""
     draw_, metals, sets = random.Random(0), ["iron", "gold", "zinc", "lead"], out / "sets"
     sets.mkdir(parents=True, exist_ok=True)
     facts = [(f"Town{number}", draw_.choice(metals)) for number in range(30)]
@@ -302,16 +326,18 @@ def tiny_recipe(out: Path) -> str:
     return str(sets / "towns_practice.yaml")
 
 
-def main(chosen: Options) -> None:
+def find(chosen: Options) -> Found:
     seeds = chosen.seeds if chosen.is_tiny else SEEDS
     arms = [arm for arm in ARMS if not chosen.is_tiny or arm != "attempts"]  # a random model has no right attempt
     todo = [(arm, seed) for seed in seeds for arm in arms if arm not in SCREENED]
     todo += [(arm, seeds[0]) for arm in arms if arm in SCREENED]
-    table = Orders(tiny_recipe(chosen.out) if chosen.is_tiny else "anatomy_practice")
-    cells = compute(todo, table, chosen)
+    orders = Orders(tiny_recipe(chosen.out) if chosen.is_tiny else "anatomy_practice")
+    cells = compute(todo, orders, chosen)
     rows = reduce(cells)
-    write_result(chosen, CLAIM, cells, rows, *judge(rows), picture=draw)
+    return cells, rows, judge(rows)
 
+
+STUDY = Study(__file__, CLAIM, ARMS, SEEDS, find, show, draw)
 
 if __name__ == "__main__":
-    main(options("order", ARMS, SEEDS))
+    STUDY.main()

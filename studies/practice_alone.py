@@ -29,7 +29,7 @@ read from `read.jsonl` beside it.
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -43,9 +43,13 @@ from etude.tasks.numbers import find_numbers
 from etude.tasks.task import Task
 from etude.tasks.votes import Tally, vote
 from etude.training.run_folder import RunFolder, read_jsonl, write_atomically
-from studies.arms import TINY_RUN, Arms, reduce_arms
-from studies.cells import Cell, Options, compute, options, write_result
-from studies.figure import save
+from experiments.arms import TINY_RUN, Arms, reduce_arms, steps_of
+from experiments.arms_table import arms_table
+from experiments.cells import Cell, Options, compute
+from experiments.figures import save
+from experiments.measures import Verdict, decided, undecided
+from experiments.study import Found, Study
+from experiments.tables import Column, Row, percent
 
 BASELINE, CONTROL = "gold", "random_reward"
 ALONE = ("agreement", "agreement_abstain", "agreement_probe", "agreement_rate", "agreement_sure", "proposer_solver")
@@ -55,7 +59,7 @@ MAKERS = ("proposer_solver", "svs", "svs_rate")
 """Of both kinds, those that write problems."""
 CLAIM = "practice without gold answers keeps at least half of the gain over the warm start that gold answers give, on every set"
 ABSTAIN = {"feedback": "agreement", "agreement.min_share": 0.5}
-PROBE = {"feedback": "agreement", "agreement.probe_n": 32, "agreement.probe_accuracy": 0.8}
+PROBE = {"feedback": "agreement", "vote_calibration.n": 32, "vote_calibration.target_precision": 0.8}
 BY_SIGNAL = {"learn.rate_by_signal": True}
 ARMS: dict[str, dict[str, Any]] = {
     BASELINE: {},
@@ -66,21 +70,21 @@ ARMS: dict[str, dict[str, Any]] = {
     "agreement_probe": PROBE,
     "agreement_rate": PROBE | BY_SIGNAL,
     "agreement_sure": {"feedback": "agreement", "agreement.min_share": 0.875} | BY_SIGNAL,
-    "proposer_solver": ABSTAIN | {"explore.self_made.method": "proposer"},
-    "svs": {"explore.self_made.method": "svs"},
-    "svs_rate": {"explore.self_made.method": "svs"} | BY_SIGNAL,
-    "weakness_sampling": {"explore.curriculum.method": "weakness"},
+    "proposer_solver": ABSTAIN | {"synthetic_tasks.method": "proposer"},
+    "svs": {"synthetic_tasks.method": "svs"},
+    "svs_rate": {"synthetic_tasks.method": "svs"} | BY_SIGNAL,
+    "weakness_sampling": {"curriculum.method": "weakness"},
 }
 SCREEN_SEED, SEEDS = 40, (41, 42, 43)
 ALL_SETS = {"steps": 1000, "learn.optimiser.decay_steps": 0, "evaluation.num_samples": 32, "evaluation.pass_n": 100, "warm_start.steps": 40}
 SETS: dict[str, tuple[str, dict[str, Any]]] = {
-    "number_sorting": ("quickstart", {"n": 800, "budget_tokens": 120_000, "warm_start.writing": 320}),
-    "word_problems": ("word_problems", {"budget_tokens": 200_000, "warm_start.writing": 200}),
+    "number_sorting": ("quickstart", {"n": 800, "token_budget.tokens": 120_000, "warm_start.writing": 320}),
+    "word_problems": ("word_problems", {"token_budget.tokens": 200_000, "warm_start.writing": 200}),
 }
 """Which recipe practises for a set, and what it has otherwise."""
-CATEGORY = {"number_sorting": {"explore.curriculum.category": "{direction}"}}
+CATEGORY = {"number_sorting": {"curriculum.category": "{direction}"}}
 TINY_ARMS = (BASELINE, "proposer_solver", "weakness_sampling")
-TINY = TINY_RUN | {"warm_start.writing": 20, "explore.self_made.max_new_tokens": 24}
+TINY = TINY_RUN | {"warm_start.writing": 20, "synthetic_tasks.max_new_tokens": 24}
 OVER_TIME = ("score", "entropy", "vote_share", "constant_share", "completion_tokens")
 DRAWN = {"entropy": "entropy, nats a token", "majority_right": "tasks whose majority is right"}
 """What is drawn over a run's tenths."""
@@ -104,15 +108,9 @@ _PARTS = 10
 _TO_READ = 50
 
 
-class Alone(Arms):
-    """Practice runs of which is kept what they showed on the way and which problems they made."""
-
-    def run(self, arm: str, seed: int, chosen: Options) -> Cell:
-        return super().run(arm, seed, chosen) | _seen(RunFolder(chosen.out / "runs" / f"{arm}-{seed}"))
-
-
-def _seen(folder: RunFolder) -> dict[str, Any]:
-    steps = [row for row in read_jsonl(folder.path / "metrics.jsonl") if row["phase"] == "practice"]
+def _seen(folder: RunFolder) -> Cell:
+    """Return what a run showed on the way, and which problems it made."""
+    steps = steps_of(folder.path)
     parts = [steps[len(steps) * part // _PARTS : len(steps) * (part + 1) // _PARTS] for part in range(_PARTS)]
     parts = [part for part in parts if part]
     over_time = {name: [_mean([row.get(name) for row in part]) for part in parts] for name in OVER_TIME}
@@ -128,7 +126,7 @@ def _seen(folder: RunFolder) -> dict[str, Any]:
 
 
 def _grouped(rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
-    """The attempts at each task, which stand together."""
+    """Group the attempts at each task, which stand together."""
     groups: list[list[Mapping[str, Any]]] = []
     for row in rows:
         if row["index"] == 0:
@@ -138,14 +136,14 @@ def _grouped(rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]
 
 
 def _is_majority_right(group: Sequence[Mapping[str, Any]]) -> float | None:
-    """Whether the answer of most is the gold answer; None where there is none."""
+    """Return whether the answer of most is the gold answer; None where there is none."""
     task = Task("?", verifier=_verifier(group[0]["answer"]))
     winner = Tally.of([vote(row["text"], task) for row in group]).winner
     return None if group[0]["answer"] is None else float(winner is not None and winner == vote(group[0]["answer"], task))
 
 
 def _problem(group: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A problem that was solved: its answer, that of its source or, where there was none, of most, and how many attempts gave it."""
+    """Return a problem that was solved, its answer (its source's or, where there is none, that of most), and how many attempts gave it."""
     gold = group[0]["answer"]
     task = Task("?", verifier=_verifier(gold if gold is not None else group[0]["text"]))
     votes = Tally.of([vote(row["text"], task) for row in group])
@@ -155,12 +153,12 @@ def _problem(group: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _verifier(answer: str | None) -> str:
-    """How an answer of this form is read here, where the task's own verifier would need more than a run folder keeps of it."""
+    """Return the verifier for answers of this form: the task's own would need more than a run folder keeps of it."""
     return "exact" if answer is None or "[" in answer else "numeric"
 
 
 def is_valid(question: str, answer: str | None) -> bool | None:
-    """Whether a problem of sorting numbers has this answer; None where it is no such problem, so that a rule can't tell.
+    """Return whether a problem of sorting numbers has this answer; None where it is no such problem, so that a rule can't tell.
 
     >>> is_valid("Sort in descending order: 1, 3.0, 2", "['3', '2', '1']"), is_valid("Sort in ascending order: 3, 2", "['3', '2']")
     (True, False)
@@ -181,29 +179,29 @@ def _mean(values: Sequence[float | None]) -> float | None:
 # ---------------------------------------------------------------------- from cells to rows
 
 
-def main(chosen: Options) -> None:
+def find(chosen: Options) -> Found:
     sets = {"tiny": ("tiny", TINY)} if chosen.is_tiny else SETS
     cells, rows, screened = [], [], []
     for name, (recipe, overrides) in sets.items():
         arms = {arm: changes | (CATEGORY.get(name, {}) if arm == "weakness_sampling" else {}) for arm, changes in ARMS.items()}
-        table = Alone(recipe, {}, overrides if chosen.is_tiny else ALL_SETS | overrides, arms)
+        runs = Arms(recipe, {}, overrides if chosen.is_tiny else ALL_SETS | overrides, arms, more=_seen)
         own = replace(chosen, out=chosen.out / name)
         if recipe == "word_problems" and chosen.data is None:
             print(f"{name}: no cell is computed without --data DIR, the folder that holds word_problems and svamp")
-            found = compute([], table, own)
+            found = compute([], runs, own)
         else:
             if name != "word_problems":
                 screen = [(arm, SCREEN_SEED) for arm in (TINY_ARMS if chosen.is_tiny else ARMS)]
-                screened = _rows(compute(screen, table, own), [SCREEN_SEED], recipe, f"screen: {name}")
-            found = compute(final(screened) + (to_read(screened) if name == "word_problems" else []), table, own)
+                screened = _rows(compute(screen, runs, own), [SCREEN_SEED], recipe, f"screen: {name}")
+            found = compute(final(screened) + (to_read(screened) if name == "word_problems" else []), runs, own)
         cells += found
         rows += _rows(found, SEEDS, recipe, name)
     _write_problems(chosen.out, cells)
-    write_result(chosen, CLAIM, cells, screened + _with_reading(chosen.out, rows), *judge(rows, final(screened)), picture=draw)
+    return cells, screened + _with_reading(chosen.out, rows), judge(rows, final(screened))
 
 
 def final(screened: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
-    """The cells of the final, once the screen is complete: baseline, control, and the best of both kinds."""
+    """Return the cells of the final, once the screen is complete: baseline, control, and the best of both kinds."""
     accuracy = {row["id"]: row["accuracy"] for row in screened if row["id"] in ARMS}
     if accuracy.keys() != ARMS.keys():
         return []
@@ -212,20 +210,20 @@ def final(screened: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
 
 
 def to_read(screened: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
-    """The cell whose problems are read, once the screen is complete: the best arm of those that write any, with one seed."""
+    """Return the cell whose problems are read, once the screen is complete: the best arm of those that write any, with one seed."""
     accuracy = {row["id"]: row["accuracy"] for row in screened}
     return [(max(MAKERS, key=accuracy.__getitem__), SEEDS[0])] if final(screened) else []
 
 
 def _rows(cells: Sequence[Cell], seeds: Sequence[int], recipe: str, name: str) -> list[dict[str, Any]]:
-    """A family's suite is called like the recipe, so it is told by the set's name; with what arms showed on the way."""
+    """Reduce the cells of a set, which gives a family's suite its name; with what arms showed on the way."""
     own = [cell for cell in cells if cell["seed"] in seeds]
     rows = [{**row, "set": name if row["set"] == recipe else row["set"]} for row in reduce_arms(own, list(ARMS), BASELINE)]
     return [row | _shown([cell for cell in own if cell["id"] == row["id"]]) for row in rows]
 
 
 def _shown(cells: Sequence[Cell]) -> dict[str, Any]:
-    """How agreement and its truth went from the first to the last tenth of a run, and what became of its own problems."""
+    """Return agreement and its truth in the first and the last tenth of a run, and what became of its own problems."""
     found: dict[str, Any] = {}
     for name in ("vote_share", "majority_right"):
         for when, place in (("first", 0), ("last", -1)):
@@ -249,7 +247,7 @@ def _mean_course(courses: Sequence[Sequence[float | None]]) -> list[float | None
 
 
 def _write_problems(out: Path, cells: Sequence[Cell]) -> None:
-    """Fifty problems of the final's cells that no rule can judge, drawn by their words, for somebody to read."""
+    """Write fifty problems of the final's cells that no rule can judge, drawn by their words, for somebody to read."""
     found = {
         problem["question"]: {"arm": cell["id"], "seed": cell["seed"], **problem}
         for cell in cells
@@ -262,7 +260,7 @@ def _write_problems(out: Path, cells: Sequence[Cell]) -> None:
 
 
 def _with_reading(out: Path, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of arms that made problems with what a reader found: the share of sound ones, with their number."""
+    """Add to the rows of arms that made problems what a reader found: the share of sound ones, with their number."""
     read = [row for row in read_jsonl(out / "read.jsonl") if row.get("is_sound") is not None]
 
     def reading(arm: str) -> dict[str, Any]:
@@ -272,19 +270,41 @@ def _with_reading(out: Path, rows: Sequence[dict[str, Any]]) -> list[dict[str, A
     return [row | (reading(row["id"]) if row["set"] == "test" else {}) for row in rows]
 
 
-def judge(rows: Sequence[Mapping[str, Any]], picked: Sequence[tuple[str, int]]) -> tuple[str, str]:
-    """The verdict on the claim, from the final's rows alone, by the arm without gold answers that the screen picked."""
+def judge(rows: Sequence[Mapping[str, Any]], picked: Sequence[tuple[str, int]]) -> Verdict:
+    """Judge the claim by the final's rows alone, by the arm without gold answers that the screen picked."""
     gains = {(row["id"], row["set"]): row for row in rows if "gain" in row and row["seeds"] == len(SEEDS)}
     sets = list(dict.fromkeys(name for _, name in gains))
     arm = next((arm for arm, _ in picked if arm in ALONE), None)
     if arm is None or len(sets) < 3 or any((each, name) not in gains for each in (BASELINE, CONTROL, arm) for name in sets):
-        return "undecided", "not all cells are there"
+        return undecided()
     is_kept = all(gains[BASELINE, name]["gain"] > 0 and 2 * gains[arm, name]["gain"] >= gains[BASELINE, name]["gain"] for name in sets)
     said = ", ".join(f"{name} {100 * gains[arm, name]['gain']:+.1f} of {100 * gains[BASELINE, name]['gain']:+.1f} points" for name in sets)
-    return ("holds" if is_kept else "does not hold"), f"{arm} gains {said}"
+    return decided(is_kept, f"{arm} gains {said}")
 
 
-def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+def table(rows: Sequence[Row]) -> str:
+    """Write the arms, with agreement and its truth in the first and the last tenth of the steps, and what became of own problems."""
+    more = [
+        Column("attempts that agree", _course("vote_share"), needs="majority_right_last"),
+        Column("majorities that are right", _course("majority_right"), needs="majority_right_last"),
+        Column("own problems", _own_problems, needs="majority_right_last"),
+    ]
+    return arms_table(rows, BASELINE, more)
+
+
+def _course(name: str) -> Callable[[Row], str]:
+    return lambda row: f"{percent(row[f'{name}_first'])} to {percent(row[f'{name}_last'])}" if f"{name}_last" in row else ""
+
+
+def _own_problems(row: Row) -> str:
+    if "made" not in row:
+        return ""
+    right = f", {percent(row['made_right_by_rule'])} of {row['made_right_n']} right" if "made_right_n" in row else ""
+    read = f", {percent(row['made_read_sound'])} of {row['made_read_n']} read are sound" if "made_read_n" in row else ""
+    return f"{row['made']}, {percent(row['made_valid_share'])} without a flaw{right}{read}"
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
     """Write an SVG, a line of panels for each set: greedy accuracy with its interval and single seeds, then the course of the runs."""
     sets = list(dict.fromkeys(row["set"] for row in rows))
     own = {name: [row for row in rows if row["set"] == name] for name in sets}
@@ -326,5 +346,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     save(figure, path)
 
 
+STUDY = Study(__file__, CLAIM, tuple(ARMS), (SCREEN_SEED, *SEEDS), find, table, draw)
+
 if __name__ == "__main__":
-    main(options("practice_alone", list(ARMS), (SCREEN_SEED, *SEEDS)))
+    STUDY.main()

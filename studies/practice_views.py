@@ -25,12 +25,17 @@ contexts of at most 0.6 of the size; random_half ends further behind.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from statistics import fmean
 from typing import Any
 
-from etude.training.run_folder import read_jsonl
-from studies.arms import TINY_RUN, Arms, reduce_arms
-from studies.cells import Cell, Options, compute, options, write_result
+from etude.training.run_folder import RunFolder
+from experiments.arms import TINY_RUN, Arms, reduce_arms, steps_of
+from experiments.arms_table import arms_table
+from experiments.cells import Cell, Options, compute
+from experiments.measures import Verdict, decided, lacking, undecided
+from experiments.study import Found, Study
+from experiments.tables import Column, Row, value
 
 CLAIM = "practice with half of every context ends where practice with full contexts does, in little more than half the room"
 SEEDS = (140, 141, 142)
@@ -57,17 +62,13 @@ JUDGED = tuple(dict.fromkeys(arm for arm, _ in SETS[NEEDLES]))
 WITHIN, ROOM = 0.03, 0.6
 
 
-class Viewed(Arms):
-    """Runs of one recipe under several views."""
-
-    def run(self, arm: str, seed: int, chosen: Options) -> Cell:
-        cell = super().run(arm, seed, chosen)
-        steps = [row for row in read_jsonl(chosen.out / "runs" / f"{arm}-{seed}" / "metrics.jsonl") if row["phase"] == "practice"]
-        return cell | {"context_mib": [round(row["context_mib"], 3) for row in steps]}
+def room_of(run: RunFolder) -> Cell:
+    """Return the memory of the contexts at each step."""
+    return {"context_mib": [round(row["context_mib"], 3) for row in steps_of(run.path)]}
 
 
 def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """The rows of a recipe's practice, and in each how much its contexts took, as a share of the baseline's on the same seeds."""
+    """Reduce cells to the rows of a recipe's practice, with how much its contexts took, as a share of the baseline's on the same seeds."""
     rows = reduce_arms(cells, ARMS, BASELINE)
     held = {(cell["id"], cell["seed"]): fmean(cell["context_mib"]) for cell in cells}
     for row in rows:
@@ -77,35 +78,34 @@ def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     return rows
 
 
-def judge(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    """The verdict on the claim, from the rows of `needles`."""
+def judge(rows: Sequence[Row]) -> Verdict:
+    """Judge the claim by the rows of `needles`."""
     found = {row["id"]: row for row in rows}
-    missing = [arm for arm in JUDGED if found.get(arm, {"seeds": 0})["seeds"] < len(SEEDS)]
-    if missing:
-        return "undecided", f"not all runs are there: {', '.join(missing)}"
+    if missing := lacking(found, JUDGED, len(SEEDS)):
+        return undecided(missing)
     behind = {arm: [100 * found[arm][f"{BASELINE}_ahead{end}"] for end in ("", "_low", "_high")] for arm in JUDGED[1:]}
     is_level, is_small = behind[MAIN][2] <= 100 * WITHIN, found[MAIN]["context_share"] <= ROOM
-    holds = is_level and is_small and behind[CONTROL][0] > behind[MAIN][0]
     said = ", ".join(
         f"{arm} {-mean:+.1f} points [{-high:+.1f}, {-low:+.1f}] at {found[arm]['context_share']:.2f} of the room"
         for arm, (mean, low, high) in behind.items()
     )
-    return ("holds" if holds else "does not hold"), f"against full: {said}"
+    return decided(is_level and is_small and behind[CONTROL][0] > behind[MAIN][0], f"against full: {said}")
 
 
-def main(chosen: Options) -> None:
+def find(chosen: Options) -> Found:
     sets = {"tiny": [(arm, seed) for seed in chosen.seeds for arm in ARMS]} if chosen.is_tiny else SETS
     cells, rows = [], []
     for recipe, todo in sets.items():
-        table = Viewed(recipe, {}, TINY_RUN if chosen.is_tiny else {}, CHANGES, shares=False)
-        found = compute(todo, table, replace(chosen, out=chosen.out / recipe))
+        runs = Arms(recipe, {}, TINY_RUN if chosen.is_tiny else {}, CHANGES, shares=False, more=room_of)
+        found = compute(todo, runs, replace(chosen, out=chosen.out / recipe))
         cells += found
         rows += reduce(found)
-    verdict, because = (
-        ("undecided", "a random model sorts letters") if chosen.is_tiny else judge([row for row in rows if row["set"] == NEEDLES])
-    )
-    write_result(chosen, CLAIM, cells, rows, verdict, because)
+    verdict = undecided() if chosen.is_tiny else judge([row for row in rows if row["set"] == NEEDLES])
+    return cells, rows, verdict
 
+
+SHARE = Column("contexts, of full's", value("context_share", "{:.2f}".format), needs="context_share")
+STUDY = Study(__file__, CLAIM, ARMS, SEEDS, find, partial(arms_table, baseline=BASELINE, more=[SHARE]))
 
 if __name__ == "__main__":
-    main(options("practice_views", ARMS, SEEDS))
+    STUDY.main()

@@ -9,8 +9,14 @@ Imitation of own right attempts is practice of another kind: its row stands besi
 Wall-clock of each arm's training stands in its row (`training_seconds`, warm start included).
 """
 
-from studies.arms import ARMS, TINY, Arms, all_there, reduce_arms
-from studies.cells import Options, compute, options, write_result
+from collections.abc import Sequence
+
+from experiments.arms import ARMS, TINY, Arms, all_there, reduce_arms
+from experiments.arms_table import arms_table
+from experiments.cells import Options, compute
+from experiments.measures import Verdict, all_hold, undecided
+from experiments.study import Found, Study
+from experiments.tables import Row
 
 CLAIM = (
     "practice adds >= 10 points of greedy accuracy over the warm start on each of three seeds and >= 15 on average; "
@@ -20,21 +26,19 @@ SEEDS = (10, 11, 12)
 STEPS = {"longer_warm_start": 120}
 
 
-def main(chosen: Options) -> None:
+def find(chosen: Options) -> Found:
     recipe, steps, overrides = ("tiny", {"longer_warm_start": 40}, TINY) if chosen.is_tiny else ("quickstart", STEPS, {})
     seeds = chosen.seeds if chosen.is_tiny else SEEDS
-    todo = [(arm, seed) for seed in seeds for arm in ARMS]
-    cells = compute(todo, Arms(recipe, steps, overrides), chosen)
+    cells = compute([(arm, seed) for seed in seeds for arm in ARMS], Arms(recipe, steps, overrides), chosen)
     rows = reduce_arms(cells)
-    verdict, because = judge(rows, len(seeds))
-    write_result(chosen, CLAIM, cells, rows, verdict, because)
+    return cells, rows, judge(rows, len(seeds))
 
 
-def judge(rows: list[dict], seeds: int) -> tuple[str, str]:
-    """The verdict on the claim, from the rows alone."""
+def judge(rows: Sequence[Row], seeds: int) -> Verdict:
+    """Judge the claim by the rows alone."""
     found = {row["id"]: row for row in rows}
     if not all_there(rows, seeds):
-        return "undecided", "not all cells are there"
+        return undecided()
     practice, random, longer = (found[arm] for arm in ("practice", "random_reward", "longer_warm_start"))
     parts = {
         "practice adds >= 10 points on each seed": min(practice["gain_each_seed"]) >= 0.10,
@@ -43,10 +47,10 @@ def judge(rows: list[dict], seeds: int) -> tuple[str, str]:
         "practice is ahead of random scores": random["practice_ahead_low"] > 0,
         "practice is ahead of a longer warm start": longer["practice_ahead_low"] > 0,
     }
-    said = [f"{arm} {100 * found[arm]['gain']:+.1f} points (p = {found[arm]['gain_p']:.1g})" for arm in ARMS]
-    said += [f"{'holds' if is_so else 'does not hold'}: {part}" for part, is_so in parts.items()]
-    return ("holds" if all(parts.values()) else "does not hold"), "; ".join(said)
+    return all_hold(parts, [f"{arm} {100 * found[arm]['gain']:+.1f} points (p = {found[arm]['gain_p']:.1g})" for arm in ARMS])
 
+
+STUDY = Study(__file__, CLAIM, ARMS, SEEDS, find, arms_table)
 
 if __name__ == "__main__":
-    main(options("quickstart", ARMS, SEEDS))
+    STUDY.main()

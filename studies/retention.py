@@ -34,21 +34,18 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from etude.recipes.before_practice import demonstrations_of
 from matplotlib.figure import Figure
 
-from etude.console.watching import Console, Quiet
 from etude.device.machine import max_prompt_tokens, resolve_device
 from etude.engine.build import engine_at
 from etude.engine.protocols import PrefixEngine
 from etude.evaluation.divergence import as_rows, forward_divergence, from_rows, sampled, with_start
-from etude.evaluation.measure import Measurement, Suite, measure
+from etude.evaluation.measure import Judge, Measurement, Suite, measure
 from etude.evaluation.retention import measure_retention
 from etude.evaluation.settings import Retention
-from etude.evaluation.statistics import correlation_interval, mean_interval, rank_correlation, shares_interval
+from etude.evaluation.statistics import correlation_interval, mean_interval, rank_correlation
 from etude.models.interpolation import interpolate
 from etude.models.load import load_model
-from etude.recipes.practice import Practice, practice_named
 from etude.rewards.outcome import OutcomeFeedback
 from etude.rollouts.prompts import render_prompts
 from etude.settings.configuration import resolved
@@ -59,9 +56,13 @@ from etude.training.data import with_system
 from etude.training.run_folder import RunFolder, environment
 from etude.training.saving import save_asked
 from etude.training.settings import PracticeSettings, WarmStart
-from studies.arms import Arms, check_run, share
-from studies.cells import Cell, Options, compute, options, write_result
-from studies.figure import save
+from experiments.arms import Arms, run_of, share
+from experiments.cells import Cell, Options, compute, hardware_of
+from experiments.figures import save
+from experiments.measures import Verdict, all_hold, differences, lacking, mean, mean_share, undecided, with_ends
+from experiments.prepared_run import prepared_run
+from experiments.study import Found, Study
+from experiments.tables import Column, Row, interval, name_of, percent, points, seeds_of, table, value
 
 CLAIM = (
     "a way to practise keeps >= 98 % of old knowledge with >= 90 % of the gain; forgetting follows KL(start || now) on the new task; "
@@ -95,21 +96,21 @@ WATCHED = {
     **{f"retention.{name}": value for name, value in ASKED.items()},
 }
 """What runs measure on the way, and gates go by."""
-REPLAY = {"retention.replay.path": ["gutenberg_books/grimms_fairy_tales.md"], "retention.replay.ratio": 0.25}
-GATE = {"retention.gate.every": 13, "retention.gate.action": "lower_rate"}
-STOP = {"retention.gate.every": 2, "retention.gate.action": "stop"}
+REPLAY = {"replay.path": ["gutenberg_books/grimms_fairy_tales.md"], "replay.ratio": 0.25}
+GATE = {"gate.every": 13, "gate.action": "lower_rate"}
+STOP = {"gate.every": 2, "gate.action": "stop"}
 HARM = {"feedback": "random", "steps": 20, "learn.optimiser.learning_rate": 5e-4}
 
 PRACTISED: dict[str, dict[str, Any]] = {
     "start": {"steps": 0},
     "rl": {},
-    "rl_kl": {"learn.anchor": 0.05},
+    "rl_kl": {"kl_penalty.kl_coef": 0.05},
     "rl_replay": REPLAY,
     "rl_lora": {"learn.lora.rank": 32, "learn.optimiser.learning_rate": 2e-4},
     "rl_gate": GATE,
     "harmful": HARM,
     "harmful_gate": HARM | STOP,
-    "harmful_gate_kl": HARM | STOP | {"retention.gate.max_divergence": 20.0},
+    "harmful_gate_kl": HARM | STOP | {"gate.max_divergence": 20.0},
     "sft": {"steps": 0, "warm_start.n": 1600},
 }
 HARMED = tuple(arm for arm in PRACTISED if arm.startswith("harmful"))
@@ -174,7 +175,7 @@ class Retaining(Arms):
         return resolved(self._settings(end, seed)) | {"measured": measured, "factor": factor} | more
 
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
-        """One cell; its model stays under `out/runs`, for those between."""
+        """Compute a cell; its model stays under `out/runs`, for those between."""
         runs = {other: chosen.out / "runs" / f"{other}-{seed}" for other in ARMS}
         needed = {"start": (), "rl": ("start",), "sft": ("start", "rl")}.get(arm, ("start", *BETWEEN.get(arm, ())[:1]))
         missing = [other for other in needed if not (runs[other] / "measured.json").exists()]
@@ -194,60 +195,52 @@ class Retaining(Arms):
         if arm in BETWEEN:
             shutil.rmtree(runs[arm] / "model")
         where = RunFolder(runs["start"]).read_json("environment.json")
-        hardware = f"{where['processor']}, {where['threads']} threads, {where['precision']}"
-        return {"commit": environment()["commit"], "hardware": hardware, **facts, **found}
+        return {"commit": environment()["commit"], "hardware": hardware_of(where, where["precision"]), **facts, **found}
 
     def _practised(self, arm: str, seed: int, runs: Mapping[str, Path], chosen: Options) -> dict[str, Any]:
-        """A practice run; what its gate did, if it has one."""
+        """Make a practice run; return what its gate did, if it has one."""
         settings, folder = self._settings(arm, seed), runs[arm]
         if settings.learn.lora.rank:  # adapters on the start itself, whose warm start trained all weights
             settings = replace(settings, model=str(runs["start"] / "model"), warm_start=WarmStart())
-        check_run(folder, self.defaults(), lambda: resolved(settings))
         if not folder.exists() and settings.warm_start.steps:
             share({name: path for name, path in runs.items() if name == "start" or path == folder}, arm, resolved(settings))
-        result = RunFolder(folder).read_json("result.json")
-        if result is None:
-            result = practice_named(settings, self.recipe, run=folder, data=chosen.data, resume=folder.exists(), watcher=Console())
+        result = run_of(settings, self.recipe, folder, chosen.data)
         for checkpoint in (folder / "checkpoints").glob("step-*"):
             shutil.rmtree(checkpoint)
         return {"gate": result["gate"]} if "gate" in result else {}
 
     def _demonstrated(self, seed: int, runs: Mapping[str, Path], chosen: Options) -> dict[str, Any]:
-        """More demonstrations from the start on: the model on the way whose accuracy on dev tasks is nearest to that of rl stays."""
+        """Learn from more demonstrations; keep the model on the way whose accuracy on dev tasks is nearest to that of rl."""
         settings, folder = self._settings("sft", seed), runs["sft"]
         shutil.rmtree(folder, ignore_errors=True)
         kept = RunFolder.start(folder, resolved(settings), resume=False)
         target, dev = RunFolder(runs["rl"]).read_json("measured.json")["dev"], {}
-        with OutcomeFeedback(settings.timeout_seconds, isolate=settings.isolate_verifiers) as outcome:
-            run = Practice(settings, self.recipe, kept, chosen.data, outcome, Quiet())
-            run.prepare()
+        with prepared_run(settings, self.recipe, kept, chosen.data) as run:
             load_checkpoint(runs["start"] / "checkpoints" / "warm_start", run.model)
             learner = run.warm_start_learner()
             for step in range(1, self.sft_steps[-1] + 1):
                 run.engine.offload_weights()
-                learner.update(demonstrations_of(run, step))
+                learner.update(run.demonstrations(step))
                 if step in self.sft_steps:
                     run.engine.sync_weights(step)
-                    dev[step] = _share_of(self._answered(settings, run.engine, run.room_tokens, outcome, "dev", chosen))
+                    dev[step] = _share_of(self._answered(settings, run.engine, run.room_tokens, run.judge, "dev", chosen))
                     print(f"after {step} steps: dev {dev[step]:.1%}", flush=True)
                     if nearest(dev, target) == step:
                         save_asked(run.model, run.tokenizer, folder / "model", settings)
         kept.release()
         return {"step": nearest(dev, target), "dev_by_step": dev}
 
-    def _answered(
-        self, settings: PracticeSettings, engine: PrefixEngine, room: int, outcome: OutcomeFeedback, split: str, chosen: Options
-    ) -> str:
-        """Which tasks of a split are answered rightly, greedily: a 0 or 1 for each."""
+    def _answered(self, settings: PracticeSettings, engine: PrefixEngine, room: int, judge: Judge, split: str, chosen: Options) -> str:
+        """Return which tasks of a split are answered rightly, greedily: a 0 or 1 for each."""
         tasks = load_tasks(settings.tasks, split=split, n=self.sizes[split], seed=settings.seed, data=chosen.data)
         longest = settings.explore.max_new_tokens
         prompts = render_prompts(engine.tokenizer, with_system(tasks, settings.system), room)
         how = Measurement(longest, pass_n=0, num_samples=0, sampling=settings.explore.sampling, seed=settings.seed)
-        page = measure(engine, Suite(split, tasks, prompts, {}), how, outcome.judge)
+        page = measure(engine, Suite(split, tasks, prompts, {}), how, judge)
         return "".join(str(int(item["score"] == 1.0)) for item in page["items"])
 
     def _measured(self, arm: str, seed: int, model: Path, start: Path, chosen: Options) -> dict[str, Any]:
-        """What a model can, what it knows, and how far it is from the start."""
+        """Measure what a model can, what it knows, and how far it is from the start."""
         settings, kept = self._settings("start", seed), RunFolder(start)
         place = resolve_device(settings.machine, kept.read_json("environment.json"))
         loaded, tokenizer = load_model(str(model), device=place.device)
@@ -255,9 +248,9 @@ class Retaining(Arms):
         longest = settings.explore.max_new_tokens
         room, found = max_prompt_tokens(loaded, longest), dict[str, Any]()
         with OutcomeFeedback(settings.timeout_seconds, isolate=settings.isolate_verifiers) as outcome:
-            found["right"] = self._answered(settings, engine, room, outcome, "test", chosen)
+            found["right"] = self._answered(settings, engine, room, outcome.judge, "test", chosen)
             if arm == "rl":
-                found["dev"] = _share_of(self._answered(settings, engine, room, outcome, "dev", chosen))
+                found["dev"] = _share_of(self._answered(settings, engine, room, outcome.judge, "dev", chosen))
         probe = probe_for(self.known, tokenizer, max_prompt_tokens(loaded, 0), chosen.data)
         assert probe is not None
         known = measure_retention(probe, logprobs_of(loaded, place, settings.machine))
@@ -273,7 +266,7 @@ class Retaining(Arms):
 
 
 def nearest(dev: Mapping[int, float], target: float) -> int:
-    """The step whose accuracy is nearest to the target; of two as near the earlier."""
+    """Return the step whose accuracy is nearest to the target; of two as near the earlier."""
     return min(sorted(dev), key=lambda step: abs(dev[step] - target))
 
 
@@ -281,7 +274,7 @@ def nearest(dev: Mapping[int, float], target: float) -> int:
 
 
 def reduce(cells: Sequence[Cell], set_name: str) -> list[dict[str, Any]]:
-    """One row for each arm that is there, pooled over its seeds; the first one has the rank correlation over all cells."""
+    """Reduce cells to a row for each arm that is there, pooled over its seeds; the first one has the rank correlation over all cells."""
     starts = {cell["seed"]: cell for cell in cells if cell["id"] == "start"}
     own = {arm: [cell for cell in cells if cell["id"] == arm and cell["seed"] in starts] for arm in ARMS}
     rows = [_row(arm, of_arm, starts, set_name) for arm, of_arm in own.items() if of_arm]
@@ -294,9 +287,8 @@ def reduce(cells: Sequence[Cell], set_name: str) -> list[dict[str, Any]]:
         rows[0] |= correlation(name, moved) if len(moved) > 2 else {}
     pairs = [(cell, other) for cell in own["sft"] for other in own["rl"] if cell["seed"] == other["seed"]]
     if pairs:
-        apart = [fmean(values) for values in zip(*(_differences(one["nats"], other["nats"]) for one, other in pairs), strict=True)]
-        low, high = mean_interval(apart)
-        next(row for row in rows if row["id"] == "sft").update(above_rl=fmean(apart), above_rl_low=low, above_rl_high=high)
+        apart = [fmean(values) for values in zip(*(differences(other["nats"], one["nats"]) for one, other in pairs), strict=True)]
+        next(row for row in rows if row["id"] == "sft").update(mean("above_rl", apart))
     return rows
 
 
@@ -304,16 +296,14 @@ def _row(arm: str, own: Sequence[Cell], starts: Mapping[int, Cell], set_name: st
     right = [int(bit) for cell in own for bit in cell["right"]]
     gains = [_share_of(cell["right"]) - _share_of(starts[cell["seed"]]["right"]) for cell in own]
     now, before = (_by_item([cell["known"] for cell in each]) for each in (own, [starts[cell["seed"]] for cell in own]))
-    changes = _differences(now, before)
-    rises = [fmean(values) for values in zip(*(_differences(cell["nats"], starts[cell["seed"]]["nats"]) for cell in own), strict=True)]
-    row: dict[str, Any] = {"id": arm, "set": set_name, "n": len(right), "seeds": len(own), "accuracy": fmean(right)}
-    row["accuracy_low"], row["accuracy_high"] = shares_interval(right)
+    changes = differences(before, now)
+    rises = [fmean(values) for values in zip(*(differences(starts[cell["seed"]]["nats"], cell["nats"]) for cell in own), strict=True)]
+    row: dict[str, Any] = {"id": arm, "set": set_name, "n": len(right), "seeds": len(own), **mean_share("accuracy", right)}
     row |= {"gain": fmean(gains), "gain_each_seed": [round(gain, 4) for gain in gains]}
     row |= {"known": fmean(now), "known_n": len(now), "kept": fmean(now) / fmean(before)}
     row["kept_low"], row["kept_high"] = (1 + end / fmean(before) for end in mean_interval(changes))
     row["kept_each_seed"] = [round(_share_of(cell["known"]) / _share_of(starts[cell["seed"]]["known"]), 4) for cell in own]
-    row["rise"] = fmean(rises)
-    row["rise_low"], row["rise_high"] = mean_interval(rises)
+    row |= mean("rise", rises)
     row["forward_kl"] = fmean(cell["forward_kl"] for cell in own)
     if "gate" in own[0]:
         row["falls"] = sum(cell["gate"]["falls"] for cell in own)
@@ -326,30 +316,25 @@ def _share_of(bits: str) -> float:
 
 
 def _by_item(rows: Sequence[str]) -> list[float]:
-    """The share of seeds that were right, for every question: they are the same in all."""
+    """Return the share of seeds that were right, for every question: they are the same in all."""
     return [fmean(map(int, bits)) for bits in zip(*rows, strict=True)]
 
 
-def _differences(one: Sequence[float], other: Sequence[float]) -> list[float]:
-    return [mine - its for mine, its in zip(one, other, strict=True)]
-
-
 def _rise(cell: Cell, start: Cell) -> float:
-    return fmean(_differences(cell["nats"], start["nats"]))
+    return fmean(differences(start["nats"], cell["nats"]))
 
 
 def correlation(name: str, pairs: Sequence[tuple[float, float]]) -> dict[str, float]:
-    """Spearman's rank correlation with its interval (95 %, bootstrap over pairs) and their number."""
+    """Return Spearman's rank correlation with its interval (95 %, bootstrap over pairs) and their number."""
     one, other = zip(*pairs, strict=True)
-    low, high = correlation_interval(one, other)
-    return {name: rank_correlation(one, other), f"{name}_low": low, f"{name}_high": high, f"{name}_n": len(pairs)}
+    return with_ends(name, rank_correlation(one, other), correlation_interval(one, other)) | {f"{name}_n": len(pairs)}
 
 
-def judge(rows: Sequence[Mapping[str, Any]], seeds: int) -> tuple[str, str]:
-    """The verdict on the four claims, from the rows alone."""
+def judge(rows: Sequence[Row], seeds: int) -> Verdict:
+    """Judge the four claims by the rows alone."""
     found = {row["id"]: row for row in rows}
-    if any(arm not in found or found[arm]["seeds"] < seeds for arm in ARMS):
-        return "undecided", "not all cells are there"
+    if missing := lacking(found, ARMS, seeds):
+        return undecided(missing)
     harmless = [row for row in rows if row["id"] not in ("start", *HARMED)]
     keeping = [row["id"] for row in harmless if row["kept"] >= KEPT and row["gain_share"] is not None and row["gain_share"] >= GAIN]
     sft, start, gates = found["sft"], found["start"], ("harmful_gate", "harmful_gate_kl")
@@ -365,9 +350,7 @@ def judge(rows: Sequence[Mapping[str, Any]], seeds: int) -> tuple[str, str]:
         f"sft costs more nats than rl at equal gain ({_said(sft, 'above_rl')})": costs_more,
         f"a gate stops the harmful run with >= 98 % kept ({', '.join(stopping) or 'none'})": bool(stopping),
     }
-    words = {True: "holds", False: "does not hold", None: "undecided, since gains differ"}
-    said = "; ".join(f"{words[is_so]}: {part}" for part, is_so in parts.items())
-    return ("does not hold" if False in parts.values() else "undecided" if None in parts.values() else "holds"), said
+    return all_hold(parts, unclear="undecided, since gains differ")
 
 
 def _said(row: Mapping[str, Any], name: str) -> str:
@@ -405,17 +388,34 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     save(figure, path)
 
 
-def main(chosen: Options) -> None:
-    if not chosen.is_tiny and chosen.data is None:
-        raise SystemExit("the study needs --data DIR, the folder that holds science_mcq, mmlu and gutenberg_books")
-    if chosen.is_tiny:
-        table = Retaining("tiny", {}, TINY, PRACTISED, known=TINY_KNOWN, sizes=TINY_SIZES, sft_steps=TINY_SFT_STEPS)
-    else:
-        table = Retaining("quickstart", {}, RUN | WATCHED, PRACTISED)
-    cells = compute([(arm, seed) for seed in chosen.seeds for arm in (TINY_ARMS if chosen.is_tiny else ARMS)], table, chosen)
-    rows = reduce(cells, "tiny" if chosen.is_tiny else "number_sorting")
-    write_result(chosen, CLAIM, cells, rows, *judge(rows, len(SEEDS)), picture=draw)
+TABLE = (
+    Column("arm", name_of),
+    Column("greedy", interval("accuracy", percent)),
+    Column("gain", value("gain", points)),
+    Column("of rl's gain", value("gain_share", lambda share: f"{100 * share:.0f} %")),
+    Column("old knowledge kept", interval("kept", percent)),
+    Column("text, nats a token more", interval("rise", "{:+.3f}".format)),
+    Column("KL(start || model), nats an answer", value("forward_kl", "{:.2f}".format)),
+)
 
+
+def show(rows: Sequence[Row]) -> str:
+    """Write one line an arm."""
+    below = f"{rows[0]['n']:,} items of {rows[0]['set']} and {rows[0]['known_n']} questions, {seeds_of(rows)}; intervals (95 %) over items."
+    return table(rows, TABLE, below)
+
+
+def find(chosen: Options) -> Found:
+    if chosen.is_tiny:
+        models = Retaining("tiny", {}, TINY, PRACTISED, known=TINY_KNOWN, sizes=TINY_SIZES, sft_steps=TINY_SFT_STEPS)
+    else:
+        models = Retaining("quickstart", {}, RUN | WATCHED, PRACTISED)
+    cells = compute([(arm, seed) for seed in chosen.seeds for arm in (TINY_ARMS if chosen.is_tiny else ARMS)], models, chosen)
+    rows = reduce(cells, "tiny" if chosen.is_tiny else "number_sorting")
+    return cells, rows, judge(rows, len(SEEDS))
+
+
+STUDY = Study(__file__, CLAIM, ARMS, SEEDS, find, show, draw, data="science_mcq, mmlu and gutenberg_books")
 
 if __name__ == "__main__":
-    main(options("retention", ARMS, SEEDS))
+    STUDY.main()

@@ -24,14 +24,16 @@ from matplotlib.ticker import MultipleLocator
 
 from etude.console.watching import Console
 from etude.recipes.evaluate import evaluate
-from etude.recipes.practice import practice_named
 from etude.settings.configuration import resolved
 from etude.training.parse import practice_defaults
 from etude.training.run_folder import RunFolder, environment
 from etude.training.settings import PracticeSettings
-from studies.arms import settings_of
-from studies.cells import Cell, Options, compute, options, write_result
-from studies.figure import save
+from experiments.arms import run_of, settings_of
+from experiments.cells import Cell, Options, compute, hardware_of
+from experiments.figures import save
+from experiments.measures import Verdict, decided, undecided
+from experiments.study import Found, Study
+from experiments.tables import Column, Row, interval, name_of, percent, seeds_of, table, value
 from studies.step_values import REPLAYED
 
 CLAIM = "at equal tokens some way of answering is right more often with the step model than without it, beyond both intervals"
@@ -39,7 +41,7 @@ SEEDS = (50,)
 
 Changes = dict[str, Any]
 
-STEP_MODEL: Changes = {"step_model.on": True} | {f"step_model.{name}": value for name, value in REPLAYED.items()}
+STEP_MODEL: Changes = {"step_model": True} | {f"step_model.{name}": value for name, value in REPLAYED.items()}
 STEPS: Changes = {"search.steps.end": "tokens", "search.steps.max_tokens": 6}
 WITHOUT: dict[str, Changes] = {
     "majority": {"search.method": "samples"},
@@ -87,23 +89,21 @@ class Answering:
         return practice_defaults()
 
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
-        """The row of `evaluate`, with the model practised first where it is not there yet."""
+        """Return the row of `evaluate`; the model practises first where it is not there yet."""
         folder, settings = chosen.out / "runs" / f"model-{seed}", self._settings(seed)
-        if RunFolder(folder).read_json("result.json") is None:
-            practice_named(settings, self.recipe, run=folder, data=chosen.data, resume=folder.exists(), watcher=Console())
+        run_of(settings, self.recipe, folder, chosen.data)
         asked = {"recipe": self.recipe, "seed": seed, "evaluation.n": self.n, "evaluation.pass_n": 0, "sampling.temperature": 1.0}
         found = evaluate(str(folder / "model"), {**asked, **CASES[arm]}, data=chosen.data, watcher=Console())
         facts = RunFolder(folder).read_json("environment.json")
-        where = f"{facts['processor']}, {facts['threads']} threads, {facts['precision']}"
         return {
             "commit": environment()["commit"],
-            "hardware": where,
+            "hardware": hardware_of(facts, facts["precision"]),
             "row": {name: value for name, value in found["evaluation"][0].items() if name != "model"},
         }
 
 
 def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """Greedy, then a row for each way and size that is there."""
+    """Reduce cells to a row of greedy answers, then one for each way and size that is there."""
     rows: list[dict[str, Any]] = []
     for cell in cells:
         row = cell["row"]
@@ -119,11 +119,11 @@ def _row(name: str, row: Mapping[str, Any], prefix: str, tokens: float | None) -
     return {"id": name, "set": row["suite"], "n": row["n"], "seeds": 1, **accuracy} | ({} if tokens is None else {"tokens": tokens})
 
 
-def judge(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    """The verdict, from the rows alone."""
+def judge(rows: Sequence[Row]) -> Verdict:
+    """Judge the claim by the rows alone."""
     found = {row["id"]: row for row in rows}
-    if not all(case in found for case in CASES):
-        return "undecided", "not all cells are there"
+    if missing := [case for case in CASES if case not in found]:
+        return undecided(missing)
     better, said = [], []
     for way, partner in PARTNER.items():
         every = [(one, other) for one in _of(rows, way) for other in _of(rows, partner)]
@@ -134,16 +134,16 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
         said.append(f"{way} against {partner} {between}")
     if any(between.endswith("equal tokens") for between in said):
         return "undecided", "; ".join(said)
-    return ("holds" if better else "does not hold"), "; ".join(said)
+    return decided(bool(better), "; ".join(said))
 
 
-def _of(rows: Sequence[Mapping[str, Any]], way: str) -> list[Mapping[str, Any]]:
-    """The rows of a way, at its sizes."""
+def _of(rows: Sequence[Row], way: str) -> list[Row]:
+    """Return the rows of a way, at its sizes."""
     return [row for row in rows if row["id"].startswith(f"{way}_") and row["id"].removeprefix(f"{way}_").replace("_", "").isdigit()]
 
 
-def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Accuracy against tokens a task, a line for each way; dashed with the step model."""
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """Draw accuracy against tokens a task, a line for each way; dashed with the step model."""
     figure = Figure(figsize=(7.2, 4.4), layout="constrained")
     axes = figure.subplots()
     colours = dict(zip(WITHOUT, ("#1f2a44", "#c2571a", "#3f7d5a", "#7a4fa3"), strict=True))
@@ -176,15 +176,29 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     save(figure, path)
 
 
-def main(chosen: Options) -> None:
-    small = {"steps": 6, "evaluation.n": 20, "evaluation.pass_n": 0}
-    changes = {"n": 800, "steps": 1000, "budget_tokens": 120_000, "learn.optimiser.decay_steps": 0}
-    table = Answering("tiny", small, 20) if chosen.is_tiny else Answering("quickstart", changes, 300)
-    cases = TINY_CASES if chosen.is_tiny else CASES
-    cells = compute([(case, seed) for seed in chosen.seeds for case in cases], table, chosen)
-    rows = reduce(cells)
-    write_result(chosen, CLAIM, cells, rows, *judge(rows), picture=draw)
+TABLE = (
+    Column("answer", name_of),
+    Column("right", interval("accuracy", percent)),
+    Column("tokens a task", value("tokens", "{:.0f}".format)),
+)
 
+
+def show(rows: Sequence[Row]) -> str:
+    """Write one line a way and size."""
+    return table(rows, TABLE, f"{rows[0]['n']} items of {rows[0]['set']}, {seeds_of(rows)}; intervals (95 %) over items.")
+
+
+def find(chosen: Options) -> Found:
+    small = {"steps": 6, "evaluation.n": 20, "evaluation.pass_n": 0}
+    changes = {"n": 800, "steps": 1000, "token_budget.tokens": 120_000, "learn.optimiser.decay_steps": 0}
+    answering = Answering("tiny", small, 20) if chosen.is_tiny else Answering("quickstart", changes, 300)
+    cases = TINY_CASES if chosen.is_tiny else CASES
+    cells = compute([(case, seed) for seed in chosen.seeds for case in cases], answering, chosen)
+    rows = reduce(cells)
+    return cells, rows, judge(rows)
+
+
+STUDY = Study(__file__, CLAIM, tuple(CASES), SEEDS, find, show, draw)
 
 if __name__ == "__main__":
-    main(options("searching", list(CASES), SEEDS))
+    STUDY.main()

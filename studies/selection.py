@@ -17,6 +17,7 @@ from dataclasses import asdict
 from functools import partial
 from hashlib import sha256
 from itertools import accumulate
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,6 @@ from matplotlib.figure import Figure
 
 from etude.device.machine import Machine, resolve_device
 from etude.errors import UserError
-from etude.evaluation.statistics import paired_test, wilson_interval
 from etude.knowledge.documents import Corpus, documents
 from etude.knowledge.scorers import METHODS, Scorer
 from etude.knowledge.selection import Selection, select
@@ -34,8 +34,11 @@ from etude.randomness import seed_for
 from etude.recipes.perplexity import Perplexity
 from etude.tasks.files import file_rows
 from etude.training.run_folder import environment, read_jsonl, write_atomically
-from studies.cells import Cell, Options, compute, options, write_result
-from studies.figure import list_rows, save
+from experiments.cells import Cell, Options, Table, compute
+from experiments.figures import list_rows, save
+from experiments.measures import Verdict, decided, gain, in_points, lacking, share, undecided
+from experiments.study import Found, Study
+from experiments.tables import Column, Row, each, interval, percent, points, seeds_of, table
 
 CLAIM = "the classifier finds at least 90 % of hidden pages at a budget of as many tokens, and more than importance, perplexity and random"
 SEEDS = (70, 71, 72)
@@ -52,7 +55,7 @@ def _rows(path: Path, text: Callable[[Mapping[str, Any]], str]) -> Iterator[str]
 
 
 def others(data: Path) -> Texts:
-    """Kind and text of everything that is not of the domain."""
+    """Yield kind and text of everything that is not of the domain."""
     rows: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
         "stories": ("squality/*.jsonl", lambda row: row["document"]),
         "meetings": (
@@ -74,7 +77,7 @@ def others(data: Path) -> Texts:
 
 
 def tiny_texts() -> tuple[list[str], Texts]:
-    """Sections and other text in seconds."""
+    """Return sections and other text in seconds."""
     parts = ("heart", "artery", "vein", "valve", "muscle", "bone", "nerve")
     page = "The {} lies beside the {} and is joined with it by tissue of the body, which has the number {} in the book of its parts."
     sections = [page.format(parts[number % 7], parts[number * 3 % 5], number) for number in range(30)]
@@ -114,7 +117,7 @@ class Once:
         return np.array([self._known[key] for key in keys], dtype=np.float32)
 
 
-class Hidden:
+class Hidden(Table):
     """A cell for every way and draw."""
 
     def __init__(self, is_tiny: bool) -> None:
@@ -123,15 +126,12 @@ class Hidden:
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
         return {"times": TIMES, "examples": EXAMPLES, "model": self.model, "selection": asdict(self._selection(arm, 1))}
 
-    def defaults(self) -> dict[str, Any]:
-        return {}
-
     def _selection(self, arm: str, budget_tokens: int) -> Selection:
         workers = 0 if self.is_tiny or arm == "perplexity" else 2
         return Selection(method=arm, budget_tokens=budget_tokens, min_score=-1e12, domain_labels=[DOMAIN], workers=workers)
 
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
-        """What a way took of one draw, and which of the hidden documents are among it, as 0s and 1s."""
+        """Select from one draw; return what was taken, and which of the hidden documents are among it, as 0s and 1s."""
         folder = chosen.out / "runs" / f"{arm}-{seed}"
         folder.mkdir(parents=True, exist_ok=True)
         if self.is_tiny:
@@ -167,7 +167,7 @@ class Hidden:
 
 
 def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """One row for each way: precision and recall over the documents of all seeds, and what the classifier finds more."""
+    """Reduce cells to a row for each way: precision and recall over the documents of all seeds, and what the classifier finds more."""
     rows = []
     for arm in ARMS:
         own = [cell for cell in cells if cell["id"] == arm]
@@ -177,8 +177,7 @@ def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
         taken = sum(cell["selected"]["documents"] for cell in own)
         row: dict[str, Any] = {"id": arm, "set": DOMAIN, "n": len(bits), "seeds": len(own), "taken": taken}
         for name, n in (("recall", len(bits)), ("precision", taken)):
-            row[name] = bits.count("1") / n
-            row[f"{name}_low"], row[f"{name}_high"] = wilson_interval(bits.count("1"), n)
+            row |= share(name, bits.count("1"), n)
         row["recall_each_seed"] = [cell["judged"]["recall"] for cell in own]
         row["documents"] = sum(cell["documents"] for cell in own)
         rows.append(row | _behind(cells, arm))
@@ -186,33 +185,45 @@ def reduce(cells: Sequence[Cell]) -> list[dict[str, Any]]:
 
 
 def _behind(cells: Sequence[Cell], arm: str) -> dict[str, float]:
-    """How much more of what is hidden the classifier finds, over the seeds that both have."""
+    """Return how much more of what is hidden the classifier finds, over the seeds that both have."""
     found = {(cell["id"], cell["seed"]): cell["found"] for cell in cells}
     seeds = [seed for own, seed in found if own == arm and ("classifier", seed) in found]
     if arm == "classifier" or not seeds:
         return {}
     own, its = ([bit == "1" for seed in seeds for bit in found[name, seed]] for name in (arm, "classifier"))
-    test = paired_test(own, its)
-    names = {"classifier_ahead": "difference", "classifier_ahead_low": "difference_low", "classifier_ahead_high": "difference_high"}
-    return {said: getattr(test, name) for said, name in names.items()}
+    return gain("classifier_ahead", own, its)
 
 
-def judge(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    """The verdict on the claim, from the rows alone."""
+def judge(rows: Sequence[Row]) -> Verdict:
+    """Judge the claim by the rows alone."""
     found = {row["id"]: row for row in rows}
-    missing = [arm for arm in ARMS if arm not in found or found[arm]["seeds"] < len(SEEDS)]
-    if missing:
-        return "undecided", f"not all runs are there: {', '.join(missing)}"
-    least, ahead = found["classifier"]["recall_low"], {arm: found[arm]["classifier_ahead_low"] for arm in ARMS[1:]}
-    said = ", ".join(
-        f"{arm} {100 * found[arm]['classifier_ahead']:.1f} [{100 * low:.1f}, {100 * found[arm]['classifier_ahead_high']:.1f}]"
-        for arm, low in ahead.items()
+    if missing := lacking(found, ARMS, len(SEEDS)):
+        return undecided(missing)
+    said = ", ".join(f"{arm} {in_points(found[arm], 'classifier_ahead', sign='')}" for arm in ARMS[1:])
+    recall = in_points(found["classifier"], "recall", sign="", unit=" %")
+    is_ahead = min(found[arm]["classifier_ahead_low"] for arm in ARMS[1:]) > 0
+    return decided(found["classifier"]["recall_low"] >= 0.9 and is_ahead, f"it finds {recall}, points ahead of {said}")
+
+
+TABLE = (
+    Column("way", itemgetter("id")),
+    Column("found of what is hidden", interval("recall", percent)),
+    Column("each seed", each("recall_each_seed", percent)),
+    Column("right of what is taken", interval("precision", percent)),
+    Column("classifier ahead by", interval("classifier_ahead", points)),
+)
+
+
+def show(rows: Sequence[Row]) -> str:
+    """Write one line a way."""
+    below = (
+        f"{rows[0]['n']:,} hidden documents among {rows[0]['documents']:,}, {seeds_of(rows)}; intervals (95 %) over documents, of what "
+        "the classifier finds more paired."
     )
-    recall = f"it finds {100 * found['classifier']['recall']:.1f} % [{100 * least:.1f}, {100 * found['classifier']['recall_high']:.1f}]"
-    return ("holds" if least >= 0.9 and min(ahead.values()) > 0 else "does not hold"), f"{recall}, points ahead of {said}"
+    return table(rows, TABLE, below)
 
 
-def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
+def draw(rows: Sequence[Row], path: Path) -> Path:
     """Write an SVG: recall of every way with its interval, small dots the single seeds."""
     figure = Figure(figsize=(6.2, 0.9 + 0.45 * len(rows)), layout="constrained")
     axes = figure.subplots()
@@ -226,13 +237,13 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
     return save(figure, path)
 
 
-def main(chosen: Options) -> None:
-    if chosen.data is None and not chosen.is_tiny:
-        raise SystemExit(str(UserError("--data DIR is needed: the folder that holds openstax_anatomy and the other texts")))
+def find(chosen: Options) -> Found:
     cells = compute([(arm, seed) for seed in SEEDS for arm in ARMS], Hidden(chosen.is_tiny), chosen)
     rows = reduce(cells)
-    write_result(chosen, CLAIM, cells, rows, *judge(rows), picture=draw)
+    return cells, rows, judge(rows)
 
+
+STUDY = Study(__file__, CLAIM, ARMS, SEEDS, find, show, draw, data="openstax_anatomy and the other texts")
 
 if __name__ == "__main__":
-    main(options("selection", ARMS, SEEDS))
+    STUDY.main()

@@ -26,6 +26,7 @@ Claim: joined is right more often than start and than single on WebQuestions (gr
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -39,21 +40,21 @@ from etude.device.machine import max_prompt_tokens, resolve_device
 from etude.engine.build import engine_at
 from etude.engine.protocols import PrefixEngine
 from etude.engine.sampling import GREEDY
-from etude.errors import UserError
 from etude.evaluation.calibration import expected_calibration_error, risk_coverage
-from etude.evaluation.statistics import mean_interval, shares_interval
 from etude.models.embedding import load_embedder
 from etude.models.load import load_model
 from etude.rollouts.prompts import render_prompts
 from etude.suites.retention_probe import logprobs_of
 from etude.tasks.actions import with_instruction
 from etude.tasks.task import Task
-from etude.training.run_folder import environment, read_jsonl
-from studies.arms import TINY_RUN, Arms, difference, run_of
-from studies.cells import Cell, Options, compute, options, write_result
+from experiments.arms import TINY_RUN, Arms, difference, run_of, steps_of
+from experiments.cells import Cell, Options, compute, made_here
+from experiments.figures import accuracies, save
+from experiments.measures import Verdict, decided, in_points, lacking, mean, mean_share, undecided
+from experiments.questions import INSTRUCTION, SETS, TINY_SETS, Questions
+from experiments.study import Found, Study
+from experiments.tables import Column, Row, each, interval, name_of, percent, points, seeds_of, table, value
 from studies.decoding import MAX_NEW_TOKENS
-from studies.figure import accuracies, save
-from studies.questions import INSTRUCTION, SETS, TINY_SETS, Questions
 
 CLAIM = "a model that learned from its own joint answers is right more often than before, and than one that learned from single samples"
 SEEDS = (95, 96, 97)
@@ -71,7 +72,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "gold": {"feedback": "outcome", "learn.method": "credit", "learn.keep_all_right": False},
 }
 ARMS = (START, *CHANGES)
-RUN: dict[str, Any] = {"steps": 1000, "budget_tokens": 40_000, "evaluation.n": 40, "evaluation.pass_n": 0, "evaluation.num_samples": 0}
+RUN: dict[str, Any] = {"steps": 1000, "token_budget.tokens": 40_000, "evaluation.n": 40, "evaluation.pass_n": 0, "evaluation.num_samples": 0}
 RUN |= {"checkpoint_every": 0, "retention.probe": True, "collapse.action": "warn", "collapse.fall": 0.25}
 RUN |= {"learn.method": "imitation", "learn.keep_all_right": True}
 SCREENS = ("joined_sure", "joined_short", "largest_cluster", "single_alike", "gold")
@@ -96,23 +97,24 @@ class SelfTrained(Arms):
         return super().settings(arm, seed) | {"asked": {"sets": list(self.sets), "sampled": SAMPLED, "k": K, "instruction": INSTRUCTION}}
 
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
-        """A run under `out/runs`, which keeps its model, and what it answers."""
+        """Make a run under `out/runs`, which keeps its model, and ask it."""
         settings, folder = self._settings(arm, seed), chosen.out / "runs" / f"{arm}-{seed}"
         model, cell = settings.model, dict[str, Any]()
         if arm != START:
             cell = _course(folder, run_of(settings, self.recipe, folder, chosen.data))
             model = str(folder / "model")
-        place, facts = resolve_device(settings.machine), environment()
+        place = resolve_device(settings.machine)
         loaded, tokenizer = load_model(model, device=place.device)
         engine, room = engine_at(place, loaded, tokenizer, settings.machine), max_prompt_tokens(loaded, MAX_NEW_TOKENS)
         how = {"room_tokens": room, "names": (seed, "asked"), "logprobs": logprobs_of(loaded, place, settings.machine)}
-        where = {"commit": facts["commit"], "hardware": f"{facts['processor']}, {facts['threads']} threads, {place.precision}"}
-        return where | cell | {"sets": {name: _asked(engine, own, chosen.data, how) for name, own in self.sets.items()}}
+        return (
+            made_here(place.precision) | cell | {"sets": {name: _asked(engine, own, chosen.data, how) for name, own in self.sets.items()}}
+        )
 
 
 def _course(folder: Path, result: Mapping[str, Any]) -> dict[str, Any]:
-    """What the run did, from its first tenth to its last."""
-    steps = [row for row in read_jsonl(folder / "metrics.jsonl") if row["phase"] == "practice"]
+    """Return what the run did, in its first tenth and its last."""
+    steps = steps_of(folder)
     part = max(1, len(steps) // 10)
     ends = {"first": steps[:part], "last": steps[-part:]}
     found = {
@@ -131,7 +133,7 @@ def _course(folder: Path, result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _asked(engine: PrefixEngine, questions: Questions, data: Path | None, how: dict[str, Any]) -> dict[str, Any]:
-    """A model's answers to a set: greedy ones as 1 and 0, and of the first questions what samples say; `how`: what a `Pool` takes."""
+    """Answer a set of questions: greedy answers as 1 and 0, and of the first questions what samples say; `how`: what a `Pool` takes."""
     tasks = with_instruction(questions.load(data), INSTRUCTION)
     prompts = render_prompts(engine.tokenizer, tasks, how["room_tokens"])
     greedy = [each.text for (each,) in engine.generate(prompts, max_new_tokens=MAX_NEW_TOKENS, sampling=GREEDY)]
@@ -159,7 +161,7 @@ def _bit(text: str | None, task: Task, questions: Questions) -> str:
 
 
 def reduce(cells: Sequence[Cell], arms: Sequence[str] = ARMS) -> list[dict[str, Any]]:
-    """A row for every arm and set, pooled over seeds: what it gains on the start, and on single samples, paired over questions, by the
+    """Reduce cells to a row for every arm and set, pooled over seeds: what it gains on the start and on single samples, paired, by the
     seeds that both have.
     """
     by_arm = {arm: [cell for cell in cells if cell["id"] == arm] for arm in arms}
@@ -170,9 +172,8 @@ def reduce(cells: Sequence[Cell], arms: Sequence[str] = ARMS) -> list[dict[str, 
 def _row(arm: str, name: str, by_arm: Mapping[str, Sequence[Cell]]) -> dict[str, Any]:
     own = by_arm[arm]
     right = _of_items(own, name, "right")
-    low, high = shares_interval([fmean(bits) for bits in right.values()])
-    row: dict[str, Any] = {"id": arm, "set": name, "n": len(right), "seeds": len(own), "accuracy": fmean(map(fmean, right.values()))}
-    row |= {"accuracy_low": low, "accuracy_high": high}
+    row: dict[str, Any] = {"id": arm, "set": name, "n": len(right), "seeds": len(own)}
+    row |= mean_share("accuracy", [fmean(bits) for bits in right.values()])
     row["accuracy_each_seed"] = [round(fmean(bit == "1" for bit in cell["sets"][name]["right"]), 4) for cell in own]
     for other, said in ((START, "gain"), ("single", "single_behind"), ("single_alike", "single_alike_behind")):
         seeds = {cell["seed"] for cell in by_arm.get(other, ())} & {cell["seed"] for cell in own}
@@ -181,8 +182,7 @@ def _row(arm: str, name: str, by_arm: Mapping[str, Sequence[Cell]]) -> dict[str,
             row |= difference(said, *(_of_items(cells, name, "right") for cells in both))
     pages = [cell["sets"][name] for cell in own]
     agreement = [fmean(values) for values in zip(*(page["agreement"] for page in pages), strict=True)]
-    ends = mean_interval(agreement)
-    row |= {"agreement": fmean(agreement), "agreement_low": ends[0], "agreement_high": ends[1], "sampled_n": len(agreement)}
+    row |= mean("agreement", agreement) | {"sampled_n": len(agreement)}
     row |= {kind: fmean(bit == "1" for page in pages for bit in page[kind]) for kind in ("largest", "found")}
     given = [bit for page in pages for bit in page["given"]]
     row |= {"given": fmean(bit != "-" for bit in given), "given_right": fmean([bit == "1" for bit in given if bit != "-"] or [0])}
@@ -198,32 +198,52 @@ def _row(arm: str, name: str, by_arm: Mapping[str, Sequence[Cell]]) -> dict[str,
 
 
 def _of_items(cells: Sequence[Cell], name: str, kind: str) -> dict[str, list[int]]:
-    """Of each question whether the answer is right, a value a seed."""
+    """Return of each question whether the answer is right, a value a seed."""
     each = zip(*(cell["sets"][name][kind] for cell in cells), strict=True)
     return {str(place): [int(bit == "1") for bit in bits] for place, bits in enumerate(each)}
 
 
-def seeds_of(arm: str) -> tuple[int, ...]:
-    """Those that it is computed with."""
+def seeds_of_arm(arm: str) -> tuple[int, ...]:
+    """Return the seeds that an arm is computed with."""
     return SEEDS[:1] if arm in SCREENS else SEEDS
 
 
-def judge(rows: Sequence[Mapping[str, Any]], arms: Sequence[str]) -> tuple[str, str]:
-    """The verdict on the claim, from the rows of WebQuestions."""
+def judge(rows: Sequence[Row], arms: Sequence[str]) -> Verdict:
+    """Judge the claim by the rows of WebQuestions."""
     own = {row["id"]: row for row in rows if row["set"] == ASKED[0]}
-    missing = [arm for arm in arms if arm not in own or own[arm]["seeds"] < len(seeds_of(arm))]
-    if missing:
-        return "undecided", f"not all runs are there: {', '.join(missing)}"
+    if missing := lacking(own, arms, lambda arm: len(seeds_of_arm(arm))):
+        return undecided(missing)
     row = own["joined"]
-    said = [
-        f"{words} {100 * row[name]:+.1f} points [{100 * row[f'{name}_low']:+.1f}, {100 * row[f'{name}_high']:+.1f}]"
-        for name, words in (("gain", "on the start"), ("single_behind", "on single samples"))
-    ]
+    start, single = (in_points(row, name, unit=" points") for name in ("gain", "single_behind"))
     holds = row["gain_low"] > 0 and row["single_behind_low"] > 0
-    return ("holds" if holds else "does not hold"), f"joined gains {' and '.join(said)}"
+    return decided(holds, f"joined gains on the start {start} and on single samples {single}")
 
 
-def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
+TABLE = (
+    Column("set", itemgetter("set")),
+    Column("learned from", lambda row: name_of(row) + (f" (collapse in {row['collapsed']})" if row["collapsed"] else "")),
+    Column("greedy", interval("accuracy", percent)),
+    Column("gain", interval("gain", points)),
+    Column("each seed", each("accuracy_each_seed", percent)),
+    Column("on single samples", interval("single_behind", points)),
+    Column("on these of the same questions", interval("single_alike_behind", points)),
+    Column("samples agree", value("agreement", percent)),
+    Column("largest cluster right", value("largest", percent)),
+    Column("in 8 samples", value("found", percent)),
+    Column("given", value("given", percent)),
+    Column("right of these", value("given_right", percent)),
+    Column("aurc", value("aurc", "{:.3f}".format)),
+    Column("left out", value("left_out", percent)),
+)
+
+
+def show(rows: Sequence[Row]) -> str:
+    """Write one line an arm and set."""
+    sizes = dict.fromkeys(f"{row['n']:,} questions of {row['set']}, samples of {row['sampled_n']:,}" for row in rows)
+    return table(rows, TABLE, f"{'; '.join(sizes)}; {seeds_of(rows)}; intervals (95 %) over questions, gains paired.")
+
+
+def draw(rows: Sequence[Row], path: Path) -> Path:
     """Write an SVG: greedy accuracy of every arm with its interval, a panel a set; the line is the start."""
     sets = list(dict.fromkeys(row["set"] for row in rows))
     figure = Figure(figsize=(3.8 * len(sets), 3.0), layout="constrained")
@@ -238,21 +258,20 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
     return save(figure, path)
 
 
-def main(chosen: Options) -> None:
-    if chosen.data is None and not chosen.is_tiny:
-        raise SystemExit(str(UserError("--data DIR is needed: the folder that holds webquestions and openqa_false_answers")))
+def find(chosen: Options) -> Found:
     arms = TINY_ARMS if chosen.is_tiny else ARMS
     if chosen.is_tiny:
         changes = {arm: TINY_TAUGHT | own for arm, own in CHANGES.items()}
         changes["single"] |= {"explore.tasks_per_step": 12}
-        table = SelfTrained("tiny", {}, TINY, {START: {"steps": 0}, **changes}, {"letters": TINY_SETS["letters"]})
+        trained = SelfTrained("tiny", {}, TINY, {START: {"steps": 0}, **changes}, {"letters": TINY_SETS["letters"]})
     else:
-        table = SelfTrained("short_answers", {}, RUN, {START: {"steps": 0}, **CHANGES})
-    cells = compute([(arm, seed) for seed in chosen.seeds for arm in arms if seed in seeds_of(arm)], table, chosen)
+        trained = SelfTrained("short_answers", {}, RUN, {START: {"steps": 0}, **CHANGES})
+    cells = compute([(arm, seed) for seed in chosen.seeds for arm in arms if seed in seeds_of_arm(arm)], trained, chosen)
     rows = reduce(cells, arms)
-    verdict, because = ("undecided", "a random model answers letters") if chosen.is_tiny else judge(rows, arms)
-    write_result(chosen, CLAIM, cells, rows, verdict, because, picture=draw)
+    return cells, rows, undecided() if chosen.is_tiny else judge(rows, arms)
 
+
+STUDY = Study(__file__, CLAIM, ARMS, SEEDS, find, show, draw, data="webquestions and openqa_false_answers")
 
 if __name__ == "__main__":
-    main(options("self_training", ARMS, SEEDS))
+    STUDY.main()

@@ -24,7 +24,7 @@ ever asked for).
 Claim: learned values, trained so, order beginnings of one task worse than nine rollouts from each do.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -36,16 +36,13 @@ from matplotlib.figure import Figure
 
 from etude.console.watching import Console
 from etude.engine.completion import Completion
-from etude.evaluation.measure import Judge
 from etude.evaluation.statistics import rank_correlation
 from etude.learn.credit import has_signal
-from etude.learn.implicit_reward import ImplicitReward, ImplicitRewardSettings
+from etude.learn.implicit_reward import ImplicitReward
 from etude.learn.learner import Optimiser
 from etude.learn.step_model import Beginnings, StepModel, StepModelSettings
 from etude.learn.step_values import outlooks_of
 from etude.randomness import seed_for
-from etude.recipes.practice import Practice
-from etude.rewards.outcome import OutcomeFeedback
 from etude.rollouts.attempts import Attempt, Group
 from etude.rollouts.beginnings import parted
 from etude.rollouts.order import batch_at
@@ -59,9 +56,13 @@ from etude.tasks.task import Task
 from etude.training.parse import practice_defaults
 from etude.training.run_folder import RunFolder, environment
 from etude.training.settings import PracticeSettings
-from studies.arms import settings_of
-from studies.cells import Cell, Options, compute, options, write_result
-from studies.figure import save
+from experiments.arms import settings_of
+from experiments.cells import Cell, Options, compute, hardware_of
+from experiments.figures import save
+from experiments.measures import Verdict, undecided
+from experiments.prepared_run import PreparedRun, prepared_run
+from experiments.study import Found, Study
+from experiments.tables import Column, Row, interval, name_of, seeds_of, table, value
 
 CLAIM = "learned values of steps, trained so, order beginnings of one task worse than nine rollouts from each do"
 SEEDS = (40,)
@@ -99,41 +100,37 @@ class Agreement:
         return practice_defaults()
 
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
-        """Values by every estimator, and what they cost."""
+        """Compute values by every estimator, and what they cost."""
         settings = self._settings(seed)
-        folder = RunFolder.start(
-            chosen.out / "runs" / f"{arm}-{seed}", resolved(settings), resume=(chosen.out / "runs" / f"{arm}-{seed}").exists(), defaults={}
-        )
-        with OutcomeFeedback(settings.timeout_seconds) as outcome:
-            run = Practice(settings, self.recipe, folder, chosen.data, outcome, Console())
-            run.prepare()
+        path = chosen.out / "runs" / f"{arm}-{seed}"
+        folder = RunFolder.start(path, resolved(settings), resume=path.exists(), defaults={})
+        with prepared_run(settings, self.recipe, folder, chosen.data, Console()) as run:
             run.warm_start()
-            nodes = self._nodes(run, outcome.judge)
-            values, cost = self._by_answers(run, nodes, outcome.judge)
+            nodes = self._nodes(run)
+            values, cost = self._by_answers(run, nodes)
             values |= {"tree": [tree.expected()[node] for tree, node in nodes], "root": [tree.expected()[tree.root] for tree, _ in nodes]}
             values["likelihood"] = [fmean(node.own_logprobs) for _, node in nodes]
             in_trees = fmean(tree.sampled_tokens for tree, _ in nodes)
             cost |= {"tree": in_trees, "root": in_trees, "likelihood": 0.0}
-            learned, trained_tokens = self._learned(run, nodes, outcome.judge)
+            learned, trained_tokens = self._learned(run, nodes)
             facts = folder.read_json("environment.json")
             folder.release()
-        where = f"{facts['processor']}, {facts['threads']} threads, {facts['precision']}"
         return {
             "commit": environment()["commit"],
-            "hardware": where,
+            "hardware": hardware_of(facts, facts["precision"]),
             "task": [tree.task.key for tree, _ in nodes],
             "values": values | learned,
             "cost_tokens": cost | dict.fromkeys(learned, trained_tokens),
         }
 
-    def _nodes(self, run: Practice, judge: Judge) -> list[tuple[Tree, Node]]:
-        """Some inner nodes of each of some trees, by a keyed draw; tasks without signal, and trees that lack so many, are passed over."""
+    def _nodes(self, run: PreparedRun) -> list[tuple[Tree, Node]]:
+        """Draw some inner nodes of each of some trees, by key; tasks without signal, and trees that lack so many, are passed over."""
         search = Search("vine", chains=4, width=2, steps=self.steps)
         explore, seed, found = replace(run.settings.explore, search=search), run.settings.seed, []
-        items = batch_at(2, run.exploring.items, 1000, seed, "step values")
+        items = batch_at(2, run.items, 1000, seed, "step values")
         for start in range(0, len(items), 25):
-            chosen = self._with_signal(run, items[start : start + 25], judge)
-            trees, _ = searched(run.engine, chosen, explore, judge, (seed, "step values", start))
+            chosen = self._with_signal(run, items[start : start + 25])
+            trees, _ = searched(run.engine, chosen, explore, run.judge, (seed, "step values", start))
             for tree in trees:
                 inner = [node for node in tree.nodes() if node.parent and not node.finish]
                 if len(inner) >= self.each and tree.expected()[tree.root] is not None:
@@ -143,16 +140,16 @@ class Agreement:
                 return found[: self.beginnings]
         raise SystemExit(f"only {len(found)} beginnings of {self.beginnings} were found")
 
-    def _with_signal(self, run: Practice, items: Sequence[Item], judge: Judge) -> list[Item]:
-        """Those of which some of 8 answers are right and some wrong."""
+    def _with_signal(self, run: PreparedRun, items: Sequence[Item]) -> list[Item]:
+        """Return the tasks of which some of 8 answers are right and some wrong."""
         explore = run.settings.explore
         how: dict[str, Any] = {"num_samples": 8, "max_new_tokens": explore.max_new_tokens, "sampling": explore.sampling}
         groups = sample_groups(run.engine, *map(list, zip(*items, strict=True)), **how, names=(run.settings.seed, "signal"))
         texts = [[(run.engine.text_of(attempt.own_tokens), group.task) for attempt in group.attempts] for group in groups]
-        return [item for item, own in zip(items, texts, strict=True) if has_signal([verdict.score for verdict in judge(own)])]
+        return [item for item, own in zip(items, texts, strict=True) if has_signal([verdict.score for verdict in run.judge(own)])]
 
-    def _by_answers(self, run: Practice, nodes: Sequence[tuple[Tree, Node]], judge: Judge) -> tuple[dict[str, list[Any]], dict[str, float]]:
-        """The truth, and rollouts of other random numbers."""
+    def _by_answers(self, run: PreparedRun, nodes: Sequence[tuple[Tree, Node]]) -> tuple[dict[str, list[Any]], dict[str, float]]:
+        """Return the truth, and rollouts of other random numbers."""
         scores: list[list[Any]] = []
         tokens = []
         for place, (tree, node) in enumerate(nodes):
@@ -160,7 +157,7 @@ class Agreement:
             keys = [[seed_for(run.settings.seed, "rollout", place, number) for number in range(TRUTH + 9)]]
             left, sampling = run.settings.explore.max_new_tokens - len(own), run.settings.explore.sampling
             (drawn,) = run.engine.generate([(*tree.prompt, *own)], num_samples=TRUTH + 9, max_new_tokens=left, sampling=sampling, keys=keys)
-            verdicts = judge([(run.engine.text_of((*own, *each.tokens)), tree.task) for each in drawn])
+            verdicts = run.judge([(run.engine.text_of((*own, *each.tokens)), tree.task) for each in drawn])
             if any(verdict.score is None for verdict in verdicts):
                 raise SystemExit(f"a verdict is missing: {next(verdict.message for verdict in verdicts if verdict.score is None)}")
             scores.append([verdict.score for verdict in verdicts])
@@ -169,8 +166,8 @@ class Agreement:
         values |= {f"rollouts_{number}": [fmean(own[TRUTH : TRUTH + number]) for own in scores] for number in (1, 4, 9)}
         return values, {f"rollouts_{number}": number * fmean(tokens) for number in (1, 4, 9)}
 
-    def _learned(self, run: Practice, nodes: Sequence[tuple[Tree, Node]], judge: Judge) -> tuple[dict[str, list[Any]], float]:
-        """What learned estimators say, and the tokens of the attempts that they learned from."""
+    def _learned(self, run: PreparedRun, nodes: Sequence[tuple[Tree, Node]]) -> tuple[dict[str, list[Any]], float]:
+        """Return the values of learned estimators, and the tokens of the attempts that they learned from."""
         dtype, batch_tokens = run.place.dtype, run.settings.machine.update_batch_tokens
         options: dict[str, Any] = {"dtype": dtype, "batch_tokens": batch_tokens}
         kinds: dict[str, dict[str, Any]] = {
@@ -178,15 +175,14 @@ class Agreement:
             "step_model_replayed": REPLAYED,
             "step_model_own": {"backbone": "own", "epochs": 2},
         }
-        settings = {name: StepModelSettings(on=True, **kind) for name, kind in kinds.items()}
+        settings = {name: StepModelSettings(**kind) for name, kind in kinds.items()}
         heads = {name: StepModel(run.model, each, seed=run.settings.seed, **options) for name, each in settings.items()}
-        how = ImplicitRewardSettings(1.0, optimiser=Optimiser(learning_rate=1e-5))
-        implicit = ImplicitReward(run.model, how, **options)
+        implicit = ImplicitReward(run.model, 0.05, Optimiser(learning_rate=1e-5), **options)
         asked, tokens = {tree.task.key for tree, _ in nodes}, 0
         for step in range(1, self.training_steps + 1):
-            judged = run.exploring.attempts_of(step, judge)
+            judged = run.rollout(step)
             kept = [place for place, group in enumerate(judged.groups) if group.task.key not in asked]
-            groups, verdicts = [judged.groups[place] for place in kept], [judged.verdicts[place] for place in kept]
+            groups, verdicts = [judged.groups[place] for place in kept], [judged.rewards[place] for place in kept]
             tokens += sum(attempt.num_own_tokens for group in groups for attempt in group.attempts)
             both = [parted(group, row, self.steps, run.engine.text_of) for group, row in zip(groups, verdicts, strict=True)]
             outlooks = outlooks_of([group for group, _ in both], [row for _, row in both], "soft")
@@ -206,7 +202,7 @@ def _as_attempt(tree: Tree, node: Node) -> Attempt:
 
 
 def reduce(cells: Sequence[Cell], set_name: str) -> list[dict[str, Any]]:
-    """One row for each estimator, over all beginnings of all seeds."""
+    """Reduce cells to a row for each estimator, over all beginnings of all seeds."""
     rows = []
     for name in ESTIMATORS:
         tasks: dict[tuple[int, str], list[tuple[float, float]]] = {}
@@ -229,14 +225,14 @@ Groups = Sequence[Sequence[tuple[float, float]]]
 
 
 def _ordered_within(groups: Groups) -> float:
-    """Of the pairs of one task; one half where no pair has an order."""
+    """Return the share of the pairs of one task that are in order; one half where no pair has an order."""
     pairs = [pair for group in groups for pair in _pairs_apart(group)]
     found = [0.5 if one[0] == other[0] else float((one[0] > other[0]) == (one[1] > other[1])) for one, other in pairs]
     return fmean(found) if found else 0.5
 
 
 def _pairs_apart(group: Sequence[tuple[float, float]]) -> list[tuple[tuple[float, float], tuple[float, float]]]:
-    """Those whose truths have an order."""
+    """Return the pairs whose truths have an order."""
     return [pair for pair in combinations(group, 2) if abs(pair[0][1] - pair[1][1]) >= APART]
 
 
@@ -251,8 +247,8 @@ def _interval(groups: Groups, of: Callable[[Groups], float]) -> tuple[float, flo
     return float(np.quantile(found, 0.025)), float(np.quantile(found, 0.975))
 
 
-def judge_claim(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    """The verdict, from the rows alone."""
+def judge_claim(rows: Sequence[Row]) -> Verdict:
+    """Judge the claim by the rows alone."""
     found, name = {row["id"]: row for row in rows}, "ordered_within"
     nine, best = found["rollouts_9"], max((found[each] for each in LEARNED), key=lambda row: row[name])
     said = [f"{row['id']} {row[name]:.2f} [{row[f'{name}_low']:.2f}, {row[f'{name}_high']:.2f}]" for row in (nine, best)]
@@ -262,8 +258,8 @@ def judge_claim(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     return ("does not hold" if best[f"{name}_low"] > nine[f"{name}_high"] else "undecided"), because
 
 
-def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Both measures with their intervals, by estimator."""
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """Draw both measures with their intervals, by estimator."""
     figure = Figure(figsize=(7.2, 3.8), layout="constrained")
     measures = {"ordered_within": "pairs of one task in order", "spearman": "rank correlation, all"}
     for axes, (measure, title) in zip(figure.subplots(1, 2, sharey=True), measures.items(), strict=True):
@@ -279,16 +275,31 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     save(figure, path)
 
 
-def main(chosen: Options) -> None:
+TABLE = (
+    Column("estimator", name_of),
+    Column("pairs of one task in order", interval("ordered_within", "{:.2f}".format)),
+    Column("rank correlation", interval("spearman", "{:.2f}".format)),
+    Column("tokens", value("cost_tokens", "{:,.0f}".format)),
+)
+
+
+def show(rows: Sequence[Row]) -> str:
+    """Write one line an estimator."""
+    return table(rows, TABLE, f"{rows[0]['n']} beginnings of {rows[0]['tasks']} tasks, {seeds_of(rows)}; intervals (95 %) over tasks.")
+
+
+def find(chosen: Options) -> Found | None:
     small = {"warm_start.steps": 60, "explore.tasks_per_step": 8}
     recipe = "tiny" if chosen.is_tiny else "quickstart"
-    table = (
+    agreement = (
         Agreement(recipe, small, 8, 2, each=1, step_tokens=1) if chosen.is_tiny else Agreement(recipe, {}, 200, 30, each=4, step_tokens=6)
     )
-    cells = compute([("agreement", seed) for seed in chosen.seeds], table, chosen)
+    cells = compute([("agreement", seed) for seed in chosen.seeds], agreement, chosen)
     rows = reduce(cells, recipe) if cells else []
-    write_result(chosen, CLAIM, cells, rows, *(judge_claim(rows) if rows else ("undecided", "no cell is there")), picture=draw)
+    return cells, rows, judge_claim(rows) if rows else undecided()
 
+
+STUDY = Study(__file__, CLAIM, ("agreement",), SEEDS, find, show, draw)
 
 if __name__ == "__main__":
-    main(options("step_values", ["agreement"], SEEDS))
+    STUDY.main()

@@ -8,9 +8,14 @@ about the same time (lower end of the interval). The aim, told beside the verdic
 seed 10 was looked at with shorter practice before (LOG.md).
 """
 
-from etude.errors import UserError
-from studies.arms import ARMS, TINY, Arms, all_there, reduce_arms
-from studies.cells import Options, compute, options, write_result
+from collections.abc import Sequence
+
+from experiments.arms import ARMS, TINY, Arms, all_there, reduce_arms
+from experiments.arms_table import arms_table
+from experiments.cells import Options, compute
+from experiments.measures import Verdict, decided, undecided
+from experiments.study import Found, Study
+from experiments.tables import Row
 
 CLAIM = (
     "practice on gold answers raises accuracy on word_problems test and SVAMP over the warm start (p < 0.01), "
@@ -21,21 +26,18 @@ STEPS = {"longer_warm_start": 350, "random_reward": 56}
 AIM = 1.25
 
 
-def main(chosen: Options) -> None:
-    if chosen.data is None and not chosen.is_tiny:
-        raise SystemExit(str(UserError("--data DIR is needed: the folder that holds word_problems and svamp")))
+def find(chosen: Options) -> Found:
     recipe, steps, overrides = ("tiny", {"longer_warm_start": 40}, TINY) if chosen.is_tiny else ("word_problems", STEPS, {})
     seeds = chosen.seeds if chosen.is_tiny else SEEDS
-    todo = [(arm, seed) for arm in ARMS for seed in seeds]
-    cells = compute(todo, Arms(recipe, steps, overrides), chosen)
+    cells = compute([(arm, seed) for arm in ARMS for seed in seeds], Arms(recipe, steps, overrides), chosen)
     rows = reduce_arms(cells)
-    write_result(chosen, CLAIM, cells, rows, *judge(rows, len(seeds)))
+    return cells, rows, judge(rows, len(seeds))
 
 
-def judge(rows: list[dict], seeds: int) -> tuple[str, str]:
-    """The verdict on the claim, from the rows alone."""
+def judge(rows: Sequence[Row], seeds: int) -> Verdict:
+    """Judge the claim by the rows alone."""
     if not all_there(rows, seeds):
-        return "undecided", "not all cells are there"
+        return undecided()
     found = {(row["id"], row["set"]): row for row in rows}
     practice = [row for row in rows if row["id"] == "practice"]
     parts = []
@@ -45,8 +47,10 @@ def judge(rows: list[dict], seeds: int) -> tuple[str, str]:
         parts.append(f"{row['set']}: {row['accuracy']:.3f} against {warm:.3f} (p = {row['gain_p']:.2g}, n = {row['n']}, {AIM} times {aim})")
     is_better = all(row["gain"] > 0 and row["gain_p"] < 0.01 for row in practice)
     is_ahead = all(row["practice_ahead_low"] > 0 for row in rows if row["id"] in ("random_reward", "longer_warm_start"))
-    return ("holds" if is_better and is_ahead else "does not hold"), "; ".join(parts)
+    return decided(is_better and is_ahead, "; ".join(parts))
 
+
+STUDY = Study(__file__, CLAIM, ARMS, SEEDS, find, arms_table, data="word_problems and svamp")
 
 if __name__ == "__main__":
-    main(options("word_problems", ARMS, SEEDS))
+    STUDY.main()

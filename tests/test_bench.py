@@ -11,26 +11,24 @@ from etude.recipes.step import learn_from
 
 from bench import (
     decoding,
+    gradients,
     heap,
     kvpress,
-    limits,
     loading,
-    long_context,
-    long_generation,
     profile,
     rollout,
-    score_cells,
     search,
     selection,
-    sparse_prompts,
     step,
-    time_to_score,
 )
-from bench.curves import half_gain, rising, seconds_to, times_as_long
 from bench.exactness import measured
-from bench.peer import Peer, Running
-from bench.practising import Theirs, their_settings
-from etude.console.watching import Quiet
+from bench.long_context import __main__ as long_context
+from bench.long_context import generation as long_generation
+from bench.long_context import sparse_prompts
+from bench.time_to_score import __main__ as time_to_score
+from bench.time_to_score import cells as score_cells
+from bench.time_to_score.contestants import Theirs, their_settings
+from bench.time_to_score.curves import half_gain, rising, seconds_to, times_as_long
 from etude.engine.completion import Completion
 from etude.errors import UserError
 from etude.evaluation.retention import OLD_KNOWLEDGE
@@ -43,11 +41,23 @@ from etude.kv_cache.sparse_prefill import SparsePrefill
 from etude.learn.example import demonstration
 from etude.learn.learner import Learner
 from etude.models.load import load_model
-from etude.recipes.practice import Practice
-from etude.rewards.outcome import OutcomeFeedback
 from etude.rewards.verdict import Verdict
 from etude.rollouts.attempts import Attempt, Group
 from etude.training.run_folder import RunFolder
+from experiments import limits
+from experiments.pages import ROOT
+from experiments.peer import Peer, Running
+from experiments.prepared_run import PreparedRun, prepared_run
+from experiments.shapes import Shape, prompts_of
+
+KEPT = (decoding, gradients, heap, kvpress, loading, long_context, profile, rollout, search, selection, step, time_to_score)
+
+
+@pytest.mark.parametrize("benchmark", [module.BENCHMARK for module in KEPT], ids=lambda benchmark: benchmark.name)
+def test_a_kept_table_follows_from_what_was_measured(benchmark):
+    kept = ROOT / "bench" / "results" / benchmark.name
+    shown = benchmark.table(json.loads(kept.with_suffix(".json").read_text()))
+    assert shown.split() == kept.with_suffix(".md").read_text().split()
 
 
 def test_what_resuming_exactly_costs_is_counted_by_writer():
@@ -115,7 +125,7 @@ def test_rollouts_are_compared_by_turns_on_the_same_prompts(monkeypatch, tmp_pat
         assert row["speed"]["etude"]["low"] <= row["speed"]["etude"]["median"] <= row["speed"]["etude"]["high"]
         assert min(row["peak_bytes"].values()) > 2**26 and row["limit"] > 0 and row["torch_limit"] > 0
     assert found["ratios"] == {"generate": min(row["ratio"]["generate"]["median"] for row in found["shapes"])}
-    rollout.write(found, tmp_path / "rollout.json")
+    rollout.BENCHMARK.write(found, tmp_path / "rollout.json")
     assert json.loads((tmp_path / "rollout.json").read_text()) == found
     assert f"{found['ratios']['generate']:.2f} x generate" in (tmp_path / "rollout.md").read_text()
     assert "tokens a second" in (tmp_path / "rollout.svg").read_text()
@@ -138,7 +148,7 @@ def test_steps_are_compared_by_turns_with_trl_and_a_finished_shape_is_kept(monke
 
 
 def test_a_search_is_the_same_whether_beginnings_are_kept_or_computed_again(tmp_path, monkeypatch):
-    plan = search.Plan.of("tiny-random", [rollout.Shape(prompts=2, prompt_tokens=9)], depth=3, width=2, rounds=1)
+    plan = search.Plan.of("tiny-random", [Shape(prompts=2, prompt_tokens=9)], depth=3, width=2, rounds=1)
     found = search.measured(plan, 0, tmp_path)
     (row,) = found["shapes"]
     assert row["sampled_tokens"] == 2 * 16 * (2 + 4 + 4)
@@ -162,11 +172,11 @@ def test_the_ratios_of_integrative_decoding_are_of_the_same_rounds():
 
 
 def test_prompts_have_their_length_and_begin_apart(tokenizer):
-    shape = rollout.Shape(prompts=4, prompt_tokens=50)
-    prompts = rollout.prompts_of(shape, tokenizer, seed=3)
+    shape = Shape(prompts=4, prompt_tokens=50)
+    prompts = prompts_of(shape, tokenizer, seed=3)
     assert [len(prompt) for prompt in prompts] == [50] * 4
     assert len({tuple(prompt[:8]) for prompt in prompts}) == 4
-    assert prompts == rollout.prompts_of(shape, tokenizer, seed=3) != rollout.prompts_of(shape, tokenizer, seed=4)
+    assert prompts == prompts_of(shape, tokenizer, seed=3) != prompts_of(shape, tokenizer, seed=4)
 
 
 def test_a_peer_without_its_environment_is_one_sentence():
@@ -236,14 +246,14 @@ def test_without_a_gain_there_is_no_ratio_and_more_steps_are_asked_for():
 def test_time_to_score_runs_in_its_tiny_form_keeps_cells_and_refuses_others(tmp_path, monkeypatch, capsys):
     command = ["bench.time_to_score", "--tiny", "--cells", str(tmp_path / "cells"), "--json", str(tmp_path / "found.json")]
     monkeypatch.setattr(sys, "argv", [*command, "--precision", "float32"])
-    time_to_score.main()
+    time_to_score.BENCHMARK.main()
     assert "cell etude, seed 0" in capsys.readouterr().out
     found = json.loads((tmp_path / "found.json").read_text())
     (curve,) = found["curves"]
     assert (found["ratios"], curve["id"], curve["steps"]) == ({}, "etude", [0, 1, 2])
     assert curve["seconds"] == pytest.approx([0, curve["step_seconds"][0], sum(curve["step_seconds"])])
     assert "| etude | 0 | 2 |" in (tmp_path / "found.md").read_text() and "seconds of practice" in (tmp_path / "found.svg").read_text()
-    time_to_score.main()
+    time_to_score.BENCHMARK.main()
     assert "cell" not in capsys.readouterr().out and json.loads((tmp_path / "found.json").read_text()) == found
     plan = time_to_score.plan_of("tiny", steps=3, every=1, items=8, precision="float32")
     with pytest.raises(SystemExit, match=r"with another .* than there is now"):
@@ -276,21 +286,19 @@ class Seen(Theirs):
 def test_an_update_by_trl_is_one_by_etude(tmp_path):
     plan = time_to_score.plan_of("tiny", steps=2, every=1, items=8, precision="float32")
     settings = replace(plan.practice(0), n=40)
-    with OutcomeFeedback() as outcome:
-        run = Practice(settings, "tiny", RunFolder(tmp_path / "run"), None, outcome, Quiet())
-        run.prepare()
+    with prepared_run(settings, "tiny", RunFolder(tmp_path / "run")) as run:
         run.warm_start()
         assert largest_difference(run, tmp_path) < 1e-3
 
 
-def largest_difference(run: Practice, scratch: Path) -> float:
+def largest_difference(run: PreparedRun, scratch: Path) -> float:
     """TRL's steps made again by etude on the same attempts: how far the weights are apart, as a share of the way that they went."""
-    learner, start = run.practice_learner(), weights_of(run)
+    learner, start = run.learner(), weights_of(run)
     with Running(TRL_HERE["trl-float32"], their_settings(run, run.folder.checkpoint("warm_start"), scratch, keeps_float32=True)) as running:
         theirs, ours = Seen(run, running, scratch), start
-        right = [*run.tokenizer(run.exploring.tasks_of(1)[3][0].answer)["input_ids"], run.tokenizer.eos_token_id]
+        right = [*run.tokenizer(run.tasks_of(1)[3][0].answer)["input_ids"], run.tokenizer.eos_token_id]
         assert theirs.scores([(3, right), (3, right[1:])]) == [1.0, 0.0]
-        run.outcome.judge = lambda pairs: [Verdict(sum(map(ord, text)) % 7 / 6) for text, _ in pairs]
+        run.judge = lambda pairs: [Verdict(sum(map(ord, text)) % 7 / 6) for text, _ in pairs]
         for number in range(1, run.settings.steps + 1):
             theirs.step(number)
             run.model.load_state_dict(ours)
@@ -302,9 +310,9 @@ def largest_difference(run: Practice, scratch: Path) -> float:
     return float(max(apart))
 
 
-def judged(run: Practice, theirs: Seen, learner: Learner) -> tuple[list[Group], list[list[Verdict]]]:
+def judged(run: PreparedRun, theirs: Seen, learner: Learner) -> tuple[list[Group], list[list[Verdict]]]:
     """The groups that TRL sampled last, with log-probs of the model as it is now."""
-    items = [item for step in range(1, run.settings.steps + 1) for item in run.exploring.tasks_of(step)]
+    items = [item for step in range(1, run.settings.steps + 1) for item in run.tasks_of(step)]
     shown = [demonstration(items[place][1], tokens) for place, tokens in theirs.attempts]
     completions = [
         Completion(example.completion, logprobs, "", "stop", 0, 0) for example, logprobs in zip(shown, learner.logprobs(shown), strict=True)
@@ -316,7 +324,7 @@ def judged(run: Practice, theirs: Seen, learner: Learner) -> tuple[list[Group], 
     return groups, [[Verdict(score) for score in theirs.given[first : first + size]] for first in starts]
 
 
-def weights_of(run: Practice) -> dict[str, torch.Tensor]:
+def weights_of(run: PreparedRun) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in run.model.state_dict().items()}
 
 
@@ -331,7 +339,7 @@ def test_a_step_is_taken_apart_with_kernels_and_without():
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="what a process holds is read there")
 def test_memory_is_read_behind_every_batch_with_thresholds_set_and_moving():
-    found = heap.measured("tiny-random", rollout.Shape(prompts=3, samples=2, tokens=4), batches=2)
+    found = heap.measured("tiny-random", Shape(prompts=3, samples=2, tokens=4), batches=2)
     for row in found["ways"].values():
         assert len(row["held_bytes"]) == 3 and min(row["held_bytes"]) > 2**26 and row["processor_seconds"] > 0
     assert found["ways"].keys() == {"set", "moving"}
@@ -351,7 +359,7 @@ def test_what_policies_hold_is_asked_in_a_process_and_told_of_both_sides():
     table = kvpress.table(found)
     assert "% / - |" in table and "| nothing / own |" in table and "- kvpress, padded: `LookupError: it has none` (streaming)" in table
     assert "asks for transformers<5.3; importing it replaces 1 of transformers' attention functions" in table
-    with pytest.raises(SystemExit, match="--tokens is 9: give 256 to"):
+    with pytest.raises(UserError, match="--tokens is 9: give 256 to"):
         kvpress.compared(9, ["streaming"], "tiny-random", {})
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from etude.cli import main
 from etude.tiny import letters
-from studies.table import PAGES
+from experiments.pages import PAGES
 
 TEXT = "\n".join(page.read_text(encoding="utf8") for page in PAGES)
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -131,6 +131,27 @@ def test_these_rooms_need_no_torch(room):
     assert done.returncode == 0, done.stderr or "torch was imported"
 
 
+@pytest.mark.parametrize(("package", "others"), [("experiments", ("studies", "bench")), ("studies", ("bench",)), ("bench", ("studies",))])
+def test_studies_and_benchmarks_know_what_they_share_and_not_each_other(package, others):
+    for path in (ROOT / package).rglob("*.py"):
+        wrong = [module for module in imports_of(path) if any(begins_with(module, other) for other in others)]
+        assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"
+
+
+def test_a_study_and_a_benchmark_is_what_its_folder_holds():
+    for path in (path for path in (ROOT / "studies").glob("*.py") if path.stem != "__init__"):
+        assert path.read_text(encoding="utf8").endswith('if __name__ == "__main__":\n    STUDY.main()\n'), path.name
+    commands = [*(ROOT / "bench").glob("*.py"), *(ROOT / "bench").glob("*/__main__.py")]
+    for path in (path for path in commands if path.name != "__init__.py"):
+        assert path.read_text(encoding="utf8").endswith('if __name__ == "__main__":\n    BENCHMARK.main()\n'), path.name
+
+
+def test_one_file_of_studies_and_benchmarks_knows_what_a_practice_run_is_made_of():
+    for path in (path for package in ("experiments", "studies", "bench") for path in (ROOT / package).rglob("*.py")):
+        knows = "etude.recipes.practice.Practice" in imports_of(path)
+        assert knows == (path.name == "prepared_run.py"), path.name
+
+
 TABLES = {
     "verifiers": VERIFIERS,
     "credit": CREDIT,

@@ -1,6 +1,7 @@
 """Every study runs in its tiny form, goes on where it stopped, and its verdict follows from its rows."""
 
 import copy
+import importlib
 import json
 import re
 import runpy
@@ -22,6 +23,12 @@ from etude.recipes.adapt_settings import parse_adapt
 from etude.settings.configuration import find_configuration, resolved
 from etude.tasks.task import Task
 from etude.training.run_folder import RunFolder
+from experiments import questions
+from experiments.arms import ARMS, TINY, Arms, reduce_arms, share
+from experiments.arms_table import arms_table
+from experiments.cells import Options, compute
+from experiments.figures import draw
+from experiments.pages import PAGES, ROOT, fill
 from studies import (
     decoding,
     diversity,
@@ -34,45 +41,20 @@ from studies import (
     order,
     practice_alone,
     practice_views,
-    questions,
     quickstart,
     retention,
     searching,
     selection,
     self_training,
     step_values,
-    word_problems,
 )
-from studies.arms import ARMS, TINY, Arms, reduce_arms, share
-from studies.cells import Options, compute
-from studies.figure import draw
-from studies.table import PAGES, ROOT, filled, markdown
 
-PARTS = ("__init__", "cells", "arms", "divergence", "figure", "questions", "table")
-STUDIES = sorted(path.stem for path in Path(quickstart.__file__).parent.glob("*.py") if path.stem not in PARTS)
+STUDIES = sorted(path.stem for path in Path(quickstart.__file__).parent.glob("*.py") if path.stem != "__init__")
 OF_PRACTICE = ("quickstart", "word_problems")
 
 
 def test_every_study_is_tried_here():
-    others = {
-        "decoding",
-        "diversity",
-        "exploration",
-        "importance",
-        "knows_says",
-        "layers",
-        "long_context",
-        "long_thought",
-        "order",
-        "practice_alone",
-        "practice_views",
-        "retention",
-        "searching",
-        "selection",
-        "self_training",
-        "step_values",
-    }
-    assert set(STUDIES) == {*OF_PRACTICE, *others}
+    assert set(STUDIES) == {*OF_PRACTICE, *(name for name, own in globals().items() if getattr(own, "__package__", "") == "studies")}
 
 
 def run(name: str, folder: Path) -> None:
@@ -126,7 +108,7 @@ def test_the_study_of_exploration_tries_arms_of_each_kind_in_its_tiny_form(tmp_p
 
 def test_the_study_of_diversity_keeps_the_course_of_its_runs_in_its_tiny_form(tmp_path):
     result = tiny("diversity", tmp_path)
-    assert result["verdict"] == "undecided" and "not all runs are there" in result["because"]
+    assert result["verdict"] == "undecided" and "not all cells are there" in result["because"]
     rows = {row["id"]: row for row in result["rows"]}
     assert rows.keys() == {"base", "warm_start", *diversity.TINY_ARMS}
     for arm in diversity.TINY_ARMS:
@@ -134,37 +116,14 @@ def test_the_study_of_diversity_keeps_the_course_of_its_runs_in_its_tiny_form(tm
         assert rows[arm]["final_pass_each_seed"] == [rows[arm]["pass_curve"]["4"]]
     cell = json.loads((tmp_path / "cells" / f"{diversity.BASELINE}-{diversity.SEEDS[0]}.json").read_text())
     assert cell["course"].keys() == set(diversity.COURSE) and "pass_at_4" in cell["evaluation"][0]
-    head = markdown(result["rows"]).splitlines()[0]
+    head = diversity.STUDY.table(result["rows"]).splitlines()[0]
     assert head.startswith("| arm |") and head.endswith("| different answers | different forms | last pass@k |")
-    assert markdown(result["rows"]).splitlines()[4].endswith("(k = 4) |")
+    assert diversity.STUDY.table(result["rows"]).splitlines()[4].endswith("(k = 4) |")
 
 
 def test_a_table_has_pass_at_k_once():
-    head = markdown(json.loads((ROOT / "studies/diversity/result.json").read_text())["rows"]).splitlines()[0]
+    head = diversity.STUDY.table(json.loads((ROOT / "studies/diversity/result.json").read_text())["rows"]).splitlines()[0]
     assert "| pass@32 |" in head and "last pass@k" not in head
-
-
-def diverse(forms, final, accuracy) -> list[dict]:
-    """A row for each arm of the study, of three runs."""
-    kinds = zip(diversity.ARMS, forms, final, accuracy, strict=True)
-    return [
-        {
-            "id": arm,
-            "distinct_forms_each_seed": [a, a + 0.01, a + 0.02],
-            "final_pass_each_seed": [b, b + 0.01, b + 0.02],
-            "accuracy_each_seed": [c, c + 0.01, c + 0.02],
-        }
-        for arm, a, b, c in kinds
-    ]
-
-
-def test_diversity_drives_exploration_where_both_correlations_are_above_zero():
-    rising, falling = [place / 20 for place in range(10)], [place / -20 for place in range(10)]
-    verdict, because = diversity.judge(diverse(rising, rising, rising))
-    assert verdict == "holds" and "1.00 [" in because
-    assert diversity.judge(diverse(rising, rising, falling))[0] == "does not hold"
-    assert diversity.judge(diverse(rising, [0.5] * 10, rising))[0] == "does not hold"
-    assert diversity.judge(diverse(rising, rising, rising)[1:])[0] == "undecided"
 
 
 def tiny(name: str, folder: Path) -> dict:
@@ -207,20 +166,10 @@ def test_what_a_reader_says_of_own_problems_stands_with_the_arm_that_wrote_them_
     assert practice_alone._with_reading(tmp_path / "none", rows) == rows
     made = {"made": 9, "made_valid_share": 0.5, "made_rewarded_share": 0.1, "made_read_sound": 0.5, "made_read_n": 2}
     row = {"id": "svs", "set": "test", "n": 9, "seeds": 1, "accuracy": 0.5, "accuracy_low": 0.4, "accuracy_high": 0.6}
-    table = markdown([row | made | {f"{name}_{end}": 0.5 for name in ("vote_share", "majority_right") for end in ("first", "last")}])
+    table = practice_alone.STUDY.table(
+        [row | made | {f"{name}_{end}": 0.5 for name in ("vote_share", "majority_right") for end in ("first", "last")}]
+    )
     assert "9, 50.0 % without a flaw, 50.0 % of 2 read are sound" in table
-
-
-def test_the_verdict_on_practice_alone_goes_by_the_gain_that_is_kept_on_every_set():
-    def rows(kept):
-        gains = {"gold": 0.2, "random_reward": -0.1, "agreement": 0.2 * kept}
-        return [{"id": arm, "set": name, "seeds": 3, "gain": gain} for arm, gain in gains.items() for name in ("a", "b", "c")]
-
-    picked = [("gold", 41), ("agreement", 41)]
-    assert [practice_alone.judge(rows(kept), picked)[0] for kept in (0.6, 0.4)] == ["holds", "does not hold"]
-    assert practice_alone.judge([{**row, "gain": 0.0} for row in rows(1.0)], picked)[0] == "does not hold"
-    for some, of in ((rows(0.6)[:-1], picked), (rows(0.6), [("gold", 41), ("agreement_rate", 41)]), ([], picked), (rows(0.6), [])):
-        assert practice_alone.judge(some, of)[0] == "undecided"
 
 
 @pytest.mark.parametrize(
@@ -242,13 +191,13 @@ def test_the_study_of_step_values_asks_every_estimator_in_its_tiny_form(tmp_path
     assert [row["id"] for row in rows] == list(step_values.ESTIMATORS)
     assert all(row["spearman_low"] <= row["spearman"] <= row["spearman_high"] and row["n"] == 8 for row in rows)
     assert all(0 <= row["ordered_within_low"] <= row["ordered_within"] <= row["ordered_within_high"] <= 1 for row in rows)
-    assert markdown(rows).splitlines()[0] == "| estimator | pairs of one task in order | rank correlation | tokens |"
+    assert step_values.STUDY.table(rows).splitlines()[0] == "| estimator | pairs of one task in order | rank correlation | tokens |"
 
 
 def test_the_study_of_searching_answers_with_the_step_model_and_without_in_its_tiny_form(tmp_path):
     rows = tiny("searching", tmp_path)["rows"]
     assert {row["id"] for row in rows} == {"greedy", *searching.TINY_CASES}
-    assert markdown(rows).splitlines()[0] == "| answer | right | tokens a task |"
+    assert searching.STUDY.table(rows).splitlines()[0] == "| answer | right | tokens a task |"
 
 
 def test_the_study_of_long_thought_measures_every_model_at_every_length_in_its_tiny_form(tmp_path):
@@ -256,7 +205,7 @@ def test_the_study_of_long_thought_measures_every_model_at_every_length_in_its_t
     lengths = ("free", *long_thought.TINY_BUDGETS)
     assert [row["id"] for row in result["rows"]] == [f"{arm}_{length}" for arm in long_thought.ROWS for length in lengths]
     assert result["verdict"] == "undecided" and "random_reward_behind_low" in result["rows"][3]
-    head, _, *lines = markdown(result["rows"]).splitlines()
+    head, _, *lines = long_thought.STUDY.table(result["rows"]).splitlines()
     assert head.startswith("| model | free | tokens | behind 1 | behind 4 | a doubling adds | more than before | each seed |")
     assert [line.split(" | ")[0] for line in lines[:-2]] == [f"| {arm.replace('_', ' ')}" for arm in long_thought.ROWS]
 
@@ -281,18 +230,6 @@ def test_gains_of_slopes_are_paired_over_items_and_compared_with_random_scores()
     assert free["practice_free"]["random_reward_behind"] == 0.5 and free["practice_free"]["tokens"] == 9.0
 
 
-def test_long_thought_pays_where_the_slope_gains_and_more_than_by_random_scores():
-    def rows(gain: float, ahead: float, seeds: int = 3) -> list[dict]:
-        ends = {"slope_gain": 0.2, "slope_gain_low": gain, "slope_gain_high": 0.3}
-        ends |= {"random_reward_behind": 0.2, "random_reward_behind_low": ahead, "random_reward_behind_high": 0.3}
-        ends |= {"slope_gain_each_seed": [0.1, 0.2, 0.3]}
-        return [{"id": f"{arm}_free", "seeds": seeds, "slope": 0.1, **ends} for arm in long_thought.ROWS]
-
-    assert long_thought.judge(rows(0.01, 0.01))[0] == "holds"
-    assert long_thought.judge(rows(-0.01, 0.01))[0] == long_thought.judge(rows(0.01, -0.01))[0] == "does not hold"
-    assert long_thought.judge(rows(0.01, 0.01, seeds=2))[0] == long_thought.judge(rows(0.01, 0.01)[1:])[0] == "undecided"
-
-
 def test_the_study_of_retention_measures_what_every_model_can_and_knows_in_its_tiny_form(tmp_path):
     rows = tiny("retention", tmp_path)["rows"]
     assert [row["id"] for row in rows] == [arm for arm in retention.ARMS if arm in retention.TINY_ARMS]
@@ -302,7 +239,7 @@ def test_the_study_of_retention_measures_what_every_model_can_and_knows_in_its_t
     assert all(row["forward_kl"] > 0 for row in others if row["id"] != "harmful_gate")  # which fell back: its estimate may be below 0
     assert start["kl_correlation_n"] == 3 and "sound_kl_correlation" not in start  # of two sound ways none is told
     assert "above_rl" in next(row for row in rows if row["id"] == "sft")
-    assert markdown(rows).splitlines()[0].startswith("| arm | greedy | gain | of rl's gain | old knowledge kept |")
+    assert retention.STUDY.table(rows).splitlines()[0].startswith("| arm | greedy | gain | of rl's gain | old knowledge kept |")
 
 
 def test_of_the_models_on_the_way_the_nearest_on_dev_tasks_is_taken_and_of_two_as_near_the_earlier():
@@ -317,39 +254,6 @@ def test_forgetting_follows_divergence_only_where_the_interval_is_above_0():
     assert mixed["kl_low"] < 0 < mixed["kl_high"]
 
 
-def test_retention_holds_only_where_all_four_of_its_claims_do():
-    def rows(**changes):
-        base = {
-            "seeds": 3,
-            "kept": 0.99,
-            "gain_each_seed": [0.3] * 3,
-            "gain_share": 1.0,
-            "kept_each_seed": [0.99] * 3,
-            "stopped_each_seed": [True] * 3,
-        }
-        base |= {f"{of}kl_correlation{end}": 0.5 for of in ("", "sound_") for end in ("", "_low", "_high")} | {
-            f"above_rl{end}": 0.1 for end in ("", "_low", "_high")
-        }
-        return [{"id": arm, **base, **(changes.get(arm, {}))} for arm in retention.ARMS]
-
-    def verdict(**changes):
-        return retention.judge(rows(**changes), 3)[0]
-
-    assert verdict() == "holds"
-    assert retention.judge(rows()[1:], 3)[0] == "undecided" and verdict(rl={"seeds": 2}) == "undecided"
-    assert retention.judge([row | {"kept": 0.97} for row in rows()], 3)[0] == "does not hold"
-    assert verdict(start={"kl_correlation_low": -0.1}) == "does not hold"
-    assert verdict(sft={"above_rl_low": -0.01}) == "does not hold"
-    more, less = {"gain_each_seed": [0.3, 0.4, 0.3]}, {"gain_each_seed": [0.3, 0.2, 0.3]}
-    assert verdict(sft=more) == "undecided" and verdict(sft=more, start={"kl_correlation_low": -0.1}) == "does not hold"
-    assert verdict(sft=more | {"above_rl_low": -0.01}) == "does not hold"
-    assert verdict(sft=less) == "holds" and verdict(sft=less | {"above_rl_low": -0.01}) == "undecided"
-    went_on, lost = {"stopped_each_seed": [True, False, True]}, {"kept_each_seed": [0.99, 0.97, 0.99]}
-    assert verdict(harmful_gate=went_on, harmful_gate_kl=lost) == "does not hold"
-    one_is_enough = retention.judge(rows(harmful_gate=lost), 3)
-    assert one_is_enough[0] == "holds" and "98 % kept (harmful_gate_kl)" in one_is_enough[1]
-
-
 def test_rank_correlation_is_pearsons_of_ranks_where_equal_values_share_theirs():
     assert rank_correlation([3.0, 1.0, 1.0, 9.0], [3.0, 1.5, 1.5, 4.0]) == pytest.approx(1.0)
     assert step_values._spearman([[(1.0, 10.0), (2.0, 100.0)], [(3.0, 1000.0)]]) == pytest.approx(1.0)
@@ -362,90 +266,6 @@ def test_pairs_in_order_are_of_one_task_and_lie_apart():
         (1 + 0.5 + 1) / 3
     )
     assert step_values._ordered_within([[(0.9, 0.8)], [(0.1, 0.2)]]) == 0.5
-
-
-def test_learned_values_fall_behind_only_where_intervals_part():
-    def rows(nine: tuple[float, float], learned: tuple[float, float]) -> list[dict]:
-        ends = {"rollouts_9": nine} | dict.fromkeys(step_values.LEARNED, (-1.0, -1.0)) | {"step_model": learned}
-        measure = "ordered_within"
-        return [{"id": name, measure: sum(own) / 2, f"{measure}_low": own[0], f"{measure}_high": own[1]} for name, own in ends.items()]
-
-    assert step_values.judge_claim(rows((0.7, 0.9), (0.2, 0.6)))[0] == "holds"
-    assert step_values.judge_claim(rows((0.5, 0.7), (0.4, 0.6)))[0] == "undecided"
-    assert step_values.judge_claim(rows((0.2, 0.4), (0.5, 0.6)))[0] == "does not hold"
-
-
-def test_searching_compares_ways_at_equal_tokens_alone():
-    def rows(**changes: float) -> list[dict]:
-        found = [{"id": case, "accuracy": 0.5, "accuracy_low": 0.4, "accuracy_high": 0.6, "tokens": 50.0} for case in searching.CASES]
-        return [{**row, **changes} if row["id"] == "weighted_8" else row for row in found]
-
-    assert searching.judge(rows())[0] == "does not hold"
-    assert searching.judge(rows(accuracy=0.8, accuracy_low=0.7, accuracy_high=0.9))[0] == "holds"
-    assert searching.judge(rows(accuracy=0.8, accuracy_low=0.7, accuracy_high=0.9, tokens=80.0))[0] == "does not hold"
-    assert searching.judge(rows()[1:])[0] == "undecided"
-
-
-def test_exploration_holds_where_one_arm_is_ahead_on_two_sets(monkeypatch):
-    monkeypatch.setattr(exploration, "BEST", ("raft", "dpo_groups"))
-    monkeypatch.setattr(exploration, "FINAL", ("policy_gradient", "raft", "dpo_groups"))
-
-    def rows(tokens: int = 104, **ahead: tuple[float, ...]) -> list[dict]:
-        found = [{"id": "policy_gradient", "set": name, "seeds": 3, "sampled_tokens": 100} for name in "abcd"]
-        for arm, ends in ahead.items():
-            kind = {"id": arm, "seeds": 3, "sampled_tokens": tokens}
-            found += [{**kind, "set": name, "policy_gradient_ahead_high": high} for name, high in zip("abcd", ends, strict=True)]
-        return found
-
-    assert exploration.judge(rows(raft=(0.1, 0.1, -0.1, -0.1), dpo_groups=(0.1,) * 4))[0] == "holds"
-    assert exploration.judge(rows(106, raft=(0.1, 0.1, -0.1, -0.1), dpo_groups=(0.1,) * 4))[0] == "does not hold"
-    assert exploration.judge(rows(raft=(0.1, 0.1, 0.1, -0.1), dpo_groups=(-0.1, 0.1, 0.1, 0.1)))[0] == "does not hold"
-    assert exploration.judge(rows(raft=(0.1, 0.1, -0.1, -0.1)))[0] == "undecided"
-    assert exploration.judge([row for row in rows(raft=(-1.0,) * 4, dpo_groups=(-1.0,) * 4) if row["set"] != "d"])[0] == "undecided"
-
-
-def arm(name: str, gain: float, least: float, p_value: float, seeds: int = 3) -> dict:
-    ends = {"gain_low": gain - 0.01, "gain_high": gain + 0.01, "practice_ahead_low": 0.1}
-    return {"id": name, "seeds": seeds, "gain": gain, "gain_each_seed": [least, gain, gain], "gain_p": p_value, **ends}
-
-
-def test_the_quickstart_claim_holds_only_where_every_part_of_it_does():
-    controls = [arm("random_reward", 0.0, -0.01, 0.9), arm("imitation", 0.2, 0.2, 1e-9), arm("longer_warm_start", 0.05, 0.04, 0.1)]
-
-    def verdict(practice: dict, *others: dict) -> str:
-        changed = {row["id"]: row for row in [*controls, *others]}
-        return quickstart.judge([practice, *changed.values()], 3)[0]
-
-    good = arm("practice", 0.16, 0.11, 1e-9)
-    assert verdict(good) == "holds"
-    assert verdict(arm("practice", 0.16, 0.09, 1e-9)) == "does not hold"
-    assert verdict(arm("practice", 0.14, 0.11, 1e-9)) == "does not hold"
-    assert verdict(arm("practice", 0.16, 0.11, 1e-2)) == "does not hold"
-    assert verdict(good, arm("random_reward", 0.015, 0.01, 1e-3)) == "does not hold"  # the upper end counts
-    for name in ("random_reward", "longer_warm_start"):
-        assert verdict(good, {**arm(name, 0.0, 0.0, 0.9), "practice_ahead_low": -0.01}) == "does not hold"
-    assert verdict(good, {**arm("imitation", 0.3, 0.3, 1e-9), "practice_ahead_low": -0.2}) == "holds"
-    assert verdict(arm("practice", 0.16, 0.11, 1e-9, seeds=2)) == "undecided"
-    assert quickstart.judge([good, *controls[:2]], 3)[0] == "undecided"
-
-
-def test_the_word_problems_claim_needs_both_sets_and_all_controls():
-    def rows(practice: dict, **control: float) -> list[dict]:
-        controls = [{**arm(name, 0.0, 0.0, 0.9), **control} for name in ("random_reward", "imitation", "longer_warm_start")]
-        found = [{"id": "warm_start", "seeds": 3, "accuracy": 0.2}, {**practice, "accuracy": 0.2 + practice["gain"], "n": 100}, *controls]
-        return [{**row, "set": name} for row in found for name in ("test", "harder")]
-
-    good, weak = arm("practice", 0.06, 0.05, 1e-4), arm("practice", 0.06, 0.05, 0.02)
-    verdict, because = word_problems.judge(rows(good), 3)
-    assert verdict == "holds" and because.count("1.25 times reached") == 2
-    assert word_problems.judge(rows(arm("practice", 0.04, 0.03, 1e-4)), 3)[1].count("1.25 times missed") == 2
-    assert word_problems.judge(rows(weak), 3)[0] == "does not hold"
-    on_one = [row for row in rows(good) if row["set"] == "test"] + [row for row in rows(weak) if row["set"] == "harder"]
-    assert word_problems.judge(on_one, 3)[0] == "does not hold"
-    assert word_problems.judge(rows(arm("practice", -0.06, -0.07, 1e-4)), 3)[0] == "does not hold"
-    assert word_problems.judge(rows(good, practice_ahead_low=-0.01), 3)[0] == "does not hold"
-    assert word_problems.judge([row for row in rows(good) if row["id"] != "imitation"], 3)[0] == "undecided"
-    assert word_problems.judge(rows(good), 4)[0] == "undecided"
 
 
 def cell(arm: str, seed: int, items: str, before: str, after: str) -> dict:
@@ -542,34 +362,40 @@ def test_a_study_goes_on_with_cells_whose_settings_have_tuples(tmp_path):
     assert computed["found"] == kept["found"] == "one" and kept["settings"] == {"ask": [], "sizes": [1, 2]}
 
 
-def test_pages_show_the_tables_as_the_studies_found_them():
-    texts = [page.read_text(encoding="utf8") for page in PAGES]
-    assert [filled(text) for text in texts] == texts, "run python -m studies.table"
-    for path in (ROOT / "studies").glob("*/result.json"):
-        assert any(f"<!-- table: {path.parent.name} -->" in text for text in texts)
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_page_shows_the_table_of_the_study_as_it_was_found(name):
+    study = importlib.import_module(f"studies.{name}").STUDY
+    shown = study.table(json.loads((study.folder / "result.json").read_text(encoding="utf8"))["rows"])
+    assert any(f"<!-- table: {name} -->\n{shown}<!-- end -->" in page.read_text(encoding="utf8") for page in PAGES), (
+        f"run studies.{name} --hours 0"
+    )
 
 
-def test_a_table_is_put_where_its_place_is_marked_and_nowhere_else(tmp_path, monkeypatch):
-    row = {"id": "base", "set": "a", "accuracy": 0.25, "accuracy_low": 0.2, "accuracy_high": 0.3, "n": 5, "seeds": 1}
-    (tmp_path / "studies" / "mine").mkdir(parents=True)
-    (tmp_path / "studies" / "mine" / "result.json").write_text(json.dumps({"rows": [row]}))
-    monkeypatch.setattr("studies.table.ROOT", tmp_path)
-    page = "before\n<!-- table: mine -->\n| old |\n<!-- end -->\nafter\n"
-    assert filled(page) == f"before\n<!-- table: mine -->\n{markdown([row])}<!-- end -->\nafter\n"
-    assert filled(filled(page)) == filled(page)
+def test_a_table_is_put_where_its_place_is_marked_and_nowhere_else(tmp_path):
+    page, other = tmp_path / "page.md", tmp_path / "other.md"
+    page.write_text("before\n<!-- table: mine -->\n| old |\n<!-- end -->\nafter\n")
+    other.write_text("<!-- table: another -->\n| old |\n<!-- end -->\n")
+    for _ in range(2):
+        fill("mine", "| new |\n", [page, other])
+        assert page.read_text() == "before\n<!-- table: mine -->\n| new |\n<!-- end -->\nafter\n"
+    assert "| old |" in other.read_text()
 
 
 def test_a_table_has_a_line_for_each_row_and_leaves_open_what_a_row_lacks():
     base = {"id": "base", "set": "a", "accuracy": 0.25, "accuracy_low": 0.2, "accuracy_high": 0.3, "n": 1000, "seeds": 1, "pass_n": 200}
     gain = {"gain": -0.01, "gain_low": -0.02, "gain_high": 0.0, "gain_p": 0.04, "gain_each_seed": [-0.01]}
     row = {**base, "id": "random_reward", "training_seconds": 61.2, **gain}
-    lines = markdown([base | {"majority_at_32": 0.5}, row]).splitlines()
+    lines = arms_table([base | {"majority_at_32": 0.5}, row]).splitlines()
     assert lines[0] == "| arm | greedy | gain over the warm start | each seed | majority@32 | practice ahead by | training |"
     assert lines[2] == "| base | 25.0 % [20.0 %, 30.0 %] |  |  | 50.0 % |  |  |"
     assert lines[3] == "| random reward | 25.0 % [20.0 %, 30.0 %] | -1.0 [-2.0, +0.0], p = 0.04 | -1.0 |  |  | 61 s |"
     assert lines[5].startswith("Greedy: 1,000 items of a, 1 seed; what is drawn: the first 200 of each seed.")
-    assert markdown([base, {**base, "set": "b"}]).splitlines()[3].startswith("| b | base | ")
-    assert [line[:18] for line in markdown([{**base, "seeds": 3}, base]).splitlines()[2:4]] == ["| base | 25.0 % [2", "| base (1 seed) | "]
+    assert arms_table([base, {**base, "set": "b"}]).splitlines()[3].startswith("| b | base | ")
+    of_seeds = arms_table([{**base, "seeds": 3}, base]).splitlines()[2:4]
+    assert [line[:18] for line in of_seeds] == [
+        "| base | 25.0 % [2",
+        "| base (1 seed) | ",
+    ]
 
 
 def test_leads_that_are_stated_of_papers_claims_are_those_of_the_study():
@@ -601,7 +427,7 @@ def test_the_study_of_decoding_answers_by_every_method_in_its_tiny_form(tmp_path
         assert row["gain"] == pytest.approx(row["accuracy"] - told["context_alone_k1"]["accuracy"])
     page = json.loads((tmp_path / "cells" / "told_k1_0-90.json").read_text())["methods"]
     assert all(page[method]["notes"] == 0 for method in decoding.TOLD)  # none is answered without its evidence
-    assert markdown(rows).splitlines()[-1].startswith("2 questions of told with evidence")
+    assert decoding.STUDY.table(rows).splitlines()[-1].startswith("2 questions of told with evidence")
     rows = [row for row in rows if row["set"] != "told"]
     second, rows = ([row for row in rows if row["set"].startswith("practised") == is_second] for is_second in (True, False))
     assert [row["id"] for row in second] == [row["id"] for row in rows if row["id"].endswith("_k2")]
@@ -616,7 +442,7 @@ def test_the_study_of_decoding_answers_by_every_method_in_its_tiny_form(tmp_path
     for row in rows:
         assert row["n"] == 2 * int(row["id"][-1]) and row["seconds_ratio"] > 0 and row["tokens"] > 0
         assert row["gain"] == pytest.approx(row["accuracy"] - one[f"greedy_k{row['id'][-1]}"]["accuracy"])
-    assert [line.split("|")[4].strip() for line in markdown(rows).splitlines() if line.startswith("| integrative |")] == ["2"]
+    assert [line.split("|")[4].strip() for line in decoding.STUDY.table(rows).splitlines() if line.startswith("| integrative |")] == ["2"]
 
 
 def test_a_story_is_answered_rightly_by_its_own_answer_alone_but_for_what_the_question_names():
@@ -637,10 +463,10 @@ def test_answers_with_evidence_are_set_against_plain_ones_behind_it_and_stand_ap
     assert {name for _, name in rows} == {"stories", "a"}  # no `all` of them
     found = [rows[f"{way}_k1", "stories"] for way in ("greedy", "context_alone", "context_contrast")]
     assert [(row["gain"], row["said"], row["said_gain"]) for row in found] == [(-0.5, 0, -0.75), (0, 0.75, 0), (-0.25, 1, 0.25)]
-    table = markdown(list(rows.values()))
+    table = decoding.STUDY.table(list(rows.values()))
     assert "Questions of a: 2 at k = 1;" in table and table.index("| majority |") < table.index("| context alone |")
     assert table.splitlines()[-1].startswith("4 questions of stories with evidence")
-    alone = markdown([row for row in rows.values() if row["set"] == "stories"])
+    alone = decoding.STUDY.table([row for row in rows.values() if row["set"] == "stories"])
     assert alone.startswith("| method | right | gain | says it at all |")
 
 
@@ -674,7 +500,7 @@ def test_the_study_of_long_contexts_cuts_by_every_policy_in_its_tiny_form(tmp_pa
     fewer = [{**cells[name], "id": name} for name in ("single-420-0", "sketch-single-420-0")]
     assert long_context.reduce(fewer)[0]["n"] == 4, "of the cells that have most"
     assert {row["n"] for row in rows if row["id"] == "sketch"} == {4}
-    assert "| snapkv | 10 % | unseen | 10" in markdown(rows)
+    assert "| snapkv | 10 % | unseen | 10" in long_context.STUDY.table(rows)
 
 
 def test_practice_under_views_is_compared_with_full_contexts_in_the_tiny_form(tmp_path):
@@ -686,24 +512,6 @@ def test_practice_under_views_is_compared_with_full_contexts_in_the_tiny_form(tm
     assert len(cell["context_mib"]) == 3 and min(cell["context_mib"]) > 0
 
 
-def viewed(ahead: dict[str, float], room: float = 0.55) -> list[dict]:
-    """Rows of three seeds, each so far behind full contexts, within a point more or less."""
-    return [{"id": "full", "seeds": 3}] + [
-        {"id": arm, "seeds": 3, "full_ahead": mean, "full_ahead_low": mean - 0.01, "full_ahead_high": mean + 0.01, "context_share": room}
-        for arm, mean in ahead.items()
-    ]
-
-
-def test_half_a_context_is_enough_where_practice_ends_level_in_little_room_and_chance_does_not():
-    level = {"kvzip_half": 0.01, "tova_half": 0.1, "random_half": 0.3}
-    verdict, because = practice_views.judge(viewed(level))
-    assert verdict == "holds" and "random_half -30.0 points [-31.0, -29.0] at 0.55 of the room" in because
-    assert practice_views.judge(viewed(level | {"kvzip_half": 0.025}))[0] == "does not hold"
-    assert practice_views.judge(viewed(level | {"random_half": 0.0}))[0] == "does not hold"
-    assert practice_views.judge(viewed(level, room=0.7))[0] == "does not hold"
-    assert practice_views.judge([row for row in viewed(level) if row["id"] != "tova_half"])[0] == "undecided"
-
-
 def test_the_study_of_importance_asks_every_score_in_its_tiny_form(tmp_path):
     rows = tiny("importance", tmp_path)["rows"]
     ranked = [row for row in rows if "worth_kept" in row]
@@ -713,7 +521,7 @@ def test_the_study_of_importance_asks_every_score_in_its_tiny_form(tmp_path):
     assert all(0 <= row["worth_kept"] <= 1 and len(row["worth_kept_by_layer"]) == 2 for row in ranked)
     (lengths,) = (row for row in rows if row["id"] == "sparsity")
     assert 0.01 < lengths["hundredth"] < lengths["tenth"] < 1 and len(lengths["tenth_far_by_head"][0]) == 4
-    told = markdown(rows)
+    told = importance.STUDY.table(rows)
     assert "| unseen | kvzip | " in told and "| 128 tokens | 1" in told
 
 
@@ -742,24 +550,6 @@ def test_attention_is_all_in_the_tokens_that_are_read(llama):
     assert found["tenth_far"][1][2] == pytest.approx(fmean(far), abs=1e-4)
 
 
-def preferred(best_ahead: dict[str, float]) -> list[dict]:
-    """Rows over all kinds, each so far behind the score that is to be best."""
-    rows = [{"set": kind, "id": "h2o", "question": "seen"} for kind in importance.ASKED_KINDS]
-    for mode, best in importance.BEST.items():
-        rows.append({"set": "all", "question": mode, "id": best, "worth_kept": 0.6})
-        for name, ahead in best_ahead.items():
-            ends = {"best_ahead_low": ahead - 0.1, "best_ahead_high": ahead + 0.1}
-            rows.append({"set": "all", "question": mode, "id": name, "worth_kept": 0.6 - ahead, "best_ahead": ahead, **ends})
-    return rows
-
-
-def test_a_score_is_best_where_it_is_ahead_of_every_other_one_and_hindsight_is_none():
-    verdict, because = importance.judge(preferred({"h2o": 0.2, "random": 0.5, "hindsight": -0.3}), importance.ASKED_KINDS)
-    assert verdict == "holds" and "unseen: kvzip keeps 60% of worth, ahead of h2o by +20.0 points [+10.0, +30.0]" in because
-    assert importance.judge(preferred({"h2o": 0.05, "random": 0.5}), importance.ASKED_KINDS)[0] == "does not hold"
-    assert importance.judge(preferred({"h2o": 0.2}), (*importance.ASKED_KINDS, "facts"))[0] == "undecided"
-
-
 @pytest.mark.parametrize("ends", [(), (7,)])
 def test_rows_that_say_the_full_contexts_answer_are_not_decoded_again(llama, ends):
     policies = [replace(long_context.EVICTION[name], keep_ratio=ratio) for name in ("snapkv", "random") for ratio in (0.2, 0.9, 1.0)]
@@ -779,46 +569,6 @@ def test_rows_that_say_the_full_contexts_answer_are_not_decoded_again(llama, end
         assert own.shape == (6, len(answer) + 1, 260) and len(kl) == 6
         assert long_context._said(rows, own, answer, 6, ends) == expected
         assert expected[5] == answer and 5 not in rows.keep.call_args_list[0].args[0]
-
-
-DROPPED = dict.fromkeys(long_context.EVICTION, -0.9)
-
-
-def contexts(losses: dict[str, float], n: int = 200, width: float = 0.015, held: float = 0.1) -> list[dict]:
-    """Rows at a tenth of the tokens, each with a loss on one set and its interval; what passes reads a quarter."""
-    how = {"set": "single-2048", "question": "unseen", "n": n, "kl": 0.1}
-    return [
-        {"id": name, **how, "share": 0.25 if name == "passing" else 0.1, "held": 0.06 if name == "passing" else held}
-        | {"loss": value, "loss_low": value - width, "loss_high": value + width}
-        for name, value in losses.items()
-    ]
-
-
-def test_recall_is_what_keeps_answers_where_it_loses_nothing_and_all_that_drops_does():
-    def judged(losses: dict[str, float], sets: int = 1, **how) -> tuple[str, str]:
-        rows = contexts(DROPPED | {"sketch": -0.2, "passing": -0.2} | losses, **how)
-        return long_context.judge(rows, ["single-2048", "facts-2048"][:sets])
-
-    found, because = judged({"passing": 0.0, "arkvale": -0.1, "snapkv": -0.4})
-    assert found == "holds" and "keeps all in a tenth: passing 0.25; surely, by the whole interval: passing 0.25" in because
-    assert "passing 0.25 +0.0 (holds 6%)" in because and "snapkv -40.0 (holds 10%)" in because
-    assert judged({})[0] == "does not hold"
-    assert judged({"passing": -0.01})[0] == judged({"sketch": -0.01})[0] == "holds"
-    more_than_a_tenth = judged({"sketch": 0.0}, held=0.14)
-    assert more_than_a_tenth[0] == "does not hold" and "a tenth: none; surely, by the whole interval: none" in more_than_a_tenth[1]
-    assert judged({"passing": -0.03}, width=0.04)[0] == "does not hold", "more than 2 points, whatever the interval"
-    assert judged({"passing": -0.018}, width=0.01)[0] == "does not hold", "the interval shows that some are lost"
-    assert judged({"passing": 0.0, "snapkv": 0.0})[0] == "does not hold"
-    assert judged({"passing": 0.0}, width=0.03)[1].endswith("keeps all in a tenth: passing 0.25; surely, by the whole interval: none")
-    assert judged({"passing": 0.0}, n=50)[0] == judged({"passing": 0.0}, sets=2)[0] == judged({"passing": 0.0}, sets=0)[0] == "undecided"
-    less = [row | {"share": 0.06} for row in contexts({"sketch": -0.05})]
-    rows = contexts(DROPPED | {"sketch": -0.2, "passing": 0.0})
-    assert "sketch 0.06 -5.0" in long_context.judge([*rows, *less], ["single-2048"])[1]
-    wide = [row | ({"held": 0.11} if row["id"] == "passing" else {}) for row in rows]
-    assert long_context.judge(wide, ["single-2048"])[0] == "does not hold", "more than a tenth, and no cell that lacks"
-    for lacking in ("sketch", "passing", "h2o"):
-        fewer = [row for row in rows if row["id"] != lacking]
-        assert long_context.judge(fewer, ["single-2048"])[0] == "undecided", f"nothing is known of {lacking}"
 
 
 class Pressing:
@@ -857,14 +607,8 @@ def test_kvpress_is_asked_the_same_items_and_stands_beside_ours(llama, tokenizer
     rows = long_context.reduce(cells)
     (row,) = (row for row in rows if row["id"] == "kvpress_snapkv" and row["share"] == 0.25)
     assert (row["n"], row["loss"], row["ours_ahead"]) == (2, -0.5, 0.5)
-    assert "(ours +50.0 [+0.0, +100.0])" in markdown(rows)
+    assert "(ours +50.0 [+0.0, +100.0])" in long_context.STUDY.table(rows)
     assert long_context.judge(rows, ["single-2048"])[0] == "undecided"
-
-
-def test_what_kvpress_keeps_is_no_policy_of_ours():
-    rows = contexts(DROPPED | {"passing": 0.0, "sketch": -0.1, "snapkv": -0.4})
-    press = {key: value for key, value in rows[1].items() if key != "kl"} | {"id": "kvpress_snapkv", "loss": 0.0, "loss_low": -0.01}
-    assert long_context.judge([*rows, press], ["single-2048"])[0] == "holds"
 
 
 def test_only_tasks_that_the_full_context_solves_go_on():
@@ -894,13 +638,13 @@ def test_rows_of_decoding_are_of_each_set_and_of_all_together():
     assert "ece" not in rows["greedy_k2", "all"]
     assert (rows["majority_k2", "a"]["meant"], rows["majority_k2", "a"]["meant_gain"]) == (0.75, 0.25)
     assert not any("meant" in row for (_, name), row in rows.items() if name != "a")
-    assert "| majority, k = 2 | 50.0 % | +0.0 [" in markdown(list(rows.values())).split("by embeddings")[1]
+    assert "| majority, k = 2 | 50.0 % | +0.0 [" in decoding.STUDY.table(list(rows.values())).split("by embeddings")[1]
 
 
 def test_a_table_of_decoding_has_each_method_once_with_what_it_gains_by_its_number_of_samples():
     pages = {1: page_of("greedy", "0011") | page_of("majority", "0111") | page_of("only_one", "0000"), 2: page_of("greedy", "00")}
     pages[2] |= page_of("majority", "01")
-    table = markdown(decoding.reduce([{"id": f"a_k{k}_0", "methods": page} for k, page in pages.items()])).splitlines()
+    table = decoding.STUDY.table(decoding.reduce([{"id": f"a_k{k}_0", "methods": page} for k, page in pages.items()])).splitlines()
     head, _, *lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table if line.startswith("|")]
     assert head[:5] == ["method", "gain, k = 1", "gain, k = 2", "at k", "right"] and all(len(line) == len(head) for line in lines)
     assert [line[0] for line in lines] == ["greedy", "majority", "only one"]
@@ -934,21 +678,7 @@ def test_the_study_of_layers_reads_answers_under_every_contrast_in_its_tiny_form
     for row in rows:
         assert row["n"] == 4 and 0 <= row["mc2"] <= 1 and 0 <= row["mc3"] <= 1
         assert row["gain"] == pytest.approx(row["accuracy"] - rows[0]["accuracy"])
-    assert "| random high | letters |" in markdown(rows)
-
-
-def test_layers_hold_where_a_contrast_is_ahead_of_the_plain_model_and_of_its_control():
-    def cells(**right):
-        every = dict.fromkeys(layers.WAYS, 10) | right
-        page = {way: [[float(place < number), 0.5, 0.5] for place in range(40)] for way, number in every.items()}
-        return [{"id": f"{way}-{name}", "mc": mc} for name in layers.CHOSEN for way, mc in page.items()]
-
-    assert layers.judge(layers.reduce(cells(dynamic_low=30)))[0] == "holds"
-    assert layers.judge(layers.reduce(cells(dynamic_low=30, random_low=30)))[0] == "does not hold"
-    assert layers.judge(layers.reduce(cells()))[0] == "does not hold"
-    assert layers.judge(layers.reduce(cells()[:-1]))[0] == "undecided"
-    (row,) = [row for row in layers.reduce(cells(static=30)) if (row["id"], row["set"]) == ("static", "all")]
-    assert (row["n"], row["accuracy"], row["gain"], row["control_behind"]) == (80, 0.75, 0.5, 0.5)
+    assert "| random high | letters |" in layers.STUDY.table(rows)
 
 
 def test_the_study_of_the_gap_asks_every_model_in_its_tiny_form(tmp_path):
@@ -957,7 +687,7 @@ def test_the_study_of_the_gap_asks_every_model_in_its_tiny_form(tmp_path):
     assert (base["id"], joined["id"], base["n"], result["verdict"]) == ("base", "joined", 6, "undecided")
     assert base["said_low"] <= base["said"] <= base["said_high"] and "said_gain" not in base
     assert joined["said_gain"] == pytest.approx(joined["said"] - base["said"])
-    table = markdown(result["rows"])
+    table = knows_says.STUDY.table(result["rows"])
     assert "| letters | joined |" in table and "| majority |" in table
     assert (tmp_path / "runs" / f"tiny-{knows_says.SEEDS[0]}" / "model").is_dir()
     before = {path: path.read_bytes() for path in (tmp_path / "cells").iterdir()}
@@ -998,7 +728,7 @@ def test_the_study_of_self_training_asks_every_model_the_same_in_its_tiny_form(t
     assert rows["joined"]["gain"] == pytest.approx(rows["joined"]["accuracy"] - rows["start"]["accuracy"])
     cell = json.loads(next((tmp_path / "cells").glob("joined-*")).read_text())
     assert cell["old_knowledge"].keys() == {"base", "warm_start", "practice"} and cell["practice_steps"] == 3
-    assert "| letters | joined pairs |" in markdown(result["rows"])
+    assert "| letters | joined pairs |" in self_training.STUDY.table(result["rows"])
 
 
 def self_trained(arm, seed, right, given="1-00"):
@@ -1017,19 +747,6 @@ def test_self_training_is_compared_over_questions_with_the_start_and_with_single
     assert joined["accuracy_each_seed"] == [0.5, 0.75] and joined["seeds"] == 2
     assert (joined["agreement"], joined["given"], joined["given_right"]) == pytest.approx((0.5, 0.75, 1 / 3))
     assert joined["aurc"] == pytest.approx((1 + 1 + 2 / 3 + 1 / 2 + 3 / 5 + 4 / 6 + 5 / 7 + 6 / 8) / 8)  # 0.5 alone is right
-
-
-@pytest.mark.parametrize(
-    ("joined", "single", "verdict"),
-    [("1" * 40, "0" * 40, "holds"), ("1" * 40, "1" * 40, "does not hold"), ("0" * 40, "0" * 40, "does not hold")],
-)
-def test_self_training_holds_where_joined_answers_are_ahead_of_the_start_and_of_single_samples(joined, single, verdict):
-    right = dict.fromkeys(self_training.ARMS, "0" * 40) | {"joined": joined, "single": single}
-    cells = [self_trained(arm, seed, bits) for arm, bits in right.items() for seed in self_training.seeds_of(arm)]
-    assert len(cells) == 17 and self_training.judge(self_training.reduce(cells), self_training.ARMS)[0] == verdict
-    for gone in (("single", 97), ("gold", 95)):
-        left = [cell for cell in cells if (cell["id"], cell["seed"]) != gone]
-        assert self_training.judge(self_training.reduce(left), self_training.ARMS)[0] == "undecided"
 
 
 def test_facts_are_the_supported_and_the_unsupported_sentences_of_a_biography_that_has_both(tmp_path):
@@ -1064,25 +781,17 @@ def test_facts_have_a_row_of_their_own_that_the_verdict_does_not_go_by():
     assert rows["plain"]["gain"] == 0 and rows["plain"]["n"] == 2 and "control_behind" not in rows["plain"]
     assert layers.judge(list(rows.values()))[0] == "undecided"
     every = layers.reduce([*cells, {"id": "plain-factor", "mc": [[1.0, 0.5, 0.5]]}])
-    assert [row["set"] for row in every[:2]] == ["factor", "facts"] and "| dynamic low | facts | 62.5 % [" in markdown(every)
+    assert [row["set"] for row in every[:2]] == ["factor", "facts"] and "| dynamic low | facts | 62.5 % [" in layers.STUDY.table(every)
 
 
 def test_the_study_of_selection_finds_hidden_pages_in_its_tiny_form(tmp_path):
     result = tiny("selection", tmp_path)
-    assert result["verdict"] == "undecided" and "not all runs are there" in result["because"]
+    assert result["verdict"] == "undecided" and "not all cells are there" in result["because"]
     rows = {row["id"]: row for row in result["rows"]}
     assert rows.keys() == set(selection.ARMS)
     assert rows["classifier"]["recall"] == rows["importance"]["recall"] == 1.0 and rows["random"]["recall"] < 0.5
     assert all(row["recall_low"] <= row["recall"] <= row["recall_high"] for row in rows.values())
-    assert "| classifier | 100.0 % [" in markdown(result["rows"])
-
-
-def selected(recall_low, *ahead_low) -> list[dict]:
-    rows = [{"id": "classifier", "seeds": 3, "recall": 0.95, "recall_low": recall_low, "recall_high": 0.97}]
-    return rows + [
-        {"id": arm, "seeds": 3, "classifier_ahead": low + 0.1, "classifier_ahead_low": low, "classifier_ahead_high": low + 0.2}
-        for arm, low in zip(selection.ARMS[1:], ahead_low, strict=True)
-    ]
+    assert "| classifier | 100.0 % [" in selection.STUDY.table(result["rows"])
 
 
 def test_a_text_is_scored_once_whatever_the_draws_that_hold_it(tmp_path):
@@ -1099,19 +808,6 @@ def test_a_text_is_scored_once_whatever_the_draws_that_hold_it(tmp_path):
     assert asked == [["ab", "abc"], ["a"]]
 
 
-@pytest.mark.parametrize(
-    ("rows", "verdict"),
-    [
-        (selected(0.92, 0.01, 0.3, 0.8), "holds"),
-        (selected(0.89, 0.01, 0.3, 0.8), "does not hold"),
-        (selected(0.92, -0.01, 0.3, 0.8), "does not hold"),
-        (selected(0.92, 0.01, 0.3, 0.8)[:3], "undecided"),
-    ],
-)
-def test_selection_holds_where_the_classifier_finds_enough_and_more_than_every_other_way(rows, verdict):
-    assert selection.judge(rows)[0] == verdict
-
-
 @pytest.fixture(scope="module")
 def ordered(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("order")
@@ -1121,14 +817,14 @@ def ordered(tmp_path_factory) -> Path:
 
 def test_the_study_of_orders_reads_adapts_and_practises_in_its_tiny_form(ordered):
     ordered = json.loads((ordered / "result.json").read_text())
-    assert ordered["verdict"] == "undecided" and "not all runs are there" in ordered["because"]
+    assert ordered["verdict"] == "undecided" and "not all cells are there" in ordered["because"]
     rows = {row["id"]: row for row in ordered["rows"]}
     assert set(order.ARMS) - rows.keys() == {"attempts"}
     adapted = {name for name, row in rows.items() if "choices_gain" in row}
     assert adapted == set(order.ARMS) - {"raw", "attempts"} and all(
         rows[name]["choices_before"] == rows["mixed"]["choices_before"] for name in adapted
     )
-    table = markdown(ordered["rows"])
+    table = order.STUDY.table(ordered["rows"])
     assert "| knowledge then tasks | " in table and "questions with choices" in table and "groups with signal" in table
 
 
@@ -1174,36 +870,6 @@ def test_a_change_counts_a_question_once_whatever_the_seeds():
     assert order._change("far", [two])["far_n"] == 3
 
 
-def of_orders(choices=0.07, far=-0.005, lows=(0.01, 0.02, 0.03), missing=()) -> list[dict]:
-    rows = []
-    for arm in order.ARMS:
-        ends = {"": 0.05, "_low": 0.01, "_high": 0.1}
-        row = {"id": arm, "seeds": 1 if arm in order.SCREENED else 3}
-        row |= {
-            f"{part}_gain{end}": value + {"choices": choices, "far": far}[part] - 0.05
-            for part in ("choices", "far")
-            for end, value in ends.items()
-        }
-        if arm in order.ORDERS[1:]:
-            row |= {f"knowledge_then_tasks_ahead{end}": lows[order.ORDERS[1:].index(arm)] - 0.01 + value for end, value in ends.items()}
-        rows.append(row)
-    return [row for row in rows if row["id"] not in missing]
-
-
-@pytest.mark.parametrize(
-    ("rows", "verdict"),
-    [
-        (of_orders(), "holds"),
-        (of_orders(choices=0.059), "does not hold"),
-        (of_orders(far=-0.011), "does not hold"),
-        (of_orders(lows=(0.01, -0.001, 0.02)), "does not hold"),
-        (of_orders(missing=("mixed",)), "undecided"),
-    ],
-)
-def test_the_claim_on_orders_holds_where_all_its_parts_do(rows, verdict):
-    assert order.judge(rows)[0] == verdict
-
-
 @pytest.mark.parametrize(
     ("study", "explained"),
     [
@@ -1227,3 +893,15 @@ def test_cells_that_are_older_than_a_setting_of_what_trained_their_model_are_tak
     kept = [json.loads(path.read_text()) for path in (folder / "cells").glob("*.json")]
     assert any(isinstance(cell["settings"].get("trained"), dict) for cell in kept)
     assert len(compute([], table(False), Options(folder, None, 0.0, [], [], False))) == len(kept)
+
+
+@pytest.mark.parametrize("study", [layers, selection, knows_says, diversity])
+def test_kept_rows_follow_from_kept_cells(study):
+    folder = study.STUDY.folder
+    cells = [json.loads(path.read_text()) for path in sorted((folder / "cells").glob("*.json"))]
+    rows = json.loads((folder / "result.json").read_text(), parse_float=_rounded)["rows"]
+    assert json.loads(json.dumps(study.reduce(cells)), parse_float=_rounded) == rows
+
+
+def _rounded(text: str) -> float:
+    return round(float(text), 9)  # processors add up in other orders

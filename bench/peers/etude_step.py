@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 import transformers
-from etude.recipes.step import learn_from
 from parts import parted
 from scores import score
 from serving import Answer, serve
@@ -17,8 +16,10 @@ from etude.engine.transformers import TransformersEngine
 from etude.learn.learner import Learner, Optimiser, Stream
 from etude.learn.losses import POLICY_LOSSES
 from etude.learn.settings import Learning
+from etude.learn.update import update_on
 from etude.models.load import load_model
 from etude.rewards.verdict import Verdict
+from etude.rollouts.batch import RolloutBatch
 from etude.rollouts.samples import sample_groups
 from etude.tasks.task import Task
 
@@ -56,7 +57,9 @@ def start(settings: dict[str, Any]) -> tuple[Answer, dict[str, Any]]:
         ]
         with within() as parts["learning"]:
             engine.offload_weights()
-            learn_from(learner, groups, verdicts, Learning(credit="standardised"))
+            batch = RolloutBatch(1, groups, verdicts, {}, {})
+            batch.begin_update()
+            update_on(learner, batch, Learning(credit="standardised"))
             engine.sync_weights(request["seed"])
         tokens = sum(attempt.num_own_tokens for group in groups for attempt in group.attempts)
         return {"seconds": time.perf_counter() - began, "sample_seconds": sampled - began, "tokens": tokens, "parts": parts}

@@ -21,7 +21,6 @@ from transformers import (
     Qwen2Tokenizer,
 )
 
-from bench.peer import Peer, Running
 from etude.models.adapter_folders import save_adapter
 from etude.models.adapters import add_lora
 from etude.models.bundled import package_file
@@ -33,6 +32,7 @@ from etude.recipes.practice import practice
 from etude.rollouts.plain_template import plain_template
 from etude.rollouts.prompts import render_prompt
 from etude.tasks.task import Task
+from experiments.peer import Peer, Running
 
 OLD = Peer("transformers_loading.py", ".venv-transformers-4")
 TOKENS = torch.randint(4, 260, (1, 100), generator=torch.Generator().manual_seed(0))

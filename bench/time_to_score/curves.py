@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 
 def rising(scores: Sequence[float]) -> list[float]:
-    """The rising curve that is nearest to the scores by squared distance: isotonic regression, by pooling adjacent violators.
+    """Return the rising curve that is nearest to the scores by squared distance: isotonic regression, by pooling adjacent violators.
 
     Where a score is lower than the one before, both become their mean, which may pull in more; scores that rise stay as they are.
 
@@ -20,7 +20,7 @@ def rising(scores: Sequence[float]) -> list[float]:
 
 
 def seconds_to(target: float, seconds: Sequence[float], scores: Sequence[float]) -> float | None:
-    """When the rising curve first reaches the target, straight between two measurements; None where it never does."""
+    """Return when the rising curve first reaches the target, straight between two measurements; None where it never does."""
     curve = rising(scores)
     if curve[0] >= target:
         return seconds[0]
@@ -32,13 +32,13 @@ def seconds_to(target: float, seconds: Sequence[float], scores: Sequence[float])
 
 
 def half_gain(scores: Sequence[float]) -> tuple[float, float]:
-    """The gain from the first score to the last, as they were measured, and the score at half of it."""
+    """Return the gain from the first score to the last, as they were measured, and the score at half of it."""
     gain = scores[-1] - scores[0]
     return gain, scores[0] + gain / 2
 
 
 def times_as_long(theirs: float | None, ours: float | None) -> float | None:
-    """A peer's seconds by ours: 0 where ours never get there, None where theirs don't."""
+    """Divide a peer's seconds by ours: 0 where ours never get there, None where theirs don't."""
     if theirs is None:
         return None
     return 0.0 if ours is None else theirs / ours

@@ -25,9 +25,9 @@ from typing import Any, Protocol
 import torch
 from safetensors.torch import load_file
 
-from bench.peer import Running
-from etude.recipes.practice import Practice
 from etude.training.settings import PracticeSettings
+from experiments.peer import Running
+from experiments.prepared_run import PreparedRun
 
 COMPARABLE: dict[str, Any] = {
     "learn.method": "credit",
@@ -36,14 +36,14 @@ COMPARABLE: dict[str, Any] = {
     "learn.aggregation": "constant",
     "learn.epochs": 1,
     "learn.updates_per_epoch": 1,
-    "learn.anchor": 0.0,
+    "kl_penalty.kl_coef": 0.0,
     "learn.lora.rank": 0,
 }
 """Settings at which `in_their_words` holds."""
 
 
 def in_their_words(settings: PracticeSettings) -> dict[str, Any]:
-    """The settings as options of TRL's `GRPOConfig`; the learning rate of each step is handed over beside them."""
+    """Return the settings as options of TRL's `GRPOConfig`; the learning rate of each step is handed over beside them."""
     explore, learn = settings.explore, settings.learn
     clip_low, clip_high = learn.clip
     return {
@@ -84,24 +84,24 @@ class Practising(Protocol):
 class Ours:
     """etude's practice: the recipe's own step."""
 
-    def __init__(self, run: Practice) -> None:
-        self._run, self._learner = run, run.practice_learner()
+    def __init__(self, run: PreparedRun) -> None:
+        self._run = run
+        run.start()
         self.versions = {name: metadata.version(name) for name in ("etude", "transformers", "torch")}
 
     def step(self, number: int) -> float:
         began = time.perf_counter()
-        judged = self._run.exploring.attempts_of(number, self._run.outcome.judge)
-        self._run.learn(number, judged, self._learner)
+        self._run.update(number, self._run.rollout(number))
         return time.perf_counter() - began
 
     def show(self) -> None:
-        """The engine has the weights of the last step already."""
+        """Do nothing: the engine has the weights of the last step already."""
 
 
-def their_settings(run: Practice, warm_start: Path, scratch: Path, *, keeps_float32: bool) -> dict[str, Any]:
-    """What TRL's process is started with; `warm_start` is the folder of the weights that it begins with."""
+def their_settings(run: PreparedRun, warm_start: Path, scratch: Path, *, keeps_float32: bool) -> dict[str, Any]:
+    """Return what TRL's process is started with; `warm_start` is the folder of the weights that it begins with."""
     explore, optimiser = run.settings.explore, run.settings.learn.optimiser
-    prompts = [list(prompt) for step in range(1, run.settings.steps + 1) for _, prompt in run.exploring.tasks_of(step)]
+    prompts = [list(prompt) for step in range(1, run.settings.steps + 1) for _, prompt in run.tasks_of(step)]
     return {
         "model": str(warm_start),
         "scratch": str(scratch),
@@ -119,13 +119,13 @@ def their_settings(run: Practice, warm_start: Path, scratch: Path, *, keeps_floa
 class Theirs:
     """TRL's practice in a process of its own, which asks for scores in the middle of a step."""
 
-    def __init__(self, run: Practice, running: Running, scratch: Path) -> None:
+    def __init__(self, run: PreparedRun, running: Running, scratch: Path) -> None:
         """`running` was started with `their_settings` of the `run`, which judges and measures."""
         ends = running.about["end_tokens"]
         if set(ends) != run.engine.end_tokens:
             raise RuntimeError(f"the peer ends answers at the tokens {ends}, etude at {sorted(run.engine.end_tokens)}")
         self._run, self._running, self._saved = run, running, scratch / "theirs"
-        self._tasks = [task for step in range(1, run.settings.steps + 1) for task, _ in run.exploring.tasks_of(step)]
+        self._tasks = [task for step in range(1, run.settings.steps + 1) for task, _ in run.tasks_of(step)]
         self.versions = running.about["versions"]
 
     def step(self, number: int) -> float:
@@ -134,10 +134,10 @@ class Theirs:
         return float(found["seconds"])
 
     def scores(self, attempts: list[tuple[int, list[int]]]) -> list[float | None]:
-        """What the run's verifier says of the attempts: (place of the prompt among all steps' prompts, token ids)."""
+        """Score attempts by the run's verifier: (place of the prompt among all steps' prompts, token ids)."""
         texts = [str(self._run.tokenizer.decode(tokens, skip_special_tokens=True)) for _, tokens in attempts]
         pairs = [(text, self._tasks[place]) for text, (place, _) in zip(texts, attempts, strict=True)]
-        return [verdict.score for verdict in self._run.outcome.judge(pairs)]
+        return [verdict.score for verdict in self._run.judge(pairs)]
 
     def show(self) -> None:
         self._running.ask({"save": str(self._saved)})

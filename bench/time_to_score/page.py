@@ -1,6 +1,6 @@
 """How `bench.time_to_score` is shown: the runs and their ratios as tables, the curves as a picture."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from itertools import cycle
 from pathlib import Path
 from statistics import median
@@ -8,24 +8,26 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from bench.curves import rising
-from bench.rollout import OURS
-from bench.written import save_picture
+from bench.time_to_score.curves import rising
+from experiments.figures import save
+from experiments.tables import markdown
+from experiments.turns import OURS
 
 _COLOURS = {OURS: "#c2571a", "trl-tuned": "#1f2a44", "trl-float32": "#9aa3b5"}
 _STYLES = ("-", "--", ":", "-.")
 
 
 def table(found: Mapping[str, Any]) -> str:
-    """A line a run, a line a comparison, and the figure, in Markdown."""
-    lines = _markdown(["practice", "seed", "steps", "seconds a step", "seconds", "score", "greedy"], map(_run, found["curves"]))
-    rows = [_comparison(peer, row) for peer, each in found["compared"].items() for row in each]
-    if rows:
-        head = ["against", "seed", "its gain", "score at half of it", f"{OURS}, seconds", "peer, seconds", f"peer / {OURS}"]
-        lines += ["", *_markdown(head, rows)]
+    """Write one line a run, one line a comparison, and the figure."""
+    head = ["practice", "seed", "steps", "seconds a step", "seconds", "score", "greedy"]
     ratios = [f"{peer} takes {ratio:.2f} times as long as {OURS}" for peer, ratio in found["ratios"].items() if ratio is not None]
     figure = f"The figure, median of the seeds: {', '.join(ratios)}. " if ratios else ""
-    return "\n".join([*lines, "", figure + _conditions(found), *found["remarks"], ""])
+    below = "\n".join([figure + _conditions(found), *found["remarks"]])
+    runs, rows = list(map(_run, found["curves"])), [_comparison(peer, row) for peer, each in found["compared"].items() for row in each]
+    if not rows:
+        return markdown(head, runs, below)
+    against = ["against", "seed", "its gain", "score at half of it", f"{OURS}, seconds", "peer, seconds", f"peer / {OURS}"]
+    return markdown(head, runs, markdown(against, rows, below)).rstrip("\n") + "\n"
 
 
 def _conditions(found: Mapping[str, Any]) -> str:
@@ -49,12 +51,8 @@ def _number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    return ["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *("| " + " | ".join(row) + " |" for row in rows)]
-
-
 def draw(found: Mapping[str, Any], path: Path) -> None:
-    """Scores over seconds: dots as measured, the rising curve through them, thin lines at the scores that are timed."""
+    """Draw scores over seconds: dots as measured, the rising curve through them, thin lines at the scores that are timed."""
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     styles = dict(zip(dict.fromkeys(curve["seed"] for curve in found["curves"]), cycle(_STYLES), strict=False))
@@ -73,4 +71,4 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
     axes.grid(color="#e7e9ee", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside upper left", ncols=2, frameon=False)
-    save_picture(figure, path)
+    save(figure, path)

@@ -1,4 +1,4 @@
-"""What this machine's matrix products and memory allow, for the shapes of a model: the ceiling that a benchmark's numbers stand under."""
+"""Measure what this machine's matrix products and memory allow, for the shapes of a model: the ceiling of a benchmark's numbers."""
 
 import time
 from collections.abc import Callable
@@ -15,7 +15,7 @@ Product = Callable[[torch.Tensor], torch.Tensor]
 
 @torch.inference_mode()
 def decoding_limit(model: Any, rows: int, dtype: torch.dtype, seconds: float = 1.0, *, of_torch: bool = False) -> float:
-    """Tokens a second if a decoding step of so many rows took only its matrix products, by whatever computes them fastest here.
+    """Measure the tokens a second if a decoding step of so many rows took only its matrix products, computed the fastest way here.
 
     `of_torch`: by torch's operations alone, with weights laid out as its library wants them, not by the engine's own kernel.
     """
@@ -38,19 +38,19 @@ def decoding_limit(model: Any, rows: int, dtype: torch.dtype, seconds: float = 1
 
 
 def matmul_flops(dtype: torch.dtype, size: int = 2048, seconds: float = 1.0) -> float:
-    """Operations a second of a large square product."""
+    """Measure the operations a second of a large square product."""
     left, right = (torch.randn(size, size).to(dtype) for _ in range(2))
     return 2 * size**3 / _seconds(lambda: left @ right, seconds)
 
 
 def copy_bytes(size: int = 2**28, seconds: float = 1.0) -> float:
-    """Bytes a second of a copy in memory, counting what is read and what is written."""
+    """Measure the bytes a second of a copy in memory, counting reads and writes."""
     source, target = torch.ones(size, dtype=torch.uint8), torch.empty(size, dtype=torch.uint8)
     return 2 * size / _seconds(lambda: target.copy_(source), seconds)
 
 
 def _seconds(work: Callable[[], object], seconds: float) -> float:
-    """The median of as many runs as fit, after one to warm up."""
+    """Measure the median of as many runs as fit, after one to warm up."""
     work()
     times: list[float] = []
     end = time.perf_counter() + seconds

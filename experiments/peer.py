@@ -13,12 +13,12 @@ from typing import Any
 
 from etude.errors import UserError
 
-_HERE = Path(__file__).parent / "peers"
+_PEERS = Path(__file__).parents[1] / "bench" / "peers"
 
 
 @dataclass(frozen=True)
 class Peer:
-    """How a peer is started."""
+    """A peer: its script, its environment, its variables."""
 
     script: str
     """Its file in `bench/peers`."""
@@ -29,11 +29,11 @@ class Peer:
 
     @property
     def _interpreter(self) -> Path:
-        return _HERE / self.environment / "bin" / "python" if self.environment else Path(sys.executable)
+        return _PEERS / self.environment / "bin" / "python" if self.environment else Path(sys.executable)
 
     @property
     def is_there(self) -> bool:
-        """Whether its environment was made."""
+        """Return whether its environment was made."""
         return self._interpreter.exists()
 
     def python(self) -> str:
@@ -53,9 +53,9 @@ class Running:
             "HF_HUB_DISABLE_TELEMETRY": "1",
             **peer.variables,
         }
-        command, self._script = [peer.python(), str(_HERE / peer.script)], peer.script
+        command, self._script = [peer.python(), str(_PEERS / peer.script)], peer.script
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True, env=environment, cwd=_HERE.parent.parent
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True, env=environment, cwd=_PEERS.parents[1]
         )
         self.about = self.ask(settings)
 

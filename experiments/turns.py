@@ -1,16 +1,18 @@
-"""Peers that answer the same requests by turns, so that a machine whose speed drifts favours none; what the rounds spread over."""
+"""Let peers answer the same requests by turns, so that a machine whose speed drifts favours none; reduce the rounds to ratios."""
 
 from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from bench.peer import Running
+from experiments.peer import Running
+
+OURS = "etude"
 
 Answers = dict[str, list[dict[str, Any]]]
 
 
 def by_turns(running: Mapping[str, Running], requests: Sequence[Mapping[str, Any]], tokens: int) -> Answers:
-    """Each peer's answers to all requests but the first, which warms up; every request goes to all peers, in another order each time.
+    """Return each peer's answers to all requests but the first, which warms up; the order of the peers changes with every request.
 
     Raises `RuntimeError` for an answer of another number of `tokens`.
     """
@@ -32,14 +34,14 @@ def seconds_of(answers: Sequence[Mapping[str, Any]]) -> list[float]:
 
 
 def ratios(answers: Answers, ours: str) -> dict[str, dict[str, float]]:
-    """A peer's seconds by ours, paired within a round, for each of the others."""
+    """Divide each other peer's seconds by ours, paired within a round."""
     own = seconds_of(answers[ours])
     others = {name: seconds_of(found) for name, found in answers.items() if name != ours}
     return {name: spread([theirs / mine for theirs, mine in zip(theirs_each, own, strict=True)]) for name, theirs_each in others.items()}
 
 
 def peaks(answers: Answers) -> dict[str, int]:
-    """The most memory that each peer took, in bytes."""
+    """Return the most memory that each peer took, in bytes."""
     return {name: max(answer["peak_bytes"] for answer in found) for name, found in answers.items()}
 
 

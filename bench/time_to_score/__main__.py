@@ -3,8 +3,8 @@
     make bench-peers                                    once: the peers' environments
     python -m bench.time_to_score [--json FILE] [--seeds 0 1] [--steps 60] [--peers trl-tuned] [--cells DIR] [--tiny]
 
-The task is the quickstart's (sorting numbers), the warm start its own, made once a seed; `bench.practising` says which settings both have
-in common and what differs. `trl-tuned` has half-precision weights where those pay; `trl-float32` differs in that alone, since rounding
+The task is the quickstart's (sorting numbers), the warm start its own, made once a seed; `contestants.py` says which settings both have in
+common and what differs. `trl-tuned` has half-precision weights where those pay; `trl-float32` differs in that alone, since rounding
 weights to half precision loses most updates at such a learning rate.
 
 The score, chosen beforehand: accuracy of 4 samples each at temperature 1 on 256 items of a split of their own, in neither training nor
@@ -22,68 +22,43 @@ refuses those of other settings. A seed's cells are compared only where one kind
 table (`.md`) and the picture (`.svg`) beside it.
 """
 
-import argparse
-import sys
 import tempfile
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.curves import half_gain, seconds_to, times_as_long
-from bench.rollout import OURS
-from bench.score_cells import PEERS, SAMPLES, WARM_START, Plan
-from bench.score_page import draw, table
-from bench.turns import spread
-from bench.written import write
+from bench.time_to_score.cells import PEERS, SAMPLES, WARM_START, Plan
+from bench.time_to_score.curves import half_gain, seconds_to, times_as_long
+from bench.time_to_score.page import draw, table
 from etude.device.machine import Machine, resolve_device
 from etude.errors import UserError
-from etude.training.run_folder import environment
-from studies.cells import Cell, Options, compute
+from experiments.benchmark import Argument, Benchmark
+from experiments.cells import Cell, Options, compute
+from experiments.turns import OURS, spread
 
 CELLS = Path("runs/time_to_score")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.time_to_score", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--every", type=int, default=6, help="steps between two measurements")
-    parser.add_argument("--peers", nargs="*", choices=list(PEERS), default=["trl-tuned"])
-    parser.add_argument("--cells", type=Path, help=f"where finished runs are kept, default {CELLS}")
-    parser.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="auto", help="of matrix products; auto: the faster")
-    parser.add_argument("--tiny", action="store_true", help="etude alone, 2 steps of a random model: the same path in seconds")
-    parser.add_argument("--json", type=Path)
-    chosen = parser.parse_args()
-    try:
-        if chosen.tiny:
-            cells = chosen.cells or Path(tempfile.mkdtemp())
-            found = measured(plan_of("tiny", steps=2, every=1, items=8, precision=chosen.precision), chosen.seeds[:1], [], cells)
-        else:
-            plan = plan_of("quickstart", steps=chosen.steps, every=chosen.every, items=256, precision=chosen.precision)
-            found = measured(plan, chosen.seeds, chosen.peers, chosen.cells or CELLS)
-    except UserError as error:
-        sys.exit(f"bench.time_to_score: {error}")
-    print(table(found))
-    if chosen.json:
-        write(found, chosen.json, table(found), draw)
-    if found["remarks"]:
-        sys.exit("\n".join(f"bench.time_to_score: {remark}" for remark in found["remarks"]))
+def found_of(chosen: Namespace) -> dict[str, Any]:
+    if chosen.tiny:
+        plan = plan_of("tiny", steps=2, every=1, items=8, precision=chosen.precision)
+        return measured(plan, chosen.seeds[:1], [], chosen.cells or Path(tempfile.mkdtemp()))
+    plan = plan_of("quickstart", steps=chosen.steps, every=chosen.every, items=256, precision=chosen.precision)
+    return measured(plan, chosen.seeds, chosen.peers, chosen.cells or CELLS)
 
 
 def plan_of(recipe: str, *, steps: int, every: int, items: int, precision: str) -> Plan:
-    """A plan for this machine; `precision` auto is decided now, once for all of its cells."""
+    """Make a plan for this machine; `precision` auto is decided now, once for all of its cells."""
     for name, value in (("--steps", steps), ("--every", every)):
         if value < 1:
             raise UserError(f"{name} must be at least 1, got {value}")
-    where = environment()
     decided = resolve_device(Machine(device="cpu", precision=precision))  # type: ignore[arg-type]
-    return Plan(recipe, steps, every, items, decided.precision, f"{where['processor']}, {where['threads']} threads")
+    return Plan(recipe, steps, every, items, decided.precision)
 
 
 def measured(plan: Plan, seeds: Sequence[int], peers: Sequence[str], out: Path) -> dict[str, Any]:
-    """The curves of all seeds and peers, computed where they are not there yet, and what follows from them."""
+    """Measure the curves of all seeds and peers where they are not there yet, and compare them."""
     todo = [(arm, seed) for seed in seeds for arm in (WARM_START, OURS, *peers)]
     options = Options(out, None, hours=1e9, only=[], seeds=list(seeds), is_tiny=plan.recipe == "tiny")
     computed = {(cell["id"], cell["seed"]): cell for cell in compute(todo, plan, options)}
@@ -94,7 +69,7 @@ def measured(plan: Plan, seeds: Sequence[int], peers: Sequence[str], out: Path) 
 
 
 def reduced(ours: Sequence[Cell], theirs: Mapping[str, Sequence[Cell]]) -> dict[str, Any]:
-    """Ratios, what they come from seed by seed, why one is missing, and the curves."""
+    """Return ratios, what they come from seed by seed, why one is missing, and the curves."""
     found = {peer: [compared(own, cell) for own, cell in zip(ours, cells, strict=True)] for peer, cells in theirs.items()}
     cells = [*ours, *(cell for each in theirs.values() for cell in each)]
     return {
@@ -109,7 +84,7 @@ def reduced(ours: Sequence[Cell], theirs: Mapping[str, Sequence[Cell]]) -> dict[
 
 
 def compared(ours: Cell, theirs: Cell) -> dict[str, Any]:
-    """One seed: the peer's gain, the score at half of it, when each gets there, and how many times as long the peer takes."""
+    """Compare one seed: the peer's gain, the score at half of it, when each gets there, and how many times as long the peer takes."""
     scores = theirs["score"]
     if scores[0] != ours["score"][0]:
         raise UserError(f"{OURS} and {theirs['id']} of seed {ours['seed']} began with other scores: remove this seed's cells")
@@ -123,7 +98,7 @@ def compared(ours: Cell, theirs: Cell) -> dict[str, Any]:
 
 
 def _median(rows: Sequence[Mapping[str, Any]]) -> float | None:
-    """Of the seeds' ratios, if each has one."""
+    """Return the median of the seeds' ratios, if each has one."""
     each = [row["ratio"] for row in rows]
     return None if None in each else spread(each)["median"]
 
@@ -135,5 +110,16 @@ def _no_gain(peer: str, row: Mapping[str, Any]) -> str:
     )
 
 
+ARGUMENTS = {
+    "seeds": Argument([0, 1]),
+    "steps": Argument(60),
+    "every": Argument(6, "steps between two measurements"),
+    "peers": Argument(["trl-tuned"], choices=tuple(PEERS)),
+    "cells": Argument(None, f"where finished runs are kept, default {CELLS}"),
+    "precision": Argument("auto", "of matrix products; auto: the faster", ("auto", "float32", "bfloat16")),
+    "tiny": Argument(False, "etude alone, 2 steps of a random model: the same path in seconds"),
+}
+BENCHMARK = Benchmark("time_to_score", __doc__, ARGUMENTS, found_of, table, draw)
+
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

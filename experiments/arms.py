@@ -33,8 +33,9 @@ from etude.settings.configuration import arguments_from, dotted, find_configurat
 from etude.training.parse import parse_practice, practice_defaults
 from etude.training.run_folder import RunFolder, read_jsonl
 from etude.training.settings import PracticeSettings
-from studies.cells import Cell, Options, refuse_others
-from studies.divergence import moved
+from experiments.cells import Cell, Options, refuse_others
+from experiments.divergence import divergence_of
+from experiments.measures import with_ends
 
 Changes = Mapping[str, Mapping[str, Any]]
 """Arms, and which settings of the recipe each has otherwise."""
@@ -62,7 +63,7 @@ TINY = {"steps": 6, "explore.tasks_per_step": 6, "evaluation.n": 50, "evaluation
 
 
 def settings_of(recipe: str, changes: Mapping[str, Any]) -> PracticeSettings:
-    """Those of a practice recipe, by its name or path, with these otherwise. A table asks for them more than once."""
+    """Return the settings of a practice recipe, by its name or path, with changes. They are kept: a study asks for them more than once."""
     return _parsed(find_configuration("practice", recipe), *arguments_from(changes))
 
 
@@ -73,7 +74,7 @@ def _parsed(path: Path, *arguments: str) -> PracticeSettings:
 
 @dataclass(frozen=True)
 class Arms:
-    """The table of a practice study: arms of one recipe."""
+    """The cells of a practice study: arms of one recipe."""
 
     recipe: str
     steps: Mapping[str, int]
@@ -83,6 +84,8 @@ class Arms:
     changes: Changes = field(default_factory=lambda: CHANGES)
     shares: bool = field(default=True, kw_only=True)
     """Whether arms of a seed share the measurements before practice, and the warm start: not where they differ in how they are measured."""
+    more: Callable[[RunFolder], Cell] = field(default=lambda _: {}, kw_only=True)
+    """What else a cell keeps of its finished run."""
 
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
         return resolved(self._settings(arm, seed))
@@ -97,7 +100,7 @@ class Arms:
         return settings_of(self.recipe, changes)
 
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
-        """One cell: a practice run under `out/runs`, gone on with or only read where it is there already."""
+        """Compute a cell: a practice run under `out/runs`, resumed or only read where it is there already."""
         settings = self._settings(arm, seed)
         runs = {other: chosen.out / "runs" / f"{other}-{seed}" for other in self.changes}
         for other, path in runs.items():
@@ -105,28 +108,31 @@ class Arms:
         folder = runs[arm]
         if self.shares and not folder.exists():
             share(runs, arm, resolved(settings))
-        result = RunFolder(folder).read_json("result.json")
-        if result is None:
-            result = practice_named(settings, self.recipe, run=folder, data=chosen.data, resume=folder.exists(), watcher=Console())
-        cell = cell_of(folder, result) | moved(settings, folder, chosen.data)
+        result = run_of(settings, self.recipe, folder, chosen.data)
+        cell = cell_of(folder, result) | divergence_of(settings, folder, chosen.data)
         shutil.rmtree(folder / "model", ignore_errors=True)
         for checkpoint in (folder / "checkpoints").glob("*"):
             if checkpoint.name != "warm_start":
                 shutil.rmtree(checkpoint)
-        return cell
+        return cell | self.more(RunFolder(folder))
 
 
 def run_of(settings: PracticeSettings, recipe: str, folder: Path, data: Path | None) -> dict[str, Any]:
-    """The result of a run that is there, of one that is gone on with, or of one that is made; its model is in `folder / "model"`."""
+    """Return the result of a run: one that is there, is resumed, or is made; its model is in `folder / "model"`."""
     check_run(folder, practice_defaults(), partial(resolved, settings))
     result = RunFolder(folder).read_json("result.json")
     if result is None:
-        result = practice_named(settings, recipe, run=folder, data=data, resume=folder.exists(), watcher=Console())
+        result = practice_named(settings, recipe, run=folder, data=data, resume=(folder / "configuration.yaml").exists(), watcher=Console())
     return result
 
 
+def steps_of(folder: Path) -> list[dict[str, Any]]:
+    """Return the metrics of a run's steps of practice."""
+    return [row for row in read_jsonl(folder / "metrics.jsonl") if row["phase"] == "practice"]
+
+
 def check_run(folder: Path, defaults: Mapping[str, Any], settings: Callable[[], Mapping[str, Any]]) -> None:
-    """End where a run of other settings is there: it is no cell of a table. They are asked for where there is a run."""
+    """Raise SystemExit where a run of other settings is there; `settings` is called where there is a run."""
     kept = folder / "configuration.yaml"
     if kept.exists():
         before = {**defaults, **dotted(yaml.safe_load(kept.read_text()))}
@@ -154,7 +160,7 @@ def share(runs: Mapping[str, Path], arm: str, settings: Mapping[str, Any]) -> No
 
 
 def begin_like(source: Path, folder: Path, settings: Mapping[str, Any]) -> Path:
-    """A run that begins with what `source` began with, in a folder beside `folder`: to be filled, and then renamed to it."""
+    """Begin a run with what `source` began with, in a folder beside `folder`: to be filled, and then renamed to it."""
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     facts = RunFolder(source).read_json("environment.json")
@@ -165,7 +171,7 @@ def begin_like(source: Path, folder: Path, settings: Mapping[str, Any]) -> Path:
 
 
 def cell_of(folder: Path, result: Mapping[str, Any]) -> Cell:
-    """What a run found: for each suite the items' keys, and for each model which of them it answered rightly, as 0s and 1s; the same, as
+    """Return what a run found: for each suite the items' keys, and for each model which it answered rightly, as 0s and 1s; the same, as
     `thought`, behind a thought of each length, where that was measured.
 
     Commit and hardware are those that the run began with.
@@ -181,7 +187,7 @@ def cell_of(folder: Path, result: Mapping[str, Any]) -> Cell:
     spent: Counter[str] = Counter()
     for row in read_jsonl(folder / "timings.jsonl"):
         spent[row["phase"]] += sum(value for name, value in row.items() if name.endswith("_seconds"))
-    steps = [row for row in read_jsonl(folder / "metrics.jsonl") if row["phase"] == "practice"]
+    steps = steps_of(folder)
     facts = RunFolder(folder).read_json("environment.json")
     where = [facts["processor"], f"{facts['threads']} threads", facts["gpu"] if facts["device"] != "cpu" else None, facts["precision"]]
     return {
@@ -198,7 +204,7 @@ def cell_of(folder: Path, result: Mapping[str, Any]) -> Cell:
 
 
 def _behind_thoughts(items: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A row of 0s and 1s for each length of thought."""
+    """Return a string of 0s and 1s for each length of thought."""
     return ["".join("1" if score == 1.0 else "0" for score in scores) for scores in zip(*(item["thought"] for item in items), strict=True)]
 
 
@@ -206,12 +212,12 @@ def _behind_thoughts(items: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def all_there(rows: Sequence[Mapping[str, Any]], seeds: int, arms: Sequence[str] = ARMS) -> bool:
-    """Whether every arm has all its seeds."""
+    """Return whether every arm has all its seeds."""
     return all(max((row["seeds"] for row in rows if row["id"] == arm), default=0) >= seeds for arm in arms)
 
 
 def reduce_arms(cells: Sequence[Cell], arms: Sequence[str] = ARMS, baseline: str = "practice") -> list[dict[str, Any]]:
-    """One row for each arm and suite, pooled over seeds: accuracy with interval, and the paired difference to the warm start.
+    """Reduce cells to a row for each arm and suite, pooled over seeds: accuracy, and the paired difference to the warm start.
 
     That is the one which the arm went on from; of the longer warm start, the baseline's. Arms are compared with the baseline.
     """
@@ -226,9 +232,9 @@ def reduce_arms(cells: Sequence[Cell], arms: Sequence[str] = ARMS, baseline: str
 def _row(arm: str, suite: str, own: Sequence[Cell], others: Mapping[int, Cell], baseline: str, *, is_arm: bool) -> dict[str, Any]:
     model = "practice" if is_arm else arm
     right = right_of(own, model, suite)
-    n = len(right)
-    row: dict[str, Any] = {"id": arm, "set": suite, "n": n, "seeds": len(own), "accuracy": sum(map(_share_of, right.values())) / n}
-    row["accuracy_low"], row["accuracy_high"] = shares_interval([_share_of(bits) for bits in right.values()])
+    row: dict[str, Any] = {"id": arm, "set": suite, "n": len(right), "seeds": len(own)}
+    shares = [_share_of(bits) for bits in right.values()]
+    row |= with_ends("accuracy", _share_of(shares), shares_interval(shares))
     row["accuracy_each_seed"] = [round(_accuracy(cell, model, suite), 4) for cell in own]
     found = [row for cell in own for row in cell["evaluation"] if row["suite"] == suite and row["model"] == model]
     for name in (
@@ -264,7 +270,7 @@ def _row(arm: str, suite: str, own: Sequence[Cell], others: Mapping[int, Cell], 
 
 
 def right_of(cells: Sequence[Cell], model: str, suite: str) -> dict[str, list[int]]:
-    """Every item's answers over the seeds that had it: 1 where right."""
+    """Return every item's answers over the seeds that had it: 1 where right."""
     found: dict[str, list[int]] = {}
     for cell in cells:
         for key, bit in zip(cell["items"][suite].split(), _bits(cell, model, suite), strict=True):
@@ -280,13 +286,13 @@ def _accuracy(cell: Cell, model: str, suite: str) -> float:
     return _share_of([int(bit) for bit in _bits(cell, model, suite)])
 
 
-def _share_of(bits: Sequence[int]) -> float:
+def _share_of(bits: Sequence[float]) -> float:
     return sum(bits) / len(bits)
 
 
 def difference(name: str, before: Mapping[str, Sequence[int]], after: Mapping[str, Sequence[int]]) -> dict[str, float]:
-    """The paired difference over items, with its bootstrap interval and its exact sign-flip p-value."""
-    low, high = mean_interval([_share_of(after[key]) - _share_of(before[key]) for key in before])
-    mean = sum(_share_of(after[key]) - _share_of(before[key]) for key in before) / len(before)
-    p_value = sign_flip_test([sum(after[key]) - sum(before[key]) for key in before])
-    return {name: mean, f"{name}_low": low, f"{name}_high": high, f"{name}_p": p_value}
+    """Return the paired difference over items, with its bootstrap interval and its exact sign-flip p-value."""
+    pairs = [(before[key], after[key]) for key in before]
+    values = [_share_of(own) - _share_of(its) for its, own in pairs]
+    found = with_ends(name, _share_of(values), mean_interval(values))
+    return found | {f"{name}_p": sign_flip_test([sum(own) - sum(its) for its, own in pairs])}

@@ -12,22 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.peer import Peer, Running
-from bench.practising import COMPARABLE, Ours, Practising, Theirs, their_settings
-from bench.rollout import OURS
-from etude.console.watching import Quiet
+from bench.time_to_score.contestants import COMPARABLE, Ours, Practising, Theirs, their_settings
 from etude.errors import UserError
 from etude.evaluation.measure import Suite, measure
-from etude.recipes.practice import Practice
-from etude.rewards.outcome import OutcomeFeedback
 from etude.settings.configuration import arguments_from, find_configuration, resolved
 from etude.tasks.sources import load_tasks
 from etude.training.checkpoints import load_checkpoint
 from etude.training.measuring import measurement
 from etude.training.parse import parse_practice, practice_defaults
-from etude.training.run_folder import RunFolder, environment
+from etude.training.run_folder import RunFolder
 from etude.training.settings import PracticeSettings
-from studies.cells import Cell, Options
+from experiments.cells import Cell, Options, made_here
+from experiments.peer import Peer, Running
+from experiments.prepared_run import PreparedRun, prepared_run
+from experiments.turns import OURS
 
 WARM_START = "warm-start"
 FLOAT32 = "trl-float32"
@@ -49,10 +47,9 @@ class Plan:
     """Steps between two measurements; the last step is measured in any case."""
     items: int
     precision: str
-    hardware: str
 
     def practice(self, seed: int) -> PracticeSettings:
-        """The recipe with settings that TRL can share: one update a step, the learning rate falling to about a tenth."""
+        """Return the recipe with settings that TRL can share: one update a step, the learning rate falling to about a tenth."""
         measured = {"split": "dev", "n": self.items + SPARE_ITEMS, "pass_n": self.items, "num_samples": SAMPLES}
         changes = COMPARABLE | {f"evaluation.{name}": value for name, value in measured.items()}
         changes |= {"seed": seed, "steps": self.steps, "learn.optimiser.decay_steps": round(1.1 * self.steps), "checkpoint_every": 0}
@@ -66,28 +63,27 @@ class Plan:
         return practice_defaults()
 
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
-        """A practice's curve, or the warm start's weights and score."""
+        """Measure a practice's curve, or make the warm start's weights and measure their score."""
         settings, warm_start = self.practice(seed), chosen.out / f"{WARM_START}-{seed}"
         weights = warm_start / "checkpoints" / "warm_start"
-        with OutcomeFeedback(settings.timeout_seconds) as outcome, ExitStack() as stack:
+        if arm == WARM_START:
+            shutil.rmtree(warm_start, ignore_errors=True)  # what a kill left
+        with ExitStack() as stack:
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             folder = RunFolder(warm_start if arm == WARM_START else scratch / "run")
-            run = Practice(settings, self.recipe, folder, None, outcome, Quiet())
+            run = stack.enter_context(prepared_run(settings, self.recipe, folder))
             if arm == WARM_START:
-                shutil.rmtree(warm_start, ignore_errors=True)  # what a kill left
-                run.prepare()
                 run.warm_start()
                 found = _score(run, dev_suite(run, self.items))
                 folder.release()
             else:
-                run.prepare()
                 practising = begun(arm, run, weights, scratch, stack)
                 start = json.loads((chosen.out / "cells" / f"{WARM_START}-{seed}.json").read_text())
                 found = self._curve(f"{arm}, seed {seed}", run, practising, start) | {"versions": practising.versions}
-        return found | {"commit": environment()["commit"], "hardware": self.hardware}
+        return found | made_here()
 
-    def _curve(self, name: str, run: Practice, practising: Practising, start: Cell) -> dict[str, Any]:
-        """Scores after so many steps and seconds of them, from the warm start's score on."""
+    def _curve(self, name: str, run: PreparedRun, practising: Practising, start: Cell) -> dict[str, Any]:
+        """Measure scores after so many steps and seconds of them, from the warm start's score on."""
         suite, step_seconds = dev_suite(run, self.items), []
         curve: dict[str, list[float]] = {"steps": [0], "seconds": [0.0], "score": [start["score"]], "greedy": [start["greedy"]]}
         for step in range(1, self.steps + 1):
@@ -101,8 +97,8 @@ class Plan:
         return curve | {"step_seconds": step_seconds}
 
 
-def begun(arm: str, run: Practice, weights: Path, scratch: Path, stack: ExitStack) -> Practising:
-    """A practice that has made no step yet; `stack` ends the process that it may run in."""
+def begun(arm: str, run: PreparedRun, weights: Path, scratch: Path, stack: ExitStack) -> Practising:
+    """Begin a practice, which has made no step yet; `stack` ends the process that it may run in."""
     if not weights.exists():
         raise UserError(f"the warm start in {weights} is gone: remove its cell too, and it is made again")
     load_checkpoint(weights, run.model)
@@ -113,14 +109,14 @@ def begun(arm: str, run: Practice, weights: Path, scratch: Path, stack: ExitStac
     return Theirs(run, stack.enter_context(Running(PEERS[arm], settings)), scratch)
 
 
-def dev_suite(run: Practice, items: int) -> Suite:
-    """What the run is measured on: none of it stands in the test suite, nor in training (`etude.training.data.gather`)."""
+def dev_suite(run: PreparedRun, items: int) -> Suite:
+    """Return the suite that the run is measured on, apart from the test suite and from training (`etude.training.data.gather`)."""
     (suite,) = run.suites
     tested = {task.key for task in load_tasks(run.settings.tasks, split="test", n=TEST_ITEMS, seed=run.settings.seed)}
     kept = [place for place, task in enumerate(suite.tasks) if task.key not in tested][:items]
     return Suite(suite.name, [suite.tasks[place] for place in kept], [suite.prompts[place] for place in kept], suite.baselines)
 
 
-def _score(run: Practice, suite: Suite) -> dict[str, float]:
-    row = measure(run.engine, suite, measurement(run.settings), run.outcome.judge)["row"]
+def _score(run: PreparedRun, suite: Suite) -> dict[str, float]:
+    row = measure(run.engine, suite, measurement(run.settings), run.judge)["row"]
     return {"score": row["sampled_accuracy"], "greedy": row["accuracy"]}

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from bench.heap import held_bytes
-from bench.sparse_prompts import random_model
+from bench.long_context.sparse_prompts import random_model
 from etude.engine.forward import find_forward
 from etude.kv_cache.cache_policy import CachePolicy
 from etude.kv_cache.eviction import EvictionPolicy
@@ -33,7 +33,7 @@ WAYS: dict[str, CachePolicy] = {
 
 @torch.inference_mode()
 def generation(config: Any, layers: int, lengths: Sequence[int], ways: Mapping[str, CachePolicy] = WAYS) -> list[dict[str, Any]]:
-    """By way `{"way", "by_length": [{"length", "bytes", "grown_bytes", "ms"}]}`; `ms` of a token, the mean since the length before."""
+    """Measure each way: `{"way", "by_length": [{"length", "bytes", "grown_bytes", "ms"}]}`; `ms` a token since the last length."""
     model = random_model(config, layers, max(lengths))
     shared = find_forward(model, model)
     draw, found = torch.Generator().manual_seed(0), []

@@ -39,7 +39,7 @@ class Questions:
 
 
 def _open(name: str, data: Path | None) -> list[Task]:
-    """As many as are asked, by seed, of the different ones whose answer has words: two of Natural Questions are marks alone."""
+    """Load those that are asked, by seed, of the different ones whose answer has words: two of Natural Questions are marks alone."""
     assert data is not None
     rows = [row for _, row in file_rows(data / "openqa_false_answers" / f"{name}.csv") if words_said(row["answer"])]
     tasks = [with_aliases(Task(question, answer, "aliases")) for question, answer in {r["question"]: r["answer"] for r in rows}.items()]
@@ -48,7 +48,7 @@ def _open(name: str, data: Path | None) -> list[Task]:
 
 
 def webquestions(data: Path | None) -> list[Task]:
-    """All of devtest, and of val as many others as make 500, none of which was tried on."""
+    """Load all of devtest, and of val as many others as make 500, none of which was tried on."""
     tried = {task.key for task in webquestions_dev(data)}
     devtest, val = (_webquestions(name, None, SEED, data) for name in ("devtest", "val"))
     left = [task for task in val if task.key not in tried]
@@ -57,7 +57,7 @@ def webquestions(data: Path | None) -> list[Task]:
 
 
 def webquestions_dev(data: Path | None) -> list[Task]:
-    """The questions that settings were tried on."""
+    """Load the questions that settings were tried on."""
     return _webquestions("val", 160, 1, data)
 
 
@@ -74,7 +74,7 @@ def _truthful(data: Path | None) -> list[Task]:
 
 
 def _stories(data: Path | None) -> list[Task]:
-    """As many of each file, by seed."""
+    """Load as many questions of each file, by seed."""
     assert data is not None
     found = []
     for path in (files := sorted((data / "babi_en").glob("qa*_test.txt"))):
@@ -106,7 +106,7 @@ def says_a_name(text: str, task: Task) -> bool:
 
 
 def says_it_alone(text: str, task: Task) -> bool:
-    """And none of the task's others."""
+    """Return whether a text says a name of the answer and none of the task's others."""
     return says_a_name(text, task) and not said_alias(text, task.metadata["others"])
 
 

@@ -22,14 +22,14 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AutoModelForCausalLM
 
-from bench.turns import spread
 from etude.evaluation.long.sparse_error import SparseError, sparse_error
 from etude.kv_cache.attach import attach
 from etude.kv_cache.eviction import EvictionPolicy
 from etude.kv_cache.scores.streaming_llm import StreamingLLM
 from etude.kv_cache.sparse_prefill import Density, SparsePrefill
+from experiments.turns import spread
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SPARSE = {
     "antidiagonal_0.9": SparsePrefill("antidiagonal", 0.9),
     "antidiagonal_0.95": SparsePrefill("antidiagonal", 0.95),
@@ -43,7 +43,7 @@ PART = 1024
 
 
 def pages() -> str:
-    """English that comes with the project, the same for the same commit."""
+    """Return English text of the project, the same for the same commit."""
     return "\n\n".join(
         path.read_text(encoding="utf8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "LOG.md")
     )
@@ -51,7 +51,7 @@ def pages() -> str:
 
 @torch.inference_mode()
 def attention(model: Any, tokens: Sequence[int], rounds: int) -> dict[str, Any]:
-    """Seconds over all layers of dense and sparse attention, by way and round; what is missed, and what the model then says."""
+    """Measure seconds of dense and sparse attention over all layers, what is missed, and what the model then predicts."""
     states = _states(model, tokens)
     ways: dict[str, Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float], object]] = {"dense": _dense}
     ways |= {name: _sparsely(how) for name, how in SPARSE.items()}
@@ -93,7 +93,7 @@ def _sparsely(how: SparsePrefill) -> Callable[[torch.Tensor, torch.Tensor, torch
 
 
 def _states(model: Any, tokens: Sequence[int]) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]]:
-    """What every layer's attention is given: queries, keys, values and their scale."""
+    """Record the input of every layer's attention: queries, keys, values and their scale."""
     found = []
 
     def record(module: Any, query: Any, key: Any, value: Any, mask: Any, scaling: float, **_: Any) -> tuple[torch.Tensor, None]:
@@ -112,7 +112,7 @@ def _states(model: Any, tokens: Sequence[int]) -> list[tuple[torch.Tensor, torch
 
 
 def _logits(model: Any, tokens: Sequence[int], how: SparsePrefill | None) -> torch.Tensor:
-    """[T / 2, V] over the second half of the text, read in one piece."""
+    """Return the logits [T / 2, V] over the second half of the text, read in one piece."""
     keep = len(tokens) // 2
     with _reading(model, how):
         logits: torch.Tensor = model(torch.tensor([list(tokens)]), logits_to_keep=keep).logits[0]
@@ -121,7 +121,7 @@ def _logits(model: Any, tokens: Sequence[int], how: SparsePrefill | None) -> tor
 
 @contextmanager
 def _reading(model: Any, how: SparsePrefill | None) -> Iterator[None]:
-    """Everything is kept; sparsely read, or by transformers alone."""
+    """Let the model keep all of its cache and read sparsely, or leave it to transformers alone."""
     if how is None:
         yield
         return
@@ -144,7 +144,7 @@ def _said(dense_TV: torch.Tensor, sparse_TV: torch.Tensor, tokens: Sequence[int]
 
 
 def random_model(config: Any, layers: int, positions: int) -> Any:
-    """In a model's shape, but for how many layers and positions it has."""
+    """Return a random model of the same shape, with so many layers and positions."""
     changed = {"num_hidden_layers": layers, "max_position_embeddings": positions + 1}
     torch.manual_seed(0)
     return AutoModelForCausalLM.from_config(type(config).from_dict(config.to_dict() | changed)).eval()
@@ -152,7 +152,7 @@ def random_model(config: Any, layers: int, positions: int) -> Any:
 
 @torch.inference_mode()
 def prefill(config: Any, lengths: Sequence[int], layers: int, density: float, rounds: int) -> list[dict[str, Any]]:
-    """Seconds of a whole prefill at each length, dense by transformers and sparse, and their ratio."""
+    """Measure the seconds of a whole prefill at each length, dense by transformers and sparse, and their ratio."""
     model, found = random_model(config, layers, max(lengths)), []
     for length in lengths:
         tokens = torch.randint(config.vocab_size, (1, length), generator=torch.Generator().manual_seed(length))
@@ -171,7 +171,7 @@ def prefill(config: Any, lengths: Sequence[int], layers: int, density: float, ro
 
 
 def table(found: Mapping[str, Any]) -> str:
-    """Attention, then prefill, as Markdown."""
+    """Write the table of attention, then that of prefill."""
     own = found["attention"]
     head = "| attention | s | times as fast | lowest | highest | blocks read | of attention | of the best blocks | error | KL | right |"
     lines = [head, "|---" * 11 + "|"]

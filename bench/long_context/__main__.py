@@ -15,9 +15,9 @@ tokens, `sparse_prefill_32k` that of a whole prefill at 32,768. What lies beside
 `bench.long_generation`.
 """
 
-import argparse
 import gc
 import time
+from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,9 +30,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 from transformers.cache_utils import Cache, DynamicCache
 
-from bench import long_generation, sparse_prompts
-from bench.turns import spread
-from bench.written import save_picture, write
+from bench.long_context import generation, sparse_prompts
 from etude.device.machine import Machine, resolve_device
 from etude.engine.copied import CopiedContext
 from etude.engine.forward import find_forward
@@ -47,6 +45,10 @@ from etude.kv_cache.scores.streaming_llm import StreamingLLM
 from etude.kv_cache.view import Peak, PolicyContext
 from etude.models.load import in_precision, load_model
 from etude.training.run_folder import environment
+from experiments.benchmark import Argument, Benchmark
+from experiments.figures import save
+from experiments.tables import markdown
+from experiments.turns import spread
 
 SHARE = 0.1
 ONES: dict[str, Callable[[int], torch.Tensor]] = {
@@ -66,21 +68,7 @@ WAYS: dict[str, CachePolicy | None] = {
 COLOURS = ("#9aa3b5", "#1f2a44", "#c2571a", "#2f7d5b", "#7a4fa3", "#b8a13c")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.long_context", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--rows", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--lengths", type=int, nargs="+", default=[1024, 2048, 4096, 8192])
-    parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--prefills", type=int, nargs="+", default=[1024, 2048, 4096, 8192, 16384, 32768])
-    parser.add_argument("--layers", type=int, default=4, help="of the random model of prefills and generation")
-    parser.add_argument("--generated", type=int, nargs="+", default=[1024, 2048, 4096, 8192, 16384])
-    parser.add_argument("--json", type=Path)
-    chosen = parser.parse_args()
+def found_of(chosen: Namespace) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if "decode" in chosen.parts:
         found |= measured(chosen.model, chosen.rows, chosen.lengths, chosen.steps, chosen.rounds)
@@ -88,18 +76,14 @@ def main() -> None:
         found |= sparse_measured(chosen.model, 8192, chosen.prefills, chosen.layers, chosen.rounds)
     if "generation" in chosen.parts:
         model, _ = load_model(chosen.model)
-        found |= {
-            "generation": long_generation.generation(model.config, chosen.layers, chosen.generated),
-            "generation_layers": chosen.layers,
-        }
-    print(table(found))
-    if chosen.json:
-        write(found, chosen.json, table(found), draw if "shapes" in found else None)
+        own = generation.generation(model.config, chosen.layers, chosen.generated)
+        found |= {"generation": own, "generation_layers": chosen.layers}
+    return found
 
 
 @torch.inference_mode()
 def measured(name: str, rows: Sequence[int], lengths: Sequence[int], steps: int, rounds: int) -> dict[str, Any]:
-    """Seconds a step of every way, number of rows and length, and their ratios."""
+    """Measure the seconds a step of every way, number of rows and length, and their ratios."""
     place = resolve_device(Machine(device="cpu"))
     model, _ = load_model(name, device=place.device)
     working = WorkingCopy(model, place.dtype).model if place.dtype != torch.float32 else model
@@ -130,7 +114,7 @@ def measured(name: str, rows: Sequence[int], lengths: Sequence[int], steps: int,
 
 
 def sparse_measured(name: str, tokens: int, prefills: Sequence[int], layers: int, rounds: int) -> dict[str, Any]:
-    """Attention over a text of so many tokens, and prefills of a random model; the ratios of the first sparse way."""
+    """Measure attention over a text of so many tokens, and prefills of a random model; the ratios are of the first sparse way."""
     model, tokenizer = load_model(name)
     first = next(iter(sparse_prompts.SPARSE))
     own = sparse_prompts.attention(model, tokenizer(sparse_prompts.pages())["input_ids"][:tokens], rounds)
@@ -143,7 +127,7 @@ def sparse_measured(name: str, tokens: int, prefills: Sequence[int], layers: int
 
 
 def bytes_a_second(numbers: torch.Tensor, rounds: int = 7) -> float:
-    """How fast numbers are summed, the median."""
+    """Measure how fast numbers are summed: the median."""
     seconds = []
     for _ in range(rounds):
         start = time.perf_counter()
@@ -153,7 +137,7 @@ def bytes_a_second(numbers: torch.Tensor, rounds: int = 7) -> float:
 
 
 def _read_bytes(model: Any, policy: CachePolicy | None, length: int) -> float:
-    """Of keys and values, by a row's token."""
+    """Return the bytes of keys and values that a row's token reads."""
     layers, heads, width = _shape(model)
     return layers * heads * width * 2 * next(model.parameters()).itemsize * length * ((policy and policy.keep_ratio) or 1)
 
@@ -165,7 +149,7 @@ def _shape(model: Any) -> tuple[int, int, int]:
 
 
 def _step_seconds(model: Any, forward: Forward | None, policy: CachePolicy | None, rows: int, length: int, steps: int, turn: int) -> float:
-    """The median of some steps behind one that is not counted."""
+    """Measure the median of some steps after one that is not counted."""
     attachment = Attachment.to(model, policy) if policy else None
     cache = _filled(model, attachment, rows, length, torch.Generator().manual_seed(turn))
     tokens_B, seconds = torch.zeros(rows, dtype=torch.long), []
@@ -184,7 +168,7 @@ def _step_seconds(model: Any, forward: Forward | None, policy: CachePolicy | Non
 
 
 def _filled(model: Any, attachment: Attachment | None, rows: int, length: int, draw: torch.Generator) -> Cache:
-    """Random keys and values; of what drops as many as are kept."""
+    """Return a cache of random keys and values: under eviction as many as are kept."""
     _, heads, width = _shape(model)
     cache = DynamicCache(config=model.config)
     if attachment:
@@ -202,35 +186,43 @@ def _filled(model: Any, attachment: Attachment | None, rows: int, length: int, d
 
 
 def table(found: Mapping[str, Any]) -> str:
-    """Of the parts that there are."""
+    """Write the tables of the parts that were measured."""
     parts = {
         "shapes": lambda: _steps(found),
         "sparse": lambda: sparse_prompts.table(found["sparse"]),
-        "generation": lambda: long_generation.table(found["generation"], found["generation_layers"]),
+        "generation": lambda: generation.table(found["generation"], found["generation_layers"]),
     }
     return "\n".join(told() for name, told in parts.items() if name in found)
 
 
 def _steps(found: Mapping[str, Any]) -> str:
-    lines = [
-        "| rows | tokens | way | ms a step | times as fast as transformers | lowest | highest | of the limit | of that of huge pages |",
-        "|---|---|---|---|---|---|---|---|---|",
+    head = [
+        "rows",
+        "tokens",
+        "way",
+        "ms a step",
+        "times as fast as transformers",
+        "lowest",
+        "highest",
+        "of the limit",
+        "of that of huge pages",
     ]
+    lines = []
     for shape in found["shapes"]:
         for way, ratio in shape["times_as_fast"].items():
-            ms = f"{1000 * shape['seconds'][way]['median']:.0f}"
-            cells = " | ".join(
-                [*(f"{ratio[end]:.2f}" for end in ("median", "low", "high")), *(f"{shape[limit][way]:.0%}" for limit in ONES)]
-            )
-            lines.append(f"| {shape['rows']} | {shape['length']:,} | {way} | {ms} | {cells} |")
+            cells = [str(shape["rows"]), f"{shape['length']:,}", way, f"{1000 * shape['seconds'][way]['median']:.0f}"]
+            cells += [f"{ratio[end]:.2f}" for end in ("median", "low", "high")]
+            lines.append([*cells, *(f"{shape[limit][way]:.0%}" for limit in ONES)])
     speed = " and ".join(f"{found['bytes_a_second'][limit] / 1e9:.1f}" for limit in ONES) + " GB/s"
     where = f"{found['processor']}, {found['threads']} threads."
     below = f"{found['rounds']} rounds of {found['steps']} steps, {found['precision']}, {speed}; {where}"
-    return "\n".join([*lines, "", f"decode_vs_transformers {found['decode_vs_transformers']:.2f}. {below}", ""])
+    return markdown(head, lines, f"decode_vs_transformers {found['decode_vs_transformers']:.2f}. {below}")
 
 
 def draw(found: Mapping[str, Any], path: Path) -> None:
-    """Seconds a step against the length, a panel for each number of rows."""
+    """Draw seconds a step against the length, a panel for each number of rows; nothing where no steps were measured."""
+    if "shapes" not in found:
+        return
     rows = list(dict.fromkeys(shape["rows"] for shape in found["shapes"]))
     figure = Figure(figsize=(3.6 * len(rows), 3), layout="constrained")
     for axes, count in zip(figure.subplots(1, len(rows), squeeze=False)[0], rows, strict=True):
@@ -247,8 +239,21 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
         axes.yaxis.set_minor_locator(NullLocator())
     figure.axes[0].set_ylabel("ms a step")
     figure.axes[0].legend(frameon=False, fontsize=8)
-    save_picture(figure, path)
+    save(figure, path)
 
+
+ARGUMENTS = {
+    "model": Argument("smollm2-135m"),
+    "parts": Argument(list(PARTS), choices=PARTS),
+    "rows": Argument([1, 8]),
+    "lengths": Argument([1024, 2048, 4096, 8192]),
+    "steps": Argument(6),
+    "rounds": Argument(3),
+    "prefills": Argument([1024, 2048, 4096, 8192, 16384, 32768]),
+    "layers": Argument(4, "of the random model of prefills and generation"),
+    "generated": Argument([1024, 2048, 4096, 8192, 16384]),
+}
+BENCHMARK = Benchmark("long_context", __doc__, ARGUMENTS, found_of, table, draw)
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

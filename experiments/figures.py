@@ -1,4 +1,4 @@
-"""The picture of a study's rows: one panel a set, two beside each other, one line an arm, greedy accuracy with its 95 % interval."""
+"""Draw a study's rows: one panel a set, two beside each other, one line an arm, greedy accuracy with its 95 % interval."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -46,7 +46,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
 
 
 def accuracies(axes: Axes, rows: Sequence[Mapping[str, Any]], colours: Sequence[str], title: str) -> None:
-    """The accuracy of each row with its interval, a line a row in its colour."""
+    """Draw the accuracy of each row with its interval, a line a row in its colour."""
     for place, (row, colour) in enumerate(zip(rows, colours, strict=True)):
         error = [[row["accuracy"] - row["accuracy_low"]], [row["accuracy_high"] - row["accuracy"]]]
         axes.errorbar(row["accuracy"], place, xerr=error, fmt="o", color=colour, capsize=3, markersize=5)
@@ -55,7 +55,7 @@ def accuracies(axes: Axes, rows: Sequence[Mapping[str, Any]], colours: Sequence[
 
 
 def list_rows(axes: Axes, names: Sequence[str], title: str, *, size: float = 10) -> None:
-    """A line for each name, the first on top, under a title; `size` of the names' letters."""
+    """Label a line for each name, the first on top, under a title; `size` of the names' letters."""
     axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names], fontsize=size)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_title(title, loc="left", fontsize=9)

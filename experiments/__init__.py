@@ -1,0 +1,1 @@
+"""What studies and benchmarks share: cells, tables, figures, peers. It imports neither."""

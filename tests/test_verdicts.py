@@ -1,0 +1,280 @@
+"""A study's verdict follows from its rows: those that are kept, changed so that every part of the claim holds, or that one does not."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from experiments.measures import Verdict, with_ends
+from experiments.pages import ROOT
+from experiments.tables import Row
+from studies import (
+    diversity,
+    exploration,
+    importance,
+    knows_says,
+    layers,
+    long_context,
+    long_thought,
+    order,
+    practice_alone,
+    practice_views,
+    quickstart,
+    retention,
+    searching,
+    selection,
+    self_training,
+    step_values,
+    word_problems,
+)
+
+Changes = Mapping[Any, Mapping[str, Any]]
+"""By a row's id, or its id and set, the measures that it has otherwise."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """How a study judges rows, and what makes its claim hold and not hold."""
+
+    judge: Callable[[Sequence[Row]], Verdict]
+    holds: Changes = field(default_factory=dict)
+    """With these changes to the kept rows it holds."""
+    breaks: Sequence[Changes] = ()
+    """With any of these beside them it does not."""
+    opens: Sequence[Changes] = ()
+    """With any of these beside them it is undecided."""
+    lacks: str = ""
+    """The id of a row without which it is undecided."""
+    copies: Mapping[str, str] = field(default_factory=dict)
+    """Rows that the kept ones lack, by the id of those that stand for them."""
+
+    def verdict(self, name: str, *changes: Changes) -> Verdict:
+        rows = json.loads((ROOT / "studies" / name / "result.json").read_text(encoding="utf8"))["rows"]
+        rows += [{**row, "id": new} for new, old in self.copies.items() for row in rows if row["id"] == old]
+        for each in changes:
+            rows = [
+                row | each.get(row["id"], {}) | each.get((row["id"], row["set"]), {}) for row in rows if each.get(row["id"], {}) is not None
+            ]
+        return self.judge(rows)
+
+
+def rising(measure: str, by: float = 0.05) -> Changes:
+    return {arm: {measure: [by * place, by * place + 0.01, by * place + 0.02]} for place, arm in enumerate(diversity.ARMS)}
+
+
+def all_of(arms: Sequence[str], measures: Mapping[str, Any]) -> dict[Any, Mapping[str, Any]]:
+    return dict.fromkeys(arms, measures)
+
+
+def joined(*changes: Changes) -> Changes:
+    found: dict[Any, dict[str, Any]] = {}
+    for each in changes:
+        for arm, measures in each.items():
+            found[arm] = found.get(arm, {}) | dict(measures)
+    return found
+
+
+AHEAD, BEHIND = {"practice_ahead_low": 0.1}, {"practice_ahead_low": -0.01}
+PRACTISED = {"gain": 0.16, "gain_each_seed": [0.11, 0.2, 0.2], "gain_p": 1e-9}
+SOUND = {"kept": 0.99, "gain_share": 1.0, "kept_each_seed": [0.99] * 3, "gain_each_seed": [0.3] * 3, "stopped_each_seed": [True] * 3}
+FOLLOWS = {f"{of}kl_correlation{end}": 0.5 for of in ("", "sound_") for end in ("", "_low", "_high")}
+FOLLOWS_NOT = {"start": {"kl_correlation_low": -0.1}}
+MORE, LESS = {"gain_each_seed": [0.3, 0.4, 0.3]}, {"gain_each_seed": [0.3, 0.2, 0.3]}
+NO_DEARER = {"above_rl_low": -0.01}
+SETS = [row["set"] for row in json.loads((ROOT / "studies/long_context/result.json").read_text())["rows"] if row["id"] == "full"]
+CLAIMS = {
+    "quickstart": Claim(
+        lambda rows: quickstart.judge(rows, 3),
+        {
+            "practice": PRACTISED,
+            "random_reward": {"gain_high": 0.01, **AHEAD},
+            "longer_warm_start": AHEAD,
+            "imitation": {"practice_ahead_low": -0.2},
+        },
+        [
+            *({"practice": part} for part in ({"gain_each_seed": [0.09, 0.2, 0.2]}, {"gain": 0.14}, {"gain_p": 1e-2})),
+            {"random_reward": {"gain_high": 0.025}},
+            {"random_reward": BEHIND},
+            {"longer_warm_start": BEHIND},
+        ],
+        [{"practice": {"seeds": 2}}],
+        lacks="imitation",
+    ),
+    "word_problems": Claim(
+        lambda rows: word_problems.judge(rows, 3),
+        {
+            "practice": {"gain": 0.06, "gain_p": 1e-4},
+            "imitation": {"seeds": 3},
+            "random_reward": AHEAD,
+            "longer_warm_start": AHEAD,
+        },
+        [
+            {("practice", "SVAMP_dev"): {"gain_p": 0.02}},
+            {"practice": {"gain": -0.06}},
+            {"random_reward": BEHIND},
+            {("longer_warm_start", "test"): BEHIND},
+        ],
+        lacks="imitation",
+        copies={"longer_warm_start": "random_reward"},
+    ),
+    "exploration": Claim(
+        lambda rows: exploration.judge([row for row in rows if not row["set"].startswith("screen")]),
+        {
+            "policy_gradient": {"sampled_tokens": 100},
+            **all_of(exploration.BEST[1:], {"policy_gradient_ahead_high": 0.1, "sampled_tokens": 100}),
+            "raft": {"policy_gradient_ahead_high": 0.1, "sampled_tokens": 104},
+            **{("raft", name): {"policy_gradient_ahead_high": -0.1} for name in ("test", "SVAMP_dev")},
+        },
+        [{("raft", "test"): {"policy_gradient_ahead_high": 0.1}}, {"raft": {"sampled_tokens": 106}}],
+        lacks="raft",
+        copies=dict.fromkeys(exploration.BEST[1:], "raft"),
+    ),
+    "diversity": Claim(
+        diversity.judge,
+        joined(*map(rising, ("distinct_forms_each_seed", "final_pass_each_seed", "accuracy_each_seed"))),
+        [rising("accuracy_each_seed", -0.05), all_of(tuple(diversity.ARMS), {"final_pass_each_seed": [0.5] * 3})],
+        lacks="novelty",
+    ),
+    "practice_alone": Claim(
+        lambda rows: practice_alone.judge(rows, [("gold", 41), ("agreement_rate", 41)]),
+        {"gold": {"gain": 0.2}, "agreement_rate": {"gain": 0.12}},
+        [{("agreement_rate", "test"): {"gain": 0.08}}, {"gold": {"gain": 0.0}}],
+        lacks="agreement_rate",
+    ),
+    "practice_views": Claim(
+        lambda rows: practice_views.judge([row for row in rows if row["set"] == practice_views.NEEDLES]),
+        {},
+        [
+            {"kvzip_half": {"full_ahead_high": 0.035}},
+            {"kvzip_half": {"context_share": 0.7}},
+            {"random_half": with_ends("full_ahead", -0.05, (-0.06, -0.04))},
+        ],
+        lacks="tova_half",
+    ),
+    "long_thought": Claim(
+        long_thought.judge,
+        {},
+        [{"practice_free": {f"{measure}_low": -0.01}} for measure in ("slope_gain", "random_reward_behind")],
+        [{"practice_free": {"seeds": 2}}],
+        lacks="random_reward_free",
+    ),
+    "retention": Claim(
+        lambda rows: retention.judge(rows, 3),
+        joined(
+            all_of(retention.ARMS, SOUND),
+            {"start": FOLLOWS, "sft": with_ends("above_rl", 0.1, (0.1, 0.1)), "harmful_gate": {"kept_each_seed": [0.99, 0.97, 0.99]}},
+        ),
+        [
+            all_of(retention.ARMS, {"kept": 0.97}),
+            FOLLOWS_NOT,
+            {"sft": NO_DEARER},
+            {"sft": MORE, **FOLLOWS_NOT},
+            {"sft": MORE | NO_DEARER},
+            {"harmful_gate_kl": {"stopped_each_seed": [True, False, True]}},
+        ],
+        [{"sft": MORE}, {"sft": LESS | NO_DEARER}, {"rl": {"seeds": 2}}],
+        lacks="rl_lora",
+    ),
+    "step_values": Claim(
+        step_values.judge_claim,
+        {},
+        [{"rollouts_9": with_ends("ordered_within", 0.3, (0.2, 0.4))}],
+        [{"rollouts_9": with_ends("ordered_within", 0.8, (0.6, 1.0))}],
+    ),
+    "searching": Claim(
+        searching.judge,
+        {"weighted_8": with_ends("accuracy", 0.99, (0.98, 1.0))},
+        [{"weighted_8": {"accuracy_low": 0.1}}, {"weighted_8": {"tokens": 1e6}}],
+        lacks="mcts_2",
+    ),
+    "layers": Claim(
+        layers.judge,
+        {"dynamic_low": {"gain_low": 0.01, "control_behind_low": 0.01}},
+        [{"dynamic_low": {"control_behind_low": -0.01}}, {"dynamic_low": {"gain_low": -0.01}}],
+        lacks="plain",
+    ),
+    "selection": Claim(
+        selection.judge,
+        {"classifier": {"recall_low": 0.92}, **all_of(selection.ARMS[1:], {"classifier_ahead_low": 0.01})},
+        [{"classifier": {"recall_low": 0.89}}, {"importance": {"classifier_ahead_low": -0.01}}],
+        lacks="random",
+    ),
+    "knows_says": Claim(
+        knows_says.judge,
+        {claimed: {"said_gain_low": 0.01} for claimed in knows_says.CLAIMED},
+        [{claimed: {"said_gain_low": -0.01}} for claimed in knows_says.CLAIMED],
+        lacks="joined",
+    ),
+    "self_training": Claim(
+        lambda rows: self_training.judge(rows, self_training.ARMS),
+        {"joined": {"gain_low": 0.01, "single_behind_low": 0.01}},
+        [{"joined": {"gain_low": -0.01}}, {"joined": {"single_behind_low": -0.01}}],
+        [{"single": {"seeds": 2}}],
+        lacks="gold",
+    ),
+    "importance": Claim(
+        lambda rows: importance.judge(rows, importance.ASKED_KINDS),
+        all_of(importance.SCORES, with_ends("best_ahead", 0.2, (0.1, 0.3))) | {"hindsight": with_ends("best_ahead", -0.2, (-0.3, -0.1))},
+        [{"h2o": with_ends("best_ahead", 0.05, (-0.05, 0.15))}],
+    ),
+    "order": Claim(
+        order.judge,
+        {
+            order.BASELINE: {"choices_gain": 0.07, "far_gain": -0.005},
+            **all_of(order.ORDERS[1:], {f"{order.BASELINE}_ahead_low": 0.01}),
+        },
+        [
+            {order.BASELINE: {"choices_gain": 0.059}},
+            {order.BASELINE: {"far_gain": -0.011}},
+            {"mixed": {f"{order.BASELINE}_ahead_low": -0.001}},
+        ],
+        lacks="mixed",
+    ),
+    "long_context": Claim(
+        lambda rows: long_context.judge(rows, SETS),
+        {"kvpress_snapkv": {"loss": 0.0, "loss_low": -0.01}},  # no policy of ours
+        [
+            {"passing": {"loss": -0.03}},  # more than 2 points, whatever the interval
+            {"passing": {"loss_high": -0.001}},
+            {"passing": {"held": 0.11}},
+            {"snapkv": {"loss": 0.0, "loss_high": 0.01}},
+        ],
+        [{"passing": {"n": 50}}],
+        lacks="h2o",
+    ),
+}
+
+
+def cases(kind: str) -> list[Any]:
+    return [(name, changes) for name, claim in CLAIMS.items() for changes in getattr(claim, kind)]
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_a_claim_holds_where_each_of_its_parts_does(name):
+    claim = CLAIMS[name]
+    assert claim.verdict(name, claim.holds)[0] == "holds"
+
+
+@pytest.mark.parametrize(("name", "changes"), cases("breaks"))
+def test_a_claim_does_not_hold_where_one_of_its_parts_does_not(name, changes):
+    verdict, because = CLAIMS[name].verdict(name, CLAIMS[name].holds, changes)
+    assert verdict == "does not hold" and because
+
+
+@pytest.mark.parametrize(("name", "changes"), cases("opens"))
+def test_a_claim_is_undecided_where_a_part_of_it_can_not_be_judged(name, changes):
+    assert CLAIMS[name].verdict(name, CLAIMS[name].holds, changes)[0] == "undecided"
+
+
+@pytest.mark.parametrize("name", [name for name, claim in CLAIMS.items() if claim.lacks])
+def test_a_claim_is_undecided_as_long_as_an_arm_is_missing(name):
+    verdict, because = CLAIMS[name].verdict(name, CLAIMS[name].holds, {CLAIMS[name].lacks: None})
+    assert verdict == "undecided" and "not all cells are there" in because
+
+
+def test_importance_is_judged_when_every_kind_was_asked():
+    claim = CLAIMS["importance"]
+    judged = Claim(lambda rows: importance.judge(rows, (*importance.ASKED_KINDS, "facts")))
+    assert judged.verdict("importance", claim.holds)[0] == "undecided"
