@@ -31,6 +31,7 @@ from etude.evaluation.statistics import mean_interval, shares_interval, sign_fli
 from etude.recipes.practice import practice_named
 from etude.settings.configuration import arguments_from, dotted, find_configuration, resolved
 from etude.training.parse import parse_practice, practice_defaults
+from etude.training.renamed import renamed_metrics, with_defaults
 from etude.training.run_folder import RunFolder, read_jsonl
 from etude.training.settings import PracticeSettings
 from experiments.cells import Cell, Options, refuse_others
@@ -128,14 +129,14 @@ def run_of(settings: PracticeSettings, recipe: str, folder: Path, data: Path | N
 
 def steps_of(folder: Path) -> list[dict[str, Any]]:
     """Return the metrics of a run's steps of practice."""
-    return [row for row in read_jsonl(folder / "metrics.jsonl") if row["phase"] == "practice"]
+    return [renamed_metrics(row) for row in read_jsonl(folder / "metrics.jsonl") if row["phase"] == "practice"]
 
 
 def check_run(folder: Path, defaults: Mapping[str, Any], settings: Callable[[], Mapping[str, Any]]) -> None:
     """Raise SystemExit where a run of other settings is there; `settings` is called where there is a run."""
     kept = folder / "configuration.yaml"
     if kept.exists():
-        before = {**defaults, **dotted(yaml.safe_load(kept.read_text()))}
+        before = with_defaults(dotted(yaml.safe_load(kept.read_text())), defaults)
         refuse_others(f"{folder} was run", before, settings(), "remove it to run it again")
 
 

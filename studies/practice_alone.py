@@ -82,9 +82,18 @@ SETS: dict[str, tuple[str, dict[str, Any]]] = {
     "word_problems": ("word_problems", {"token_budget.tokens": 200_000, "warm_start.writing": 200}),
 }
 """Which recipe practises for a set, and what it has otherwise."""
+MADE = {
+    "made": "synthetic_tasks/written",
+    "made_valid": "synthetic_tasks/valid",
+    "made_rewarded": "synthetic_tasks/rewarded",
+    "made_leak": "synthetic_tasks/leak",
+    "made_copy": "synthetic_tasks/copy",
+}
+"""What cells keep of the tasks that a run wrote, by the metric."""
 CATEGORY = {"number_sorting": {"curriculum.category": "{direction}"}}
 TINY_ARMS = (BASELINE, "proposer_solver", "weakness_sampling")
-TINY = TINY_RUN | {"warm_start.writing": 20, "synthetic_tasks.max_new_tokens": 24}
+TINY = TINY_RUN | {"warm_start.writing": 20}
+TINY_MAKER = {"synthetic_tasks.max_new_tokens": 24}
 OVER_TIME = ("score", "entropy", "vote_share", "constant_share", "completion_tokens")
 DRAWN = {"entropy": "entropy, nats a token", "majority_right": "tasks whose majority is right"}
 """What is drawn over a run's tenths."""
@@ -118,7 +127,7 @@ def _seen(folder: RunFolder) -> Cell:
     groups = _grouped([row for row in rows if "made" not in row])
     per_part = [groups[len(groups) * part // _PARTS : len(groups) * (part + 1) // _PARTS] for part in range(_PARTS)]
     over_time["majority_right"] = [_mean([_is_majority_right(group) for group in part]) for part in per_part if part]
-    made = {name: sum(row.get(name, 0) for row in steps) for name in ("made", "made_valid", "made_rewarded", "made_leak", "made_copy")}
+    made = {name: sum(row.get(metric, 0) for row in steps) for name, metric in MADE.items()}
     collapse = (folder.read_json("result.json") or {}).get("collapse")
     solved = _grouped([row for row in rows if row.get("made") == "a problem of its own"])
     found = {"practice_steps": len(steps), "over_time": over_time, "collapse": collapse and collapse["words"]}
@@ -184,6 +193,7 @@ def find(chosen: Options) -> Found:
     cells, rows, screened = [], [], []
     for name, (recipe, overrides) in sets.items():
         arms = {arm: changes | (CATEGORY.get(name, {}) if arm == "weakness_sampling" else {}) for arm, changes in ARMS.items()}
+        arms |= {arm: arms[arm] | TINY_MAKER for arm in MAKERS if chosen.is_tiny}
         runs = Arms(recipe, {}, overrides if chosen.is_tiny else ALL_SETS | overrides, arms, more=_seen)
         own = replace(chosen, out=chosen.out / name)
         if recipe == "word_problems" and chosen.data is None:

@@ -72,7 +72,13 @@ CHANGES: dict[str, dict[str, Any]] = {
     "gold": {"feedback": "outcome", "learn.method": "credit", "learn.keep_all_right": False},
 }
 ARMS = (START, *CHANGES)
-RUN: dict[str, Any] = {"steps": 1000, "token_budget.tokens": 40_000, "evaluation.n": 40, "evaluation.pass_n": 0, "evaluation.num_samples": 0}
+RUN: dict[str, Any] = {
+    "steps": 1000,
+    "token_budget.tokens": 40_000,
+    "evaluation.n": 40,
+    "evaluation.pass_n": 0,
+    "evaluation.num_samples": 0,
+}
 RUN |= {"checkpoint_every": 0, "retention.probe": True, "collapse.action": "warn", "collapse.fall": 0.25}
 RUN |= {"learn.method": "imitation", "learn.keep_all_right": True}
 SCREENS = ("joined_sure", "joined_short", "largest_cluster", "single_alike", "gold")

@@ -36,7 +36,6 @@ COMPARABLE: dict[str, Any] = {
     "learn.aggregation": "constant",
     "learn.epochs": 1,
     "learn.updates_per_epoch": 1,
-    "kl_penalty.kl_coef": 0.0,
     "learn.lora.rank": 0,
 }
 """Settings at which `in_their_words` holds."""
