@@ -13,7 +13,7 @@ Claim: a doubling of the thought adds more accuracy after practice than before i
 interval of the slope's gain by practice is above 0, and that of its lead over random scores too.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from math import log2
 from pathlib import Path
 from statistics import fmean
@@ -21,16 +21,22 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from etude.evaluation.statistics import mean_interval, shares_interval
-from studies.arms import Arms
-from studies.cells import Cell, Options, compute, options, write_result
-from studies.figure import save
+from experiments.arms import Arms
+from experiments.cells import Cell, Options, compute
+from experiments.figures import save
+from experiments.measures import Verdict, decided, in_points, lacking, mean, mean_share, undecided
+from experiments.study import Found, Study
+from experiments.tables import Column, Row, each, interval, percent, points, seeds_of, table, value
 
 CLAIM = "a doubling of the thought adds more accuracy after practice than before it, and more so than after practice on random scores"
 SEEDS = (60, 61, 62)
 BUDGETS = (8, 16, 32, 64)
 MEASURED = {"evaluation.thought.budgets": list(BUDGETS), "evaluation.pass_n": 100, "evaluation.n": 500, "retention.probe": False}
-LENGTH = {"overlong_penalty.buffer_tokens": 52, "overlong_penalty.penalty_weight": 0.5, "overlong_penalty.mask_truncated_completions": True}
+LENGTH = {
+    "overlong_penalty.buffer_tokens": 52,
+    "overlong_penalty.penalty_weight": 0.5,
+    "overlong_penalty.mask_truncated_completions": True,
+}
 CHANGES: dict[str, dict[str, Any]] = {
     "practice": {},
     "practice_length_control": LENGTH,
@@ -56,18 +62,11 @@ Answers = dict[str, list[list[int]]]
 """Of every item, for each seed that had it, whether it was right: as the model liked, then at each budget."""
 
 
-def main(chosen: Options) -> None:
-    table = Arms("tiny", {}, TINY, TINY_CHANGES) if chosen.is_tiny else Arms("long_thought", {}, MEASURED, CHANGES)
-    cells = compute([(arm, seed) for seed in chosen.seeds for arm in CHANGES], table, chosen)
-    rows = reduce(cells, TINY_BUDGETS if chosen.is_tiny else BUDGETS)
-    write_result(chosen, CLAIM, cells, rows, *judge(rows), picture=draw)
-
-
 # ---------------------------------------------------------------------- from cells to rows
 
 
 def reduce(cells: Sequence[Cell], budgets: Sequence[int]) -> list[dict[str, Any]]:
-    """For each model a row of free answers, with its slope, and one for each budget."""
+    """Reduce cells, for each model, to a row of free answers with its slope, and one for each budget."""
     rows = []
     for arm in ROWS:
         own = [cell for cell in cells if cell["id"] == ("practice" if arm == "warm_start" else arm)]
@@ -84,22 +83,21 @@ def _rows(arm: str, suite: str, own: Sequence[Cell], controls: Sequence[Cell], b
     for place, budget in enumerate((None, *budgets)):
         shares = [fmean(right[place] for right in rights) for rights in answers.values()]
         found = [_measured(cell, model, suite, budget) for cell in own]
-        row = {"id": f"{arm}_{'free' if budget is None else budget}", **kind, "accuracy": fmean(shares)}
-        row["accuracy_low"], row["accuracy_high"] = shares_interval(shares)
+        row = {"id": f"{arm}_{'free' if budget is None else budget}", **kind, **mean_share("accuracy", shares)}
         row |= {name: fmean(each[name] for each in found) for name in found[0]}
         rows.append(row | {"budget_tokens": budget})
     slopes = slopes_of(answers, budgets)
-    rows[0] |= _interval("slope", slopes.values())
+    rows[0] |= mean("slope", slopes.values())
     if arm == "warm_start":
         return rows
     gains = gains_of(own, suite, budgets)
-    rows[0] |= _interval("slope_gain", gains.values())
+    rows[0] |= mean("slope_gain", gains.values())
     rows[0]["slope_gain_each_seed"] = [fmean(gains_of([cell], suite, budgets).values()) for cell in own]
     same = [cell for cell in controls if cell["seed"] in {each["seed"] for each in own}]
     if arm != "random_reward" and same:
         paired = gains_of([cell for cell in own if cell["seed"] in {each["seed"] for each in same}], suite, budgets)
         control = gains_of(same, suite, budgets)
-        rows[0] |= _interval("random_reward_behind", [paired[key] - control[key] for key in paired if key in control])
+        rows[0] |= mean("random_reward_behind", [paired[key] - control[key] for key in paired if key in control])
     return rows
 
 
@@ -113,7 +111,7 @@ def answers_of(cells: Sequence[Cell], model: str, suite: str) -> Answers:
 
 
 def slopes_of(answers: Answers, budgets: Sequence[int]) -> dict[str, float]:
-    """Of every item the least-squares slope of right answers over log2 of the budget, the mean of its seeds."""
+    """Return of every item the least-squares slope of right answers over log2 of the budget, the mean of its seeds."""
     lengths = [log2(budget) for budget in budgets]
     centred = [length - fmean(lengths) for length in lengths]
     weights = [each / sum(other * other for other in centred) for each in centred]
@@ -124,13 +122,13 @@ def slopes_of(answers: Answers, budgets: Sequence[int]) -> dict[str, float]:
 
 
 def gains_of(cells: Sequence[Cell], suite: str, budgets: Sequence[int]) -> dict[str, float]:
-    """What practice added to the slope of every item."""
+    """Return what practice added to the slope of every item."""
     before, after = (slopes_of(answers_of(cells, model, suite), budgets) for model in ("warm_start", "practice"))
     return {key: after[key] - before[key] for key in before}
 
 
 def _measured(cell: Cell, model: str, suite: str, budget: int | None) -> dict[str, float]:
-    """The tokens of an answer, and of thoughts of a fixed length how they ended."""
+    """Return the tokens of an answer, and of thoughts of a fixed length how they ended."""
     row = next(row for row in cell["evaluation"] if row["suite"] == suite and row["model"] == model)
     if budget is None:
         return {"tokens": row["mean_tokens"]}
@@ -138,40 +136,56 @@ def _measured(cell: Cell, model: str, suite: str, budget: int | None) -> dict[st
     return {"tokens": forced["own_tokens"], "extended": forced["extended"], "cut": forced["cut"]}
 
 
-def _interval(name: str, values: Any) -> dict[str, float]:
-    values = list(values)
-    low, high = mean_interval(values)
-    return {name: fmean(values), f"{name}_low": low, f"{name}_high": high}
-
-
-def judge(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    """The verdict on the claim, from the rows alone."""
+def judge(rows: Sequence[Row]) -> Verdict:
+    """Judge the claim by the rows alone."""
     found = {row["id"]: row for row in rows}
-    if any(found.get(f"{arm}_free", {"seeds": 0})["seeds"] < len(SEEDS) for arm in ROWS):
-        return "undecided", "not all cells are there"
+    if missing := lacking(found, [f"{arm}_free" for arm in ROWS], len(SEEDS)):
+        return undecided(missing)
     practice = found["practice_free"]
     said = [f"a doubling adds {100 * found['warm_start_free']['slope']:+.1f} points at the warm start"]
     said += [f"{100 * found[f'{arm}_free']['slope']:+.1f} after {arm.replace('_', ' ')}" for arm in CHANGES]
-    seeds = ", ".join(f"{100 * gain:+.1f}" for gain in practice["slope_gain_each_seed"])
-    ahead = _points(practice, "random_reward_behind")
-    said.append(f"by practice {_points(practice, 'slope_gain')} (each seed {seeds}), ahead of random scores by {ahead}")
-    holds = practice["slope_gain_low"] > 0 and practice["random_reward_behind_low"] > 0
-    return ("holds" if holds else "does not hold"), "; ".join(said)
+    seeds = ", ".join(map(points, practice["slope_gain_each_seed"]))
+    ahead = in_points(practice, "random_reward_behind")
+    said.append(f"by practice {in_points(practice, 'slope_gain')} (each seed {seeds}), ahead of random scores by {ahead}")
+    return decided(practice["slope_gain_low"] > 0 and practice["random_reward_behind_low"] > 0, "; ".join(said))
 
 
-def _points(row: Mapping[str, Any], name: str) -> str:
-    return f"{100 * row[name]:+.1f} [{100 * row[f'{name}_low']:+.1f}, {100 * row[f'{name}_high']:+.1f}]"
+def show(rows: Sequence[Row]) -> str:
+    """Write one line a model: right answers as it likes and after thoughts of each length, and what a doubling of the thought adds."""
+    budgets = list(dict.fromkeys(row["budget_tokens"] for row in rows if row["budget_tokens"]))
+    found = {(_arm(row), row["budget_tokens"]): row for row in rows}
+    right = interval("accuracy", percent)
+
+    def behind(budget: int) -> Callable[[Row], str]:
+        return lambda row: right(found[_arm(row), budget])
+
+    columns = [
+        Column("model", lambda row: _arm(row).replace("_", " ")),
+        Column("free", right),
+        Column("tokens", value("tokens", "{:.0f}".format)),
+        *(Column(f"behind {budget}", behind(budget)) for budget in budgets),
+        Column("a doubling adds", interval("slope", points)),
+        Column("more than before", interval("slope_gain", points)),
+        Column("each seed", each("slope_gain_each_seed", points)),
+        Column("random reward behind", interval("random_reward_behind", points)),
+    ]
+    below = f"{rows[0]['n']:,} items of {rows[0]['set']}, {seeds_of(rows)}; points and intervals (95 %) over items."
+    return table([row for row in rows if not row["budget_tokens"]], columns, below)
+
+
+def _arm(row: Row) -> str:
+    return str(row["id"]).rpartition("_")[0]
 
 
 # ---------------------------------------------------------------------- the picture
 
 
-def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Accuracy against the length of thought, a line a model; rings are free answers, at the tokens that they took."""
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """Draw accuracy against the length of thought, a line a model; rings are free answers, at the tokens that they took."""
     figure = Figure(figsize=(7.2, 4.0), layout="constrained")
     axes = figure.subplots()
     for arm, colour in zip(ROWS, ("#9aa3b5", "#1f2a44", "#c2571a", "#3f7d5a"), strict=True):
-        own = [row for row in rows if row["id"].rpartition("_")[0] == arm]
+        own = [row for row in rows if _arm(row) == arm]
         forced, free = [row for row in own if row["budget_tokens"]], [row for row in own if row["budget_tokens"] is None]
         low, high = ([abs(row["accuracy"] - row[f"accuracy_{end}"]) for row in forced] for end in ("low", "high"))
         style: dict[str, Any] = {"color": colour, "capsize": 2, "markersize": 5, "linewidth": 1.2, "elinewidth": 0.8}
@@ -190,5 +204,14 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     save(figure, path)
 
 
+def find(chosen: Options) -> Found:
+    arms = Arms("tiny", {}, TINY, TINY_CHANGES) if chosen.is_tiny else Arms("long_thought", {}, MEASURED, CHANGES)
+    cells = compute([(arm, seed) for seed in chosen.seeds for arm in CHANGES], arms, chosen)
+    rows = reduce(cells, TINY_BUDGETS if chosen.is_tiny else BUDGETS)
+    return cells, rows, judge(rows)
+
+
+STUDY = Study(__file__, CLAIM, tuple(CHANGES), SEEDS, find, show, draw)
+
 if __name__ == "__main__":
-    main(options("long_thought", list(CHANGES), SEEDS))
+    STUDY.main()

@@ -62,7 +62,7 @@ CHANGEABLE = (
 verifier needs, where a run stopped since it did not answer."""
 
 
-RETIRED = ("suite.machine.",)
+RETIRED = ("suite.machine.", "known.divergence_n", "known.gate.", "known.replay.")
 """Beginnings of settings that older runs hold, that nothing read and that are no more."""
 
 REMOVED = {"explore.reuse": False}
