@@ -1,10 +1,10 @@
-"""Documents: text as it is found, streamed from files, folders and data sets, in pieces that can be judged one by one.
+"""Stream documents from files, folders and data sets, in pieces that can be scored one by one.
 
     for document in documents(Corpus(path=["books", "web.jsonl"]), data=Path("sets")): ...
 
-A book is no document: what is longer than `max_words` is cut between paragraphs, and a longer paragraph between words, so that one page
-on a subject is found in a book about another. Nothing is held but the row that is being read; only JSON arrays and single text files are
-read whole. A row without text is a document without text, for whoever counts them: one broken line does not end a corpus.
+A text of more than `max_words` is cut between paragraphs, and a longer paragraph between words, so that one page on a subject is found in a
+book about another subject. Only the current row is in memory; JSON arrays and single text files are read whole. A row without text becomes
+a document without text, which the caller may count: one broken line does not end a corpus.
 """
 
 import gzip
@@ -26,46 +26,46 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 _READ = (*TEXT_ENDINGS, *ENDINGS)
 
 Row = tuple[str, Mapping[str, Any] | None]
-"""Where it stands, and what it is; None where it cannot be read."""
+"""The origin of a row, and the row, or None if it cannot be read."""
 
 
 @dataclass(frozen=True)
 class Document:
-    """A piece of text."""
+    """A piece of text with its origin."""
 
     text: str
     origin: str
-    """Where it stands, `web.jsonl:12#3`: once in a corpus; a file of a folder by the path that led there. Of a text that was cut, the
-    number of the piece is behind the mark."""
+    """Where the text is from, `web.jsonl:12#3`: unique in a corpus; a file of a folder by the path that led there. For a text that was cut,
+    the number of the piece follows the #."""
     heading: str = ""
-    """What it stands below."""
+    """The heading above the text."""
     label: str = ""
-    """What somebody says of it, such as its subject; nothing is selected by it, what was selected is judged by it."""
+    """A label from the data, such as the subject; it selects nothing and only measures the selection."""
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Where text comes from: files and folders, or a data set."""
+    """Settings of a corpus: files and folders, or a data set."""
 
     path: list[str] = field(default_factory=list)
-    """Folders (all that can be read in them, by name) and files: .txt, .md, .jsonl, .json, .csv, .tsv, .parquet, and .gz behind the first
+    """Folders (all readable files in them, by name) and files: .txt, .md, .jsonl, .json, .csv, .tsv, .parquet, and .gz after the first
     three; in the current folder or the data folder."""
     dataset: str | None = None
-    """A data set on the Hugging Face hub, which is streamed."""
+    """A data set on the Hugging Face hub; it is streamed."""
     dataset_name: str | None = None
-    """The configuration of the data set, where it has several."""
+    """The configuration of the data set, if it has several."""
     dataset_split: str = "train"
     text_column: str = "text"
     """The column of rows that holds the text."""
     heading_column: str | None = None
     """The column that holds a row's heading, such as title; no heading unless given."""
     label_column: str | None = None
-    """The column that says what a row is about, where one does."""
+    """The column with a row's label, such as its subject, if there is one."""
     max_words: int = 400
     """Longer texts are cut."""
 
     def check(self, name: str) -> None:
-        """Raise UserError where it names no source, or two."""
+        """Raise UserError if the corpus names no source, or two."""
         if bool(self.path) == bool(self.dataset):
             raise UserError(f"{name} needs either path or dataset, got {'both' if self.path else 'neither'}")
         if self.dataset_name and not self.dataset:
@@ -74,9 +74,9 @@ class Corpus:
 
 
 def documents(corpus: Corpus, data: Path | None = None) -> Iterator[Document]:
-    """Every document of a corpus, in an order that stays the same; `data` is the folder of data sets.
+    """Yield every document of a corpus, always in the same order; `data` is the folder of data sets.
 
-    Raises UserError for a path that is not there, and for a file whose first row has no column of that name.
+    Raises UserError for a missing path, and for a file whose first row has no text column.
     """
     for origin, row in _rows(corpus, data):
         text = row.get(corpus.text_column) if row is not None else None
@@ -95,7 +95,7 @@ def _named(row: Mapping[str, Any] | None, column: str | None) -> str:
 
 
 def _whole(text: str) -> str:
-    """The text with halves of characters replaced, which JSON can spell and no file can hold."""
+    """Replace lone surrogates, which JSON can spell and no file can hold."""
     return _SURROGATES.sub("\ufffd", text)
 
 
@@ -116,7 +116,10 @@ def _rows(corpus: Corpus, data: Path | None) -> Iterator[Row]:
 
 
 def files_of(corpus: Corpus, data: Path | None) -> list[tuple[str, Path]]:
-    """Each file of a corpus with the name that documents say; raises UserError for a path that is not there, or that comes twice."""
+    """List the files of a corpus, each with the name that documents cite.
+
+    Raises UserError for a path that is missing, unreadable, or named twice.
+    """
     found: list[tuple[str, Path]] = []
     for path in corpus.path:
         place = next((place for place in places_of(path, data) if place.exists()), None)
@@ -138,7 +141,7 @@ def files_of(corpus: Corpus, data: Path | None) -> list[tuple[str, Path]]:
 
 
 def _ending(file: Path) -> str:
-    """Without .gz, where it may stand."""
+    """Return the file ending, without .gz if a readable ending is before it."""
     inner = Path(file.stem).suffix
     return inner if file.suffix == ".gz" and inner in (*TEXT_ENDINGS, _JSONL) else file.suffix
 
@@ -166,7 +169,7 @@ def _rows_of(name: str, file: Path, column: str) -> Iterator[Row]:
 
 
 def _opened(file: Path) -> TextIO:
-    """Bytes that are not UTF-8 become the replacement character, of which a document may not hold many."""
+    """Open a text file, gzipped or not; bytes that are not UTF-8 become the replacement character, which a quality rule limits."""
     return (gzip.open if file.suffix == ".gz" else open)(file, "rt", encoding="utf-8-sig", errors="replace")  # type: ignore[operator, no-any-return]
 
 
@@ -179,7 +182,7 @@ def _object(line: str) -> Mapping[str, Any] | None:
 
 
 def cut(text: str, max_words: int) -> list[str]:
-    """Pieces of at most `max_words` words that together are the text's paragraphs: as many paragraphs as fit, or a part of one.
+    """Split a text between paragraphs into pieces of at most `max_words` words; a longer paragraph is split between words.
 
     >>> cut("one two\\n\\nthree\\n\\nfour five six", 3)
     ['one two\\n\\nthree', 'four five six']
@@ -203,6 +206,6 @@ def cut(text: str, max_words: int) -> list[str]:
 
 
 def _parts(paragraph: str, max_words: int) -> list[str]:
-    """A long paragraph in pieces: between words, so that its lines become one."""
+    """Split a long paragraph between words; its lines become one."""
     words = paragraph.split()
     return [" ".join(words[start : start + max_words]) for start in range(0, len(words), max_words)]

@@ -1,9 +1,9 @@
-"""Leaks: documents that hold a question which a model is going to be asked.
+"""Contamination check: find documents that contain an evaluation question.
 
-A document leaks a question where at least `share` of the question's pieces of five words stand in it. Pieces are short, since questions
-are: a copy in which every tenth word is another one keeps about half of them, where the pieces of 13 words that are usual for pages
-(Brown et al. 2020, appendix C) would all be gone. A blank (`____`) parts a question: what a text says in its place is no copy of it.
-Questions without a piece of five words cannot be told from chance, and are named by `unchecked`.
+A document leaks a question if at least `share` of the question's word 5-grams occur in it. The n-grams are short because questions are: a
+copy with every tenth word changed keeps about half of them, whereas the 13-grams that are usual for pages (Brown et al. 2020, appendix C)
+would all be gone. A blank (`____`) splits a question, since a text that fills the blank is no copy of it. A question without any 5-gram
+cannot be told from chance; `unchecked` names it.
 """
 
 from collections import Counter, defaultdict
@@ -17,17 +17,17 @@ _WORDS = 5
 
 
 class Leak(NamedTuple):
-    """Which question, by its name, and what share of its pieces stands in the document."""
+    """A leaked question, by its name, and the share of its n-grams that occur in the document."""
 
     question: str
     share: float
 
 
 class Leaks:
-    """What must not be in training text."""
+    """An index of the questions that training text must not contain."""
 
     def __init__(self, questions: Mapping[str, str], share: float = 0.5) -> None:
-        """`questions`: names to texts."""
+        """Index the n-grams of questions; `questions` maps names to texts."""
         self.share = share
         self.unchecked: list[str] = []
         self._sizes: dict[str, int] = {}
@@ -42,14 +42,14 @@ class Leaks:
                 self.unchecked.append(name)
 
     def worst(self, words: Sequence[str]) -> Leak | None:
-        """The question that a document with these canonical words leaks most of, if it leaks one."""
+        """Return the question with the largest share of its n-grams in a document's canonical words, or None if none is leaked."""
         found = Counter(name for piece in self._asking.keys() & pieces(words, _WORDS) for name in self._asking[piece])
         leaks = [Leak(name, count / self._sizes[name]) for name, count in found.items()]
         return max((leak for leak in leaks if leak.share >= self.share), key=lambda leak: (leak.share, leak.question), default=None)
 
 
 def _of_question(text: str) -> set[Piece]:
-    """The pieces of what stands between a question's blanks."""
+    """Return the n-grams of the parts between a question's blanks."""
     parts: list[list[str]] = [[]]
     for word in canonical_words(text):
         if set(word) == {"_"}:

@@ -1,15 +1,15 @@
-"""Passages: how a piece of knowledge is used, as text to learn from.
+"""Passages: training text that applies a piece of knowledge to solved problems.
 
-A passage joins several solved problems on one piece of knowledge, for each a paragraph with the answer and its reason, and last a
-paragraph on what they share and where each is special (TRAIT, 2024.emnlp-main.1162, whose passages a large model writes). Who writes is a
-function behind one interface (`etude.knowledge.writers`),
+A passage joins several solved problems on one piece of knowledge. Each has a paragraph with its answer and the reason; a last paragraph
+says what they share and how each is special (TRAIT, 2024.emnlp-main.1162, whose passages a large model writes). The writer is a function
+(`etude.knowledge.writers`),
 
-    writer(assignments) -> for each what was written, or why nothing was
+    writer(assignments) -> for each assignment the text, or the reason why there is none
 
-and what is written is checked: it may not contradict a gold answer, hold a question that is asked later, or repeat another passage. What
-is rejected is kept with its reason, beside what is not.
+and its text is checked: it may not contradict a gold answer, contain an evaluation question, or repeat another passage. Rejected text is
+kept too, with the reason.
 
-Departure: problems are of one piece of knowledge by their words (`etude.knowledge.rarity`), not by what a model takes them for.
+Departure: problems are matched to a piece of knowledge by their words (`etude.knowledge.idf`), not by a model.
 """
 
 import re
@@ -26,22 +26,22 @@ from etude.tasks.verifiers import VERIFIERS
 
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z\u201c\"(])")
 _LEAST_WORDS, _MOST_WORDS = 6, 60
-"""Of a sentence that may be a reason."""
+"""Length of a sentence that may be a reason, in words."""
 _AT_ONCE = 32
-"""Assignments that a writer gets together, and at most so many that a kill loses."""
+"""Assignments that a writer gets in one call; a kill loses at most this many."""
 _LONGEST_SAID = 4000
 _WORDED_FREELY = 4
-"""Words from which on an answer that is to be exact may be worded otherwise."""
+"""Words from which on an answer to the verifier `exact` counts as free-form."""
 
 Row = dict[str, Any]
-"""`place` of the assignment, `sources`, and `text`; or `rejected`, the reason, with what was `said`."""
+"""The assignment's `place` and `sources`, and its `text`, or `rejected` (the reason) with what the writer `said`."""
 NO_REPLY = "no reply"
-"""Why there is no passage where a writer did not answer, who may do so another time."""
+"""The rejection reason if a writer did not answer; a resumed run asks again."""
 
 
 @dataclass(frozen=True)
 class Knowledge:
-    """A piece of knowledge: a heading and what is said below it."""
+    """A piece of knowledge: a heading and the text below it."""
 
     heading: str
     text: str
@@ -49,57 +49,59 @@ class Knowledge:
 
     @property
     def sentences(self) -> list[str]:
-        """Of prose: neither headings nor lists."""
+        """The sentences of the prose, without headings and lists."""
         return [part for line in self.text.split("\n") for part in sentences_of(line) if _LEAST_WORDS <= len(part.split()) <= _MOST_WORDS]
 
 
 def sentences_of(line: str) -> list[str]:
-    """The sentences of a line that come to an end."""
+    """Return the complete sentences of a line."""
     return [part for part in (" ".join(part.split()) for part in _SENTENCE.split(line)) if part.endswith((".", "!"))]
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a passage is to be on."""
+    """The piece of knowledge and the problems that a passage is to cover."""
 
     knowledge: Knowledge
     tasks: tuple[Task, ...]
 
 
 class Written(NamedTuple):
-    """What a writer made of an assignment."""
+    """The output of a writer for one assignment."""
 
     reasons: tuple[str | None, ...] = ()
-    """For each problem why its answer is right; None leaves the problem out."""
+    """The reason for each problem's answer; None leaves the problem out."""
     shared: str = ""
-    """What the problems share, and where each is special."""
+    """What the problems share, and how each is special."""
     answers: tuple[str, ...] = ()
-    """What the writer takes for the right answers; nothing where it copies the gold ones."""
+    """The answers that the writer found; empty if it copies the gold ones."""
     problem: str = ""
-    """Why nothing was written, in words that are the same for the same cause."""
+    """Why nothing was written, in the same words for the same cause."""
     said: str = ""
-    """What came instead, whole."""
+    """The rejected output, whole."""
 
 
 Writer = Callable[[Sequence[Assignment]], Sequence[Written]]
 
 
 def answer_text(task: Task) -> str:
-    """The right answer in words: of a question with choices the choice."""
+    """Return the right answer as text; for multiple choice, the text of the choice."""
     choices = choices_of(task)
     return choices[ord(task.answer) - ord("A")] if choices and task.answer else task.answer or ""
 
 
 def is_worded_freely(task: Task) -> bool:
-    """Whether the right answer is one of many wordings: a sentence, or what the verifier `words` compares."""
+    """Return whether the gold answer is free-form: a sentence, or one that the verifier `words` compares."""
     gold = task.answer or ""
     is_sentence = answer_form(gold) == "text" and sum(word.isalpha() and len(word) > 1 for word in canonical_words(gold)) >= _WORDED_FREELY
     return task.verifier == "words" or (task.verifier == "exact" and is_sentence)
 
 
 def is_right(said: str, task: Task, least: float) -> bool:
-    """Whether an answer is the gold one, by the task's verifier, one of `CHEAP`, a name but for articles; where that is worded freely,
-    whether the F1 of their words is `least`.
+    """Return whether an answer agrees with the gold one.
+
+    The task's verifier decides, which must be one of `CHEAP`; articles are ignored in a name. A free-form answer needs an F1 of words of at
+    least `least`.
     """
     is_name = task.verifier == "exact" and (task.answer or "").replace(" ", "").isalpha()
     if is_name or is_worded_freely(task):
@@ -108,7 +110,7 @@ def is_right(said: str, task: Task, least: float) -> bool:
 
 
 def compose(assignment: Assignment, written: Written) -> str:
-    """The passage: heading, each problem with its gold answer and the reason, and what they share."""
+    """Join the passage: heading, each problem with its gold answer and the reason, and what they share."""
     heading = assignment.knowledge.heading
     parts = [heading] if heading else []
     for task, reason in zip(assignment.tasks, written.reasons, strict=True):
@@ -120,16 +122,16 @@ def compose(assignment: Assignment, written: Written) -> str:
 
 @dataclass
 class Writing:
-    """Has passages written, and checks them."""
+    """Has a writer write passages, and checks them."""
 
     writer: Writer
     leaks: Leaks
     similarity: float = 0.8
     min_agreement: float = 0.3
-    """F1 of words at which an answer that may be worded freely agrees with the gold one."""
+    """F1 of words at which a free-form answer agrees with the gold one."""
 
     def rows(self, assignments: Sequence[Assignment], kept: Sequence[Row] = ()) -> Iterator[Row]:
-        """A row for every assignment that none of the kept rows is of; they name its `place`."""
+        """Yield a row for every assignment that has none among the `kept` rows, which name its `place`."""
         seen = Seen(self.similarity)
         for row in kept:
             if "text" in row:
@@ -152,7 +154,7 @@ class Writing:
         return row | ({"rejected": flaw, "said": text} if flaw else {"text": text})
 
     def _flaw(self, text: str, assignment: Assignment, written: Written, seen: Seen, key: int) -> str | None:
-        """Why a passage is not good enough, if it is not."""
+        """Return why a passage is rejected, or None."""
         pairs = zip(written.answers, assignment.tasks, strict=True) if written.answers else ()
         if not all(is_right(said, task, self.min_agreement) for said, task in pairs):
             return "contradicts the gold answer"
@@ -163,6 +165,6 @@ class Writing:
 
 
 def rejected(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """How many rows were rejected for each reason, most first."""
+    """Count the rejected rows by reason, most frequent first."""
     reasons = [row["rejected"] for row in rows if "rejected" in row]
     return {reason: reasons.count(reason) for reason in sorted(set(reasons), key=lambda reason: (-reasons.count(reason), reason))}

@@ -1,4 +1,4 @@
-"""How much a text is of the domain: scorers, by name. Higher is more of it.
+"""Domain scorers: score how much a text belongs to the domain, by the name of a method. A higher score is more in-domain.
 
 classifier   a linear classifier of hashed words and pairs of words, as log-odds of "domain" (TRAIT and DeepSeekMath select by fastText,
              whose features these are; fastText is no longer kept, so scikit-learn fits them)
@@ -26,36 +26,38 @@ from safetensors.numpy import save_file
 from etude.randomness import seed_for
 
 _FEATURES = {"classifier": 2**20, "importance": 10_000}
-"""Columns that n-grams are hashed to: enough for few collisions, and DSIR's own number."""
+"""Number of hash buckets of n-grams: enough for few collisions, and DSIR's own number."""
 _NORM = {"classifier": "l2", "importance": "l1"}
-"""Of a row: length 1, so that a long text is no surer; sum 1, so that a score is a mean."""
+"""Norm of a row: l2, so that a long text is not surer; l1, so that a score is a mean."""
 
 
 class Scorer(Protocol):
-    """Says how much each text is of the domain."""
+    """Scores how much each text belongs to the domain."""
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
-        """float32, one number for each text."""
+        """Return one float32 score for each text."""
 
 
 class Linear:
-    """A weight for every hashed word and pair of words, and a constant."""
+    """A linear scorer: a weight for every hashed word and pair of words, and a constant."""
 
     def __init__(self, method: str, weights: np.ndarray, constant: float) -> None:
         self.method, self.weights, self.constant = method, weights, constant
         self.least = -np.inf
-        """What is below is not of the domain."""
+        """Texts with a lower score are not in-domain."""
         self._hashed = hashing(method, _NORM[method])
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         return (self._hashed(texts) @ self.weights + self.constant).astype(np.float32)
 
     def save(self, path: Path) -> None:
+        """Write the weights, the constant and the threshold to a safetensors file."""
         facts = {"method": self.method, "constant": repr(self.constant), "least": repr(float(self.least))}
         save_file({"weights": self.weights}, path, metadata=facts)
 
     @classmethod
     def load(cls, path: Path) -> "Linear":
+        """Read a scorer that `save` wrote."""
         with safe_open(path, framework="numpy") as file:
             facts = file.metadata()
             scorer = cls(facts["method"], file.get_tensor("weights"), float(facts["constant"]))
@@ -64,7 +66,7 @@ class Linear:
 
 
 def fit(method: str, domain: Sequence[str], held_out: Sequence[str], corpus: Sequence[str], found: float, seed: int) -> Linear:
-    """The scorer of a method in `FITTED`, with its `least`: the score that a share `found` of the held-out examples reaches."""
+    """Fit the scorer of a method in `FITTED`, with the threshold that a share `found` of the held-out examples reaches."""
     others: list[str] = []
     for own, rest in ((corpus[::2], corpus[1::2]), (corpus[1::2], corpus[::2])):
         first = FITTED[method](domain, rest, seed)
@@ -76,12 +78,12 @@ def fit(method: str, domain: Sequence[str], held_out: Sequence[str], corpus: Seq
 
 
 def least_of(scorer: Scorer, held_out: Sequence[str], found: float) -> float:
-    """The score that a share `found` of examples reaches, which the scorer was not fitted on."""
+    """Return the score that a share `found` of the held-out examples reaches."""
     return float(np.quantile(scorer(held_out), 1 - found))
 
 
 def hashing(method: str, norm: str | None) -> Callable[[Sequence[str]], Any]:
-    """Texts → sparse rows of hashed words and pairs of words: counts, or rows of norm 1."""
+    """Return a function from texts to sparse rows of hashed words and word pairs: counts, or rows of norm 1."""
     from sklearn.feature_extraction.text import HashingVectorizer
 
     how: dict[str, Any] = {"ngram_range": (1, 2), "alternate_sign": False, "token_pattern": r"\w+|[^\w\s]", "dtype": np.float32}
@@ -89,7 +91,7 @@ def hashing(method: str, norm: str | None) -> Callable[[Sequence[str]], Any]:
 
 
 def fit_classifier(domain: Sequence[str], corpus: Sequence[str], seed: int) -> Linear:
-    """Logistic regression by stochastic gradient descent, averaged over ten passes, both sides of equal weight in all."""
+    """Fit a logistic regression by stochastic gradient descent, averaged over ten passes, with equal total weight of both classes."""
     from sklearn.linear_model import SGDClassifier
 
     how: dict[str, Any] = {"loss": "log_loss", "alpha": 1e-6, "max_iter": 10, "tol": None, "random_state": seed % 2**32}
@@ -99,7 +101,7 @@ def fit_classifier(domain: Sequence[str], corpus: Sequence[str], seed: int) -> L
 
 
 def fit_importance(domain: Sequence[str], corpus: Sequence[str], seed: int) -> Linear:
-    """log p(feature | domain) - log p(feature | corpus), each feature counted once more than it was seen."""
+    """Fit the weights log p(feature | domain) - log p(feature | corpus), with add-one smoothing."""
 
     def log_shares(texts: Sequence[str]) -> np.ndarray:
         counts = np.asarray(hashing("importance", None)(texts).sum(axis=0), dtype=np.float64).ravel() + 1
@@ -109,7 +111,7 @@ def fit_importance(domain: Sequence[str], corpus: Sequence[str], seed: int) -> L
 
 
 class Random:
-    """Numbers that depend on the text alone."""
+    """A scorer whose scores are random numbers that depend on the text alone: the control."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -119,7 +121,7 @@ class Random:
 
 
 class Same:
-    """No text before another."""
+    """A scorer that gives every text 0."""
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         return np.zeros(len(texts), dtype=np.float32)

@@ -1,18 +1,18 @@
-"""Selection: from a general corpus the documents of a domain, and general ones to replay beside them.
+"""Data selection: select a domain's documents from a general corpus, and general ones for replay.
 
-    sample the corpus → fit a scorer (domain against corpus) → score and check every document → take the best until the budget is full,
-    without near-duplicates and without what holds a question that is asked later → draw general documents the same way
+    sample the corpus → fit a scorer (domain against corpus) → score and filter every document → take the best until the budget is full,
+    without near-duplicates and contamination → take random general documents the same way
 
-after TRAIT (2024.emnlp-main.1162): in-domain text selected by a classifier, filtered by quality, with general text as replay. There a
-threshold says what is taken; here the best until `budget_tokens`, and nothing below `min_score`.
+after TRAIT (2024.emnlp-main.1162): in-domain text selected by a classifier, filtered by quality, with general text as replay. TRAIT takes
+all documents above a threshold; here the best are taken up to `budget_tokens`, and nothing below `min_score`.
 
     scorer.safetensors    the fitted scorer
-    blocks/               what every document scored (`etude.knowledge.scoring`)
-    selected.jsonl        text, heading, origin, score, tokens of what was taken, in the corpus's order
-    replay.jsonl          the same of general documents
-    selection.json        what was taken, what was left out, and why; precision and recall where labels say what is of the domain
+    blocks/               the scores of every document (`etude.knowledge.scoring`)
+    selected.jsonl        text, heading, origin, score and tokens of the selected documents, in the corpus's order
+    replay.jsonl          the same for general documents
+    selection.json        what was selected and left out, and why; precision and recall if labels mark the domain
 
-Every file appears by one rename; whoever is killed goes on, and what is there is not made again. `selection.json` comes last.
+Every file appears by one rename; a killed run goes on and makes nothing twice. `selection.json` is written last.
 """
 
 import hashlib
@@ -45,7 +45,7 @@ from etude.training.run_folder import write_atomically
 
 _EVERY_SECONDS = 10
 _LEAST_AT_ONCE = 500
-"""Documents for which the corpus is read again."""
+"""The least number of documents for which the corpus is read again."""
 _GRADED_AT_ONCE = 64
 
 CountTokens = Callable[[Sequence[str]], list[int]]
@@ -53,34 +53,35 @@ CountTokens = Callable[[Sequence[str]], list[int]]
 
 @dataclass(frozen=True)
 class Selection:
-    """What is taken of a corpus."""
+    """Settings of data selection."""
 
     method: str = "classifier"
-    """classifier, importance, perplexity, random (the control), or all, where the corpus is the domain."""
+    """classifier, importance, perplexity, random (the control), or all (the whole corpus is in-domain)."""
     budget_tokens: int = 1_000_000
-    """What is taken has as many tokens at most."""
+    """The most tokens to select."""
     min_score: float | None = None
-    """Nothing below is taken; unless given it is the score that a share `found` of held-out examples reaches; none of random and all."""
+    """Documents with a lower score are not selected. Default: the score that a share `found` of held-out examples reaches; no limit for
+    random and all."""
     found: float = 0.95
-    """A fifth of the domain's examples is held out, and so much of it is to be found; the rest is where the domain ends."""
+    """The share of held-out domain examples (a fifth is held out) that the default threshold keeps, that is, the intended recall."""
     samples: int = 2000
-    """So many documents of the domain and of the corpus, at most, the scorer is fitted on."""
+    """The most documents of the domain and of the corpus that the scorer is fitted on."""
     quality: Quality = field(default_factory=Quality)
     similarity: float = 0.8
-    """A document with so much of another one's wording (Jaccard, of pieces of five words) is left out; at 1 one with the same words."""
+    """A document with this Jaccard similarity (word 5-grams) to another one is left out; at 1 only one with the same words."""
     leak_share: float = 0.5
-    """A document with this share of a question's wording is left out."""
+    """A document with this share of an evaluation question's n-grams is left out."""
     replay_tokens: int = 0
-    """General text to keep beside, drawn from what passes the rules and was not taken."""
+    """General text to keep for replay, sampled from what passes the rules and was not selected."""
     domain_labels: list[str] = field(default_factory=list)
-    """What `label_column` says of documents of the domain: what was taken is judged by it, nothing is taken by it."""
+    """Values of `label_column` that mark in-domain documents; they measure the selection and select nothing."""
     workers: int = 1
-    """Processes that score; 0 scores in this one."""
+    """Processes that score; 0 scores in the main process."""
     block_bytes: int = 4_000_000
-    """Text that is scored and kept at once."""
+    """Bytes of text that are scored and kept at once."""
 
     def check(self, name: str) -> None:
-        """Raise UserError for what cannot be."""
+        """Raise UserError for an unknown method and for numbers out of range."""
         check_known(f"{name}.method", self.method, METHODS)
         at_least(f"{name}.budget_tokens", self.budget_tokens, 1)
         at_least(f"{name}.samples", self.samples, 10)
@@ -94,7 +95,7 @@ class Selection:
 
 
 def check_packages() -> None:
-    """Raise UserError where a package that selection needs is not installed."""
+    """Raise UserError if a package that selection needs is not installed."""
     if not all(map(find_spec, ("sklearn", "datasketch"))):
         raise UserError("selection needs scikit-learn and datasketch: pip install 'etude[knowledge]'")
 
@@ -113,11 +114,11 @@ def select(
     grading: Grading | None = None,
     tell: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Select into `folder`, or go on there; returns what `selection.json` holds.
+    """Select documents into `folder`, or go on there; return the content of `selection.json`.
 
-    `domain` are examples of the domain, `questions` (by name) what must not be in the text; `scorer` makes the one of method perplexity,
-    which scores in this process; what is taken, but not what is replayed, is graded by `grading`.
-    Raises UserError where nothing is left to take.
+    `domain` holds examples of the domain, `questions` (by name) what must not be in the text. `scorer` makes the scorer of method
+    perplexity, which scores in this process. `grading` grades documents to select, but not those for replay. Raises UserError if nothing
+    can be selected, or if the folder holds a selection of other settings.
     """
     done = folder / "selection.json"
     settings = {"corpus": asdict(corpus), "domain": asdict(domain), "how": asdict(how), "seed": seed, "questions": _key(questions)}
@@ -150,12 +151,12 @@ def select(
 
 
 def _key(questions: Mapping[str, str]) -> str:
-    """Tells these questions from others."""
+    """Return a hash of the questions."""
     return hashlib.blake2b(json.dumps(sorted(questions.items())).encode(), digest_size=8).hexdigest()
 
 
 def _begin(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Keep the settings of a selection that begins, or see that it goes on with the same ones."""
+    """Keep the settings of a new selection, or check that a resumed one has the same."""
     folder.mkdir(parents=True, exist_ok=True)
     kept = folder / "settings.json"
     if kept.exists():
@@ -165,7 +166,7 @@ def _begin(folder: Path, facts: Mapping[str, Any]) -> None:
 
 
 def _progress(tell: Callable[[str], None]) -> Callable[[int], None]:
-    """Hears of text that was scored, and says every ten seconds how much it is."""
+    """Return a function that adds up scored bytes and reports them every ten seconds."""
     start = said = time.monotonic()
     total = 0
 
@@ -190,7 +191,7 @@ def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path)
 def _scorer(
     corpus: Corpus, domain: Corpus, how: Selection, folder: Path, seed: int, data: Path | None, given: Scorer | None
 ) -> tuple[Scorer, float]:
-    """The scorer, which is given, kept or fitted on samples, and the least score that is taken."""
+    """Return the scorer (given, kept or newly fitted) and the least score that is selected."""
     if how.method in ("random", "all"):
         unfitted = Random(seed) if how.method == "random" else Same()
         return unfitted, -np.inf if how.min_score is None else how.min_score
@@ -214,7 +215,7 @@ def _scorer(
 
 
 def _examples(domain: Corpus, data: Path | None, samples: int, seed: int) -> tuple[list[str], list[str]]:
-    """A fifth of the domain's examples, which is held out, and the others."""
+    """Return a fifth of the domain's examples, held out, and the others."""
     examples = _sample(documents(domain, data), samples, seed, "domain")
     if len(examples) < 10:
         raise UserError(f"the examples of the domain are {len(examples)} documents with text: give at least 10")
@@ -222,13 +223,13 @@ def _examples(domain: Corpus, data: Path | None, samples: int, seed: int) -> tup
 
 
 def _sample(source: Iterable[Document], count: int, seed: int, name: str) -> list[str]:
-    """`count` texts, each as likely as any other, in the order of their keys; the same whatever else was drawn."""
+    """Sample `count` texts uniformly, in the order of their hashes, independently of other samples."""
     keyed = ((seed_for(seed, name, document.origin), document.text) for document in source if document.text)
     return [text for _, text in heapq.nsmallest(count, keyed)]
 
 
 class _Taking:
-    """Takes documents in an order of preference until a budget is full; what was taken before is known."""
+    """Takes documents in an order of preference until a token budget is full, and remembers what it took before."""
 
     def __init__(self, corpus: Corpus, data: Path | None, scores: Scores, leaks: Leaks, seen: Seen, count_tokens: CountTokens) -> None:
         self.corpus, self.data, self.scores, self.leaks, self.seen, self.count_tokens = corpus, data, scores, leaks, seen, count_tokens
@@ -239,11 +240,11 @@ class _Taking:
         self._origins: dict[int, str] = {}
 
     def take(self, order: np.ndarray, budget_tokens: int, path: Path, grading: Grading | None = None) -> dict[int, int]:
-        """Write the best of `order` to `path`; returns the tokens of each that was taken, by its place in the corpus.
+        """Write the best documents of `order` to `path`; return the tokens of each by its index in the corpus.
 
-        The corpus is read once for as many of the order as should fill the budget, and again where near-duplicates and leaks left room. Of
-        two near-duplicates the one stays that the corpus has first, at the better one's rank. What is over the budget goes, the last first,
-        and what alone is longer.
+        The corpus is read once for as many documents as should fill the budget, and again if near-duplicates and contamination left room.
+        Of two near-duplicates the first in the corpus stays, at the better rank. Documents that exceed the budget are dropped, lowest rank
+        first, as are those that alone are longer than it.
         """
         partial, tokens = path.with_name(path.name + ".partial"), dict[int, int]()
         rank = {int(place): number for number, place in enumerate(order)}
@@ -270,8 +271,9 @@ class _Taking:
         return kept
 
     def _admitted(self, wanted: set[int], rank: dict[int, int]) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Those of the wanted documents that are neither copies nor leaks, in the corpus's order; what a copy is like takes its rank over,
-        where that is the better one.
+        """Yield the wanted documents that are neither near-duplicates nor contaminated, in the corpus's order.
+
+        The document that a near-duplicate resembles takes over its rank if that is better.
         """
         self.considered |= wanted
         words = tokens = 0
@@ -300,7 +302,7 @@ class _Taking:
 
 
 def _good(rows: Iterable[tuple[int, dict[str, Any]]], grading: Grading | None) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Those whose text is graded well enough, all of them where nobody grades."""
+    """Yield the documents with a sufficient grade, or all of them without grading."""
     if grading is None:
         yield from rows
         return
@@ -311,7 +313,7 @@ def _good(rows: Iterable[tuple[int, dict[str, Any]]], grading: Grading | None) -
 
 
 def _keep(partial: Path, kept: Mapping[int, int], path: Path) -> None:
-    """The rows of `partial` that are kept, in the corpus's order, as `path`."""
+    """Write the chosen rows of `partial` to `path`, in the corpus's order."""
     chosen = path.with_name(path.name + ".chosen")
     rows: list[tuple[int, int]] = []
     with partial.open("rb") as lines:
@@ -341,7 +343,7 @@ def _why_nothing(scores: Scores, least: float, how: Selection, taking: _Taking) 
 
 
 def _flaws(scores: Scores) -> dict[str, int]:
-    """How many documents break which rule."""
+    """Count the documents that break each rule."""
     counts = Counter(scores.flaw.tolist())
     return {FLAWS[number]: counts[number] for number in sorted(counts) if number}
 
@@ -366,7 +368,7 @@ def _report(
 
 
 def _judged(is_domain: np.ndarray, taken: list[int]) -> dict[str, float]:
-    """Precision and recall of what was taken, by labels, over documents."""
+    """Return precision and recall of the selected documents by their labels."""
     right, found = int(is_domain[taken].sum()), dict[str, float]()
     for name, n in (("precision", len(taken)), ("recall", int(is_domain.sum()))):
         if n:

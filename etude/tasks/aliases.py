@@ -1,4 +1,4 @@
-"""An answer that goes by several names: which a row of data lists, and whether a text says one of them."""
+"""Answers with several accepted names (aliases): read the names from a task, and find one of them in a text."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,9 +11,10 @@ _ARTICLES = frozenset({"a", "an", "the"})
 
 
 def with_aliases(task: Task) -> Task:
-    """The task with the first of its answer's names as the answer, and all of them as `metadata["aliases"]`: a JSON list, or a text that is
-    parted by semicolons; those that a row has in a column `aliases` come behind. A name without words, such as a picture of the thing, is
-    said by nobody, and counts only where there is no other.
+    """Return the task with its first alias as the answer, and all aliases as `metadata["aliases"]`.
+
+    The answer may be a JSON list, or a text with semicolons between the names; names from a column `aliases` are added after them. A name
+    without words (an emoji, say) is dropped unless there is no other.
 
     >>> with_aliases(Task("Who?", "Mark Twain; Samuel Clemens")).metadata
     {'aliases': ['Mark Twain', 'Samuel Clemens']}
@@ -26,7 +27,7 @@ def with_aliases(task: Task) -> Task:
 
 
 def aliases_of(task: Task) -> list[str]:
-    """The names of a task's answer."""
+    """Return all accepted names of a task's answer."""
     return list(with_aliases(task).metadata.get("aliases", []))
 
 
@@ -37,7 +38,9 @@ def _names(value: Any) -> list[str]:
 
 
 def said_alias(text: str, names: Sequence[str]) -> str | None:
-    """The first of the names whose words stand in a text, one behind another, but for case, marks and articles, unless there are no others.
+    """Return the first name whose words stand in the text in this order, or None.
+
+    Case, punctuation and articles are ignored (articles count if the name has no other words).
 
     >>> said_alias("It was written by the Samuel Clemens, I think.", ["Mark Twain", "Samuel Clemens"])
     'Samuel Clemens'
@@ -54,5 +57,5 @@ def said_alias(text: str, names: Sequence[str]) -> str | None:
 
 
 def words_said(text: str) -> list[str]:
-    """The words and numbers of a text, in one case."""
+    """Return the words and numbers of a text, in one case and without punctuation."""
     return [word for word in canonical_words(bounded(text)) if word[0].isalnum()]

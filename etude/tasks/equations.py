@@ -1,4 +1,4 @@
-"""Equations that a text states, and whether they hold: where a calculation went wrong, whatever its result should be."""
+"""Find wrong calculations: check the equations of numbers that a text states, without knowing the right result."""
 
 import re
 from fractions import Fraction
@@ -18,9 +18,9 @@ _PLAIN = str.maketrans({"\u00d7": "*", "x": "*", "\u00f7": "/", "\u2212": "-"})
 
 
 def wrong_equation(text: str) -> str:
-    """The first equation of numbers in a text that does not hold, as it stands there; "" where there is none. In linear time.
+    """Return the first equation of numbers in a text that does not hold, as written; "" if there is none. Takes linear time.
 
-    Read are sums, differences, products and quotients without parentheses; a result with decimals may be rounded.
+    Sums, differences, products and quotients without parentheses are read; a result with decimals may be rounded.
 
     >>> wrong_equation("42 - 10 = 22, and 22 * 2 = 44"), wrong_equation("10 / 3 = 3.33 each")
     ('42 - 10 = 22', '')
@@ -34,7 +34,7 @@ def wrong_equation(text: str) -> str:
 
 
 def _value(left: str) -> Fraction | None:
-    """Products before sums; None where something is divided by 0."""
+    """Compute the left side, products before sums; None for a division by 0."""
     total, product = Fraction(0), Fraction(0)
     start = 0
     while part := _PART.match(left, start):

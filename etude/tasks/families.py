@@ -1,8 +1,8 @@
-"""Tasks made by reasoning-gym, a library of about a hundred families of generated problems (Stojanovski et al. 2025, arXiv 2505.24760).
+"""Generate tasks with reasoning-gym, a library of about a hundred families of problems (Stojanovski et al. 2025, arXiv 2505.24760).
 
-Item i of a family is drawn from Random(seed + i), so the items of neighbouring seeds are the same but one. Each (split, seed) therefore
-owns a seed space: 2^32 seeds that begin at hash(split, seed) mod 2^20 times 2^32. Items are told apart by canonical key, and drawing goes
-on until n distinct ones are had, so the first items of a larger draw are the smaller draw.
+Item i of a family is sampled from Random(seed + i), so neighbouring seeds share all items but one. Each (split, seed) therefore gets a seed
+space of its own: the 2^32 seeds from (hash(split, seed) mod 2^20) times 2^32 on. Items are told apart by their canonical key. Sampling goes
+on until there are n distinct items, so a smaller sample is the beginning of a larger one.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,14 +22,14 @@ _NOT_A_FAMILY = "composite"
 
 
 def family_names() -> list[str]:
-    """Every family that can be drawn, in order."""
+    """Return the names of all families, sorted."""
     from reasoning_gym.factory import DATASETS
 
     return sorted(set(DATASETS) - {_NOT_A_FAMILY})
 
 
 def draw_entries(family: str, parameters: Mapping[str, Any], *, split: str, seed: int) -> Iterator[dict[str, Any]]:
-    """The endless entries (`question`, `answer`, `metadata`) of a family, repetitions included.
+    """Yield entries (`question`, `answer`, `metadata`) of a family without end, repetitions included.
 
     `parameters` are fields of the family's own configuration. Raises UserError for an unknown family or parameter, and for a value that
     the family refuses.
@@ -50,7 +50,7 @@ def draw_entries(family: str, parameters: Mapping[str, Any], *, split: str, seed
 
 
 def seed_space(split: str, seed: int, *, num_spaces: int = 2**20, size: int = 2**32) -> int:
-    """The first of the seeds that belong to a split and a seed alone."""
+    """Return the first seed of the seed space of a split and a seed."""
     return (seed_for("reasoning_gym", split, seed) % num_spaces) * size
 
 
@@ -64,10 +64,11 @@ def load_family(
     question: str | None = None,
     worked_format: str | None = None,
 ) -> list[Task]:
-    """n distinct tasks of a family, each scored by the source; the demonstration is the answer unless `worked_format` says otherwise.
+    """Generate n distinct tasks of a family, each scored by the family's own scorer.
 
-    `question` replaces the source's wording by a format string over the entry's metadata. Raises UserError where the family has fewer
-    than n distinct items, after as many draws without a new one as there are items asked for (256 at least).
+    The demonstration is the answer, unless `worked_format` is given. `question` is a format string over the entry's metadata that replaces
+    the family's question. Raises UserError if the family has fewer than n distinct items: when as many samples in a row as items were asked
+    for (at least 256) bring no new one.
     """
     tasks: dict[str, Task] = {}
     patience = max(_CHUNK, n)
@@ -88,8 +89,9 @@ def load_family(
 
 
 def own_levels(family: str, n: int) -> list[dict[str, Any]]:
-    """Parameters of the first n levels of difficulty that a family has itself, from easy to hard: those that some level has otherwise than
-    the family has them by default. Raises UserError where it has fewer.
+    """Return the parameters of the first n difficulty levels of a family's own curriculum, from easy to hard.
+
+    Only parameters that differ from the family's defaults at some level are listed. Raises UserError if the family has fewer levels.
     """
     from reasoning_gym.factory import DATASETS, create_curriculum, has_curriculum
 
@@ -109,7 +111,7 @@ def own_levels(family: str, n: int) -> list[dict[str, Any]]:
 
 
 def check_parameters(family: str, parameters: Mapping[str, Any]) -> None:
-    """Raise UserError where the family does not exist or has no such parameter."""
+    """Raise UserError if the family does not exist or has no such parameter."""
     from reasoning_gym.factory import DATASETS
 
     if family not in DATASETS or family == _NOT_A_FAMILY:
@@ -138,7 +140,7 @@ def _small_seeds(family: str, parameters: Mapping[str, Any], split: str, seed: i
 
 
 def _with_choices(family: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters with the text of an enumeration's value replaced by the value."""
+    """Return the parameters with enumeration values instead of their texts."""
     from reasoning_gym.factory import DATASETS
 
     defaults = {field.name: field.default for field in fields(DATASETS[family][1]) if field.default is not MISSING}

@@ -1,4 +1,4 @@
-"""Verifiers: was a text right? Each is a pure function (text, task) -> Verdict, and the table at the end names them.
+"""Verifiers: pure functions (text, task) -> Verdict that score an answer. The table at the end names them.
 
 | name | right is | form of the answer |
 |---|---|---|
@@ -42,7 +42,7 @@ CHEAP = frozenset({"exact", "numeric", "words", "aliases", "choice"})
 """Verifiers that may run in any process: no foreign code, linear time."""
 
 COMPARING = CHEAP | {"math"}
-"""Verifiers that compare with a gold answer, so that a task without one cannot be scored."""
+"""Verifiers that compare with a gold answer, so they cannot score a task without one."""
 
 _NO_NUMBER = "no number in the answer"
 _CLAUSE_END = re.compile(r"[.,;](?=\s)")
@@ -55,7 +55,7 @@ _SIGN_APART = re.compile(r"(?:\A|=|\bis)[ \t]*(?P<sign>[-\u2212])[ \t]+\Z")
 
 
 def exact(text: str, task: Task) -> Verdict:
-    """1.0 where the answer is the gold answer but for case, spaces and surrounding punctuation; lists are compared by their items.
+    """Score 1.0 if the answer equals the gold answer except for case, spaces and surrounding punctuation; lists are compared item by item.
 
     >>> exact("The answer is paris.", Task("Capital of France?", "Paris")).score
     1.0
@@ -72,11 +72,11 @@ def exact(text: str, task: Task) -> Verdict:
 
 
 def numeric(text: str, task: Task) -> Verdict:
-    """1.0 where the text's number is the gold number: the first number behind an answer marker, or else the last number of the text.
+    """Score 1.0 if the text's number equals the gold number: the first number after an answer marker, or else the last one of the text.
 
-    Behind a marker, what the line states at once counts (`5. To check: 5 + 3 = 8`), or else the last side of its `=` that holds one number.
-    Numbers joined by `or`, `to`, `and`, a dash or an operator are none, nor is a number behind `not`; a sign may stand apart from its
-    digits where it cannot be a minus (`x = - 5`). Of a wrong answer the words name the first equation in it that does not hold.
+    After a marker, a number that begins the line counts (`5. To check: 5 + 3 = 8`), or else the last side of its `=` that holds one number.
+    Numbers joined by `or`, `to`, `and`, a dash or an operator do not count, nor does a number after `not`. A sign may be separate from its
+    digits if it cannot be a minus (`x = - 5`). For a wrong answer, the words name its first equation that does not hold.
 
     >>> numeric("3 + 7 = 10", Task("What is 3 + 7?", "10")).score, numeric("10", Task("What is 3 - 2?", "1")).score
     (1.0, 0.0)
@@ -100,9 +100,9 @@ def numeric(text: str, task: Task) -> Verdict:
 
 
 def words(text: str, task: Task) -> Verdict:
-    """The F1 of an answer's words, for answers that may be worded freely (SQuAD, Rajpurkar et al. 2016, arXiv 1606.05250).
+    """Score the F1 of an answer's words, for free-form answers (SQuAD, Rajpurkar et al. 2016, arXiv 1606.05250).
 
-    What stands behind the last answer marker counts, or else the whole text; how often a word is said counts, articles and marks do not.
+    The text after the last answer marker counts, or else the whole text. Repetitions count; articles and punctuation do not.
 
     >>> words("the left ventricle", Task("Which chamber?", "Left ventricle")).score
     1.0
@@ -122,7 +122,7 @@ def words(text: str, task: Task) -> Verdict:
 
 
 def aliases(text: str, task: Task) -> Verdict:
-    """1.0 where a text says one of the names that the answer goes by. It counts wherever it stands: who says much is right more often.
+    """Score 1.0 if the text contains one of the accepted names, anywhere: a text that names many things is right more often.
 
     >>> aliases("I think that it was Twain, Mark Twain.", Task("Who?", "Samuel Clemens; Mark Twain")).score
     1.0
@@ -139,7 +139,7 @@ def aliases(text: str, task: Task) -> Verdict:
 
 
 def read_number(text: str) -> tuple[Number | None, str]:
-    """The number that a text gives as its answer, or None and what is wrong.
+    """Return the number that a text gives as its answer, or None and what is wrong.
 
     >>> read_number("It is 5 or 6")
     (None, '5 or 6 is not one number')
@@ -158,7 +158,7 @@ def read_number(text: str) -> tuple[Number | None, str]:
 
 
 def _joined(text: str, numbers: list[Number]) -> str:
-    """The alternatives or the calculation that the first of some numbers belongs to: `5 or 6`, `7, 8 or 9`, `3 + 4`; "" for none."""
+    """Return the alternatives or the calculation that the first number belongs to: `5 or 6`, `7, 8 or 9`, `3 + 4`; "" for none."""
     for first, second in pairwise(numbers):
         if is_range(text, (first, second)) or _BETWEEN_OPERANDS.fullmatch(text, first.end, second.start):
             return text[numbers[0].start : second.end]
@@ -168,9 +168,9 @@ def _joined(text: str, numbers: list[Number]) -> str:
 
 
 def _side(line: str) -> str:
-    """The side of a line's equations that gives the result: the last one that holds one number, or else the last one with any.
+    """Return the side of a line's equations that gives the result: the last one that holds one number, or else the last one with any.
 
-    What begins another clause may hold other numbers: `3 + 7 = 10. I checked it 3 times`, `5. To check: 5 + 3 = 8`.
+    Text after the first clause may hold other numbers: `3 + 7 = 10. I checked it 3 times`, `5. To check: 5 + 3 = 8`.
 
     >>> _side("3 + 7 = 10"), _side("12 = 3 * 4")
     (' 10', '12 ')
@@ -192,7 +192,7 @@ def _side(line: str) -> str:
 
 
 def _stated(text: str, numbers: list[Number]) -> list[Number]:
-    """The numbers of a text but those that it denies: `not 5 but 7`, `not 5 or 6`."""
+    """Drop the numbers that the text denies: `not 5 but 7`, `not 5 or 6`."""
     stated: list[Number] = []
     denied: Number | None = None
     for number in numbers:
@@ -205,7 +205,7 @@ def _stated(text: str, numbers: list[Number]) -> list[Number]:
 
 
 def _signed(text: str, number: Number) -> Number:
-    """A number with the minus that stands apart before it, at the text's beginning or behind `=` or `is`: nothing is taken away there."""
+    """Apply a minus that stands apart before a number at the text's beginning or after `=` or `is`, where it cannot be a subtraction."""
     sign = _SIGN_APART.search(text, max(0, number.start - 12), number.start)
     if sign is None or not (text[number.start].isdigit() or text[number.start] == "."):
         return number
@@ -213,7 +213,7 @@ def _signed(text: str, number: Number) -> Number:
 
 
 def choice(text: str, task: Task) -> Verdict:
-    """1.0 where the text names the gold choice, by its letter or by its text; `metadata["choices"]` may list the texts.
+    """Score 1.0 if the text names the gold choice, by its letter or its text; `metadata["choices"]` may list the texts.
 
     >>> choice("(B)", Task("Which is a fruit?", "B", metadata={"choices": ["a stone", "a pear"]})).score
     1.0
@@ -242,9 +242,9 @@ VERIFIERS: dict[str, Callable[[str, Task], Verdict]] = {
 
 
 def verifier_named(name: str) -> Callable[[str, Task], Verdict]:
-    """A verifier by its name in the table, or a user's own by `file.py:function`, which may return what `as_verdict` takes.
+    """Return a verifier by its name in the table, or load a user's own by `file.py:function`.
 
-    Raises UserError for a name that is neither.
+    A user's verifier may return what `as_verdict` accepts. Raises UserError for a name that is neither.
     """
     if _is_users(name):
         return load_verifier(name)
@@ -254,12 +254,12 @@ def verifier_named(name: str) -> Callable[[str, Task], Verdict]:
 
 
 def _is_users(name: str) -> bool:
-    """Whether a verifier is a function of the user's own: file.py:function or package.module:function."""
+    """Return whether a verifier is a user's function: file.py:function or package.module:function."""
     return ":" in name or name.endswith(".py")
 
 
 def check_verifier(name: str) -> None:
-    """Raises UserError for a name that `verifier_named` does not know, as far as that can be told without running a user's file."""
+    """Raise UserError for a name that `verifier_named` does not know, as far as that can be told without running a user's file."""
     if _is_users(name):
         check_function(name)
     else:
@@ -267,7 +267,7 @@ def check_verifier(name: str) -> None:
 
 
 def check_gold(task: Task) -> str | None:
-    """Why a task's own gold answer is not accepted by its verifier, in words; None where it is, or where there is no gold answer.
+    """Describe why a task's verifier does not accept its own gold answer; None if it does, or if there is no gold answer.
 
     >>> check_gold(Task("What is 1 + 1?", "two", "numeric"))
     "no number in the gold answer 'two'"
@@ -281,7 +281,7 @@ def check_gold(task: Task) -> str | None:
 
 
 def _verdict(right: bool, message: str, read: str) -> Verdict:
-    """`read` is what was read as the answer."""
+    """Build the verdict of an answer that was read as `read`."""
     return Verdict(float(right), {"parsable": 1.0}, message="" if right else message, words="" if right else read_as(read))
 
 

@@ -1,11 +1,11 @@
-"""A checkpoint: a plain Hugging Face folder, and beside the weights what it takes to go on training.
+"""Checkpoints: a plain Hugging Face folder with the state that training needs beside the weights.
 
-learner.safetensors   optimizer tensors (`o.`), the adapters where the model has them (`a.`), and what else learns, each with a letter of
-                      its own; no pickle
+learner.safetensors   optimizer tensors (`o.`), the adapters if the model has them (`a.`), and other state, each with a letter of its own;
+                      no pickle
 progress.json         written last, with the checksums of all other files: a folder without it is not a checkpoint
 
-What is read has the checksums of what was written, and every weight of the model is in it: a flipped bit, a lost file or the weights of
-another run end in one sentence. A checkpoint of an older version has no checksums.
+Loading checks the checksums and that every weight of the model is there: a flipped bit, a lost file or the weights of another run end in
+one sentence. A checkpoint of an older version has no checksums.
 """
 
 from collections.abc import Mapping
@@ -27,13 +27,13 @@ from etude.training.run_folder import RunFolder, damaged, read_progress
 
 
 class Stateful(Protocol):
-    """What learns and has to be carried over a kill."""
+    """A part with state that must survive a kill."""
 
     def state(self) -> dict[str, torch.Tensor]:
-        """All of it."""
+        """Return the whole state."""
 
     def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Take over what `state` gave."""
+        """Restore a state that `state` returned."""
 
 
 def save_checkpoint(
@@ -49,8 +49,10 @@ def save_checkpoint(
     keep: int = 1,
     spare: str | None = None,
 ) -> None:
-    """Write the checkpoint beside its place and move it there by one rename; `settings` are those of a run that asks its model, `beside` is
-    what else learns, by letter, and `spare` an older checkpoint that stays beside the `keep` last ones.
+    """Write a checkpoint under another name and rename it.
+
+    `settings` are those of a run that prompts its model, `beside` the other parts with state, by letter, and `spare` an older checkpoint
+    that is kept in addition to the `keep` last ones.
     """
     partial = folder.path / "checkpoints" / f"{name}.writing"
     if settings is None:
@@ -62,7 +64,7 @@ def save_checkpoint(
 
 
 def learned(model: Any, learner: Learner | None, beside: Mapping[str, Stateful]) -> dict[str, torch.Tensor]:
-    """What a checkpoint holds beside the weights, by name: optimizer, adapters, and what else learns."""
+    """Return the tensors that a checkpoint holds beside the weights, by name: optimizer, adapters, and other state."""
     parts = ({"o": learner} if learner else {}) | dict(beside)
     tensors = {f"{letter}.{key}": value for letter, part in parts.items() for key, value in part.state().items()}
     tensors |= {f"a.{key}": value.detach() for key, value in _adapters(model).items()}
@@ -70,9 +72,9 @@ def learned(model: Any, learner: Learner | None, beside: Mapping[str, Stateful])
 
 
 def load_checkpoint(path: Path, model: Any, learner: Learner | None = None, beside: Mapping[str, Stateful] | None = None) -> dict[str, Any]:
-    """Bring a checkpoint's weights, adapters, optimizer and what else learned back; returns its progress.
+    """Load a checkpoint's weights, adapters, optimizer and other state; return its progress.
 
-    Raises UserError where it is damaged: one file is not what was written, or lacks a weight.
+    Raises UserError if it is damaged: a file differs from what was written, or lacks a weight.
     """
     progress = read_progress(path)
     try:
@@ -100,7 +102,7 @@ def _adapters(model: Any) -> dict[str, torch.Tensor]:
 
 
 def _renamed(path: Path, model: Any) -> Mapping[str, torch.Tensor]:
-    """The weights under the names that they have in memory: transformers saves the fused experts of a mixture one by one."""
+    """Return the weights under their names in memory: transformers saves the fused experts of a mixture one by one."""
     found, told = base_of(model).from_pretrained(path, dtype=torch.float32, output_loading_info=True)
     if told["missing_keys"]:
         raise ValueError(f"the weight {min(told['missing_keys'])} is missing")
@@ -109,8 +111,10 @@ def _renamed(path: Path, model: Any) -> Mapping[str, torch.Tensor]:
 
 @torch.no_grad()
 def _load(model: Any, tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:
-    """Copy tensors into the model in place (the optimizer and the engine hold on to its parameters). Raises ValueError where one of the
-    `expected` weights is not among them, nor another that shares its memory.
+    """Copy tensors into the model in place, since the optimizer and the engine hold its parameters.
+
+    Raises ValueError if one of the `expected` weights is missing, unless another shares its memory; UserError for a weight that the model
+    lacks.
     """
     own = model.state_dict()
     for name, value in tensors.items():

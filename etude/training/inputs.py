@@ -1,7 +1,7 @@
-"""Fingerprints of what a run was given beside its settings: the same on resume, or the run would go on as another one.
+"""Fingerprint a run's inputs beside its settings, so that a resume with other inputs is refused.
 
-Of a task counts what is asked, what is right, who says so and how it is shown, but not where it was read: a folder may move. Of a verifier
-in a file counts the file, not what it imports.
+A task counts with its question, answer, verifier and form, but not with its origin: a folder may move. A verifier in a file counts with the
+file, not with what it imports.
 """
 
 import importlib.util
@@ -17,7 +17,7 @@ from etude.training.fingerprints import fingerprint_of, sha256_of
 
 
 def inputs_of(materials: Materials, replayed: Sequence[Example]) -> dict[str, str]:
-    """Return the fingerprints of a practice run's inputs, by what a person calls them."""
+    """Return the fingerprints of a practice run's inputs, by their names in messages."""
     tasks = {"the training tasks": materials.train, "the demonstrations": materials.demonstrations}
     tasks |= {f"the evaluation {name}": suite for name, suite in materials.suites.items()}
     found = {name: fingerprint_of(map(_told, own)) for name, own in tasks.items() if own}
@@ -30,14 +30,14 @@ def inputs_of(materials: Materials, replayed: Sequence[Example]) -> dict[str, st
 
 
 def verifiers_of(tasks: Iterable[Task]) -> dict[str, str]:
-    """Return the fingerprints of the files that users' own verifiers of these tasks stand in."""
+    """Return the fingerprints of the files with users' own verifiers of these tasks."""
     own = sorted({task.verifier for task in tasks if ":" in task.verifier})
     places = {name: _file_of(name.rpartition(":")[0]) for name in own}
     return {f"the verifier {name}": sha256_of(place) for name, place in places.items() if place is not None}
 
 
 def _file_of(module: str) -> Path | None:
-    """The file of `file.py` or of `package.module`; None for one without a file."""
+    """Return the file of `file.py` or of `package.module`; None without a file."""
     if module.endswith(".py"):
         return Path(module)
     spec = importlib.util.find_spec(module)

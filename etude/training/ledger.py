@@ -1,10 +1,10 @@
-"""What the dice and the outside world decided in a step, written before anything is learned from it.
+"""The ledger: attempts and verdicts of a step, written before the update.
 
-ledger/00012.jsonl.gz   of step 12: counts, times and the tasks that the model made itself, then one line an attempt with its tokens,
+ledger/00012.jsonl.gz   of step 12: counts, times and the tasks that the model wrote itself, then one line an attempt with its tokens,
                         log-probs and verdict
 
-A step that is made again after a kill takes its attempts and verdicts from here: nothing is sampled or judged twice, and an answer that
-timed out once is not right the second time. Floats are written so that they read back to the same bits.
+A step that is repeated after a kill takes its attempts and verdicts from here: nothing is sampled or judged twice, and an answer that timed
+out once is not right the second time. Floats are written so that they read back to the same bits.
 """
 
 import gzip
@@ -29,19 +29,19 @@ class Judged:
 
     groups: list[Group]
     verdicts: list[list[Verdict]]
-    """One for each attempt, by group."""
+    """One verdict for each attempt, by group."""
     counts: Mapping[str, float]
-    """What happened in feedback: judged, timed out, crashed."""
+    """Counts of the feedback: judged, timed out, crashed."""
     seconds: Mapping[str, float]
-    """What exploring and judging took, when that was done."""
+    """Time that sampling and judging took, when that was done."""
     is_kept: bool = False
     """Whether it comes from the ledger."""
     made: int = 0
-    """How many of the groups, the last ones, are at problems that the model wrote itself, or at writing them."""
+    """How many of the groups, the last ones, are at tasks that the model wrote itself, or at writing them."""
 
     @property
     def given(self) -> slice:
-        """The groups at the tasks that the step was given."""
+        """The slice of the groups at the step's own tasks."""
         return slice(len(self.groups) - self.made)
 
 
@@ -52,7 +52,7 @@ class Ledger:
         self.folder = folder
 
     def write(self, step: int, judged: Judged) -> None:
-        """Keep a step, by one rename."""
+        """Write a step, by one rename."""
         self.folder.mkdir(exist_ok=True)
         sizes = [len(group.attempts) for group in judged.groups]
         head: dict[str, Any] = {"counts": dict(judged.counts), "seconds": dict(judged.seconds)}
@@ -65,7 +65,7 @@ class Ledger:
         write_atomically(self._path(step), gzip.compress("\n".join(lines).encode(), compresslevel=1, mtime=0))
 
     def read(self, step: int, tasks: Sequence[Task]) -> Judged | None:
-        """What was kept of a step at these tasks, or None. Raises UserError where it is of other tasks, or damaged."""
+        """Return a step's judged attempts at these tasks, or None. Raises UserError if they are at other tasks, or damaged."""
         path = self._path(step)
         if not path.exists():
             return None
@@ -89,7 +89,7 @@ class Ledger:
         return Judged(groups, verdicts, counts, seconds, is_kept=True, made=len(made))
 
     def steps(self) -> list[int]:
-        """The steps that are kept, in order."""
+        """Return the kept steps, in order."""
         return sorted(step for path in self.folder.glob("*.jsonl.gz") if (step := step_of(path)) is not None)
 
     def forget(self, up_to: int) -> None:

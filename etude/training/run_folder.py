@@ -1,18 +1,18 @@
-"""The folder of a run: everything that it read, did and found, written so that it can be shown and gone on with.
+"""The run folder: all inputs, steps and results of a run, written so that they can be shown and the run can be resumed.
 
 configuration.yaml   the resolved configuration
-environment.json     versions, hardware, threads, commit, command, fallbacks: what differs from machine to machine; and of every resume what
-                     was otherwise then
+environment.json     versions, hardware, threads, commit, command, fallbacks: what differs between machines; and for every resume what
+                     had changed
 inputs.json          fingerprints of the tasks, demonstrations, evaluation items and verifiers that the run began with
 metrics.jsonl        one line a step, only what is deterministic for a seed
 timings.jsonl        one line a step, clock times and throughput
 attempts/00012.jsonl.gz   every attempt of a step with its verdict and credit
-trees/00012.jsonl.gz the trees of a step whose attempts were searched for
-evaluation/NAME.json what a model answered, and its numbers
+trees/00012.jsonl.gz the trees of a step whose attempts come from a tree search
+evaluation/NAME.json a model's answers, and their numbers
 checkpoints/NAME/    a Hugging Face folder with `learner.safetensors` (optimizer) and `progress.json` (checksums) beside the weights
-model/               the model that came out, a plain Hugging Face folder
-adapter/             its LoRA adapters, where it learned by such, as PEFT writes them
-base/                the model that these are for, where only etude makes its weights (random ones, of GGUF)
+model/               the final model, a plain Hugging Face folder
+adapter/             its LoRA adapters, if it was trained with adapters, in PEFT's format
+base/                the base model of these, if only etude makes its weights (random ones, of GGUF)
 result.json          the headline numbers
 report.html          the page
 ledger/              the attempts and verdicts of steps that no checkpoint holds yet (etude.training.ledger)
@@ -57,26 +57,26 @@ CHANGEABLE = (
         for name in ("url", "key_variable", "timeout_seconds", "retries", "concurrency")
     ),
 )
-"""Settings that may change on resume: a smaller machine, the same numbers but for rounding; the same model in another place; what a
-verifier needs, where a run stopped since it did not answer."""
+"""Settings that may change on resume: of the machine (the same numbers except for rounding), of where the same model is served, and of
+verifiers that did not answer."""
 
 
 RETIRED = ("suite.machine.",)
-"""Beginnings of settings that older runs hold, that nothing read and that are no more."""
+"""Prefixes of removed settings that older runs hold and nothing reads."""
 
 ROUNDING = ("processor", "gpu", "threads", "kernels", "versions.torch", "versions.transformers")
-"""What of the environment numbers may be rounded otherwise by."""
+"""Entries of the environment that may change the rounding of numbers."""
 
 SWITCHES = {"gate": "every"}
-"""Sections of which nothing is read while this one of their settings is 0: then it does not matter how the others stand."""
+"""Sections that are off while this one of their settings is 0: then their other settings do not matter."""
 
 
 _MARKS = ("configuration.yaml", "metrics.jsonl", "result.json")
-"""Files of which every run that has begun has at least one."""
+"""Files of which every begun run has at least one."""
 
 
 class RunFolder:
-    """One run's files."""
+    """The files of one run."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -88,17 +88,18 @@ class RunFolder:
 
     @property
     def is_begun(self) -> bool:
-        """Whether the folder holds a run that `--resume` goes on with."""
+        """True if the folder holds a run that `--resume` can continue."""
         return (self.path / "configuration.yaml").exists()
 
     @classmethod
     def start(cls, path: Path, configuration: Mapping[str, Any], *, resume: bool, defaults: Mapping[str, Any] | None = None) -> "RunFolder":
-        """Open a new run, or with `resume` an unfinished one of the same configuration. A new run writes nothing before `begin`.
+        """Open a new run, or with `resume` an unfinished one with the same configuration. A new run writes nothing before `begin`.
 
-        `CHANGEABLE` settings may be others than before; the environment says so. A run that is older than a setting began with its default,
-        which `defaults` has by dotted name.
+        `CHANGEABLE` settings may differ from before; the environment records it. A run that is older than a setting began with its default,
+        which `defaults` holds by dotted name.
 
-        Whoever writes to the run holds its lock, until `release` or the end of the process, however that comes.
+        The writer of a run holds its lock, until `release` or the end of the process. Raises UserError if the folder exists, or on resume
+        if it holds no unfinished run with the same configuration.
         """
         run = cls(path)
         kept = path / "configuration.yaml"
@@ -119,11 +120,10 @@ class RunFolder:
         return run
 
     def begin(self, configuration: Mapping[str, Any], inputs: Mapping[str, str] | None = None, **facts: Any) -> list[str]:
-        """Make the folder with its configuration, environment and `inputs` (fingerprints by what they are of), where that was not done
-        before. On resume write down what is otherwise now; returns sentences on what may round numbers otherwise.
+        """Create the folder with its configuration, environment and `inputs` (fingerprints by name), unless that was done before.
 
-        It is called once all input has been read, so that a mistake in it leaves no folder behind. Raises UserError for other inputs than
-        the run began with.
+        On resume, record what has changed; returns sentences on what may change the rounding of numbers. Call it after all input has been
+        read, so that a mistake in the input leaves no folder behind. Raises UserError for other inputs than the run began with.
         """
         if self._is_resumed:
             self.check_inputs(inputs or {})
@@ -142,7 +142,7 @@ class RunFolder:
         return self._resumed(environment() | facts) if self._is_resumed else []
 
     def _resumed(self, now: dict[str, Any]) -> list[str]:
-        """Keep what of the environment is otherwise than when the run began, and say what numbers may be rounded otherwise by."""
+        """Record what has changed in the environment since the run began, and describe what may change the rounding of numbers."""
         found = self.read_json("environment.json")
         before, after = dotted(found), dotted(now)
         others = {name: value for name, value in after.items() if before.get(name) != value and name != "command"}
@@ -154,7 +154,7 @@ class RunFolder:
         return [f"not to the same bytes as without the interruption: {'; '.join(rounded)}"] if rounded else []
 
     def check_inputs(self, inputs: Mapping[str, str]) -> None:
-        """Keep these fingerprints. Raises UserError where the run was begun with others."""
+        """Keep these fingerprints. Raises UserError if the run began with others."""
         before = self.read_json("inputs.json") or {}
         if others := [name for name in inputs if before.get(name, inputs[name]) != inputs[name]]:
             raise UserError(
@@ -165,13 +165,13 @@ class RunFolder:
             self.write_json("inputs.json", before | dict(inputs))
 
     def let_be_repaired(self, beginning: str) -> None:
-        """Take others of the inputs whose names begin so when the run goes on; what they were stays written down."""
+        """Accept other inputs on the next resume if their names begin with `beginning`; the old fingerprints stay recorded."""
         found = self.read_json("inputs.json") or {}
         kept = {f"{name}, before it was put right" if name.startswith(beginning) else name: told for name, told in found.items()}
         self.write_json("inputs.json", kept)
 
     def lock(self) -> None:
-        """Make this process the only one that writes to the run."""
+        """Make this process the only writer of the run. Raises UserError if another process is."""
         if self._lock is not None:
             return
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
@@ -189,18 +189,19 @@ class RunFolder:
         self._lock = weakref.finalize(self, os.close, descriptor)
 
     def release(self) -> None:
-        """Let others write to the run."""
+        """Release the lock of the run."""
         if self._lock is not None:
             self._lock()
             self._lock = None
 
     def write_json(self, name: str, value: Any) -> None:
+        """Write a JSON file atomically."""
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
     def read_json(self, name: str) -> Any:
-        """The value of a JSON file, or None where there is none."""
+        """Return the value of a JSON file, or None if there is none. Raises UserError if it is damaged."""
         path = self.path / name
         try:
             return json.loads(path.read_text(encoding="utf8")) if path.exists() else None
@@ -216,15 +217,17 @@ class RunFolder:
             self._logs[name].append(json.loads(line))  # as it would be read, so that a resumed run sees the same
 
     def log_rows(self, name: str) -> list[dict[str, Any]]:
-        """The rows of `metrics.jsonl` or `timings.jsonl` so far: read once, then kept in memory."""
+        """Return the rows of `metrics.jsonl` or `timings.jsonl`: read once, then kept in memory."""
         if name not in self._logs:
             self._logs[name] = read_jsonl(self.path / name, needs=("phase", "step"))
         return self._logs[name]
 
     def write_attempts(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write the attempts of a step."""
         self._write_step("attempts", step, rows)
 
     def write_trees(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write the search trees of a step."""
         self._write_step("trees", step, rows)
 
     def _write_step(self, folder: str, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -234,7 +237,7 @@ class RunFolder:
         write_atomically(path, gzip.compress(text.encode(), mtime=0))
 
     def read_attempts(self, step: int) -> list[dict[str, Any]]:
-        """What `write_attempts` wrote of a step, [] where there is nothing."""
+        """Return the rows that `write_attempts` wrote for a step; [] if there are none. Raises UserError if they are damaged."""
         path = self.path / "attempts" / f"{step:05d}.jsonl.gz"
         try:
             return list(map(json.loads, gzip.decompress(path.read_bytes()).splitlines())) if path.exists() else []
@@ -244,16 +247,18 @@ class RunFolder:
     # ------------------------------------------------------------------ checkpoints
 
     def checkpoints(self, kind: str = "") -> list[Path]:
-        """Folders of complete checkpoints whose names begin with `kind`, oldest first."""
+        """Return the folders of complete checkpoints whose names begin with `kind`, oldest first."""
         found = [path.parent for path in (self.path / "checkpoints").glob(f"{kind}*/progress.json") if path.parent.suffix != ".writing"]
         return sorted(found, key=lambda folder: read_progress(folder)["order"])
 
     def checkpoint(self, name: str) -> Path:
+        """Return the folder of the checkpoint `name`."""
         return self.path / "checkpoints" / name
 
     def commit_checkpoint(self, partial: Path, name: str, progress: Mapping[str, Any], *, keep: int, spare: str | None = None) -> None:
-        """Make a written folder the checkpoint `name` by one rename, with the checksums of its files, then remove all but the `keep` last
-        of its kind (`step-`) and the one that is called `spare`.
+        """Rename a written folder to the checkpoint `name`, with the checksums of its files.
+
+        Then all checkpoints of its kind (`step-`) are removed except the `keep` last ones and the one called `spare`.
         """
         write_atomically(partial / "progress.json", json.dumps({**progress, "sha256": checksums_of(partial)}))
         folder = self.checkpoint(name)
@@ -262,13 +267,14 @@ class RunFolder:
         self.prune(name.split("-")[0] + "-", keep=keep, spare=spare)
 
     def prune(self, kind: str, *, keep: int, spare: str | None = None) -> None:
-        """Remove all checkpoints of a kind but the `keep` last and the one that is called `spare`."""
+        """Remove all checkpoints of a kind except the `keep` last ones and the one called `spare`."""
         for old in self.checkpoints(kind)[:-keep]:
             if old.name != spare:
                 shutil.rmtree(old)
 
     def cut_after(self, phase: str, step: int) -> str | None:
-        """Forget what was written after `step` of `phase`, the last one that a checkpoint holds; a sentence where earlier rows are missing.
+        """Remove what was written after `step` of `phase`, the last one that a checkpoint holds; return a sentence if earlier rows are
+        missing.
 
         Raises UserError for a damaged line with others after it.
         """
@@ -286,13 +292,13 @@ class RunFolder:
 
 
 def step_of(path: Path) -> int | None:
-    """The step that a file such as `00012.jsonl.gz` is of; None for any other name, such as a copy that a program left there."""
+    """Return the step of a file such as `00012.jsonl.gz`; None for any other name, such as a copy that a program left there."""
     number = path.name.removesuffix(".jsonl.gz")
     return int(number) if number.isdecimal() and number.isascii() else None
 
 
 def check_is_run(folder: Path) -> None:
-    """Raise UserError where a folder is none that a run wrote, finished or not."""
+    """Raise UserError if a folder was not written by a run, finished or not."""
     advice = "name the folder of a run, such as runs/quickstart"
     if not folder.exists():
         raise UserError(f"run folder {str(folder)!r} does not exist: {advice}")
@@ -303,7 +309,7 @@ def check_is_run(folder: Path) -> None:
 
 
 def _is_a_beginning(path: Path) -> bool:
-    """Whether a process that was killed before it wrote its configuration may have left this in its folder."""
+    """Return whether a process that was killed before it wrote its configuration may have left this file."""
     return path.name == "lock" or path.suffix == ".partial"
 
 
@@ -312,7 +318,10 @@ def _exists(path: Path) -> UserError:
 
 
 def read_progress(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint says of itself: its place in the `order`, the `step`s done where it is of a step, and its files' `sha256`."""
+    """Return a checkpoint's record: its `order`, the `step` after which it was written, and the `sha256` of its files.
+
+    Raises UserError if it is damaged.
+    """
     try:
         progress = json.loads((checkpoint / "progress.json").read_text())
         number = checkpoint.name.rpartition("-")[2]
@@ -324,6 +333,7 @@ def read_progress(checkpoint: Path) -> dict[str, Any]:
 
 
 def damaged(checkpoint: Path, error: Exception) -> UserError:
+    """Return the error for a damaged checkpoint."""
     said = f"no {error}" if isinstance(error, KeyError) else str(error)
     reason = (said.strip().splitlines() or [type(error).__name__])[0]
     return UserError(
@@ -332,7 +342,7 @@ def damaged(checkpoint: Path, error: Exception) -> UserError:
 
 
 def read_jsonl(path: Path, needs: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """The rows of a JSONL file, objects that have at least the keys `needs`; a torn last line, which a kill leaves, is dropped.
+    """Return the rows of a JSONL file, objects with at least the keys `needs`; a torn last line, which a kill leaves, is dropped.
 
     Raises UserError for a damaged line with others after it.
     """
@@ -357,14 +367,14 @@ def read_jsonl(path: Path, needs: Sequence[str] = ()) -> list[dict[str, Any]]:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write beside the file and rename, so that a reader sees the old file or the new one, never half of it."""
+    """Write a file beside its place and rename it, so that a reader sees the old file or the new one, never half of it."""
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(content if isinstance(content, bytes) else content.encode())
     os.replace(partial, path)
 
 
 def environment() -> dict[str, Any]:
-    """What differs from machine to machine: versions, processor, commit, command."""
+    """Return what differs between machines: versions, processor, commit, command."""
     import torch
 
     versions: dict[str, str | None] = {}
@@ -394,9 +404,9 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """The commit of the source tree that etude runs from, with "-dirty" behind it where files differ; None for an installed package.
+    """Return the commit of etude's source tree, with "-dirty" if files differ; None for an installed package.
 
-    A package that is installed inside somebody's repository is none of it: git must know this very file.
+    A package that is installed inside somebody's repository does not count: git must know this very file.
     """
     here = Path(__file__)
     if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
@@ -406,7 +416,7 @@ def _commit() -> str | None:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What a git command prints, or None where it fails or there is no git."""
+    """Return the output of a git command, or None if it fails or there is no git."""
     try:
         found = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
@@ -415,32 +425,31 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def may_change(name: str) -> bool:
-    """Whether a setting may be another one on resume (`CHANGEABLE`), of a run or of the adaptation that it begins with."""
+    """Return whether a setting may change on resume (`CHANGEABLE`), for a run or for the adaptation that it begins with."""
     return name.removeprefix("adaptation_settings.") in CHANGEABLE
 
 
 def differing(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Dotted names of the settings in which two configurations differ, but for those that are no more (`RETIRED`) and those of sections
-    that are off in both (`SWITCHES`).
-    """
+    """Return the dotted names of differing settings, except removed ones (`RETIRED`) and those of sections that are off (`SWITCHES`)."""
     before, after = dotted(kept), dotted(wanted)
     names = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
     return [name for name in names if not _is_retired(name) and not (_is_off(name, before) and _is_off(name, after))]
 
 
 def _is_retired(name: str) -> bool:
-    """Whether nothing reads a setting any more, of a run or of one that it begins with."""
+    """Return whether nothing reads a setting any more."""
     return any(f".{beginning}" in f".{name}" for beginning in RETIRED)
 
 
 def _is_off(name: str, settings: Mapping[str, Any]) -> bool:
-    """Whether a setting is one of a section that is off."""
+    """Return whether a setting belongs to a section that is off."""
     section, _, _ = name.rpartition(".")
     switch = SWITCHES.get(section.rpartition(".")[2])
     return switch is not None and not settings.get(f"{section}.{switch}")
 
 
 def read_configuration(path: Path) -> dict[str, Any]:
+    """Read the configuration of a run. Raises UserError if it is damaged."""
     try:
         values = read_yaml(path.read_text(encoding="utf8"))
     except (yaml.YAMLError, ValueError) as error:
@@ -452,7 +461,7 @@ def read_configuration(path: Path) -> dict[str, Any]:
 
 
 def check_same(kept: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """What the machine is told otherwise than before. Raises UserError for any other difference."""
+    """Return the changed settings that may change on resume. Raises UserError for any other difference."""
     before, after = dotted(kept), dotted(wanted)
     names = differing(kept, wanted)
     for name in names:

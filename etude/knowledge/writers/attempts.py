@@ -1,10 +1,10 @@
-"""Passages of a model's own verified attempts: self-improvement without a teacher.
+"""Write passages from a model's own verified attempts: self-improvement without a teacher.
 
-The model attempts each problem several times with the text before it; of the attempts whose answer is right the one whose reason has most
-rare words in common with the knowledge is kept, without the sentences that give an answer or name a choice by its letter. What problems
-share is said by rule. Problems without a right attempt that has a reason are left out, and so are those whose answer may be worded freely:
-words in common verify nothing. Learning from own right answers is STaR's (Zelikman et al. 2022, arXiv 2203.14465); here the text is open
-while it attempts, and closed when it is asked later.
+The model attempts each problem several times with the text in the prompt. Of the right attempts, the one whose reason shares most rare
+words with the knowledge is kept, without sentences that give an answer or name a choice by its letter. What the problems share is written
+by rule. Problems without a right attempt that has a reason are left out, and so are free-form ones: shared words verify nothing. Training
+on own right answers is STaR's (Zelikman et al. 2022, arXiv 2203.14465); here the text is in the prompt during attempts, and not when the
+model is asked later.
 """
 
 import re
@@ -17,18 +17,18 @@ from etude.tasks.answers import marked_answer
 from etude.tasks.task import Task, canonical_words
 
 Attempts = Callable[[Sequence[str]], Sequence[Sequence[str]]]
-"""Several texts for each prompt, in order."""
+"""A function from prompts to several texts for each, in order."""
 
 _SENTENCES = 6
-"""Of the knowledge that stand before a problem."""
+"""Sentences of the knowledge in the prompt."""
 _LETTER = re.compile(r"\b(?:(?i:option|choice|answer)|is|not)\s{1,2}\(?[A-Z]\)?(?=[\s.,;:!]|$)|\([A-Z]\)|^[B-Z] (?=is\b|was\b)")
-"""A choice by its letter; some sentences on blood of type O go with it."""
+"""A choice named by its letter; some sentences on blood of type O match too."""
 _LEAST_WORDS = 5
-"""Of a reason."""
+"""Least words of a reason."""
 
 
 def attempted(attempts: Attempts, rarity: Rarity) -> Writer:
-    """A writer of what a model answers itself."""
+    """Return a writer that uses the model's own right attempts."""
 
     def write(assignments: Sequence[Assignment]) -> list[Written]:
         asked = [(each, task) for each in assignments for task in each.tasks if not is_worded_freely(task)]
@@ -47,7 +47,7 @@ def attempted(attempts: Attempts, rarity: Rarity) -> Writer:
 
 
 def open_book(assignment: Assignment, task: Task, rarity: Rarity) -> str:
-    """The problem behind the sentences that say most on it."""
+    """Build the prompt of a problem: the sentences that share most rare words with it, then the question."""
     sentences, asked = assignment.knowledge.sentences, set(canonical_words(task.question))
     shares = [rarity.shared(asked, set(canonical_words(sentence))) for sentence in sentences]
     best = sorted(sorted(range(len(sentences)), key=lambda place: -shares[place])[:_SENTENCES])
@@ -57,14 +57,14 @@ def open_book(assignment: Assignment, task: Task, rarity: Rarity) -> str:
 
 
 def best_reason(texts: Sequence[str], task: Task, about: set[str], rarity: Rarity) -> str | None:
-    """The reason of the right attempt that is most about the knowledge, None without one."""
+    """Return the reason of the right attempt that shares most rare words with the knowledge, or None."""
     right = (reason_of(text) for text in dict.fromkeys(texts) if is_right(text, task, 1.0))
     told = [reason for reason in right if len(reason.split()) >= _LEAST_WORDS]
     return max(told, key=lambda reason: rarity.shared(about, set(canonical_words(reason))), default=None)
 
 
 def reason_of(text: str) -> str:
-    """The sentences of an attempt that neither give its answer nor name a choice by its letter, which a passage does not show.
+    """Return the sentences of an attempt that neither give its answer nor name a choice by its letter, since a passage shows no letters.
 
     >>> reason_of("The node sets the rhythm. So it leads. The answer is B.")
     'The node sets the rhythm. So it leads.'

@@ -1,7 +1,7 @@
-"""Passages without a model: problems, answers, and sentences of the knowledge.
+"""Write passages without a model, from problems, answers and sentences of the knowledge.
 
-The reason of an answer is the sentence that holds most of the problem's rare words; what is shared are the rare words that all problems
-have, in a sentence of the knowledge.
+The reason for an answer is the sentence that shares most rare words with the problem. The shared paragraph names the rare words that all
+problems have, with a sentence of the knowledge.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from etude.tasks.task import canonical_words
 
 
 def rule_made(rarity: Rarity) -> Writer:
-    """A writer that joins what is there."""
+    """Return a writer that follows rules and needs no model."""
     return lambda assignments: [_written(assignment, rarity) for assignment in assignments]
 
 
@@ -28,14 +28,14 @@ def _written(assignment: Assignment, rarity: Rarity) -> Written:
 
 
 def telling(sentences: Sequence[str], wanted: set[str], rarity: Rarity, free: Sequence[str] | None = None) -> str | None:
-    """Of the sentences (those that are free) the one that shares most with the wanted words, the first of equals."""
+    """Return the sentence (of the free ones) that shares most rare words with the wanted words, the first of equals."""
     return max(
         sentences if free is None else free, key=lambda sentence: rarity.shared(wanted, set(canonical_words(sentence))), default=None
     )
 
 
 def enlightenment(assignment: Assignment, rarity: Rarity) -> str:
-    """What the problems share, and what each is about alone; "" of a single one."""
+    """Write what the problems share, and what each is about alone; "" for a single problem."""
     knowledge, tasks = assignment.knowledge, assignment.tasks
     if len(tasks) < 2:
         return ""

@@ -1,4 +1,4 @@
-"""Who writes passages."""
+"""Settings of the passage writer."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,25 +9,26 @@ from etude.llm_client.model import ChatModel
 _OF_ALL = {"how", "most_tasks"}
 _ASKED = {"temperature", "max_new_tokens"}
 _OF_MODEL = {"model", "url", "key_variable", "request", "timeout_seconds", "retries", "concurrency", "with_answer", "min_agreement"}
-"""Settings by who reads them."""
+"""The settings that each writer reads."""
 
 
 @dataclass(frozen=True)
 class PassageWriter(ChatModel):
-    """Who writes, and how. A model is asked by chat; own attempts are sampled from the model that is adapted."""
+    """Settings of the passage writer: by rules, by a chat model, or by attempts sampled from the adapted model."""
 
     section = "writer"
 
     how: Literal["rules", "model", "attempts"] = "rules"
-    """rules: sentences of the text, without a model; model: `writer.model`, on a server or loaded here; attempts: the model's own."""
+    """rules: sentences of the text, without a model; model: `writer.model`, on a server or loaded here; attempts: the adapted model's own
+    right attempts."""
     most_tasks: int = 3
-    """Problems of one passage."""
+    """Problems in one passage."""
     with_answer: bool = True
-    """Whether a model is shown the gold answers; they are compared with its own either way."""
+    """Whether a chat model sees the gold answers; its own answers are compared with them either way."""
     attempts: int = 8
-    """Own attempts at each problem whose answer can be verified."""
+    """Attempts at each problem whose answer can be verified."""
     min_agreement: float = 0.3
-    """F1 of words at which a model's answer that is worded freely agrees with the gold one."""
+    """F1 of words at which a model's free-form answer agrees with the gold one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,13 +1,14 @@
-"""Passages by a model that is asked by chat: on a server, or loaded here.
+"""Write passages with a chat model, on a server or loaded here.
 
-It is shown a piece of knowledge and its problems, as data, with the gold answers or without, and replies in a form that can be read:
+The model sees a piece of knowledge and its problems, as quoted data, with or without the gold answers, and replies in a form that can be
+parsed:
 
     Reason 1: ...
     Answer 1: ...
     Shared: ...
 
-What is cut off, or not in this form, is no passage. Its answers are compared with the gold ones (`etude.knowledge.passages`), and the gold
-ones stand in the passage.
+A reply that is cut off or has another form is rejected. Its answers are compared with the gold ones (`etude.knowledge.passages`); the
+passage shows the gold ones.
 """
 
 import re
@@ -26,7 +27,7 @@ _FIELD = re.compile(r"^[*#_ ]{0,6}(?:(Reason|Answer) (\d{1,2})|(Shared))[*_ ]{0,
 
 
 def told(ask: Ask, with_answer: bool = True) -> Writer:
-    """A writer that asks; `with_answer`: whether it is shown the gold answers."""
+    """Return a writer that asks a chat model; `with_answer`: whether it sees the gold answers."""
 
     def write(assignments: Sequence[Assignment]) -> list[Written]:
         replies = ask([asking(assignment, with_answer) for assignment in assignments])
@@ -36,7 +37,7 @@ def told(ask: Ask, with_answer: bool = True) -> Writer:
 
 
 def asking(assignment: Assignment, with_answer: bool) -> Messages:
-    """What a writer is told to do."""
+    """Build the chat messages that ask for a passage."""
     shown = [fenced("TEXT", "\n\n".join(filter(None, (assignment.knowledge.heading, assignment.knowledge.text))))]
     for number, task in enumerate(assignment.tasks, 1):
         shown.append(fenced(f"PROBLEM {number}", task.question))
@@ -52,7 +53,7 @@ def asking(assignment: Assignment, with_answer: bool) -> Messages:
 
 
 def read_reply(reply: Reply, tasks: int) -> Written:
-    """The fields of a reply.
+    """Parse the fields of a reply.
 
     >>> read_reply(Reply("Reason 1: It pumps.\\nAnswer 1: the heart\\nShared: Both pump."), 1)
     Written(reasons=('It pumps.',), shared='Both pump.', answers=('the heart',), problem='', said='')
