@@ -45,7 +45,7 @@ from etude.kv_cache.policy import Policy
 from etude.kv_cache.recall import Recall
 from etude.kv_cache.scores.streaming import Streaming
 from etude.kv_cache.view import KeptContext, Peak
-from etude.models.load import in_precision, load_model
+from etude.models.load import cast_weights, load_model
 from etude.training.run_folder import environment
 
 SHARE = 0.1
@@ -105,7 +105,7 @@ def measured(name: str, rows: Sequence[int], lengths: Sequence[int], steps: int,
     working = WorkingCopy(model, place.dtype).model if place.dtype != torch.float32 else model
     shared = forward_of(model, working)
     forward = shared.forward if shared else None
-    model = in_precision(model, place.dtype)
+    model = cast_weights(model, place.dtype)
     weights = sum(parameter.nbytes for parameter in model.parameters())
     speeds = {limit: bytes_a_second(ones(weights // 4)) for limit, ones in ONES.items()}
     shapes: list[dict[str, Any]] = []

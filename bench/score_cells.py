@@ -22,7 +22,7 @@ from etude.recipes.measuring import measurement
 from etude.recipes.practice import Practice
 from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
 from etude.rewards.outcome import OutcomeFeedback
-from etude.settings.configuration import arguments_from, find_configuration, resolved
+from etude.settings.configuration import arguments_from, find_configuration, to_plain_values
 from etude.tasks.sources import load_tasks
 from etude.training.checkpoints import load_checkpoint
 from etude.training.run_folder import RunFolder, environment
@@ -59,7 +59,7 @@ class Plan:
         return parse_practice(find_configuration("practice", self.recipe), arguments_from(changes))
 
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
-        return resolved(self.practice(seed)) | {"items": self.items, "measured_every": self.every}
+        return to_plain_values(self.practice(seed)) | {"items": self.items, "measured_every": self.every}
 
     def defaults(self) -> dict[str, Any]:
         return practice_defaults()

@@ -7,7 +7,7 @@ Python callers catch it as a `ValueError`. Mistakes of our own are assertions.
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-from etude.settings.spellings import value_of
+from etude.settings.spellings import our_value
 
 _MOST_CHOICES, _NEAREST = 40, 6
 """The most choices that an error lists, and how many nearest ones it lists if there are more."""
@@ -26,7 +26,7 @@ def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:
     UserError("unknown credit 'grpoo': did you mean 'grpo'? Choices: grpo, rloo")
     """
     choices = sorted(choices)
-    ours, note = value_of(kind, name) or ("", "")
+    ours, note = our_value(kind, name) or ("", "")
     near = [ours] if ours in choices else get_close_matches(name, choices, n=1)
     hint = f" did you mean {near[0]!r}{f' ({note})' if note and near[0] == ours else ''}?" if near else ""
     if len(choices) <= _MOST_CHOICES:
@@ -37,7 +37,7 @@ def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:
 
 def value_hint(setting: str, value: str) -> str:
     """Return a hint with our name for another library's value, as a question; "" if it is not known."""
-    ours = value_of(setting, value)
+    ours = our_value(setting, value)
     return f" did you mean {ours[0]!r}?" if ours else ""
 
 

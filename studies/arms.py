@@ -30,7 +30,7 @@ from etude.console.watching import Console
 from etude.evaluation.statistics import mean_interval, shares_interval, sign_flip_test
 from etude.recipes.practice import practice_named
 from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
-from etude.settings.configuration import arguments_from, dotted, find_configuration, resolved
+from etude.settings.configuration import arguments_from, find_configuration, flatten, to_plain_values
 from etude.training.run_folder import RunFolder, read_jsonl
 from studies.cells import Cell, Options, refuse_others
 from studies.divergence import moved
@@ -84,7 +84,7 @@ class Arms:
     """Whether arms of a seed share the measurements before practice, and the warm start: not where they differ in how they are measured."""
 
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
-        return resolved(self._settings(arm, seed))
+        return to_plain_values(self._settings(arm, seed))
 
     def defaults(self) -> dict[str, Any]:
         return practice_defaults()
@@ -103,7 +103,7 @@ class Arms:
             check_run(path, self.defaults(), partial(self.settings, other, seed))
         folder = runs[arm]
         if self.shares and not folder.exists():
-            share(runs, arm, resolved(settings))
+            share(runs, arm, to_plain_values(settings))
         result = RunFolder(folder).read_json("result.json")
         if result is None:
             result = practice_named(settings, self.recipe, run=folder, data=chosen.data, resume=folder.exists(), watcher=Console())
@@ -117,7 +117,7 @@ class Arms:
 
 def run_of(settings: PracticeSettings, recipe: str, folder: Path, data: Path | None) -> dict[str, Any]:
     """The result of a run that is there, of one that is gone on with, or of one that is made; its model is in `folder / "model"`."""
-    check_run(folder, practice_defaults(), partial(resolved, settings))
+    check_run(folder, practice_defaults(), partial(to_plain_values, settings))
     result = RunFolder(folder).read_json("result.json")
     if result is None:
         result = practice_named(settings, recipe, run=folder, data=data, resume=folder.exists(), watcher=Console())
@@ -128,7 +128,7 @@ def check_run(folder: Path, defaults: Mapping[str, Any], settings: Callable[[], 
     """End where a run of other settings is there: it is no cell of a table. They are asked for where there is a run."""
     kept = folder / "configuration.yaml"
     if kept.exists():
-        before = {**defaults, **dotted(yaml.safe_load(kept.read_text()))}
+        before = {**defaults, **flatten(yaml.safe_load(kept.read_text()))}
         refuse_others(f"{folder} was run", before, settings(), "remove it to run it again")
 
 

@@ -29,7 +29,7 @@ from etude.device.machine import decide
 from etude.errors import UserError
 from etude.randomness import seed_for
 from etude.recipes.settings import PracticeSettings, practice_defaults
-from etude.settings.configuration import resolved
+from etude.settings.configuration import to_plain_values
 from etude.suites.knows_says import KnowsSays, evaluate_knows, method_line
 from etude.tasks.sources import load_tasks
 from etude.tasks.task import Task
@@ -72,7 +72,7 @@ class Gap:
         recipe = None if model == "base" else self._practised(model, seed)
         came = "tiny-random" if self.is_tiny else MODEL
         own = {"set": name, "asked": SETS.get(name, {}), "n": N, "k": K, "methods": list(METHODS)}
-        return own | {"model": model, "trained": resolved(recipe) if recipe else came}
+        return own | {"model": model, "trained": to_plain_values(recipe) if recipe else came}
 
     def defaults(self) -> dict[str, Any]:
         return {f"trained.{name}": value for name, value in practice_defaults().items()}

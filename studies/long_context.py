@@ -47,7 +47,7 @@ from etude.kv_cache.policies import DROPPING, POLICIES, RECALLING, asking
 from etude.kv_cache.policy import Policy
 from etude.kv_cache.recall import Recall
 from etude.kv_cache.sweep import FULL, Reading, Rows
-from etude.models.load import end_tokens, in_precision, load_model
+from etude.models.load import cast_weights, end_tokens, load_model
 from etude.training.run_folder import environment
 from studies.cells import Cell, Options, compute, options, write_result
 from studies.figure import list_rows, save
@@ -181,7 +181,7 @@ class Long:
         """The scores of every item, under the full context and under every policy."""
         own, place = Arm.of(arm), decide(Machine(precision=PRECISION))
         model, tokenizer = load_model(self.model, device=place.device)
-        model = in_precision(model, place.dtype)
+        model = cast_weights(model, place.dtype)
         if self.is_tiny:
             model.config.max_position_embeddings = 1024
         made = generators({"facts": chosen.data / FACTS if chosen.data else None})

@@ -42,7 +42,7 @@ from etude.recipes.adapt_settings import AdaptSettings, adapt_defaults
 from etude.recipes.knowledge_first import adaptation_of
 from etude.recipes.practice import practice_named
 from etude.recipes.settings import PracticeSettings, practice_defaults
-from etude.settings.configuration import dotted, resolved
+from etude.settings.configuration import flatten, to_plain_values
 from etude.training.run_folder import RunFolder, read_jsonl
 from studies.arms import begin_like, cell_of, check_run, reduce_arms, settings_of
 from studies.cells import Cell, Options, compute, options, write_result
@@ -88,11 +88,11 @@ class Orders:
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
         practice = self._settings(arm, seed)
         adaptation = adaptation_of(practice)
-        own = resolved(practice) | {"adaptation": None, "adaptation_settings": {}}  # which stand in full beside it
-        return {"practice": own, "adaptation": resolved(adaptation) if adaptation else adapt_defaults()}  # which raw has no use for
+        own = to_plain_values(practice) | {"adaptation": None, "adaptation_settings": {}}  # which stand in full beside it
+        return {"practice": own, "adaptation": to_plain_values(adaptation) if adaptation else adapt_defaults()}  # which raw has no use for
 
     def defaults(self) -> dict[str, Any]:
-        return dotted({"practice": practice_defaults(), "adaptation": adapt_defaults()})
+        return flatten({"practice": practice_defaults(), "adaptation": adapt_defaults()})
 
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
         """The recipe's adaptation under `out/adapted`, whose model is kept, and its practice under `out/runs`; each is gone on with or only
@@ -105,7 +105,7 @@ class Orders:
             self._adapt(adaptation, adapted, data)
             settings = replace(settings, adaptation=None, adaptation_settings={}, model=str(adapted / "model"))
         folder = chosen.out / "runs" / f"{arm}-{seed}"
-        check_run(folder, practice_defaults(), lambda: resolved(settings))
+        check_run(folder, practice_defaults(), lambda: to_plain_values(settings))
         result = RunFolder(folder).read_json("result.json")
         if result is None:
             is_begun = (folder / "configuration.yaml").exists()
@@ -117,7 +117,7 @@ class Orders:
         return cell | (knowledge_of(adapted) if adaptation else {})
 
     def _adapt(self, settings: AdaptSettings, folder: Path, data: Path | None) -> None:
-        check_run(folder, adapt_defaults(), lambda: resolved(settings))
+        check_run(folder, adapt_defaults(), lambda: to_plain_values(settings))
         if RunFolder(folder).read_json("result.json") is None:
             if not folder.exists():
                 begin_measured(folder, settings)
@@ -128,7 +128,7 @@ class Orders:
 
 def begin_measured(folder: Path, settings: AdaptSettings) -> None:
     """Begin an adaptation with what another one beside it measured of the same model before it learned, if there is one."""
-    own = resolved(settings)
+    own = to_plain_values(settings)
     for measured in sorted(folder.parent.glob("*/evaluation/base.json")):
         source = measured.parents[1]
         kept = yaml.safe_load((source / "configuration.yaml").read_text())

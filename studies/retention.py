@@ -53,7 +53,7 @@ from etude.recipes.saving import save_asked
 from etude.recipes.settings import PracticeSettings, WarmStart
 from etude.rewards.outcome import OutcomeFeedback
 from etude.rollouts.prompts import render_prompts
-from etude.settings.configuration import resolved
+from etude.settings.configuration import to_plain_values
 from etude.suites.retention_probe import logprobs_of, probe_for
 from etude.tasks.sources import load_tasks
 from etude.training.checkpoints import load_checkpoint
@@ -169,8 +169,8 @@ class Retaining(Arms):
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
         end, factor = BETWEEN.get(arm, (arm, None))
         more = {"sft_steps": list(self.sft_steps)} if end == "sft" else {}
-        measured = dict(self.sizes) | {"known": resolved(self.known)}
-        return resolved(self._settings(end, seed)) | {"measured": measured, "factor": factor} | more
+        measured = dict(self.sizes) | {"known": to_plain_values(self.known)}
+        return to_plain_values(self._settings(end, seed)) | {"measured": measured, "factor": factor} | more
 
     def run(self, arm: str, seed: int, chosen: Options) -> Cell:
         """One cell; its model stays under `out/runs`, for those between."""
@@ -201,9 +201,9 @@ class Retaining(Arms):
         settings, folder = self._settings(arm, seed), runs[arm]
         if settings.learn.lora.rank:  # adapters on the start itself, whose warm start trained all weights
             settings = replace(settings, model=str(runs["start"] / "model"), warm_start=WarmStart())
-        check_run(folder, self.defaults(), lambda: resolved(settings))
+        check_run(folder, self.defaults(), lambda: to_plain_values(settings))
         if not folder.exists() and settings.warm_start.steps:
-            share({name: path for name, path in runs.items() if name == "start" or path == folder}, arm, resolved(settings))
+            share({name: path for name, path in runs.items() if name == "start" or path == folder}, arm, to_plain_values(settings))
         result = RunFolder(folder).read_json("result.json")
         if result is None:
             result = practice_named(settings, self.recipe, run=folder, data=chosen.data, resume=folder.exists(), watcher=Console())
@@ -215,7 +215,7 @@ class Retaining(Arms):
         """More demonstrations from the start on: the model on the way whose accuracy on dev tasks is nearest to that of rl stays."""
         settings, folder = self._settings("sft", seed), runs["sft"]
         shutil.rmtree(folder, ignore_errors=True)
-        kept = RunFolder.start(folder, resolved(settings), resume=False)
+        kept = RunFolder.start(folder, to_plain_values(settings), resume=False)
         target, dev = RunFolder(runs["rl"]).read_json("measured.json")["dev"], {}
         with OutcomeFeedback(settings.timeout_seconds, isolate=settings.isolate_verifiers) as outcome:
             run = Practice(settings, self.recipe, kept, chosen.data, outcome, Quiet())

@@ -26,7 +26,7 @@ from etude.console.watching import Console
 from etude.recipes.evaluate import evaluate
 from etude.recipes.practice import practice_named
 from etude.recipes.settings import PracticeSettings, practice_defaults
-from etude.settings.configuration import resolved
+from etude.settings.configuration import to_plain_values
 from etude.training.run_folder import RunFolder, environment
 from studies.arms import settings_of
 from studies.cells import Cell, Options, compute, options, write_result
@@ -80,7 +80,7 @@ class Answering:
         return settings_of(self.recipe, changes)
 
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
-        return resolved(self._settings(seed)) | {"way": CASES[arm], "answered": self.n}
+        return to_plain_values(self._settings(seed)) | {"way": CASES[arm], "answered": self.n}
 
     def defaults(self) -> dict[str, Any]:
         return practice_defaults()

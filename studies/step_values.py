@@ -55,7 +55,7 @@ from etude.rollouts.samples import sample_groups
 from etude.rollouts.search.settings import Search
 from etude.rollouts.steps import Steps
 from etude.rollouts.tree import Node, Tree
-from etude.settings.configuration import resolved
+from etude.settings.configuration import to_plain_values
 from etude.tasks.task import Task
 from etude.training.run_folder import RunFolder, environment
 from studies.arms import settings_of
@@ -92,7 +92,7 @@ class Agreement:
         return settings_of(self.recipe, {**self.overrides, "seed": seed, "n": 2000})
 
     def settings(self, arm: str, seed: int) -> dict[str, Any]:
-        return resolved(self._settings(seed)) | {"with_signal": self.beginnings, "training_steps": self.training_steps}
+        return to_plain_values(self._settings(seed)) | {"with_signal": self.beginnings, "training_steps": self.training_steps}
 
     def defaults(self) -> dict[str, Any]:
         return practice_defaults()
@@ -101,7 +101,10 @@ class Agreement:
         """Values by every estimator, and what they cost."""
         settings = self._settings(seed)
         folder = RunFolder.start(
-            chosen.out / "runs" / f"{arm}-{seed}", resolved(settings), resume=(chosen.out / "runs" / f"{arm}-{seed}").exists(), defaults={}
+            chosen.out / "runs" / f"{arm}-{seed}",
+            to_plain_values(settings),
+            resume=(chosen.out / "runs" / f"{arm}-{seed}").exists(),
+            defaults={},
         )
         with OutcomeFeedback(settings.timeout_seconds) as outcome:
             run = Practice(settings, self.recipe, folder, chosen.data, outcome, Console())

@@ -14,7 +14,7 @@ from etude.cards.use import LONGEST, Asked, use
 from etude.evaluation.report.numbers import short_reward
 from etude.evaluation.rewards import tells_more
 from etude.models.hub import is_hub_id
-from etude.models.load import BUNDLED, TINY, describe
+from etude.models.load import BUNDLED, TINY, describe_weights
 from etude.recipes.asking import as_asked
 from etude.recipes.saving import told
 from etude.recipes.settings import PracticeSettings
@@ -93,7 +93,7 @@ def licence_in_words(licence: str | None) -> str:
 
 def named(model: str) -> str:
     """What a card calls a model."""
-    return describe(model) if model in BUNDLED or model == TINY or is_hub_id(model) else Path(model).name
+    return describe_weights(model) if model in BUNDLED or model == TINY or is_hub_id(model) else Path(model).name
 
 
 def _tasks(settings: PracticeSettings) -> str:

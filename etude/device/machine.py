@@ -12,7 +12,7 @@ from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.kernels.decoding import kernels_for
 from etude.kv_cache.settings import EngineView
-from etude.models.load import describe, positions_of
+from etude.models.load import describe_weights, max_positions
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def threads_of(machine: Machine, before: Mapping[str, Any] | None = None) -> int
 def facts_of(place: Place, model: str) -> dict[str, Any]:
     """What a run's environment says of how it computes, beside what it says of the machine: `model` is the name of the weights."""
     kernels = kernels_for(torch.device(place.device), place.dtype) is not None
-    return {"precision": place.precision, "device": place.device, "kernels": kernels, "weights": describe(model)}
+    return {"precision": place.precision, "device": place.device, "kernels": kernels, "weights": describe_weights(model)}
 
 
 def engine_at(place: Place, model: Any, tokenizer: Any, machine: Machine, view: EngineView | None = None) -> TransformersEngine:
@@ -63,7 +63,7 @@ def engine_at(place: Place, model: Any, tokenizer: Any, machine: Machine, view: 
 
 def room_tokens(model: Any, max_new_tokens: int) -> int:
     """How long a prompt may be, so that `max_new_tokens` more fit into the model's positions."""
-    positions = positions_of(model)
+    positions = max_positions(model)
     if max_new_tokens >= positions:
         raise UserError(f"max_new_tokens {max_new_tokens} leaves no room for a prompt: the model has {positions} positions")
     return positions - max_new_tokens

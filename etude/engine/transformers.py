@@ -31,7 +31,7 @@ from etude.engine.prefixes import Drawn, OpenBatch, Row, alike, cut, is_one_batc
 from etude.engine.sampling import Sampling
 from etude.engine.working_copy import WorkingCopy
 from etude.models.adapters import base_of, has_adapters
-from etude.models.load import end_tokens, positions_of
+from etude.models.load import end_tokens, max_positions
 from etude.randomness import seed_for
 
 _REFILL_FROM = 0.25
@@ -61,7 +61,7 @@ class TransformersEngine:
         self.computed_tokens = 0
         """Given to the model so far, those of prompts and of what is drawn, but for drafts."""
         base = base_of(model)
-        self.positions = positions_of(base)
+        self.positions = max_positions(base)
         """How long a prompt may be with what is drawn behind it."""
         cache_argument(base)  # one that takes none is refused
         self._copy = None if dtype == torch.float32 and not has_adapters(model) else WorkingCopy(model, dtype)

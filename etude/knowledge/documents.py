@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from etude.errors import UserError, at_least
-from etude.tasks.files import ENDINGS, file_rows, places_of
+from etude.tasks.files import ENDINGS, candidate_paths, file_rows
 from etude.tasks.hub import streamed_rows
 
 TEXT_ENDINGS = (".txt", ".md")
@@ -73,28 +73,28 @@ class Corpus:
         at_least(f"{name}.max_words", self.max_words, 20)
 
 
-def documents(corpus: Corpus, data: Path | None = None) -> Iterator[Document]:
+def read_documents(corpus: Corpus, data: Path | None = None) -> Iterator[Document]:
     """Yield every document of a corpus, always in the same order; `data` is the folder of data sets.
 
     Raises UserError for a missing path, and for a file whose first row has no text column.
     """
     for origin, row in _rows(corpus, data):
         text = row.get(corpus.text_column) if row is not None else None
-        heading, label = (_named(row, column) for column in (corpus.heading_column, corpus.label_column))
+        heading, label = (_column_text(row, column) for column in (corpus.heading_column, corpus.label_column))
         if not isinstance(text, str) or not text.strip():
             yield Document("", origin, heading, label)
             continue
-        pieces = cut(_whole(text), corpus.max_words)
+        pieces = split_text(_replace_surrogates(text), corpus.max_words)
         for number, piece in enumerate(pieces):
             yield Document(piece, f"{origin}#{number}" if len(pieces) > 1 else origin, heading, label)
 
 
-def _named(row: Mapping[str, Any] | None, column: str | None) -> str:
+def _column_text(row: Mapping[str, Any] | None, column: str | None) -> str:
     value = row.get(column) if row is not None and column else None
-    return "" if value is None else _whole(str(value))
+    return "" if value is None else _replace_surrogates(str(value))
 
 
-def _whole(text: str) -> str:
+def _replace_surrogates(text: str) -> str:
     """Replace lone surrogates, which JSON can spell and no file can hold."""
     return _SURROGATES.sub("\ufffd", text)
 
@@ -103,7 +103,7 @@ def _rows(corpus: Corpus, data: Path | None) -> Iterator[Row]:
     if corpus.dataset:
         sources: list[Iterator[Row]] = [streamed_rows(corpus.dataset, name=corpus.dataset_name, split=corpus.dataset_split)]
     else:
-        sources = [_read(name, path, corpus.text_column) for name, path in files_of(corpus, data)]
+        sources = [_read(name, path, corpus.text_column) for name, path in list_files(corpus, data)]
     for rows in sources:
         first = next(iter(rows), None)
         if first is None:
@@ -115,14 +115,14 @@ def _rows(corpus: Corpus, data: Path | None) -> Iterator[Row]:
         yield from rows
 
 
-def files_of(corpus: Corpus, data: Path | None) -> list[tuple[str, Path]]:
+def list_files(corpus: Corpus, data: Path | None) -> list[tuple[str, Path]]:
     """List the files of a corpus, each with the name that documents cite.
 
     Raises UserError for a path that is missing, unreadable, or named twice.
     """
     found: list[tuple[str, Path]] = []
     for path in corpus.path:
-        place = next((place for place in places_of(path, data) if place.exists()), None)
+        place = next((place for place in candidate_paths(path, data) if place.exists()), None)
         if place is None:
             raise UserError(f"path {path!r} is neither a file nor a folder, in the current folder{' or the data folder' if data else ''}")
         inside = sorted(file for file in place.rglob("*") if file.is_file() and _ending(file) in _READ) if place.is_dir() else [place]
@@ -181,12 +181,12 @@ def _object(line: str) -> Mapping[str, Any] | None:
     return row if isinstance(row, Mapping) else None
 
 
-def cut(text: str, max_words: int) -> list[str]:
+def split_text(text: str, max_words: int) -> list[str]:
     """Split a text between paragraphs into pieces of at most `max_words` words; a longer paragraph is split between words.
 
-    >>> cut("one two\\n\\nthree\\n\\nfour five six", 3)
+    >>> split_text("one two\\n\\nthree\\n\\nfour five six", 3)
     ['one two\\n\\nthree', 'four five six']
-    >>> cut("one two three four five", 2)
+    >>> split_text("one two three four five", 2)
     ['one two', 'three four', 'five']
     """
     pieces: list[str] = []
@@ -198,14 +198,14 @@ def cut(text: str, max_words: int) -> list[str]:
             pieces.append("\n\n".join(held))
             held, size = [], 0
         if words > max_words:
-            pieces += _parts(paragraph, max_words)
+            pieces += _split_paragraph(paragraph, max_words)
             continue
         held.append(paragraph.strip("\n"))
         size += words
     return [*pieces, "\n\n".join(held)] if held else pieces
 
 
-def _parts(paragraph: str, max_words: int) -> list[str]:
+def _split_paragraph(paragraph: str, max_words: int) -> list[str]:
     """Split a long paragraph between words; its lines become one."""
     words = paragraph.split()
     return [" ".join(words[start : start + max_words]) for start in range(0, len(words), max_words)]

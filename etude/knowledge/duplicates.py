@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from etude.tasks.overlap import pieces
+from etude.tasks.overlap import ngrams
 
 _HASHES = 128
 _WORDS = 5
@@ -24,7 +24,7 @@ _FOUND = 0.95
 """The least probability that a pair at the threshold becomes a candidate."""
 
 
-class Seen:
+class NearDuplicateIndex:
     """An index of the texts so far, which finds near-duplicates of a new one."""
 
     def __init__(self, similarity: float) -> None:
@@ -36,7 +36,7 @@ class Seen:
         """Hashes of the n-grams of each text, ascending."""
         self._exact: dict[bytes, int] = {}
 
-    def admit(self, key: int, words: Sequence[str]) -> int | None:
+    def add(self, key: int, words: Sequence[str]) -> int | None:
         """Return the key of an earlier text with nearly the same wording, or None after adding this text under its key.
 
         Every key must be new.
@@ -46,13 +46,13 @@ class Seen:
             return same
         if self.similarity == 1:
             return None
-        sketch, own = _sketch(words)
-        near = [other for other in self._index.query(sketch) if _jaccard(self._pieces[other], own) >= self.similarity]
+        sketch, hashes = _sketch(words)
+        near = [other for other in self._index.query(sketch) if _jaccard(self._pieces[other], hashes) >= self.similarity]
         if near:
             del self._exact[exact]
             return min(near)
         self._index.insert(key, sketch)
-        self._pieces[key] = own
+        self._pieces[key] = hashes
         return None
 
 
@@ -71,7 +71,7 @@ def _sketch(words: Sequence[str]) -> tuple[Any, np.ndarray]:
     from datasketch import MinHash
     from datasketch.hashfunc import sha1_hash32
 
-    hashes = [sha1_hash32(" ".join(piece).encode()) for piece in pieces(words, _WORDS)]
+    hashes = [sha1_hash32(" ".join(piece).encode()) for piece in ngrams(words, _WORDS)]
     sketch = MinHash(num_perm=_HASHES, seed=1, hashfunc=int)
     sketch.update_batch(hashes)
     return sketch, np.unique(np.array(hashes, dtype=np.uint32))

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from etude.errors import UserError
 from etude.llm_client.model import Ask, ChatModel, Messages, Reply
-from etude.llm_client.quoting import fenced
+from etude.llm_client.quoting import quote_untrusted
 from etude.training.run_folder import read_jsonl, write_atomically
 
 _SYSTEM = (
@@ -53,8 +53,8 @@ class Grader(ChatModel):
             raise UserError(f"grader.min_grade must lie in [0, 5], got {self.min_grade}")
         if self.max_characters < 1:
             raise UserError(f"grader.max_characters must be at least 1, got {self.max_characters}")
-        if not self.is_on and (told := self.told()):
-            raise UserError(f"grader.{told[0]} has no effect without grader.model: name the model, or leave it out")
+        if not self.is_on and (changed := self.changed_settings()):
+            raise UserError(f"grader.{changed[0]} has no effect without grader.model: name the model, or leave it out")
 
     @property
     def is_on(self) -> bool:
@@ -62,25 +62,25 @@ class Grader(ChatModel):
         return self.model is not None
 
 
-class Grading:
+class DocumentGrader:
     """Grades documents, each text once."""
 
-    def __init__(self, ask: Ask, how: Grader, kept: Path) -> None:
+    def __init__(self, ask: Ask, settings: Grader, kept: Path) -> None:
         """Read the grades so far from `kept`, a JSONL file that grows."""
-        self.how, self._ask, self._kept, rows = how, ask, kept, read_jsonl(kept)
+        self.settings, self._ask, self._kept, rows = settings, ask, kept, read_jsonl(kept)
         self._grades: dict[str, int | None] = {row["text"]: row["grade"] for row in rows}
         self._used: dict[str, int | None] = {}
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(kept, "".join(json.dumps(row) + "\n" for row in rows))  # without the line that a kill tore
 
-    def are_good(self, texts: Sequence[str]) -> list[bool]:
+    def passes(self, texts: Sequence[str]) -> list[bool]:
         """Return whether each text has at least the minimal grade.
 
         Raises UserError if none of the first texts, when there are at least `_ENOUGH`, gets a grade.
         """
         keys = [hashlib.blake2b(text.encode(), digest_size=12).hexdigest() for text in texts]
         new = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._grades}
-        replies = self._ask([asking(text[: self.how.max_characters]) for text in new.values()]) if new else []
+        replies = self._ask([build_messages(text[: self.settings.max_characters]) for text in new.values()]) if new else []
         found = {key: read_grade(reply) for key, reply in zip(new, replies, strict=True)}
         if len(found) >= _ENOUGH and not self._grades and not any(grade is not None for grade in found.values()):
             raise UserError(self._none_of(replies))
@@ -90,15 +90,15 @@ class Grading:
                     file.write(json.dumps({"text": key, "grade": grade}) + "\n")
         self._grades |= found
         self._used |= {key: self._grades[key] for key in keys}
-        return [(grade := self._grades[key]) is not None and grade >= self.how.min_grade for key in keys]
+        return [(grade := self._grades[key]) is not None and grade >= self.settings.min_grade for key in keys]
 
     def _none_of(self, replies: Sequence[Reply]) -> str:
         """Describe what is wrong when none of many documents gets a grade."""
-        told = f"grader.model {self.how.model} gave none of the first {len(replies)} documents a grade"
+        begin = f"grader.model {self.settings.model} gave none of the first {len(replies)} documents a grade"
         said = next((reply.text for reply in replies if reply.text is not None), None)
         if said is None:
-            return f"{told} ({replies[0].problem}): mend that, and go on with --resume"
-        return f"{told}: it says {said[:200]!r} instead of 'Grade: N'; begin another run with another model or more grader.max_new_tokens"
+            return f"{begin} ({replies[0].problem}): mend that, and go on with --resume"
+        return f"{begin}: it says {said[:200]!r} instead of 'Grade: N'; begin another run with another model or more grader.max_new_tokens"
 
     def report(self) -> dict[str, int]:
         """Count the documents of each grade; `none` counts those without."""
@@ -106,9 +106,9 @@ class Grading:
         return {name: counts[name] for name in sorted(counts)}
 
 
-def asking(text: str) -> Messages:
+def build_messages(text: str) -> Messages:
     """Build the chat messages that ask for a grade."""
-    return ({"role": "system", "content": _SYSTEM}, {"role": "user", "content": f"{fenced('EXTRACT', text)}\n\n{_SCALE}"})
+    return ({"role": "system", "content": _SYSTEM}, {"role": "user", "content": f"{quote_untrusted('EXTRACT', text)}\n\n{_SCALE}"})
 
 
 def read_grade(reply: Reply) -> int | None:

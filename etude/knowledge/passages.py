@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from etude.knowledge.duplicates import Seen
-from etude.knowledge.leaks import Leaks
+from etude.knowledge.contamination import ContaminationCheck
+from etude.knowledge.duplicates import NearDuplicateIndex
 from etude.tasks.answers import answer_form
-from etude.tasks.choices import choices_of, without_choices
+from etude.tasks.choices import choices_of, remove_choices
 from etude.tasks.task import Task, canonical_words
 from etude.tasks.verifiers import VERIFIERS
 
@@ -34,7 +34,7 @@ _WORDED_FREELY = 4
 """Words from which on an answer to the verifier `exact` counts as free-form."""
 
 Row = dict[str, Any]
-"""The assignment's `place` and `sources`, and its `text`, or `rejected` (the reason) with what the writer `said`."""
+"""The assignment's `place` and `sources`, and its `text`, or `rejected` (the reason) with what it `said`."""
 NO_REPLY = "no reply"
 """The rejection reason if a writer did not answer; a resumed run asks again."""
 
@@ -50,10 +50,12 @@ class Knowledge:
     @property
     def sentences(self) -> list[str]:
         """The sentences of the prose, without headings and lists."""
-        return [part for line in self.text.split("\n") for part in sentences_of(line) if _LEAST_WORDS <= len(part.split()) <= _MOST_WORDS]
+        return [
+            part for line in self.text.split("\n") for part in split_sentences(line) if _LEAST_WORDS <= len(part.split()) <= _MOST_WORDS
+        ]
 
 
-def sentences_of(line: str) -> list[str]:
+def split_sentences(line: str) -> list[str]:
     """Return the complete sentences of a line."""
     return [part for part in (" ".join(part.split()) for part in _SENTENCE.split(line)) if part.endswith((".", "!"))]
 
@@ -66,7 +68,7 @@ class Assignment:
     tasks: tuple[Task, ...]
 
 
-class Written(NamedTuple):
+class WriterOutput(NamedTuple):
     """The output of a writer for one assignment."""
 
     reasons: tuple[str | None, ...] = ()
@@ -81,7 +83,7 @@ class Written(NamedTuple):
     """The rejected output, whole."""
 
 
-Writer = Callable[[Sequence[Assignment]], Sequence[Written]]
+Writer = Callable[[Sequence[Assignment]], Sequence[WriterOutput]]
 
 
 def answer_text(task: Task) -> str:
@@ -90,52 +92,52 @@ def answer_text(task: Task) -> str:
     return choices[ord(task.answer) - ord("A")] if choices and task.answer else task.answer or ""
 
 
-def is_worded_freely(task: Task) -> bool:
+def is_free_form(task: Task) -> bool:
     """Return whether the gold answer is free-form: a sentence, or one that the verifier `words` compares."""
     gold = task.answer or ""
     is_sentence = answer_form(gold) == "text" and sum(word.isalpha() and len(word) > 1 for word in canonical_words(gold)) >= _WORDED_FREELY
     return task.verifier == "words" or (task.verifier == "exact" and is_sentence)
 
 
-def is_right(said: str, task: Task, least: float) -> bool:
+def agrees_with_gold(said: str, task: Task, least: float) -> bool:
     """Return whether an answer agrees with the gold one.
 
     The task's verifier decides, which must be one of `CHEAP`; articles are ignored in a name. A free-form answer needs an F1 of words of at
     least `least`.
     """
     is_name = task.verifier == "exact" and (task.answer or "").replace(" ", "").isalpha()
-    if is_name or is_worded_freely(task):
-        return (VERIFIERS["words"](said, task).score or 0.0) >= (least if is_worded_freely(task) else 1.0)
+    if is_name or is_free_form(task):
+        return (VERIFIERS["words"](said, task).score or 0.0) >= (least if is_free_form(task) else 1.0)
     return VERIFIERS[task.verifier](said, task).is_right
 
 
-def compose(assignment: Assignment, written: Written) -> str:
+def compose(assignment: Assignment, written: WriterOutput) -> str:
     """Join the passage: heading, each problem with its gold answer and the reason, and what they share."""
     heading = assignment.knowledge.heading
     parts = [heading] if heading else []
     for task, reason in zip(assignment.tasks, written.reasons, strict=True):
         if reason is not None:
-            question, answer = without_choices(task.question, choices_of(task)), answer_text(task)
+            question, answer = remove_choices(task.question, choices_of(task)), answer_text(task)
             parts.append(f"Question: {question}\nAnswer: {answer}{'' if answer.endswith(('.', '!', '?')) else '.'} {reason}")
     return "\n\n".join([*parts, written.shared] if written.shared else parts)
 
 
 @dataclass
-class Writing:
+class PassageBuilder:
     """Has a writer write passages, and checks them."""
 
     writer: Writer
-    leaks: Leaks
+    leaks: ContaminationCheck
     similarity: float = 0.8
     min_agreement: float = 0.3
     """F1 of words at which a free-form answer agrees with the gold one."""
 
     def rows(self, assignments: Sequence[Assignment], kept: Sequence[Row] = ()) -> Iterator[Row]:
         """Yield a row for every assignment that has none among the `kept` rows, which name its `place`."""
-        seen = Seen(self.similarity)
+        seen = NearDuplicateIndex(self.similarity)
         for row in kept:
             if "text" in row:
-                seen.admit(row["place"], canonical_words(row["text"]))
+                seen.add(row["place"], canonical_words(row["text"]))
         done = {row["place"] for row in kept}
         missing = [place for place in range(len(assignments)) if place not in done]
         for start in range(0, len(missing), _AT_ONCE):
@@ -144,7 +146,7 @@ class Writing:
             for place, assignment, written in zip(places, batch, self.writer(batch), strict=True):
                 yield {"place": place} | self._row(assignment, written, seen, place)
 
-    def _row(self, assignment: Assignment, written: Written, seen: Seen, key: int) -> Row:
+    def _row(self, assignment: Assignment, written: WriterOutput, seen: NearDuplicateIndex, key: int) -> Row:
         known = [task for task, reason in zip(assignment.tasks, written.reasons, strict=False) if reason is not None]
         row: Row = {"sources": [assignment.knowledge.origin, *(task.origin for task in (known or assignment.tasks))]}
         if written.problem:
@@ -153,18 +155,18 @@ class Writing:
         flaw = self._flaw(text, assignment, written, seen, key)
         return row | ({"rejected": flaw, "said": text} if flaw else {"text": text})
 
-    def _flaw(self, text: str, assignment: Assignment, written: Written, seen: Seen, key: int) -> str | None:
+    def _flaw(self, text: str, assignment: Assignment, written: WriterOutput, seen: NearDuplicateIndex, key: int) -> str | None:
         """Return why a passage is rejected, or None."""
         pairs = zip(written.answers, assignment.tasks, strict=True) if written.answers else ()
-        if not all(is_right(said, task, self.min_agreement) for said, task in pairs):
+        if not all(agrees_with_gold(said, task, self.min_agreement) for said, task in pairs):
             return "contradicts the gold answer"
         words = canonical_words(text)
-        if self.leaks.worst(words):
+        if self.leaks.find_worst(words):
             return "holds a question that is asked"
-        return "repeats another" if seen.admit(key, words) is not None else None
+        return "repeats another" if seen.add(key, words) is not None else None
 
 
-def rejected(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+def count_rejections(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """Count the rejected rows by reason, most frequent first."""
     reasons = [row["rejected"] for row in rows if "rejected" in row]
     return {reason: reasons.count(reason) for reason in sorted(set(reasons), key=lambda reason: (-reasons.count(reason), reason))}

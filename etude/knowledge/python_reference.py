@@ -73,8 +73,8 @@ def _questions(modules: list[tuple[str, ast.Module]]) -> Iterator[Row]:
     """Yield a question for every function of a module that has enough functions, with three other functions' sentences as choices."""
     for module, tree in modules:
         functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
-        told = {node.name: _first_sentence(ast.get_docstring(node), node.name) for node in functions}
-        sentences = {name: sentence for name, sentence in told.items() if sentence}
+        first_sentences = {node.name: _first_sentence(ast.get_docstring(node), node.name) for node in functions}
+        sentences = {name: sentence for name, sentence in first_sentences.items() if sentence}
         for name, sentence in sentences.items():
             others = [other for other in dict.fromkeys(sentences.values()) if other != sentence]
             if len(others) >= _CHOICES - 1:

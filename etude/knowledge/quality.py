@@ -51,10 +51,10 @@ class Quality:
             raise UserError(f"{name}.min_explaining must be 0 (off) or more, got {self.min_explaining}")
 
 
-def flaw(text: str, quality: Quality) -> str | None:
+def find_broken_rule(text: str, quality: Quality) -> str | None:
     """Return the name of the first rule that a text breaks, or None.
 
-    >>> flaw("Buy now! " * 40, Quality())
+    >>> find_broken_rule("Buy now! " * 40, Quality())
     'stop words'
     """
     words = text.split()
@@ -63,10 +63,10 @@ def flaw(text: str, quality: Quality) -> str | None:
     return next((name for name in quality.rules if not RULES[name](text, words, quality)), None)
 
 
-def explaining(text: str) -> float:
+def explaining_rate(text: str) -> float:
     """Return the number of explaining phrases per sentence.
 
-    >>> explaining("A cell is called a neuron. It fires because of sodium. It is small.") == 2 / 3
+    >>> explaining_rate("A cell is called a neuron. It fires because of sodium. It is small.") == 2 / 3
     True
     """
     return len(_EXPLAINS.findall(text)) / max(1, len(_SENTENCE.findall(text)))
@@ -122,7 +122,7 @@ def _is_decoded(text: str, words: list[str], quality: Quality) -> bool:
 
 
 def _explains(text: str, words: list[str], quality: Quality) -> bool:
-    return explaining(text) >= quality.min_explaining
+    return explaining_rate(text) >= quality.min_explaining
 
 
 def _lines(text: str) -> list[str]:

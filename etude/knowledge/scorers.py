@@ -38,79 +38,79 @@ class Scorer(Protocol):
         """Return one float32 score for each text."""
 
 
-class Linear:
+class LinearScorer:
     """A linear scorer: a weight for every hashed word and pair of words, and a constant."""
 
     def __init__(self, method: str, weights: np.ndarray, constant: float) -> None:
         self.method, self.weights, self.constant = method, weights, constant
-        self.least = -np.inf
+        self.threshold = -np.inf
         """Texts with a lower score are not in-domain."""
-        self._hashed = hashing(method, _NORM[method])
+        self._hashed = make_vectorizer(method, _NORM[method])
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         return (self._hashed(texts) @ self.weights + self.constant).astype(np.float32)
 
     def save(self, path: Path) -> None:
         """Write the weights, the constant and the threshold to a safetensors file."""
-        facts = {"method": self.method, "constant": repr(self.constant), "least": repr(float(self.least))}
+        facts = {"method": self.method, "constant": repr(self.constant), "least": repr(float(self.threshold))}
         save_file({"weights": self.weights}, path, metadata=facts)
 
     @classmethod
-    def load(cls, path: Path) -> "Linear":
+    def load(cls, path: Path) -> "LinearScorer":
         """Read a scorer that `save` wrote."""
         with safe_open(path, framework="numpy") as file:
             facts = file.metadata()
             scorer = cls(facts["method"], file.get_tensor("weights"), float(facts["constant"]))
-        scorer.least = float(facts["least"])
+        scorer.threshold = float(facts["least"])
         return scorer
 
 
-def fit(method: str, domain: Sequence[str], held_out: Sequence[str], corpus: Sequence[str], found: float, seed: int) -> Linear:
+def fit(method: str, domain: Sequence[str], held_out: Sequence[str], corpus: Sequence[str], found: float, seed: int) -> LinearScorer:
     """Fit the scorer of a method in `FITTED`, with the threshold that a share `found` of the held-out examples reaches."""
     others: list[str] = []
-    for own, rest in ((corpus[::2], corpus[1::2]), (corpus[1::2], corpus[::2])):
-        first = FITTED[method](domain, rest, seed)
-        is_domain = first(own) >= least_of(first, held_out, found)
-        others += [text for text, is_one in zip(own, is_domain, strict=True) if not is_one]
+    for half, other_half in ((corpus[::2], corpus[1::2]), (corpus[1::2], corpus[::2])):
+        first = FITTED[method](domain, other_half, seed)
+        is_domain = first(half) >= threshold_at_recall(first, held_out, found)
+        others += [text for text, is_one in zip(half, is_domain, strict=True) if not is_one]
     scorer = FITTED[method](domain, others or corpus, seed)
-    scorer.least = least_of(scorer, held_out, found)
+    scorer.threshold = threshold_at_recall(scorer, held_out, found)
     return scorer
 
 
-def least_of(scorer: Scorer, held_out: Sequence[str], found: float) -> float:
+def threshold_at_recall(scorer: Scorer, held_out: Sequence[str], found: float) -> float:
     """Return the score that a share `found` of the held-out examples reaches."""
     return float(np.quantile(scorer(held_out), 1 - found))
 
 
-def hashing(method: str, norm: str | None) -> Callable[[Sequence[str]], Any]:
+def make_vectorizer(method: str, norm: str | None) -> Callable[[Sequence[str]], Any]:
     """Return a function from texts to sparse rows of hashed words and word pairs: counts, or rows of norm 1."""
     from sklearn.feature_extraction.text import HashingVectorizer
 
-    how: dict[str, Any] = {"ngram_range": (1, 2), "alternate_sign": False, "token_pattern": r"\w+|[^\w\s]", "dtype": np.float32}
-    return HashingVectorizer(n_features=_FEATURES[method], norm=norm, **how).transform  # type: ignore[no-any-return]
+    options: dict[str, Any] = {"ngram_range": (1, 2), "alternate_sign": False, "token_pattern": r"\w+|[^\w\s]", "dtype": np.float32}
+    return HashingVectorizer(n_features=_FEATURES[method], norm=norm, **options).transform  # type: ignore[no-any-return]
 
 
-def fit_classifier(domain: Sequence[str], corpus: Sequence[str], seed: int) -> Linear:
+def fit_classifier(domain: Sequence[str], corpus: Sequence[str], seed: int) -> LinearScorer:
     """Fit a logistic regression by stochastic gradient descent, averaged over ten passes, with equal total weight of both classes."""
     from sklearn.linear_model import SGDClassifier
 
-    how: dict[str, Any] = {"loss": "log_loss", "alpha": 1e-6, "max_iter": 10, "tol": None, "random_state": seed % 2**32}
-    linear = SGDClassifier(average=True, class_weight="balanced", **how)
-    linear.fit(hashing("classifier", _NORM["classifier"])([*domain, *corpus]), [1] * len(domain) + [0] * len(corpus))
-    return Linear("classifier", linear.coef_[0].astype(np.float32), float(linear.intercept_[0]))
+    options: dict[str, Any] = {"loss": "log_loss", "alpha": 1e-6, "max_iter": 10, "tol": None, "random_state": seed % 2**32}
+    linear = SGDClassifier(average=True, class_weight="balanced", **options)
+    linear.fit(make_vectorizer("classifier", _NORM["classifier"])([*domain, *corpus]), [1] * len(domain) + [0] * len(corpus))
+    return LinearScorer("classifier", linear.coef_[0].astype(np.float32), float(linear.intercept_[0]))
 
 
-def fit_importance(domain: Sequence[str], corpus: Sequence[str], seed: int) -> Linear:
+def fit_importance(domain: Sequence[str], corpus: Sequence[str], seed: int) -> LinearScorer:
     """Fit the weights log p(feature | domain) - log p(feature | corpus), with add-one smoothing."""
 
     def log_shares(texts: Sequence[str]) -> np.ndarray:
-        counts = np.asarray(hashing("importance", None)(texts).sum(axis=0), dtype=np.float64).ravel() + 1
+        counts = np.asarray(make_vectorizer("importance", None)(texts).sum(axis=0), dtype=np.float64).ravel() + 1
         return np.log(counts / counts.sum())
 
-    return Linear("importance", (log_shares(domain) - log_shares(corpus)).astype(np.float32), 0.0)
+    return LinearScorer("importance", (log_shares(domain) - log_shares(corpus)).astype(np.float32), 0.0)
 
 
-class Random:
+class RandomScorer:
     """A scorer whose scores are random numbers that depend on the text alone: the control."""
 
     def __init__(self, seed: int) -> None:
@@ -120,12 +120,15 @@ class Random:
         return np.array([seed_for(self.seed, "random selection", text) / 2**64 for text in texts], dtype=np.float32)
 
 
-class Same:
+class ConstantScorer:
     """A scorer that gives every text 0."""
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         return np.zeros(len(texts), dtype=np.float32)
 
 
-FITTED: Mapping[str, Callable[[Sequence[str], Sequence[str], int], Linear]] = {"classifier": fit_classifier, "importance": fit_importance}
+FITTED: Mapping[str, Callable[[Sequence[str], Sequence[str], int], LinearScorer]] = {
+    "classifier": fit_classifier,
+    "importance": fit_importance,
+}
 METHODS = (*FITTED, "perplexity", "random", "all")

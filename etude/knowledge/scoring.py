@@ -26,7 +26,7 @@ from safetensors.numpy import save_file
 
 from etude.errors import UserError
 from etude.knowledge.documents import Document
-from etude.knowledge.quality import NO_TEXT, RULES, Quality, flaw
+from etude.knowledge.quality import NO_TEXT, RULES, Quality, find_broken_rule
 from etude.knowledge.scorers import Scorer
 from etude.processes import die_with
 
@@ -62,7 +62,7 @@ class Block:
         return digest.hexdigest()
 
 
-def in_blocks(documents: Iterable[Document], block_bytes: int) -> Iterator[Block]:
+def split_into_blocks(documents: Iterable[Document], block_bytes: int) -> Iterator[Block]:
     """Split documents into runs of about `block_bytes`."""
     held: list[Document] = []
     size = number = 0
@@ -97,7 +97,7 @@ def score_all(
 
     def missing() -> Iterator[Block]:
         nonlocal count
-        for block in in_blocks(documents, block_bytes):
+        for block in split_into_blocks(documents, block_bytes):
             count += 1
             if not _is_kept(_path(folder, block.number), block):
                 yield block
@@ -158,7 +158,7 @@ def _score_prepared(block: Block) -> int:
 def _score(block: Block, scorer: Scorer, quality: Quality, domain_labels: Sequence[str], folder: Path) -> int:
     """Write the block's file and return its bytes of text."""
     texts = [document.text for document in block.documents]
-    flaws = [FLAWS.index(flaw(text, quality) or "") for text in texts]
+    flaws = [FLAWS.index(find_broken_rule(text, quality) or "") for text in texts]
     values: dict[str, np.ndarray] = {
         "score": np.asarray(scorer(texts), dtype=np.float32),
         "words": np.array([len(text.split()) for text in texts], dtype=np.int32),

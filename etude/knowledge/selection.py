@@ -20,11 +20,9 @@ import heapq
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,23 +30,18 @@ import numpy as np
 
 from etude.errors import UserError, at_least, check_known
 from etude.evaluation.statistics import wilson_interval
-from etude.knowledge.documents import Corpus, Document, documents
-from etude.knowledge.duplicates import Seen
-from etude.knowledge.grading import Grading
-from etude.knowledge.leaks import Leaks
+from etude.knowledge.budget import BudgetFiller, CountTokens
+from etude.knowledge.contamination import ContaminationCheck
+from etude.knowledge.documents import Corpus, Document, read_documents
+from etude.knowledge.duplicates import NearDuplicateIndex
+from etude.knowledge.grading import DocumentGrader
 from etude.knowledge.quality import Quality
-from etude.knowledge.scorers import METHODS, Linear, Random, Same, Scorer, fit, least_of
+from etude.knowledge.scorers import METHODS, ConstantScorer, LinearScorer, RandomScorer, Scorer, fit, threshold_at_recall
 from etude.knowledge.scoring import FLAWS, Scores, score_all
 from etude.randomness import seed_for
-from etude.tasks.task import canonical_words
 from etude.training.run_folder import write_atomically
 
 _EVERY_SECONDS = 10
-_LEAST_AT_ONCE = 500
-"""The least number of documents for which the corpus is read again."""
-_GRADED_AT_ONCE = 64
-
-CountTokens = Callable[[Sequence[str]], list[int]]
 
 
 @dataclass(frozen=True)
@@ -103,7 +96,7 @@ def check_packages() -> None:
 def select(
     corpus: Corpus,
     domain: Corpus,
-    how: Selection,
+    settings: Selection,
     folder: Path,
     *,
     count_tokens: CountTokens,
@@ -111,7 +104,7 @@ def select(
     seed: int = 0,
     data: Path | None = None,
     scorer: Callable[[], Scorer] | None = None,
-    grading: Grading | None = None,
+    grading: DocumentGrader | None = None,
     tell: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Select documents into `folder`, or go on there; return the content of `selection.json`.
@@ -121,41 +114,43 @@ def select(
     can be selected, or if the folder holds a selection of other settings.
     """
     done = folder / "selection.json"
-    settings = {"corpus": asdict(corpus), "domain": asdict(domain), "how": asdict(how), "seed": seed, "questions": _key(questions)}
-    settings |= {"grader": {name: getattr(grading.how, name) for name in ("model", "min_grade", "max_characters")}} if grading else {}
-    facts = json.loads(json.dumps(settings))
+    described = {"corpus": asdict(corpus), "domain": asdict(domain), "how": asdict(settings), "seed": seed, "questions": _hash(questions)}
+    described |= {"grader": {name: getattr(grading.settings, name) for name in ("model", "min_grade", "max_characters")}} if grading else {}
+    facts = json.loads(json.dumps(described))
     if done.exists():
         found: dict[str, Any] = json.loads(done.read_text())
         _check_same(found["settings"], facts, folder)
         return found
-    _begin(folder, facts)
-    fitted, least = _scorer(corpus, domain, how, folder, seed, data, scorer() if scorer else None)
-    workers = 0 if scorer else how.workers
-    work: dict[str, Any] = {"domain_labels": how.domain_labels, "workers": workers, "block_bytes": how.block_bytes}
-    scores = score_all(documents(corpus, data), fitted, how.quality, folder / "blocks", tell=_progress(tell), **work)
-    taking = _Taking(corpus, data, scores, Leaks(questions, how.leak_share), Seen(how.similarity), count_tokens)
+    _keep_settings(folder, facts)
+    fitted, least = _load_or_fit_scorer(corpus, domain, settings, folder, seed, data, scorer() if scorer else None)
+    workers = 0 if scorer else settings.workers
+    work: dict[str, Any] = {"domain_labels": settings.domain_labels, "workers": workers, "block_bytes": settings.block_bytes}
+    scores = score_all(read_documents(corpus, data), fitted, settings.quality, folder / "blocks", tell=_progress(tell), **work)
+    filler = BudgetFiller(
+        corpus, data, scores, ContaminationCheck(questions, settings.leak_share), NearDuplicateIndex(settings.similarity), count_tokens
+    )
     usable = scores.flaw == 0
     of_domain = np.flatnonzero(usable & (scores.score >= least))
     best = of_domain[np.argsort(-scores.score[of_domain], kind="stable")]
-    taken = taking.take(best, how.budget_tokens, folder / "selected.jsonl", grading)
+    taken = filler.fill(best, settings.budget_tokens, folder / "selected.jsonl", grading)
     if not taken:
-        raise UserError(_why_nothing(scores, least, how, taking))
-    spoken_for = [*taking.considered, *(of_domain if np.isfinite(least) else ())]
+        raise UserError(_explain_empty(scores, least, settings, filler))
+    spoken_for = [*filler.considered, *(of_domain if np.isfinite(least) else ())]
     general = np.setdiff1d(np.flatnonzero(usable), spoken_for)
     order = np.random.default_rng(seed_for(seed, "replay text")).permutation(general)
-    replayed = taking.take(order, how.replay_tokens, folder / "replay.jsonl")
+    replayed = filler.fill(order, settings.replay_tokens, folder / "replay.jsonl")
     graded = {"grades": grading.report()} if grading else {}
-    report = _report(scores, least, taking, taken, replayed, how) | graded | {"settings": facts}
+    report = _report(scores, least, filler, taken, replayed, settings) | graded | {"settings": facts}
     write_atomically(done, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     return report
 
 
-def _key(questions: Mapping[str, str]) -> str:
+def _hash(questions: Mapping[str, str]) -> str:
     """Return a hash of the questions."""
     return hashlib.blake2b(json.dumps(sorted(questions.items())).encode(), digest_size=8).hexdigest()
 
 
-def _begin(folder: Path, facts: Mapping[str, Any]) -> None:
+def _keep_settings(folder: Path, facts: Mapping[str, Any]) -> None:
     """Keep the settings of a new selection, or check that a resumed one has the same."""
     folder.mkdir(parents=True, exist_ok=True)
     kept = folder / "settings.json"
@@ -188,35 +183,35 @@ def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path)
         raise UserError(f"{folder} holds a selection of other settings ({', '.join(changed)}): remove it, or name another folder")
 
 
-def _scorer(
-    corpus: Corpus, domain: Corpus, how: Selection, folder: Path, seed: int, data: Path | None, given: Scorer | None
+def _load_or_fit_scorer(
+    corpus: Corpus, domain: Corpus, settings: Selection, folder: Path, seed: int, data: Path | None, given: Scorer | None
 ) -> tuple[Scorer, float]:
     """Return the scorer (given, kept or newly fitted) and the least score that is selected."""
-    if how.method in ("random", "all"):
-        unfitted = Random(seed) if how.method == "random" else Same()
-        return unfitted, -np.inf if how.min_score is None else how.min_score
+    if settings.method in ("random", "all"):
+        unfitted = RandomScorer(seed) if settings.method == "random" else ConstantScorer()
+        return unfitted, -np.inf if settings.min_score is None else settings.min_score
     kept = folder / "scorer.safetensors"
     if given is not None:
-        if how.min_score is not None:
-            return given, how.min_score
-        scorer, least = given, least_of(given, _examples(domain, data, how.samples, seed)[0], how.found)
+        if settings.min_score is not None:
+            return given, settings.min_score
+        scorer, least = given, threshold_at_recall(given, _examples(domain, data, settings.samples, seed)[0], settings.found)
     elif kept.exists():
-        scorer, least = (fitted := Linear.load(kept)), fitted.least
+        scorer, least = (fitted := LinearScorer.load(kept)), fitted.threshold
     else:
-        held_out, examples = _examples(domain, data, how.samples, seed)
-        others = _sample(documents(corpus, data), how.samples, seed, "corpus")
+        held_out, examples = _examples(domain, data, settings.samples, seed)
+        others = _sample(read_documents(corpus, data), settings.samples, seed, "corpus")
         if len(others) < 2:
             raise UserError(f"the corpus has {len(others)} documents with text: give at least 2 to tell the domain from")
-        fitted = fit(how.method, examples, held_out, others, how.found, seed_for(seed, "scorer"))
+        fitted = fit(settings.method, examples, held_out, others, settings.found, seed_for(seed, "scorer"))
         fitted.save(partial := kept.with_name(kept.name + ".partial"))
         partial.rename(kept)
-        scorer, least = fitted, fitted.least
-    return scorer, least if how.min_score is None else how.min_score
+        scorer, least = fitted, fitted.threshold
+    return scorer, least if settings.min_score is None else settings.min_score
 
 
 def _examples(domain: Corpus, data: Path | None, samples: int, seed: int) -> tuple[list[str], list[str]]:
     """Return a fifth of the domain's examples, held out, and the others."""
-    examples = _sample(documents(domain, data), samples, seed, "domain")
+    examples = _sample(read_documents(domain, data), samples, seed, "domain")
     if len(examples) < 10:
         raise UserError(f"the examples of the domain are {len(examples)} documents with text: give at least 10")
     return examples[: len(examples) // 5], examples[len(examples) // 5 :]
@@ -228,146 +223,42 @@ def _sample(source: Iterable[Document], count: int, seed: int, name: str) -> lis
     return [text for _, text in heapq.nsmallest(count, keyed)]
 
 
-class _Taking:
-    """Takes documents in an order of preference until a token budget is full, and remembers what it took before."""
-
-    def __init__(self, corpus: Corpus, data: Path | None, scores: Scores, leaks: Leaks, seen: Seen, count_tokens: CountTokens) -> None:
-        self.corpus, self.data, self.scores, self.leaks, self.seen, self.count_tokens = corpus, data, scores, leaks, seen, count_tokens
-        self.considered: set[int] = set()
-        self.copies: list[dict[str, str]] = []
-        self.leaking: list[dict[str, Any]] = []
-        self._tokens_a_word = 1.5
-        self._origins: dict[int, str] = {}
-
-    def take(self, order: np.ndarray, budget_tokens: int, path: Path, grading: Grading | None = None) -> dict[int, int]:
-        """Write the best documents of `order` to `path`; return the tokens of each by its index in the corpus.
-
-        The corpus is read once for as many documents as should fill the budget, and again if near-duplicates and contamination left room.
-        Of two near-duplicates the first in the corpus stays, at the better rank. Documents that exceed the budget are dropped, lowest rank
-        first, as are those that alone are longer than it.
-        """
-        partial, tokens = path.with_name(path.name + ".partial"), dict[int, int]()
-        rank = {int(place): number for number, place in enumerate(order)}
-        with partial.open("w", encoding="utf-8") as out:
-            at = 0
-            while at < len(order) and sum(tokens.values()) < budget_tokens:
-                admitted = max(len(tokens), 1) / max(at, 1)
-                missing = (budget_tokens - sum(tokens.values())) * 1.1 / min(1.0, admitted)
-                upto = np.cumsum(self.scores.words[order[at:]]) * self._tokens_a_word
-                count = max(int(np.searchsorted(upto, missing)) + 1, _LEAST_AT_ONCE if at else 1)
-                for place, row in _good(self._admitted(set(map(int, order[at : at + count])), rank), grading):
-                    if row["tokens"] > budget_tokens:
-                        continue
-                    tokens[place] = row["tokens"]
-                    out.write(json.dumps({"place": place, **row}, ensure_ascii=False) + "\n")
-                at += count
-        kept, total = dict[int, int](), 0
-        for place in sorted(tokens, key=rank.__getitem__):
-            if total + tokens[place] > budget_tokens:
-                break
-            kept[place] = tokens[place]
-            total += tokens[place]
-        _keep(partial, kept, path)
-        return kept
-
-    def _admitted(self, wanted: set[int], rank: dict[int, int]) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yield the wanted documents that are neither near-duplicates nor contaminated, in the corpus's order.
-
-        The document that a near-duplicate resembles takes over its rank if that is better.
-        """
-        self.considered |= wanted
-        words = tokens = 0
-        with closing(documents(self.corpus, self.data)) as all_documents:  # type: ignore[type-var]
-            for place, document in enumerate(all_documents):
-                if place not in wanted:
-                    continue
-                wanted.discard(place)
-                canonical = canonical_words(document.text)
-                if leak := self.leaks.worst(canonical):
-                    self.leaking.append({"origin": document.origin, **leak._asdict()})
-                elif (like := self.seen.admit(place, canonical)) is not None:
-                    self.copies.append({"origin": document.origin, "like": self._origins[like]})
-                    rank[like] = min(rank.get(like, rank[place]), rank[place])
-                else:
-                    self._origins[place] = document.origin
-                    count = self.count_tokens([document.text])[0]
-                    words, tokens = words + int(self.scores.words[place]), tokens + count
-                    score = round(float(self.scores.score[place]), 4)
-                    named = {"heading": document.heading} if document.heading else {}
-                    yield place, {"text": document.text, **named, "origin": document.origin, "score": score, "tokens": count}
-                if not wanted:
-                    break
-        if words:
-            self._tokens_a_word = tokens / words
-
-
-def _good(rows: Iterable[tuple[int, dict[str, Any]]], grading: Grading | None) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the documents with a sufficient grade, or all of them without grading."""
-    if grading is None:
-        yield from rows
-        return
-    rows = iter(rows)
-    while batch := list(islice(rows, _GRADED_AT_ONCE)):
-        are_good = grading.are_good([row["text"] for _, row in batch])
-        yield from (pair for pair, is_good in zip(batch, are_good, strict=True) if is_good)
-
-
-def _keep(partial: Path, kept: Mapping[int, int], path: Path) -> None:
-    """Write the chosen rows of `partial` to `path`, in the corpus's order."""
-    chosen = path.with_name(path.name + ".chosen")
-    rows: list[tuple[int, int]] = []
-    with partial.open("rb") as lines:
-        begin = 0
-        for line in lines:
-            place = json.loads(line)["place"]
-            if place in kept:
-                rows.append((place, begin))
-            begin += len(line)
-        with chosen.open("w", encoding="utf-8") as out:
-            for _, begin in sorted(rows):
-                lines.seek(begin)
-                row = json.loads(lines.readline())
-                out.write(json.dumps({name: value for name, value in row.items() if name != "place"}, ensure_ascii=False) + "\n")
-    chosen.rename(path)
-    partial.unlink()
-
-
-def _why_nothing(scores: Scores, least: float, how: Selection, taking: _Taking) -> str:
-    flaws, below = _flaws(scores), int(((scores.flaw == 0) & (scores.score < least)).sum())
+def _explain_empty(scores: Scores, least: float, settings: Selection, filler: BudgetFiller) -> str:
+    flaws, below = _count_broken_rules(scores), int(((scores.flaw == 0) & (scores.score < least)).sum())
     worst = f" (most: {max(flaws, key=lambda name: flaws[name])})" if flaws else ""
     return (
         f"nothing was selected: of {len(scores.score)} documents {sum(flaws.values())} break a rule{worst}, {below} score below "
-        f"{least:.3g}, {len(taking.leaking)} hold a question that is asked, {len(taking.copies)} are copies, and the others are longer "
-        f"than budget_tokens {how.budget_tokens}: give other examples, a lower min_score, fewer rules or a larger budget"
+        f"{least:.3g}, {len(filler.contaminated)} hold a question that is asked, {len(filler.duplicates)} are copies, and the others are "
+        f"longer than budget_tokens {settings.budget_tokens}: give other examples, a lower min_score, fewer rules or a larger budget"
     )
 
 
-def _flaws(scores: Scores) -> dict[str, int]:
+def _count_broken_rules(scores: Scores) -> dict[str, int]:
     """Count the documents that break each rule."""
     counts = Counter(scores.flaw.tolist())
     return {FLAWS[number]: counts[number] for number in sorted(counts) if number}
 
 
 def _report(
-    scores: Scores, least: float, taking: _Taking, taken: Mapping[int, int], replayed: Mapping[int, int], how: Selection
+    scores: Scores, least: float, filler: BudgetFiller, taken: Mapping[int, int], replayed: Mapping[int, int], settings: Selection
 ) -> dict[str, Any]:
-    judged = {"judged": _judged(scores.is_domain, list(taken))} if how.domain_labels else {}
+    judged = {"judged": _precision_and_recall(scores.is_domain, list(taken))} if settings.domain_labels else {}
     return judged | {
         "documents": len(scores.score),
         "words": int(scores.words.sum()),
-        "flaws": _flaws(scores),
+        "flaws": _count_broken_rules(scores),
         "least": least if np.isfinite(least) else None,
         "above_least": int(((scores.flaw == 0) & (scores.score >= least)).sum()),
-        "considered": len(taking.considered),
-        "copies": taking.copies,
-        "leaks": taking.leaking,
-        "unchecked_questions": taking.leaks.unchecked,
+        "considered": len(filler.considered),
+        "copies": filler.duplicates,
+        "leaks": filler.contaminated,
+        "unchecked_questions": filler.contamination.unchecked,
         "selected": {"documents": len(taken), "tokens": sum(taken.values())},
         "replay": {"documents": len(replayed), "tokens": sum(replayed.values())},
     }
 
 
-def _judged(is_domain: np.ndarray, taken: list[int]) -> dict[str, float]:
+def _precision_and_recall(is_domain: np.ndarray, taken: list[int]) -> dict[str, float]:
     """Return precision and recall of the selected documents by their labels."""
     right, found = int(is_domain[taken].sum()), dict[str, float]()
     for name, n in (("precision", len(taken)), ("recall", int(is_domain.sum()))):

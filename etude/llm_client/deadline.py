@@ -17,7 +17,7 @@ from urllib.request import HTTPHandler, HTTPSHandler, Request
 _AT_ONCE_BYTES = 1 << 16
 
 
-class Late(TimeoutError):
+class DeadlineExceeded(TimeoutError):
     """The deadline passed before the reply was complete."""
 
 
@@ -41,7 +41,7 @@ def _left(deadline: float) -> float:
     """Return the seconds until `deadline` (a time of `time.monotonic`). Raises Late if it has passed."""
     left = deadline - time.monotonic()
     if left <= 0:
-        raise Late("timed out")
+        raise DeadlineExceeded("timed out")
     return left
 
 
@@ -59,7 +59,7 @@ class _Reader(io.RawIOBase):
         try:
             return self._file.readinto(buffer)  # type: ignore[attr-defined, no-any-return]
         except TimeoutError:
-            raise Late("timed out") from None
+            raise DeadlineExceeded("timed out") from None
 
     def close(self) -> None:
         self._file.close()
@@ -79,7 +79,7 @@ class _Timed:
             try:
                 unsent = unsent[self._sock.send(unsent[:_AT_ONCE_BYTES]) :]
             except TimeoutError:
-                raise Late("timed out") from None
+                raise DeadlineExceeded("timed out") from None
 
     def makefile(self, mode: str) -> io.BufferedReader:
         assert mode == "rb"

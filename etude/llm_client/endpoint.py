@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
 from etude.errors import UserError
-from etude.llm_client.deadline import HTTPByDeadline, HTTPSByDeadline, Late
+from etude.llm_client.deadline import DeadlineExceeded, HTTPByDeadline, HTTPSByDeadline
 from etude.llm_client.model import ChatModel, Messages, Reply
 
 WAIT_SECONDS = 0.5
@@ -62,19 +62,21 @@ class _NoRedirect(HTTPRedirectHandler):
 class Endpoint:
     """A client that asks the server in several threads, which end with the process."""
 
-    def __init__(self, how: ChatModel) -> None:
+    def __init__(self, settings: ChatModel) -> None:
         """Read the API key and prepare the connection. Raises UserError if the key's variable is not set or holds no key."""
-        assert how.url is not None and how.model is not None
-        self.how = how
-        self._address = f"{how.url.rstrip('/')}/chat/completions"
-        self._key = os.environ.get(how.key_variable, "").strip() if how.key_variable else ""
-        if how.key_variable and not self._key:
-            raise UserError(f"{how.section}.key_variable: the environment variable {how.key_variable} is not set: put the API key there")
+        assert settings.url is not None and settings.model is not None
+        self.settings = settings
+        self._address = f"{settings.url.rstrip('/')}/chat/completions"
+        self._key = os.environ.get(settings.key_variable, "").strip() if settings.key_variable else ""
+        if settings.key_variable and not self._key:
+            raise UserError(
+                f"{settings.section}.key_variable: the environment variable {settings.key_variable} is not set: put the API key there"
+            )
         if not all("!" <= character <= "~" for character in self._key):
             raise UserError(
-                f"{how.section}.key_variable: what {how.key_variable} holds is no API key: it has blanks or letters outside of ASCII"
+                f"{settings.section}.key_variable: {settings.key_variable} holds no API key: it has blanks or letters outside of ASCII"
             )
-        is_in_the_clear = bool(self._key) and urlsplit(how.url).scheme == "http"
+        is_in_the_clear = bool(self._key) and urlsplit(settings.url).scheme == "http"
         self._opener = build_opener(_NoRedirect, HTTPByDeadline, HTTPSByDeadline, *([ProxyHandler({})] if is_in_the_clear else []))
 
     def check(self) -> None:
@@ -104,8 +106,8 @@ class Endpoint:
                     return
                 done.put((place, *self._tried(conversations[place], stopped)))
 
-        for _ in range(min(self.how.concurrency, len(conversations))):
-            threading.Thread(target=work, name=self.how.section, daemon=True).start()
+        for _ in range(min(self.settings.concurrency, len(conversations))):
+            threading.Thread(target=work, name=self.settings.section, daemon=True).start()
         replies: dict[int, Reply] = {}
         outages: list[_Failed] = []
         try:
@@ -113,7 +115,7 @@ class Endpoint:
                 place, found, retries = done.get()
                 if isinstance(found, _Failed):
                     outages += [found] if found.is_outage else []
-                    found = Reply(None, f"the {self.how.section} did not answer: {found}", retries)
+                    found = Reply(None, f"the {self.settings.section} did not answer: {found}", retries)
                 elif isinstance(found, Exception):
                     raise found
                 replies[place] = found
@@ -141,7 +143,7 @@ class Endpoint:
                 return self._posted(messages)._replace(retries=retries), retries
             except _Failed as failed:
                 wait = max(WAIT_SECONDS * 2**retries, failed.wait_seconds)
-                if not failed.again or retries == self.how.retries or stopped.wait(min(wait, _LONGEST_WAIT_SECONDS)):
+                if not failed.again or retries == self.settings.retries or stopped.wait(min(wait, _LONGEST_WAIT_SECONDS)):
                     return failed, retries
                 retries += 1
             except Exception as error:  # for whoever waits for it
@@ -154,26 +156,31 @@ class Endpoint:
         except _Failed as failed:
             failed.said = self._hidden(failed.said)
             raise
-        return reply._replace(text=self._hidden(_whole(reply.text or "")))
+        return reply._replace(text=self._hidden(_replace_surrogates(reply.text or "")))
 
     def _answered(self, messages: Messages) -> Reply:
-        how = self.how
-        body = {"model": how.model, "messages": list(messages), "temperature": how.temperature, "max_tokens": how.max_new_tokens}
-        body = {name: value for name, value in {**body, **how.request}.items() if value is not None}
+        settings = self.settings
+        body = {
+            "model": settings.model,
+            "messages": list(messages),
+            "temperature": settings.temperature,
+            "max_tokens": settings.max_new_tokens,
+        }
+        body = {name: value for name, value in {**body, **settings.request}.items() if value is not None}
         headers = {"Content-Type": "application/json", "User-Agent": "etude"} | (
             {"Authorization": f"Bearer {self._key}"} if self._key else {}
         )
         request = Request(self._address, json.dumps(body).encode(), headers, method="POST")
         try:
-            with self._opener.open(request, timeout=how.timeout_seconds) as response:
+            with self._opener.open(request, timeout=settings.timeout_seconds) as response:
                 return _reply(_read(response))
         except HTTPError as error:
             with error:
-                raise _refused(error) from None
+                raise _status_failure(error) from None
         except (URLError, OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
-            if isinstance(reason, Late):
-                raise _Failed(f"no reply within {how.timeout_seconds:g} s") from None
+            if isinstance(reason, DeadlineExceeded):
+                raise _Failed(f"no reply within {settings.timeout_seconds:g} s") from None
             said = str(reason) or type(error).__name__
             raise _Failed("no connection", said, status=_NOBODY, again=True) from None
 
@@ -181,14 +188,14 @@ class Endpoint:
         return text.replace(self._key, "[key]") if self._key else text
 
     def _unusable(self, failed: _Failed) -> UserError:
-        who = self.how.section
+        who = self.settings.section
         return UserError(
-            f"{who}.url {self.how.url} can't be used as a {who} ({failed}): see that the server runs, and that {who}.url, {who}.model and "
-            f"{who}.key_variable are right; a run that has begun goes on with --resume"
+            f"{who}.url {self.settings.url} can't be used as a {who} ({failed}): see that the server runs, and that {who}.url, {who}.model "
+            f"and {who}.key_variable are right; a run that has begun goes on with --resume"
         )
 
 
-def _whole(text: str) -> str:
+def _replace_surrogates(text: str) -> str:
     """Replace lone surrogates, which JSON can spell and no file can hold."""
     return text.encode(errors="replace").decode()
 
@@ -203,7 +210,7 @@ def _read(response: Any) -> bytes:
     return bytes(found)
 
 
-def _refused(error: HTTPError) -> _Failed:
+def _status_failure(error: HTTPError) -> _Failed:
     try:
         said = _read(error).decode(errors="replace")
     except (_Failed, OSError, http.client.HTTPException):

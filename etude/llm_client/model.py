@@ -64,10 +64,10 @@ class ChatModel:
             raise UserError(f"{self.section}.temperature must be 0 (greedy) or more, got {self.temperature}")
         if self.url is not None:
             self._check_url(self.url)
-        elif of_server := [name for name in self.told() if name in _OF_SERVERS]:
+        elif of_server := [name for name in self.changed_settings() if name in _OF_SERVERS]:
             raise UserError(f"{self.section}.{of_server[0]} has no effect without {self.section}.url: name the server, or leave it out")
 
-    def told(self) -> list[str]:
+    def changed_settings(self) -> list[str]:
         """Return the names of the settings that differ from their defaults."""
         return [each.name for each in fields(self) if getattr(self, each.name) != _default(each)]
 

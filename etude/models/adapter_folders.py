@@ -63,7 +63,7 @@ def base_of_adapter(name: str, folder: Path) -> str:
     return found
 
 
-def merged_adapter(model: Any, folder: Path) -> Any:
+def merge_adapter(model: Any, folder: Path) -> Any:
     """Merge an adapter's folder into its base model's weights and return the model. Raises ValueError if the layers do not match."""
     from peft import PeftModel, get_peft_model_state_dict
 

@@ -53,7 +53,7 @@ def _is_linear(module: Any) -> bool:
 
 
 @contextmanager
-def dropping_out(model: Any, seed: int) -> Iterator[None]:
+def adapter_dropout(model: Any, seed: int) -> Iterator[None]:
     """Apply adapter dropout within the context, with random numbers from `seed` alone; the global random state is left alone."""
     dropouts = [module for name, module in model.named_modules() if ".lora_dropout." in name] if has_adapters(model) else []
     dropouts = [module for module in dropouts if getattr(module, "p", 0.0)]
@@ -72,7 +72,7 @@ def dropping_out(model: Any, seed: int) -> Iterator[None]:
                 module.eval()
 
 
-def adapters_off(model: Any) -> AbstractContextManager[Any]:
+def disable_adapters(model: Any) -> AbstractContextManager[Any]:
     """Return a context in which a model with adapters acts as its base model."""
     return model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()
 

@@ -40,7 +40,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("ETUDE_CACHE", "~/.cache/etude")).expanduser()
 
 
-def available() -> list[tuple[str, str, str]]:
+def list_bundled() -> list[tuple[str, str, str]]:
     """Return rows (name, description, state) of the bundled models, for `etude models list`."""
     rows = []
     for name, bundled in BUNDLED.items():

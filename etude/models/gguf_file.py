@@ -25,7 +25,7 @@ _LAYER = re.compile(r"blk\.(\d+)\.")
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[Path]:
+def isolated_file(path: Path) -> Iterator[Path]:
     """Provide a temporary folder that holds only a link to the file."""
     with tempfile.TemporaryDirectory(prefix="etude-gguf-") as folder:
         (Path(folder) / path.name).symlink_to(path.resolve())

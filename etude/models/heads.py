@@ -11,7 +11,7 @@ import torch
 
 
 @contextmanager
-def head_on(model: Any, positions_N: torch.Tensor) -> Iterator[None]:
+def head_on_positions(model: Any, positions_N: torch.Tensor) -> Iterator[None]:
     """Restrict the LM head, within the context, to the hidden states at the flat positions (row·T + position) `positions_N`: logits are [N,
     V].
 

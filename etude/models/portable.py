@@ -32,14 +32,14 @@ differ from `rope_theta` and `partial_rotary_factor`."""
 
 def make_portable(folder: Path, tokenizer: Any) -> None:
     """Add the old names to the configuration files of a folder that transformers 5 wrote, and to those of `tokenizer`."""
-    told, config = folder / "tokenizer_config.json", folder / "config.json"
-    if told.is_file():
-        values = {name: value for name, value in _read(told).items() if name not in _ABOUT_LOADING}
+    tokenizer_file, config = folder / "tokenizer_config.json", folder / "config.json"
+    if tokenizer_file.is_file():
+        values = {name: value for name, value in _read(tokenizer_file).items() if name not in _ABOUT_LOADING}
         if isinstance(values.get("extra_special_tokens"), list):
             values["additional_special_tokens"] = values.pop("extra_special_tokens")
         if (folder / "tokenizer.json").is_file() and "auto_map" not in values:
             values |= {"tokenizer_class": "PreTrainedTokenizerFast", **{name: getattr(tokenizer, name) for name in _OF_CLASS}}
-        _write(told, values)
+        _write(tokenizer_file, values)
     if config.is_file() and _of_5(both := with_old_names(_read(config))) == _of_5(_read(config)):
         _write(config, both)
 

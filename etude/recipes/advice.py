@@ -12,7 +12,7 @@ from etude.recipes.settings import PracticeSettings
 from etude.rollouts.search.settings import BY_STEPS, BY_VALUE
 from etude.rollouts.settings import Exploration
 from etude.rollouts.steps import Steps
-from etude.tasks.families import own_levels
+from etude.tasks.families import curriculum_levels
 
 _READ = 100
 """Demonstrations whose steps are looked at."""
@@ -127,7 +127,7 @@ def _measured_on_another_level(settings: PracticeSettings) -> list[str]:
     how, tasks = settings.explore.curriculum, settings.tasks
     if how.method != "levels" or not how.own_levels or not tasks.family:
         return []
-    names = [name for name in own_levels(tasks.family, how.own_levels)[0] if name in tasks.parameters]
+    names = [name for name in curriculum_levels(tasks.family, how.own_levels)[0] if name in tasks.parameters]
     if not names:
         return []
     return [

@@ -16,7 +16,7 @@ from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.evaluation.measure import Answered, Measurement, Suite, measure
 from etude.evaluation.preferred import Compare, preferred
-from etude.models.load import describe, load_model
+from etude.models.load import describe_weights, load_model
 from etude.recipes.answering import answered
 from etude.recipes.calls import model_name, settings_are_a_mapping, without_bars
 from etude.recipes.chat import ready
@@ -25,7 +25,7 @@ from etude.recipes.materials import check_golds, load_suites, render_suites, tra
 from etude.recipes.no_effect import unread_of_decoding, unread_of_search, unread_of_view
 from etude.recipes.settings import parse_practice
 from etude.recipes.step_models import value_for
-from etude.rewards.judge import JudgeFeedback, put
+from etude.rewards.judge import JudgeFeedback, build_messages
 from etude.rewards.outcome import OutcomeFeedback
 from etude.rollouts.search.growing import Value
 from etude.rollouts.search.settings import REFINE
@@ -72,7 +72,7 @@ def evaluate(
     by_step_model = value_for(settings.search, model, loaded, place, settings.machine)
     compare: Compare | None = None
     if settings.judge.model is not None:
-        compare = JudgeFeedback(ready(settings.judge, place, settings.machine, put("?")), settings.judge).judge
+        compare = JudgeFeedback(ready(settings.judge, place, settings.machine, build_messages("?")), settings.judge).judge
     pages = []
     feedback = OutcomeFeedback(settings.timeout_seconds, isolate=settings.isolate_verifiers, right_at=settings.right_at)
     with within_limits(settings.machine), feedback as outcome:
@@ -96,7 +96,7 @@ def evaluate(
             watcher.measured(Path(model).name, [page["row"]])
     return {
         "model": model,
-        "weights": describe(model),
+        "weights": describe_weights(model),
         "seed": settings.seed,
         "evaluation": [{"model": model, **page["row"]} for page in pages],
         "items": {page["suite"]: page["items"] for page in pages},

@@ -14,11 +14,11 @@ from etude.learn.pairs import Pair
 from etude.recipes.combinations import check_tasks_per_step
 from etude.recipes.settings import PracticeSettings
 from etude.rollouts.prompts import render_answer, render_demonstration, render_prompts
-from etude.tasks.actions import with_instruction
+from etude.tasks.actions import add_instruction
 from etude.tasks.comparisons import Comparison, load_comparisons
-from etude.tasks.families import own_levels
+from etude.tasks.families import curriculum_levels
 from etude.tasks.files import find_file
-from etude.tasks.overlap import family_space, overlap, shared_wording
+from etude.tasks.overlap import family_space, ngram_overlap, overlap
 from etude.tasks.sources import TaskSource, check_answers, load_tasks
 from etude.tasks.task import Task
 
@@ -57,7 +57,7 @@ def gather(settings: PracticeSettings, name: str, data: Path | None) -> Material
         check_tasks_per_step(settings, len(train))
     if settings.warm_start.steps and not demonstrations:
         raise UserError("every demonstration stands in the evaluation too: name others with warm_start.path, or another evaluation set")
-    asked = with_instruction(with_system([each.task for each in comparisons], settings.system), settings.tasks.actions.words)
+    asked = add_instruction(with_system([each.task for each in comparisons], settings.system), settings.tasks.actions.words)
     kept, shared_comparisons = _without(asked, measured)
     keys = {task.key for task in kept}
     comparisons = [replace(each, task=task) for each, task in zip(comparisons, asked, strict=True) if task.key in keys]
@@ -69,7 +69,7 @@ def gather(settings: PracticeSettings, name: str, data: Path | None) -> Material
         "evaluation": len(measured),
         "overlap_removed": shared_train + shared_demonstrations + shared_comparisons,
         "near_copies": sum(
-            share >= _NEAR_COPY for share in shared_wording([*train, *demonstrations, *(each.task for each in comparisons)], measured)
+            share >= _NEAR_COPY for share in ngram_overlap([*train, *demonstrations, *(each.task for each in comparisons)], measured)
         ),
     }
     if settings.tasks.family:
@@ -178,7 +178,7 @@ def _levelled(settings: PracticeSettings) -> list[Task]:
     if how.method != "levels":
         return []
     assert source.family is not None and size is not None
-    levels = how.levels or own_levels(source.family, how.own_levels)
+    levels = how.levels or curriculum_levels(source.family, how.own_levels)
     found: dict[str, Task] = {}
     for number, changes in enumerate(levels):
         own = replace(source, parameters={**source.parameters, **changes})

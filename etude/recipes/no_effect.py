@@ -13,7 +13,7 @@ from etude.learn.loss_settings import CLIP_RANGES
 from etude.learn.step_credit import STEP_CREDIT
 from etude.recipes.settings import PracticeSettings, practice_defaults
 from etude.rollouts.search.settings import REFINE
-from etude.settings.configuration import dotted, resolved
+from etude.settings.configuration import flatten, to_plain_values
 
 Sections = Mapping[tuple[str, ...], str]
 """Beginnings of names that nothing reads, and why."""
@@ -36,7 +36,7 @@ def unread_of_search(settings: Any, also: Sequence[str] = (), more: Sections = M
     is not read, and why.
     """
     sections = {(*also, *_of_search("search", settings.search.unread)): f"search.method is {settings.search.method}", **more}
-    return unread_among(settings, dotted(resolved(type(settings)())), sections)
+    return unread_among(settings, flatten(to_plain_values(type(settings)())), sections)
 
 
 def unread_of_decoding(how: ReliableDecoding) -> dict[tuple[str, ...], str]:
@@ -51,7 +51,7 @@ def unread_of_view(how: EngineView) -> dict[tuple[str, ...], str]:
 
 def unread_among(settings: Any, defaults: Mapping[str, Any], sections: Sections) -> list[str]:
     """The same of any settings, by what is not read of them."""
-    own = dotted(resolved(settings))
+    own = flatten(to_plain_values(settings))
     changed = [name for name, value in own.items() if name in defaults and value != defaults[name]]
     found: dict[str, list[str]] = {}
     for prefixes, why in sections.items():

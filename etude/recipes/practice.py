@@ -63,7 +63,7 @@ from etude.rewards.outcome import OutcomeFeedback
 from etude.rewards.unscored import TooManyUnscored
 from etude.rollouts.collapse import CollapseWatch
 from etude.rollouts.prompts import render_prompt, render_prompts
-from etude.settings.configuration import arguments_from, resolved
+from etude.settings.configuration import arguments_from, to_plain_values
 from etude.suites.retention_probe import probe_for, questions_of
 from etude.training.checkpoints import Stateful, load_checkpoint, save_checkpoint
 from etude.training.inputs import inputs_of
@@ -111,7 +111,7 @@ def practice_named(
     if result and not (Path(run) / "report.html").exists():  # killed between its last two writes
         write_report(told_by(Path(run)), Path(run) / "report.html")
         return result
-    folder = RunFolder.start(Path(run), resolved(settings), resume=resume, defaults=practice_defaults())
+    folder = RunFolder.start(Path(run), to_plain_values(settings), resume=resume, defaults=practice_defaults())
     before = folder.read_json("environment.json")
     limits = within_limits(settings.machine, "go on with --resume, the last checkpoint is whole", before)
     how: dict[str, Any] = {"isolate": settings.isolate_verifiers, "right_at": settings.tasks.right_at}
@@ -210,7 +210,7 @@ class Practice:
         self.suites = render_suites(self.materials.suites, self.tokenizer, self.room_tokens, taught, judge)
         self.watcher.baselines({suite.name: suite.baselines for suite in self.suites}, self.materials.facts)
         facts = facts_of(self.place, settings.model) | {"verifiers_kept_from": self.outcome.closed}
-        for sentence in self.folder.begin(resolved(settings), inputs_of(self.materials, self.replayed), **facts):
+        for sentence in self.folder.begin(to_plain_values(settings), inputs_of(self.materials, self.replayed), **facts):
             self.watcher.say(sentence)
         if adaptation is not None:
             del model

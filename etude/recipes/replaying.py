@@ -10,7 +10,7 @@ from etude.learn.example import Example
 from etude.learn.replay import ReplaySettings
 from etude.rollouts.prompts import render_demonstration, render_prompts
 from etude.suites.retention_probe import read_text
-from etude.tasks.choices import choices_of, without_choices
+from etude.tasks.choices import choices_of, remove_choices
 from etude.tasks.files import ENDINGS, file_rows, find_file
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.tasks.task import Task
@@ -44,7 +44,7 @@ def _windows(replay: ReplaySettings, path: str, tokenizer: Any, room: int, data:
 
 def _bare(task: Task) -> str:
     """The key of a task's question without its choices."""
-    return Task(without_choices(task.question, choices_of(task))).key
+    return Task(remove_choices(task.question, choices_of(task))).key
 
 
 def _answers(path: str, tokenizer: Any, room: int, data: Path | None, measured: Sequence[Task]) -> list[Example]:

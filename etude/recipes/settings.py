@@ -22,7 +22,7 @@ from etude.rewards.unscored import check_max_share
 from etude.rollouts.collapse import CollapseAlarm
 from etude.rollouts.search.settings import BY_STEPS
 from etude.rollouts.settings import Exploration
-from etude.settings.configuration import dotted, parse, resolved
+from etude.settings.configuration import flatten, parse, to_plain_values
 from etude.settings.yaml_text import read_yaml
 from etude.tasks.actions import PRESETS
 from etude.tasks.sources import SOURCES, TaskSource
@@ -178,7 +178,7 @@ class PracticeSettings:
 
 def practice_defaults() -> dict[str, Any]:
     """What every setting is where nobody says otherwise, by dotted name; without the source of tasks, which has no default."""
-    values = dotted(resolved(PracticeSettings(TaskSource(family="any"))))
+    values = flatten(to_plain_values(PracticeSettings(TaskSource(family="any"))))
     return {name: value for name, value in values.items() if name != "tasks.family"}
 
 

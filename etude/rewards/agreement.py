@@ -57,9 +57,9 @@ class Agreement:
 class AgreementFeedback:
     """Scores attempts by majority vote; all attempts at one task in a call vote together."""
 
-    def __init__(self, how: Agreement, min_share: Callable[[], float] | None = None) -> None:
+    def __init__(self, settings: Agreement, min_share: Callable[[], float] | None = None) -> None:
         """Set the settings; `min_share` returns the current least vote share (default: the setting)."""
-        self.how, self.min_share = how, min_share or (lambda: how.min_share)
+        self.how, self.min_share = settings, min_share or (lambda: settings.min_share)
         self.counts: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
 
     def judge(self, pairs: Sequence[tuple[str, Task]]) -> list[Verdict]:
@@ -91,7 +91,7 @@ class AgreementFeedback:
         return Verdict(score, parts, message=message)
 
 
-def believed_share(found: Sequence[tuple[float, bool]], how: Agreement) -> float:
+def believed_share(found: Sequence[tuple[float, bool]], settings: Agreement) -> float:
     """Return the vote share from which on the majority is trusted, from the winner's share and correctness on calibration tasks.
 
     It is the smallest share of at least `min_share` such that a share `probe_accuracy` of the winners with this or a larger share are
@@ -100,9 +100,9 @@ def believed_share(found: Sequence[tuple[float, bool]], how: Agreement) -> float
     >>> believed_share([(0.25, False), (0.5, True), (0.5, False), (1.0, True)], Agreement(probe_accuracy=0.6))
     0.5
     """
-    for least in sorted({share for share, _ in found if share >= how.min_share}):
+    for least in sorted({share for share, _ in found if share >= settings.min_share}):
         right = [is_right for share, is_right in found if share >= least]
-        if sum(right) >= how.probe_accuracy * len(right):
+        if sum(right) >= settings.probe_accuracy * len(right):
             return least
     return NEVER
 

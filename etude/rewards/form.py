@@ -30,9 +30,9 @@ class FormFeedback:
         >>> FormFeedback(Actions("divide")).judge([("<answer>5</answer>", Task("What is 2 + 3?"))])[0].message
         '0 <subproblem> where at least 2 are asked for'
         """
-        problems = [self.actions.problem(text) for text, _ in pairs]
+        problems = [self.actions.find_problem(text) for text, _ in pairs]
         return [
-            Verdict(self.actions.malformed_score, message=problem, words=_told(problem)) if problem else Verdict(1.0)
+            Verdict(self.actions.malformed_score, message=problem, words=_form_feedback(problem)) if problem else Verdict(1.0)
             for problem in problems
         ]
 
@@ -40,8 +40,8 @@ class FormFeedback:
 class Gate:
     """Passes well-formed answers on to another reward, all answers of a call together."""
 
-    def __init__(self, actions: Actions, behind: Callable[[Pairs], Sequence[Verdict]]) -> None:
-        self.actions, self.behind = actions, behind
+    def __init__(self, actions: Actions, inner: Callable[[Pairs], Sequence[Verdict]]) -> None:
+        self.actions, self.inner = actions, inner
 
     def judge(self, pairs: Pairs) -> list[Verdict]:
         """Return one verdict for each (text, task), in order; malformed answers are not parsable, others are unless the wrapped reward says
@@ -49,8 +49,8 @@ class Gate:
 
         Raises UserError for a negative score below `malformed_score`, which would teach the model to break the form.
         """
-        problems = [self.actions.problem(text) for text, _ in pairs]
-        verdicts = self.behind([pair for pair, problem in zip(pairs, problems, strict=True) if not problem])
+        problems = [self.actions.find_problem(text) for text, _ in pairs]
+        verdicts = self.inner([pair for pair, problem in zip(pairs, problems, strict=True) if not problem])
         for verdict in verdicts:
             if verdict.score is not None and verdict.score < min(0.0, self.actions.malformed_score):
                 raise UserError(
@@ -62,10 +62,10 @@ class Gate:
 
     def _malformed(self, problem: str) -> Verdict:
         score = self.actions.malformed_score
-        return Verdict(score, {"parsable": 0.0, "form": score}, message=problem, words=_told(problem))
+        return Verdict(score, {"parsable": 0.0, "form": score}, message=problem, words=_form_feedback(problem))
 
 
-def _told(problem: str) -> str:
+def _form_feedback(problem: str) -> str:
     """Write the feedback for the model."""
     return f"Your answer does not have the form that was asked for: {problem}."
 

@@ -65,7 +65,7 @@ def watch_over(worker: int) -> int:
         heard = signal.sigwait(_HEARD)
         if heard == signal.SIGTERM:
             break
-        while (ended := _bury(os.WNOHANG))[0] > 0:
+        while (ended := _reap(os.WNOHANG))[0] > 0:
             status = ended[1] if ended[0] == worker else status
         is_sweeping = (is_sweeping or heard == SWEEP) and kill_children(but=worker)
     kill_domain()
@@ -73,7 +73,7 @@ def watch_over(worker: int) -> int:
         if status is None:  # which is known where there is no /proc too
             os.kill(worker, signal.SIGKILL)
         kill_children()
-        pid, found = _bury(0)
+        pid, found = _reap(0)
         if pid < 0:
             return signal.SIGKILL.value if status is None else status
         status = found if pid == worker else status
@@ -118,7 +118,7 @@ def end_like(status: int) -> None:
     os._exit(os.waitstatus_to_exitcode(status))
 
 
-def _bury(options: int) -> tuple[int, int]:
+def _reap(options: int) -> tuple[int, int]:
     """Reap an ended child: its id and status; id 0 if none ended, -1 if there is none."""
     try:
         return os.waitpid(-1, options)

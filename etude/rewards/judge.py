@@ -27,7 +27,7 @@ from typing import Literal
 
 from etude.errors import UserError, at_least
 from etude.llm_client.model import Ask, ChatModel, Messages, Reply
-from etude.llm_client.quoting import fenced
+from etude.llm_client.quoting import quote_untrusted
 from etude.rewards.pairwise import EQUAL, Compared, Which, pairs_of, standings
 from etude.rewards.verdict import Verdict
 from etude.tasks.task import Task
@@ -89,17 +89,17 @@ class Judging(ChatModel):
 class JudgeFeedback:
     """Scores attempts by an LLM judge."""
 
-    def __init__(self, ask: Ask, how: Judging) -> None:
-        self.ask, self.how = ask, how
+    def __init__(self, ask: Ask, settings: Judging) -> None:
+        self.ask, self.settings = ask, settings
         self.counts: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
 
     def judge(self, pairs: Sequence[tuple[str, Task]]) -> list[Verdict]:
         """Return one verdict for each (text, task), in order; `pairwise` compares the attempts of a call at one task with each other."""
-        return self._by_comparison(pairs) if self.how.how == "pairwise" else self._by_rubric(pairs)
+        return self._by_comparison(pairs) if self.settings.how == "pairwise" else self._by_rubric(pairs)
 
     def _by_rubric(self, pairs: Sequence[tuple[str, Task]]) -> list[Verdict]:
         prompts = [self._rubric_prompt(text, task) for text, task in pairs]
-        distinct, n = list(dict.fromkeys(prompts)), self.how.samples
+        distinct, n = list(dict.fromkeys(prompts)), self.settings.samples
         replies = self._replies([prompt for prompt in distinct for _ in range(n)])
         found = {prompt: self._scored(replies[place * n : (place + 1) * n]) for place, prompt in enumerate(distinct)}
         return [found[prompt] for prompt in prompts]
@@ -109,7 +109,7 @@ class JudgeFeedback:
         sizes = Counter(task.key for _, task in pairs)
         for text, task in pairs:
             texts.setdefault(task.key, {})[text] = task
-        chosen = {key: pairs_of(len(group), self.how.pairs, self.how.max_pairs) for key, group in texts.items()}
+        chosen = {key: pairs_of(len(group), self.settings.pairs, self.settings.max_pairs) for key, group in texts.items()}
         prompts = []
         for key, group in texts.items():
             listed = list(group.items())
@@ -128,7 +128,7 @@ class JudgeFeedback:
         return [verdicts[task.key, text] for text, task in pairs]
 
     def _replies(self, prompts: Sequence[str]) -> Sequence[Reply]:
-        conversations = [put(prompt) for prompt in prompts]
+        conversations = [build_messages(prompt) for prompt in prompts]
         replies = self.ask(conversations) if conversations else []
         self.counts["judge_asked"] += len(replies)
         self.counts["judge_failed"] += sum(reply.text is None for reply in replies)
@@ -140,12 +140,12 @@ class JudgeFeedback:
         scores, problems, reasons = [], [], ""
         for reply in replies:
             text, problem = _whole(reply)
-            found, problem = (None, problem) if text is None else read_score(text, self.how.scale)
+            found, problem = (None, problem) if text is None else read_score(text, self.settings.scale)
             self.counts["judge_unread"] += reply.text is not None and found is None
             if found is None:
                 problems.append(problem)
             else:
-                scores.append(found / self.how.scale)
+                scores.append(found / self.settings.scale)
                 reasons = reasons or _reasons(reply.text or "")
         if not scores:
             return Verdict(None, message=problems[0])
@@ -165,11 +165,11 @@ class JudgeFeedback:
         return found[1] if found else None
 
     def _rubric_prompt(self, text: str, task: Task) -> str:
-        form = f"where N is a whole number from 0 (worst) to {self.how.scale} (best):\nScore: N"
-        return "\n\n".join([*self._asked(task), fenced("ATTEMPT", text), self._measure(), f"{_ENDING}, {form}"])
+        form = f"where N is a whole number from 0 (worst) to {self.settings.scale} (best):\nScore: N"
+        return "\n\n".join([*self._asked(task), quote_untrusted("ATTEMPT", text), self._measure(), f"{_ENDING}, {form}"])
 
     def _pair_prompt(self, first: str, second: str, task: Task) -> str:
-        shown = [fenced("FIRST ATTEMPT", first), fenced("SECOND ATTEMPT", second)]
+        shown = [quote_untrusted("FIRST ATTEMPT", first), quote_untrusted("SECOND ATTEMPT", second)]
         form = "the one that fits:\nBetter: first\nBetter: second\nBetter: tie"
         order = "Which of the two attempts is better? Their order says nothing."
         return "\n\n".join([*self._asked(task), *shown, self._measure(), f"{order} {_ENDING}, {form}"])
@@ -177,20 +177,24 @@ class JudgeFeedback:
     def _asked(self, task: Task) -> list[str]:
         """Quote the question: all messages except the system's, how to answer, and the gold answer if it may be shown."""
         before = () if isinstance(task.prompt, str) else task.prompt[:-1]
-        shown = [fenced(f"EARLIER MESSAGE OF THE {each['role'].upper()}", each["content"]) for each in before if each["role"] != "system"]
-        shown += [fenced("QUESTION", task.question)]
-        shown += [fenced("HOW TO ANSWER", task.instruction)] if task.instruction else []
-        reference = task.answer if self.how.with_answer else None
-        return shown if reference is None else [*shown, fenced("REFERENCE ANSWER", reference)]
+        shown = [
+            quote_untrusted(f"EARLIER MESSAGE OF THE {each['role'].upper()}", each["content"])
+            for each in before
+            if each["role"] != "system"
+        ]
+        shown += [quote_untrusted("QUESTION", task.question)]
+        shown += [quote_untrusted("HOW TO ANSWER", task.instruction)] if task.instruction else []
+        reference = task.answer if self.settings.with_answer else None
+        return shown if reference is None else [*shown, quote_untrusted("REFERENCE ANSWER", reference)]
 
     def _measure(self) -> str:
-        return f"How to judge: {self.how.rubric}"
+        return f"How to judge: {self.settings.rubric}"
 
 
 _ENDING = "Give your reasons in a few sentences. Then end with one line of this form, with nothing before or behind it on that line"
 
 
-def put(question: str) -> Messages:
+def build_messages(question: str) -> Messages:
     """Build the chat messages of a question to the judge."""
     return ({"role": "system", "content": _SYSTEM}, {"role": "user", "content": question})
 

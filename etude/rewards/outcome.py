@@ -37,7 +37,7 @@ from etude.rewards.lines import GONE
 from etude.rewards.process import VerifierProcess
 from etude.rewards.reply import BadReply, read_reply
 from etude.rewards.verdict import Verdict
-from etude.tasks.names import place_of
+from etude.tasks.function_check import split_name
 from etude.tasks.task import Task
 
 Isolation = bool | Literal["required"]
@@ -224,7 +224,7 @@ class OutcomeFeedback:
 
 
 def _place(verifier: str) -> str:
-    return place_of(verifier)[0] if ":" in verifier else _BUILT_IN
+    return split_name(verifier)[0] if ":" in verifier else _BUILT_IN
 
 
 def _loads_of(task: Task) -> tuple[str, str]:

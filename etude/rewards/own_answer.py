@@ -56,12 +56,12 @@ def verdicts_by(
     """
     counts["own_answers"] += 1
     votes = [vote(text, task) for text in texts]
-    own = vote(answer.text, task) if answer.text is not None else None
+    answer_vote = vote(answer.text, task) if answer.text is not None else None
     tokens = sum(answer.agreement) / len(answer.agreement) if answer.agreement else 0.0
-    share = tokens if by_tokens else Tally.of(votes).share(own)
+    share = tokens if by_tokens else Tally.of(votes).share(answer_vote)
     parts = {"vote_share": share}
     reasons = {
-        "no answer that can be read": own is None,
+        "no answer that can be read": answer_vote is None,
         "it is cut off": not answer.is_whole,
         f"{share:.2f} agree, {min_share:.2f} are asked for": share < min_share,
     }
@@ -71,5 +71,5 @@ def verdicts_by(
         found = [Verdict(None, parts, message=f"the model's own answer teaches nothing: {reason}") for _ in texts]
         return found + ([found[0]] if answer.text is not None else [])
     said = (answer.text or "").strip()[:60]
-    others = [Verdict(None if each == own else 0.0, parts, message=f"the model's own answer is {said!r}") for each in votes]
+    others = [Verdict(None if each == answer_vote else 0.0, parts, message=f"the model's own answer is {said!r}") for each in votes]
     return [*others, Verdict(1.0, parts)]

@@ -68,7 +68,7 @@ def standings(n: int, compared: Sequence[Compared]) -> list[Standing]:
         points, again = _POINTS[better], 1.0 - _POINTS[swapped]
         differs = points != again
         points = 0.5 if differs else points
-        for place, own in ((first, points), (second, 1.0 - points)):
+        for place, won in ((first, points), (second, 1.0 - points)):
             before = found[place]
-            found[place] = Standing(before.points + own, before.pairs + 1, before.disagreements + differs)
+            found[place] = Standing(before.points + won, before.pairs + 1, before.disagreements + differs)
     return found

@@ -37,10 +37,10 @@ from etude.rewards.reply import LONGEST_LINE_BYTES, LONGEST_MESSAGE
 from etude.rewards.scratch import empty
 from etude.rewards.words import shortened
 from etude.tasks.expressions import math
-from etude.tasks.family_scores import scorer_of
-from etude.tasks.functions import as_verdict
+from etude.tasks.family_scores import load_scorer
+from etude.tasks.functions import to_verdict
 from etude.tasks.task import Task
-from etude.tasks.verifiers import verifier_named
+from etude.tasks.verifiers import find_verifier
 
 _ENDING_SECONDS = 1.0
 """Time limit for a judge that closed its socket to end."""
@@ -49,7 +49,7 @@ _PASSED = socket.MSG_CMSG_CLOEXEC if hasattr(socket, "MSG_CMSG_CLOEXEC") else 0
 
 def work(memory_bytes: int, scratch: str, guard: int | None) -> None:
     """Obey the parent's commands until it closes the socket; isolated if there is a `guard`."""
-    control = own_socket()
+    control = move_socket()
     limit_memory(memory_bytes)
     os.environ["TMPDIR"] = tempfile.tempdir = scratch
     worker = Worker(scratch, [] if guard is None else isolate(scratch, guard))
@@ -67,7 +67,7 @@ def work(memory_bytes: int, scratch: str, guard: int | None) -> None:
                 say(control, answer)
 
 
-def own_socket() -> socket.socket:
+def move_socket() -> socket.socket:
     """Move the socket to the parent away from file descriptor 0, since user code reads and prints at 0, 1 and 2."""
     control = socket.socket(fileno=os.dup(0))
     nowhere = os.open(os.devnull, os.O_RDWR)
@@ -111,11 +111,11 @@ class Worker:
         """Load a verifier with its imports, so that items are not charged for them; this ends the judge, which lacks it."""
         self.stop(is_gone=False)
         try:
-            self._verifiers[name] = verifier_named(name)
+            self._verifiers[name] = find_verifier(name)
             if name == "math":
                 math("$x + 1$", Task("", "1 + x", "math"))
             elif name == "reasoning_gym":
-                scorer_of(family)
+                load_scorer(family)
         except UserError as error:
             return {"error": shortened(f"{error}{hint(error.__cause__, self.closed)}", LONGEST_MESSAGE)}
         except BaseException as error:  # also SystemExit
@@ -217,7 +217,7 @@ def _verdict(item: dict[str, Any], verifiers: dict[str, Callable[[str, Task], An
     """Compute the verdict on one item as JSON values."""
     prompt = item["task"]["prompt"]
     task = Task(**{**item["task"], "prompt": tuple(prompt) if isinstance(prompt, list) else prompt})
-    found = as_verdict(verifiers[task.verifier](item["text"], task)).to_json()
+    found = to_verdict(verifiers[task.verifier](item["text"], task)).to_json()
     return found | {name: shortened(found[name], LONGEST_MESSAGE) for name in ("message", "words") if name in found}
 
 

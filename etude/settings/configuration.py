@@ -21,7 +21,7 @@ import yaml
 
 from etude.errors import UserError, unknown, value_hint
 from etude.settings.spellings import nearest_setting
-from etude.settings.values import WrongValue, read, typed
+from etude.settings.values import WrongValue, from_text, to_type
 from etude.settings.yaml_text import problem_of, read_yaml
 
 Configuration = TypeVar("Configuration")
@@ -29,7 +29,7 @@ _SHIPPED = Path(__file__).parents[1] / "configs"
 
 
 @functools.cache
-def shipped(command: str) -> Mapping[str, Path]:
+def shipped_configurations(command: str) -> Mapping[str, Path]:
     """Return the shipped configurations of a command, by name; read once."""
     return {path.stem: path for path in sorted(_SHIPPED.glob("*.yaml")) if command_of(path) == command}
 
@@ -44,7 +44,7 @@ def find_configuration(command: str, name: str) -> Path:
         if not path.is_file():
             raise UserError(f"configuration {name!r}: no such file")
         return path
-    known = shipped(command)
+    known = shipped_configurations(command)
     if name not in known:
         raise unknown(f"{command} configuration", name, known)
     return known[name]
@@ -76,20 +76,20 @@ def parse(
     dotted name, and returns the values to use. `short` maps short names to settings, `--name value`. Raises UserError for an unknown name
     or a wrong type.
     """
-    known, given = settings_of(kind), _given(overrides, lists_of(kind), settings_of(kind), short or {})
+    known, given = settings_of(kind), _parse_overrides(overrides, lists_of(kind), settings_of(kind), short or {})
     try:
         values = _file_values(kind, path) if path is not None else {}
         values = adjust(values, given) if adjust else values
-        told = {name: _checked(name, known[name], value, "") for name, value in values.items()}
-        return _made(kind, told | {name: _checked(name, known[name], text, "--") for name, text in given.items()})
+        chosen = {name: _convert(name, known[name], value, "") for name, value in values.items()}
+        return _build(kind, chosen | {name: _convert(name, known[name], text, "--") for name, text in given.items()})
     except UserError as error:
-        raise UserError(_in_full(str(error), list(known))) from None
+        raise UserError(_expand_names(str(error), list(known))) from None
 
 
-def _checked(name: str, hint: Any, value: Any, where: str) -> Any:
+def _convert(name: str, hint: Any, value: Any, where: str) -> Any:
     """Convert a value to its type; `where` precedes the name in errors: `--`, or the file."""
     try:
-        return read(hint, value) if isinstance(value, str) else typed(hint, value)
+        return from_text(hint, value) if isinstance(value, str) else to_type(hint, value)
     except WrongValue as error:
         raise UserError(f"{where}{name}: expected {error}, got {_argument(value)}{_hint(name, value)}") from None
 
@@ -99,21 +99,21 @@ def _hint(name: str, value: Any) -> str:
     return f":{hint}" if hint else ""
 
 
-def _made(kind: Any, values: Mapping[str, Any], default: Any = None, prefix: str = "") -> Any:
+def _build(kind: Any, values: Mapping[str, Any], default: Any = None, prefix: str = "") -> Any:
     """Build an instance of a settings class from the given values, and from `default` elsewhere."""
-    hints, told = get_type_hints(kind), {}
+    hints, chosen = get_type_hints(kind), {}
     for field in fields(kind):
         name = prefix + field.name
         usual = default if default is None else getattr(default, field.name)
         if default is None and field.default_factory is not MISSING:
             usual = field.default_factory()
         if is_dataclass(hints[field.name]):
-            told[field.name] = _made(hints[field.name], values, usual, f"{name}.")
+            chosen[field.name] = _build(hints[field.name], values, usual, f"{name}.")
         elif name in values:
-            told[field.name] = values[name]
+            chosen[field.name] = values[name]
         elif default is None and field.default is MISSING and field.default_factory is MISSING:
             raise UserError(f"{name} must be set: it has no default")
-    return kind(**told) if default is None else replace(default, **told)
+    return kind(**chosen) if default is None else replace(default, **chosen)
 
 
 def settings_of(kind: Any) -> Mapping[str, Any]:
@@ -137,21 +137,23 @@ def arguments_from(overrides: Mapping[str, Any], kind: type[Any] | None = None) 
     form, such as a function.
     """
     if not isinstance(overrides, Mapping):
-        raise UserError(f"settings must be a mapping, such as {{'seed': 1}}, got {a_type(overrides)}")
+        raise UserError(f"settings must be a mapping, such as {{'seed': 1}}, got {type_with_article(overrides)}")
     flat = list(overrides.items()) if kind is None else _leaves(overrides, settings_of(kind))
     return [f"--{name}={_python_argument(name, value)}" for name, value in flat]
 
 
-def not_plain(name: str, value: Any) -> UserError:
+def not_plain_error(name: str, value: Any) -> UserError:
     """Return the error for a Python value that no setting can have, with the fix."""
     if hasattr(value, "save_pretrained"):
-        return UserError(f"{name}: got {a_type(value)}: save it and its tokenizer by save_pretrained(FOLDER), and pass the folder")
+        return UserError(
+            f"{name}: got {type_with_article(value)}: save it and its tokenizer by save_pretrained(FOLDER), and pass the folder"
+        )
     if inspect.isroutine(value):
         return UserError(f"{name}: got a function: write it in a file, and pass 'FILE.py:{getattr(value, '__name__', 'NAME')}'")
-    return UserError(f"{name}: expected text, a number, a list or a mapping, got {a_type(value)}")
+    return UserError(f"{name}: expected text, a number, a list or a mapping, got {type_with_article(value)}")
 
 
-def a_type(value: Any) -> str:
+def type_with_article(value: Any) -> str:
     """Return the name of a value's type with its article: an int."""
     kind = type(value).__name__
     return f"{'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}"
@@ -162,20 +164,22 @@ def lists_of(kind: type[Any]) -> set[str]:
     return {name for name, hint in settings_of(kind).items() if get_origin(hint) is list}
 
 
-def resolved(configuration: Any) -> dict[str, Any]:
+def to_plain_values(configuration: Any) -> dict[str, Any]:
     """Convert settings to plain nested values, ready for YAML and comparison."""
     return _plain(asdict(configuration))
 
 
-def dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Flatten nested values to dotted names: `{"inner": {"x": 1}}` becomes `{"inner.x": 1}`."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        flat |= dotted(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
     return flat
 
 
-def _given(overrides: Sequence[str], lists: Collection[str], known: Mapping[str, Any], short: Mapping[str, str]) -> dict[str, str]:
+def _parse_overrides(
+    overrides: Sequence[str], lists: Collection[str], known: Mapping[str, Any], short: Mapping[str, str]
+) -> dict[str, str]:
     """Parse `--key value`, `--key=value` and, for lists, `--key value value` into texts by setting."""
     given: dict[str, str] = {}
     queue = list(overrides)
@@ -239,7 +243,7 @@ def _values_once(kind: type[Any], path: Path, text: str) -> dict[str, Any]:
             raise UserError(f"{path}: {name}: expected settings as `key: value` lines, got {value!r}")
         if name not in known:
             raise _unknown_setting(name, known, f"{path}: ")
-        flat[name] = _checked(name, known[name], [value] if name in lists and isinstance(value, str) else value, f"{path}: ")
+        flat[name] = _convert(name, known[name], [value] if name in lists and isinstance(value, str) else value, f"{path}: ")
     return flat
 
 
@@ -260,7 +264,7 @@ def _python_argument(name: str, value: Any) -> str:
             return os.fspath(inner)
         if getattr(inner, "ndim", None) == 0 and hasattr(inner, "item"):
             return inner.item()
-        raise not_plain(name, inner)
+        raise not_plain_error(name, inner)
 
     if isinstance(value, str | os.PathLike):
         return str(os.fspath(value))
@@ -271,16 +275,16 @@ def _leaves(values: Mapping[str, Any], known: Collection[str], prefix: str = "")
     """Flatten values to dotted names; a mapping is entered only if settings are below it, and an empty section is skipped."""
     found = []
     for name, value in values.items():
-        dotted = f"{prefix}{name}"
-        is_section = bool(_section(dotted, known))
+        full_name = f"{prefix}{name}"
+        is_section = bool(_section(full_name, known))
         if is_section and isinstance(value, Mapping):
-            found += _leaves(value, known, dotted + ".")
+            found += _leaves(value, known, full_name + ".")
         elif not (is_section and value is None):
-            found.append((dotted, value))
+            found.append((full_name, value))
     return found
 
 
-def _in_full(text: str, known: Sequence[str]) -> str:
+def _expand_names(text: str, known: Sequence[str]) -> str:
     """Expand setting names in an error: a settings class writes `search.width`, the command has `explore.search.width`."""
 
     def full(found: re.Match[str]) -> str:

@@ -10,7 +10,7 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from etude.settings.values import named
+from etude.settings.values import type_name
 
 _WIDTH, _COLUMN = 80, 24
 
@@ -41,7 +41,7 @@ def _default(field: "Field[Any]") -> Any:
 
 def _setting(name: str, hint: Any, text: str, default: Any) -> list[str]:
     shown = "null" if default is None else str(list(default)) if isinstance(default, tuple) else str(default)
-    about = f"(type: {named(hint)}, {'required' if default is MISSING else f'default: {shown}'})"
+    about = f"(type: {type_name(hint)}, {'required' if default is MISSING else f'default: {shown}'})"
     if get_origin(hint) is Literal or hint is bool:
         about = f"(default: {shown})"
     head = f"  --{name} {_taken(name, hint)}"

@@ -58,7 +58,7 @@ def take_options(arguments: Sequence[str], *names: str) -> tuple[Options, list[s
             setattr(options, name, written in rest)
             rest = [argument for argument in rest if argument != written]
             continue
-        value, rest = take(rest, written)
+        value, rest = take_option(rest, written)
         setattr(options, name, Path(value) if value is not None and name in ("run", "data") else value)
     _check_spelling(rest, names)
     if "data" in names and options.data is None and os.environ.get("ETUDE_DATA"):
@@ -70,7 +70,7 @@ def take_options(arguments: Sequence[str], *names: str) -> tuple[Options, list[s
     return options, rest
 
 
-def take(arguments: Sequence[str], option: str) -> tuple[str | None, list[str]]:
+def take_option(arguments: Sequence[str], option: str) -> tuple[str | None, list[str]]:
     """Return the value of `--option VALUE` or `--option=VALUE`, and the other arguments.
 
     Raises UserError for a missing or empty value.
@@ -99,7 +99,7 @@ def options_help(*names: str, more: Mapping[str, str] | None = None) -> str:
     return "common options\n" + "".join(f"  {(more or {}).get(name, OPTIONS[name])}\n" for name in names) + EVERYWHERE
 
 
-def no_more(rest: Sequence[str], usage: str) -> None:
+def refuse_options(rest: Sequence[str], usage: str) -> None:
     """Raise UserError for an option that the command does not have."""
     for word in rest:
         if word.startswith("-") and word != "-":
@@ -110,8 +110,8 @@ def _check_spelling(rest: Sequence[str], names: Sequence[str]) -> None:
     """Raise UserError for a shared option in another spelling: `--dryrun`, `--dry_run`."""
     by_letters = {name.replace("_", ""): name for name in names}
     for word in rest:
-        own = word.partition("=")[0]
-        letters = own.lstrip("-").replace("-", "").replace("_", "").lower()
+        option = word.partition("=")[0]
+        letters = option.lstrip("-").replace("-", "").replace("_", "").lower()
         meant = by_letters.get(letters, _OTHER_WORDS.get(letters))
-        if own.startswith("--") and meant is not None and meant in names:
-            raise UserError(f"unknown option {own}: did you mean --{meant.replace('_', '-')}?")
+        if option.startswith("--") and meant is not None and meant in names:
+            raise UserError(f"unknown option {option}: did you mean --{meant.replace('_', '-')}?")

@@ -126,7 +126,7 @@ _FIRST = ("explore.", "learn.", "evaluation.", "sampling.")
 """Preferred sections, if several have a setting of the same name."""
 
 
-def value_of(setting: str, value: str) -> Value | None:
+def our_value(setting: str, value: str) -> Value | None:
     """Return our name for another library's value of a setting, with a note, or None."""
     known = next((words for name, words in VALUES.items() if setting == name or setting.endswith(f".{name}")), {})
     return known.get(value.strip().lower().replace("-", "_"))

@@ -30,7 +30,7 @@ class WrongValue(ValueError):
     """The value does not have the setting's type; the message says what is expected."""
 
 
-def read(hint: Any, text: str) -> Any:
+def from_text(hint: Any, text: str) -> Any:
     """Convert `text` to the type. Raises WrongValue."""
     kinds, is_optional = _kinds(hint)
     if is_optional and text in (("null", "~") if str in kinds else ("null", "~", "none", "None")):
@@ -40,8 +40,8 @@ def read(hint: Any, text: str) -> Any:
 
 def _read(kind: Any, text: str) -> Any:
     if get_origin(kind) in (list, tuple, dict):
-        return typed(kind, _loaded(text, kind))
-    return typed(kind, text.strip() if kind in (int, float, bool) else text)
+        return to_type(kind, _loaded(text, kind))
+    return to_type(kind, text.strip() if kind in (int, float, bool) else text)
 
 
 def _loaded(text: str, hint: Any) -> Any:
@@ -54,7 +54,7 @@ def _loaded(text: str, hint: Any) -> Any:
         raise WrongValue(expected(hint)) from None
 
 
-def typed(hint: Any, value: Any) -> Any:
+def to_type(hint: Any, value: Any) -> Any:
     """Convert `value` to the type if it fits; a number may be given as text. Raises WrongValue."""
     kinds, is_optional = _kinds(hint)
     return value if is_optional and value is None else _first(hint, kinds, lambda kind: _typed(kind, value))
@@ -119,11 +119,11 @@ def _of_form(value: Any, hint: Any) -> Any:
     if form is Literal:
         return value if value in inner else _WRONG
     if form is list and isinstance(value, (list, tuple)):
-        return [typed(inner[0], item) for item in value]
+        return [to_type(inner[0], item) for item in value]
     if form is tuple and isinstance(value, (list, tuple)) and len(value) == len(inner):
-        return tuple(typed(own, item) for own, item in zip(inner, value, strict=True))
+        return tuple(to_type(item_type, item) for item_type, item in zip(inner, value, strict=True))
     if form is dict and isinstance(value, Mapping):
-        return {typed(str, key): typed(inner[1], item) for key, item in value.items()}
+        return {to_type(str, key): to_type(inner[1], item) for key, item in value.items()}
     return _WRONG
 
 
@@ -145,10 +145,10 @@ def expected(hint: Any) -> str:
     return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(inner, str(inner))
 
 
-def named(hint: Any) -> str:
+def type_name(hint: Any) -> str:
     """Return the name of a type as help shows it."""
     if get_origin(hint) in (Union, UnionType):
-        return " | ".join("null" if each is NoneType else named(each) for each in get_args(hint))
+        return " | ".join("null" if each is NoneType else type_name(each) for each in get_args(hint))
     if get_origin(hint) is Literal:
         return ", ".join(map(str, get_args(hint)))
     return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint).replace("typing.", "")

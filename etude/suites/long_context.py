@@ -14,15 +14,15 @@ from etude.evaluation.long.asked import Asked, asked, generators, haystack_of
 from etude.evaluation.long.kinds import FROM_FILES, KINDS
 from etude.evaluation.report.kept import Shown, write_kept
 from etude.evaluation.statistics import mean_interval
-from etude.knowledge.documents import Corpus, documents
+from etude.knowledge.documents import Corpus, read_documents
 from etude.kv_cache.lazy import Lazy
 from etude.kv_cache.policy import Policy
 from etude.kv_cache.recall import Recall
 from etude.kv_cache.settings import EngineView
 from etude.kv_cache.sweep import FULL, LazyRows, Reading, Rows
-from etude.models.load import describe, end_tokens, in_precision, load_model, positions_of
+from etude.models.load import cast_weights, describe_weights, end_tokens, load_model, max_positions
 from etude.recipes.no_effect import unread_among, unread_of_view
-from etude.settings.configuration import arguments_from, dotted, find_configuration, parse, resolved
+from etude.settings.configuration import arguments_from, find_configuration, flatten, parse, to_plain_values
 from etude.tasks.files import find_file
 
 
@@ -93,22 +93,22 @@ def evaluate_long(
     watcher, folder = watcher or Quiet(), Path(data) if data else None
     place = decide(suite.machine)
     loaded, tokenizer = load_model(model, device=place.device)
-    loaded = in_precision(loaded, place.dtype).eval()
-    longest, positions = max(suite.tokens) + suite.max_new_tokens, positions_of(loaded)
+    loaded = cast_weights(loaded, place.dtype).eval()
+    longest, positions = max(suite.tokens) + suite.max_new_tokens, max_positions(loaded)
     if longest > positions:
         raise UserError(
             f"tokens {max(suite.tokens)} and max_new_tokens {suite.max_new_tokens} are more than the model's {positions} positions"
         )
     if suite.engine.rerotate:
         raise UserError("engine.rerotate is not for this suite, which cuts a text that was read at its own positions: leave it out")
-    texts = [each.text for each in documents(Corpus(path=suite.haystack), folder)] if suite.haystack else []
+    texts = [each.text for each in read_documents(Corpus(path=suite.haystack), folder)] if suite.haystack else []
     haystack = haystack_of(texts, tokenizer)
     made = generators({name: find_file(path, folder) if (path := getattr(suite, name)) else None for name in FROM_FILES})
     ends = end_tokens(loaded, tokenizer)
     view = suite.engine.of_engine(tokenizer)
     policy = replace(view.policy, full_prompts=False) if view and isinstance(view.policy, Recall) else view.policy if view else None
     unread = unread_among(
-        suite, dotted(resolved(LongSuite())), unread_of_view(suite.engine) | {("engine.every_tokens",): "all that is said is kept"}
+        suite, flatten(to_plain_values(LongSuite())), unread_of_view(suite.engine) | {("engine.every_tokens",): "all that is said is kept"}
     )
     for sentence in unread:
         watcher.say(f"without effect: {sentence}")
@@ -126,7 +126,7 @@ def evaluate_long(
                 rows.append(_row(kind, tokens, found))
                 watcher.say(line(rows[-1], view.name if view else None))
                 items += [{"kind": kind, "tokens": tokens, **each} for each in found]
-    result = {"model": model, "weights": describe(model), "view": view.name if view else "full", "rows": rows, "items": items}
+    result = {"model": model, "weights": describe_weights(model), "view": view.name if view else "full", "rows": rows, "items": items}
     if page:
         write_kept(result, shown, Path(page), reads=isinstance(policy, Recall))
     return result

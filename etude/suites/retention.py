@@ -29,7 +29,7 @@ from etude.evaluation.measure import Measurement, Suite, measure
 from etude.evaluation.retention import OLD_KNOWLEDGE, make_probe, measure_retention
 from etude.evaluation.rewards import is_item_right
 from etude.evaluation.statistics import mean_interval, wilson_interval
-from etude.models.load import describe, load_model
+from etude.models.load import describe_weights, load_model
 from etude.recipes.materials import with_system
 from etude.rewards.outcome import Isolation, OutcomeFeedback
 from etude.rollouts.prompts import render_prompts
@@ -135,7 +135,7 @@ def evaluate_suite(
     overall = [row for row in rows if row["part"] == "choices"][-1]
     return {
         "model": model,
-        "weights": describe(model),
+        "weights": describe_weights(model),
         "choice_accuracy": overall,
         "rows": rows,
         "answers": answers,

@@ -114,10 +114,10 @@ class Actions:
             return self.instruction
         return PRESETS[self.preset].instruction if self.preset in PRESETS and not self.tags else ""
 
-    def problem(self, text: str) -> str:
+    def find_problem(self, text: str) -> str:
         """Describe what is malformed in an answer; "" if nothing is.
 
-        >>> Actions("divide").problem("<subproblem>2 + 3</subproblem> <solve>5</solve> <answer>5</answer>")
+        >>> Actions("divide").find_problem("<subproblem>2 + 3</subproblem> <solve>5</solve> <answer>5</answer>")
         '1 <subproblem> where at least 2 are asked for'
         """
         limits = self.limits
@@ -176,6 +176,6 @@ def _order_problem(actions: Sequence[Action], order: Sequence[str]) -> str:
     return ""
 
 
-def with_instruction(tasks: Sequence[Task], words: str) -> list[Task]:
+def add_instruction(tasks: Sequence[Task], words: str) -> list[Task]:
     """Return the tasks with an instruction that is appended to each question; "" leaves them as they are."""
     return [replace(task, instruction=words) for task in tasks] if words else list(tasks)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from etude.tasks.answers import bounded, parse_list
+from etude.tasks.answers import last_characters, parse_list
 from etude.tasks.task import Task, canonical_words
 
 _ARTICLES = frozenset({"a", "an", "the"})
@@ -22,7 +22,7 @@ def with_aliases(task: Task) -> Task:
     if task.answer is None:
         return task
     every = list(dict.fromkeys([*_names(task.answer), *_names(task.metadata.get("aliases"))]))
-    names = [name for name in every if words_said(name)] or every
+    names = [name for name in every if plain_words(name)] or every
     return replace(task, answer=names[0] if names else "", metadata={**task.metadata, "aliases": names})
 
 
@@ -37,18 +37,18 @@ def _names(value: Any) -> list[str]:
     return [name for each in found if (name := str(each).strip())]
 
 
-def said_alias(text: str, names: Sequence[str]) -> str | None:
+def find_alias(text: str, names: Sequence[str]) -> str | None:
     """Return the first name whose words stand in the text in this order, or None.
 
     Case, punctuation and articles are ignored (articles count if the name has no other words).
 
-    >>> said_alias("It was written by the Samuel Clemens, I think.", ["Mark Twain", "Samuel Clemens"])
+    >>> find_alias("It was written by the Samuel Clemens, I think.", ["Mark Twain", "Samuel Clemens"])
     'Samuel Clemens'
     """
-    said = words_said(text)
+    said = plain_words(text)
     bare = [word for word in said if word not in _ARTICLES]
     for name in names:
-        every = words_said(name)
+        every = plain_words(name)
         wanted = [word for word in every if word not in _ARTICLES]
         within, words = (bare, wanted) if wanted else (said, every)
         if words and f" {' '.join(words)} " in f" {' '.join(within)} ":
@@ -56,6 +56,6 @@ def said_alias(text: str, names: Sequence[str]) -> str | None:
     return None
 
 
-def words_said(text: str) -> list[str]:
+def plain_words(text: str) -> list[str]:
     """Return the words and numbers of a text, in one case and without punctuation."""
-    return [word for word in canonical_words(bounded(text)) if word[0].isalnum()]
+    return [word for word in canonical_words(last_characters(text)) if word[0].isalnum()]

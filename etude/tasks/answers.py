@@ -24,7 +24,7 @@ _WORD = re.compile(r"[\w'\u2019-]+")
 _SURROUNDINGS = " \t\r\n,;:!?\"'`*_"
 
 
-def bounded(text: str) -> str:
+def last_characters(text: str) -> str:
     """Return the last `MAX_CHARACTERS` of a text, without surrounding space."""
     return text[-MAX_CHARACTERS:].strip()
 
@@ -56,7 +56,7 @@ def final_answer(text: str, gold: str | None = None) -> str:
     >>> final_answer("So we add. The answer is **12**.", "12")
     '12'
     """
-    text = bounded(text)
+    text = last_characters(text)
     answer = marked_answer(text)
     if answer is None:
         return text
@@ -68,10 +68,10 @@ def final_answer(text: str, gold: str | None = None) -> str:
     return answer.strip().rstrip(extra).strip()
 
 
-def normalised(text: str) -> str:
+def normalise(text: str) -> str:
     """Normalise a text: one case, single spaces, no surrounding punctuation; a leading sign, dot or bracket stays.
 
-    >>> normalised('  "New   York." ')
+    >>> normalise('  "New   York." ')
     'new york'
     """
     words = " ".join(text.casefold().split())
@@ -84,7 +84,7 @@ def word_counts(text: str) -> Counter[str]:
     >>> sorted(word_counts("The atria, and the left atrium.").items())
     [('and', 1), ('atria', 1), ('atrium', 1), ('left', 1)]
     """
-    return Counter(word for word in canonical_words(bounded(text)) if word[0].isalnum() and word not in ("a", "an", "the"))
+    return Counter(word for word in canonical_words(last_characters(text)) if word[0].isalnum() and word not in ("a", "an", "the"))
 
 
 def stated_answer(text: str) -> str:
@@ -96,24 +96,24 @@ def stated_answer(text: str) -> str:
     >>> stated_answer("The answer is [1, 2].\\nSo it is sorted."), stated_answer("The answer is\\n1 2\\n3 4\\n\\nDone.")
     ('[1, 2]', '1 2\\n3 4')
     """
-    answer = marked_answer(bounded(text))
+    answer = marked_answer(last_characters(text))
     if answer is None:
-        return bounded(text)
+        return last_characters(text)
     first, *others = answer.splitlines()
     width = len(first.split())
     grid = takewhile(lambda line: 1 < width == len(line.split()), others)
     return "\n".join([first, *grid]).strip().rstrip("*`.").strip()
 
 
-def voted_answer(text: str) -> str:
+def comparable_answer(text: str) -> str:
     """Return the final answer in a form that can be compared with other answers when no gold answer is known.
 
     Case, spaces and surrounding punctuation are removed.
 
-    >>> voted_answer("So the answer is  **New York**.") == voted_answer("new york")
+    >>> comparable_answer("So the answer is  **New York**.") == comparable_answer("new york")
     True
     """
-    return normalised(stated_answer(text))
+    return normalise(stated_answer(text))
 
 
 def parse_list(text: str) -> list[Any] | None:
@@ -132,7 +132,7 @@ def answer_form(text: str) -> str:
     >>> [answer_form(text) for text in ("-1,000.5", "['a', 'b']", "Paris", "New York", "")]
     ['number', 'list', 'word', 'text', 'nothing']
     """
-    text = bounded(text)
+    text = last_characters(text)
     if not text:
         return "nothing"
     numbers = find_numbers(text) if len(text) <= 400 else []

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from string import ascii_uppercase
 
-from etude.tasks.answers import bounded, final_answer, marked_answer, normalised
+from etude.tasks.answers import final_answer, last_characters, marked_answer, normalise
 from etude.tasks.task import Task
 
 _LETTER = re.compile(r"\W{0,3}(?:(?:option|choice) )?\(?([A-Za-z])(?:\)|[.:]|$)(.*)", re.IGNORECASE | re.DOTALL)
@@ -35,10 +35,10 @@ def show_choices(question: str, choices: Sequence[str]) -> str:
     return "\n".join([question.rstrip(), *lines])
 
 
-def without_choices(shown: str, choices: Sequence[str]) -> str:
+def remove_choices(shown: str, choices: Sequence[str]) -> str:
     """Return the question without the choices that `show_choices` appended.
 
-    >>> without_choices(show_choices("Which is a fruit?", ["a stone", "a pear"]), ["a stone", "a pear"])
+    >>> remove_choices(show_choices("Which is a fruit?", ["a stone", "a pear"]), ["a stone", "a pear"])
     'Which is a fruit?'
     """
     return shown.removesuffix(show_choices("", choices))
@@ -55,13 +55,13 @@ def read_choice(text: str, choices: Sequence[str] = ()) -> str | None:
     ('B', None, 'B')
     """
     answer = final_answer(text, gold="B").strip("*`'\" ")
-    texts = [normalised(choice) for choice in choices]
-    whole = normalised(answer)
+    texts = [normalise(choice) for choice in choices]
+    whole = normalise(answer)
     match = _LETTER.fullmatch(answer)
     if whole in texts and (len(whole) > 1 or match is None):
         return _letter_of_text(answer, whole, choices, texts)
     letter = _bare_letter(match[1].upper(), match[2].strip(), texts) if match is not None else None
-    if letter is None and marked_answer(bounded(text)) is not None:
+    if letter is None and marked_answer(last_characters(text)) is not None:
         return _letter_before_prose(answer, texts)
     return letter
 
@@ -79,7 +79,7 @@ def _bare_letter(letter: str, rest: str, texts: Sequence[str]) -> str | None:
     if not texts:
         return None if _ANOTHER_LETTER.search(rest) else letter
     position = ascii_uppercase.index(letter)
-    if position >= len(texts) or (rest and normalised(rest) not in ("", ".", ")", texts[position])):
+    if position >= len(texts) or (rest and normalise(rest) not in ("", ".", ")", texts[position])):
         return None
     return letter
 
@@ -95,8 +95,8 @@ def _letter_before_prose(answer: str, texts: Sequence[str]) -> str | None:
     letter, between, rest = match[1], match[2].strip(), match[3].strip()
     position = ascii_uppercase.index(letter)
     is_a_word = letter in "AI" and not between and not _NO_NOUN.match(rest)
-    begins_a_text = any(normalised(answer).startswith(text) for text in texts if len(text) > 1)
-    names_another = normalised(rest) in (text for index, text in enumerate(texts) if index != position)
+    begins_a_text = any(normalise(answer).startswith(text) for text in texts if len(text) > 1)
+    names_another = normalise(rest) in (text for index, text in enumerate(texts) if index != position)
     if is_a_word or begins_a_text or names_another or _ANY_LETTER.search(rest) or _ALTERNATIVE.match(rest):
         return None
     return letter if not texts or position < len(texts) else None

@@ -22,8 +22,8 @@ from typing import Any
 from etude.errors import UserError, unknown
 from etude.tasks.answers import parse_list
 from etude.tasks.choices import read_choice, show_choices
-from etude.tasks.questions import fill
 from etude.tasks.task import Task
+from etude.tasks.templates import fill_template
 
 NAMES = ("question", "answer", "worked", "choices", "messages", "verifier")
 """Our column names, which `columns` may map to others."""
@@ -46,17 +46,17 @@ def task_from_row(
     `origin` says where the row is from and begins every message. `question` and `worked_format` are format strings over the row's columns.
     Raises UserError for unknown columns and for values of a wrong type.
     """
-    named = _renamed(row, columns, origin)
+    named = _rename_columns(row, columns, origin)
     choices, labels = _choices(named.get("choices"), origin)
     if isinstance(named.get("answer"), float) and not math.isfinite(named["answer"]):
         raise UserError(f"{origin}: the answer is {named['answer']}, which is no number: write the answer, or leave the row out")
     answer, worked = _answer_and_worked(named)
     if choices and answer is not None:
         answer = _letter(answer, choices, labels, origin)
-    text = fill("question", question, row) if question is not None else None
+    text = fill_template("question", question, row) if question is not None else None
     if worked_format is not None:
         right = {"choice": choices[ord(answer) - ord("A")]} if choices and answer is not None else {}
-        worked = fill("worked_format", worked_format, {**right, **named, "answer": answer, "worked": worked or ""})
+        worked = fill_template("worked_format", worked_format, {**right, **named, "answer": answer, "worked": worked or ""})
     used = _OURS | set(columns.values())
     extra = {name: value for name, value in row.items() if name not in used}
     return Task(
@@ -69,7 +69,7 @@ def task_from_row(
     )
 
 
-def _renamed(row: Mapping[str, Any], columns: Mapping[str, str], origin: str) -> dict[str, Any]:
+def _rename_columns(row: Mapping[str, Any], columns: Mapping[str, str], origin: str) -> dict[str, Any]:
     named = dict(row)
     for ours, theirs in columns.items():
         if ours not in NAMES:

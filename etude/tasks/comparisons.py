@@ -64,7 +64,7 @@ def comparison_from_row(row: Mapping[str, Any], columns: Mapping[str, str], orig
             "preferences.columns '{prompt: ...}'"
         )
     if prompt is None:
-        prompt, chosen, rejected = _parted(chosen, rejected, origin)
+        prompt, chosen, rejected = _split_conversations(chosen, rejected, origin)
     asked = prompt if isinstance(prompt, str) else tuple(_messages(prompt, origin))
     if not asked or (not isinstance(asked, str) and asked[-1]["role"] != "user"):
         raise UserError(f"{origin}: a prompt must be text, or messages that end with the user's, got {str(prompt)[:80]!r}")
@@ -74,7 +74,7 @@ def comparison_from_row(row: Mapping[str, Any], columns: Mapping[str, str], orig
     return Comparison(Task(asked, origin=origin), *texts)
 
 
-def _parted(chosen: Any, rejected: Any, origin: str) -> tuple[Any, Any, Any]:
+def _split_conversations(chosen: Any, rejected: Any, origin: str) -> tuple[Any, Any, Any]:
     """Split two conversations into their common prompt and their last messages."""
     one, other = _messages(chosen, origin), _messages(rejected, origin)
     if one[:-1] != other[:-1] or len(one) < 2:

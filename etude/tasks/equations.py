@@ -3,7 +3,7 @@
 import re
 from fractions import Fraction
 
-from etude.tasks.answers import bounded
+from etude.tasks.answers import last_characters
 
 _NUMBER = r"\$?-?\d{1,15}(?:,\d{3}){0,4}(?:\.\d{1,12})?"
 _OPERATOR = r"[-+*/x\u00d7\u00f7\u2212]"
@@ -17,15 +17,15 @@ _PART = re.compile(rf"(?P<operator>{_OPERATOR}?){_GAP}(?P<number>{_NUMBER})")
 _PLAIN = str.maketrans({"\u00d7": "*", "x": "*", "\u00f7": "/", "\u2212": "-"})
 
 
-def wrong_equation(text: str) -> str:
+def find_wrong_equation(text: str) -> str:
     """Return the first equation of numbers in a text that does not hold, as written; "" if there is none. Takes linear time.
 
     Sums, differences, products and quotients without parentheses are read; a result with decimals may be rounded.
 
-    >>> wrong_equation("42 - 10 = 22, and 22 * 2 = 44"), wrong_equation("10 / 3 = 3.33 each")
+    >>> find_wrong_equation("42 - 10 = 22, and 22 * 2 = 44"), find_wrong_equation("10 / 3 = 3.33 each")
     ('42 - 10 = 22', '')
     """
-    for found in _EQUATION.finditer(bounded(text)):
+    for found in _EQUATION.finditer(last_characters(text)):
         value, right = _value(found["left"]), found["right"]
         decimals = len(right.partition(".")[2])
         if value is not None and abs(value - _number(right)) > (Fraction(1, 2 * 10**decimals) if decimals else 0):

@@ -14,8 +14,8 @@ from typing import Any
 from etude.errors import UserError, unknown
 from etude.randomness import seed_for
 from etude.tasks.family_scores import encode
-from etude.tasks.questions import fill
 from etude.tasks.task import Task
+from etude.tasks.templates import fill_template
 
 _CHUNK = 256
 _NOT_A_FAMILY = "composite"
@@ -28,7 +28,7 @@ def family_names() -> list[str]:
     return sorted(set(DATASETS) - {_NOT_A_FAMILY})
 
 
-def draw_entries(family: str, parameters: Mapping[str, Any], *, split: str, seed: int) -> Iterator[dict[str, Any]]:
+def sample_entries(family: str, parameters: Mapping[str, Any], *, split: str, seed: int) -> Iterator[dict[str, Any]]:
     """Yield entries (`question`, `answer`, `metadata`) of a family without end, repetitions included.
 
     `parameters` are fields of the family's own configuration. Raises UserError for an unknown family or parameter, and for a value that
@@ -73,7 +73,7 @@ def load_family(
     tasks: dict[str, Task] = {}
     patience = max(_CHUNK, n)
     last_new = 0
-    for index, entry in enumerate(draw_entries(family, parameters, split=split, seed=seed)):
+    for index, entry in enumerate(sample_entries(family, parameters, split=split, seed=seed)):
         if len(tasks) == n:
             break
         task = _task(family, entry, f"{family}[{index}]", question, worked_format)
@@ -88,7 +88,7 @@ def load_family(
     return list(tasks.values())
 
 
-def own_levels(family: str, n: int) -> list[dict[str, Any]]:
+def curriculum_levels(family: str, n: int) -> list[dict[str, Any]]:
     """Return the parameters of the first n difficulty levels of a family's own curriculum, from easy to hard.
 
     Only parameters that differ from the family's defaults at some level are listed. Raises UserError if the family has fewer levels.
@@ -159,10 +159,10 @@ def _task(family: str, entry: Mapping[str, Any], origin: str, question: str | No
     answer = None if entry["answer"] is None else str(entry["answer"])
     names = {**entry["metadata"], "question": entry["question"]}
     return Task(
-        prompt=entry["question"] if question is None else fill("question", question, names),
+        prompt=entry["question"] if question is None else fill_template("question", question, names),
         answer=answer,
         verifier="reasoning_gym",
-        worked=answer if worked_format is None else fill("worked_format", worked_format, {**names, "answer": answer}),
+        worked=answer if worked_format is None else fill_template("worked_format", worked_format, {**names, "answer": answer}),
         metadata={"family": family, "entry": encode(dict(entry))},
         origin=origin,
     )

@@ -51,7 +51,7 @@ def reasoning_gym(text: str, task: Task) -> Verdict:
     entry = decode(task.metadata["entry"])
     if not _has_harmless_entry(family, entry):
         return Verdict(None, message=f"the entry of family {family!r} is not plain arithmetic or data")
-    source_score = float(scorer_of(family)(answer=answer, entry=entry))
+    source_score = float(load_scorer(family)(answer=answer, entry=entry))
     if source_score == 1.0:
         problem = _too_loose(family, answer, entry)
     else:
@@ -92,7 +92,7 @@ def decode(value: Any) -> Any:
 
 
 @cache
-def scorer_of(family: str) -> Callable[..., float]:
+def load_scorer(family: str) -> Callable[..., float]:
     """Return the scorer of a family, with the modules and data that it loads."""
     from reasoning_gym import get_score_answer_fn
 

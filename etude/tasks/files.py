@@ -22,7 +22,7 @@ def find_file(path: str, data: Path | None) -> Path:
 
     Raises UserError, with the nearest name, if there is no such file.
     """
-    places = places_of(path, data)
+    places = candidate_paths(path, data)
     for place in places:
         if place.is_file():
             return place
@@ -34,7 +34,7 @@ def find_file(path: str, data: Path | None) -> Path:
     raise UserError(f"path {path!r} is not a file{where}: {fix}")
 
 
-def places_of(path: str, data: Path | None) -> list[Path]:
+def candidate_paths(path: str, data: Path | None) -> list[Path]:
     """Return the paths where a file may be: as given, then in the folder of data sets."""
     return [Path(path)] if data is None or Path(path).is_absolute() else [Path(path), data / path]
 

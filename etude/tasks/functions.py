@@ -24,7 +24,7 @@ from typing import Any
 from etude.errors import UserError, unknown
 from etude.randomness import seed_for
 from etude.rewards.verdict import RIGHT_AT, Verdict
-from etude.tasks.names import existing, not_imported, place_of
+from etude.tasks.function_check import import_failure, require_file, split_name
 from etude.tasks.task import Task
 
 
@@ -34,7 +34,7 @@ def load_function(name: str) -> Callable[..., Any]:
     A relative file is looked up in the current folder. Raises UserError if the file or module is missing or fails to run, if it has no such
     name, and if the name is not a function.
     """
-    place, function_name = place_of(name)
+    place, function_name = split_name(name)
     module = _run_file(Path(place)) if place.endswith(".py") else _import_module(place)
     found = getattr(module, function_name, None)
     if found is None:
@@ -45,14 +45,14 @@ def load_function(name: str) -> Callable[..., Any]:
     return found
 
 
-def as_verdict(result: Any, right_at: float = RIGHT_AT) -> Verdict:
+def to_verdict(result: Any, right_at: float = RIGHT_AT) -> Verdict:
     """Convert what a user's verifier returned to a Verdict: a finite number or a bool is the score, None is unscored.
 
     `right_at` is the score from which on an answer is right; a Verdict brings its own. NaN and infinities are unscored too, and the message
     says so. Raises TypeError for anything else, and for a Verdict whose parts or step_values are not finite numbers or whose message or
     words are not text.
 
-    >>> as_verdict(True).score, as_verdict(-2.5).score, as_verdict(float("nan")).message
+    >>> to_verdict(True).score, to_verdict(-2.5).score, to_verdict(float("nan")).message
     (1.0, -2.5, 'the verifier returned nan, which is no score')
     """
     if isinstance(result, Verdict):
@@ -67,7 +67,7 @@ def as_verdict(result: Any, right_at: float = RIGHT_AT) -> Verdict:
     return Verdict(score, right_at=right_at)
 
 
-def right_at_of(function: Callable[..., Any], name: str) -> float:
+def get_right_at(function: Callable[..., Any], name: str) -> float:
     """Return the score from which on a user's verifier, called `name`, counts an answer as right: its attribute `right_at`, or 1.
 
     Raises UserError if the attribute is not a finite number.
@@ -81,14 +81,14 @@ def right_at_of(function: Callable[..., Any], name: str) -> float:
 def load_verifier(name: str) -> Callable[[str, Task], Verdict]:
     """Load a user's verifier by its name and wrap it to return verdicts.
 
-    Raises UserError as `load_function` and `right_at_of` do.
+    Raises UserError as `load_function` and `get_right_at` do.
     """
     function = load_function(name)
-    right_at = right_at_of(function, name)
+    right_at = get_right_at(function, name)
 
     @wraps(function)
     def verifier(text: str, task: Task) -> Verdict:
-        return as_verdict(function(text, task), right_at)
+        return to_verdict(function(text, task), right_at)
 
     return verifier
 
@@ -133,7 +133,7 @@ def generated_rows(name: str, *, split: str, n: int | None, seed: int) -> Iterat
 
 
 def _run_file(path: Path) -> ModuleType:
-    existing(path)
+    require_file(path)
     module_name = f"etude_user_{seed_for(path.resolve()):x}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None and spec.loader is not None, path
@@ -151,4 +151,4 @@ def _import_module(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except Exception as error:  # whatever the user's module raises
-        raise not_imported(name, f"{type(error).__name__}: {error}") from error
+        raise import_failure(name, f"{type(error).__name__}: {error}") from error

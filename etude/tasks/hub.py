@@ -23,13 +23,13 @@ def streamed_rows(dataset: str, *, name: str | None, split: str) -> Iterator[tup
     return _rows(dataset, name, split, streaming=True)
 
 
-def _rows(dataset: str, name: str | None, split: str, **how: bool) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _rows(dataset: str, name: str | None, split: str, **options: bool) -> Iterator[tuple[str, Mapping[str, Any]]]:
     from datasets import load_dataset
 
     unreachable = None
     try:
         with nullcontext() if Path(dataset).exists() else hub_if_reachable() as unreachable:
-            rows = load_dataset(dataset, name, split=split, **how)
+            rows = load_dataset(dataset, name, split=split, **options)
         for index, row in enumerate(rows):
             yield f"{dataset}/{split}[{index}]", row
     except Exception as error:  # the hub, the network and the readers raise dozens of unrelated types, while they stream too

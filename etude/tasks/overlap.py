@@ -7,11 +7,11 @@ from itertools import islice
 from math import exp, inf
 
 from etude.errors import UserError, at_least
-from etude.tasks.families import draw_entries
+from etude.tasks.families import sample_entries
 from etude.tasks.sources import TaskSource
 from etude.tasks.task import Task
 
-Piece = tuple[str, ...]
+NGram = tuple[str, ...]
 """An n-gram: n words in a row."""
 
 
@@ -29,28 +29,28 @@ def overlap(train: Iterable[Task], evaluation: Iterable[Task]) -> list[tuple[Tas
     return [(seen[task.key], task) for task in evaluation if task.key in seen]
 
 
-def shared_wording(train: Iterable[Task], evaluation: Sequence[Task], n: int = 8) -> list[float]:
+def ngram_overlap(train: Iterable[Task], evaluation: Sequence[Task], n: int = 8) -> list[float]:
     """Return, for each evaluation task, the share of its n-grams of words that also occur in some training task.
 
     Words are those of the canonical key; a question shorter than n words is one n-gram. 13 words are usual for long texts (Brown et al.
     2020, arXiv 2005.14165, appendix C); problems are short, and copies with other names or numbers differ every few words. Memory is that
     of the evaluation tasks' n-grams.
 
-    >>> shared_wording([Task("Ann has 3 red pens and 4 blue pens.")], [Task("Now Ann has 3 red pens and 4 green pens.")], n=4)
+    >>> ngram_overlap([Task("Ann has 3 red pens and 4 blue pens.")], [Task("Now Ann has 3 red pens and 4 green pens.")], n=4)
     [0.5]
     """
-    asked = [pieces(task.words, n) for task in evaluation]
+    asked = [ngrams(task.words, n) for task in evaluation]
     all_asked = {piece for of_task in asked for piece in of_task}
-    found: set[Piece] = set()
+    found: set[NGram] = set()
     for task in train:
-        found |= all_asked & pieces(task.words, n)
+        found |= all_asked & ngrams(task.words, n)
     return [len(of_task & found) / len(of_task) for of_task in asked]
 
 
-def pieces(words: Sequence[str], n: int) -> set[Piece]:
+def ngrams(words: Sequence[str], n: int) -> set[NGram]:
     """Return all distinct n-grams of the words; fewer than n words are one shorter n-gram.
 
-    >>> sorted(pieces("a b c a b".split(), 2))
+    >>> sorted(ngrams("a b c a b".split(), 2))
     [('a', 'b'), ('b', 'c'), ('c', 'a')]
     """
     return set(zip(*(words[start:] for start in range(n)), strict=False)) or {tuple(words)}
@@ -104,12 +104,12 @@ def _keys(source: TaskSource, n: int, seed: int) -> list[str]:
     if source.family is None:
         raise UserError("only a family draws items again and again; for files and data sets, compare them with overlap")
     at_least("n", n, 1)
-    entries = draw_entries(source.family, source.parameters, split="space", seed=seed)
+    entries = sample_entries(source.family, source.parameters, split="space", seed=seed)
     return [Task(entry["question"]).key for entry in islice(entries, n)]
 
 
 def _poisson_upper(count: int) -> float:
-    """Return the mean at which `count` or fewer events have a chance of 5 %: by bisection, or above 100 events by the normal approximation."""
+    """Return the mean at which `count` or fewer events have a chance of 5 %, by bisection (above 100: by the normal approximation)."""
     if count > 100:
         return count + 1.645 * (count + 1) ** 0.5 + 1
     low, high = 0.0, 2.0 * count + 10

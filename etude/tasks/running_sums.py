@@ -34,7 +34,7 @@ def running_sums(split: str, n: int | None, seed: int) -> Iterator[dict[str, Any
     for _ in range(n or 100):
         terms = int(generator.choice(TERMS))
         is_checked, lines = generator.integers(CHECKED) == 0, int(generator.integers(1, terms))
-        yield chain(drawn(generator, terms), checked_lines=lines if is_checked else 0)
+        yield chain(sample_terms(generator, terms), checked_lines=lines if is_checked else 0)
 
 
 def chain(numbers: Sequence[int], checked_lines: int = 0) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def chain(numbers: Sequence[int], checked_lines: int = 0) -> dict[str, Any]:
     return {"question": f"Work out {asked}.", "answer": str(total), "worked": worked, "verifier": "numeric", "terms": len(numbers)}
 
 
-def drawn(generator: np.random.Generator, terms: int) -> list[int]:
+def sample_terms(generator: np.random.Generator, terms: int) -> list[int]:
     """Sample signed numbers, at least one below 0, whose running total never falls below 0."""
     numbers: list[int] = []
     while not any(number < 0 for number in numbers):

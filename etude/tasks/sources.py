@@ -17,7 +17,7 @@ from typing import Any
 
 from etude.errors import UserError, at_least, unknown
 from etude.randomness import seed_for
-from etude.tasks.actions import Actions, with_instruction
+from etude.tasks.actions import Actions, add_instruction
 from etude.tasks.aliases import with_aliases
 from etude.tasks.answers import answer_form
 from etude.tasks.columns import task_from_row
@@ -116,27 +116,29 @@ def load_tasks(source: TaskSource, *, split: str, n: int | None, seed: int, data
     """
     if n is not None and n < 1:
         raise UserError(f"n must be at least 1, or left out for all tasks of a file, got {n}")
-    tasks = _loaded(source, split, n, seed, data)
+    tasks = _load_rows(source, split, n, seed, data)
     _check_right_at(tasks, source.right_at)
-    return with_instruction(tasks, source.actions.words)
+    return add_instruction(tasks, source.actions.words)
 
 
-def _loaded(source: TaskSource, split: str, n: int | None, seed: int, data: Path | None) -> list[Task]:
+def _load_rows(source: TaskSource, split: str, n: int | None, seed: int, data: Path | None) -> list[Task]:
     if source.family is not None:
         return _family_tasks(source, split, n, seed)
-    tasks = [_task(row, origin, source) for origin, row in _chosen(_rows(source, split, n, seed, data), source, split)]
+    tasks = [_task(row, origin, source) for origin, row in _filter_rows(_rows(source, split, n, seed, data), source, split)]
     if not tasks:
         wanted = f" with {', '.join(f'{name} {value}' for name, value in source.where.items())}" if source.where else ""
-        raise UserError(f"{_named(source)} gave no tasks for split {_own_split(source, split)!r}{wanted}")
+        raise UserError(f"{_source_name(source)} gave no tasks for split {_split_in_source(source, split)!r}{wanted}")
     if source.max_worked_steps is not None:
         tasks = [task for task in tasks if 0 < num_steps(task) <= source.max_worked_steps]
         if not tasks:
-            raise UserError(f"{_named(source)} has no item with {source.max_worked_steps} worked steps at most: raise max_worked_steps")
+            raise UserError(
+                f"{_source_name(source)} has no item with {source.max_worked_steps} worked steps at most: raise max_worked_steps"
+            )
     tasks = _with_verifiers(tasks, source.verifier)
     _check_golds(tasks)
     if n is not None and n > len(tasks):
         raise UserError(
-            f"{_named(source)} gave {len(tasks)} tasks for split {_own_split(source, split)!r}, n = {n} were asked for: "
+            f"{_source_name(source)} gave {len(tasks)} tasks for split {_split_in_source(source, split)!r}, n = {n} were asked for: "
             f"ask for at most {len(tasks)}"
         )
     return _pick(tasks, n, seed)
@@ -170,12 +172,12 @@ def _rows(source: TaskSource, split: str, n: int | None, seed: int, data: Path |
     if source.function is not None:
         return generated_rows(source.function, split=split, n=n, seed=seed)
     if source.dataset is not None:
-        return hub_rows(source.dataset, name=source.dataset_name, split=_own_split(source, "train" if source.split_by else split))
+        return hub_rows(source.dataset, name=source.dataset_name, split=_split_in_source(source, "train" if source.split_by else split))
     files = [find_file(path.replace("{split}", split), data) for path in source.path]
     return (row for file in files for row in file_rows(file))
 
 
-def _chosen(rows: Iterable[Row], source: TaskSource, split: str) -> Iterable[Row]:
+def _filter_rows(rows: Iterable[Row], source: TaskSource, split: str) -> Iterable[Row]:
     """Yield the rows that `where` and `split_by` select."""
     if source.split_by and split not in source.split_shares:
         raise unknown(f"split of {source.split_by}", split, source.split_shares)
@@ -186,27 +188,27 @@ def _chosen(rows: Iterable[Row], source: TaskSource, split: str) -> Iterable[Row
                     raise unknown(f"column in {origin}", column, map(str, row))
             if any(str(row[column]) != value for column, value in source.where.items()):
                 continue
-            if source.split_by and split_of(str(row[source.split_by]), source.split_shares) != split:
+            if source.split_by and hash_split(str(row[source.split_by]), source.split_shares) != split:
                 continue
         yield origin, row
 
 
-def split_of(value: str, shares: Mapping[str, float]) -> str:
+def hash_split(value: str, shares: Mapping[str, float]) -> str:
     """Return the split of all rows with this value, by a hash of the value: each split is as likely as its share.
 
-    >>> split_of("m45981", {"train": 0.6, "dev": 0.1, "test": 0.3})
+    >>> hash_split("m45981", {"train": 0.6, "dev": 0.1, "test": 0.3})
     'train'
     """
     ends = list(accumulate(shares.values()))
     return list(shares)[min(bisect(ends, seed_for("split", value) / 2**64), len(ends) - 1)]
 
 
-def _own_split(source: TaskSource, split: str) -> str:
+def _split_in_source(source: TaskSource, split: str) -> str:
     """Return the source's own name of a split."""
     return source.dataset_split if split == "train" and source.dataset_split else split
 
 
-def _named(source: TaskSource) -> str:
+def _source_name(source: TaskSource) -> str:
     """Return the source's name as the user gave it."""
     return source.function or source.dataset or ", ".join(source.path)
 

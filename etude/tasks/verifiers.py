@@ -27,14 +27,14 @@ from itertools import pairwise
 from etude.errors import check_known, unknown
 from etude.rewards.verdict import Verdict
 from etude.rewards.words import of_another_form, quoted, read_as, shortened
-from etude.tasks.aliases import aliases_of, said_alias, words_said
-from etude.tasks.answers import answer_form, bounded, final_answer, has_form_of, marked_answer, normalised, parse_list, word_counts
+from etude.tasks.aliases import aliases_of, find_alias, plain_words
+from etude.tasks.answers import answer_form, final_answer, has_form_of, last_characters, marked_answer, normalise, parse_list, word_counts
 from etude.tasks.choices import choices_of, read_choice
-from etude.tasks.equations import wrong_equation
+from etude.tasks.equations import find_wrong_equation
 from etude.tasks.expressions import math
 from etude.tasks.family_scores import reasoning_gym
+from etude.tasks.function_check import check_function
 from etude.tasks.functions import load_verifier
-from etude.tasks.names import check_function
 from etude.tasks.numbers import Number, find_numbers, is_range, same_number
 from etude.tasks.task import Task
 
@@ -65,10 +65,12 @@ def exact(text: str, task: Task) -> Verdict:
     gold = final_answer(task.answer, task.answer)  # a gold answer may have a marker of its own
     answer = final_answer(text, gold)
     items, gold_items = parse_list(answer), parse_list(gold)
-    same = items == gold_items if items is not None and gold_items is not None else normalised(answer) == normalised(gold)
+    same = items == gold_items if items is not None and gold_items is not None else normalise(answer) == normalise(gold)
     if same or has_form_of(answer, gold):
         return _verdict(same, f"got {_short(answer)}, expected {_short(gold)}", _short(answer))
-    return _unparsable(f"expected a {answer_form(gold)}, got {answer_form(answer)}: {_short(answer)}", of_another_form(bounded(answer)))
+    return _unparsable(
+        f"expected a {answer_form(gold)}, got {answer_form(answer)}: {_short(answer)}", of_another_form(last_characters(answer))
+    )
 
 
 def numeric(text: str, task: Task) -> Verdict:
@@ -95,7 +97,7 @@ def numeric(text: str, task: Task) -> Verdict:
         )
         return _unparsable(problem, words)
     verdict = _verdict(same_number(found, gold), f"got {found}, expected {gold}", shortened(str(found)))
-    wrong = "" if verdict.score else wrong_equation(text)
+    wrong = "" if verdict.score else find_wrong_equation(text)
     return replace(verdict, words=f"{verdict.words} {quoted(wrong)} does not hold.") if wrong else verdict
 
 
@@ -132,9 +134,9 @@ def aliases(text: str, task: Task) -> Verdict:
     names = aliases_of(task)
     if not names:
         return Verdict(None, message=f"no name in the gold answer {_short(task.answer)}")
-    if not words_said(text):
+    if not plain_words(text):
         return _unparsable("no words in the answer", "I found no words in your answer.")
-    found = said_alias(text, names)
+    found = find_alias(text, names)
     return _verdict(found is not None, f"got {_short(text)}, expected one of {_short('; '.join(names))}", _short(text))
 
 
@@ -144,7 +146,7 @@ def read_number(text: str) -> tuple[Number | None, str]:
     >>> read_number("It is 5 or 6")
     (None, '5 or 6 is not one number')
     """
-    text = bounded(text)
+    text = last_characters(text)
     marked = marked_answer(text)
     if marked is not None:
         text = _side(marked.splitlines()[0])
@@ -226,7 +228,7 @@ def choice(text: str, task: Task) -> Verdict:
         return Verdict(None, message=f"the gold answer {_short(task.answer)} names none of the choices")
     found = read_choice(text, choices)
     if found is None:
-        return _unparsable(f"no single choice in the answer {_short(bounded(text))}", "I found no single choice in your answer.")
+        return _unparsable(f"no single choice in the answer {_short(last_characters(text))}", "I found no single choice in your answer.")
     return _verdict(found == gold, f"got {found}, expected {gold}", found)
 
 
@@ -241,26 +243,26 @@ VERIFIERS: dict[str, Callable[[str, Task], Verdict]] = {
 }
 
 
-def verifier_named(name: str) -> Callable[[str, Task], Verdict]:
+def find_verifier(name: str) -> Callable[[str, Task], Verdict]:
     """Return a verifier by its name in the table, or load a user's own by `file.py:function`.
 
     A user's verifier may return what `as_verdict` accepts. Raises UserError for a name that is neither.
     """
-    if _is_users(name):
+    if _is_user_function(name):
         return load_verifier(name)
     if name not in VERIFIERS:
         raise unknown("verifier", name, VERIFIERS)
     return VERIFIERS[name]
 
 
-def _is_users(name: str) -> bool:
+def _is_user_function(name: str) -> bool:
     """Return whether a verifier is a user's function: file.py:function or package.module:function."""
     return ":" in name or name.endswith(".py")
 
 
 def check_verifier(name: str) -> None:
-    """Raise UserError for a name that `verifier_named` does not know, as far as that can be told without running a user's file."""
-    if _is_users(name):
+    """Raise UserError for a name that `find_verifier` does not know, as far as that can be told without running a user's file."""
+    if _is_user_function(name):
         check_function(name)
     else:
         check_known("verifier", name, VERIFIERS)
@@ -294,4 +296,4 @@ def _no_gold() -> Verdict:
 
 
 def _short(text: str) -> str:
-    return quoted(bounded(text))
+    return quoted(last_characters(text))

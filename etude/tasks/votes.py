@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from etude.tasks.answers import normalised, parse_list, stated_answer, voted_answer
+from etude.tasks.answers import comparable_answer, normalise, parse_list, stated_answer
 from etude.tasks.choices import choices_of, read_choice
 from etude.tasks.numbers import find_numbers
 from etude.tasks.task import Task
@@ -29,7 +29,7 @@ def vote(text: str, task: Task) -> str | None:
     if task.verifier == "choice":
         return read_choice(text, choices_of(task))
     items = parse_list(stated_answer(text))
-    return (voted_answer(text) if items is None else _listed(items) or voted_answer(text)) or None
+    return (comparable_answer(text) if items is None else _listed(items) or comparable_answer(text)) or None
 
 
 def _listed(items: list[object]) -> str | None:
@@ -42,7 +42,7 @@ def _listed(items: list[object]) -> str | None:
 
 def _item(item: object) -> str:
     """Convert an item of a list to text: a number by its value, quoted or not."""
-    text = normalised(str(item))
+    text = normalise(str(item))
     numbers = find_numbers(text) if len(text) <= 400 else []
     is_number = len(numbers) == 1 and (numbers[0].start, numbers[0].end) == (0, len(text))
     return str(numbers[0]) if is_number else text

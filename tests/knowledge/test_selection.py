@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from etude.errors import UserError
-from etude.knowledge.documents import Corpus, documents
+from etude.knowledge.documents import Corpus, read_documents
 from etude.knowledge.quality import Quality
 from etude.knowledge.scoring import score_all
 from etude.knowledge.selection import Selection, select
@@ -258,7 +258,7 @@ class Dies:
 
 def test_a_process_that_is_killed_ends_in_one_sentence(data, tmp_path):
     with pytest.raises(UserError, match=r"was killed, perhaps for its memory: lower selection.workers \(now 1\)"):
-        score_all(documents(CORPUS, data), Dies(), Quality(), tmp_path / "blocks", domain_labels=[], workers=1, block_bytes=3000)
+        score_all(read_documents(CORPUS, data), Dies(), Quality(), tmp_path / "blocks", domain_labels=[], workers=1, block_bytes=3000)
 
 
 def _is_alive(group: int) -> bool:

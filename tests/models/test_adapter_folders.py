@@ -9,7 +9,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from etude.errors import UserError
 from etude.models.adapter_folders import save_adapter
 from etude.models.adapters import add_lora
-from etude.models.load import convert, load_model, name_for_others, save_model
+from etude.models.load import convert, load_model, save_model, transformers_name
 from etude.models.lora_settings import LoRA
 
 TOKENS = torch.randint(4, 260, (2, 8), generator=torch.Generator().manual_seed(0))
@@ -124,6 +124,6 @@ def test_weights_that_are_missing_are_not_made_anew(adapter):
 
 
 def test_others_know_a_model_by_its_folder_or_hub_id(base, adapter):
-    assert name_for_others(str(base)) == str(base)
-    assert name_for_others("owner/name") == "owner/name"
-    assert name_for_others("tiny-random") is None and name_for_others(str(adapter)) is None
+    assert transformers_name(str(base)) == str(base)
+    assert transformers_name("owner/name") == "owner/name"
+    assert transformers_name("tiny-random") is None and transformers_name(str(adapter)) is None

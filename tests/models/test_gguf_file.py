@@ -9,7 +9,7 @@ import torch
 from gguf import GGUFWriter
 
 from etude.errors import UserError
-from etude.models.gguf_file import Unreadable, alone, check_gguf
+from etude.models.gguf_file import Unreadable, check_gguf, isolated_file
 from etude.models.load import load_model
 
 WIDTH, INNER, HEADS, WORDS = 32, 48, 4, 21
@@ -73,7 +73,7 @@ def test_what_lies_beside_a_file_is_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda *_: "y")  # whether the code is to be run
     model, tokenizer = load_model(str(path))
     assert model.config.model_type == "llama" and tokenizer.chat_template is None and not trace.exists()
-    with alone(path) as folder:
+    with isolated_file(path) as folder:
         assert [each.name for each in folder.iterdir()] == ["m.gguf"]
     assert not folder.exists()
 

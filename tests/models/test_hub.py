@@ -15,7 +15,7 @@ from huggingface_hub.utils import close_session
 
 from etude.errors import UserError
 from etude.models import hub
-from etude.models.hub import check_there, hub_if_reachable
+from etude.models.hub import check_available, hub_if_reachable
 from etude.models.load import load_model
 from etude.tasks.hub import hub_rows, streamed_rows
 
@@ -203,6 +203,6 @@ def test_what_is_in_the_cache_or_on_the_disk_is_not_asked_for(unreachable, tmp_p
     (tmp_path / "mine" / "model").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     for name in ("some/model", "mine/model", "smollm2-135m", "./nosuch/model", "nosuch/model.gguf"):
-        check_there(name)
+        check_available(name)
     with pytest.raises(UserError, match=r"^dataset 'nosuch/rows' is not in the cache, and .*: load it once .*tasks\.path"):
-        check_there("some/model", "nosuch/rows")
+        check_available("some/model", "nosuch/rows")

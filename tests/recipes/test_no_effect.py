@@ -13,14 +13,14 @@ from etude.recipes.no_effect import unread_of_search, without_effect
 from etude.recipes.settings import parse_practice
 from etude.rollouts.search.settings import SEARCHES, Search
 from etude.rollouts.steps import Steps
-from etude.settings.configuration import arguments_from, find_configuration, shipped
+from etude.settings.configuration import arguments_from, find_configuration, shipped_configurations
 
 
 def settings(recipe="tiny", **changes):
     return parse_practice(find_configuration("practice", recipe), arguments_from(changes))
 
 
-@pytest.mark.parametrize("recipe", shipped("practice"))
+@pytest.mark.parametrize("recipe", shipped_configurations("practice"))
 def test_recipes_that_ship_set_nothing_without_effect(recipe):
     assert without_effect(settings(recipe)) == []
 

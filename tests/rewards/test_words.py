@@ -7,7 +7,7 @@ import pytest
 from etude.rewards.outcome import OutcomeFeedback
 from etude.rewards.verdict import Verdict
 from etude.rewards.words import NOT_CHECKED, NOT_FULLY_RIGHT, NOT_RIGHT, words_of
-from etude.tasks.functions import as_verdict
+from etude.tasks.functions import to_verdict
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.tasks.task import Task
 from etude.tasks.verifiers import VERIFIERS
@@ -81,8 +81,8 @@ def test_words_say_what_was_read(verifier, gold, text, words):
 
 
 def test_a_score_alone_is_not_right_or_not_fully_and_no_score_was_not_checked():
-    assert words_of(as_verdict(0.0)) == NOT_RIGHT and words_of(as_verdict(0.4)) == words_of(as_verdict(0.95)) == NOT_FULLY_RIGHT
-    assert words_of(as_verdict(None)) == words_of(Verdict(None, message="timed out; expected 7")) == NOT_CHECKED
+    assert words_of(to_verdict(0.0)) == NOT_RIGHT and words_of(to_verdict(0.4)) == words_of(to_verdict(0.95)) == NOT_FULLY_RIGHT
+    assert words_of(to_verdict(None)) == words_of(Verdict(None, message="timed out; expected 7")) == NOT_CHECKED
     assert words_of(Verdict(0.0, message="expected 7")) == NOT_RIGHT
 
 

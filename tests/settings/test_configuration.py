@@ -6,7 +6,7 @@ import pytest
 
 from etude.errors import UserError
 from etude.recipes.settings import PracticeSettings, parse_practice
-from etude.settings.configuration import arguments_from, find_configuration, lists_of, parse, resolved, shipped
+from etude.settings.configuration import arguments_from, find_configuration, lists_of, parse, shipped_configurations, to_plain_values
 
 
 @dataclass(frozen=True)
@@ -175,11 +175,11 @@ def test_hyphens_are_told_from_underscores():
 
 
 def test_every_configuration_that_ships_can_be_read():
-    assert {"tiny", "quickstart"} <= shipped("practice").keys()
-    for name, path in shipped("practice").items():
+    assert {"tiny", "quickstart"} <= shipped_configurations("practice").keys()
+    for name, path in shipped_configurations("practice").items():
         settings = parse_practice(find_configuration("practice", name), [])
         assert path.stem == name and settings.steps > 0
-        assert resolved(settings)["model"] == settings.model
+        assert to_plain_values(settings)["model"] == settings.model
 
 
 def test_configurations_are_found_by_name_and_by_path(tmp_path):

@@ -13,7 +13,7 @@ from etude.recipes.generate_settings import GenerateSettings
 from etude.recipes.settings import FEEDBACK, SHORT, PracticeSettings
 from etude.rollouts.search.settings import REFINE, SEARCHES
 from etude.settings.configuration import settings_of
-from etude.settings.spellings import NAMES, SECTIONS, VALUES, nearest_setting, value_of
+from etude.settings.spellings import NAMES, SECTIONS, VALUES, nearest_setting, our_value
 
 CHOICES = {
     "learn.credit": [*CREDIT, *STEP_CREDIT],
@@ -95,7 +95,7 @@ def test_every_word_leads_to_a_setting_or_a_choice_that_there_is():
 
 
 def test_a_choice_of_its_own_name_is_no_other_word():
-    assert value_of("learn.credit", "centred") is None and value_of("unheard.of", "grpo") is None
+    assert our_value("learn.credit", "centred") is None and our_value("unheard.of", "grpo") is None
 
 
 def test_the_page_of_methods_has_every_one():

@@ -94,20 +94,20 @@ def test_length_and_number_are_bounded():
     ],
 )
 def test_dividing_asks_for_two_subproblems_solutions_and_one_answer(text, problem):
-    assert Actions("divide").problem(text) == problem
+    assert Actions("divide").find_problem(text) == problem
 
 
 def test_numbers_and_order_are_settings():
     own = Actions(tags={"plan": [0, 1], "solve": [2]})
-    assert own.problem("<solve>a</solve><solve>b</solve>") == ""
-    assert own.problem("<solve>a</solve><plan>p</plan><solve>b</solve>") == "<plan> comes behind <solve>"
-    assert Actions(tags=own.tags, ordered=False).problem("<solve>a</solve><plan>p</plan><solve>b</solve>") == ""
-    assert own.problem("<plan>p</plan><solve>b</solve>") == "1 <solve> where at least 2 are asked for"
+    assert own.find_problem("<solve>a</solve><solve>b</solve>") == ""
+    assert own.find_problem("<solve>a</solve><plan>p</plan><solve>b</solve>") == "<plan> comes behind <solve>"
+    assert Actions(tags=own.tags, ordered=False).find_problem("<solve>a</solve><plan>p</plan><solve>b</solve>") == ""
+    assert own.find_problem("<plan>p</plan><solve>b</solve>") == "1 <solve> where at least 2 are asked for"
 
 
 def test_planning_solving_and_checking():
     text = "<plan>add</plan><solve>2 + 3 = 5</solve><check>5 - 3 = 2</check><answer>5</answer>"
-    assert Actions("plan_solve_check").problem(text) == "" and Actions("plan_solve_check").problem(text[18:]) != ""
+    assert Actions("plan_solve_check").find_problem(text) == "" and Actions("plan_solve_check").find_problem(text[18:]) != ""
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -119,7 +119,7 @@ def test_the_words_of_a_preset_name_its_actions_which_can_be_steps(preset):
 
 def test_actions_that_are_off_ask_for_nothing():
     off = Actions()
-    assert not off.is_on and off.words == "" and off.problem("<plan><plan>") == ""
+    assert not off.is_on and off.words == "" and off.find_problem("<plan><plan>") == ""
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from etude.tasks.expressions import as_latex
 from etude.tasks.family_scores import decode, encode
 from etude.tasks.numbers import find_numbers, write_number
 from etude.tasks.task import Task
-from etude.tasks.verifiers import CHEAP, VERIFIERS, check_gold, verifier_named
+from etude.tasks.verifiers import CHEAP, VERIFIERS, check_gold, find_verifier
 
 
 def verdict(verifier, gold, text, **metadata):
@@ -432,7 +432,7 @@ def test_check_gold_says_why_an_answer_cannot_be_read():
 
 def test_an_unknown_verifier_is_refused_with_the_nearest_name():
     with pytest.raises(UserError, match="unknown verifier 'numerc': did you mean 'numeric'"):
-        verifier_named("numerc")
+        find_verifier("numerc")
 
 
 def test_an_entry_survives_json_with_its_tuples_and_integer_keys():

@@ -39,7 +39,7 @@ class PassageWriter(ChatModel):
         if self.how == "model" and self.model is None:
             raise UserError("writer.how model needs writer.model: a name on the server writer.url, or a model to load here")
         of = {"rules": _OF_ALL, "model": {*_OF_ALL, *_ASKED, *_OF_MODEL}, "attempts": {*_OF_ALL, *_ASKED, "attempts"}}[self.how]
-        if unread := [name for name in self.told() if name not in of]:
+        if unread := [name for name in self.changed_settings() if name not in of]:
             raise UserError(f"writer.{unread[0]} has no effect on writer.how {self.how}: leave it out, or set writer.how to what it is for")
         if self.how == "attempts" and not self.temperature:
             raise UserError("writer.how attempts needs writer.temperature above 0, such as 1.0, or all attempts at a problem are the same")

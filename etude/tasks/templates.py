@@ -7,12 +7,12 @@ from typing import Any
 from etude.errors import UserError, unknown
 
 
-def fill(argument: str, template: str, names: Mapping[str, Any]) -> str:
+def fill_template(argument: str, template: str, names: Mapping[str, Any]) -> str:
     """Fill a format string with the fields of an entry; the items of a list are joined by commas.
 
     Raises UserError, which names `argument` and lists the fields, for an unknown field or a broken format string.
 
-    >>> fill("question", "Sort: {numbers}", {"numbers": ["3", "1", "2"]})
+    >>> fill_template("question", "Sort: {numbers}", {"numbers": ["3", "1", "2"]})
     'Sort: 3, 1, 2'
     """
     try:

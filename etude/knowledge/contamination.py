@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from etude.tasks.overlap import Piece, pieces
+from etude.tasks.overlap import NGram, ngrams
 from etude.tasks.task import canonical_words
 
 _WORDS = 5
@@ -23,7 +23,7 @@ class Leak(NamedTuple):
     share: float
 
 
-class Leaks:
+class ContaminationCheck:
     """An index of the questions that training text must not contain."""
 
     def __init__(self, questions: Mapping[str, str], share: float = 0.5) -> None:
@@ -31,24 +31,24 @@ class Leaks:
         self.share = share
         self.unchecked: list[str] = []
         self._sizes: dict[str, int] = {}
-        self._asking: defaultdict[Piece, list[str]] = defaultdict(list)
+        self._questions_of: defaultdict[NGram, list[str]] = defaultdict(list)
         for name, text in questions.items():
-            own = _of_question(text)
-            for piece in own:
-                self._asking[piece].append(name)
-            if own:
-                self._sizes[name] = len(own)
+            question_ngrams = _of_question(text)
+            for ngram in question_ngrams:
+                self._questions_of[ngram].append(name)
+            if question_ngrams:
+                self._sizes[name] = len(question_ngrams)
             else:
                 self.unchecked.append(name)
 
-    def worst(self, words: Sequence[str]) -> Leak | None:
+    def find_worst(self, words: Sequence[str]) -> Leak | None:
         """Return the question with the largest share of its n-grams in a document's canonical words, or None if none is leaked."""
-        found = Counter(name for piece in self._asking.keys() & pieces(words, _WORDS) for name in self._asking[piece])
+        found = Counter(name for ngram in self._questions_of.keys() & ngrams(words, _WORDS) for name in self._questions_of[ngram])
         leaks = [Leak(name, count / self._sizes[name]) for name, count in found.items()]
         return max((leak for leak in leaks if leak.share >= self.share), key=lambda leak: (leak.share, leak.question), default=None)
 
 
-def _of_question(text: str) -> set[Piece]:
+def _of_question(text: str) -> set[NGram]:
     """Return the n-grams of the parts between a question's blanks."""
     parts: list[list[str]] = [[]]
     for word in canonical_words(text):
@@ -56,4 +56,4 @@ def _of_question(text: str) -> set[Piece]:
             parts.append([])
         else:
             parts[-1].append(word)
-    return {piece for part in parts if len(part) >= _WORDS for piece in pieces(part, _WORDS)}
+    return {ngram for part in parts if len(part) >= _WORDS for ngram in ngrams(part, _WORDS)}

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from etude.errors import UserError
-from etude.tasks.names import check_function
+from etude.tasks.function_check import check_function
 from etude.tasks.sources import TaskSource, load_tasks
 
 

@@ -16,12 +16,12 @@ from etude.errors import UserError, unknown
 _MAKES_NAMES = frozenset({"exec", "globals", "locals", "setattr", "vars", "__getattr__"})
 
 
-def place_of(name: str) -> tuple[str, str]:
+def split_name(name: str) -> tuple[str, str]:
     """Split `file.py:function` or `package.module:function` into the file or module, and the function.
 
     Raises UserError if the name has another form.
 
-    >>> place_of("mine.py:judge")
+    >>> split_name("mine.py:judge")
     ('mine.py', 'judge')
     """
     place, separator, function_name = name.rpartition(":")
@@ -33,15 +33,15 @@ def place_of(name: str) -> tuple[str, str]:
 
 def check_function(name: str) -> None:
     """Raise UserError if the file or module is missing or not Python, or if it has no such name at its top level."""
-    place, function_name = place_of(name)
+    place, function_name = split_name(name)
     if place.endswith(".py"):
-        path: Path | None = existing(Path(place))
+        path: Path | None = require_file(Path(place))
     else:
         path = _module_file(place)
     if path is None:  # no Python text: an extension, a module that is built in
         return
     try:
-        names = names_in(path.read_bytes())
+        names = top_level_names(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path} can't be read: {error}") from None
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -50,7 +50,7 @@ def check_function(name: str) -> None:
         raise unknown(f"function in {place}", function_name, [known for known in names if not known.startswith("_")])
 
 
-def existing(path: Path) -> Path:
+def require_file(path: Path) -> Path:
     """Return the path of a file. Raises UserError, with the nearest name, if there is no such file."""
     if not path.is_file():
         near = get_close_matches(path.name, [other.name for other in path.parent.glob("*.py")], n=1)
@@ -59,10 +59,10 @@ def existing(path: Path) -> Path:
     return path
 
 
-def names_in(source: bytes) -> set[str] | None:
+def top_level_names(source: bytes) -> set[str] | None:
     """Collect the names at the top level of a Python source, or return None if the source cannot tell all of them.
 
-    >>> sorted(names_in(b"import os\\ndef judge(text, task):\\n    local = 1\\nif os.sep:\\n    number: int = 3"))
+    >>> sorted(top_level_names(b"import os\\ndef judge(text, task):\\n    local = 1\\nif os.sep:\\n    number: int = 3"))
     ['judge', 'number', 'os']
     """
     found: set[str] = set()
@@ -98,7 +98,7 @@ def _module_file(name: str) -> Path | None:
     for end in range(1, len(parts) + 1):
         spec = _spec(".".join(parts[:end]), path)
         if spec is None:
-            raise not_imported(name, f"ModuleNotFoundError: No module named {'.'.join(parts[:end])!r}")
+            raise import_failure(name, f"ModuleNotFoundError: No module named {'.'.join(parts[:end])!r}")
         path = spec.submodule_search_locations
     assert spec is not None
     return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
@@ -112,6 +112,6 @@ def _spec(name: str, path: Iterable[str] | None) -> ModuleSpec | None:
     return None
 
 
-def not_imported(name: str, problem: str) -> UserError:
+def import_failure(name: str, problem: str) -> UserError:
     """Return the error for a module that cannot be imported."""
     return UserError(f"module {name!r} cannot be imported: {problem}. A file is named with its ending: {name.split('.')[-1]}.py")
