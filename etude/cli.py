@@ -321,7 +321,7 @@ def _models(arguments: list[str], is_quiet: bool) -> None:
             for row in (("name", "model", "state"), *list_bundled()):
                 print("\t".join(row))
         case ["fetch", name]:
-            from etude.models.load import fetch
+            from etude.models.bundled_folder import fetch
 
             print(fetch(name))
         case ["convert", source, folder]:

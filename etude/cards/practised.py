@@ -13,8 +13,9 @@ from etude.cards.head import head_of, measured, origin
 from etude.cards.use import LONGEST, Asked, use
 from etude.evaluation.report.numbers import short_reward
 from etude.evaluation.rewards import tells_more
+from etude.models.bundled import BUNDLED
 from etude.models.hub import is_hub_id
-from etude.models.load import BUNDLED, TINY, describe_weights
+from etude.models.load import TINY, describe_weights
 from etude.recipes.asking import as_asked
 from etude.recipes.saving import told
 from etude.recipes.settings import PracticeSettings

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from etude.kernels.kept import checked_folder, keep, whole
-from etude.models.load import cache_folder
+from etude.models.bundled import cache_folder
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,8 @@ from typing import Any
 import torch
 
 from etude.errors import UserError, check_known
-from etude.models.load import copy_prompt_settings, load_model, save_model
+from etude.models.load import load_model
+from etude.models.save import copy_prompt_settings, save_model
 
 GROUPS = ("embeddings", "early", "middle", "late", "head")
 _LAYER = re.compile(r"\.(\d+)\.")

@@ -1,8 +1,9 @@
 """Report in one sentence why a model cannot be loaded, whatever the libraries raise."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from etude.errors import UserError
 from etude.models.hub import hub_if_reachable, missing_and_unreachable
@@ -70,3 +71,9 @@ def _check_hub_files(name: str, unreachable: str | None) -> None:
         cached_file(name, file, _raise_exceptions_for_missing_entries=False)
     if found is not None:
         check_files(name, Path(found).parent)
+
+
+def check_complete(info: Mapping[str, Any]) -> None:
+    """Raise ValueError if weights are missing, for which transformers would make random ones."""
+    if info["missing_keys"]:
+        raise ValueError(f"its files lack {', '.join(sorted(info['missing_keys'])[:3])}")

@@ -32,7 +32,8 @@ from etude.learn.example import Example, demonstration
 from etude.learn.learner import Learner, Stream
 from etude.learn.losses import negative_log_likelihood
 from etude.models.adapters import add_lora, check_targets
-from etude.models.load import describe_weights, load_model, save_model
+from etude.models.load import describe_weights, load_model
+from etude.models.save import save_model
 from etude.randomness import seed_for
 from etude.recipes.adapt_settings import REPLAY, TASKS, TEXT, AdaptSettings, adapt_defaults, parse_adapt
 from etude.recipes.calls import configuration_for, settings_are_a_mapping, without_bars

@@ -13,8 +13,9 @@ from transformers import GenerationConfig
 
 from etude.models.adapter_folders import save_adapter
 from etude.models.adapters import base_weights, has_adapters
-from etude.models.load import end_tokens, save_model, transformers_name
+from etude.models.load import end_tokens, transformers_name
 from etude.models.portable import make_portable
+from etude.models.save import save_model
 from etude.recipes.asking import as_asked, remember
 from etude.recipes.settings import PracticeSettings
 from etude.rollouts.plain_template import plain_template

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from etude.errors import UserError
 from etude.learn.learner import Learner
 from etude.models.adapters import base_of, has_adapters
-from etude.models.load import save_model
+from etude.models.save import save_model
 from etude.recipes.saving import save_asked
 from etude.recipes.settings import PracticeSettings
 from etude.training.fingerprints import difference

@@ -9,8 +9,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from etude.errors import UserError
 from etude.models.adapter_folders import save_adapter
 from etude.models.adapters import add_lora
-from etude.models.load import convert, load_model, save_model, transformers_name
+from etude.models.load import convert, load_model, transformers_name
 from etude.models.lora_settings import LoRA
+from etude.models.save import save_model
 
 TOKENS = torch.randint(4, 260, (2, 8), generator=torch.Generator().manual_seed(0))
 

@@ -47,7 +47,8 @@ def test_what_a_template_refuses_is_no_matter(template):
 
 
 def test_a_model_with_a_hostile_template_is_not_loaded(llama, tokenizer, tmp_path, monkeypatch):
-    from etude.models.load import load_model, save_model
+    from etude.models.load import load_model
+    from etude.models.save import save_model
 
     monkeypatch.setattr(chat_template, "SECONDS", 1)
     monkeypatch.setattr(chat_template, "WALL_SECONDS", 5)

@@ -155,7 +155,7 @@ def test_a_data_set_that_is_nowhere_is_one_sentence_at_once(rows, unreachable, c
 
 
 def test_a_model_in_the_cache_is_loaded_without_a_hub(unreachable, llama, tokenizer, tmp_path, monkeypatch):
-    from etude.models.load import save_model
+    from etude.models.save import save_model
 
     commit = "0" * 40
     repository = tmp_path / "hub" / "models--an--owner"

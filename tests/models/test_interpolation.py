@@ -6,7 +6,8 @@ import torch
 from etude.cli import main
 from etude.errors import UserError
 from etude.models.interpolation import GROUPS, best_factor, group_of, interpolate, interpolate_weights
-from etude.models.load import load_model, save_model
+from etude.models.load import load_model
+from etude.models.save import save_model
 from etude.tiny import tiny_model, tiny_tokenizer
 
 

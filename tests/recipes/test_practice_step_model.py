@@ -8,7 +8,8 @@ import pytest
 
 from etude.device.machine import Machine, Place
 from etude.errors import UserError
-from etude.models.load import load_model, save_model
+from etude.models.load import load_model
+from etude.models.save import save_model
 from etude.recipes import practice as practising
 from etude.recipes.exploring import Exploring
 from etude.recipes.settings import parse_practice

@@ -14,7 +14,8 @@ from etude.engine.transformers import TransformersEngine
 from etude.errors import UserError
 from etude.evaluation.measure import majority
 from etude.learn.step_model import Beginnings, StepModel, StepModelSettings
-from etude.models.load import load_model, save_model
+from etude.models.load import load_model
+from etude.models.save import save_model
 from etude.recipes.answering import AnswerSearch, answered
 from etude.recipes.evaluate import evaluate
 from etude.recipes.generate import GenerateSettings, generate

@@ -9,7 +9,7 @@ import torch
 from gguf import GGUFWriter
 
 from etude.errors import UserError
-from etude.models.gguf_file import Unreadable, check_gguf, isolated_file
+from etude.models.gguf_header import Unreadable, check_gguf, isolated_file
 from etude.models.load import load_model
 
 WIDTH, INNER, HEADS, WORDS = 32, 48, 4, 21
