@@ -34,7 +34,7 @@ def test_the_share_decides():
     assert worst(half, share=0.4) is not None and worst(half, share=0.9) is None
 
 
-def test_a_blank_parts_a_question_and_what_fills_it_does_not_matter():
+def test_a_blank_splits_a_question_and_its_filling_does_not_matter():
     questions = {"blank": "The chamber that receives blood from the lungs is ________ and it has thin walls too."}
     page = "The chamber that receives blood from the lungs is the left atrium and it has thin walls too."
     assert worst(page, questions) == Leak("blank", 1.0)

@@ -19,14 +19,14 @@ def jaccard(one, other):
     return len(a & b) / len(a | b)
 
 
-def test_a_copy_is_found_and_another_text_is_taken():
+def test_a_copy_is_found_and_a_new_text_is_added():
     seen = NearDuplicateIndex(0.8)
     assert seen.add(0, WORDS) is None
     assert seen.add(1, WORDS) == 0
     assert seen.add(2, WORDS[::-1]) is None
 
 
-def test_what_is_similar_beyond_the_threshold_is_left_out_and_what_is_less_is_taken():
+def test_texts_above_the_similarity_threshold_are_left_out():
     near, far = changed(WORDS, 0.01), changed(WORDS, 0.15)
     assert jaccard(WORDS, near) > 0.85 and jaccard(WORDS, far) < 0.4
     seen = NearDuplicateIndex(0.8)
@@ -62,7 +62,7 @@ def test_bands_name_nearly_every_pair_at_any_threshold():
         assert count >= 2 and count * rows <= 128 and 1 - (1 - similarity**rows) ** count >= 0.95
 
 
-def test_at_similarity_one_two_words_more_are_another_text():
+def test_at_similarity_1_two_more_words_make_a_new_text():
     for seed in range(20):
         words = random.Random(seed).sample(WORDS, 200)
         seen = NearDuplicateIndex(1.0)

@@ -54,7 +54,7 @@ def test_documents_below_the_least_grade_and_without_one_are_not_good(tmp_path):
     assert graded.report() == {"2": 1, "3": 1, "5": 1, "none": 2}
 
 
-def test_who_goes_on_asks_only_about_what_has_no_answer_yet(tmp_path):
+def test_a_resumed_grading_asks_only_about_ungraded_texts(tmp_path):
     first, _ = grading(tmp_path, lambda text: Reply(None, "down") if text == "b" else "Grade: 4")
     first.passes(["a", "b"])
     with (tmp_path / "grades.jsonl").open("a") as file:
@@ -65,7 +65,7 @@ def test_who_goes_on_asks_only_about_what_has_no_answer_yet(tmp_path):
     assert third.passes(["c", "b", "a"]) == [False, False, True] and asked == []
 
 
-def test_a_grader_that_grades_nothing_ends_at_once_and_says_what_it_says(tmp_path):
+def test_a_grader_without_a_single_grade_raises_and_quotes_the_reply(tmp_path):
     graded, asked = grading(tmp_path, lambda text: "As a language model, I think it is good.")
     with pytest.raises(UserError, match=r"grader\.model x gave none of the first 8 documents a grade: it says 'As a language model"):
         graded.passes(list("abcdefgh"))
@@ -84,7 +84,7 @@ def test_the_beginning_is_shown_as_data(tmp_path):
     assert shown[0].split()[-1] == shown[4].split()[-1] != "0" and shown[4].startswith("END EXTRACT ") and shown[2] == "END EXTRACT 0"
 
 
-def test_a_selection_fills_its_budget_with_what_is_graded_well(tmp_path):
+def test_a_selection_fills_its_budget_with_well_graded_documents(tmp_path):
     corpus = Corpus(path=[str(tmp_path / "pages.jsonl")])
     (tmp_path / "pages.jsonl").write_text("".join(json.dumps({"text": lesson(number)}) + "\n" for number in range(200)))
     graded, asked = grading(tmp_path, lambda text: "Grade: 4" if int(text.split()[1]) % 4 == 0 else "Grade: 1")

@@ -58,7 +58,7 @@ def test_sentences_are_prose_without_headings_and_lists():
     assert HEART.sentences[0] == "The heart is a muscle that pumps blood through the body." and len(HEART.sentences) == 3
 
 
-def test_a_passage_has_each_answer_with_its_reason_and_then_what_is_shared_and_special():
+def test_a_passage_has_each_answer_with_its_reason_and_a_shared_paragraph():
     heart, bones = rows_of()
     assert heart["sources"] == ["book:1", "q:1", "q:2"] and bones["sources"] == ["book:2", "q:3"]
     parts = heart["text"].split("\n\n")
@@ -97,7 +97,7 @@ def test_a_passage_mixes_kinds_of_tasks():
         ),
     ],
 )
-def test_what_is_not_good_enough_is_kept_with_its_reason(writer, leaks, reason, said):
+def test_rejected_passages_are_kept_with_the_reason(writer, leaks, reason, said):
     (row,) = rows_of(writer, leaks, [FEMUR])
     assert row["rejected"] == reason and said in row["said"] and "text" not in row
     assert count_rejections([row, {"text": "", "sources": []}]) == {reason: 1}
@@ -137,7 +137,7 @@ def test_a_passage_that_repeats_another_is_left_out():
     assert "text" in first and second["rejected"] == "repeats another"
 
 
-def test_who_goes_on_writes_what_is_missing_and_knows_what_was_written():
+def test_a_resumed_writer_writes_missing_passages_and_knows_earlier_ones():
     asked = []
 
     def writer(assignments):

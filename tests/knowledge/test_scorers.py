@@ -17,7 +17,7 @@ def test_a_fitted_scorer_tells_the_domain_from_the_rest_of_the_corpus(method):
 
 
 @pytest.mark.parametrize("method", FITTED)
-def test_a_scorer_is_the_same_behind_a_file(method, tmp_path):
+def test_a_saved_scorer_gives_the_same_scores(method, tmp_path):
     scorer = FITTED[method](DOMAIN, OTHER, 0)
     scorer.threshold = threshold_at_recall(scorer, DOMAIN, 0.9)
     scorer.save(tmp_path / "scorer.safetensors")

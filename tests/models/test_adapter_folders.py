@@ -57,7 +57,7 @@ def test_a_folder_of_peft_is_a_model(adapter, trained, tokenizer, tmp_path):
     assert torch.equal(merged(input_ids=TOKENS).logits, model(input_ids=TOKENS).logits)
 
 
-def test_what_peft_itself_saved_is_a_model(base, tmp_path):
+def test_a_folder_that_peft_saved_loads(base, tmp_path):
     model = get_peft_model(load_model(str(base))[0], LoraConfig(r=2, target_modules=["v_proj"], use_dora=True, init_lora_weights=False))
     model.save_pretrained(tmp_path / "theirs")
     loaded, _ = load_model(str(tmp_path / "theirs"))

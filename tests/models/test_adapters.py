@@ -103,7 +103,7 @@ def test_base_weights_are_the_model_that_adapters_were_put_on(model_of):
     assert torch.equal(plain(input_ids=TOKENS).logits, model_of("qwen3")(input_ids=TOKENS).logits)
 
 
-def test_what_is_dropped_out_is_the_seeds_alone_and_only_within(model_of):
+def test_adapter_dropout_depends_on_the_seed_alone_and_ends_with_the_context(model_of):
     model = moved(add_lora(model_of("llama"), LoRA(rank=2, dropout=0.5), seed=0))
     plain = model(input_ids=TOKENS).logits
 

@@ -42,7 +42,7 @@ def test_a_template_that_would_not_end_is_refused(kind, monkeypatch):
         "{{ it is broken",
     ],
 )
-def test_what_a_template_refuses_is_no_matter(template):
+def test_a_template_may_refuse_messages(template):
     check_chat_template("it", Tokenizer(template))
 
 

@@ -63,7 +63,7 @@ def test_a_file_that_lacks_weights_is_refused_instead_of_filled_at_random(tmp_pa
         load_model(str(write_gguf(tmp_path / "m.gguf", without="blk.1.ffn_up")))
 
 
-def test_what_lies_beside_a_file_is_not_read(tmp_path, monkeypatch):
+def test_files_beside_a_gguf_file_are_not_read(tmp_path, monkeypatch):
     path, trace = write_gguf(tmp_path / "m.gguf"), tmp_path / "trace"
     (tmp_path / "evil.py").write_text(f"open({str(trace)!r}, 'w').close()\nclass Evil: ...\n")
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"auto_map": {"AutoTokenizer": ["evil.Evil", None]}}))

@@ -84,7 +84,7 @@ def test_layers_of_a_part_of_the_model_are_counted_too(folder):
         ("model.safetensors.index.json", "{}", r"model\.safetensors\.index\.json can't be read: it has no weight_map"),
     ],
 )
-def test_a_file_of_settings_that_is_none_is_told(folder, file, content, message):
+def test_an_invalid_configuration_file_is_reported(folder, file, content, message):
     (folder / file).write_text(content)
     refused(folder, message)
 
@@ -99,7 +99,7 @@ def test_a_file_of_settings_that_is_none_is_told(folder, file, content, message)
         ({"hidden_act": "nope"}, r"can't be loaded: its files are not what the libraries expect \(KeyError: 'nope'\)$"),
     ],
 )
-def test_a_key_of_the_wrong_type_or_size_is_one_whole_sentence(folder, entries, message):
+def test_a_wrong_type_or_size_is_reported_in_one_sentence(folder, entries, message):
     change(folder, **entries)
     refused(folder, message)
 

@@ -30,7 +30,7 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("verifier", GOLDS)
-def test_words_are_the_same_whatever_is_right(verifier):
+def test_feedback_does_not_depend_on_the_gold_answer(verifier):
     for text in TEXTS[verifier]:
         verdicts = [VERIFIERS[verifier](text, Task("?", gold, verifier, metadata=CHOICES)) for gold in GOLDS[verifier]]
         assert {verdict.score for verdict in verdicts} == {0.0}
@@ -38,7 +38,7 @@ def test_words_are_the_same_whatever_is_right(verifier):
         assert not any(gold in verdict.words for gold in GOLDS[verifier] for verdict in verdicts if len(gold) > 1)
 
 
-def test_a_wrong_choice_is_told_as_the_letter_that_was_read():
+def test_feedback_on_a_wrong_choice_names_the_letter_that_was_read():
     told = {gold: VERIFIERS["choice"]("The answer is B", Task("?", gold, "choice", metadata=CHOICES)).words for gold in "ACD"}
     assert set(told.values()) == {"I read B as your answer, and it is not right."}
 
@@ -76,7 +76,7 @@ def test_words_on_a_family_never_hold_its_answer(family):
         ("math", "12", "no idea", "I found no expression in your answer."),
     ],
 )
-def test_words_say_what_was_read(verifier, gold, text, words):
+def test_feedback_quotes_the_answer_that_was_read(verifier, gold, text, words):
     assert VERIFIERS[verifier](text, Task("?", gold, verifier)).words == words
 
 
@@ -86,7 +86,7 @@ def test_a_score_alone_is_not_right_or_not_fully_and_no_score_was_not_checked():
     assert words_of(Verdict(0.0, message="expected 7")) == NOT_RIGHT
 
 
-def test_the_step_behind_which_least_is_expected_is_quoted():
+def test_the_step_with_the_largest_fall_in_value_is_quoted():
     steps = ["2 + 2 = 4\n", "4 * 3 = 13\n", "13 - 1 = 11"]
     found = words_of(Verdict(0.0, step_values=(0.5, 0.75, 0.25, 0.0)), steps)  # falls of -0.25, 0.5 and 0.25
     assert found == "That is not right. It seems to go wrong in step 2: '4 * 3 = 13'"

@@ -55,7 +55,7 @@ def test_text_becomes_a_value_of_the_settings_type(hint, text, value):
         *((tuple[float, float], text) for text in ("[1]", "1", "[1, 2, 3]")),
     ],
 )
-def test_what_is_not_of_the_type_is_refused_with_what_is_expected(hint, text):
+def test_a_wrong_type_is_refused_with_the_expected_one(hint, text):
     with pytest.raises(WrongValue) as caught:
         from_text(hint, text)
     assert "\n" not in str(caught.value) and str(caught.value)
@@ -75,6 +75,6 @@ def test_a_value_is_read_again_as_it_was_written():
         assert json.loads(json.dumps(from_text(hint, json.dumps(value)))) == value
 
 
-def test_what_is_expected_is_said_in_words():
+def test_expected_types_are_described_in_words():
     assert expected(bool | Literal["required"]) == "true or false or one of 'required'"
     assert expected(int | None) == "a whole number" and expected(list[int]) == "whole numbers"

@@ -47,7 +47,7 @@ def test_a_long_text_takes_linear_time(text):
     assert time.perf_counter() - start < 1
 
 
-def test_a_wrong_number_is_told_with_the_calculation_that_went_wrong_whatever_is_right():
+def test_feedback_on_a_wrong_number_quotes_the_first_wrong_calculation():
     text = "42 - 10 = 22\nThe answer is 22"
     for gold in ("32", "9"):
         words = numeric(text, Task("How many?", gold)).words

@@ -37,7 +37,7 @@ def test_a_near_miss_earns_nothing_though_the_source_gives_a_part(family):
     assert reasoning_gym("a guess", task).parts == {"parsable": 0.0}
 
 
-def test_the_answer_behind_a_marker_is_the_one_that_is_scored():
+def test_the_answer_after_a_marker_is_scored():
     task = draw("gcd")[0]
     assert reasoning_gym(f"We divide. The answer is {task.answer}.", task).score == 1.0
     assert reasoning_gym(f"We divide and get {task.answer}", task).score == 0.0

@@ -52,12 +52,12 @@ def test_a_function_is_loaded_from_a_file_or_a_module(user_file):
         ("no_such_module:rows", "module 'no_such_module' cannot be imported"),
     ],
 )
-def test_a_function_that_is_not_there_is_told_of(user_file, name, message):
+def test_a_missing_function_is_reported(user_file, name, message):
     with pytest.raises(UserError, match=message):
         load_function(name.format(folder=user_file.parent))
 
 
-def test_a_file_that_does_not_run_is_told_of(tmp_path):
+def test_a_file_that_fails_to_run_is_reported(tmp_path):
     (tmp_path / "bad.py").write_text("def f(:")
     with pytest.raises(UserError, match=r"bad\.py does not run: SyntaxError"):
         load_function(f"{tmp_path / 'bad.py'}:f")
@@ -70,7 +70,7 @@ def test_a_generator_gives_dictionaries_or_tasks(user_file):
     assert load_tasks(TaskSource(function=f"{user_file}:tasks"), split="test", n=None, seed=7)[0].origin == "mine"
 
 
-def test_a_generator_that_gives_too_few_is_told_of_by_its_name(user_file):
+def test_a_generator_with_too_few_tasks_is_reported_by_name(user_file):
     message = r"mine\.py:tasks gave 1 tasks for split 'test', n = 1000 were asked for: ask for at most 1$"
     with pytest.raises(UserError, match=message):
         load_tasks(TaskSource(function=f"{user_file}:tasks"), split="test", n=1000, seed=0)
@@ -85,7 +85,7 @@ def test_a_generator_that_gives_too_few_is_told_of_by_its_name(user_file):
         ("surrogate", r"surrogate\[0\]: the answer is not valid Unicode"),
     ],
 )
-def test_a_generator_that_fails_is_told_of(user_file, function, message):
+def test_a_failing_generator_is_reported(user_file, function, message):
     with pytest.raises(UserError, match=message):
         load_tasks(TaskSource(function=f"{user_file}:{function}"), split="test", n=None, seed=0)
 
@@ -107,7 +107,7 @@ def test_a_reward_is_any_finite_number_of_any_kind(result, score):
 
 
 @pytest.mark.parametrize(("result", "said"), [(float("nan"), "nan"), (float("inf"), "inf"), (-np.inf, "-inf"), (np.float32("nan"), "nan")])
-def test_what_is_not_finite_is_no_score_and_says_why(result, said):
+def test_nan_and_infinity_are_unscored_with_a_message(result, said):
     verdict = to_verdict(result)
     assert verdict.score is None and verdict.message == f"the verifier returned {said}, which is no score"
     with pytest.raises(ValueError, match="score must be a finite number or None"):
@@ -140,7 +140,7 @@ def test_a_verifier_says_from_where_on_an_answer_is_right(tmp_path):
         ({"words": None}, "words must be text, got NoneType"),
     ],
 )
-def test_what_later_stages_could_not_read_in_a_verdict_is_refused(fields, said):
+def test_verdicts_that_json_cannot_hold_are_refused(fields, said):
     with pytest.raises(TypeError, match=said):
         to_verdict(Verdict(0.5, **fields))
     assert to_verdict(Verdict(0.5, {"length": 3}, (0.5, 1), "near", "colder")).parts == {"length": 3}

@@ -51,6 +51,6 @@ def test_small_families_repeat_and_large_ones_hardly_do():
     assert 100 <= family_space(tiny, 500, 0).items <= 300
 
 
-def test_only_families_are_drawn_from():
+def test_only_families_are_sampled():
     with pytest.raises(UserError, match="only a family"):
         distinct_share(TaskSource(path=["a.jsonl"]), 5, 0)

@@ -131,7 +131,7 @@ def test_the_user_may_name_a_verifier_of_their_own(tmp_path, trap):
     assert load_tasks(TaskSource(function="mine.py:rows"), split="test", n=None, seed=0)[0].verifier == trap
 
 
-def test_csv_is_read_with_mapped_columns_and_another_wording(tmp_path):
+def test_csv_is_read_with_mapped_columns_and_a_question_template(tmp_path):
     with (tmp_path / "a.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["text", "gold", "unit"], ["How far,\nin all?", "3", "km"]])
     (task,) = load(
@@ -225,19 +225,19 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("name", "content", "message"), BROKEN)
-def test_a_broken_file_is_told_of_in_one_sentence(tmp_path, name, content, message):
+def test_a_broken_file_is_reported_in_one_sentence(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=message):
         load(str(tmp_path / name))
 
 
-def test_bytes_that_are_no_text_are_told_of(tmp_path):
+def test_bytes_that_are_not_utf8_are_reported(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b'{"question": "\xff"}')
     with pytest.raises(UserError, match=r"a\.jsonl is not UTF-8 text"):
         load(str(tmp_path / "a.jsonl"))
 
 
-def test_a_missing_file_is_told_of_with_the_nearest_name(tmp_path):
+def test_a_missing_file_is_reported_with_the_nearest_name(tmp_path):
     write(tmp_path / "train.jsonl", [{"question": "a", "answer": "1"}])
     with pytest.raises(UserError, match=r"path '.*trian\.jsonl' is not a file: did you mean 'train\.jsonl'\?"):
         load(str(tmp_path / "trian.jsonl"))
@@ -337,7 +337,7 @@ def test_rows_are_chosen_by_their_columns(tmp_path):
     assert [task.answer for task in tasks] == ["1", "3", "5", "7", "9"]
 
 
-def test_a_column_splits_a_file_by_whole_values_in_the_shares_that_are_asked_for(tmp_path):
+def test_split_by_puts_all_rows_of_a_value_in_one_split_with_the_given_shares(tmp_path):
     sections(tmp_path)
     source = TaskSource(path=["q.jsonl"], split_by="section", split_shares={"train": 0.5, "dev": 0.2, "test": 0.3})
     splits = {split: load_tasks(source, split=split, n=None, seed=0, data=tmp_path) for split in source.split_shares}
