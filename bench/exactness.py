@@ -20,7 +20,8 @@ from etude.console.watching import Quiet
 from etude.recipes import practice as recipe
 from etude.recipes.settings import parse_practice
 from etude.rewards.outcome import OutcomeFeedback
-from etude.settings.configuration import arguments_from, find_configuration
+from etude.settings.arguments import arguments_from
+from etude.settings.configuration import find_configuration
 from etude.training.ledger import Ledger
 from etude.training.run_folder import RunFolder, environment, read_jsonl
 

@@ -22,7 +22,8 @@ from etude.recipes.measuring import measurement
 from etude.recipes.practice import Practice
 from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
 from etude.rewards.outcome import OutcomeFeedback
-from etude.settings.configuration import arguments_from, find_configuration, to_plain_values
+from etude.settings.arguments import arguments_from
+from etude.settings.configuration import find_configuration, to_plain_values
 from etude.tasks.sources import load_tasks
 from etude.training.checkpoints import load_checkpoint
 from etude.training.run_folder import RunFolder, environment

@@ -30,7 +30,8 @@ from etude.console.watching import Console
 from etude.evaluation.statistics import mean_interval, shares_interval, sign_flip_test
 from etude.recipes.practice import practice_named
 from etude.recipes.settings import PracticeSettings, parse_practice, practice_defaults
-from etude.settings.configuration import arguments_from, find_configuration, flatten, to_plain_values
+from etude.settings.arguments import arguments_from
+from etude.settings.configuration import find_configuration, flatten, to_plain_values
 from etude.training.run_folder import RunFolder, read_jsonl
 from studies.cells import Cell, Options, refuse_others
 from studies.divergence import moved

@@ -44,7 +44,8 @@ from etude.recipes.passages import check_writer, write_passages
 from etude.recipes.perplexity import Perplexity
 from etude.recipes.saving import save_adapters
 from etude.rollouts.prompts import render_answer, without_control
-from etude.settings.configuration import arguments_from, to_plain_values
+from etude.settings.arguments import arguments_from
+from etude.settings.configuration import to_plain_values
 from etude.suites.domain import Questions, answers_by, measure_domain, questions_of_suite, texts_of_suite
 from etude.suites.domain_changes import change_in_words, changes
 from etude.suites.retention_probe import logprobs_of

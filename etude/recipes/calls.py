@@ -9,7 +9,8 @@ from typing import Any
 from transformers.utils import logging
 
 from etude.errors import UserError
-from etude.settings.configuration import find_configuration, not_plain_error, type_with_article
+from etude.settings.arguments import not_plain_error, type_with_article
+from etude.settings.configuration import find_configuration
 
 
 def model_name(model: Any) -> str:

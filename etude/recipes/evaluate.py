@@ -29,7 +29,8 @@ from etude.rewards.judge import JudgeFeedback, build_messages
 from etude.rewards.outcome import OutcomeFeedback
 from etude.rollouts.search.growing import Value
 from etude.rollouts.search.settings import REFINE
-from etude.settings.configuration import arguments_from, find_configuration
+from etude.settings.arguments import arguments_from
+from etude.settings.configuration import find_configuration
 from etude.suites.retention_probe import logprobs_of
 from etude.tasks.actions import Actions
 from etude.tasks.sources import TaskSource, load_tasks

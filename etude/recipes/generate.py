@@ -24,7 +24,7 @@ from etude.recipes.streaming import Streamed
 from etude.rollouts.prompts import render_prompts
 from etude.rollouts.search.growing import Value
 from etude.rollouts.thought import forced
-from etude.settings.configuration import arguments_from, type_with_article
+from etude.settings.arguments import arguments_from, type_with_article
 from etude.suites.retention_probe import logprobs_of
 from etude.tasks.actions import add_instruction
 from etude.tasks.task import Task

@@ -12,7 +12,8 @@ from etude.errors import UserError
 from etude.recipes.adapt import adapt_named, check_models, gather_asked
 from etude.recipes.adapt_settings import AdaptSettings, adapt_defaults, parse_adapt
 from etude.recipes.settings import PracticeSettings
-from etude.settings.configuration import arguments_from, find_configuration, flatten, to_plain_values
+from etude.settings.arguments import arguments_from
+from etude.settings.configuration import find_configuration, flatten, to_plain_values
 from etude.training.run_folder import RunFolder, check_same, read_configuration
 
 FOLDER = "knowledge"

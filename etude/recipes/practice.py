@@ -63,7 +63,8 @@ from etude.rewards.outcome import OutcomeFeedback
 from etude.rewards.unscored import TooManyUnscored
 from etude.rollouts.collapse import CollapseWatch
 from etude.rollouts.prompts import render_prompt, render_prompts
-from etude.settings.configuration import arguments_from, to_plain_values
+from etude.settings.arguments import arguments_from
+from etude.settings.configuration import to_plain_values
 from etude.suites.retention_probe import probe_for, questions_of
 from etude.training.checkpoints import Stateful, load_checkpoint, save_checkpoint
 from etude.training.inputs import inputs_of

@@ -8,9 +8,7 @@ Nothing here imports torch.
 import contextlib
 import copy
 import functools
-import inspect
 import json
-import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, asdict, fields, is_dataclass, replace
@@ -130,35 +128,6 @@ def _settings_once(kind: Any, prefix: str = "") -> Mapping[str, Any]:
     return found
 
 
-def arguments_from(overrides: Mapping[str, Any], kind: type[Any] | None = None) -> list[str]:
-    """Convert Python values to command-line arguments: `{"explore.num_samples": 4}` becomes `--explore.num_samples=4`.
-
-    With the `kind` of settings, nested values work too: `{"explore": {"num_samples": 4}}`. Raises UserError for values that have no text
-    form, such as a function.
-    """
-    if not isinstance(overrides, Mapping):
-        raise UserError(f"settings must be a mapping, such as {{'seed': 1}}, got {type_with_article(overrides)}")
-    flat = list(overrides.items()) if kind is None else _leaves(overrides, settings_of(kind))
-    return [f"--{name}={_python_argument(name, value)}" for name, value in flat]
-
-
-def not_plain_error(name: str, value: Any) -> UserError:
-    """Return the error for a Python value that no setting can have, with the fix."""
-    if hasattr(value, "save_pretrained"):
-        return UserError(
-            f"{name}: got {type_with_article(value)}: save it and its tokenizer by save_pretrained(FOLDER), and pass the folder"
-        )
-    if inspect.isroutine(value):
-        return UserError(f"{name}: got a function: write it in a file, and pass 'FILE.py:{getattr(value, '__name__', 'NAME')}'")
-    return UserError(f"{name}: expected text, a number, a list or a mapping, got {type_with_article(value)}")
-
-
-def type_with_article(value: Any) -> str:
-    """Return the name of a value's type with its article: an int."""
-    kind = type(value).__name__
-    return f"{'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}"
-
-
 def lists_of(kind: type[Any]) -> set[str]:
     """Return the dotted names of the settings that are lists."""
     return {name for name, hint in settings_of(kind).items() if get_origin(hint) is list}
@@ -238,7 +207,7 @@ def _values_once(kind: type[Any], path: Path, text: str) -> dict[str, Any]:
         raise UserError(f"{path}: expected settings as `key: value` lines, got {type(values).__name__}")
     values.pop("command", None)
     flat: dict[str, Any] = {}
-    for name, value in _leaves(values, known):
+    for name, value in leaves(values, known):
         if _section(name, known):
             raise UserError(f"{path}: {name}: expected settings as `key: value` lines, got {value!r}")
         if name not in known:
@@ -256,29 +225,14 @@ def _argument(value: Any) -> str:
     return value if isinstance(value, str) else str(value) if isinstance(value, Path) else json.dumps(value, default=str)
 
 
-def _python_argument(name: str, value: Any) -> str:
-    """Convert a Python value to text; paths and numpy numbers are allowed."""
-
-    def plain(inner: Any) -> Any:
-        if isinstance(inner, os.PathLike):
-            return os.fspath(inner)
-        if getattr(inner, "ndim", None) == 0 and hasattr(inner, "item"):
-            return inner.item()
-        raise not_plain_error(name, inner)
-
-    if isinstance(value, str | os.PathLike):
-        return str(os.fspath(value))
-    return json.dumps(value, default=plain)
-
-
-def _leaves(values: Mapping[str, Any], known: Collection[str], prefix: str = "") -> list[tuple[str, Any]]:
+def leaves(values: Mapping[str, Any], known: Collection[str], prefix: str = "") -> list[tuple[str, Any]]:
     """Flatten values to dotted names; a mapping is entered only if settings are below it, and an empty section is skipped."""
     found = []
     for name, value in values.items():
         full_name = f"{prefix}{name}"
         is_section = bool(_section(full_name, known))
         if is_section and isinstance(value, Mapping):
-            found += _leaves(value, known, full_name + ".")
+            found += leaves(value, known, full_name + ".")
         elif not (is_section and value is None):
             found.append((full_name, value))
     return found

@@ -33,7 +33,7 @@ from etude.evaluation.likelihood import Asked, Known, ask, cloze, question_of
 from etude.evaluation.retention import OLD_KNOWLEDGE, beginning, make_probe, measure_retention, token_ids
 from etude.evaluation.statistics import mean_interval, wilson_interval
 from etude.models.load import describe_weights, load_model
-from etude.settings.configuration import arguments_from
+from etude.settings.arguments import arguments_from
 from etude.suites.domain_settings import DomainSuite, MeasuredDomain, parse_domain
 from etude.suites.retention_probe import logprobs_of, read_text
 from etude.tasks.files import file_rows, find_file

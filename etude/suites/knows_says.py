@@ -24,7 +24,8 @@ from etude.randomness import seed_for
 from etude.recipes.materials import with_system
 from etude.rollouts.prompts import render_prompts
 from etude.rollouts.reuse import visits
-from etude.settings.configuration import arguments_from, find_configuration, parse
+from etude.settings.arguments import arguments_from
+from etude.settings.configuration import find_configuration, parse
 from etude.suites.retention_probe import logprobs_of
 from etude.tasks.actions import add_instruction
 from etude.tasks.aliases import aliases_of

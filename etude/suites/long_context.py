@@ -22,7 +22,8 @@ from etude.kv_cache.settings import EngineView
 from etude.kv_cache.sweep import FULL, LazyRows, Reading, Rows
 from etude.models.load import cast_weights, describe_weights, end_tokens, load_model, max_positions
 from etude.recipes.no_effect import unread_among, unread_of_view
-from etude.settings.configuration import arguments_from, find_configuration, flatten, parse, to_plain_values
+from etude.settings.arguments import arguments_from
+from etude.settings.configuration import find_configuration, flatten, parse, to_plain_values
 from etude.tasks.files import find_file
 
 

@@ -33,7 +33,8 @@ from etude.models.load import describe_weights, load_model
 from etude.recipes.materials import with_system
 from etude.rewards.outcome import Isolation, OutcomeFeedback
 from etude.rollouts.prompts import render_prompts
-from etude.settings.configuration import arguments_from, find_configuration, parse
+from etude.settings.arguments import arguments_from
+from etude.settings.configuration import find_configuration, parse
 from etude.suites.retention_probe import logprobs_of, read_text
 from etude.tasks.sources import TaskSource, load_tasks
 from etude.tasks.task import Task

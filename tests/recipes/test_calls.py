@@ -12,7 +12,7 @@ import etude
 from etude import UserError, evaluate, generate, practice
 from etude.recipes.calls import without_bars
 from etude.recipes.settings import PracticeSettings
-from etude.settings.configuration import arguments_from
+from etude.settings.arguments import arguments_from
 from etude.tiny import tiny_model
 
 SHORT = {"max_new_tokens": 2}

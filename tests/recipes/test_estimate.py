@@ -7,7 +7,8 @@ import pytest
 
 from etude.recipes import divergence, estimate, measuring, practice
 from etude.recipes.settings import parse_practice
-from etude.settings.configuration import arguments_from, find_configuration
+from etude.settings.arguments import arguments_from
+from etude.settings.configuration import find_configuration
 from etude.training import checkpoints
 
 SIZES = {"n": 40, "warm_start.steps": 1, "steps": 6, "explore.tasks_per_step": 2, "explore.num_samples": 2, "explore.max_new_tokens": 8}

@@ -13,7 +13,8 @@ from etude.recipes.no_effect import unread_of_search, without_effect
 from etude.recipes.settings import parse_practice
 from etude.rollouts.search.settings import SEARCHES, Search
 from etude.rollouts.steps import Steps
-from etude.settings.configuration import arguments_from, find_configuration, shipped_configurations
+from etude.settings.arguments import arguments_from
+from etude.settings.configuration import find_configuration, shipped_configurations
 
 
 def settings(recipe="tiny", **changes):

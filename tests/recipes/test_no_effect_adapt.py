@@ -7,7 +7,8 @@ import pytest
 
 from etude.recipes.adapt_settings import parse_adapt
 from etude.recipes.no_effect_adapt import without_effect
-from etude.settings.configuration import arguments_from, find_configuration, shipped_configurations
+from etude.settings.arguments import arguments_from
+from etude.settings.configuration import find_configuration, shipped_configurations
 
 
 def settings(path: Path, **changes):

@@ -5,7 +5,8 @@ import pytest
 from etude.errors import UserError
 from etude.learn.learner import Learner
 from etude.recipes.settings import parse_practice
-from etude.settings.configuration import arguments_from, find_configuration
+from etude.settings.arguments import arguments_from
+from etude.settings.configuration import find_configuration
 from etude.training.run_folder import RunFolder, read_jsonl
 
 ENTROPY = {"learn.entropy.bonus": 0.01, "learn.entropy.target": 9.0, "learn.entropy.delta": 0.01, "explore.temperature_end": 0.5}

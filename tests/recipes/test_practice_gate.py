@@ -16,7 +16,8 @@ from etude.recipes.gating import Gating
 from etude.recipes.no_effect import without_effect
 from etude.recipes.replaying import pieces_of
 from etude.recipes.settings import parse_practice
-from etude.settings.configuration import arguments_from, find_configuration
+from etude.settings.arguments import arguments_from
+from etude.settings.configuration import find_configuration
 from etude.suites.retention_probe import questions_of
 from etude.training.run_folder import RunFolder, read_jsonl
 

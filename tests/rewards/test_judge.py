@@ -230,7 +230,7 @@ def test_pairs_are_each_once_and_the_ring_is_whole(n, which):
         ({"timeout_seconds": 0.0}, "judge.timeout_seconds must be above 0"),
     ],
 )
-def test_settings_that_make_no_sense_are_one_sentence(settings, said):
+def test_contradictory_judge_settings_are_refused(settings, said):
     with pytest.raises(UserError, match=said) as caught:
         Judging(model="x", **settings)
     assert "word@" not in str(caught.value)

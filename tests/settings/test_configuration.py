@@ -6,7 +6,8 @@ import pytest
 
 from etude.errors import UserError
 from etude.recipes.settings import PracticeSettings, parse_practice
-from etude.settings.configuration import arguments_from, find_configuration, lists_of, parse, shipped_configurations, to_plain_values
+from etude.settings.arguments import arguments_from
+from etude.settings.configuration import find_configuration, lists_of, parse, shipped_configurations, to_plain_values
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,7 @@ def test_actions_that_are_off_ask_for_nothing():
         ({"malformed_score": float("-inf")}, "must be a finite number of at most 1, got -inf"),
     ],
 )
-def test_contradictory_judge_settings_are_refused(settings, said):
+def test_contradictory_action_settings_are_refused(settings, said):
     with pytest.raises(UserError, match=said):
         Actions(**settings)
 
