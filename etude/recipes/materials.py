@@ -15,11 +15,12 @@ from etude.recipes.combinations import check_tasks_per_step
 from etude.recipes.settings import PracticeSettings
 from etude.rollouts.prompts import render_answer, render_demonstration, render_prompts
 from etude.tasks.actions import add_instruction
+from etude.tasks.checks import check_answers
 from etude.tasks.comparisons import Comparison, load_comparisons
 from etude.tasks.families import curriculum_levels
 from etude.tasks.files import find_file
 from etude.tasks.overlap import family_space, ngram_overlap, overlap
-from etude.tasks.sources import TaskSource, check_answers, load_tasks
+from etude.tasks.sources import TaskSource, load_tasks
 from etude.tasks.task import Task
 
 _SPACE_DRAWS = 4000

@@ -9,7 +9,7 @@
 | choices as {"text": [...], "label": [...]} | ARC (Clark et al. 2018) | lettered choices in the prompt, a letter as the answer |
 
 Other columns go into the task's metadata. `columns` maps our names to a publisher's. A row may have no answer; whoever asks a verifier that
-compares with one refuses it then (`etude.tasks.sources.check_answers`). A number may be an answer, but no question.
+compares with one refuses it then (`etude.tasks.checks.check_answers`). A number may be an answer, but no question.
 """
 
 import json

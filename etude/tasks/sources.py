@@ -20,13 +20,14 @@ from etude.randomness import seed_for
 from etude.tasks.actions import Actions, add_instruction
 from etude.tasks.aliases import with_aliases
 from etude.tasks.answers import answer_form
+from etude.tasks.checks import check_gold_answers, check_is_built_in, check_right_at, check_texts
 from etude.tasks.columns import task_from_row
 from etude.tasks.families import check_parameters, load_family
 from etude.tasks.files import file_rows, find_file
 from etude.tasks.functions import generated_rows
 from etude.tasks.hub import hub_rows
-from etude.tasks.task import Task, text_problem
-from etude.tasks.verifiers import CHEAP, COMPARING, VERIFIERS, check_gold, check_verifier
+from etude.tasks.task import Task
+from etude.tasks.verifiers import check_verifier
 
 SOURCES = ("path", "family", "dataset", "function")
 """The kinds of source: exactly one of these settings of a `TaskSource` is given."""
@@ -117,7 +118,7 @@ def load_tasks(source: TaskSource, *, split: str, n: int | None, seed: int, data
     if n is not None and n < 1:
         raise UserError(f"n must be at least 1, or left out for all tasks of a file, got {n}")
     tasks = _load_rows(source, split, n, seed, data)
-    _check_right_at(tasks, source.right_at)
+    check_right_at(tasks, source.right_at)
     return add_instruction(tasks, source.actions.words)
 
 
@@ -135,7 +136,7 @@ def _load_rows(source: TaskSource, split: str, n: int | None, seed: int, data: P
                 f"{_source_name(source)} has no item with {source.max_worked_steps} worked steps at most: raise max_worked_steps"
             )
     tasks = _with_verifiers(tasks, source.verifier)
-    _check_golds(tasks)
+    check_gold_answers(tasks)
     if n is not None and n > len(tasks):
         raise UserError(
             f"{_source_name(source)} gave {len(tasks)} tasks for split {_split_in_source(source, split)!r}, n = {n} were asked for: "
@@ -164,7 +165,7 @@ def _family_tasks(source: TaskSource, split: str, n: int | None, seed: int) -> l
     if source.verifier is None:
         return tasks
     tasks = _with_verifiers(tasks, source.verifier)
-    _check_golds(tasks)
+    check_gold_answers(tasks)
     return tasks
 
 
@@ -219,34 +220,9 @@ def _task(row: Task | Mapping[str, Any], origin: str, source: TaskSource) -> Tas
     else:
         task = task_from_row(row, origin=origin, columns=source.columns, question=source.question, worked_format=source.worked_format)
     if source.verifier is None and source.function is None:
-        _check_verifier(task)
-    _check_texts(task)
+        check_is_built_in(task)
+    check_texts(task)
     return task
-
-
-def _check_verifier(task: Task) -> None:
-    """Raise UserError for a verifier that is not in the table: only the user's settings and function may name code to run, data may not."""
-    if task.verifier and task.verifier not in VERIFIERS:
-        problem = unknown("verifier", task.verifier, VERIFIERS)
-        raise UserError(f"{task.origin}: {problem}. A row of data may name no other: set tasks.verifier to use a function of your own")
-
-
-def _check_texts(task: Task) -> None:
-    """Raise UserError for a text with a lone surrogate, or one that is longer than `MAX_CHARACTERS`."""
-    questions = [task.prompt] if isinstance(task.prompt, str) else [message["content"] for message in task.prompt]
-    for name, text in (*(("question", text) for text in questions), ("answer", task.answer), ("worked", task.worked)):
-        if text and (problem := text_problem(text)):
-            raise UserError(f"{task.origin}: the {name} {problem}")
-
-
-def check_answers(tasks: Iterable[Task]) -> None:
-    """Raise UserError for a task without an answer whose verifier compares with one; a user's own verifier may need none."""
-    for task in tasks:
-        if task.answer is None and task.verifier in COMPARING:
-            raise UserError(
-                f"{task.origin or 'a task'}: no answer, which the {task.verifier} verifier compares with: add it, say which column "
-                "holds it (columns: {answer: THEIR_NAME}), or leave the row out; practice by feedback agreement, judge or form needs none"
-            )
 
 
 def _with_verifiers(tasks: list[Task], verifier: str | None) -> list[Task]:
@@ -264,23 +240,6 @@ def _with_verifiers(tasks: list[Task], verifier: str | None) -> list[Task]:
     for name in {task.verifier for task in tasks}:
         check_verifier(name)
     return tasks
-
-
-def _check_right_at(tasks: list[Task], right_at: float | None) -> None:
-    """Raise UserError for a threshold at which a built-in verifier would count all answers as right, or none."""
-    shipped = next((task.verifier for task in tasks if task.verifier in VERIFIERS), None)
-    if right_at is not None and shipped and not 0 < right_at <= 1:
-        raise UserError(
-            f"tasks.right_at must be above 0 and at most 1 for the verifier {shipped}, which scores from 0 to 1, got {right_at:g}: leave "
-            "it out, or set tasks.verifier to one of your own"
-        )
-
-
-def _check_golds(tasks: list[Task]) -> None:
-    for task in tasks:
-        problem = check_gold(task) if task.verifier in CHEAP else None
-        if problem is not None:
-            raise UserError(f"{task.origin}: the {task.verifier} verifier cannot read the answer: {problem}")
 
 
 def _pick(tasks: list[Task], n: int | None, seed: int) -> list[Task]:

@@ -19,23 +19,22 @@ say. `exact`, `numeric`, `words`, `aliases` and `choice` need microseconds, read
 can kill.
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
 
 from etude.errors import check_known, unknown
 from etude.rewards.verdict import Verdict
 from etude.rewards.words import of_another_form, quoted, read_as, shortened
 from etude.tasks.aliases import aliases_of, find_alias, plain_words
-from etude.tasks.answers import answer_form, final_answer, has_form_of, last_characters, marked_answer, normalise, parse_list, word_counts
+from etude.tasks.answers import answer_form, final_answer, has_form_of, last_characters, normalise, parse_list, word_counts
 from etude.tasks.choices import choices_of, read_choice
 from etude.tasks.equations import find_wrong_equation
 from etude.tasks.expressions import math
 from etude.tasks.family_scores import reasoning_gym
 from etude.tasks.function_check import check_function
 from etude.tasks.functions import load_verifier
-from etude.tasks.numbers import Number, find_numbers, is_range, same_number
+from etude.tasks.number_answers import NO_NUMBER, read_number
+from etude.tasks.numbers import same_number
 from etude.tasks.task import Task
 
 CHEAP = frozenset({"exact", "numeric", "words", "aliases", "choice"})
@@ -43,15 +42,6 @@ CHEAP = frozenset({"exact", "numeric", "words", "aliases", "choice"})
 
 COMPARING = CHEAP | {"math"}
 """Verifiers that compare with a gold answer, so they cannot score a task without one."""
-
-_NO_NUMBER = "no number in the answer"
-_CLAUSE_END = re.compile(r"[.,;](?=\s)")
-_OPERATOR = re.compile(r"[ ]?(?:[-+*/^\u2212\u00d7\u00f7\u00b7]|times\b|plus\b|minus\b)", re.IGNORECASE)
-_BETWEEN_OPERANDS = re.compile(rf"{_OPERATOR.pattern}[ ]?", re.IGNORECASE)
-_COMMA = re.compile(r",[ ]?")
-_AT_ONCE = re.compile(r"[^\w\n]{0,8}\d")
-_NOT = re.compile(r"\bnot\s{1,3}\Z", re.IGNORECASE)
-_SIGN_APART = re.compile(r"(?:\A|=|\bis)[ \t]*(?P<sign>[-\u2212])[ \t]+\Z")
 
 
 def exact(text: str, task: Task) -> Verdict:
@@ -92,7 +82,7 @@ def numeric(text: str, task: Task) -> Verdict:
     if found is None:
         words = (
             "I found no number in your answer."
-            if problem == _NO_NUMBER
+            if problem == NO_NUMBER
             else f"I found no single number in your answer: {shortened(problem)}."
         )
         return _unparsable(problem, words)
@@ -138,80 +128,6 @@ def aliases(text: str, task: Task) -> Verdict:
         return _unparsable("no words in the answer", "I found no words in your answer.")
     found = find_alias(text, names)
     return _verdict(found is not None, f"got {_short(text)}, expected one of {_short('; '.join(names))}", _short(text))
-
-
-def read_number(text: str) -> tuple[Number | None, str]:
-    """Return the number that a text gives as its answer, or None and what is wrong.
-
-    >>> read_number("It is 5 or 6")
-    (None, '5 or 6 is not one number')
-    """
-    text = last_characters(text)
-    marked = marked_answer(text)
-    if marked is not None:
-        text = _side(marked.splitlines()[0])
-    numbers = [_signed(text, number) for number in _stated(text, find_numbers(text))]
-    if not numbers:
-        return None, _NO_NUMBER
-    joined = _joined(text, numbers) if marked is not None else _joined(text, numbers[-2:])
-    if joined:
-        return None, f"{joined} is not one number"
-    return (numbers[0] if marked is not None else numbers[-1]), ""
-
-
-def _joined(text: str, numbers: list[Number]) -> str:
-    """Return the alternatives or the calculation that the first number belongs to: `5 or 6`, `7, 8 or 9`, `3 + 4`; "" for none."""
-    for first, second in pairwise(numbers):
-        if is_range(text, (first, second)) or _BETWEEN_OPERANDS.fullmatch(text, first.end, second.start):
-            return text[numbers[0].start : second.end]
-        if not _COMMA.fullmatch(text, first.end, second.start):
-            break
-    return ""
-
-
-def _side(line: str) -> str:
-    """Return the side of a line's equations that gives the result: the last one that holds one number, or else the last one with any.
-
-    Text after the first clause may hold other numbers: `3 + 7 = 10. I checked it 3 times`, `5. To check: 5 + 3 = 8`.
-
-    >>> _side("3 + 7 = 10"), _side("12 = 3 * 4")
-    (' 10', '12 ')
-    """
-    *before, last = line.split("=")
-    if not before:
-        return last
-    clause = _CLAUSE_END.split(line, maxsplit=1)[0]
-    if "=" not in clause and _AT_ONCE.match(clause) and len(find_numbers(clause)) == 1:
-        return clause
-    sides = [*before, _CLAUSE_END.split(last, maxsplit=1)[0]]
-    single = next((side for side in reversed(sides) if len(find_numbers(side)) == 1), None)
-    if single is not None:
-        return single
-    first = next(iter(find_numbers(last)), None)
-    if first is not None and not _OPERATOR.match(last, first.end):
-        return last
-    return "=".join(before)
-
-
-def _stated(text: str, numbers: list[Number]) -> list[Number]:
-    """Drop the numbers that the text denies: `not 5 but 7`, `not 5 or 6`."""
-    stated: list[Number] = []
-    denied: Number | None = None
-    for number in numbers:
-        if _NOT.search(text, max(0, number.start - 8), number.start) or (denied is not None and is_range(text, (denied, number))):
-            denied = number
-        else:
-            denied = None
-            stated.append(number)
-    return stated
-
-
-def _signed(text: str, number: Number) -> Number:
-    """Apply a minus that stands apart before a number at the text's beginning or after `=` or `is`, where it cannot be a subtraction."""
-    sign = _SIGN_APART.search(text, max(0, number.start - 12), number.start)
-    if sign is None or not (text[number.start].isdigit() or text[number.start] == "."):
-        return number
-    return replace(number, value=-number.value, start=sign.start("sign"))
 
 
 def choice(text: str, task: Task) -> Verdict:

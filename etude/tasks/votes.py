@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from etude.tasks.answers import comparable_answer, normalise, parse_list, stated_answer
 from etude.tasks.choices import choices_of, read_choice
+from etude.tasks.number_answers import read_number
 from etude.tasks.numbers import find_numbers
 from etude.tasks.task import Task
-from etude.tasks.verifiers import read_number
 
 
 def vote(text: str, task: Task) -> str | None:

@@ -9,7 +9,7 @@ import pytest
 
 from etude.errors import UserError
 from etude.tasks import TaskSource, load_tasks
-from etude.tasks.sources import check_answers
+from etude.tasks.checks import check_answers
 
 
 @pytest.fixture(autouse=True)
