@@ -150,7 +150,7 @@ def _read(name: str, file: Path, column: str) -> Iterator[Row]:
     try:
         yield from _rows_of(name, file, column)
     except (EOFError, OSError, zlib.error) as error:
-        raise UserError(f"{name} cannot be read to its end ({error}): mend it, or leave it out") from error
+        raise UserError(f"{name} cannot be read to its end ({error}): repair it, or leave it out") from error
 
 
 def _rows_of(name: str, file: Path, column: str) -> Iterator[Row]:

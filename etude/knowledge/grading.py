@@ -86,7 +86,7 @@ class DocumentGrader:
             raise UserError(self._none_of(replies))
         with self._kept.open("a", encoding="utf8") as file:
             for reply, (key, grade) in zip(replies, found.items(), strict=True):
-                if reply.text is not None:  # who did not answer may do so another time
+                if reply.text is not None:  # a missing reply is asked for again on resume
                     file.write(json.dumps({"text": key, "grade": grade}) + "\n")
         self._grades |= found
         self._used |= {key: self._grades[key] for key in keys}
@@ -97,7 +97,7 @@ class DocumentGrader:
         begin = f"grader.model {self.settings.model} gave none of the first {len(replies)} documents a grade"
         said = next((reply.text for reply in replies if reply.text is not None), None)
         if said is None:
-            return f"{begin} ({replies[0].problem}): mend that, and go on with --resume"
+            return f"{begin} ({replies[0].problem}): correct that, and go on with --resume"
         return f"{begin}: it says {said[:200]!r} instead of 'Grade: N'; begin another run with another model or more grader.max_new_tokens"
 
     def report(self) -> dict[str, int]:

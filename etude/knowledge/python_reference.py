@@ -2,11 +2,11 @@
 
     python -m etude.knowledge.python_reference DIR
 
-pages.jsonl        the language's reference (of `pydoc`) and what modules of the standard library say at their beginning: text to read
-questions.jsonl    "What does shutil.move do?", with the first sentences of four functions of a module as choices; a column `module`
-glossary.jsonl     methods of built-in types (term) by what they say of themselves (definition), among others of their type (section)
+    pages.jsonl        the language reference (of `pydoc`) and the module docstrings of the standard library: text to train on
+    questions.jsonl    "What does shutil.move do?", with the first sentences of four functions of a module as choices; a column `module`
+    glossary.jsonl     methods of built-in types (term) with the first sentence of their docstrings (definition), by type (section)
 
-The pages say of methods what they do in other words than the methods themselves. Sources are read, never imported.
+The pages describe methods in other words than the methods' docstrings. Sources are parsed, never imported.
 """
 
 import ast

@@ -1,18 +1,19 @@
 """Domain scorers: score how much a text belongs to the domain, by the name of a method. A higher score is more in-domain.
 
-classifier   a linear classifier of hashed words and pairs of words, as log-odds of "domain" (TRAIT and DeepSeekMath select by fastText,
-             whose features these are; fastText is no longer kept, so scikit-learn fits them)
-importance   the mean over a text's hashed n-grams of log p(n-gram | domain) - log p(n-gram | corpus): the importance weight of DSIR (Xie
-             et al. 2023, arXiv 2302.03169), which sums them and samples by it; here the best are taken, whatever their length
-perplexity   minus the nats a token under a language model: what it finds likely (CCNet, Wenzek et al. 2020, with a model of the domain)
-random       a number of its own for each text: the control
-all          0 for every text: the corpus is the domain
+    classifier   a linear classifier of hashed words and word pairs; the score is the log-odds of "domain" (TRAIT and DeepSeekMath select
+                 with fastText, whose features these are; fastText is no longer maintained, so scikit-learn fits them)
+    importance   the mean over a text's hashed n-grams of log p(n-gram | domain) - log p(n-gram | corpus): the importance weight of DSIR
+                 (Xie et al. 2023, arXiv 2302.03169), which sums them and resamples by it; here the best are taken, whatever their length
+    perplexity   minus the nats per token under a language model: a likely text scores high (CCNet, Wenzek et al. 2020, with a model of
+                 the domain)
+    random       a random number for each text: the control
+    all          0 for every text: the corpus is the domain
 
-The corpus that the first two are fitted against holds some of the domain itself. So they are fitted without what a fit on the other half
-of the corpus's texts takes for the domain (as two-step methods learn from positive and unlabelled texts; Bekker & Davis 2020),
-and the classifier's odds 0 are no border: where the domain ends is said by examples that were held out.
+The corpus that the first two are fitted against contains some in-domain text. So texts that a fit on the other half of the corpus
+classifies as in-domain are left out of the fit (as two-step methods of learning from positive and unlabelled texts do; Bekker & Davis
+2020). Log-odds of 0 are not the threshold: held-out examples set it.
 
-A fitted scorer is numbers alone, so that other processes read it from a file.
+A fitted scorer is only numbers, so that other processes read it from a file.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -122,7 +122,7 @@ def score_all(
         except BrokenProcessPool as error:
             raise UserError(
                 f"a process that scores text was killed, perhaps for its memory: lower selection.workers (now {workers}); what was scored "
-                'is kept. A script of your own needs its calls behind `if __name__ == "__main__":`'
+                'is kept. A script of your own needs its calls below `if __name__ == "__main__":`'
             ) from error
     return _read(folder, count)
 

@@ -146,7 +146,7 @@ class Endpoint:
                 if not failed.again or retries == self.settings.retries or stopped.wait(min(wait, _LONGEST_WAIT_SECONDS)):
                     return failed, retries
                 retries += 1
-            except Exception as error:  # for whoever waits for it
+            except Exception as error:  # passed on to the waiting thread
                 return error, retries
 
     def _posted(self, messages: Messages) -> Reply:

@@ -51,7 +51,10 @@ def _install(requirement: str) -> None:
 
 
 def bundled_folder(name: str) -> Path:
-    """Return the converted folder of a bundled model; it is made once, and again if the copy is damaged."""
+    """Return the converted folder of a bundled model; it is made once, and again if the copy is damaged.
+
+    Raises UserError if the package is missing or holds another file.
+    """
     folder = cache_folder() / name
     if _is_intact(folder):
         return folder

@@ -73,7 +73,7 @@ def check_chat_template(name: str, tokenizer: Any) -> None:
     for template in templates.values() if isinstance(templates, dict) else [templates]:
         problem = _problem(str(template), json.dumps({key: str(value) for key, value in tokenizer.special_tokens_map.items()}))
         if problem:
-            raise UserError(f"model {name!r}: its chat template {problem}: mend the template, or remove it")
+            raise UserError(f"model {name!r}: its chat template {problem}: correct the template, or remove it")
 
 
 @functools.cache

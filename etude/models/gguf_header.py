@@ -39,10 +39,10 @@ class Unreadable(ValueError):
 def check_gguf(path: Path) -> None:
     """Raise Unreadable for a file that is not GGUF, ends before its weights do, or names more layers than it has weights for."""
     if path.stat().st_size < 24:
-        raise Unreadable(f"{path.name} has {path.stat().st_size} bytes, so it is no GGUF file: it is empty or truncated")
+        raise Unreadable(f"{path.name} has {path.stat().st_size} bytes, so it is not a GGUF file: it is empty or truncated")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         if data[:4] != b"GGUF":
-            raise Unreadable(f"{path.name} is no GGUF file: it does not begin with GGUF")
+            raise Unreadable(f"{path.name} is not a GGUF file: it does not begin with GGUF")
         try:
             _check(_Header(data, path.name))
         except Unreadable:

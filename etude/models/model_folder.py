@@ -67,7 +67,7 @@ def _check_configuration(settings: Mapping[str, Any], folder: Path) -> None:
         if key in _LAYERS and isinstance(value, int):
             most = most or max(MAX_LAYERS, sum(map(num_tensors, folder.glob("*.safetensors"))))
             if not 1 <= value <= most:
-                raise UserError(f"config.json: {key} must be a whole number from 1 to {most:,}, as its weights have it, got {value}")
+                raise UserError(f"config.json: {key} must be a whole number from 1 to {most:,}, which its weights can fill, got {value}")
 
 
 def _check_index(index: Path) -> None:

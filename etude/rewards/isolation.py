@@ -127,7 +127,7 @@ def kill_domain() -> bool:
     """Kill every other process of this process's Landlock domain at once; return False, doing nothing, without a domain."""
     if not _is_confined:  # the signal would go to every process of the user
         return False
-    with suppress(ProcessLookupError, PermissionError):  # nobody is there
+    with suppress(ProcessLookupError, PermissionError):  # no other process is there
         os.kill(-1, signal.SIGKILL)
     return True
 
@@ -138,7 +138,7 @@ def _sees_nothing_of(outside: int) -> bool:
         os.kill(outside, 0)
     except PermissionError:
         _is_confined = True
-    except ProcessLookupError:  # it is gone, and nothing can be told
+    except ProcessLookupError:  # it is gone, and nothing can be concluded
         pass
     return _is_confined
 

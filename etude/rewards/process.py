@@ -92,7 +92,7 @@ class VerifierProcess:
 
         Returns False if there is no judge: then this process must be killed.
         """
-        if self._link is not None and not self._link.is_silent() and self.stop(is_gone=True) is None:  # it ended, or said what nobody asked
+        if self._link is not None and not self._link.is_silent() and self.stop(is_gone=True) is None:  # it ended, or wrote unasked
             return False
         if self._link is None:
             ours, theirs = socket.socketpair()

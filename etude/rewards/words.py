@@ -40,7 +40,7 @@ def words_of(verdict: Verdict, steps: Sequence[str] = ()) -> str:
     "That is not right. It seems to go wrong in step 2: '4 * 3 = 13'"
     """
     said = verdict.words or (NOT_CHECKED if verdict.score is None else NOT_FULLY_RIGHT if verdict.score > 0 else NOT_RIGHT)
-    falls = [before - behind for before, behind in pairwise(verdict.step_values)]
+    falls = [before - after for before, after in pairwise(verdict.step_values)]
     if falls and len(falls) == len(steps) and max(falls) > 0:
         worst = falls.index(max(falls))
         said = f"{said} It seems to go wrong in step {worst + 1}: {quoted(steps[worst].strip())}"

@@ -121,7 +121,7 @@ class Worker:
         except BaseException as error:  # also SystemExit
             if ":" in name:
                 return {"error": shortened(f"verifier {name!r} does not load: {type(error).__name__}: {error}", LONGEST_MESSAGE)}
-            # an item of the same kind will raise it again, and be told of
+            # an item of the same kind will raise it again, and the item reports it
         self._kept = os.listdir(self.scratch)
         return {"loaded": True}
 

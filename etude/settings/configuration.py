@@ -156,7 +156,7 @@ def _parse_overrides(
         word = queue.pop(0)
         option, equals, value = word.partition("=")
         if not option.startswith("--"):
-            raise UserError(f"{word!r} stands where a --key was expected: settings are given as --key value")
+            raise UserError(f"{word!r} found where a --key was expected: settings are given as --key value")
         name = option.removeprefix("--")
         name = short.get(name, name)
         if name not in known:

@@ -2,12 +2,12 @@
 
     <subproblem>...</subproblem> <subproblem>...</subproblem> <solve>...</solve> <answer>...</answer>
 
-Dividing and conquering after DAC-RL (arXiv 2602.02477): a policy breaks a problem into subproblems, solves them one after another, and
-answers with their solutions before it. There these are calls of their own; here one answer holds all of it, so that the search, the credit
-and the verifiers are those of every other answer. Verifiers read what stands in the last <answer>.
+Divide and conquer after DAC-RL (arXiv 2602.02477): a policy breaks a problem into subproblems, solves them one after another, and answers
+with their solutions in the prompt. There each step is a separate call. Here one answer holds all steps, so that search, advantages and
+verifiers work as for every other answer. Verifiers read the content of the last <answer>.
 
-Actions are flat: none within another. Text between them is tolerated, an action without content is not, since it would be a form without
-anything in it. Identity: without a preset and tags, nothing is asked for and nothing is malformed.
+Actions are flat: they cannot be nested. Text between them is allowed; an action without content is malformed, since form alone would be
+rewarded. Identity: without a preset and tags, nothing is asked for and nothing is malformed.
 """
 
 import re

@@ -40,9 +40,9 @@ def marked_answer(text: str) -> str | None:
     """
     markers = list(_MARKER.finditer(text))
     for marker in reversed(markers):
-        behind = _CLOSING.split(text[marker.end() :], maxsplit=1)[0].lstrip(" \t\r\n*`")
-        if behind:
-            return behind
+        answer = _CLOSING.split(text[marker.end() :], maxsplit=1)[0].lstrip(" \t\r\n*`")
+        if answer:
+            return answer
         text = text[: marker.start()]
     return None
 

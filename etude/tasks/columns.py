@@ -2,14 +2,14 @@
 
 | columns | known from | becomes |
 |---|---|---|
-| `question` or `prompt` or `messages`, `answer`, and optional `worked`, `choices`, `verifier` | this project | as they are |
-| `question`, `answer`, `steps` | word problems with steps | worked = the steps, a line each, then "The answer is X." |
+| `question` or `prompt` or `messages`, `answer`, and optional `worked`, `choices`, `verifier` | this project | unchanged |
+| `question`, `answer`, `steps` | word problems with steps | worked = the steps, one a line, then "The answer is X." |
 | `Body`, `Question`, `Answer` | SVAMP (Patel et al. 2021) | question = body and question; 51.0 becomes 51 |
-| `question`, `answer` with `####` | GSM8K (Cobbe et al. 2021) | answer = the number behind it; worked = the text without calculator marks |
+| `question`, `answer` with `####` | GSM8K (Cobbe et al. 2021) | answer = the number after it; worked = the text without calculator marks |
 | choices as {"text": [...], "label": [...]} | ARC (Clark et al. 2018) | lettered choices in the prompt, a letter as the answer |
 
-Other columns go into the task's metadata. `columns` maps our names to a publisher's. A row may have no answer; whoever asks a verifier that
-compares with one refuses it then (`etude.tasks.checks.check_answers`). A number may be an answer, but no question.
+Other columns go into the task's metadata. `columns` maps our names to a publisher's. A row may have no answer; verifiers that compare with
+one then refuse it (`etude.tasks.checks.check_answers`). A number may be an answer, but not a question.
 """
 
 import json
@@ -49,7 +49,7 @@ def task_from_row(
     named = _rename_columns(row, columns, origin)
     choices, labels = _choices(named.get("choices"), origin)
     if isinstance(named.get("answer"), float) and not math.isfinite(named["answer"]):
-        raise UserError(f"{origin}: the answer is {named['answer']}, which is no number: write the answer, or leave the row out")
+        raise UserError(f"{origin}: the answer is {named['answer']}, which is not a number: write the answer, or leave the row out")
     answer, worked = _answer_and_worked(named)
     if choices and answer is not None:
         answer = _letter(answer, choices, labels, origin)
@@ -191,6 +191,6 @@ def _letter(answer: Any, choices: list[str], labels: list[str], origin: str) -> 
     if letter is None:
         last = ascii_uppercase[len(choices) - 1]
         raise UserError(
-            f"{origin}: answer {answer!r} is no choice: give a letter A-{last}, an index 0-{len(choices) - 1} or the text of a choice"
+            f"{origin}: answer {answer!r} is not a choice: give a letter A-{last}, an index 0-{len(choices) - 1} or the text of a choice"
         )
     return letter

@@ -9,7 +9,7 @@ _NUMBER = r"\$?-?\d{1,15}(?:,\d{3}){0,4}(?:\.\d{1,12})?"
 _OPERATOR = r"[-+*/x\u00d7\u00f7\u2212]"
 _GAP = r"[ ]{0,2}"
 _EQUATION = re.compile(
-    rf"(?<![\w.,)(^$%=+*/\u00d7\u00f7\u2212-])(?<![+*/x^=\u00d7\u00f7\u2212-][ ])"  # not within another, nor behind an unknown
+    rf"(?<![\w.,)(^$%=+*/\u00d7\u00f7\u2212-])(?<![+*/x^=\u00d7\u00f7\u2212-][ ])"  # not within another, nor after an unknown
     rf"(?P<left>{_NUMBER}(?:{_GAP}{_OPERATOR}{_GAP}{_NUMBER}){{1,8}})"
     rf"{_GAP}={_GAP}(?P<right>{_NUMBER})(?![\d%])(?!{_GAP}[-+*/x^\u00d7\u00f7\u2212]{_GAP}[\d(])"
 )

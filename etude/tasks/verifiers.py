@@ -177,7 +177,7 @@ def _is_user_function(name: str) -> bool:
 
 
 def check_verifier(name: str) -> None:
-    """Raise UserError for a name that `find_verifier` does not know, as far as that can be told without running a user's file."""
+    """Raise UserError for a name that `find_verifier` does not know, as far as that is known without running a user's file."""
     if _is_user_function(name):
         check_function(name)
     else:

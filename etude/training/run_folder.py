@@ -303,7 +303,7 @@ def check_is_run(folder: Path) -> None:
     if not folder.exists():
         raise UserError(f"run folder {str(folder)!r} does not exist: {advice}")
     if not folder.is_dir():
-        raise UserError(f"run folder {str(folder)!r} is no folder: {advice}")
+        raise UserError(f"run folder {str(folder)!r} is not a folder: {advice}")
     if not any((folder / name).exists() for name in _MARKS):
         raise UserError(f"{folder} holds no run, since it has none of {', '.join(_MARKS)}: {advice}")
 

@@ -72,7 +72,7 @@ def test_a_grader_without_a_single_grade_raises_and_quotes_the_reply(tmp_path):
     assert asked == list("abcdefgh") and (tmp_path / "grades.jsonl").read_text() == ""
     assert graded.passes(["a"]) == [False]  # one alone may be an accident
     silent, _ = grading(tmp_path / "silent", lambda text: Reply(None, "no reply within 60 s"))
-    with pytest.raises(UserError, match=r"a grade \(no reply within 60 s\): mend that, and go on with --resume"):
+    with pytest.raises(UserError, match=r"a grade \(no reply within 60 s\): correct that, and go on with --resume"):
         silent.passes(list("abcdefgh"))
 
 

@@ -27,7 +27,7 @@ def test_a_template_that_would_not_end_is_refused(kind, monkeypatch):
     monkeypatch.setattr(chat_template, "MEMORY_BYTES", 200_000_000)
     template, message = HOSTILE[kind]
     begun = time.monotonic()
-    with pytest.raises(UserError, match=rf"^model 'it': its chat template .*{message}.*: mend the template, or remove it$"):
+    with pytest.raises(UserError, match=rf"^model 'it': its chat template .*{message}.*: correct the template, or remove it$"):
         check_chat_template("it", Tokenizer({"default": "{{ messages }}", "tools": template}))
     assert time.monotonic() - begun < 8
 

@@ -108,7 +108,7 @@ def test_more_layers_than_there_are_weights_of_are_refused_at_once(tmp_path):
         (b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q1sIIQ", 1, b"a", 9, 8, 10**18), "header goes on beyond the end"),
         (b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q1sI", 1, b"a", 99), "is damaged: its header can't be read"),
         (b"GGUF" + struct.pack(">IQQ", 3, 0, 0), "of version 50331648, expected 2 or 3, little-endian"),
-        (b"nothing of the kind at all", "is no GGUF file: it does not begin with GGUF"),
+        (b"nothing of the kind at all", "is not a GGUF file: it does not begin with GGUF"),
     ],
 )
 def test_a_header_that_no_reader_should_follow_is_refused_at_once(tmp_path, content, message):

@@ -65,7 +65,7 @@ def test_attention_is_no_code_from_the_hub(folder, entries):
 @pytest.mark.parametrize("layers", [10**8, 10**400, 0, -2])
 def test_a_model_has_no_more_layers_than_its_weights_may_fill(folder, layers):
     change(folder, num_hidden_layers=layers)
-    refused(folder, r"config\.json: num_hidden_layers must be a whole number from 1 to 1,000, as its weights have it, got -?\d+")
+    refused(folder, r"config\.json: num_hidden_layers must be a whole number from 1 to 1,000, which its weights can fill, got -?\d+")
 
 
 def test_layers_of_a_part_of_the_model_are_counted_too(folder):

@@ -139,7 +139,7 @@ def test_python_values_become_arguments(tmp_path):
         (["--needed", "1", "--needed=2"], r"^--needed is given twice: 1 and 2; give it once$"),
         (["--needed", "1", "--options.z", "3"], r"^unknown setting --options\.z: options is one value, --options '\{\"z\": \.\.\.\}'$"),
         (["--inner", "{rate: 1}"], r"^--inner is a section: set --inner\.rate and the like$"),
-        (["1"], r"^'1' stands where a --key was expected"),
+        (["1"], r"^'1' found where a --key was expected"),
         (["--text", "a"], r"^needed must be set: it has no default$"),
     ],
 )

@@ -79,7 +79,7 @@ def test_an_index_may_be_text_where_it_can_be_nothing_else(tmp_path):
     assert [task.answer for task in load(str(tmp_path / "a.csv"))] == ["B", "A"]
     choices = {"text": ["a stone", "a pear"], "label": ["X", "Y"]}
     path = write(tmp_path / "a.jsonl", [{"question": "Which?", "choices": choices, "answer": "1"}])
-    with pytest.raises(UserError, match="answer '1' is no choice"):
+    with pytest.raises(UserError, match="answer '1' is not a choice"):
         load(path)
 
 
@@ -197,7 +197,7 @@ BROKEN = [
         '{"question": "a", "answer": "x", "verifier": "numeric"}',
         r"a\.jsonl:1: the numeric verifier cannot read the answer: no number",
     ),
-    ("a.jsonl", '{"question": "a", "answer": "C", "choices": ["x", "y"]}', r"a\.jsonl:1: answer 'C' is no choice: give a letter A-B"),
+    ("a.jsonl", '{"question": "a", "answer": "C", "choices": ["x", "y"]}', r"a\.jsonl:1: answer 'C' is not a choice: give a letter A-B"),
     ("a.jsonl", '{"question": "a", "answer": "A", "choices": ["x"]}', r"a\.jsonl:1: choices must be a list of 2 to 26 texts"),
     ("a.jsonl", '{"messages": [{"role": "assistant", "content": "a"}]}', r"a\.jsonl:1: messages must be a list"),
     ("a.jsonl", '{"question": "a", "answer": "1", "verifier": "numerc"}', "unknown verifier 'numerc': did you mean 'numeric'"),

@@ -64,8 +64,8 @@ def read_reply(reply: Reply, tasks: int) -> WriterOutput:
         return WriterOutput(problem="the reply was cut off", said=reply.text)
     marks = list(_FIELD.finditer(reply.text))
     fields = {
-        f"{mark[1] or mark[3]} {mark[2] or ''}".strip(): " ".join(reply.text[mark.end() : behind and behind.start()].split())
-        for mark, behind in zip_longest(marks, marks[1:])
+        f"{mark[1] or mark[3]} {mark[2] or ''}".strip(): " ".join(reply.text[mark.end() : following and following.start()].split())
+        for mark, following in zip_longest(marks, marks[1:])
     }
     wanted = [f"{kind} {number}" for number in range(1, tasks + 1) for kind in ("Reason", "Answer")]
     if len(fields) < len(marks) or not all(fields.get(name) for name in [*wanted, "Shared"]):
