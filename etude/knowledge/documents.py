@@ -35,8 +35,8 @@ class Document:
 
     text: str
     origin: str
-    """Where the text is from, `web.jsonl:12#3`: unique in a corpus; a file of a folder by the path that led there. For a text that was cut,
-    the number of the piece follows the #."""
+    """Origin of the text, `web.jsonl:12#3`: unique in a corpus; a file of a folder by the path that led there. For a text that was cut, the
+    number of the piece follows the #."""
     heading: str = ""
     """The heading above the text."""
     label: str = ""

@@ -45,7 +45,7 @@ class Grader(ChatModel):
     min_grade: int = 3
     """A document with a lower grade is left out."""
     max_characters: int = 3000
-    """How many characters of a document the model sees."""
+    """Characters of a document that the model sees, from its beginning."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

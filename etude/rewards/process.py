@@ -60,7 +60,7 @@ class VerifierProcess:
             )
         first = self._answer(START_SECONDS) or {}
         self.closed: list[str] = first.get("closed", [])
-        """What verifiers are kept from: files, network, processes."""
+        """Blocked accesses of verifiers: files, network, processes."""
         self._scratch = first.get("scratch", "")
         if not first.get("ready"):
             problem = self._last_error()

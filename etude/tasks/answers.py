@@ -16,7 +16,7 @@ from etude.tasks.numbers import find_numbers
 from etude.tasks.task import canonical_words
 
 MAX_CHARACTERS = 20_000
-"""How many characters are read, from the end of the text, where the answer stands."""
+"""Characters that are read, from the end of the text, where the answer stands."""
 
 _MARKER = re.compile(r"####|<answer>|\banswer(?: ?:| {1,3}is\b ?:?)", re.IGNORECASE)
 _CLOSING = re.compile(r"</answer>", re.IGNORECASE)

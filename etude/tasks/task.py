@@ -38,7 +38,7 @@ class Task:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """Further data for the verifier or a study; JSON values only."""
     origin: str = ""
-    """Where the task comes from, for messages: `train.jsonl:12`, `chain_sum[3]`."""
+    """Origin of the task, for messages: `train.jsonl:12`, `chain_sum[3]`."""
     instruction: str = ""
     """Text appended to the question when a model is asked: how to answer. It is the same for all tasks and so not part of the key."""
 

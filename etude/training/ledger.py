@@ -37,7 +37,7 @@ class Judged:
     is_kept: bool = False
     """Whether it comes from the ledger."""
     made: int = 0
-    """How many of the groups, the last ones, are at tasks that the model wrote itself, or at writing them."""
+    """Number of groups, the last ones, at tasks that the model wrote itself, or at writing them."""
 
     @property
     def given(self) -> slice:
